@@ -1,0 +1,2 @@
+//! The `candle-coreml` command.
+fn main() {}
