@@ -1,0 +1,181 @@
+//! What a model expects and returns, engine-neutral: the description that the specification, a
+//! compiled model's metadata or Apple's framework gives, in one form.
+
+use indexmap::IndexMap;
+
+use crate::dtype::DataType;
+
+/// Extents that one dimension may take, both ends included; `max` is `None` when unbounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct DimRange {
+    /// Smallest extent.
+    pub min: usize,
+    /// Largest extent.
+    pub max: Option<usize>,
+}
+
+/// Which shapes a multi-array feature accepts.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShapeConstraint {
+    /// The model does not say (an output whose shape depends on the input).
+    Unspecified,
+    /// Exactly the default shape.
+    Fixed,
+    /// One of a list.
+    Enumerated(Vec<Vec<usize>>),
+    /// A range for each dimension.
+    Ranges(Vec<DimRange>),
+}
+
+/// Colour layout of an image feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColorLayout {
+    /// One channel of 8 bits.
+    Grayscale,
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red.
+    Bgr,
+    /// One channel of 16-bit floats.
+    GrayscaleFloat16,
+}
+
+/// Type of a feature.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureType {
+    /// A 64-bit integer scalar.
+    Int64,
+    /// A 64-bit float scalar.
+    Double,
+    /// A string.
+    String,
+    /// An image; height and width are the defaults.
+    Image {
+        /// Colour layout.
+        layout: ColorLayout,
+        /// Default width in pixels.
+        width: usize,
+        /// Default height in pixels.
+        height: usize,
+        /// Other sizes as `[height, width]`: enumerated or ranges.
+        sizes: ShapeConstraint,
+    },
+    /// A tensor.
+    MultiArray {
+        /// Element type.
+        #[serde(serialize_with = "dtype_name")]
+        dtype: DataType,
+        /// Default shape; empty when unspecified.
+        shape: Vec<usize>,
+        /// Other shapes.
+        constraint: ShapeConstraint,
+        /// Value of an optional input that is not given.
+        default: Option<f64>,
+    },
+    /// A dictionary from integers (`true`) or strings (`false`) to doubles.
+    Dictionary {
+        /// Whether the keys are integers.
+        int_keys: bool,
+    },
+    /// A sequence of integers (`true`) or strings (`false`).
+    Sequence {
+        /// Whether the elements are integers.
+        ints: bool,
+    },
+    /// A state: a tensor that lives between predictions.
+    State {
+        /// Element type.
+        #[serde(serialize_with = "dtype_name")]
+        dtype: DataType,
+        /// Shape.
+        shape: Vec<usize>,
+    },
+}
+
+fn dtype_name<S: serde::Serializer>(dtype: &DataType, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(dtype.name())
+}
+
+/// One input, output or state of a function.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct FeatureDescription {
+    /// Name.
+    pub name: String,
+    /// What the author wrote about it.
+    pub description: String,
+    /// Type.
+    #[serde(rename = "type")]
+    pub ty: FeatureType,
+    /// Whether an input may be left out.
+    pub optional: bool,
+}
+
+/// Inputs, outputs and states of one function.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct FunctionDescription {
+    /// Inputs, in order, without states.
+    pub inputs: Vec<FeatureDescription>,
+    /// Outputs, in order.
+    pub outputs: Vec<FeatureDescription>,
+    /// States, in order.
+    pub states: Vec<FeatureDescription>,
+    /// Output that holds the label of a classifier.
+    pub predicted_feature: Option<String>,
+    /// Output that holds the class probabilities of a classifier.
+    pub predicted_probabilities: Option<String>,
+}
+
+impl FunctionDescription {
+    /// The input of this name.
+    pub fn input(&self, name: &str) -> Option<&FeatureDescription> {
+        self.inputs.iter().find(|f| f.name == name)
+    }
+
+    /// The output of this name.
+    pub fn output(&self, name: &str) -> Option<&FeatureDescription> {
+        self.outputs.iter().find(|f| f.name == name)
+    }
+
+    /// The state of this name.
+    pub fn state(&self, name: &str) -> Option<&FeatureDescription> {
+        self.states.iter().find(|f| f.name == name)
+    }
+}
+
+/// What authors write about a model.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct Metadata {
+    /// Short description.
+    pub description: String,
+    /// Version of the model.
+    pub version: String,
+    /// Author.
+    pub author: String,
+    /// Licence.
+    pub license: String,
+    /// Free entries, such as `com.anemll.context_length`.
+    pub user: IndexMap<String, String>,
+}
+
+/// Description of a model.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct ModelDescription {
+    /// Version of the specification: 6 for iOS 15 … 9 for iOS 18; 0 when unknown.
+    pub specification_version: i32,
+    /// Functions by name, in file order. A model without named functions has `main`.
+    pub functions: IndexMap<String, FunctionDescription>,
+    /// Name of the function that runs when none is asked for.
+    pub default_function: String,
+    /// What the author wrote.
+    pub metadata: Metadata,
+}
+
+impl ModelDescription {
+    /// The function of this name, or the default one.
+    pub fn function(&self, name: Option<&str>) -> Option<&FunctionDescription> {
+        self.functions.get(name.unwrap_or(&self.default_function))
+    }
+}
