@@ -1,1 +1,29 @@
-//! To be written.
+//! Executes Core ML ML Programs on Candle tensors, on any platform.
+//!
+//! ```text
+//! coreml_format::Model ─▶ passes ─▶ plan ─▶ Executable ── predict(inputs, state) ─▶ outputs
+//! ```
+//!
+//! - [`passes`]: rewrites of the IR: dead code, idioms fused, state updates made in place.
+//! - [`plan`]: binds names to slots, resolves constants, builds one closure per operation.
+//! - [`run`]: executes the plan; [`state`]: buffers that live between predictions.
+//! - [`ops`]: the table of operations, one family per file.
+//! - [`value`], [`weight`]: what flows between operations; weights stay compressed.
+//! - [`profile`]: time per operation, on request.
+
+pub mod build;
+pub mod error;
+pub mod executable;
+mod literal;
+pub mod ops;
+pub mod passes;
+pub mod plan;
+pub mod profile;
+pub mod run;
+pub mod state;
+pub mod value;
+pub mod weight;
+
+pub use error::{EngineError, OpError};
+pub use executable::{Executable, Options, Output};
+pub use state::State;

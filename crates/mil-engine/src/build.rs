@@ -1,0 +1,251 @@
+//! What an operation sees when it is built: its parameters by name, constants resolved.
+//!
+//! An operation's build function reads its attributes once, checks what can be checked, and returns a
+//! closure ([`Run`]) that the executor calls in every prediction:
+//!
+//! ```ignore
+//! fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
+//!     let x = b.slot("x")?;
+//!     let axis = b.param_or("axis", -1i64)?;
+//!     b.run(move |f| {
+//!         let x = f.array(x)?;
+//!         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
+//!         …
+//!         one(y)
+//!     })
+//! }
+//! ```
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::Device;
+use coreml_format::dtype::DataType;
+use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
+
+use crate::error::OpError;
+use crate::plan::BlockPlan;
+use crate::run::Frame;
+use crate::value::{FromValue, Value};
+
+/// Where a value lies at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// A constant of the plan.
+    Const(u32),
+    /// A variable of the frame.
+    Var(u32),
+}
+
+/// The closure of one operation.
+pub type Run = Box<dyn Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send + Sync>;
+
+/// An argument that is constant, or lies in a slot until run time.
+#[derive(Debug, Clone)]
+pub enum Param<T> {
+    /// Known when the operation was built.
+    Const(T),
+    /// Computed by the program.
+    Slot(Slot, String),
+}
+
+impl<T: FromValue> Param<T> {
+    /// The value in this prediction.
+    pub fn get<'p>(&'p self, frame: &Frame<'_>) -> Result<Cow<'p, T>, OpError> {
+        match self {
+            Param::Const(v) => Ok(Cow::Borrowed(v)),
+            Param::Slot(slot, name) => T::from_value(name, frame.value(*slot)?).map(Cow::Owned),
+        }
+    }
+
+    /// The value, if it is known at load time.
+    pub fn constant(&self) -> Option<&T> {
+        match self {
+            Param::Const(v) => Some(v),
+            Param::Slot(..) => None,
+        }
+    }
+}
+
+/// An operation being built.
+pub struct Build<'a> {
+    pub(crate) op: &'a Operation,
+    pub(crate) opset: Opset,
+    pub(crate) device: &'a Device,
+    pub(crate) names: &'a HashMap<String, Slot>,
+    pub(crate) literals: &'a HashMap<String, Vec<Slot>>,
+    pub(crate) consts: &'a [Value],
+    pub(crate) blocks: Vec<Arc<BlockPlan>>,
+}
+
+impl Build<'_> {
+    /// The operation in the program.
+    pub fn op(&self) -> &Operation {
+        self.op
+    }
+
+    /// The opset of the function.
+    pub fn opset(&self) -> Opset {
+        self.opset
+    }
+
+    /// The device that tensors live on.
+    pub fn device(&self) -> &Device {
+        self.device
+    }
+
+    /// The planned nested blocks.
+    pub fn blocks(&self) -> &[Arc<BlockPlan>] {
+        &self.blocks
+    }
+
+    /// Whether parameter `name` is bound.
+    pub fn has(&self, name: &str) -> bool {
+        self.op.inputs.contains_key(name) || self.op.attributes.contains_key(name)
+    }
+
+    /// Declared type of output `index`.
+    pub fn output_type(&self, index: usize) -> Option<&ValueType> {
+        self.op.outputs.get(index).map(|o| &o.ty)
+    }
+
+    /// Declared element type of output `index`.
+    ///
+    /// # Errors
+    /// When there is no such tensor output.
+    pub fn output_dtype(&self, index: usize) -> Result<DataType, OpError> {
+        self.output_type(index)
+            .and_then(|t| t.tensor())
+            .map(|t| t.dtype)
+            .ok_or_else(|| OpError::shape(format!("output {index} is not declared as a tensor")))
+    }
+
+    /// The slots of a variadic parameter; empty when it is not bound.
+    pub fn slots(&self, name: &str) -> Result<Vec<Slot>, OpError> {
+        if let Some(slots) = self.literals.get(name) {
+            return Ok(slots.clone());
+        }
+        let bindings = self.op.inputs.get(name).map(Argument::bindings).unwrap_or_default();
+        bindings
+            .iter()
+            .map(|b| match b {
+                Binding::Name(n) => self.names.get(n).copied().ok_or_else(|| OpError::Missing(n.clone())),
+                Binding::Value(_) => Err(OpError::Missing(name.to_owned())),
+            })
+            .collect()
+    }
+
+    /// The slot of an optional parameter.
+    pub fn slot_opt(&self, name: &str) -> Result<Option<Slot>, OpError> {
+        match self.slots(name)?.as_slice() {
+            [] => Ok(None),
+            [s] => Ok(Some(*s)),
+            many => Err(OpError::Kind {
+                name: name.to_owned(),
+                expected: "one value",
+                found: format!("{} values", many.len()),
+            }),
+        }
+    }
+
+    /// The slot of a required parameter.
+    pub fn slot(&self, name: &str) -> Result<Slot, OpError> {
+        self.slot_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
+    }
+
+    /// The value in a slot, if it is constant.
+    pub fn constant(&self, slot: Slot) -> Option<&Value> {
+        match slot {
+            Slot::Const(i) => self.consts.get(i as usize),
+            Slot::Var(_) => None,
+        }
+    }
+
+    /// An optional parameter that may be constant or computed.
+    pub fn param_opt<T: FromValue>(&self, name: &str) -> Result<Option<Param<T>>, OpError> {
+        let Some(slot) = self.slot_opt(name)? else { return Ok(None) };
+        Ok(Some(match self.constant(slot) {
+            Some(v) => Param::Const(T::from_value(name, v)?),
+            None => Param::Slot(slot, name.to_owned()),
+        }))
+    }
+
+    /// A parameter with a default.
+    pub fn param_or<T: FromValue>(&self, name: &str, default: T) -> Result<Param<T>, OpError> {
+        Ok(self.param_opt(name)?.unwrap_or(Param::Const(default)))
+    }
+
+    /// A required parameter.
+    pub fn param<T: FromValue>(&self, name: &str) -> Result<Param<T>, OpError> {
+        self.param_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
+    }
+
+    /// An optional attribute that the operation needs at load time.
+    pub fn attr_opt<T: FromValue>(&self, name: &str) -> Result<Option<T>, OpError> {
+        match self.param_opt::<T>(name)? {
+            None => Ok(None),
+            Some(Param::Const(v)) => Ok(Some(v)),
+            Some(Param::Slot(..)) => Err(OpError::Kind {
+                name: name.to_owned(),
+                expected: "a constant",
+                found: "a computed value".to_owned(),
+            }),
+        }
+    }
+
+    /// An attribute with a default.
+    pub fn attr_or<T: FromValue>(&self, name: &str, default: T) -> Result<T, OpError> {
+        Ok(self.attr_opt(name)?.unwrap_or(default))
+    }
+
+    /// A required attribute.
+    pub fn attr<T: FromValue>(&self, name: &str) -> Result<T, OpError> {
+        self.attr_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
+    }
+
+    /// Boxes the closure of an operation.
+    pub fn run<F>(&self, f: F) -> Result<Run, OpError>
+    where
+        F: Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send + Sync + 'static,
+    {
+        Ok(Box::new(f))
+    }
+}
+
+/// The outputs of an operation with one tensor result.
+pub fn one(value: impl Into<Value>) -> Result<Vec<Value>, OpError> {
+    Ok(vec![value.into()])
+}
+
+/// The index of dimension `axis` (negative: from the end) of a tensor of this rank.
+///
+/// # Errors
+/// When it is out of range.
+pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
+    let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+    resolved
+        .and_then(|a| usize::try_from(a).ok())
+        .filter(|&a| a < rank)
+        .ok_or_else(|| OpError::shape(format!("axis {axis} is out of range for rank {rank}")))
+}
+
+/// [`resolve_axis`] for several axes.
+pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
+    axes.iter().map(|&a| resolve_axis(a, rank)).collect()
+}
+
+/// Most elements that one value may have.
+pub const MAX_ELEMENTS: usize = 1 << 31;
+
+/// Checks the size of a result before it is allocated.
+///
+/// # Errors
+/// When it has more than [`MAX_ELEMENTS`] elements.
+pub fn check_size(shape: &[usize]) -> Result<usize, OpError> {
+    shape
+        .iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= MAX_ELEMENTS)
+        .ok_or_else(|| OpError::TooLarge { shape: shape.to_vec(), limit: MAX_ELEMENTS })
+}

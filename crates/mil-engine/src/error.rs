@@ -1,0 +1,166 @@
+//! Errors of the engine. An operation says what is wrong ([`OpError`]); the planner and the executor
+//! add where ([`EngineError`]).
+
+use coreml_format::blob::BlobError;
+
+/// What is wrong with one operation.
+#[derive(Debug, thiserror::Error)]
+pub enum OpError {
+    /// A required parameter is not bound.
+    #[error("parameter \"{0}\" is missing")]
+    Missing(String),
+    /// A parameter is bound to a value of another kind.
+    #[error("parameter \"{name}\": expected {expected}, found {found}")]
+    Kind {
+        /// Parameter.
+        name: String,
+        /// What the operation takes.
+        expected: &'static str,
+        /// What is bound.
+        found: String,
+    },
+    /// Shapes that do not fit the operation or each other.
+    #[error("{0}")]
+    Shape(String),
+    /// An attribute value that the operation does not define.
+    #[error("{name} = {value} is not one of the values that the operation defines ({expected})")]
+    Attribute {
+        /// Attribute.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+    /// Input data that the operation rejects, such as an index out of range.
+    #[error("{0}")]
+    Data(String),
+    /// A result beyond the limits set for one value.
+    #[error("a result of shape {shape:?} exceeds the limit of {limit} elements")]
+    TooLarge {
+        /// Shape of the result.
+        shape: Vec<usize>,
+        /// Largest number of elements allowed.
+        limit: usize,
+    },
+    /// A valid program that asks for something this engine does not do.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// The prediction was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// A weight can't be read.
+    #[error("a weight can't be read")]
+    Blob(#[from] BlobError),
+    /// Candle reports a failure.
+    #[error("tensor operation failed")]
+    Candle(#[from] candle_core::Error),
+}
+
+impl OpError {
+    /// A shape error with this message.
+    pub fn shape(message: impl Into<String>) -> Self {
+        Self::Shape(message.into())
+    }
+
+    /// A data error with this message.
+    pub fn data(message: impl Into<String>) -> Self {
+        Self::Data(message.into())
+    }
+}
+
+/// Where in a program an error lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Function.
+    pub function: String,
+    /// Type of the operation.
+    pub kind: String,
+    /// Name of the operation.
+    pub name: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "function \"{}\": op \"{}\" ({})", self.function, self.name, self.kind)
+    }
+}
+
+/// An operation type that the engine lacks, and where it stands.
+pub type UnsupportedOp = Place;
+
+/// Why a program can't be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The function does not exist.
+    #[error("no function \"{asked}\"; the model has {}", available.join(", "))]
+    UnknownFunction {
+        /// Function that was asked for.
+        asked: String,
+        /// Functions of the model.
+        available: Vec<String>,
+    },
+    /// Operations that the engine does not have: all of them.
+    #[error("{} operation(s) not supported: {}", ops.len(), list(ops))]
+    UnsupportedOps {
+        /// Each of them.
+        ops: Vec<UnsupportedOp>,
+    },
+    /// The program refers to a value that is not defined before it.
+    #[error("{place}: value \"{value}\" is not defined")]
+    Undefined {
+        /// Where.
+        place: Place,
+        /// Name of the value.
+        value: String,
+    },
+    /// An operation failed, at load or at run time.
+    #[error("{place}")]
+    Op {
+        /// Where.
+        place: Place,
+        /// What.
+        #[source]
+        source: OpError,
+    },
+    /// An input of a prediction is missing.
+    #[error("input \"{name}\" is missing; the function takes {}", expected.join(", "))]
+    MissingInput {
+        /// Input.
+        name: String,
+        /// Inputs of the function.
+        expected: Vec<String>,
+    },
+    /// An input of a prediction does not fit.
+    #[error("input \"{name}\": expected {expected}, found {found}")]
+    BadInput {
+        /// Input.
+        name: String,
+        /// What the function takes.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The function has states, but none was given, or the state belongs to another model.
+    #[error("state \"{name}\": expected {expected}, found {found}")]
+    BadState {
+        /// State.
+        name: String,
+        /// What the function needs.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// An output can't be returned as a tensor.
+    #[error("output \"{name}\": {message}")]
+    BadOutput {
+        /// Output.
+        name: String,
+        /// Why.
+        message: String,
+    },
+}
+
+fn list(ops: &[UnsupportedOp]) -> String {
+    ops.iter().map(|o| format!("{} \"{}\" in \"{}\"", o.kind, o.name, o.function)).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,249 @@
+//! One function of a model, ready to run.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::{DType, Device, Tensor};
+use coreml_format::dtype::DataType;
+use coreml_format::package::Model;
+use coreml_format::program::{Dim, TensorType, ValueType};
+use indexmap::IndexMap;
+
+use crate::error::{EngineError, OpError, Place};
+use crate::passes::PassSet;
+use crate::plan::{self, FunctionPlan, PlanInput};
+use crate::profile::Profile;
+use crate::run::{self, Context, States};
+use crate::state::{State, StateSpec};
+use crate::value::{Array, Strings, Value};
+
+/// How a function is loaded.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Device that runs it.
+    pub device: Device,
+    /// Rewrites that are applied.
+    pub passes: PassSet,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { device: Device::Cpu, passes: PassSet::all() }
+    }
+}
+
+/// One result of a prediction.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// A tensor in the element type that the program declares (`I32` for int32, `F16` for fp16 …).
+    Tensor(Tensor),
+    /// Strings, such as the label of a classifier.
+    Strings(Strings),
+    /// A dictionary with keys that are strings or integers, such as class probabilities.
+    Dictionary(Vec<(DictionaryKey, f64)>),
+}
+
+/// A key of a dictionary result.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DictionaryKey {
+    /// A string.
+    String(String),
+    /// An integer.
+    Int(i64),
+}
+
+/// One function of a model, planned for a device.
+pub struct Executable {
+    function: String,
+    plan: FunctionPlan,
+    context: Context,
+}
+
+impl std::fmt::Debug for Executable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Executable({:?}, {} steps)", self.function, self.plan.places.len())
+    }
+}
+
+impl Executable {
+    /// Prepares `function` (or the default one) of a model.
+    ///
+    /// # Errors
+    /// An unknown function, operations that the engine lacks (all of them), malformed operations.
+    pub fn load(model: &Model, function: Option<&str>, options: &Options) -> Result<Self, EngineError> {
+        let name = function.unwrap_or(&model.description.default_function);
+        let source = model.program.functions.get(name).ok_or_else(|| EngineError::UnknownFunction {
+            asked: name.to_owned(),
+            available: model.program.functions.keys().cloned().collect(),
+        })?;
+        let mut rewritten = source.clone();
+        options.passes.run(&mut rewritten);
+        let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
+        Ok(Self { function: name.to_owned(), plan, context: Context::new(options.device.clone()) })
+    }
+
+    /// Name of the function.
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+
+    /// Inputs without states, in order, with their declared types.
+    pub fn inputs(&self) -> &[PlanInput] {
+        &self.plan.inputs
+    }
+
+    /// States that a prediction needs.
+    pub fn states(&self) -> &[StateSpec] {
+        &self.plan.states
+    }
+
+    /// Where each step stands in the program, for profiles.
+    pub fn places(&self) -> &[Place] {
+        &self.plan.places
+    }
+
+    /// A flag that stops running predictions at their next operation when set.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.context.cancel.clone()
+    }
+
+    /// States of zeros.
+    ///
+    /// # Errors
+    /// When they can't be allocated.
+    pub fn new_state(&self) -> Result<State, EngineError> {
+        State::new(&self.plan.states, &self.context.device).map_err(|source| EngineError::Op {
+            place: Place { function: self.function.clone(), kind: "state".to_owned(), name: "states".to_owned() },
+            source,
+        })
+    }
+
+    /// Runs the function. Inputs of any numeric type are converted to the declared ones; inputs that
+    /// the function does not take are rejected.
+    ///
+    /// # Errors
+    /// Missing, unknown or misshapen inputs, a state that does not fit, a failing operation.
+    pub fn predict(
+        &self,
+        inputs: &[(&str, Tensor)],
+        state: Option<&mut State>,
+    ) -> Result<IndexMap<String, Output>, EngineError> {
+        self.predict_profiled(inputs, state, None)
+    }
+
+    /// [`predict`](Self::predict), adding to a profile.
+    ///
+    /// # Errors
+    /// As `predict`.
+    pub fn predict_profiled(
+        &self,
+        inputs: &[(&str, Tensor)],
+        state: Option<&mut State>,
+        profile: Option<&mut Profile>,
+    ) -> Result<IndexMap<String, Output>, EngineError> {
+        let values = self.plan.inputs.iter().map(|i| self.input(i, inputs)).collect::<Result<Vec<_>, _>>()?;
+        let states = match state {
+            Some(state) if !self.plan.states.is_empty() => {
+                let order = state.order(&self.plan.states)?;
+                Some(States { state, order })
+            }
+            _ => match self.plan.states.first() {
+                Some(spec) => {
+                    return Err(EngineError::BadState {
+                        name: spec.name.clone(),
+                        expected: format!("{} {:?}", spec.dtype, spec.shape),
+                        found: "a prediction without state".to_owned(),
+                    });
+                }
+                None => None,
+            },
+        };
+        let results = run::run(&self.plan, values, states, &self.context, profile)?;
+        self.plan
+            .outputs
+            .iter()
+            .zip(results)
+            .map(|((name, ty), value)| {
+                let output = output(value, ty.as_ref(), &self.context.device)
+                    .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
+                Ok((name.clone(), output))
+            })
+            .collect()
+    }
+
+    fn input(&self, input: &PlanInput, given: &[(&str, Tensor)]) -> Result<Value, EngineError> {
+        let found = given.iter().find(|(name, _)| *name == input.name);
+        let (_, tensor) = found.ok_or_else(|| EngineError::MissingInput {
+            name: input.name.clone(),
+            expected: self.plan.inputs.iter().map(|i| i.name.clone()).collect(),
+        })?;
+        let bad = |expected: String| EngineError::BadInput {
+            name: input.name.clone(),
+            expected,
+            found: format!("{:?} {:?}", tensor.dtype(), tensor.dims()),
+        };
+        let ValueType::Tensor(ty) = &input.ty else {
+            return Err(bad(format!("{:?}", input.ty)));
+        };
+        if !shape_fits(tensor.dims(), ty) {
+            let shape: Vec<_> = ty.shape.iter().map(Dim::to_string).collect();
+            return Err(bad(format!("{} [{}]", ty.dtype, shape.join(", "))));
+        }
+        let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
+        let array = Array::new(tensor, ty.dtype).map_err(|_| bad(ty.dtype.to_string()))?;
+        Ok(Value::Array(array))
+    }
+}
+
+/// Whether a shape fits a declared type.
+fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
+    if ty.shape.contains(&Dim::Variadic) {
+        return true;
+    }
+    shape.len() == ty.shape.len() && shape.iter().zip(&ty.shape).all(|(&n, d)| d.fixed().is_none_or(|m| m == n))
+}
+
+/// The Candle type that results of a declared element type are returned in.
+pub fn public_dtype(dtype: DataType) -> DType {
+    match dtype {
+        DataType::F16 => DType::F16,
+        DataType::BF16 => DType::BF16,
+        DataType::F64 => DType::F64,
+        DataType::Bool | DataType::U8 | DataType::U1 | DataType::U2 | DataType::U3 | DataType::U4 | DataType::U6 => {
+            DType::U8
+        }
+        DataType::I8 | DataType::I4 | DataType::I16 => DType::I16,
+        DataType::U16 | DataType::I32 => DType::I32,
+        DataType::U32 => DType::U32,
+        DataType::I64 | DataType::U64 => DType::I64,
+        _ => DType::F32,
+    }
+}
+
+fn output(value: Value, ty: Option<&ValueType>, device: &Device) -> Result<Output, OpError> {
+    match value {
+        Value::Array(_) | Value::Weight(_) => {
+            let array = value.array("output", device)?;
+            let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
+            Ok(Output::Tensor(array.tensor().to_dtype(public_dtype(dtype))?.contiguous()?))
+        }
+        Value::Strings(s) => Ok(Output::Strings(Strings::clone(&s))),
+        Value::Dictionary(entries) => {
+            entries.iter().map(|(k, v)| Ok((key(k)?, number(v)?))).collect::<Result<_, _>>().map(Output::Dictionary)
+        }
+        other => Err(OpError::Unsupported(format!("returning a {}", other.kind()))),
+    }
+}
+
+fn key(value: &Value) -> Result<DictionaryKey, OpError> {
+    match value {
+        Value::Strings(s) => {
+            s.data.first().cloned().map(DictionaryKey::String).ok_or_else(|| OpError::data("an empty key"))
+        }
+        other => crate::value::FromValue::from_value("key", other).map(DictionaryKey::Int),
+    }
+}
+
+fn number(value: &Value) -> Result<f64, OpError> {
+    crate::value::FromValue::from_value("value", value).map(|x: f32| f64::from(x))
+}

@@ -1,0 +1,131 @@
+//! The table of operations, one family per file, named after the chapters of coremltools' op set.
+//!
+//! A family file declares its rows in a constant `OPS`; [`find`] looks up all of them. From this table
+//! are made the error for an unknown operation and the documentation of what is supported.
+
+use coreml_format::program::Opset;
+
+use crate::build::{Build, Run};
+use crate::error::OpError;
+use crate::value::Value;
+
+mod activation;
+mod classify;
+mod constexpr_ops;
+mod control_flow;
+mod conv;
+mod elementwise_binary;
+mod elementwise_unary;
+mod fused;
+mod image_resizing;
+mod linear;
+mod normalization;
+mod pool;
+mod quantization_ops;
+mod random;
+mod recurrent;
+mod reduction;
+mod scatter_gather;
+mod states;
+mod tensor_operation;
+mod tensor_transformation;
+mod transformers;
+
+/// How an operation comes to its result.
+#[derive(Clone, Copy)]
+pub enum OpKind {
+    /// Built once, run in every prediction.
+    Run(fn(&Build<'_>) -> Result<Run, OpError>),
+    /// A constant that is made at load time.
+    Constant(fn(&Build<'_>) -> Result<Value, OpError>),
+}
+
+/// One operation of the table.
+#[derive(Clone, Copy)]
+pub struct OpSpec {
+    /// Name in programs.
+    pub name: &'static str,
+    /// Opsets that define or redefine it; the first is the one that introduced it.
+    pub opsets: &'static [Opset],
+    /// Build function.
+    pub kind: OpKind,
+    /// Whether it depends on its inputs alone, so that it can be run at load time when they are constant.
+    pub foldable: bool,
+}
+
+impl OpSpec {
+    /// A pure operation.
+    pub(crate) const fn new(
+        name: &'static str,
+        opsets: &'static [Opset],
+        build: fn(&Build<'_>) -> Result<Run, OpError>,
+    ) -> Self {
+        Self { name, opsets, kind: OpKind::Run(build), foldable: true }
+    }
+
+    /// An operation that must run in every prediction: random numbers, states.
+    pub(crate) const fn effect(
+        name: &'static str,
+        opsets: &'static [Opset],
+        build: fn(&Build<'_>) -> Result<Run, OpError>,
+    ) -> Self {
+        Self { name, opsets, kind: OpKind::Run(build), foldable: false }
+    }
+
+    /// An operation that makes a constant.
+    pub(crate) const fn constant(
+        name: &'static str,
+        opsets: &'static [Opset],
+        make: fn(&Build<'_>) -> Result<Value, OpError>,
+    ) -> Self {
+        Self { name, opsets, kind: OpKind::Constant(make), foldable: true }
+    }
+}
+
+/// Opset lists that recur in the tables.
+pub(crate) mod since {
+    #![allow(dead_code, reason = "a vocabulary; families pick from it")]
+    use coreml_format::program::Opset::{self, *};
+    pub(crate) const IOS15: &[Opset] = &[Ios15];
+    pub(crate) const IOS16: &[Opset] = &[Ios16];
+    pub(crate) const IOS17: &[Opset] = &[Ios17];
+    pub(crate) const IOS18: &[Opset] = &[Ios18];
+    pub(crate) const IOS15_16: &[Opset] = &[Ios15, Ios16];
+    pub(crate) const IOS15_17: &[Opset] = &[Ios15, Ios17];
+    pub(crate) const IOS16_17: &[Opset] = &[Ios16, Ios17];
+    pub(crate) const IOS16_18: &[Opset] = &[Ios16, Ios18];
+    pub(crate) const IOS15_16_17: &[Opset] = &[Ios15, Ios16, Ios17];
+    pub(crate) const IOS15_17_18: &[Opset] = &[Ios15, Ios17, Ios18];
+}
+
+/// All families: file name and rows.
+pub const FAMILIES: &[(&str, &[OpSpec])] = &[
+    ("activation", activation::OPS),
+    ("classify", classify::OPS),
+    ("constexpr_ops", constexpr_ops::OPS),
+    ("control_flow", control_flow::OPS),
+    ("conv", conv::OPS),
+    ("elementwise_binary", elementwise_binary::OPS),
+    ("elementwise_unary", elementwise_unary::OPS),
+    ("fused", fused::OPS),
+    ("image_resizing", image_resizing::OPS),
+    ("linear", linear::OPS),
+    ("normalization", normalization::OPS),
+    ("pool", pool::OPS),
+    ("quantization_ops", quantization_ops::OPS),
+    ("random", random::OPS),
+    ("recurrent", recurrent::OPS),
+    ("reduction", reduction::OPS),
+    ("scatter_gather", scatter_gather::OPS),
+    ("states", states::OPS),
+    ("tensor_operation", tensor_operation::OPS),
+    ("tensor_transformation", tensor_transformation::OPS),
+    ("transformers", transformers::OPS),
+];
+
+/// The operation of this name.
+pub fn find(name: &str) -> Option<&'static OpSpec> {
+    static INDEX: std::sync::LazyLock<std::collections::HashMap<&'static str, &'static OpSpec>> =
+        std::sync::LazyLock::new(|| FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|op| (op.name, op)).collect());
+    INDEX.get(name).copied()
+}

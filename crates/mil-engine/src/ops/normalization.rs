@@ -1,0 +1,7 @@
+//! Normalizations.
+//!
+//! Semantics after the reference documentation of coremltools' `normalization` chapter.
+
+use super::OpSpec;
+
+pub(super) const OPS: &[OpSpec] = &[];

@@ -1,0 +1,7 @@
+//! Reductions along axes.
+//!
+//! Semantics after the reference documentation of coremltools' `reduction` chapter.
+
+use super::OpSpec;
+
+pub(super) const OPS: &[OpSpec] = &[];

@@ -1,0 +1,7 @@
+//! Operations on whole tensors: concat, split, pad, sort, ….
+//!
+//! Semantics after the reference documentation of coremltools' `tensor_operation` chapter.
+
+use super::OpSpec;
+
+pub(super) const OPS: &[OpSpec] = &[];

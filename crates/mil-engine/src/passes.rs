@@ -1,0 +1,48 @@
+//! Rewrites of a function before it is planned. Each preserves results within the tolerance of the
+//! program's element types; with none of them the engine is slower but right.
+
+use coreml_format::program::Function;
+
+/// A rewrite: returns how many places it changed.
+pub struct Pass {
+    /// Name, for options and messages.
+    pub name: &'static str,
+    /// What it does to a function.
+    pub run: fn(&mut Function) -> usize,
+}
+
+/// All rewrites, in the order in which they run.
+pub const ALL: &[Pass] = &[];
+
+/// Which rewrites run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassSet {
+    names: Vec<&'static str>,
+}
+
+impl PassSet {
+    /// Every rewrite.
+    pub fn all() -> Self {
+        Self { names: ALL.iter().map(|p| p.name).collect() }
+    }
+
+    /// No rewrite.
+    pub fn none() -> Self {
+        Self { names: Vec::new() }
+    }
+
+    /// This set without one rewrite.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.names.retain(|n| *n != name);
+        self
+    }
+
+    /// Applies the rewrites of this set.
+    pub(crate) fn run(&self, function: &mut Function) {
+        for pass in ALL.iter().filter(|p| self.names.contains(&p.name)) {
+            let changed = (pass.run)(function);
+            tracing::debug!(pass = pass.name, changed, "rewrote");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! From a function of the IR to a flat list of steps with resolved slots.
+//!
+//! Names become slots, literals become constants, every operation is built once (its attributes read and
+//! checked), operations whose inputs are all constant are run now, and every variable is freed after the
+//! step that uses it last.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use candle_core::Device;
+use coreml_format::blob::WeightFiles;
+use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
+
+use crate::build::{Build, Run, Slot};
+use crate::error::{EngineError, OpError, Place};
+use crate::literal;
+use crate::ops::{self, OpKind};
+use crate::run::{Context, Frame};
+use crate::state::StateSpec;
+use crate::value::Value;
+
+/// Folded results larger than this many elements are computed in each prediction instead of kept.
+const FOLD_LIMIT: usize = 1 << 18;
+
+/// One operation, ready to run.
+pub struct Step {
+    pub(crate) run: Run,
+    pub(crate) outputs: Vec<u32>,
+    /// Variables whose last use is this step.
+    pub(crate) free: Vec<u32>,
+    /// Index into [`FunctionPlan::places`].
+    pub(crate) place: u32,
+}
+
+/// A planned block.
+pub struct BlockPlan {
+    /// Variables that the block's parameters are stored in.
+    pub(crate) inputs: Vec<u32>,
+    pub(crate) steps: Vec<Step>,
+    /// What the block returns.
+    pub(crate) outputs: Vec<Slot>,
+    /// Variables of enclosing blocks that this block reads.
+    captures: HashSet<u32>,
+}
+
+/// An input of a planned function.
+#[derive(Debug, Clone)]
+pub struct PlanInput {
+    /// Name.
+    pub name: String,
+    /// Declared type.
+    pub ty: ValueType,
+    pub(crate) var: u32,
+}
+
+/// A planned function.
+pub struct FunctionPlan {
+    /// Inputs without states, in order.
+    pub inputs: Vec<PlanInput>,
+    /// States, in order.
+    pub states: Vec<StateSpec>,
+    /// Names of the outputs, in order.
+    pub outputs: Vec<(String, Option<ValueType>)>,
+    /// Where each step stands in the program.
+    pub places: Vec<Place>,
+    pub(crate) block: BlockPlan,
+    pub(crate) consts: Vec<Value>,
+    pub(crate) vars: usize,
+}
+
+/// Plans a function.
+///
+/// # Errors
+/// [`EngineError::UnsupportedOps`] with all operations that are not in the table; otherwise the first
+/// operation that can't be built.
+pub fn plan(
+    name: &str,
+    function: &Function,
+    weights: &WeightFiles,
+    device: &Device,
+) -> Result<FunctionPlan, EngineError> {
+    let missing = unsupported(name, &function.block);
+    if !missing.is_empty() {
+        return Err(EngineError::UnsupportedOps { ops: missing });
+    }
+    let mut planner = Planner {
+        function: name,
+        opset: function.opset,
+        weights,
+        device,
+        names: HashMap::new(),
+        types: HashMap::new(),
+        consts: Vec::new(),
+        vars: 0,
+        places: Vec::new(),
+    };
+    let (mut inputs, mut states) = (Vec::new(), Vec::new());
+    for input in &function.inputs {
+        if let ValueType::State(_) = input.ty {
+            let spec = StateSpec::new(&input.name, &input.ty)?;
+            let slot = planner.constant(Value::State(states.len()));
+            planner.names.insert(input.name.clone(), slot);
+            states.push(spec);
+        } else {
+            let var = planner.variable(&input.name);
+            inputs.push(PlanInput { name: input.name.clone(), ty: input.ty.clone(), var });
+        }
+        planner.types.insert(input.name.clone(), input.ty.clone());
+    }
+    let block = planner.block(&function.block, Vec::new())?;
+    let outputs = function.block.outputs.iter().map(|o| (o.clone(), planner.types.get(o).cloned())).collect();
+    Ok(FunctionPlan {
+        inputs,
+        states,
+        outputs,
+        places: planner.places,
+        block,
+        consts: planner.consts,
+        vars: planner.vars as usize,
+    })
+}
+
+/// All operations of the block and its nested blocks that the table lacks.
+fn unsupported(function: &str, block: &Block) -> Vec<Place> {
+    let mut missing = Vec::new();
+    for op in &block.operations {
+        if op.kind != "const" && ops::find(&op.kind).is_none() {
+            missing.push(place(function, op));
+        }
+        missing.extend(op.blocks.iter().flat_map(|b| unsupported(function, b)));
+    }
+    missing
+}
+
+fn place(function: &str, op: &Operation) -> Place {
+    Place { function: function.to_owned(), kind: op.kind.clone(), name: op.name.clone() }
+}
+
+struct Planner<'a> {
+    function: &'a str,
+    opset: Opset,
+    weights: &'a WeightFiles,
+    device: &'a Device,
+    names: HashMap<String, Slot>,
+    types: HashMap<String, ValueType>,
+    consts: Vec<Value>,
+    vars: u32,
+    places: Vec<Place>,
+}
+
+impl Planner<'_> {
+    fn constant(&mut self, value: Value) -> Slot {
+        self.consts.push(value);
+        Slot::Const((self.consts.len() - 1) as u32)
+    }
+
+    fn variable(&mut self, name: &str) -> u32 {
+        let var = self.vars;
+        self.vars += 1;
+        self.names.insert(name.to_owned(), Slot::Var(var));
+        var
+    }
+
+    fn block(&mut self, block: &Block, inputs: Vec<u32>) -> Result<BlockPlan, EngineError> {
+        let mut steps: Vec<Step> = Vec::with_capacity(block.operations.len());
+        let mut uses: Vec<HashSet<u32>> = Vec::new();
+        let mut defined: HashSet<u32> = inputs.iter().copied().collect();
+        for op in &block.operations {
+            for output in &op.outputs {
+                self.types.insert(output.name.clone(), output.ty.clone());
+            }
+            if let Some((step, used)) = self.operation(op)? {
+                defined.extend(&step.outputs);
+                steps.push(step);
+                uses.push(used);
+            }
+        }
+        let outputs = block.outputs.iter().map(|o| self.output(o)).collect::<Result<Vec<_>, _>>()?;
+        let returned: HashSet<u32> = outputs.iter().filter_map(var_of).collect();
+        let mut captures: HashSet<u32> = returned.difference(&defined).copied().collect();
+        let mut seen = returned;
+        for (step, used) in steps.iter_mut().zip(&uses).rev() {
+            for var in used.iter().chain(&step.outputs) {
+                if !defined.contains(var) {
+                    captures.insert(*var);
+                } else if seen.insert(*var) {
+                    step.free.push(*var);
+                }
+            }
+        }
+        Ok(BlockPlan { inputs, steps, outputs, captures })
+    }
+
+    fn output(&self, name: &str) -> Result<Slot, EngineError> {
+        self.names.get(name).copied().ok_or_else(|| EngineError::Undefined {
+            place: Place { function: self.function.to_owned(), kind: "return".to_owned(), name: name.to_owned() },
+            value: name.to_owned(),
+        })
+    }
+
+    /// Plans one operation; `None` if it was evaluated now.
+    fn operation(&mut self, op: &Operation) -> Result<Option<(Step, HashSet<u32>)>, EngineError> {
+        let at = |source: OpError| EngineError::Op { place: place(self.function, op), source };
+        if op.kind == "const" {
+            let value = op.attributes.get("val").ok_or_else(|| at(OpError::Missing("val".to_owned())))?;
+            let value = literal::value(value, self.weights, self.device).map_err(at)?;
+            let output = op.outputs.first().ok_or_else(|| at(OpError::shape("a const needs an output")))?;
+            let slot = self.constant(value);
+            self.names.insert(output.name.clone(), slot);
+            return Ok(None);
+        }
+        let (literals, mut used) = self.arguments(op)?;
+        let (blocks, captured) = self.nested(op)?;
+        used.extend(captured);
+        let at = |source: OpError| EngineError::Op { place: place(self.function, op), source };
+        let spec = ops::find(&op.kind).ok_or_else(|| at(OpError::Unsupported(op.kind.clone())))?;
+        let has_blocks = !blocks.is_empty();
+        let build = Build {
+            op,
+            opset: self.opset,
+            device: self.device,
+            names: &self.names,
+            literals: &literals,
+            consts: &self.consts,
+            blocks,
+        };
+        let run = match spec.kind {
+            OpKind::Constant(evaluate) => {
+                let value = evaluate(&build).map_err(at)?;
+                return self.fold(op, vec![value]).map(|()| None);
+            }
+            OpKind::Run(build_op) => build_op(&build).map_err(at)?,
+        };
+        if spec.foldable && used.is_empty() && !has_blocks && !self.touches_state(op) {
+            if let Some(values) = self.evaluate(op, &run)? {
+                return self.fold(op, values).map(|()| None);
+            }
+        }
+        let outputs = op.outputs.iter().map(|o| self.variable(&o.name)).collect();
+        self.places.push(place(self.function, op));
+        let place = (self.places.len() - 1) as u32;
+        Ok(Some((Step { run, outputs, free: Vec::new(), place }, used)))
+    }
+
+    fn touches_state(&self, op: &Operation) -> bool {
+        op.inputs.values().flat_map(Argument::bindings).any(|b| match b {
+            Binding::Name(n) => matches!(self.types.get(n), Some(ValueType::State(_))),
+            Binding::Value(_) => false,
+        })
+    }
+
+    /// Slots of parameters that contain literals, and the variables that the operation reads.
+    fn arguments(&mut self, op: &Operation) -> Result<(HashMap<String, Vec<Slot>>, HashSet<u32>), EngineError> {
+        let mut literals = HashMap::new();
+        let mut used = HashSet::new();
+        for (name, argument) in &op.inputs {
+            let mut slots = Vec::with_capacity(argument.bindings().len());
+            let mut literal = false;
+            for binding in argument.bindings() {
+                slots.push(match binding {
+                    Binding::Name(n) => *self
+                        .names
+                        .get(n)
+                        .ok_or_else(|| EngineError::Undefined { place: place(self.function, op), value: n.clone() })?,
+                    Binding::Value(v) => {
+                        literal = true;
+                        let value = literal::value(v, self.weights, self.device)
+                            .map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
+                        self.constant(value)
+                    }
+                });
+            }
+            used.extend(slots.iter().filter_map(var_of));
+            if literal {
+                literals.insert(name.clone(), slots);
+            }
+        }
+        for (name, value) in &op.attributes {
+            let value = literal::value(value, self.weights, self.device)
+                .map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
+            let slot = self.constant(value);
+            literals.insert(name.clone(), vec![slot]);
+        }
+        Ok((literals, used))
+    }
+
+    fn nested(&mut self, op: &Operation) -> Result<(Vec<Arc<BlockPlan>>, HashSet<u32>), EngineError> {
+        let (mut blocks, mut captured) = (Vec::new(), HashSet::new());
+        for block in &op.blocks {
+            let outer = self.names.clone();
+            let inputs = block.inputs.iter().map(|i| self.variable(&i.name)).collect();
+            let plan = self.block(block, inputs)?;
+            self.names = outer;
+            captured.extend(&plan.captures);
+            blocks.push(Arc::new(plan));
+        }
+        Ok((blocks, captured))
+    }
+
+    /// Runs an operation whose inputs are constant; `None` if its result is too large to keep.
+    fn evaluate(&self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
+        let context = Context::new(self.device.clone());
+        let mut frame = Frame::new(&self.consts, 0, &context, None);
+        let values = run(&mut frame).map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
+        let small = |v: &Value| !matches!(v, Value::Array(a) if a.tensor().elem_count() > FOLD_LIMIT);
+        Ok(values.iter().all(small).then_some(values))
+    }
+
+    fn fold(&mut self, op: &Operation, values: Vec<Value>) -> Result<(), EngineError> {
+        if values.len() != op.outputs.len() {
+            let source = OpError::shape(format!("declares {} outputs but has {}", op.outputs.len(), values.len()));
+            return Err(EngineError::Op { place: place(self.function, op), source });
+        }
+        for (output, value) in op.outputs.iter().zip(values) {
+            let slot = self.constant(value);
+            self.names.insert(output.name.clone(), slot);
+        }
+        Ok(())
+    }
+}
+
+fn var_of(slot: &Slot) -> Option<u32> {
+    match slot {
+        Slot::Var(v) => Some(*v),
+        Slot::Const(_) => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! Time and bytes per operation of a prediction, on request.
+
+use std::time::Duration;
+
+use crate::error::Place;
+use crate::value::Value;
+
+/// What one step of the plan cost, summed over predictions.
+#[derive(Debug, Clone, Default)]
+pub struct StepCost {
+    /// Predictions that ran it (loops count each time).
+    pub calls: u64,
+    /// Time spent, nested blocks included.
+    pub time: Duration,
+    /// Bytes of results that were produced.
+    pub output_bytes: u64,
+}
+
+/// Costs by step.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    steps: Vec<StepCost>,
+}
+
+impl Profile {
+    pub(crate) fn record(&mut self, place: u32, time: Duration, values: &[Value]) {
+        let index = place as usize;
+        if self.steps.len() <= index {
+            self.steps.resize(index + 1, StepCost::default());
+        }
+        let step = &mut self.steps[index];
+        step.calls += 1;
+        step.time += time;
+        step.output_bytes += values.iter().map(bytes).sum::<u64>();
+    }
+
+    /// Steps that ran, with their place in the program.
+    pub fn steps<'a>(&'a self, places: &'a [Place]) -> impl Iterator<Item = (&'a Place, &'a StepCost)> {
+        places.iter().zip(&self.steps).filter(|(_, cost)| cost.calls > 0)
+    }
+}
+
+fn bytes(value: &Value) -> u64 {
+    match value {
+        Value::Array(a) => (a.tensor().elem_count() * a.tensor().dtype().size_in_bytes()) as u64,
+        _ => 0,
+    }
+}

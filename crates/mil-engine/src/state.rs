@@ -1,0 +1,231 @@
+//! Buffers that live between predictions (opset iOS18), such as a KV cache.
+//!
+//! A buffer keeps the element type that the program declares (fp16 stays fp16) and is updated in place.
+//! Reads copy, so that no operation can observe a later write.
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
+use coreml_format::dtype::DataType;
+use coreml_format::program::ValueType;
+use half::f16;
+
+use crate::build::check_size;
+use crate::error::{EngineError, OpError};
+use crate::value::Array;
+
+/// What a program declares about one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSpec {
+    /// Name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DataType,
+    /// Shape.
+    pub shape: Vec<usize>,
+}
+
+impl StateSpec {
+    pub(crate) fn new(name: &str, ty: &ValueType) -> Result<Self, EngineError> {
+        let bad = |found: String| EngineError::BadState {
+            name: name.to_owned(),
+            expected: "a tensor of known shape within the size limit".to_owned(),
+            found,
+        };
+        let tensor = ty.tensor().ok_or_else(|| bad(format!("{ty:?}")))?;
+        let shape = tensor.fixed_shape().ok_or_else(|| bad(format!("{:?}", tensor.shape)))?;
+        check_size(&shape).map_err(|e| bad(e.to_string()))?;
+        Ok(Self { name: name.to_owned(), dtype: tensor.dtype, shape })
+    }
+
+    fn describe(&self) -> String {
+        format!("{} {:?}", self.dtype, self.shape)
+    }
+}
+
+/// One buffer.
+#[derive(Debug)]
+pub struct StateBuffer {
+    spec: StateSpec,
+    data: Tensor,
+}
+
+/// The Candle type that keeps a state of this element type.
+fn kept_dtype(dtype: DataType) -> DType {
+    match dtype {
+        DataType::F16 => DType::F16,
+        DataType::Bool => DType::U8,
+        d if d.is_float() => DType::F32,
+        _ => DType::I64,
+    }
+}
+
+impl StateBuffer {
+    /// The declaration.
+    pub fn spec(&self) -> &StateSpec {
+        &self.spec
+    }
+
+    /// The whole buffer as an array: a copy.
+    pub fn read(&self) -> Result<Array, OpError> {
+        Array::new(self.data.copy()?, self.spec.dtype)
+    }
+
+    /// The buffer's own tensor, to be read before the next write and not kept.
+    pub fn tensor(&self) -> &Tensor {
+        &self.data
+    }
+
+    /// Replaces the whole content.
+    ///
+    /// # Errors
+    /// When the shape differs.
+    pub fn write(&mut self, value: &Tensor) -> Result<(), OpError> {
+        if value.dims() != self.spec.shape {
+            return Err(OpError::shape(format!(
+                "state has shape {:?} but is written with {:?}",
+                self.spec.shape,
+                value.dims()
+            )));
+        }
+        self.data = value.to_dtype(kept_dtype(self.spec.dtype))?.force_contiguous()?;
+        Ok(())
+    }
+
+    /// Writes `update` at `begin` without copying the rest.
+    ///
+    /// # Errors
+    /// When the region does not lie inside the buffer.
+    pub fn write_slice(&mut self, update: &Tensor, begin: &[usize]) -> Result<(), OpError> {
+        let fits = update.rank() == self.spec.shape.len()
+            && begin.len() == self.spec.shape.len()
+            && (0..begin.len())
+                .all(|i| begin[i].checked_add(update.dims()[i]).is_some_and(|end| end <= self.spec.shape[i]));
+        if !fits {
+            let (shape, dims) = (&self.spec.shape, update.dims());
+            return Err(OpError::shape(format!("state has shape {shape:?} but {dims:?} is written at {begin:?}")));
+        }
+        let update = update.to_dtype(self.data.dtype())?;
+        if update.elem_count() == 0 {
+            return Ok(());
+        }
+        if matches!(self.data.device(), Device::Cpu) && self.data.dtype() == DType::F16 {
+            let rows = update.contiguous()?;
+            let (storage, layout) = rows.storage_and_layout();
+            let (candle_core::Storage::Cpu(CpuStorage::F16(source)), Some((start, end))) =
+                (&*storage, layout.contiguous_offsets())
+            else {
+                return Err(OpError::data("unexpected layout of a state update"));
+            };
+            let source = source.get(start..end).ok_or_else(|| OpError::data("unexpected layout of a state update"))?;
+            let op = WriteSlice { source, dims: update.dims(), begin };
+            self.data.inplace_op1(&op)?;
+            return Ok(());
+        }
+        let ranges: Vec<_> = begin.iter().zip(update.dims()).map(|(&b, &n)| b..b + n).collect();
+        self.data = self.data.slice_assign(&ranges, &update)?;
+        Ok(())
+    }
+}
+
+/// Copies rows of a contiguous update into a contiguous buffer.
+struct WriteSlice<'a> {
+    source: &'a [f16],
+    dims: &'a [usize],
+    begin: &'a [usize],
+}
+
+impl InplaceOp1 for WriteSlice<'_> {
+    fn name(&self) -> &'static str {
+        "write-state-slice"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F16(target) = storage else {
+            candle_core::bail!("state buffer is not F16");
+        };
+        let (Some(&row), Some(&row_begin)) = (self.dims.last(), self.begin.last()) else {
+            if let (Some(t), Some(s)) = (target.get_mut(layout.start_offset()), self.source.first()) {
+                *t = *s;
+            }
+            return Ok(());
+        };
+        let outer = &self.dims[..self.dims.len() - 1];
+        let mut index = vec![0usize; outer.len()];
+        for source in self.source.chunks_exact(row) {
+            let at: usize = index.iter().zip(self.begin).zip(layout.stride()).map(|((i, b), s)| (i + b) * s).sum();
+            let at = layout.start_offset() + at + row_begin;
+            match target.get_mut(at..at + row) {
+                Some(t) => t.copy_from_slice(source),
+                None => candle_core::bail!("state slice out of range"),
+            }
+            for (i, &n) in index.iter_mut().zip(outer).rev() {
+                *i += 1;
+                if *i < n {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The states of one conversation with a model: shared by all its functions and components that
+/// declare a state of the same name.
+///
+/// A prediction takes it by `&mut`, so two predictions can't use it at once.
+#[derive(Debug, Default)]
+pub struct State {
+    buffers: Vec<StateBuffer>,
+}
+
+impl State {
+    /// Buffers of zeros for these declarations.
+    ///
+    /// # Errors
+    /// When a buffer can't be allocated.
+    pub fn new(specs: &[StateSpec], device: &Device) -> Result<Self, OpError> {
+        let buffers = specs.iter().map(|spec| {
+            let data = Tensor::zeros(spec.shape.as_slice(), kept_dtype(spec.dtype), device)?;
+            Ok(StateBuffer { spec: spec.clone(), data })
+        });
+        Ok(Self { buffers: buffers.collect::<Result<_, OpError>>()? })
+    }
+
+    /// All buffers, in the order of the declarations.
+    pub fn buffers(&self) -> &[StateBuffer] {
+        &self.buffers
+    }
+
+    /// The buffer of this name.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut StateBuffer> {
+        self.buffers.iter_mut().find(|b| b.spec.name == name)
+    }
+
+    /// Sets every buffer to zeros.
+    ///
+    /// # Errors
+    /// When a buffer can't be allocated.
+    pub fn reset(&mut self) -> Result<(), OpError> {
+        for buffer in &mut self.buffers {
+            buffer.data = buffer.data.zeros_like()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn buffer_at(&mut self, position: usize) -> Option<&mut StateBuffer> {
+        self.buffers.get_mut(position)
+    }
+
+    /// Positions of the buffers that a plan's states are kept in.
+    pub(crate) fn order(&self, specs: &[StateSpec]) -> Result<Vec<usize>, EngineError> {
+        let find = |spec: &StateSpec| {
+            let bad =
+                |found: String| EngineError::BadState { name: spec.name.clone(), expected: spec.describe(), found };
+            let position = self.buffers.iter().position(|b| b.spec.name == spec.name);
+            let position = position.ok_or_else(|| bad("no buffer of this name".to_owned()))?;
+            let kept = &self.buffers[position].spec;
+            if kept == spec { Ok(position) } else { Err(bad(kept.describe())) }
+        };
+        specs.iter().map(find).collect()
+    }
+}
