@@ -1,2 +1,86 @@
-//! Project automation.
-fn main() {}
+//! `cargo xtask check`: everything that continuous integration requires, in one command.
+//!
+//! | step | what |
+//! |---|---|
+//! | fmt | formatting |
+//! | clippy | lints, all targets of all crates |
+//! | apple | lints for `aarch64-apple-darwin` and `aarch64-apple-ios`, with and without `metal` |
+//! | docs | rustdoc without warnings |
+//! | test | the test command of the README |
+//!
+//! Steps can be named: `cargo xtask check fmt clippy`.
+
+use std::process::{Command, ExitCode};
+
+/// The targets that the native engine is checked for.
+const APPLE_TARGETS: [&str; 2] = ["aarch64-apple-darwin", "aarch64-apple-ios"];
+
+const STEPS: [(&str, fn() -> Result<(), String>); 5] =
+    [("fmt", fmt), ("clippy", clippy), ("apple", apple), ("docs", docs), ("test", test)];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some(("check", wanted)) = args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) else {
+        eprintln!("usage: cargo xtask check [{}]", STEPS.map(|s| s.0).join("|"));
+        return ExitCode::from(2);
+    };
+    if let Some(unknown) = wanted.iter().find(|w| STEPS.iter().all(|s| s.0 != w.as_str())) {
+        eprintln!("no step \"{unknown}\"; there are {}", STEPS.map(|s| s.0).join(", "));
+        return ExitCode::from(2);
+    }
+    for (name, step) in STEPS {
+        if !wanted.is_empty() && !wanted.iter().any(|w| w == name) {
+            continue;
+        }
+        eprintln!("== {name}");
+        if let Err(message) = step() {
+            eprintln!("{name} failed: {message}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn fmt() -> Result<(), String> {
+    cargo(&["fmt", "--all", "--check"])
+}
+
+fn clippy() -> Result<(), String> {
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+fn docs() -> Result<(), String> {
+    run(Command::new("cargo").args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn test() -> Result<(), String> {
+    cargo(&["test", "--release", "--workspace"])
+}
+
+/// Lints the code that only Apple platforms compile. Where the targets can't be installed it says so
+/// and goes on: they are a help of this check, not a need of users.
+fn apple() -> Result<(), String> {
+    let installed = Command::new("rustup").arg("target").arg("add").args(APPLE_TARGETS).status();
+    if !installed.is_ok_and(|s| s.success()) {
+        eprintln!("!! THE APPLE TARGETS CAN'T BE INSTALLED: THE NATIVE ENGINE WAS NOT CHECKED");
+        return Ok(());
+    }
+    for target in APPLE_TARGETS {
+        for features in [&[][..], &["--features", "metal"][..]] {
+            let mut args = vec!["clippy", "-p", "coreml-apple", "-p", "candle-coreml", "--target", target];
+            args.extend(features);
+            args.extend(["--", "-D", "warnings"]);
+            cargo(&args)?;
+        }
+    }
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Result<(), String> {
+    run(Command::new("cargo").args(args))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
+}
