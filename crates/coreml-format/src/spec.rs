@@ -1,0 +1,125 @@
+//! The protobuf specification (`model.mlmodel`): bytes to [`Program`] and [`ModelDescription`].
+//!
+//! [`proto`] declares the messages, [`program`] and [`describe`] convert them. Field numbers are those
+//! of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
+
+use prost::Message;
+
+use crate::description::ModelDescription;
+use crate::program::Program;
+
+mod describe;
+mod program;
+pub(crate) mod proto;
+
+/// Why a specification can't be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SpecError {
+    /// The bytes are not a protobuf message of the expected form.
+    #[error("not a Core ML specification: {0}")]
+    Decode(String),
+    /// A model type other than ML Program.
+    #[error("the model is a {0}; only ML Programs (mlProgram) can be read")]
+    ModelType(String),
+    /// The message lacks something, or contradicts itself.
+    #[error("{place}: expected {expected}, found {found}")]
+    Invalid {
+        /// Where in the specification.
+        place: String,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+}
+
+impl SpecError {
+    pub(crate) fn invalid(
+        place: impl Into<String>,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) -> Self {
+        Self::Invalid { place: place.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+}
+
+/// Name of the model type in this field of the `Model` message; the fields from 200 on are a `oneof`.
+fn model_type(field: u32) -> Option<&'static str> {
+    Some(match field {
+        200 => "pipelineClassifier",
+        201 => "pipelineRegressor",
+        202 => "pipeline",
+        300 => "glmRegressor",
+        301 => "supportVectorRegressor",
+        302 => "treeEnsembleRegressor",
+        303 => "neuralNetworkRegressor",
+        304 => "bayesianProbitRegressor",
+        400 => "glmClassifier",
+        401 => "supportVectorClassifier",
+        402 => "treeEnsembleClassifier",
+        403 => "neuralNetworkClassifier",
+        404 => "kNearestNeighborsClassifier",
+        500 => "neuralNetwork",
+        501 => "itemSimilarityRecommender",
+        555 => "customModel",
+        556 => "linkedModel",
+        560 => "classConfidenceThresholding",
+        600 => "oneHotEncoder",
+        601 => "imputer",
+        602 => "featureVectorizer",
+        603 => "dictVectorizer",
+        604 => "scaler",
+        606 => "categoricalMapping",
+        607 => "normalizer",
+        609 => "arrayFeatureExtractor",
+        610 => "nonMaximumSuppression",
+        900 => "identity",
+        2000..=2006 => "model that Apple keeps to itself",
+        3000 => "serializedModel",
+        _ => return None,
+    })
+}
+
+/// The model types among the top-level fields of a message that has no `mlProgram`.
+fn other_model_type(mut bytes: &[u8]) -> String {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    while !bytes.is_empty() {
+        let Ok((tag, wire)) = decode_key(&mut bytes) else { break };
+        if let Some(name) = model_type(tag) {
+            return name.to_owned();
+        }
+        if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
+            break;
+        }
+    }
+    "specification without a model".to_owned()
+}
+
+/// Reads a specification.
+///
+/// # Errors
+/// [`SpecError`] when the bytes are not one, hold another type of model or contradict themselves.
+pub fn decode(bytes: &[u8]) -> Result<(ModelDescription, Program), SpecError> {
+    let model = proto::Model::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
+    let Some(program) = model.ml_program else {
+        return Err(SpecError::ModelType(other_model_type(bytes)));
+    };
+    let description = describe::description(model.specification_version, model.description.unwrap_or_default())?;
+    let mut program = program::program(program)?;
+    // A model without named functions calls its only one `main`.
+    if program.functions.len() == 1 && !program.functions.contains_key(&description.default_function) {
+        if let Some((_, function)) = program.functions.pop() {
+            program.functions.insert(description.default_function.clone(), function);
+        }
+    }
+    Ok((description, program))
+}
+
+/// Reads a bare `ModelDescription` message, as `coremldata.bin` of a compiled model holds it.
+///
+/// # Errors
+/// [`SpecError`] as [`decode`].
+pub fn decode_description(specification_version: i32, bytes: &[u8]) -> Result<ModelDescription, SpecError> {
+    let message = proto::ModelDescription::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
+    describe::description(specification_version, message)
+}
