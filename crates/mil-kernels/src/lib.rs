@@ -1,1 +1,14 @@
-//! To be written.
+//! CPU kernels that compute from weights as model files store them: slices in, slices out.
+//!
+//! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
+//! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
+//! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
+//!
+//! Arithmetic is f32. Every kernel has a scalar definition and variants that are chosen once, at run
+//! time, by what the CPU can do. A result does not depend on the number of threads: work is split by
+//! output element, and each is summed in a fixed order.
+
+pub mod attention;
+pub mod mat;
+pub mod matmul;
+pub mod matvec;

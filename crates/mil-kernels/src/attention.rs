@@ -1,0 +1,199 @@
+//! Grouped-query attention over a KV cache in fp16, read in place.
+//!
+//! For head h of a query: `softmax(scale · q · Kᵀ + mask) · V` with the keys and values of head
+//! `h / (heads / kv_heads)`. Positions at the end that the mask closes for every query (their weight
+//! underflows to exactly zero) are not read.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
+/// Keys or values of one layer: `[kv_heads, len, dim]`, rows contiguous.
+#[derive(Clone, Copy)]
+pub struct Cache<'a> {
+    /// Elements from the first one of the layer on.
+    pub data: &'a [f16],
+    /// Distance between heads, in elements.
+    pub head_stride: usize,
+    /// Distance between positions, in elements.
+    pub row_stride: usize,
+}
+
+/// Sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Queries.
+    pub queries: usize,
+    /// Cached positions.
+    pub len: usize,
+    /// Elements of a head.
+    pub dim: usize,
+}
+
+/// A score this far below the largest has a weight of exactly zero: `exp(−104)` is below the least
+/// positive `f32`.
+const CLOSED: f32 = -1e4;
+
+/// Number of leading positions that any query may see: the trailing ones have a mask of −1e4 or less for
+/// every query, while the query itself sees an earlier position with a mask above −1e3.
+pub fn open_positions(mask: &[f32], queries: usize, len: usize) -> usize {
+    let mut open = 0;
+    for row in mask.chunks_exact(len.max(1)).take(queries) {
+        let last = row.iter().rposition(|&m| m > CLOSED || m.is_nan());
+        match last {
+            Some(last) if row[..=last].iter().any(|&m| m > CLOSED / 10.0) => open = open.max(last + 1),
+            _ => return len,
+        }
+    }
+    open
+}
+
+/// Computes `out[heads, queries, dim]` from `q[heads, queries, dim]` (already rotated) and
+/// `mask[queries, len]`.
+///
+/// # Panics
+/// When a slice is shorter than `shape` demands.
+pub fn attention(
+    shape: Shape,
+    q: &[f32],
+    k: Cache<'_>,
+    v: Cache<'_>,
+    mask: Option<&[f32]>,
+    scale: f32,
+    out: &mut [f32],
+) {
+    let Shape { heads, kv_heads, queries, len, dim } = shape;
+    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "heads");
+    assert!(q.len() >= heads * queries * dim && out.len() == heads * queries * dim, "queries");
+    assert!(mask.is_none_or(|m| m.len() >= queries * len), "mask");
+    let open = mask.map_or(len, |m| open_positions(m, queries, len));
+    if out.is_empty() {
+        return;
+    }
+    let share = heads / kv_heads;
+    // One task per KV head: its keys and values are converted once for all queries of all its heads.
+    let work = |(kv, out): (usize, &mut [f32])| {
+        let mut keys = vec![0f32; open * dim];
+        let mut values = vec![0f32; open * dim];
+        for p in 0..open {
+            let row = |c: &Cache<'_>| kv * c.head_stride + p * c.row_stride;
+            k.data[row(&k)..][..dim].convert_to_f32_slice(&mut keys[p * dim..(p + 1) * dim]);
+            v.data[row(&v)..][..dim].convert_to_f32_slice(&mut values[p * dim..(p + 1) * dim]);
+        }
+        let mut scores = vec![0f32; open];
+        for s in 0..share {
+            for i in 0..queries {
+                let at = (kv * share + s) * queries + i;
+                let q = &q[at * dim..(at + 1) * dim];
+                let row = mask.map(|m| &m[i * len..i * len + open]);
+                one_query(q, &keys, &values, row, scale, &mut scores, &mut out[(s * queries + i) * dim..][..dim]);
+            }
+        }
+    };
+    let chunks = out.chunks_mut(share * queries * dim).enumerate();
+    if heads * queries * open * dim < 1 << 15 {
+        chunks.for_each(work);
+    } else {
+        let chunks: Vec<_> = chunks.collect();
+        chunks.into_par_iter().with_max_len(1).for_each(work);
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 16];
+    let ((a, at), (b, bt)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..16 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + at.iter().zip(bt).map(|(a, b)| a * b).sum::<f32>()
+}
+
+fn one_query(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    mask: Option<&[f32]>,
+    scale: f32,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let dim = q.len();
+    for (p, score) in scores.iter_mut().enumerate() {
+        *score = dot(q, &keys[p * dim..(p + 1) * dim]) * scale;
+    }
+    if let Some(mask) = mask {
+        scores.iter_mut().zip(mask).for_each(|(s, m)| *s += m);
+    }
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for s in scores.iter_mut() {
+        *s = (*s - top).exp();
+        sum += *s;
+    }
+    out.fill(0.0);
+    for (s, value) in scores.iter().zip(values.chunks_exact(dim.max(1))) {
+        if *s != 0.0 {
+            out.iter_mut().zip(value).for_each(|(o, v)| *o += s * v);
+        }
+    }
+    out.iter_mut().for_each(|o| *o /= sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_positions_are_found_and_odd_masks_are_not_cut() {
+        let inf = f32::NEG_INFINITY;
+        assert_eq!(open_positions(&[0.0, 0.0, inf, inf], 1, 4), 2);
+        assert_eq!(open_positions(&[0.0, inf, inf, 0.0, 0.0, inf], 2, 3), 2);
+        // Every position closed: IEEE arithmetic must decide, on all of them.
+        assert_eq!(open_positions(&[inf, inf], 1, 2), 2);
+        assert_eq!(open_positions(&[-1e4, 0.0, -1e4], 1, 3), 2);
+        assert_eq!(open_positions(&[], 0, 3), 0);
+    }
+
+    #[test]
+    fn agrees_with_the_formula_in_f64() {
+        let shape = Shape { heads: 4, kv_heads: 2, queries: 3, len: 7, dim: 5 };
+        let value = |i: usize| ((i * 29 % 83) as f32 - 41.0) / 40.0;
+        let q: Vec<f32> = (0..4 * 3 * 5).map(value).collect();
+        let data: Vec<f16> = (0..2 * 2 * 7 * 5).map(|i| f16::from_f32(value(i + 3))).collect();
+        let (k, v) = data.split_at(2 * 7 * 5);
+        let cache = |data| Cache { data, head_stride: 35, row_stride: 5 };
+        let mut mask = vec![0f32; 21];
+        for (i, m) in mask.iter_mut().enumerate() {
+            if i % 7 > 2 + i / 7 {
+                *m = f32::NEG_INFINITY;
+            }
+        }
+        let mut out = vec![f32::NAN; 4 * 3 * 5];
+        attention(shape, &q, cache(k), cache(v), Some(&mask), 0.5, &mut out);
+        for h in 0..4 {
+            for i in 0..3 {
+                let scores: Vec<f64> = (0..7)
+                    .map(|p| {
+                        let dot: f64 = (0..5)
+                            .map(|d| f64::from(q[(h * 3 + i) * 5 + d]) * f64::from(k[(h / 2) * 35 + p * 5 + d]))
+                            .sum();
+                        dot * 0.5 + f64::from(mask[i * 7 + p])
+                    })
+                    .collect();
+                let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+                for d in 0..5 {
+                    let want: f64 =
+                        (0..7).map(|p| scores[p].exp() / sum * f64::from(v[(h / 2) * 35 + p * 5 + d])).sum();
+                    let got = f64::from(out[(h * 3 + i) * 5 + d]);
+                    assert!((got - want).abs() < 1e-5, "head {h} query {i}: {got} != {want}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Weight matrices in their stored form.
+
+use half::f16;
+
+/// Why a matrix can't be formed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: expected {expected} bytes or elements, found {found}")]
+pub struct MatError {
+    /// Which part.
+    pub what: &'static str,
+    /// Its size by the shape.
+    pub expected: usize,
+    /// Its size.
+    pub found: usize,
+}
+
+/// A matrix of `rows × cols` weights, row-major; a row holds the weights of one output.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightMat<'a> {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) form: Form<'a>,
+}
+
+/// How the weights are stored. Multi-byte elements are little-endian and may be unaligned.
+#[derive(Debug, Clone, Copy)]
+pub enum Form<'a> {
+    /// `f32` elements.
+    F32(&'a [u8]),
+    /// `f16` elements.
+    F16(&'a [u8]),
+    /// Indices into tables.
+    Lut(Lut<'a>),
+    /// Integers with a scale for each block.
+    Blocks(Blocks<'a>),
+}
+
+/// Palettized weights: `bits`-wide indices in one bit stream, least significant bit first, and a table of
+/// `2^bits` fp16 entries for every `group_rows` rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Lut<'a> {
+    /// Width of an index: 1, 2, 3, 4, 6 or 8.
+    pub bits: u32,
+    /// The indices of all rows, packed.
+    pub indices: &'a [u8],
+    /// The tables, one after another, `f16`.
+    pub tables: &'a [u8],
+    /// Rows that share a table.
+    pub group_rows: usize,
+}
+
+/// Block-wise quantized weights: `w = scale · (q − offset)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks<'a> {
+    /// Width of an integer: 4 or 8.
+    pub bits: u32,
+    /// Two's complement integers.
+    pub signed: bool,
+    /// The integers of all rows, packed least significant bit first.
+    pub data: &'a [u8],
+    /// `[rows / block_rows, cols / block_cols]`.
+    pub scale: &'a [f32],
+    /// Offsets in the shape of `scale`; none means zero.
+    pub offset: Option<&'a [f32]>,
+    /// Rows of a block.
+    pub block_rows: usize,
+    /// Columns of a block.
+    pub block_cols: usize,
+}
+
+fn check(what: &'static str, expected: Option<usize>, found: usize) -> Result<(), MatError> {
+    match expected {
+        Some(n) if found >= n => Ok(()),
+        other => Err(MatError { what, expected: other.unwrap_or(usize::MAX), found }),
+    }
+}
+
+impl<'a> WeightMat<'a> {
+    /// A matrix whose parts have the sizes that its shape demands.
+    ///
+    /// # Errors
+    /// [`MatError`] when a part is too small or groups and blocks do not divide the shape.
+    pub fn new(rows: usize, cols: usize, form: Form<'a>) -> Result<Self, MatError> {
+        let count = rows.checked_mul(cols);
+        match form {
+            Form::F32(b) => check("f32 weights", count.and_then(|n| n.checked_mul(4)), b.len())?,
+            Form::F16(b) => check("f16 weights", count.and_then(|n| n.checked_mul(2)), b.len())?,
+            Form::Lut(l) => {
+                if !matches!(l.bits, 1 | 2 | 3 | 4 | 6 | 8) {
+                    return Err(MatError { what: "index width", expected: 8, found: l.bits as usize });
+                }
+                if l.group_rows == 0 || !rows.is_multiple_of(l.group_rows) {
+                    return Err(MatError { what: "rows that share a table", expected: rows, found: l.group_rows });
+                }
+                let bits = count.and_then(|n| n.checked_mul(l.bits as usize));
+                check("indices", bits.map(|b| b.div_ceil(8)), l.indices.len())?;
+                check("tables", Some((rows / l.group_rows) << l.bits << 1), l.tables.len())?;
+            }
+            Form::Blocks(b) => {
+                if !matches!(b.bits, 4 | 8) {
+                    return Err(MatError { what: "integer width", expected: 8, found: b.bits as usize });
+                }
+                let divides = |n: usize, by: usize| by != 0 && n.is_multiple_of(by);
+                if !divides(rows, b.block_rows) || !divides(cols, b.block_cols) {
+                    return Err(MatError { what: "block size", expected: cols, found: b.block_cols });
+                }
+                let scales = (rows / b.block_rows) * (cols / b.block_cols);
+                let bits = count.and_then(|n| n.checked_mul(b.bits as usize));
+                check("integers", bits.map(|n| n.div_ceil(8)), b.data.len())?;
+                check("scales", Some(scales), b.scale.len())?;
+                check("offsets", Some(scales), b.offset.map_or(scales, <[f32]>::len))?;
+            }
+        }
+        Ok(Self { rows, cols, form })
+    }
+
+    /// Number of outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The weights of one row as `f32`: the definition that every kernel is measured against.
+    ///
+    /// # Panics
+    /// When `row` is out of range or `out` is shorter than a row.
+    pub fn expand_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        let out = &mut out[..self.cols];
+        let start = row * self.cols;
+        match self.form {
+            Form::F32(bytes) => {
+                let (words, _) = bytes[start * 4..].as_chunks::<4>();
+                out.iter_mut().zip(words).for_each(|(o, &w)| *o = f32::from_le_bytes(w));
+            }
+            Form::F16(bytes) => {
+                let (words, _) = bytes[start * 2..].as_chunks::<2>();
+                out.iter_mut().zip(words).for_each(|(o, &w)| *o = f16::from_le_bytes(w).to_f32());
+            }
+            Form::Lut(l) => {
+                let entries = 1usize << l.bits;
+                let table = &l.tables[row / l.group_rows * entries * 2..][..entries * 2];
+                let (words, _) = table.as_chunks::<2>();
+                let mut values = [0f32; 256];
+                values.iter_mut().zip(words).for_each(|(v, &w)| *v = f16::from_le_bytes(w).to_f32());
+                unpack(
+                    l.indices,
+                    start,
+                    l.bits,
+                    |i, index| {
+                        if let Some(o) = out.get_mut(i) {
+                            *o = values[index as usize];
+                        }
+                    },
+                    self.cols,
+                );
+            }
+            Form::Blocks(b) => {
+                let per_row = self.cols / b.block_cols;
+                let first = row / b.block_rows * per_row;
+                let sign = if b.signed { 1i32 << (b.bits - 1) } else { 0 };
+                unpack(
+                    b.data,
+                    start,
+                    b.bits,
+                    |i, raw| {
+                        let block = first + i / b.block_cols;
+                        // Two's complement: flip the sign bit, then subtract its weight.
+                        let q = ((raw as i32) ^ sign) - sign;
+                        let offset = b.offset.map_or(0.0, |o| o[block]);
+                        out[i] = b.scale[block] * (q as f32 - offset);
+                    },
+                    self.cols,
+                );
+            }
+        }
+    }
+}
+
+/// Calls `f(i, value)` for `count` elements of a bit stream, from element `start` on.
+fn unpack(bytes: &[u8], start: usize, bits: u32, mut f: impl FnMut(usize, u32), count: usize) {
+    let mask = (1u32 << bits) - 1;
+    if bits == 8 {
+        bytes[start..start + count].iter().enumerate().for_each(|(i, &b)| f(i, u32::from(b)));
+        return;
+    }
+    for i in 0..count {
+        let bit = (start + i) * bits as usize;
+        let low = u32::from(bytes[bit / 8]);
+        let high = u32::from(bytes.get(bit / 8 + 1).copied().unwrap_or(0));
+        f(i, (low | high << 8) >> (bit % 8) & mask);
+    }
+}

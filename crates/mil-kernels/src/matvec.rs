@@ -1,0 +1,289 @@
+//! Matrix × vector on stored weights: `y[r] = Σ_c w[r, c] · x[c] + bias[r]`.
+//!
+//! Every weight is read once, in file order. Variants: AVX-512 with VBMI looks indices up in registers;
+//! the others expand a stretch of a row and multiply.
+
+use rayon::prelude::*;
+
+use crate::mat::{Form, WeightMat};
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::expand_row as expand_row_avx512;
+
+/// One product: a matrix, its bias and where the result goes (`rows` elements).
+pub struct Product<'a, 'o> {
+    /// The weights.
+    pub weight: WeightMat<'a>,
+    /// Added to the result.
+    pub bias: Option<&'a [f32]>,
+    /// The result.
+    pub out: &'o mut [f32],
+}
+
+/// A way to compute one run of rows: `(weight, first row, x, prepared x, out)`.
+type Rows = fn(&WeightMat<'_>, usize, &Input<'_>, &mut [f32]);
+
+/// The vector, also in the orders that some variants read it in.
+pub struct Input<'a> {
+    x: &'a [f32],
+    /// In blocks of 128: element `8·j + s` lies at `16·s + j` (4-bit kernel).
+    by_nibble: Vec<f32>,
+    /// In blocks of 64, in the order in which bytes are widened (table kernels).
+    by_lane: Vec<f32>,
+}
+
+/// Order of the 64 elements of a block after `unpack{lo,hi}_epi8` and conversion by halves.
+#[cfg(target_arch = "x86_64")]
+const LANE_ORDER: [usize; 8] = [0, 16, 32, 48, 8, 24, 40, 56];
+
+impl<'a> Input<'a> {
+    fn new(x: &'a [f32], nibble: bool, lane: bool) -> Self {
+        let mut by_nibble = Vec::new();
+        if nibble {
+            by_nibble.resize(x.len() / 128 * 128, 0.0);
+            for (to, from) in by_nibble.chunks_exact_mut(128).zip(x.chunks_exact(128)) {
+                for (i, &v) in from.iter().enumerate() {
+                    to[i % 8 * 16 + i / 8] = v;
+                }
+            }
+        }
+        let mut by_lane = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if lane {
+            by_lane.resize(x.len() / 64 * 64, 0.0);
+            for (to, from) in by_lane.chunks_exact_mut(64).zip(x.chunks_exact(64)) {
+                for (to, &at) in to.chunks_exact_mut(8).zip(&LANE_ORDER) {
+                    to.copy_from_slice(&from[at..at + 8]);
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (lane, &mut by_lane);
+        Self { x, by_nibble, by_lane }
+    }
+}
+
+/// A named variant; the first one that [`Variant::available`] is used.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    /// Name for tests and benchmarks.
+    pub name: &'static str,
+    /// Whether this CPU can run it.
+    pub available: fn() -> bool,
+    rows: Rows,
+}
+
+/// All variants, fastest first; the last one is the scalar definition.
+pub const VARIANTS: &[Variant] = &[
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "avx512", available: avx512::available, rows: avx512::rows },
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "avx2", available: avx2_available, rows: avx2_rows },
+    Variant { name: "scalar", available: || true, rows: scalar_rows },
+];
+
+fn best() -> &'static Variant {
+    static BEST: std::sync::OnceLock<&'static Variant> = std::sync::OnceLock::new();
+    BEST.get_or_init(|| {
+        let last = &VARIANTS[VARIANTS.len() - 1];
+        VARIANTS.iter().find(|v| (v.available)()).unwrap_or(last)
+    })
+}
+
+/// Least weights that are worth a second thread.
+const SPLIT: usize = 1 << 16;
+
+/// `y = W · x + bias`.
+///
+/// # Panics
+/// When `x`, `bias` or `out` do not have the length that the matrix demands.
+pub fn matvec(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    matvec_many(&mut [Product { weight, bias, out }], x);
+}
+
+/// Several matrices times the same vector, in one parallel region.
+///
+/// # Panics
+/// As [`matvec`].
+pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32]) {
+    run(best(), products, x);
+}
+
+/// [`matvec`] with a given variant, for tests and benchmarks.
+///
+/// # Panics
+/// As [`matvec`].
+pub fn matvec_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    run(variant, &mut [Product { weight, bias, out }], x);
+}
+
+fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
+    let (mut total, mut nibble, mut lane) = (0usize, false, false);
+    for p in products.iter() {
+        assert_eq!(p.weight.cols, x.len(), "length of x");
+        assert_eq!(p.weight.rows, p.out.len(), "length of out");
+        assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
+        total += p.weight.rows * p.weight.cols;
+        match p.weight.form {
+            Form::Lut(l) if l.bits == 4 => nibble = true,
+            Form::Lut(_) => lane = true,
+            _ => {}
+        }
+    }
+    let input = Input::new(x, nibble && variant.name == "avx512", lane && variant.name == "avx512");
+    let threads = if total < SPLIT { 1 } else { rayon::current_num_threads() };
+    let mut jobs: Vec<(&WeightMat<'_>, usize, Option<&[f32]>, &mut [f32])> = Vec::new();
+    for p in products.iter_mut() {
+        // Runs of rows, whole groups of 8 as tables are shared by them; two per thread for balance.
+        let run = if threads == 1 { p.weight.rows } else { p.weight.rows.div_ceil(threads * 2).next_multiple_of(8) };
+        for (i, out) in p.out.chunks_mut(run.max(1)).enumerate() {
+            jobs.push((&p.weight, i * run, p.bias, out));
+        }
+    }
+    let work = |(weight, first, bias, out): (&WeightMat<'_>, usize, Option<&[f32]>, &mut [f32])| {
+        (variant.rows)(weight, first, &input, out);
+        if let Some(bias) = bias {
+            out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
+        }
+    };
+    if threads == 1 { jobs.into_iter().for_each(work) } else { jobs.into_par_iter().with_max_len(1).for_each(work) }
+}
+
+fn scalar_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    expand_and_dot(weight, first, input.x, out);
+}
+
+/// Expands each row and multiplies, in 16 partial sums; compiled again for each instruction set.
+#[inline(always)]
+fn expand_and_dot(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+    let mut row = vec![0f32; weight.cols];
+    for (r, o) in out.iter_mut().enumerate() {
+        weight.expand_row(first + r, &mut row);
+        let mut sums = [0f32; 16];
+        let ((ws, wt), (xs, xt)) = (row.as_chunks::<16>(), x.as_chunks::<16>());
+        for (w, x) in ws.iter().zip(xs) {
+            for i in 0..16 {
+                sums[i] += w[i] * x[i];
+            }
+        }
+        let tail: f32 = wt.iter().zip(xt).map(|(w, x)| w * x).sum();
+        *o = sums.iter().sum::<f32>() + tail;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn inner(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+        expand_and_dot(weight, first, x, out);
+    }
+    // SAFETY: the variant is used only where `avx2_available` found these features.
+    unsafe { inner(weight, first, input.x, out) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mat::{Blocks, Lut};
+
+    /// A small linear congruential generator: tests need spread, not quality.
+    fn noise(n: usize, seed: u32) -> Vec<u32> {
+        let mut s = seed;
+        (0..n)
+            .map(|_| {
+                s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                s >> 8
+            })
+            .collect()
+    }
+
+    fn bytes(n: usize, seed: u32) -> Vec<u8> {
+        noise(n, seed).into_iter().map(|v| (v >> 5) as u8).collect()
+    }
+
+    fn halves(n: usize, seed: u32) -> Vec<u8> {
+        noise(n, seed)
+            .into_iter()
+            .flat_map(|v| half::f16::from_f32((v % 2001) as f32 / 1000.0 - 1.0).to_le_bytes())
+            .collect()
+    }
+
+    fn check(weight: WeightMat<'_>) {
+        let x: Vec<f32> = noise(weight.cols(), 7).into_iter().map(|v| (v % 1999) as f32 / 1000.0 - 1.0).collect();
+        let bias: Vec<f32> = (0..weight.rows()).map(|r| r as f32 / 8.0).collect();
+        let mut row = vec![0f32; weight.cols()];
+        // The definition in f64.
+        let want: Vec<f64> = (0..weight.rows())
+            .map(|r| {
+                weight.expand_row(r, &mut row);
+                f64::from(bias[r]) + row.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum::<f64>()
+            })
+            .collect();
+        for variant in VARIANTS.iter().filter(|v| (v.available)()) {
+            let mut got = vec![f32::NAN; weight.rows()];
+            matvec_with(variant, weight, &x, Some(&bias), &mut got);
+            for (r, (g, w)) in got.iter().zip(&want).enumerate() {
+                // f32 sums of `cols` terms of magnitude one.
+                let tolerance = 1e-6 * (weight.cols() as f64 + 8.0);
+                assert!((f64::from(*g) - w).abs() <= tolerance, "{} row {r}: {g} != {w}", variant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_variant_agrees_with_the_definition_for_every_width_and_tail() {
+        for bits in [1u32, 2, 3, 4, 6, 8] {
+            for cols in [1usize, 7, 8, 63, 64, 65, 96, 128, 192, 200, 256, 320, 1024] {
+                for (rows, group_rows) in [(8, 8), (16, 8), (3, 3), (24, 4), (80, 80)] {
+                    let indices = bytes((rows * cols * bits as usize).div_ceil(8), bits + cols as u32);
+                    let tables = halves(rows / group_rows << bits, 3 + bits);
+                    let lut = Lut { bits, indices: &indices, tables: &tables, group_rows };
+                    check(WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dense_and_block_forms_agree() {
+        for cols in [1usize, 15, 16, 17, 32, 64, 200] {
+            let data = halves(9 * cols, 5);
+            check(WeightMat::new(9, cols, Form::F16(&data)).expect("sizes match"));
+            let data: Vec<u8> = noise(9 * cols, 6).iter().flat_map(|v| (*v as f32 / 2e7).to_le_bytes()).collect();
+            check(WeightMat::new(9, cols, Form::F32(&data)).expect("sizes match"));
+        }
+        for bits in [4, 8] {
+            for signed in [false, true] {
+                let data = bytes(8 * 64, 11);
+                let scale: Vec<f32> = (1..=8).map(|i| i as f32 / 100.0).collect();
+                let offset: Vec<f32> = (1..=8).map(|i| i as f32).collect();
+                let form = Blocks {
+                    bits,
+                    signed,
+                    data: &data,
+                    scale: &scale,
+                    offset: Some(&offset),
+                    block_rows: 4,
+                    block_cols: 16,
+                };
+                check(WeightMat::new(8, 64, Form::Blocks(form)).expect("sizes match"));
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_are_too_small_are_rejected() {
+        let lut = Lut { bits: 6, indices: &[0; 47], tables: &[0; 128], group_rows: 1 };
+        assert!(WeightMat::new(1, 64, Form::Lut(lut)).is_err());
+        assert!(WeightMat::new(1, 64, Form::F16(&[0; 127])).is_err());
+        assert!(WeightMat::new(usize::MAX, 64, Form::F32(&[])).is_err());
+    }
+}

@@ -1,0 +1,298 @@
+//! AVX-512 variants (F, BW, VL, VBMI) that look indices up in registers.
+//!
+//! 4 bits: a table of 16 `f32` fills one register; shifting a register of 128 packed indices right by
+//! 4·s bits leaves in lane j the index of column 8·j + s in the low bits, which are all that `vpermps`
+//! reads; x lies in that order. Other widths: `vpermb` and `vpmultishiftqb` spread 64 indices to bytes,
+//! byte look-ups give the low and high bytes of the fp16 entries, which are interleaved and converted.
+
+use std::arch::x86_64::*;
+
+use super::Input;
+use crate::mat::{Form, Lut, WeightMat};
+
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("fma")
+}
+
+pub(super) fn rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    // SAFETY: the variant is used only where `available` found these features.
+    unsafe { inner(weight, first, input, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn inner(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    let aligned = |l: &Lut<'_>| (weight.cols * l.bits as usize).is_multiple_of(8);
+    match weight.form {
+        Form::Lut(l) if l.bits == 4 && aligned(&l) => nibbles(weight, &l, first, input, out),
+        Form::Lut(l) if aligned(&l) => tables(weight, &l, first, input, out),
+        Form::F16(bytes) => {
+            for (r, o) in out.iter_mut().enumerate() {
+                *o = dot_f16(&bytes[(first + r) * weight.cols * 2..][..weight.cols * 2], input.x);
+            }
+        }
+        _ => super::expand_and_dot(weight, first, input.x, out),
+    }
+}
+
+/// The row from column `done` on, by the definition.
+#[inline(always)]
+fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
+    if done == weight.cols {
+        return 0.0;
+    }
+    buffer.resize(weight.cols, 0.0);
+    weight.expand_row(row, buffer);
+    buffer[done..].iter().zip(&x[done..]).map(|(w, x)| w * x).sum()
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn nibbles(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    let blocks = weight.cols / 128;
+    let mut buffer = Vec::new();
+    let mut table = _mm512_setzero_ps();
+    let mut group = usize::MAX;
+    for (r, o) in out.iter_mut().enumerate() {
+        let row = first + r;
+        if row / l.group_rows != group {
+            group = row / l.group_rows;
+            let entries = &l.tables[group * 32..][..32];
+            // SAFETY: 32 bytes are there.
+            table = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(entries.as_ptr().cast()) });
+        }
+        let indices = &l.indices[row * weight.cols / 2..][..blocks * 64];
+        let x = &input.by_nibble[..blocks * 128];
+        let mut sums = [_mm512_setzero_ps(); 4];
+        for (i, x) in indices.as_chunks::<64>().0.iter().zip(x.as_chunks::<128>().0) {
+            // SAFETY: 64 bytes are there.
+            let mut v = unsafe { _mm512_loadu_si512(i.as_ptr().cast()) };
+            for (s, x) in x.as_chunks::<16>().0.iter().enumerate() {
+                // SAFETY: 16 floats are there.
+                let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+                sums[s % 4] = _mm512_fmadd_ps(_mm512_permutexvar_ps(v, table), x, sums[s % 4]);
+                v = _mm512_srli_epi32::<4>(v);
+            }
+        }
+        let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+        *o = _mm512_reduce_add_ps(sum) + tail(weight, row, blocks * 128, input.x, &mut buffer);
+    }
+}
+
+/// Low and high bytes of a group's table, up to 256 entries; short tables are repeated so that index bits
+/// above the width do not matter.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn byte_tables(l: &Lut<'_>, group: usize) -> ([__m512i; 4], [__m512i; 4]) {
+    let entries = 1usize << l.bits;
+    let bytes = &l.tables[group * entries * 2..][..entries * 2];
+    let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+    if l.bits == 8 {
+        for k in 0..4 {
+            let half = |at: usize| {
+                // SAFETY: 512 bytes are there, 64 of them from `at` on.
+                unsafe { _mm512_loadu_si512(bytes[at..at + 64].as_ptr().cast()) }
+            };
+            let (a, b) = (half(k * 128), half(k * 128 + 64));
+            let join = |a: __m256i, b: __m256i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+            low[k] = join(_mm512_cvtepi16_epi8(a), _mm512_cvtepi16_epi8(b));
+            high[k] =
+                join(_mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(a)), _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(b)));
+        }
+        return (low, high);
+    }
+    let (mut lo, mut hi) = ([0u8; 64], [0u8; 64]);
+    for i in 0..64 {
+        lo[i] = bytes[i % entries * 2];
+        hi[i] = bytes[i % entries * 2 + 1];
+    }
+    // SAFETY: arrays of 64 bytes.
+    unsafe {
+        low[0] = _mm512_loadu_si512(lo.as_ptr().cast());
+        high[0] = _mm512_loadu_si512(hi.as_ptr().cast());
+    }
+    (low, high)
+}
+
+/// Bytes that spread 64 packed indices: source byte of each byte, and bit shifts within 64 bits.
+fn spread(bits: usize) -> ([u8; 64], [u8; 64]) {
+    let (mut source, mut shift) = ([0u8; 64], [0u8; 64]);
+    for i in 0..64 {
+        source[i] = (i / 8 * bits + (i % 8).min(bits - 1)) as u8;
+        shift[i] = (i % 8 * bits) as u8;
+    }
+    (source, shift)
+}
+
+/// 64 entries as fp16 in two registers, for 64 indices in bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high: &[__m512i; 4]) -> (__m512i, __m512i) {
+    let (lo, hi) = if WIDE {
+        let top = _mm512_movepi8_mask(index);
+        let pick = |t: &[__m512i; 4]| {
+            let below = _mm512_permutex2var_epi8(t[0], index, t[1]);
+            let above = _mm512_permutex2var_epi8(t[2], index, t[3]);
+            _mm512_mask_blend_epi8(top, below, above)
+        };
+        (pick(low), pick(high))
+    } else {
+        (_mm512_permutexvar_epi8(index, low[0]), _mm512_permutexvar_epi8(index, high[0]))
+    };
+    (_mm512_unpacklo_epi8(lo, hi), _mm512_unpackhi_epi8(lo, hi))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn tables(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    if l.bits == 8 {
+        table_rows::<true>(weight, l, first, input, out);
+    } else {
+        table_rows::<false>(weight, l, first, input, out);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+    let bits = l.bits as usize;
+    let blocks = weight.cols / 64;
+    let (source, shift) = spread(bits);
+    // SAFETY: arrays of 64 bytes.
+    let (source, shift) =
+        unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
+    // A block of 64 indices takes 8·bits bytes.
+    let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << (8 * bits)) - 1 };
+    let mut buffer = Vec::new();
+    let mut group = usize::MAX;
+    let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+    for (r, o) in out.iter_mut().enumerate() {
+        let row = first + r;
+        if row / l.group_rows != group {
+            group = row / l.group_rows;
+            (low, high) = byte_tables(l, group);
+        }
+        let indices = &l.indices[row * weight.cols * bits / 8..][..blocks * 8 * bits];
+        let x = &input.by_lane[..blocks * 64];
+        let mut sums = [_mm512_setzero_ps(); 4];
+        for (i, x) in indices.chunks_exact(8 * bits).zip(x.as_chunks::<64>().0) {
+            // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
+            let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i.as_ptr().cast()) };
+            let index = if WIDE {
+                packed
+            } else {
+                _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed))
+            };
+            let (a, b) = look_up::<WIDE>(index, &low, &high);
+            let quarters = [
+                _mm512_castsi512_si256(a),
+                _mm512_extracti64x4_epi64::<1>(a),
+                _mm512_castsi512_si256(b),
+                _mm512_extracti64x4_epi64::<1>(b),
+            ];
+            for (k, (q, x)) in quarters.into_iter().zip(x.as_chunks::<16>().0).enumerate() {
+                // SAFETY: 16 floats are there.
+                let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+                sums[k] = _mm512_fmadd_ps(_mm512_cvtph_ps(q), x, sums[k]);
+            }
+        }
+        let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+        *o = _mm512_reduce_add_ps(sum) + tail(weight, row, blocks * 64, input.x, &mut buffer);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
+    let mut sums = [_mm512_setzero_ps(); 4];
+    let ((ws, wt), (xs, xt)) = (row.as_chunks::<128>(), x.as_chunks::<64>());
+    for (w, x) in ws.iter().zip(xs) {
+        for k in 0..4 {
+            // SAFETY: 32 bytes of 128 and 16 floats of 64 are there for each k < 4.
+            let (w, x) =
+                unsafe { (_mm256_loadu_si256(w.as_ptr().add(k * 32).cast()), _mm512_loadu_ps(x.as_ptr().add(k * 16))) };
+            sums[k] = _mm512_fmadd_ps(_mm512_cvtph_ps(w), x, sums[k]);
+        }
+    }
+    let rest: f32 = wt.as_chunks::<2>().0.iter().zip(xt).map(|(&w, x)| half::f16::from_le_bytes(w).to_f32() * x).sum();
+    let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+    _mm512_reduce_add_ps(sum) + rest
+}
+
+/// One whole row as `f32`, for panels; the columns past the last whole block are left to the caller.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &mut [f32]) -> usize {
+    let bits = l.bits as usize;
+    let blocks = cols / 64;
+    let (source, shift) = spread(bits);
+    // SAFETY: arrays of 64 bytes.
+    let (source, shift) =
+        unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
+    let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << (8 * bits)) - 1 };
+    let (low, high) = byte_tables(l, row / l.group_rows);
+    let indices = &l.indices[row * cols * bits / 8..][..blocks * 8 * bits];
+    for (i, out) in indices.chunks_exact(8 * bits).zip(out.as_chunks_mut::<64>().0) {
+        // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
+        let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i.as_ptr().cast()) };
+        let index =
+            if WIDE { packed } else { _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed)) };
+        let (a, b) = look_up::<WIDE>(index, &low, &high);
+        for (register, offset) in [(a, 0), (b, 8)] {
+            for lane in 0..2 {
+                let half =
+                    if lane == 0 { _mm512_castsi512_si256(register) } else { _mm512_extracti64x4_epi64::<1>(register) };
+                let values = _mm512_cvtph_ps(half);
+                let at = offset + lane * 32;
+                // SAFETY: `at + 24 ≤ 64`: eight floats from `at` and eight from `at + 16` are there.
+                unsafe {
+                    _mm256_storeu_ps(out.as_mut_ptr().add(at), _mm512_castps512_ps256(values));
+                    _mm256_storeu_ps(out.as_mut_ptr().add(at + 16), _mm512_extractf32x8_ps_f(values));
+                }
+            }
+        }
+    }
+    blocks * 64
+}
+
+/// The upper eight floats, with AVX-512F alone.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn _mm512_extractf32x8_ps_f(v: __m512) -> __m256 {
+    _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn expand_f16(bytes: &[u8], out: &mut [f32]) -> usize {
+    let n = out.len() / 16 * 16;
+    for (w, o) in bytes.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<16>().0) {
+        // SAFETY: 32 bytes and 16 floats are there.
+        unsafe { _mm512_storeu_ps(o.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast()))) }
+    }
+    n
+}
+
+/// One row as `f32`; what the registers can't do falls back to the definition.
+pub(crate) fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
+    let done = match weight.form {
+        Form::Lut(l) if (weight.cols * l.bits as usize).is_multiple_of(8) => {
+            // SAFETY: callers check `available`.
+            unsafe {
+                if l.bits == 8 {
+                    expand_tables::<true>(&l, row, weight.cols, out)
+                } else {
+                    expand_tables::<false>(&l, row, weight.cols, out)
+                }
+            }
+        }
+        Form::F16(bytes) => {
+            let bytes = &bytes[row * weight.cols * 2..][..weight.cols * 2];
+            // SAFETY: callers check `available`.
+            unsafe { expand_f16(bytes, &mut out[..weight.cols]) }
+        }
+        _ => 0,
+    };
+    if done < weight.cols {
+        let mut whole = vec![0f32; weight.cols];
+        weight.expand_row(row, &mut whole);
+        out[done..weight.cols].copy_from_slice(&whole[done..]);
+    }
+}
