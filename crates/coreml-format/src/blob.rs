@@ -169,8 +169,7 @@ impl WeightFiles {
         if sentinel != SENTINEL {
             return Err(bad("the sentinel 0xdeadbeef", format!("{sentinel:#x}")));
         }
-        let dtype =
-            DataType::from_blob_code(code).ok_or_else(|| bad("a known data type", format!("code {code}")))?;
+        let dtype = DataType::from_blob_code(code).ok_or_else(|| bad("a known data type", format!("code {code}")))?;
         let range = usize::try_from(offset)
             .ok()
             .zip(usize::try_from(bytes).ok())

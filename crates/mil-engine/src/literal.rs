@@ -104,6 +104,15 @@ pub(crate) fn floats(bytes: &[u8], dtype: DataType) -> Vec<f32> {
     }
 }
 
+/// Whole-byte elements of any numeric type as `f32`.
+pub(crate) fn floats_or_ints(bytes: &[u8], dtype: DataType) -> Vec<f32> {
+    if dtype.is_float() {
+        return floats(bytes, dtype);
+    }
+    let count = bytes.len() * 8 / dtype.bits().unwrap_or(8);
+    ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect()
+}
+
 /// Elements of an integer type as `i64`; `uint64` values above `i64::MAX` wrap.
 pub(crate) fn ints(bytes: &[u8], dtype: DataType, count: usize) -> Vec<i64> {
     match dtype {

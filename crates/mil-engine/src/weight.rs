@@ -1,15 +1,38 @@
 //! Constants that stay as stored: mapped dense data and the compressed forms of `constexpr_*`.
 //!
-//! Operations on the hot path compute from [`Weight::matrix`]; any other operation gets
-//! [`Weight::expand`], a temporary dense copy.
+//! Operations on the hot path compute from [`Weight::matrix`] or pick [`Weight::rows`]; any other
+//! operation gets [`Weight::expand`], a temporary dense copy.
+
+use std::sync::Arc;
 
 use candle_core::Device;
 use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
+use mil_kernels::mat::{Blocks, Form as MatForm, Lut, WeightMat};
 
 use crate::error::OpError;
 use crate::literal;
 use crate::value::Array;
+
+/// Bytes of elements, mapped or in memory.
+#[derive(Clone)]
+pub enum Raw {
+    /// In a weight file.
+    Blob(Blob),
+    /// In the program.
+    Bytes(Arc<[u8]>),
+}
+
+impl std::ops::Deref for Raw {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Raw::Blob(b) => b,
+            Raw::Bytes(b) => b,
+        }
+    }
+}
 
 /// A constant in its stored form.
 pub struct Weight {
@@ -18,10 +41,58 @@ pub struct Weight {
     form: Form,
 }
 
+/// Values with one entry for each block of a tensor; `shape[d]` divides the extent of dimension d.
+pub struct Blocked {
+    /// Entries, row-major.
+    pub values: Vec<f32>,
+    /// Number of blocks along each dimension.
+    pub shape: Vec<usize>,
+}
+
 /// How the elements are stored.
-enum Form {
-    /// Elements as they are, mapped.
-    Dense(Blob),
+pub(crate) enum Form {
+    /// Elements as they are.
+    Dense(Raw),
+    /// Indices into tables (palettization).
+    Lut(Palette),
+    /// `scale · (data − offset)` by blocks.
+    Blocks {
+        /// Integers (or floats) of the weight's shape.
+        data: Arc<Weight>,
+        /// One entry for each block.
+        scale: Blocked,
+        /// In the shape of `scale`.
+        offset: Option<Vec<f32>>,
+    },
+    /// Zero where the mask is zero.
+    Sparse {
+        /// One bit for each element, least significant bit first.
+        mask: Raw,
+        /// Values of the set bits, in order.
+        nonzero: Arc<Weight>,
+        /// Set bits before each slice of the first dimension.
+        starts: Vec<usize>,
+    },
+}
+
+/// Palettized elements: `table[block of the element, index]` gives `vector` elements along `axis`.
+pub(crate) struct Palette {
+    /// Width of an index in bits.
+    pub bits: u32,
+    /// The indices, a bit stream.
+    pub indices: Raw,
+    /// Shape of the indices: the weight's, except for `axis`, which is `vector` times shorter.
+    pub index_shape: Vec<usize>,
+    /// Element type of the entries.
+    pub table_dtype: DataType,
+    /// The entries: `blocks × 2^bits × vector`.
+    pub tables: Raw,
+    /// Number of blocks along each dimension of the indices.
+    pub blocks: Vec<usize>,
+    /// Elements of one entry.
+    pub vector: usize,
+    /// Dimension along which an entry's elements lie.
+    pub axis: usize,
 }
 
 impl std::fmt::Debug for Weight {
@@ -30,10 +101,64 @@ impl std::fmt::Debug for Weight {
     }
 }
 
+/// Row-major strides of a shape.
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut out = vec![1; shape.len()];
+    for d in (0..shape.len().saturating_sub(1)).rev() {
+        out[d] = out[d + 1] * shape[d + 1];
+    }
+    out
+}
+
+/// Walks the elements `range` of a shape in row-major order; calls `f(element, block)` with the flat index
+/// of the block that the element lies in.
+fn walk_blocks(shape: &[usize], blocks: &[usize], range: std::ops::Range<usize>, mut f: impl FnMut(usize, usize)) {
+    let block_strides = strides(blocks);
+    let sizes: Vec<usize> = shape.iter().zip(blocks).map(|(&n, &b)| (n / b.max(1)).max(1)).collect();
+    let mut index = vec![0usize; shape.len()];
+    let mut rest = range.start;
+    for (d, stride) in strides(shape).into_iter().enumerate() {
+        index[d] = rest / stride.max(1);
+        rest %= stride.max(1);
+    }
+    for element in range {
+        let block = index.iter().zip(&sizes).zip(&block_strides).map(|((i, s), t)| i / s * t).sum();
+        f(element, block);
+        for d in (0..shape.len()).rev() {
+            index[d] += 1;
+            if index[d] < shape[d] {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// Checks that `blocks` divides `shape`.
+pub(crate) fn check_blocks(shape: &[usize], blocks: &[usize]) -> Result<(), OpError> {
+    let fits = shape.len() == blocks.len() && shape.iter().zip(blocks).all(|(&n, &b)| b != 0 && n % b == 0);
+    if fits { Ok(()) } else { Err(OpError::shape(format!("blocks {blocks:?} do not divide the shape {shape:?}"))) }
+}
+
 impl Weight {
     /// Mapped elements; the caller has checked that the blob holds them all.
     pub(crate) fn dense(blob: Blob, dtype: DataType, shape: Vec<usize>) -> Self {
-        Self { dtype, shape, form: Form::Dense(blob) }
+        Self { dtype, shape, form: Form::Dense(Raw::Blob(blob)) }
+    }
+
+    /// A weight in this form; the caller has checked the sizes.
+    pub(crate) fn with_form(dtype: DataType, shape: Vec<usize>, form: Form) -> Self {
+        Self { dtype, shape, form }
+    }
+
+    /// Dense elements that were computed at load time, kept in their declared float type.
+    pub(crate) fn from_f32s(values: &[f32], dtype: DataType, shape: Vec<usize>) -> Self {
+        let bytes: Vec<u8> = match dtype {
+            DataType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        let kept = if dtype == DataType::F16 { DataType::F16 } else { DataType::F32 };
+        Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes.into())) }
     }
 
     /// Declared element type after expansion.
@@ -46,10 +171,59 @@ impl Weight {
         &self.shape
     }
 
+    /// The stored elements, if they are dense.
+    pub(crate) fn raw(&self) -> Option<&Raw> {
+        match &self.form {
+            Form::Dense(raw) => Some(raw),
+            _ => None,
+        }
+    }
+
     /// Bytes of the stored form.
     pub fn stored_bytes(&self) -> usize {
         match &self.form {
-            Form::Dense(blob) => blob.len(),
+            Form::Dense(raw) => raw.len(),
+            Form::Lut(p) => p.indices.len() + p.tables.len(),
+            Form::Blocks { data, scale, offset } => {
+                data.stored_bytes() + 4 * (scale.values.len() + offset.as_ref().map_or(0, Vec::len))
+            }
+            Form::Sparse { mask, nonzero, .. } => mask.len() + nonzero.stored_bytes(),
+        }
+    }
+
+    fn slice_len(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// Elements `first .. first + count` in row-major order as `f32`.
+    ///
+    /// # Errors
+    /// When they are out of range.
+    fn elements(&self, first: usize, count: usize) -> Result<Vec<f32>, OpError> {
+        let total: usize = self.shape.iter().product();
+        if first.checked_add(count).is_none_or(|end| end > total) {
+            return Err(OpError::shape(format!("elements {first}+{count} of a weight of shape {:?}", self.shape)));
+        }
+        match &self.form {
+            Form::Dense(raw) => dense_elements(raw, self.dtype, first, count),
+            Form::Lut(p) => Ok(p.elements(&self.shape, first, count)),
+            Form::Blocks { data, scale, offset } => {
+                let mut values = data.elements(first, count)?;
+                walk_blocks(&self.shape, &scale.shape, first..first + count, |i, block| {
+                    let shift = offset.as_ref().map_or(0.0, |o| o[block]);
+                    values[i - first] = scale.values[block] * (values[i - first] - shift);
+                });
+                Ok(values)
+            }
+            Form::Sparse { mask, nonzero, starts } => {
+                let slice = self.slice_len().max(1);
+                let mut at = starts.get(first / slice).copied().unwrap_or(0);
+                let bit = |i: usize| mask[i / 8] >> (i % 8) & 1 == 1;
+                at += (first / slice * slice..first).filter(|&i| bit(i)).count();
+                let set = (first..first + count).filter(|&i| bit(i)).count();
+                let mut values = nonzero.elements(at, set)?.into_iter();
+                Ok((first..first + count).map(|i| if bit(i) { values.next().unwrap_or(0.0) } else { 0.0 }).collect())
+            }
         }
     }
 
@@ -59,7 +233,128 @@ impl Weight {
     /// When Candle can't create the tensor.
     pub fn expand(&self, device: &Device) -> Result<Array, OpError> {
         match &self.form {
-            Form::Dense(blob) => literal::decode(blob, self.dtype, &self.shape, device),
+            Form::Dense(raw) => literal::decode(raw, self.dtype, &self.shape, device),
+            _ => {
+                let values = self.elements(0, self.shape.iter().product())?;
+                Array::from_f32(values, &self.shape, self.dtype, device)
+            }
         }
+    }
+
+    /// Slices of the first dimension, one after another: `[indices.len(), …]`, as `f32`; nothing else is
+    /// expanded.
+    ///
+    /// # Errors
+    /// When an index is out of range.
+    pub fn rows(&self, indices: &[usize]) -> Result<Vec<f32>, OpError> {
+        let slice = self.slice_len();
+        let mut out = Vec::with_capacity(indices.len() * slice);
+        if let Some(matrix) = self.matrix() {
+            for &i in indices {
+                if i >= matrix.rows() {
+                    return Err(OpError::shape(format!("row {i} of a weight of shape {:?}", self.shape)));
+                }
+                let start = out.len();
+                out.resize(start + slice, 0.0);
+                mil_kernels::matmul::expand_row(&matrix, i, &mut out[start..]);
+            }
+            return Ok(out);
+        }
+        for &i in indices {
+            out.extend(self.elements(i.saturating_mul(slice), slice)?);
+        }
+        Ok(out)
+    }
+
+    /// The weight as a matrix: the first dimension by all others; `None` when kernels do not know its form.
+    pub fn matrix(&self) -> Option<WeightMat<'_>> {
+        let rows = *self.shape.first()?;
+        let cols = self.slice_len();
+        let form = match &self.form {
+            Form::Dense(raw) if self.dtype == DataType::F16 => MatForm::F16(raw),
+            Form::Dense(raw) if self.dtype == DataType::F32 => MatForm::F32(raw),
+            Form::Lut(p) => {
+                let by_rows = p.vector == 1 && p.blocks.iter().skip(1).all(|&b| b == 1);
+                if !by_rows || p.table_dtype != DataType::F16 {
+                    return None;
+                }
+                let group_rows = rows / p.blocks.first()?;
+                MatForm::Lut(Lut { bits: p.bits, indices: &p.indices, tables: &p.tables, group_rows })
+            }
+            Form::Blocks { data, scale, offset } => {
+                let raw = data.raw()?;
+                let (bits, signed) = match data.dtype {
+                    DataType::I8 => (8, true),
+                    DataType::U8 => (8, false),
+                    DataType::I4 => (4, true),
+                    DataType::U4 => (4, false),
+                    _ => return None,
+                };
+                // Blocks along the second dimension are stretches of a row; others must be whole.
+                if scale.shape.iter().skip(2).any(|&b| b != 1) {
+                    return None;
+                }
+                MatForm::Blocks(Blocks {
+                    bits,
+                    signed,
+                    data: raw,
+                    scale: &scale.values,
+                    offset: offset.as_deref(),
+                    block_rows: rows / scale.shape.first()?,
+                    block_cols: cols / scale.shape.get(1).copied().unwrap_or(1),
+                })
+            }
+            _ => return None,
+        };
+        WeightMat::new(rows, cols, form).ok()
+    }
+}
+
+fn dense_elements(raw: &[u8], dtype: DataType, first: usize, count: usize) -> Result<Vec<f32>, OpError> {
+    let bits = dtype.bits().ok_or_else(|| OpError::data("strings as a weight"))?;
+    if bits % 8 == 0 {
+        let width = bits / 8;
+        let bytes = raw
+            .get(first * width..(first + count) * width)
+            .ok_or_else(|| OpError::shape("a weight is shorter than its shape"))?;
+        return Ok(match dtype {
+            d if d.is_float() => literal::floats(bytes, dtype),
+            _ => literal::ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect(),
+        });
+    }
+    let signed = dtype == DataType::I4;
+    Ok((first..first + count).map(|i| literal::unpack(raw, i, bits, signed) as f32).collect())
+}
+
+impl Palette {
+    /// Elements `first .. first + count` of the expanded shape.
+    fn elements(&self, shape: &[usize], first: usize, count: usize) -> Vec<f32> {
+        let tables = literal::floats_or_ints(&self.tables, self.table_dtype);
+        let entries = 1usize << self.bits;
+        let mut out = Vec::with_capacity(count);
+        if self.vector == 1 {
+            walk_blocks(&self.index_shape, &self.blocks, first..first + count, |i, block| {
+                let index = literal::unpack(&self.indices, i, self.bits as usize, false) as usize;
+                out.push(tables.get(block * entries + index).copied().unwrap_or(0.0));
+            });
+            return out;
+        }
+        let (index_strides, block_strides) = (strides(&self.index_shape), strides(&self.blocks));
+        for element in first..first + count {
+            let (mut rest, mut at, mut block, mut lane) = (element, 0, 0, 0);
+            for (d, stride) in strides(shape).into_iter().enumerate() {
+                let mut i = rest / stride;
+                rest %= stride;
+                if d == self.axis {
+                    lane = i % self.vector;
+                    i /= self.vector;
+                }
+                at += i * index_strides[d];
+                block += i / (self.index_shape[d] / self.blocks[d]).max(1) * block_strides[d];
+            }
+            let index = literal::unpack(&self.indices, at, self.bits as usize, false) as usize;
+            out.push(tables.get((block * entries + index) * self.vector + lane).copied().unwrap_or(0.0));
+        }
+        out
     }
 }

@@ -29,9 +29,10 @@ fn function(name: &str, mut message: proto::Function) -> Result<Function, SpecEr
     let place = format!("function `{name}`");
     let opset = Opset::from_name(&message.opset)
         .ok_or_else(|| SpecError::invalid(&place, "an opset CoreML5 to CoreML9", format!("`{}`", message.opset)))?;
-    let active = message.block_specializations.remove(&message.opset).ok_or_else(|| {
-        SpecError::invalid(&place, format!("a block for opset {}", message.opset), "no such block")
-    })?;
+    let active = message
+        .block_specializations
+        .remove(&message.opset)
+        .ok_or_else(|| SpecError::invalid(&place, format!("a block for opset {}", message.opset), "no such block"))?;
     Ok(Function {
         opset,
         inputs: named_types(&place, message.inputs)?,
@@ -59,8 +60,7 @@ fn operation(message: proto::Operation) -> Result<Operation, SpecError> {
     let mut inputs = IndexMap::with_capacity(message.inputs.len());
     for (name, argument) in message.inputs {
         let place = format!("{place}, parameter `{name}`");
-        let mut bindings =
-            argument.arguments.into_iter().map(|b| binding(&place, b)).collect::<Result<Vec<_>, _>>()?;
+        let mut bindings = argument.arguments.into_iter().map(|b| binding(&place, b)).collect::<Result<Vec<_>, _>>()?;
         let argument = match bindings.len() {
             1 => bindings.pop().map(Argument::One),
             _ => None,
@@ -205,11 +205,14 @@ fn tensor_data(place: &str, ty: &ValueType, message: proto::TensorValue) -> Resu
         }
         Some(proto::TensorKind::Floats(v)) => {
             let n = v.values.len();
-            (match dtype {
-                DataType::F32 => v.values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                DataType::F16 => v.values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
-                _ => return Err(wrong("floats")),
-            }, n)
+            (
+                match dtype {
+                    DataType::F32 => v.values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                    DataType::F16 => v.values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
+                    _ => return Err(wrong("floats")),
+                },
+                n,
+            )
         }
         Some(proto::TensorKind::Doubles(v)) => match dtype {
             DataType::F64 => (v.values.iter().flat_map(|x| x.to_le_bytes()).collect(), v.values.len()),
@@ -227,7 +230,8 @@ fn tensor_data(place: &str, ty: &ValueType, message: proto::TensorValue) -> Resu
         },
         Some(proto::TensorKind::Bytes(b)) => {
             let bits = dtype.bits().ok_or_else(|| wrong("bytes"))?;
-            let n = if dtype.packed_len(elements) == Some(b.values.len()) { elements } else { b.values.len() * 8 / bits };
+            let n =
+                if dtype.packed_len(elements) == Some(b.values.len()) { elements } else { b.values.len() * 8 / bits };
             (b.values, n)
         }
         None => (Vec::new(), 0),
@@ -236,13 +240,7 @@ fn tensor_data(place: &str, ty: &ValueType, message: proto::TensorValue) -> Resu
 }
 
 /// Checks the number of elements; one element may stand for all (a splat).
-fn fit(
-    place: &str,
-    dtype: DataType,
-    elements: usize,
-    bytes: Vec<u8>,
-    found: usize,
-) -> Result<TensorData, SpecError> {
+fn fit(place: &str, dtype: DataType, elements: usize, bytes: Vec<u8>, found: usize) -> Result<TensorData, SpecError> {
     if found == elements {
         return Ok(TensorData::Bytes(bytes));
     }

@@ -1,6 +1,6 @@
 //! The protobuf messages that are read and written, declared by hand: only fields that matter here.
 //! Field numbers: coremltools, `mlmodel/format/{Model,FeatureTypes,MIL}.proto`.
-#![allow(missing_docs, reason = "the names are those of the public protobuf definitions")]
+#![allow(missing_docs, unreachable_pub, reason = "the names are those of the public protobuf definitions")]
 
 use std::collections::BTreeMap;
 

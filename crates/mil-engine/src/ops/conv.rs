@@ -1,7 +1,384 @@
 //! Convolutions in one, two and three dimensions.
 //!
-//! Semantics after the reference documentation of coremltools' `conv` chapter.
+//! Semantics after the reference documentation of coremltools' `conv` chapter. A convolution whose kernel
+//! is a single point is a matrix product over positions and reads its weight as stored; any other one
+//! gathers patches (im2col) and multiplies.
 
-use super::OpSpec;
+use candle_core::Tensor;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::linear::{bias_of, product};
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, check_size, one};
+use crate::error::OpError;
+use crate::value::Value;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("conv", IOS15_17, conv),
+    OpSpec::new("conv_quantized", IOS15, conv_quantized),
+    OpSpec::new("conv_transpose", IOS15_17, conv_transpose),
+];
+
+/// Strides, dilations and padding of a window operation.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    strides: Vec<i64>,
+    dilations: Vec<i64>,
+    pad_type: String,
+    pad: Vec<i64>,
+}
+
+/// A window over given extents.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub strides: Vec<usize>,
+    pub dilations: Vec<usize>,
+    /// Positions before the first element, by dimension.
+    pub before: Vec<usize>,
+    pub after: Vec<usize>,
+    pub out: Vec<usize>,
+}
+
+fn sizes(values: &[i64], least: i64, what: &str) -> Result<Vec<usize>, OpError> {
+    values
+        .iter()
+        .map(|&v| {
+            usize::try_from(v).ok().filter(|_| v >= least).ok_or_else(|| OpError::shape(format!("`{what}` holds {v}")))
+        })
+        .collect()
+}
+
+impl Window {
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        Ok(Self {
+            strides: b.attr_or("strides", Vec::new())?,
+            dilations: b.attr_or("dilations", Vec::new())?,
+            pad_type: b.attr_or("pad_type", "valid".to_owned())?,
+            pad: b.attr_or("pad", Vec::new())?,
+        })
+    }
+
+    /// Strides and dilations for `rank` spatial dimensions.
+    fn steps(&self, rank: usize) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+        let fill = |v: &[i64], what: &str| {
+            let v = if v.is_empty() { vec![1; rank] } else { v.to_vec() };
+            if v.len() != rank {
+                return Err(OpError::shape(format!("`{what}` {v:?} for {rank} spatial dimensions")));
+            }
+            sizes(&v, 1, what)
+        };
+        Ok((fill(&self.strides, "strides")?, fill(&self.dilations, "dilations")?))
+    }
+
+    /// Places kernels of `kernel` over `input`; with `ceil`, a last window may hang over.
+    pub(super) fn place(&self, input: &[usize], kernel: &[usize], ceil: bool) -> Result<Placed, OpError> {
+        let rank = input.len();
+        let (strides, dilations) = self.steps(rank)?;
+        let (mut before, mut after, mut out) = (vec![0; rank], vec![0; rank], vec![0; rank]);
+        let custom = if self.pad_type == "custom" { sizes(&self.pad, 0, "pad")? } else { Vec::new() };
+        for d in 0..rank {
+            let span = kernel[d]
+                .checked_sub(1)
+                .and_then(|k| k.checked_mul(dilations[d]))
+                .and_then(|k| k.checked_add(1))
+                .ok_or_else(|| OpError::shape(format!("a kernel of {kernel:?}")))?;
+            match self.pad_type.as_str() {
+                "valid" => {}
+                "same" | "same_lower" => {
+                    let total =
+                        (input[d].div_ceil(strides[d]).saturating_sub(1) * strides[d] + span).saturating_sub(input[d]);
+                    let (less, more) = (total / 2, total - total / 2);
+                    (before[d], after[d]) = if self.pad_type == "same" { (less, more) } else { (more, less) };
+                }
+                "custom" => {
+                    let (Some(&b), Some(&a)) = (custom.get(2 * d), custom.get(2 * d + 1)) else {
+                        return Err(OpError::shape(format!("`pad` {custom:?} for {rank} spatial dimensions")));
+                    };
+                    (before[d], after[d]) = (b, a);
+                }
+                other => return Err(OpError::data(format!("unknown pad_type `{other}`"))),
+            }
+            let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
+            let room = padded.and_then(|n| n.checked_sub(span));
+            let room = room.ok_or_else(|| {
+                OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
+            })?;
+            let mut count = if ceil { room.div_ceil(strides[d]) } else { room / strides[d] } + 1;
+            // A window must start inside the input or the padding before it.
+            if ceil && (count - 1) * strides[d] >= input[d] + before[d] {
+                count -= 1;
+            }
+            out[d] = count;
+        }
+        check_size(&out)?;
+        Ok(Placed { strides, dilations, before, after, out })
+    }
+}
+
+/// Calls `f` with every index of a shape, in row-major order.
+pub(super) fn each_index(shape: &[usize], mut f: impl FnMut(&[usize])) {
+    if shape.contains(&0) {
+        return;
+    }
+    let mut index = vec![0usize; shape.len()];
+    loop {
+        f(&index);
+        let mut d = shape.len();
+        loop {
+            if d == 0 {
+                return;
+            }
+            d -= 1;
+            index[d] += 1;
+            if index[d] < shape[d] {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// Patches of `channels` planes: `[channels · kernel, positions]`, zero outside.
+fn patches(x: &[f32], channels: usize, input: &[usize], kernel: &[usize], p: &Placed) -> Result<Vec<f32>, OpError> {
+    let plane: usize = input.iter().product();
+    let positions: usize = p.out.iter().product();
+    let taps: usize = kernel.iter().product();
+    let mut out = vec![0f32; check_size(&[channels, taps, positions])?];
+    let rank = input.len();
+    let inner_out = p.out[rank - 1];
+    let inner_in = input[rank - 1];
+    let outer = &p.out[..rank - 1];
+    let mut row = 0;
+    for c in 0..channels {
+        let plane = &x[c * plane..(c + 1) * plane];
+        each_index(kernel, |tap| {
+            let target = &mut out[row * positions..(row + 1) * positions];
+            row += 1;
+            let mut at = 0;
+            each_index(outer, |o| {
+                let mut base = 0;
+                let mut inside = true;
+                for d in 0..rank - 1 {
+                    let i = (o[d] * p.strides[d] + tap[d] * p.dilations[d]).wrapping_sub(p.before[d]);
+                    inside &= i < input[d];
+                    base = base * input[d] + i.min(input[d].saturating_sub(1));
+                }
+                if inside {
+                    let line = &plane[base * inner_in..(base + 1) * inner_in];
+                    let shift = tap[rank - 1] * p.dilations[rank - 1];
+                    let (step, before) = (p.strides[rank - 1], p.before[rank - 1]);
+                    for (i, t) in target[at..at + inner_out].iter_mut().enumerate() {
+                        if let Some(&v) = line.get((i * step + shift).wrapping_sub(before)) {
+                            *t = v;
+                        }
+                    }
+                }
+                at += inner_out;
+            });
+        });
+    }
+    Ok(out)
+}
+
+/// Input `[N, C, spatial…]` and weight `[O, C / groups, kernel…]` that fit each other.
+fn check_shapes(x: &[usize], w: &[usize], groups: usize) -> Result<(), OpError> {
+    let fits = x.len() == w.len()
+        && (3..=5).contains(&x.len())
+        && groups > 0
+        && w[0].is_multiple_of(groups)
+        && w[1].checked_mul(groups) == Some(x[1]);
+    if fits { Ok(()) } else { Err(OpError::shape(format!("conv of {x:?} with weight {w:?} in {groups} groups"))) }
+}
+
+fn groups_of(b: &Build<'_>) -> Result<usize, OpError> {
+    let groups = b.attr_or("groups", 1i64)?;
+    usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| OpError::shape(format!("{groups} groups")))
+}
+
+/// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`.
+fn conv(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
+    let window = Window::new(b)?;
+    let groups = groups_of(b)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let shape = match f.value(weight)? {
+            Value::Weight(w) => w.shape().to_vec(),
+            _ => f.array(weight)?.shape().to_vec(),
+        };
+        check_shapes(x.shape(), &shape, groups)?;
+        let bias = bias_of(f, bias, shape[0])?;
+        let placed = window.place(&x.shape()[2..], &shape[2..], false)?;
+        let point = shape[2..].iter().all(|&k| k == 1) && placed.strides.iter().all(|&s| s == 1);
+        let unpadded = placed.before.iter().chain(&placed.after).all(|&p| p == 0);
+        if let (Value::Weight(w), true) = (f.value(weight)?, point && unpadded && groups == 1) {
+            return one(x.with(pointwise(x.tensor(), w, bias.as_deref())?));
+        }
+        let w = f.array(weight)?;
+        one(x.with(general(x.tensor(), w.tensor(), bias.as_deref(), &placed, groups)?))
+    })
+}
+
+/// A kernel of one point: channels last, one product, channels back; no copy where one position or the
+/// physical order allows it.
+fn pointwise(x: &Tensor, weight: &crate::weight::Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
+    let rank = x.rank();
+    let mut order: Vec<usize> = vec![0];
+    order.extend(2..rank);
+    order.push(1);
+    let rows = x.permute(order)?;
+    let y = product(&rows, weight, bias, x.device())?;
+    let mut back: Vec<usize> = vec![0, rank - 1];
+    back.extend(1..rank - 1);
+    Ok(y.permute(back)?)
+}
+
+fn general(x: &Tensor, w: &Tensor, bias: Option<&[f32]>, p: &Placed, groups: usize) -> Result<Tensor, OpError> {
+    let (n, channels) = (x.dims()[0], x.dims()[1]);
+    let (out_channels, per_group) = (w.dims()[0], w.dims()[1]);
+    let (input, kernel) = (x.dims()[2..].to_vec(), w.dims()[2..].to_vec());
+    let positions: usize = p.out.iter().product();
+    let mut shape = vec![n, out_channels];
+    shape.extend(&p.out);
+    check_size(&shape)?;
+    let plane: usize = input.iter().product();
+    let data: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    let taps: usize = kernel.iter().product();
+    let device = x.device();
+    let w = w.reshape((groups, out_channels / groups, per_group * taps))?;
+    let mut parts = Vec::with_capacity(n * groups);
+    for image in 0..n {
+        for g in 0..groups {
+            let from = (image * channels + g * per_group) * plane;
+            let columns = patches(&data[from..from + per_group * plane], per_group, &input, &kernel, p)?;
+            let columns = Tensor::from_vec(columns, (per_group * taps, positions), device)?;
+            parts.push(w.get(g)?.matmul(&columns)?);
+        }
+    }
+    let y = match parts.len() {
+        0 => Tensor::zeros(shape.as_slice(), x.dtype(), device)?,
+        _ => Tensor::cat(&parts, 0)?.reshape(shape.as_slice())?,
+    };
+    add_bias(&y, bias)
+}
+
+fn add_bias(y: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
+    let Some(bias) = bias else { return Ok(y.clone()) };
+    let mut shape = vec![1; y.rank()];
+    shape[1] = bias.len();
+    Ok(y.broadcast_add(&Tensor::new(bias, y.device())?.reshape(shape)?)?)
+}
+
+/// `conv_quantized`: `conv` with integer weights, `w = scale · q + bias` per output channel, or a table.
+fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
+    let (scale, shift) = (b.slot_opt("quant_scale")?, b.slot_opt("quant_bias")?);
+    let kind: String = b.attr_or("quantization_type", "linear".to_owned())?;
+    if kind != "linear" {
+        return Err(OpError::Unsupported(format!("conv_quantized of type `{kind}`")));
+    }
+    let window = Window::new(b)?;
+    let groups = groups_of(b)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let w = f.array(weight)?;
+        check_shapes(x.shape(), w.shape(), groups)?;
+        let column = |t: &Tensor| {
+            let mut shape = vec![1; w.rank()];
+            shape[0] = t.elem_count();
+            t.reshape(shape)
+        };
+        let mut dense = w.tensor().to_dtype(candle_core::DType::F32)?;
+        if let Some(s) = scale {
+            dense = dense.broadcast_mul(&column(f.array(s)?.tensor())?)?;
+        }
+        if let Some(s) = shift {
+            dense = dense.broadcast_add(&column(f.array(s)?.tensor())?)?;
+        }
+        let bias = bias_of(f, bias, w.shape()[0])?;
+        let placed = window.place(&x.shape()[2..], &w.shape()[2..], false)?;
+        one(x.with(general(x.tensor(), &dense, bias.as_deref(), &placed, groups)?))
+    })
+}
+
+/// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
+/// dilations?, groups = 1)`.
+fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
+    let window = Window::new(b)?;
+    let groups = groups_of(b)?;
+    let wanted = b.attr_opt::<Vec<i64>>("output_shape")?;
+    b.run(move |f| {
+        let (x, w) = (f.array(x)?, f.array(weight)?);
+        let (xs, ws) = (x.shape(), w.shape());
+        let fits =
+            xs.len() == ws.len() && (3..=5).contains(&xs.len()) && xs[1] == ws[0] && ws[0].is_multiple_of(groups);
+        if !fits {
+            return Err(OpError::shape(format!("conv_transpose of {xs:?} with weight {ws:?} in {groups} groups")));
+        }
+        let rank = xs.len() - 2;
+        let (strides, dilations) = window.steps(rank)?;
+        let (input, kernel) = (&xs[2..], &ws[2..]);
+        let custom = if window.pad_type == "custom" { sizes(&window.pad, 0, "pad")? } else { Vec::new() };
+        let (mut before, mut out) = (vec![0usize; rank], vec![0usize; rank]);
+        for d in 0..rank {
+            let span = (kernel[d].max(1) - 1).saturating_mul(dilations[d]) + 1;
+            let full = (input[d].max(1) - 1).saturating_mul(strides[d]).saturating_add(span);
+            let (crop_before, crop_after) = match window.pad_type.as_str() {
+                "valid" => (0, 0),
+                "custom" => (custom.get(2 * d).copied().unwrap_or(0), custom.get(2 * d + 1).copied().unwrap_or(0)),
+                kind => {
+                    let total = full.saturating_sub(input[d].saturating_mul(strides[d]));
+                    let (less, more) = (total / 2, total - total / 2);
+                    if kind == "same_lower" { (more, less) } else { (less, more) }
+                }
+            };
+            before[d] = crop_before;
+            out[d] = full
+                .checked_sub(crop_before + crop_after)
+                .ok_or_else(|| OpError::shape(format!("padding larger than the result {full}")))?;
+            if let Some(n) = wanted.as_ref().and_then(|w| w.get(w.len().checked_sub(rank)? + d)) {
+                out[d] = usize::try_from(*n).map_err(|_| OpError::shape(format!("`output_shape` holds {n}")))?;
+            }
+        }
+        let per_group = ws[1];
+        let mut shape = vec![xs[0], per_group * groups];
+        shape.extend(&out);
+        let mut y = vec![0f32; check_size(&shape)?];
+        let (plane_in, plane_out) = (input.iter().product::<usize>(), out.iter().product::<usize>());
+        let taps: usize = kernel.iter().product();
+        let channels = xs[1] / groups;
+        // Columns = Wᵀ · x, scattered to where each tap lands.
+        for n in 0..xs[0] {
+            for g in 0..groups {
+                let xg = x.tensor().get(n)?.narrow(0, g * channels, channels)?.reshape((channels, plane_in))?;
+                let wg = w.tensor().narrow(0, g * channels, channels)?.reshape((channels, per_group * taps))?;
+                let columns: Vec<f32> = wg.t()?.contiguous()?.matmul(&xg.contiguous()?)?.flatten_all()?.to_vec1()?;
+                let mut row = 0;
+                for c in 0..per_group {
+                    let target = &mut y[((n * groups + g) * per_group + c) * plane_out..][..plane_out];
+                    each_index(kernel, |tap| {
+                        let line = &columns[row * plane_in..(row + 1) * plane_in];
+                        row += 1;
+                        let mut i = 0;
+                        each_index(input, |at| {
+                            let mut flat = 0;
+                            let mut inside = true;
+                            for d in 0..rank {
+                                let o = (at[d] * strides[d] + tap[d] * dilations[d]).wrapping_sub(before[d]);
+                                inside &= o < out[d];
+                                flat = flat * out[d] + o.min(out[d].saturating_sub(1));
+                            }
+                            if inside {
+                                target[flat] += line[i];
+                            }
+                            i += 1;
+                        });
+                    });
+                }
+            }
+        }
+        let y = Tensor::from_vec(y, shape, f.device())?;
+        let bias = bias_of(f, bias, per_group * groups)?;
+        one(x.with(add_bias(&y, bias.as_deref())?))
+    })
+}

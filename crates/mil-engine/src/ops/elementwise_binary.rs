@@ -1,23 +1,138 @@
 //! Elementwise functions of two tensors with broadcasting.
 //!
-//! Semantics after the reference documentation of coremltools' `elementwise_binary` chapter.
+//! Semantics after the reference documentation of coremltools' `elementwise_binary` chapter: both
+//! arguments have one element type; comparisons and logic give booleans.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use coreml_format::dtype::DataType;
 
 use super::{OpSpec, since::*};
-use crate::build::{Build, Run, one};
+use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
+use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("add", IOS15, |b| binary(b, Tensor::broadcast_add)),
-    OpSpec::new("mul", IOS15, |b| binary(b, Tensor::broadcast_mul)),
-    OpSpec::new("sub", IOS15, |b| binary(b, Tensor::broadcast_sub)),
+    OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add)),
+    OpSpec::new("equal", IOS15, |b| compare(b, Tensor::broadcast_eq)),
+    OpSpec::new("floor_div", IOS15, |b| host(b, |x, y| (x / y).floor(), floor_div)),
+    OpSpec::new("greater", IOS15, |b| compare(b, Tensor::broadcast_gt)),
+    OpSpec::new("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge)),
+    OpSpec::new("less", IOS15, |b| compare(b, Tensor::broadcast_lt)),
+    OpSpec::new("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le)),
+    OpSpec::new("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
+    OpSpec::new("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
+    OpSpec::new("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
+    OpSpec::new("maximum", IOS15, |b| candle(b, Tensor::broadcast_maximum)),
+    OpSpec::new("minimum", IOS15, |b| candle(b, Tensor::broadcast_minimum)),
+    OpSpec::new("mod", IOS15, |b| {
+        host(b, |x, y| x - (x / y).floor() * y, |x, y| x.wrapping_sub(floor_div(x, y).wrapping_mul(y)))
+    }),
+    OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul)),
+    OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne)),
+    OpSpec::new("pow", IOS15, |b| host(b, f32::powf, int_pow)),
+    OpSpec::new("real_div", IOS15, |b| host(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })),
+    OpSpec::new("sub", IOS15, |b| candle(b, Tensor::broadcast_sub)),
 ];
 
-fn binary(b: &Build<'_>, apply: fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>) -> Result<Run, OpError> {
+fn floor_div(x: i64, y: i64) -> i64 {
+    if y == 0 {
+        return 0;
+    }
+    let q = x.wrapping_div(y);
+    if x.wrapping_rem(y) != 0 && (x < 0) != (y < 0) { q - 1 } else { q }
+}
+
+fn int_pow(x: i64, y: i64) -> i64 {
+    match u32::try_from(y) {
+        Ok(y) => x.wrapping_pow(y),
+        Err(_) => (x as f64).powf(y as f64) as i64,
+    }
+}
+
+/// Both arguments in one representation, and the element type of the result.
+fn promote(x: Array, y: Array) -> Result<(Tensor, Tensor, DataType), OpError> {
+    let dtype = if !x.dtype().is_float() && y.dtype().is_float() { y.dtype() } else { x.dtype() };
+    let (x, y) = (x.into_tensor(), y.into_tensor());
+    match (x.dtype(), y.dtype()) {
+        (a, b) if a == b => Ok((x, y, dtype)),
+        (DType::F32, _) | (_, DType::F32) => Ok((x.to_dtype(DType::F32)?, y.to_dtype(DType::F32)?, dtype)),
+        _ => Ok((x.to_dtype(DType::I64)?, y.to_dtype(DType::I64)?, dtype)),
+    }
+}
+
+/// The shape of the result of broadcasting.
+pub(super) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, OpError> {
+    let rank = x.len().max(y.len());
+    let at = |s: &[usize], d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
+    let shape: Vec<usize> = (0..rank)
+        .map(|d| match (at(x, d), at(y, d)) {
+            (1, n) | (n, 1) => Ok(n),
+            (a, b) if a == b => Ok(a),
+            _ => Err(OpError::shape(format!("{x:?} and {y:?} do not broadcast"))),
+        })
+        .collect::<Result<_, _>>()?;
+    check_size(&shape)?;
+    Ok(shape)
+}
+
+type Apply = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
+
+fn candle(b: &Build<'_>, apply: Apply) -> Result<Run, OpError> {
+    let (x, y) = (b.slot("x")?, b.slot("y")?);
+    b.run(move |f| {
+        let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;
+        let shape = broadcast_shape(x.dims(), y.dims())?;
+        if shape.contains(&0) {
+            return one(Array::new(Tensor::zeros(shape, x.dtype(), f.device())?, dtype)?);
+        }
+        one(Array::new(apply(&x, &y)?, dtype)?)
+    })
+}
+
+fn compare(b: &Build<'_>, apply: Apply) -> Result<Run, OpError> {
+    let (x, y) = (b.slot("x")?, b.slot("y")?);
+    b.run(move |f| {
+        let (x, y, _) = promote(f.array(x)?, f.array(y)?)?;
+        let shape = broadcast_shape(x.dims(), y.dims())?;
+        if shape.contains(&0) {
+            return one(Array::new(Tensor::zeros(shape, DType::U8, f.device())?, DataType::Bool)?);
+        }
+        one(Array::new(apply(&x, &y)?, DataType::Bool)?)
+    })
+}
+
+/// Broadcasts both and combines element by element.
+fn zip<T: candle_core::WithDType, R>(
+    x: &Tensor,
+    y: &Tensor,
+    shape: &[usize],
+    f: impl Fn(T, T) -> R,
+) -> Result<Vec<R>, OpError> {
+    let x: Vec<T> = x.broadcast_as(shape)?.flatten_all()?.to_vec1()?;
+    let y: Vec<T> = y.broadcast_as(shape)?.flatten_all()?.to_vec1()?;
+    Ok(x.into_iter().zip(y).map(|(x, y)| f(x, y)).collect())
+}
+
+fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y) = (f.array(x)?, f.array(y)?);
-        one(x.with(apply(x.tensor(), y.tensor())?))
+        let shape = broadcast_shape(x.shape(), y.shape())?;
+        let as_bool = |a: &Array| Ok::<_, OpError>(Tensor::from_vec(a.to_bools()?, a.shape(), f.device())?);
+        let data = zip(&as_bool(&x)?, &as_bool(&y)?, &shape, |a: u8, b: u8| u8::from(apply(a != 0, b != 0)))?;
+        one(Array::from_bool(data, &shape, f.device())?)
+    })
+}
+
+fn host(b: &Build<'_>, floats: fn(f32, f32) -> f32, ints: fn(i64, i64) -> i64) -> Result<Run, OpError> {
+    let (x, y) = (b.slot("x")?, b.slot("y")?);
+    b.run(move |f| {
+        let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;
+        let shape = broadcast_shape(x.dims(), y.dims())?;
+        if x.dtype() == DType::F32 {
+            return one(Array::from_f32(zip(&x, &y, &shape, floats)?, &shape, dtype, f.device())?);
+        }
+        let (x, y) = (x.to_dtype(DType::I64)?, y.to_dtype(DType::I64)?);
+        one(Array::from_i64(zip(&x, &y, &shape, ints)?, &shape, dtype, f.device())?)
     })
 }

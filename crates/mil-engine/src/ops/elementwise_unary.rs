@@ -1,7 +1,195 @@
-//! Elementwise functions of one tensor, casts included.
+//! Elementwise functions of one tensor.
 //!
 //! Semantics after the reference documentation of coremltools' `elementwise_unary` chapter.
 
-use super::OpSpec;
+use candle_core::DType;
+use coreml_format::dtype::DataType;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, one};
+use crate::error::OpError;
+use crate::value::Array;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("abs", IOS15, |b| number(b, f32::abs, i64::wrapping_abs)),
+    OpSpec::new("acos", IOS15, |b| float(b, f32::acos)),
+    OpSpec::new("asin", IOS15, |b| float(b, f32::asin)),
+    OpSpec::new("atan", IOS15, |b| float(b, f32::atan)),
+    OpSpec::new("atanh", IOS15, |b| float(b, f32::atanh)),
+    OpSpec::new("cast", IOS15_17, cast),
+    OpSpec::new("ceil", IOS15, |b| number(b, f32::ceil, |x| x)),
+    OpSpec::new("clip", IOS15_17, clip),
+    OpSpec::new("cos", IOS15, |b| float(b, f32::cos)),
+    OpSpec::new("cosh", IOS15, |b| float(b, f32::cosh)),
+    OpSpec::new("erf", IOS15, erf),
+    OpSpec::new("exp", IOS15, |b| float(b, f32::exp)),
+    OpSpec::new("exp2", IOS15, |b| number(b, f32::exp2, |x| (x as f64).exp2() as i64)),
+    OpSpec::new("floor", IOS15, |b| number(b, f32::floor, |x| x)),
+    OpSpec::new("inverse", IOS15_17, |b| epsilon(b, 1e-4, |x, e| (1.0 / (f64::from(x) + e)) as f32)),
+    OpSpec::new("log", IOS15_17, |b| epsilon(b, 1e-45, |x, e| (f64::from(x) + e).ln() as f32)),
+    OpSpec::new("logical_not", IOS15, logical_not),
+    OpSpec::new("round", IOS15, |b| number(b, f32::round_ties_even, |x| x)),
+    OpSpec::new("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |x, e| (1.0 / (f64::from(x) + e).sqrt()) as f32)),
+    OpSpec::new("sign", IOS15, |b| {
+        number(
+            b,
+            |x| {
+                if x > 0.0 {
+                    1.0
+                } else if x < 0.0 {
+                    -1.0
+                } else {
+                    x
+                }
+            },
+            i64::signum,
+        )
+    }),
+    OpSpec::new("sin", IOS15, |b| float(b, f32::sin)),
+    OpSpec::new("sinh", IOS15, |b| float(b, f32::sinh)),
+    OpSpec::new("sqrt", IOS15, |b| float(b, f32::sqrt)),
+    OpSpec::new("square", IOS15, |b| number(b, |x| x * x, |x| x.wrapping_mul(x))),
+    OpSpec::new("tan", IOS15, |b| float(b, f32::tan)),
+    OpSpec::new("tanh", IOS15, |b| float(b, f32::tanh)),
+    OpSpec::new("threshold", IOS15_17, threshold),
+];
+
+/// Applies `f` to every element of a float array; integers are computed as floats and truncated.
+pub(super) fn map(x: &Array, f: impl Fn(f32) -> f32) -> Result<Array, OpError> {
+    let device = x.tensor().device();
+    let data = match x.with_f32s(|s| s.iter().map(|&v| f(v)).collect::<Vec<_>>()) {
+        Some(data) => data,
+        None => {
+            let mut data = x.to_f32s()?;
+            data.iter_mut().for_each(|v| *v = f(*v));
+            data
+        }
+    };
+    if x.dtype().is_float() {
+        return Array::from_f32(data, x.shape(), x.dtype(), device);
+    }
+    Array::from_i64(data.into_iter().map(|v| v as i64).collect(), x.shape(), x.dtype(), device)
+}
+
+fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
+    let data = x.to_i64s()?.into_iter().map(f).collect();
+    Array::from_i64(data, x.shape(), x.dtype(), x.tensor().device())
+}
+
+fn float(b: &Build<'_>, apply: fn(f32) -> f32) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    b.run(move |f| one(map(&f.array(x)?, apply)?))
+}
+
+/// A function that integers have, too.
+fn number(b: &Build<'_>, floats: fn(f32) -> f32, ints: fn(i64) -> i64) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.dtype().is_int() { one(map_ints(&x, ints)?) } else { one(map(&x, floats)?) }
+    })
+}
+
+/// A function with an `epsilon` that keeps it away from a pole; in f64, since epsilon may be tiny.
+fn epsilon(b: &Build<'_>, default: f64, apply: fn(f32, f64) -> f32) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let epsilon = b.attr_opt::<f32>("epsilon")?.map_or(default, f64::from);
+    b.run(move |f| one(map(&f.array(x)?, |v| apply(v, epsilon))?))
+}
+
+fn erf(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        one(x.with(x.tensor().erf()?))
+    })
+}
+
+fn logical_not(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let data = x.to_bools()?.into_iter().map(|v| v ^ 1).collect();
+        one(Array::from_bool(data, x.shape(), f.device())?)
+    })
+}
+
+/// `clip(x, alpha, beta)`: between `alpha` and `beta`.
+fn clip(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (low, high) = (b.attr::<f32>("alpha")?, b.attr::<f32>("beta")?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.dtype().is_int() {
+            return one(map_ints(&x, |v| v.max(low.ceil() as i64).min(high.floor() as i64))?);
+        }
+        one(map(&x, |v| if v.is_nan() { v } else { v.max(low).min(high) })?)
+    })
+}
+
+/// `threshold(x, alpha)`: max(x, alpha).
+fn threshold(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let alpha = b.attr::<f32>("alpha")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.dtype().is_int() {
+            return one(map_ints(&x, |v| v.max(alpha.ceil() as i64))?);
+        }
+        one(map(&x, |v| if v < alpha { alpha } else { v })?)
+    })
+}
+
+/// Wraps an integer to the width of its type, as a narrowing conversion does.
+pub(super) fn wrap(value: i64, dtype: DataType) -> i64 {
+    match dtype {
+        DataType::I8 => i64::from(value as i8),
+        DataType::U8 => i64::from(value as u8),
+        DataType::I16 => i64::from(value as i16),
+        DataType::U16 => i64::from(value as u16),
+        DataType::I32 => i64::from(value as i32),
+        DataType::U32 => i64::from(value as u32),
+        _ => value,
+    }
+}
+
+/// `cast(x, dtype)`: floats are truncated towards zero; fp16 rounds to nearest even, overflow is infinite.
+fn cast(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let name: String = b.attr("dtype")?;
+    let dtype =
+        DataType::from_name(&name).ok_or_else(|| OpError::data(format!("cast to the unknown type `{name}`")))?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        one(convert(&x, dtype)?)
+    })
+}
+
+/// Converts the element type.
+pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
+    let from = x.dtype();
+    let device = x.tensor().device();
+    if from == dtype {
+        return Ok(x.clone());
+    }
+    match dtype {
+        DataType::Bool => {
+            let data = x.to_bools()?;
+            Array::from_bool(data, x.shape(), device)
+        }
+        DataType::F16 if from != DataType::F16 => {
+            let half = x.tensor().to_dtype(DType::F32)?.to_dtype(DType::F16)?;
+            Array::new(half, dtype)
+        }
+        d if d.is_float() => Array::new(x.tensor().clone(), d),
+        d if d.is_int() => {
+            let data = if from.is_float() {
+                x.to_f32s()?.into_iter().map(|v| wrap(v as i64, d)).collect()
+            } else {
+                x.to_i64s()?.into_iter().map(|v| wrap(v, d)).collect()
+            };
+            Array::from_i64(data, x.shape(), d, device)
+        }
+        other => Err(OpError::Unsupported(format!("cast to {other}"))),
+    }
+}

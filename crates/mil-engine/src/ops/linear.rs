@@ -1,7 +1,207 @@
 //! Matrix products: `linear`, `matmul`, `einsum`.
 //!
-//! Semantics after the reference documentation of coremltools' `linear` chapter.
+//! Semantics after the reference documentation of coremltools' `linear` chapter. A constant right-hand
+//! side stays as stored and is multiplied by kernels that read it compressed.
 
-use super::OpSpec;
+use candle_core::{DType, Device, Tensor};
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, Slot, one};
+use crate::error::OpError;
+use crate::run::Frame;
+use crate::value::{Array, Value, with_f32s};
+use crate::weight::Weight;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("einsum", IOS15, einsum),
+    OpSpec::new("linear", IOS15_17, linear),
+    OpSpec::new("matmul", IOS15_17, matmul),
+];
+
+/// `x[…, I] · Wᵀ + bias` → `[…, O]`, on the CPU from the stored form of the weight.
+pub(super) fn product(x: &Tensor, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
+    let out = weight.shape().first().copied().unwrap_or(0);
+    let inner: usize = weight.shape().iter().skip(1).product();
+    let mut shape = x.dims().to_vec();
+    let found = shape.pop();
+    if found != Some(inner) {
+        return Err(OpError::shape(format!("{:?} times a weight of shape {:?}", x.dims(), weight.shape())));
+    }
+    let m: usize = shape.iter().product();
+    shape.push(out);
+    let count = crate::build::check_size(&shape)?;
+    if let (Some(matrix), true) = (weight.matrix(), device.is_cpu()) {
+        let mut y = vec![0f32; count];
+        if m > 0 && out > 0 {
+            let x = x.contiguous()?;
+            with_f32s(&x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, &mut y))
+                .ok_or_else(|| OpError::data("the input of a product is not f32"))?;
+        }
+        return Ok(Tensor::from_vec(y, shape, device)?);
+    }
+    let dense = weight.expand(device)?;
+    let w = dense.tensor().reshape((out, inner))?;
+    let y = x.reshape((m, inner))?.matmul(&w.t()?)?.reshape(shape)?;
+    Ok(match bias {
+        Some(b) => y.broadcast_add(&Tensor::new(b, device)?)?,
+        None => y,
+    })
+}
+
+/// A bias, if there is one, as a slice of this length.
+pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Result<Option<Vec<f32>>, OpError> {
+    let Some(slot) = slot else { return Ok(None) };
+    let values = f.array(slot)?.to_f32s()?;
+    match values.len() {
+        n if n == length => Ok(Some(values)),
+        1 => Ok(Some(vec![values[0]; length])),
+        n => Err(OpError::shape(format!("a bias of {n} for {length} outputs"))),
+    }
+}
+
+/// `linear(x, weight, bias = 0)`: weight `[O, I]`.
+fn linear(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight) = (b.slot("x")?, b.slot("weight")?);
+    let bias = b.slot_opt("bias")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if let Value::Weight(w) = f.value(weight)? {
+            let bias = bias_of(f, bias, w.shape().first().copied().unwrap_or(0))?;
+            return one(x.with(product(x.tensor(), w, bias.as_deref(), f.device())?));
+        }
+        let w = f.array(weight)?;
+        let y = batched(x.tensor(), &w.tensor().t()?)?;
+        let y = match bias {
+            Some(bias) => y.broadcast_add(f.array(bias)?.tensor())?,
+            None => y,
+        };
+        one(x.with(y))
+    })
+}
+
+/// Matrix product with broadcasting of the leading dimensions, vectors as in NumPy.
+pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
+    let (x_vector, y_vector) = (x.rank() == 1, y.rank() == 1);
+    let x = if x_vector { x.unsqueeze(0)? } else { x.clone() };
+    let y = if y_vector { y.unsqueeze(1)? } else { y.clone() };
+    if x.rank() < 2 || y.rank() < 2 || x.dims()[x.rank() - 1] != y.dims()[y.rank() - 2] {
+        return Err(OpError::shape(format!("matrix product of {:?} and {:?}", x.dims(), y.dims())));
+    }
+    let (m, n) = (x.dims()[x.rank() - 2], y.dims()[y.rank() - 1]);
+    let mut shape = super::elementwise_binary::broadcast_shape(&x.dims()[..x.rank() - 2], &y.dims()[..y.rank() - 2])?;
+    shape.extend([m, n]);
+    let mut t = if shape.contains(&0) || x.elem_count() == 0 {
+        Tensor::zeros(shape, x.dtype(), x.device())?
+    } else if x.dtype() == DType::F32 {
+        x.contiguous()?.broadcast_matmul(&y.contiguous()?)?
+    } else {
+        // Integers: exact in f64 up to 2⁵³.
+        let (x, y) = (x.to_dtype(DType::F64)?.contiguous()?, y.to_dtype(DType::F64)?.contiguous()?);
+        x.broadcast_matmul(&y)?.to_dtype(DType::I64)?
+    };
+    if y_vector {
+        t = t.squeeze(t.rank() - 1)?;
+    }
+    if x_vector {
+        let d = t.rank() - if y_vector { 1 } else { 2 };
+        t = t.squeeze(d)?;
+    }
+    Ok(t)
+}
+
+/// `matmul(x, y, transpose_x = false, transpose_y = false)`.
+fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, y) = (b.slot("x")?, b.slot("y")?);
+    let (tx, ty) = (b.attr_or("transpose_x", false)?, b.attr_or("transpose_y", false)?);
+    b.run(move |f| {
+        let xs = f.array(x)?;
+        let flip = |t: &Tensor, on: bool| {
+            if on && t.rank() >= 2 { t.transpose(t.rank() - 2, t.rank() - 1) } else { Ok(t.clone()) }
+        };
+        let left = flip(xs.tensor(), tx)?;
+        if let (Value::Weight(w), true) = (f.value(y)?, ty && left.rank() >= 2) {
+            if w.shape().len() == 2 && left.dtype() == DType::F32 {
+                return one(xs.with(product(&left, w, None, f.device())?));
+            }
+        }
+        let ys = f.array(y)?;
+        let right = flip(ys.tensor(), ty)?;
+        let result = if xs.dtype().is_float() || !ys.dtype().is_float() { &xs } else { &ys };
+        one(Array::new(batched(&left, &right)?, result.dtype())?)
+    })
+}
+
+/// `einsum(values, equation)`: two operands; indices that only one operand has and the result lacks are
+/// summed, repeated ones in both are contracted.
+fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
+    let values = b.slots("values")?;
+    let equation: String = b.attr("equation")?;
+    let text: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
+    let bad = || OpError::data(format!("einsum equation `{equation}`"));
+    let (inputs, output) = text.split_once("->").ok_or_else(bad)?;
+    let terms: Vec<Vec<char>> = inputs.split(',').map(|t| t.chars().collect()).collect();
+    let output: Vec<char> = output.chars().collect();
+    let [left, right] = <[Vec<char>; 2]>::try_from(terms).map_err(|_| bad())?;
+    let [x, y] = <[Slot; 2]>::try_from(values).map_err(|_| bad())?;
+    let unique = |v: &[char]| (1..v.len()).all(|i| !v[..i].contains(&v[i]));
+    if !unique(&left)
+        || !unique(&right)
+        || !unique(&output)
+        || !output.iter().all(|c| left.contains(c) || right.contains(c))
+    {
+        return Err(bad());
+    }
+    b.run(move |f| {
+        let (x, y) = (f.array(x)?, f.array(y)?);
+        if x.rank() != left.len() || y.rank() != right.len() {
+            return Err(OpError::shape(format!(
+                "operands {:?} and {:?} for {left:?}, {right:?}",
+                x.shape(),
+                y.shape()
+            )));
+        }
+        // Sum out what only one operand has and the result lacks.
+        let reduce = |t: &Tensor, own: &[char], other: &[char]| -> Result<(Tensor, Vec<char>), OpError> {
+            let (mut t, mut names) = (t.clone(), own.to_vec());
+            for d in (0..own.len()).rev() {
+                if !other.contains(&own[d]) && !output.contains(&own[d]) {
+                    t = t.sum(d)?;
+                    names.remove(d);
+                }
+            }
+            Ok((t, names))
+        };
+        let (xt, xn) = reduce(x.tensor(), &left, &right)?;
+        let (yt, yn) = reduce(y.tensor(), &right, &left)?;
+        let batch: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && yn.contains(c)).collect();
+        let summed: Vec<char> = xn.iter().copied().filter(|c| yn.contains(c) && !output.contains(c)).collect();
+        let rows: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && !yn.contains(c)).collect();
+        let cols: Vec<char> = output.iter().copied().filter(|c| yn.contains(c) && !xn.contains(c)).collect();
+        let arrange =
+            |t: &Tensor, names: &[char], groups: [&[char]; 3]| -> Result<(Tensor, [Vec<usize>; 3]), OpError> {
+                let mut order = Vec::new();
+                let mut sizes: [Vec<usize>; 3] = Default::default();
+                for (g, size) in groups.iter().zip(&mut sizes) {
+                    for c in *g {
+                        let d = names.iter().position(|n| n == c).ok_or_else(|| OpError::data("einsum index"))?;
+                        order.push(d);
+                        size.push(t.dims()[d]);
+                    }
+                }
+                let shape: Vec<usize> = sizes.iter().map(|s| s.iter().product()).collect();
+                Ok((t.permute(order)?.reshape(shape)?, sizes))
+            };
+        let (xt, [bs, ms, ks]) = arrange(&xt, &xn, [&batch, &rows, &summed])?;
+        let (yt, [bs2, ks2, ns]) = arrange(&yt, &yn, [&batch, &summed, &cols])?;
+        if bs != bs2 || ks != ks2 {
+            return Err(OpError::shape(format!("operands {:?} and {:?} do not agree", x.shape(), y.shape())));
+        }
+        let t = batched(&xt, &yt)?;
+        let mut shape = bs;
+        shape.extend(ms);
+        shape.extend(ns);
+        let names: Vec<char> = batch.iter().chain(&rows).chain(&cols).copied().collect();
+        let order: Vec<usize> = output.iter().filter_map(|c| names.iter().position(|n| n == c)).collect();
+        one(x.with(t.reshape(shape)?.permute(order)?.contiguous()?))
+    })
+}

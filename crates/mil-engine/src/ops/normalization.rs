@@ -2,6 +2,184 @@
 //!
 //! Semantics after the reference documentation of coremltools' `normalization` chapter.
 
-use super::OpSpec;
+use candle_core::{D, Tensor};
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, Slot, one, resolve_axes};
+use crate::error::OpError;
+use crate::run::Frame;
+use crate::value::Array;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("batch_norm", IOS15_17, batch_norm),
+    OpSpec::new("instance_norm", IOS15_17, instance_norm),
+    OpSpec::new("l2_norm", IOS15_17, l2_norm),
+    OpSpec::new("layer_norm", IOS15_17, layer_norm),
+    OpSpec::new("local_response_norm", IOS15_17, local_response_norm),
+];
+
+/// A vector of channels shaped to broadcast along dimension 1.
+fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
+    let values = f.array(slot)?;
+    let mut shape = vec![1; rank];
+    if rank < 2 {
+        return Err(OpError::shape("a normalization by channels needs at least two dimensions"));
+    }
+    shape[1] = values.tensor().elem_count();
+    Ok(values.tensor().reshape(shape)?)
+}
+
+/// `batch_norm(x, mean, variance, gamma?, beta?, epsilon = 1e-5)`.
+fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, mean, variance) = (b.slot("x")?, b.slot("mean")?, b.slot("variance")?);
+    let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
+    let epsilon = f64::from(b.attr_or("epsilon", 1e-5f32)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let rank = x.rank();
+        let mut scale = (channels(f, variance, rank)? + epsilon)?.sqrt()?.recip()?;
+        if let Some(gamma) = gamma {
+            scale = (scale * channels(f, gamma, rank)?)?;
+        }
+        let mut shift = (channels(f, mean, rank)? * &scale)?.neg()?;
+        if let Some(beta) = beta {
+            shift = (shift + channels(f, beta, rank)?)?;
+        }
+        one(x.with(x.tensor().broadcast_mul(&scale)?.broadcast_add(&shift)?))
+    })
+}
+
+/// `instance_norm(x, gamma?, beta?, epsilon = 1e-5)`: over all dimensions after the channels.
+fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
+    let epsilon = b.attr_or("epsilon", 1e-5f32)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let rank = x.rank();
+        if rank < 3 {
+            return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
+        }
+        let size: usize = x.shape()[2..].iter().product();
+        let data = normalize_rows(&x.to_f32s()?, size, epsilon);
+        let mut y = Tensor::from_vec(data, x.shape(), f.device())?;
+        if let Some(gamma) = gamma {
+            y = y.broadcast_mul(&channels(f, gamma, rank)?)?;
+        }
+        if let Some(beta) = beta {
+            y = y.broadcast_add(&channels(f, beta, rank)?)?;
+        }
+        one(x.with(y))
+    })
+}
+
+/// Each row minus its mean, over the root of its variance plus epsilon.
+fn normalize_rows(data: &[f32], size: usize, epsilon: f32) -> Vec<f32> {
+    let mut out = Vec::with_capacity(data.len());
+    for row in data.chunks_exact(size.max(1)) {
+        let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / size as f64;
+        let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / size as f64;
+        let scale = 1.0 / (variance + f64::from(epsilon)).sqrt();
+        out.extend(row.iter().map(|&v| ((f64::from(v) - mean) * scale) as f32));
+    }
+    out
+}
+
+/// `l2_norm(x, epsilon = 1e-6)`: x / √(Σ x² + epsilon) over the last three dimensions.
+fn l2_norm(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let epsilon = f64::from(b.attr_or("epsilon", 1e-6f32)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let size: usize = x.shape()[x.rank().saturating_sub(3)..].iter().product();
+        let mut data = x.to_f32s()?;
+        for row in data.chunks_exact_mut(size.max(1)) {
+            let norm = (row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() + epsilon).sqrt();
+            row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        }
+        one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?)
+    })
+}
+
+/// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all when missing); gamma and beta
+/// have the extents of `axes`.
+fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axes = b.attr_opt::<Vec<i64>>("axes")?;
+    let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
+    let epsilon = b.attr_or("epsilon", 1e-5f32)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let rank = x.rank();
+        let mut axes = match &axes {
+            Some(a) => resolve_axes(a, rank)?,
+            None => (0..rank).collect(),
+        };
+        axes.sort_unstable();
+        let last = axes.iter().rev().enumerate().all(|(i, &a)| a + i + 1 == rank);
+        let size: usize = axes.iter().map(|&a| x.shape()[a]).product();
+        if size == 0 || x.tensor().elem_count() == 0 {
+            return one(x);
+        }
+        let y = if last {
+            let data = match x.with_f32s(|s| normalize_rows(s, size, epsilon)) {
+                Some(d) => d,
+                None => normalize_rows(&x.to_f32s()?, size, epsilon),
+            };
+            Tensor::from_vec(data, x.shape(), f.device())?
+        } else {
+            let order: Vec<usize> = (0..rank).filter(|d| !axes.contains(d)).chain(axes.iter().copied()).collect();
+            let moved = x.with(x.tensor().permute(order.as_slice())?);
+            let data = normalize_rows(&moved.to_f32s()?, size, epsilon);
+            let mut back = vec![0; rank];
+            order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
+            Tensor::from_vec(data, moved.shape(), f.device())?.permute(back)?
+        };
+        let mut extents = vec![1; rank];
+        axes.iter().for_each(|&a| extents[a] = x.shape()[a]);
+        let mut y = y;
+        if let Some(gamma) = gamma {
+            y = y.broadcast_mul(&f.array(gamma)?.tensor().reshape(extents.as_slice())?)?;
+        }
+        if let Some(beta) = beta {
+            y = y.broadcast_add(&f.array(beta)?.tensor().reshape(extents.as_slice())?)?;
+        }
+        one(x.with(y))
+    })
+}
+
+/// `local_response_norm(x, size, alpha = 1e-4, beta = 0.75, k = 1)`: over `size` neighbouring channels.
+fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let size = usize::try_from(b.attr::<i64>("size")?).map_err(|_| OpError::shape("a negative size"))?;
+    let (alpha, beta) = (f64::from(b.attr_or("alpha", 1e-4f32)?), f64::from(b.attr_or("beta", 0.75f32)?));
+    let k = f64::from(b.attr_or("k", 1.0f32)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.rank() < 2 || size == 0 {
+            return Err(OpError::shape("local_response_norm needs channels and a size"));
+        }
+        let count = x.shape()[1];
+        let inner = x.tensor().dims()[2..].iter().product::<usize>();
+        let data = x.to_f32s()?;
+        let mut out = vec![0f32; data.len()];
+        let (before, after) = (size / 2, (size - 1) / 2);
+        for (row, out) in data.chunks((count * inner).max(1)).zip(out.chunks_mut((count * inner).max(1))) {
+            for c in 0..count {
+                let window = c.saturating_sub(before)..(c + after + 1).min(count);
+                for i in 0..inner {
+                    let sum: f64 = window.clone().map(|w| f64::from(row[w * inner + i]).powi(2)).sum();
+                    out[c * inner + i] =
+                        (f64::from(row[c * inner + i]) / (k + alpha / size as f64 * sum).powf(beta)) as f32;
+                }
+            }
+        }
+        one(Array::from_f32(out, x.shape(), x.dtype(), f.device())?)
+    })
+}
+
+/// The root mean square norm of the last dimension: `x / √(mean(x²) + epsilon)`.
+pub(super) fn rms(t: &Tensor, epsilon: f64) -> candle_core::Result<Tensor> {
+    let mean = t.sqr()?.mean_keepdim(D::Minus1)?;
+    t.broadcast_div(&(mean + epsilon)?.sqrt()?)
+}

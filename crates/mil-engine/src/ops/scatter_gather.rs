@@ -1,7 +1,275 @@
-//! Scatter and gather.
+//! Reading and writing by index.
 //!
-//! Semantics after the reference documentation of coremltools' `scatter_gather` chapter.
+//! Semantics after the reference documentation of coremltools' `scatter_gather` chapter: negative indices
+//! count from the end.
 
-use super::OpSpec;
+use candle_core::Tensor;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, check_size, one, resolve_axis};
+use crate::error::OpError;
+use crate::value::{Array, Value};
+use crate::weight::strides;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("gather", IOS15_16_17, gather),
+    OpSpec::new("gather_along_axis", IOS15_16_17, gather_along_axis),
+    OpSpec::new("gather_nd", IOS15_16_17, gather_nd),
+    OpSpec::new("scatter", IOS15_17, scatter),
+    OpSpec::new("scatter_along_axis", IOS15_17, scatter_along_axis),
+    OpSpec::new("scatter_nd", IOS15_17, scatter_nd),
+];
+
+/// An index into an extent; negative ones count from the end.
+fn at(index: i64, n: usize) -> Result<usize, OpError> {
+    let i = if index < 0 { index + n as i64 } else { index };
+    usize::try_from(i)
+        .ok()
+        .filter(|&i| i < n)
+        .ok_or_else(|| OpError::shape(format!("index {index} of an extent of {n}")))
+}
+
+fn all_at(indices: &[i64], n: usize) -> Result<Vec<usize>, OpError> {
+    indices.iter().map(|&i| at(i, n)).collect()
+}
+
+/// Elements of any array, to be moved about.
+enum Elements {
+    Float(Vec<f32>),
+    Int(Vec<i64>),
+}
+
+impl Elements {
+    fn of(a: &Array) -> Result<Self, OpError> {
+        Ok(if a.dtype().is_float() { Elements::Float(a.to_f32s()?) } else { Elements::Int(a.to_i64s()?) })
+    }
+
+    fn pick(&self, positions: &[usize]) -> Self {
+        match self {
+            Elements::Float(v) => Elements::Float(positions.iter().map(|&p| v[p]).collect()),
+            Elements::Int(v) => Elements::Int(positions.iter().map(|&p| v[p]).collect()),
+        }
+    }
+
+    fn array(self, like: &Array, shape: &[usize]) -> Result<Array, OpError> {
+        let device = like.tensor().device();
+        match self {
+            Elements::Float(v) => Array::from_f32(v, shape, like.dtype(), device),
+            Elements::Int(v) => Array::new(Tensor::from_vec(v, shape, device)?, like.dtype()),
+        }
+    }
+}
+
+/// `gather(x, indices, axis = 0, batch_dims = 0, validate_indices = false)`.
+fn gather(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, indices) = (b.slot("x")?, b.slot("indices")?);
+    let axis = b.param_or("axis", 0i64)?;
+    let batch_dims = b.attr_or("batch_dims", 0i64)?;
+    b.run(move |f| {
+        let index = f.array(indices)?;
+        if let Value::Weight(w) = f.value(x)? {
+            // A table of embeddings: only the rows that are asked for are expanded.
+            if *axis.get(f)? == 0 && batch_dims == 0 && w.dtype().is_float() {
+                let n = w.shape().first().copied().unwrap_or(0);
+                let rows = all_at(&index.to_i64s()?, n)?;
+                let mut shape = index.shape().to_vec();
+                shape.extend(&w.shape()[1..]);
+                check_size(&shape)?;
+                return one(Array::from_f32(w.rows(&rows)?, &shape, w.dtype(), f.device())?);
+            }
+        }
+        let x = f.array(x)?;
+        let axis = resolve_axis(*axis.get(f)?, x.rank())?;
+        let batch = usize::try_from(if batch_dims < 0 { batch_dims + index.rank() as i64 } else { batch_dims });
+        let batch = batch.ok().filter(|&n| n <= axis && n <= index.rank());
+        let batch = batch.ok_or_else(|| OpError::shape(format!("batch_dims {batch_dims} with axis {axis}")))?;
+        if x.shape()[..batch] != index.shape()[..batch] {
+            return Err(OpError::shape(format!("batches of {:?} and {:?}", x.shape(), index.shape())));
+        }
+        let (n, dims) = (x.shape()[axis], x.shape());
+        let batches: usize = dims[..batch].iter().product();
+        let outer: usize = dims[batch..axis].iter().product();
+        let inner: usize = dims[axis + 1..].iter().product();
+        let per_batch: usize = index.shape()[batch..].iter().product();
+        let chosen = all_at(&index.to_i64s()?, n)?;
+        let mut shape = dims[..axis].to_vec();
+        shape.extend(&index.shape()[batch..]);
+        shape.extend(&dims[axis + 1..]);
+        let mut positions = Vec::with_capacity(check_size(&shape)?);
+        for k in 0..batches {
+            for o in 0..outer {
+                for &i in &chosen[k * per_batch..(k + 1) * per_batch] {
+                    let start = ((k * outer + o) * n + i) * inner;
+                    positions.extend(start..start + inner);
+                }
+            }
+        }
+        one(Elements::of(&x)?.pick(&positions).array(&x, &shape)?)
+    })
+}
+
+/// Positions in `x` of the elements that `index`, in the shape of the result, names along `axis`.
+fn along(x: &[usize], index: &Array, axis: usize) -> Result<Vec<usize>, OpError> {
+    let shape = index.shape();
+    let fits = shape.len() == x.len() && (0..x.len()).all(|d| d == axis || shape[d] <= x[d]);
+    if !fits {
+        return Err(OpError::shape(format!("indices {shape:?} for {x:?} along axis {axis}")));
+    }
+    let (own, target) = (strides(shape), strides(x));
+    let chosen = all_at(&index.to_i64s()?, x[axis])?;
+    Ok(chosen
+        .into_iter()
+        .enumerate()
+        .map(|(i, choice)| {
+            (0..x.len()).map(|d| if d == axis { choice } else { i / own[d] % shape[d] } * target[d]).sum()
+        })
+        .collect())
+}
+
+/// `gather_along_axis(x, indices, axis = 0)`.
+fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, indices) = (b.slot("x")?, b.slot("indices")?);
+    let axis = b.param_or("axis", 0i64)?;
+    b.run(move |f| {
+        let (x, index) = (f.array(x)?, f.array(indices)?);
+        let axis = resolve_axis(*axis.get(f)?, x.rank())?;
+        let positions = along(x.shape(), &index, axis)?;
+        one(Elements::of(&x)?.pick(&positions).array(&x, index.shape())?)
+    })
+}
+
+/// Start of each slice that the last dimension of `index` names, and the size of a slice.
+fn slices(x: &[usize], index: &Array, batch: usize) -> Result<(Vec<usize>, usize), OpError> {
+    let depth = index.shape().last().copied().unwrap_or(0);
+    if index.rank() == 0
+        || batch + depth > x.len()
+        || batch >= index.rank().max(1)
+        || x[..batch] != index.shape()[..batch]
+    {
+        return Err(OpError::shape(format!("indices {:?} into {x:?}", index.shape())));
+    }
+    let size: usize = x[batch + depth..].iter().product();
+    let step = strides(x);
+    let values = index.to_i64s()?;
+    let count: usize = index.shape()[..index.rank() - 1].iter().product();
+    let per_batch = index.shape()[batch..index.rank() - 1].iter().product::<usize>().max(1);
+    let batch_size: usize = x[batch..].iter().product();
+    let mut starts = Vec::with_capacity(count);
+    for k in 0..count {
+        let mut start = k / per_batch * batch_size;
+        for d in 0..depth {
+            start += at(values[k * depth + d], x[batch + d])? * step[batch + d];
+        }
+        starts.push(start);
+    }
+    Ok((starts, size))
+}
+
+/// `gather_nd(x, indices, batch_dims = 0)`.
+fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, indices) = (b.slot("x")?, b.slot("indices")?);
+    let batch = usize::try_from(b.attr_or("batch_dims", 0i64)?).map_err(|_| OpError::shape("negative batch_dims"))?;
+    b.run(move |f| {
+        let (x, index) = (f.array(x)?, f.array(indices)?);
+        let (starts, size) = slices(x.shape(), &index, batch)?;
+        let depth = index.shape()[index.rank() - 1];
+        let mut shape = index.shape()[..index.rank() - 1].to_vec();
+        shape.extend(&x.shape()[batch + depth..]);
+        check_size(&shape)?;
+        let positions: Vec<usize> = starts.into_iter().flat_map(|s| s..s + size).collect();
+        one(Elements::of(&x)?.pick(&positions).array(&x, &shape)?)
+    })
+}
+
+/// Writes `updates` to `positions`, combining as `mode` says.
+fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Result<Array, OpError> {
+    if positions.len() != updates.tensor().elem_count() {
+        return Err(OpError::shape(format!("{:?} updates for {} positions", updates.shape(), positions.len())));
+    }
+    macro_rules! combine {
+        ($data:expr, $updates:expr) => {{
+            let mut data = $data;
+            for (&p, u) in positions.iter().zip($updates) {
+                let old = data[p];
+                data[p] = match mode {
+                    "update" => u,
+                    "add" => old + u,
+                    "sub" => old - u,
+                    "mul" => old * u,
+                    "div" => old / u,
+                    "max" => {
+                        if u > old {
+                            u
+                        } else {
+                            old
+                        }
+                    }
+                    "min" => {
+                        if u < old {
+                            u
+                        } else {
+                            old
+                        }
+                    }
+                    other => return Err(OpError::data(format!("unknown scatter mode `{other}`"))),
+                };
+            }
+            data
+        }};
+    }
+    let elements = if data.dtype().is_float() {
+        Elements::Float(combine!(data.to_f32s()?, updates.to_f32s()?))
+    } else {
+        if mode == "div" && updates.to_i64s()?.contains(&0) {
+            return Err(OpError::data("division by zero"));
+        }
+        Elements::Int(combine!(data.to_i64s()?, updates.to_i64s()?))
+    };
+    elements.array(data, data.shape())
+}
+
+/// `scatter(data, indices, updates, axis = 0, mode = "add")`.
+fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
+    let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
+    let axis = b.param_or("axis", 0i64)?;
+    let mode: String = b.attr_or("mode", "add".to_owned())?;
+    b.run(move |f| {
+        let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
+        let axis = resolve_axis(*axis.get(f)?, data.rank())?;
+        let (n, dims) = (data.shape()[axis], data.shape());
+        let (outer, inner): (usize, usize) = (dims[..axis].iter().product(), dims[axis + 1..].iter().product());
+        let chosen = all_at(&index.to_i64s()?, n)?;
+        let mut positions = Vec::new();
+        for o in 0..outer {
+            for &i in &chosen {
+                positions.extend((o * n + i) * inner..(o * n + i + 1) * inner);
+            }
+        }
+        one(write(&data, &positions, &updates, &mode)?)
+    })
+}
+
+/// `scatter_along_axis(data, indices, updates, axis = 0, mode = "add")`.
+fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
+    let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
+    let axis = b.param_or("axis", 0i64)?;
+    let mode: String = b.attr_or("mode", "add".to_owned())?;
+    b.run(move |f| {
+        let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
+        let axis = resolve_axis(*axis.get(f)?, data.rank())?;
+        let positions = along(data.shape(), &index, axis)?;
+        one(write(&data, &positions, &updates, &mode)?)
+    })
+}
+
+/// `scatter_nd(data, indices, updates, mode = "add")`.
+fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
+    let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
+    let mode: String = b.attr_or("mode", "add".to_owned())?;
+    b.run(move |f| {
+        let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
+        let (starts, size) = slices(data.shape(), &index, 0)?;
+        let positions: Vec<usize> = starts.into_iter().flat_map(|s| s..s + size).collect();
+        one(write(&data, &positions, &updates, &mode)?)
+    })
+}

@@ -1,7 +1,37 @@
-//! Reading and writing states.
-//!
-//! Semantics after the reference documentation of coremltools' `states` chapter.
+//! Reading and writing states (opset iOS18).
 
-use super::OpSpec;
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, one};
+use crate::error::OpError;
 
-pub(super) const OPS: &[OpSpec] = &[];
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::effect("coreml_update_state", IOS18, update),
+    OpSpec::effect("read_state", IOS18, read),
+    OpSpec::effect("write_state", IOS18, write),
+];
+
+/// `read_state(input)`: a copy of the state's value now.
+fn read(b: &Build<'_>) -> Result<Run, OpError> {
+    let state = b.slot("input")?;
+    b.run(move |f| one(f.state(state)?.read()?))
+}
+
+/// `write_state(input, data)`: replaces the value; no result.
+fn write(b: &Build<'_>) -> Result<Run, OpError> {
+    let (state, data) = (b.slot("input")?, b.slot("data")?);
+    b.run(move |f| {
+        let data = f.array(data)?;
+        f.state(state)?.write(data.tensor())?;
+        Ok(Vec::new())
+    })
+}
+
+/// `coreml_update_state(state, value)`: writes, then reads.
+fn update(b: &Build<'_>) -> Result<Run, OpError> {
+    let (state, value) = (b.slot("state")?, b.slot("value")?);
+    b.run(move |f| {
+        let value = f.array(value)?;
+        f.state(state)?.write(value.tensor())?;
+        one(f.state(state)?.read()?)
+    })
+}

@@ -1,7 +1,617 @@
-//! Operations on whole tensors: concat, split, pad, sort, ….
+//! Operations on whole tensors: joining, splitting, sorting, padding, generating.
 //!
 //! Semantics after the reference documentation of coremltools' `tensor_operation` chapter.
 
-use super::OpSpec;
+use candle_core::{DType, Tensor};
+use coreml_format::dtype::DataType;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::elementwise_unary::convert;
+use super::tensor_transformation::pick;
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, check_size, one, resolve_axis};
+use crate::error::OpError;
+use crate::value::{Array, Value, storage_dtype};
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("argsort", IOS15, argsort),
+    OpSpec::new("band_part", IOS15, band_part),
+    OpSpec::new("concat", IOS15, concat),
+    OpSpec::new("cumsum", IOS15, cumsum),
+    OpSpec::new("fill", IOS15, fill),
+    OpSpec::new("fill_like", IOS16, fill_like),
+    OpSpec::new("flatten2d", IOS15, flatten2d),
+    OpSpec::new("identity", IOS15, identity),
+    OpSpec::new("non_maximum_suppression", IOS15_17, nms),
+    OpSpec::new("non_zero", IOS15, non_zero),
+    OpSpec::new("one_hot", IOS15, one_hot),
+    OpSpec::new("pad", IOS15, pad),
+    OpSpec::new("range_1d", IOS15, range_1d),
+    OpSpec::new("shape", IOS15, shape),
+    OpSpec::new("split", IOS15, split),
+    OpSpec::new("stack", IOS15, stack),
+    OpSpec::new("tile", IOS15, tile),
+    OpSpec::new("topk", IOS15_16_17, topk),
+];
+
+/// `identity(x)`.
+fn identity(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot(if b.has("x") { "x" } else { "input" })?;
+    b.run(move |f| Ok(vec![f.value(x)?.clone()]))
+}
+
+/// `concat(values, axis, interleave = false)`.
+fn concat(b: &Build<'_>) -> Result<Run, OpError> {
+    let values = b.slots("values")?;
+    let axis = b.param_or("axis", 0i64)?;
+    let interleave = b.attr_or("interleave", false)?;
+    b.run(move |f| {
+        let arrays = values.iter().map(|&s| f.array(s)).collect::<Result<Vec<_>, _>>()?;
+        let first = arrays.first().ok_or_else(|| OpError::shape("concat of nothing"))?;
+        if first.rank() == 0 {
+            return Err(OpError::shape("concat of scalars"));
+        }
+        let axis = resolve_axis(*axis.get(f)?, first.rank())?;
+        let dtype = arrays.iter().map(Array::dtype).find(|d| d.is_float()).unwrap_or(first.dtype());
+        let storage = storage_dtype(dtype).ok_or_else(|| OpError::data("concat of strings"))?;
+        let mut parts = Vec::with_capacity(arrays.len());
+        for a in &arrays {
+            if a.tensor().dims().get(axis) != Some(&0) {
+                parts.push(a.tensor().to_dtype(storage)?);
+            }
+        }
+        let t = match parts.as_slice() {
+            [] => first.tensor().clone(),
+            [only] => only.clone(),
+            many if interleave => interleaved(many, axis)?,
+            many => Tensor::cat(many, axis)?,
+        };
+        one(Array::new(t, dtype)?)
+    })
+}
+
+/// a₀ b₀ c₀ a₁ b₁ c₁ …
+fn interleaved(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
+    let stacked = Tensor::stack(parts, axis + 1)?;
+    let mut shape = parts[0].dims().to_vec();
+    shape[axis] *= parts.len();
+    Ok(stacked.reshape(shape)?)
+}
+
+/// `stack(values, axis)`.
+fn stack(b: &Build<'_>) -> Result<Run, OpError> {
+    let values = b.slots("values")?;
+    let axis = b.attr::<i64>("axis")?;
+    b.run(move |f| {
+        let arrays = values.iter().map(|&s| f.array(s)).collect::<Result<Vec<_>, _>>()?;
+        let first = arrays.first().ok_or_else(|| OpError::shape("stack of nothing"))?;
+        let axis = resolve_axis(axis, first.rank() + 1)?;
+        let tensors: Vec<&Tensor> = arrays.iter().map(Array::tensor).collect();
+        one(first.with(Tensor::stack(&tensors, axis)?))
+    })
+}
+
+/// `split(x, num_splits? | split_sizes?, axis)`.
+fn split(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axis = b.attr::<i64>("axis")?;
+    let sizes = b.param_opt::<Vec<i64>>("split_sizes")?;
+    let count = b.attr_opt::<i64>("num_splits")?;
+    let outputs = b.op().outputs.len();
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axis = resolve_axis(axis, x.rank())?;
+        let n = x.shape()[axis];
+        let sizes: Vec<usize> = match &sizes {
+            Some(s) => {
+                let s = s.get(f)?;
+                s.iter()
+                    .map(|&v| usize::try_from(v).map_err(|_| OpError::shape(format!("a part of {v}"))))
+                    .collect::<Result<_, _>>()?
+            }
+            None => {
+                let count = count.and_then(|c| usize::try_from(c).ok()).filter(|&c| c > 0 && n.is_multiple_of(c));
+                let count = count.ok_or_else(|| OpError::shape(format!("an extent of {n} does not split evenly")))?;
+                vec![n / count; count]
+            }
+        };
+        if sizes.iter().sum::<usize>() != n || sizes.len() != outputs {
+            return Err(OpError::shape(format!("parts {sizes:?} of an extent of {n} for {outputs} outputs")));
+        }
+        let mut at = 0;
+        sizes
+            .iter()
+            .map(|&size| {
+                let part = x.tensor().narrow(axis, at, size)?;
+                at += size;
+                Ok(Value::Array(x.with(part)))
+            })
+            .collect()
+    })
+}
+
+/// `tile(x, reps)`.
+fn tile(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let reps = b.param::<Vec<i64>>("reps")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let reps = reps.get(f)?;
+        if reps.len() != x.rank() || reps.iter().any(|&r| r < 0) {
+            return Err(OpError::shape(format!("repetitions {reps:?} of shape {:?}", x.shape())));
+        }
+        let shape: Vec<usize> =
+            x.shape().iter().zip(reps.iter()).map(|(&n, &r)| n.saturating_mul(r as usize)).collect();
+        check_size(&shape)?;
+        if shape.contains(&0) {
+            return one(x.with(Tensor::zeros(shape, x.tensor().dtype(), f.device())?));
+        }
+        let mut t = x.tensor().clone();
+        for (d, &r) in reps.iter().enumerate() {
+            if r > 1 {
+                // [.., n, ..] → [.., r, n, ..] as a view, then joined.
+                let mut wide = t.dims().to_vec();
+                wide.insert(d, r as usize);
+                let mut joined = t.dims().to_vec();
+                joined[d] *= r as usize;
+                t = t.unsqueeze(d)?.broadcast_as(wide)?.reshape(joined)?;
+            }
+        }
+        one(x.with(t))
+    })
+}
+
+/// `shape(x)`: as int32.
+fn shape(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    b.run(move |f| {
+        let dims: Vec<i64> = f.array(x)?.shape().iter().map(|&n| n as i64).collect();
+        let n = dims.len();
+        one(Array::from_i64(dims, &[n], DataType::I32, f.device())?)
+    })
+}
+
+fn fill_with(shape: &[i64], value: &Array, device: &candle_core::Device) -> Result<Array, OpError> {
+    let shape: Vec<usize> = shape
+        .iter()
+        .map(|&n| usize::try_from(n).map_err(|_| OpError::shape(format!("fill of shape {shape:?}"))))
+        .collect::<Result<_, _>>()?;
+    check_size(&shape)?;
+    let tensor = if shape.contains(&0) {
+        Tensor::zeros(shape, value.tensor().dtype(), device)?
+    } else {
+        value.tensor().flatten_all()?.narrow(0, 0, 1)?.reshape(())?.broadcast_as(shape)?.contiguous()?
+    };
+    Ok(value.with(tensor))
+}
+
+/// `fill(shape, value = 0.0)`.
+fn fill(b: &Build<'_>) -> Result<Run, OpError> {
+    let shape = b.param::<Vec<i64>>("shape")?;
+    let value = b.slot_opt("value")?;
+    b.run(move |f| {
+        let value = match value {
+            Some(v) => f.array(v)?,
+            None => Array::from_f32(vec![0.0], &[], DataType::F32, f.device())?,
+        };
+        one(fill_with(&shape.get(f)?, &value, f.device())?)
+    })
+}
+
+/// `fill_like(ref_tensor, value = 0.0)`.
+fn fill_like(b: &Build<'_>) -> Result<Run, OpError> {
+    let like = b.slot("ref_tensor")?;
+    let value = b.slot_opt("value")?;
+    b.run(move |f| {
+        let shape: Vec<i64> = f.array(like)?.shape().iter().map(|&n| n as i64).collect();
+        let value = match value {
+            Some(v) => f.array(v)?,
+            None => Array::from_f32(vec![0.0], &[], DataType::F32, f.device())?,
+        };
+        one(fill_with(&shape, &value, f.device())?)
+    })
+}
+
+/// `flatten2d(x, axis = 1)`.
+fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axis = b.attr_or("axis", 1i64)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let rank = x.rank() as i64;
+        let axis = if axis < 0 { axis + rank } else { axis };
+        if !(0..=rank).contains(&axis) {
+            return Err(OpError::shape(format!("axis {axis} of rank {rank}")));
+        }
+        let (head, tail) = x.shape().split_at(axis as usize);
+        let shape = (head.iter().product::<usize>(), tail.iter().product::<usize>());
+        one(x.with(x.tensor().reshape(shape)?))
+    })
+}
+
+/// Elements in the representation that sorting and generating need.
+fn with_rows(
+    x: &Array,
+    axis: usize,
+    mut f: impl FnMut(&[f64], &mut Vec<usize>),
+) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+    let n = x.shape()[axis];
+    let moved = x.tensor().transpose(axis, x.rank() - 1)?;
+    let shape = moved.dims().to_vec();
+    let values: Vec<f64> = if x.dtype().is_float() {
+        x.with(moved).to_f32s()?.into_iter().map(f64::from).collect()
+    } else {
+        x.with(moved).to_i64s()?.into_iter().map(|v| v as f64).collect()
+    };
+    let mut out = Vec::with_capacity(values.len());
+    let mut order = Vec::new();
+    for row in values.chunks_exact(n.max(1)) {
+        order.clear();
+        order.extend(0..n);
+        f(row, &mut order);
+        out.extend_from_slice(&order);
+    }
+    Ok((out, shape))
+}
+
+/// Indices along the last dimension of `shape`, moved back to `axis`.
+fn indices(
+    data: Vec<usize>,
+    shape: &[usize],
+    axis: usize,
+    dtype: DataType,
+    device: &candle_core::Device,
+) -> Result<Array, OpError> {
+    let data = data.into_iter().map(|i| i as i64).collect();
+    let array = Array::from_i64(data, shape, dtype, device)?;
+    let t = array.tensor().transpose(axis, shape.len() - 1)?.contiguous()?;
+    Ok(array.with(t))
+}
+
+/// `argsort(x, axis = -1, ascending = false)`: stable.
+fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axis = b.attr_or("axis", -1i64)?;
+    let ascending = b.attr_or("ascending", false)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axis = resolve_axis(axis, x.rank())?;
+        let (order, shape) = with_rows(&x, axis, |row, order| {
+            order.sort_by(|&a, &b| {
+                let by = row[a].total_cmp(&row[b]);
+                if ascending { by } else { by.reverse() }
+            });
+        })?;
+        one(indices(order, &shape, axis, DataType::I32, f.device())?)
+    })
+}
+
+/// `topk(x, k = 1, axis = -1, ascending = false, sort = true, return_indices = true)`.
+fn topk(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let k = b.param_or("k", 1i64)?;
+    let axis = b.attr_or("axis", -1i64)?;
+    let ascending = b.attr_or("ascending", false)?;
+    let outputs = b.op().outputs.len();
+    let index_dtype = if outputs > 1 { b.output_dtype(1)? } else { DataType::I32 };
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axis = resolve_axis(axis, x.rank())?;
+        let n = x.shape()[axis];
+        let k = *k.get(f)?;
+        let k = if k == -1 { n } else { usize::try_from(k).unwrap_or(usize::MAX) };
+        if k > n {
+            return Err(OpError::shape(format!("the best {k} of {n}")));
+        }
+        let (order, mut shape) = with_rows(&x, axis, |row, order| {
+            order.sort_by(|&a, &b| {
+                let by = row[a].total_cmp(&row[b]);
+                if ascending { by } else { by.reverse() }
+            });
+            order.truncate(k);
+        })?;
+        let last = shape.len() - 1;
+        shape[last] = k;
+        let index = indices(order, &shape, axis, index_dtype, f.device())?;
+        let values = if index.tensor().elem_count() == 0 {
+            Tensor::zeros(index.shape(), x.tensor().dtype(), f.device())?
+        } else {
+            x.tensor().contiguous()?.gather(&index.tensor().contiguous()?, axis)?
+        };
+        let mut all = vec![Value::Array(x.with(values))];
+        if outputs > 1 {
+            all.push(Value::Array(index));
+        }
+        Ok(all)
+    })
+}
+
+/// `band_part(x, lower = -1, upper = -1)`: the elements of the last two dimensions near the diagonal.
+fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (lower, upper) = (b.attr_or("lower", -1i64)?, b.attr_or("upper", -1i64)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.rank() < 2 {
+            return Err(OpError::shape("band_part of a tensor without rows and columns"));
+        }
+        let (rows, cols) = (x.shape()[x.rank() - 2], x.shape()[x.rank() - 1]);
+        let keep = |i: usize, j: usize| {
+            let (i, j) = (i as i64, j as i64);
+            (lower < 0 || i - j <= lower) && (upper < 0 || j - i <= upper)
+        };
+        let mask: Vec<f32> =
+            (0..rows).flat_map(|i| (0..cols).map(move |j| if keep(i, j) { 1.0 } else { 0.0 })).collect();
+        let mask = Tensor::from_vec(mask, (rows, cols), f.device())?.broadcast_as(x.shape())?;
+        let zeros = x.tensor().zeros_like()?;
+        one(x.with(mask.to_dtype(DType::U8)?.where_cond(x.tensor(), &zeros)?))
+    })
+}
+
+/// `cumsum(x, axis = 0, exclusive = false, reverse = false)`.
+fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axis = b.attr_or("axis", 0i64)?;
+    let (exclusive, reverse) = (b.attr_or("exclusive", false)?, b.attr_or("reverse", false)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axis = resolve_axis(axis, x.rank())?;
+        let (n, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
+        let scan = |at: &mut dyn FnMut(usize, bool)| {
+            for i in 0..n {
+                at(if reverse { n - 1 - i } else { i }, exclusive);
+            }
+        };
+        macro_rules! run {
+            ($data:expr, $zero:expr) => {{
+                let mut data = $data;
+                for block in data.chunks_mut((n * inner).max(1)) {
+                    for j in 0..inner {
+                        let mut sum = $zero;
+                        scan(&mut |i, exclusive| {
+                            let at = i * inner + j;
+                            let before = sum;
+                            sum += block[at];
+                            block[at] = if exclusive { before } else { sum };
+                        });
+                    }
+                }
+                data
+            }};
+        }
+        if x.dtype().is_float() {
+            let data = run!(x.to_f32s()?.into_iter().map(f64::from).collect::<Vec<f64>>(), 0f64);
+            let data = data.into_iter().map(|v| v as f32).collect();
+            return one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?);
+        }
+        one(Array::from_i64(run!(x.to_i64s()?, 0i64), x.shape(), x.dtype(), f.device())?)
+    })
+}
+
+/// `non_zero(x)`: the indices `[count, rank]` of the elements that are not zero.
+fn non_zero(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let strides = crate::weight::strides(x.shape());
+        let mut out = Vec::new();
+        let mut count = 0;
+        for (i, flag) in x.to_bools()?.into_iter().enumerate() {
+            if flag != 0 {
+                count += 1;
+                out.extend(strides.iter().zip(x.shape()).map(|(s, n)| (i / s % n) as i64));
+            }
+        }
+        one(Array::from_i64(out, &[count, x.rank()], DataType::I32, f.device())?)
+    })
+}
+
+/// `one_hot(indices, one_hot_vector_size, axis = -1, on_value = 1, off_value = 0)`.
+fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
+    let index = b.slot("indices")?;
+    let size = b.param::<i64>("one_hot_vector_size")?;
+    let axis = b.attr_or("axis", -1i64)?;
+    let (on, off) = (b.attr_or("on_value", 1f32)?, b.attr_or("off_value", 0f32)?);
+    let dtype = b.output_dtype(0)?;
+    b.run(move |f| {
+        let index = f.array(index)?;
+        let size = usize::try_from(*size.get(f)?).map_err(|_| OpError::shape("a negative vector size"))?;
+        let axis = resolve_axis(axis, index.rank() + 1)?;
+        let mut shape = index.shape().to_vec();
+        shape.push(size);
+        check_size(&shape)?;
+        let mut data = Vec::with_capacity(shape.iter().product());
+        for i in index.to_i64s()? {
+            let i = if i < 0 { i + size as i64 } else { i };
+            data.extend((0..size).map(|k| if k as i64 == i { on } else { off }));
+        }
+        let t = Tensor::from_vec(data, shape.as_slice(), f.device())?;
+        // The new dimension moves from the end to `axis`.
+        let mut order: Vec<usize> = (0..index.rank()).collect();
+        order.insert(axis, index.rank());
+        one(Array::new(t.permute(order)?.contiguous()?, dtype)?)
+    })
+}
+
+/// `range_1d(start, end, step)`.
+fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
+    let (start, end, step) = (b.slot("start")?, b.slot("end")?, b.slot("step")?);
+    b.run(move |f| {
+        let (start, end, step) = (f.array(start)?, f.array(end)?, f.array(step)?);
+        let read = |a: &Array| -> Result<f64, OpError> {
+            let first = if a.dtype().is_float() {
+                a.to_f32s()?.first().map(|&v| f64::from(v))
+            } else {
+                a.to_i64s()?.first().map(|&v| v as f64)
+            };
+            first.ok_or_else(|| OpError::shape("an empty bound"))
+        };
+        let (from, to, by) = (read(&start)?, read(&end)?, read(&step)?);
+        let count = ((to - from) / by).ceil();
+        if by == 0.0 || count.is_nan() {
+            return Err(OpError::data(format!("a range from {from} to {to} by {by}")));
+        }
+        let count = check_size(&[count.max(0.0) as usize])?;
+        let values = (0..count).map(|i| from + by * i as f64);
+        if start.dtype().is_float() {
+            return one(Array::from_f32(values.map(|v| v as f32).collect(), &[count], start.dtype(), f.device())?);
+        }
+        one(Array::from_i64(values.map(|v| v as i64).collect(), &[count], start.dtype(), f.device())?)
+    })
+}
+
+/// Source position of each position of a padded dimension; `None` where the constant goes.
+fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u32>>, OpError> {
+    let len = n as i64;
+    let total = len + before + after;
+    if total < 0 {
+        return Err(OpError::shape(format!("padding of {before} and {after} for an extent of {n}")));
+    }
+    check_size(&[total as usize])?;
+    (-before..len + after)
+        .map(|i| {
+            if (0..len).contains(&i) {
+                return Ok(Some(i as u32));
+            }
+            let source = match mode {
+                "constant" => return Ok(None),
+                "replicate" => i.clamp(0, len - 1),
+                "reflect" => {
+                    if i < 0 {
+                        -i
+                    } else {
+                        2 * (len - 1) - i
+                    }
+                }
+                other => return Err(OpError::data(format!("unknown padding mode `{other}`"))),
+            };
+            if (0..len).contains(&source) {
+                Ok(Some(source as u32))
+            } else {
+                Err(OpError::shape(format!("padding of {before} and {after} by {mode} for an extent of {n}")))
+            }
+        })
+        .collect()
+}
+
+/// `pad(x, pad, mode = "constant", constant_val = 0)`: `pad` holds pairs for the last dimensions.
+fn pad(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let amounts = b.param::<Vec<i64>>("pad")?;
+    let mode: String = b.attr_or("mode", "constant".to_owned())?;
+    let value = b.slot_opt("constant_val")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let amounts = amounts.get(f)?;
+        let dims = amounts.len() / 2;
+        if dims > x.rank() || amounts.len() % 2 != 0 {
+            return Err(OpError::shape(format!("padding {amounts:?} of shape {:?}", x.shape())));
+        }
+        let fill = match value {
+            Some(v) => convert(&f.array(v)?, x.dtype())?,
+            None => Array::new(Tensor::zeros((), DType::F32, f.device())?, x.dtype())?,
+        };
+        let mut t = x.tensor().clone();
+        for k in 0..dims {
+            let (d, before, after) = (x.rank() - dims + k, amounts[2 * k], amounts[2 * k + 1]);
+            if before == 0 && after == 0 {
+                continue;
+            }
+            let sources = padded(t.dims()[d], before, after, &mode)?;
+            let lead = sources.iter().take_while(|s| s.is_none()).count();
+            let trail =
+                if lead == sources.len() { 0 } else { sources.iter().rev().take_while(|s| s.is_none()).count() };
+            let inside: Vec<u32> = sources.iter().flatten().copied().collect();
+            let mut parts = Vec::new();
+            let constant = |count: usize| -> Result<Tensor, OpError> {
+                let mut shape = t.dims().to_vec();
+                shape[d] = count;
+                check_size(&shape)?;
+                Ok(fill.tensor().reshape(())?.broadcast_as(shape)?.contiguous()?)
+            };
+            if lead > 0 {
+                parts.push(constant(lead)?);
+            }
+            if !inside.is_empty() {
+                parts.push(pick(&t, d, &inside)?);
+            }
+            if trail > 0 {
+                parts.push(constant(trail)?);
+            }
+            if parts.is_empty() {
+                continue;
+            }
+            t = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, d)? };
+        }
+        one(x.with(t))
+    })
+}
+
+/// Intersection over union of two boxes (x, y, width, height around the centre).
+fn iou(a: &[f32], b: &[f32]) -> f32 {
+    let (lo, hi) = (|v: &[f32], d: usize| v[d] - v[d + 2] / 2.0, |v: &[f32], d: usize| v[d] + v[d + 2] / 2.0);
+    let overlap = |d: usize| (hi(a, d).min(hi(b, d)) - lo(a, d).max(lo(b, d))).max(0.0);
+    let both = overlap(0) * overlap(1);
+    let total = a[2] * a[3] + b[2] * b[3] - both;
+    if total > 0.0 { both / total } else { 0.0 }
+}
+
+/// `non_maximum_suppression(boxes, scores, iou_threshold, score_threshold, max_boxes, per_class_suppression)`
+/// → boxes, scores, indices, number of boxes.
+fn nms(b: &Build<'_>) -> Result<Run, OpError> {
+    let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
+    let (iou_limit, score_limit) = (b.attr::<f32>("iou_threshold")?, b.attr::<f32>("score_threshold")?);
+    let most = usize::try_from(b.attr::<i64>("max_boxes")?).map_err(|_| OpError::shape("a negative `max_boxes`"))?;
+    let per_class = b.attr_or("per_class_suppression", false)?;
+    b.run(move |f| {
+        let (boxes, scores) = (f.array(boxes)?, f.array(scores)?);
+        let (&[batch, count, 4], &[_, _, classes]) = (boxes.shape(), scores.shape()) else {
+            return Err(OpError::shape(format!("boxes {:?}, scores {:?}", boxes.shape(), scores.shape())));
+        };
+        if scores.shape()[..2] != [batch, count] {
+            return Err(OpError::shape(format!("boxes {:?}, scores {:?}", boxes.shape(), scores.shape())));
+        }
+        check_size(&[batch, most, classes.max(4)])?;
+        let (all_boxes, all_scores) = (boxes.to_f32s()?, scores.to_f32s()?);
+        let mut out_boxes = vec![0f32; batch * most * 4];
+        let mut out_scores = vec![0f32; batch * most * classes];
+        let mut out_index = vec![-1i64; batch * most];
+        let mut numbers = vec![0i64; batch];
+        for n in 0..batch {
+            let boxes = &all_boxes[n * count * 4..(n + 1) * count * 4];
+            let scores = &all_scores[n * count * classes..(n + 1) * count * classes];
+            let best = |i: usize| {
+                let row = &scores[i * classes..(i + 1) * classes];
+                row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (c, &s)| if s > b.1 { (c, s) } else { b })
+            };
+            let mut order: Vec<usize> = (0..count).filter(|&i| best(i).1 > score_limit).collect();
+            order.sort_by(|&a, &b| best(b).1.total_cmp(&best(a).1));
+            let mut kept: Vec<usize> = Vec::new();
+            for i in order {
+                if kept.len() == most {
+                    break;
+                }
+                let clash = |&k: &usize| {
+                    (!per_class || best(k).0 == best(i).0)
+                        && iou(&boxes[k * 4..k * 4 + 4], &boxes[i * 4..i * 4 + 4]) > iou_limit
+                };
+                if !kept.iter().any(clash) {
+                    kept.push(i);
+                }
+            }
+            numbers[n] = kept.len() as i64;
+            for (slot, &i) in kept.iter().enumerate() {
+                let at = n * most + slot;
+                out_boxes[at * 4..at * 4 + 4].copy_from_slice(&boxes[i * 4..i * 4 + 4]);
+                out_scores[at * classes..(at + 1) * classes].copy_from_slice(&scores[i * classes..(i + 1) * classes]);
+                out_index[at] = i as i64;
+            }
+        }
+        let d = f.device();
+        Ok(vec![
+            Value::Array(Array::from_f32(out_boxes, &[batch, most, 4], boxes.dtype(), d)?),
+            Value::Array(Array::from_f32(out_scores, &[batch, most, classes], scores.dtype(), d)?),
+            Value::Array(Array::from_i64(out_index, &[batch, most], DataType::I32, d)?),
+            Value::Array(Array::from_i64(numbers, &[batch], DataType::I32, d)?),
+        ])
+    })
+}

@@ -1,7 +1,546 @@
-//! Changes of shape and order: reshape, transpose, slice, ….
+//! Shapes: reshaping, slicing, permuting.
 //!
 //! Semantics after the reference documentation of coremltools' `tensor_transformation` chapter.
 
-use super::OpSpec;
+use candle_core::{DType, Tensor};
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Param, Run, check_size, one, resolve_axes, resolve_axis};
+use crate::error::OpError;
+use crate::run::Frame;
+use crate::value::Array;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("batch_to_space", IOS15, batch_to_space),
+    OpSpec::new("depth_to_space", IOS15, |b| depth(b, "block_size", depth_to_space)),
+    OpSpec::new("expand_dims", IOS15_17, expand_dims),
+    OpSpec::new("pixel_shuffle", IOS15, |b| depth(b, "upscale_factor", pixel_shuffle)),
+    OpSpec::new("pixel_unshuffle", IOS16, |b| depth(b, "downscale_factor", pixel_unshuffle)),
+    OpSpec::new("reshape", IOS15_17, reshape),
+    OpSpec::new("reshape_like", IOS16_17, reshape_like),
+    OpSpec::new("reverse", IOS15_17, reverse),
+    OpSpec::new("reverse_sequence", IOS15_17, reverse_sequence),
+    OpSpec::new("slice_by_index", IOS15_17, slice_by_index),
+    OpSpec::new("slice_by_size", IOS15_17, slice_by_size),
+    OpSpec::new("slice_update", IOS18, slice_update),
+    OpSpec::new("sliding_windows", IOS15_17, sliding_windows),
+    OpSpec::new("space_to_batch", IOS15, space_to_batch),
+    OpSpec::new("space_to_depth", IOS15, |b| depth(b, "block_size", space_to_depth)),
+    OpSpec::new("squeeze", IOS15_17, squeeze),
+    OpSpec::new("transpose", IOS15_17, transpose),
+];
+
+/// `expand_dims(x, axes)`: axes count in the result.
+fn expand_dims(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axes = b.param::<Vec<i64>>("axes")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axes = axes.get(f)?;
+        let rank = x.rank() + axes.len();
+        let mut axes = resolve_axes(&axes, rank)?;
+        axes.sort_unstable();
+        let mut t = x.tensor().clone();
+        for axis in axes {
+            t = t.unsqueeze(axis)?;
+        }
+        one(x.with(t))
+    })
+}
+
+/// `squeeze(x, axes?)`: removes extents of one; all of them when `axes` is missing.
+fn squeeze(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axes = b.param_opt::<Vec<i64>>("axes")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let mut axes = match &axes {
+            Some(axes) => resolve_axes(&axes.get(f)?, x.rank())?,
+            None => (0..x.rank()).filter(|&d| x.shape()[d] == 1).collect(),
+        };
+        axes.sort_unstable();
+        axes.dedup();
+        let mut t = x.tensor().clone();
+        for axis in axes.into_iter().rev() {
+            if t.dims()[axis] != 1 {
+                return Err(OpError::shape(format!("squeeze of an extent of {}", t.dims()[axis])));
+            }
+            t = t.squeeze(axis)?;
+        }
+        one(x.with(t))
+    })
+}
+
+/// `transpose(x, perm)`.
+fn transpose(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let perm = b.param::<Vec<i64>>("perm")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let perm = resolve_axes(&perm.get(f)?, x.rank())?;
+        let mut seen = perm.clone();
+        seen.sort_unstable();
+        if !seen.into_iter().eq(0..x.rank()) {
+            return Err(OpError::shape(format!("{perm:?} is no permutation of {} dimensions", x.rank())));
+        }
+        one(x.with(x.tensor().permute(perm)?))
+    })
+}
+
+/// The extents that a `shape` argument asks for: 0 copies the extent of x, −1 takes what is left.
+fn target_shape(x: &[usize], shape: &[i64], zero_copies: bool) -> Result<Vec<usize>, OpError> {
+    let total: usize = x.iter().product();
+    let bad = || OpError::shape(format!("{x:?} does not reshape to {shape:?}"));
+    let mut out = Vec::with_capacity(shape.len());
+    let mut open = None;
+    for (d, &n) in shape.iter().enumerate() {
+        out.push(match n {
+            -1 if open.is_none() => {
+                open = Some(d);
+                1
+            }
+            0 if zero_copies && total != 0 => *x.get(d).ok_or_else(bad)?,
+            n => usize::try_from(n).map_err(|_| bad())?,
+        });
+    }
+    let known = check_size(&out)?;
+    if let Some(d) = open {
+        if known == 0 || !total.is_multiple_of(known) {
+            return Err(bad());
+        }
+        out[d] = total / known;
+    }
+    if out.iter().product::<usize>() == total { Ok(out) } else { Err(bad()) }
+}
+
+/// `reshape(x, shape)`.
+fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let shape = b.param::<Vec<i64>>("shape")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let shape = target_shape(x.shape(), &shape.get(f)?, true)?;
+        one(x.with(x.tensor().reshape(shape)?))
+    })
+}
+
+/// `reshape_like(x, ref_tensors, begins, ends, end_masks)`: the extents `begin..end` of each reference, one
+/// after another.
+fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let refs = b.slots("ref_tensors")?;
+    let (begins, ends) = (b.attr::<Vec<i64>>("begins")?, b.attr::<Vec<i64>>("ends")?);
+    let masks = b.attr::<Vec<bool>>("end_masks")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let mut shape = Vec::new();
+        for (i, slot) in refs.iter().enumerate() {
+            let dims = f.array(*slot)?.shape().to_vec();
+            let (Some(&begin), Some(&end), Some(&mask)) = (begins.get(i), ends.get(i), masks.get(i)) else {
+                return Err(OpError::shape("`begins`, `ends` and `end_masks` need one entry for each reference"));
+            };
+            let at = |v: i64| (if v < 0 { v + dims.len() as i64 } else { v }).clamp(0, dims.len() as i64) as usize;
+            let end = if mask { dims.len() } else { at(end) };
+            shape.extend(dims.get(at(begin)..end).unwrap_or_default());
+        }
+        let shape: Vec<i64> = shape.into_iter().map(|n: usize| n as i64).collect();
+        let shape = target_shape(x.shape(), &shape, false)?;
+        one(x.with(x.tensor().reshape(shape)?))
+    })
+}
+
+/// Picks positions along one dimension.
+pub(super) fn pick(t: &Tensor, dim: usize, positions: &[u32]) -> Result<Tensor, OpError> {
+    if t.dims()[dim] == 0 || positions.is_empty() || t.elem_count() == 0 {
+        let mut shape = t.dims().to_vec();
+        shape[dim] = positions.len();
+        if shape.contains(&0) {
+            return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
+        }
+    }
+    let index = Tensor::new(positions, t.device())?;
+    Ok(t.contiguous()?.index_select(&index, dim)?)
+}
+
+/// `reverse(x, axes?)`.
+fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let axes = b.attr_opt::<Vec<i64>>("axes")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axes = match &axes {
+            Some(a) => resolve_axes(a, x.rank())?,
+            None => (0..x.rank()).collect(),
+        };
+        let mut t = x.tensor().clone();
+        for axis in axes {
+            let positions: Vec<u32> = (0..t.dims()[axis] as u32).rev().collect();
+            t = pick(&t, axis, &positions)?;
+        }
+        one(x.with(t))
+    })
+}
+
+/// `reverse_sequence(x, lengths, seq_axis, batch_axis = 0)`.
+fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let lengths = b.param::<Vec<i64>>("lengths")?;
+    let (seq, batch) = (b.attr::<i64>("seq_axis")?, b.attr_or("batch_axis", 0i64)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (seq, batch) = (resolve_axis(seq, x.rank())?, resolve_axis(batch, x.rank())?);
+        let lengths = lengths.get(f)?;
+        if lengths.len() != x.shape()[batch] || seq == batch {
+            return Err(OpError::shape(format!("{} lengths for {:?}", lengths.len(), x.shape())));
+        }
+        let n = x.shape()[seq];
+        let mut parts = Vec::with_capacity(lengths.len());
+        for (i, &length) in lengths.iter().enumerate() {
+            let length = usize::try_from(length).unwrap_or(0).min(n);
+            let positions: Vec<u32> = (0..length).rev().chain(length..n).map(|p| p as u32).collect();
+            parts.push(pick(&x.tensor().narrow(batch, i, 1)?, seq, &positions)?);
+        }
+        one(x.with(Tensor::cat(&parts, batch)?))
+    })
+}
+
+/// The positions that one dimension of a slice takes.
+fn positions(
+    n: usize,
+    begin: i64,
+    end: i64,
+    stride: i64,
+    begin_mask: bool,
+    end_mask: bool,
+) -> Result<Vec<u32>, OpError> {
+    if stride == 0 {
+        return Err(OpError::shape("a slice with a stride of zero"));
+    }
+    let n = n as i64;
+    let wrap = |v: i64| if v < 0 { v + n } else { v };
+    let mut out = Vec::new();
+    if stride > 0 {
+        let begin = if begin_mask { 0 } else { wrap(begin).clamp(0, n) };
+        let end = if end_mask { n } else { wrap(end).clamp(0, n) };
+        let mut i = begin;
+        while i < end {
+            out.push(i as u32);
+            i = i.saturating_add(stride);
+        }
+    } else {
+        let begin = if begin_mask { n - 1 } else { wrap(begin).clamp(-1, n - 1) };
+        let end = if end_mask { -1 } else { wrap(end).clamp(-1, n - 1) };
+        let mut i = begin;
+        while i > end {
+            out.push(i as u32);
+            i = i.saturating_add(stride);
+        }
+    }
+    Ok(out)
+}
+
+/// Parameters of `slice_by_index` and `slice_update`.
+pub(super) struct SliceParams {
+    begin: Param<Vec<i64>>,
+    end: Param<Vec<i64>>,
+    stride: Param<Vec<i64>>,
+    begin_mask: Param<Vec<bool>>,
+    end_mask: Param<Vec<bool>>,
+    squeeze_mask: Param<Vec<bool>>,
+}
+
+impl SliceParams {
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        Ok(Self {
+            begin: b.param("begin")?,
+            end: b.param("end")?,
+            stride: b.param_or("stride", Vec::new())?,
+            begin_mask: b.param_or("begin_mask", Vec::new())?,
+            end_mask: b.param_or("end_mask", Vec::new())?,
+            squeeze_mask: b.param_or("squeeze_mask", Vec::new())?,
+        })
+    }
+
+    /// The positions in each dimension, and which dimensions vanish.
+    pub(super) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<Vec<u32>>, Vec<bool>), OpError> {
+        let (begin, end) = (self.begin.get(f)?, self.end.get(f)?);
+        let (stride, squeeze) = (self.stride.get(f)?, self.squeeze_mask.get(f)?);
+        let (begin_mask, end_mask) = (self.begin_mask.get(f)?, self.end_mask.get(f)?);
+        if begin.len() != dims.len() || end.len() != dims.len() {
+            return Err(OpError::shape(format!("slice {begin:?}..{end:?} of shape {dims:?}")));
+        }
+        let flag = |v: &[bool], d: usize| v.get(d).copied().unwrap_or(false);
+        let mut all = Vec::with_capacity(dims.len());
+        for (d, &n) in dims.iter().enumerate() {
+            if flag(&squeeze, d) {
+                let at = if flag(&begin_mask, d) {
+                    0
+                } else if begin[d] < 0 {
+                    begin[d] + n as i64
+                } else {
+                    begin[d]
+                };
+                let at = usize::try_from(at).ok().filter(|&a| a < n);
+                let at = at.ok_or_else(|| OpError::shape(format!("index {} of an extent of {n}", begin[d])))?;
+                all.push(vec![at as u32]);
+                continue;
+            }
+            let step = stride.get(d).copied().unwrap_or(1);
+            all.push(positions(n, begin[d], end[d], step, flag(&begin_mask, d), flag(&end_mask, d))?);
+        }
+        let squeeze = (0..dims.len()).map(|d| flag(&squeeze, d)).collect();
+        Ok((all, squeeze))
+    }
+}
+
+/// Whether positions follow one another.
+fn run_of(positions: &[u32]) -> bool {
+    positions.windows(2).all(|w| w[1] == w[0] + 1)
+}
+
+/// Takes the positions of each dimension; runs are views.
+pub(super) fn take(t: &Tensor, positions: &[Vec<u32>], squeeze: &[bool]) -> Result<Tensor, OpError> {
+    let mut t = t.clone();
+    for (d, p) in positions.iter().enumerate() {
+        t = match p.first() {
+            Some(&first) if run_of(p) => {
+                if p.len() == t.dims()[d] {
+                    t
+                } else {
+                    t.narrow(d, first as usize, p.len())?
+                }
+            }
+            _ => pick(&t, d, p)?,
+        };
+    }
+    for d in (0..squeeze.len()).rev() {
+        if squeeze[d] {
+            t = t.squeeze(d)?;
+        }
+    }
+    Ok(t)
+}
+
+/// `slice_by_index(x, begin, end, stride?, begin_mask?, end_mask?, squeeze_mask?)`.
+fn slice_by_index(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let params = SliceParams::new(b)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (positions, squeeze) = params.resolve(f, x.shape())?;
+        one(x.with(take(x.tensor(), &positions, &squeeze)?))
+    })
+}
+
+/// `slice_by_size(x, begin, size)`: a size of −1 takes the rest.
+fn slice_by_size(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (begin, size) = (b.param::<Vec<i64>>("begin")?, b.param::<Vec<i64>>("size")?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (begin, size) = (begin.get(f)?, size.get(f)?);
+        if begin.len() != x.rank() || size.len() != x.rank() {
+            return Err(OpError::shape(format!("slice at {begin:?} of size {size:?} of shape {:?}", x.shape())));
+        }
+        let mut t = x.tensor().clone();
+        for d in 0..x.rank() {
+            let n = x.shape()[d] as i64;
+            let start = if begin[d] < 0 { begin[d] + n } else { begin[d] };
+            let len = if size[d] == -1 { n - start } else { size[d] };
+            let fits = start >= 0 && len >= 0 && start.checked_add(len).is_some_and(|e| e <= n);
+            if !fits {
+                return Err(OpError::shape(format!("{len} elements from {start} of an extent of {n}")));
+            }
+            t = t.narrow(d, start as usize, len as usize)?;
+        }
+        one(x.with(t))
+    })
+}
+
+/// `slice_update(x, update, begin, end, …)`: x with the slice replaced.
+fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, update) = (b.slot("x")?, b.slot("update")?);
+    let params = SliceParams::new(b)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (positions, _) = params.resolve(f, x.shape())?;
+        let update = f.array(update)?;
+        let shape: Vec<usize> = positions.iter().map(Vec::len).collect();
+        let count = check_size(&shape)?;
+        let update = update.tensor().to_dtype(x.tensor().dtype())?;
+        let update = if update.elem_count() == count {
+            update.reshape(shape.as_slice())?
+        } else {
+            update.broadcast_as(shape.as_slice())?
+        };
+        if count == 0 {
+            return one(x);
+        }
+        if positions.iter().all(|p| run_of(p)) {
+            let ranges: Vec<_> = positions.iter().map(|p| p[0] as usize..p[0] as usize + p.len()).collect();
+            return one(x.with(x.tensor().contiguous()?.slice_assign(&ranges, &update.contiguous()?)?));
+        }
+        if x.tensor().dtype() == DType::F32 {
+            let data = scatter_positions(x.to_f32s()?, x.shape(), &positions, update.flatten_all()?.to_vec1()?);
+            return one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?);
+        }
+        let values = update.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
+        let data = scatter_positions(x.to_i64s()?, x.shape(), &positions, values);
+        let tensor = Tensor::from_vec(data, x.shape(), f.device())?;
+        one(Array::new(tensor, x.dtype())?)
+    })
+}
+
+fn scatter_positions<T: Copy>(mut data: Vec<T>, shape: &[usize], positions: &[Vec<u32>], values: Vec<T>) -> Vec<T> {
+    let strides = crate::weight::strides(shape);
+    let mut index = vec![0usize; shape.len()];
+    for value in values {
+        let at: usize = index.iter().zip(positions).zip(&strides).map(|((&i, p), s)| p[i] as usize * s).sum();
+        data[at] = value;
+        for d in (0..index.len()).rev() {
+            index[d] += 1;
+            if index[d] < positions[d].len() {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+    data
+}
+
+/// `sliding_windows(x, axis, size, stride = 1)`: windows along a new dimension before `axis`.
+fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (axis, size, stride) = (b.attr::<i64>("axis")?, b.attr::<i64>("size")?, b.attr_or("stride", 1i64)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let axis = resolve_axis(axis, x.rank())?;
+        let n = x.shape()[axis] as i64;
+        if size < 1 || stride < 1 || size > n {
+            return Err(OpError::shape(format!("windows of {size} with stride {stride} over {n}")));
+        }
+        let count = (n - size) / stride + 1;
+        let positions: Vec<u32> = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as u32)).collect();
+        let mut shape = x.shape().to_vec();
+        shape[axis] = size as usize;
+        shape.insert(axis, count as usize);
+        check_size(&shape)?;
+        one(x.with(pick(x.tensor(), axis, &positions)?.reshape(shape)?))
+    })
+}
+
+type Rearrange = fn(&Tensor, usize) -> Result<Tensor, OpError>;
+
+fn depth(b: &Build<'_>, parameter: &str, apply: Rearrange) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let block = usize::try_from(b.attr::<i64>(parameter)?).unwrap_or(0);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.rank() != 4 || block == 0 {
+            return Err(OpError::shape(format!("blocks of {block} in shape {:?}; expected [N, C, H, W]", x.shape())));
+        }
+        one(x.with(apply(x.tensor(), block)?))
+    })
+}
+
+fn divide(n: usize, by: usize) -> Result<usize, OpError> {
+    if n.is_multiple_of(by) { Ok(n / by) } else { Err(OpError::shape(format!("{n} is not divisible by {by}"))) }
+}
+
+/// [N, b·b·C, H, W] → [N, C, bH, bW], the block index outermost in the channels.
+fn depth_to_space(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
+    let (n, c, h, w) = x.dims4()?;
+    let c = divide(c, s * s)?;
+    Ok(x.reshape(vec![n, s, s, c, h, w])?.permute(vec![0, 3, 4, 1, 5, 2])?.reshape((n, c, h * s, w * s))?)
+}
+
+fn space_to_depth(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
+    let (n, c, h, w) = x.dims4()?;
+    let (h, w) = (divide(h, s)?, divide(w, s)?);
+    Ok(x.reshape(vec![n, c, h, s, w, s])?.permute(vec![0, 3, 5, 1, 2, 4])?.reshape((n, c * s * s, h, w))?)
+}
+
+/// [N, C·b·b, H, W] → [N, C, bH, bW], the block index innermost in the channels.
+fn pixel_shuffle(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
+    let (n, c, h, w) = x.dims4()?;
+    let c = divide(c, s * s)?;
+    Ok(x.reshape(vec![n, c, s, s, h, w])?.permute(vec![0, 1, 4, 2, 5, 3])?.reshape((n, c, h * s, w * s))?)
+}
+
+fn pixel_unshuffle(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
+    let (n, c, h, w) = x.dims4()?;
+    let (h, w) = (divide(h, s)?, divide(w, s)?);
+    Ok(x.reshape(vec![n, c, h, s, w, s])?.permute(vec![0, 1, 3, 5, 2, 4])?.reshape((n, c * s * s, h, w))?)
+}
+
+fn blocks_of(b: &Build<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+    let read = |name: &str| {
+        let values: Vec<i64> = b.attr(name)?;
+        values
+            .into_iter()
+            .map(|v| usize::try_from(v).map_err(|_| OpError::shape(format!("`{name}` holds {v}"))))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let (shape, edges) = (read("block_shape")?, read(second)?);
+    if shape.contains(&0) || edges.len() != 2 * shape.len() {
+        return Err(OpError::shape(format!("`block_shape` {shape:?} with `{second}` {edges:?}")));
+    }
+    Ok((shape, edges))
+}
+
+/// `space_to_batch(x, block_shape, paddings)`: x is [N, C, spatial…].
+fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (block, pads) = blocks_of(b, "paddings")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.rank() != block.len() + 2 {
+            return Err(OpError::shape(format!("block {block:?} for shape {:?}", x.shape())));
+        }
+        let mut t = x.tensor().clone();
+        for d in 0..block.len() {
+            t = t.pad_with_zeros(d + 2, pads[2 * d], pads[2 * d + 1])?;
+        }
+        let (n, c) = (t.dims()[0], t.dims()[1]);
+        let mut split = vec![n, c];
+        for (d, &k) in block.iter().enumerate() {
+            split.extend([divide(t.dims()[d + 2], k)?, k]);
+        }
+        let mut order: Vec<usize> = (0..block.len()).map(|d| 2 * d + 3).collect();
+        order.extend([0, 1]);
+        order.extend((0..block.len()).map(|d| 2 * d + 2));
+        let mut shape = vec![n * block.iter().product::<usize>(), c];
+        shape.extend((0..block.len()).map(|d| split[2 * d + 2]));
+        one(x.with(t.reshape(split)?.permute(order)?.reshape(shape)?))
+    })
+}
+
+/// `batch_to_space(x, block_shape, crops)`: the inverse of [`space_to_batch`].
+fn batch_to_space(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (block, crops) = blocks_of(b, "crops")?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        if x.rank() != block.len() + 2 {
+            return Err(OpError::shape(format!("block {block:?} for shape {:?}", x.shape())));
+        }
+        let n = divide(x.shape()[0], block.iter().product())?;
+        let k = block.len();
+        let mut split = block.clone();
+        split.extend([n]);
+        split.extend(&x.shape()[1..]);
+        let mut order = vec![k, k + 1];
+        for d in 0..k {
+            order.extend([k + 2 + d, d]);
+        }
+        let mut shape = vec![n, x.shape()[1]];
+        shape.extend((0..k).map(|d| x.shape()[d + 2] * block[d]));
+        let mut t = x.tensor().reshape(split)?.permute(order)?.reshape(shape)?;
+        for d in 0..k {
+            let length = t.dims()[d + 2].checked_sub(crops[2 * d] + crops[2 * d + 1]);
+            let length = length.ok_or_else(|| OpError::shape("`crops` are larger than the result"))?;
+            t = t.narrow(d + 2, crops[2 * d], length)?;
+        }
+        one(x.with(t))
+    })
+}
