@@ -1,2 +1,54 @@
-//! The `candle-coreml` command.
-fn main() {}
+//! The `candle-coreml` command. One file for each verb; this one has the arguments and the exit codes:
+//! 0 success, 1 failure, 2 wrong usage.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod generate;
+mod inspect;
+mod predict;
+mod write;
+
+/// Runs Core ML models on any platform.
+#[derive(Debug, Parser)]
+#[command(name = "candle-coreml", version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs one prediction on tensors from a file.
+    Predict(predict::Arguments),
+    /// Generates text with a language model.
+    Generate(generate::Arguments),
+    /// Shows what a model expects, returns and consists of.
+    Inspect(inspect::Arguments),
+}
+
+/// What ends a command.
+pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .init();
+    }
+    let result = match arguments.command {
+        Command::Predict(a) => predict::run(a),
+        Command::Generate(a) => generate::run(a),
+        Command::Inspect(a) => inspect::run(a),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

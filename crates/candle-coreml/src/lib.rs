@@ -1,1 +1,25 @@
-//! To be written.
+//! Core ML models with Candle tensors, on any platform.
+//!
+//! - [`CoreMLModel`]: one model file. [`CoreMLState`]: its state between predictions.
+//! - [`anemll`]: language models of several components (embeddings, FFN chunks, LM head).
+//!   [`generation`]: tokenizer, chat template, sampling, streaming.
+//! - [`QwenModel`]: the pipeline by the name that Qwen users know.
+
+pub mod anemll;
+pub mod config;
+pub mod error;
+pub mod generation;
+pub mod model;
+pub mod qwen;
+pub mod state;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
+pub use qwen::{QwenConfig, QwenModel};
+pub use state::CoreMLState;
+
+/// The file formats, for tools that look inside models.
+pub use coreml_format as format;
+/// What models expect and return.
+pub use coreml_format::description;

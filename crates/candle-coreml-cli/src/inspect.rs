@@ -1,0 +1,144 @@
+//! `candle-coreml inspect`: description, functions, operations, weights.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use candle_coreml::description::FeatureType;
+use candle_coreml::format::package::Model;
+use candle_coreml::format::program::{Block, TensorData, Value as Literal, ValueData};
+use serde_json::json;
+
+use crate::CommandResult;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The model: .mlpackage or .mlmodel.
+    model: PathBuf,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Default)]
+struct Survey {
+    operations: BTreeMap<String, usize>,
+    /// Blobs by element type: number, bytes. A blob that is referred to twice counts once.
+    weights: BTreeMap<String, (usize, usize)>,
+    seen: std::collections::HashSet<(String, u64)>,
+}
+
+impl Survey {
+    fn block(&mut self, model: &Model, block: &Block) -> CommandResult {
+        for op in &block.operations {
+            if op.kind != "const" {
+                *self.operations.entry(op.kind.clone()).or_default() += 1;
+            }
+            for value in op.attributes.values() {
+                self.literal(model, &op.kind, value)?;
+            }
+            for binding in op.inputs.values().flat_map(|a| a.bindings()) {
+                if let candle_coreml::format::program::Binding::Value(value) = binding {
+                    self.literal(model, &op.kind, value)?;
+                }
+            }
+            for nested in &op.blocks {
+                self.block(model, nested)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn literal(&mut self, model: &Model, kind: &str, value: &Literal) -> CommandResult {
+        if let ValueData::Tensor(TensorData::Blob(at)) = &value.data {
+            if self.seen.insert((at.file.to_string(), at.offset)) {
+                let blob = model.weights.resolve(at)?;
+                let form = if kind == "const" { "dense" } else { kind };
+                let entry = self.weights.entry(format!("{form} {}", blob.dtype())).or_default();
+                entry.0 += 1;
+                entry.1 += blob.len();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn describe(ty: &FeatureType) -> String {
+    match ty {
+        FeatureType::MultiArray { dtype, shape, constraint, .. } => {
+            use candle_coreml::description::ShapeConstraint;
+            match constraint {
+                ShapeConstraint::Fixed => format!("{dtype} {shape:?}"),
+                ShapeConstraint::Unspecified => format!("{dtype} of any shape"),
+                ShapeConstraint::Enumerated(all) => format!("{dtype}, one of {all:?}"),
+                ShapeConstraint::Ranges(ranges) => {
+                    let dims: Vec<String> = ranges
+                        .iter()
+                        .map(|r| match r.max {
+                            Some(m) if m == r.min => m.to_string(),
+                            Some(m) => format!("{}..={m}", r.min),
+                            None => format!("{}..", r.min),
+                        })
+                        .collect();
+                    format!("{dtype} [{}]", dims.join(", "))
+                }
+            }
+        }
+        FeatureType::State { dtype, shape } => format!("{dtype} {shape:?}"),
+        FeatureType::Image { layout, width, height, .. } => format!("{layout:?} image {width} × {height}"),
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let model = Model::open(&arguments.model)?;
+    let mut survey = Survey::default();
+    for function in model.program.functions.values() {
+        survey.block(&model, &function.block)?;
+    }
+    if arguments.json {
+        let opsets: BTreeMap<_, _> =
+            model.program.functions.iter().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
+        let weights: Vec<_> = survey
+            .weights
+            .iter()
+            .map(|(form, (count, bytes))| json!({"form": form, "count": count, "bytes": bytes}))
+            .collect();
+        let all = json!({
+            "path": model.path,
+            "description": model.description,
+            "opsets": opsets,
+            "operations": survey.operations,
+            "weights": weights,
+        });
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let d = &model.description;
+    println!("{}", model.path.display());
+    println!("  specification {}, default function `{}`", d.specification_version, d.default_function);
+    for (key, value) in &d.metadata.user {
+        println!("  {key}: {value}");
+    }
+    for (name, function) in &d.functions {
+        let opset = model.program.functions.get(name).map_or("?", |f| f.opset.spec_name());
+        println!("\nfunction {name} ({opset})");
+        let groups = [("input", &function.inputs), ("output", &function.outputs), ("state", &function.states)];
+        for (kind, features) in groups {
+            for f in features {
+                let optional = if f.optional { ", optional" } else { "" };
+                println!("  {kind:<7} {:<28} {}{optional}", f.name, describe(&f.ty));
+            }
+        }
+    }
+    println!("\noperations of all functions");
+    let mut operations: Vec<_> = survey.operations.into_iter().collect();
+    operations.sort_by_key(|(name, n)| (std::cmp::Reverse(*n), name.clone()));
+    for (name, count) in operations {
+        println!("  {count:>6}  {name}");
+    }
+    println!("\nweights");
+    for (form, (count, bytes)) in survey.weights {
+        println!("  {count:>6}  {form:<40} {bytes:>14} bytes");
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! `candle-coreml predict`: tensors and images in, tensors and values out.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use candle_coreml::model::DictionaryKey;
+use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Output};
+use serde_json::{Map, Value, json};
+
+use crate::{CommandResult, write};
+
+mod images;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The model: .mlpackage or .mlmodel.
+    model: PathBuf,
+    /// Inputs by name (safetensors).
+    #[arg(long)]
+    inputs: Option<PathBuf>,
+    /// Where the tensors among the outputs go (safetensors).
+    #[arg(long)]
+    outputs: Option<PathBuf>,
+    /// Function of a multi-function model.
+    #[arg(long)]
+    function: Option<String>,
+    /// State file (safetensors): read if it exists, rewritten after.
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// An image input from a file: NAME=FILE.
+    #[arg(long, value_name = "NAME=FILE")]
+    image: Vec<String>,
+    /// Other inputs by name (JSON): scalars.
+    #[arg(long)]
+    values: Option<PathBuf>,
+    /// Where outputs that are not tensors go (JSON); standard output when not given.
+    #[arg(long)]
+    values_out: Option<PathBuf>,
+}
+
+fn load(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
+    // Safetensors knows booleans, Candle does not: they come as bytes of 0 and 1.
+    let content = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let file = safetensors::SafeTensors::deserialize(&content).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut out = HashMap::new();
+    for (name, view) in file.tensors() {
+        let bad = |what: String| format!("{}: `{name}`: {what}", path.display());
+        let tensor = tensor(&view).map_err(bad)?;
+        out.insert(name, tensor);
+    }
+    Ok(out)
+}
+
+fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Result<Tensor, String> {
+    use safetensors::Dtype;
+    let (shape, bytes) = (view.shape(), view.data());
+    let wide = |values: Vec<i64>| Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| e.to_string());
+    match view.dtype() {
+        Dtype::BOOL => Tensor::from_vec(bytes.to_vec(), shape, &Device::Cpu).map_err(|e| e.to_string()),
+        Dtype::I8 => wide(bytes.iter().map(|&b| i64::from(b as i8)).collect()),
+        Dtype::U16 => wide(bytes.as_chunks::<2>().0.iter().map(|&b| i64::from(u16::from_le_bytes(b))).collect()),
+        Dtype::U64 => wide(bytes.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
+        other => {
+            let dtype = candle_core::DType::try_from(other).map_err(|e| e.to_string())?;
+            Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu).map_err(|e| e.to_string())
+        }
+    }
+}
+
+fn scalars(path: &Path, inputs: &mut HashMap<String, Tensor>) -> CommandResult {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    for (name, value) in values {
+        let tensor = match &value {
+            Value::Bool(b) => Tensor::new(u8::from(*b), &Device::Cpu)?,
+            Value::Number(n) => match n.as_i64() {
+                Some(i) => Tensor::new(i, &Device::Cpu)?,
+                None => Tensor::new(n.as_f64().unwrap_or(f64::NAN), &Device::Cpu)?,
+            },
+            other => return Err(format!("{}: `{name}` is {other}; expected a number", path.display()).into()),
+        };
+        inputs.insert(name, tensor);
+    }
+    Ok(())
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let mut builder = CoreMLModelBuilder::new(&arguments.model, Config::default());
+    if let Some(name) = &arguments.function {
+        builder = builder.function(name);
+    }
+    let model = builder.build_model()?;
+    let mut inputs = match &arguments.inputs {
+        Some(path) => load(path)?,
+        None => HashMap::new(),
+    };
+    if let Some(path) = &arguments.values {
+        scalars(path, &mut inputs)?;
+    }
+    for image in &arguments.image {
+        let (name, file) = image.split_once('=').ok_or_else(|| format!("--image {image}: expected NAME=FILE"))?;
+        inputs.insert(name.to_owned(), images::load(&model, name, Path::new(file))?);
+    }
+    let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
+    if let (Some(state), Some(path)) = (&mut state, &arguments.state) {
+        if path.exists() {
+            for (name, value) in load(path)? {
+                state.set(&name, &value)?;
+            }
+        }
+    }
+    let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let outputs = model.predict(&named, state.as_mut())?;
+    let (mut tensors, mut values) = (HashMap::new(), Map::new());
+    for (name, output) in outputs {
+        collect(&model, name, output, &mut tensors, &mut values)?;
+    }
+    if let Some(path) = &arguments.outputs {
+        write::tensors(path, &tensors)?;
+    }
+    if let (Some(state), Some(path)) = (&state, &arguments.state) {
+        let all = state.names().into_iter().map(|n| Ok((n.to_owned(), state.get(n)?)));
+        write::tensors(path, &all.collect::<Result<_, candle_coreml::Error>>()?)?;
+    }
+    if !values.is_empty() {
+        let text = serde_json::to_string_pretty(&Value::Object(values))?;
+        match &arguments.values_out {
+            Some(path) => write::bytes(path, text.as_bytes())?,
+            None => println!("{text}"),
+        }
+    }
+    Ok(())
+}
+
+/// Sorts an output into tensors and values; scalars by the description are values.
+fn collect(
+    model: &CoreMLModel,
+    name: String,
+    output: Output,
+    tensors: &mut HashMap<String, Tensor>,
+    values: &mut Map<String, Value>,
+) -> CommandResult {
+    use candle_coreml::description::FeatureType;
+    let described = model.function_description().output(&name).map(|f| &f.ty);
+    match output {
+        Output::Tensor(t) => match described {
+            Some(FeatureType::Int64) => {
+                let v = t.to_dtype(candle_core::DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
+                values.insert(name, json!(v.first()));
+            }
+            Some(FeatureType::Double) => {
+                let v = t.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+                values.insert(name, json!(v.first()));
+            }
+            _ => {
+                tensors.insert(name, t);
+            }
+        },
+        Output::Strings(s) => {
+            let value = if s.shape.is_empty() { json!(s.data.first()) } else { json!(s.data) };
+            values.insert(name, value);
+        }
+        Output::Dictionary(entries) => {
+            let entries = entries.into_iter().map(|(k, v)| match k {
+                DictionaryKey::String(s) => (s, json!(v)),
+                DictionaryKey::Int(i) => (i.to_string(), json!(v)),
+            });
+            values.insert(name, Value::Object(entries.collect()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Writes results whole or not at all: to a temporary file beside the target, then renamed.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use crate::CommandResult;
+
+/// Writes bytes.
+pub(crate) fn bytes(path: &Path, content: &[u8]) -> CommandResult {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    file.write_all(content).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    Ok(())
+}
+
+/// Writes tensors in the safetensors format.
+pub(crate) fn tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> CommandResult {
+    let content = safetensors::serialize(tensors.iter().map(|(k, v)| (k.as_str(), v)), None)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    bytes(path, &content)
+}

@@ -1,0 +1,348 @@
+//! Language models of several Core ML components, as ANEMLL's converters lay them out: embeddings, one or
+//! more FFN chunks with the functions `prefill` and `infer` over a shared KV cache, and an LM head.
+//!
+//! [`discovery`] finds the components of a folder, [`Pipeline`] loads them and checks that they fit each
+//! other, a [`Session`] holds one conversation's cache.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use coreml_format::package::Model;
+use half::f16;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::{CoreMLModel, Output, PassSet};
+use crate::state::CoreMLState;
+
+pub mod discovery;
+mod inputs;
+
+pub use discovery::Components;
+
+/// Sizes of a pipeline, read from its packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Dimensions {
+    /// Tokens that the KV cache and the mask hold.
+    pub context: usize,
+    /// Width of the hidden states.
+    pub hidden: usize,
+    /// Size of the vocabulary.
+    pub vocab: usize,
+    /// Tokens that one prefill call takes.
+    pub batch: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    infer: CoreMLModel,
+    prefill: CoreMLModel,
+}
+
+/// A multi-component language model, loaded.
+#[derive(Debug)]
+pub struct Pipeline {
+    embeddings: CoreMLModel,
+    chunks: Vec<Chunk>,
+    head: CoreMLModel,
+    /// Outputs of the head, in numeric order.
+    parts: Vec<String>,
+    dimensions: Dimensions,
+}
+
+/// The KV cache of one conversation and the tokens that it holds.
+#[derive(Debug)]
+pub struct Session {
+    state: CoreMLState,
+    tokens: Vec<u32>,
+}
+
+impl Session {
+    /// Tokens in the cache, in order.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Forgets the tokens from `length` on; their cache rows are overwritten later.
+    pub fn truncate(&mut self, length: usize) {
+        self.tokens.truncate(length);
+    }
+
+    /// The states themselves, to save or compare them.
+    pub fn state(&self) -> &CoreMLState {
+        &self.state
+    }
+}
+
+fn load(package: &Arc<Model>, function: Option<&str>, passes: &PassSet) -> Result<CoreMLModel> {
+    CoreMLModel::from_package(package.clone(), function, Config::default(), passes)
+}
+
+/// Number at the end of a name, such as 12 in `logits12`.
+fn trailing_number(name: &str) -> usize {
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    name[name.len() - digits..].parse().unwrap_or(0)
+}
+
+impl Pipeline {
+    /// Loads the model in a folder.
+    ///
+    /// # Errors
+    /// A missing component, components that disagree on a dimension, packages that can't be loaded.
+    pub fn load(folder: &Path) -> Result<Self> {
+        Self::from_components(&discovery::discover(folder)?, &PassSet::all())
+    }
+
+    /// Loads given components, with a choice of rewrites.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn from_components(components: &Components, passes: &PassSet) -> Result<Self> {
+        let embeddings = load(&components.embeddings, None, passes)?;
+        let head = load(&components.lm_head, None, passes)?;
+        let mut chunks = Vec::with_capacity(components.chunks.len());
+        for chunk in &components.chunks {
+            chunks.push(Chunk {
+                infer: load(&chunk.infer.0, chunk.infer.1.as_deref(), passes)?,
+                prefill: load(&chunk.prefill.0, chunk.prefill.1.as_deref(), passes)?,
+            });
+        }
+        let mut parts = head.output_names();
+        parts.sort_by_key(|name| trailing_number(name));
+        let dimensions = dimensions(&chunks, &head, &parts)?;
+        let pipeline = Self { embeddings, chunks, head, parts, dimensions };
+        pipeline.check()?;
+        Ok(pipeline)
+    }
+
+    /// Sizes.
+    pub fn dimensions(&self) -> Dimensions {
+        self.dimensions
+    }
+
+    /// All components, in the order in which a token passes them.
+    pub fn components(&self) -> impl Iterator<Item = &CoreMLModel> {
+        std::iter::once(&self.embeddings).chain(self.chunks.iter().map(|c| &c.infer)).chain(std::iter::once(&self.head))
+    }
+
+    /// Every component must agree on the width, and every chunk on the context.
+    fn check(&self) -> Result<()> {
+        let Dimensions { hidden, context, .. } = self.dimensions;
+        let first = &self.chunks[0].infer;
+        let differ = |other: &CoreMLModel, what: &str, found: usize, expected: usize| Error::Components {
+            path: other.path().to_owned(),
+            message: format!(
+                "{what} is {found} in function `{}`, but {expected} in {}",
+                other.function(),
+                first.path().display()
+            ),
+        };
+        for model in self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]).chain([&self.head]) {
+            let width = input_shape(model, "hidden_states")?.last().copied().unwrap_or(0);
+            if width != hidden {
+                return Err(differ(model, "the width of `hidden_states`", width, hidden));
+            }
+        }
+        for model in self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]) {
+            let columns = input_shape(model, "causal_mask")?.last().copied().unwrap_or(0);
+            if columns != context {
+                return Err(differ(model, "the length of `causal_mask`", columns, context));
+            }
+            let batch = input_shape(model, "hidden_states")?.get(1).copied().unwrap_or(0);
+            let expected = if model.function() == first.function() && std::ptr::eq(model, first) { 1 } else { batch };
+            if batch != expected {
+                return Err(differ(model, "the number of tokens", batch, expected));
+            }
+        }
+        for chunk in &self.chunks {
+            let batch = input_shape(&chunk.prefill, "hidden_states")?.get(1).copied().unwrap_or(0);
+            if batch != self.dimensions.batch {
+                return Err(differ(&chunk.prefill, "the prefill batch", batch, self.dimensions.batch));
+            }
+        }
+        let row = self.embed(&[0])?;
+        let width = row.dims().last().copied().unwrap_or(0);
+        if width != hidden {
+            return Err(differ(&self.embeddings, "the width of the embeddings", width, hidden));
+        }
+        Ok(())
+    }
+
+    /// A conversation with an empty cache.
+    ///
+    /// # Errors
+    /// When memory can't be had or chunks declare one state in different shapes.
+    pub fn session(&self) -> Result<Session> {
+        let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]).collect();
+        Ok(Session { state: CoreMLState::shared_by(&models)?, tokens: Vec::new() })
+    }
+
+    /// Hidden states `[1, ids, hidden]` of tokens.
+    fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let name = self.embeddings.input_names().first().cloned().unwrap_or_default();
+        let run = |ids: &[u32]| -> Result<Tensor> {
+            let ids: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
+            let n = ids.len();
+            first_tensor(&self.embeddings, &[(&name, Tensor::from_vec(ids, (1, n), &Device::Cpu)?)], None)
+        };
+        match inputs::fixed_length(&self.embeddings, ids.len()) {
+            None => run(ids),
+            Some(length) => {
+                // A model with one length: pad, and drop what the padding gave.
+                let mut rows = Vec::new();
+                for part in ids.chunks(length.max(1)) {
+                    let mut padded = part.to_vec();
+                    padded.resize(length, 0);
+                    rows.push(run(&padded)?.narrow(1, 0, part.len())?);
+                }
+                Ok(Tensor::cat(&rows, 1)?)
+            }
+        }
+    }
+
+    /// Runs `hidden` (tokens at positions `start..`) through all chunks.
+    fn run_chunks(&self, session: &mut Session, mut hidden: Tensor, start: usize, prefill: bool) -> Result<Tensor> {
+        let count = hidden.dim(1)?;
+        for chunk in &self.chunks {
+            let model = if prefill { &chunk.prefill } else { &chunk.infer };
+            let fed = inputs::for_chunk(model, hidden, start, count, self.dimensions.context)?;
+            let fed: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+            hidden = first_tensor(model, &fed, Some(&mut session.state))?;
+        }
+        Ok(hidden)
+    }
+
+    /// Appends tokens to the conversation and returns the logits `[vocab]` that follow the last one.
+    ///
+    /// All but the last go through prefill in batches, without the LM head; the last one through `infer`.
+    ///
+    /// # Errors
+    /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
+    pub fn feed(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
+        let Dimensions { context, vocab, batch, .. } = self.dimensions;
+        let (Some(&last), total) = (ids.last(), session.tokens.len() + ids.len()) else {
+            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+        };
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        }
+        if total > context {
+            return Err(Error::Request(format!(
+                "{total} tokens do not fit the context of {context} (the prompt has {})",
+                ids.len()
+            )));
+        }
+        let mut all = session.tokens.clone();
+        all.extend(ids);
+        let mut at = session.tokens.len();
+        while at < total - 1 {
+            // The last batch may not hang over the window: it starts earlier and repeats what it knows.
+            let start = if at + batch > context { context.saturating_sub(batch) } else { at };
+            let end = (start + batch).min(total - 1);
+            let mut part = all[start..end].to_vec();
+            part.resize(batch, 0);
+            let hidden = self.embed(&part)?;
+            self.run_chunks(session, hidden, start, true)?;
+            at = end;
+        }
+        let hidden = self.embed(&[last])?;
+        let hidden = self.run_chunks(session, hidden, total - 1, false)?;
+        session.tokens = all;
+        self.logits(hidden)
+    }
+
+    fn logits(&self, hidden: Tensor) -> Result<Vec<f32>> {
+        let name = self.head.input_names().first().cloned().unwrap_or_default();
+        let outputs = self.head.predict(&[(&name, hidden)], None)?;
+        let mut logits = Vec::with_capacity(self.dimensions.vocab);
+        for part in &self.parts {
+            match outputs.get(part) {
+                Some(Output::Tensor(t)) => {
+                    logits.extend(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+                }
+                _ => {
+                    return Err(Error::Components {
+                        path: self.head.path().to_owned(),
+                        message: format!("output `{part}` is not a tensor"),
+                    });
+                }
+            }
+        }
+        Ok(logits)
+    }
+
+    /// Makes room when the window is almost full: keeps the last tokens (as many whole batches as leave two
+    /// batches free, by the rule of ANEMLL's chat program) and runs them again from position 0.
+    ///
+    /// Returns the logits after the last token if the window was shifted.
+    ///
+    /// # Errors
+    /// As [`Pipeline::feed`].
+    pub fn shift_if_full(&self, session: &mut Session) -> Result<Option<Vec<f32>>> {
+        let Dimensions { context, batch, .. } = self.dimensions;
+        if session.tokens.len() + 2 < context {
+            return Ok(None);
+        }
+        let whole = (context / batch).saturating_sub(2).max(1) * batch;
+        let keep = whole.min(context.saturating_sub(batch)).max(1);
+        let tail = session.tokens.split_off(session.tokens.len() - keep.min(session.tokens.len()));
+        session.tokens.clear();
+        self.feed(session, &tail).map(Some)
+    }
+}
+
+/// Fixed shape of an input; unknown extents count as 0.
+fn input_shape(model: &CoreMLModel, name: &str) -> Result<Vec<usize>> {
+    inputs::declared_shape(model, name).ok_or_else(|| Error::NotFound {
+        what: "input",
+        name: name.to_owned(),
+        path: model.path().to_owned(),
+        available: model.input_names().join(", "),
+    })
+}
+
+fn dimensions(chunks: &[Chunk], head: &CoreMLModel, parts: &[String]) -> Result<Dimensions> {
+    let first = chunks.first().ok_or_else(|| Error::Components {
+        path: head.path().to_owned(),
+        message: "the model has no FFN chunk".to_owned(),
+    })?;
+    let hidden = input_shape(&first.infer, "hidden_states")?.last().copied().unwrap_or(0);
+    let context = input_shape(&first.infer, "causal_mask")?.last().copied().unwrap_or(0);
+    let batch = input_shape(&first.prefill, "hidden_states")?.get(1).copied().unwrap_or(0);
+    let mut vocab = 0;
+    for part in parts {
+        let rows = inputs::output_shape(head, part).and_then(|s| s.last().copied()).unwrap_or(0);
+        vocab += rows;
+    }
+    if hidden == 0 || context == 0 || batch == 0 || vocab == 0 || batch > context {
+        return Err(Error::Components {
+            path: first.infer.path().to_owned(),
+            message: format!(
+                "hidden {hidden}, context {context}, prefill batch {batch}, vocabulary {vocab}: not a language model"
+            ),
+        });
+    }
+    Ok(Dimensions { context, hidden, vocab, batch })
+}
+
+fn first_tensor(model: &CoreMLModel, fed: &[(&str, Tensor)], state: Option<&mut CoreMLState>) -> Result<Tensor> {
+    let outputs = model.predict(fed, state)?;
+    outputs
+        .into_iter()
+        .find_map(|(_, o)| match o {
+            Output::Tensor(t) => Some(t),
+            _ => None,
+        })
+        .ok_or_else(|| Error::Components { path: model.path().to_owned(), message: "has no tensor output".to_owned() })
+}
+
+/// Causal mask rows `[1, 1, count, context]`: 0 where the column is not after the position, else −∞.
+pub fn causal_mask(start: usize, count: usize, context: usize) -> Result<Tensor> {
+    let mut data = vec![f16::NEG_INFINITY; count * context];
+    for (i, row) in data.chunks_exact_mut(context.max(1)).enumerate() {
+        let open = (start + i + 1).min(context);
+        row[..open].fill(f16::ZERO);
+    }
+    Ok(Tensor::from_vec(data, (1, 1, count, context), &Device::Cpu)?)
+}

@@ -1,0 +1,87 @@
+//! Errors of the library.
+
+use std::path::PathBuf;
+
+/// What went wrong, where, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A model file can't be opened.
+    #[error(transparent)]
+    Load(#[from] coreml_format::package::LoadError),
+    /// The portable engine can't load or run a model.
+    #[error("{path}: {source}")]
+    Engine {
+        /// The model.
+        path: PathBuf,
+        /// What the engine says.
+        source: Box<mil_engine::error::EngineError>,
+    },
+    /// An input does not fit the model.
+    #[error("input `{name}`: expected {expected}, found {found}")]
+    Input {
+        /// The input.
+        name: String,
+        /// What the model declares.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// Something that was asked for by name is not in the model.
+    #[error("{what} `{name}` is not in {path}; there are: {available}")]
+    NotFound {
+        /// Kind of thing.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What there is.
+        available: String,
+    },
+    /// A request that this platform or build can't meet.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Files of a multi-component model are missing or do not fit together.
+    #[error("{path}: {message}")]
+    Components {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is missing, or which two sides disagree on what.
+        message: String,
+    },
+    /// A prompt or a request that the model can't serve.
+    #[error("{0}")]
+    Request(String),
+    /// A file can't be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A configuration, tokenizer or template file is malformed.
+    #[error("{path}: {message}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// Candle refused an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Results of the library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Error> for candle_core::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Candle(e) => e,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}

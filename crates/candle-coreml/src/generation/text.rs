@@ -1,0 +1,185 @@
+//! Tokens and text.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+use super::chat::ChatTemplate;
+
+/// A tokenizer with what its folder says about ends and chat.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    end: Vec<u32>,
+    template: Option<ChatTemplate>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({})", self.path.display())
+    }
+}
+
+fn json(path: &Path) -> Result<Option<serde_json::Value>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })
+}
+
+/// Token texts that end a turn in the families that are supported.
+const END_TEXTS: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, and `tokenizer_config.json`, `config.json`, `generation_config.json`,
+    /// `chat_template.jinja` where they are.
+    ///
+    /// # Errors
+    /// A missing or malformed file.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|e| Error::File { path: path.clone(), message: e.to_string() })?;
+        let settings = json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let mut end = Vec::new();
+        for file in ["config.json", "generation_config.json"] {
+            match json(&folder.join(file))?.and_then(|c| c.get("eos_token_id").cloned()) {
+                Some(serde_json::Value::Array(ids)) => end.extend(ids.iter().filter_map(|i| i.as_u64())),
+                Some(id) => end.extend(id.as_u64()),
+                None => {}
+            }
+        }
+        let mut end: Vec<u32> = end.into_iter().filter_map(|i| u32::try_from(i).ok()).collect();
+        let eos = settings.get("eos_token").map(token_text).unwrap_or_default();
+        end.extend(END_TEXTS.iter().copied().chain([eos.as_str()]).filter_map(|t| inner.token_to_id(t)));
+        end.sort_unstable();
+        end.dedup();
+        let template = ChatTemplate::load(folder, &settings)?;
+        Ok(Self { inner, path, end, template })
+    }
+
+    /// Tokens that end generation.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end
+    }
+
+    /// The chat template, if the model has one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// Token ids of a text; special tokens in it are recognised, none are added.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.inner.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| self.error(e))
+    }
+
+    /// Token ids of a text as the tokenizer's post-processor completes them (a leading BOS, for instance).
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
+        self.inner.encode(text, true).map(|e| e.get_ids().to_vec()).map_err(|e| self.error(e))
+    }
+
+    /// Text of token ids, without special tokens.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| self.error(e))
+    }
+
+    fn error(&self, e: tokenizers::Error) -> Error {
+        Error::File { path: self.path.clone(), message: e.to_string() }
+    }
+}
+
+/// A token of `tokenizer_config.json`: a string, or an object with `content`.
+pub(super) fn token_text(value: &serde_json::Value) -> String {
+    value.as_str().or_else(|| value.get("content")?.as_str()).unwrap_or_default().to_owned()
+}
+
+/// Turns tokens into pieces of text that are valid on their own.
+///
+/// A piece is held back while it may be the beginning of a stop text or of a character.
+pub struct TextStream<'t> {
+    tokenizer: &'t Tokenizer,
+    ids: Vec<u32>,
+    /// Tokens before this one are settled: their text was given out.
+    settled: usize,
+    held: String,
+    stop: Vec<String>,
+    stopped: bool,
+}
+
+/// Tokens that are decoded again for context: enough for any decoder that looks at its neighbours.
+const CONTEXT: usize = 6;
+
+impl<'t> TextStream<'t> {
+    /// A stream that ends at any of these texts.
+    pub fn new(tokenizer: &'t Tokenizer, stop: Vec<String>) -> Self {
+        let stop = stop.into_iter().filter(|s| !s.is_empty()).collect();
+        Self { tokenizer, ids: Vec::new(), settled: 0, held: String::new(), stop, stopped: false }
+    }
+
+    /// Whether a stop text was found.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Adds a token; returns the text that is complete now.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn push(&mut self, token: u32) -> Result<String> {
+        self.ids.push(token);
+        let start = self.settled.saturating_sub(CONTEXT);
+        let before = self.tokenizer.decode(&self.ids[start..self.settled])?;
+        let all = self.tokenizer.decode(&self.ids[start..])?;
+        // An incomplete character decodes to the replacement character.
+        if all.ends_with('\u{fffd}') && self.ids.len() - self.settled < 4 {
+            return Ok(String::new());
+        }
+        self.settled = self.ids.len();
+        self.held.push_str(all.strip_prefix(before.as_str()).unwrap_or(&all));
+        let found = self.stop.iter().filter_map(|s| self.held.find(s.as_str())).min();
+        if let Some(at) = found {
+            self.stopped = true;
+            self.held.truncate(at);
+            return Ok(std::mem::take(&mut self.held));
+        }
+        let keep = self.stop.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
+        Ok(self.held.drain(..self.held.len() - keep).collect())
+    }
+
+    /// What was held back at the end.
+    pub fn rest(&mut self) -> String {
+        if self.stopped { String::new() } else { std::mem::take(&mut self.held) }
+    }
+}
+
+/// Length of the longest end of `text` that begins `stop`.
+fn overlap(text: &str, stop: &str) -> usize {
+    (1..=stop.len().min(text.len()))
+        .rev()
+        .find(|&n| stop.is_char_boundary(n) && text.is_char_boundary(text.len() - n) && text.ends_with(&stop[..n]))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn the_longest_beginning_of_a_stop_text_is_held_back() {
+        assert_eq!(overlap("one two", "two three"), 3);
+        assert_eq!(overlap("abab", "abac"), 2);
+        assert_eq!(overlap("", "x"), 0);
+        assert_eq!(overlap("é", "éa"), 2);
+        assert_eq!(overlap("done", "x"), 0);
+    }
+}

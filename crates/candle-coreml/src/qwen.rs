@@ -1,0 +1,129 @@
+//! [`QwenModel`]: a language model, its tokenizer and one conversation, in a few calls.
+
+use std::path::{Path, PathBuf};
+
+use crate::anemll::{Pipeline, Session};
+use crate::error::{Error, Result};
+use crate::generation::{Generation, Message, Options, Sampling, Step, Summary, Tokenizer};
+
+/// Settings of a [`QwenModel`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QwenConfig {
+    /// Where the tokenizer is; none: beside the packages.
+    pub tokenizer: Option<PathBuf>,
+    /// Sets the chat template's `enable_thinking`.
+    pub thinking: Option<bool>,
+}
+
+/// A multi-component language model with tokenizer and conversation. The pipeline is the general one:
+/// Qwen 3, Qwen 2.5 and Llama layouts load alike.
+#[derive(Debug)]
+pub struct QwenModel {
+    pipeline: Pipeline,
+    tokenizer: Tokenizer,
+    session: Session,
+    config: QwenConfig,
+}
+
+impl QwenModel {
+    /// Loads the model in a folder.
+    ///
+    /// # Errors
+    /// Missing or malformed components or tokenizer.
+    pub fn load_from_directory(folder: impl AsRef<Path>, config: Option<QwenConfig>) -> Result<Self> {
+        let config = config.unwrap_or_default();
+        let folder = folder.as_ref();
+        let pipeline = Pipeline::load(folder)?;
+        let tokenizer = Tokenizer::load(config.tokenizer.as_deref().unwrap_or(folder))?;
+        let session = pipeline.session()?;
+        Ok(Self { pipeline, tokenizer, session, config })
+    }
+
+    /// The pipeline.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Token ids of a text.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode(text)
+    }
+
+    /// Starts with an empty cache.
+    ///
+    /// # Errors
+    /// When memory can't be had.
+    pub fn initialize_states(&mut self) -> Result<()> {
+        self.session = self.pipeline.session()?;
+        Ok(())
+    }
+
+    /// Forgets the conversation; the cache's memory is kept.
+    pub fn reset_states(&mut self) {
+        self.session.truncate(0);
+    }
+
+    /// The token that is most likely to follow a text.
+    ///
+    /// # Errors
+    /// An empty text, one longer than the context, failures of the engine.
+    pub fn forward_text(&mut self, text: &str) -> Result<u32> {
+        let ids = self.tokenize(text)?;
+        self.reset_states();
+        let logits = self.pipeline.feed(&mut self.session, &ids)?;
+        Ok(crate::generation::Sampler::new(Sampling::default()).choose(&logits, &[]))
+    }
+
+    /// Continues a text; no chat template.
+    ///
+    /// # Errors
+    /// As [`QwenModel::forward_text`].
+    pub fn generate(&mut self, prompt: &str, max_tokens: usize, temperature: f32) -> Result<String> {
+        let sampling = Sampling { temperature, ..Sampling::default() };
+        let options = Options { max_tokens, sampling, ..Options::default() };
+        let ids = self.tokenize(prompt)?;
+        self.generate_tokens(&ids, options, |_| {}).map(|s| s.text)
+    }
+
+    /// Answers a conversation through the model's chat template; what the cache holds of it is kept.
+    ///
+    /// # Errors
+    /// As [`QwenModel::forward_text`], and when the model has no chat template.
+    pub fn chat(&mut self, messages: &[Message], options: Options, each: impl FnMut(&Step)) -> Result<Summary> {
+        let text = self.chat_text(messages)?;
+        let ids = self.tokenize(&text)?;
+        self.generate_tokens(&ids, options, each)
+    }
+
+    /// The text that the chat template makes of a conversation.
+    ///
+    /// # Errors
+    /// When the model has no chat template, or the template raises an error.
+    pub fn chat_text(&self, messages: &[Message]) -> Result<String> {
+        let template = self.tokenizer.chat_template();
+        template
+            .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?
+            .render(messages, self.config.thinking)
+    }
+
+    /// Generates after a prompt of token ids and calls `each` with every token.
+    ///
+    /// # Errors
+    /// As [`QwenModel::forward_text`].
+    pub fn generate_tokens(&mut self, prompt: &[u32], options: Options, each: impl FnMut(&Step)) -> Result<Summary> {
+        Generation::new(&self.pipeline, &self.tokenizer, &mut self.session, prompt, options).run(each)
+    }
+
+    /// The same as an iterator.
+    pub fn stream(&mut self, prompt: &[u32], options: Options) -> Generation<'_> {
+        Generation::new(&self.pipeline, &self.tokenizer, &mut self.session, prompt, options)
+    }
+}
