@@ -272,23 +272,26 @@ impl Pipeline {
         Ok(logits)
     }
 
-    /// Makes room when the window is almost full: keeps the last tokens (as many whole batches as leave two
-    /// batches free, by the rule of ANEMLL's chat program) and runs them again from position 0.
+    /// [`Pipeline::feed`] for one token, sliding the window when it is almost full.
     ///
-    /// Returns the logits after the last token if the window was shifted.
+    /// With two places left, the last tokens are run again from position 0 and the rest is dropped: as many
+    /// whole batches as leave two batches free (the rule of ANEMLL's chat program).
     ///
     /// # Errors
     /// As [`Pipeline::feed`].
-    pub fn shift_if_full(&self, session: &mut Session) -> Result<Option<Vec<f32>>> {
+    pub fn feed_sliding(&self, session: &mut Session, id: u32) -> Result<Vec<f32>> {
         let Dimensions { context, batch, .. } = self.dimensions;
-        if session.tokens.len() + 2 < context {
-            return Ok(None);
+        let total = session.tokens.len() + 1;
+        if total + 2 < context {
+            return self.feed(session, &[id]);
         }
         let whole = (context / batch).saturating_sub(2).max(1) * batch;
-        let keep = whole.min(context.saturating_sub(batch)).max(1);
-        let tail = session.tokens.split_off(session.tokens.len() - keep.min(session.tokens.len()));
+        let keep = whole.min(context.saturating_sub(batch)).clamp(1, total);
+        let mut tail = session.tokens.split_off(total - keep);
+        tail.push(id);
         session.tokens.clear();
-        self.feed(session, &tail).map(Some)
+        tracing::debug!(keep, "slid the window");
+        self.feed(session, &tail)
     }
 }
 

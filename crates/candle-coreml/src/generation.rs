@@ -203,15 +203,13 @@ impl<'g> Generation<'g> {
                 logits
             }
             Some(token) => {
-                let full = self.session.tokens().len() + 2 >= self.pipeline.dimensions().context;
-                if full && !self.options.slide && self.session.tokens().len() + 1 >= self.pipeline.dimensions().context
-                {
+                let logits = if self.options.slide {
+                    self.pipeline.feed_sliding(self.session, token)?
+                } else if self.session.tokens().len() < self.pipeline.dimensions().context {
+                    self.pipeline.feed(self.session, &[token])?
+                } else {
                     return Ok(self.stop(StopReason::WindowFull));
-                }
-                if full && self.options.slide {
-                    self.pipeline.shift_if_full(self.session)?;
-                }
-                let logits = self.pipeline.feed(self.session, &[token])?;
+                };
                 self.summary.decode_seconds += started.elapsed().as_secs_f64();
                 self.summary.decode_steps += 1;
                 logits

@@ -1,0 +1,154 @@
+//! Whole models against outputs that PyTorch computed, teacher-forced.
+//!
+//! Runs on every folder below `conformance/models` and, where it is there, on the reference models in the
+//! folder that `CANDLE_COREML_SHARED` names (default: `shared` beside the repository).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_coreml::anemll::{Components, Pipeline, discovery};
+use candle_coreml::generation::{Message, Tokenizer};
+use candle_coreml::model::PassSet;
+
+/// Absolute tolerance on logits whose standard deviation is 3 to 4: f32 arithmetic with an fp16 state.
+const TOLERANCE: f32 = 0.03;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn folders() -> Vec<PathBuf> {
+    let shared = std::env::var_os("CANDLE_COREML_SHARED").map_or_else(|| repository().join("../shared"), PathBuf::from);
+    let mut all = Vec::new();
+    for root in [repository().join("conformance/models"), shared.join("models")] {
+        let Ok(entries) = std::fs::read_dir(&root) else { continue };
+        all.extend(entries.flatten().map(|e| e.path()).filter(|p| p.join("reference.safetensors").is_file()));
+    }
+    all.sort();
+    assert!(!all.is_empty(), "the committed reference models are missing");
+    all
+}
+
+fn ids(tensors: &HashMap<String, Tensor>, name: &str) -> Vec<u32> {
+    let t = tensors[name].to_dtype(DType::U32).expect("integers");
+    t.flatten_all().and_then(|t| t.to_vec1()).expect("a vector")
+}
+
+fn rows(tensors: &HashMap<String, Tensor>, name: &str) -> Vec<Vec<f32>> {
+    tensors[name].to_dtype(DType::F32).and_then(|t| t.to_vec2()).expect("a matrix")
+}
+
+/// Largest absolute difference.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+}
+
+fn agree(components: &Components, passes: &PassSet, folder: &Path) {
+    let pipeline = Pipeline::from_components(components, passes).expect("the model loads");
+    let reference = candle_core::safetensors::load(folder.join("reference.safetensors"), &Device::Cpu).expect("reference");
+    let prompts: Vec<&str> = reference.keys().filter_map(|k| k.strip_suffix(".prompt_ids")).collect();
+    assert!(!prompts.is_empty());
+    for prompt in prompts {
+        let want = rows(&reference, &format!("{prompt}.logits.f32"));
+        let greedy = ids(&reference, &format!("{prompt}.greedy_ids"));
+        let mut session = pipeline.session().expect("a session");
+        let mut got = vec![pipeline.feed(&mut session, &ids(&reference, &format!("{prompt}.prompt_ids"))).expect("prompt")];
+        for &token in greedy.iter().take(want.len() - 1) {
+            got.push(pipeline.feed(&mut session, &[token]).expect("a step"));
+        }
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let distance = distance(got, want);
+            assert!(distance <= TOLERANCE, "{}, prompt {prompt}, row {i}: off by {distance}", folder.display());
+        }
+    }
+}
+
+#[test]
+fn logits_agree_with_pytorch_with_and_without_each_rewrite() {
+    for folder in folders() {
+        let components = discovery::discover(&folder).expect("components");
+        agree(&components, &PassSet::all(), &folder);
+        agree(&components, &PassSet::none(), &folder);
+        for pass in mil_engine::passes::ALL {
+            agree(&components, &PassSet::all().without(pass.name), &folder);
+        }
+    }
+}
+
+#[test]
+fn a_full_window_slides_as_in_the_reference() {
+    for folder in folders() {
+        let file = folder.join("reference_shift.safetensors");
+        if !file.is_file() {
+            continue;
+        }
+        let reference = candle_core::safetensors::load(&file, &Device::Cpu).expect("reference");
+        let (want, tokens) = (rows(&reference, "logits"), ids(&reference, "tokens"));
+        let pipeline = Pipeline::load(&folder).expect("the model loads");
+        let mut session = pipeline.session().expect("a session");
+        let mut logits = pipeline.feed(&mut session, &ids(&reference, "prompt_ids")).expect("prompt");
+        for (i, (want, &token)) in want.iter().zip(&tokens).enumerate() {
+            let distance = distance(&logits, want);
+            assert!(distance <= TOLERANCE, "{}, row {i}: off by {distance}", folder.display());
+            logits = pipeline.feed_sliding(&mut session, token).expect("a step");
+        }
+    }
+}
+
+#[test]
+fn a_conversation_that_grows_gives_the_same_logits_as_one_that_starts_anew() {
+    for folder in folders() {
+        let reference =
+            candle_core::safetensors::load(folder.join("reference.safetensors"), &Device::Cpu).expect("reference");
+        let pipeline = Pipeline::load(&folder).expect("the model loads");
+        let prompt = ids(&reference, "short.prompt_ids");
+        let mut grown = pipeline.session().expect("a session");
+        pipeline.feed(&mut grown, &prompt).expect("prompt");
+        let more: Vec<u32> = prompt.iter().rev().copied().collect();
+        let a = pipeline.feed(&mut grown, &more).expect("more");
+        let mut fresh = pipeline.session().expect("a session");
+        let b = pipeline.feed(&mut fresh, &[prompt, more].concat()).expect("all");
+        // A token that went through `infer` in one run goes through `prefill` in the other.
+        let multi_chunk = discovery::discover(&folder).expect("components").chunks.len() > 1;
+        if !multi_chunk {
+            assert!(distance(&a, &b) <= TOLERANCE, "{}", folder.display());
+        }
+        assert_eq!(grown.tokens(), fresh.tokens());
+    }
+}
+
+#[test]
+fn prompts_that_do_not_fit_are_errors() {
+    for folder in folders() {
+        let pipeline = Pipeline::load(&folder).expect("the model loads");
+        let mut session = pipeline.session().expect("a session");
+        let long = vec![1; pipeline.dimensions().context + 1];
+        assert!(pipeline.feed(&mut session, &long).expect_err("too long").to_string().contains("context"));
+        assert!(pipeline.feed(&mut session, &[]).is_err());
+        let outside = pipeline.dimensions().vocab as u32;
+        assert!(pipeline.feed(&mut session, &[outside]).expect_err("no such token").to_string().contains("vocabulary"));
+        // The whole window can be used.
+        pipeline.feed(&mut session, &long[1..]).expect("a full window");
+    }
+}
+
+#[test]
+fn chat_templates_give_the_texts_and_ids_of_transformers() {
+    for folder in folders() {
+        let file = folder.join("reference_chat.json");
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+        let tokenizer = Tokenizer::load(&folder).expect("tokenizer");
+        for (name, case) in all {
+            let Some(messages) = case.get("messages") else { continue };
+            let messages: Vec<Message> = serde_json::from_value(messages.clone()).expect("messages");
+            let thinking = case.get("enable_thinking").and_then(serde_json::Value::as_bool);
+            let text = tokenizer.chat_template().expect("a template").render(&messages, thinking).expect("a text");
+            assert_eq!(text, case["text"].as_str().expect("text"), "{}, {name}", file.display());
+            let want: Vec<u32> = serde_json::from_value(case["ids"].clone()).expect("ids");
+            assert_eq!(tokenizer.encode(&text).expect("ids"), want, "{}, {name}", file.display());
+        }
+    }
+}
