@@ -47,14 +47,16 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 
 fn agree(components: &Components, passes: &PassSet, folder: &Path) {
     let pipeline = Pipeline::from_components(components, passes).expect("the model loads");
-    let reference = candle_core::safetensors::load(folder.join("reference.safetensors"), &Device::Cpu).expect("reference");
+    let reference =
+        candle_core::safetensors::load(folder.join("reference.safetensors"), &Device::Cpu).expect("reference");
     let prompts: Vec<&str> = reference.keys().filter_map(|k| k.strip_suffix(".prompt_ids")).collect();
     assert!(!prompts.is_empty());
     for prompt in prompts {
         let want = rows(&reference, &format!("{prompt}.logits.f32"));
         let greedy = ids(&reference, &format!("{prompt}.greedy_ids"));
         let mut session = pipeline.session().expect("a session");
-        let mut got = vec![pipeline.feed(&mut session, &ids(&reference, &format!("{prompt}.prompt_ids"))).expect("prompt")];
+        let mut got =
+            vec![pipeline.feed(&mut session, &ids(&reference, &format!("{prompt}.prompt_ids"))).expect("prompt")];
         for &token in greedy.iter().take(want.len() - 1) {
             got.push(pipeline.feed(&mut session, &[token]).expect("a step"));
         }

@@ -3,6 +3,13 @@
 
 use coreml_format::program::Function;
 
+mod attention;
+mod dead_code;
+mod graph;
+mod rms_norm;
+mod softmax;
+mod state_access;
+
 /// A rewrite: returns how many places it changed.
 pub struct Pass {
     /// Name, for options and messages.
@@ -12,7 +19,13 @@ pub struct Pass {
 }
 
 /// All rewrites, in the order in which they run.
-pub const ALL: &[Pass] = &[];
+pub const ALL: &[Pass] = &[
+    Pass { name: "softmax", run: softmax::run },
+    Pass { name: "rms_norm", run: rms_norm::run },
+    Pass { name: "state_access", run: state_access::run },
+    Pass { name: "attention", run: attention::run },
+    Pass { name: "dead_code", run: dead_code::run },
+];
 
 /// Which rewrites run.
 #[derive(Debug, Clone, PartialEq, Eq)]

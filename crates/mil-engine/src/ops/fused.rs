@@ -1,7 +1,168 @@
-//! Operations that only passes create; no program file contains them.
+//! Internal operations that rewrites make out of idioms; no file contains them.
 //!
-//! Semantics after the reference documentation of coremltools' `fused` chapter.
+//! They check what they are given at run time: declared types of a file may lie.
 
-use super::OpSpec;
+use candle_core::{CpuStorage, D, Storage, Tensor};
+use mil_kernels::attention::{Cache, Shape, attention as kernel};
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::activation::softmax_last;
+use super::tensor_transformation::{SliceParams, run_of, take};
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, one};
+use crate::error::OpError;
+use crate::state::StateBuffer;
+use crate::value::with_f32s;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::effect("engine.attention", IOS18, attention),
+    OpSpec::new("engine.rms_norm", IOS15, rms_norm),
+    OpSpec::effect("engine.state_slice", IOS18, state_slice),
+    OpSpec::effect("engine.state_update", IOS18, state_update),
+];
+
+/// `engine.rms_norm(x, epsilon = 1e-5)`: x / √(mean(x²) + ε) along the last dimension.
+fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let epsilon = b.attr_or("epsilon", 1e-5f32)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let size = x.shape().last().copied().unwrap_or(1).max(1);
+        let mut data = match x.with_f32s(<[f32]>::to_vec) {
+            Some(data) => data,
+            None => x.to_f32s()?,
+        };
+        for row in data.chunks_exact_mut(size) {
+            let squares: f64 = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+            let scale = 1.0 / (squares / size as f64 + f64::from(epsilon)).sqrt();
+            row.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
+        }
+        one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
+    })
+}
+
+/// `engine.state_slice(input, begin, end, …)`: `slice_by_index` of a state.
+fn state_slice(b: &Build<'_>) -> Result<Run, OpError> {
+    let state = b.slot("input")?;
+    let params = SliceParams::new(b)?;
+    b.run(move |f| {
+        let shape = f.state(state)?.spec().shape.clone();
+        let (positions, squeeze) = params.resolve(f, &shape)?;
+        let buffer = f.state(state)?;
+        let dtype = buffer.spec().dtype;
+        // A copy: the buffer changes in place later.
+        let part = take(buffer.tensor(), &positions, &squeeze)?.force_contiguous()?;
+        one(crate::value::Array::new(part, dtype)?)
+    })
+}
+
+/// `engine.state_update(input, update, begin, end, …)`: `slice_update` of a state, in place; no result.
+fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
+    let (state, update) = (b.slot("input")?, b.slot("update")?);
+    let params = SliceParams::new(b)?;
+    b.run(move |f| {
+        let shape = f.state(state)?.spec().shape.clone();
+        let (positions, _) = params.resolve(f, &shape)?;
+        let update = f.array(update)?;
+        let extents: Vec<usize> = positions.iter().map(Vec::len).collect();
+        let update = if update.tensor().elem_count() == extents.iter().product::<usize>() {
+            update.tensor().reshape(extents)?
+        } else {
+            update.tensor().broadcast_as(extents)?
+        };
+        if update.elem_count() == 0 {
+            return Ok(Vec::new());
+        }
+        if !positions.iter().all(|p| run_of(p)) {
+            return Err(OpError::Unsupported(
+                "updating a state at positions that do not follow one another".to_owned(),
+            ));
+        }
+        let begin: Vec<usize> = positions.iter().map(|p| p[0] as usize).collect();
+        f.state(state)?.write_slice(&update, &begin)?;
+        Ok(Vec::new())
+    })
+}
+
+/// Rows of a state that a slice takes: which entry of the first dimension; all others must be whole.
+fn entry(positions: &[Vec<u32>], shape: &[usize]) -> Option<usize> {
+    let whole = positions[1..].iter().zip(&shape[1..]).all(|(p, &n)| p.len() == n && run_of(p));
+    match positions[0].as_slice() {
+        [row] if whole && shape.len() == 4 => Some(*row as usize),
+        _ => None,
+    }
+}
+
+/// Keys and values of a CPU state in fp16, in place.
+fn in_place(
+    buffer: &StateBuffer,
+    entries: (usize, usize),
+    shape: Shape,
+    q: &Tensor,
+    mask: &Tensor,
+    scale: f32,
+) -> Option<Vec<f32>> {
+    let (storage, layout) = buffer.tensor().storage_and_layout();
+    let (start, end) = layout.contiguous_offsets()?;
+    let Storage::Cpu(CpuStorage::F16(data)) = &*storage else { return None };
+    let data = data.get(start..end)?;
+    let size = shape.kv_heads * shape.len * shape.dim;
+    let part = |entry: usize| -> Option<Cache<'_>> {
+        let data = data.get(entry * size..(entry + 1) * size)?;
+        Some(Cache { data, head_stride: shape.len * shape.dim, row_stride: shape.dim })
+    };
+    let (k, v) = (part(entries.0)?, part(entries.1)?);
+    let mut out = vec![0f32; shape.heads * shape.queries * shape.dim];
+    with_f32s(q, |q| with_f32s(mask, |mask| kernel(shape, q, k, v, Some(mask), scale, &mut out)))??;
+    Some(out)
+}
+
+/// `engine.attention(query [1, heads, n, dim], mask [1, 1, n, length], scale, input, key_…, value_…)`:
+/// grouped-query attention over two slices of a state.
+fn attention(b: &Build<'_>) -> Result<Run, OpError> {
+    let (query, mask, state) = (b.slot("query")?, b.slot("mask")?, b.slot("input")?);
+    let scale = b.attr::<f32>("scale")?;
+    let (keys, values) = (SliceParams::with_prefix(b, "key_")?, SliceParams::with_prefix(b, "value_")?);
+    b.run(move |f| {
+        let (q, mask) = (f.array(query)?, f.array(mask)?);
+        let kept = f.state(state)?.spec().shape.clone();
+        let (key_at, key_squeeze) = keys.resolve(f, &kept)?;
+        let (value_at, value_squeeze) = values.resolve(f, &kept)?;
+        let &[1, heads, queries, dim] = q.shape() else {
+            return Err(OpError::shape(format!("attention of a query {:?}", q.shape())));
+        };
+        let sizes = match (entry(&key_at, &kept), entry(&value_at, &kept), kept.as_slice()) {
+            (Some(k), Some(v), &[_, kv_heads, len, width])
+                if width == dim && kv_heads > 0 && heads % kv_heads == 0 && mask.shape() == [1, 1, queries, len] =>
+            {
+                Some(((k, v), Shape { heads, kv_heads, queries, len, dim }))
+            }
+            _ => None,
+        };
+        let device = f.device();
+        let buffer = f.state(state)?;
+        if let Some((entries, shape)) = sizes {
+            let (qt, mt) = (q.tensor().contiguous()?, mask.tensor().contiguous()?);
+            if let Some(out) = in_place(buffer, entries, shape, &qt, &mt, scale) {
+                return one(q.with(Tensor::from_vec(out, q.shape(), device)?));
+            }
+        }
+        // The definition, on any device.
+        let read = |at: &[Vec<u32>], squeeze: &[bool]| -> Result<Tensor, OpError> {
+            let t = take(buffer.tensor(), at, squeeze)?.to_dtype(candle_core::DType::F32)?;
+            let (kv, len, width) = match t.dims() {
+                &[1, kv, len, width] | &[kv, len, width] => (kv, len, width),
+                other => return Err(OpError::shape(format!("attention over a cache {other:?}"))),
+            };
+            if kv == 0 || heads % kv != 0 {
+                return Err(OpError::shape(format!("{heads} query heads share {kv} cached heads")));
+            }
+            let wide = t.reshape((kv, 1, len, width))?.broadcast_as((kv, heads / kv, len, width))?;
+            Ok(wide.reshape((1, heads, len, width))?)
+        };
+        let (k, v) = (read(&key_at, &key_squeeze)?, read(&value_at, &value_squeeze)?);
+        let scores =
+            (q.tensor().contiguous()?.matmul(&k.transpose(D::Minus2, D::Minus1)?.contiguous()?)? * f64::from(scale))?;
+        let weights = softmax_last(&scores.broadcast_add(mask.tensor())?)?;
+        one(q.with(weights.matmul(&v)?))
+    })
+}

@@ -2,7 +2,7 @@
 //!
 //! Semantics after the reference documentation of coremltools' `normalization` chapter.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, one, resolve_axes};
@@ -176,10 +176,4 @@ fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
         }
         one(Array::from_f32(out, x.shape(), x.dtype(), f.device())?)
     })
-}
-
-/// The root mean square norm of the last dimension: `x / √(mean(x²) + epsilon)`.
-pub(super) fn rms(t: &Tensor, epsilon: f64) -> candle_core::Result<Tensor> {
-    let mean = t.sqr()?.mean_keepdim(D::Minus1)?;
-    t.broadcast_div(&(mean + epsilon)?.sqrt()?)
 }

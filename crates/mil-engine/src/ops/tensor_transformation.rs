@@ -251,13 +251,19 @@ pub(super) struct SliceParams {
 
 impl SliceParams {
     pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        Self::with_prefix(b, "")
+    }
+
+    /// The parameters of one of several slices of an operation.
+    pub(super) fn with_prefix(b: &Build<'_>, prefix: &str) -> Result<Self, OpError> {
+        let named = |name: &str| format!("{prefix}{name}");
         Ok(Self {
-            begin: b.param("begin")?,
-            end: b.param("end")?,
-            stride: b.param_or("stride", Vec::new())?,
-            begin_mask: b.param_or("begin_mask", Vec::new())?,
-            end_mask: b.param_or("end_mask", Vec::new())?,
-            squeeze_mask: b.param_or("squeeze_mask", Vec::new())?,
+            begin: b.param(&named("begin"))?,
+            end: b.param(&named("end"))?,
+            stride: b.param_or(&named("stride"), Vec::new())?,
+            begin_mask: b.param_or(&named("begin_mask"), Vec::new())?,
+            end_mask: b.param_or(&named("end_mask"), Vec::new())?,
+            squeeze_mask: b.param_or(&named("squeeze_mask"), Vec::new())?,
         })
     }
 
@@ -294,7 +300,7 @@ impl SliceParams {
 }
 
 /// Whether positions follow one another.
-fn run_of(positions: &[u32]) -> bool {
+pub(super) fn run_of(positions: &[u32]) -> bool {
     positions.windows(2).all(|w| w[1] == w[0] + 1)
 }
 

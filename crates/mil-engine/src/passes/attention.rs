@@ -1,0 +1,129 @@
+//! Attention over a KV cache in a state: `softmax(q · Kᵀ · scale + mask) · V`, where K and V are slices of
+//! the state, repeated for the query heads that share them. Runs after `state_access`.
+
+use coreml_format::program::{Argument, Binding, Function, Operation};
+
+use super::graph::{Graph, declared_shape, name_of, shape_of};
+
+/// Trailing dimensions `[KV, 1 or share, length, dim]` of a shape whose other extents are one.
+fn ends_with(shape: &[usize], tail: &[usize]) -> bool {
+    shape.len() >= tail.len() && shape.ends_with(tail) && shape[..shape.len() - tail.len()].iter().all(|&n| n == 1)
+}
+
+/// The slice of the state that `name` is, each head repeated `share` times in place.
+fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<(usize, &'b Operation)> {
+    let target = declared_shape(graph, name)?;
+    let &[1, heads, length, dim] = target.as_slice() else { return None };
+    let mut current = name.to_owned();
+    let mut repeated = None;
+    loop {
+        let (i, op) = graph.maker(&current)?;
+        match op.kind.as_str() {
+            "engine.state_slice" => {
+                let kv = heads / repeated.unwrap_or(1);
+                return (kv > 0 && kv * repeated.unwrap_or(1) == heads && shape_of(op)? == [1, kv, length, dim])
+                    .then_some((i, op));
+            }
+            "tile" => {
+                // [.., KV, 1, length, dim] → [.., KV, share, length, dim]
+                let share = graph.numbers(op, "reps")?.into_iter().product::<f64>() as usize;
+                let kv = heads.checked_div(share)?;
+                let before = declared_shape(graph, name_of(op, "x")?)?;
+                if repeated.replace(share).is_some()
+                    || !ends_with(&shape_of(op)?, &[kv, share, length, dim])
+                    || !ends_with(&before, &[kv, 1, length, dim])
+                {
+                    return None;
+                }
+            }
+            "reshape" | "expand_dims" | "squeeze" => {
+                // Only extents of one may come and go, or [KV, share] become heads after the repetition.
+                let from = declared_shape(graph, name_of(op, "x")?)?;
+                let significant = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
+                let joins = ends_with(&shape_of(op)?, &[heads, length, dim]) && repeated.is_none();
+                if significant(&from) != significant(&shape_of(op)?) && !joins {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+        current = name_of(op, "x")?.to_owned();
+    }
+}
+
+/// What `pick` finds in an operand of a commutative operation, and the name of the other parameter.
+fn either<'o, T>(op: &'o Operation, pick: impl Fn(&'o str) -> Option<T>) -> Option<(T, &'static str)> {
+    match name_of(op, "x").and_then(&pick) {
+        Some(found) => Some((found, "y")),
+        None => name_of(op, "y").and_then(&pick).map(|found| (found, "x")),
+    }
+}
+
+fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+    let op = graph.op(i);
+    if op.kind != "matmul" || graph.flag(op, "transpose_x", false)? || graph.flag(op, "transpose_y", false)? {
+        return None;
+    }
+    let (_, softmax) = graph.maker_of_kind(name_of(op, "x")?, "softmax")?;
+    graph.only_user(name_of(op, "x")?)?;
+    let (values_at, values) = cache_slice(graph, name_of(op, "y")?)?;
+    let last = graph.numbers(softmax, "axis")?;
+    if last != [-1.0] && last != [3.0] {
+        return None;
+    }
+    let (_, add) = graph.maker_of_kind(name_of(softmax, "x")?, "add")?;
+    graph.only_user(name_of(softmax, "x")?)?;
+    let (mul, mask) = either(add, |n| graph.maker_of_kind(n, "mul").map(|m| m.1))?;
+    let (scores, scale) = either(mul, |n| graph.maker_of_kind(n, "matmul").map(|m| m.1))?;
+    if graph.numbers(mul, scale)?.len() != 1 || graph.flag(scores, "transpose_x", false)? {
+        return None;
+    }
+    let keys_name = name_of(scores, "y")?;
+    if !graph.flag(scores, "transpose_y", false)? {
+        return None;
+    }
+    let (keys_at, keys) = cache_slice(graph, keys_name)?;
+    let state = name_of(keys, "input")?;
+    if name_of(values, "input")? != state {
+        return None;
+    }
+    // The slices are read later than they stood: nothing may write the state in between.
+    let first = keys_at.min(values_at);
+    let written = (first + 1..i).any(|k| {
+        let other = graph.op(k);
+        !other.blocks.is_empty()
+            || (matches!(other.kind.as_str(), "write_state" | "engine.state_update")
+                && name_of(other, "input") == Some(state))
+            || other.kind == "coreml_update_state"
+    });
+    if written {
+        return None;
+    }
+    let mut new = op.clone();
+    new.kind = "engine.attention".to_owned();
+    new.inputs.clear();
+    let mut bind = |name: &str, argument: &Argument| new.inputs.insert(name.to_owned(), argument.clone());
+    bind("query", scores.inputs.get("x")?);
+    bind("mask", add.inputs.get(mask)?);
+    bind("scale", mul.inputs.get(scale)?);
+    bind("input", &Argument::One(Binding::Name(state.to_owned())));
+    for (prefix, slice) in [("key_", keys), ("value_", values)] {
+        for (name, argument) in &slice.inputs {
+            if name != "input" {
+                new.inputs.insert(format!("{prefix}{name}"), argument.clone());
+            }
+        }
+    }
+    Some(new)
+}
+
+pub(super) fn run(function: &mut Function) -> usize {
+    let graph = Graph::new(&function.block);
+    let found: Vec<(usize, Operation)> =
+        (0..function.block.operations.len()).filter_map(|i| Some((i, matched(&graph, i)?))).collect();
+    let count = found.len();
+    for (i, op) in found {
+        function.block.operations[i] = op;
+    }
+    count
+}

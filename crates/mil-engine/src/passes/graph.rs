@@ -1,0 +1,124 @@
+//! What rewrites ask about a block: who makes a value, who uses it, what a constant holds.
+
+use std::collections::HashMap;
+
+use coreml_format::dtype::DataType;
+use coreml_format::program::{Argument, Binding, Block, Operation, TensorData, Value, ValueData};
+
+/// Makers and users of the values of one block; users in nested blocks count for the operation that holds
+/// them.
+pub(super) struct Graph<'b> {
+    pub(super) block: &'b Block,
+    makers: HashMap<&'b str, usize>,
+    users: HashMap<&'b str, Vec<usize>>,
+}
+
+fn names(op: &Operation) -> Vec<&str> {
+    let own = op.inputs.values().flat_map(Argument::bindings).filter_map(|b| match b {
+        Binding::Name(n) => Some(n.as_str()),
+        Binding::Value(_) => None,
+    });
+    let nested =
+        op.blocks.iter().flat_map(|b| b.operations.iter().flat_map(names).chain(b.outputs.iter().map(String::as_str)));
+    own.chain(nested).collect()
+}
+
+impl<'b> Graph<'b> {
+    pub(super) fn new(block: &'b Block) -> Self {
+        let (mut makers, mut users) = (HashMap::new(), HashMap::<_, Vec<usize>>::new());
+        for (i, op) in block.operations.iter().enumerate() {
+            for output in &op.outputs {
+                makers.insert(output.name.as_str(), i);
+            }
+            for name in names(op) {
+                users.entry(name).or_default().push(i);
+            }
+        }
+        Self { block, makers, users }
+    }
+
+    pub(super) fn op(&self, index: usize) -> &'b Operation {
+        &self.block.operations[index]
+    }
+
+    /// The operation that makes a value.
+    pub(super) fn maker(&self, name: &str) -> Option<(usize, &'b Operation)> {
+        self.makers.get(name).map(|&i| (i, self.op(i)))
+    }
+
+    /// The operation of this kind that makes a value.
+    pub(super) fn maker_of_kind(&self, name: &str, kind: &str) -> Option<(usize, &'b Operation)> {
+        self.maker(name).filter(|(_, op)| op.kind == kind)
+    }
+
+    /// The operations that use a value; the block's own result counts as a use by no operation.
+    pub(super) fn users(&self, name: &str) -> &[usize] {
+        self.users.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn returned(&self, name: &str) -> bool {
+        self.block.outputs.iter().any(|o| o == name)
+    }
+
+    /// The only user of a value that the block does not return.
+    pub(super) fn only_user(&self, name: &str) -> Option<(usize, &'b Operation)> {
+        match self.users(name) {
+            [i] if !self.returned(name) => Some((*i, self.op(*i))),
+            _ => None,
+        }
+    }
+
+    /// The literal that a parameter is bound to, directly or through `const`.
+    pub(super) fn literal(&self, op: &'b Operation, parameter: &str) -> Option<&'b Value> {
+        match op.inputs.get(parameter)? {
+            Argument::One(Binding::Value(v)) => Some(v),
+            Argument::One(Binding::Name(n)) => self.maker_of_kind(n, "const")?.1.attributes.get("val"),
+            Argument::Many(_) => None,
+        }
+    }
+
+    /// A small inline constant as numbers; none when the parameter is missing, computed or in a file.
+    pub(super) fn numbers(&self, op: &'b Operation, parameter: &str) -> Option<Vec<f64>> {
+        numbers(self.literal(op, parameter)?)
+    }
+
+    /// Whether a boolean parameter is true; missing counts as `default`.
+    pub(super) fn flag(&self, op: &'b Operation, parameter: &str, default: bool) -> Option<bool> {
+        if !op.inputs.contains_key(parameter) {
+            return Some(default);
+        }
+        self.numbers(op, parameter)?.first().map(|&v| v != 0.0)
+    }
+}
+
+/// The value that a parameter is bound to by name.
+pub(super) fn name_of<'o>(op: &'o Operation, parameter: &str) -> Option<&'o str> {
+    match op.inputs.get(parameter)? {
+        Argument::One(Binding::Name(n)) => Some(n),
+        _ => None,
+    }
+}
+
+/// Declared fixed shape of an operation's first output.
+pub(super) fn shape_of(op: &Operation) -> Option<Vec<usize>> {
+    op.outputs.first()?.ty.tensor()?.fixed_shape()
+}
+
+/// Declared shape of a value: of its maker's output.
+pub(super) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
+    let (_, op) = graph.maker(name)?;
+    op.outputs.iter().find(|o| o.name == name)?.ty.tensor()?.fixed_shape()
+}
+
+fn numbers(value: &Value) -> Option<Vec<f64>> {
+    let dtype = value.ty.tensor()?.dtype;
+    let ValueData::Tensor(TensorData::Bytes(bytes)) = &value.data else { return None };
+    if dtype.is_float() {
+        return Some(crate::literal::floats(bytes, dtype).into_iter().map(f64::from).collect());
+    }
+    if dtype == DataType::Bool {
+        return Some(bytes.iter().map(|&b| f64::from(b)).collect());
+    }
+    let count = bytes.len() * 8 / dtype.bits()?;
+    Some(crate::literal::ints(bytes, dtype, count).into_iter().map(|v| v as f64).collect())
+}

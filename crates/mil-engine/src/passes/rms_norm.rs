@@ -1,0 +1,57 @@
+//! The RMS norm that converters for the Neural Engine write as a layer norm: of x beside −x the mean is
+//! zero and the variance is mean(x²), so that its first half is x / √(mean(x²) + ε).
+
+use coreml_format::program::{Argument, Binding, Function, Operation};
+
+use super::graph::{Graph, name_of, shape_of};
+
+/// The operation that replaces `op`, if it is the slice of the first half.
+fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
+    if op.kind != "slice_by_index" {
+        return None;
+    }
+    let (_, norm) = graph.maker_of_kind(name_of(op, "x")?, "layer_norm")?;
+    let (_, concat) = graph.maker_of_kind(name_of(norm, "x")?, "concat")?;
+    let shape = shape_of(op)?;
+    let (rank, half) = (shape.len(), *shape.last()?);
+    let whole = shape_of(concat)?;
+    let fits = whole.len() == rank && whole[rank - 1] == 2 * half && whole[..rank - 1] == shape[..rank - 1];
+    let starts = graph.numbers(op, "begin")?.iter().all(|&b| b == 0.0);
+    let steps = !op.inputs.contains_key("stride") || graph.numbers(op, "stride")?.iter().all(|&s| s == 1.0);
+    let squeezes = op.inputs.contains_key("squeeze_mask") && graph.numbers(op, "squeeze_mask")?.contains(&1.0);
+    let axes = graph.numbers(norm, "axes")?;
+    let last = |a: f64| a == -1.0 || a == (rank - 1) as f64;
+    let plain = !norm.inputs.contains_key("gamma") && !norm.inputs.contains_key("beta");
+    if !fits || !starts || !steps || squeezes || !plain || axes.len() != 1 || !last(axes[0]) {
+        return None;
+    }
+    if graph.flag(concat, "interleave", false)? || !last(*graph.numbers(concat, "axis")?.first()?) {
+        return None;
+    }
+    let [Binding::Name(x), Binding::Name(negated)] = concat.inputs.get("values")?.bindings() else { return None };
+    let (_, mul) = graph.maker_of_kind(negated, "mul")?;
+    let minus_one = |p: &str| graph.numbers(mul, p).is_some_and(|v| v == [-1.0]);
+    let negates = (name_of(mul, "x") == Some(x) && minus_one("y")) || (name_of(mul, "y") == Some(x) && minus_one("x"));
+    if !negates {
+        return None;
+    }
+    let mut new = op.clone();
+    new.kind = "engine.rms_norm".to_owned();
+    new.inputs.clear();
+    new.inputs.insert("x".to_owned(), Argument::One(Binding::Name(x.clone())));
+    if let Some(epsilon) = norm.inputs.get("epsilon") {
+        new.inputs.insert("epsilon".to_owned(), epsilon.clone());
+    }
+    Some(new)
+}
+
+pub(super) fn run(function: &mut Function) -> usize {
+    let graph = Graph::new(&function.block);
+    let found: Vec<(usize, Operation)> =
+        (0..function.block.operations.len()).filter_map(|i| Some((i, matched(&graph, graph.op(i))?))).collect();
+    let count = found.len();
+    for (i, op) in found {
+        function.block.operations[i] = op;
+    }
+    count
+}

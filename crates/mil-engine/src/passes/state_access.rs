@@ -1,0 +1,88 @@
+//! Touches only the part of a state that changes or is read.
+//!
+//! `read_state → slice_update → write_state` becomes one in-place update, and `read_state → slice_by_index`
+//! a read of the slice. A read may move to where it is used only if nothing writes the state in between.
+
+use coreml_format::program::{Argument, Binding, Function, Operation};
+
+use super::graph::{Graph, name_of};
+
+fn writes(op: &Operation, state: &str) -> bool {
+    match op.kind.as_str() {
+        "write_state" | "engine.state_update" => name_of(op, "input") == Some(state),
+        "coreml_update_state" => name_of(op, "state") == Some(state),
+        // A nested block may do anything.
+        _ => !op.blocks.is_empty(),
+    }
+}
+
+/// Whether nothing between two operations writes the state.
+fn quiet(graph: &Graph<'_>, state: &str, from: usize, to: usize) -> bool {
+    (from + 1..to).all(|i| !writes(graph.op(i), state))
+}
+
+enum Change {
+    Replace(usize, Box<Operation>),
+    Remove(usize),
+}
+
+/// The state that a `read_state` reads, and where.
+fn read_of<'b>(graph: &Graph<'b>, value: &str) -> Option<(usize, &'b str)> {
+    let (at, read) = graph.maker_of_kind(value, "read_state")?;
+    Some((at, name_of(read, "input")?))
+}
+
+fn with_state(op: &Operation, kind: &str, state: &str) -> Operation {
+    let mut new = op.clone();
+    new.kind = kind.to_owned();
+    new.inputs.shift_remove("x");
+    new.inputs.insert("input".to_owned(), Argument::One(Binding::Name(state.to_owned())));
+    new
+}
+
+fn update(graph: &Graph<'_>, i: usize) -> Option<[Change; 2]> {
+    let op = graph.op(i);
+    let read = name_of(op, "x")?;
+    let (at, state) = read_of(graph, read)?;
+    let result = &op.outputs.first()?.name;
+    let (write, writer) = graph.only_user(result)?;
+    let same = writer.kind == "write_state" && name_of(writer, "input") == Some(state);
+    // Whoever else uses the old value must do so before the write.
+    let others = graph.users(read).iter().all(|&u| u < write) && !graph.returned(read);
+    let strided = op.inputs.contains_key("stride") && !graph.numbers(op, "stride")?.iter().all(|&s| s == 1.0);
+    if strided || !same || !others || !quiet(graph, state, at, write) {
+        return None;
+    }
+    let mut new = with_state(op, "engine.state_update", state);
+    new.outputs.clear();
+    Some([Change::Remove(i), Change::Replace(write, Box::new(new))])
+}
+
+fn slice(graph: &Graph<'_>, i: usize) -> Option<Change> {
+    let op = graph.op(i);
+    let (at, state) = read_of(graph, name_of(op, "x")?)?;
+    quiet(graph, state, at, i).then(|| Change::Replace(i, Box::new(with_state(op, "engine.state_slice", state))))
+}
+
+pub(super) fn run(function: &mut Function) -> usize {
+    let graph = Graph::new(&function.block);
+    let mut changes = Vec::new();
+    for i in 0..function.block.operations.len() {
+        match graph.op(i).kind.as_str() {
+            "slice_update" => changes.extend(update(&graph, i).into_iter().flatten()),
+            "slice_by_index" => changes.extend(slice(&graph, i)),
+            _ => {}
+        }
+    }
+    let count = changes.len();
+    let mut remove = vec![false; function.block.operations.len()];
+    for change in changes {
+        match change {
+            Change::Replace(i, op) => function.block.operations[i] = *op,
+            Change::Remove(i) => remove[i] = true,
+        }
+    }
+    let mut flags = remove.into_iter();
+    function.block.operations.retain(|_| !flags.next().unwrap_or(false));
+    count
+}
