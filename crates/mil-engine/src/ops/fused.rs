@@ -117,10 +117,11 @@ fn in_place(
 }
 
 /// `engine.attention(query [1, heads, n, dim], mask [1, 1, n, length], scale, input, key_…, value_…)`:
-/// grouped-query attention over two slices of a state.
+/// grouped-query attention over two slices of a state. The result may be declared without the leading one.
 fn attention(b: &Build<'_>) -> Result<Run, OpError> {
     let (query, mask, state) = (b.slot("query")?, b.slot("mask")?, b.slot("input")?);
     let scale = b.attr::<f32>("scale")?;
+    let rank = b.output_type(0).and_then(|t| t.tensor()).map_or(4, |t| t.shape.len());
     let (keys, values) = (SliceParams::with_prefix(b, "key_")?, SliceParams::with_prefix(b, "value_")?);
     b.run(move |f| {
         let (q, mask) = (f.array(query)?, f.array(mask)?);
@@ -139,11 +140,12 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
             _ => None,
         };
         let device = f.device();
+        let shape_out = if rank == 3 { vec![heads, queries, dim] } else { vec![1, heads, queries, dim] };
         let buffer = f.state(state)?;
         if let Some((entries, shape)) = sizes {
             let (qt, mt) = (q.tensor().contiguous()?, mask.tensor().contiguous()?);
             if let Some(out) = in_place(buffer, entries, shape, &qt, &mt, scale) {
-                return one(q.with(Tensor::from_vec(out, q.shape(), device)?));
+                return one(q.with(Tensor::from_vec(out, shape_out, device)?));
             }
         }
         // The definition, on any device.
@@ -163,6 +165,6 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         let scores =
             (q.tensor().contiguous()?.matmul(&k.transpose(D::Minus2, D::Minus1)?.contiguous()?)? * f64::from(scale))?;
         let weights = softmax_last(&scores.broadcast_add(mask.tensor())?)?;
-        one(q.with(weights.matmul(&v)?))
+        one(q.with(weights.matmul(&v)?.reshape(shape_out)?))
     })
 }

@@ -13,7 +13,7 @@ fn ends_with(shape: &[usize], tail: &[usize]) -> bool {
 /// The slice of the state that `name` is, each head repeated `share` times in place.
 fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<(usize, &'b Operation)> {
     let target = declared_shape(graph, name)?;
-    let &[1, heads, length, dim] = target.as_slice() else { return None };
+    let (&[1, heads, length, dim] | &[heads, length, dim]) = target.as_slice() else { return None };
     let mut current = name.to_owned();
     let mut repeated = None;
     loop {
@@ -64,15 +64,22 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     if op.kind != "matmul" || graph.flag(op, "transpose_x", false)? || graph.flag(op, "transpose_y", false)? {
         return None;
     }
-    let (_, softmax) = graph.maker_of_kind(name_of(op, "x")?, "softmax")?;
-    graph.only_user(name_of(op, "x")?)?;
+    let mut weights = name_of(op, "x")?;
+    if let Some((_, reshape)) = graph.maker_of_kind(weights, "reshape") {
+        // [1, heads, n, length] → [heads, n, length], as einsum is lowered.
+        let from = name_of(reshape, "x")?;
+        if declared_shape(graph, from)?.strip_prefix(&[1])? != shape_of(reshape)? {
+            return None;
+        }
+        weights = from;
+    }
+    let (_, softmax) = graph.maker_of_kind(weights, "softmax")?;
     let (values_at, values) = cache_slice(graph, name_of(op, "y")?)?;
     let last = graph.numbers(softmax, "axis")?;
     if last != [-1.0] && last != [3.0] {
         return None;
     }
     let (_, add) = graph.maker_of_kind(name_of(softmax, "x")?, "add")?;
-    graph.only_user(name_of(softmax, "x")?)?;
     let (mul, mask) = either(add, |n| graph.maker_of_kind(n, "mul").map(|m| m.1))?;
     let (scores, scale) = either(mul, |n| graph.maker_of_kind(n, "matmul").map(|m| m.1))?;
     if graph.numbers(mul, scale)?.len() != 1 || graph.flag(scores, "transpose_x", false)? {
