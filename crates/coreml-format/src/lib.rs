@@ -1,8 +1,9 @@
-//! Reads Core ML model files: bytes to typed programs, no tensors.
+//! Reads and writes Core ML model files: bytes to typed programs and back, no tensors.
 //!
 //! - [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
 //! - [`package`]: opens `.mlpackage` and `.mlmodel`; everything below in one call.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
+//! - [`write`]: packages from programs and streamed weights.
 //!
 //! Nothing here allocates from an unchecked length: a hostile file costs memory in proportion to its
 //! own size at most.
@@ -13,3 +14,4 @@ pub mod dtype;
 pub mod package;
 pub mod program;
 pub mod spec;
+pub mod write;

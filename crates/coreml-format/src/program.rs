@@ -121,6 +121,51 @@ pub struct Value {
     pub data: ValueData,
 }
 
+impl Value {
+    /// A tensor of packed little-endian elements.
+    pub fn tensor(dtype: DataType, shape: &[usize], bytes: Vec<u8>) -> Self {
+        let ty = ValueType::Tensor(TensorType::fixed(dtype, shape));
+        Self { ty, data: ValueData::Tensor(TensorData::Bytes(bytes)) }
+    }
+
+    /// A tensor whose elements lie in a weight file.
+    pub fn blob(dtype: DataType, shape: &[usize], at: BlobRef) -> Self {
+        let ty = ValueType::Tensor(TensorType::fixed(dtype, shape));
+        Self { ty, data: ValueData::Tensor(TensorData::Blob(at)) }
+    }
+
+    /// A string.
+    pub fn string(text: &str) -> Self {
+        let ty = ValueType::Tensor(TensorType::fixed(DataType::String, &[]));
+        Self { ty, data: ValueData::Tensor(TensorData::Strings(vec![text.to_owned()])) }
+    }
+
+    /// A vector of `int32`.
+    pub fn ints(values: &[i32]) -> Self {
+        Self::tensor(DataType::I32, &[values.len()], values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// A scalar `int32`.
+    pub fn int(value: i32) -> Self {
+        Self::tensor(DataType::I32, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// A scalar `bool`.
+    pub fn bool(value: bool) -> Self {
+        Self::tensor(DataType::Bool, &[], vec![u8::from(value)])
+    }
+
+    /// A vector of `bool`.
+    pub fn bools(values: &[bool]) -> Self {
+        Self::tensor(DataType::Bool, &[values.len()], values.iter().map(|&v| u8::from(v)).collect())
+    }
+
+    /// A scalar `fp16`.
+    pub fn f16(value: f32) -> Self {
+        Self::tensor(DataType::F16, &[], half::f16::from_f32(value).to_le_bytes().to_vec())
+    }
+}
+
 /// Content of a literal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ValueData {

@@ -9,6 +9,7 @@ use crate::description::ModelDescription;
 use crate::program::Program;
 
 mod describe;
+mod encode;
 mod program;
 pub(crate) mod proto;
 
@@ -107,13 +108,15 @@ pub fn decode(bytes: &[u8]) -> Result<(ModelDescription, Program), SpecError> {
     let description = describe::description(model.specification_version, model.description.unwrap_or_default())?;
     let mut program = program::program(program)?;
     // A model without named functions calls its only one `main`.
-    if program.functions.len() == 1 && !program.functions.contains_key(&description.default_function) {
-        if let Some((_, function)) = program.functions.pop() {
-            program.functions.insert(description.default_function.clone(), function);
-        }
+    let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
+    if alone {
+        let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
+        program.functions.extend(only);
     }
     Ok((description, program))
 }
+
+pub use encode::encode;
 
 /// Reads a bare `ModelDescription` message, as `coremldata.bin` of a compiled model holds it.
 ///
