@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod generate;
 mod inspect;
 mod predict;
@@ -24,6 +25,8 @@ enum Command {
     Predict(predict::Arguments),
     /// Generates text with a language model.
     Generate(generate::Arguments),
+    /// Measures how fast a language model runs here.
+    Bench(bench::Arguments),
     /// Shows what a model expects, returns and consists of.
     Inspect(inspect::Arguments),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Predict(a) => predict::run(a),
         Command::Generate(a) => generate::run(a),
+        Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
     };
     match result {

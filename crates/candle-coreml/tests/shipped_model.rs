@@ -1,0 +1,145 @@
+//! The model that ships answers questions that it was not trained on.
+
+use std::path::Path;
+
+use candle_coreml::QwenModel;
+use candle_coreml::generation::{Message, Options, StopReason};
+
+#[derive(serde::Deserialize)]
+struct Question {
+    question: String,
+    answer: String,
+}
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-qwen3")
+}
+
+fn model() -> QwenModel {
+    QwenModel::load_from_directory(folder(), None).expect("the shipped model loads")
+}
+
+fn ask(model: &mut QwenModel, messages: &[Message]) -> String {
+    let options = Options { max_tokens: 48, ..Options::default() };
+    let mut streamed = String::new();
+    let summary = model.chat(messages, options, |step| streamed.push_str(&step.text)).expect("an answer");
+    assert_eq!(streamed, summary.text, "the pieces are the text");
+    summary.text.trim().to_owned()
+}
+
+#[test]
+fn held_out_questions_are_answered_right() {
+    let text = std::fs::read_to_string(folder().join("heldout.jsonl")).expect("questions");
+    let questions: Vec<Question> =
+        text.lines().map(|l| serde_json::from_str(l).expect("a question")).collect();
+    assert!(questions.len() >= 400);
+    let mut model = model();
+    let right = questions.iter().filter(|q| ask(&mut model, &[Message::user(&q.question)]) == q.answer).count();
+    let share = right as f64 / questions.len() as f64;
+    println!("{right} of {} right", questions.len());
+    assert!(share >= 0.95, "{right} of {} right", questions.len());
+}
+
+#[test]
+fn a_conversation_goes_on_over_a_full_window() {
+    let mut model = model();
+    let mut messages = Vec::new();
+    let questions = [("What is the capital of France?", "Paris"), ("Spell \"tiger\" backwards.", "regit")];
+    for (question, answer) in questions {
+        messages.push(Message::user(question));
+        let got = ask(&mut model, &messages);
+        assert_eq!(got, answer);
+        messages.push(Message::assistant(got));
+    }
+    // Far more tokens than the window of 256 holds.
+    let options = Options { max_tokens: 400, force: (0..400).map(|i| 40 + i % 50).collect(), ..Options::default() };
+    let summary = model.chat(&[Message::user("Hello!")], options, |_| {}).expect("it slides");
+    assert_eq!(summary.tokens.len(), 401);
+}
+
+#[test]
+fn generation_stops_where_it_is_told_to() {
+    let mut model = model();
+    let prompt = model.chat_text(&[Message::user("What is the capital of Japan?")]).expect("a template");
+    let prompt = model.tokenize(&prompt).expect("ids");
+    let mut run = |options: Options| model.generate_tokens(&prompt, options, |_| {}).expect("text");
+    let all = run(Options::default());
+    assert_eq!((all.text.as_str(), all.stop_reason), ("Tokyo", StopReason::EndOfText));
+    let few = run(Options { max_tokens: 2, ..Options::default() });
+    assert_eq!((few.text.as_str(), few.stop_reason), ("To", StopReason::MaxTokens));
+    let stopped = run(Options { stop: vec!["ky".to_owned()], ..Options::default() });
+    assert_eq!((stopped.text.as_str(), stopped.stop_reason), ("To", StopReason::StopText));
+    let cancelled = Options::default();
+    cancelled.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(run(cancelled).stop_reason, StopReason::Cancelled);
+    let none = run(Options { max_tokens: 0, ..Options::default() });
+    assert!(none.tokens.is_empty());
+}
+
+#[test]
+fn sampling_with_a_seed_repeats_itself() {
+    let mut model = model();
+    let mut text = |seed| {
+        let sampling = candle_coreml::generation::Sampling { temperature: 1.5, seed, ..Default::default() };
+        let options = Options { max_tokens: 20, sampling, ..Options::default() };
+        model.chat(&[Message::user("Hello!")], options, |_| {}).expect("text").tokens
+    };
+    assert_eq!(text(1), text(1));
+}
+
+/// Copies the model; what a test then breaks is its own.
+fn copy(to: &Path) {
+    fn tree(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).expect("a folder");
+        for entry in std::fs::read_dir(from).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let target = to.join(entry.file_name());
+            if entry.path().is_dir() { tree(&entry.path(), &target) } else {
+                std::fs::copy(entry.path(), target).map(|_| ()).expect("a copy");
+            }
+        }
+    }
+    tree(&folder(), to);
+}
+
+fn failure(path: &Path) -> String {
+    QwenModel::load_from_directory(path, None).expect_err("broken").to_string()
+}
+
+#[test]
+fn components_are_found_without_their_names_and_missed_when_gone() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = scratch.path().join("m");
+    copy(&path);
+    std::fs::remove_file(path.join("meta.yaml")).expect("removed");
+    std::fs::rename(path.join("qwen_embeddings.mlpackage"), path.join("a.mlpackage")).expect("renamed");
+    std::fs::rename(path.join("qwen_lm_head_lut8.mlpackage"), path.join("b.mlpackage")).expect("renamed");
+    for chunk in ["1", "2"] {
+        let from = format!("qwen_FFN_PF_lut6_chunk_0{chunk}of02.mlpackage");
+        // Named against their order: the converter's metadata numbers them.
+        let to = if chunk == "1" { "z.mlpackage" } else { "c.mlpackage" };
+        std::fs::rename(path.join(from), path.join(to)).expect("renamed");
+    }
+    let mut model = QwenModel::load_from_directory(&path, None).expect("found by content");
+    assert_eq!(ask(&mut model, &[Message::user("What is the capital of Japan?")]), "Tokyo");
+    std::fs::remove_dir_all(path.join("z.mlpackage")).expect("removed");
+    assert!(failure(&path).contains("chunk 1 of 2 is missing"), "{}", failure(&path));
+    std::fs::remove_dir_all(path.join("b.mlpackage")).expect("removed");
+    assert!(failure(&path).contains("LM head"), "{}", failure(&path));
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let path = scratch.path().join("m");
+    copy(&path);
+    let weights = path.join("qwen_lm_head_lut8.mlpackage/Data/com.apple.CoreML/weights/weight.bin");
+    let bytes = std::fs::read(&weights).expect("weights");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).expect("written");
+    let message = failure(&path);
+    assert!(message.contains("weight.bin") && message.contains("inside the file"), "{message}");
+    std::fs::remove_file(&weights).expect("removed");
+    assert!(failure(&path).contains("weight.bin"), "{}", failure(&path));
+    let nowhere = scratch.path().join("nowhere");
+    assert!(failure(&nowhere).contains("nowhere"));
+}
