@@ -150,8 +150,7 @@ impl Body {
         end[last] = to as i32;
         let mut out = shape.to_vec();
         out[last] = to - from;
-        let inputs =
-            vec![("x", name(x)), ("begin", value(Value::ints(&begin))), ("end", value(Value::ints(&end)))];
+        let inputs = vec![("x", name(x)), ("begin", value(Value::ints(&begin))), ("end", value(Value::ints(&end)))];
         self.op("slice_by_index", inputs, &out)
     }
 

@@ -114,7 +114,8 @@ impl Random {
     pub(crate) fn rope(&mut self, writer: &mut PackageWriter, d: &Dimensions) -> std::io::Result<(Value, Value)> {
         let rows = 2 * d.context;
         let mut table = |f: fn(f64) -> f64| {
-            let angle = |p: usize, i: usize| p as f64 / 1e6f64.powf((2 * (i % (d.head_dim / 2))) as f64 / d.head_dim as f64);
+            let angle =
+                |p: usize, i: usize| p as f64 / 1e6f64.powf((2 * (i % (d.head_dim / 2))) as f64 / d.head_dim as f64);
             let values = (0..rows).flat_map(|p| (0..d.head_dim).map(move |i| f(angle(p, i)) as f32));
             let bytes: Vec<u8> = values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect();
             let at = writer.blob(DataType::F16, rows * d.head_dim, [bytes.as_slice()])?;

@@ -81,7 +81,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     println!("prefill        {prefill_rate:>10.1} tokens/s ({} tokens)", arguments.prompt);
     println!("decode         {decode_rate:>10.1} tokens/s (from position {})", arguments.prompt);
     if let Some((peak, anonymous)) = memory {
-        println!("peak memory    {:>10.1} MiB resident, {:.1} MiB beside the mapped files", peak as f64 / 1048576.0, anonymous as f64 / 1048576.0);
+        println!(
+            "peak memory    {:>10.1} MiB resident, {:.1} MiB beside the mapped files",
+            peak as f64 / 1048576.0,
+            anonymous as f64 / 1048576.0
+        );
     }
     Ok(())
 }

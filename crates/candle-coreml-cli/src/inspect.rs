@@ -49,14 +49,14 @@ impl Survey {
     }
 
     fn literal(&mut self, model: &Model, kind: &str, value: &Literal) -> CommandResult {
-        if let ValueData::Tensor(TensorData::Blob(at)) = &value.data {
-            if self.seen.insert((at.file.to_string(), at.offset)) {
-                let blob = model.weights.resolve(at)?;
-                let form = if kind == "const" { "dense" } else { kind };
-                let entry = self.weights.entry(format!("{form} {}", blob.dtype())).or_default();
-                entry.0 += 1;
-                entry.1 += blob.len();
-            }
+        if let ValueData::Tensor(TensorData::Blob(at)) = &value.data
+            && self.seen.insert((at.file.to_string(), at.offset))
+        {
+            let blob = model.weights.resolve(at)?;
+            let form = if kind == "const" { "dense" } else { kind };
+            let entry = self.weights.entry(format!("{form} {}", blob.dtype())).or_default();
+            entry.0 += 1;
+            entry.1 += blob.len();
         }
         Ok(())
     }

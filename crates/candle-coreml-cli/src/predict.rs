@@ -103,11 +103,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         inputs.insert(name.to_owned(), images::load(&model, name, Path::new(file))?);
     }
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
-    if let (Some(state), Some(path)) = (&mut state, &arguments.state) {
-        if path.exists() {
-            for (name, value) in load(path)? {
-                state.set(&name, &value)?;
-            }
+    if let (Some(state), Some(path)) = (&mut state, &arguments.state)
+        && path.exists()
+    {
+        for (name, value) in load(path)? {
+            state.set(&name, &value)?;
         }
     }
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();

@@ -17,7 +17,8 @@ fn model() -> PathBuf {
 fn generate_prints_text_or_one_json_object() {
     let text = command().args(["generate", "--prompt", "What is the capital of Peru?"]).output().expect("runs");
     assert_eq!(String::from_utf8_lossy(&text.stdout).trim(), "Lima");
-    let json = command().args(["generate", "--prompt", "What is the capital of Peru?", "--json"]).output().expect("runs");
+    let json =
+        command().args(["generate", "--prompt", "What is the capital of Peru?", "--json"]).output().expect("runs");
     let report: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(report["text"], "Lima");
     assert_eq!(report["stop_reason"], "end_of_text");
@@ -108,6 +109,7 @@ fn inspect_tells_functions_operations_and_weights() {
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
     assert_eq!(report["description"]["default_function"], "infer");
     assert!(report["operations"]["conv"].as_u64().is_some_and(|n| n > 0));
-    let forms: Vec<&str> = report["weights"].as_array().expect("list").iter().filter_map(|w| w["form"].as_str()).collect();
+    let forms: Vec<&str> =
+        report["weights"].as_array().expect("list").iter().filter_map(|w| w["form"].as_str()).collect();
     assert!(forms.iter().any(|f| f.contains("uint6")), "{forms:?}");
 }

@@ -305,22 +305,23 @@ impl CoreMLModel {
             checked.push((*name, tensor));
         }
         for feature in &described.inputs {
-            if feature.optional && checked.iter().all(|(n, _)| *n != feature.name) {
-                if let FeatureType::MultiArray { shape, default, .. } = &feature.ty {
-                    let value = Tensor::full(default.unwrap_or(0.0) as f32, shape.as_slice(), &Device::Cpu)?;
-                    checked.push((feature.name.as_str(), value));
-                }
+            if feature.optional
+                && checked.iter().all(|(n, _)| *n != feature.name)
+                && let FeatureType::MultiArray { shape, default, .. } = &feature.ty
+            {
+                let value = Tensor::full(default.unwrap_or(0.0) as f32, shape.as_slice(), &Device::Cpu)?;
+                checked.push((feature.name.as_str(), value));
             }
         }
         let mut outputs =
             self.executable.predict(&checked, state.map(|s| &mut s.inner)).map_err(|e| self.engine_error(e))?;
         for (name, output) in &mut outputs {
-            if let (Output::Tensor(t), Some(feature)) = (output, described.output(name)) {
-                if let FeatureType::MultiArray { dtype, .. } = &feature.ty {
-                    let wanted = mil_engine::executable::public_dtype(*dtype);
-                    if t.dtype() != wanted {
-                        *t = t.to_dtype(wanted)?;
-                    }
+            if let (Output::Tensor(t), Some(feature)) = (output, described.output(name))
+                && let FeatureType::MultiArray { dtype, .. } = &feature.ty
+            {
+                let wanted = mil_engine::executable::public_dtype(*dtype);
+                if t.dtype() != wanted {
+                    *t = t.to_dtype(wanted)?;
                 }
             }
         }

@@ -30,8 +30,7 @@ fn ask(model: &mut QwenModel, messages: &[Message]) -> String {
 #[test]
 fn held_out_questions_are_answered_right() {
     let text = std::fs::read_to_string(folder().join("heldout.jsonl")).expect("questions");
-    let questions: Vec<Question> =
-        text.lines().map(|l| serde_json::from_str(l).expect("a question")).collect();
+    let questions: Vec<Question> = text.lines().map(|l| serde_json::from_str(l).expect("a question")).collect();
     assert!(questions.len() >= 400);
     let mut model = model();
     let right = questions.iter().filter(|q| ask(&mut model, &[Message::user(&q.question)]) == q.answer).count();
@@ -94,7 +93,9 @@ fn copy(to: &Path) {
         for entry in std::fs::read_dir(from).expect("a folder") {
             let entry = entry.expect("an entry");
             let target = to.join(entry.file_name());
-            if entry.path().is_dir() { tree(&entry.path(), &target) } else {
+            if entry.path().is_dir() {
+                tree(&entry.path(), &target)
+            } else {
                 std::fs::copy(entry.path(), target).map(|_| ()).expect("a copy");
             }
         }

@@ -99,9 +99,7 @@ impl PackageWriter {
         let spec = self.root.join("Data").join(AUTHOR).join("model.mlmodel");
         std::fs::write(spec, spec::encode(description, program))?;
         let (model, weights) = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
-        let item = |name: &str, path: &str, text: &str| {
-            serde_json::json!({"author": AUTHOR, "description": text, "name": name, "path": format!("{AUTHOR}/{path}")})
-        };
+        let item = |name: &str, path: &str, text: &str| serde_json::json!({"author": AUTHOR, "description": text, "name": name, "path": format!("{AUTHOR}/{path}")});
         let manifest = serde_json::json!({
             "fileFormatVersion": "1.0.0",
             "itemInfoEntries": {

@@ -13,8 +13,19 @@ use proptest::prelude::*;
 
 fn dtypes() -> impl Strategy<Value = DataType> {
     prop::sample::select(vec![
-        DataType::F16, DataType::F32, DataType::I8, DataType::U8, DataType::I16, DataType::U16, DataType::I32,
-        DataType::U1, DataType::U2, DataType::U3, DataType::U4, DataType::U6, DataType::I4,
+        DataType::F16,
+        DataType::F32,
+        DataType::I8,
+        DataType::U8,
+        DataType::I16,
+        DataType::U16,
+        DataType::I32,
+        DataType::U1,
+        DataType::U2,
+        DataType::U3,
+        DataType::U4,
+        DataType::U6,
+        DataType::I4,
     ])
 }
 
@@ -32,8 +43,10 @@ fn constants() -> impl Strategy<Value = (DataType, Vec<usize>, Vec<u8>, bool)> {
 }
 
 fn description() -> ModelDescription {
-    let array = |constraint| FeatureType::MultiArray { dtype: DataType::F16, shape: vec![1, 3], constraint, default: None };
-    let feature = |name: &str, ty| FeatureDescription { name: name.into(), description: "text".into(), ty, optional: false };
+    let array =
+        |constraint| FeatureType::MultiArray { dtype: DataType::F16, shape: vec![1, 3], constraint, default: None };
+    let feature =
+        |name: &str, ty| FeatureDescription { name: name.into(), description: "text".into(), ty, optional: false };
     let ranges = ShapeConstraint::Ranges(vec![
         coreml_format::description::DimRange { min: 1, max: Some(1) },
         coreml_format::description::DimRange { min: 1, max: None },
@@ -44,11 +57,8 @@ fn description() -> ModelDescription {
         states: vec![feature("s", FeatureType::State { dtype: DataType::F16, shape: vec![2, 2] })],
         ..Default::default()
     };
-    let mut description = ModelDescription {
-        specification_version: 9,
-        default_function: "main".into(),
-        ..Default::default()
-    };
+    let mut description =
+        ModelDescription { specification_version: 9, default_function: "main".into(), ..Default::default() };
     description.functions.insert("main".into(), function.clone());
     description.functions.insert("other".into(), function);
     description.metadata.user.insert("key".into(), "value".into());

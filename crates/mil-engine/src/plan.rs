@@ -231,10 +231,13 @@ impl Planner<'_> {
             }
             OpKind::Run(build_op) => build_op(&build).map_err(at)?,
         };
-        if spec.foldable && used.is_empty() && !has_blocks && !self.touches_state(op) {
-            if let Some(values) = self.evaluate(op, &run)? {
-                return self.fold(op, values).map(|()| None);
-            }
+        if spec.foldable
+            && used.is_empty()
+            && !has_blocks
+            && !self.touches_state(op)
+            && let Some(values) = self.evaluate(op, &run)?
+        {
+            return self.fold(op, values).map(|()| None);
         }
         let outputs = op.outputs.iter().map(|o| self.variable(&o.name)).collect();
         self.places.push(place(self.function, op));

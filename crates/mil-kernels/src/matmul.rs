@@ -107,7 +107,7 @@ mod tests {
             for (rows, cols, m) in [(8, 64, 3), (72, 100, 5), (136, 192, 17), (64, 8, 3)] {
                 let indices: Vec<u8> =
                     (0..(rows * cols * bits as usize).div_ceil(8)).map(|i| (i * 37 + i / 251) as u8).collect();
-                let tables: Vec<u8> = (0..rows / 8 << bits)
+                let tables: Vec<u8> = (0..(rows / 8) << bits)
                     .flat_map(|i| half::f16::from_f32((i % 97) as f32 / 50.0 - 1.0).to_le_bytes())
                     .collect();
                 let lut = Lut { bits, indices: &indices, tables: &tables, group_rows: 8 };

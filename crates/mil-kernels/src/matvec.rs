@@ -120,6 +120,9 @@ pub fn matvec_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Op
     run(variant, &mut [Product { weight, bias, out }], x);
 }
 
+/// Some rows of one product: weight, first row, bias of all rows, results of these rows.
+type Job<'a> = (&'a WeightMat<'a>, usize, Option<&'a [f32]>, &'a mut [f32]);
+
 fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
     let (mut total, mut nibble, mut lane) = (0usize, false, false);
     for p in products.iter() {
@@ -135,7 +138,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
     }
     let input = Input::new(x, nibble && variant.name == "avx512", lane && variant.name == "avx512");
     let threads = if total < SPLIT { 1 } else { rayon::current_num_threads() };
-    let mut jobs: Vec<(&WeightMat<'_>, usize, Option<&[f32]>, &mut [f32])> = Vec::new();
+    let mut jobs: Vec<Job<'_>> = Vec::new();
     for p in products.iter_mut() {
         // Runs of rows, whole groups of 8 as tables are shared by them; two per thread for balance.
         let run = if threads == 1 { p.weight.rows } else { p.weight.rows.div_ceil(threads * 2).next_multiple_of(8) };
@@ -143,7 +146,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
             jobs.push((&p.weight, i * run, p.bias, out));
         }
     }
-    let work = |(weight, first, bias, out): (&WeightMat<'_>, usize, Option<&[f32]>, &mut [f32])| {
+    let work = |(weight, first, bias, out): Job<'_>| {
         (variant.rows)(weight, first, &input, out);
         if let Some(bias) = bias {
             out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
@@ -244,7 +247,7 @@ mod tests {
             for cols in [1usize, 7, 8, 63, 64, 65, 96, 128, 192, 200, 256, 320, 1024] {
                 for (rows, group_rows) in [(8, 8), (16, 8), (3, 3), (24, 4), (80, 80)] {
                     let indices = bytes((rows * cols * bits as usize).div_ceil(8), bits + cols as u32);
-                    let tables = halves(rows / group_rows << bits, 3 + bits);
+                    let tables = halves((rows / group_rows) << bits, 3 + bits);
                     let lut = Lut { bits, indices: &indices, tables: &tables, group_rows };
                     check(WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match"));
                 }

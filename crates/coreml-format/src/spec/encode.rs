@@ -75,21 +75,19 @@ fn dim(d: &Dim) -> proto::Dimension {
         Dim::Fixed(n) => {
             proto::Dimension { constant: Some(proto::ConstantDimension { size: *n as u64 }), unknown: None }
         }
-        Dim::Unknown => {
-            proto::Dimension { constant: None, unknown: Some(proto::UnknownDimension { variadic: false }) }
-        }
-        Dim::Variadic => {
-            proto::Dimension { constant: None, unknown: Some(proto::UnknownDimension { variadic: true }) }
-        }
+        Dim::Unknown => proto::Dimension { constant: None, unknown: Some(proto::UnknownDimension { variadic: false }) },
+        Dim::Variadic => proto::Dimension { constant: None, unknown: Some(proto::UnknownDimension { variadic: true }) },
     }
 }
 
 fn value_type(ty: &ValueType) -> proto::ValueType {
     let boxed = |t: &ValueType| Some(Box::new(value_type(t)));
     let kind = match ty {
-        ValueType::Tensor(t) if t.shape == [Dim::Variadic] => {
-            proto::TypeKind::Tensor(proto::TensorType { data_type: t.dtype.spec_code(), rank: -1, dimensions: Vec::new() })
-        }
+        ValueType::Tensor(t) if t.shape == [Dim::Variadic] => proto::TypeKind::Tensor(proto::TensorType {
+            data_type: t.dtype.spec_code(),
+            rank: -1,
+            dimensions: Vec::new(),
+        }),
         ValueType::Tensor(t) => proto::TypeKind::Tensor(proto::TensorType {
             data_type: t.dtype.spec_code(),
             rank: t.shape.len() as i64,
@@ -98,7 +96,9 @@ fn value_type(ty: &ValueType) -> proto::ValueType {
         ValueType::List(t, n) => {
             proto::TypeKind::List(Box::new(proto::ListType { ty: boxed(t), length: Some(dim(n)) }))
         }
-        ValueType::Tuple(all) => proto::TypeKind::Tuple(proto::TupleType { types: all.iter().map(value_type).collect() }),
+        ValueType::Tuple(all) => {
+            proto::TypeKind::Tuple(proto::TupleType { types: all.iter().map(value_type).collect() })
+        }
         ValueType::Dictionary(k, v) => {
             proto::TypeKind::Dictionary(Box::new(proto::DictionaryType { key: boxed(k), value: boxed(v) }))
         }
@@ -138,14 +138,18 @@ fn elements(dtype: DataType, bytes: &[u8]) -> proto::TensorKind {
         bytes.as_chunks::<N>().0.iter().map(|&w| f(w)).collect()
     }
     match dtype {
-        DataType::Bool => {
-            proto::TensorKind::Bools(proto::Bools { values: bytes.iter().map(|&b| b != 0).collect() })
-        }
+        DataType::Bool => proto::TensorKind::Bools(proto::Bools { values: bytes.iter().map(|&b| b != 0).collect() }),
         DataType::F32 => proto::TensorKind::Floats(proto::Floats { values: words(bytes, f32::from_le_bytes) }),
         DataType::F64 => proto::TensorKind::Doubles(proto::Doubles { values: words(bytes, f64::from_le_bytes) }),
-        DataType::I16 => proto::TensorKind::Ints(proto::Ints { values: words(bytes, |w| i32::from(i16::from_le_bytes(w))) }),
-        DataType::U16 => proto::TensorKind::Ints(proto::Ints { values: words(bytes, |w| i32::from(u16::from_le_bytes(w))) }),
-        DataType::I32 | DataType::U32 => proto::TensorKind::Ints(proto::Ints { values: words(bytes, i32::from_le_bytes) }),
+        DataType::I16 => {
+            proto::TensorKind::Ints(proto::Ints { values: words(bytes, |w| i32::from(i16::from_le_bytes(w))) })
+        }
+        DataType::U16 => {
+            proto::TensorKind::Ints(proto::Ints { values: words(bytes, |w| i32::from(u16::from_le_bytes(w))) })
+        }
+        DataType::I32 | DataType::U32 => {
+            proto::TensorKind::Ints(proto::Ints { values: words(bytes, i32::from_le_bytes) })
+        }
         DataType::I64 | DataType::U64 => {
             proto::TensorKind::LongInts(proto::LongInts { values: words(bytes, i64::from_le_bytes) })
         }

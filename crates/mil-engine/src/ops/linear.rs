@@ -119,10 +119,11 @@ fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
             if on && t.rank() >= 2 { t.transpose(t.rank() - 2, t.rank() - 1) } else { Ok(t.clone()) }
         };
         let left = flip(xs.tensor(), tx)?;
-        if let (Value::Weight(w), true) = (f.value(y)?, ty && left.rank() >= 2) {
-            if w.shape().len() == 2 && left.dtype() == DType::F32 {
-                return one(xs.with(product(&left, w, None, f.device())?));
-            }
+        if let (Value::Weight(w), true) = (f.value(y)?, ty && left.rank() >= 2)
+            && w.shape().len() == 2
+            && left.dtype() == DType::F32
+        {
+            return one(xs.with(product(&left, w, None, f.device())?));
         }
         let ys = f.array(y)?;
         let right = flip(ys.tensor(), ty)?;

@@ -39,6 +39,17 @@ fn inner(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32
     }
 }
 
+/// Distance at which weights are fetched, in bytes: rows follow each other in memory, and the hardware's own
+/// prefetching stops at the end of each page.
+const AHEAD: usize = 2048;
+
+/// Fetches the line `AHEAD` bytes on.
+#[inline(always)]
+fn ahead(at: *const u8) {
+    // SAFETY: a prefetch is a hint; no address is invalid for it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast()) }
+}
+
 /// The row from column `done` on, by the definition.
 #[inline(always)]
 fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
@@ -68,6 +79,7 @@ fn nibbles(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>,
         let x = &input.by_nibble[..blocks * 128];
         let mut sums = [_mm512_setzero_ps(); 4];
         for (i, x) in indices.as_chunks::<64>().0.iter().zip(x.as_chunks::<128>().0) {
+            ahead(i.as_ptr());
             // SAFETY: 64 bytes are there.
             let mut v = unsafe { _mm512_loadu_si512(i.as_ptr().cast()) };
             for (s, x) in x.as_chunks::<16>().0.iter().enumerate() {
@@ -176,6 +188,7 @@ fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usiz
         let x = &input.by_lane[..blocks * 64];
         let mut sums = [_mm512_setzero_ps(); 4];
         for (i, x) in indices.chunks_exact(8 * bits).zip(x.as_chunks::<64>().0) {
+            ahead(i.as_ptr());
             // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
             let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i.as_ptr().cast()) };
             let index = if WIDE {
@@ -206,11 +219,13 @@ fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
     let mut sums = [_mm512_setzero_ps(); 4];
     let ((ws, wt), (xs, xt)) = (row.as_chunks::<128>(), x.as_chunks::<64>());
     for (w, x) in ws.iter().zip(xs) {
-        for k in 0..4 {
+        ahead(w.as_ptr());
+        ahead(w.as_ptr().wrapping_add(64));
+        for (k, sum) in sums.iter_mut().enumerate() {
             // SAFETY: 32 bytes of 128 and 16 floats of 64 are there for each k < 4.
             let (w, x) =
                 unsafe { (_mm256_loadu_si256(w.as_ptr().add(k * 32).cast()), _mm512_loadu_ps(x.as_ptr().add(k * 16))) };
-            sums[k] = _mm512_fmadd_ps(_mm512_cvtph_ps(w), x, sums[k]);
+            *sum = _mm512_fmadd_ps(_mm512_cvtph_ps(w), x, *sum);
         }
     }
     let rest: f32 = wt.as_chunks::<2>().0.iter().zip(xt).map(|(&w, x)| half::f16::from_le_bytes(w).to_f32() * x).sum();
