@@ -1,7 +1,52 @@
-//! `classify`.
-//!
-//! Semantics after the reference documentation of coremltools' `classify` chapter.
+//! Classifier outputs.
 
-use super::OpSpec;
+use std::sync::Arc;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run};
+use crate::error::OpError;
+use crate::value::{Array, Strings, Value};
+use coreml_format::dtype::DataType;
+
+pub(super) const OPS: &[OpSpec] = &[OpSpec::new("classify", IOS15, classify)];
+
+/// The class labels as single values: a list, or a tensor of them.
+fn labels(classes: &Value) -> Result<Vec<Value>, OpError> {
+    match classes {
+        Value::List(items) => Ok(items.to_vec()),
+        Value::Strings(s) => Ok(s
+            .data
+            .iter()
+            .map(|t| Value::Strings(Arc::new(Strings { data: vec![t.clone()], shape: Vec::new() })))
+            .collect()),
+        other => {
+            let device = candle_core::Device::Cpu;
+            let values = other.array("classes", &device)?.to_i64s()?;
+            values
+                .into_iter()
+                .map(|v| Ok(Value::Array(Array::from_i64(vec![v], &[], DataType::I64, &device)?)))
+                .collect()
+        }
+    }
+}
+
+/// `classify(probabilities, classes)` → the likeliest class, and a dictionary of probabilities.
+fn classify(b: &Build<'_>) -> Result<Run, OpError> {
+    let (probabilities, classes) = (b.slot("probabilities")?, b.slot("classes")?);
+    b.run(move |f| {
+        let values = f.array(probabilities)?.to_f32s()?;
+        let labels = labels(f.value(classes)?)?;
+        if labels.len() != values.len() || labels.is_empty() {
+            return Err(OpError::shape(format!("{} probabilities for {} classes", values.len(), labels.len())));
+        }
+        let best = (0..values.len()).fold(0, |b, i| if values[i] > values[b] { i } else { b });
+        let entries = labels
+            .iter()
+            .zip(&values)
+            .map(|(label, &p)| {
+                Ok((label.clone(), Value::Array(Array::from_f32(vec![p], &[], DataType::F64, f.device())?)))
+            })
+            .collect::<Result<_, OpError>>()?;
+        Ok(vec![labels[best].clone(), Value::Dictionary(Arc::new(entries))])
+    })
+}

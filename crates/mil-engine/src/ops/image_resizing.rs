@@ -1,7 +1,350 @@
-//! Resizing, cropping and resampling of images.
+//! Resizing, cropping and resampling of images `[…, height, width]`.
 //!
 //! Semantics after the reference documentation of coremltools' `image_resizing` chapter.
 
-use super::OpSpec;
+use coreml_format::program::Opset;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, check_size, one};
+use crate::error::OpError;
+use crate::value::Array;
+
+mod sampling;
+
+use sampling::{Padding, grid, sample_at};
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("affine", IOS15, affine),
+    OpSpec::new("crop", IOS15, crop),
+    OpSpec::new("crop_resize", IOS15_16_17, crop_resize),
+    OpSpec::new("resample", IOS15_16_17, resample),
+    OpSpec::new("resize", IOS17, resize),
+    OpSpec::new("resize_bilinear", IOS15, resize_bilinear),
+    OpSpec::new("resize_nearest_neighbor", IOS15, resize_nearest),
+    OpSpec::new("upsample_bilinear", IOS15_16, upsample_bilinear),
+    OpSpec::new("upsample_nearest_neighbor", IOS15, upsample_nearest),
+];
+
+fn size(b: &Build<'_>, name: &str, default: i64) -> Result<usize, OpError> {
+    let n = b.attr_or(name, default)?;
+    usize::try_from(n).ok().filter(|&n| n > 0).ok_or_else(|| OpError::shape(format!("`{name}` is {n}")))
+}
+
+/// Height and width of a tensor with at least two dimensions.
+fn plane(x: &Array) -> Result<(usize, usize), OpError> {
+    match x.shape() {
+        [.., h, w] => Ok((*h, *w)),
+        other => Err(OpError::shape(format!("an image of shape {other:?}"))),
+    }
+}
+
+/// Interpolates every plane at the given rows and columns.
+fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpError> {
+    let (h, w) = plane(x)?;
+    let mut shape = x.shape().to_vec();
+    let rank = shape.len();
+    (shape[rank - 2], shape[rank - 1]) = (rows.len(), columns.len());
+    let mut out = Vec::with_capacity(check_size(&shape)?);
+    let split = |at: f32, n: usize| {
+        let low = (at.floor().max(0.0) as usize).min(n - 1);
+        (low, (low + 1).min(n - 1), at - low as f32)
+    };
+    let columns: Vec<_> = columns.iter().map(|&c| split(c, w)).collect();
+    for image in x.to_f32s()?.chunks_exact((h * w).max(1)) {
+        for &row in rows {
+            let (top, bottom, v) = split(row, h);
+            for &(left, right, u) in &columns {
+                let mix = |r: usize| image[r * w + left] * (1.0 - u) + image[r * w + right] * u;
+                out.push(mix(top) * (1.0 - v) + mix(bottom) * v);
+            }
+        }
+    }
+    Array::new(candle_core::Tensor::from_vec(out, shape, x.tensor().device())?, x.dtype())
+}
+
+/// Takes every plane's elements at the given rows and columns.
+fn pick(x: &Array, rows: &[usize], columns: &[usize]) -> Result<Array, OpError> {
+    let to = |v: &[usize]| v.iter().map(|&i| i as u32).collect::<Vec<_>>();
+    let t = super::tensor_transformation::pick(x.tensor(), x.rank() - 2, &to(rows))?;
+    Ok(x.with(super::tensor_transformation::pick(&t, x.rank() - 1, &to(columns))?))
+}
+
+/// `resize_bilinear(x, target_size_height = 1, target_size_width = 1, sampling_mode = "DEFAULT")`.
+fn resize_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (height, width) = (size(b, "target_size_height", 1)?, size(b, "target_size_width", 1)?);
+    let mode: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (h, w) = plane(&x)?;
+        one(interpolate(&x, &grid(h, height, &mode)?, &grid(w, width, &mode)?)?)
+    })
+}
+
+/// Nearest source of each position: floor(i · n / size).
+fn nearest(n: usize, size: usize) -> Vec<usize> {
+    (0..size).map(|i| ((i as f32 * (n as f32 / size as f32)) as usize).min(n.saturating_sub(1))).collect()
+}
+
+/// `resize_nearest_neighbor(x, target_size_height, target_size_width)`.
+fn resize_nearest(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (height, width) = (size(b, "target_size_height", 1)?, size(b, "target_size_width", 1)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (h, w) = plane(&x)?;
+        one(pick(&x, &nearest(h, height), &nearest(w, width))?)
+    })
+}
+
+/// `resize(x, shape, resized_dims, interpolation_mode = "LINEAR", sampling_mode = "DEFAULT")`.
+fn resize(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let shape = b.param::<Vec<i64>>("shape")?;
+    let dims = size(b, "resized_dims", 2)?;
+    let mode: String = b.attr_or("interpolation_mode", "LINEAR".to_owned())?;
+    let sampling: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let shape = shape.get(f)?;
+        let (h, w) = plane(&x)?;
+        let target = |back: usize, n: usize| -> Result<usize, OpError> {
+            if back > dims {
+                return Ok(n);
+            }
+            match shape.len().checked_sub(back).and_then(|i| shape.get(i)) {
+                Some(0) | None => Ok(n),
+                Some(&v) => usize::try_from(v).map_err(|_| OpError::shape(format!("a target of {v}"))),
+            }
+        };
+        if dims > 2
+            && (3..=dims.min(x.rank()))
+                .any(|d| target(d, x.shape()[x.rank() - d]).ok() != Some(x.shape()[x.rank() - d]))
+        {
+            return Err(OpError::Unsupported("resize of more than two dimensions".to_owned()));
+        }
+        let (height, width) = (target(2, h)?, target(1, w)?);
+        if mode == "NEAREST_NEIGHBOR" {
+            let rows = |n, to| -> Result<Vec<usize>, OpError> {
+                if sampling == "DEFAULT" {
+                    return Ok(nearest(n, to));
+                }
+                Ok(grid(n, to, &sampling)?.into_iter().map(|v| (v.round() as usize).min(n.saturating_sub(1))).collect())
+            };
+            return one(pick(&x, &rows(h, height)?, &rows(w, width)?)?);
+        }
+        one(interpolate(&x, &grid(h, height, &sampling)?, &grid(w, width, &sampling)?)?)
+    })
+}
+
+fn scaled(n: usize, scale: f32) -> Result<usize, OpError> {
+    let size = (n as f32 * scale).floor();
+    if size.is_finite() && size >= 0.0 {
+        check_size(&[size as usize])
+    } else {
+        Err(OpError::shape(format!("a scale of {scale}")))
+    }
+}
+
+/// `upsample_nearest_neighbor(x, scale_factor_height = 1, scale_factor_width = 1)`.
+fn upsample_nearest(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (sh, sw) = (b.attr_or("scale_factor_height", 1f32)?, b.attr_or("scale_factor_width", 1f32)?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (h, w) = plane(&x)?;
+        let source = |n: usize, s: f32| -> Result<Vec<usize>, OpError> {
+            Ok((0..scaled(n, s)?).map(|i| ((i as f32 / s) as usize).min(n.saturating_sub(1))).collect())
+        };
+        one(pick(&x, &source(h, sh)?, &source(w, sw)?)?)
+    })
+}
+
+/// `upsample_bilinear(x, scale_factor_height = 1, scale_factor_width = 1, align_corners = true,
+/// half_pixel_centers (iOS16) = !align_corners)`.
+fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (sh, sw) = (b.attr_or("scale_factor_height", 1f32)?, b.attr_or("scale_factor_width", 1f32)?);
+    let align = b.attr_or("align_corners", true)?;
+    let half = if b.opset() >= Opset::Ios16 { b.attr_or("half_pixel_centers", !align)? } else { !align };
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (h, w) = plane(&x)?;
+        let points = |n: usize, s: f32| -> Result<Vec<f32>, OpError> {
+            let out = scaled(n, s)?;
+            let last = n.saturating_sub(1) as f32;
+            Ok((0..out)
+                .map(|i| {
+                    let i = i as f32;
+                    let at = match (align, half) {
+                        (true, _) => {
+                            if out > 1 {
+                                i * last / (out - 1) as f32
+                            } else {
+                                0.0
+                            }
+                        }
+                        (false, true) => (i + 0.5) / s - 0.5,
+                        (false, false) => i / s,
+                    };
+                    at.clamp(0.0, last)
+                })
+                .collect())
+        };
+        one(interpolate(&x, &points(h, sh)?, &points(w, sw)?)?)
+    })
+}
+
+/// `crop(x, crop_height, crop_width)`: pairs of elements to drop at both ends.
+fn crop(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (rows, columns): (Vec<i64>, Vec<i64>) = (b.attr("crop_height")?, b.attr("crop_width")?);
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let (h, w) = plane(&x)?;
+        let keep = |n: usize, cut: &[i64]| -> Result<(usize, usize), OpError> {
+            let bad = || OpError::shape(format!("crop of {cut:?} from {n}"));
+            let &[before, after] = cut else { return Err(bad()) };
+            let (before, after) =
+                (usize::try_from(before).map_err(|_| bad())?, usize::try_from(after).map_err(|_| bad())?);
+            let left = before.checked_add(after).and_then(|c| n.checked_sub(c)).ok_or_else(bad)?;
+            Ok((before, left))
+        };
+        let ((top, height), (left, width)) = (keep(h, &rows)?, keep(w, &columns)?);
+        let t = x.tensor().narrow(x.rank() - 2, top, height)?.narrow(x.rank() - 1, left, width)?;
+        one(x.with(t))
+    })
+}
+
+/// `resample(x, coordinates, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners)`.
+fn resample(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, coordinates) = (b.slot("x")?, b.slot("coordinates")?);
+    let linear = b.attr::<String>("sampling_mode")? == "bilinear";
+    let padding = Padding::new(&b.attr::<String>("padding_mode")?, b.attr_or("padding_value", 0f32)?)?;
+    let mode: String = b.attr("coordinates_mode")?;
+    let align = b.attr::<bool>("align_corners")?;
+    b.run(move |f| {
+        let (x, coordinates) = (f.array(x)?, f.array(coordinates)?);
+        let (&[n, c, h, w], &[n2, rows, columns, 2]) = (x.shape(), coordinates.shape()) else {
+            return Err(OpError::shape(format!("image {:?}, coordinates {:?}", x.shape(), coordinates.shape())));
+        };
+        if n != n2 || h == 0 || w == 0 {
+            return Err(OpError::shape(format!("image {:?}, coordinates {:?}", x.shape(), coordinates.shape())));
+        }
+        let place = |v: f32, extent: usize| {
+            let unit = match mode.as_str() {
+                "normalized_minus_one_to_one" => (v + 1.0) / 2.0,
+                "normalized_zero_to_one" => v,
+                _ => return v,
+            };
+            if align { unit * (extent - 1) as f32 } else { unit * extent as f32 - 0.5 }
+        };
+        let (image, points) = (x.to_f32s()?, coordinates.to_f32s()?);
+        let mut out = Vec::with_capacity(check_size(&[n, c, rows, columns])?);
+        for image_index in 0..n {
+            let points = &points[image_index * rows * columns * 2..][..rows * columns * 2];
+            for channel in 0..c {
+                let plane = &image[(image_index * c + channel) * h * w..][..h * w];
+                out.extend(points.as_chunks::<2>().0.iter().map(|p| {
+                    sample_at(
+                        plane,
+                        (h, w),
+                        place(p[1], h),
+                        place(p[0], w),
+                        linear,
+                        padding,
+                        align || mode == "unnormalized",
+                    )
+                }));
+            }
+        }
+        one(Array::from_f32(out, &[n, c, rows, columns], x.dtype(), f.device())?)
+    })
+}
+
+/// `affine(x, transform_matrix, output_height, output_width, …)`: bilinear, zero outside, corners aligned.
+fn affine(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, matrix) = (b.slot("x")?, b.slot("transform_matrix")?);
+    let (rows, columns) = (size(b, "output_height", 1)?, size(b, "output_width", 1)?);
+    let padding = Padding::new("constant", b.attr_or("padding_value", 0f32)?)?;
+    b.run(move |f| {
+        let (x, matrix) = (f.array(x)?, f.array(matrix)?);
+        let (&[n, c, h, w], &[d, 6]) = (x.shape(), matrix.shape()) else {
+            return Err(OpError::shape(format!("image {:?}, matrix {:?}", x.shape(), matrix.shape())));
+        };
+        if (d != 1 && d != n) || h == 0 || w == 0 {
+            return Err(OpError::shape(format!("image {:?}, matrix {:?}", x.shape(), matrix.shape())));
+        }
+        let (image, m) = (x.to_f32s()?, matrix.to_f32s()?);
+        let unit = |i: usize, n: usize| if n > 1 { 2.0 * i as f32 / (n - 1) as f32 - 1.0 } else { -1.0 };
+        let mut out = Vec::with_capacity(check_size(&[n, c, rows, columns])?);
+        for index in 0..n * c {
+            let plane = &image[index * h * w..][..h * w];
+            let batch = index / c.max(1);
+            let m = &m[if d == 1 { 0 } else { batch * 6 }..][..6];
+            for i in 0..rows {
+                for j in 0..columns {
+                    let (u, v) = (unit(j, columns), unit(i, rows));
+                    let at = |a: &[f32], extent: usize| (a[0] * u + a[1] * v + a[2] + 1.0) / 2.0 * (extent - 1) as f32;
+                    out.push(sample_at(plane, (h, w), at(&m[3..], h), at(m, w), true, padding, true));
+                }
+            }
+        }
+        one(Array::from_f32(out, &[n, c, rows, columns], x.dtype(), f.device())?)
+    })
+}
+
+/// `crop_resize(x, roi | boxes (iOS17), box_indices (iOS17), target_height = 1, target_width = 1,
+/// normalized_coordinates = false, spatial_scale = 1, box_coordinate_mode, sampling_mode, pad_value)`.
+fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
+    let new = b.has("boxes");
+    let (x, boxes) = (b.slot("x")?, b.slot(if new { "boxes" } else { "roi" })?);
+    let indices = if new { b.slot_opt("box_indices")? } else { None };
+    let (height, width) = (
+        size(b, if b.has("target_height") { "target_height" } else { "target_size_height" }, 1)?,
+        size(b, "target_width", 1)?,
+    );
+    let normalized = b.attr_or("normalized_coordinates", false)?;
+    let scale = b.attr_or("spatial_scale", 1f32)?;
+    let layout: String = b.attr_or("box_coordinate_mode", "CORNERS_HEIGHT_FIRST".to_owned())?;
+    let sampling: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
+    let padding = Padding::new(if new { "constant" } else { "border" }, b.attr_or("pad_value", 0f32)?)?;
+    b.run(move |f| {
+        let (x, boxes) = (f.array(x)?, f.array(boxes)?);
+        let &[n, c, h, w] = x.shape() else { return Err(OpError::shape(format!("an image of shape {:?}", x.shape()))) };
+        let fields = if new { 4 } else { boxes.shape().get(2).copied().unwrap_or(0) };
+        let values = boxes.to_f32s()?;
+        if !(4..=5).contains(&fields) || values.len() % fields != 0 || h == 0 || w == 0 {
+            return Err(OpError::shape(format!("boxes of shape {:?}", boxes.shape())));
+        }
+        let chosen = f.array_opt(indices)?.map(|i| i.to_i64s()).transpose()?;
+        let image = x.to_f32s()?;
+        let (mut out, count) = (Vec::new(), values.len() / fields);
+        let per_box = if fields == 5 || new { 1 } else { n };
+        check_size(&[count, per_box, c, height, width])?;
+        for (k, row) in values.chunks_exact(fields).enumerate() {
+            let coordinates = &row[fields - 4..];
+            let first = match (&chosen, fields) {
+                (Some(c), _) => c.get(k).copied().unwrap_or(-1),
+                (None, 5) => row[0] as i64,
+                (None, _) if new => k as i64,
+                _ => 0,
+            };
+            let first = usize::try_from(first).ok().filter(|&i| i + per_box <= n);
+            let first =
+                first.ok_or_else(|| OpError::shape(format!("box {k} is of an image outside the batch of {n}")))?;
+            let (rows, columns) =
+                sampling::box_points(coordinates, &layout, (h, w), (height, width), normalized, scale, &sampling)?;
+            for index in first..first + per_box {
+                for channel in 0..c {
+                    let plane = &image[(index * c + channel) * h * w..][..h * w];
+                    for &r in &rows {
+                        out.extend(columns.iter().map(|&s| sample_at(plane, (h, w), r, s, true, padding, true)));
+                    }
+                }
+            }
+        }
+        let shape = if new { vec![count, c, height, width] } else { vec![count, per_box, c, height, width] };
+        one(Array::from_f32(out, &shape, x.dtype(), f.device())?)
+    })
+}

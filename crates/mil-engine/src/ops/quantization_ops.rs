@@ -1,7 +1,65 @@
-//! `quantize` and `dequantize`.
+//! Quantizing and dequantizing at run time.
 //!
 //! Semantics after the reference documentation of coremltools' `quantization_ops` chapter.
 
-use super::OpSpec;
+use candle_core::Tensor;
+use coreml_format::dtype::DataType;
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Run, Slot, one, resolve_axis};
+use crate::error::OpError;
+use crate::run::Frame;
+use crate::value::Array;
+
+pub(super) const OPS: &[OpSpec] =
+    &[OpSpec::new("dequantize", IOS17, dequantize), OpSpec::new("quantize", IOS17, quantize)];
+
+/// A scalar, or a vector along `axis`, shaped to broadcast.
+fn parameter(f: &Frame<'_>, slot: Slot, axis: Option<i64>, rank: usize) -> Result<Tensor, OpError> {
+    let t = f.array(slot)?.tensor().to_dtype(candle_core::DType::F32)?;
+    if t.elem_count() == 1 {
+        return Ok(t.reshape(())?);
+    }
+    let mut shape = vec![1; rank];
+    let axis = axis.ok_or_else(|| OpError::Missing("axis".to_owned()))?;
+    shape[resolve_axis(axis, rank)?] = t.elem_count();
+    Ok(t.reshape(shape)?)
+}
+
+/// `quantize(input, scale, zero_point = 0, output_dtype, axis?)`: clip(round(x / scale) + zero_point).
+fn quantize(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, scale, zero) = (b.slot("input")?, b.slot("scale")?, b.slot_opt("zero_point")?);
+    let axis = b.attr_opt::<i64>("axis")?;
+    let name: String = b.attr("output_dtype")?;
+    let (dtype, low, high) = match name.as_str() {
+        "int8" => (DataType::I8, -128.0, 127.0),
+        "uint8" => (DataType::U8, 0.0, 255.0),
+        other => return Err(OpError::data(format!("quantize to `{other}`"))),
+    };
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let mut y: Vec<f32> =
+            x.tensor().broadcast_div(&parameter(f, scale, axis, x.rank())?)?.flatten_all()?.to_vec1()?;
+        y.iter_mut().for_each(|v| *v = v.round_ties_even());
+        let mut y = Tensor::from_vec(y, x.shape(), f.device())?;
+        if let Some(zero) = zero {
+            y = y.broadcast_add(&parameter(f, zero, axis, x.rank())?)?;
+        }
+        one(Array::new(y.clamp(low, high)?.to_dtype(candle_core::DType::I64)?, dtype)?)
+    })
+}
+
+/// `dequantize(input, scale, zero_point = 0, axis?)`: scale · (q − zero_point).
+fn dequantize(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, scale, zero) = (b.slot("input")?, b.slot("scale")?, b.slot_opt("zero_point")?);
+    let axis = b.attr_opt::<i64>("axis")?;
+    let dtype = b.output_dtype(0)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let mut y = x.tensor().to_dtype(candle_core::DType::F32)?;
+        if let Some(zero) = zero {
+            y = y.broadcast_sub(&parameter(f, zero, axis, x.rank())?)?;
+        }
+        one(Array::new(y.broadcast_mul(&parameter(f, scale, axis, x.rank())?)?, dtype)?)
+    })
+}

@@ -1,7 +1,105 @@
-//! Random numbers.
+//! Random numbers. A seed of −1 (the default) draws anew in every prediction.
 //!
 //! Semantics after the reference documentation of coremltools' `random` chapter.
 
-use super::OpSpec;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::{Distribution, Normal};
 
-pub(super) const OPS: &[OpSpec] = &[];
+use super::{OpSpec, since::*};
+use crate::build::{Build, Param, Run, check_size, one};
+use crate::error::OpError;
+use crate::run::Frame;
+use crate::value::Array;
+
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::effect("random_bernoulli", IOS15, bernoulli),
+    OpSpec::effect("random_categorical", IOS15, categorical),
+    OpSpec::effect("random_normal", IOS15, normal),
+    OpSpec::effect("random_uniform", IOS15, uniform),
+];
+
+fn generator(seed: i64) -> StdRng {
+    match u64::try_from(seed) {
+        Ok(seed) => StdRng::seed_from_u64(seed),
+        Err(_) => StdRng::from_os_rng(),
+    }
+}
+
+fn shape(f: &Frame<'_>, shape: &Param<Vec<i64>>) -> Result<(Vec<usize>, usize), OpError> {
+    let shape: Vec<usize> = shape
+        .get(f)?
+        .iter()
+        .map(|&n| usize::try_from(n).map_err(|_| OpError::shape(format!("an extent of {n}"))))
+        .collect::<Result<_, _>>()?;
+    let count = check_size(&shape)?;
+    Ok((shape, count))
+}
+
+/// Draws a tensor of a given shape.
+fn draw(b: &Build<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static) -> Result<Run, OpError> {
+    let extents = b.param::<Vec<i64>>("shape")?;
+    let seed = b.attr_or("seed", -1i64)?;
+    let dtype = b.output_dtype(0)?;
+    b.run(move |f| {
+        let (shape, count) = shape(f, &extents)?;
+        let mut rng = generator(seed);
+        one(Array::from_f32((0..count).map(|_| next(&mut rng)).collect(), &shape, dtype, f.device())?)
+    })
+}
+
+/// `random_bernoulli(shape, prob = 0.5, seed = -1)`.
+fn bernoulli(b: &Build<'_>) -> Result<Run, OpError> {
+    let p = b.attr_or("prob", 0.5f32)?;
+    draw(b, move |rng| if rng.random::<f32>() < p { 1.0 } else { 0.0 })
+}
+
+/// `random_normal(shape, mean = 0, stddev = 1, seed = -1)`.
+fn normal(b: &Build<'_>) -> Result<Run, OpError> {
+    let (mean, deviation) = (b.attr_or("mean", 0f32)?, b.attr_or("stddev", 1f32)?);
+    let distribution =
+        Normal::new(mean, deviation).map_err(|e| OpError::data(format!("a deviation of {deviation}: {e}")))?;
+    draw(b, move |rng| distribution.sample(rng))
+}
+
+/// `random_uniform(shape, low = 0, high = 1, seed = -1)`.
+fn uniform(b: &Build<'_>) -> Result<Run, OpError> {
+    let (low, high) = (b.attr_or("low", 0f32)?, b.attr_or("high", 1f32)?);
+    draw(b, move |rng| low + (high - low) * rng.random::<f32>())
+}
+
+/// `random_categorical(x, mode = "logits", size = 1, seed = -1)`: indices by the last dimension of x.
+fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let mode: String = b.attr_or("mode", "logits".to_owned())?;
+    let size = usize::try_from(b.attr_or("size", 1i64)?).map_err(|_| OpError::shape("a negative size"))?;
+    let seed = b.attr_or("seed", -1i64)?;
+    let dtype = b.output_dtype(0)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let Some((&classes, outer)) = x.shape().split_last() else {
+            return Err(OpError::shape("a categorical distribution without classes"));
+        };
+        if classes == 0 {
+            return Err(OpError::shape("a categorical distribution without classes"));
+        }
+        let mut shape = outer.to_vec();
+        shape.push(size);
+        let mut out = Vec::with_capacity(check_size(&shape)?);
+        let mut rng = generator(seed);
+        for row in x.to_f32s()?.chunks_exact(classes) {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weights: Vec<f32> = row.iter().map(|&v| if mode == "probs" { v } else { (v - top).exp() }).collect();
+            let total: f32 = weights.iter().sum();
+            for _ in 0..size {
+                let mut left = rng.random::<f32>() * total;
+                let index = weights.iter().position(|w| {
+                    left -= w;
+                    left < 0.0
+                });
+                out.push(index.unwrap_or(classes - 1) as f32);
+            }
+        }
+        one(Array::new(candle_core::Tensor::from_vec(out, shape, f.device())?, dtype)?)
+    })
+}
