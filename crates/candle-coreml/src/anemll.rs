@@ -18,8 +18,11 @@ use crate::state::CoreMLState;
 
 pub mod discovery;
 mod inputs;
+pub mod model_config;
+mod naming;
 
 pub use discovery::Components;
+pub use naming::ModelNamingConfig;
 
 /// Sizes of a pipeline, read from its packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

@@ -12,7 +12,10 @@ pub mod generation;
 pub mod model;
 pub mod qwen;
 pub mod state;
+pub mod utils;
 
+pub use anemll::ModelNamingConfig;
+pub use anemll::model_config::{self, ModelConfig};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::anemll::{Pipeline, Session};
+use crate::anemll::model_config::ModelConfig;
+use crate::anemll::{ModelNamingConfig, Pipeline, Session, discovery};
 use crate::error::{Error, Result};
 use crate::generation::{Generation, Message, Options, Sampling, Step, Summary, Tokenizer};
+use crate::model::PassSet;
+
+mod tensors;
 
 /// Settings of a [`QwenModel`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +17,35 @@ pub struct QwenConfig {
     pub tokenizer: Option<PathBuf>,
     /// Sets the chat template's `enable_thinking`.
     pub thinking: Option<bool>,
+    /// Names of the model's files; none: the only model in its folder.
+    pub naming: Option<ModelNamingConfig>,
+    /// What the model consists of; the tensors are made by it.
+    pub model: Option<ModelConfig>,
+}
+
+impl QwenConfig {
+    /// Settings for a model whose configuration is known.
+    pub fn from_model_config(model: ModelConfig) -> Self {
+        Self { naming: Some(model.naming.clone()), model: Some(model), ..Self::default() }
+    }
+
+    /// Settings for the model in a folder, discovered from its files.
+    ///
+    /// # Errors
+    /// When the identifier is no folder, and as [`ModelConfig::discover`].
+    pub fn for_model_id(id: &str) -> Result<Self> {
+        let folder = Path::new(id);
+        if !folder.is_dir() {
+            return Err(Error::Unavailable(format!("`{id}` is not a folder with a model")));
+        }
+        ModelConfig::discover(folder).map(Self::from_model_config)
+    }
+
+    /// Settings for files with the standard names of Qwen conversions; shapes stay unknown.
+    #[deprecated(note = "use `from_model_config` with `ModelConfig::discover`, which reads names and shapes")]
+    pub fn for_standard_qwen() -> Self {
+        Self { naming: Some(ModelNamingConfig::standard_qwen()), ..Self::default() }
+    }
 }
 
 /// A multi-component language model with tokenizer and conversation. The pipeline is the general one:
@@ -33,7 +66,11 @@ impl QwenModel {
     pub fn load_from_directory(folder: impl AsRef<Path>, config: Option<QwenConfig>) -> Result<Self> {
         let config = config.unwrap_or_default();
         let folder = folder.as_ref();
-        let pipeline = Pipeline::load(folder)?;
+        let components = match &config.naming {
+            Some(naming) => discovery::discover_named(folder, naming)?,
+            None => discovery::discover(folder)?,
+        };
+        let pipeline = Pipeline::from_components(&components, &PassSet::all())?;
         let tokenizer = Tokenizer::load(config.tokenizer.as_deref().unwrap_or(folder))?;
         let session = pipeline.session()?;
         Ok(Self { pipeline, tokenizer, session, config })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use coreml_format::package::Model;
 
+use super::ModelNamingConfig;
 use crate::error::{Error, Result};
 
 /// A function of an open package: the package and the name of the function (none: the default).
@@ -118,13 +119,14 @@ fn preferred(folder: &Path) -> Vec<String> {
 }
 
 /// All models directly in a folder, opened; the first error is kept for when something is missing.
-fn open_all(folder: &Path) -> Result<(Vec<Arc<Model>>, Option<Error>)> {
+fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model>>, Option<Error>)> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        if matches!(extension.as_str(), "mlpackage" | "mlmodelc" | "mlmodel") {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if matches!(extension.as_str(), "mlpackage" | "mlmodelc" | "mlmodel") && keep(&name) {
             paths.push(path);
         }
     }
@@ -148,7 +150,19 @@ fn open_all(folder: &Path) -> Result<(Vec<Arc<Model>>, Option<Error>)> {
 /// [`Error::Components`] naming what is missing or ambiguous; the error of a package that can't be opened
 /// when a component is missing because of it.
 pub fn discover(folder: &Path) -> Result<Components> {
-    let (models, failure) = open_all(folder)?;
+    among(folder, &|_| true)
+}
+
+/// Finds the components among the files that `naming` names, in a folder that holds several models.
+///
+/// # Errors
+/// As [`discover`].
+pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Components> {
+    among(folder, &|name| naming.matches(name))
+}
+
+fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
+    let (models, failure) = open_all(folder, keep)?;
     let preferred = preferred(folder);
     let of = |role_: Role| -> Vec<Arc<Model>> { models.iter().filter(|m| role(m) == Some(role_)).cloned().collect() };
     let fail = |message: String| Error::Components { path: folder.to_owned(), message };

@@ -1,0 +1,217 @@
+//! A model's components, tensors and sizes as a JSON file, made from the packages alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use coreml_format::description::{FeatureDescription, FeatureType};
+use serde::{Deserialize, Serialize};
+
+use super::{ModelNamingConfig, Pipeline, inputs};
+use crate::error::{Error, Result};
+use crate::model::CoreMLModel;
+
+/// What a multi-component model consists of. [`ModelConfig::discover`] makes it from the files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Identifier or folder of the model.
+    pub model_id: String,
+    /// Sizes that all components share.
+    pub shapes: ShapeConfig,
+    /// `embeddings`, `ffn_infer_1`, `ffn_prefill_1`, …, `lm_head`.
+    pub components: BTreeMap<String, ComponentConfig>,
+    /// Names of the files.
+    pub naming: ModelNamingConfig,
+}
+
+/// Sizes of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShapeConfig {
+    /// Tokens of one prefill call; 1: sequential prefill.
+    pub batch_size: usize,
+    /// Tokens of the window.
+    pub context_length: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Size of the vocabulary.
+    pub vocab_size: usize,
+}
+
+/// One function of one package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentConfig {
+    /// File name in the model's folder.
+    pub file: String,
+    /// Function of the package.
+    pub function: String,
+    /// Inputs by name.
+    pub inputs: BTreeMap<String, TensorConfig>,
+    /// Outputs by name.
+    pub outputs: BTreeMap<String, TensorConfig>,
+}
+
+/// A tensor by its description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorConfig {
+    /// Shape; the default one where several are allowed.
+    pub shape: Vec<usize>,
+    /// Name of the dtype.
+    pub data_type: String,
+}
+
+fn tensor(feature: &FeatureDescription, shape: Option<Vec<usize>>) -> TensorConfig {
+    let data_type = match &feature.ty {
+        FeatureType::MultiArray { dtype, .. } => dtype.to_string(),
+        _ => "not a tensor".to_owned(),
+    };
+    TensorConfig { shape: shape.unwrap_or_default(), data_type }
+}
+
+fn component(model: &CoreMLModel) -> ComponentConfig {
+    let described = model.function_description();
+    let named = |features: &[FeatureDescription], shape: &dyn Fn(&str) -> Option<Vec<usize>>| {
+        features.iter().map(|f| (f.name.clone(), tensor(f, shape(&f.name)))).collect()
+    };
+    ComponentConfig {
+        file: file_name(model.path()),
+        function: model.function().to_owned(),
+        inputs: named(&described.inputs, &|n| inputs::declared_shape(model, n)),
+        outputs: named(&described.outputs, &|n| inputs::output_shape(model, n)),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+impl ModelConfig {
+    /// Reads the packages of a folder.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`]: missing components, components that disagree.
+    pub fn discover(folder: &Path) -> Result<Self> {
+        let pipeline = Pipeline::load(folder)?;
+        Self::of(&pipeline, &folder.display().to_string())
+    }
+
+    /// Describes a loaded model.
+    ///
+    /// # Errors
+    /// When what its components declare does not fit together.
+    pub fn of(pipeline: &Pipeline, model_id: &str) -> Result<Self> {
+        let sizes = pipeline.dimensions();
+        let mut components = BTreeMap::new();
+        components.insert("embeddings".to_owned(), component(&pipeline.embeddings));
+        components.insert("lm_head".to_owned(), component(&pipeline.head));
+        for (i, chunk) in pipeline.chunks.iter().enumerate() {
+            components.insert(format!("ffn_infer_{}", i + 1), component(&chunk.infer));
+            components.insert(format!("ffn_prefill_{}", i + 1), component(&chunk.prefill));
+        }
+        let chunk_pattern = |model: &CoreMLModel| {
+            let name = file_name(model.path());
+            let extension = model.path().extension().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
+            match name.rfind("_chunk_") {
+                Some(at) => format!("{}_chunk_*.{extension}", &name[..at]),
+                None => name,
+            }
+        };
+        let first = pipeline.chunks.first().ok_or_else(|| Error::Components {
+            path: pipeline.head.path().to_owned(),
+            message: "the model has no FFN chunk".to_owned(),
+        })?;
+        let config = Self {
+            model_id: model_id.to_owned(),
+            shapes: ShapeConfig {
+                batch_size: sizes.batch,
+                context_length: sizes.context,
+                hidden_size: sizes.hidden,
+                vocab_size: sizes.vocab,
+            },
+            naming: ModelNamingConfig {
+                embeddings_pattern: file_name(pipeline.embeddings.path()),
+                ffn_infer_pattern: chunk_pattern(&first.infer),
+                ffn_prefill_pattern: chunk_pattern(&first.prefill),
+                lm_head_pattern: file_name(pipeline.head.path()),
+            },
+            components,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads a JSON file and validates it.
+    ///
+    /// # Errors
+    /// When the file can't be read, is malformed or contradicts itself.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let config: Self = serde_json::from_str(&text)
+            .map_err(|e| Error::File { path: path.to_owned(), message: format!("not a model configuration: {e}") })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Writes a JSON file; an existing one is replaced at once, never in part.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let text = serde_json::to_string_pretty(self).map_err(|e| io(e.into()))?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let written = std::fs::write(&temporary, text + "\n").and_then(|()| std::fs::rename(&temporary, path));
+        written.map_err(|e| {
+            // The temporary file may not even exist; the first error is the one to report.
+            std::fs::remove_file(&temporary).ok();
+            io(e)
+        })
+    }
+
+    /// Checks the components against the sizes.
+    ///
+    /// # Errors
+    /// [`Error::Components`] naming the component, the tensor, what it declares and what the sizes say.
+    pub fn validate(&self) -> Result<()> {
+        let ShapeConfig { batch_size, context_length, hidden_size, vocab_size } = self.shapes;
+        let fail = |message: String| Err(Error::Components { path: self.model_id.clone().into(), message });
+        if [batch_size, context_length, hidden_size, vocab_size].contains(&0) || batch_size > context_length {
+            return fail(format!(
+                "batch_size {batch_size}, context_length {context_length}, hidden_size {hidden_size}, vocab_size \
+                 {vocab_size}: none may be 0, and the batch must fit the context"
+            ));
+        }
+        for needed in ["embeddings", "ffn_infer_1", "ffn_prefill_1", "lm_head"] {
+            if !self.components.contains_key(needed) {
+                return fail(format!("the component `{needed}` is missing"));
+            }
+        }
+        for (name, component) in &self.components {
+            let expected =
+                [("hidden_states", hidden_size, "hidden_size"), ("causal_mask", context_length, "context_length")];
+            for (input, size, what) in expected {
+                let found = component.inputs.get(input).and_then(|t| t.shape.last());
+                if let Some(found) = found.filter(|&&n| n != size) {
+                    return fail(format!("`{input}` of `{name}` ends in {found}, but {what} is {size}"));
+                }
+            }
+            if let Some(tokens) = component.inputs.get("hidden_states").and_then(|t| t.shape.get(1)) {
+                let size = if name.starts_with("ffn_prefill") { batch_size } else { 1 };
+                if *tokens != size {
+                    return fail(format!("`hidden_states` of `{name}` has {tokens} tokens, expected {size}"));
+                }
+            }
+        }
+        let logits: usize = self
+            .components
+            .get("lm_head")
+            .into_iter()
+            .flat_map(|c| c.outputs.values())
+            .filter_map(|t| t.shape.last())
+            .sum();
+        if logits != vocab_size {
+            return fail(format!("the outputs of `lm_head` have {logits} columns, but vocab_size is {vocab_size}"));
+        }
+        Ok(())
+    }
+}
