@@ -17,7 +17,7 @@ use crate::model::{CoreMLModel, Output, PassSet};
 use crate::state::CoreMLState;
 
 pub mod discovery;
-mod inputs;
+pub(crate) mod inputs;
 pub mod model_config;
 mod naming;
 

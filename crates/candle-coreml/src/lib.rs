@@ -12,6 +12,7 @@ pub mod generation;
 pub mod model;
 pub mod qwen;
 pub mod state;
+pub mod student;
 pub mod utils;
 
 pub use anemll::ModelNamingConfig;
@@ -21,6 +22,7 @@ pub use error::{Error, Result};
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
+pub use student::CoreMLModelWrapper;
 
 /// The file formats, for tools that look inside models.
 pub use coreml_format as format;

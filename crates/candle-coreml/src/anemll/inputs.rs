@@ -30,7 +30,7 @@ pub(super) fn output_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>
 }
 
 /// The only length that an embeddings model takes, when it is not `count`.
-pub(super) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
+pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
     let input = model.function_description().inputs.first()?;
     let FeatureType::MultiArray { shape, constraint, .. } = &input.ty else { return None };
     match constraint {

@@ -1,0 +1,168 @@
+//! [`CoreMLModelWrapper`]: a language model as a function from token ids to logits, as training loops use a
+//! student or a teacher. The model's own weights do not change.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::anemll::{Pipeline, Session, inputs};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::generation::{Sampler, Sampling};
+use crate::model::CoreMLModel;
+
+#[derive(Debug)]
+enum Kind {
+    /// A folder of components with a KV cache.
+    Components(Box<Pipeline>),
+    /// One stateless model over whole sequences.
+    Whole(Box<CoreMLModel>),
+}
+
+/// A language model that gives logits for every token of a batch of sequences.
+///
+/// Every call has a cache of its own, so that one wrapper serves several threads. A call computes and
+/// blocks: from async code run it where blocking is allowed, with tokio as
+/// `tokio::task::spawn_blocking(move || model.forward(&ids))` on an `Arc` of the wrapper.
+#[derive(Debug)]
+pub struct CoreMLModelWrapper {
+    kind: Kind,
+    vocab_size: usize,
+    max_seq_len: usize,
+}
+
+impl CoreMLModelWrapper {
+    /// Loads a folder of components, or one model that takes token ids and nothing else.
+    ///
+    /// # Errors
+    /// What loading reports; a vocabulary or a window that is not the model's.
+    pub fn load(path: impl AsRef<Path>, vocab_size: usize, max_seq_len: usize) -> Result<Self> {
+        let path = path.as_ref();
+        let fail = |message: String| Error::Components { path: path.to_owned(), message };
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let kind = if path.is_dir() && !matches!(extension.as_str(), "mlpackage" | "mlmodelc") {
+            let pipeline = Pipeline::load(path)?;
+            let found = pipeline.dimensions();
+            if found.vocab != vocab_size {
+                return Err(fail(format!("its vocabulary has {} tokens, not {vocab_size}", found.vocab)));
+            }
+            if max_seq_len > found.context {
+                return Err(fail(format!("its context holds {} tokens, not {max_seq_len}", found.context)));
+            }
+            Kind::Components(Box::new(pipeline))
+        } else {
+            let config = Config { vocab_size, max_sequence_length: max_seq_len, ..Config::default() };
+            let model = CoreMLModel::load_from_file(path, &config)?;
+            if model.is_stateful() || model.input_names().len() != 1 {
+                let names = model.input_names().join(", ");
+                return Err(fail(format!("expected a stateless model that takes token ids alone; it takes {names}")));
+            }
+            Kind::Whole(Box::new(model))
+        };
+        Ok(Self { kind, vocab_size, max_seq_len })
+    }
+
+    /// Logits `[batch, seq, vocab]` (F32, on the device of the ids) of token ids `[batch, seq]` or `[seq]`.
+    ///
+    /// Row `i` follows token `i`. Sequences are independent of each other and start at position 0.
+    ///
+    /// # Errors
+    /// An empty or too long sequence, ids outside the vocabulary, failures of the engine.
+    pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
+        let ids = if input_ids.rank() == 1 { input_ids.unsqueeze(0)? } else { input_ids.clone() };
+        let (batch, length) = ids.dims2()?;
+        if batch == 0 || length == 0 || length > self.max_seq_len {
+            return Err(Error::Input {
+                name: "input_ids".to_owned(),
+                expected: format!("[batch, 1 to {}]", self.max_seq_len),
+                found: format!("{:?}", input_ids.dims()),
+            });
+        }
+        let rows = ids.to_device(&Device::Cpu)?.to_dtype(DType::I64)?.to_vec2::<i64>()?;
+        let mut all = Vec::with_capacity(batch);
+        for row in &rows {
+            all.push(self.sequence(&self.checked(row)?)?);
+        }
+        Ok(Tensor::stack(&all, 0)?.to_device(input_ids.device())?)
+    }
+
+    fn checked(&self, row: &[i64]) -> Result<Vec<u32>> {
+        let id = |&id: &i64| {
+            let known = u32::try_from(id).ok().filter(|&i| (i as usize) < self.vocab_size);
+            known.ok_or_else(|| {
+                Error::Request(format!("token id {id} is outside the vocabulary of {}", self.vocab_size))
+            })
+        };
+        row.iter().map(id).collect()
+    }
+
+    /// Logits `[seq, vocab]` of one sequence.
+    fn sequence(&self, ids: &[u32]) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Components(pipeline) => {
+                let mut session = pipeline.session()?;
+                let mut logits = Vec::with_capacity(ids.len() * self.vocab_size);
+                for &id in ids {
+                    logits.extend(pipeline.feed(&mut session, &[id])?);
+                }
+                Ok(Tensor::from_vec(logits, (ids.len(), self.vocab_size), &Device::Cpu)?)
+            }
+            Kind::Whole(model) => self.whole(model, ids),
+        }
+    }
+
+    /// A causal model's rows do not depend on the padding that follows them.
+    fn whole(&self, model: &CoreMLModel, ids: &[u32]) -> Result<Tensor> {
+        let mut padded: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
+        padded.resize(inputs::fixed_length(model, ids.len()).unwrap_or(ids.len()).max(ids.len()), 0);
+        let length = padded.len();
+        let logits = model.forward(&Tensor::from_vec(padded, (1, length), &Device::Cpu)?)?;
+        if logits.dims() != [1, length, self.vocab_size] {
+            return Err(Error::Components {
+                path: model.path().to_owned(),
+                message: format!(
+                    "its logits have shape {:?}, expected {:?}",
+                    logits.dims(),
+                    [1, length, self.vocab_size]
+                ),
+            });
+        }
+        Ok(logits.squeeze(0)?.narrow(0, 0, ids.len())?.to_dtype(DType::F32)?)
+    }
+
+    /// Up to `max_tokens` tokens after a prompt; ends before a token of `end`, or when the window is full.
+    ///
+    /// # Errors
+    /// As [`CoreMLModelWrapper::forward`].
+    pub fn generate(&self, prompt: &[u32], max_tokens: usize, sampling: Sampling, end: &[u32]) -> Result<Vec<u32>> {
+        if prompt.len() > self.max_seq_len {
+            return Err(Error::Request(format!(
+                "the prompt has {} tokens; the limit is {}",
+                prompt.len(),
+                self.max_seq_len
+            )));
+        }
+        let mut sampler = Sampler::new(sampling);
+        let mut cache: Option<Session> = match &self.kind {
+            Kind::Components(pipeline) => Some(pipeline.session()?),
+            Kind::Whole(_) => None,
+        };
+        let mut all = prompt.to_vec();
+        while all.len() - prompt.len() < max_tokens && all.len() <= self.max_seq_len {
+            let logits = match (&self.kind, &mut cache) {
+                (Kind::Components(pipeline), Some(session)) => {
+                    let known = session.tokens().len();
+                    pipeline.feed(session, &all[known..])?
+                }
+                _ if all.is_empty() => return Err(Error::Request("the prompt is empty".to_owned())),
+                _ => self.sequence(&all)?.get(all.len() - 1)?.to_vec1()?,
+            };
+            let token = sampler.choose(&logits, &all);
+            if end.contains(&token) {
+                break;
+            }
+            all.push(token);
+        }
+        Ok(all.split_off(prompt.len()))
+    }
+}
