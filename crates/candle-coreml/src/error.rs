@@ -10,7 +10,7 @@ pub enum Error {
     #[error(transparent)]
     Load(#[from] coreml_format::package::LoadError),
     /// The portable engine can't load or run a model.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", with_causes(source.as_ref()))]
     Engine {
         /// The model.
         path: PathBuf,
@@ -72,6 +72,13 @@ pub enum Error {
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// An error and its causes in one line. The engine says where, its cause says what; a message needs both, also
+/// when Candle has wrapped it and keeps the text alone.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Results of the library.
