@@ -92,12 +92,20 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     shape.extend([m, n]);
     let mut t = if shape.contains(&0) || x.elem_count() == 0 {
         Tensor::zeros(shape, x.dtype(), x.device())?
-    } else if x.dtype() == DType::F32 {
-        x.contiguous()?.broadcast_matmul(&y.contiguous()?)?
     } else {
+        let float = x.dtype() == DType::F32;
         // Integers: exact in f64 up to 2⁵³.
-        let (x, y) = (x.to_dtype(DType::F64)?.contiguous()?, y.to_dtype(DType::F64)?.contiguous()?);
-        x.broadcast_matmul(&y)?.to_dtype(DType::I64)?
+        let (x, y) = if float { (x, y) } else { (x.to_dtype(DType::F64)?, y.to_dtype(DType::F64)?) };
+        let outer: usize = shape[..shape.len() - 2].iter().product();
+        // All leading dimensions as one; a matrix that all share stays one.
+        let side = |t: &Tensor| -> candle_core::Result<Tensor> {
+            let (r, c) = (t.dims()[t.rank() - 2], t.dims()[t.rank() - 1]);
+            let mut wide = shape[..shape.len() - 2].to_vec();
+            wide.extend([r, c]);
+            t.broadcast_as(wide)?.contiguous()?.reshape((outer, r, c))
+        };
+        let product = side(&x)?.matmul(&side(&y)?)?.reshape(shape)?;
+        if float { product } else { product.to_dtype(DType::I64)? }
     };
     if y_vector {
         t = t.squeeze(t.rank() - 1)?;
@@ -127,6 +135,10 @@ fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let ys = f.array(y)?;
         let right = flip(ys.tensor(), ty)?;
+        let (left, right) = match (left.dtype(), right.dtype()) {
+            (a, b) if a == b => (left, right),
+            _ => (left.to_dtype(DType::F32)?, right.to_dtype(DType::F32)?),
+        };
         let result = if xs.dtype().is_float() || !ys.dtype().is_float() { &xs } else { &ys };
         one(Array::new(batched(&left, &right)?, result.dtype())?)
     })
