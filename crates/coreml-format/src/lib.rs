@@ -3,7 +3,7 @@
 //! - [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
 //! - [`package`]: opens `.mlpackage` and `.mlmodel`; everything below in one call.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
-//! - [`write`]: packages from programs and streamed weights.
+//! - [`mod@write`]: packages from programs and streamed weights.
 //!
 //! Nothing here allocates from an unchecked length: a hostile file costs memory in proportion to its
 //! own size at most.

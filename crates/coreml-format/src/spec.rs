@@ -1,6 +1,6 @@
 //! The protobuf specification (`model.mlmodel`): bytes to [`Program`] and [`ModelDescription`].
 //!
-//! [`proto`] declares the messages, [`program`] and [`describe`] convert them. Field numbers are those
+//! `proto` declares the messages, `program` and `describe` convert them, `encode` goes back. Field numbers are those
 //! of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
 
 use prost::Message;

@@ -3,7 +3,7 @@
 //! An operation's build function reads its attributes once, checks what can be checked, and returns a
 //! closure ([`Run`]) that the executor calls in every prediction:
 //!
-//! ```ignore
+//! ```text
 //! fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
 //!     let x = b.slot("x")?;
 //!     let axis = b.param_or("axis", -1i64)?;

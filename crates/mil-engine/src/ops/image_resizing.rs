@@ -126,9 +126,6 @@ fn resize(b: &Build<'_>) -> Result<Run, OpError> {
         let (height, width) = (target(2, h)?, target(1, w)?);
         if mode == "NEAREST_NEIGHBOR" {
             let rows = |n, to| -> Result<Vec<usize>, OpError> {
-                if sampling == "DEFAULT" {
-                    return Ok(nearest(n, to));
-                }
                 Ok(grid(n, to, &sampling)?.into_iter().map(|v| (v.round() as usize).min(n.saturating_sub(1))).collect())
             };
             return one(pick(&x, &rows(h, height)?, &rows(w, width)?)?);
@@ -153,10 +150,7 @@ fn upsample_nearest(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let (h, w) = plane(&x)?;
-        let source = |n: usize, s: f32| -> Result<Vec<usize>, OpError> {
-            Ok((0..scaled(n, s)?).map(|i| ((i as f32 / s) as usize).min(n.saturating_sub(1))).collect())
-        };
-        one(pick(&x, &source(h, sh)?, &source(w, sw)?)?)
+        one(pick(&x, &nearest(h, scaled(h, sh)?), &nearest(w, scaled(w, sw)?))?)
     })
 }
 

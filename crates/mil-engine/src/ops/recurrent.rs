@@ -103,7 +103,7 @@ impl Cell {
     }
 
     /// Runs all steps; `step(inputs, recurrent, h, c)` updates one batch row. Returns every h, [steps, batch,
-    /// hidden] in order of time.
+    /// hidden], in the order in which they were computed.
     fn run(
         &self,
         h: &mut [f32],
@@ -129,7 +129,7 @@ impl Cell {
                     &mut c[cells],
                 );
             }
-            all[t * size..(t + 1) * size].copy_from_slice(h);
+            all[k * size..(k + 1) * size].copy_from_slice(h);
         }
         Ok(all)
     }
@@ -278,7 +278,12 @@ fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
                 a.with(a.tensor().narrow(a.rank().saturating_sub(1), k * width, width)?).to_f32s()
             };
             let (mut h, mut c) = (half(&h0)?, half(&c0)?);
-            let (cell, all) = lstm_direction(f, &x, weights, gates, (&mut h, &mut c), reverse)?;
+            let (cell, mut all) = lstm_direction(f, &x, weights, gates, (&mut h, &mut c), reverse)?;
+            if reverse {
+                // Both directions stand side by side in the order of time.
+                let steps: Vec<&[f32]> = all.chunks_exact((cell.batch * cell.hidden).max(1)).rev().collect();
+                all = steps.concat();
+            }
             let small = [cell.batch, cell.hidden];
             parts[2].push(Tensor::from_vec(c, &small[..], f.device())?);
             let out = cell.outputs(&x, all, h, sequence)?;

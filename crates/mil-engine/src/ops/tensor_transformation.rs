@@ -99,6 +99,10 @@ fn target_shape(x: &[usize], shape: &[i64], zero_copies: bool) -> Result<Vec<usi
                 open = Some(d);
                 1
             }
+            // With another rank (iOS17), extents correspond from the right; before the first one it is one.
+            0 if zero_copies && total != 0 && x.len() != shape.len() => {
+                (d + x.len()).checked_sub(shape.len()).map_or(Some(1), |i| x.get(i).copied()).ok_or_else(bad)?
+            }
             0 if zero_copies && total != 0 => *x.get(d).ok_or_else(bad)?,
             n => usize::try_from(n).map_err(|_| bad())?,
         });
@@ -124,13 +128,23 @@ fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
+/// Constants of a variadic parameter, or of one vector.
+fn tuple(b: &Build<'_>, name: &str) -> Result<Vec<i64>, OpError> {
+    let mut all = Vec::new();
+    for slot in b.slots(name)? {
+        let value = b.constant(slot).ok_or_else(|| OpError::data(format!("`{name}` must be constant")))?;
+        all.extend(value.array(name, b.device())?.to_i64s()?);
+    }
+    Ok(all)
+}
+
 /// `reshape_like(x, ref_tensors, begins, ends, end_masks)`: the extents `begin..end` of each reference, one
 /// after another.
 fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let refs = b.slots("ref_tensors")?;
-    let (begins, ends) = (b.attr::<Vec<i64>>("begins")?, b.attr::<Vec<i64>>("ends")?);
-    let masks = b.attr::<Vec<bool>>("end_masks")?;
+    let (begins, ends) = (tuple(b, "begins")?, tuple(b, "ends")?);
+    let masks: Vec<bool> = tuple(b, "end_masks")?.into_iter().map(|v| v != 0).collect();
     b.run(move |f| {
         let x = f.array(x)?;
         let mut shape = Vec::new();
