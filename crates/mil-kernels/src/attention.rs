@@ -71,7 +71,7 @@ pub fn attention(
     assert!(q.len() >= heads * queries * dim && out.len() == heads * queries * dim, "queries");
     assert!(mask.is_none_or(|m| m.len() >= queries * len), "mask");
     let open = mask.map_or(len, |m| open_positions(m, queries, len));
-    if out.is_empty() {
+    if out.is_empty() || dim == 0 || queries == 0 {
         return;
     }
     let share = heads / kv_heads;
@@ -84,15 +84,9 @@ pub fn attention(
             k.data[row(&k)..][..dim].convert_to_f32_slice(&mut keys[p * dim..(p + 1) * dim]);
             v.data[row(&v)..][..dim].convert_to_f32_slice(&mut values[p * dim..(p + 1) * dim]);
         }
-        let mut scores = vec![0f32; open];
-        for s in 0..share {
-            for i in 0..queries {
-                let at = (kv * share + s) * queries + i;
-                let q = &q[at * dim..(at + 1) * dim];
-                let row = mask.map(|m| &m[i * len..i * len + open]);
-                one_query(q, &keys, &values, row, scale, &mut scores, &mut out[(s * queries + i) * dim..][..dim]);
-            }
-        }
+        let first = kv * share * queries * dim;
+        let q = &q[first..first + share * queries * dim];
+        queries_of_one_head(q, &keys, &values, mask.map(|m| (m, len)), Heads { queries, dim }, scale, out);
     };
     let chunks = out.chunks_mut(share * queries * dim).enumerate();
     if heads * queries * open * dim < 1 << 15 {
@@ -103,6 +97,80 @@ pub fn attention(
     }
 }
 
+/// Sizes of the queries of one head.
+#[derive(Clone, Copy)]
+struct Heads {
+    queries: usize,
+    dim: usize,
+}
+
+/// All queries that share one KV head; compiled for each instruction set, chosen at run time.
+fn queries_of_one_head(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    mask: Option<(&[f32], usize)>,
+    heads: Heads,
+    scale: f32,
+    out: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn avx512(
+            q: &[f32],
+            keys: &[f32],
+            values: &[f32],
+            mask: Option<(&[f32], usize)>,
+            heads: Heads,
+            scale: f32,
+            out: &mut [f32],
+        ) {
+            body(q, keys, values, mask, heads, scale, out);
+        }
+        #[target_feature(enable = "avx2")]
+        fn avx2(
+            q: &[f32],
+            keys: &[f32],
+            values: &[f32],
+            mask: Option<(&[f32], usize)>,
+            heads: Heads,
+            scale: f32,
+            out: &mut [f32],
+        ) {
+            body(q, keys, values, mask, heads, scale, out);
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the feature was just detected.
+            return unsafe { avx512(q, keys, values, mask, heads, scale, out) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was just detected.
+            return unsafe { avx2(q, keys, values, mask, heads, scale, out) };
+        }
+    }
+    body(q, keys, values, mask, heads, scale, out);
+}
+
+#[inline(always)]
+fn body(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    mask: Option<(&[f32], usize)>,
+    Heads { queries, dim }: Heads,
+    scale: f32,
+    out: &mut [f32],
+) {
+    let open = keys.len() / dim;
+    let mut scores = vec![0f32; open];
+    for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+        let row = mask.map(|(m, len)| &m[at % queries * len..][..open]);
+        one_query(q, keys, values, row, scale, &mut scores, out);
+    }
+}
+
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let ((a, at), (b, bt)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
@@ -114,6 +182,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + at.iter().zip(bt).map(|(a, b)| a * b).sum::<f32>()
 }
 
+#[inline(always)]
 fn one_query(
     q: &[f32],
     keys: &[f32],
