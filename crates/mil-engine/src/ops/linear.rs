@@ -187,6 +187,18 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
         let (xt, xn) = reduce(x.tensor(), &left, &right)?;
         let (yt, yn) = reduce(y.tensor(), &right, &left)?;
         let batch: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && yn.contains(c)).collect();
+        // One of the operands may have an extent of 1 where the other has more.
+        let spread = |t: Tensor, own: &[char], other: &Tensor, names: &[char]| -> Result<Tensor, OpError> {
+            let mut shape = t.dims().to_vec();
+            for (d, c) in own.iter().enumerate().filter(|(_, c)| batch.contains(c)) {
+                if let (1, Some(at)) = (shape[d], names.iter().position(|n| n == c)) {
+                    shape[d] = other.dims()[at];
+                }
+            }
+            crate::build::check_size(&shape)?;
+            Ok(if shape == t.dims() { t } else { t.broadcast_as(shape)? })
+        };
+        let (xt, yt) = (spread(xt.clone(), &xn, &yt, &yn)?, spread(yt, &yn, &xt, &xn)?);
         let summed: Vec<char> = xn.iter().copied().filter(|c| yn.contains(c) && !output.contains(c)).collect();
         let rows: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && !yn.contains(c)).collect();
         let cols: Vec<char> = output.iter().copied().filter(|c| yn.contains(c) && !xn.contains(c)).collect();

@@ -4,6 +4,7 @@
 
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
+use coreml_format::program::Opset;
 
 use super::elementwise_unary::convert;
 use super::tensor_transformation::pick;
@@ -39,7 +40,7 @@ fn identity(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| Ok(vec![f.value(x)?.clone()]))
 }
 
-/// `concat(values, axis, interleave = false)`.
+/// `concat(values, axis, interleave = false)`. Scalars make a vector.
 fn concat(b: &Build<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let axis = b.param_or("axis", 0i64)?;
@@ -47,16 +48,19 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let arrays = values.iter().map(|&s| f.array(s)).collect::<Result<Vec<_>, _>>()?;
         let first = arrays.first().ok_or_else(|| OpError::shape("concat of nothing"))?;
-        if first.rank() == 0 {
-            return Err(OpError::shape("concat of scalars"));
-        }
-        let axis = resolve_axis(*axis.get(f)?, first.rank())?;
+        let axis = resolve_axis(*axis.get(f)?, first.rank().max(1))?;
         let dtype = arrays.iter().map(Array::dtype).find(|d| d.is_float()).unwrap_or(first.dtype());
         let storage = storage_dtype(dtype).ok_or_else(|| OpError::data("concat of strings"))?;
         let mut parts = Vec::with_capacity(arrays.len());
         for a in &arrays {
-            if a.tensor().dims().get(axis) != Some(&0) {
-                parts.push(a.tensor().to_dtype(storage)?);
+            if a.rank() != first.rank() {
+                return Err(OpError::shape(format!("concat of shapes {:?} and {:?}", first.shape(), a.shape())));
+            }
+            let part = a.tensor().to_dtype(storage)?;
+            if a.rank() == 0 {
+                parts.push(part.reshape(1)?);
+            } else if a.shape()[axis] != 0 {
+                parts.push(part);
             }
         }
         let t = match parts.as_slice() {
@@ -114,7 +118,8 @@ fn split(b: &Build<'_>) -> Result<Run, OpError> {
                 vec![n / count; count]
             }
         };
-        if sizes.iter().sum::<usize>() != n || sizes.len() != outputs {
+        let total = sizes.iter().fold(0usize, |sum, &size| sum.saturating_add(size));
+        if total != n || sizes.len() != outputs {
             return Err(OpError::shape(format!("parts {sizes:?} of an extent of {n} for {outputs} outputs")));
         }
         let mut at = 0;
@@ -461,12 +466,13 @@ fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// Source position of each position of a padded dimension; `None` where the constant goes.
 fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u32>>, OpError> {
-    let len = n as i64;
-    let total = len + before + after;
-    if total < 0 {
-        return Err(OpError::shape(format!("padding of {before} and {after} for an extent of {n}")));
+    let bad = || OpError::shape(format!("padding of {before} and {after} for an extent of {n}"));
+    // Amounts of 32 bits, as programs declare them, leave room for the sums below.
+    if i32::try_from(before).is_err() || i32::try_from(after).is_err() {
+        return Err(bad());
     }
-    check_size(&[total as usize])?;
+    let len = i64::try_from(n).map_err(|_| bad())?;
+    check_size(&[usize::try_from(len + before + after).map_err(|_| bad())?])?;
     (-before..len + after)
         .map(|i| {
             if (0..len).contains(&i) {
@@ -474,7 +480,7 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u3
             }
             let source = match mode {
                 "constant" => return Ok(None),
-                "replicate" => i.clamp(0, len - 1),
+                "replicate" => i.max(0).min(len - 1),
                 "reflect" => {
                     if i < 0 {
                         -i
@@ -546,6 +552,14 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
+/// The tensor with its last two dimensions exchanged.
+fn swap_last(x: &Array) -> Result<Array, OpError> {
+    if x.rank() < 2 {
+        return Err(OpError::shape(format!("boxes or scores of shape {:?}", x.shape())));
+    }
+    Ok(x.with(x.tensor().transpose(x.rank() - 2, x.rank() - 1)?.contiguous()?))
+}
+
 /// Intersection over union of two boxes (x, y, width, height around the centre).
 fn iou(a: &[f32], b: &[f32]) -> f32 {
     let (lo, hi) = (|v: &[f32], d: usize| v[d] - v[d + 2] / 2.0, |v: &[f32], d: usize| v[d] + v[d + 2] / 2.0);
@@ -555,15 +569,23 @@ fn iou(a: &[f32], b: &[f32]) -> f32 {
     if total > 0.0 { both / total } else { 0.0 }
 }
 
-/// `non_maximum_suppression(boxes, scores, iou_threshold, score_threshold, max_boxes, per_class_suppression)`
-/// → boxes, scores, indices, number of boxes.
+/// `non_maximum_suppression(boxes, scores, iou_threshold, score_threshold, max_boxes, per_class_suppression
+/// = false)` → boxes `[n, max, 4]`, scores `[n, max, K]`, indices, number of boxes.
+///
+/// Since iOS 17 without `score_threshold` and the number of boxes, and with the boxes along the last
+/// dimension: `[n, 4, B]` and `[n, K, B]`.
 fn nms(b: &Build<'_>) -> Result<Run, OpError> {
     let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
-    let (iou_limit, score_limit) = (b.attr::<f32>("iou_threshold")?, b.attr::<f32>("score_threshold")?);
+    let boxes_last = b.opset() >= Opset::Ios17;
+    let iou_limit = b.attr::<f32>("iou_threshold")?;
+    let score_limit = if boxes_last { None } else { Some(b.attr::<f32>("score_threshold")?) };
     let most = usize::try_from(b.attr::<i64>("max_boxes")?).map_err(|_| OpError::shape("a negative `max_boxes`"))?;
     let per_class = b.attr_or("per_class_suppression", false)?;
     b.run(move |f| {
-        let (boxes, scores) = (f.array(boxes)?, f.array(scores)?);
+        let (mut boxes, mut scores) = (f.array(boxes)?, f.array(scores)?);
+        if boxes_last {
+            (boxes, scores) = (swap_last(&boxes)?, swap_last(&scores)?);
+        }
         let (&[batch, count, 4], &[_, _, classes]) = (boxes.shape(), scores.shape()) else {
             return Err(OpError::shape(format!("boxes {:?}, scores {:?}", boxes.shape(), scores.shape())));
         };
@@ -583,7 +605,7 @@ fn nms(b: &Build<'_>) -> Result<Run, OpError> {
                 let row = &scores[i * classes..(i + 1) * classes];
                 row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (c, &s)| if s > b.1 { (c, s) } else { b })
             };
-            let mut order: Vec<usize> = (0..count).filter(|&i| best(i).1 > score_limit).collect();
+            let mut order: Vec<usize> = (0..count).filter(|&i| score_limit.is_none_or(|s| best(i).1 > s)).collect();
             order.sort_by(|&a, &b| best(b).1.total_cmp(&best(a).1));
             let mut kept: Vec<usize> = Vec::new();
             for i in order {
@@ -607,11 +629,17 @@ fn nms(b: &Build<'_>) -> Result<Run, OpError> {
             }
         }
         let d = f.device();
-        Ok(vec![
-            Value::Array(Array::from_f32(out_boxes, &[batch, most, 4], boxes.dtype(), d)?),
-            Value::Array(Array::from_f32(out_scores, &[batch, most, classes], scores.dtype(), d)?),
-            Value::Array(Array::from_i64(out_index, &[batch, most], DataType::I32, d)?),
-            Value::Array(Array::from_i64(numbers, &[batch], DataType::I32, d)?),
-        ])
+        let out_boxes = Array::from_f32(out_boxes, &[batch, most, 4], boxes.dtype(), d)?;
+        let out_scores = Array::from_f32(out_scores, &[batch, most, classes], scores.dtype(), d)?;
+        let out_index = Value::Array(Array::from_i64(out_index, &[batch, most], DataType::I32, d)?);
+        if boxes_last {
+            return Ok(vec![
+                Value::Array(swap_last(&out_boxes)?),
+                Value::Array(swap_last(&out_scores)?),
+                out_index,
+            ]);
+        }
+        let numbers = Value::Array(Array::from_i64(numbers, &[batch], DataType::I32, d)?);
+        Ok(vec![Value::Array(out_boxes), Value::Array(out_scores), out_index, numbers])
     })
 }
