@@ -633,11 +633,7 @@ fn nms(b: &Build<'_>) -> Result<Run, OpError> {
         let out_scores = Array::from_f32(out_scores, &[batch, most, classes], scores.dtype(), d)?;
         let out_index = Value::Array(Array::from_i64(out_index, &[batch, most], DataType::I32, d)?);
         if boxes_last {
-            return Ok(vec![
-                Value::Array(swap_last(&out_boxes)?),
-                Value::Array(swap_last(&out_scores)?),
-                out_index,
-            ]);
+            return Ok(vec![Value::Array(swap_last(&out_boxes)?), Value::Array(swap_last(&out_scores)?), out_index]);
         }
         let numbers = Value::Array(Array::from_i64(numbers, &[batch], DataType::I32, d)?);
         Ok(vec![Value::Array(out_boxes), Value::Array(out_scores), out_index, numbers])
