@@ -349,6 +349,9 @@ fn sparse_blockwise_shift_scale(b: &Build<'_>) -> Result<Run, OpError> {
     let (scale, blocks, dtype) = floats(b, "scale")?;
     check_blocks(&shape, &blocks)?;
     let offset = if b.has("offset") { Some(floats(b, "offset")?.0) } else { None };
+    if offset.as_ref().is_some_and(|o| o.len() != scale.len()) {
+        return Err(OpError::shape("`offset` does not have the shape of `scale`"));
+    }
     let data = Arc::new(Weight::from_f32s(&spread, DataType::F32, shape.clone()));
     let dense =
         Weight::with_form(dtype, shape, Form::Blocks { data, scale: Blocked { values: scale, shape: blocks }, offset });

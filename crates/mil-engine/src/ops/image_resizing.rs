@@ -27,7 +27,8 @@ pub(super) const OPS: &[OpSpec] = &[
 
 fn size(b: &Build<'_>, name: &str, default: i64) -> Result<usize, OpError> {
     let n = b.attr_or(name, default)?;
-    usize::try_from(n).ok().filter(|&n| n > 0).ok_or_else(|| OpError::shape(format!("`{name}` is {n}")))
+    let n = usize::try_from(n).ok().filter(|&n| n > 0).ok_or_else(|| OpError::shape(format!("`{name}` is {n}")))?;
+    check_size(&[n])
 }
 
 /// Height and width of a tensor with at least two dimensions.
@@ -124,6 +125,7 @@ fn resize(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::Unsupported("resize of more than two dimensions".to_owned()));
         }
         let (height, width) = (target(2, h)?, target(1, w)?);
+        check_size(&[height, width])?;
         if mode == "NEAREST_NEIGHBOR" {
             let rows = |n, to| -> Result<Vec<usize>, OpError> {
                 Ok(grid(n, to, &sampling)?.into_iter().map(|v| (v.round() as usize).min(n.saturating_sub(1))).collect())

@@ -69,7 +69,7 @@ fn gather(b: &Build<'_>) -> Result<Run, OpError> {
         let index = f.array(indices)?;
         if let Value::Weight(w) = f.value(x)? {
             // A table of embeddings: only the rows that are asked for are expanded.
-            if *axis.get(f)? == 0 && batch_dims == 0 && w.dtype().is_float() {
+            if *axis.get(f)? == 0 && batch_dims == 0 && w.dtype().is_float() && !w.shape().is_empty() {
                 let n = w.shape().first().copied().unwrap_or(0);
                 let rows = all_at(&index.to_i64s()?, n)?;
                 let mut shape = index.shape().to_vec();

@@ -440,11 +440,11 @@ fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("windows of {size} with stride {stride} over {n}")));
         }
         let count = (n - size) / stride + 1;
-        let positions: Vec<u32> = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as u32)).collect();
         let mut shape = x.shape().to_vec();
         shape[axis] = size as usize;
         shape.insert(axis, count as usize);
         check_size(&shape)?;
+        let positions: Vec<u32> = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as u32)).collect();
         one(x.with(pick(x.tensor(), axis, &positions)?.reshape(shape)?))
     })
 }
@@ -517,6 +517,11 @@ fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
         if x.rank() != block.len() + 2 {
             return Err(OpError::shape(format!("block {block:?} for shape {:?}", x.shape())));
         }
+        let mut padded = x.shape().to_vec();
+        for d in 0..block.len() {
+            padded[d + 2] = padded[d + 2].saturating_add(pads[2 * d]).saturating_add(pads[2 * d + 1]);
+        }
+        check_size(&padded)?;
         let mut t = x.tensor().clone();
         for d in 0..block.len() {
             t = t.pad_with_zeros(d + 2, pads[2 * d], pads[2 * d + 1])?;
