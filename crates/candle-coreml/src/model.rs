@@ -370,16 +370,17 @@ fn convert(name: &str, tensor: &Tensor, dtype: DataType) -> Result<Tensor> {
     if dtype.is_float() || dtype == DataType::Bool {
         return Ok(tensor);
     }
-    if tensor.dtype().is_float() {
+    let tensor = if tensor.dtype().is_float() {
         let wide = tensor.to_dtype(DType::F64)?;
-        let rounded = wide.round()?;
-        let exact =
-            tensor.elem_count() == 0 || wide.eq(&rounded)?.to_dtype(DType::F32)?.min_all()?.to_scalar::<f32>()? == 1.0;
-        if !exact {
-            return Err(bad("floats with fractions".to_owned()));
+        let whole = |v: &f64| v.is_finite() && v.fract() == 0.0;
+        if !wide.flatten_all()?.to_vec1()?.iter().all(whole) {
+            return Err(bad("floats that are not whole numbers".to_owned()));
         }
-        return Ok(wide.to_dtype(DType::I64)?);
-    }
+        // Too large ones saturate, and fail the range below unless the type is as wide.
+        wide
+    } else {
+        tensor
+    };
     let range = match dtype {
         DataType::I8 => i64::from(i8::MIN)..=i64::from(i8::MAX),
         DataType::U8 => 0..=i64::from(u8::MAX),
@@ -452,5 +453,42 @@ impl CoreMLModelBuilder {
         }
         let package = Arc::new(Model::open(&self.path)?);
         CoreMLModel::from_package(package, self.function.as_deref(), self.config, &self.passes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_convert_only_where_their_meaning_stays() {
+        let convert = |t: Tensor| convert("x", &t, DataType::I32);
+        let of = |v: &[f64]| Tensor::new(v, &Device::Cpu).expect("a tensor");
+        assert_eq!(convert(of(&[1.0, -2.0])).expect("whole").to_vec1::<i64>().expect("integers"), [1, -2]);
+        for bad in [0.5, 3e9, f64::INFINITY, f64::NAN] {
+            assert!(convert(of(&[bad])).is_err(), "{bad}");
+        }
+        assert!(convert(of(&[])).is_ok());
+        assert!(convert(Tensor::new(&[1i64 << 31], &Device::Cpu).expect("a tensor")).is_err());
+    }
+
+    #[test]
+    fn shapes_are_held_to_the_description() {
+        let feature = |constraint| FeatureDescription {
+            name: "x".to_owned(),
+            description: String::new(),
+            ty: FeatureType::MultiArray { dtype: DataType::F32, shape: vec![1, 2], constraint, default: None },
+            optional: false,
+        };
+        let fits = |constraint, shape: &[usize]| {
+            check_shape(&feature(constraint), &Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("zeros")).is_ok()
+        };
+        use coreml_format::description::DimRange;
+        let range = || ShapeConstraint::Ranges(vec![DimRange { min: 1, max: Some(1) }, DimRange { min: 2, max: None }]);
+        assert!(fits(ShapeConstraint::Fixed, &[1, 2]) && !fits(ShapeConstraint::Fixed, &[2, 1]));
+        let listed = || ShapeConstraint::Enumerated(vec![vec![1, 2], vec![1, 4]]);
+        assert!(fits(listed(), &[1, 4]) && !fits(listed(), &[1, 3]));
+        assert!(fits(range(), &[1, 9]) && !fits(range(), &[1, 1]) && !fits(range(), &[2, 2]) && !fits(range(), &[2]));
+        assert!(fits(ShapeConstraint::Unspecified, &[7]));
     }
 }
