@@ -1,9 +1,11 @@
 //! `candle-coreml inspect`: description, functions, operations, weights.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 
 use candle_coreml::description::FeatureType;
+use candle_coreml::format::mil_text;
 use candle_coreml::format::package::Model;
 use candle_coreml::format::program::{Block, TensorData, Value as Literal, ValueData};
 use serde_json::json;
@@ -12,11 +14,14 @@ use crate::CommandResult;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The model: .mlpackage or .mlmodel.
+    /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
+    /// Prints the program as MIL text.
+    #[arg(long, conflicts_with = "json")]
+    mil: bool,
 }
 
 #[derive(Default)]
@@ -91,6 +96,13 @@ fn describe(ty: &FeatureType) -> String {
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
+    if arguments.mil {
+        // Text of a whole program may be long: a reader that stops early (`| head`) is no failure.
+        return match std::io::stdout().write_all(mil_text::print(&model.program).as_bytes()) {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(()),
+        };
+    }
     let mut survey = Survey::default();
     for function in model.program.functions.values() {
         survey.block(&model, &function.block)?;

@@ -14,7 +14,7 @@ mod images;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The model: .mlpackage or .mlmodel.
+    /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
     /// Inputs by name (safetensors).
     #[arg(long)]

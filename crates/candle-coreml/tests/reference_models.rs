@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_coreml::anemll::{Components, Pipeline, discovery};
+use candle_coreml::description::{FeatureDescription, FeatureType, FunctionDescription};
+use candle_coreml::format::mil_text::{self, Dialect};
+use candle_coreml::format::package::Model;
 use candle_coreml::generation::{Message, Tokenizer};
 use candle_coreml::model::PassSet;
 
@@ -79,6 +82,72 @@ fn logits_agree_with_pytorch_with_and_without_each_rewrite() {
         agree(&components, &PassSet::none(), &folder);
         for pass in mil_engine::passes::ALL {
             agree(&components, &PassSet::all().without(pass.name), &folder);
+        }
+    }
+}
+
+/// A folder like `from` whose packages are compiled models: the program as text, the weights beside it, and (where
+/// the dialect is the newer one) metadata.
+fn compiled(from: &Path, to: &Path, dialect: Dialect) {
+    for entry in std::fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry").path()) {
+        let name = entry.file_name().expect("a name").to_owned();
+        if entry.extension().is_none_or(|e| e != "mlpackage") {
+            if entry.is_file() {
+                std::fs::copy(&entry, to.join(name)).expect("copied");
+            }
+            continue;
+        }
+        let model = Model::open(&entry).expect("it opens");
+        let folder = to.join(name).with_extension("mlmodelc");
+        std::fs::create_dir_all(folder.join("weights")).expect("a folder");
+        std::fs::write(folder.join("model.mil"), mil_text::print_as(&model.program, dialect)).expect("written");
+        let weights = entry.join("Data/com.apple.CoreML/weights/weight.bin");
+        if weights.is_file() {
+            std::fs::copy(weights, folder.join("weights/weight.bin")).expect("copied");
+        }
+        if dialect == Dialect::V1_3 {
+            let user = &model.description.metadata.user;
+            let functions: Vec<_> = model.description.functions.iter().map(schema).collect();
+            let metadata = serde_json::json!([{"userDefinedMetadata": user, "functions": functions}]);
+            std::fs::write(folder.join("metadata.json"), metadata.to_string()).expect("written");
+        }
+    }
+}
+
+/// Schemas as the compiler writes them: numbers are strings.
+fn schema((name, function): (&String, &FunctionDescription)) -> serde_json::Value {
+    let list = |features: &[FeatureDescription]| -> Vec<_> {
+        let entry = |f: &FeatureDescription| {
+            let (kind, dtype, shape) = match &f.ty {
+                FeatureType::MultiArray { dtype, shape, .. } => ("MultiArray", dtype, shape),
+                FeatureType::State { dtype, shape } => ("State", dtype, shape),
+                other => panic!("{other:?}"),
+            };
+            let dtype = match dtype.name() {
+                "fp16" => "Float16",
+                "fp32" => "Float32",
+                _ => "Int32",
+            };
+            serde_json::json!({"name": f.name, "type": kind, "dataType": dtype, "shape": format!("{shape:?}")})
+        };
+        features.iter().map(entry).collect()
+    };
+    serde_json::json!({
+        "name": name,
+        "inputSchema": list(&function.inputs),
+        "outputSchema": list(&function.outputs),
+        "stateSchema": list(&function.states),
+    })
+}
+
+#[test]
+fn compiled_models_agree_with_pytorch_in_both_dialects() {
+    for folder in folders() {
+        for dialect in [Dialect::V1_0, Dialect::V1_3] {
+            let copy = tempfile::tempdir().expect("a folder");
+            compiled(&folder, copy.path(), dialect);
+            let components = discovery::discover(copy.path()).expect("components");
+            agree(&components, &PassSet::all(), copy.path());
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Reads and writes Core ML model files: bytes to typed programs and back, no tensors.
 //!
 //! - [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
-//! - [`package`]: opens `.mlpackage` and `.mlmodel`; everything below in one call.
+//! - [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
+//! - [`mil_text`]: the text form of programs in compiled models, read and written.
 //! - [`mod@write`]: packages from programs and streamed weights.
 //!
 //! Nothing here allocates from an unchecked length: a hostile file costs memory in proportion to its
 //! own size at most.
 
 pub mod blob;
+mod compiled;
 pub mod description;
 pub mod dtype;
+pub mod mil_text;
 pub mod package;
 pub mod program;
 pub mod spec;

@@ -1,4 +1,5 @@
-//! Opens models: `.mlpackage` folders (with and without `Manifest.json`), bare `.mlmodel` files.
+//! Opens models: `.mlpackage` folders (with and without `Manifest.json`), bare `.mlmodel` files, compiled
+//! `.mlmodelc` folders.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -6,7 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::blob::WeightFiles;
+use crate::compiled;
 use crate::description::ModelDescription;
+use crate::mil_text::TextError;
 use crate::program::Program;
 use crate::spec::{self, SpecError};
 
@@ -39,6 +42,14 @@ pub enum LoadError {
         /// What is wrong with it.
         source: SpecError,
     },
+    /// The text of a compiled model can't be used.
+    #[error("{path}: {source}")]
+    Text {
+        /// The `model.mil`.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: TextError,
+    },
 }
 
 /// A model that is open: description, program and mapped weights.
@@ -66,7 +77,7 @@ struct ManifestItem {
     path: String,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     std::fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })
 }
 
@@ -103,20 +114,21 @@ fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
     }
     let found = if path.join("model.espresso.net").exists() {
         "a compiled neural network (Espresso)"
-    } else if path.join("model.mil").exists() || path.join("coremldata.bin").exists() {
-        "a compiled model (.mlmodelc), which this version does not read; use the .mlpackage"
+    } else if path.join("coremldata.bin").exists() {
+        "a compiled model without a model.mil"
     } else {
         "a folder with neither"
     };
     Err(LoadError::NotAModel {
         path: path.to_owned(),
-        expected: "Manifest.json or Data/com.apple.CoreML/model.mlmodel".to_owned(),
+        expected: "Manifest.json, Data/com.apple.CoreML/model.mlmodel or model.mil".to_owned(),
         found: found.to_owned(),
     })
 }
 
 impl Model {
-    /// Opens a `.mlpackage` folder or a `.mlmodel` file; which of them is told by content, not by name.
+    /// Opens a `.mlpackage` or `.mlmodelc` folder or a `.mlmodel` file; which of them is told by content, not by
+    /// name.
     ///
     /// Reads the specification and checks it; weights are mapped when they are first used.
     ///
@@ -124,6 +136,9 @@ impl Model {
     /// [`LoadError`] naming the file, what was expected and what was found.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let kind = std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        if kind.is_dir() && path.join("model.mil").is_file() {
+            return compiled::open(path);
+        }
         let file = if kind.is_dir() { find_spec(path)? } else { path.to_owned() };
         let (description, program) =
             spec::decode(&read(&file)?).map_err(|source| LoadError::Spec { path: file.clone(), source })?;

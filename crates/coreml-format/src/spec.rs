@@ -122,7 +122,7 @@ pub use encode::encode;
 ///
 /// # Errors
 /// [`SpecError`] as [`decode`].
-pub fn decode_description(specification_version: i32, bytes: &[u8]) -> Result<ModelDescription, SpecError> {
+pub(crate) fn decode_description(specification_version: i32, bytes: &[u8]) -> Result<ModelDescription, SpecError> {
     let message = proto::ModelDescription::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
     describe::description(specification_version, message)
 }

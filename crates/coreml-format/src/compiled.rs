@@ -1,0 +1,97 @@
+//! Compiled models (`.mlmodelc`): a folder with the program as text in `model.mil`.
+//!
+//! The program is all that running one needs. What it expects and returns is told best by `coremldata.bin` (a
+//! protobuf description behind a header that Apple does not document), else by `metadata.json` (which tools leave
+//! out at times), else by the types of the program itself.
+
+use std::path::Path;
+
+use crate::blob::WeightFiles;
+use crate::description::{FunctionDescription, ModelDescription};
+use crate::mil_text;
+use crate::package::{LoadError, Model, read};
+use crate::program::{Opset, Program};
+use crate::spec;
+
+mod metadata;
+mod types;
+
+/// Where the description starts in the one kind of `coremldata.bin` that is known: a `u64` length, then the message.
+const DESCRIPTION_AT: usize = 0x4b;
+
+/// Opens a folder with a `model.mil`.
+///
+/// # Errors
+/// [`LoadError`] when the text can't be read, with line and column when it is not MIL text.
+pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
+    let file = path.join("model.mil");
+    let text = String::from_utf8(read(&file)?).map_err(|e| LoadError::NotAModel {
+        path: file.clone(),
+        expected: "UTF-8 text".to_owned(),
+        found: e.utf8_error().to_string(),
+    })?;
+    let program = mil_text::parse(&text).map_err(|source| LoadError::Text { path: file, source })?;
+    let description = description(path, &program);
+    Ok(Model { path: path.to_owned(), description, program, weights: WeightFiles::new(Some(path.to_owned())) })
+}
+
+/// The best description there is; side files that can't be understood are left out.
+fn description(path: &Path, program: &Program) -> ModelDescription {
+    let metadata = std::fs::read(path.join("metadata.json")).ok().and_then(|b| metadata::read(&b));
+    let mut description = binary_description(path).or(metadata.clone()).unwrap_or_default();
+    if let Some(metadata) = metadata {
+        description.specification_version = metadata.specification_version;
+        description.metadata = metadata.metadata;
+    }
+    if description.specification_version == 0 {
+        description.specification_version = version(program);
+    }
+    // One function without a name of its own is the program's only one.
+    if let (1, 1) = (description.functions.len(), program.functions.len())
+        && let (Some((_, only)), Some(name)) = (description.functions.pop(), program.functions.keys().next())
+    {
+        description.functions.insert(name.clone(), only);
+    }
+    description.functions.retain(|name, f| program.functions.get(name).is_some_and(|p| types::agree(p, f)));
+    for (name, function) in &program.functions {
+        let described = description.functions.entry(name.clone()).or_insert_with(|| types::describe(function));
+        complete(described, function);
+    }
+    if !description.functions.contains_key(&description.default_function) {
+        let main = program.functions.keys().find(|n| *n == "main").or(program.functions.keys().next());
+        description.default_function = main.cloned().unwrap_or_default();
+    }
+    description
+}
+
+/// What metadata does not say: the outputs of a classifier.
+fn complete(described: &mut FunctionDescription, function: &crate::program::Function) {
+    if described.predicted_feature.is_some() {
+        return;
+    }
+    let classify = function.block.operations.iter().find(|o| o.kind == "classify");
+    if let Some([label, probabilities]) = classify.map(|o| o.outputs.as_slice()) {
+        let returned = |name: &String| Some(name.clone()).filter(|n| function.block.outputs.contains(n));
+        described.predicted_feature = returned(&label.name);
+        described.predicted_probabilities = returned(&probabilities.name);
+    }
+}
+
+/// The specification version that goes with the newest opset.
+fn version(program: &Program) -> i32 {
+    program.functions.values().map(|f| f.opset).max().map_or(0, |opset| match opset {
+        Opset::Ios15 => 6,
+        Opset::Ios16 => 7,
+        Opset::Ios17 => 8,
+        Opset::Ios18 => 9,
+        Opset::Ios26 => 10,
+    })
+}
+
+fn binary_description(path: &Path) -> Option<ModelDescription> {
+    let bytes = std::fs::read(path.join("coremldata.bin")).ok()?;
+    let length: [u8; 8] = bytes.get(DESCRIPTION_AT..DESCRIPTION_AT + 8)?.try_into().ok()?;
+    let start = DESCRIPTION_AT + 8;
+    let end = start.checked_add(usize::try_from(u64::from_le_bytes(length)).ok()?)?;
+    spec::decode_description(0, bytes.get(start..end)?).ok()
+}
