@@ -4,6 +4,7 @@
 //! - [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
 //! - [`mil_text`]: the text form of programs in compiled models, read and written.
+//! - [`mod@verify`]: whether a program hangs together; every model that is opened was checked.
 //! - [`mod@write`]: packages from programs and streamed weights.
 //!
 //! Nothing here allocates from an unchecked length: a hostile file costs memory in proportion to its
@@ -17,4 +18,5 @@ pub mod mil_text;
 pub mod package;
 pub mod program;
 pub mod spec;
+pub mod verify;
 pub mod write;

@@ -12,6 +12,7 @@ use crate::description::ModelDescription;
 use crate::mil_text::TextError;
 use crate::program::Program;
 use crate::spec::{self, SpecError};
+use crate::verify::{VerifyError, verify};
 
 /// Why a model can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,14 @@ pub enum LoadError {
         path: PathBuf,
         /// What is wrong with it, and where.
         source: TextError,
+    },
+    /// The program contradicts itself.
+    #[error("{path}: {source}")]
+    Program {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: VerifyError,
     },
 }
 
@@ -136,10 +145,16 @@ impl Model {
     /// [`LoadError`] naming the file, what was expected and what was found.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let kind = std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-        if kind.is_dir() && path.join("model.mil").is_file() {
-            return compiled::open(path);
-        }
-        let file = if kind.is_dir() { find_spec(path)? } else { path.to_owned() };
+        let model = if kind.is_dir() && path.join("model.mil").is_file() {
+            compiled::open(path)?
+        } else {
+            Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
+        };
+        verify(&model.program).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
+        Ok(model)
+    }
+
+    fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
         let (description, program) =
             spec::decode(&read(&file)?).map_err(|source| LoadError::Spec { path: file.clone(), source })?;
         // `@model_path` is the folder of the specification.
