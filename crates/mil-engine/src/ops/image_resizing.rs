@@ -291,7 +291,10 @@ fn affine(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `crop_resize(x, roi | boxes (iOS17), box_indices (iOS17), target_height = 1, target_width = 1,
-/// normalized_coordinates = false, spatial_scale = 1, box_coordinate_mode, sampling_mode, pad_value)`.
+/// normalized_coordinates = false, spatial_scale = 1, box_coordinate_mode, sampling_mode, pad_value (iOS16))`.
+///
+/// Samples outside the image are `pad_value` from opset iOS16 on, the nearest pixel before; there, a box that ends
+/// above its start stands for the whole image (as Apple's tests of the operation have it).
 fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
     let new = b.has("boxes");
     let (x, boxes) = (b.slot("x")?, b.slot(if new { "boxes" } else { "roi" })?);
@@ -304,7 +307,8 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
     let scale = b.attr_or("spatial_scale", 1f32)?;
     let layout: String = b.attr_or("box_coordinate_mode", "CORNERS_HEIGHT_FIRST".to_owned())?;
     let sampling: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
-    let padding = Padding::new(if new { "constant" } else { "border" }, b.attr_or("pad_value", 0f32)?)?;
+    let pads = b.opset() >= Opset::Ios16;
+    let padding = if pads { Padding::Constant(b.attr_or("pad_value", 0f32)?) } else { Padding::Border };
     b.run(move |f| {
         let (x, boxes) = (f.array(x)?, f.array(boxes)?);
         let &[n, c, h, w] = x.shape() else { return Err(OpError::shape(format!("an image of shape {:?}", x.shape()))) };
@@ -319,7 +323,10 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
         let per_box = if fields == 5 || new { 1 } else { n };
         check_size(&[count, per_box, c, height, width])?;
         for (k, row) in values.chunks_exact(fields).enumerate() {
-            let coordinates = &row[fields - 4..];
+            let mut coordinates = &row[fields - 4..];
+            if !pads && normalized && layout.starts_with("CORNERS") && coordinates[..2] > coordinates[2..] {
+                coordinates = &[0.0, 0.0, 1.0, 1.0];
+            }
             let first = match (&chosen, fields) {
                 (Some(c), _) => c.get(k).copied().unwrap_or(-1),
                 (None, 5) => row[0] as i64,
@@ -335,7 +342,13 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
                 for channel in 0..c {
                     let plane = &image[(index * c + channel) * h * w..][..h * w];
                     for &r in &rows {
-                        out.extend(columns.iter().map(|&s| sample_at(plane, (h, w), r, s, true, padding, true)));
+                        out.extend(columns.iter().map(|&s| {
+                            let inside = (0.0..=(h - 1) as f32).contains(&r) && (0.0..=(w - 1) as f32).contains(&s);
+                            match padding {
+                                Padding::Constant(value) if !inside => value,
+                                _ => sample_at(plane, (h, w), r, s, true, padding, true),
+                            }
+                        }));
                     }
                 }
             }

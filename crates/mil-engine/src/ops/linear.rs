@@ -70,16 +70,18 @@ fn linear(b: &Build<'_>) -> Result<Run, OpError> {
             return one(x.with(product(x.tensor(), w, bias.as_deref(), f.device())?));
         }
         let w = f.array(weight)?;
-        let y = batched(x.tensor(), &w.tensor().t()?)?;
+        // From opset iOS17 on, weight and bias may be of another type than the input.
+        let alike = |t: &Tensor| t.to_dtype(x.tensor().dtype());
+        let y = batched(x.tensor(), &alike(w.tensor())?.t()?)?;
         let y = match bias {
-            Some(bias) => y.broadcast_add(f.array(bias)?.tensor())?,
+            Some(bias) => y.broadcast_add(&alike(f.array(bias)?.tensor())?)?,
             None => y,
         };
         one(x.with(y))
     })
 }
 
-/// Matrix product with broadcasting of the leading dimensions, vectors as in NumPy.
+/// Matrix product with broadcasting of the leading dimensions, vectors as in NumPy; both operands of one type.
 pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let (x_vector, y_vector) = (x.rank() == 1, y.rank() == 1);
     let x = if x_vector { x.unsqueeze(0)? } else { x.clone() };

@@ -1,9 +1,11 @@
 //! Reading and writing by index.
 //!
 //! Semantics after the reference documentation of coremltools' `scatter_gather` chapter: negative indices
-//! count from the end.
+//! count from the end. The scatter operations of opset iOS17 have `validate_indices`: indices outside, negative ones
+//! included, are an error when it is set, and nothing is written for them when it is not.
 
 use candle_core::Tensor;
+use coreml_format::program::Opset;
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
@@ -27,6 +29,39 @@ fn at(index: i64, n: usize) -> Result<usize, OpError> {
         .ok()
         .filter(|&i| i < n)
         .ok_or_else(|| OpError::shape(format!("index {index} of an extent of {n}")))
+}
+
+/// In the place of a position: nothing is written.
+const NOWHERE: usize = usize::MAX;
+
+/// What a scatter operation does with an index outside its extent.
+#[derive(Clone, Copy)]
+enum Outside {
+    /// Negative indices count from the end; others are errors (before opset iOS17).
+    Wrap,
+    /// An error, negative ones too.
+    Refuse,
+    /// Nothing is written.
+    Skip,
+}
+
+impl Outside {
+    fn of(b: &Build<'_>) -> Result<Self, OpError> {
+        Ok(match b.opset() {
+            Opset::Ios15 | Opset::Ios16 => Outside::Wrap,
+            _ if b.attr_or("validate_indices", false)? => Outside::Refuse,
+            _ => Outside::Skip,
+        })
+    }
+
+    fn at(self, index: i64, n: usize) -> Result<usize, OpError> {
+        match self {
+            Outside::Wrap => at(index, n),
+            Outside::Refuse if index < 0 => Err(OpError::shape(format!("index {index} of an extent of {n}"))),
+            Outside::Refuse => at(index, n),
+            Outside::Skip => Ok(usize::try_from(index).ok().filter(|&i| i < n).unwrap_or(NOWHERE)),
+        }
+    }
 }
 
 fn all_at(indices: &[i64], n: usize) -> Result<Vec<usize>, OpError> {
@@ -109,21 +144,21 @@ fn gather(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// Positions in `x` of the elements that `index`, in the shape of the result, names along `axis`.
-fn along(x: &[usize], index: &Array, axis: usize) -> Result<Vec<usize>, OpError> {
+fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Vec<usize>, OpError> {
     let shape = index.shape();
     let fits = shape.len() == x.len() && (0..x.len()).all(|d| d == axis || shape[d] <= x[d]);
     if !fits {
         return Err(OpError::shape(format!("indices {shape:?} for {x:?} along axis {axis}")));
     }
     let (own, target) = (strides(shape), strides(x));
-    let chosen = all_at(&index.to_i64s()?, x[axis])?;
-    Ok(chosen
-        .into_iter()
-        .enumerate()
-        .map(|(i, choice)| {
-            (0..x.len()).map(|d| if d == axis { choice } else { i / own[d] % shape[d] } * target[d]).sum()
-        })
-        .collect())
+    let position = |(i, index): (usize, i64)| {
+        let choice = outside.at(index, x[axis])?;
+        if choice == NOWHERE {
+            return Ok(NOWHERE);
+        }
+        Ok((0..x.len()).map(|d| if d == axis { choice } else { i / own[d] % shape[d] } * target[d]).sum())
+    };
+    index.to_i64s()?.into_iter().enumerate().map(position).collect()
 }
 
 /// `gather_along_axis(x, indices, axis = 0)`.
@@ -133,13 +168,13 @@ fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
-        let positions = along(x.shape(), &index, axis)?;
+        let positions = along(x.shape(), &index, axis, Outside::Wrap)?;
         one(Elements::of(&x)?.pick(&positions).array(&x, index.shape())?)
     })
 }
 
 /// Start of each slice that the last dimension of `index` names, and the size of a slice.
-fn slices(x: &[usize], index: &Array, batch: usize) -> Result<(Vec<usize>, usize), OpError> {
+fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<(Vec<usize>, usize), OpError> {
     let depth = index.shape().last().copied().unwrap_or(0);
     if index.rank() == 0
         || batch + depth > x.len()
@@ -158,7 +193,11 @@ fn slices(x: &[usize], index: &Array, batch: usize) -> Result<(Vec<usize>, usize
     for k in 0..count {
         let mut start = k / per_batch * batch_size;
         for d in 0..depth {
-            start += at(values[k * depth + d], x[batch + d])? * step[batch + d];
+            match outside.at(values[k * depth + d], x[batch + d])? {
+                NOWHERE => start = NOWHERE,
+                at if start != NOWHERE => start += at * step[batch + d],
+                _ => {}
+            }
         }
         starts.push(start);
     }
@@ -171,7 +210,7 @@ fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
     let batch = usize::try_from(b.attr_or("batch_dims", 0i64)?).map_err(|_| OpError::shape("negative batch_dims"))?;
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
-        let (starts, size) = slices(x.shape(), &index, batch)?;
+        let (starts, size) = slices(x.shape(), &index, batch, Outside::Wrap)?;
         let depth = index.shape()[index.rank() - 1];
         let mut shape = index.shape()[..index.rank() - 1].to_vec();
         shape.extend(&x.shape()[batch + depth..]);
@@ -189,7 +228,7 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Resu
     macro_rules! combine {
         ($data:expr, $updates:expr) => {{
             let mut data = $data;
-            for (&p, u) in positions.iter().zip($updates) {
+            for (&p, u) in positions.iter().zip($updates).filter(|(p, _)| **p != NOWHERE) {
                 let old = data[p];
                 data[p] = match mode {
                     "update" => u,
@@ -228,48 +267,55 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Resu
     elements.array(data, data.shape())
 }
 
-/// `scatter(data, indices, updates, axis = 0, mode = "add")`.
+/// `scatter(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
 fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
     let mode: String = b.attr_or("mode", "add".to_owned())?;
+    let outside = Outside::of(b)?;
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
         let (n, dims) = (data.shape()[axis], data.shape());
         let (outer, inner): (usize, usize) = (dims[..axis].iter().product(), dims[axis + 1..].iter().product());
-        let chosen = all_at(&index.to_i64s()?, n)?;
+        let chosen = index.to_i64s()?.into_iter().map(|i| outside.at(i, n)).collect::<Result<Vec<_>, _>>()?;
         let mut positions = Vec::new();
         for o in 0..outer {
             for &i in &chosen {
-                positions.extend((o * n + i) * inner..(o * n + i + 1) * inner);
+                match i {
+                    NOWHERE => positions.extend(std::iter::repeat_n(NOWHERE, inner)),
+                    i => positions.extend((o * n + i) * inner..(o * n + i + 1) * inner),
+                }
             }
         }
         one(write(&data, &positions, &updates, &mode)?)
     })
 }
 
-/// `scatter_along_axis(data, indices, updates, axis = 0, mode = "add")`.
+/// `scatter_along_axis(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
 fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
     let mode: String = b.attr_or("mode", "add".to_owned())?;
+    let outside = Outside::of(b)?;
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
-        let positions = along(data.shape(), &index, axis)?;
+        let positions = along(data.shape(), &index, axis, outside)?;
         one(write(&data, &positions, &updates, &mode)?)
     })
 }
 
-/// `scatter_nd(data, indices, updates, mode = "add")`.
+/// `scatter_nd(data, indices, updates, mode = "add", validate_indices = false)`.
 fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let mode: String = b.attr_or("mode", "add".to_owned())?;
+    let outside = Outside::of(b)?;
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
-        let (starts, size) = slices(data.shape(), &index, 0)?;
-        let positions: Vec<usize> = starts.into_iter().flat_map(|s| s..s + size).collect();
+        let (starts, size) = slices(data.shape(), &index, 0, outside)?;
+        let positions: Vec<usize> =
+            starts.into_iter().flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i })).collect();
         one(write(&data, &positions, &updates, &mode)?)
     })
 }
