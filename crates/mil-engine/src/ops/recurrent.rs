@@ -182,7 +182,7 @@ fn gru(b: &Build<'_>) -> Result<Run, OpError> {
     let (reverse, sequence) = (is_reverse(b)?, b.attr_or("output_sequence", false)?);
     let gate = named(b, "recurrent_activation", "sigmoid")?;
     let act = named(b, "activation", "tanh")?;
-    let after = b.attr_or("reset_after", false)? || b.has("input_bias");
+    let after = b.attr_or("reset_after", false)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let cell = Cell::new(f, &x, &weights, 3, true)?;

@@ -1,0 +1,115 @@
+//! Parameters that nobody should send: each constant of each case in turn becomes something else. The answer may
+//! be a result or an error, never a panic; time and memory stay bounded because shapes do.
+
+use candle_core::Tensor;
+use coreml_format::dtype::DataType;
+use coreml_format::program::{Argument, Binding, Operation, Program, TensorData, TensorType, Value, ValueData, ValueType};
+use mil_engine::{Executable, Options};
+
+use crate::cases::{Case, all, model};
+
+/// Other values in the place of a literal.
+fn others(value: &Value) -> Vec<Value> {
+    let (ValueType::Tensor(ty), ValueData::Tensor(data)) = (&value.ty, &value.data) else { return Vec::new() };
+    let Some(shape) = ty.fixed_shape() else { return Vec::new() };
+    let same = |data: TensorData| Value { ty: value.ty.clone(), data: ValueData::Tensor(data) };
+    let mut all = Vec::new();
+    match data {
+        TensorData::Strings(_) => all.push(same(TensorData::Strings(vec!["nonsense".to_owned(); shape.iter().product()]))),
+        TensorData::Bytes(bytes) => {
+            if ty.dtype == DataType::I32 {
+                for n in [0, 1, -1, 2, 7, -9, i32::MAX, i32::MIN] {
+                    let every: Vec<u8> = bytes.chunks(4).flat_map(|_| n.to_le_bytes()).collect();
+                    all.push(same(TensorData::Bytes(every)));
+                    if bytes.len() > 4 {
+                        let mut first = bytes.clone();
+                        first[..4].copy_from_slice(&n.to_le_bytes());
+                        all.push(same(TensorData::Bytes(first)));
+                    }
+                }
+            } else {
+                for byte in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+                    all.push(same(TensorData::Bytes(vec![byte; bytes.len()])));
+                }
+            }
+            // Another rank, another extent, another type.
+            if let (Some((&first, rest)), Some(per)) = (shape.split_first(), bytes.len().checked_div(shape[0].max(1))) {
+                let reshaped = |shape: Vec<usize>, bytes: Vec<u8>| Value::tensor(ty.dtype, &shape, bytes);
+                if ty.dtype.bits().is_some_and(|b| b % 8 == 0) && first > 0 {
+                    all.push(reshaped([&[first - 1], rest].concat(), bytes[..per * (first - 1)].to_vec()));
+                    all.push(reshaped([&[0], rest].concat(), Vec::new()));
+                    all.push(reshaped([&[1], shape.as_slice()].concat(), bytes.clone()));
+                    all.push(reshaped([&[first + 1], rest].concat(), [bytes.as_slice(), &bytes[..per]].concat()));
+                }
+            }
+            all.push(Value { ty: ValueType::Tensor(TensorType::fixed(DataType::Bool, &[])), data: ValueData::Tensor(TensorData::Bytes(vec![1])) });
+            all.push(Value::string("x"));
+        }
+        TensorData::Blob(_) => {}
+    }
+    all
+}
+
+/// Every literal of an operation, one at a time, replaced by each of its others; and every parameter left out.
+fn mutations(op: &Operation) -> Vec<Operation> {
+    let mut all = Vec::new();
+    let mut keep = |change: &dyn Fn(&mut Operation)| {
+        let mut changed = op.clone();
+        change(&mut changed);
+        all.push(changed);
+    };
+    for (name, argument) in &op.inputs {
+        keep(&|o| drop(o.inputs.shift_remove(name)));
+        for (i, binding) in argument.bindings().iter().enumerate() {
+            let Binding::Value(value) = binding else { continue };
+            for other in others(value) {
+                keep(&|o| match &mut o.inputs[name.as_str()] {
+                    Argument::One(b) => *b = Binding::Value(other.clone()),
+                    Argument::Many(b) => b[i] = Binding::Value(other.clone()),
+                });
+            }
+        }
+    }
+    for (name, value) in &op.attributes {
+        keep(&|o| drop(o.attributes.shift_remove(name)));
+        for other in others(value) {
+            keep(&|o| drop(o.attributes.insert(name.clone(), other.clone())));
+        }
+    }
+    keep(&|o| drop(o.outputs.pop()));
+    keep(&|o| o.blocks.clear());
+    all
+}
+
+fn attempt(program: &Program, inputs: &[(String, Tensor)]) -> Result<(), String> {
+    let executable = Executable::load(&model(program.clone()), None, &Options::default()).map_err(|e| e.to_string())?;
+    let mut state = executable.new_state().map_err(|e| e.to_string())?;
+    let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    executable.predict(&inputs, Some(&mut state)).map(drop).map_err(|e| e.to_string())
+}
+
+fn attempts(case: &Case) -> Vec<String> {
+    let mut panics = Vec::new();
+    let operations = &case.program.functions["main"].block.operations;
+    for (at, op) in operations.iter().enumerate() {
+        for changed in mutations(op) {
+            let mut program = case.program.clone();
+            program.functions["main"].block.operations[at] = changed.clone();
+            let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&program, &case.inputs)));
+            if tried.is_err() {
+                panics.push(format!("{}: {:?} {:?}", case.name, changed.inputs, changed.attributes));
+            }
+        }
+    }
+    panics
+}
+
+#[test]
+fn no_parameter_makes_an_operation_panic() {
+    let mut panics = Vec::new();
+    // Half precision takes the same ways.
+    for case in all().iter().filter(|c| !c.name.ends_with("fp16")) {
+        panics.extend(attempts(case));
+    }
+    assert!(panics.is_empty(), "{} panics\n{}", panics.len(), panics.join("\n"));
+}

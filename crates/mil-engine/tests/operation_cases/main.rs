@@ -1,0 +1,6 @@
+//! Every operation against outputs that PyTorch and NumPy computed (`tools/op_cases` writes
+//! `conformance/operations`), and with parameters that nobody should send.
+
+mod agreement;
+mod cases;
+mod hostile;
