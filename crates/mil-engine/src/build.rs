@@ -235,8 +235,8 @@ pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
     axes.iter().map(|&a| resolve_axis(a, rank)).collect()
 }
 
-/// Most elements that one value may have.
-pub const MAX_ELEMENTS: usize = 1 << 31;
+/// Most elements that one value may have: 4 GiB of `f32`. A program can't ask for more by a single number.
+pub const MAX_ELEMENTS: usize = 1 << 30;
 
 /// Checks the size of a result before it is allocated.
 ///

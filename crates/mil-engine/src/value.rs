@@ -68,6 +68,17 @@ impl Array {
         &self.tensor
     }
 
+    /// The tensor of an array of floats.
+    ///
+    /// # Errors
+    /// When its elements are integers or booleans.
+    pub fn floats(&self) -> Result<&Tensor, OpError> {
+        if self.tensor.dtype() == DType::F32 {
+            return Ok(&self.tensor);
+        }
+        Err(OpError::data(format!("expected floats, found {} {:?}", self.dtype, self.tensor.dims())))
+    }
+
     /// The tensor, owned.
     pub fn into_tensor(self) -> Tensor {
         self.tensor

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use super::linear::{bias_of, product};
 use super::{OpSpec, since::*};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
 use crate::value::Value;
 
@@ -84,8 +84,9 @@ impl Window {
             match self.pad_type.as_str() {
                 "valid" => {}
                 "same" | "same_lower" => {
-                    let total =
-                        (input[d].div_ceil(strides[d]).saturating_sub(1) * strides[d] + span).saturating_sub(input[d]);
+                    // At most the extent, so it does not overflow.
+                    let last = input[d].div_ceil(strides[d]).saturating_sub(1) * strides[d];
+                    let total = last.saturating_add(span).saturating_sub(input[d]);
                     let (less, more) = (total / 2, total - total / 2);
                     (before[d], after[d]) = if self.pad_type == "same" { (less, more) } else { (more, less) };
                 }
@@ -98,13 +99,13 @@ impl Window {
                 other => return Err(OpError::data(format!("unknown pad_type `{other}`"))),
             }
             let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
-            let room = padded.and_then(|n| n.checked_sub(span));
+            let room = padded.filter(|&n| n <= MAX_ELEMENTS.max(span)).and_then(|n| n.checked_sub(span));
             let room = room.ok_or_else(|| {
                 OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
             })?;
             let mut count = if ceil { room.div_ceil(strides[d]) } else { room / strides[d] } + 1;
             // A window must start inside the input or the padding before it.
-            if ceil && (count - 1) * strides[d] >= input[d] + before[d] {
+            if ceil && (count - 1).saturating_mul(strides[d]) >= input[d] + before[d] {
                 count -= 1;
             }
             out[d] = count;

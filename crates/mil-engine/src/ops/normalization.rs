@@ -26,7 +26,7 @@ fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
         return Err(OpError::shape("a normalization by channels needs at least two dimensions"));
     }
     shape[1] = values.tensor().elem_count();
-    Ok(values.tensor().reshape(shape)?)
+    Ok(values.floats()?.reshape(shape)?)
 }
 
 /// `batch_norm(x, mean, variance, gamma?, beta?, epsilon = 1e-5)`.

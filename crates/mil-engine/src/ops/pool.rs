@@ -37,7 +37,7 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let rank = kernel.len();
-        if rank == 0 || x.rank() != rank + 2 {
+        if rank == 0 || rank > 3 || x.rank() != rank + 2 {
             return Err(OpError::shape(format!("pooling of {:?} with a kernel of {kernel:?}", x.shape())));
         }
         let input = &x.shape()[2..];
@@ -53,6 +53,37 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
     })
 }
 
+/// The part of a window that lies inside the input along one dimension.
+#[derive(Clone, Copy, Default)]
+struct Reach {
+    /// First element inside, how many, and their distance.
+    first: usize,
+    count: usize,
+    step: usize,
+    /// Taps inside the input or its padding.
+    padded: usize,
+}
+
+impl Reach {
+    fn new(p: &Placed, d: usize, at: usize, kernel: usize, input: usize) -> Self {
+        let (start, step) = (at * p.strides[d], p.dilations[d]);
+        // Taps before the input, then taps until its end, then until the end of the padding.
+        let until = |end: usize| end.saturating_sub(start).div_ceil(step).min(kernel);
+        let before = until(p.before[d]);
+        let inside = until(p.before[d] + input);
+        Self {
+            first: (start + before * step).saturating_sub(p.before[d]),
+            count: inside - before,
+            step,
+            padded: until(p.before[d] + input + p.after[d]),
+        }
+    }
+
+    fn elements(self) -> impl Iterator<Item = usize> + Clone {
+        (0..self.count).map(move |i| self.first + i * self.step)
+    }
+}
+
 fn one_window(
     plane: &[f32],
     input: &[usize],
@@ -62,27 +93,29 @@ fn one_window(
     kind: Kind,
     exclude: bool,
 ) -> f32 {
-    let (mut best, mut sum, mut inside, mut counted) = (f32::NEG_INFINITY, 0f64, 0usize, 0usize);
-    each_index(kernel, |tap| {
-        let (mut flat, mut within, mut padded) = (0, true, true);
-        for d in 0..input.len() {
-            let i = at[d] * p.strides[d] + tap[d] * p.dilations[d];
-            padded &= i < input[d] + p.before[d] + p.after[d];
-            let i = i.wrapping_sub(p.before[d]);
-            within &= i < input[d];
-            flat = flat * input[d] + i.min(input[d] - 1);
+    // Three dimensions, the outer ones of extent one where there are fewer.
+    let whole = Reach { first: 0, count: 1, step: 1, padded: 1 };
+    let (mut reach, mut extents, missing) = ([whole; 3], [1; 3], 3 - input.len());
+    for d in 0..input.len() {
+        reach[missing + d] = Reach::new(p, d, at[d], kernel[d], input[d]);
+        extents[missing + d] = input[d];
+    }
+    let (mut best, mut sum) = (f32::NEG_INFINITY, 0f64);
+    for z in reach[0].elements() {
+        for y in reach[1].elements() {
+            let row = &plane[(z * extents[1] + y) * extents[2]..][..extents[2]];
+            for x in reach[2].elements() {
+                let v = row[x];
+                best = if v > best || v.is_nan() { v } else { best };
+                sum += if kind == Kind::Norm { f64::from(v) * f64::from(v) } else { f64::from(v) };
+            }
         }
-        counted += usize::from(padded);
-        if within {
-            inside += 1;
-            let v = plane[flat];
-            best = if v > best || v.is_nan() { v } else { best };
-            sum += if kind == Kind::Norm { f64::from(v) * f64::from(v) } else { f64::from(v) };
-        }
-    });
+    }
+    let product = |count: fn(&Reach) -> usize| reach.iter().map(|r| count(r) as f64).product::<f64>().max(1.0);
     match kind {
         Kind::Max => best,
         Kind::Norm => sum.sqrt() as f32,
-        Kind::Average => (sum / if exclude { inside } else { counted }.max(1) as f64) as f32,
+        Kind::Average if exclude => (sum / product(|r| r.count)) as f32,
+        Kind::Average => (sum / product(|r| r.padded)) as f32,
     }
 }

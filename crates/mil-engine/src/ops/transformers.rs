@@ -23,7 +23,7 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape("attention of vectors"));
         }
         let width = q.shape()[q.rank() - 1].max(1) as f64;
-        let scores = (batched(q.tensor(), &k.tensor().transpose(D::Minus2, D::Minus1)?)? / width.sqrt())?;
+        let scores = (batched(q.floats()?, &k.floats()?.transpose(D::Minus2, D::Minus1)?)? / width.sqrt())?;
         let scores = match f.array_opt(mask)? {
             None => scores,
             Some(m) if m.dtype().is_float() => scores.broadcast_add(m.tensor())?,
@@ -33,6 +33,6 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
                 keep.where_cond(&scores, &closed)?
             }
         };
-        one(q.with(batched(&softmax_last(&scores)?, v.tensor())?))
+        one(q.with(batched(&softmax_last(&scores)?, v.floats()?)?))
     })
 }

@@ -13,12 +13,12 @@ use crate::cases::{Case, Expected, all, model};
 
 /// Operations that have no reference here, and why.
 const ELSEWHERE: [(&str, &str); 6] = [
-    ("random_bernoulli", "random: tested by distribution in the operation's own file"),
+    ("random_bernoulli", "random: tested by distribution in `others.rs`"),
     ("random_categorical", "as above"),
     ("random_normal", "as above"),
     ("random_uniform", "as above"),
-    ("classify", "its results are no tensors: tested in the operation's own file"),
-    ("conv_quantized", "tested in the operation's own file"),
+    ("classify", "its results are no tensors: `others.rs`"),
+    ("conv_quantized", "no such operation in PyTorch: `others.rs`"),
 ];
 
 /// Largest difference relative to the tolerance: |a − b| ≤ t·(1 + |b|), with t = 2e-5 for fp32 and 3e-3 for fp16

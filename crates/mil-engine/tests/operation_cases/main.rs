@@ -4,3 +4,5 @@
 mod agreement;
 mod cases;
 mod hostile;
+mod others;
+mod table;

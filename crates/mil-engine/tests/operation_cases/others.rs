@@ -1,0 +1,109 @@
+//! Operations whose results are no tensors, or not the same tensors twice.
+
+use candle_core::{DType, Device, Tensor};
+use coreml_format::mil_text;
+use indexmap::IndexMap;
+use mil_engine::executable::DictionaryKey;
+use mil_engine::{Executable, Options, Output};
+
+use crate::cases::model;
+
+fn run(parameters: &str, body: &str, outputs: &str, inputs: &[(&str, Tensor)]) -> IndexMap<String, Output> {
+    let text = format!("program(1.3) {{ func main<ios17>({parameters}) {{ {body} }} -> ({outputs}); }}");
+    let program = mil_text::parse(&text).expect("it parses");
+    let executable = Executable::load(&model(program), None, &Options::default()).expect("it loads");
+    executable.predict(inputs, None).expect("it runs")
+}
+
+fn floats(output: &Output) -> Vec<f64> {
+    let Output::Tensor(t) = output else { panic!("{output:?} is no tensor") };
+    t.to_dtype(DType::F64).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements")
+}
+
+/// Mean and variance.
+fn moments(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n)
+}
+
+const N: usize = 40_000;
+
+/// Forty thousand draws of an operation with the parameters before and after the shape.
+fn draws(op: &str, parameters: &str, seed: i32) -> Vec<f64> {
+    let body = format!(
+        "tensor<fp32, [{N}]> y = {op}(shape = tensor<int32, [1]>([{N}]), {parameters}, seed = int32({seed}));"
+    );
+    floats(&run("", &body, "y", &[])["y"])
+}
+
+/// Means within five standard errors, variances within a tenth: both hold for these seeds and would fail for
+/// another distribution.
+#[test]
+fn random_numbers_have_their_distribution_and_follow_their_seed() {
+    let error = |variance: f64| 5.0 * (variance / N as f64).sqrt();
+    for (op, parameters, mean, variance) in [
+        ("random_normal", "mean = fp32(2), stddev = fp32(3)", 2.0, 9.0),
+        ("random_uniform", "low = fp32(-1), high = fp32(5)", 2.0, 3.0),
+        ("random_bernoulli", "prob = fp32(0.25)", 0.25, 0.1875),
+    ] {
+        let values = draws(op, parameters, 7);
+        let (m, v) = moments(&values);
+        assert!((m - mean).abs() < error(variance), "{op}: mean {m}");
+        assert!((v / variance - 1.0).abs() < 0.1, "{op}: variance {v}");
+        assert_eq!(values, draws(op, parameters, 7), "{op}: one seed, one sequence");
+        assert_ne!(values, draws(op, parameters, 8), "{op}: another seed");
+    }
+    let uniform = draws("random_uniform", "low = fp32(-1), high = fp32(5)", 7);
+    assert!(uniform.iter().all(|v| (-1.0..5.0).contains(v)));
+    let normal = draws("random_normal", "mean = fp32(0), stddev = fp32(1)", 7);
+    let tail = normal.iter().filter(|v| v.abs() > 1.96).count() as f64 / N as f64;
+    assert!((tail - 0.05).abs() < 0.01, "the tails of a normal distribution hold 5 %: {tail}");
+}
+
+#[test]
+fn categories_are_drawn_as_often_as_their_weights_say() {
+    let x = Tensor::new(&[[1f32, 2., 1.]], &Device::Cpu).and_then(|t| t.log()).expect("logits");
+    for (mode, x) in [("logits", x.clone()), ("probs", (x.exp().expect("weights") / 4.0).expect("probabilities"))] {
+        let body = format!(
+            "tensor<fp32, [1, {N}]> y = random_categorical(x = x, mode = string(\"{mode}\"), size = int32({N}), seed = int32(3));"
+        );
+        let values = floats(&run("tensor<fp32, [1, 3]> x", &body, "y", &[("x", x)])["y"]);
+        for (category, wanted) in [0.25, 0.5, 0.25].into_iter().enumerate() {
+            let share = values.iter().filter(|v| **v == category as f64).count() as f64 / N as f64;
+            assert!((share - wanted).abs() < 0.0125, "{mode}: {category} has {share}");
+        }
+    }
+}
+
+#[test]
+fn classifiers_return_a_label_and_a_dictionary() {
+    let x = Tensor::new(&[0.125f32, 0.5, 0.375], &Device::Cpu).expect("probabilities");
+    let classify = |classes: &str, label: &str| {
+        let body = format!("{label} l, dict<{label}, fp64> p = classify(probabilities = x, classes = {classes});");
+        run("tensor<fp32, [3]> x", &body, "l, p", &[("x", x.clone())])
+    };
+    let found = classify("tensor<string, [3]>([\"cat\", \"dog\", \"emu\"])", "string");
+    let Output::Strings(label) = &found["l"] else { panic!("a label") };
+    assert_eq!(label.data, ["dog"]);
+    let Output::Dictionary(entries) = &found["p"] else { panic!("a dictionary") };
+    let key = |s: &str| DictionaryKey::String(s.to_owned());
+    assert_eq!(entries, &[(key("cat"), 0.125), (key("dog"), 0.5), (key("emu"), 0.375)]);
+
+    let found = classify("tensor<int64, [3]>([10, 20, 30])", "int64");
+    assert_eq!(floats(&found["l"]), [20.0]);
+    let Output::Dictionary(entries) = &found["p"] else { panic!("a dictionary") };
+    assert_eq!(entries[2], (DictionaryKey::Int(30), 0.375));
+}
+
+/// A convolution of one point is a product: w = scale · q + bias per output channel.
+#[test]
+fn quantized_convolutions_scale_their_weights() {
+    let x = Tensor::new(&[[[1f32, 2.], [3., -1.]]], &Device::Cpu).expect("an input");
+    let body = "tensor<fp32, [1, 2, 2]> y = conv_quantized(x = x, weight = tensor<uint8, [2, 2, 1]>([[[1], [2]], [[3], [4]]]), \
+                quantization_type = string(\"linear\"), nbits = int32(8), quant_scale = tensor<fp32, [2]>([0.5, 2]), \
+                quant_bias = tensor<fp32, [2]>([1, -1]), bias = tensor<fp32, [2]>([0, 10]));";
+    let found = floats(&run("tensor<fp32, [1, 2, 2]> x", body, "y", &[("x", x)])["y"]);
+    // Rows of weights: [1.5, 2] and [5, 7].
+    assert_eq!(found, [1.5 + 6.0, 3.0 - 2.0, 5.0 + 21.0 + 10.0, 10.0 - 7.0 + 10.0]);
+}
