@@ -103,17 +103,18 @@ impl<'p> Scope<'p> {
     }
 
     fn literal(&self, value: &Value, place: &dyn Fn() -> String) -> Result<(), VerifyError> {
-        let data = match &value.data {
-            ValueData::Tuple(items) | ValueData::List(items) => {
+        let (ty, data) = match (&value.ty, &value.data) {
+            (ValueType::Tensor(ty), ValueData::Tensor(data)) => (ty, data),
+            (ValueType::Tuple(types), ValueData::Tuple(items)) if types.len() == items.len() => {
                 return items.iter().try_for_each(|item| self.literal(item, place));
             }
-            ValueData::Dictionary(entries) => {
+            (ValueType::List(..), ValueData::List(items)) => {
+                return items.iter().try_for_each(|item| self.literal(item, place));
+            }
+            (ValueType::Dictionary(..), ValueData::Dictionary(entries)) => {
                 return entries.iter().try_for_each(|(k, v)| self.literal(k, place).and(self.literal(v, place)));
             }
-            ValueData::Tensor(data) => data,
-        };
-        let ValueType::Tensor(ty) = &value.ty else {
-            return Err(self.error(place(), "a tensor type for a tensor's elements", "another type"));
+            _ => return Err(self.error(place(), "a value of its own type", "a value of another type")),
         };
         let count = ty.fixed_shape().and_then(|s| s.iter().try_fold(1usize, |n, &d| n.checked_mul(d)));
         let count = count.ok_or_else(|| self.error(place(), "a shape that is known and fits in memory", "another"))?;

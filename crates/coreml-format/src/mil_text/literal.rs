@@ -359,41 +359,67 @@ pub(super) fn write_value(out: &mut String, value: &Value, dialect: Dialect) {
     out.push(')');
 }
 
-fn write_content(out: &mut String, value: &Value, dialect: Dialect) {
-    let mut list = |open: char, items: &[Value], close: char| {
-        out.push(open);
-        for (i, item) in items.iter().enumerate() {
-            out.push_str(if i > 0 { ", " } else { "" });
-            write_content(out, item, dialect);
+/// Writes an element of a list, tuple or dictionary; one that is not of the type that it stands for says its own.
+fn write_item(out: &mut String, item: &Value, wanted: &ValueType, dialect: Dialect) {
+    if of_type(item, wanted) { write_content(out, item, dialect) } else { write_value(out, item, dialect) }
+}
+
+/// Whether a literal of this type reads back as the value.
+fn of_type(item: &Value, wanted: &ValueType) -> bool {
+    match (&item.ty, wanted) {
+        (ValueType::Tensor(own), ValueType::Tensor(wanted)) => {
+            own.dtype == wanted.dtype
+                && own.shape.len() == wanted.shape.len()
+                && own.shape.iter().zip(&wanted.shape).all(|(o, w)| o == w || *w == Dim::Unknown)
+                // Brackets around nothing do not tell every extent.
+                && (own.shape == wanted.shape || !own.shape.contains(&Dim::Fixed(0)))
         }
-        out.push(close);
-    };
-    match &value.data {
-        ValueData::Tuple(items) => list('(', items, ')'),
-        ValueData::List(items) => list('[', items, ']'),
-        ValueData::Dictionary(entries) => {
+        (own, wanted) => own == wanted,
+    }
+}
+
+fn write_content(out: &mut String, value: &Value, dialect: Dialect) {
+    match (&value.data, &value.ty) {
+        (ValueData::Tuple(items), ValueType::Tuple(types)) => {
+            out.push('(');
+            for (i, (item, ty)) in items.iter().zip(types).enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                write_item(out, item, ty, dialect);
+            }
+            out.push(')');
+        }
+        (ValueData::List(items), ValueType::List(ty, _)) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                write_item(out, item, ty, dialect);
+            }
+            out.push(']');
+        }
+        (ValueData::Dictionary(entries), ValueType::Dictionary(keys, values)) => {
             out.push('{');
             for (i, (key, value)) in entries.iter().enumerate() {
                 out.push_str(if i > 0 { ", {" } else { "{" });
-                write_content(out, key, dialect);
+                write_item(out, key, keys, dialect);
                 out.push_str(", ");
-                write_content(out, value, dialect);
+                write_item(out, value, values, dialect);
                 out.push('}');
             }
             out.push('}');
         }
-        ValueData::Tensor(TensorData::Blob(at)) => {
+        (ValueData::Tensor(TensorData::Blob(at)), _) => {
             out.push_str("BLOBFILE(path = ");
             write_value(out, &Value::string(&at.file), dialect);
             out.push_str(", offset = ");
             write_value(out, &Value::tensor(DataType::U64, &[], at.offset.to_le_bytes().to_vec()), dialect);
             out.push(')');
         }
-        ValueData::Tensor(data) => {
-            let Some(ty) = value.ty.tensor() else { return };
+        (ValueData::Tensor(data), ValueType::Tensor(ty)) => {
             let shape = ty.fixed_shape().unwrap_or_default();
             write_elements(out, data, ty.dtype, &shape, &mut 0);
         }
+        // A value that is not of its type has no spelling; [`crate::verify`] refuses it.
+        _ => {}
     }
 }
 

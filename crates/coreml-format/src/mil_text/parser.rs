@@ -231,7 +231,7 @@ impl<'t> Parser<'t> {
 
     fn operation(&mut self) -> Result<Operation> {
         let mut outputs = Vec::new();
-        // An operation without results starts with its kind.
+        // An operation without results starts with its kind, which is a name too.
         if self.second() != Token::Punct('(') {
             loop {
                 outputs.push(self.named_type()?);
@@ -241,7 +241,7 @@ impl<'t> Parser<'t> {
             }
             self.expect('=')?;
         }
-        let kind = self.ident("the kind of an operation")?.to_owned();
+        let kind = self.name()?;
         self.expect('(')?;
         let mut inputs = IndexMap::new();
         for (name, argument) in self.separated(')', Self::argument)? {

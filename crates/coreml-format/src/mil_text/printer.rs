@@ -130,7 +130,7 @@ impl Printer {
             self.list(&op.outputs, Self::named_type);
             self.push(" = ");
         }
-        self.push(&op.kind);
+        self.name(&op.kind);
         self.push("(");
         self.list(&op.inputs, |p, (name, argument)| {
             p.name(name);

@@ -1,0 +1,63 @@
+//! What each fuzz target does with its bytes. Any answer is right, except a panic, a hang or a result that does not
+//! survive being written and read again.
+//!
+//! The same functions replay the corpus in the ordinary tests of `coreml-format`.
+
+use coreml_format::blob::{BlobRef, WeightFiles};
+use coreml_format::mil_text;
+use coreml_format::package::Model;
+use coreml_format::spec;
+use coreml_format::verify::verify;
+
+/// The protobuf specification of a package, verified if it can be read, and as text.
+pub fn specification(bytes: &[u8]) {
+    if let Ok((description, program)) = spec::decode(bytes) {
+        let sound = verify(&program).is_ok();
+        let again = spec::decode(&spec::encode(&description, &program));
+        // A program that contradicts itself may be refused by the second reading.
+        assert!(again.is_ok() || !sound);
+        if sound {
+            mil_text::parse(&mil_text::print(&program)).expect("what is printed reads back");
+        }
+    }
+}
+
+/// A weight file, and the offset (first eight bytes) of a record in it.
+pub fn weights(bytes: &[u8]) {
+    let Some((offset, file)) = bytes.split_first_chunk::<8>() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("w"), file).expect("written");
+    let files = WeightFiles::new(Some(folder.path().to_owned()));
+    for offset in [u64::from_le_bytes(*offset), 64] {
+        if let Ok(blob) = files.resolve(&BlobRef { file: "w".into(), offset }) {
+            let bits = blob.dtype().bits().expect("numbers");
+            assert!(blob.elements() * bits <= blob.len() * 8);
+        }
+    }
+}
+
+/// MIL text, verified and printed.
+pub fn text(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(program) = mil_text::parse(text) else { return };
+    if verify(&program).is_ok() {
+        let printed = mil_text::print(&program);
+        let again = mil_text::parse(&printed).expect("what is printed reads back");
+        assert_eq!(mil_text::print(&again), printed);
+    }
+}
+
+/// A compiled model: the text and, after a zero byte each, `metadata.json` and `coremldata.bin`.
+pub fn compiled(bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut parts = bytes.splitn(3, |&b| b == 0);
+    for name in ["model.mil", "metadata.json", "coremldata.bin"] {
+        if let Some(part) = parts.next() {
+            std::fs::write(folder.path().join(name), part).expect("written");
+        }
+    }
+    if let Ok(model) = Model::open(folder.path()) {
+        let function = model.description.default_function;
+        assert!(model.program.functions.contains_key(&function));
+    }
+}
