@@ -295,10 +295,8 @@ fn programs() -> impl Strategy<Value = Program> {
             attributes,
         },
     );
-    (prop::collection::vec((".{0,5}", function), 1..3), attributes()).prop_map(|(functions, attributes)| Program {
-        functions: functions.into_iter().collect(),
-        attributes,
-    })
+    (prop::collection::vec((".{0,5}", function), 1..3), attributes())
+        .prop_map(|(functions, attributes)| Program { functions: functions.into_iter().collect(), attributes })
 }
 
 proptest! {

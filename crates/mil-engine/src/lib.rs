@@ -14,6 +14,7 @@
 pub mod build;
 pub mod error;
 pub mod executable;
+mod layout;
 mod literal;
 pub mod ops;
 pub mod passes;

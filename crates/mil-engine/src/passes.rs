@@ -7,6 +7,7 @@ mod attention;
 mod dead_code;
 mod graph;
 mod rms_norm;
+mod shared_input;
 mod softmax;
 mod state_access;
 
@@ -24,6 +25,7 @@ pub const ALL: &[Pass] = &[
     Pass { name: "rms_norm", run: rms_norm::run },
     Pass { name: "state_access", run: state_access::run },
     Pass { name: "attention", run: attention::run },
+    Pass { name: "shared_input", run: shared_input::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];
 

@@ -106,7 +106,7 @@ impl Array {
 
     /// Elements as `f32` in row-major order, copied; integers and booleans are converted.
     pub fn to_f32s(&self) -> Result<Vec<f32>, OpError> {
-        Ok(self.tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+        crate::layout::to_f32s(&self.tensor.to_dtype(DType::F32)?)
     }
 
     /// Elements as `i64` in row-major order, copied; floats are truncated towards zero.

@@ -95,6 +95,14 @@ pub(crate) struct Palette {
     pub axis: usize,
 }
 
+impl Weight {
+    /// A weight in memory.
+    pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Self {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes.into())) }
+    }
+}
+
 impl std::fmt::Debug for Weight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weight({} {:?})", self.dtype, self.shape)

@@ -12,3 +12,4 @@ pub mod attention;
 pub mod mat;
 pub mod matmul;
 pub mod matvec;
+pub mod strided;

@@ -1,15 +1,68 @@
 //! Matrix × panel on stored weights: `y[i, r] = Σ_c w[r, c] · x[i, c] + bias[r]`.
 //!
-//! A tile of rows is expanded to f32 while it fits the cache, and multiplied by the whole panel with the
-//! `gemm` crate; the expansion is paid once for all rows of `x`.
+//! A few rows of weights are expanded to f32 while they fit the nearest cache, and multiplied by the whole panel; the
+//! expansion is paid once for all rows of `x`, and nothing is packed (see `tile`).
 
 use rayon::prelude::*;
 
 use crate::mat::WeightMat;
 use crate::matvec::matvec;
 
-/// Rows of weights in one tile.
-const TILE: usize = 64;
+mod tile;
+
+/// Rows of weights in one tile, and rows of `x`.
+const ROWS: usize = 6;
+const PANEL: usize = 4;
+/// Columns that are summed at a time: six rows of them and four of `x` fit 48 KB.
+const COLS: usize = 1024;
+/// Rows of weights that one task takes.
+const TASK: usize = 48;
+
+/// Distance between padded rows: at least [`tile::STEP`] zeros more than their own elements, so that tiles read whole
+/// steps, and rows a power of two apart do not fall on the same lines of the cache.
+fn padded(cols: usize) -> usize {
+    cols.next_multiple_of(tile::STEP) + tile::STEP
+}
+
+/// The tiles of one instruction set, by rows of `x`: four, and the rest one at a time.
+#[derive(Clone, Copy)]
+pub struct Variant {
+    /// Name for tests and benchmarks.
+    pub name: &'static str,
+    /// Whether this CPU can run it.
+    pub available: fn() -> bool,
+    whole: tile::Tile<PANEL, ROWS>,
+    single: tile::Tile<1, ROWS>,
+}
+
+/// All variants, fastest first; the last one is the definition.
+pub const VARIANTS: &[Variant] = &[
+    #[cfg(target_arch = "x86_64")]
+    Variant {
+        name: "avx512",
+        available: || is_x86_feature_detected!("avx512f"),
+        whole: tile::x86::tile_avx512,
+        single: tile::x86::tile_avx512,
+    },
+    #[cfg(target_arch = "x86_64")]
+    Variant {
+        name: "avx2",
+        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        whole: tile::x86::tile_avx2,
+        single: tile::x86::tile_avx2,
+    },
+    #[cfg(target_arch = "aarch64")]
+    Variant { name: "neon", available: || true, whole: tile::arm::neon, single: tile::arm::neon },
+    Variant { name: "scalar", available: || true, whole: tile::scalar, single: tile::scalar },
+];
+
+fn best() -> &'static Variant {
+    static BEST: std::sync::OnceLock<&'static Variant> = std::sync::OnceLock::new();
+    BEST.get_or_init(|| {
+        let last = &VARIANTS[VARIANTS.len() - 1];
+        VARIANTS.iter().find(|v| (v.available)()).unwrap_or(last)
+    })
+}
 
 /// One row as `f32`, by the fastest way there is.
 ///
@@ -38,61 +91,79 @@ pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut 
         return;
     }
     let m = y.len() / rows;
-    assert_eq!(m * rows, y.len(), "length of y");
-    assert_eq!(m * cols, x.len(), "length of x");
-    assert!(bias.is_none_or(|b| b.len() == rows), "length of bias");
     if m <= 2 {
+        assert_eq!((m * rows, m * cols), (y.len(), x.len()), "lengths of y and x");
         for i in 0..m {
             matvec(weight, &x[i * cols..(i + 1) * cols], bias, &mut y[i * rows..(i + 1) * rows]);
         }
         return;
     }
+    matmul_t_with(best(), weight, x, bias, y);
+}
+
+/// [`matmul_t`] with a given variant, for tests and benchmarks.
+///
+/// # Panics
+/// As [`matmul_t`].
+pub fn matmul_t_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let (rows, cols) = (weight.rows, weight.cols);
+    let m = y.len().checked_div(rows).unwrap_or(0);
+    assert_eq!((m * rows, m * cols), (y.len(), x.len()), "lengths of y and x");
+    assert!(bias.is_none_or(|b| b.len() == rows), "length of bias");
     let target = Target(y.as_mut_ptr());
-    let tile = |first: usize| {
+    let stride = padded(cols);
+    let mut rows_of_x = vec![0f32; m * stride];
+    for (to, from) in rows_of_x.chunks_exact_mut(stride).zip(x.chunks_exact(cols.max(1))) {
+        to[..cols].copy_from_slice(from);
+    }
+    let task = |first: usize| {
         let target = &target;
-        let n = TILE.min(rows - first);
-        let mut panel = vec![0f32; n * cols];
-        for (r, out) in panel.chunks_exact_mut(cols.max(1)).enumerate() {
-            expand_row(&weight, first + r, out);
-        }
-        if let Some(bias) = bias {
-            for i in 0..m {
-                for r in 0..n {
-                    // SAFETY: i < m, first + r < rows: inside `y`, in columns of this task alone.
-                    unsafe { *target.0.add(i * rows + first + r) = bias[first + r] };
+        // Rows that a last tile lacks are zero and not written.
+        let mut panel = vec![0f32; ROWS * stride];
+        let mut sums = vec![[0f32; ROWS]; m];
+        for start in (first..rows.min(first + TASK)).step_by(ROWS) {
+            let n = ROWS.min(rows - start);
+            for (r, out) in panel.chunks_exact_mut(stride).take(n).enumerate() {
+                expand_row(&weight, start + r, &mut out[..cols]);
+            }
+            product(variant, &rows_of_x, &panel, cols, &mut sums);
+            for (i, sums) in sums.iter().enumerate() {
+                for (r, sum) in sums.iter().enumerate().take(n) {
+                    let bias = bias.map_or(0.0, |b| b[start + r]);
+                    // SAFETY: i < m and start + r < rows: inside `y`, in columns of this task alone.
+                    unsafe { *target.0.add(i * rows + start + r) = sum + bias };
                 }
             }
         }
-        // SAFETY: dst is the m × n block of `y` at column `first` (row stride `rows`), written by this task
-        // alone; lhs is `x` (m × cols), rhs the panel seen transposed (cols × n); all lie inside their slices.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                cols,
-                target.0.add(first),
-                1,
-                rows as isize,
-                bias.is_some(),
-                x.as_ptr(),
-                1,
-                cols as isize,
-                panel.as_ptr(),
-                cols as isize,
-                1,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
     };
     if rows * cols * m < 1 << 18 {
-        (0..rows).step_by(TILE).for_each(tile);
+        (0..rows).step_by(TASK).for_each(task);
     } else {
-        (0..rows.div_ceil(TILE)).into_par_iter().with_max_len(1).for_each(|t| tile(t * TILE));
+        (0..rows.div_ceil(TASK)).into_par_iter().with_max_len(1).for_each(|t| task(t * TASK));
+    }
+}
+
+/// `sums[i][j]` = row `i` of `x` times row `j` of the panel, both with padded rows.
+fn product(variant: &Variant, x: &[f32], panel: &[f32], cols: usize, sums: &mut [[f32; ROWS]]) {
+    let stride = padded(cols);
+    sums.fill([0.0; ROWS]);
+    for start in (0..cols).step_by(COLS) {
+        // Zeros after the end of a row fill the last step.
+        let width = COLS.min((cols - start).next_multiple_of(tile::STEP));
+        let (groups, rest) = sums.as_chunks_mut::<PANEL>();
+        let whole = groups.len() * PANEL;
+        for (g, sums) in groups.iter_mut().enumerate() {
+            (variant.whole)(&x[g * PANEL * stride + start..], &panel[start..], stride, width, sums);
+        }
+        for (i, sums) in rest.iter_mut().enumerate() {
+            (variant.single)(
+                &x[(whole + i) * stride + start..],
+                &panel[start..],
+                stride,
+                width,
+                std::array::from_mut(sums),
+            );
+        }
     }
 }
 
@@ -102,9 +173,19 @@ mod tests {
     use crate::mat::{Form, Lut};
 
     #[test]
+    fn no_rows_and_no_columns_are_fine() {
+        let empty = WeightMat::new(0, 4, Form::F32(&[])).expect("sizes match");
+        matmul_t(empty, &[], None, &mut []);
+        let narrow = WeightMat::new(3, 0, Form::F32(&[])).expect("sizes match");
+        let mut y = [f32::NAN; 12];
+        matmul_t(narrow, &[], Some(&[1.0, 2.0, 3.0]), &mut y);
+        assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    }
+
+    #[test]
     fn panels_agree_with_single_vectors() {
         for bits in [1u32, 2, 3, 4, 6, 8] {
-            for (rows, cols, m) in [(8, 64, 3), (72, 100, 5), (136, 192, 17), (64, 8, 3)] {
+            for (rows, cols, m) in [(8, 64, 3), (72, 100, 5), (136, 192, 17), (64, 8, 3), (16, 1040, 6)] {
                 let indices: Vec<u8> =
                     (0..(rows * cols * bits as usize).div_ceil(8)).map(|i| (i * 37 + i / 251) as u8).collect();
                 let tables: Vec<u8> = (0..(rows / 8) << bits)
@@ -114,16 +195,19 @@ mod tests {
                 let weight = WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match");
                 let x: Vec<f32> = (0..m * cols).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
                 let bias: Vec<f32> = (0..rows).map(|r| r as f32).collect();
-                let mut y = vec![f32::NAN; m * rows];
-                matmul_t(weight, &x, Some(&bias), &mut y);
-                let mut row = vec![0f32; cols];
-                for r in 0..rows {
-                    weight.expand_row(r, &mut row);
-                    for i in 0..m {
-                        let want: f64 = f64::from(bias[r])
-                            + row.iter().zip(&x[i * cols..]).map(|(&w, &x)| f64::from(w * x)).sum::<f64>();
-                        let got = f64::from(y[i * rows + r]);
-                        assert!((got - want).abs() < 2e-4, "{bits} bits, row {r}, vector {i}: {got} != {want}");
+                for variant in VARIANTS.iter().filter(|v| (v.available)()) {
+                    let mut y = vec![f32::NAN; m * rows];
+                    matmul_t_with(variant, weight, &x, Some(&bias), &mut y);
+                    let mut row = vec![0f32; cols];
+                    for r in 0..rows {
+                        weight.expand_row(r, &mut row);
+                        for i in 0..m {
+                            let want: f64 = f64::from(bias[r])
+                                + row.iter().zip(&x[i * cols..]).map(|(&w, &x)| f64::from(w * x)).sum::<f64>();
+                            let got = f64::from(y[i * rows + r]);
+                            let place = format!("{}, {bits} bits, row {r}, vector {i}", variant.name);
+                            assert!((got - want).abs() < 1e-6 * (cols as f64 + 64.0), "{place}: {got} != {want}");
+                        }
                     }
                 }
             }

@@ -186,7 +186,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_left_out() {
-        for json in ["", "[]", "[{\"inputSchema\": 3}]", "[{\"inputSchema\": [{\"type\": \"Thing\", \"name\": \"x\"}]}]"] {
+        for json in
+            ["", "[]", "[{\"inputSchema\": 3}]", "[{\"inputSchema\": [{\"type\": \"Thing\", \"name\": \"x\"}]}]"]
+        {
             assert!(read(json.as_bytes()).is_none(), "{json}");
         }
     }

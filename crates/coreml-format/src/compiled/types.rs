@@ -2,9 +2,7 @@
 
 use crate::description::{DimRange, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
 use crate::dtype::DataType;
-use crate::program::{
-    Dim, Function, NamedType, TensorData, TensorType, Value, ValueData, ValueType,
-};
+use crate::program::{Dim, Function, NamedType, TensorData, TensorType, Value, ValueData, ValueType};
 
 /// Whether a description speaks of the same inputs, states and outputs as the program.
 pub(super) fn agree(function: &Function, described: &FunctionDescription) -> bool {

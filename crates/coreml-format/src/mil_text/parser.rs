@@ -39,8 +39,7 @@ type Result<T, E = TextError> = std::result::Result<T, E>;
 impl<'t> Parser<'t> {
     pub(super) fn new(text: &'t str) -> Result<Self> {
         let splats = (1 << 20) + 8 * text.len();
-        let mut parser =
-            Self { text, lexer: Lexer::new(text), token: Token::End, at: 0, before: 0, depth: 0, splats };
+        let mut parser = Self { text, lexer: Lexer::new(text), token: Token::End, at: 0, before: 0, depth: 0, splats };
         parser.advance()?;
         Ok(parser)
     }

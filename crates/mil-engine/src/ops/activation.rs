@@ -8,6 +8,7 @@ use super::elementwise_unary::map;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one, resolve_axis};
 use crate::error::OpError;
+use crate::layout;
 use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -46,7 +47,7 @@ fn softplus(x: f32) -> f32 {
 fn two(b: &Build<'_>, alpha: f32, beta: f32, f: fn(f32, f32, f32) -> f32) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (alpha, beta) = (b.attr_or("alpha", alpha)?, b.attr_or("beta", beta)?);
-    b.run(move |frame| one(map(&frame.array(x)?, |v| f(v, alpha, beta))?))
+    b.run(move |frame| one(map(&frame.array(x)?, move |v| f(v, alpha, beta))?))
 }
 
 /// `gelu(x, mode = "EXACT")`: with the error function, or the tanh or sigmoid approximation.
@@ -116,7 +117,7 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
         let y = if axis + 1 == x.rank() {
             softmax_last(t)?
         } else {
-            softmax_last(&t.transpose(axis, D::Minus1)?.contiguous()?)?.transpose(axis, D::Minus1)?
+            softmax_last(&layout::contiguous(&t.transpose(axis, D::Minus1)?)?)?.transpose(axis, D::Minus1)?
         };
         one(x.with(y))
     })

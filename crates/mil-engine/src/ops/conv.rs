@@ -10,6 +10,7 @@ use super::linear::{bias_of, product};
 use super::{OpSpec, since::*};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
+use crate::layout;
 use crate::value::Value;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -242,7 +243,7 @@ fn general(x: &Tensor, w: &Tensor, bias: Option<&[f32]>, p: &Placed, groups: usi
     shape.extend(&p.out);
     check_size(&shape)?;
     let plane: usize = input.iter().product();
-    let data: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    let data = layout::to_f32s(x)?;
     let taps: usize = kernel.iter().product();
     let device = x.device();
     let w = w.reshape((groups, out_channels / groups, per_group * taps))?;

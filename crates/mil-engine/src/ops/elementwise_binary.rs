@@ -9,10 +9,11 @@ use coreml_format::dtype::DataType;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
+use crate::layout;
 use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add)),
+    OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
     OpSpec::new("equal", IOS15, |b| compare(b, Tensor::broadcast_eq)),
     OpSpec::new("floor_div", IOS15, |b| host(b, |x, y| (x / y).floor(), floor_div)),
     OpSpec::new("greater", IOS15, |b| compare(b, Tensor::broadcast_gt)),
@@ -22,16 +23,16 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
     OpSpec::new("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
     OpSpec::new("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
-    OpSpec::new("maximum", IOS15, |b| candle(b, Tensor::broadcast_maximum)),
-    OpSpec::new("minimum", IOS15, |b| candle(b, Tensor::broadcast_minimum)),
+    OpSpec::new("maximum", IOS15, |b| candle(b, Tensor::broadcast_maximum, |x, y| if x < y { y } else { x })),
+    OpSpec::new("minimum", IOS15, |b| candle(b, Tensor::broadcast_minimum, |x, y| if x > y { y } else { x })),
     OpSpec::new("mod", IOS15, |b| {
         host(b, |x, y| x - (x / y).floor() * y, |x, y| x.wrapping_sub(floor_div(x, y).wrapping_mul(y)))
     }),
-    OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul)),
+    OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
     OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne)),
     OpSpec::new("pow", IOS15, |b| host(b, f32::powf, int_pow)),
     OpSpec::new("real_div", IOS15, |b| host(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })),
-    OpSpec::new("sub", IOS15, |b| candle(b, Tensor::broadcast_sub)),
+    OpSpec::new("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
 ];
 
 fn floor_div(x: i64, y: i64) -> i64 {
@@ -77,13 +78,20 @@ pub(super) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, Op
 
 type Apply = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
-fn candle(b: &Build<'_>, apply: Apply) -> Result<Run, OpError> {
+/// Floats on the CPU by a kernel, everything else by Candle.
+fn candle<F>(b: &Build<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+where
+    F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
+{
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;
         let shape = broadcast_shape(x.dims(), y.dims())?;
         if shape.contains(&0) {
             return one(Array::new(Tensor::zeros(shape, x.dtype(), f.device())?, dtype)?);
+        }
+        if let Some(result) = layout::binary(&x, &y, &shape, floats)? {
+            return one(Array::new(result, dtype)?);
         }
         one(Array::new(apply(&x, &y)?, dtype)?)
     })

@@ -5,9 +5,12 @@
 use candle_core::DType;
 use coreml_format::dtype::DataType;
 
+use mil_kernels::strided;
+
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
+use crate::layout;
 use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -55,16 +58,18 @@ pub(super) const OPS: &[OpSpec] = &[
 ];
 
 /// Applies `f` to every element of a float array; integers are computed as floats and truncated.
-pub(super) fn map(x: &Array, f: impl Fn(f32) -> f32) -> Result<Array, OpError> {
+pub(super) fn map(x: &Array, f: impl Fn(f32) -> f32 + Sync) -> Result<Array, OpError> {
     let device = x.tensor().device();
-    let data = match x.with_f32s(|s| s.iter().map(|&v| f(v)).collect::<Vec<_>>()) {
-        Some(data) => data,
-        None => {
-            let mut data = x.to_f32s()?;
-            data.iter_mut().for_each(|v| *v = f(*v));
-            data
-        }
-    };
+    let in_order = layout::with_memory(x.tensor(), |data| {
+        let mut out = vec![0f32; data.len()];
+        strided::unary(data, &mut out, &f);
+        out
+    });
+    if let Some((data, order)) = in_order {
+        return Ok(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?));
+    }
+    let mut data = x.to_f32s()?;
+    data.iter_mut().for_each(|v| *v = f(*v));
     if x.dtype().is_float() {
         return Array::from_f32(data, x.shape(), x.dtype(), device);
     }

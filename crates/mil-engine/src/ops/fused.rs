@@ -10,11 +10,15 @@ use super::tensor_transformation::{SliceParams, run_of, take};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
+use crate::layout;
 use crate::state::StateBuffer;
 use crate::value::with_f32s;
 
+mod products;
+
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("engine.attention", IOS18, attention),
+    OpSpec::new("engine.products", IOS15, products::products),
     OpSpec::new("engine.rms_norm", IOS15, rms_norm),
     OpSpec::effect("engine.state_slice", IOS18, state_slice),
     OpSpec::effect("engine.state_update", IOS18, state_update),
@@ -143,7 +147,7 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         let shape_out = if rank == 3 { vec![heads, queries, dim] } else { vec![1, heads, queries, dim] };
         let buffer = f.state(state)?;
         if let Some((entries, shape)) = sizes {
-            let (qt, mt) = (q.tensor().contiguous()?, mask.tensor().contiguous()?);
+            let (qt, mt) = (layout::contiguous(q.tensor())?, layout::contiguous(mask.tensor())?);
             if let Some(out) = in_place(buffer, entries, shape, &qt, &mt, scale) {
                 return one(q.with(Tensor::from_vec(out, shape_out, device)?));
             }

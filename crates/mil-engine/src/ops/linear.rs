@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, one};
 use crate::error::OpError;
+use crate::layout;
 use crate::run::Frame;
 use crate::value::{Array, Value, with_f32s};
 use crate::weight::Weight;
@@ -33,7 +34,7 @@ pub(super) fn product(x: &Tensor, weight: &Weight, bias: Option<&[f32]>, device:
     if let (Some(matrix), true) = (weight.matrix(), device.is_cpu()) {
         let mut y = vec![0f32; count];
         if m > 0 && out > 0 {
-            let x = x.contiguous()?;
+            let x = layout::contiguous(x)?;
             with_f32s(&x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, &mut y))
                 .ok_or_else(|| OpError::data("the input of a product is not f32"))?;
         }
@@ -100,11 +101,11 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
         let (x, y) = if float { (x, y) } else { (x.to_dtype(DType::F64)?, y.to_dtype(DType::F64)?) };
         let outer: usize = shape[..shape.len() - 2].iter().product();
         // All leading dimensions as one; a matrix that all share stays one.
-        let side = |t: &Tensor| -> candle_core::Result<Tensor> {
+        let side = |t: &Tensor| -> Result<Tensor, OpError> {
             let (r, c) = (t.dims()[t.rank() - 2], t.dims()[t.rank() - 1]);
             let mut wide = shape[..shape.len() - 2].to_vec();
             wide.extend([r, c]);
-            t.broadcast_as(wide)?.contiguous()?.reshape((outer, r, c))
+            Ok(layout::contiguous(&t.broadcast_as(wide)?)?.reshape((outer, r, c))?)
         };
         let product = side(&x)?.matmul(&side(&y)?)?.reshape(shape)?;
         if float { product } else { product.to_dtype(DType::I64)? }

@@ -314,8 +314,10 @@ fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let (starts, size) = slices(data.shape(), &index, 0, outside)?;
-        let positions: Vec<usize> =
-            starts.into_iter().flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i })).collect();
+        let positions: Vec<usize> = starts
+            .into_iter()
+            .flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i }))
+            .collect();
         one(write(&data, &positions, &updates, &mode)?)
     })
 }

@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Param, Run, check_size, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
+use crate::layout;
 use crate::run::Frame;
 use crate::value::Array;
 
@@ -124,7 +125,7 @@ fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let shape = target_shape(x.shape(), &shape.get(f)?, true)?;
-        one(x.with(x.tensor().reshape(shape)?))
+        one(x.with(layout::reshape(x.tensor(), &shape)?))
     })
 }
 

@@ -67,7 +67,10 @@ fn check(case: &Case, passes: &PassSet) -> Result<(), String> {
         let flat = flat.map_err(|e| e.to_string())?;
         let excess = excess(&flat, wanted, case.tolerance);
         if excess > 1.0 {
-            return Err(format!("{name}: {excess:.3} × the tolerance\n  found  {flat:?}\n  wanted {:?}", wanted.values));
+            return Err(format!(
+                "{name}: {excess:.3} × the tolerance\n  found  {flat:?}\n  wanted {:?}",
+                wanted.values
+            ));
         }
     }
     Ok(())

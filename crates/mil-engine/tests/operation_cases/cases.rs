@@ -66,7 +66,8 @@ fn tensor(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Tensor {
 /// All cases, by file and name.
 pub(crate) fn all() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/operations");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).expect("cases").map(|e| e.expect("a file").path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("cases").map(|e| e.expect("a file").path()).collect();
     files.sort();
     let mut cases = Vec::new();
     for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "safetensors")) {

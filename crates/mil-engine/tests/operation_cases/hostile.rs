@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use candle_core::{DType, Device, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::program::{Argument, Binding, Operation, Program, TensorData, TensorType, Value, ValueData, ValueType};
+use coreml_format::program::{
+    Argument, Binding, Operation, Program, TensorData, TensorType, Value, ValueData, ValueType,
+};
 use mil_engine::{Executable, Options};
 
 use crate::cases::{Case, all, model};
@@ -18,7 +20,9 @@ fn others(value: &Value) -> Vec<Value> {
     let same = |data: TensorData| Value { ty: value.ty.clone(), data: ValueData::Tensor(data) };
     let mut all = Vec::new();
     match data {
-        TensorData::Strings(_) => all.push(same(TensorData::Strings(vec!["nonsense".to_owned(); shape.iter().product()]))),
+        TensorData::Strings(_) => {
+            all.push(same(TensorData::Strings(vec!["nonsense".to_owned(); shape.iter().product()])))
+        }
         TensorData::Bytes(bytes) => {
             if ty.dtype == DataType::I32 {
                 for n in [0, 1, -1, 2, 7, -9, i32::MAX, i32::MIN] {
@@ -46,7 +50,10 @@ fn others(value: &Value) -> Vec<Value> {
                     all.push(reshaped([&[first + 1], rest].concat(), [bytes.as_slice(), &bytes[..per]].concat()));
                 }
             }
-            all.push(Value { ty: ValueType::Tensor(TensorType::fixed(DataType::Bool, &[])), data: ValueData::Tensor(TensorData::Bytes(vec![1])) });
+            all.push(Value {
+                ty: ValueType::Tensor(TensorType::fixed(DataType::Bool, &[])),
+                data: ValueData::Tensor(TensorData::Bytes(vec![1])),
+            });
             all.push(Value::string("x"));
         }
         TensorData::Blob(_) => {}
@@ -126,7 +133,10 @@ fn other_inputs(case: &Case) -> Vec<Attempt> {
         let own = own.and_then(|i| i.ty.tensor()).map_or(DataType::F32, |t| t.dtype);
         all.extend(others.into_iter().map(|t| declared(own, t)));
         let small = tensor.abs().and_then(|t| t.to_dtype(DType::U8)).expect("bytes");
-        all.extend([DataType::Bool, DataType::I32, DataType::F32, DataType::U8, DataType::F16].map(|d| declared(d, small.clone())));
+        all.extend(
+            [DataType::Bool, DataType::I32, DataType::F32, DataType::U8, DataType::F16]
+                .map(|d| declared(d, small.clone())),
+        );
     }
     all
 }

@@ -31,9 +31,8 @@ const N: usize = 40_000;
 
 /// Forty thousand draws of an operation with the parameters before and after the shape.
 fn draws(op: &str, parameters: &str, seed: i32) -> Vec<f64> {
-    let body = format!(
-        "tensor<fp32, [{N}]> y = {op}(shape = tensor<int32, [1]>([{N}]), {parameters}, seed = int32({seed}));"
-    );
+    let body =
+        format!("tensor<fp32, [{N}]> y = {op}(shape = tensor<int32, [1]>([{N}]), {parameters}, seed = int32({seed}));");
     floats(&run("", &body, "y", &[])["y"])
 }
 

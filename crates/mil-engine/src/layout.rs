@@ -1,0 +1,200 @@
+//! Memory orders of tensors: views stay views where they can, and copies are made by the kernels.
+//!
+//! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
+//! order, and the next convolution finds it as it needs it.
+
+use candle_core::{CpuStorage, Storage, Tensor};
+use mil_kernels::strided::{self, Strided};
+
+use crate::error::OpError;
+
+/// The dimensions of a tensor from the outermost to the innermost in memory.
+pub(crate) fn memory_order(t: &Tensor) -> Vec<usize> {
+    let strides = t.stride();
+    let mut order: Vec<usize> = (0..strides.len()).collect();
+    // Stable: dimensions of extent one stay where they are.
+    order.sort_by_key(|&d| std::cmp::Reverse(if t.dims()[d] == 1 { usize::MAX } else { strides[d] }));
+    order
+}
+
+/// The order that undoes a permutation.
+pub(crate) fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
+    back
+}
+
+/// Runs `f` on the elements of an `F32` tensor on the CPU in the order in which they lie in memory, if they lie without
+/// gaps; returns the order of the dimensions too.
+pub(crate) fn with_memory<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<(R, Vec<usize>)> {
+    let order = memory_order(t);
+    let dense = t.permute(order.as_slice()).ok()?;
+    crate::value::with_f32s(&dense, f).map(|r| (r, order))
+}
+
+/// A tensor from elements in the given order of its dimensions.
+pub(crate) fn from_memory(data: Vec<f32>, shape: &[usize], order: &[usize], like: &Tensor) -> Result<Tensor, OpError> {
+    let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
+    Ok(Tensor::from_vec(data, permuted, like.device())?.permute(inverse(order))?)
+}
+
+/// Runs `f` on the elements of an `F32` tensor on the CPU, from its first one on.
+fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
+    let (storage, layout) = t.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => data.get(layout.start_offset()..).map(f),
+        _ => None,
+    }
+}
+
+/// The tensor in row-major order; a copy only if it is not.
+pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
+    if t.is_contiguous() {
+        return Ok(t.clone());
+    }
+    let copied = with_elements(t, |data| {
+        let mut out = vec![0f32; t.elem_count()];
+        strided::copy(t.dims(), Strided { data, strides: t.stride() }, &mut out);
+        out
+    });
+    match copied {
+        Some(out) => Ok(Tensor::from_vec(out, t.dims(), t.device())?),
+        None => Ok(t.contiguous()?),
+    }
+}
+
+/// Elements of an `F32` tensor in row-major order.
+pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
+    let t = contiguous(t)?;
+    match crate::value::with_f32s(&t, <[f32]>::to_vec) {
+        Some(data) => Ok(data),
+        None => Ok(t.flatten_all()?.to_vec1()?),
+    }
+}
+
+/// `f` of two broadcast `F32` tensors on the CPU, in the memory order of the larger one; none for other tensors.
+pub(crate) fn binary(
+    x: &Tensor,
+    y: &Tensor,
+    shape: &[usize],
+    f: impl Fn(f32, f32) -> f32 + Sync,
+) -> Result<Option<Tensor>, OpError> {
+    let order = match (x.dims() == shape, y.dims() == shape) {
+        (true, _) => memory_order(x),
+        (false, true) => memory_order(y),
+        _ => (0..shape.len()).collect(),
+    };
+    let spread = |t: &Tensor| t.broadcast_as(shape).and_then(|t| t.permute(order.as_slice()));
+    let (xs, ys) = (spread(x)?, spread(y)?);
+    let permuted = xs.dims().to_vec();
+    let result = with_elements(&xs, |x| {
+        with_elements(&ys, |y| {
+            let mut out = vec![0f32; permuted.iter().product()];
+            let (x, y) = (Strided { data: x, strides: xs.stride() }, Strided { data: y, strides: ys.stride() });
+            strided::binary(&permuted, x, y, &mut out, f);
+            out
+        })
+    });
+    match result.flatten() {
+        Some(out) => Ok(Some(from_memory(out, shape, &order, x)?)),
+        None => Ok(None),
+    }
+}
+
+/// The target extents that each extent of a shape splits into, ones apart; none if extents are merged.
+fn splits(from: &[usize], to: &[usize]) -> Option<Vec<Vec<usize>>> {
+    let mut rest = to.iter().copied().peekable();
+    let mut groups = Vec::with_capacity(from.len());
+    for &n in from {
+        let (mut group, mut size) = (Vec::new(), 1);
+        while size < n {
+            let next = rest.next()?;
+            size *= next;
+            group.push(next);
+        }
+        if size != n {
+            return None;
+        }
+        groups.push(group);
+    }
+    // What is left has extent one and belongs to the last dimension.
+    let left: Vec<usize> = rest.collect();
+    if left.iter().any(|&n| n != 1) {
+        return None;
+    }
+    groups.last_mut()?.extend(left);
+    Some(groups)
+}
+
+/// `reshape` that keeps the order in memory where dimensions are only split; a copy else.
+pub(crate) fn reshape(t: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
+    if t.is_contiguous() || t.elem_count() == 0 {
+        return Ok(t.reshape(shape)?);
+    }
+    let order = memory_order(t);
+    let dense = t.permute(order.as_slice())?;
+    let groups = splits(t.dims(), shape).filter(|_| dense.is_contiguous());
+    let Some(groups) = groups else { return Ok(contiguous(t)?.reshape(shape)?) };
+    // The split extents in memory order, and where each target dimension has gone.
+    let starts: Vec<usize> = groups
+        .iter()
+        .scan(0, |next, g| {
+            let start = *next;
+            *next += g.len();
+            Some(start)
+        })
+        .collect();
+    let in_memory: Vec<usize> = order.iter().flat_map(|&d| starts[d]..starts[d] + groups[d].len()).collect();
+    let extents: Vec<usize> = in_memory.iter().map(|&d| shape[d]).collect();
+    Ok(dense.reshape(extents)?.permute(inverse(&in_memory))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use proptest::prelude::*;
+
+    fn elements(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().and_then(|t| t.to_vec1()).expect("elements")
+    }
+
+    proptest! {
+        #[test]
+        fn views_have_the_elements_of_copies(
+            dims in prop::collection::vec(1usize..5, 1..5),
+            keys in prop::collection::vec(any::<u8>(), 4),
+            parts in prop::collection::vec(1usize..4, 5),
+        ) {
+            let mut order: Vec<usize> = (0..dims.len()).collect();
+            order.sort_by_key(|&d| keys[d]);
+            let size: usize = dims.iter().product();
+            let base = Tensor::arange(0f32, size as f32, &Device::Cpu).and_then(|t| t.reshape(dims)).expect("a tensor");
+            let view = base.permute(order).expect("a view");
+            prop_assert_eq!(elements(&contiguous(&view).expect("copied")), elements(&view));
+            prop_assert_eq!(to_f32s(&view).expect("copied"), elements(&view));
+            // Extents split in two where they can, merged, and ones between.
+            let mut split: Vec<usize> = Vec::new();
+            for (&n, &p) in view.dims().iter().zip(&parts) {
+                split.extend(if n % p == 0 { vec![p, 1, n / p] } else { vec![n] });
+            }
+            for target in [split, vec![size], vec![1, size, 1]] {
+                let got = reshape(&view, &target).expect("reshaped");
+                prop_assert_eq!(got.dims(), target.as_slice());
+                prop_assert_eq!(elements(&got), elements(&view));
+            }
+            let row = Tensor::arange(0f32, view.dims()[view.rank() - 1] as f32, &Device::Cpu).expect("a row");
+            let sum = binary(&view, &row, view.dims(), |a, b| a + b).expect("added").expect("on the CPU");
+            prop_assert_eq!(elements(&sum), elements(&view.broadcast_add(&row).expect("added")));
+            prop_assert_eq!(memory_order(&sum), memory_order(&view));
+        }
+    }
+
+    #[test]
+    fn splitting_the_channels_of_a_convolution_copies_nothing() {
+        let rows = Tensor::zeros((1, 1, 5, 8), candle_core::DType::F32, &Device::Cpu).expect("channels last");
+        let y = rows.permute((0, 3, 1, 2)).expect("channels second");
+        let heads = reshape(&y, &[1, 2, 4, 5]).expect("heads");
+        assert_eq!(heads.stride()[1..], [4, 1, 8]);
+    }
+}

@@ -1,0 +1,109 @@
+//! `engine.products`: several products of one input with constant weights.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use mil_kernels::matmul::matmul_t;
+use mil_kernels::matvec::{Product, matvec_many};
+
+use crate::build::{Build, Run, Slot, check_size};
+use crate::error::OpError;
+use crate::layout;
+use crate::ops::linear::product;
+use crate::value::{Value, with_f32s};
+use crate::weight::Weight;
+
+/// A weight `[outputs, inputs, 1…]` with its bias.
+struct Layer {
+    weight: Arc<Weight>,
+    bias: Option<Vec<f32>>,
+    outputs: usize,
+}
+
+impl Layer {
+    fn new(b: &Build<'_>, index: i64) -> Result<Self, OpError> {
+        let constant = |slot: Slot| b.constant(slot).ok_or_else(|| OpError::data("a weight that is not constant"));
+        let weight = match constant(b.slot(&format!("weight_{index}"))?)? {
+            Value::Weight(w) => w.clone(),
+            other => {
+                let array = other.array("weight", b.device())?;
+                Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape()))
+            }
+        };
+        let outputs = weight.shape().first().copied().unwrap_or(0);
+        let bias = match b.slot_opt(&format!("bias_{index}"))? {
+            None => None,
+            Some(slot) => Some(constant(slot)?.array("bias", b.device())?.to_f32s()?),
+        };
+        let bias = match bias {
+            Some(values) if values.len() == 1 => Some(vec![values[0]; outputs]),
+            Some(values) if values.len() != outputs => {
+                return Err(OpError::shape(format!("a bias of {} for {outputs} outputs", values.len())));
+            }
+            other => other,
+        };
+        Ok(Self { weight, bias, outputs })
+    }
+
+    fn inputs(&self) -> usize {
+        self.weight.shape().iter().skip(1).product()
+    }
+}
+
+/// `engine.products(x, weight_0, bias_0?, weight_1, …, count, channels_first)`: what `linear`, or `conv` with a
+/// kernel of one point (`channels_first`), gives for each weight.
+pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
+    let x = b.slot("x")?;
+    let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
+    let layers = (0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let rank = x.rank();
+        if rank == 0 || (channels_first && rank < 3) {
+            return Err(OpError::shape(format!("a product of {:?}", x.shape())));
+        }
+        let rows = if channels_first { x.tensor().permute(channels_last(rank))? } else { x.tensor().clone() };
+        let results = all(&layout::contiguous(&rows)?, &layers, f.device())?;
+        let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
+        results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
+    })
+}
+
+/// `[N, C, …]` to `[N, …, C]`.
+fn channels_last(rank: usize) -> Vec<usize> {
+    std::iter::once(0).chain(2..rank).chain([1]).collect()
+}
+
+/// `[N, …, C]` to `[N, C, …]`.
+fn channels_second(rank: usize) -> Vec<usize> {
+    [0, rank - 1].into_iter().chain(1..rank - 1).collect()
+}
+
+/// `x · Wᵀ + bias` for each layer; `x` is contiguous, its last dimension the inputs.
+fn all(x: &Tensor, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpError> {
+    let inputs = x.dims().last().copied().unwrap_or(1);
+    if let Some(other) = layers.iter().find(|l| l.inputs() != inputs) {
+        return Err(OpError::shape(format!("{:?} times a weight of shape {:?}", x.dims(), other.weight.shape())));
+    }
+    let matrices: Option<Vec<_>> = layers.iter().map(|l| l.weight.matrix()).collect();
+    let (Some(matrices), true) = (matrices, device.is_cpu()) else {
+        return layers.iter().map(|l| product(x, &l.weight, l.bias.as_deref(), device)).collect();
+    };
+    let outer = &x.dims()[..x.rank() - 1];
+    let m: usize = outer.iter().product();
+    let shape = |outputs: usize| [outer, &[outputs]].concat();
+    let sizes = layers.iter().map(|l| check_size(&shape(l.outputs)));
+    let mut results: Vec<Vec<f32>> = sizes.map(|n| Ok(vec![0f32; n?])).collect::<Result<_, OpError>>()?;
+    let work = matrices.iter().zip(layers).zip(&mut results);
+    let run = |x: &[f32]| {
+        if m == 1 {
+            let mut products: Vec<Product<'_, '_>> =
+                work.map(|((weight, l), out)| Product { weight: *weight, bias: l.bias.as_deref(), out }).collect();
+            matvec_many(&mut products, x);
+        } else if m > 1 {
+            work.for_each(|((weight, l), out)| matmul_t(*weight, x, l.bias.as_deref(), out));
+        }
+    };
+    with_f32s(x, run).ok_or_else(|| OpError::data("the input of a product is not f32"))?;
+    layers.iter().zip(results).map(|(l, y)| Ok(Tensor::from_vec(y, shape(l.outputs), device)?)).collect()
+}
