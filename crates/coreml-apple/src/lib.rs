@@ -1,5 +1,24 @@
-//! Drives Apple's Core ML framework; an empty shell on other platforms, but for its neutral logic.
+//! The native engine: Apple's Core ML framework with Candle tensors.
 //!
-//! - [`strided`]: copies between dense buffers and the strided ones of an `MLMultiArray`.
+//! On other platforms than Apple's only the neutral half is compiled, so that it is tested everywhere:
+//!
+//! - [`array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, rows with strides,
+//!   shape constraints.
+//! - [`inputs`], [`lend`]: tensors lent to the framework, and memory that comes back on another thread.
+//! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
+//! - [`options`], [`report`], [`error`]: how models are loaded, where they run, what goes wrong.
 
+pub mod array;
+pub mod cache;
+pub mod completion;
+pub mod convert;
+pub mod error;
+pub mod inputs;
+pub mod lend;
+pub mod options;
+pub mod report;
+pub mod shape;
 pub mod strided;
+
+pub use error::NativeError;
+pub use options::{ComputeUnits, Options};

@@ -1,0 +1,199 @@
+//! The key of a compiled model: SHA-256 over the files of its source and the version of the system.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::CacheError;
+
+/// Folders nested deeper are refused: packages have two or three levels, a link to a parent has no end.
+const MAX_DEPTH: usize = 16;
+
+/// More files are refused; packages have a handful.
+const MAX_FILES: usize = 100_000;
+
+/// First bytes of what is hashed; changes when the layout of the cache does.
+const LAYOUT: &[u8] = b"candle-coreml compiled models 1\0";
+
+/// Identifies a compiled model: 64 lowercase hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CacheKey(String);
+
+impl CacheKey {
+    /// Key of a model (`.mlpackage` folder or `.mlmodel` file) on a system.
+    ///
+    /// It covers the names of all files relative to the folder, and their contents; links are followed, as
+    /// download caches link into packages. Names of enclosing folders and times do not count.
+    ///
+    /// # Errors
+    /// Files that can't be read; folders nested too deeply or with too many files.
+    pub fn of(source: &Path, os_version: &str) -> Result<Self, CacheError> {
+        let mut files = Vec::new();
+        collect(source, &mut Vec::new(), &mut files)?;
+        files.sort();
+        let mut hash = Sha256::new();
+        hash.update(LAYOUT);
+        part(&mut hash, os_version.as_bytes());
+        for (name, path) in files {
+            part(&mut hash, name.as_bytes());
+            hash.update(contents(&path)?);
+        }
+        Ok(Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A key from its digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        (text.len() == 64 && digits).then(|| Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Length first, so that no two lists of parts read the same.
+fn part(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
+
+/// All files below `path` with their relative names, `/` between the parts on every system.
+fn collect(path: &Path, names: &mut Vec<String>, files: &mut Vec<(String, PathBuf)>) -> Result<(), CacheError> {
+    let kind = std::fs::metadata(path).map_err(|source| CacheError::io(path, source))?;
+    if kind.is_file() {
+        if files.len() == MAX_FILES {
+            return Err(CacheError::source(path, format!("more than {MAX_FILES} files")));
+        }
+        files.push((names.join("/"), path.to_owned()));
+        return Ok(());
+    }
+    if !kind.is_dir() {
+        return Err(CacheError::source(path, "neither a file nor a folder"));
+    }
+    if names.len() == MAX_DEPTH {
+        return Err(CacheError::source(path, format!("folders nested deeper than {MAX_DEPTH}")));
+    }
+    for entry in std::fs::read_dir(path).map_err(|source| CacheError::io(path, source))? {
+        let entry = entry.map_err(|source| CacheError::io(path, source))?;
+        let name = entry.file_name();
+        let name = name.to_str().ok_or_else(|| CacheError::source(&entry.path(), "a name that is not UTF-8"))?;
+        // What the Finder leaves behind is no part of a model.
+        if name == ".DS_Store" {
+            continue;
+        }
+        names.push(name.to_owned());
+        collect(&entry.path(), names, files)?;
+        names.pop();
+    }
+    Ok(())
+}
+
+/// Digest of a file, read in pieces.
+fn contents(path: &Path) -> Result<[u8; 32], CacheError> {
+    let io = |source| CacheError::io(path, source);
+    let mut file = File::open(path).map_err(io)?;
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hash.finalize().into()),
+            Ok(n) => hash.update(&piece[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(io(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn write(root: &Path, files: &BTreeMap<String, Vec<u8>>) {
+        for (name, bytes) in files {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+            std::fs::write(path, bytes).expect("a file");
+        }
+    }
+
+    fn key(files: &BTreeMap<String, Vec<u8>>, os: &str) -> CacheKey {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), files);
+        CacheKey::of(folder.path(), os).expect("a key")
+    }
+
+    fn any_files() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
+        // Names without a common file/folder prefix, contents that could be mistaken for names.
+        let name = prop::sample::select(vec!["a", "b", "ab", "d/a", "d/b", "d/e/a", "Manifest.json"]);
+        prop::collection::btree_map(name.prop_map(str::to_owned), prop::collection::vec(97_u8..100, 0..3), 0..5)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn keys_are_equal_exactly_where_names_contents_and_system_are(
+            a in any_files(), b in any_files(), same in any::<bool>(), os in prop::sample::select(vec!["15.1", "15.2"]),
+        ) {
+            let b = if same { a.clone() } else { b };
+            prop_assert_eq!(key(&a, "15.1") == key(&b, os), a == b && os == "15.1");
+        }
+    }
+
+    #[test]
+    fn a_key_is_that_of_known_bytes() {
+        // Worked out by hand: SHA-256 over the layout, "15.0", and "model" with the digest of "abc".
+        let mut whole = LAYOUT.to_vec();
+        whole.extend(4_u64.to_le_bytes());
+        whole.extend(b"15.0");
+        whole.extend(5_u64.to_le_bytes());
+        whole.extend(b"model");
+        whole.extend(Sha256::digest(b"abc"));
+        let want: String = Sha256::digest(&whole).iter().map(|b| format!("{b:02x}")).collect();
+        let got = key(&BTreeMap::from([("model".to_owned(), b"abc".to_vec())]), "15.0");
+        assert_eq!(got.as_str(), want);
+        assert_eq!(CacheKey::parse(&want), Some(got));
+        assert_eq!(CacheKey::parse(&want.to_uppercase()), None);
+        assert_eq!(CacheKey::parse("../../etc"), None);
+    }
+
+    #[test]
+    fn files_of_the_finder_do_not_count_and_single_files_have_keys() {
+        let plain = BTreeMap::from([("a".to_owned(), vec![1])]);
+        let mut with = plain.clone();
+        with.insert(".DS_Store".to_owned(), vec![2]);
+        assert_eq!(key(&plain, "15"), key(&with, "15"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, two) = (folder.path().join("one.mlmodel"), folder.path().join("two.mlmodel"));
+        std::fs::write(&one, b"same").expect("a file");
+        std::fs::write(&two, b"same").expect("a file");
+        assert_eq!(CacheKey::of(&one, "15").ok(), CacheKey::of(&two, "15").ok());
+        assert!(CacheKey::of(&folder.path().join("none"), "15").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("blob"), b"weights").expect("a file");
+        let package = folder.path().join("p");
+        std::fs::create_dir(&package).expect("a folder");
+        std::os::unix::fs::symlink("../blob", package.join("weight.bin")).expect("a link");
+        let linked = CacheKey::of(&package, "15").expect("a key");
+        assert_eq!(linked, key(&BTreeMap::from([("weight.bin".to_owned(), b"weights".to_vec())]), "15"));
+        std::os::unix::fs::symlink(".", package.join("again")).expect("a link");
+        let error = CacheKey::of(&package, "15").expect_err("a loop").to_string();
+        assert!(error.contains("nested deeper"), "{error}");
+    }
+}

@@ -1,0 +1,131 @@
+//! How a model is loaded by the native engine.
+
+use std::path::PathBuf;
+
+/// Which processors Core ML may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ComputeUnits {
+    /// CPU alone.
+    CpuOnly,
+    /// CPU and GPU.
+    CpuAndGpu,
+    /// CPU and Neural Engine.
+    CpuAndNeuralEngine,
+    /// Whatever there is.
+    #[default]
+    All,
+}
+
+impl ComputeUnits {
+    /// All choices.
+    pub const ALL: [Self; 4] = [Self::CpuOnly, Self::CpuAndGpu, Self::CpuAndNeuralEngine, Self::All];
+
+    /// Value of `MLComputeUnits` (`MLModelConfiguration.h`).
+    pub const fn code(self) -> isize {
+        match self {
+            Self::CpuOnly => 0,
+            Self::CpuAndGpu => 1,
+            Self::All => 2,
+            Self::CpuAndNeuralEngine => 3,
+        }
+    }
+
+    /// Name in messages and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CpuOnly => "cpu",
+            Self::CpuAndGpu => "cpu-and-gpu",
+            Self::CpuAndNeuralEngine => "cpu-and-ne",
+            Self::All => "all",
+        }
+    }
+}
+
+impl std::fmt::Display for ComputeUnits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no choice of compute units.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no compute units `{0}`; there are cpu, cpu-and-gpu, cpu-and-ne, all")]
+pub struct UnknownUnits(pub String);
+
+impl std::str::FromStr for ComputeUnits {
+    type Err = UnknownUnits;
+
+    fn from_str(name: &str) -> Result<Self, UnknownUnits> {
+        Self::ALL.into_iter().find(|u| u.name() == name).ok_or_else(|| UnknownUnits(name.to_owned()))
+    }
+}
+
+/// Whether shapes change from prediction to prediction (`MLReshapeFrequencyHint`; macOS 15, iOS 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReshapeFrequency {
+    /// Often: predictions start soon after a change.
+    Frequent,
+    /// Seldom: Core ML prepares more for each shape.
+    Infrequent,
+}
+
+/// What Core ML prepares for (`MLSpecializationStrategy`; macOS 15, iOS 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Specialization {
+    /// The system's balance.
+    Default,
+    /// Faster predictions, at the price of loading time and memory.
+    FastPrediction,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Processors.
+    pub compute_units: ComputeUnits,
+    /// Function of a multi-function model; `None`: the default one (macOS 15, iOS 18 where it is named).
+    pub function: Option<String>,
+    /// Whether shapes change often; `None`: as the system decides.
+    pub reshape_frequency: Option<ReshapeFrequency>,
+    /// What to prepare for; `None`: as the system decides.
+    pub specialization: Option<Specialization>,
+    /// Whether the GPU may accumulate in fp16.
+    pub low_precision_accumulation: bool,
+    /// Whether tensors that fit are lent to Core ML instead of copied.
+    pub lend_inputs: bool,
+    /// Whether outputs of fixed shape are written into arrays that live as long as the model.
+    pub output_backings: bool,
+    /// Folder of compiled models; `None`: the user's cache folder.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            compute_units: ComputeUnits::All,
+            function: None,
+            reshape_frequency: None,
+            specialization: None,
+            low_precision_accumulation: false,
+            lend_inputs: true,
+            output_backings: false,
+            cache: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compute_units_have_the_constants_of_the_header() {
+        let codes = ComputeUnits::ALL.map(|u| (u.name(), u.code()));
+        assert_eq!(codes, [("cpu", 0), ("cpu-and-gpu", 1), ("cpu-and-ne", 3), ("all", 2)]);
+        for units in ComputeUnits::ALL {
+            assert_eq!(units.name().parse(), Ok(units));
+        }
+        assert!("ane".parse::<ComputeUnits>().expect_err("no such units").to_string().contains("cpu-and-ne"));
+        assert_eq!(ComputeUnits::default(), ComputeUnits::All);
+    }
+}

@@ -1,0 +1,188 @@
+//! Whether a shape is one that a feature takes, and constraints in the terms that the framework uses.
+
+use coreml_format::description::{DimRange, FeatureDescription, FeatureType, ShapeConstraint};
+
+/// A shape that a feature does not take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{feature}`: expected {expected}, found shape {found:?}")]
+pub struct ShapeError {
+    /// Input, output or state.
+    pub feature: String,
+    /// The shapes that it takes, in words.
+    pub expected: String,
+    /// The shape that was given.
+    pub found: Vec<usize>,
+}
+
+/// Checks a shape against what a feature takes. A scalar passes as an array of one element, which is how Core
+/// ML describes scalars of a program. Features that are no arrays take any shape here.
+///
+/// # Errors
+/// [`ShapeError`] that says which shapes fit.
+pub fn check(feature: &FeatureDescription, found: &[usize]) -> Result<(), ShapeError> {
+    let bad = |expected: String| Err(ShapeError { feature: feature.name.clone(), expected, found: found.to_vec() });
+    let (shape, constraint) = match &feature.ty {
+        FeatureType::MultiArray { shape, constraint, .. } => (shape, constraint),
+        FeatureType::State { shape, .. } => (shape, &ShapeConstraint::Fixed),
+        _ => return Ok(()),
+    };
+    match constraint {
+        ShapeConstraint::Unspecified => Ok(()),
+        ShapeConstraint::Fixed if shape == found || (found.is_empty() && shape == &[1]) => Ok(()),
+        ShapeConstraint::Fixed => bad(format!("shape {shape:?}")),
+        ShapeConstraint::Enumerated(all) if all.iter().any(|s| s == found) => Ok(()),
+        ShapeConstraint::Enumerated(all) => bad(format!("one of the shapes {all:?}")),
+        ShapeConstraint::Ranges(ranges) if fits(ranges, found) => Ok(()),
+        ShapeConstraint::Ranges(ranges) => {
+            let words: Vec<String> = ranges.iter().map(range_in_words).collect();
+            bad(format!("a shape within [{}]", words.join(", ")))
+        }
+    }
+}
+
+fn fits(ranges: &[DimRange], shape: &[usize]) -> bool {
+    ranges.len() == shape.len()
+        && ranges.iter().zip(shape).all(|(r, &n)| n >= r.min && r.max.is_none_or(|max| n <= max))
+}
+
+fn range_in_words(range: &DimRange) -> String {
+    match range.max {
+        None => format!("{}..", range.min),
+        Some(max) if max == range.min => max.to_string(),
+        Some(max) => format!("{}..={max}", range.min),
+    }
+}
+
+/// What `MLMultiArrayConstraint` says, as plain numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RawConstraint {
+    /// `MLMultiArrayShapeConstraintType`: 1 unspecified, 2 enumerated, 3 range.
+    pub kind: isize,
+    /// Default shape.
+    pub shape: Vec<usize>,
+    /// `enumeratedShapes`.
+    pub enumerated: Vec<Vec<usize>>,
+    /// `sizeRangeForDimension`: `(location, length)` of each `NSRange`, which holds the extents
+    /// `location..location + length`.
+    pub ranges: Vec<(usize, usize)>,
+}
+
+/// Extents from this on mean "no limit": Core ML's own arrays can't be larger in one dimension.
+const NO_LIMIT: usize = i32::MAX as usize;
+
+impl RawConstraint {
+    /// The constraint in the words of the description. One shape, or ranges of one extent each, are `Fixed`.
+    pub fn resolve(&self) -> ShapeConstraint {
+        match self.kind {
+            2 if self.enumerated.iter().any(|s| *s != self.shape) => {
+                ShapeConstraint::Enumerated(self.enumerated.clone())
+            }
+            3 if self.ranges.iter().any(|r| r.1 != 1) => {
+                ShapeConstraint::Ranges(self.ranges.iter().map(|&r| range(r)).collect())
+            }
+            _ if self.shape.is_empty() => ShapeConstraint::Unspecified,
+            _ => ShapeConstraint::Fixed,
+        }
+    }
+}
+
+fn range((location, length): (usize, usize)) -> DimRange {
+    let last = location.saturating_add(length.saturating_sub(1));
+    DimRange { min: location, max: Some(last).filter(|&last| last < NO_LIMIT) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coreml_format::dtype::DataType;
+    use proptest::prelude::*;
+
+    fn feature(shape: &[usize], constraint: ShapeConstraint) -> FeatureDescription {
+        let ty = FeatureType::MultiArray { dtype: DataType::F32, shape: shape.to_vec(), constraint, default: None };
+        FeatureDescription { name: "x".to_owned(), description: String::new(), ty, optional: false }
+    }
+
+    fn any_shape() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(0_usize..4, 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_take_what_lies_within_every_one(
+            limits in prop::collection::vec((0_usize..3, 0_usize..3, any::<bool>()), 0..4),
+            shape in any_shape(),
+        ) {
+            let ranges: Vec<DimRange> = limits
+                .iter()
+                .map(|&(min, more, open)| DimRange { min, max: (!open).then_some(min + more) })
+                .collect();
+            // The definition: walk the dimensions and list the extents that are allowed.
+            let mut want = shape.len() == ranges.len();
+            for (d, n) in shape.iter().enumerate().take(ranges.len()) {
+                let allowed: Vec<usize> = (0..100).filter(|e| {
+                    *e >= limits[d].0 && (limits[d].2 || *e <= limits[d].0 + limits[d].1)
+                }).collect();
+                want &= allowed.contains(n);
+            }
+            prop_assert_eq!(check(&feature(&[1], ShapeConstraint::Ranges(ranges)), &shape).is_ok(), want);
+        }
+
+        #[test]
+        fn listed_shapes_are_taken_and_no_others(
+            listed in prop::collection::vec(any_shape(), 1..4),
+            shape in any_shape(),
+        ) {
+            let want = listed.contains(&shape);
+            prop_assert_eq!(check(&feature(&[1], ShapeConstraint::Enumerated(listed)), &shape).is_ok(), want);
+        }
+
+        #[test]
+        fn framework_ranges_hold_location_to_location_plus_length(location in 0_usize..50, length in 1_usize..50) {
+            let raw = RawConstraint { kind: 3, shape: vec![1, 1], enumerated: vec![], ranges: vec![(location, length), (1, 2)] };
+            let x = feature(&[1, 1], raw.resolve());
+            for n in 0..110 {
+                prop_assert_eq!(check(&x, &[n, 1]).is_ok(), (location..location + length).contains(&n), "{}", n);
+            }
+        }
+    }
+
+    #[test]
+    fn fixed_shapes_are_exact_but_for_scalars() {
+        let fixed = |shape: &[usize], found: &[usize]| check(&feature(shape, ShapeConstraint::Fixed), found);
+        assert!(fixed(&[1, 2], &[1, 2]).is_ok());
+        assert!(fixed(&[1], &[]).is_ok());
+        let error = fixed(&[1, 2], &[2, 1]).expect_err("another shape");
+        assert_eq!(error.to_string(), "`x`: expected shape [1, 2], found shape [2, 1]");
+        assert!(fixed(&[2], &[]).is_err());
+        assert!(check(&feature(&[], ShapeConstraint::Unspecified), &[7, 0]).is_ok());
+    }
+
+    #[test]
+    fn errors_say_which_shapes_fit() {
+        let ranges = vec![
+            DimRange { min: 1, max: Some(1) },
+            DimRange { min: 2, max: None },
+            DimRange { min: 1, max: Some(512) },
+        ];
+        let error = check(&feature(&[], ShapeConstraint::Ranges(ranges)), &[1, 1, 1]).expect_err("too short");
+        assert_eq!(error.expected, "a shape within [1, 2.., 1..=512]");
+    }
+
+    #[test]
+    fn framework_constraints_are_told_apart() {
+        let raw = |kind, enumerated: &[&[usize]], ranges: &[(usize, usize)]| RawConstraint {
+            kind,
+            shape: vec![1, 8],
+            enumerated: enumerated.iter().map(|s| s.to_vec()).collect(),
+            ranges: ranges.to_vec(),
+        };
+        assert_eq!(raw(1, &[], &[]).resolve(), ShapeConstraint::Fixed);
+        assert_eq!(raw(2, &[&[1, 8]], &[]).resolve(), ShapeConstraint::Fixed);
+        assert!(matches!(raw(2, &[&[1, 8], &[1, 9]], &[]).resolve(), ShapeConstraint::Enumerated(s) if s.len() == 2));
+        assert_eq!(raw(3, &[], &[(1, 1), (8, 1)]).resolve(), ShapeConstraint::Fixed);
+        assert_eq!(RawConstraint::default().resolve(), ShapeConstraint::Unspecified);
+        let open = raw(3, &[], &[(1, 1), (2, usize::MAX)]).resolve();
+        let want = vec![DimRange { min: 1, max: Some(1) }, DimRange { min: 2, max: None }];
+        assert_eq!(open, ShapeConstraint::Ranges(want));
+    }
+}
