@@ -6,8 +6,13 @@
 //!   shape constraints.
 //! - [`inputs`], [`lend`]: tensors lent to the framework, and memory that comes back on another thread.
 //! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
-//! - [`options`], [`report`], [`error`]: how models are loaded, where they run, what goes wrong.
+//! - [`options`], [`output`], [`report`], [`error`]: how models are loaded, what they return, where they run, what
+//!   goes wrong.
+//!
+//! On Apple's platforms there are `NativeModel` and `NativeState` besides, over the framework itself.
 
+#[cfg(target_vendor = "apple")]
+mod apple;
 pub mod array;
 pub mod cache;
 pub mod completion;
@@ -16,9 +21,13 @@ pub mod error;
 pub mod inputs;
 pub mod lend;
 pub mod options;
+pub mod output;
 pub mod report;
 pub mod shape;
 pub mod strided;
 
+#[cfg(target_vendor = "apple")]
+pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices};
 pub use error::NativeError;
 pub use options::{ComputeUnits, Options};
+pub use output::Output;

@@ -1,0 +1,66 @@
+//! `MLModelConfiguration` from [`Options`].
+
+use objc2::rc::Retained;
+use objc2_core_ml::{
+    MLComputeUnits, MLModelConfiguration, MLOptimizationHints, MLReshapeFrequencyHint, MLSpecializationStrategy,
+};
+use objc2_foundation::NSString;
+
+use super::available::{Api, require};
+use crate::error::NativeError;
+use crate::options::{ComputeUnits, Options, ReshapeFrequency, Specialization};
+
+// The neutral constants are those of the framework.
+const _: () = {
+    assert!(ComputeUnits::CpuOnly.code() == MLComputeUnits::CPUOnly.0);
+    assert!(ComputeUnits::CpuAndGpu.code() == MLComputeUnits::CPUAndGPU.0);
+    assert!(ComputeUnits::CpuAndNeuralEngine.code() == MLComputeUnits::CPUAndNeuralEngine.0);
+    assert!(ComputeUnits::All.code() == MLComputeUnits::All.0);
+};
+
+/// The configuration for loading a model.
+///
+/// # Errors
+/// Functions and hints on systems that lack them.
+pub(super) fn configuration(options: &Options) -> Result<Retained<MLModelConfiguration>, NativeError> {
+    // SAFETY: a plain object with setters for plain values; no other thread knows it.
+    let configuration = unsafe {
+        let configuration = MLModelConfiguration::new();
+        configuration.setComputeUnits(MLComputeUnits(options.compute_units.code()));
+        configuration.setAllowLowPrecisionAccumulationOnGPU(options.low_precision_accumulation);
+        configuration
+    };
+    if let Some(function) = &options.function {
+        require(Api::FunctionName)?;
+        // SAFETY: as above; the system has the setter. Unknown names are reported by loading.
+        unsafe { configuration.setFunctionName(Some(&NSString::from_str(function))) };
+    }
+    if options.reshape_frequency.is_some() || options.specialization.is_some() {
+        require(Api::Hints)?;
+        // SAFETY: as above; the system has the class and the setters.
+        unsafe { configuration.setOptimizationHints(&hints(options)) };
+    }
+    Ok(configuration)
+}
+
+/// # Safety
+/// The system must have optimization hints.
+unsafe fn hints(options: &Options) -> Retained<MLOptimizationHints> {
+    // SAFETY: the caller says that the class is there; the setters take plain values.
+    unsafe {
+        let hints = MLOptimizationHints::new();
+        if let Some(frequency) = options.reshape_frequency {
+            hints.setReshapeFrequency(match frequency {
+                ReshapeFrequency::Frequent => MLReshapeFrequencyHint::Frequent,
+                ReshapeFrequency::Infrequent => MLReshapeFrequencyHint::Infrequent,
+            });
+        }
+        if let Some(strategy) = options.specialization {
+            hints.setSpecializationStrategy(match strategy {
+                Specialization::Default => MLSpecializationStrategy::Default,
+                Specialization::FastPrediction => MLSpecializationStrategy::FastPrediction,
+            });
+        }
+        hints
+    }
+}

@@ -1,0 +1,205 @@
+//! `MLModelDescription` in the words of [`coreml_format::description`].
+
+use coreml_format::description::{
+    ColorLayout, FeatureDescription, FeatureType, FunctionDescription, Metadata, ModelDescription, ShapeConstraint,
+};
+use indexmap::IndexMap;
+use objc2::rc::Retained;
+use objc2::runtime::AnyObject;
+use objc2_core_ml::{
+    MLFeatureDescription, MLFeatureType, MLModel, MLModelAuthorKey, MLModelCreatorDefinedKey, MLModelDescription,
+    MLModelDescriptionKey, MLModelLicenseKey, MLModelMetadataKey, MLModelVersionStringKey, MLMultiArrayConstraint,
+    MLMultiArrayShapeConstraintType,
+};
+use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSString};
+
+use super::available::{Api, require};
+use super::foundation::extents;
+use crate::array::ArrayType;
+use crate::error::NativeError;
+use crate::shape::RawConstraint;
+
+// The neutral constants are those of the framework.
+const _: () = {
+    assert!(MLMultiArrayShapeConstraintType::Unspecified.0 == 1);
+    assert!(MLMultiArrayShapeConstraintType::Enumerated.0 == 2);
+    assert!(MLMultiArrayShapeConstraintType::Range.0 == 3);
+};
+
+/// The description of a loaded model: one function, under the name it was loaded by (`main` without one).
+/// Features are in alphabetical order, because the framework's dictionaries have none.
+///
+/// # Errors
+/// Features that this version has no words for.
+pub(super) fn describe(model: &MLModel, function: Option<&str>) -> Result<ModelDescription, NativeError> {
+    // SAFETY: rule 2; the getters of a loaded model and of its immutable description, here and below.
+    let description = unsafe { model.modelDescription() };
+    let (inputs, outputs) =
+        // SAFETY: as above.
+        unsafe { (description.inputDescriptionsByName(), description.outputDescriptionsByName()) };
+    let states = match require(Api::State) {
+        Ok(()) => {
+            // SAFETY: as above; the system has states.
+            let states = unsafe { description.stateDescriptionsByName() };
+            features(&states)?
+        }
+        Err(_) => Vec::new(),
+    };
+    // SAFETY: as above.
+    let (label, probabilities) =
+        unsafe { (description.predictedFeatureName(), description.predictedProbabilitiesName()) };
+    let described = FunctionDescription {
+        inputs: features(&inputs)?,
+        outputs: features(&outputs)?,
+        states,
+        predicted_feature: label.map(|s| s.to_string()),
+        predicted_probabilities: probabilities.map(|s| s.to_string()),
+    };
+    let name = function.unwrap_or("main").to_owned();
+    Ok(ModelDescription {
+        specification_version: 0,
+        functions: IndexMap::from([(name.clone(), described)]),
+        default_function: name,
+        metadata: metadata(&description),
+    })
+}
+
+fn features(all: &NSDictionary<NSString, MLFeatureDescription>) -> Result<Vec<FeatureDescription>, NativeError> {
+    let (names, descriptions) = all.to_vecs();
+    let mut features = Vec::with_capacity(names.len());
+    for (name, description) in names.iter().zip(&descriptions) {
+        let name = name.to_string();
+        let ty = feature_type(&name, description)?;
+        // SAFETY: a getter of an immutable description.
+        let optional = unsafe { description.isOptional() };
+        features.push(FeatureDescription { name, description: String::new(), ty, optional });
+    }
+    features.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(features)
+}
+
+fn missing(name: &str, what: &str) -> NativeError {
+    NativeError::feature(name, format!("the framework to give {what}"), "none")
+}
+
+fn element_type(name: &str, code: isize) -> Result<ArrayType, NativeError> {
+    ArrayType::from_code(code)
+        .ok_or_else(|| NativeError::feature(name, "a known array data type", format!("code {code}")))
+}
+
+/// The type of a feature.
+fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<FeatureType, NativeError> {
+    // SAFETY: getters of an immutable description; the constraint of another kind of feature is nil.
+    let (kind, array, state, image, dictionary) = unsafe {
+        let kind = description.r#type();
+        let state = (kind == MLFeatureType::State).then(|| description.stateConstraint()).flatten();
+        (
+            kind,
+            description.multiArrayConstraint(),
+            state,
+            description.imageConstraint(),
+            description.dictionaryConstraint(),
+        )
+    };
+    Ok(match kind {
+        MLFeatureType::MultiArray => multi_array(name, &*array.ok_or_else(|| missing(name, "an array constraint"))?)?,
+        MLFeatureType::State => {
+            let state = state.ok_or_else(|| missing(name, "a state constraint"))?;
+            // SAFETY: as above.
+            let (code, shape) = unsafe { (state.dataType().0, state.bufferShape()) };
+            FeatureType::State { dtype: element_type(name, code)?.data_type(), shape: extents(name, &shape)? }
+        }
+        MLFeatureType::Image => {
+            let image = image.ok_or_else(|| missing(name, "an image constraint"))?;
+            // SAFETY: as above.
+            let (width, height, format) = unsafe { (image.pixelsWide(), image.pixelsHigh(), image.pixelFormatType()) };
+            let pixels = |n: isize| usize::try_from(n).map_err(|_| missing(name, "an image size"));
+            FeatureType::Image {
+                layout: color_layout(name, format)?,
+                width: pixels(width)?,
+                height: pixels(height)?,
+                sizes: ShapeConstraint::Fixed,
+            }
+        }
+        MLFeatureType::Dictionary => {
+            let dictionary = dictionary.ok_or_else(|| missing(name, "a dictionary constraint"))?;
+            // SAFETY: as above.
+            FeatureType::Dictionary { int_keys: unsafe { dictionary.keyType() } == MLFeatureType::Int64 }
+        }
+        MLFeatureType::Int64 => FeatureType::Int64,
+        MLFeatureType::Double => FeatureType::Double,
+        MLFeatureType::String => FeatureType::String,
+        other => {
+            return Err(NativeError::feature(
+                name,
+                "a feature type that this version knows",
+                format!("type {}", other.0),
+            ));
+        }
+    })
+}
+
+/// `kCVPixelFormatType` codes of `CVPixelBuffer.h`, four characters each.
+fn color_layout(name: &str, format: u32) -> Result<ColorLayout, NativeError> {
+    Ok(match &format.to_be_bytes() {
+        b"L008" => ColorLayout::Grayscale,
+        b"L00h" => ColorLayout::GrayscaleFloat16,
+        b"BGRA" => ColorLayout::Bgr,
+        b"ARGB" | b"RGBA" => ColorLayout::Rgb,
+        _ => return Err(NativeError::feature(name, "a known pixel format", format!("code {format:#x}"))),
+    })
+}
+
+fn multi_array(name: &str, constraint: &MLMultiArrayConstraint) -> Result<FeatureType, NativeError> {
+    // SAFETY: getters of an immutable constraint.
+    let (code, shape, shapes) = unsafe { (constraint.dataType().0, constraint.shape(), constraint.shapeConstraint()) };
+    // SAFETY: as above.
+    let (kind, enumerated, ranges) =
+        unsafe { (shapes.r#type().0, shapes.enumeratedShapes(), shapes.sizeRangeForDimension()) };
+    let listed = |shape: Retained<NSArray<NSNumber>>| extents(name, &shape);
+    let range = |value: Retained<objc2_foundation::NSValue>| {
+        let range = value.get_range().ok_or_else(|| missing(name, "ranges of extents"))?;
+        Ok::<_, NativeError>((range.location, range.length))
+    };
+    let raw = RawConstraint {
+        kind,
+        shape: extents(name, &shape)?,
+        enumerated: enumerated.iter().map(listed).collect::<Result<_, _>>()?,
+        ranges: ranges.iter().map(range).collect::<Result<_, _>>()?,
+    };
+    let constraint = raw.resolve();
+    Ok(FeatureType::MultiArray {
+        dtype: element_type(name, code)?.data_type(),
+        shape: raw.shape,
+        constraint,
+        default: None,
+    })
+}
+
+fn metadata(description: &MLModelDescription) -> Metadata {
+    // SAFETY: a getter of an immutable description.
+    let all = unsafe { description.metadata() };
+    let object = |key: Option<&MLModelMetadataKey>| key.and_then(|key| all.objectForKey(key));
+    let text = |key| object(key).and_then(|o| Some(o.downcast_ref::<NSString>()?.to_string())).unwrap_or_default();
+    // SAFETY: constants of the framework, which has had them since Core ML's first version.
+    let (about, version, author, license, user) = unsafe {
+        (MLModelDescriptionKey, MLModelVersionStringKey, MLModelAuthorKey, MLModelLicenseKey, MLModelCreatorDefinedKey)
+    };
+    let mut entries: Vec<(String, String)> =
+        object(user).and_then(|o| Some(strings(o.downcast_ref::<NSDictionary>()?))).unwrap_or_default();
+    entries.sort();
+    Metadata {
+        description: text(about),
+        version: text(version),
+        author: text(author),
+        license: text(license),
+        user: entries.into_iter().collect(),
+    }
+}
+
+/// The entries of a dictionary that are strings on both sides.
+fn strings(dictionary: &NSDictionary<AnyObject, AnyObject>) -> Vec<(String, String)> {
+    let (keys, values) = dictionary.to_vecs();
+    let text = |o: &AnyObject| o.downcast_ref::<NSString>().map(NSString::to_string);
+    keys.iter().zip(&values).filter_map(|(k, v)| Some((text(k)?, text(v)?))).collect()
+}

@@ -1,0 +1,308 @@
+//! [`NativeModel`]: a model that Core ML has loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Tensor;
+use coreml_format::description::{FunctionDescription, ModelDescription};
+use indexmap::IndexMap;
+use objc2::AllocAnyThread;
+use objc2::rc::{Retained, autoreleasepool};
+use objc2::runtime::{AnyObject, ProtocolObject};
+use objc2_core_ml::{MLArrayBatchProvider, MLBatchProvider, MLModel, MLPredictionOptions};
+use objc2_foundation::{NSArray, NSDictionary, NSString};
+
+use super::available::{Api, require};
+use super::compile::{Compiled, compiled};
+use super::configuration::configuration;
+use super::description::describe;
+use super::features::{self, Lent, backings, check_names, outputs, supported};
+use super::foundation::{failure, url};
+use super::state::NativeState;
+use crate::error::NativeError;
+use crate::inputs::Locked;
+use crate::options::Options;
+use crate::output::Output;
+
+/// Results of a prediction by name.
+pub(super) type Outputs = IndexMap<String, Output>;
+
+/// The framework's object, which is handed from thread to thread.
+pub(super) struct Handle {
+    pub(super) model: Retained<MLModel>,
+    /// Arrays that outputs are written into.
+    backings: Option<Retained<NSDictionary<NSString, AnyObject>>>,
+}
+
+// SAFETY: reference counts are atomic, `MLModel` has no ties to the thread that loaded it, and Apple's reference
+// asks only that one thread or queue use an instance at a time. `Model` keeps the handle, and the arrays that
+// only its predictions write, in a mutex.
+unsafe impl Send for Handle {}
+
+/// A model and what is known about it. `Send` and `Sync` follow from the parts.
+pub(super) struct Model {
+    handle: Mutex<Handle>,
+    pub(super) description: ModelDescription,
+    pub(super) described: FunctionDescription,
+    pub(super) source: PathBuf,
+    pub(super) compiled: Compiled,
+    pub(super) options: Options,
+    lent: Mutex<Lent>,
+}
+
+/// A function of a model, loaded by Core ML.
+///
+/// `Send` and `Sync`: blocking predictions on one model wait for each other; load it twice to run two at once,
+/// or use [`NativeModel::predict_async`].
+#[derive(Clone)]
+pub struct NativeModel {
+    pub(super) model: Arc<Model>,
+}
+
+impl std::fmt::Debug for NativeModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeModel")
+            .field("source", &self.model.source)
+            .field("function", &self.function())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks the framework for a compiled model. Blocks.
+fn load(compiled: &Compiled, options: &Options) -> Result<Retained<MLModel>, NativeError> {
+    let configuration = configuration(options)?;
+    let url = url(&compiled.path)?;
+    // SAFETY: rule 1, the URL of a compiled model and a configuration.
+    unsafe { MLModel::modelWithContentsOfURL_configuration_error(&url, &configuration) }
+        .map_err(|e| failure(format!("loading {}", compiled.path.display()), &e))
+}
+
+impl NativeModel {
+    /// Loads a `.mlpackage`, `.mlmodel` or `.mlmodelc`. Sources are compiled once and cached.
+    ///
+    /// # Errors
+    /// A system that is too old, a source that can't be compiled or loaded, an unknown function, features that this
+    /// engine does not pass on (images, sequences).
+    pub fn load(source: &Path, options: &Options) -> Result<Self, NativeError> {
+        let span = tracing::info_span!("coreml.load", source = %source.display(), units = %options.compute_units);
+        let _entered = span.enter();
+        require(Api::Engine)?;
+        let mut place = compiled(source, options)?;
+        autoreleasepool(|_| {
+            let model = match load(&place, options) {
+                Ok(model) => model,
+                // A folder of the cache that was damaged: once more from the source.
+                Err(error) if place.evict()? => {
+                    tracing::warn!(%error, "the cached model can't be loaded; compiling it again");
+                    place = compiled(source, options)?;
+                    load(&place, options)?
+                }
+                Err(error) => return Err(error),
+            };
+            Self::finish(model, source, place, options)
+        })
+    }
+
+    /// Describes a model that has been loaded.
+    pub(super) fn finish(
+        model: Retained<MLModel>,
+        source: &Path,
+        compiled: Compiled,
+        options: &Options,
+    ) -> Result<Self, NativeError> {
+        let description = describe(&model, options.function.as_deref())?;
+        let described = description.function(None).cloned().unwrap_or_default();
+        supported(&described)?;
+        let backings = if options.output_backings { backings(&described)? } else { None };
+        let model = Model {
+            handle: Mutex::new(Handle { model, backings }),
+            description,
+            described,
+            source: source.to_owned(),
+            compiled,
+            options: options.clone(),
+            lent: Mutex::default(),
+        };
+        Ok(Self { model: Arc::new(model) })
+    }
+
+    /// What the loaded function expects and returns; features in alphabetical order.
+    pub fn description(&self) -> &ModelDescription {
+        &self.model.description
+    }
+
+    /// The loaded function.
+    pub fn function_description(&self) -> &FunctionDescription {
+        &self.model.described
+    }
+
+    /// Name of the loaded function; `main` when none was asked for.
+    pub fn function(&self) -> &str {
+        &self.model.description.default_function
+    }
+
+    /// How it was loaded.
+    pub fn options(&self) -> &Options {
+        &self.model.options
+    }
+
+    /// The compiled model on disk.
+    pub fn compiled_path(&self) -> &Path {
+        &self.model.compiled.path
+    }
+
+    /// Tensors that Core ML still holds from earlier predictions. They go back by themselves, a second or so
+    /// later; their memory stays allocated until then.
+    pub fn lent(&self) -> usize {
+        let mut lent = self.model.lent();
+        lent.retain(|lender| !lender.is_home());
+        lent.len()
+    }
+
+    /// States of zeros.
+    ///
+    /// # Errors
+    /// A system without states; a function without any.
+    pub fn new_state(&self) -> Result<NativeState, NativeError> {
+        require(Api::State)?;
+        if self.model.described.states.is_empty() {
+            return Err(NativeError::feature(self.function(), "a function with states", "none"));
+        }
+        let handle = self.model.handle();
+        // SAFETY: rules 2 and 3; the function has states.
+        let state = autoreleasepool(|_| unsafe { handle.model.newState() });
+        Ok(NativeState::new(state, &self.model.described))
+    }
+
+    /// Predicts. Tensors lie on the CPU; those that are contiguous and of the declared type are lent to Core ML,
+    /// and none of Candle's operations can change them meanwhile.
+    ///
+    /// # Errors
+    /// Unknown, missing or misshapen inputs, values that do not fit the declared types, a state that is missing,
+    /// not needed or of another model, failures of the framework.
+    pub fn predict(&self, inputs: &[(&str, &Tensor)], state: Option<&mut NativeState>) -> Result<Outputs, NativeError> {
+        let model = &*self.model;
+        let span = tracing::debug_span!("coreml.predict", function = self.function(), inputs = inputs.len());
+        let _entered = span.enter();
+        check_names(&model.described, inputs)?;
+        model.check_state(state.as_deref())?;
+        // The model first, the tensors after: no thread waits for the model with a lock on a tensor.
+        let handle = model.handle();
+        let tensors: Vec<&Tensor> = inputs.iter().map(|(_, t)| *t).collect();
+        let locked = Locked::new(&tensors);
+        let mut lent = Lent::new();
+        let result = autoreleasepool(|_| {
+            let lend = model.options.lend_inputs;
+            let provider = features::borrowed(&model.described, inputs, &locked, lend, &mut lent)?;
+            let options = handle.prediction_options();
+            let doing = || format!("predicting with function `{}`", self.function());
+            let features = match state {
+                // SAFETY: rules 1 and 2; the state is borrowed mutably, has what the function declares, and the
+                // system has states, because it made this one.
+                Some(state) => unsafe {
+                    let state = state.object();
+                    handle.model.predictionFromFeatures_usingState_options_error(&provider, &state, &options)
+                },
+                // SAFETY: rules 1 and 2.
+                None => unsafe { handle.model.predictionFromFeatures_options_error(&provider, &options) },
+            };
+            outputs(&model.described, &*features.map_err(|e| failure(doing(), &e))?)
+        });
+        drop(locked);
+        model.remember(lent);
+        result
+    }
+
+    /// Predicts for several sets of inputs in one request, which Core ML may run side by side.
+    ///
+    /// # Errors
+    /// As [`NativeModel::predict`]; models with states, which the framework does not take in batches.
+    pub fn predict_batch(&self, batch: &[Vec<(&str, &Tensor)>]) -> Result<Vec<Outputs>, NativeError> {
+        let model = &*self.model;
+        let span = tracing::debug_span!("coreml.predict_batch", function = self.function(), size = batch.len());
+        let _entered = span.enter();
+        if !model.described.states.is_empty() {
+            return Err(NativeError::feature(self.function(), "a function without states", "states, in a batch"));
+        }
+        for inputs in batch {
+            check_names(&model.described, inputs)?;
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let handle = model.handle();
+        autoreleasepool(|_| {
+            let one = |inputs: &Vec<(&str, &Tensor)>| features::copied(&model.described, inputs);
+            let providers = batch.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+            let providers = NSArray::from_retained_slice(&providers);
+            // SAFETY: rule 1, an array of feature providers.
+            let provider = unsafe {
+                MLArrayBatchProvider::initWithFeatureProviderArray(MLArrayBatchProvider::alloc(), &providers)
+            };
+            let provider: &ProtocolObject<dyn MLBatchProvider> = ProtocolObject::from_ref(&*provider);
+            // No backings: the results of a batch may not share memory.
+            // SAFETY: rules 1 and 2; plain options.
+            let results = unsafe {
+                let options = MLPredictionOptions::new();
+                handle.model.predictionsFromBatch_options_error(provider, &options)
+            };
+            let doing = || format!("predicting a batch of {} with function `{}`", batch.len(), self.function());
+            let results = results.map_err(|e| failure(doing(), &e))?;
+            // SAFETY: a getter of the result.
+            let count = unsafe { results.count() };
+            if usize::try_from(count).ok() != Some(batch.len()) {
+                let (expected, found) = (format!("{} results of a batch", batch.len()), count.to_string());
+                return Err(NativeError::feature(self.function(), expected, found));
+            }
+            // SAFETY: indexes below the count.
+            (0..count).map(|i| outputs(&model.described, &*unsafe { results.featuresAtIndex(i) })).collect()
+        })
+    }
+}
+
+impl Handle {
+    /// Options of one prediction.
+    fn prediction_options(&self) -> Retained<MLPredictionOptions> {
+        // SAFETY: a plain object; the backings are arrays of the declared types and shapes, and the mutex around
+        // the handle keeps them to one prediction at a time.
+        unsafe {
+            let options = MLPredictionOptions::new();
+            if let Some(backings) = &self.backings {
+                options.setOutputBackings(backings);
+            }
+            options
+        }
+    }
+}
+
+impl Model {
+    /// The framework's object, for this thread alone.
+    pub(super) fn handle(&self) -> MutexGuard<'_, Handle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps account of what is still lent after a prediction.
+    fn remember(&self, new: Lent) {
+        let mut lent = self.lent();
+        lent.extend(new);
+        lent.retain(|lender| !lender.is_home());
+    }
+
+    /// A state is given exactly where the function has states, and has all of them.
+    pub(super) fn check_state(&self, state: Option<&NativeState>) -> Result<(), NativeError> {
+        let states = &self.described.states;
+        match (states.first(), state) {
+            (None, None) => Ok(()),
+            (Some(first), None) => Err(NativeError::feature(&first.name, "a state", "a prediction without state")),
+            (None, Some(_)) => {
+                let function = &self.description.default_function;
+                Err(NativeError::feature(function, "a prediction without state, as it has none", "a state"))
+            }
+            (Some(_), Some(state)) => state.check(states),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! State between predictions.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use block2::RcBlock;
+use candle_core::Tensor;
+use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription};
+use objc2::rc::{Retained, autoreleasepool};
+use objc2_core_ml::{MLMultiArray, MLState};
+use objc2_foundation::NSString;
+
+use super::array;
+use crate::array::{ArrayType, Buffer};
+use crate::error::NativeError;
+use crate::inputs::{Declared, prepare_owned};
+
+/// Buffers that a stateful model reads and updates in place, in Core ML's own memory.
+///
+/// `Send` and `Sync`: predictions take it by `&mut` or by value, so that no two use it at once; reads of its
+/// content are serialised.
+pub struct NativeState {
+    /// `MLState` is declared safe to send and share by the bindings, whose authors took that from the Swift
+    /// interface (`Sendable`). The mutex is for its memory.
+    state: Mutex<Retained<MLState>>,
+    /// The states of the function that made it.
+    described: Vec<FeatureDescription>,
+}
+
+impl std::fmt::Debug for NativeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeState").field("states", &self.names()).finish_non_exhaustive()
+    }
+}
+
+impl NativeState {
+    pub(super) fn new(state: Retained<MLState>, described: &FunctionDescription) -> Self {
+        Self { state: Mutex::new(state), described: described.states.clone() }
+    }
+
+    /// The object, for one prediction.
+    pub(super) fn object(&self) -> MutexGuard<'_, Retained<MLState>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is declared about each state.
+    pub fn described(&self) -> &[FeatureDescription] {
+        &self.described
+    }
+
+    /// Names of the states.
+    pub fn names(&self) -> Vec<&str> {
+        self.described.iter().map(|f| f.name.as_str()).collect()
+    }
+
+    /// Checks that a function with these states can use this one: each is here, of the same type and shape.
+    ///
+    /// # Errors
+    /// [`NativeError::Feature`] for the first that is not.
+    pub fn check(&self, states: &[FeatureDescription]) -> Result<(), NativeError> {
+        for wanted in states {
+            let expected = format!("{:?}", wanted.ty);
+            match self.described.iter().find(|f| f.name == wanted.name) {
+                Some(kept) if kept.ty == wanted.ty => {}
+                Some(kept) => return Err(NativeError::feature(&wanted.name, expected, format!("{:?}", kept.ty))),
+                None => return Err(NativeError::feature(&wanted.name, expected, "no state of this name")),
+            }
+        }
+        Ok(())
+    }
+
+    fn declared(&self, name: &str) -> Result<(ArrayType, &[usize]), NativeError> {
+        let feature = self.described.iter().find(|f| f.name == name).ok_or_else(|| NativeError::Unknown {
+            what: "state",
+            name: name.to_owned(),
+            available: self.names().into_iter().map(str::to_owned).collect(),
+        })?;
+        match &feature.ty {
+            FeatureType::State { dtype, shape } => {
+                let ty = ArrayType::from_data_type(*dtype);
+                let ty = ty.ok_or_else(|| NativeError::feature(name, "an array type", dtype.name()))?;
+                Ok((ty, shape))
+            }
+            other => Err(NativeError::feature(name, "a state", format!("{other:?}"))),
+        }
+    }
+
+    /// A copy of one state.
+    ///
+    /// # Errors
+    /// An unknown name; memory that can't be read.
+    pub fn get(&self, name: &str) -> Result<Tensor, NativeError> {
+        self.declared(name)?;
+        let (shape, buffer) = self.with(name, |array| array::read(name, array))?;
+        Ok(buffer.into_tensor(shape)?)
+    }
+
+    /// Replaces the content of one state.
+    ///
+    /// # Errors
+    /// An unknown name, another shape, values that the declared type can't hold.
+    pub fn set(&mut self, name: &str, value: &Tensor) -> Result<(), NativeError> {
+        let (ty, shape) = self.declared(name)?;
+        if value.dims() != shape {
+            return Err(NativeError::feature(name, format!("shape {shape:?}"), format!("shape {:?}", value.dims())));
+        }
+        let (_, buffer) = prepare_owned(Declared { name, ty, shape: Some(shape) }, value)?;
+        self.with(name, |array| array::write(name, array, &buffer))
+    }
+
+    /// Sets all states to zeros.
+    ///
+    /// # Errors
+    /// Memory that can't be written.
+    pub fn reset(&mut self) -> Result<(), NativeError> {
+        let names: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
+        for name in names {
+            let (ty, shape) = self.declared(&name)?;
+            let count = shape.iter().product();
+            let zeros = match ty {
+                ArrayType::F16 => Buffer::F16(vec![half::f16::ZERO; count]),
+                ArrayType::F32 => Buffer::F32(vec![0.0; count]),
+                ArrayType::F64 => Buffer::F64(vec![0.0; count]),
+                ArrayType::I8 => Buffer::I8(vec![0; count]),
+                ArrayType::I32 => Buffer::I32(vec![0; count]),
+            };
+            self.with(&name, |array| array::write(&name, array, &zeros))?;
+        }
+        Ok(())
+    }
+
+    /// Runs `use_array` with the memory of a state whose name is known to exist.
+    fn with<R>(
+        &self,
+        name: &str,
+        use_array: impl Fn(&MLMultiArray) -> Result<R, NativeError>,
+    ) -> Result<R, NativeError> {
+        let state = self.object();
+        let result = Cell::new(None);
+        autoreleasepool(|_| {
+            let handler = RcBlock::new(|array: NonNull<MLMultiArray>| {
+                // SAFETY: the framework passes an array that lives as long as the call.
+                result.set(Some(use_array(unsafe { array.as_ref() })));
+            });
+            // SAFETY: rule 1, the name of a state; the mutex is held, so that no prediction uses the memory; the
+            // handler is called before the method returns, if at all.
+            unsafe { state.getMultiArrayForStateNamed_handler(&NSString::from_str(name), &handler) };
+        });
+        result.take().unwrap_or_else(|| Err(NativeError::feature(name, "memory of the state", "none")))
+    }
+}
