@@ -12,6 +12,7 @@ use coreml_format::package::Model;
 use half::f16;
 
 use crate::config::Config;
+use crate::engine::{EngineChoice, EngineOptions, native_is_available};
 use crate::error::{Error, Result};
 use crate::model::{CoreMLModel, Output, PassSet};
 use crate::state::CoreMLState;
@@ -78,8 +79,8 @@ impl Session {
     }
 }
 
-fn load(package: &Arc<Model>, function: Option<&str>, passes: &PassSet) -> Result<CoreMLModel> {
-    CoreMLModel::from_package(package.clone(), function, Config::default(), passes)
+fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
+    CoreMLModel::from_package_with(package.clone(), function, Config::default(), options)
 }
 
 /// Number at the end of a name, such as 12 in `logits12`.
@@ -94,21 +95,73 @@ impl Pipeline {
     /// # Errors
     /// A missing component, components that disagree on a dimension, packages that can't be loaded.
     pub fn load(folder: &Path) -> Result<Self> {
-        Self::from_components(&discovery::discover(folder)?, &PassSet::all())
+        Self::load_with(folder, &EngineOptions::default())
     }
 
-    /// Loads given components, with a choice of rewrites.
+    /// Loads the model in a folder with a choice of the engine.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`]; asking for the native engine where there is none.
+    pub fn load_with(folder: &Path, options: &EngineOptions) -> Result<Self> {
+        Self::from_components_with(&discovery::discover(folder)?, options)
+    }
+
+    /// Loads given components on the portable engine, with a choice of rewrites.
     ///
     /// # Errors
     /// As [`Pipeline::load`].
     pub fn from_components(components: &Components, passes: &PassSet) -> Result<Self> {
-        let embeddings = load(&components.embeddings, None, passes)?;
-        let head = load(&components.lm_head, None, passes)?;
+        let options = EngineOptions { passes: passes.clone(), ..EngineOptions::default() };
+        Self::on_one_engine(components, &options.with_choice(EngineChoice::Portable))
+    }
+
+    /// Loads given components with a choice of the engine. All run on the same one, as they share a state: `Auto`
+    /// takes the native engine where Core ML loads every component.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load_with`].
+    pub fn from_components_with(components: &Components, options: &EngineOptions) -> Result<Self> {
+        if options.choice != EngineChoice::Auto || !native_is_available() {
+            return Self::on_one_engine(components, options);
+        }
+        let (loaded, reason) = match Self::on_one_engine(components, &options.with_choice(EngineChoice::Native)) {
+            Ok(pipeline) => (pipeline, "Core ML loads all components".to_owned()),
+            Err(error) => {
+                tracing::warn!(%error, "Core ML does not load every component");
+                let portable = Self::on_one_engine(components, &options.with_choice(EngineChoice::Portable))?;
+                (portable, format!("Core ML does not load every component: {error}"))
+            }
+        };
+        Ok(loaded.because(&reason))
+    }
+
+    /// Says why the engine runs the components.
+    fn because(mut self, reason: &str) -> Self {
+        let chunks = self.chunks.iter_mut().flat_map(|c| [&mut c.infer, &mut c.prefill]);
+        for model in chunks.chain([&mut self.embeddings, &mut self.head]) {
+            model.set_engine_reason(reason.to_owned());
+        }
+        self
+    }
+
+    /// Name of the engine that runs the components.
+    pub fn engine(&self) -> &'static str {
+        self.embeddings.engine()
+    }
+
+    /// Why this engine runs them.
+    pub fn engine_reason(&self) -> &str {
+        self.embeddings.engine_reason()
+    }
+
+    fn on_one_engine(components: &Components, options: &EngineOptions) -> Result<Self> {
+        let embeddings = load(&components.embeddings, None, options)?;
+        let head = load(&components.lm_head, None, options)?;
         let mut chunks = Vec::with_capacity(components.chunks.len());
         for chunk in &components.chunks {
             chunks.push(Chunk {
-                infer: load(&chunk.infer.0, chunk.infer.1.as_deref(), passes)?,
-                prefill: load(&chunk.prefill.0, chunk.prefill.1.as_deref(), passes)?,
+                infer: load(&chunk.infer.0, chunk.infer.1.as_deref(), options)?,
+                prefill: load(&chunk.prefill.0, chunk.prefill.1.as_deref(), options)?,
             });
         }
         let mut parts = head.output_names();

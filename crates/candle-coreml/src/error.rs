@@ -17,6 +17,22 @@ pub enum Error {
         /// What the engine says.
         source: Box<mil_engine::error::EngineError>,
     },
+    /// The native engine can't load or run a model.
+    #[error("{path}: {source}")]
+    Native {
+        /// The model.
+        path: PathBuf,
+        /// What the engine says.
+        source: Box<coreml_apple::NativeError>,
+    },
+    /// A state of one engine was given to a model of the other.
+    #[error("the model runs on the {expected} engine, but the state was made by the {found} engine")]
+    StateEngine {
+        /// Engine of the model.
+        expected: &'static str,
+        /// Engine of the state.
+        found: &'static str,
+    },
     /// An input does not fit the model.
     #[error("input `{name}`: expected {expected}, found {found}")]
     Input {

@@ -1,12 +1,14 @@
 //! Core ML models with Candle tensors, on any platform.
 //!
 //! - [`CoreMLModel`]: one model file. [`CoreMLState`]: its state between predictions.
+//! - [`engine`]: Apple's Core ML (`native`) or our own (`portable`); which one runs a model, and why.
 //! - [`anemll`]: language models of several components (embeddings, FFN chunks, LM head).
 //!   [`generation`]: tokenizer, chat template, sampling, streaming.
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
 
 pub mod anemll;
 pub mod config;
+pub mod engine;
 pub mod error;
 pub mod generation;
 pub mod model;
@@ -18,6 +20,7 @@ pub mod utils;
 pub use anemll::ModelNamingConfig;
 pub use anemll::model_config::{self, ModelConfig};
 pub use config::Config;
+pub use engine::{ComputeUnits, EngineOptions};
 pub use error::{Error, Result};
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
 pub use qwen::{QwenConfig, QwenModel};

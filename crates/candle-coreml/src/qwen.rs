@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::anemll::model_config::ModelConfig;
 use crate::anemll::{ModelNamingConfig, Pipeline, Session, discovery};
+use crate::engine::{ComputeUnits, EngineChoice, EngineOptions};
 use crate::error::{Error, Result};
 use crate::generation::{Generation, Message, Options, Sampling, Step, Summary, Tokenizer};
-use crate::model::PassSet;
 
 mod tensors;
 
@@ -21,6 +21,10 @@ pub struct QwenConfig {
     pub naming: Option<ModelNamingConfig>,
     /// What the model consists of; the tensors are made by it.
     pub model: Option<ModelConfig>,
+    /// The engine that runs the model.
+    pub engine: EngineChoice,
+    /// Processors that the native engine may use.
+    pub compute_units: ComputeUnits,
 }
 
 impl QwenConfig {
@@ -70,7 +74,9 @@ impl QwenModel {
             Some(naming) => discovery::discover_named(folder, naming)?,
             None => discovery::discover(folder)?,
         };
-        let pipeline = Pipeline::from_components(&components, &PassSet::all())?;
+        let options =
+            EngineOptions { choice: config.engine, compute_units: config.compute_units, ..EngineOptions::default() };
+        let pipeline = Pipeline::from_components_with(&components, &options)?;
         let tokenizer = Tokenizer::load(config.tokenizer.as_deref().unwrap_or(folder))?;
         let session = pipeline.session()?;
         Ok(Self { pipeline, tokenizer, session, config })

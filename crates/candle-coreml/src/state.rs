@@ -1,23 +1,32 @@
 //! State of a model between predictions, such as a KV cache.
 
 use candle_core::Tensor;
+use mil_engine::state::StateSpec;
 
+use crate::engine::{self, EngineState};
 use crate::error::{Error, Result};
+use crate::model::CoreMLModel;
 
 /// Buffers that a stateful model reads and updates in place.
 ///
 /// It takes O(cache length) memory however many predictions are made. A prediction borrows it mutably,
 /// so that two predictions can't use it at once; it may move between threads. Components of one
-/// language model (chunks, functions) share one state.
+/// language model (chunks, functions) share one state. It lies in the memory of the engine that made it, and only
+/// models of that engine take it.
 #[derive(Debug)]
 pub struct CoreMLState {
-    pub(crate) inner: mil_engine::state::State,
+    pub(crate) inner: Box<dyn EngineState>,
 }
 
 impl CoreMLState {
+    /// Name of the engine that made it.
+    pub fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
     /// Names of the states.
     pub fn names(&self) -> Vec<&str> {
-        self.inner.buffers().iter().map(|b| b.spec().name.as_str()).collect()
+        self.inner.names()
     }
 
     /// A copy of one state.
@@ -25,9 +34,8 @@ impl CoreMLState {
     /// # Errors
     /// When there is no state of this name.
     pub fn get(&self, name: &str) -> Result<Tensor> {
-        let buffer = self.inner.buffers().iter().find(|b| b.spec().name == name);
-        let buffer = buffer.ok_or_else(|| self.unknown(name))?;
-        Ok(buffer.tensor().copy()?)
+        self.check(name)?;
+        self.inner.get(name)
     }
 
     /// Replaces the content of one state.
@@ -35,9 +43,8 @@ impl CoreMLState {
     /// # Errors
     /// When there is no state of this name or the shape differs.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        let unknown = self.unknown(name);
-        let buffer = self.inner.get_mut(name).ok_or(unknown)?;
-        buffer.write(value).map_err(|e| Error::Request(format!("state `{name}`: {e}")))
+        self.check(name)?;
+        self.inner.set(name, value)
     }
 
     /// Sets all states to zeros.
@@ -45,45 +52,55 @@ impl CoreMLState {
     /// # Errors
     /// When memory can't be had.
     pub fn reset(&mut self) -> Result<()> {
-        self.inner.reset().map_err(|e| Error::Request(e.to_string()))
+        self.inner.reset()
     }
 
-    fn unknown(&self, name: &str) -> Error {
-        Error::NotFound {
+    fn check(&self, name: &str) -> Result<()> {
+        if self.names().contains(&name) {
+            return Ok(());
+        }
+        Err(Error::NotFound {
             what: "state",
             name: name.to_owned(),
             path: "the model".into(),
             available: self.names().join(", "),
-        }
+        })
     }
-}
 
-impl CoreMLState {
     /// The states that any of several models declare, shared by all of them.
     ///
     /// # Errors
-    /// When two models declare one state differently, or memory can't be had.
-    pub fn shared_by(models: &[&crate::model::CoreMLModel]) -> Result<Self> {
-        let mut specs: Vec<mil_engine::state::StateSpec> = Vec::new();
-        for model in models {
-            for spec in model.state_specs() {
+    /// When two models declare one state differently or run on different engines, or memory can't be had.
+    pub fn shared_by(models: &[&CoreMLModel]) -> Result<Self> {
+        let mut specs: Vec<StateSpec> = Vec::new();
+        let mut first: Option<&CoreMLModel> = None;
+        for model in models.iter().filter(|m| m.is_stateful()) {
+            let maker = *first.get_or_insert(model);
+            if maker.engine() != model.engine() {
+                return Err(Error::StateEngine { expected: model.engine(), found: maker.engine() });
+            }
+            for spec in model.backend().states() {
                 match specs.iter().find(|s| s.name == spec.name) {
-                    Some(known) if known != spec => {
-                        return Err(Error::Components {
-                            path: model.path().to_owned(),
-                            message: format!(
-                                "state `{}` is {} {:?} here, but {} {:?} in another component",
-                                spec.name, spec.dtype, spec.shape, known.dtype, known.shape
-                            ),
-                        });
-                    }
+                    Some(known) if known != spec => return Err(differ(model, spec, known)),
                     Some(_) => {}
                     None => specs.push(spec.clone()),
                 }
             }
         }
-        let inner = mil_engine::state::State::new(&specs, &candle_core::Device::Cpu)
-            .map_err(|e| Error::Request(format!("states can't be allocated: {e}")))?;
+        let inner = match first {
+            Some(maker) => maker.backend().new_state(&specs)?,
+            None => engine::empty_state()?,
+        };
         Ok(Self { inner })
+    }
+}
+
+fn differ(model: &CoreMLModel, spec: &StateSpec, known: &StateSpec) -> Error {
+    Error::Components {
+        path: model.path().to_owned(),
+        message: format!(
+            "state `{}` is {} {:?} here, but {} {:?} in another component",
+            spec.name, spec.dtype, spec.shape, known.dtype, known.shape
+        ),
     }
 }

@@ -2,11 +2,13 @@
 //! student or a teacher. The model's own weights do not change.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::anemll::{Pipeline, Session, inputs};
 use crate::config::Config;
+use crate::engine::{self, EngineOptions};
 use crate::error::{Error, Result};
 use crate::generation::{Sampler, Sampling};
 use crate::model::CoreMLModel;
@@ -37,11 +39,24 @@ impl CoreMLModelWrapper {
     /// # Errors
     /// What loading reports; a vocabulary or a window that is not the model's.
     pub fn load(path: impl AsRef<Path>, vocab_size: usize, max_seq_len: usize) -> Result<Self> {
+        Self::load_with(path, vocab_size, max_seq_len, &EngineOptions::default())
+    }
+
+    /// [`CoreMLModelWrapper::load`] with a choice of the engine.
+    ///
+    /// # Errors
+    /// As `load`; asking for the native engine where there is none.
+    pub fn load_with(
+        path: impl AsRef<Path>,
+        vocab_size: usize,
+        max_seq_len: usize,
+        options: &EngineOptions,
+    ) -> Result<Self> {
         let path = path.as_ref();
         let fail = |message: String| Error::Components { path: path.to_owned(), message };
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let kind = if path.is_dir() && !matches!(extension.as_str(), "mlpackage" | "mlmodelc") {
-            let pipeline = Pipeline::load(path)?;
+            let pipeline = Pipeline::load_with(path, options)?;
             let found = pipeline.dimensions();
             if found.vocab != vocab_size {
                 return Err(fail(format!("its vocabulary has {} tokens, not {vocab_size}", found.vocab)));
@@ -52,7 +67,8 @@ impl CoreMLModelWrapper {
             Kind::Components(Box::new(pipeline))
         } else {
             let config = Config { vocab_size, max_sequence_length: max_seq_len, ..Config::default() };
-            let model = CoreMLModel::load_from_file(path, &config)?;
+            let package = Arc::new(engine::open(path, options)?);
+            let model = CoreMLModel::from_package_with(package, None, config, options)?;
             if model.is_stateful() || model.input_names().len() != 1 {
                 let names = model.input_names().join(", ");
                 return Err(fail(format!("expected a stateless model that takes token ids alone; it takes {names}")));

@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use candle_coreml::anemll::{Components, Pipeline, discovery};
 use candle_coreml::description::{FeatureDescription, FeatureType, FunctionDescription};
+use candle_coreml::engine::EngineChoice;
 use candle_coreml::format::mil_text::{self, Dialect};
 use candle_coreml::format::package::Model;
 use candle_coreml::generation::{Message, Tokenizer};
 use candle_coreml::model::PassSet;
+
+mod engines;
+use engines::{engines, options, tolerance};
 
 /// Absolute tolerance on logits whose standard deviation is 3 to 4: f32 arithmetic with an fp16 state.
 const TOLERANCE: f32 = 0.03;
@@ -35,6 +39,11 @@ fn folders() -> Vec<PathBuf> {
         eprintln!("SKIPPED: no reference models in {}", shared.display());
     }
     all
+}
+
+/// Every folder with every engine.
+fn on_engines() -> Vec<(PathBuf, EngineChoice)> {
+    folders().into_iter().flat_map(|f| engines().into_iter().map(move |e| (f.clone(), e))).collect()
 }
 
 fn ids(tensors: &HashMap<String, Tensor>, name: &str) -> Vec<u32> {
@@ -154,19 +163,19 @@ fn compiled_models_agree_with_pytorch_in_both_dialects() {
 
 #[test]
 fn a_full_window_slides_as_in_the_reference() {
-    for folder in folders() {
+    for (folder, engine) in on_engines() {
         let file = folder.join("reference_shift.safetensors");
         if !file.is_file() {
             continue;
         }
         let reference = candle_core::safetensors::load(&file, &Device::Cpu).expect("reference");
         let (want, tokens) = (rows(&reference, "logits"), ids(&reference, "tokens"));
-        let pipeline = Pipeline::load(&folder).expect("the model loads");
+        let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let mut session = pipeline.session().expect("a session");
         let mut logits = pipeline.feed(&mut session, &ids(&reference, "prompt_ids")).expect("prompt");
         for (i, (want, &token)) in want.iter().zip(&tokens).enumerate() {
             let distance = distance(&logits, want);
-            assert!(distance <= TOLERANCE, "{}, row {i}: off by {distance}", folder.display());
+            assert!(distance <= tolerance(engine), "{}, row {i}: off by {distance}", folder.display());
             logits = pipeline.feed_sliding(&mut session, token).expect("a step");
         }
     }
@@ -174,10 +183,10 @@ fn a_full_window_slides_as_in_the_reference() {
 
 #[test]
 fn a_conversation_that_grows_gives_the_same_logits_as_one_that_starts_anew() {
-    for folder in folders() {
+    for (folder, engine) in on_engines() {
         let reference =
             candle_core::safetensors::load(folder.join("reference.safetensors"), &Device::Cpu).expect("reference");
-        let pipeline = Pipeline::load(&folder).expect("the model loads");
+        let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let prompt = ids(&reference, "short.prompt_ids");
         let mut grown = pipeline.session().expect("a session");
         pipeline.feed(&mut grown, &prompt).expect("prompt");
@@ -188,7 +197,7 @@ fn a_conversation_that_grows_gives_the_same_logits_as_one_that_starts_anew() {
         // A token that went through `infer` in one run goes through `prefill` in the other.
         let multi_chunk = discovery::discover(&folder).expect("components").chunks.len() > 1;
         if !multi_chunk {
-            assert!(distance(&a, &b) <= TOLERANCE, "{}", folder.display());
+            assert!(distance(&a, &b) <= tolerance(engine), "{}", folder.display());
         }
         assert_eq!(grown.tokens(), fresh.tokens());
     }
@@ -196,8 +205,8 @@ fn a_conversation_that_grows_gives_the_same_logits_as_one_that_starts_anew() {
 
 #[test]
 fn prompts_that_do_not_fit_are_errors() {
-    for folder in folders() {
-        let pipeline = Pipeline::load(&folder).expect("the model loads");
+    for (folder, engine) in on_engines() {
+        let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let mut session = pipeline.session().expect("a session");
         let long = vec![1; pipeline.dimensions().context + 1];
         assert!(pipeline.feed(&mut session, &long).expect_err("too long").to_string().contains("context"));

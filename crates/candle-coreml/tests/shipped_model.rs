@@ -5,6 +5,8 @@ use std::path::Path;
 use candle_coreml::QwenModel;
 use candle_coreml::generation::{Message, Options, StopReason};
 
+mod engines;
+
 #[derive(serde::Deserialize)]
 struct Question {
     question: String,
@@ -16,7 +18,7 @@ fn folder() -> std::path::PathBuf {
 }
 
 fn model() -> QwenModel {
-    QwenModel::load_from_directory(folder(), None).expect("the shipped model loads")
+    QwenModel::load_from_directory(folder(), Some(engines::config())).expect("the shipped model loads")
 }
 
 fn ask(model: &mut QwenModel, messages: &[Message]) -> String {
@@ -121,7 +123,7 @@ fn components_are_found_without_their_names_and_missed_when_gone() {
         let to = if chunk == "1" { "z.mlpackage" } else { "c.mlpackage" };
         std::fs::rename(path.join(from), path.join(to)).expect("renamed");
     }
-    let mut model = QwenModel::load_from_directory(&path, None).expect("found by content");
+    let mut model = QwenModel::load_from_directory(&path, Some(engines::config())).expect("found by content");
     assert_eq!(ask(&mut model, &[Message::user("What is the capital of Japan?")]), "Tokyo");
     std::fs::remove_dir_all(path.join("z.mlpackage")).expect("removed");
     assert!(failure(&path).contains("chunk 1 of 2 is missing"), "{}", failure(&path));

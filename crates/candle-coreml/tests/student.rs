@@ -6,14 +6,18 @@ use candle_core::{Device, Tensor};
 use candle_coreml::generation::Sampling;
 use candle_coreml::{CoreMLModelWrapper, Error, anemll::Pipeline};
 
+mod engines;
+
 fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-qwen3")
 }
 
 fn wrapper() -> (CoreMLModelWrapper, Pipeline) {
-    let pipeline = Pipeline::load(&folder()).expect("the shipped model");
+    let options = engines::options(engines::engine());
+    let pipeline = Pipeline::load_with(&folder(), &options).expect("the shipped model");
     let sizes = pipeline.dimensions();
-    (CoreMLModelWrapper::load(folder(), sizes.vocab, sizes.context).expect("the same model"), pipeline)
+    let wrapper = CoreMLModelWrapper::load_with(folder(), sizes.vocab, sizes.context, &options);
+    (wrapper.expect("the same model"), pipeline)
 }
 
 #[test]

@@ -93,6 +93,12 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// Whether a path is a compiled model, which needs no place in the cache: a folder with the compiler's data or the
+/// extension `mlmodelc`.
+pub fn is_compiled(path: &Path) -> bool {
+    path.is_dir() && (path.join("coremldata.bin").is_file() || path.extension().is_some_and(|e| e == "mlmodelc"))
+}
+
 /// How often a lock is tried.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -455,6 +461,20 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, b"").expect("a file");
         assert!(matches!(ModelCache::new(&file).slot(&key(1)), Err(CacheError::Io { .. })));
+    }
+
+    #[test]
+    fn compiled_models_are_told_from_sources() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).expect("a folder");
+            path
+        };
+        let (source, named, bare) = (make("a.mlpackage"), make("b.mlmodelc"), make("c"));
+        std::fs::write(bare.join("coremldata.bin"), b"").expect("a file");
+        assert_eq!([&source, &named, &bare].map(|p| is_compiled(p)), [false, true, true]);
+        assert!(!is_compiled(&folder.path().join("none.mlmodelc")));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use coreml_format::description::{FeatureDescription, FeatureType};
 use serde::{Deserialize, Serialize};
 
 use super::{ModelNamingConfig, Pipeline, inputs};
+use crate::engine::{EngineChoice, EngineOptions};
 use crate::error::{Error, Result};
 use crate::model::CoreMLModel;
 
@@ -89,7 +90,9 @@ impl ModelConfig {
     /// # Errors
     /// As [`Pipeline::load`]: missing components, components that disagree.
     pub fn discover(folder: &Path) -> Result<Self> {
-        let pipeline = Pipeline::load(folder)?;
+        // Shapes and names need no engine in particular; this one has nothing to compile.
+        let options = EngineOptions::default().with_choice(EngineChoice::Portable);
+        let pipeline = Pipeline::load_with(folder, &options)?;
         Self::of(&pipeline, &folder.display().to_string())
     }
 

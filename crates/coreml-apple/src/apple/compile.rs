@@ -6,7 +6,7 @@ use objc2::rc::autoreleasepool;
 use objc2_core_ml::MLModel;
 
 use super::foundation::{failure, os_version, url};
-use crate::cache::{CacheKey, ModelCache, Slot};
+use crate::cache::{CacheKey, ModelCache, Slot, is_compiled};
 use crate::error::NativeError;
 use crate::options::Options;
 
@@ -28,11 +28,6 @@ impl Compiled {
             None => Ok(false),
         }
     }
-}
-
-/// Whether a folder is a compiled model: by content, else by name.
-fn is_compiled(path: &Path) -> bool {
-    path.join("coremldata.bin").is_file() || path.extension().is_some_and(|e| e == "mlmodelc")
 }
 
 /// The compiled form of a model, from the cache or compiled now. Blocks: hashing reads every file of the

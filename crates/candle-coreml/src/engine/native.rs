@@ -1,0 +1,219 @@
+//! Apple's Core ML behind the common interface.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DeviceLocation, Tensor};
+use coreml_apple::output::Key;
+use coreml_apple::{NativeError, NativeModel, NativeState, Options};
+use coreml_format::description::{FeatureDescription, FeatureType, ModelDescription};
+use coreml_format::package::Model;
+use indexmap::IndexMap;
+use mil_engine::executable::{DictionaryKey, Output};
+use mil_engine::state::StateSpec;
+use mil_engine::value::Strings;
+
+use super::{Engine, EngineOptions, EngineState, OperationReport, downcast};
+use crate::error::{Error, Result};
+
+/// Whether this build has the native engine.
+pub(super) const AVAILABLE: bool = true;
+
+const NAME: &str = "native";
+
+/// A function on Core ML.
+#[derive(Debug)]
+struct Native {
+    path: PathBuf,
+    model: NativeModel,
+    function: String,
+    /// In the order of the program, which the framework's dictionaries do not keep.
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    states: Vec<StateSpec>,
+}
+
+/// Compiles, unless the cache has it, and loads a function.
+pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<Box<dyn Engine>> {
+    let path = &package.path;
+    let settings = Options {
+        compute_units: options.compute_units,
+        function: function_to_name(package, function)?,
+        cache: options.cache.clone(),
+        ..Options::default()
+    };
+    let model = NativeModel::load(path, &settings).map_err(|e| failure(path, e))?;
+    let described = model.function_description();
+    let states = described.states.iter().filter_map(spec).collect();
+    let function = match function {
+        Some(name) => name.to_owned(),
+        None if package.description.default_function.is_empty() => model.function().to_owned(),
+        None => package.description.default_function.clone(),
+    };
+    let program = package.program.functions.get(&function);
+    let ordered = |features: &[FeatureDescription], order: Vec<&String>| {
+        let mut names: Vec<String> = features.iter().map(|f| f.name.clone()).collect();
+        names.sort_by_key(|name| order.iter().position(|o| *o == name).unwrap_or(usize::MAX));
+        names
+    };
+    let inputs =
+        ordered(&described.inputs, program.map(|f| f.inputs.iter().map(|i| &i.name).collect()).unwrap_or_default());
+    let outputs = ordered(&described.outputs, program.map(|f| f.block.outputs.iter().collect()).unwrap_or_default());
+    Ok(Box::new(Native { path: path.clone(), model, function, inputs, outputs, states }))
+}
+
+/// The name to load a function by. Core ML takes names only of models with several functions, and only newer systems
+/// take any; the default function needs none.
+fn function_to_name(package: &Model, function: Option<&str>) -> Result<Option<String>> {
+    let (Some(name), known) = (function, &package.description.functions) else { return Ok(None) };
+    // A model that only Core ML can read: it knows.
+    if known.is_empty() {
+        return Ok(Some(name.to_owned()));
+    }
+    if !known.contains_key(name) {
+        let available = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        return Err(Error::NotFound { what: "function", name: name.to_owned(), path: package.path.clone(), available });
+    }
+    let default = name == package.description.default_function;
+    Ok((known.len() > 1 && !default).then(|| name.to_owned()))
+}
+
+fn spec(feature: &FeatureDescription) -> Option<StateSpec> {
+    match &feature.ty {
+        FeatureType::State { dtype, shape } => {
+            Some(StateSpec { name: feature.name.clone(), dtype: *dtype, shape: shape.clone() })
+        }
+        _ => None,
+    }
+}
+
+fn failure(path: &Path, source: NativeError) -> Error {
+    Error::Native { path: path.to_owned(), source: Box::new(source) }
+}
+
+impl Native {
+    /// Errors about an input are the caller's: they read as those of the other engine.
+    fn explain(&self, error: NativeError) -> Error {
+        let is_input = |name: &String| self.model.function_description().input(name).is_some();
+        match error {
+            NativeError::Convert(e) if is_input(&e.feature) => Error::Input {
+                expected: format!("{} values", e.expected.data_type()),
+                found: format!("the value {}", e.value),
+                name: e.feature,
+            },
+            NativeError::Shape(e) if is_input(&e.feature) => {
+                Error::Input { found: format!("shape {:?}", e.found), name: e.feature, expected: e.expected }
+            }
+            NativeError::Feature { feature, expected, found } if is_input(&feature) => {
+                Error::Input { name: feature, expected, found }
+            }
+            other => failure(&self.path, other),
+        }
+    }
+}
+
+impl Engine for Native {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn function(&self) -> &str {
+        &self.function
+    }
+
+    fn description(&self) -> Option<&ModelDescription> {
+        Some(self.model.description())
+    }
+
+    fn inputs(&self) -> Vec<&str> {
+        self.inputs.iter().map(String::as_str).collect()
+    }
+
+    fn states(&self) -> &[StateSpec] {
+        &self.states
+    }
+
+    /// Core ML makes states for one function; others that declare the same states use them too.
+    fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
+        if let Some(missing) = specs.iter().find(|s| !self.states.contains(s)) {
+            return Err(Error::Components {
+                path: self.path.clone(),
+                message: format!(
+                    "Core ML shares a state among functions that declare the same one; `{}` {} {:?} is not in \
+                     function `{}`",
+                    missing.name, missing.dtype, missing.shape, self.function
+                ),
+            });
+        }
+        let state = self.model.new_state().map_err(|e| failure(&self.path, e))?;
+        Ok(Box::new(Kept { path: self.path.clone(), state }))
+    }
+
+    /// Tensors of Metal are copied to the CPU and results back; CUDA and Core ML never meet on one machine.
+    fn check_device(&self, input: &str, location: DeviceLocation) -> Result<()> {
+        super::native_takes(input, location)
+    }
+
+    fn predict(
+        &self,
+        inputs: &[(&str, Tensor)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+    ) -> Result<IndexMap<String, Output>> {
+        // A function without states ignores one, whoever made it.
+        let state = match state {
+            Some(state) if !self.states.is_empty() => Some(&mut downcast::<Kept>(state, NAME)?.state),
+            _ => None,
+        };
+        let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let mut outputs = self.model.predict(&inputs, state).map_err(|e| self.explain(e))?;
+        let take = |name: &String| Some((name.clone(), translate(outputs.swap_remove(name)?)));
+        Ok(self.outputs.iter().filter_map(take).collect())
+    }
+
+    fn placement(&self) -> Result<Vec<OperationReport>> {
+        self.model.compute_plan().map_err(|e| failure(&self.path, e))
+    }
+}
+
+fn translate(output: coreml_apple::Output) -> Output {
+    match output {
+        coreml_apple::Output::Tensor(tensor) => Output::Tensor(tensor),
+        coreml_apple::Output::Text(text) => Output::Strings(Strings { data: vec![text], shape: Vec::new() }),
+        coreml_apple::Output::Dictionary(entries) => {
+            let key = |key| match key {
+                Key::Text(text) => DictionaryKey::String(text),
+                Key::Int(n) => DictionaryKey::Int(n),
+            };
+            Output::Dictionary(entries.into_iter().map(|(k, value)| (key(k), value)).collect())
+        }
+    }
+}
+
+/// States in Core ML's memory.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    state: NativeState,
+}
+
+impl EngineState for Kept {
+    fn engine(&self) -> &'static str {
+        NAME
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.state.names()
+    }
+
+    fn get(&self, name: &str) -> Result<Tensor> {
+        self.state.get(name).map_err(|e| failure(&self.path, e))
+    }
+
+    fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        self.state.set(name, value).map_err(|e| failure(&self.path, e))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.state.reset().map_err(|e| failure(&self.path, e))
+    }
+}

@@ -1,0 +1,213 @@
+//! The portable engine behind the common interface.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, DeviceLocation, Tensor};
+use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
+use coreml_format::dtype::DataType;
+use coreml_format::package::Model;
+use indexmap::IndexMap;
+use mil_engine::error::EngineError;
+use mil_engine::executable::{Executable, Options, Output};
+use mil_engine::state::{State, StateSpec};
+
+use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationReport, downcast};
+use crate::error::{Error, Result};
+
+const NAME: &str = "portable";
+
+/// A function on the portable engine.
+#[derive(Debug)]
+pub(super) struct Portable {
+    path: PathBuf,
+    executable: Executable,
+    described: FunctionDescription,
+}
+
+/// States of the portable engine.
+#[derive(Debug)]
+pub(super) struct PortableState(State);
+
+/// Plans a function.
+pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<Portable> {
+    let settings = Options { device: Device::Cpu, passes: options.passes.clone() };
+    let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
+    let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
+    Ok(Portable { path: package.path.clone(), executable, described })
+}
+
+fn failure(path: &std::path::Path, source: EngineError) -> Error {
+    Error::Engine { path: path.to_owned(), source: Box::new(source) }
+}
+
+/// States of zeros.
+pub(super) fn new_state(specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
+    let state = State::new(specs, &Device::Cpu);
+    let state = state.map_err(|e| Error::Request(format!("states can't be allocated: {e}")))?;
+    Ok(Box::new(PortableState(state)))
+}
+
+impl Engine for Portable {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn function(&self) -> &str {
+        self.executable.function()
+    }
+
+    fn description(&self) -> Option<&ModelDescription> {
+        None
+    }
+
+    fn inputs(&self) -> Vec<&str> {
+        self.executable.inputs().iter().map(|i| i.name.as_str()).collect()
+    }
+
+    fn states(&self) -> &[StateSpec] {
+        self.executable.states()
+    }
+
+    fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
+        new_state(specs)
+    }
+
+    /// Tensors of any device can be copied to the CPU.
+    fn check_device(&self, _input: &str, _location: DeviceLocation) -> Result<()> {
+        Ok(())
+    }
+
+    fn predict(
+        &self,
+        inputs: &[(&str, Tensor)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+    ) -> Result<IndexMap<String, Output>> {
+        let mut ready = Vec::with_capacity(inputs.len());
+        for (name, tensor) in inputs {
+            ready.push((*name, self.input(name, tensor)?));
+        }
+        for feature in &self.described.inputs {
+            if feature.optional
+                && ready.iter().all(|(n, _)| *n != feature.name)
+                && let FeatureType::MultiArray { shape, default, .. } = &feature.ty
+            {
+                let value = Tensor::full(default.unwrap_or(0.0) as f32, shape.as_slice(), &Device::Cpu)?;
+                ready.push((feature.name.as_str(), value));
+            }
+        }
+        // A function without states ignores one, whoever made it.
+        let state = match state {
+            Some(state) if !self.states().is_empty() => Some(&mut downcast::<PortableState>(state, NAME)?.0),
+            _ => None,
+        };
+        self.executable.predict(&ready, state).map_err(|e| failure(&self.path, e))
+    }
+
+    /// Everything runs on the CPU; what each operation costs is measured by profiling a prediction.
+    fn placement(&self) -> Result<Vec<OperationReport>> {
+        let report = |place: &mil_engine::error::Place| OperationReport {
+            function: place.function.clone(),
+            operator: place.kind.clone(),
+            outputs: vec![place.name.clone()],
+            preferred: Some(DeviceKind::Cpu),
+            supported: vec![DeviceKind::Cpu],
+            cost: None,
+        };
+        Ok(self.executable.places().iter().map(report).collect())
+    }
+}
+
+impl Portable {
+    /// An input in the type and shape that the program declares.
+    fn input(&self, name: &str, tensor: &Tensor) -> Result<Tensor> {
+        let declared = self.executable.inputs().iter().find(|i| i.name == name);
+        let Some(ty) = declared.and_then(|i| i.ty.tensor()) else { return Ok(tensor.clone()) };
+        let tensor = convert(name, tensor, ty.dtype)?;
+        // A scalar of the program is described as an array of one element.
+        match ty.fixed_shape() {
+            Some(s) if s != tensor.dims() && s.iter().product::<usize>() == tensor.elem_count() => {
+                Ok(tensor.reshape(s)?)
+            }
+            _ => Ok(tensor),
+        }
+    }
+}
+
+impl EngineState for PortableState {
+    fn engine(&self) -> &'static str {
+        NAME
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.buffers().iter().map(|b| b.spec().name.as_str()).collect()
+    }
+
+    fn get(&self, name: &str) -> Result<Tensor> {
+        let buffer = self.0.buffers().iter().find(|b| b.spec().name == name);
+        let buffer = buffer.ok_or_else(|| Error::Request(format!("state `{name}` has no buffer")))?;
+        Ok(buffer.tensor().copy()?)
+    }
+
+    fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        let buffer = self.0.get_mut(name);
+        let buffer = buffer.ok_or_else(|| Error::Request(format!("state `{name}` has no buffer")))?;
+        buffer.write(value).map_err(|e| Error::Request(format!("state `{name}`: {e}")))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.0.reset().map_err(|e| Error::Request(e.to_string()))
+    }
+}
+
+/// Brings an input to a type that keeps its meaning: integers must fit the declared integer type.
+fn convert(name: &str, tensor: &Tensor, dtype: DataType) -> Result<Tensor> {
+    let bad = |found: String| Error::Input { name: name.to_owned(), expected: format!("{dtype} values"), found };
+    let tensor = tensor.to_device(&Device::Cpu)?;
+    if dtype.is_float() || dtype == DataType::Bool {
+        return Ok(tensor);
+    }
+    let tensor = if tensor.dtype().is_float() {
+        let wide = tensor.to_dtype(DType::F64)?;
+        let whole = |v: &f64| v.is_finite() && v.fract() == 0.0;
+        if !wide.flatten_all()?.to_vec1()?.iter().all(whole) {
+            return Err(bad("floats that are not whole numbers".to_owned()));
+        }
+        // Too large ones saturate, and fail the range below unless the type is as wide.
+        wide
+    } else {
+        tensor
+    };
+    let range = match dtype {
+        DataType::I8 => i64::from(i8::MIN)..=i64::from(i8::MAX),
+        DataType::U8 => 0..=i64::from(u8::MAX),
+        DataType::I16 => i64::from(i16::MIN)..=i64::from(i16::MAX),
+        DataType::U16 => 0..=i64::from(u16::MAX),
+        DataType::I32 => i64::from(i32::MIN)..=i64::from(i32::MAX),
+        DataType::U32 => 0..=i64::from(u32::MAX),
+        _ => i64::MIN..=i64::MAX,
+    };
+    let tensor = tensor.to_dtype(DType::I64)?;
+    let values: Vec<i64> = tensor.flatten_all()?.to_vec1()?;
+    match values.iter().find(|v| !range.contains(v)) {
+        Some(v) => Err(bad(format!("the value {v}"))),
+        None => Ok(tensor),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_convert_only_where_their_meaning_stays() {
+        let convert = |t: Tensor| convert("x", &t, DataType::I32);
+        let of = |v: &[f64]| Tensor::new(v, &Device::Cpu).expect("a tensor");
+        assert_eq!(convert(of(&[1.0, -2.0])).expect("whole").to_vec1::<i64>().expect("integers"), [1, -2]);
+        for bad in [0.5, 3e9, f64::INFINITY, f64::NAN] {
+            assert!(convert(of(&[bad])).is_err(), "{bad}");
+        }
+        assert!(convert(of(&[])).is_ok());
+        assert!(convert(Tensor::new(&[1i64 << 31], &Device::Cpu).expect("a tensor")).is_err());
+    }
+}
