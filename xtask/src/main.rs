@@ -67,7 +67,8 @@ fn apple() -> Result<(), String> {
     }
     for target in APPLE_TARGETS {
         for features in [&[][..], &["--features", "metal"][..]] {
-            let mut args = vec!["clippy", "-p", "coreml-apple", "-p", "candle-coreml", "--target", target];
+            let mut args =
+                vec!["clippy", "-p", "coreml-apple", "-p", "candle-coreml", "--all-targets", "--target", target];
             args.extend(features);
             args.extend(["--", "-D", "warnings"]);
             cargo(&args)?;

@@ -115,3 +115,23 @@ fn loading_by_path_stays_as_it_was() {
     assert!(!model.is_stateful());
     assert!(model.make_state().expect("a state without buffers").names().is_empty());
 }
+
+/// Results come back to the device of the inputs.
+#[cfg(all(target_vendor = "apple", feature = "metal"))]
+#[test]
+fn metal_tensors_go_in_and_come_out() {
+    let Ok(metal) = Device::new_metal(0) else {
+        eprintln!("SKIPPED: no Metal device");
+        return;
+    };
+    for engine in engines::engines() {
+        let model = builder(engine).build_model().expect("it loads");
+        let ids = Tensor::new(&[[7_u32]], &metal).expect("ids");
+        let row = model.forward(&ids).expect("a prediction");
+        assert!(row.device().is_metal(), "{engine}");
+        let on_cpu = model.forward(&ids.to_device(&Device::Cpu).expect("moved")).expect("a prediction");
+        let values =
+            |t: &Tensor| t.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1::<f32>()).expect("values");
+        assert_eq!(values(&row), values(&on_cpu), "{engine}");
+    }
+}

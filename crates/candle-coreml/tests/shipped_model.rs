@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use candle_coreml::{EngineChoice, QwenConfig, QwenModel};
 use candle_coreml::generation::{Message, Options, StopReason};
+use candle_coreml::{EngineChoice, QwenConfig, QwenModel};
 
 mod engines;
 

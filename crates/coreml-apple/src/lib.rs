@@ -2,7 +2,7 @@
 //!
 //! On other platforms than Apple's only the neutral half is compiled, so that it is tested everywhere:
 //!
-//! - [`array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, rows with strides,
+//! - [`mod@array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, rows with strides,
 //!   shape constraints.
 //! - [`inputs`], [`lend`]: tensors lent to the framework, and memory that comes back on another thread.
 //! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
