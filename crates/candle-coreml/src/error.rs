@@ -85,6 +85,10 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A model can't be had from the hub or the cache.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

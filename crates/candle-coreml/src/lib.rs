@@ -7,10 +7,13 @@
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
 
 pub mod anemll;
+pub mod cache;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod generation;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod model;
 pub mod qwen;
 pub mod state;

@@ -1,0 +1,259 @@
+//! Requests to the hub: redirects, who gets the token, which failures are worth repeating.
+//!
+//! The paths are those of the Hugging Face hub, as its client library `huggingface_hub` uses them.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::HeaderMap;
+use ureq::tls::{TlsConfig, TlsProvider};
+
+use super::error::HubError;
+use super::progress::{Event, Observer};
+use super::retry::RetryPolicy;
+use super::url;
+
+const MOST_REDIRECTS: usize = 10;
+/// A body that is read into memory ends here.
+const LARGEST_DOCUMENT: u64 = 32 << 20;
+
+/// One attempt that failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Worth repeating, after the pause that the server asks for.
+    Passing { cause: String, after: Option<Duration> },
+    /// Repeating changes nothing.
+    Lasting(HubError),
+}
+
+impl Failure {
+    pub(crate) fn passing(cause: impl Into<String>) -> Self {
+        Self::Passing { cause: cause.into(), after: None }
+    }
+}
+
+impl From<HubError> for Failure {
+    fn from(e: HubError) -> Self {
+        Self::Lasting(e)
+    }
+}
+
+/// An answer with status 2xx, or 416: the server does not have the range that was asked for.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: ureq::Body,
+    /// The URL that answered, after redirects.
+    pub(crate) url: String,
+}
+
+impl Answer {
+    /// A header that is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// A client of one endpoint.
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    endpoint: String,
+    token: Option<String>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+/// Settings of a [`Client`].
+#[derive(Clone)]
+pub(crate) struct ClientSettings {
+    pub(crate) endpoint: String,
+    pub(crate) token: Option<String>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// Longest silence of a server.
+    pub(crate) patience: Duration,
+}
+
+/// The cryptography for TLS; none where this build has none that runs here.
+fn provider() -> Option<Arc<rustls::crypto::CryptoProvider>> {
+    #[cfg(feature = "hub-ring")]
+    return Some(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(all(not(feature = "hub-ring"), target_arch = "x86_64"))]
+    {
+        // What Graviola requires; it panics without.
+        let able = is_x86_feature_detected!("aes")
+            && is_x86_feature_detected!("ssse3")
+            && is_x86_feature_detected!("avx")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("adx")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("pclmulqdq");
+        return able.then(|| Arc::new(rustls_graviola::default_provider()));
+    }
+    #[cfg(all(not(feature = "hub-ring"), target_arch = "aarch64"))]
+    {
+        use std::arch::is_aarch64_feature_detected;
+        let able = is_aarch64_feature_detected!("aes")
+            && is_aarch64_feature_detected!("sha2")
+            && is_aarch64_feature_detected!("pmull")
+            && is_aarch64_feature_detected!("neon");
+        return able.then(|| Arc::new(rustls_graviola::default_provider()));
+    }
+    #[allow(unreachable_code)]
+    None
+}
+
+impl Client {
+    pub(crate) fn new(settings: ClientSettings) -> Result<Self, HubError> {
+        let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
+        let Some((scheme, ..)) = url::origin(&endpoint) else {
+            return Err(HubError::Settings(format!("the endpoint `{endpoint}` (HF_ENDPOINT) is not an http(s) URL")));
+        };
+        let provider = provider();
+        if provider.is_none() && scheme == "https" {
+            return Err(HubError::Settings(
+                "https is not possible on this processor with the default TLS; build with the feature `hub-ring`"
+                    .to_owned(),
+            ));
+        }
+        let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
+        if let Some(provider) = provider {
+            tls = tls.unversioned_rustls_crypto_provider(provider);
+        }
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls.build())
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("candle-coreml/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(settings.patience))
+            .timeout_connect(Some(settings.patience))
+            .timeout_recv_response(Some(settings.patience))
+            .timeout_per_read(Some(settings.patience))
+            .timeout_per_write(Some(settings.patience))
+            .build()
+            .new_agent();
+        let ClientSettings { token, retry, observer, .. } = settings;
+        Ok(Self { agent, endpoint, token, retry, observer })
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// One attempt at a GET; redirects are followed. The token goes to the endpoint's own host only.
+    pub(crate) fn get(&self, what: &str, start: &str, headers: &[(&str, String)]) -> Result<Answer, Failure> {
+        let answer = |message| Failure::Lasting(HubError::Answer { what: what.to_owned(), message });
+        let home = url::origin(&self.endpoint);
+        let mut at = start.to_owned();
+        for _ in 0..=MOST_REDIRECTS {
+            let mut request = self.agent.get(&at);
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            if let Some(token) = self.token.as_ref().filter(|_| url::origin(&at) == home) {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            let response = request.call().map_err(|e| match e {
+                ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TlsRequired => {
+                    answer(format!("{at}: {e}"))
+                }
+                e => Failure::passing(format!("{at}: {e}")),
+            })?;
+            let (parts, body) = response.into_parts();
+            let status = parts.status.as_u16();
+            let redirect = parts.headers.get("location").and_then(|v| v.to_str().ok());
+            if let (301 | 302 | 303 | 307 | 308, Some(location)) = (status, redirect) {
+                let next = url::resolve(&at, location)
+                    .filter(|n| n.starts_with("https:") || !at.starts_with("https:"))
+                    .ok_or_else(|| answer(format!("{at} redirects to `{location}`, which is refused")))?;
+                at = next;
+                continue;
+            }
+            if (200..300).contains(&status) || status == 416 {
+                return Ok(Answer { status, headers: parts.headers, body, url: at });
+            }
+            return Err(self.refusal(what, &at, status, &parts.headers));
+        }
+        Err(answer(format!("{start} redirects more than {MOST_REDIRECTS} times")))
+    }
+
+    /// What a status that is no success means.
+    fn refusal(&self, what: &str, url: &str, status: u16, headers: &HeaderMap) -> Failure {
+        let header = |name| headers.get(name).and_then(|v| v.to_str().ok());
+        let what = what.to_owned();
+        match status {
+            // Without a token the hub answers 401 for models that do not exist, too.
+            401 | 403 => {
+                let advice = match (header("x-error-message").filter(|m| m.len() < 300), &self.token) {
+                    (Some(message), _) => message.to_owned(),
+                    (None, None) => "the name is wrong, or the model needs a token (HF_TOKEN)".to_owned(),
+                    (None, Some(_)) => "the token may not read it; has its licence been accepted?".to_owned(),
+                };
+                HubError::Denied { what, status, advice }.into()
+            }
+            404 | 410 => HubError::NotFound { what, url: url.to_owned() }.into(),
+            408 | 425 | 429 | 500.. => {
+                let after = header("retry-after").and_then(|v| v.trim().parse().ok()).map(Duration::from_secs);
+                Failure::Passing { cause: format!("{url}: HTTP {status}"), after }
+            }
+            _ => HubError::Answer { what, message: format!("{url}: unexpected HTTP {status}") }.into(),
+        }
+    }
+
+    /// Repeats an attempt as the policy says.
+    pub(crate) fn retried<T>(
+        &self,
+        what: &str,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
+    ) -> Result<T, HubError> {
+        let mut failures = 0;
+        loop {
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(failure) => self.pause(what, failure, &mut failures)?,
+            }
+        }
+    }
+
+    /// Counts a failure and waits, or gives up.
+    pub(crate) fn pause(&self, what: &str, failure: Failure, failures: &mut u32) -> Result<(), HubError> {
+        let (cause, after) = match failure {
+            Failure::Lasting(e) => return Err(e),
+            Failure::Passing { cause, after } => (cause, after),
+        };
+        *failures += 1;
+        if *failures >= self.retry.attempts {
+            return Err(HubError::Network { what: what.to_owned(), attempts: *failures, cause });
+        }
+        let delay = self.retry.delay(*failures, after);
+        self.observer.event(&Event::Retry { what, cause: &cause, delay });
+        tracing::debug!("{what}: {cause}; again in {delay:?}");
+        (self.retry.sleep)(delay);
+        Ok(())
+    }
+
+    /// A JSON document of bounded size, with retries, and the header `Link`.
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &str,
+        url: &str,
+    ) -> Result<(T, Option<String>), HubError> {
+        self.retried(what, || {
+            let answer = self.get(what, url, &[])?;
+            let link = answer.header("link").map(str::to_owned);
+            let fail = |message| Failure::Lasting(HubError::Answer { what: what.to_owned(), message });
+            let mut text = Vec::new();
+            let read = answer.body.into_reader().take(LARGEST_DOCUMENT + 1).read_to_end(&mut text);
+            read.map_err(|e| Failure::passing(format!("{url}: {e}")))?;
+            if text.len() as u64 > LARGEST_DOCUMENT {
+                return Err(fail(format!("{url}: the answer is larger than {LARGEST_DOCUMENT} bytes")));
+            }
+            let value = serde_json::from_slice(&text)
+                .map_err(|e| fail(format!("{}: the answer is not what the hub's API documents: {e}", answer.url)))?;
+            Ok((value, link))
+        })
+    }
+}

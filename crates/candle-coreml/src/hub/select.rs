@@ -1,0 +1,180 @@
+//! Which files of a repository are needed: the components, each in one format, and the small files beside them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::listing::RemoteFile;
+
+/// What is wanted of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// All components with tokenizer and configuration.
+    Model,
+    /// One component or file, by its path.
+    File(String),
+}
+
+/// Formats of a component, best first: packages run on every engine and need no unpacking.
+const FORMATS: [&str; 3] = [".mlpackage", ".mlmodelc", ".mlmodelc.zip"];
+/// Small files that tokenizers, templates and configurations come in.
+const SMALL: [&str; 2] = [".json", ".jinja"];
+const SMALL_NAMES: [&str; 4] = ["meta.yaml", "tokenizer.model", "merges.txt", "vocab.txt"];
+
+/// A file of a component.
+struct Part<'a> {
+    /// Path of the component without its format: `folder/name`.
+    stem: &'a str,
+    /// Index into [`FORMATS`].
+    format: usize,
+}
+
+/// The component that a path belongs to; none for other files.
+fn part(path: &str) -> Option<Part<'_>> {
+    let mut end = 0;
+    for segment in path.split('/') {
+        let is_file = end + segment.len() == path.len();
+        end += segment.len();
+        for (format, suffix) in FORMATS.iter().enumerate() {
+            // Packages are folders, archives are files.
+            if suffix.ends_with(".zip") == is_file && segment.len() > suffix.len() && segment.ends_with(suffix) {
+                return Some(Part { stem: &path[..end - suffix.len()], format });
+            }
+        }
+        end += 1;
+    }
+    None
+}
+
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// The wanted files, in the order of the listing.
+///
+/// # Errors
+/// A sentence when nothing fits, or when two wanted files could not both exist on every file system.
+pub(crate) fn select(files: Vec<RemoteFile>, selection: &Selection) -> Result<Vec<RemoteFile>, String> {
+    let chosen = match selection {
+        Selection::Model => select_model(files)?,
+        Selection::File(path) => select_file(files, path)?,
+    };
+    check_conflicts(&chosen)?;
+    Ok(chosen)
+}
+
+fn select_model(files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>, String> {
+    let mut best: HashMap<String, usize> = HashMap::new();
+    for part in files.iter().filter_map(|f| part(&f.path)) {
+        let format = best.entry(part.stem.to_owned()).or_insert(part.format);
+        *format = part.format.min(*format);
+    }
+    if best.is_empty() {
+        return Err(format!(
+            "the repository has no Core ML components ({}) among its {} files",
+            FORMATS.join(", "),
+            files.len()
+        ));
+    }
+    let folders: BTreeSet<&str> = best.keys().map(|stem| folder(stem)).chain([""]).collect();
+    let needed = |file: &RemoteFile| match part(&file.path) {
+        Some(part) => best.get(part.stem) == Some(&part.format),
+        None => {
+            let name = file.path.rsplit('/').next().unwrap_or_default();
+            let small = SMALL.iter().any(|s| name.ends_with(s)) || SMALL_NAMES.contains(&name);
+            small && !name.starts_with('.') && folders.contains(folder(&file.path))
+        }
+    };
+    Ok(files.iter().filter(|f| needed(f)).cloned().collect())
+}
+
+fn select_file(files: Vec<RemoteFile>, path: &str) -> Result<Vec<RemoteFile>, String> {
+    let below = format!("{path}/");
+    let archive = format!("{path}.zip");
+    let has_plain = files.iter().any(|f| f.path == path || f.path.starts_with(&below));
+    let chosen: Vec<_> = files
+        .into_iter()
+        .filter(|f| if has_plain { f.path == path || f.path.starts_with(&below) } else { f.path == archive })
+        .collect();
+    if chosen.is_empty() { Err(format!("the repository has no `{path}`")) } else { Ok(chosen) }
+}
+
+/// Two names that differ in case alone, or a file where another path needs a folder, can't both be stored.
+fn check_conflicts(files: &[RemoteFile]) -> Result<(), String> {
+    let folded: BTreeMap<String, &str> = files.iter().map(|f| (f.path.to_lowercase(), f.path.as_str())).collect();
+    if folded.len() != files.len() {
+        return Err("two of its files have names that differ in case alone".to_owned());
+    }
+    for path in folded.keys() {
+        let mut parent = folder(path);
+        while !parent.is_empty() {
+            if let Some(file) = folded.get(parent) {
+                return Err(format!("`{file}` is both a file and a folder"));
+            }
+            parent = folder(parent);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::digest::Digest;
+
+    fn chosen(paths: &[&str], selection: &Selection) -> Result<Vec<String>, String> {
+        let digest = Digest::git_blob(&"0".repeat(40)).expect("digits");
+        let files = paths.iter().map(|p| RemoteFile { path: (*p).to_owned(), size: 1, digest: digest.clone() });
+        select(files.collect(), selection).map(|files| files.into_iter().map(|f| f.path).collect())
+    }
+
+    #[test]
+    fn each_component_comes_in_its_best_format() {
+        let listing = [
+            "README.md",
+            "meta.yaml",
+            "tokenizer.json",
+            "chat_template.jinja",
+            ".hidden.json",
+            "model.safetensors",
+            "a.mlpackage/Manifest.json",
+            "a.mlpackage/Data/weights/weight.bin",
+            "a.mlmodelc/model.mil",
+            "a.mlmodelc.zip",
+            "b.mlmodelc/weights/weight.bin",
+            "b.mlmodelc.zip",
+            "sub/c.mlmodelc.zip",
+            "sub/config.json",
+            "other/config.json",
+        ];
+        let expected = [
+            "meta.yaml",
+            "tokenizer.json",
+            "chat_template.jinja",
+            "a.mlpackage/Manifest.json",
+            "a.mlpackage/Data/weights/weight.bin",
+            "b.mlmodelc/weights/weight.bin",
+            "sub/c.mlmodelc.zip",
+            "sub/config.json",
+        ];
+        assert_eq!(chosen(&listing, &Selection::Model).expect("a model"), expected);
+        assert!(chosen(&["model.safetensors", "config.json"], &Selection::Model).is_err(), "no components");
+        assert!(chosen(&[], &Selection::Model).is_err());
+    }
+
+    #[test]
+    fn one_component_is_found_by_its_path() {
+        let listing = ["a.mlpackage/Manifest.json", "ab.mlpackage/Manifest.json", "c.mlmodelc.zip", "d.mlmodel"];
+        let file = |path: &str| chosen(&listing, &Selection::File(path.to_owned()));
+        assert_eq!(file("a.mlpackage").expect("files"), ["a.mlpackage/Manifest.json"]);
+        assert_eq!(file("c.mlmodelc").expect("files"), ["c.mlmodelc.zip"]);
+        assert_eq!(file("d.mlmodel").expect("files"), ["d.mlmodel"]);
+        assert!(file("e").is_err());
+    }
+
+    #[test]
+    fn files_that_can_not_coexist_are_refused() {
+        let conflict = |paths: &[&str]| chosen(paths, &Selection::Model).is_err();
+        assert!(conflict(&["a.mlpackage/x", "a.mlpackage/X"]));
+        assert!(conflict(&["a.mlpackage/x", "a.mlpackage/x/y"]));
+        assert!(!conflict(&["a.mlpackage/x", "a.mlpackage/xx/y"]));
+    }
+}
