@@ -89,6 +89,9 @@ pub enum Error {
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
+    /// A cache can't be read or cleaned.
+    #[error(transparent)]
+    Cache(#[from] crate::cache::CacheError),
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

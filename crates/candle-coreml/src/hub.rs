@@ -209,6 +209,19 @@ impl Hub {
         }
     }
 
+    /// Where notes about the model in a folder are kept: for one of our snapshots in the model's folder of the cache,
+    /// for a foreign one too, under its name there.
+    pub(crate) fn notes(&self, id: &ModelId, snapshot: &Path) -> Result<PathBuf> {
+        let folder = ModelFolder::new(&self.root, id.repository());
+        let name = snapshot.file_name().and_then(|n| n.to_str()).filter(|n| layout::is_snapshot(n));
+        let Some(name) = name else {
+            return Err(HubError::Settings(format!("{} is not a snapshot of a model", snapshot.display())));
+        };
+        let _lock = lock(&self.client()?, &folder.lock_file())?;
+        folder.create().map_err(HubError::io(folder.path()))?;
+        Ok(folder.config(name))
+    }
+
     /// One component or file of a repository; nothing else of it is downloaded.
     ///
     /// # Errors

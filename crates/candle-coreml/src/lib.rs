@@ -5,6 +5,8 @@
 //! - [`anemll`]: language models of several components (embeddings, FFN chunks, LM head).
 //!   [`generation`]: tokenizer, chat template, sampling, streaming.
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
+//! - [`cache`]: what lies in the caches of this machine. With the feature `hub`, which is on by default, the module
+//!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.
 
 pub mod anemll;
 pub mod cache;
@@ -14,6 +16,8 @@ pub mod error;
 pub mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;
+#[cfg(feature = "hub")]
+mod loader;
 pub mod model;
 pub mod qwen;
 pub mod state;
@@ -22,9 +26,12 @@ pub mod utils;
 
 pub use anemll::ModelNamingConfig;
 pub use anemll::model_config::{self, ModelConfig};
+pub use cache::CacheManager;
 pub use config::Config;
 pub use engine::{ComputeUnits, EngineOptions};
 pub use error::{Error, Result};
+#[cfg(feature = "hub")]
+pub use loader::UnifiedModelLoader;
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;

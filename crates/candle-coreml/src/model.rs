@@ -352,6 +352,17 @@ impl CoreMLModelBuilder {
         Self { path: path.as_ref().to_owned(), config, function: None, options: EngineOptions::default() }
     }
 
+    /// One component of a model on the hub: `org/name[@revision]` and the path there, such as `head.mlpackage`. It is
+    /// downloaded, without the rest of the model, when the cache does not have it.
+    ///
+    /// # Errors
+    /// [`Error::Hub`].
+    #[cfg(feature = "hub")]
+    pub fn load_from_hub(id: &str, file: &str, config: Config) -> Result<Self> {
+        let path = crate::hub::Hub::from_environment()?.ensure_file(id, file)?;
+        Ok(Self::new(path, config))
+    }
+
     /// Loads this function instead of the default one.
     #[must_use]
     pub fn function(mut self, name: &str) -> Self {

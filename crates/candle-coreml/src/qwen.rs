@@ -33,16 +33,20 @@ impl QwenConfig {
         Self { naming: Some(model.naming.clone()), model: Some(model), ..Self::default() }
     }
 
-    /// Settings for the model in a folder, discovered from its files.
+    /// Settings for the model in a folder or, with the feature `hub`, by its name there; discovered from its files.
     ///
     /// # Errors
-    /// When the identifier is no folder, and as [`ModelConfig::discover`].
+    /// When the identifier is neither, when the download fails, and as [`ModelConfig::discover`].
     pub fn for_model_id(id: &str) -> Result<Self> {
         let folder = Path::new(id);
-        if !folder.is_dir() {
-            return Err(Error::Unavailable(format!("`{id}` is not a folder with a model")));
+        if folder.is_dir() {
+            return ModelConfig::discover(folder).map(Self::from_model_config);
         }
-        ModelConfig::discover(folder).map(Self::from_model_config)
+        #[cfg(feature = "hub")]
+        if crate::hub::ModelId::parse(id).is_ok() {
+            return crate::UnifiedModelLoader::new()?.generate_config(id).map(Self::from_model_config);
+        }
+        Err(Error::Unavailable(format!("`{id}` is not a folder with a model")))
     }
 
     /// Settings for files with the standard names of Qwen conversions; shapes stay unknown.
@@ -80,6 +84,20 @@ impl QwenModel {
         let tokenizer = Tokenizer::load(config.tokenizer.as_deref().unwrap_or(folder))?;
         let session = pipeline.session()?;
         Ok(Self { pipeline, tokenizer, session, config })
+    }
+
+    /// Loads a model from the hub, `org/name` or `org/name@revision`; it is downloaded when the cache does not have it.
+    ///
+    /// # Errors
+    /// [`Error::Hub`], and as [`QwenModel::load_from_directory`].
+    #[cfg(feature = "hub")]
+    pub fn load_from_hub(id: &str) -> Result<Self> {
+        Self::load_from_directory(crate::hub::ensure_model_downloaded(id)?, None)
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &QwenConfig {
+        &self.config
     }
 
     /// The pipeline.
