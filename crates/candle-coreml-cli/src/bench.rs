@@ -6,11 +6,11 @@ use std::time::Instant;
 use candle_coreml::anemll::Pipeline;
 use serde_json::json;
 
-use crate::CommandResult;
+use crate::{CommandResult, model};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with the model's components; no tokenizer is needed.
+    /// Folder with the model's components, or a model of the hub, org/name[@revision]; no tokenizer is needed.
     #[arg(long)]
     model: PathBuf,
     /// Length of the prompt; also the position at which decoding starts.
@@ -38,8 +38,9 @@ fn memory() -> Option<(u64, u64)> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let folder = model::folder(&arguments.model)?;
     let started = Instant::now();
-    let pipeline = Pipeline::load(&arguments.model)?;
+    let pipeline = Pipeline::load(&folder)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let dimensions = pipeline.dimensions();
     let vocab = dimensions.vocab as u32;

@@ -10,11 +10,12 @@ use candle_coreml::generation::{Message, Options, Sampling, Step};
 use candle_coreml::{QwenConfig, QwenModel};
 use serde_json::json;
 
-use crate::{CommandResult, write};
+use crate::{CommandResult, model, write};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with the model's components; without it, the small model that comes with the project.
+    /// Folder with the model's components, or a model of the hub, org/name[@revision], which is downloaded when it is
+    /// not in the cache; without it, the small model that comes with the project.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Text of the user's message.
@@ -81,7 +82,7 @@ fn shipped_model() -> Result<PathBuf, String> {
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let folder = match &arguments.model {
-        Some(folder) => folder.clone(),
+        Some(model) => model::folder(model)?,
         None => shipped_model()?,
     };
     let started = Instant::now();

@@ -6,9 +6,20 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cache;
+mod format;
 mod generate;
 mod inspect;
+mod list;
+mod model;
+#[cfg(feature = "hub")]
+mod path;
 mod predict;
+#[cfg(feature = "hub")]
+mod progress;
+#[cfg(feature = "hub")]
+mod pull;
+mod rm;
 mod write;
 
 /// Runs Core ML models on any platform.
@@ -29,6 +40,18 @@ enum Command {
     Bench(bench::Arguments),
     /// Shows what a model expects, returns and consists of.
     Inspect(inspect::Arguments),
+    /// Downloads a model from the Hugging Face hub, or what is new of it.
+    #[cfg(feature = "hub")]
+    Pull(pull::Arguments),
+    /// Lists the downloaded models.
+    List(list::Arguments),
+    /// Deletes a downloaded model.
+    Rm(rm::Arguments),
+    /// Prints the folder of a downloaded model.
+    #[cfg(feature = "hub")]
+    Path(path::Arguments),
+    /// Shows or cleans the caches: downloaded models, and those of Core ML's runtime.
+    Cache(cache::Arguments),
 }
 
 /// What ends a command.
@@ -61,6 +84,13 @@ fn main() -> ExitCode {
         Command::Generate(a) => generate::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
+        #[cfg(feature = "hub")]
+        Command::Pull(a) => pull::run(a),
+        Command::List(a) => list::run(a),
+        Command::Rm(a) => rm::run(a),
+        #[cfg(feature = "hub")]
+        Command::Path(a) => path::run(a),
+        Command::Cache(a) => cache::run(a),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

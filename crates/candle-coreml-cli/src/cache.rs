@@ -1,0 +1,135 @@
+//! `candle-coreml cache`: what lies in the caches, and cleaning them.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::{Duration, SystemTime};
+
+use candle_coreml::CacheManager;
+use candle_coreml::cache::{CleanMode, CleanReport, CleanRule, EntryKind};
+use serde_json::json;
+
+use crate::{CommandResult, format};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Shows all entries with sizes and ages (what `cache` alone does, too).
+    Info {
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deletes entries. Without --yes it asks on a terminal, and only shows what it would delete elsewhere.
+    Clean(Clean),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(id = "rule", required = true, multiple = false, args = ["older_than", "max_size", "pattern", "all"])]
+struct Clean {
+    /// Entries that were not used for this long: 30d, 12h, 2w.
+    #[arg(long, value_name = "TIME", value_parser = format::parse_duration)]
+    older_than: Option<Duration>,
+    /// The least recently used entries, until the rest has at most this size: 20GB, 500MiB.
+    #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
+    max_size: Option<u64>,
+    /// Entries whose name matches: 'org/*'.
+    #[arg(long, value_name = "GLOB")]
+    pattern: Option<String>,
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+    /// Only shows what would be deleted.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Deletes without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    match arguments.action {
+        None => info(false),
+        Some(Action::Info { json }) => info(json),
+        Some(Action::Clean(arguments)) => clean(arguments),
+    }
+}
+
+fn kind(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Model => "model",
+        EntryKind::Unfinished => "unfinished",
+        EntryKind::Runtime => "runtime",
+    }
+}
+
+fn info(as_json: bool) -> CommandResult {
+    let manager = CacheManager::from_environment();
+    let entries = manager.entries()?;
+    let bytes: u64 = entries.iter().map(|e| e.bytes).sum();
+    if as_json {
+        println!("{}", json!({ "models": manager.models(), "bytes": bytes, "entries": entries }));
+        return Ok(());
+    }
+    if let Some(root) = manager.models() {
+        println!("models in {}", root.display());
+    }
+    let now = SystemTime::now();
+    for e in &entries {
+        let (size, age) = (format::bytes(e.bytes), format::age(e.age(now)));
+        println!("{:10}  {size:>9}  used {age:>4} ago  {}", kind(e.kind), e.name);
+    }
+    println!("{} entries, {}", entries.len(), format::bytes(bytes));
+    Ok(())
+}
+
+fn clean(arguments: Clean) -> CommandResult {
+    let rule = match arguments {
+        Clean { older_than: Some(age), .. } => CleanRule::OlderThan(age),
+        Clean { max_size: Some(bytes), .. } => CleanRule::Budget(bytes),
+        Clean { pattern: Some(pattern), .. } => CleanRule::Matching(pattern),
+        _ => CleanRule::All,
+    };
+    let manager = CacheManager::from_environment();
+    if arguments.yes {
+        return show(&manager.clean(&rule, CleanMode::Delete)?, CleanMode::Delete);
+    }
+    let plan = manager.clean(&rule, CleanMode::DryRun)?;
+    show(&plan, CleanMode::DryRun)?;
+    if arguments.dry_run || plan.removed.is_empty() {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        println!("nothing was deleted; --yes deletes");
+        return Ok(());
+    }
+    if confirmed()? {
+        // What was shown is deleted, even if more fits the rule by now.
+        return show(&manager.delete(plan.removed, CleanMode::Delete), CleanMode::Delete);
+    }
+    Ok(())
+}
+
+fn confirmed() -> std::io::Result<bool> {
+    print!("Delete these? [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+/// Prints a report; entries that had to stay make the command fail.
+pub(crate) fn show(report: &CleanReport, mode: CleanMode) -> CommandResult {
+    let verb = if mode == CleanMode::Delete { "deleted" } else { "would delete" };
+    for e in &report.removed {
+        println!("{verb} {:>9}  {:10}  {}  {}", format::bytes(e.bytes), kind(e.kind), e.name, e.path.display());
+    }
+    println!("{verb} {} entries, {}", report.removed.len(), format::bytes(report.bytes()));
+    match report.kept.first() {
+        None => Ok(()),
+        Some((_, e)) => Err(format!("{} entries stay; the first: {e}", report.kept.len()).into()),
+    }
+}

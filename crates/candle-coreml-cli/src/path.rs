@@ -1,0 +1,21 @@
+//! `candle-coreml path`: where a downloaded model is.
+
+use candle_coreml::hub::Hub;
+
+use crate::CommandResult;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The model: org/name, or org/name@revision.
+    id: String,
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let hub = Hub::from_environment()?;
+    let Some(folder) = hub.cached(&arguments.id)? else {
+        let (id, root) = (&arguments.id, hub.cache_root().display());
+        return Err(format!("{id} is not in the cache {root}; `candle-coreml pull {id}` downloads it").into());
+    };
+    println!("{}", folder.display());
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Bars for downloads: one for each file on its way and one for all, on terminals only.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_coreml::hub::{Event, Hub, HubError, Observer};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// The hub that the environment names, with bars on standard error when it is a terminal and lines otherwise.
+pub(crate) fn hub() -> Result<Hub, HubError> {
+    let bars = std::io::stderr().is_terminal();
+    Ok(Hub::from_environment()?.observer(if bars { Arc::new(Bars::new()) } else { Arc::new(lines) }))
+}
+
+/// What is worth a line in a log.
+fn line(event: &Event<'_>) -> Option<String> {
+    match event {
+        Event::Waiting => Some("another process downloads this model; waiting for it".to_owned()),
+        Event::Retry { what, cause, delay } => Some(format!("{what}: {cause}; again in {:.1} s", delay.as_secs_f32())),
+        _ => None,
+    }
+}
+
+fn lines(event: &Event<'_>) {
+    if let Some(line) = line(event) {
+        eprintln!("{line}");
+    }
+}
+
+struct Bars {
+    all: MultiProgress,
+    total: ProgressBar,
+    /// Bars and positions of the files on their way.
+    files: Mutex<HashMap<String, (ProgressBar, u64)>>,
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let total = all.add(ProgressBar::new(0));
+        total.set_style(style("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
+        Self { all, total, files: Mutex::default() }
+    }
+
+    fn place(&self, file: &str, position: u64) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((bar, last)) = files.get_mut(file) {
+            bar.set_position(position);
+            // A server that starts over takes the total back, too.
+            self.total.set_position((self.total.position() + position).saturating_sub(*last));
+            *last = position;
+        }
+    }
+}
+
+impl Observer for Bars {
+    fn event(&self, event: &Event<'_>) {
+        if let Some(line) = line(event) {
+            // A terminal that can't be written to is no reason to stop.
+            let _ = self.all.println(line);
+        }
+        match *event {
+            Event::Planned { bytes, present, .. } => {
+                self.total.set_length(bytes);
+                self.total.set_position(present);
+                self.total.reset_eta();
+            }
+            Event::Started { file, size, position } => {
+                let bar = self.all.insert_before(&self.total, ProgressBar::new(size));
+                bar.set_style(style("{bar:30} {bytes:>10}/{total_bytes:10} {wide_msg}"));
+                bar.set_message(file.to_owned());
+                bar.set_position(position);
+                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                files.insert(file.to_owned(), (bar, position));
+            }
+            Event::Progress { file, position } => self.place(file, position),
+            Event::Finished { file } => {
+                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((bar, _)) = files.remove(file) {
+                    bar.finish_and_clear();
+                    self.all.remove(&bar);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.total.finish_and_clear();
+    }
+}

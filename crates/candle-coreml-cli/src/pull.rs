@@ -1,0 +1,26 @@
+//! `candle-coreml pull`: downloads a model.
+
+use std::path::PathBuf;
+
+use crate::{CommandResult, progress};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The model: org/name, or org/name@revision.
+    id: String,
+    /// Downloads into this folder instead of the cache; it must be new or empty.
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let hub = progress::hub()?;
+    let folder = match &arguments.to {
+        Some(folder) => hub.download_to(&arguments.id, folder)?,
+        None => hub.download(&arguments.id)?,
+    };
+    // The bars go before the path is printed.
+    drop(hub);
+    println!("{}", folder.display());
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! `pull`, `list`, `path`, `rm`, `cache` and `generate --model org/name` from the outside.
+#![cfg(feature = "hub")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+#[path = "../../candle-coreml/tests/hub_server/mod.rs"]
+mod hub_server;
+use hub_server::{COMMIT, Server, read_tree, wanted};
+
+const RECEIPT: &str = ".candle-coreml-receipt.json";
+
+/// A command that sees this server and cache and nothing of the user's.
+fn command(server: &Server, root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_candle-coreml"));
+    for variable in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+    {
+        command.env_remove(variable);
+    }
+    command.env("HF_ENDPOINT", server.url()).env("CANDLE_COREML_CACHE", root.join("cache"));
+    command.env("HF_HOME", root.join("hf")).env("HOME", root).env_remove("XDG_CACHE_HOME").env_remove("HF_TOKEN_PATH");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(server: &Server, root: &Path, arguments: &[&str]) -> Output {
+    command(server, root, arguments).output().expect("the command runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+fn success(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn failure(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+fn snapshot(root: &Path) -> PathBuf {
+    root.join("cache/models--org--tiny/snapshots").join(COMMIT)
+}
+
+fn content(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut files = read_tree(folder);
+    assert!(files.remove(RECEIPT).is_some(), "a receipt");
+    files
+}
+
+#[test]
+fn a_model_is_pulled_listed_used_and_deleted() {
+    let server = Server::start();
+    let root = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| run(&server, root.path(), arguments);
+    assert!(failure(&run(&["path", "org/tiny"])).contains("candle-coreml pull org/tiny"));
+    assert!(failure(&run(&["rm", "org/tiny"])).contains("not in the cache"));
+    assert_eq!(success(&run(&["list"])), "");
+    assert_eq!(success(&run(&["pull", "org/tiny"])), snapshot(root.path()).to_string_lossy());
+    assert!(content(&snapshot(root.path())) == wanted());
+    assert_eq!(success(&run(&["path", "org/tiny"])), snapshot(root.path()).to_string_lossy());
+    let list = success(&run(&["list"]));
+    assert!(list.starts_with("org/tiny  0123456789  ") && list.contains("MB"), "{list}");
+    let json: serde_json::Value = serde_json::from_str(&success(&run(&["list", "--json"]))).expect("JSON");
+    assert_eq!((&json[0]["name"], &json[0]["commit"]), (&"org/tiny".into(), &COMMIT.into()));
+    let requests = server.log().len();
+    let answer = run(&["generate", "--model", "org/tiny", "--prompt", "What is the capital of Peru?"]);
+    assert_eq!(success(&answer), "Lima");
+    assert_eq!(server.log().len(), requests, "the cache is enough");
+    assert!(success(&run(&["rm", "org/tiny", "--dry-run"])).contains("would delete"));
+    assert!(snapshot(root.path()).is_dir());
+    success(&run(&["rm", "org/tiny"]));
+    assert!(!root.path().join("cache/models--org--tiny").exists());
+}
+
+#[test]
+fn generate_downloads_what_it_needs_unless_offline() {
+    let server = Server::start();
+    let root = tempfile::tempdir().expect("a folder");
+    let arguments = ["generate", "--model", "org/tiny", "--prompt", "What is the capital of Peru?"];
+    let offline = command(&server, root.path(), &arguments).env("HF_HUB_OFFLINE", "1").output().expect("runs");
+    assert!(failure(&offline).contains("HF_HUB_OFFLINE"));
+    assert!(server.log().is_empty());
+    assert_eq!(success(&run(&server, root.path(), &arguments)), "Lima");
+    let offline = command(&server, root.path(), &arguments).env("HF_HUB_OFFLINE", "1").output().expect("runs");
+    assert_eq!(success(&offline), "Lima");
+    let unknown = failure(&run(&server, root.path(), &["generate", "--model", "org/none", "--prompt", "x"]));
+    assert!(unknown.contains("no folder `org/none`") && unknown.contains("not found"), "{unknown}");
+}
+
+#[test]
+fn tokens_come_from_the_environment_or_a_file() {
+    let server = Server::start();
+    server.change(|s| s.token = Some("hf_secret".to_owned()));
+    let root = tempfile::tempdir().expect("a folder");
+    assert!(failure(&run(&server, root.path(), &["pull", "org/tiny"])).contains("HF_TOKEN"));
+    let mut with_variable = command(&server, root.path(), &["pull", "org/tiny@v1"]);
+    success(&with_variable.env("HF_TOKEN", "hf_secret").output().expect("runs"));
+    std::fs::create_dir(root.path().join("hf")).expect("a folder");
+    std::fs::write(root.path().join("hf/token"), "hf_secret\n").expect("written");
+    success(&run(&server, root.path(), &["pull", "org/tiny"]));
+    let folder = root.path().join("own");
+    success(&run(&server, root.path(), &["pull", "org/tiny", "--to", &folder.to_string_lossy()]));
+    assert!(content(&folder) == wanted());
+}
+
+#[test]
+fn the_cache_is_shown_and_cleaned() {
+    let server = Server::start();
+    let root = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| run(&server, root.path(), arguments);
+    success(&run(&["pull", "org/tiny"]));
+    assert!(success(&run(&["cache"])).contains("1 entries"));
+    let info: serde_json::Value = serde_json::from_str(&success(&run(&["cache", "info", "--json"]))).expect("JSON");
+    assert_eq!((&info["entries"][0]["kind"], &info["entries"][0]["name"]), (&"model".into(), &"org/tiny".into()));
+    assert!(success(&run(&["cache", "clean", "--older-than", "1d"])).contains("would delete 0 entries"));
+    assert!(success(&run(&["cache", "clean", "--max-size", "1GB", "--yes"])).contains("deleted 0 entries"));
+    assert!(success(&run(&["cache", "clean", "--all"])).contains("--yes deletes"), "no terminal: a dry run");
+    assert!(success(&run(&["cache", "clean", "--all", "--dry-run"])).contains("would delete 1 entries"));
+    assert!(snapshot(root.path()).is_dir());
+    assert!(failure(&run(&["cache", "clean", "--pattern", "["])).contains("not a pattern"));
+    for wrong in [
+        &["cache", "clean"][..],
+        &["cache", "clean", "--all", "--max-size", "1GB"],
+        &["cache", "clean", "--max-size", "x"],
+    ] {
+        assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(success(&run(&["cache", "clean", "--pattern", "org/*", "--yes"])).contains("deleted 1 entries"));
+    assert!(!snapshot(root.path()).exists());
+}
+
+#[test]
+fn two_processes_share_one_download() {
+    let server = Server::start();
+    server.change(|s| s.throttle = Some((32 << 10, Duration::from_millis(20))));
+    let root = tempfile::tempdir().expect("a folder");
+    let children: Vec<_> =
+        (0..2).map(|_| command(&server, root.path(), &["pull", "org/tiny"]).spawn().expect("started")).collect();
+    let outputs: Vec<Output> = children.into_iter().map(|c| c.wait_with_output().expect("ended")).collect();
+    for output in &outputs {
+        assert_eq!(success(output), snapshot(root.path()).to_string_lossy());
+    }
+    let waiting = outputs.iter().filter(|o| text(&o.stderr).contains("waiting for it")).count();
+    assert_eq!(waiting, 1, "one downloads, the other waits");
+    let bytes: usize = wanted().values().map(Vec::len).sum();
+    assert_eq!(server.sent(), bytes as u64, "every byte is sent once");
+    assert!(content(&snapshot(root.path())) == wanted());
+}
+
+/// Killed at any moment, the next run goes on: nothing false is ever published, and little is sent twice.
+#[test]
+fn killed_downloads_are_continued() {
+    const KILLS: u64 = 15;
+    let mut random = 0x2545_F491_4F6C_DD1D_u64 ^ u64::from(std::process::id());
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let mut files = read_tree(&hub_server::tiny());
+    for i in 0..4 {
+        let content: Vec<u8> = (0..6 << 20).map(|_| next() as u8).collect();
+        files.insert(format!("extra{i}.mlpackage/Data/weights/weight.bin"), content);
+    }
+    let mut expected = files.clone();
+    expected.retain(|path, _| !path.ends_with(".md") && !path.ends_with(".jsonl"));
+    let size: u64 = expected.values().map(|c| c.len() as u64).sum();
+    let server = Server::with(files);
+    let step = 64 << 10;
+    server.change(|s| s.throttle = Some((step, Duration::from_millis(10))));
+    let root = tempfile::tempdir().expect("a folder");
+    let mut during = 0;
+    for _ in 0..KILLS {
+        let mut child = command(&server, root.path(), &["pull", "org/tiny"]).spawn().expect("started");
+        let before = server.sent();
+        std::thread::sleep(Duration::from_millis(next() % 120));
+        // SIGKILL on Unix.
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        during += u64::from(server.sent() > before);
+        if snapshot(root.path()).exists() {
+            assert!(content(&snapshot(root.path())) == expected, "published, but not complete");
+        }
+    }
+    assert!(during > 0, "some were killed while files were sent");
+    success(&run(&server, root.path(), &["pull", "org/tiny"]));
+    assert!(content(&snapshot(root.path())) == expected);
+    // Each of four connections may have had some steps on their way when the process was killed.
+    let most = size + KILLS * 4 * 3 * step as u64;
+    assert!(server.sent() <= most, "{} bytes were sent for {size}, {during} kills while sending", server.sent());
+    let unfinished = success(&run(&server, root.path(), &["cache", "info", "--json"]));
+    assert!(!unfinished.contains("unfinished"), "{unfinished}");
+}
