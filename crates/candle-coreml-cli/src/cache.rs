@@ -28,7 +28,7 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "rule", required = true, multiple = false, args = ["older_than", "max_size", "pattern", "all"])]
+#[command(group = clap::ArgGroup::new("rule").required(true).args(["older_than", "max_size", "pattern", "all"]))]
 struct Clean {
     /// Entries that were not used for this long: 30d, 12h, 2w.
     #[arg(long, value_name = "TIME", value_parser = format::parse_duration)]

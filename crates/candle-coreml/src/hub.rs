@@ -16,6 +16,7 @@
 //! | `HF_HUB_OFFLINE` | `1`: no network |
 //! | `HF_HUB_CACHE`, `HF_HOME/hub` | a cache of Hugging Face's tools; models that are complete there are used |
 //! | `HTTPS_PROXY`, `NO_PROXY`, … | a proxy |
+//! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | trusted certificates instead of the system's |
 
 use std::fmt;
 use std::fs;
@@ -38,6 +39,7 @@ mod listing;
 mod progress;
 mod retry;
 mod select;
+mod tls;
 mod unzip;
 mod url;
 

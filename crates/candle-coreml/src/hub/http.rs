@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::HeaderMap;
-use ureq::tls::{TlsConfig, TlsProvider};
 
 use super::error::HubError;
 use super::progress::{Event, Observer};
 use super::retry::RetryPolicy;
-use super::url;
+use super::{tls, url};
 
 const MOST_REDIRECTS: usize = 10;
 /// A body that is read into memory ends here.
@@ -75,55 +74,14 @@ pub(crate) struct ClientSettings {
     pub(crate) patience: Duration,
 }
 
-/// The cryptography for TLS; none where this build has none that runs here.
-fn provider() -> Option<Arc<rustls::crypto::CryptoProvider>> {
-    #[cfg(feature = "hub-ring")]
-    return Some(Arc::new(rustls::crypto::ring::default_provider()));
-    #[cfg(all(not(feature = "hub-ring"), target_arch = "x86_64"))]
-    {
-        // What Graviola requires; it panics without.
-        let able = is_x86_feature_detected!("aes")
-            && is_x86_feature_detected!("ssse3")
-            && is_x86_feature_detected!("avx")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("adx")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("pclmulqdq");
-        return able.then(|| Arc::new(rustls_graviola::default_provider()));
-    }
-    #[cfg(all(not(feature = "hub-ring"), target_arch = "aarch64"))]
-    {
-        use std::arch::is_aarch64_feature_detected;
-        let able = is_aarch64_feature_detected!("aes")
-            && is_aarch64_feature_detected!("sha2")
-            && is_aarch64_feature_detected!("pmull")
-            && is_aarch64_feature_detected!("neon");
-        return able.then(|| Arc::new(rustls_graviola::default_provider()));
-    }
-    #[allow(unreachable_code)]
-    None
-}
-
 impl Client {
     pub(crate) fn new(settings: ClientSettings) -> Result<Self, HubError> {
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
         let Some((scheme, ..)) = url::origin(&endpoint) else {
             return Err(HubError::Settings(format!("the endpoint `{endpoint}` (HF_ENDPOINT) is not an http(s) URL")));
         };
-        let provider = provider();
-        if provider.is_none() && scheme == "https" {
-            return Err(HubError::Settings(
-                "https is not possible on this processor with the default TLS; build with the feature `hub-ring`"
-                    .to_owned(),
-            ));
-        }
-        let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
-        if let Some(provider) = provider {
-            tls = tls.unversioned_rustls_crypto_provider(provider);
-        }
         let agent = ureq::Agent::config_builder()
-            .tls_config(tls.build())
+            .tls_config(tls::config(scheme == "https")?)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -160,6 +118,7 @@ impl Client {
                 ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TlsRequired => {
                     answer(format!("{at}: {e}"))
                 }
+                e if tls::is_distrust(&e) => answer(format!("{at}: the server's certificate is not trusted: {e}")),
                 e => Failure::passing(format!("{at}: {e}")),
             })?;
             let (parts, body) = response.into_parts();
