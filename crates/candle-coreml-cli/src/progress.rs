@@ -10,7 +10,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// The hub that the environment names, with bars on standard error when it is a terminal and lines otherwise.
 pub(crate) fn hub() -> Result<Hub, HubError> {
     let bars = std::io::stderr().is_terminal();
-    Ok(Hub::from_environment()?.observer(if bars { Arc::new(Bars::new()) } else { Arc::new(lines) }))
+    Ok(Hub::from_environment()?.observer(if bars {
+        Arc::new(Bars::new(ProgressDrawTarget::stderr()))
+    } else {
+        Arc::new(lines)
+    }))
 }
 
 /// What is worth a line in a log.
@@ -40,8 +44,8 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Bars {
-    fn new() -> Self {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    fn new(target: ProgressDrawTarget) -> Self {
+        let all = MultiProgress::with_draw_target(target);
         let total = all.add(ProgressBar::new(0));
         total.set_style(style("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"));
         Self { all, total, files: Mutex::default() }
@@ -94,5 +98,30 @@ impl Observer for Bars {
 impl Drop for Bars {
     fn drop(&mut self) {
         self.total.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_follows_the_files_also_back() {
+        let bars = Bars::new(ProgressDrawTarget::hidden());
+        bars.event(&Event::Planned { files: 3, bytes: 100, present: 30 });
+        // 20 bytes of the 30 are complete files, which no event mentions.
+        bars.event(&Event::Started { file: "a", size: 50, position: 10 });
+        bars.event(&Event::Started { file: "b", size: 30, position: 0 });
+        let total = |file, position| {
+            bars.event(&Event::Progress { file, position });
+            bars.total.position()
+        };
+        assert_eq!(
+            [total("a", 40), total("b", 5), total("a", 0), total("a", 50), total("b", 30)],
+            [60, 65, 25, 75, 100]
+        );
+        bars.event(&Event::Finished { file: "a" });
+        assert_eq!(total("a", 0), 100, "a finished file has no bar");
+        assert_eq!(bars.total.length(), Some(100));
     }
 }

@@ -378,7 +378,7 @@ fn redirects_are_bounded_and_stay_http() {
 #[test]
 fn two_downloads_of_a_model_do_not_fight() {
     let server = Server::start();
-    server.change(|s| s.throttle = Some((64 << 10, Duration::from_millis(20))));
+    server.change(|s| s.throttle = Some((64 << 10, Duration::from_millis(100))));
     let root = tempfile::tempdir().expect("a folder");
     let waited = Arc::new(Mutex::new(0));
     let noted = waited.clone();
