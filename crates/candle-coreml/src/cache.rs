@@ -287,7 +287,7 @@ mod tests {
             choose(entries, &rule, now).map(|c| c.into_iter().map(|e| e.name).collect::<Vec<_>>())
         };
         assert_eq!(chosen(CleanRule::All).expect("all").len(), 4);
-        let days = |n| CleanRule::OlderThan(Duration::from_secs(86_400 * n));
+        let days = |n: u64| CleanRule::OlderThan(Duration::from_secs(86_400 * n));
         assert_eq!(chosen(days(10)).expect("old"), ["a/old", "proc-0123456789abcdef"]);
         assert_eq!(chosen(days(51)).expect("none"), [""; 0]);
         assert_eq!(chosen(CleanRule::Matching("a/*".to_owned())).expect("a"), ["a/new", "a/old"]);
