@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// An image input from a file: NAME=FILE.
     #[arg(long, value_name = "NAME=FILE")]
     image: Vec<String>,
-    /// Other inputs by name (JSON): scalars.
+    /// Other inputs by name (JSON): numbers, and lists of numbers.
     #[arg(long)]
     values: Option<PathBuf>,
     /// Where outputs that are not tensors go (JSON); standard output when not given.
@@ -68,21 +68,59 @@ fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Result<Tensor, String> 
     }
 }
 
-fn scalars(path: &Path, inputs: &mut HashMap<String, Tensor>) -> CommandResult {
+/// Numbers and (nested) lists of numbers by name. What only other model types take is refused with its name.
+fn values(path: &Path, inputs: &mut HashMap<String, Tensor>) -> CommandResult {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     for (name, value) in values {
-        let tensor = match &value {
-            Value::Bool(b) => Tensor::new(u8::from(*b), &Device::Cpu)?,
-            Value::Number(n) => match n.as_i64() {
-                Some(i) => Tensor::new(i, &Device::Cpu)?,
-                None => Tensor::new(n.as_f64().unwrap_or(f64::NAN), &Device::Cpu)?,
-            },
-            other => return Err(format!("{}: `{name}` is {other}; expected a number", path.display()).into()),
+        let bad = |found: String| {
+            format!(
+                "{}: `{name}`: expected a number or nested lists of numbers, of equal lengths; found {found}",
+                path.display()
+            )
+        };
+        let (mut shape, mut numbers) = (Vec::new(), Vec::new());
+        flatten(&value, 0, &mut shape, &mut numbers).map_err(|found| bad(found.to_string()))?;
+        let whole: Option<Vec<i64>> = numbers.iter().map(serde_json::Number::as_i64).collect();
+        let tensor = match whole {
+            Some(whole) => Tensor::from_vec(whole, shape, &Device::Cpu)?,
+            None => {
+                let floats: Vec<f64> = numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN)).collect();
+                Tensor::from_vec(floats, shape, &Device::Cpu)?
+            }
         };
         inputs.insert(name, tensor);
     }
     Ok(())
+}
+
+/// Appends the numbers of a value and checks or extends the shape; the error is what does not belong.
+fn flatten<'v>(
+    value: &'v Value,
+    depth: usize,
+    shape: &mut Vec<usize>,
+    numbers: &mut Vec<serde_json::Number>,
+) -> Result<(), &'v Value> {
+    match value {
+        Value::Array(items) => {
+            match shape.get(depth) {
+                None if numbers.is_empty() => shape.push(items.len()),
+                Some(&n) if n == items.len() => {}
+                _ => return Err(value),
+            }
+            items.iter().try_for_each(|item| flatten(item, depth + 1, shape, numbers))
+        }
+        _ if depth != shape.len() => Err(value),
+        Value::Number(n) => {
+            numbers.push(n.clone());
+            Ok(())
+        }
+        Value::Bool(b) => {
+            numbers.push(u8::from(*b).into());
+            Ok(())
+        }
+        other => Err(other),
+    }
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
@@ -96,7 +134,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         None => HashMap::new(),
     };
     if let Some(path) = &arguments.values {
-        scalars(path, &mut inputs)?;
+        values(path, &mut inputs)?;
     }
     for image in &arguments.image {
         let (name, file) = image.split_once('=').ok_or_else(|| format!("--image {image}: expected NAME=FILE"))?;

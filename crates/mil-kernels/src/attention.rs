@@ -8,6 +8,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+mod decode;
+
 /// Keys or values of one layer: `[kv_heads, len, dim]`, rows contiguous.
 #[derive(Clone, Copy)]
 pub struct Cache<'a> {
@@ -52,6 +54,12 @@ pub fn open_positions(mask: &[f32], queries: usize, len: usize) -> usize {
     open
 }
 
+/// Queries of a KV head up to which rows of the cache are widened for each of them instead of once for all.
+const FEW: usize = 8;
+
+/// Multiply-adds below which waking a second thread costs more than it saves.
+const SPLIT: usize = 1 << 19;
+
 /// Computes `out[heads, queries, dim]` from `q[heads, queries, dim]` (already rotated) and
 /// `mask[queries, len]`.
 ///
@@ -75,8 +83,14 @@ pub fn attention(
         return;
     }
     let share = heads / kv_heads;
+    let rows = decode::best().filter(|_| queries * share <= FEW && open > 0);
     // One task per KV head: its keys and values are converted once for all queries of all its heads.
     let work = |(kv, out): (usize, &mut [f32])| {
+        let first = kv * share * queries * dim;
+        let q = &q[first..first + share * queries * dim];
+        if let Some(rows) = rows {
+            return decode::one_head(rows, shape, q, (k, v), kv, (mask, scale), open, out);
+        }
         let mut keys = vec![0f32; open * dim];
         let mut values = vec![0f32; open * dim];
         for p in 0..open {
@@ -84,12 +98,10 @@ pub fn attention(
             k.data[row(&k)..][..dim].convert_to_f32_slice(&mut keys[p * dim..(p + 1) * dim]);
             v.data[row(&v)..][..dim].convert_to_f32_slice(&mut values[p * dim..(p + 1) * dim]);
         }
-        let first = kv * share * queries * dim;
-        let q = &q[first..first + share * queries * dim];
         queries_of_one_head(q, &keys, &values, mask.map(|m| (m, len)), Heads { queries, dim }, scale, out);
     };
     let chunks = out.chunks_mut(share * queries * dim).enumerate();
-    if heads * queries * open * dim < 1 << 15 {
+    if heads * queries * open * dim < SPLIT {
         chunks.for_each(work);
     } else {
         let chunks: Vec<_> = chunks.collect();
@@ -166,7 +178,16 @@ fn body(
     let mut scores = vec![0f32; open];
     for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
         let row = mask.map(|(m, len)| &m[at % queries * len..][..open]);
-        one_query(q, keys, values, row, scale, &mut scores, out);
+        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
+            *score = dot(q, key);
+        }
+        one_query(&mut scores, row, scale, out, |weights, out| {
+            for (w, value) in weights.iter().zip(values.chunks_exact(dim)) {
+                if *w != 0.0 {
+                    out.iter_mut().zip(value).for_each(|(o, v)| *o += w * v);
+                }
+            }
+        });
     }
 }
 
@@ -182,20 +203,16 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + at.iter().zip(bt).map(|(a, b)| a * b).sum::<f32>()
 }
 
+/// From products of a query with keys to its result; `mix` adds values by their weights.
 #[inline(always)]
 fn one_query(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
+    scores: &mut [f32],
     mask: Option<&[f32]>,
     scale: f32,
-    scores: &mut [f32],
     out: &mut [f32],
+    mix: impl FnOnce(&[f32], &mut [f32]),
 ) {
-    let dim = q.len();
-    for (p, score) in scores.iter_mut().enumerate() {
-        *score = dot(q, &keys[p * dim..(p + 1) * dim]) * scale;
-    }
+    scores.iter_mut().for_each(|s| *s *= scale);
     if let Some(mask) = mask {
         scores.iter_mut().zip(mask).for_each(|(s, m)| *s += m);
     }
@@ -206,11 +223,7 @@ fn one_query(
         sum += *s;
     }
     out.fill(0.0);
-    for (s, value) in scores.iter().zip(values.chunks_exact(dim.max(1))) {
-        if *s != 0.0 {
-            out.iter_mut().zip(value).for_each(|(o, v)| *o += s * v);
-        }
-    }
+    mix(scores, out);
     out.iter_mut().for_each(|o| *o /= sum);
 }
 
@@ -231,26 +244,32 @@ mod tests {
 
     #[test]
     fn agrees_with_the_formula_in_f64() {
-        let shape = Shape { heads: 4, kv_heads: 2, queries: 3, len: 7, dim: 5 };
+        // Six queries a KV head take the way of decoding, twelve that of a panel.
+        formula(Shape { heads: 4, kv_heads: 2, queries: 3, len: 7, dim: 5 });
+        formula(Shape { heads: 4, kv_heads: 2, queries: 6, len: 7, dim: 5 });
+    }
+
+    fn formula(shape: Shape) {
+        let n = shape.queries;
         let value = |i: usize| ((i * 29 % 83) as f32 - 41.0) / 40.0;
-        let q: Vec<f32> = (0..4 * 3 * 5).map(value).collect();
+        let q: Vec<f32> = (0..4 * n * 5).map(value).collect();
         let data: Vec<f16> = (0..2 * 2 * 7 * 5).map(|i| f16::from_f32(value(i + 3))).collect();
         let (k, v) = data.split_at(2 * 7 * 5);
         let cache = |data| Cache { data, head_stride: 35, row_stride: 5 };
-        let mut mask = vec![0f32; 21];
+        let mut mask = vec![0f32; n * 7];
         for (i, m) in mask.iter_mut().enumerate() {
-            if i % 7 > 2 + i / 7 {
+            if i % 7 > (2 + i / 7).min(5) {
                 *m = f32::NEG_INFINITY;
             }
         }
-        let mut out = vec![f32::NAN; 4 * 3 * 5];
+        let mut out = vec![f32::NAN; 4 * n * 5];
         attention(shape, &q, cache(k), cache(v), Some(&mask), 0.5, &mut out);
         for h in 0..4 {
-            for i in 0..3 {
+            for i in 0..n {
                 let scores: Vec<f64> = (0..7)
                     .map(|p| {
                         let dot: f64 = (0..5)
-                            .map(|d| f64::from(q[(h * 3 + i) * 5 + d]) * f64::from(k[(h / 2) * 35 + p * 5 + d]))
+                            .map(|d| f64::from(q[(h * n + i) * 5 + d]) * f64::from(k[(h / 2) * 35 + p * 5 + d]))
                             .sum();
                         dot * 0.5 + f64::from(mask[i * 7 + p])
                     })
@@ -259,7 +278,7 @@ mod tests {
                 for d in 0..5 {
                     let want: f64 =
                         (0..7).map(|p| scores[p].exp() / sum * f64::from(v[(h / 2) * 35 + p * 5 + d])).sum();
-                    let got = f64::from(out[(h * 3 + i) * 5 + d]);
+                    let got = f64::from(out[(h * n + i) * 5 + d]);
                     assert!((got - want).abs() < 1e-5, "head {h} query {i}: {got} != {want}");
                 }
             }

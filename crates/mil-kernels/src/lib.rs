@@ -2,6 +2,7 @@
 //!
 //! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
+//! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
 //!
 //! Arithmetic is f32. Every kernel has a scalar definition and variants that are chosen once, at run
@@ -12,4 +13,5 @@ pub mod attention;
 pub mod mat;
 pub mod matmul;
 pub mod matvec;
+pub mod norm;
 pub mod strided;

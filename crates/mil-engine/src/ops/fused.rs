@@ -31,15 +31,15 @@ fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let size = x.shape().last().copied().unwrap_or(1).max(1);
-        let mut data = match x.with_f32s(<[f32]>::to_vec) {
-            Some(data) => data,
-            None => x.to_f32s()?,
+        let norm = |data: &[f32]| {
+            let mut out = vec![0f32; data.len()];
+            mil_kernels::norm::rms_norm(data, size, epsilon, &mut out);
+            out
         };
-        for row in data.chunks_exact_mut(size) {
-            let squares: f64 = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-            let scale = 1.0 / (squares / size as f64 + f64::from(epsilon)).sqrt();
-            row.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
-        }
+        let data = match x.with_f32s(norm) {
+            Some(data) => data,
+            None => norm(&x.to_f32s()?),
+        };
         one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })
 }

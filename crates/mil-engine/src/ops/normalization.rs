@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, one, resolve_axes};
 use crate::error::OpError;
+use crate::layout;
 use crate::run::Frame;
 use crate::value::Array;
 
@@ -75,13 +76,8 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// Each row minus its mean, over the root of its variance plus epsilon.
 fn normalize_rows(data: &[f32], size: usize, epsilon: f32) -> Vec<f32> {
-    let mut out = Vec::with_capacity(data.len());
-    for row in data.chunks_exact(size.max(1)) {
-        let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / size as f64;
-        let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / size as f64;
-        let scale = 1.0 / (variance + f64::from(epsilon)).sqrt();
-        out.extend(row.iter().map(|&v| ((f64::from(v) - mean) * scale) as f32));
-    }
+    let mut out = vec![0f32; data.len()];
+    mil_kernels::norm::layer_norm(data, size, epsilon, &mut out);
     out
 }
 
@@ -99,6 +95,26 @@ fn l2_norm(b: &Build<'_>) -> Result<Run, OpError> {
         }
         one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?)
     })
+}
+
+/// `f` of every element and its parameter, broadcast; `y` is the larger one.
+fn with_parameter(y: &Tensor, parameter: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor, OpError> {
+    let both = crate::ops::elementwise_binary::broadcast_shape(y.dims(), parameter.dims())?;
+    if both != y.dims() {
+        return Err(OpError::shape(format!("a parameter {:?} for {:?}", parameter.dims(), y.dims())));
+    }
+    // On another device the elements are brought here and back.
+    match layout::binary(y, parameter, &both, &f)? {
+        Some(result) => Ok(result),
+        None => {
+            let cpu = candle_core::Device::Cpu;
+            let result = layout::binary(&y.to_device(&cpu)?, &parameter.to_device(&cpu)?, &both, &f)?;
+            result
+                .ok_or_else(|| OpError::data("a parameter that is not f32"))?
+                .to_device(y.device())
+                .map_err(Into::into)
+        }
+    }
 }
 
 /// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all when missing); gamma and beta
@@ -139,10 +155,10 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         axes.iter().for_each(|&a| extents[a] = x.shape()[a]);
         let mut y = y;
         if let Some(gamma) = gamma {
-            y = y.broadcast_mul(&f.array(gamma)?.tensor().reshape(extents.as_slice())?)?;
+            y = with_parameter(&y, &f.array(gamma)?.floats()?.reshape(extents.as_slice())?, |y, g| y * g)?;
         }
         if let Some(beta) = beta {
-            y = y.broadcast_add(&f.array(beta)?.tensor().reshape(extents.as_slice())?)?;
+            y = with_parameter(&y, &f.array(beta)?.floats()?.reshape(extents.as_slice())?, |y, b| y + b)?;
         }
         one(x.with(y))
     })

@@ -1,0 +1,209 @@
+//! Few queries over a long cache: each row of the cache is widened in registers where it is used, once for each query.
+
+use half::f16;
+
+use super::{Cache, Shape, one_query};
+
+/// A way to multiply rows of a cache: `(q, rows, distance, scores)` and `(weights, rows, distance, out)`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    scores: fn(&[f32], &[f16], usize, &mut [f32]),
+    mix: fn(&[f32], &[f16], usize, &mut [f32]),
+}
+
+/// What this CPU has for it.
+pub(super) fn best() -> Option<Rows> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let f16c = is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma");
+        if f16c && is_x86_feature_detected!("avx512f") {
+            return Some(Rows { scores: x86::scores_avx512, mix: x86::mix_avx512 });
+        }
+        if f16c && is_x86_feature_detected!("avx2") {
+            return Some(Rows { scores: x86::scores_avx2, mix: x86::mix_avx2 });
+        }
+    }
+    None
+}
+
+/// The queries of one KV head, heads outermost, over its first `open` positions.
+pub(super) fn one_head(
+    rows: Rows,
+    shape: Shape,
+    q: &[f32],
+    (k, v): (Cache<'_>, Cache<'_>),
+    kv: usize,
+    (mask, scale): (Option<&[f32]>, f32),
+    open: usize,
+    out: &mut [f32],
+) {
+    let dim = shape.dim;
+    let part = |c: &Cache<'_>| kv * c.head_stride..kv * c.head_stride + (open - 1) * c.row_stride + dim;
+    let (keys, values) = (&k.data[part(&k)], &v.data[part(&v)]);
+    let mut scores = vec![0f32; open];
+    for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+        let mask = mask.map(|m| &m[at % shape.queries * shape.len..][..open]);
+        (rows.scores)(q, keys, k.row_stride, &mut scores);
+        one_query(&mut scores, mask, scale, out, |weights, out| (rows.mix)(weights, values, v.row_stride, out));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::f16;
+
+    /// Sixteen elements as `f32`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn wide(row: &[f16; 16]) -> __m512 {
+        // SAFETY: 32 bytes are there.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(row.as_ptr().cast()) })
+    }
+
+    /// Eight elements as `f32`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn half_wide(row: &[f16; 8]) -> __m256 {
+        // SAFETY: 16 bytes are there.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(row.as_ptr().cast()) })
+    }
+
+    fn tail(q: &[f32], row: &[f16]) -> f32 {
+        q.iter().zip(row).map(|(q, k)| q * k.to_f32()).sum()
+    }
+
+    fn mix_tail(weight: f32, row: &[f16], out: &mut [f32]) {
+        out.iter_mut().zip(row).for_each(|(o, v)| *o += weight * v.to_f32());
+    }
+
+    /// `scores[p] = q · rows[p]`.
+    pub(super) fn scores_avx512(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+        #[target_feature(enable = "avx512f")]
+        fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+            let (qs, rest) = q.as_chunks::<16>();
+            for (p, score) in scores.iter_mut().enumerate() {
+                let (ks, ks_rest) = rows[p * stride..][..q.len()].as_chunks::<16>();
+                let mut sum = [_mm512_setzero_ps(); 2];
+                for (i, (q, k)) in qs.iter().zip(ks).enumerate() {
+                    // SAFETY: 16 floats are there.
+                    let q = unsafe { _mm512_loadu_ps(q.as_ptr()) };
+                    sum[i % 2] = _mm512_fmadd_ps(q, wide(k), sum[i % 2]);
+                }
+                *score = _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1])) + tail(rest, ks_rest);
+            }
+        }
+        // SAFETY: `best` found the feature.
+        unsafe { inner(q, rows, stride, scores) }
+    }
+
+    /// `out += Σ_p weights[p] · rows[p]`.
+    pub(super) fn mix_avx512(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+        #[target_feature(enable = "avx512f")]
+        fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+            for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+                let (vs, vs_rest) = rows[p * stride..][..out.len()].as_chunks::<16>();
+                let (os, os_rest) = out.as_chunks_mut::<16>();
+                let w = _mm512_set1_ps(weight);
+                for (o, v) in os.iter_mut().zip(vs) {
+                    // SAFETY: 16 floats are there.
+                    unsafe {
+                        let sum = _mm512_fmadd_ps(w, wide(v), _mm512_loadu_ps(o.as_ptr()));
+                        _mm512_storeu_ps(o.as_mut_ptr(), sum);
+                    }
+                }
+                mix_tail(weight, vs_rest, os_rest);
+            }
+        }
+        // SAFETY: `best` found the feature.
+        unsafe { inner(weights, rows, stride, out) }
+    }
+
+    /// [`scores_avx512`] in registers of eight.
+    pub(super) fn scores_avx2(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+            let (qs, rest) = q.as_chunks::<8>();
+            for (p, score) in scores.iter_mut().enumerate() {
+                let (ks, ks_rest) = rows[p * stride..][..q.len()].as_chunks::<8>();
+                let mut sum = [_mm256_setzero_ps(); 2];
+                for (i, (q, k)) in qs.iter().zip(ks).enumerate() {
+                    // SAFETY: eight floats are there.
+                    let q = unsafe { _mm256_loadu_ps(q.as_ptr()) };
+                    sum[i % 2] = _mm256_fmadd_ps(q, half_wide(k), sum[i % 2]);
+                }
+                let mut lanes = [0f32; 8];
+                // SAFETY: eight floats are there.
+                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(sum[0], sum[1])) };
+                *score = lanes.iter().sum::<f32>() + tail(rest, ks_rest);
+            }
+        }
+        // SAFETY: `best` found the features.
+        unsafe { inner(q, rows, stride, scores) }
+    }
+
+    /// [`mix_avx512`] in registers of eight.
+    pub(super) fn mix_avx2(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+            for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+                let (vs, vs_rest) = rows[p * stride..][..out.len()].as_chunks::<8>();
+                let (os, os_rest) = out.as_chunks_mut::<8>();
+                let w = _mm256_set1_ps(weight);
+                for (o, v) in os.iter_mut().zip(vs) {
+                    // SAFETY: eight floats are there.
+                    unsafe {
+                        let sum = _mm256_fmadd_ps(w, half_wide(v), _mm256_loadu_ps(o.as_ptr()));
+                        _mm256_storeu_ps(o.as_mut_ptr(), sum);
+                    }
+                }
+                mix_tail(weight, vs_rest, os_rest);
+            }
+        }
+        // SAFETY: `best` found the features.
+        unsafe { inner(weights, rows, stride, out) }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn both_widths_agree_with_the_definition() {
+            if !is_x86_feature_detected!("avx2")
+                || !is_x86_feature_detected!("f16c")
+                || !is_x86_feature_detected!("fma")
+            {
+                return;
+            }
+            for dim in [1usize, 7, 8, 16, 23, 64, 128, 130] {
+                let (rows, stride) = (5, dim + 3);
+                let value = |i: usize| ((i * 29 % 83) as f32 - 41.0) / 40.0;
+                let q: Vec<f32> = (0..dim).map(value).collect();
+                let data: Vec<f16> = (0..rows * stride).map(|i| f16::from_f32(value(i + 3))).collect();
+                let weights = [0.5, 0.0, -1.0, 2.0, 0.25];
+                let row = |p: usize| data[p * stride..][..dim].iter().map(|v| v.to_f32());
+                let dots: Vec<f32> = (0..rows).map(|p| row(p).zip(&q).map(|(k, q)| k * q).sum()).collect();
+                let mut mixed = vec![1f32; dim];
+                for (p, w) in weights.iter().enumerate() {
+                    mixed.iter_mut().zip(row(p)).for_each(|(o, v)| *o += w * v);
+                }
+                let mut all: Vec<(Scores, Mix)> = vec![(scores_avx2, mix_avx2)];
+                if is_x86_feature_detected!("avx512f") {
+                    all.push((scores_avx512, mix_avx512));
+                }
+                for (scores, mix) in all {
+                    let (mut s, mut o) = (vec![f32::NAN; rows], vec![1f32; dim]);
+                    scores(&q, &data, stride, &mut s);
+                    mix(&weights, &data, stride, &mut o);
+                    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+                    assert!(near(&s, &dots) && near(&o, &mixed), "{dim}");
+                }
+            }
+        }
+
+        type Scores = fn(&[f32], &[f16], usize, &mut [f32]);
+        type Mix = fn(&[f32], &[f16], usize, &mut [f32]);
+    }
+}
