@@ -37,6 +37,8 @@ pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 pub use student::CoreMLModelWrapper;
 
+/// The native engine itself: batches, futures and hints, which the common interface does not have.
+pub use coreml_apple as native;
 /// The file formats, for tools that look inside models.
 pub use coreml_format as format;
 /// What models expect and return.

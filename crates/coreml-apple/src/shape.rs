@@ -63,7 +63,7 @@ pub struct RawConstraint {
     /// `enumeratedShapes`.
     pub enumerated: Vec<Vec<usize>>,
     /// `sizeRangeForDimension`: `(location, length)` of each `NSRange`, which holds the extents
-    /// `location..location + length`.
+    /// `location..location + length`. A length of zero, which would leave no extent, is taken for "no limit".
     pub ranges: Vec<(usize, usize)>,
 }
 
@@ -87,8 +87,8 @@ impl RawConstraint {
 }
 
 fn range((location, length): (usize, usize)) -> DimRange {
-    let last = location.saturating_add(length.saturating_sub(1));
-    DimRange { min: location, max: Some(last).filter(|&last| last < NO_LIMIT) }
+    let last = length.checked_sub(1).map(|more| location.saturating_add(more));
+    DimRange { min: location, max: last.filter(|&last| last < NO_LIMIT) }
 }
 
 #[cfg(test)]
@@ -181,8 +181,10 @@ mod tests {
         assert!(matches!(raw(2, &[&[1, 8], &[1, 9]], &[]).resolve(), ShapeConstraint::Enumerated(s) if s.len() == 2));
         assert_eq!(raw(3, &[], &[(1, 1), (8, 1)]).resolve(), ShapeConstraint::Fixed);
         assert_eq!(RawConstraint::default().resolve(), ShapeConstraint::Unspecified);
-        let open = raw(3, &[], &[(1, 1), (2, usize::MAX)]).resolve();
-        let want = vec![DimRange { min: 1, max: Some(1) }, DimRange { min: 2, max: None }];
-        assert_eq!(open, ShapeConstraint::Ranges(want));
+        for no_limit in [usize::MAX, i32::MAX as usize, isize::MAX as usize, 0] {
+            let open = raw(3, &[], &[(1, 1), (2, no_limit)]).resolve();
+            let want = vec![DimRange { min: 1, max: Some(1) }, DimRange { min: 2, max: None }];
+            assert_eq!(open, ShapeConstraint::Ranges(want), "{no_limit}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use objc2::rc::Retained;
 use objc2_core_ml::{MLMultiArray, MLMultiArrayDataType};
 use objc2_foundation::{NSArray, NSNumber};
 
-use super::foundation::{extents, failure, numbers};
+use super::foundation::{extents, failure, for_any_thread, numbers};
 use crate::array::{ArrayType, Buffer, Slice};
 use crate::error::NativeError;
 use crate::lend::Loan;
@@ -50,9 +50,9 @@ pub(super) unsafe fn over<T: Send + 'static>(
     let loan = Mutex::new(Some(loan));
     // The block may run on any thread, because a loan is `Send`; it returns the loan the first time it runs, and
     // when it is destroyed without having run.
-    let release = RcBlock::new(move |_: NonNull<c_void>| {
+    let release = RcBlock::new(for_any_thread(move |_: NonNull<c_void>| {
         drop(loan.lock().unwrap_or_else(PoisonError::into_inner).take());
-    });
+    }));
     let array = MLMultiArray::alloc();
     let (extents, strides) = (numbers(shape), numbers(&dense_strides(shape)));
     let ty = MLMultiArrayDataType(ty.code());

@@ -163,7 +163,8 @@ fn multi_array(name: &str, constraint: &MLMultiArrayConstraint) -> Result<Featur
     };
     let raw = RawConstraint {
         kind,
-        shape: extents(name, &shape)?,
+        // Extents below zero would be ones that the framework does not know, as of an output that follows its input.
+        shape: extents(name, &shape).unwrap_or_default(),
         enumerated: enumerated.iter().map(listed).collect::<Result<_, _>>()?,
         ranges: ranges.iter().map(range).collect::<Result<_, _>>()?,
     };

@@ -25,8 +25,15 @@ pub(super) fn extents(feature: &str, values: &NSArray<NSNumber>) -> Result<Vec<u
 
 /// The URL of a file or folder.
 pub(super) fn url(path: &Path) -> Result<Retained<NSURL>, NativeError> {
-    let url = if path.is_dir() { NSURL::from_directory_path(path) } else { NSURL::from_file_path(path) };
-    url.ok_or_else(|| NativeError::Path { path: path.to_owned() })
+    let bad = || NativeError::Path { path: path.to_owned() };
+    let path = std::path::absolute(path).map_err(|_| bad())?;
+    let url = if path.is_dir() { NSURL::from_directory_path(&path) } else { NSURL::from_file_path(&path) };
+    url.ok_or_else(bad)
+}
+
+/// The closure itself, if other threads may run and drop it: blocks don't ask for that, but Core ML does it.
+pub(super) fn for_any_thread<F: Send + 'static>(closure: F) -> F {
+    closure
 }
 
 /// An error of the framework with what was being done.

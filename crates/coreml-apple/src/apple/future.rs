@@ -17,7 +17,7 @@ use super::available::{Api, require};
 use super::compile::{Compiled, compiled};
 use super::configuration::configuration;
 use super::features::{check_names, copied, outputs};
-use super::foundation::{handler_failure, url};
+use super::foundation::{for_any_thread, handler_failure, url};
 use super::model::{Model, NativeModel, Outputs};
 use super::state::NativeState;
 use crate::completion::{Abandoned, Completer, Completion, pair};
@@ -129,7 +129,7 @@ fn prediction_handler(
     done: impl Fn(Result<Outputs, NativeError>, Option<NativeState>) + Send + 'static,
 ) -> Handler {
     let state = Mutex::new(state);
-    RcBlock::new(move |features: *mut ProtocolObject<dyn MLFeatureProvider>, error: *mut NSError| {
+    RcBlock::new(for_any_thread(move |features: *mut ProtocolObject<dyn MLFeatureProvider>, error: *mut NSError| {
         let result = autoreleasepool(|_| {
             // SAFETY: the handler is called with nil or with features that live as long as the call.
             match unsafe { features.as_ref() } {
@@ -141,7 +141,7 @@ fn prediction_handler(
             }
         });
         done(result, state.lock().unwrap_or_else(PoisonError::into_inner).take());
-    })
+    }))
 }
 
 /// Compiles on a thread of its own.
@@ -173,11 +173,11 @@ fn load_handler(
     doing: String,
     completer: Completer<Result<Loaded, NativeError>>,
 ) -> RcBlock<dyn Fn(*mut MLModel, *mut NSError)> {
-    RcBlock::new(move |model: *mut MLModel, error: *mut NSError| {
+    RcBlock::new(for_any_thread(move |model: *mut MLModel, error: *mut NSError| {
         // SAFETY: the handler is called with nil or with a model that lives as long as the call.
         let model = unsafe { Retained::retain(model) };
         completer.complete(model.map(Loaded).ok_or_else(|| handler_failure(doing.as_str(), error)));
-    })
+    }))
 }
 
 /// A prediction under way. Dropping it lets the prediction run on and discards its result.

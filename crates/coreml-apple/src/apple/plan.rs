@@ -8,7 +8,7 @@ use objc2_foundation::NSError;
 use super::available::{Api, require};
 use super::configuration::configuration;
 use super::devices::kind;
-use super::foundation::{handler_failure, url};
+use super::foundation::{for_any_thread, handler_failure, url};
 use super::model::NativeModel;
 use crate::completion::{Completion, pair};
 use crate::error::NativeError;
@@ -51,13 +51,13 @@ impl NativeModel {
         autoreleasepool(|_| {
             let configuration = configuration(&self.model.options)?;
             let url = url(&self.model.compiled.path)?;
-            let handler = RcBlock::new(move |plan: *mut MLComputePlan, error: *mut NSError| {
+            let handler = RcBlock::new(for_any_thread(move |plan: *mut MLComputePlan, error: *mut NSError| {
                 // SAFETY: the handler is called with nil or with a plan that lives as long as the call.
                 completer.complete(match unsafe { plan.as_ref() } {
                     Some(plan) => Ok(autoreleasepool(|_| report(plan, function.as_deref()))),
                     None => Err(handler_failure(doing.as_str(), error)),
                 });
-            });
+            }));
             // SAFETY: rules 1 and 3; the framework copies the handler, which may run on any thread as what it
             // captures is `Send`.
             unsafe { MLComputePlan::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler) };
