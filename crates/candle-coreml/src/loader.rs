@@ -64,8 +64,14 @@ impl UnifiedModelLoader {
     /// # Errors
     /// [`Error::Hub`], and as [`QwenModel::load_from_directory`].
     pub fn load_model(&self, id: &str) -> Result<QwenModel> {
-        let (folder, config) = self.configured(id)?;
-        QwenModel::load_from_directory(folder, Some(QwenConfig::from_model_config(config)))
+        let found = self.look(id)?;
+        if let Some(config) = found.saved {
+            return QwenModel::load_from_directory(found.folder, Some(QwenConfig::from_model_config(config)));
+        }
+        let mut model = QwenModel::load_from_directory(&found.folder, None)?;
+        let config = ModelConfig::of(model.pipeline(), id)?;
+        model.set_config(QwenConfig::from_model_config(found.keep(config)));
+        Ok(model)
     }
 
     /// The configuration of a model, which is downloaded when the cache does not have it.
@@ -73,7 +79,12 @@ impl UnifiedModelLoader {
     /// # Errors
     /// As [`UnifiedModelLoader::load_model`].
     pub fn generate_config(&self, id: &str) -> Result<ModelConfig> {
-        Ok(self.configured(id)?.1)
+        let found = self.look(id)?;
+        if let Some(config) = found.saved {
+            return Ok(config);
+        }
+        let config = ModelConfig { model_id: id.to_owned(), ..ModelConfig::discover(&found.folder)? };
+        Ok(found.keep(config))
     }
 
     /// The complete models in the cache.
@@ -84,8 +95,8 @@ impl UnifiedModelLoader {
         Ok(CacheManager::new(Some(self.hub.cache_root().to_owned()), Vec::new()).list_models()?)
     }
 
-    /// Folder and configuration.
-    fn configured(&self, id: &str) -> Result<(PathBuf, ModelConfig)> {
+    /// Where a model is, downloaded if needed, and what is known about it.
+    fn look(&self, id: &str) -> Result<Found> {
         let (folder, notes) = if Path::new(id).is_dir() {
             (PathBuf::from(id), Some(Path::new(id).join(LOCAL_CONFIG)))
         } else {
@@ -96,20 +107,33 @@ impl UnifiedModelLoader {
             (folder, notes)
         };
         let files = file_states(&folder)?;
-        let saved = notes.as_ref().and_then(|path| read_small(path).ok());
-        let saved: Option<Saved> = saved.and_then(|text| serde_json::from_slice(&text).ok());
-        if let Some(saved) = saved.filter(|s| s.files == files && s.config.validate().is_ok()) {
-            return Ok((folder, saved.config));
-        }
-        let mut config = ModelConfig::discover(&folder)?;
-        config.model_id = id.to_owned();
-        let saved = Saved { config, files };
-        if let Some(path) = notes
+        let text = notes.as_ref().and_then(|path| read_small(path).ok());
+        let saved: Option<Saved> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        let saved = saved.filter(|s| s.files == files && s.config.validate().is_ok()).map(|s| s.config);
+        Ok(Found { folder, notes, files, saved })
+    }
+}
+
+/// A model on the disk.
+struct Found {
+    folder: PathBuf,
+    /// Where its configuration is kept.
+    notes: Option<PathBuf>,
+    files: Vec<FileState>,
+    /// The configuration, when it was made from these files.
+    saved: Option<ModelConfig>,
+}
+
+impl Found {
+    /// Keeps a configuration for the next time; that it can't be kept is no failure.
+    fn keep(self, config: ModelConfig) -> ModelConfig {
+        let saved = Saved { config, files: self.files };
+        if let Some(path) = self.notes
             && let Err(e) = save(&path, &saved)
         {
             tracing::warn!("{}: the configuration is not kept: {e}", path.display());
         }
-        Ok((folder, saved.config))
+        saved.config
     }
 }
 

@@ -95,6 +95,12 @@ impl QwenModel {
         Self::load_from_directory(crate::hub::ensure_model_downloaded(id)?, None)
     }
 
+    /// Replaces what is known about the model; how it was loaded stays.
+    #[cfg(feature = "hub")]
+    pub(crate) fn set_config(&mut self, config: QwenConfig) {
+        self.config = config;
+    }
+
     /// The settings.
     pub fn config(&self) -> &QwenConfig {
         &self.config

@@ -116,6 +116,18 @@ fn cut_and_stalled_connections_go_on_where_they_ended() {
 }
 
 #[test]
+fn servers_that_drip_do_not_hold_a_download_for_ever() {
+    let server = Server::start();
+    server.fault("tree/", 1, Fault::Drip);
+    server.fault(WEIGHT, 1, Fault::Drip);
+    let root = tempfile::tempdir().expect("a folder");
+    let (hub, pauses) = hub(&server, root.path());
+    assert_complete(&hub.patience(Duration::from_secs(1)).download("org/tiny").expect("downloaded"));
+    assert!(pauses.lock().expect("not poisoned").len() >= 2);
+    assert!(server.log().iter().filter(|r| r.cdn && r.path.contains(WEIGHT)).count() >= 2);
+}
+
+#[test]
 fn servers_that_mistreat_ranges_do_no_harm() {
     for fault in [Fault::IgnoreRange, Fault::WrongRange, Fault::Status(416, vec![]), Fault::TooLong] {
         for no_etag in [false, true] {

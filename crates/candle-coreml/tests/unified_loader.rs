@@ -16,6 +16,7 @@ fn a_model_is_downloaded_configured_and_loaded() {
     assert!(loader.list_cached_models().expect("empty").is_empty());
     let mut model = loader.load_model("org/tiny").expect("loaded");
     assert!(model.forward_text("2 + 2 =").is_ok());
+    assert!(model.config().shapes().is_ok(), "the tensors' shapes are known");
     let models = loader.list_cached_models().expect("one");
     assert_eq!((models.len(), models[0].name.as_str()), (1, "org/tiny"));
     // The configuration was kept, is an ordinary one, and is used again.

@@ -209,6 +209,7 @@ impl Fetcher<'_> {
         let file = part.wanted;
         let mut body = answer.body.into_reader();
         let mut buffer = vec![0; BUFFER];
+        let mut watch = self.client.watch();
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(HubError::Stopped(file.path.clone()).into());
@@ -227,6 +228,7 @@ impl Fetcher<'_> {
                 return Err(Failure::passing(format!("the server sends more than the {} bytes it listed", file.size)));
             }
             part.append(&buffer[..n])?;
+            watch.received(n).map_err(Failure::passing)?;
             self.client.observer.event(&Event::Progress { file: &file.path, position: part.length });
         }
     }

@@ -4,7 +4,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::HeaderMap;
 
@@ -16,6 +16,9 @@ use super::{tls, url};
 const MOST_REDIRECTS: usize = 10;
 /// A body that is read into memory ends here.
 const LARGEST_DOCUMENT: u64 = 32 << 20;
+const CHUNK: usize = 64 << 10;
+/// Fewer bytes in a window of [`Watch`] count as a cut connection.
+const LEAST_BYTES: usize = 1 << 10;
 
 /// One attempt that failed.
 #[derive(Debug)]
@@ -54,6 +57,26 @@ impl Answer {
     }
 }
 
+/// A server that sends a byte now and then must not hold a download for ever.
+pub(crate) struct Watch {
+    since: Instant,
+    window: Duration,
+    bytes: usize,
+}
+
+impl Watch {
+    /// Counts bytes; an error when a whole window brought next to nothing.
+    pub(crate) fn received(&mut self, bytes: usize) -> Result<(), String> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.since.elapsed() < self.window {
+            return Ok(());
+        }
+        let received = std::mem::take(&mut self.bytes);
+        self.since = Instant::now();
+        if received >= LEAST_BYTES { Ok(()) } else { Err(format!("only {received} bytes came in {:?}", self.window)) }
+    }
+}
+
 /// A client of one endpoint.
 pub(crate) struct Client {
     agent: ureq::Agent,
@@ -61,6 +84,7 @@ pub(crate) struct Client {
     token: Option<String>,
     pub(crate) retry: RetryPolicy,
     pub(crate) observer: Arc<dyn Observer>,
+    patience: Duration,
 }
 
 /// Settings of a [`Client`].
@@ -93,12 +117,17 @@ impl Client {
             .timeout_per_write(Some(settings.patience))
             .build()
             .new_agent();
-        let ClientSettings { token, retry, observer, .. } = settings;
-        Ok(Self { agent, endpoint, token, retry, observer })
+        let ClientSettings { token, retry, observer, patience, .. } = settings;
+        Ok(Self { agent, endpoint, token, retry, observer, patience })
     }
 
     pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Watches the speed of one body.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { since: Instant::now(), window: self.patience.saturating_mul(2), bytes: 0 }
     }
 
     /// One attempt at a GET; redirects are followed. The token goes to the endpoint's own host only.
@@ -204,9 +233,18 @@ impl Client {
             let answer = self.get(what, url, &[])?;
             let link = answer.header("link").map(str::to_owned);
             let fail = |message| Failure::Lasting(HubError::Answer { what: what.to_owned(), message });
-            let mut text = Vec::new();
-            let read = answer.body.into_reader().take(LARGEST_DOCUMENT + 1).read_to_end(&mut text);
-            read.map_err(|e| Failure::passing(format!("{url}: {e}")))?;
+            let (mut text, mut watch) = (Vec::new(), self.watch());
+            let mut body = answer.body.into_reader().take(LARGEST_DOCUMENT + 1);
+            loop {
+                let at = text.len();
+                text.resize(at + CHUNK, 0);
+                let n = body.read(&mut text[at..]).map_err(|e| Failure::passing(format!("{url}: {e}")))?;
+                text.truncate(at + n);
+                if n == 0 {
+                    break;
+                }
+                watch.received(n).map_err(|slow| Failure::passing(format!("{url}: {slow}")))?;
+            }
             if text.len() as u64 > LARGEST_DOCUMENT {
                 return Err(fail(format!("{url}: the answer is larger than {LARGEST_DOCUMENT} bytes")));
             }

@@ -26,6 +26,8 @@ pub enum Fault {
     Cut(usize),
     /// Sends so many bytes of the body, then stays silent.
     Stall(usize),
+    /// Sends a few bytes now and then.
+    Drip,
     /// Changes the content.
     Corrupt,
     /// Answers a range with the whole file.
@@ -186,11 +188,12 @@ struct Answer {
     body: Vec<u8>,
     is_content: bool,
     cut: Option<(usize, bool)>,
+    drips: bool,
 }
 
 impl Answer {
     fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), is_content: false, cut: None }
+        Self { status, headers: Vec::new(), body: body.into(), is_content: false, cut: None, drips: false }
     }
 }
 
@@ -260,6 +263,9 @@ impl Connection {
         {
             return Some(Answer::new(401, "token"));
         }
+        if matches!(fault, Some(Fault::Drip)) && path.starts_with("/api/") {
+            return Some(Answer { drips: true, ..Answer::new(200, " ".repeat(10_000)) });
+        }
         if let Some(raw) = state.raw.get(&path) {
             return Some(Answer::new(200, raw.clone()));
         }
@@ -299,12 +305,18 @@ impl Connection {
     }
 
     fn send(&self, mut stream: TcpStream, answer: Answer, throttle: Option<(usize, Duration)>) -> std::io::Result<()> {
-        let Answer { status, headers, body, is_content, cut } = answer;
+        let Answer { status, headers, body, is_content, cut, drips } = answer;
         let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         stream.write_all(format!("{head}\r\n").as_bytes())?;
+        if drips {
+            for byte in body.chunks(1) {
+                stream.write_all(byte)?;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
         let end = cut.map_or(body.len(), |(n, _)| n.min(body.len()));
         let (step, pause) = throttle.filter(|_| is_content).unwrap_or((usize::MAX, Duration::ZERO));
         for chunk in body[..end].chunks(step.min(64 << 10)) {
@@ -343,6 +355,7 @@ fn content_answer(state: &State, name: &str, content: &[u8], request: &Request, 
     match fault {
         Some(Fault::Corrupt) => content.iter_mut().for_each(|b| *b ^= 0x55),
         Some(Fault::TooLong) => content.extend_from_slice(&[0; 10]),
+        Some(Fault::Drip) => answer.drips = true,
         Some(Fault::Cut(n)) => answer.cut = Some((n, false)),
         Some(Fault::Stall(n)) => answer.cut = Some((n, true)),
         _ => {}
