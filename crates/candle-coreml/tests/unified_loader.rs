@@ -1,8 +1,8 @@
 //! From a model's name to its text, without any configuration.
 #![cfg(feature = "hub")]
 
-use candle_coreml::hub::Hub;
-use candle_coreml::{ModelConfig, UnifiedModelLoader};
+use candle_coreml::hub::{self, Hub};
+use candle_coreml::{Config, CoreMLModelBuilder, ModelConfig, QwenConfig, QwenModel, UnifiedModelLoader};
 
 mod hub_server;
 use hub_server::{COMMIT, Server, tiny};
@@ -53,4 +53,67 @@ fn a_folder_is_a_model_too() {
     assert_eq!(config.components.len(), 6);
     assert!(copy.join(".candle-coreml-config.json").is_file());
     assert!(loader.load_model(&copy.to_string_lossy()).is_ok());
+}
+
+/// The cache of Hugging Face's tools holds links to blobs; models load through them.
+#[cfg(unix)]
+#[test]
+fn a_model_in_the_cache_of_hugging_face_is_loaded_through_its_links() {
+    let root = tempfile::tempdir().expect("a folder");
+    let model = root.path().join("hf/models--org--tiny");
+    std::fs::create_dir_all(model.join("blobs")).expect("a folder");
+    std::fs::create_dir_all(model.join("refs")).expect("a folder");
+    std::fs::write(model.join("refs/main"), COMMIT).expect("written");
+    for (path, content) in hub_server::wanted() {
+        let blob = model.join("blobs").join(hub_server::sha256(&content));
+        std::fs::write(&blob, content).expect("written");
+        let link = model.join("snapshots").join(COMMIT).join(path);
+        std::fs::create_dir_all(link.parent().expect("a parent")).expect("a folder");
+        std::os::unix::fs::symlink(blob, link).expect("a link");
+    }
+    let hub = Hub::new(root.path().join("cache")).foreign_cache(Some(root.path().join("hf"))).offline(true);
+    let loader = UnifiedModelLoader::with_hub(hub);
+    assert!(loader.load_model("org/tiny").expect("loaded").forward_text("2 + 2 =").is_ok());
+    assert!(root.path().join("cache/models--org--tiny/configs").join(format!("{COMMIT}.json")).is_file());
+    assert!(loader.list_cached_models().expect("ours").is_empty());
+}
+
+/// What the functions without a [`Hub`] do: in a process of its own, which has the environment.
+#[test]
+fn the_environment_says_where_models_come_from() {
+    const NAME: &str = "the_environment_says_where_models_come_from";
+    if let Some(folder) = std::env::var_os("CANDLE_COREML_TEST_FOLDER") {
+        return with_environment(std::path::Path::new(&folder));
+    }
+    let server = Server::start();
+    let root = tempfile::tempdir().expect("a folder");
+    let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
+    for variable in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy"] {
+        child.env_remove(variable);
+    }
+    child.env_remove("ALL_PROXY").env_remove("all_proxy").env_remove("CANDLE_COREML_CACHE").args(["--exact", NAME]);
+    child.env("HF_ENDPOINT", server.url()).env("XDG_CACHE_HOME", root.path().join("xdg")).env_remove("HF_HOME");
+    let output = child.env("CANDLE_COREML_TEST_FOLDER", root.path()).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(server.count("/resolve/") > 0);
+}
+
+fn with_environment(folder: &std::path::Path) {
+    assert_eq!(hub::get_cached_model_path("org/tiny"), None);
+    assert_eq!(hub::get_cached_model_path("no model's name"), None);
+    // One component before the whole model: nothing else is downloaded for it.
+    let head = CoreMLModelBuilder::load_from_hub("org/tiny", "qwen_lm_head_lut8.mlpackage", Config::default());
+    assert_eq!(head.and_then(|b| b.build_model()).expect("a model").input_names(), ["hidden_states"]);
+    assert_eq!(hub::get_cached_model_path("org/tiny"), None);
+    let path = hub::ensure_model_downloaded("org/tiny").expect("downloaded");
+    assert!(path.starts_with(folder.join("xdg/candle-coreml")), "{}", path.display());
+    assert_eq!(hub::get_cached_model_path("org/tiny"), Some(path.clone()));
+    assert_eq!(hub::download_model("org/tiny").expect("the same"), path);
+    let own = hub::download_model_to("org/tiny", folder.join("own")).expect("downloaded");
+    assert!(QwenModel::load_from_directory(own, None).is_ok());
+    assert!(QwenModel::load_from_hub("org/tiny").is_ok());
+    assert!(QwenModel::load_from_hub("org/none").is_err());
+    assert!(QwenConfig::for_model_id("org/tiny").expect("settings").shapes().is_ok());
+    let models = UnifiedModelLoader::new().and_then(|l| l.list_cached_models()).expect("models");
+    assert_eq!(models.len(), 1);
 }
