@@ -81,7 +81,7 @@ fn a_broken_text_is_named_with_line_and_column() {
     let out = command().arg("inspect").arg(&model).output().expect("runs");
     let message = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1));
-    assert!(message.contains("model.mil") && message.contains("line 4, column 54"), "{message}");
+    assert!(message.contains("model.mil") && message.contains("line 4, column 56"), "{message}");
 }
 
 #[test]

@@ -5,8 +5,10 @@ use coreml_format::program::Function;
 
 mod attention;
 mod dead_code;
+mod gate;
 mod graph;
 mod rms_norm;
+mod rotary;
 mod shared_input;
 mod softmax;
 mod state_access;
@@ -25,6 +27,8 @@ pub const ALL: &[Pass] = &[
     Pass { name: "rms_norm", run: rms_norm::run },
     Pass { name: "state_access", run: state_access::run },
     Pass { name: "attention", run: attention::run },
+    Pass { name: "rotary", run: rotary::run },
+    Pass { name: "gate", run: gate::run },
     Pass { name: "shared_input", run: shared_input::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];

@@ -2,13 +2,15 @@
 //!
 //! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
-//! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows.
+//! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`activation`]: functions of
+//!   one element.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
 //!
 //! Arithmetic is f32. Every kernel has a scalar definition and variants that are chosen once, at run
 //! time, by what the CPU can do. A result does not depend on the number of threads: work is split by
 //! output element, and each is summed in a fixed order.
 
+pub mod activation;
 pub mod attention;
 pub mod mat;
 pub mod matmul;

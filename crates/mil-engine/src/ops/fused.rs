@@ -14,12 +14,15 @@ use crate::layout;
 use crate::state::StateBuffer;
 use crate::value::with_f32s;
 
+mod elementwise;
 mod products;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("engine.attention", IOS18, attention),
     OpSpec::new("engine.products", IOS15, products::products),
     OpSpec::new("engine.rms_norm", IOS15, rms_norm),
+    OpSpec::new("engine.rotary", IOS15, elementwise::rotary),
+    OpSpec::new("engine.silu_mul", IOS15, elementwise::silu_mul),
     OpSpec::effect("engine.state_slice", IOS18, state_slice),
     OpSpec::effect("engine.state_update", IOS18, state_update),
 ];

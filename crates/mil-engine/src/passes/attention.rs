@@ -3,7 +3,7 @@
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, declared_shape, name_of, shape_of};
+use super::graph::{Graph, declared_shape, name_of, replace, shape_of};
 
 /// Trailing dimensions `[KV, 1 or share, length, dim]` of a shape whose other extents are one.
 fn ends_with(shape: &[usize], tail: &[usize]) -> bool {
@@ -125,12 +125,5 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
-    let found: Vec<(usize, Operation)> =
-        (0..function.block.operations.len()).filter_map(|i| Some((i, matched(&graph, i)?))).collect();
-    let count = found.len();
-    for (i, op) in found {
-        function.block.operations[i] = op;
-    }
-    count
+    replace(function, matched)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Argument, Binding, Block, Operation, TensorData, Value, ValueData};
+use coreml_format::program::{Argument, Binding, Block, Function, Operation, TensorData, Value, ValueData};
 
 /// Makers and users of the values of one block; users in nested blocks count for the operation that holds
 /// them.
@@ -89,6 +89,18 @@ impl<'b> Graph<'b> {
         }
         self.numbers(op, parameter)?.first().map(|&v| v != 0.0)
     }
+}
+
+/// Replaces operations in place by what `matched` makes of them; returns how many.
+pub(super) fn replace(function: &mut Function, matched: impl Fn(&Graph<'_>, usize) -> Option<Operation>) -> usize {
+    let graph = Graph::new(&function.block);
+    let count = function.block.operations.len();
+    let found: Vec<(usize, Operation)> = (0..count).filter_map(|i| Some((i, matched(&graph, i)?))).collect();
+    let count = found.len();
+    for (i, op) in found {
+        function.block.operations[i] = op;
+    }
+    count
 }
 
 /// The value that a parameter is bound to by name.

@@ -3,7 +3,7 @@
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, name_of, shape_of};
+use super::graph::{Graph, name_of, replace, shape_of};
 
 /// The operation that replaces `op`, if it is the slice of the first half.
 fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
@@ -46,12 +46,5 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
-    let found: Vec<(usize, Operation)> =
-        (0..function.block.operations.len()).filter_map(|i| Some((i, matched(&graph, graph.op(i))?))).collect();
-    let count = found.len();
-    for (i, op) in found {
-        function.block.operations[i] = op;
-    }
-    count
+    replace(function, |graph, i| matched(graph, graph.op(i)))
 }

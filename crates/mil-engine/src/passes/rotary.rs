@@ -1,0 +1,118 @@
+//! Rotary position embedding with halves: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin` along the last dimension.
+
+use coreml_format::program::{Argument, Binding, Function, Operation};
+
+use super::graph::{Graph, declared_shape, name_of, replace};
+
+/// The operands of a commutative operation, both orders.
+fn orders(op: &Operation) -> Option<[(&str, &str); 2]> {
+    let (x, y) = (name_of(op, "x")?, name_of(op, "y")?);
+    Some([(x, y), (y, x)])
+}
+
+/// The value of which `op` is the range `from .. to` of the last dimension, all else whole.
+fn last_range<'b>(graph: &Graph<'b>, op: &'b Operation, from: usize, to: usize) -> Option<&'b str> {
+    let x = name_of(op, "x")?;
+    let shape = declared_shape(graph, x)?;
+    let last = shape.len().checked_sub(1)?;
+    let numbers = |name: &str| graph.numbers(op, name).filter(|v| v.len() == shape.len());
+    let mask = |name: &str| match op.inputs.contains_key(name) {
+        true => numbers(name),
+        false => Some(vec![0.0; shape.len()]),
+    };
+    let (begin, end) = (numbers("begin")?, numbers("end")?);
+    let (begin_mask, end_mask, squeeze) = (mask("begin_mask")?, mask("end_mask")?, mask("squeeze_mask")?);
+    let steps = !op.inputs.contains_key("stride") || numbers("stride")?.iter().all(|&s| s == 1.0);
+    let wanted = |d: usize| if d == last { (from, to) } else { (0, shape[d]) };
+    let whole = (0..shape.len()).all(|d| {
+        let low = if begin_mask[d] != 0.0 { 0.0 } else { begin[d] };
+        let high = if end_mask[d] != 0.0 { shape[d] as f64 } else { end[d] };
+        squeeze[d] == 0.0 && low == wanted(d).0 as f64 && high == wanted(d).1 as f64
+    });
+    (steps && whole && op.kind == "slice_by_index").then_some(x)
+}
+
+/// The value of which `name` is the rotated half: `concat(−x[D/2 ..], x[.. D/2])`.
+fn rotated<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b str> {
+    let (_, concat) = graph.maker_of_kind(name, "concat")?;
+    let shape = declared_shape(graph, name)?;
+    let (size, axis) = (*shape.last()?, *graph.numbers(concat, "axis")?.first()?);
+    let last = axis == -1.0 || axis == shape.len() as f64 - 1.0;
+    if !last || size % 2 != 0 || graph.flag(concat, "interleave", false)? {
+        return None;
+    }
+    let Argument::Many(parts) = concat.inputs.get("values")? else { return None };
+    let [Binding::Name(first), Binding::Name(second)] = parts.as_slice() else { return None };
+    let (_, negated) = graph.maker_of_kind(first, "mul")?;
+    let (_, low) = graph.maker(second)?;
+    let x = last_range(graph, low, 0, size / 2)?;
+    let minus_one = |p: &str| graph.numbers(negated, p).is_some_and(|v| v == [-1.0]);
+    let high = if minus_one("y") {
+        name_of(negated, "x")?
+    } else if minus_one("x") {
+        name_of(negated, "y")?
+    } else {
+        return None;
+    };
+    let (_, high) = graph.maker(high)?;
+    (last_range(graph, high, size / 2, size)? == x).then_some(x)
+}
+
+fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+    let op = graph.op(i);
+    if op.kind != "add" {
+        return None;
+    }
+    for (plain, turned) in orders(op)? {
+        let product = |name| graph.maker_of_kind(name, "mul").and_then(|(_, op)| orders(op));
+        let (Some(plain), Some(turned)) = (product(plain), product(turned)) else { continue };
+        for (halves, sin) in turned {
+            let Some(x) = rotated(graph, halves) else { continue };
+            let Some((_, cos)) = plain.into_iter().find(|(found, _)| *found == x) else { continue };
+            let mut new = op.clone();
+            new.kind = "engine.rotary".to_owned();
+            new.inputs.clear();
+            for (name, value) in [("x", x), ("cos", cos), ("sin", sin)] {
+                new.inputs.insert(name.to_owned(), Argument::One(Binding::Name(value.to_owned())));
+            }
+            return Some(new);
+        }
+    }
+    None
+}
+
+pub(super) fn run(function: &mut Function) -> usize {
+    replace(function, matched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coreml_format::mil_text;
+
+    /// Whether the idiom with these details is recognised.
+    fn recognised(begin: &str, minus: &str, first: &str) -> usize {
+        let text = format!(
+            "program(1.3) {{ func main<ios18>(tensor<fp32, [1, 2, 1, 4]> a, tensor<fp32, [1, 1, 1, 4]> c, tensor<fp32, [1, 1, 1, 4]> s) {{
+                tensor<fp32, [1, 2, 1, 4]> x = identity(x = a);
+                tensor<fp32, [1, 2, 1, 4]> p = mul(x = c, y = x);
+                tensor<fp32, [1, 2, 1, 2]> l = slice_by_index(x = x, begin = tensor<int32, [4]>([0, 0, 0, 0]), end = tensor<int32, [4]>([1, 2, 1, 2]));
+                tensor<fp32, [1, 2, 1, 2]> h = slice_by_index(x = x, begin = tensor<int32, [4]>([0, 0, 0, {begin}]), end = tensor<int32, [4]>([1, 2, 1, 4]));
+                tensor<fp32, [1, 2, 1, 2]> n = mul(x = h, y = fp32({minus}));
+                tensor<fp32, [1, 2, 1, 4]> r = concat(values = ({first}), axis = int32(-1), interleave = bool(false));
+                tensor<fp32, [1, 2, 1, 4]> q = mul(x = r, y = s);
+                tensor<fp32, [1, 2, 1, 4]> y = add(x = q, y = p);
+             }} -> (y); }}"
+        );
+        let mut function = mil_text::parse(&text).expect("it parses").functions.swap_remove("main").expect("main");
+        run(&mut function)
+    }
+
+    #[test]
+    fn only_the_exact_idiom_is_replaced() {
+        assert_eq!(recognised("2", "-1", "n, l"), 1);
+        assert_eq!(recognised("1", "-1", "n, l"), 0);
+        assert_eq!(recognised("2", "-2", "n, l"), 0);
+        assert_eq!(recognised("2", "-1", "l, n"), 0);
+    }
+}
