@@ -90,6 +90,8 @@ impl NativeModel {
         state: Option<NativeState>,
         done: impl Fn(Result<Outputs, NativeError>, Option<NativeState>) + Send + 'static,
     ) -> Result<(), NativeError> {
+        let span = tracing::debug_span!("coreml.start_prediction", function = self.function(), inputs = inputs.len());
+        let _entered = span.enter();
         let model = self.model.clone();
         check_names(&model.described, inputs)?;
         autoreleasepool(|_| {
