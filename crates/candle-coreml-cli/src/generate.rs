@@ -10,6 +10,7 @@ use candle_coreml::generation::{Message, Options, Sampling, Step};
 use candle_coreml::{QwenConfig, QwenModel};
 use serde_json::json;
 
+use crate::engine::EngineArguments;
 use crate::{CommandResult, model, write};
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +55,8 @@ pub(crate) struct Arguments {
     /// Text that ends generation (repeatable).
     #[arg(long)]
     stop: Vec<String>,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Prints one JSON object instead of the text.
     #[arg(long)]
     json: bool,
@@ -86,7 +89,8 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         None => shipped_model()?,
     };
     let started = Instant::now();
-    let config = QwenConfig { thinking: arguments.thinking, ..QwenConfig::default() };
+    let EngineArguments { engine, compute_units } = arguments.engine;
+    let config = QwenConfig { thinking: arguments.thinking, engine, compute_units, ..QwenConfig::default() };
     let mut model = QwenModel::load_from_directory(&folder, Some(config))?;
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt = match (&arguments.prompt_tokens, &arguments.prompt) {

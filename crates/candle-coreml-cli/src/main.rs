@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cache;
+mod engine;
 mod format;
 mod generate;
 mod inspect;

@@ -8,6 +8,7 @@ use candle_coreml::model::DictionaryKey;
 use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Output};
 use serde_json::{Map, Value, json};
 
+use crate::engine::EngineArguments;
 use crate::{CommandResult, write};
 
 mod images;
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
     /// Function of a multi-function model.
     #[arg(long)]
     function: Option<String>,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// State file (safetensors): read if it exists, rewritten after.
     #[arg(long)]
     state: Option<PathBuf>,
@@ -124,7 +127,9 @@ fn flatten<'v>(
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let EngineArguments { engine, compute_units } = arguments.engine;
     let mut builder = CoreMLModelBuilder::new(&arguments.model, Config::default());
+    builder = builder.engine(engine).compute_units(compute_units);
     if let Some(name) = &arguments.function {
         builder = builder.function(name);
     }

@@ -29,6 +29,27 @@ fn generate_prints_text_or_one_json_object() {
 }
 
 #[test]
+fn engines_can_be_chosen_and_missed() {
+    let ask = |engine: &str| {
+        let run = command().args(["generate", "--prompt", "What is the capital of Peru?", "--engine", engine]).output();
+        let run = run.expect("runs");
+        (
+            run.status.success(),
+            String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr),
+        )
+    };
+    assert_eq!(ask("portable").1.trim(), "Lima");
+    let (success, text) = ask("coreml");
+    assert!(!success && text.contains("auto, native, portable"), "{text}");
+    if !cfg!(target_vendor = "apple") {
+        let (success, text) = ask("native");
+        assert!(!success && text.contains("Core ML") && text.contains(std::env::consts::OS), "{text}");
+    }
+    let units = command().args(["generate", "--prompt", "x", "--compute-units", "ane"]).output().expect("runs");
+    assert!(String::from_utf8_lossy(&units.stderr).contains("cpu-and-ne"));
+}
+
+#[test]
 fn forced_tokens_give_one_row_of_logits_each() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("logits.safetensors");
