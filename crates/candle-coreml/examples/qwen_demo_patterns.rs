@@ -1,0 +1,108 @@
+//! Several ways to generate text: one call, sampling, an iterator, a callback, stopping and cancelling.
+//!
+//! ```sh
+//! cargo run --release --example qwen_demo_patterns
+//! ```
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use candle_coreml::generation::{Message, Options, Sampling};
+use candle_coreml::{QwenModel, Result};
+use clap::Parser;
+
+/// Several ways to generate text.
+#[derive(Parser)]
+struct Args {
+    /// Folder with the components and the tokenizer.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
+    model: PathBuf,
+    /// A question.
+    #[arg(long, default_value = "What is the capital of Japan?")]
+    prompt: String,
+    /// Most tokens of an answer.
+    #[arg(long, default_value_t = 32)]
+    max_tokens: usize,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut model = QwenModel::load_from_directory(&args.model, None)?;
+    // What a chat model expects: the question in the markup of its template.
+    let prompt = model.chat_text(&[Message::user(&args.prompt)])?;
+    let options = Options { max_tokens: args.max_tokens, ..Options::default() };
+
+    greedy(&mut model, &prompt, &options)?;
+    sampled(&mut model, &prompt, &options)?;
+    iterator(&mut model, &prompt, &options)?;
+    callback(&mut model, &args.prompt, &options)?;
+    stopped(&mut model, &prompt, &options)?;
+    cancelled(&mut model, &prompt, &options)
+}
+
+/// One call, temperature 0: always the likeliest token.
+fn greedy(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
+    println!("greedy:    {}", model.generate(prompt, options.max_tokens, 0.0)?);
+    Ok(())
+}
+
+/// Drawn from the distribution; a seed repeats itself.
+fn sampled(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
+    let ids = model.tokenize(prompt)?;
+    for seed in [1, 2, 1] {
+        let sampling = Sampling { temperature: 0.8, top_k: 20, top_p: 0.95, seed, ..Sampling::default() };
+        let summary = model.generate_tokens(&ids, Options { sampling, ..options.clone() }, |_| {})?;
+        println!("seed {seed}:    {}", summary.text);
+    }
+    Ok(())
+}
+
+/// Pieces of text from an iterator, which can simply be dropped.
+fn iterator(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
+    let ids = model.tokenize(prompt)?;
+    print!("iterator: ");
+    let mut stream = model.stream(&ids, options.clone());
+    for step in &mut stream {
+        print!(" [{}]", step?.text);
+        flush();
+    }
+    // What a stop text or a character in parts held back comes with the summary.
+    println!(" ({:?})", stream.finish().stop_reason);
+    Ok(())
+}
+
+/// Pieces of text in a closure; the chat template is applied by the model.
+fn callback(model: &mut QwenModel, question: &str, options: &Options) -> Result<()> {
+    print!("callback:  ");
+    let summary = model.chat(&[Message::user(question)], options.clone(), |step| {
+        print!("{}", step.text);
+        flush();
+    })?;
+    println!(" ({} tokens, {:?})", summary.tokens.len(), summary.stop_reason);
+    Ok(())
+}
+
+/// Ends at a text, which is not part of the result.
+fn stopped(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
+    let ids = model.tokenize(prompt)?;
+    let options = Options { stop: vec!["ky".to_owned()], ..options.clone() };
+    let summary = model.generate_tokens(&ids, options, |_| {})?;
+    println!("stop `ky`: {} ({:?})", summary.text, summary.stop_reason);
+    Ok(())
+}
+
+/// A flag that any thread may set ends generation at the next token.
+fn cancelled(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
+    let ids = model.tokenize(prompt)?;
+    let options = Options { cancel: std::sync::Arc::default(), ..options.clone() };
+    let flag = options.cancel.clone();
+    let summary = model.generate_tokens(&ids, options, |_| flag.store(true, Ordering::Relaxed))?;
+    println!("cancelled: {} ({:?})", summary.text, summary.stop_reason);
+    Ok(())
+}
+
+fn flush() {
+    // A closed pipe shows at the next line of text; nothing is lost here.
+    std::io::stdout().flush().ok();
+}

@@ -1,0 +1,119 @@
+//! A Core ML language model inside a training loop: it scores answers by log-probability, and it teaches a model
+//! whose parameters Candle trains. Core ML's own weights do not change; gradients belong to Candle.
+//!
+//! ```sh
+//! cargo run --release --example student
+//! ```
+
+use std::path::PathBuf;
+
+use candle_core::{D, DType, Device, Tensor, Var};
+use candle_coreml::anemll::Pipeline;
+use candle_coreml::generation::{Message, Tokenizer};
+use candle_coreml::{CoreMLModelWrapper, Error, Result};
+use clap::Parser;
+
+/// A Core ML language model inside a training loop.
+#[derive(Parser)]
+struct Args {
+    /// Folder with the components and the tokenizer.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
+    model: PathBuf,
+    /// Steps of the optimiser.
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// Its learning rate.
+    #[arg(long, default_value_t = 40.0)]
+    rate: f64,
+}
+
+/// Questions with a right and a wrong answer.
+const PAIRS: [(&str, &str, &str); 3] = [
+    ("What is the capital of Japan?", "Tokyo", "Oslo"),
+    ("2 + 2 =", "4", "7"),
+    ("Spell \"cat\" backwards.", "tac", "dog"),
+];
+
+/// log softmax over the vocabulary.
+fn log_softmax(logits: &Tensor) -> candle_core::Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+}
+
+/// A batch of sequences: ids `[batch, longest]`, padded with 0, and where every prompt and sequence ends.
+struct Batch {
+    ids: Tensor,
+    ends: Vec<(usize, usize)>,
+}
+
+impl Batch {
+    fn new(tokenizer: &Tokenizer, rows: &[(&str, &str)]) -> Result<Self> {
+        let mut all = Vec::new();
+        for (question, answer) in rows {
+            let prompt = match tokenizer.chat_template() {
+                Some(template) => template.render(&[Message::user(*question)], None)?,
+                None => format!("{question} "),
+            };
+            let mut ids = tokenizer.encode(&prompt)?;
+            let end = ids.len();
+            ids.extend(tokenizer.encode(answer)?);
+            all.push((ids, end));
+        }
+        let longest = all.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
+        let ends = all.iter().map(|(ids, end)| (*end, ids.len())).collect();
+        let padded = all.into_iter().flat_map(|(mut ids, _)| {
+            ids.resize(longest, 0);
+            ids
+        });
+        Ok(Self { ids: Tensor::from_iter(padded, &Device::Cpu)?.reshape((rows.len(), longest))?, ends })
+    }
+
+    /// Log-probability of every answer given its prompt, `[batch]` values.
+    fn scores(&self, model: &CoreMLModelWrapper) -> Result<Vec<f32>> {
+        let logarithms = log_softmax(&model.forward(&self.ids)?)?;
+        // Row i predicts token i + 1.
+        let length = self.ids.dim(1)?;
+        let next = self.ids.narrow(1, 1, length - 1)?.contiguous()?.unsqueeze(2)?;
+        let chosen =
+            logarithms.narrow(1, 0, length - 1)?.contiguous()?.gather(&next, 2)?.squeeze(2)?.to_vec2::<f32>()?;
+        Ok(chosen.iter().zip(&self.ends).map(|(row, &(from, to))| row[from - 1..to - 1].iter().sum()).collect())
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let tokenizer = Tokenizer::load(&args.model)?;
+    let sizes = Pipeline::load(&args.model)?.dimensions();
+    let model = CoreMLModelWrapper::load(&args.model, sizes.vocab, sizes.context)?;
+
+    // As a reward: the right answer should be likelier than the wrong one.
+    let rows: Vec<(&str, &str)> = PAIRS.iter().flat_map(|&(q, right, wrong)| [(q, right), (q, wrong)]).collect();
+    let batch = Batch::new(&tokenizer, &rows)?;
+    let scores = batch.scores(&model)?;
+    for ((question, right, wrong), score) in PAIRS.iter().zip(scores.chunks(2)) {
+        println!("{question:<32} log p({right}) = {:7.2}   log p({wrong}) = {:7.2}", score[0], score[1]);
+    }
+    distil(&model, &batch.ids, sizes.vocab, &args)
+}
+
+/// As a teacher: one table of logits per token, trained by gradient descent to predict what the teacher predicts.
+///
+/// The loss is the cross entropy of the teacher's distribution, averaged over all positions.
+fn distil(teacher: &CoreMLModelWrapper, ids: &Tensor, vocab: usize, args: &Args) -> Result<()> {
+    // The teacher does not change: its distributions [tokens, vocab] are computed once.
+    let goal = log_softmax(&teacher.forward(ids)?)?.exp()?.reshape(((), vocab))?.detach();
+    let tokens = ids.flatten_all()?;
+    let table = Var::zeros((vocab, vocab), DType::F32, &Device::Cpu)?;
+    for step in 0..=args.steps {
+        let predicted = log_softmax(&table.index_select(&tokens, 0)?)?;
+        let loss = (&goal * predicted)?.sum(D::Minus1)?.mean_all()?.neg()?;
+        if step % 5 == 0 || step == args.steps {
+            println!("step {step:>3}: loss {:.4}", loss.to_scalar::<f32>()?);
+        }
+        let gradients = loss.backward()?;
+        let gradient =
+            gradients.get(&table).ok_or_else(|| Error::Request("the loss does not depend on the table".to_owned()))?;
+        table.set(&(table.as_tensor() - (gradient * args.rate)?)?)?;
+    }
+    Ok(())
+}
