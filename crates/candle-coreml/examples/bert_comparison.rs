@@ -1,7 +1,7 @@
 //! Compares an encoder with PyTorch's results, and measures it over batch and sequence sizes.
 //!
 //! ```sh
-//! cargo run --release --example bert_comparison
+//! cargo run --release -p candle-coreml --example bert_comparison
 //! ```
 
 use std::path::PathBuf;

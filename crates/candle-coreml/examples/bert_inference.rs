@@ -1,7 +1,7 @@
 //! Names the intent of sentences with a BERT encoder.
 //!
 //! ```sh
-//! cargo run --release --example bert_inference -- "Will it rain in Oslo tomorrow?"
+//! cargo run --release -p candle-coreml --example bert_inference -- "Will it rain in Oslo tomorrow?"
 //! ```
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Sentence embeddings: the mean of an encoder's hidden states over the tokens, compared by cosine.
 //!
 //! ```sh
-//! cargo run --release --example embeddings
+//! cargo run --release -p candle-coreml --example embeddings
 //! ```
 
 use std::path::PathBuf;

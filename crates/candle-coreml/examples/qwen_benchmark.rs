@@ -1,7 +1,7 @@
 //! Prefill and decode tokens per second of a language model.
 //!
 //! ```sh
-//! cargo run --release --example qwen_benchmark -- --prompt 128 --decode 64
+//! cargo run --release -p candle-coreml --example qwen_benchmark -- --prompt 128 --decode 64
 //! ```
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! A conversation of several turns; the KV cache keeps what was said.
 //!
 //! ```sh
-//! cargo run --release --example qwen_chat
+//! cargo run --release -p candle-coreml --example qwen_chat
 //! ```
 //!
 //! Questions come from standard input, a line each. `/reset` starts anew, an empty line or the end of input ends.

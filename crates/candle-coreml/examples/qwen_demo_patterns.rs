@@ -1,7 +1,7 @@
 //! Several ways to generate text: one call, sampling, an iterator, a callback, stopping and cancelling.
 //!
 //! ```sh
-//! cargo run --release --example qwen_demo_patterns
+//! cargo run --release -p candle-coreml --example qwen_demo_patterns
 //! ```
 
 use std::io::Write;

@@ -2,7 +2,7 @@
 //! LM head. [`candle_coreml::anemll::Pipeline`] does the same; this is for pipelines that differ from it.
 //!
 //! ```sh
-//! cargo run --release --example qwen_multi_component
+//! cargo run --release -p candle-coreml --example qwen_multi_component
 //! ```
 
 use std::path::{Path, PathBuf};

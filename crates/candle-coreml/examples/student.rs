@@ -2,7 +2,7 @@
 //! whose parameters Candle trains. Core ML's own weights do not change; gradients belong to Candle.
 //!
 //! ```sh
-//! cargo run --release --example student
+//! cargo run --release -p candle-coreml --example student
 //! ```
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Which dtypes a model takes, and what comes out: every input is given in every dtype that Candle has on the CPU.
 //!
 //! ```sh
-//! cargo run --release --example tensor_conversion
+//! cargo run --release -p candle-coreml --example tensor_conversion
 //! ```
 
 use std::path::PathBuf;

@@ -43,3 +43,16 @@ pub use coreml_apple as native;
 pub use coreml_format as format;
 /// What models expect and return.
 pub use coreml_format::description;
+
+/// The Rust in the guides compiles: it is tested as documentation.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../ANEMLL_GUIDE.md")]
+    struct Anemll;
+    #[doc = include_str!("../../../CUSTOM_MODEL_GUIDE.md")]
+    struct CustomModel;
+    #[doc = include_str!("../examples/WORKED_EXAMPLE.md")]
+    struct WorkedExample;
+}

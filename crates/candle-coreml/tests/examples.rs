@@ -47,8 +47,8 @@ fn build_where_needed() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let sources = newest(&package().join("src")).max(newest(&package().join("examples")));
-        let fresh = |name: &&str| built(name).metadata().and_then(|m| m.modified()).is_ok_and(|t| t >= sources);
-        if EXAMPLES.iter().all(|n| fresh(&n)) {
+        let fresh = |name: &str| built(name).metadata().and_then(|m| m.modified()).is_ok_and(|t| t >= sources);
+        if EXAMPLES.iter().all(|n| fresh(n)) {
             return;
         }
         let test = std::env::current_exe().expect("a path");

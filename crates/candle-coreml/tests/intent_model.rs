@@ -77,6 +77,8 @@ fn what_does_not_fit_is_rejected() {
         let error = encoder.forward(&tensor(shape), &tensor(shape)).expect_err("outside the declared range");
         assert!(matches!(&error, Error::Input { name, .. } if name == "input_ids"), "{shape:?}: {error}");
     }
+    let message = encoder.forward(&tensor((1, 49)), &tensor((1, 49))).expect_err("too long").to_string();
+    assert_eq!(message, "input `input_ids`: expected a shape within [1..=32, 1..=48], found I64 [1, 49]");
     // Both fit the description, but not each other.
     assert!(encoder.forward(&tensor((2, 4)), &tensor((3, 4))).is_err());
     assert!(encoder.output("probabilities", &["Hi"]).is_err());
