@@ -46,8 +46,12 @@ fn newest(folder: &Path) -> SystemTime {
 fn build_where_needed() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let sources = newest(&package().join("src")).max(newest(&package().join("examples")));
-        let fresh = |name: &str| built(name).metadata().and_then(|m| m.modified()).is_ok_and(|t| t >= sources);
+        let shared = newest(&package().join("src")).max(newest(&package().join("examples/support")));
+        let written = |path: PathBuf| path.metadata().and_then(|m| m.modified());
+        let fresh = |name: &str| {
+            let source = written(package().join("examples").join(format!("{name}.rs"))).expect("a source");
+            written(built(name)).is_ok_and(|t| t >= shared.max(source))
+        };
         if EXAMPLES.iter().all(|n| fresh(n)) {
             return;
         }
