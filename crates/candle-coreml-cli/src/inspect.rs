@@ -1,7 +1,7 @@
 //! `candle-coreml inspect`: description, functions, operations, weights.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use candle_coreml::description::FeatureType;
@@ -10,7 +10,7 @@ use candle_coreml::format::package::Model;
 use candle_coreml::format::program::{Block, TensorData, Value as Literal, ValueData};
 use serde_json::json;
 
-use crate::CommandResult;
+use crate::{CommandResult, write};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -97,11 +97,7 @@ fn describe(ty: &FeatureType) -> String {
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
     if arguments.mil {
-        // Text of a whole program may be long: a reader that stops early (`| head`) is no failure.
-        return match std::io::stdout().write_all(mil_text::print(&model.program).as_bytes()) {
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
-            _ => Ok(()),
-        };
+        return write::text(&mil_text::print(&model.program));
     }
     let mut survey = Survey::default();
     for function in model.program.functions.values() {
@@ -122,35 +118,35 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             "operations": survey.operations,
             "weights": weights,
         });
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
+        return write::text(&format!("{}\n", serde_json::to_string_pretty(&all)?));
     }
     let d = &model.description;
-    println!("{}", model.path.display());
-    println!("  specification {}, default function `{}`", d.specification_version, d.default_function);
+    let mut out = String::new();
+    let _ = writeln!(out, "{}", model.path.display());
+    let _ = writeln!(out, "  specification {}, default function `{}`", d.specification_version, d.default_function);
     for (key, value) in &d.metadata.user {
-        println!("  {key}: {value}");
+        let _ = writeln!(out, "  {key}: {value}");
     }
     for (name, function) in &d.functions {
         let opset = model.program.functions.get(name).map_or("?", |f| f.opset.spec_name());
-        println!("\nfunction {name} ({opset})");
+        let _ = writeln!(out, "\nfunction {name} ({opset})");
         let groups = [("input", &function.inputs), ("output", &function.outputs), ("state", &function.states)];
         for (kind, features) in groups {
             for f in features {
                 let optional = if f.optional { ", optional" } else { "" };
-                println!("  {kind:<7} {:<28} {}{optional}", f.name, describe(&f.ty));
+                let _ = writeln!(out, "  {kind:<7} {:<28} {}{optional}", f.name, describe(&f.ty));
             }
         }
     }
-    println!("\noperations of all functions");
+    let _ = writeln!(out, "\noperations of all functions");
     let mut operations: Vec<_> = survey.operations.into_iter().collect();
     operations.sort_by_key(|(name, n)| (std::cmp::Reverse(*n), name.clone()));
     for (name, count) in operations {
-        println!("  {count:>6}  {name}");
+        let _ = writeln!(out, "  {count:>6}  {name}");
     }
-    println!("\nweights");
+    let _ = writeln!(out, "\nweights");
     for (form, (count, bytes)) in survey.weights {
-        println!("  {count:>6}  {form:<40} {bytes:>14} bytes");
+        let _ = writeln!(out, "  {count:>6}  {form:<40} {bytes:>14} bytes");
     }
-    Ok(())
+    write::text(&out)
 }

@@ -1,4 +1,4 @@
-//! Writes results whole or not at all: to a temporary file beside the target, then renamed.
+//! Writes results whole or not at all: to a temporary file beside the target, then renamed. Or to standard output.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -23,4 +23,12 @@ pub(crate) fn tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> Command
     let content = safetensors::serialize(tensors.iter().map(|(k, v)| (k.as_str(), v)), None)
         .map_err(|e| format!("{}: {e}", path.display()))?;
     bytes(path, &content)
+}
+
+/// Prints a text; a reader that stops early (`| head`) is no failure.
+pub(crate) fn text(content: &str) -> CommandResult {
+    match std::io::stdout().write_all(content.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
 }

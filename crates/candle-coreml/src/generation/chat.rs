@@ -29,6 +29,9 @@ impl Message {
     }
 }
 
+/// Steps that a template may take: thousands of messages need fewer, an endless loop more.
+const FUEL: u64 = 10_000_000;
+
 /// A chat template, parsed.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -61,6 +64,7 @@ impl ChatTemplate {
             }
         };
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
