@@ -58,6 +58,12 @@ pub enum Error {
     /// A request that this platform or build can't meet.
     #[error("{0}")]
     Unavailable(String),
+    /// Every backend that was asked for has failed.
+    #[error("no backend could run the model: {}", history.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NoBackend {
+        /// Each of them, and why.
+        history: Vec<crate::backend::Fallback>,
+    },
     /// Files of a multi-component model are missing or do not fit together.
     #[error("{path}: {message}")]
     Components {

@@ -1,19 +1,25 @@
-//! Text generation on a [`Pipeline`]: prompt in, pieces of text out.
+//! Text generation: prompt in, pieces of text out. What runs the tokens is a [`Decoder`]: a Core ML
+//! [`Pipeline`] or a checkpoint on Candle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::anemll::{Pipeline, Session};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 mod chat;
+mod decoder;
 mod sampler;
 mod text;
 
 pub use chat::{ChatTemplate, Message};
+pub use decoder::{Decoder, PipelineDecoder};
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};
+
+/// Prompt tokens that run before cancellation is looked at again.
+const PREFILL_PART: usize = 512;
 
 /// When generation ends, and how tokens are chosen.
 #[derive(Debug, Clone)]
@@ -28,6 +34,8 @@ pub struct Options {
     pub slide: bool,
     /// Feed these tokens instead of the chosen ones (teacher forcing).
     pub force: Vec<u32>,
+    /// Sets the chat template's `enable_thinking`; none leaves it to the model.
+    pub thinking: Option<bool>,
     /// Ends generation at the next token when set.
     pub cancel: Arc<AtomicBool>,
 }
@@ -40,6 +48,7 @@ impl Default for Options {
             stop: Vec::new(),
             slide: true,
             force: Vec::new(),
+            thinking: None,
             cancel: Arc::default(),
         }
     }
@@ -105,8 +114,8 @@ impl Summary {
 
 /// A generation in progress: an iterator of [`Step`]s.
 pub struct Generation<'g> {
-    pipeline: &'g Pipeline,
-    session: &'g mut Session,
+    decoder: Box<dyn Decoder + 'g>,
+    cancel: Option<Arc<AtomicBool>>,
     sampler: Sampler,
     options: Options,
     end: Vec<u32>,
@@ -128,14 +137,18 @@ impl<'g> Generation<'g> {
         prompt: &[u32],
         options: Options,
     ) -> Self {
-        let known = session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        Self::over(PipelineDecoder { pipeline, session }, tokenizer, prompt, options)
+    }
+
+    /// The same on any decoder.
+    pub fn over(mut decoder: impl Decoder + 'g, tokenizer: &'g Tokenizer, prompt: &[u32], options: Options) -> Self {
+        let known = decoder.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token must run, even if it is known: its logits are wanted.
-        let known = known.min(prompt.len().saturating_sub(1));
-        session.truncate(known);
+        let known = decoder.rewind(known.min(prompt.len().saturating_sub(1)));
         let sampler = Sampler::new(options.sampling.clone());
         Self {
-            pipeline,
-            session,
+            decoder: Box::new(decoder),
+            cancel: None,
             sampler,
             end: tokenizer.end_tokens().to_vec(),
             stream: TextStream::new(tokenizer, options.stop.clone()),
@@ -155,6 +168,43 @@ impl<'g> Generation<'g> {
         }
     }
 
+    /// Ends generation also when this flag is set, beside the one of the options.
+    #[must_use]
+    pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.cancel = Some(flag);
+        self
+    }
+
+    fn cancelled(&self) -> bool {
+        let set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        set(&self.options.cancel) || self.cancel.as_ref().is_some_and(set)
+    }
+
+    /// Runs the prompt in parts, so that it can be cancelled between them; none when it was.
+    fn prefill(&mut self) -> Result<Option<Vec<f32>>> {
+        let prompt = std::mem::take(&mut self.prompt);
+        let (total, context) = (self.decoder.tokens().len() + prompt.len(), self.decoder.context());
+        // Said before any part runs; a decoder would only notice at the last one.
+        if total > context {
+            return Err(Error::Request(format!(
+                "{total} tokens do not fit the context of {context} (the prompt has {})",
+                prompt.len()
+            )));
+        }
+        let mut parts = prompt.chunks(PREFILL_PART).peekable();
+        while let Some(part) = parts.next() {
+            let logits = self.decoder.feed(part)?;
+            if parts.peek().is_none() {
+                return Ok(Some(logits));
+            }
+            if self.cancelled() {
+                return Ok(None);
+            }
+        }
+        // An empty prompt: the decoder says so.
+        self.decoder.feed(&[]).map(Some)
+    }
+
     /// Runs to the end and calls `each` with every piece of text.
     ///
     /// # Errors
@@ -164,6 +214,11 @@ impl<'g> Generation<'g> {
             each(&step);
         }
         Ok(self.finish())
+    }
+
+    /// Tokens in the cache.
+    pub fn cached(&self) -> usize {
+        self.decoder.tokens().len()
     }
 
     /// What was done until now.
@@ -191,22 +246,21 @@ impl<'g> Generation<'g> {
         if self.summary.tokens.len() >= limit {
             return Ok(self.stop(StopReason::MaxTokens));
         }
-        if self.options.cancel.load(Ordering::Relaxed) {
+        if self.cancelled() {
             return Ok(self.stop(StopReason::Cancelled));
         }
         let started = Instant::now();
         let logits = match self.next {
             None => {
-                let prompt = std::mem::take(&mut self.prompt);
-                let logits = self.pipeline.feed(self.session, &prompt)?;
+                let Some(logits) = self.prefill()? else { return Ok(self.stop(StopReason::Cancelled)) };
                 self.summary.prefill_seconds = started.elapsed().as_secs_f64();
                 logits
             }
             Some(token) => {
                 let logits = if self.options.slide {
-                    self.pipeline.feed_sliding(self.session, token)?
-                } else if self.session.tokens().len() < self.pipeline.dimensions().context {
-                    self.pipeline.feed(self.session, &[token])?
+                    self.decoder.feed_sliding(token)?
+                } else if self.decoder.tokens().len() < self.decoder.context() {
+                    self.decoder.feed(&[token])?
                 } else {
                     return Ok(self.stop(StopReason::WindowFull));
                 };
@@ -217,7 +271,7 @@ impl<'g> Generation<'g> {
         };
         let token = match self.options.force.get(self.summary.tokens.len()) {
             Some(&t) => t,
-            None => self.sampler.choose(&logits, self.session.tokens()),
+            None => self.sampler.choose(&logits, self.decoder.tokens()),
         };
         if forced == 0 && self.end.contains(&token) {
             return Ok(self.stop(StopReason::EndOfText));

@@ -4,12 +4,14 @@
 //! - [`engine`]: Apple's Core ML (`native`) or our own (`portable`); which one runs a model, and why.
 //! - [`anemll`]: language models of several components (embeddings, FFN chunks, LM head).
 //!   [`generation`]: tokenizer, chat template, sampling, streaming.
+//! - [`backend`]: text generation on whatever the machine has, Core ML or Candle, with a chain of fallbacks.
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
 //! - [`cache`]: what lies in the caches of this machine. With the feature `hub`, which is on by default, the module
 //!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.
 
 pub mod anemll;
 pub mod cache;
+pub mod backend;
 pub mod config;
 pub mod engine;
 pub mod error;

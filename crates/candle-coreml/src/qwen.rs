@@ -165,7 +165,7 @@ impl QwenModel {
     /// # Errors
     /// As [`QwenModel::forward_text`], and when the model has no chat template.
     pub fn chat(&mut self, messages: &[Message], options: Options, each: impl FnMut(&Step)) -> Result<Summary> {
-        let text = self.chat_text(messages)?;
+        let text = self.render(messages, options.thinking.or(self.config.thinking))?;
         let ids = self.tokenize(&text)?;
         self.generate_tokens(&ids, options, each)
     }
@@ -175,10 +175,14 @@ impl QwenModel {
     /// # Errors
     /// When the model has no chat template, or the template raises an error.
     pub fn chat_text(&self, messages: &[Message]) -> Result<String> {
+        self.render(messages, self.config.thinking)
+    }
+
+    fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
         let template = self.tokenizer.chat_template();
         template
             .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?
-            .render(messages, self.config.thinking)
+            .render(messages, thinking)
     }
 
     /// Generates after a prompt of token ids and calls `each` with every token.

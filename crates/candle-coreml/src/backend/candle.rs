@@ -1,0 +1,158 @@
+//! Checkpoints (`config.json`, `.safetensors`, tokenizer) on Candle: Qwen 2.5, Qwen 3 and Llama through
+//! candle-transformers.
+//!
+//! A checkpoint is checked before candle-transformers sees it: every tensor that the configuration asks for is
+//! there in the right shape, and nothing is asked of the network that it would leave out.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+
+use super::turn::{Prompt, Turns};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration};
+use crate::error::{Error, Result};
+use crate::generation::{Decoder, Message, Options, Step, Summary, Tokenizer};
+
+mod cached;
+mod checkpoint;
+mod config;
+mod network;
+
+use cached::Cached;
+use checkpoint::Checkpoint;
+use config::Family;
+
+/// How a checkpoint is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandleOptions {
+    /// Type to compute in; none: by the device (see [`CandleGenerator::load`]).
+    pub dtype: Option<DType>,
+    /// Tokens that one conversation may have; never more than the model's `max_position_embeddings`. The cache
+    /// grows with the conversation, up to this.
+    pub context: usize,
+}
+
+impl Default for CandleOptions {
+    fn default() -> Self {
+        Self { dtype: None, context: 8192 }
+    }
+}
+
+/// A checkpoint on a Candle device with its tokenizer and one conversation.
+pub struct CandleGenerator {
+    model: Cached,
+    tokenizer: Tokenizer,
+    folder: PathBuf,
+    device: BackendDevice,
+    dtype: DType,
+    turns: Turns,
+}
+
+impl std::fmt::Debug for CandleGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CandleGenerator").field("info", &self.info()).finish_non_exhaustive()
+    }
+}
+
+/// Candle's device for a backend.
+fn candle_device(device: BackendDevice) -> Result<Device> {
+    match device {
+        BackendDevice::Cpu => Ok(Device::Cpu),
+        BackendDevice::Metal => Ok(Device::new_metal(0)?),
+        BackendDevice::Cuda => Ok(Device::new_cuda(0)?),
+        BackendDevice::CoreML | BackendDevice::Auto => {
+            Err(Error::Request(format!("a checkpoint runs on cpu, metal or cuda, not on {device}")))
+        }
+    }
+}
+
+/// The type to compute in when none is asked for.
+///
+/// candle-transformers computes the rotary angles of Qwen 2 in the type of the model. 16-bit types can't tell
+/// large positions apart (bf16 from 256 on), so that this family stays in f32 everywhere.
+fn usual_dtype(device: BackendDevice, family: Family, stored: DType) -> DType {
+    match (device, family) {
+        (_, Family::Qwen2) | (BackendDevice::Cpu, _) => DType::F32,
+        (BackendDevice::Cuda, _) if stored == DType::BF16 => DType::BF16,
+        _ => DType::F16,
+    }
+}
+
+impl CandleGenerator {
+    /// Loads a checkpoint onto `cpu`, `metal` or `cuda`.
+    ///
+    /// Without a dtype in the options: f32 on the CPU, f16 on Metal, bf16 on CUDA when the weights are stored so
+    /// and f16 otherwise; Qwen 2.5 always in f32.
+    ///
+    /// # Errors
+    /// A missing or malformed file, a family or a feature of it that is not supported, tensors that are missing
+    /// or have another shape than the configuration says, a device that can't be had.
+    pub fn load(folder: impl AsRef<Path>, device: BackendDevice, options: &CandleOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        let checkpoint = Checkpoint::open(folder)?;
+        let tokenizer = Tokenizer::load(folder)?;
+        let dtype = options.dtype.unwrap_or_else(|| usual_dtype(device, checkpoint.config.family, checkpoint.stored));
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+            return Err(Error::Request(format!("dtype {dtype:?}: expected F32, F16 or BF16")));
+        }
+        let context = options.context.min(checkpoint.config.max_position_embeddings);
+        let model = Cached::load(&checkpoint, &candle_device(device)?, dtype, context)?;
+        Ok(Self { model, tokenizer, folder: folder.to_owned(), device, dtype, turns: Turns::default() })
+    }
+
+    /// Appends tokens to the conversation and returns the logits `[vocab]` that follow the last one, F32.
+    ///
+    /// # Errors
+    /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of Candle.
+    pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.model.feed(ids)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn run(&mut self, prompt: &Prompt, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.turns.run(&mut self.model, &self.tokenizer, prompt, options, each)
+    }
+}
+
+impl TextGeneration for CandleGenerator {
+    fn info(&self) -> GeneratorInfo {
+        GeneratorInfo {
+            device: self.device,
+            engine: "candle",
+            model: self.folder.clone(),
+            dtype: self.dtype.as_str(),
+            context: self.model.context(),
+        }
+    }
+
+    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let prompt = Prompt::text(&self.tokenizer, prompt)?;
+        self.run(&prompt, options, each)
+    }
+
+    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let prompt = Prompt::chat(&self.tokenizer, messages, &options, self.model.context())?;
+        self.run(&prompt, options, each)
+    }
+
+    fn reset(&mut self) {
+        self.model.rewind(0);
+        self.turns.stats.context_used = 0;
+    }
+
+    fn stats(&self) -> Stats {
+        self.turns.stats.clone()
+    }
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.turns.cancel.clone()
+    }
+
+    fn obey(&mut self, handle: CancelHandle) {
+        self.turns.cancel = handle;
+    }
+}

@@ -1,0 +1,125 @@
+//! A network with the cache of one conversation.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::network::Network;
+use crate::error::{Error, Result};
+use crate::generation::Decoder;
+
+/// How far before the end of a prompt the cache is remembered: more than a chat template puts after the last
+/// message, so that the next prompt of the conversation has the remembered part in common with this one.
+const BEFORE_END: usize = 16;
+
+/// The network, its cache and the tokens in it.
+///
+/// candle-transformers' caches only grow. To go back, the state at an earlier position is kept: networks share
+/// their tensors with their clones, and a cache that grows leaves the old tensors as they are.
+pub(super) struct Cached {
+    network: Network,
+    empty: Network,
+    remembered: Option<(usize, Network)>,
+    tokens: Vec<u32>,
+    context: usize,
+    vocab: usize,
+    device: Device,
+}
+
+impl Cached {
+    /// Loads the network of a checkpoint.
+    pub(super) fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType, context: usize) -> Result<Self> {
+        if context < 2 {
+            return Err(Error::Request(format!("a context of {context} tokens: expected at least 2")));
+        }
+        let empty = Network::load(checkpoint, device, dtype, context)?;
+        Ok(Self {
+            network: empty.clone(),
+            empty,
+            remembered: None,
+            tokens: Vec::new(),
+            context,
+            vocab: checkpoint.config.vocab_size,
+            device: device.clone(),
+        })
+    }
+
+    fn clear(&mut self) {
+        self.network = self.empty.clone();
+        self.remembered = None;
+        self.tokens.clear();
+    }
+
+    fn step(&mut self, ids: &[u32]) -> candle_core::Result<Vec<f32>> {
+        let input = Tensor::new(ids, &self.device)?.unsqueeze(0)?;
+        let logits = self.network.forward(&input, self.tokens.len())?;
+        let logits = logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        self.tokens.extend(ids);
+        Ok(logits)
+    }
+
+    fn run(&mut self, ids: &[u32]) -> candle_core::Result<Vec<f32>> {
+        if ids.len() <= BEFORE_END {
+            return self.step(ids);
+        }
+        let (first, last) = ids.split_at(ids.len() - BEFORE_END);
+        self.step(first)?;
+        self.remembered = Some((self.tokens.len(), self.network.clone()));
+        self.step(last)
+    }
+}
+
+impl Decoder for Cached {
+    fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    fn rewind(&mut self, length: usize) -> usize {
+        if length < self.tokens.len() {
+            match &self.remembered {
+                Some((position, network)) if *position <= length => {
+                    self.network = network.clone();
+                    self.tokens.truncate(*position);
+                }
+                _ => self.clear(),
+            }
+        }
+        self.tokens.len()
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+
+    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let total = self.tokens.len() + ids.len();
+        if ids.is_empty() {
+            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {}", self.vocab)));
+        }
+        if total > self.context {
+            return Err(Error::Request(format!(
+                "{total} tokens do not fit the context of {} (the prompt has {})",
+                self.context,
+                ids.len()
+            )));
+        }
+        self.run(ids).map_err(|e| {
+            // Some layers may have taken the tokens, others not.
+            self.clear();
+            Error::Candle(e)
+        })
+    }
+
+    /// Half of the context is run again when it is full.
+    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
+        if self.tokens.len() < self.context {
+            return self.feed(&[id]);
+        }
+        let mut tail = self.tokens.split_off(self.tokens.len() - self.context / 2);
+        tail.push(id);
+        self.clear();
+        self.feed(&tail)
+    }
+}

@@ -1,0 +1,183 @@
+//! The files of a checkpoint: configuration, index, tensors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use candle_core::safetensors::MmapedSafetensors;
+use safetensors::Dtype;
+
+use super::config::{self, Config, Family};
+use crate::error::{Error, Result};
+
+/// Largest `config.json` or index that is read.
+const JSON_LIMIT: u64 = 64 << 20;
+
+/// A checkpoint whose tensors fit its configuration.
+pub(super) struct Checkpoint {
+    pub(super) config: Config,
+    /// Files with tensors.
+    pub(super) files: Vec<PathBuf>,
+    /// Type of the embeddings as they are stored.
+    pub(super) stored: DType,
+}
+
+fn read(path: &Path) -> Result<String> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(io)?.len();
+    if size > JSON_LIMIT {
+        return Err(bad(path, format!("{size} bytes are more than the {JSON_LIMIT} that are read")));
+    }
+    std::fs::read_to_string(path).map_err(io)
+}
+
+fn bad(path: &Path, message: impl Into<String>) -> Error {
+    Error::File { path: path.to_owned(), message: message.into() }
+}
+
+/// Opens files of tensors.
+fn map(files: &[PathBuf]) -> Result<MmapedSafetensors> {
+    // SAFETY: the files are mapped for reading; as with every mapped weight file, nobody may change them while
+    // the model is loaded.
+    let mapped = unsafe { MmapedSafetensors::multi(files) };
+    mapped.map_err(|e| Error::Components {
+        path: files.first().and_then(|f| f.parent()).map(Path::to_owned).unwrap_or_default(),
+        message: format!("its safetensors files can't be opened: {e}"),
+    })
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in a folder and checks it.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let config = config::parse(&read(&path)?).map_err(|message| bad(&path, message))?;
+        let files = files(folder)?;
+        let tensors = map(&files)?;
+        let found: BTreeMap<String, (Dtype, Vec<usize>)> =
+            tensors.tensors().into_iter().map(|(n, t)| (n, (t.dtype(), t.shape().to_vec()))).collect();
+        check(folder, &config, &found)?;
+        let stored = match found.get("model.embed_tokens.weight") {
+            Some((Dtype::BF16, _)) => DType::BF16,
+            Some((Dtype::F16, _)) => DType::F16,
+            _ => DType::F32,
+        };
+        Ok(Self { config, files, stored })
+    }
+}
+
+/// The files with tensors: those of the index, else `model.safetensors`, else the only one in the folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let index = folder.join("model.safetensors.index.json");
+    if index.is_file() {
+        return shards(folder, &index);
+    }
+    let one = folder.join("model.safetensors");
+    if one.is_file() {
+        return Ok(vec![one]);
+    }
+    let entries = std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    let all: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    if all.len() == 1 {
+        return Ok(all);
+    }
+    Err(Error::Components {
+        path: folder.to_owned(),
+        message: format!("no model.safetensors, no index of shards, and {} other .safetensors files", all.len()),
+    })
+}
+
+/// The files that `weight_map` of an index names; they lie beside it.
+fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let parsed: Index = serde_json::from_str(&read(index)?).map_err(|e| bad(index, e.to_string()))?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    if names.is_empty() {
+        return Err(bad(index, "names no files"));
+    }
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        let plain =
+            Path::new(&name).file_name().is_some_and(|n| n == name.as_str()) && !name.contains(['/', '\\', ':']);
+        if !plain {
+            return Err(bad(index, format!("`{name}` is not a file beside it")));
+        }
+        let path = folder.join(&name);
+        if !path.is_file() {
+            return Err(bad(index, format!("the shard `{name}` is missing")));
+        }
+        files.push(path);
+    }
+    Ok(files)
+}
+
+/// Names and shapes of the tensors that a configuration needs.
+fn needed(c: &Config) -> Vec<(String, Vec<usize>)> {
+    let (hidden, mlp) = (c.hidden_size, c.intermediate_size);
+    let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+    let mut all = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![c.vocab_size, hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
+    ];
+    if !c.tie_word_embeddings {
+        all.push(("lm_head.weight".to_owned(), vec![c.vocab_size, hidden]));
+    }
+    for layer in 0..c.num_hidden_layers {
+        let mut add = |name: &str, shape: &[usize]| all.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
+        for (name, rows, columns) in [
+            ("self_attn.q_proj", q, hidden),
+            ("self_attn.k_proj", kv, hidden),
+            ("self_attn.v_proj", kv, hidden),
+            ("self_attn.o_proj", hidden, q),
+            ("mlp.gate_proj", mlp, hidden),
+            ("mlp.up_proj", mlp, hidden),
+            ("mlp.down_proj", hidden, mlp),
+        ] {
+            add(&format!("{name}.weight"), &[rows, columns]);
+            // Qwen 2 has no bias behind the attention; Qwen 3 has it with the others.
+            let attention = name.starts_with("self_attn");
+            if c.attention_bias && attention && (c.family == Family::Qwen3 || name != "self_attn.o_proj") {
+                add(&format!("{name}.bias"), &[rows]);
+            }
+        }
+        add("input_layernorm.weight", &[hidden]);
+        add("post_attention_layernorm.weight", &[hidden]);
+        if c.family == Family::Qwen3 {
+            add("self_attn.q_norm.weight", &[c.head_dim]);
+            add("self_attn.k_norm.weight", &[c.head_dim]);
+        }
+    }
+    all
+}
+
+/// Every tensor is there, in its shape and in a type that can be read.
+fn check(folder: &Path, config: &Config, found: &BTreeMap<String, (Dtype, Vec<usize>)>) -> Result<()> {
+    let fail = |message: String| Err(Error::Components { path: folder.to_owned(), message });
+    // The number of layers is only bounded by the configuration; the files bound what is listed.
+    let layers = (0..config.num_hidden_layers)
+        .take_while(|i| found.contains_key(&format!("model.layers.{i}.input_layernorm.weight")))
+        .count();
+    if layers < config.num_hidden_layers {
+        return fail(format!("config.json says {} layers, the tensors have {layers}", config.num_hidden_layers));
+    }
+    let mut missing = Vec::new();
+    for (name, shape) in needed(config) {
+        match found.get(&name) {
+            None => missing.push(name),
+            Some((_, s)) if *s != shape => {
+                return fail(format!("tensor `{name}` is {s:?}, but config.json makes it {shape:?}"));
+            }
+            Some((Dtype::F32 | Dtype::F16 | Dtype::BF16, _)) => {}
+            Some((other, _)) => {
+                return fail(format!("tensor `{name}` is stored as {other:?}; F32, F16 and BF16 are supported"));
+            }
+        }
+    }
+    match missing.as_slice() {
+        [] => Ok(()),
+        [first, rest @ ..] => fail(format!("the tensor `{first}` is missing, and {} others", rest.len())),
+    }
+}

@@ -1,0 +1,78 @@
+//! Folders of Core ML packages as a [`TextGeneration`].
+
+use std::path::{Path, PathBuf};
+
+use super::turn::{Prompt, Turns};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration};
+use crate::anemll::{Pipeline, Session};
+use crate::error::Result;
+use crate::generation::{Message, Options, PipelineDecoder, Step, Summary, Tokenizer};
+
+/// A language model of Core ML packages with its tokenizer and one conversation.
+#[derive(Debug)]
+pub struct CoreMLGenerator {
+    pipeline: Pipeline,
+    session: Session,
+    tokenizer: Tokenizer,
+    folder: PathBuf,
+    turns: Turns,
+}
+
+impl CoreMLGenerator {
+    /// Loads the model in a folder, whose tokenizer lies beside the packages.
+    ///
+    /// # Errors
+    /// Missing or malformed components or tokenizer.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let pipeline = Pipeline::load(folder)?;
+        let session = pipeline.session()?;
+        let tokenizer = Tokenizer::load(folder)?;
+        Ok(Self { pipeline, session, tokenizer, folder: folder.to_owned(), turns: Turns::default() })
+    }
+
+    fn run(&mut self, prompt: &Prompt, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let decoder = PipelineDecoder { pipeline: &self.pipeline, session: &mut self.session };
+        self.turns.run(decoder, &self.tokenizer, prompt, options, each)
+    }
+}
+
+impl TextGeneration for CoreMLGenerator {
+    fn info(&self) -> GeneratorInfo {
+        GeneratorInfo {
+            device: BackendDevice::CoreML,
+            // `CoreMLModel` loads into no other engine.
+            engine: "portable",
+            model: self.folder.clone(),
+            dtype: "f32",
+            context: self.pipeline.dimensions().context,
+        }
+    }
+
+    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let prompt = Prompt::text(&self.tokenizer, prompt)?;
+        self.run(&prompt, options, each)
+    }
+
+    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let prompt = Prompt::chat(&self.tokenizer, messages, &options, self.pipeline.dimensions().context)?;
+        self.run(&prompt, options, each)
+    }
+
+    fn reset(&mut self) {
+        self.session.truncate(0);
+        self.turns.stats.context_used = 0;
+    }
+
+    fn stats(&self) -> Stats {
+        self.turns.stats.clone()
+    }
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.turns.cancel.clone()
+    }
+
+    fn obey(&mut self, handle: CancelHandle) {
+        self.turns.cancel = handle;
+    }
+}

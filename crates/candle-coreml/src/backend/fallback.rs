@@ -1,0 +1,192 @@
+//! A chain of backends of which the first that works answers.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, is_request};
+use crate::error::{Error, Result};
+use crate::generation::{Message, Options, Step, Summary};
+
+/// Something that can become a generator.
+pub trait Backend: Send {
+    /// Its device.
+    fn device(&self) -> BackendDevice;
+
+    /// Why it can't be had on this machine or in this build, before anything is loaded.
+    fn absent(&self) -> Option<String>;
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// Whatever keeps it from loading.
+    fn load(&self) -> Result<Box<dyn TextGeneration>>;
+}
+
+/// How far a backend came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It is not there.
+    Absent,
+    /// It could not load the model.
+    Load,
+    /// It failed before it gave its first token.
+    FirstStep,
+}
+
+/// A backend that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fallback {
+    /// Its device.
+    pub device: BackendDevice,
+    /// How far it came.
+    pub stage: Stage,
+    /// What it said.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.stage {
+            Stage::Absent => "can't be had",
+            Stage::Load => "could not load the model",
+            Stage::FirstStep => "failed at its first step",
+        };
+        write!(f, "{} {what}: {}", self.device, self.reason)
+    }
+}
+
+/// The first backend of a chain that works, until it fails for the first time before it ever gave a token.
+///
+/// A backend that has given a token stays: when it fails later, that is the caller's error, because an answer
+/// must not begin anew in the middle. A request that is at fault itself ([`Error::Request`]) changes nothing.
+pub struct FallbackGenerator {
+    active: Box<dyn TextGeneration>,
+    /// Whether `active` has given a token.
+    proven: bool,
+    waiting: VecDeque<Box<dyn Backend>>,
+    history: Vec<Fallback>,
+    cancel: CancelHandle,
+}
+
+impl std::fmt::Debug for FallbackGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FallbackGenerator")
+            .field("active", &self.active.info())
+            .field("proven", &self.proven)
+            .field("history", &self.history)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An error and its causes in one line, each said once.
+fn reason(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
+    causes
+        .map(|c| c.to_string())
+        .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+}
+
+/// Loads the first backend that can be loaded; those before it go into the history.
+fn next(waiting: &mut VecDeque<Box<dyn Backend>>, history: &mut Vec<Fallback>) -> Option<Box<dyn TextGeneration>> {
+    while let Some(backend) = waiting.pop_front() {
+        let device = backend.device();
+        let (stage, reason) = match backend.absent() {
+            Some(reason) => (Stage::Absent, reason),
+            None => match backend.load() {
+                Ok(generator) => {
+                    tracing::info!(%device, "backend loaded");
+                    return Some(generator);
+                }
+                Err(e) => (Stage::Load, reason(&e)),
+            },
+        };
+        note(history, Fallback { device, stage, reason });
+    }
+    None
+}
+
+fn note(history: &mut Vec<Fallback>, fallback: Fallback) {
+    tracing::warn!("{fallback}");
+    history.push(fallback);
+}
+
+impl FallbackGenerator {
+    /// Loads the first backend that can be loaded.
+    ///
+    /// # Errors
+    /// [`Error::NoBackend`] with the reason of each, when there is none.
+    pub fn new(backends: Vec<Box<dyn Backend>>) -> Result<Self> {
+        let (mut waiting, mut history) = (VecDeque::from(backends), Vec::new());
+        let Some(mut active) = next(&mut waiting, &mut history) else {
+            return Err(Error::NoBackend { history });
+        };
+        let cancel = CancelHandle::default();
+        active.obey(cancel.clone());
+        Ok(Self { active, proven: false, waiting, history, cancel })
+    }
+
+    /// The backends that were given up, and why.
+    pub fn history(&self) -> &[Fallback] {
+        &self.history
+    }
+
+    /// Runs a request on the active backend; before its first token ever, the next ones may take over.
+    fn attempt(
+        &mut self,
+        each: &mut dyn FnMut(&Step),
+        request: &dyn Fn(&mut dyn TextGeneration, &mut dyn FnMut(&Step)) -> Result<Summary>,
+    ) -> Result<Summary> {
+        loop {
+            let proven = &mut self.proven;
+            let result = request(self.active.as_mut(), &mut |step| {
+                *proven = true;
+                each(step);
+            });
+            let error = match result {
+                Ok(summary) => return Ok(summary),
+                Err(e) if self.proven || is_request(&e) => return Err(e),
+                Err(e) => e,
+            };
+            let device = self.active.info().device;
+            note(&mut self.history, Fallback { device, stage: Stage::FirstStep, reason: reason(&error) });
+            let Some(mut generator) = next(&mut self.waiting, &mut self.history) else {
+                return Err(Error::NoBackend { history: self.history.clone() });
+            };
+            generator.obey(self.cancel.clone());
+            self.active = generator;
+        }
+    }
+}
+
+impl TextGeneration for FallbackGenerator {
+    fn info(&self) -> GeneratorInfo {
+        self.active.info()
+    }
+
+    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.attempt(each, &|generator, each| generator.stream(prompt, options.clone(), each))
+    }
+
+    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.attempt(each, &|generator, each| generator.chat(messages, options.clone(), each))
+    }
+
+    fn reset(&mut self) {
+        self.active.reset();
+    }
+
+    fn stats(&self) -> Stats {
+        self.active.stats()
+    }
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    fn obey(&mut self, handle: CancelHandle) {
+        self.active.obey(handle.clone());
+        self.cancel = handle;
+    }
+}

@@ -1,0 +1,76 @@
+//! From a [`BackendConfig`] to a generator.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Backend, BackendConfig, BackendDevice, CoreMLGenerator, FallbackGenerator, TextGeneration, availability};
+use crate::error::{Error, Result};
+
+/// Says where the model for a device is; may fetch it.
+type Locate = dyn Fn(BackendDevice) -> Result<PathBuf> + Send + Sync;
+
+struct Candidate {
+    device: BackendDevice,
+    locate: Arc<Locate>,
+}
+
+impl Backend for Candidate {
+    fn device(&self) -> BackendDevice {
+        self.device
+    }
+
+    fn absent(&self) -> Option<String> {
+        let found = availability(self.device);
+        (!found.usable()).then_some(found.detail)
+    }
+
+    fn load(&self) -> Result<Box<dyn TextGeneration>> {
+        let folder = (self.locate)(self.device)?;
+        load(self.device, &folder)
+    }
+}
+
+/// The model in a folder on a device.
+fn load(device: BackendDevice, folder: &Path) -> Result<Box<dyn TextGeneration>> {
+    if device == BackendDevice::CoreML {
+        return Ok(Box::new(CoreMLGenerator::load(folder)?));
+    }
+    #[cfg(feature = "candle-models")]
+    return Ok(Box::new(super::CandleGenerator::load(folder, device, &super::CandleOptions::default())?));
+    #[cfg(not(feature = "candle-models"))]
+    return Err(Error::Unavailable(format!("{device}: this build has no feature candle-models")));
+}
+
+/// Where a configuration says that the model is, without a network: its folder, else the repository's name when
+/// that is a folder.
+fn local(config: &BackendConfig) -> Result<PathBuf> {
+    match (&config.model_path, &config.model_repo) {
+        (Some(path), _) => Ok(path.clone()),
+        (None, Some(name)) if Path::new(name).is_dir() => Ok(PathBuf::from(name)),
+        (None, Some(name)) => Err(Error::Unavailable(format!(
+            "`{name}` is not a folder on this machine; fetch the model and name its folder as the model path"
+        ))),
+        (None, None) => Err(Error::Request("no model: name its folder or its repository".to_owned())),
+    }
+}
+
+/// The backends of a configuration in their order. `locate` gives the folder for a device; it is asked when the
+/// backend's turn comes, and may download then.
+pub fn backends(
+    config: &BackendConfig,
+    locate: impl Fn(BackendDevice) -> Result<PathBuf> + Send + Sync + 'static,
+) -> Vec<Box<dyn Backend>> {
+    let locate: Arc<Locate> = Arc::new(locate);
+    let candidate = |device| Box::new(Candidate { device, locate: locate.clone() }) as Box<dyn Backend>;
+    config.chain().into_iter().map(candidate).collect()
+}
+
+/// Opens the model that a configuration names, on the first of its devices that works. Only local folders are
+/// looked at; [`backends`] takes another way to find them.
+///
+/// # Errors
+/// A configuration without a model; [`Error::NoBackend`] when none of the devices can load it.
+pub fn open(config: &BackendConfig) -> Result<FallbackGenerator> {
+    let folder = local(config)?;
+    FallbackGenerator::new(backends(config, move |_| Ok(folder.clone())))
+}

@@ -1,0 +1,95 @@
+//! What all generators do around a decoder: fit the conversation, run the request, keep the books.
+
+use super::{CancelHandle, Stats, Turn};
+use crate::error::{Error, Result};
+use crate::generation::{Decoder, Generation, Message, Options, Step, Summary, Tokenizer};
+
+/// Books of a generator.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    pub(super) cancel: CancelHandle,
+    pub(super) stats: Stats,
+}
+
+/// A prompt and how many messages were left out to make it fit.
+pub(super) struct Prompt {
+    ids: Vec<u32>,
+    dropped: usize,
+}
+
+impl Prompt {
+    /// A text as it is, completed by what the tokenizer puts before texts.
+    pub(super) fn text(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
+        Ok(Self { ids: tokenizer.encode_with_special(text)?, dropped: 0 })
+    }
+
+    /// A conversation. A quarter of the context (less when fewer tokens are wanted) is kept free for the answer.
+    pub(super) fn chat(tokenizer: &Tokenizer, messages: &[Message], options: &Options, context: usize) -> Result<Self> {
+        let template = tokenizer
+            .chat_template()
+            .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?;
+        if messages.is_empty() {
+            return Err(Error::Request("no messages to answer".to_owned()));
+        }
+        let system = usize::from(messages.len() > 1 && messages[0].role == "system");
+        let room = context.saturating_sub(options.max_tokens.min(context / 4));
+        let mut dropped = 0;
+        loop {
+            let kept: Vec<Message> = messages[..system].iter().chain(&messages[system + dropped..]).cloned().collect();
+            let ids = tokenizer.encode(&template.render(&kept, options.thinking)?)?;
+            let last = system + dropped + 1 >= messages.len();
+            if ids.len() <= room || last {
+                return Ok(Self { ids, dropped });
+            }
+            // A conversation begins with the user: an answer goes with its question.
+            let rest = &messages[system + dropped + 1..];
+            let next = rest.iter().position(|m| m.role == "user").unwrap_or(rest.len() - 1);
+            dropped += 1 + next;
+        }
+    }
+}
+
+impl Turns {
+    /// Runs a request to its end.
+    pub(super) fn run<'g>(
+        &mut self,
+        decoder: impl Decoder + 'g,
+        tokenizer: &'g Tokenizer,
+        prompt: &Prompt,
+        options: Options,
+        each: &mut dyn FnMut(&Step),
+    ) -> Result<Summary> {
+        let mut generation =
+            Generation::over(decoder, tokenizer, &prompt.ids, options).cancelled_by(self.cancel.flag());
+        let mut failure = None;
+        loop {
+            match generation.advance() {
+                Ok(Some(step)) => each(&step),
+                Ok(None) => break,
+                Err(e) => {
+                    failure = Some(e);
+                    break;
+                }
+            }
+        }
+        self.stats.context_used = generation.cached();
+        self.cancel.clear();
+        if let Some(e) = failure {
+            return Err(e);
+        }
+        let summary = generation.finish();
+        self.stats.turns += 1;
+        self.stats.generated_tokens += summary.tokens.len();
+        self.stats.last = Some(Turn {
+            prompt_tokens: prompt.ids.len(),
+            prefilled_tokens: summary.prefill_tokens,
+            prefill_seconds: summary.prefill_seconds,
+            generated_tokens: summary.tokens.len(),
+            decode_steps: summary.decode_steps,
+            decode_seconds: summary.decode_seconds,
+            dropped_messages: prompt.dropped,
+            stop_reason: summary.stop_reason,
+        });
+        Ok(summary)
+    }
+}

@@ -1,0 +1,83 @@
+//! What a generation drives: a model with the cache of one conversation.
+
+use crate::anemll::{Pipeline, Session};
+use crate::error::Result;
+
+/// A model and the tokens that its cache holds.
+pub trait Decoder {
+    /// Tokens in the cache, in order.
+    fn tokens(&self) -> &[u32];
+
+    /// Forgets tokens so that at most the first `length` stay; returns how many did. A decoder that can't go
+    /// back to just any position keeps fewer, and their tokens are run again.
+    fn rewind(&mut self, length: usize) -> usize;
+
+    /// Tokens that the cache can hold.
+    fn context(&self) -> usize;
+
+    /// Appends tokens and returns the logits `[vocab]` that follow the last one.
+    ///
+    /// # Errors
+    /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
+    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
+
+    /// [`Decoder::feed`] for one token; makes room first when the context is full.
+    ///
+    /// # Errors
+    /// As [`Decoder::feed`].
+    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>>;
+}
+
+impl<D: Decoder + ?Sized> Decoder for &mut D {
+    fn tokens(&self) -> &[u32] {
+        (**self).tokens()
+    }
+
+    fn rewind(&mut self, length: usize) -> usize {
+        (**self).rewind(length)
+    }
+
+    fn context(&self) -> usize {
+        (**self).context()
+    }
+
+    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        (**self).feed(ids)
+    }
+
+    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
+        (**self).feed_sliding(id)
+    }
+}
+
+/// A Core ML pipeline with one of its sessions.
+#[derive(Debug)]
+pub struct PipelineDecoder<'a> {
+    /// The model.
+    pub pipeline: &'a Pipeline,
+    /// The conversation.
+    pub session: &'a mut Session,
+}
+
+impl Decoder for PipelineDecoder<'_> {
+    fn tokens(&self) -> &[u32] {
+        self.session.tokens()
+    }
+
+    fn rewind(&mut self, length: usize) -> usize {
+        self.session.truncate(length);
+        self.session.tokens().len()
+    }
+
+    fn context(&self) -> usize {
+        self.pipeline.dimensions().context
+    }
+
+    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.pipeline.feed(self.session, ids)
+    }
+
+    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
+        self.pipeline.feed_sliding(self.session, id)
+    }
+}

@@ -1,0 +1,92 @@
+"""Makes small checkpoints with random weights and the logits that transformers computes for them in f32.
+
+    python -m tools.candle_reference --out conformance/checkpoints
+
+Each folder has the files of a Hugging Face repository (config.json, safetensors, the tokenizer of the model that
+ships) and reference.safetensors: `ids` [n] I64, `logits` [n, vocab] F32, the logits after each of the ids.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+TOKENIZER = Path(__file__).parent.parent / "models" / "tiny-qwen3"
+COMMON = dict(vocab_size=272, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
+              intermediate_size=112, max_position_embeddings=128, rms_norm_eps=1e-6,
+              bos_token_id=256, eos_token_id=258, pad_token_id=256)
+LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+# Name: configuration, type of the stored weights, number of files.
+CHECKPOINTS = {
+    "qwen2.5-shards-f32": (Qwen2Config(tie_word_embeddings=False, rope_parameters=dict(rope_type="default", rope_theta=1e6),
+                                       **COMMON), torch.float32, 2),
+    "qwen3-tied-bf16": (Qwen3Config(tie_word_embeddings=True, head_dim=32,
+                                    rope_parameters=dict(rope_type="default", rope_theta=1e6), **COMMON), torch.bfloat16, 1),
+    "llama-rope3-f16": (LlamaConfig(tie_word_embeddings=False, rope_parameters=LLAMA3, **COMMON), torch.float16, 1),
+}
+
+
+def randomize(model, generator, dtype):
+    """Random weights, wide enough for logits that differ, that `dtype` holds exactly; norms and biases too, which transformers would leave at 1 and 0."""
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            centre = 1.0 if "norm" in name else 0.0
+            spread = 0.5 if name.endswith("bias") else 0.15
+            values = centre + spread * torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(values.to(dtype).to(torch.float32))
+
+
+def save(tensors, folder, shards):
+    """One file, or several with an index, as save_pretrained writes large models."""
+    names = sorted(tensors)
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        part = {name: tensors[name] for name in names[shard::shards]}
+        save_file(part, folder / file, metadata={"format": "pt"})
+        weight_map.update({name: file for name in part})
+    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+
+
+def make(name, folder):
+    config, dtype, shards = CHECKPOINTS[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(len(name))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    randomize(model, generator, dtype)
+    ids = torch.randint(0, 256, (1, 48), generator=generator)
+    with torch.no_grad():
+        logits = model(ids).logits[0]
+    assert logits.std() > 1, f"{name}: logits of spread {logits.std()} prove little"
+    tensors = {n: t.detach().to(dtype).clone().contiguous() for n, t in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    save(tensors, folder, shards)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(dtype).removeprefix("torch.")
+    config.to_json_file(folder / "config.json")
+    for file in ["tokenizer.json", "tokenizer_config.json"]:
+        shutil.copy(TOKENIZER / file, folder / file)
+    save_file({"ids": ids[0].contiguous(), "logits": logits.contiguous()}, folder / "reference.safetensors")
+    print(f"{name}: {sum(f.stat().st_size for f in folder.iterdir())} bytes, logits std {logits.std():.2f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    for name in CHECKPOINTS:
+        make(name, out / name)
+
+
+if __name__ == "__main__":
+    main()
