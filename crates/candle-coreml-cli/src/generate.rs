@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use candle_coreml::generation::{Message, Options, Sampling, Step};
+use candle_coreml::generation::{Message, Options, Step};
 use candle_coreml::{QwenConfig, QwenModel};
 use serde_json::json;
 
 use crate::engine::EngineArguments;
+use crate::sampling::SamplingArguments;
 use crate::{CommandResult, model, write};
 
 #[derive(Debug, clap::Args)]
@@ -28,24 +29,8 @@ pub(crate) struct Arguments {
     /// Most tokens to generate.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
-    /// 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.0)]
-    temperature: f32,
-    /// Chooses among this many tokens; 0: all.
-    #[arg(long, default_value_t = 0)]
-    top_k: usize,
-    /// Chooses among the likeliest tokens with this much probability together.
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f32,
-    /// Chooses among tokens with at least this share of the likeliest one's probability.
-    #[arg(long, default_value_t = 0.0)]
-    min_p: f32,
-    /// Makes tokens that occurred less likely; 1: off.
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f32,
-    /// Seed of the random choices.
-    #[arg(long, default_value_t = 299_792_458)]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingArguments,
     /// Continues the prompt as it is, without the chat template.
     #[arg(long)]
     no_template: bool,
@@ -69,7 +54,7 @@ pub(crate) struct Arguments {
 }
 
 /// Where the model that comes with the project is: beside the executable, or in the source tree.
-fn shipped_model() -> Result<PathBuf, String> {
+pub(crate) fn shipped_model() -> Result<PathBuf, String> {
     let name = "tiny-qwen3";
     let mut places = Vec::new();
     if let Some(folder) = std::env::current_exe().ok().and_then(|e| e.parent().map(|p| p.to_owned())) {
@@ -106,14 +91,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     };
     let options = Options {
         max_tokens: arguments.max_tokens,
-        sampling: Sampling {
-            temperature: arguments.temperature,
-            top_k: arguments.top_k,
-            top_p: arguments.top_p,
-            min_p: arguments.min_p,
-            repetition_penalty: arguments.repetition_penalty,
-            seed: arguments.seed,
-        },
+        sampling: arguments.sampling.sampling(),
         stop: arguments.stop.clone(),
         force: arguments.force_tokens.clone(),
         ..Options::default()

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cache;
+mod chat;
 mod engine;
 mod format;
 mod generate;
@@ -21,6 +22,7 @@ mod progress;
 #[cfg(feature = "hub")]
 mod pull;
 mod rm;
+mod sampling;
 mod write;
 
 /// Runs Core ML models on any platform.
@@ -37,6 +39,8 @@ enum Command {
     Predict(predict::Arguments),
     /// Generates text with a language model.
     Generate(generate::Arguments),
+    /// Talks with a language model.
+    Chat(chat::Arguments),
     /// Measures how fast a language model runs here.
     Bench(bench::Arguments),
     /// Shows what a model expects, returns and consists of.
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Predict(a) => predict::run(a),
         Command::Generate(a) => generate::run(a),
+        Command::Chat(a) => chat::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
         #[cfg(feature = "hub")]

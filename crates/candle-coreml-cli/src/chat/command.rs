@@ -1,0 +1,133 @@
+//! What a line asks for: a command behind a slash, or an answer.
+
+use std::path::PathBuf;
+
+/// A line, understood.
+#[derive(Debug, PartialEq)]
+pub(super) enum Request {
+    /// Nothing.
+    Empty,
+    /// A message to answer.
+    Message(String),
+    /// `/help`
+    Help,
+    /// `/reset`
+    Reset,
+    /// `/system [TEXT|none]`: shows, sets or removes the system message.
+    System(Option<String>),
+    /// `/stats`
+    Stats,
+    /// `/save FILE`
+    Save(PathBuf),
+    /// `/load FILE`
+    Load(PathBuf),
+    /// `/think on|off|auto`
+    Think(Option<bool>),
+    /// `/quit`
+    Quit,
+}
+
+/// Commands and what they do.
+pub(super) const HELP: [(&str, &str); 8] = [
+    ("/help", "shows this"),
+    ("/reset", "forgets the conversation; the system message stays"),
+    ("/system [TEXT|none]", "shows, sets or removes the system message"),
+    ("/stats", "shows speed, prompt tokens that were run, use of the context"),
+    ("/save FILE", "writes the conversation"),
+    ("/load FILE", "goes on with a conversation that was written"),
+    ("/think on|off|auto", "sets the thinking mode of the model"),
+    ("/quit", "leaves, as Ctrl-D does; Ctrl-C stops an answer"),
+];
+
+/// The names of [`HELP`] without arguments.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    HELP.iter().map(|(usage, _)| usage.split(' ').next().unwrap_or(usage))
+}
+
+fn file(name: &str, rest: &str) -> Result<PathBuf, String> {
+    if rest.is_empty() { Err(format!("{name} needs the name of a file")) } else { Ok(rest.into()) }
+}
+
+/// Understands a line. Two slashes at the beginning stand for a message that begins with one.
+pub(super) fn parse(line: &str) -> Result<Request, String> {
+    let line = line.trim();
+    if line.is_empty() {
+        return Ok(Request::Empty);
+    }
+    if let Some(escaped) = line.strip_prefix("//") {
+        return Ok(Request::Message(format!("/{escaped}")));
+    }
+    if !line.starts_with('/') {
+        return Ok(Request::Message(line.to_owned()));
+    }
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let rest = rest.trim();
+    let alone = |request: Request| match rest {
+        "" => Ok(request),
+        _ => Err(format!("{name} takes nothing, found `{rest}`")),
+    };
+    match name {
+        "/help" | "/?" => alone(Request::Help),
+        "/reset" | "/clear" => alone(Request::Reset),
+        "/stats" => alone(Request::Stats),
+        "/quit" | "/exit" => alone(Request::Quit),
+        "/system" => Ok(Request::System((!rest.is_empty()).then(|| rest.to_owned()))),
+        "/save" => file(name, rest).map(Request::Save),
+        "/load" => file(name, rest).map(Request::Load),
+        "/think" => match rest {
+            "on" => Ok(Request::Think(Some(true))),
+            "off" => Ok(Request::Think(Some(false))),
+            "auto" => Ok(Request::Think(None)),
+            other => Err(format!("/think takes on, off or auto, found `{other}`")),
+        },
+        unknown => {
+            let near =
+                names().max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)));
+            let near = near.filter(|n| strsim::jaro_winkler(n, unknown) > 0.8);
+            let hint = near.map_or_else(|| "/help lists the commands".to_owned(), |n| format!("did you mean {n}?"));
+            Err(format!("unknown command {unknown}; {hint}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_understood() {
+        for (line, request) in [
+            ("", Request::Empty),
+            ("  \t", Request::Empty),
+            (" hello / there ", Request::Message("hello / there".to_owned())),
+            ("//etc is a folder", Request::Message("/etc is a folder".to_owned())),
+            ("/help", Request::Help),
+            ("/reset", Request::Reset),
+            ("/quit", Request::Quit),
+            ("/system", Request::System(None)),
+            ("/system  Be brief. ", Request::System(Some("Be brief.".to_owned()))),
+            ("/save my file.json", Request::Save("my file.json".into())),
+            ("/think off", Request::Think(Some(false))),
+            ("/think auto", Request::Think(None)),
+        ] {
+            assert_eq!(parse(line), Ok(request), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_commands_say_what_would_be_right() {
+        for (line, part) in [
+            ("/hlep", "/help?"),
+            ("/sav x", "/save?"),
+            ("/", "/help lists"),
+            ("/xyzzy", "/help lists"),
+            ("/save", "name of a file"),
+            ("/think maybe", "on, off or auto"),
+            ("/think", "on, off or auto"),
+            ("/quit now", "takes nothing"),
+        ] {
+            let message = parse(line).expect_err(line);
+            assert!(message.contains(part), "{line}: {message}");
+        }
+    }
+}
