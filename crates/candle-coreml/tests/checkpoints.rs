@@ -167,6 +167,30 @@ fn broken_checkpoints_are_refused_by_name() {
 }
 
 #[test]
+fn where_the_head_is_tied_a_stored_one_is_left_out() {
+    let folder = copy(ALL[0]);
+    let path = |name: &str| folder.path().join(name);
+    let config = std::fs::read_to_string(path("config.json")).expect("text");
+    let tied = config.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    assert_ne!(config, tied);
+    std::fs::write(path("config.json"), tied).expect("written");
+    let logits = || {
+        let options = CandleOptions::default();
+        let mut model = CandleGenerator::load(folder.path(), BackendDevice::Cpu, &options).expect("it loads");
+        model.feed(&[1, 2, 3]).expect("logits")
+    };
+    let with = logits();
+    let mut weights = std::collections::HashMap::new();
+    for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
+        weights.extend(candle_core::safetensors::load(path(shard), &Device::Cpu).expect("a shard"));
+    }
+    assert!(weights.remove("lm_head.weight").is_some());
+    candle_core::safetensors::save(&weights, path("model.safetensors")).expect("saved");
+    std::fs::remove_file(path("model.safetensors.index.json")).expect("removed");
+    assert!(distance(&with, &logits()) == 0.0);
+}
+
+#[test]
 fn damaged_and_missing_files_are_refused() {
     let folder = copy(ALL[2]);
     let weights = folder.path().join("model.safetensors");

@@ -260,7 +260,7 @@ fn a_long_conversation_drops_its_oldest_messages_and_goes_on() {
     let summary = generator.chat(&messages, Options::default(), &mut |_| {}).expect("an answer");
     assert_eq!(summary.text, "Paris");
     let turn = generator.stats().last.expect("a turn");
-    assert!(turn.dropped_messages > 0 && turn.dropped_messages % 2 == 0, "{turn:?}");
+    assert!(turn.dropped_messages > 0 && turn.dropped_messages.is_multiple_of(2), "{turn:?}");
     // One message that is too long by itself is refused and changes nothing.
     let long = question(&"word ".repeat(600));
     let error = generator.chat(&long, Options::default(), &mut |_| {}).expect_err("too long");

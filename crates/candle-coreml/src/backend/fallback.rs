@@ -57,6 +57,9 @@ impl std::fmt::Display for Fallback {
     }
 }
 
+/// A request to a generator, which may be made again to another one.
+type Request<'r> = dyn Fn(&mut dyn TextGeneration, &mut dyn FnMut(&Step)) -> Result<Summary> + 'r;
+
 /// The first backend of a chain that works, until it fails for the first time before it ever gave a token.
 ///
 /// A backend that has given a token stays: when it fails later, that is the caller's error, because an answer
@@ -133,11 +136,7 @@ impl FallbackGenerator {
     }
 
     /// Runs a request on the active backend; before its first token ever, the next ones may take over.
-    fn attempt(
-        &mut self,
-        each: &mut dyn FnMut(&Step),
-        request: &dyn Fn(&mut dyn TextGeneration, &mut dyn FnMut(&Step)) -> Result<Summary>,
-    ) -> Result<Summary> {
+    fn attempt(&mut self, each: &mut dyn FnMut(&Step), request: &Request) -> Result<Summary> {
         loop {
             let proven = &mut self.proven;
             let result = request(self.active.as_mut(), &mut |step| {

@@ -100,11 +100,11 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
             return Err(format!("{name} is {value}: expected 1 to {most}"));
         }
     }
-    if heads % key_value != 0 {
+    if !heads.is_multiple_of(key_value) {
         return Err(format!("{heads} attention heads are no multiple of {key_value} key and value heads"));
     }
     let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / heads);
-    if head_dim == 0 || head_dim % 2 != 0 || head_dim > 1 << 12 {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 1 << 12 {
         return Err(format!("head_dim is {head_dim}: expected an even number up to 4096"));
     }
     // These two compute it themselves.

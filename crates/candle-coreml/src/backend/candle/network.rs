@@ -23,12 +23,21 @@ fn tensors(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> candle_cor
     unsafe { VarBuilder::from_mmaped_safetensors(&checkpoint.files, dtype, device) }
 }
 
+/// The weights without the one of the head. Where it ties, this network takes a head all the same when the files
+/// have one; transformers does not.
+fn without_head(weights: VarBuilder<'static>) -> VarBuilder<'static> {
+    weights.rename_f(|name| if name == "lm_head.weight" { "lm_head.unused".to_owned() } else { name.to_owned() })
+}
+
 impl Network {
     /// Builds the network of a checkpoint, for positions up to `context`.
     pub(super) fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType, context: usize) -> Result<Self> {
         let (config, weights) = (&checkpoint.config, tensors(checkpoint, device, dtype)?);
         Ok(match config.family {
-            Family::Qwen2 => Self::Qwen2(Box::new(qwen2::ModelForCausalLM::new(&as_qwen2(config, context), weights)?)),
+            Family::Qwen2 => {
+                let weights = if config.tie_word_embeddings { without_head(weights) } else { weights };
+                Self::Qwen2(Box::new(qwen2::ModelForCausalLM::new(&as_qwen2(config, context), weights)?))
+            }
             Family::Qwen3 => Self::Qwen3(Box::new(qwen3::ModelForCausalLM::new(&as_qwen3(config, context), weights)?)),
             Family::Llama => {
                 let config = as_llama(config, context);
