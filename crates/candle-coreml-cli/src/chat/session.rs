@@ -99,6 +99,8 @@ impl Session {
         let (cancel, streaming) = (self.generator.cancel_handle(), self.streaming);
         let (mut printed, mut broken) = (0, false);
         let mut out = std::io::stdout().lock();
+        // A Ctrl-C that came too late for the last answer is not meant for this one.
+        cancel.clear();
         let answering = Answering::begin();
         let result = self.generator.chat(self.conversation.messages(), self.options.clone(), &mut |step| {
             if !streaming {
