@@ -8,7 +8,7 @@ use candle_coreml::backend::settings::{self, Layer, Settings};
 use candle_coreml::backend::{BackendDevice, open};
 
 use crate::sampling::SamplingArguments;
-use crate::{CommandResult, generate};
+use crate::{CommandResult, generate, model};
 
 mod command;
 mod conversation;
@@ -22,8 +22,8 @@ use session::{After, Session};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with the model: Core ML packages, or a checkpoint; without it, the small model that comes with the
-    /// project.
+    /// Folder with the model (Core ML packages, or a checkpoint), or a model of the hub, org/name[@revision]; without
+    /// it, the small model that comes with the project.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Where it runs: auto, coreml, metal, cuda, cpu.
@@ -66,6 +66,11 @@ fn settings(arguments: &Arguments) -> Result<Settings, Box<dyn std::error::Error
     }
     if settings.backend.model_path.is_none() && settings.backend.model_repo.is_none() {
         settings.backend.model_path = Some(generate::shipped_model()?);
+    }
+    // Names of the hub become folders here, where progress can be shown.
+    let named = settings.backend.model_path.clone().or(settings.backend.model_repo.as_ref().map(PathBuf::from));
+    if let Some(named) = named {
+        settings.backend.model_path = Some(model::folder(&named)?);
     }
     Ok(settings)
 }

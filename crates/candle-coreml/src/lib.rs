@@ -10,8 +10,8 @@
 //!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.
 
 pub mod anemll;
-pub mod cache;
 pub mod backend;
+pub mod cache;
 pub mod config;
 pub mod engine;
 pub mod error;

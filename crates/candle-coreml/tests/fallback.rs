@@ -292,9 +292,10 @@ fn a_handle_ends_one_answer_and_not_the_next() {
 fn configurations_without_a_model_or_with_a_wrong_one_are_refused() {
     let none = open(&BackendConfig::default()).expect_err("no model").to_string();
     assert!(none.contains("no model"), "{none}");
-    let repo = BackendConfig { model_repo: Some("nobody/nothing".to_owned()), ..BackendConfig::default() };
+    // Neither a folder nor a name that a hub could have: nothing is asked of a network.
+    let repo = BackendConfig { model_repo: Some("nobody/nothing/at/all".to_owned()), ..BackendConfig::default() };
     let message = open(&repo).expect_err("no folder").to_string();
-    assert!(message.contains("nobody/nothing"), "{message}");
+    assert!(message.contains("nobody/nothing/at/all"), "{message}");
     let folder = tempfile::tempdir().expect("a folder");
     let empty = BackendConfig { model_path: Some(folder.path().to_owned()), ..BackendConfig::default() };
     let message = open(&empty).expect_err("nothing there").to_string();

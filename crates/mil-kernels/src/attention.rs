@@ -89,7 +89,8 @@ pub fn attention(
         let first = kv * share * queries * dim;
         let q = &q[first..first + share * queries * dim];
         if let Some(rows) = rows {
-            return decode::one_head(rows, shape, q, (k, v), kv, (mask, scale), open, out);
+            let head = decode::Head { shape, kv, cache: (k, v), mask, scale, open };
+            return decode::one_head(rows, &head, q, out);
         }
         let mut keys = vec![0f32; open * dim];
         let mut values = vec![0f32; open * dim];

@@ -4,6 +4,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 use super::BackendDevice;
+use crate::engine::native_is_available;
 
 /// Whether a device can be used, and why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,7 +48,8 @@ pub fn availability(device: BackendDevice) -> Availability {
         }
         // The portable engine runs everywhere.
         BackendDevice::CoreML => {
-            Availability { device, compiled: true, present: true, detail: "the portable engine".to_owned() }
+            let engine = if native_is_available() { "Apple's Core ML" } else { "the portable engine" };
+            Availability { device, compiled: true, present: true, detail: engine.to_owned() }
         }
         _ if !candle => missing("candle-models"),
         BackendDevice::Metal if !candle_core::utils::metal_is_available() => missing("metal"),

@@ -41,8 +41,7 @@ impl TextGeneration for CoreMLGenerator {
     fn info(&self) -> GeneratorInfo {
         GeneratorInfo {
             device: BackendDevice::CoreML,
-            // `CoreMLModel` loads into no other engine.
-            engine: "portable",
+            engine: self.pipeline.engine(),
             model: self.folder.clone(),
             dtype: "f32",
             context: self.pipeline.dimensions().context,

@@ -41,12 +41,15 @@ fn load(device: BackendDevice, folder: &Path) -> Result<Box<dyn TextGeneration>>
     return Err(Error::Unavailable(format!("{device}: this build has no feature candle-models")));
 }
 
-/// Where a configuration says that the model is, without a network: its folder, else the repository's name when
-/// that is a folder.
+/// Where a configuration says that the model is: its folder, else the repository's name when that is a folder, else
+/// (with the feature `hub`) the repository's model in the cache, downloaded if it is not there.
 fn local(config: &BackendConfig) -> Result<PathBuf> {
     match (&config.model_path, &config.model_repo) {
         (Some(path), _) => Ok(path.clone()),
         (None, Some(name)) if Path::new(name).is_dir() => Ok(PathBuf::from(name)),
+        #[cfg(feature = "hub")]
+        (None, Some(name)) => Ok(crate::hub::ensure_model_downloaded(name)?),
+        #[cfg(not(feature = "hub"))]
         (None, Some(name)) => Err(Error::Unavailable(format!(
             "`{name}` is not a folder on this machine; fetch the model and name its folder as the model path"
         ))),
@@ -65,8 +68,8 @@ pub fn backends(
     config.chain().into_iter().map(candidate).collect()
 }
 
-/// Opens the model that a configuration names, on the first of its devices that works. Only local folders are
-/// looked at; [`backends`] takes another way to find them.
+/// Opens the model that a configuration names, on the first of its devices that works. [`backends`] takes another way
+/// to find models.
 ///
 /// # Errors
 /// A configuration without a model; [`Error::NoBackend`] when none of the devices can load it.

@@ -15,6 +15,8 @@ pub(crate) enum Selection {
 
 /// Formats of a component, best first: packages run on every engine and need no unpacking.
 const FORMATS: [&str; 3] = [".mlpackage", ".mlmodelc", ".mlmodelc.zip"];
+/// What the weights of a checkpoint end in.
+const CHECKPOINT: &str = ".safetensors";
 /// Small files that tokenizers, templates and configurations come in.
 const SMALL: [&str; 2] = [".json", ".jinja"];
 const SMALL_NAMES: [&str; 4] = ["meta.yaml", "tokenizer.model", "merges.txt", "vocab.txt"];
@@ -68,22 +70,33 @@ fn select_model(files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>, String> {
         *format = part.format.min(*format);
     }
     if best.is_empty() {
-        return Err(format!(
-            "the repository has no Core ML components ({}) among its {} files",
-            FORMATS.join(", "),
-            files.len()
-        ));
+        return select_checkpoint(&files).ok_or_else(|| {
+            format!(
+                "the repository has no Core ML components ({}) and no checkpoint ({CHECKPOINT}) among its {} files",
+                FORMATS.join(", "),
+                files.len()
+            )
+        });
     }
     let folders: BTreeSet<&str> = best.keys().map(|stem| folder(stem)).chain([""]).collect();
     let needed = |file: &RemoteFile| match part(&file.path) {
         Some(part) => best.get(part.stem) == Some(&part.format),
-        None => {
-            let name = file.path.rsplit('/').next().unwrap_or_default();
-            let small = SMALL.iter().any(|s| name.ends_with(s)) || SMALL_NAMES.contains(&name);
-            small && !name.starts_with('.') && folders.contains(folder(&file.path))
-        }
+        None => is_small(&file.path) && folders.contains(folder(&file.path)),
     };
     Ok(files.iter().filter(|f| needed(f)).cloned().collect())
+}
+
+/// Whether a file belongs to the tokenizer, the template or the configuration.
+fn is_small(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    !name.starts_with('.') && (SMALL.iter().any(|s| name.ends_with(s)) || SMALL_NAMES.contains(&name))
+}
+
+/// The weights at the top of a repository without Core ML components, with what lies beside them.
+fn select_checkpoint(files: &[RemoteFile]) -> Option<Vec<RemoteFile>> {
+    let top = || files.iter().filter(|f| folder(&f.path).is_empty());
+    let weights = |f: &RemoteFile| f.path.ends_with(CHECKPOINT);
+    top().any(weights).then(|| top().filter(|f| weights(f) || is_small(&f.path)).cloned().collect())
 }
 
 fn select_file(files: Vec<RemoteFile>, path: &str) -> Result<Vec<RemoteFile>, String> {
@@ -156,8 +169,26 @@ mod tests {
             "sub/config.json",
         ];
         assert_eq!(chosen(&listing, &Selection::Model).expect("a model"), expected);
-        assert!(chosen(&["model.safetensors", "config.json"], &Selection::Model).is_err(), "no components");
+        assert!(chosen(&["README.md", "config.json"], &Selection::Model).is_err(), "no components");
         assert!(chosen(&[], &Selection::Model).is_err());
+    }
+
+    #[test]
+    fn a_repository_without_components_gives_its_checkpoint() {
+        let listing = [
+            "README.md",
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "tokenizer.json",
+            "onnx/model.safetensors",
+            "pytorch_model.bin",
+        ];
+        assert_eq!(
+            chosen(&listing, &Selection::Model).expect("a checkpoint"),
+            [listing[1], listing[2], listing[3], listing[4], listing[5]]
+        );
     }
 
     #[test]

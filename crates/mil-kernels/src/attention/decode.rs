@@ -26,25 +26,30 @@ pub(super) fn best() -> Option<Rows> {
     None
 }
 
-/// The queries of one KV head, heads outermost, over its first `open` positions.
-pub(super) fn one_head(
-    rows: Rows,
-    shape: Shape,
-    q: &[f32],
-    (k, v): (Cache<'_>, Cache<'_>),
-    kv: usize,
-    (mask, scale): (Option<&[f32]>, f32),
-    open: usize,
-    out: &mut [f32],
-) {
+/// One KV head and what looks at it.
+pub(super) struct Head<'a> {
+    pub(super) shape: Shape,
+    /// Index of the KV head.
+    pub(super) kv: usize,
+    /// Keys and values of all heads.
+    pub(super) cache: (Cache<'a>, Cache<'a>),
+    pub(super) mask: Option<&'a [f32]>,
+    pub(super) scale: f32,
+    /// Leading positions that are read.
+    pub(super) open: usize,
+}
+
+/// The queries of one KV head, heads outermost.
+pub(super) fn one_head(rows: Rows, head: &Head<'_>, q: &[f32], out: &mut [f32]) {
+    let (Head { shape, open, .. }, (k, v)) = (head, &head.cache);
     let dim = shape.dim;
-    let part = |c: &Cache<'_>| kv * c.head_stride..kv * c.head_stride + (open - 1) * c.row_stride + dim;
-    let (keys, values) = (&k.data[part(&k)], &v.data[part(&v)]);
-    let mut scores = vec![0f32; open];
+    let part = |c: &Cache<'_>| head.kv * c.head_stride..head.kv * c.head_stride + (open - 1) * c.row_stride + dim;
+    let (keys, values) = (&k.data[part(k)], &v.data[part(v)]);
+    let mut scores = vec![0f32; *open];
     for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-        let mask = mask.map(|m| &m[at % shape.queries * shape.len..][..open]);
+        let mask = head.mask.map(|m| &m[at % shape.queries * shape.len..][..*open]);
         (rows.scores)(q, keys, k.row_stride, &mut scores);
-        one_query(&mut scores, mask, scale, out, |weights, out| (rows.mix)(weights, values, v.row_stride, out));
+        one_query(&mut scores, mask, head.scale, out, |weights, out| (rows.mix)(weights, values, v.row_stride, out));
     }
 }
 

@@ -4,6 +4,8 @@
 //! Each result has one register of partial sums, so that nothing is packed or transposed. A result is the same in every
 //! tile that it may fall in.
 
+#![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
+
 /// Columns are summed in steps of this many; callers pad rows with zeros.
 pub(super) const STEP: usize = 16;
 
