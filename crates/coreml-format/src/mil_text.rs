@@ -1,6 +1,6 @@
 //! MIL text: the form that a program has in a compiled model (`.mlmodelc/model.mil`).
 //!
-//! [`parse`] reads it into a [`Program`], [`print`] writes one. Apple's compiler writes two dialects: until opset
+//! [`parse`] reads it into a [`Program`](crate::program::Program), [`print()`] writes one. Apple's compiler writes two dialects: until opset
 //! iOS17 every scalar is a tensor of rank 0 (`tensor<fp16, []>(0x1p-1)`), from iOS18 on scalars stand bare
 //! (`fp16(0x1p-1)`). The parser takes either, mixed, and is generous about what may be left out; positions in its
 //! errors are exact.
