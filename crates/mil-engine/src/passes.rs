@@ -5,6 +5,7 @@ use coreml_format::program::Function;
 
 mod attention;
 mod dead_code;
+mod gain;
 mod gate;
 mod graph;
 mod rms_norm;
@@ -25,6 +26,7 @@ pub struct Pass {
 pub const ALL: &[Pass] = &[
     Pass { name: "softmax", run: softmax::run },
     Pass { name: "rms_norm", run: rms_norm::run },
+    Pass { name: "gain", run: gain::run },
     Pass { name: "state_access", run: state_access::run },
     Pass { name: "attention", run: attention::run },
     Pass { name: "rotary", run: rotary::run },

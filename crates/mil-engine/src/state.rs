@@ -7,10 +7,11 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::program::ValueType;
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::build::check_size;
 use crate::error::{EngineError, OpError};
-use crate::value::Array;
+use crate::value::{Array, with_f32s};
 
 /// What a program declares about one state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,23 +104,22 @@ impl StateBuffer {
             let (shape, dims) = (&self.spec.shape, update.dims());
             return Err(OpError::shape(format!("state has shape {shape:?} but {dims:?} is written at {begin:?}")));
         }
-        let update = update.to_dtype(self.data.dtype())?;
         if update.elem_count() == 0 {
             return Ok(());
         }
         if matches!(self.data.device(), Device::Cpu) && self.data.dtype() == DType::F16 {
-            let rows = update.contiguous()?;
-            let (storage, layout) = rows.storage_and_layout();
-            let (candle_core::Storage::Cpu(CpuStorage::F16(source)), Some((start, end))) =
-                (&*storage, layout.contiguous_offsets())
-            else {
-                return Err(OpError::data("unexpected layout of a state update"));
-            };
-            let source = source.get(start..end).ok_or_else(|| OpError::data("unexpected layout of a state update"))?;
-            let op = WriteSlice { source, dims: update.dims(), begin };
+            let rows = crate::layout::contiguous(&update.to_dtype(DType::F32)?)?;
+            let source = with_f32s(&rows, |rows| {
+                let mut halves = vec![f16::ZERO; rows.len()];
+                halves.convert_from_f32_slice(rows);
+                halves
+            });
+            let source = source.ok_or_else(|| OpError::data("unexpected layout of a state update"))?;
+            let op = WriteSlice { source: &source, dims: update.dims(), begin };
             self.data.inplace_op1(&op)?;
             return Ok(());
         }
+        let update = update.to_dtype(self.data.dtype())?;
         let ranges: Vec<_> = begin.iter().zip(update.dims()).map(|(&b, &n)| b..b + n).collect();
         self.data = self.data.slice_assign(&ranges, &update)?;
         Ok(())

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use coreml_format::dtype::DataType;
+use mil_kernels::matvec::Precision;
 
 use crate::error::OpError;
 use crate::weight::Weight;
@@ -87,6 +88,11 @@ impl Array {
     /// The declared element type.
     pub fn dtype(&self) -> DataType {
         self.dtype
+    }
+
+    /// What products of this value may round it to.
+    pub(crate) fn precision(&self) -> Precision {
+        if self.dtype == DataType::F16 { Precision::Half } else { Precision::Single }
     }
 
     /// The shape.

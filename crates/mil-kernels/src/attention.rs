@@ -6,7 +6,10 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
+
+use crate::activation::exp;
+use crate::parallel::chunks_mut;
+use crate::vectorized::{Work, vectorized};
 
 mod decode;
 
@@ -58,7 +61,7 @@ pub fn open_positions(mask: &[f32], queries: usize, len: usize) -> usize {
 const FEW: usize = 8;
 
 /// Multiply-adds below which waking a second thread costs more than it saves.
-const SPLIT: usize = 1 << 19;
+const SPLIT: usize = 1 << 15;
 
 /// Computes `out[heads, queries, dim]` from `q[heads, queries, dim]` (already rotated) and
 /// `mask[queries, len]`.
@@ -101,12 +104,11 @@ pub fn attention(
         }
         queries_of_one_head(q, &keys, &values, mask.map(|m| (m, len)), Heads { queries, dim }, scale, out);
     };
-    let chunks = out.chunks_mut(share * queries * dim).enumerate();
+    let size = share * queries * dim;
     if heads * queries * open * dim < SPLIT {
-        chunks.for_each(work);
+        out.chunks_mut(size).enumerate().for_each(work);
     } else {
-        let chunks: Vec<_> = chunks.collect();
-        chunks.into_par_iter().with_max_len(1).for_each(work);
+        chunks_mut(out, size, |kv, out| work((kv, out)));
     }
 }
 
@@ -213,19 +215,52 @@ fn one_query(
     out: &mut [f32],
     mix: impl FnOnce(&[f32], &mut [f32]),
 ) {
-    scores.iter_mut().for_each(|s| *s *= scale);
-    if let Some(mask) = mask {
-        scores.iter_mut().zip(mask).for_each(|(s, m)| *s += m);
-    }
-    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for s in scores.iter_mut() {
-        *s = (*s - top).exp();
-        sum += *s;
-    }
+    let sum = vectorized(Weights { scores, mask, scale });
     out.fill(0.0);
     mix(scores, out);
     out.iter_mut().for_each(|o| *o /= sum);
+}
+
+/// Scores to weights that are not yet divided by their sum, which it returns.
+struct Weights<'a> {
+    scores: &'a mut [f32],
+    mask: Option<&'a [f32]>,
+    scale: f32,
+}
+
+impl Work for Weights<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let Self { scores, mask, scale } = self;
+        match mask {
+            Some(mask) => scores.iter_mut().zip(mask).for_each(|(s, m)| *s = *s * scale + m),
+            None => scores.iter_mut().for_each(|s| *s *= scale),
+        }
+        // In sixteen parts, so that they run in registers.
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let mut tops = [f32::NEG_INFINITY; 16];
+        let (blocks, rest) = scores.as_chunks::<16>();
+        for block in blocks {
+            tops.iter_mut().zip(block).for_each(|(t, &s)| *t = larger(*t, s));
+        }
+        let top = tops.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger);
+        let mut sums = [0f32; 16];
+        let (blocks, rest) = scores.as_chunks_mut::<16>();
+        for block in blocks {
+            for (s, sum) in block.iter_mut().zip(&mut sums) {
+                *s = exp(*s - top);
+                *sum += *s;
+            }
+        }
+        let mut sum: f32 = sums.iter().sum();
+        for s in rest {
+            *s = exp(*s - top);
+            sum += *s;
+        }
+        sum
+    }
 }
 
 #[cfg(test)]

@@ -2,18 +2,25 @@
 //!
 //! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
-//! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`activation`]: functions of
-//!   one element.
+//! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
+//!   embedding. [`activation`]: functions of one element.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
+//! - [`parallel`]: threads that stay awake between kernels.
 //!
 //! Arithmetic is f32. Every kernel has a scalar definition and variants that are chosen once, at run
 //! time, by what the CPU can do. A result does not depend on the number of threads: work is split by
 //! output element, and each is summed in a fixed order.
 
 pub mod activation;
+mod aligned;
 pub mod attention;
 pub mod mat;
 pub mod matmul;
 pub mod matvec;
 pub mod norm;
+pub mod parallel;
+pub mod rotary;
 pub mod strided;
+#[cfg(target_arch = "x86_64")]
+mod sums;
+mod vectorized;

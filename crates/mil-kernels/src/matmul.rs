@@ -3,20 +3,28 @@
 //! A few rows of weights are expanded to f32 while they fit the nearest cache, and multiplied by the whole panel; the
 //! expansion is paid once for all rows of `x`, and nothing is packed (see `tile`).
 
-use rayon::prelude::*;
+use std::cell::RefCell;
 
+use crate::aligned::Aligned;
 use crate::mat::WeightMat;
-use crate::matvec::matvec;
+use crate::matvec::{Precision, Product, matvec_many};
+use crate::parallel;
 
 mod tile;
 
 /// Rows of weights in one tile, and rows of `x`.
 const ROWS: usize = 6;
 const PANEL: usize = 4;
-/// Columns that are summed at a time: six rows of them and four of `x` fit 48 KB.
-const COLS: usize = 1024;
+/// Columns that are summed at a time: six rows of them and four of `x` fit 32 KB.
+const COLS: usize = 768;
 /// Rows of weights that one task takes.
 const TASK: usize = 48;
+/// Multiply-adds below which waking a second thread costs more than it saves.
+const SPLIT: usize = 1 << 18;
+/// Elements of `x` that a thread keeps room for.
+const KEPT: usize = 1 << 22;
+/// Rows of `x` up to which weights are better multiplied row by row.
+const FEW: usize = 2;
 
 /// Distance between padded rows: at least [`tile::STEP`] zeros more than their own elements, so that tiles read whole
 /// steps, and rows a power of two apart do not fall on the same lines of the cache.
@@ -71,8 +79,8 @@ fn best() -> &'static Variant {
 pub fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
     assert!(row < weight.rows && out.len() >= weight.cols, "row {row} of {}", weight.rows);
     #[cfg(target_arch = "x86_64")]
-    if crate::matvec::VARIANTS[0].name == "avx512" && (crate::matvec::VARIANTS[0].available)() {
-        return crate::matvec::expand_row_avx512(weight, row, out);
+    if crate::matvec::avx512::available() {
+        return crate::matvec::avx512::expand_row(weight, row, out);
     }
     weight.expand_row(row, out);
 }
@@ -85,20 +93,28 @@ unsafe impl Sync for Target {}
 ///
 /// # Panics
 /// When a slice does not have the length that the matrix demands.
-pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (rows, cols) = (weight.rows, weight.cols);
-    if rows == 0 {
-        return;
+pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, y: &mut [f32]) {
+    let m = y.len().checked_div(weight.rows).unwrap_or(0);
+    matmul_t_many(&mut [Product { weight, bias, out: y }], x, m, precision);
+}
+
+/// [`matmul_t`] of several matrices with the same `X`, in one parallel region.
+///
+/// # Panics
+/// As [`matmul_t`].
+pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) {
+    if m > FEW {
+        return run(best(), products, x, m);
     }
-    let m = y.len() / rows;
-    if m <= 2 {
-        assert_eq!((m * rows, m * cols), (y.len(), x.len()), "lengths of y and x");
-        for i in 0..m {
-            matvec(weight, &x[i * cols..(i + 1) * cols], bias, &mut y[i * rows..(i + 1) * rows]);
+    check(products, x, m);
+    let cols = x.len().checked_div(m).unwrap_or(0);
+    for i in 0..m {
+        let mut row: Vec<Product<'_, '_>> = Vec::with_capacity(products.len());
+        for Product { weight, bias, out } in products.iter_mut() {
+            row.push(Product { weight: *weight, bias: *bias, out: &mut out[i * weight.rows..(i + 1) * weight.rows] });
         }
-        return;
+        matvec_many(&mut row, &x[i * cols..(i + 1) * cols], precision);
     }
-    matmul_t_with(best(), weight, x, bias, y);
 }
 
 /// [`matmul_t`] with a given variant, for tests and benchmarks.
@@ -106,41 +122,88 @@ pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut 
 /// # Panics
 /// As [`matmul_t`].
 pub fn matmul_t_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (rows, cols) = (weight.rows, weight.cols);
-    let m = y.len().checked_div(rows).unwrap_or(0);
-    assert_eq!((m * rows, m * cols), (y.len(), x.len()), "lengths of y and x");
-    assert!(bias.is_none_or(|b| b.len() == rows), "length of bias");
-    let target = Target(y.as_mut_ptr());
-    let stride = padded(cols);
-    let mut rows_of_x = vec![0f32; m * stride];
-    for (to, from) in rows_of_x.chunks_exact_mut(stride).zip(x.chunks_exact(cols.max(1))) {
-        to[..cols].copy_from_slice(from);
+    let m = y.len().checked_div(weight.rows).unwrap_or(0);
+    run(variant, &mut [Product { weight, bias, out: y }], x, m);
+}
+
+fn check(products: &[Product<'_, '_>], x: &[f32], m: usize) {
+    for p in products {
+        let (rows, cols) = (p.weight.rows, p.weight.cols);
+        // Without outputs the number of rows can't be told, and does not matter.
+        assert!(rows == 0 || (m * rows, m * cols) == (p.out.len(), x.len()), "lengths of y and x");
+        assert!(p.bias.is_none_or(|b| b.len() == rows), "length of bias");
     }
-    let task = |first: usize| {
-        let target = &target;
-        // Rows that a last tile lacks are zero and not written.
-        let mut panel = vec![0f32; ROWS * stride];
-        let mut sums = vec![[0f32; ROWS]; m];
-        for start in (first..rows.min(first + TASK)).step_by(ROWS) {
-            let n = ROWS.min(rows - start);
-            for (r, out) in panel.chunks_exact_mut(stride).take(n).enumerate() {
-                expand_row(&weight, start + r, &mut out[..cols]);
+}
+
+/// Some rows of one product.
+struct Task<'a> {
+    weight: &'a WeightMat<'a>,
+    bias: Option<&'a [f32]>,
+    target: &'a Target,
+    first: usize,
+}
+
+fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32], m: usize) {
+    check(products, x, m);
+    let cols = x.len().checked_div(m).unwrap_or(0);
+    let targets: Vec<Target> = products.iter_mut().map(|p| Target(p.out.as_mut_ptr())).collect();
+    let mut tasks = Vec::new();
+    for (p, target) in products.iter().zip(&targets) {
+        let task = |first| Task { weight: &p.weight, bias: p.bias, target, first };
+        tasks.extend((0..p.weight.rows).step_by(TASK).map(task));
+    }
+    let total: usize = products.iter().map(|p| p.weight.rows * cols * m).sum();
+    let stride = padded(cols);
+    X.with_borrow_mut(|buffer| {
+        let rows_of_x = buffer.at_least(m * stride);
+        let copy = |first: usize, rows: &mut [f32]| {
+            for (i, to) in rows.chunks_exact_mut(stride).enumerate() {
+                to[..cols].copy_from_slice(&x[(first + i) * cols..][..cols]);
+                to[cols..].fill(0.0);
             }
-            product(variant, &rows_of_x, &panel, cols, &mut sums);
+        };
+        if total < SPLIT {
+            copy(0, rows_of_x);
+            tasks.iter().for_each(|t| some_rows(variant, t, rows_of_x, m));
+        } else {
+            parallel::chunks_mut(rows_of_x, 16 * stride, |i, rows| copy(i * 16, rows));
+            parallel::for_each(tasks.len(), |t| some_rows(variant, &tasks[t], rows_of_x, m));
+        }
+        buffer.keep_at_most(KEPT);
+    });
+}
+
+// Buffers that a thread keeps, as fresh memory costs about as much as what is computed in it.
+thread_local! {
+    /// The rows of `x`, padded.
+    static X: RefCell<Aligned> = const { RefCell::new(Aligned::empty()) };
+    /// Expanded rows of weights, padded.
+    static WEIGHTS: RefCell<Aligned> = const { RefCell::new(Aligned::empty()) };
+}
+
+fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], m: usize) {
+    let (rows, cols) = (task.weight.rows, task.weight.cols);
+    let stride = padded(cols);
+    WEIGHTS.with_borrow_mut(|panel| {
+        let panel = panel.at_least(ROWS * stride);
+        let mut sums = vec![[0f32; ROWS]; m];
+        for start in (task.first..rows.min(task.first + TASK)).step_by(ROWS) {
+            let n = ROWS.min(rows - start);
+            // Rows that a last tile lacks are what was there before, and not written.
+            for (r, out) in panel.chunks_exact_mut(stride).take(n).enumerate() {
+                expand_row(task.weight, start + r, &mut out[..cols]);
+                out[cols..].fill(0.0);
+            }
+            product(variant, rows_of_x, panel, cols, &mut sums);
             for (i, sums) in sums.iter().enumerate() {
                 for (r, sum) in sums.iter().enumerate().take(n) {
-                    let bias = bias.map_or(0.0, |b| b[start + r]);
+                    let bias = task.bias.map_or(0.0, |b| b[start + r]);
                     // SAFETY: i < m and start + r < rows: inside `y`, in columns of this task alone.
-                    unsafe { *target.0.add(i * rows + start + r) = sum + bias };
+                    unsafe { *task.target.0.add(i * rows + start + r) = sum + bias };
                 }
             }
         }
-    };
-    if rows * cols * m < 1 << 18 {
-        (0..rows).step_by(TASK).for_each(task);
-    } else {
-        (0..rows.div_ceil(TASK)).into_par_iter().with_max_len(1).for_each(|t| task(t * TASK));
-    }
+    });
 }
 
 /// `sums[i][j]` = row `i` of `x` times row `j` of the panel, both with padded rows.
@@ -175,10 +238,10 @@ mod tests {
     #[test]
     fn no_rows_and_no_columns_are_fine() {
         let empty = WeightMat::new(0, 4, Form::F32(&[])).expect("sizes match");
-        matmul_t(empty, &[], None, &mut []);
+        matmul_t(empty, &[], None, Precision::Half, &mut []);
         let narrow = WeightMat::new(3, 0, Form::F32(&[])).expect("sizes match");
         let mut y = [f32::NAN; 12];
-        matmul_t(narrow, &[], Some(&[1.0, 2.0, 3.0]), &mut y);
+        matmul_t(narrow, &[], Some(&[1.0, 2.0, 3.0]), Precision::Half, &mut y);
         assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
     }
 

@@ -3,15 +3,13 @@
 //! Every weight is read once, in file order. Variants: AVX-512 with VBMI looks indices up in registers;
 //! the others expand a stretch of a row and multiply.
 
-use rayon::prelude::*;
-
 use crate::mat::{Form, WeightMat};
+use crate::parallel;
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
-
+pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::expand_row as expand_row_avx512;
+mod fixed;
 
 /// One product: a matrix, its bias and where the result goes (`rows` elements).
 pub struct Product<'a, 'o> {
@@ -26,24 +24,54 @@ pub struct Product<'a, 'o> {
 /// A way to compute one run of rows: `(weight, first row, x, prepared x, out)`.
 type Rows = fn(&WeightMat<'_>, usize, &Input<'_>, &mut [f32]);
 
-/// The vector, also in the orders that some variants read it in.
+/// What a product may round the vector to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Nothing coarser than f32.
+    Single,
+    /// The vector's values are fp16 by their declaration: errors below fp16's own rounding are fine.
+    Half,
+}
+
+/// The vector, in the order that a variant reads it in.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 variants read other orders"))]
-pub struct Input<'a> {
+struct Input<'a> {
     x: &'a [f32],
     /// In blocks of 128: element `8·j + s` lies at `16·s + j` (4-bit kernel).
     by_nibble: Vec<f32>,
     /// In blocks of 64, in the order in which bytes are widened (table kernels).
     by_lane: Vec<f32>,
+    /// In fixed point, where that is allowed and possible.
+    #[cfg(target_arch = "x86_64")]
+    fixed: Option<fixed::Fixed>,
 }
 
 /// Order of the 64 elements of a block after `unpack{lo,hi}_epi8` and conversion by halves.
 #[cfg(target_arch = "x86_64")]
 const LANE_ORDER: [usize; 8] = [0, 16, 32, 48, 8, 24, 40, 56];
 
-impl<'a> Input<'a> {
-    fn new(x: &'a [f32], nibble: bool, lane: bool) -> Self {
+/// Which orders a call needs: for 4-bit tables, for other tables.
+#[derive(Clone, Copy, Default)]
+struct Orders {
+    nibble: bool,
+    lane: bool,
+}
+
+impl Input<'_> {
+    fn plain(x: &[f32], _: Orders) -> Input<'_> {
+        Input {
+            x,
+            by_nibble: Vec::new(),
+            by_lane: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            fixed: None,
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn ordered(x: &[f32], orders: Orders) -> Input<'_> {
         let mut by_nibble = Vec::new();
-        if nibble {
+        if orders.nibble {
             by_nibble.resize(x.len() / 128 * 128, 0.0);
             for (to, from) in by_nibble.chunks_exact_mut(128).zip(x.chunks_exact(128)) {
                 for (i, &v) in from.iter().enumerate() {
@@ -52,8 +80,7 @@ impl<'a> Input<'a> {
             }
         }
         let mut by_lane = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        if lane {
+        if orders.lane {
             by_lane.resize(x.len() / 64 * 64, 0.0);
             for (to, from) in by_lane.chunks_exact_mut(64).zip(x.chunks_exact(64)) {
                 for (to, &at) in to.chunks_exact_mut(8).zip(&LANE_ORDER) {
@@ -61,9 +88,15 @@ impl<'a> Input<'a> {
                 }
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (lane, &mut by_lane);
-        Self { x, by_nibble, by_lane }
+        Input { x, by_nibble, by_lane, fixed: None }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
+        match fixed::Fixed::new(x, orders) {
+            Some(fixed) => Input { fixed: Some(fixed), ..Input::plain(x, orders) },
+            None => Input::ordered(x, orders),
+        }
     }
 }
 
@@ -74,43 +107,75 @@ pub struct Variant {
     pub name: &'static str,
     /// Whether this CPU can run it.
     pub available: fn() -> bool,
+    /// What it rounds the vector to.
+    pub precision: Precision,
+    prepare: for<'a> fn(&'a [f32], Orders) -> Input<'a>,
     rows: Rows,
 }
 
 /// All variants, fastest first; the last one is the scalar definition.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
-    Variant { name: "avx512", available: avx512::available, rows: avx512::rows },
+    Variant {
+        name: "avx512 fixed",
+        available: avx512::available,
+        precision: Precision::Half,
+        prepare: Input::rounded,
+        rows: avx512::rows,
+    },
     #[cfg(target_arch = "x86_64")]
-    Variant { name: "avx2", available: avx2_available, rows: avx2_rows },
-    Variant { name: "scalar", available: || true, rows: scalar_rows },
+    Variant {
+        name: "avx512",
+        available: avx512::available,
+        precision: Precision::Single,
+        prepare: Input::ordered,
+        rows: avx512::rows,
+    },
+    #[cfg(target_arch = "x86_64")]
+    Variant {
+        name: "avx2",
+        available: avx2_available,
+        precision: Precision::Single,
+        prepare: Input::plain,
+        rows: avx2_rows,
+    },
+    Variant {
+        name: "scalar",
+        available: || true,
+        precision: Precision::Single,
+        prepare: Input::plain,
+        rows: scalar_rows,
+    },
 ];
 
-fn best() -> &'static Variant {
-    static BEST: std::sync::OnceLock<&'static Variant> = std::sync::OnceLock::new();
-    BEST.get_or_init(|| {
+fn best(precision: Precision) -> &'static Variant {
+    static BEST: std::sync::OnceLock<[&'static Variant; 2]> = std::sync::OnceLock::new();
+    let first = |allowed: &[Precision]| {
         let last = &VARIANTS[VARIANTS.len() - 1];
-        VARIANTS.iter().find(|v| (v.available)()).unwrap_or(last)
-    })
+        VARIANTS.iter().find(|v| allowed.contains(&v.precision) && (v.available)()).unwrap_or(last)
+    };
+    let [single, half] =
+        BEST.get_or_init(|| [first(&[Precision::Single]), first(&[Precision::Single, Precision::Half])]);
+    if precision == Precision::Half { half } else { single }
 }
 
-/// Least weights that are worth a second thread.
-const SPLIT: usize = 1 << 16;
+/// Least weights that are worth a second thread, and that one task takes.
+const SPLIT: usize = 1 << 15;
 
 /// `y = W · x + bias`.
 ///
 /// # Panics
 /// When `x`, `bias` or `out` do not have the length that the matrix demands.
-pub fn matvec(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-    matvec_many(&mut [Product { weight, bias, out }], x);
+pub fn matvec(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
+    matvec_many(&mut [Product { weight, bias, out }], x, precision);
 }
 
 /// Several matrices times the same vector, in one parallel region.
 ///
 /// # Panics
 /// As [`matvec`].
-pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32]) {
-    run(best(), products, x);
+pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32], precision: Precision) {
+    run(best(precision), products, x);
 }
 
 /// [`matvec`] with a given variant, for tests and benchmarks.
@@ -125,35 +190,42 @@ pub fn matvec_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Op
 type Job<'a> = (&'a WeightMat<'a>, usize, Option<&'a [f32]>, &'a mut [f32]);
 
 fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
-    let (mut total, mut nibble, mut lane) = (0usize, false, false);
+    let (mut total, mut orders) = (0usize, Orders::default());
     for p in products.iter() {
         assert_eq!(p.weight.cols, x.len(), "length of x");
         assert_eq!(p.weight.rows, p.out.len(), "length of out");
         assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
         total += p.weight.rows * p.weight.cols;
         match p.weight.form {
-            Form::Lut(l) if l.bits == 4 => nibble = true,
-            Form::Lut(_) => lane = true,
+            Form::Lut(l) if l.bits == 4 => orders.nibble = true,
+            Form::Lut(_) => orders.lane = true,
             _ => {}
         }
     }
-    let input = Input::new(x, nibble && variant.name == "avx512", lane && variant.name == "avx512");
-    let threads = if total < SPLIT { 1 } else { rayon::current_num_threads() };
+    let input = (variant.prepare)(x, orders);
+    let alone = total < 2 * SPLIT || parallel::threads() == 1;
+    // Many tasks for each thread: at the end all wait for the last one.
+    let share = (total / (parallel::threads() * 16)).max(SPLIT);
     let mut jobs: Vec<Job<'_>> = Vec::new();
     for p in products.iter_mut() {
-        // Runs of rows, whole groups of 8 as tables are shared by them; two per thread for balance.
-        let run = if threads == 1 { p.weight.rows } else { p.weight.rows.div_ceil(threads * 2).next_multiple_of(8) };
+        // Runs of rows, whole groups of 8 as tables are shared by them.
+        let run = if alone { p.weight.rows } else { share.div_ceil(p.weight.cols.max(1)).next_multiple_of(8) };
         for (i, out) in p.out.chunks_mut(run.max(1)).enumerate() {
             jobs.push((&p.weight, i * run, p.bias, out));
         }
     }
-    let work = |(weight, first, bias, out): Job<'_>| {
+    let work = |(weight, first, bias, out): &mut Job<'_>| {
+        let (first, bias) = (*first, *bias);
         (variant.rows)(weight, first, &input, out);
         if let Some(bias) = bias {
             out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
         }
     };
-    if threads == 1 { jobs.into_iter().for_each(work) } else { jobs.into_par_iter().with_max_len(1).for_each(work) }
+    if alone {
+        jobs.iter_mut().for_each(work);
+    } else {
+        parallel::chunks_mut(&mut jobs, 1, |_, jobs| jobs.iter_mut().for_each(work));
+    }
 }
 
 fn scalar_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
@@ -231,12 +303,19 @@ mod tests {
                 f64::from(bias[r]) + row.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum::<f64>()
             })
             .collect();
+        // Of entries and elements of magnitude one.
+        let sum = |v: &[f32]| v.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+        let of_x = sum(&x) * 2f64.powi(-14);
         for variant in VARIANTS.iter().filter(|v| (v.available)()) {
             let mut got = vec![f32::NAN; weight.rows()];
             matvec_with(variant, weight, &x, Some(&bias), &mut got);
             for (r, (g, w)) in got.iter().zip(&want).enumerate() {
                 // f32 sums of `cols` terms of magnitude one.
-                let tolerance = 1e-6 * (weight.cols() as f64 + 8.0);
+                let mut tolerance = 1e-6 * (weight.cols() as f64 + 8.0);
+                if variant.precision == Precision::Half {
+                    weight.expand_row(r, &mut row);
+                    tolerance += of_x + sum(&row) * 2f64.powi(-16);
+                }
                 assert!((f64::from(*g) - w).abs() <= tolerance, "{} row {r}: {g} != {w}", variant.name);
             }
         }

@@ -2,10 +2,13 @@
 //!
 //! Sums are kept in sixteen parts of f32, so that they run in registers and lose no more than pairwise sums do.
 
-use rayon::prelude::*;
+use crate::parallel::chunks_mut;
+use crate::vectorized::{Work, vectorized};
 
 /// Elements below which one thread does it all.
-const SPLIT: usize = 1 << 15;
+const SPLIT: usize = 1 << 14;
+/// Elements that one task takes at least.
+const TASK: usize = 1 << 12;
 
 /// The sum of `f` of every element.
 #[inline(always)]
@@ -20,42 +23,72 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     parts.iter().sum::<f32>() + rest.iter().map(|&v| f(v)).sum::<f32>()
 }
 
-fn rows(x: &[f32], size: usize, out: &mut [f32], row: impl Fn(&[f32], &mut [f32]) + Sync) {
-    assert_eq!(x.len(), out.len(), "lengths");
-    let size = size.max(1);
-    if x.len() < SPLIT {
-        x.chunks_exact(size).zip(out.chunks_exact_mut(size)).for_each(|(x, out)| row(x, out));
-    } else {
-        let least = (SPLIT / 4).div_ceil(size);
-        x.par_chunks_exact(size)
-            .zip(out.par_chunks_exact_mut(size))
-            .with_min_len(least)
-            .for_each(|(x, out)| row(x, out));
+/// One normalization of rows of `size`.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    size: usize,
+    epsilon: f32,
+    /// Whether rows are centred on their mean first.
+    centre: bool,
+    /// Factor of each element of a row.
+    gain: Option<&'a [f32]>,
+}
+
+struct Part<'a, 'o> {
+    rows: Rows<'a>,
+    x: &'a [f32],
+    out: &'o mut [f32],
+}
+
+impl Work for Part<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Rows { size, epsilon, centre, gain } = self.rows;
+        for (x, out) in self.x.chunks_exact(size).zip(self.out.chunks_exact_mut(size)) {
+            let mean = if centre { sum(x, |v| v) / size as f32 } else { 0.0 };
+            let variance = sum(x, |v| (v - mean) * (v - mean)) / size as f32;
+            let scale = 1.0 / (variance + epsilon).sqrt();
+            match gain {
+                None => out.iter_mut().zip(x).for_each(|(o, &v)| *o = (v - mean) * scale),
+                Some(gain) => {
+                    out.iter_mut().zip(x.iter().zip(gain)).for_each(|(o, (&v, &g))| *o = (v - mean) * scale * g);
+                }
+            }
+        }
     }
 }
 
-/// `x / √(mean(x²) + ε)` for each row of `size` elements.
-///
-/// # Panics
-/// When the lengths differ.
-pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, out: &mut [f32]) {
-    rows(x, size, out, |x, out| {
-        let scale = 1.0 / (sum(x, |v| v * v) / size as f32 + epsilon).sqrt();
-        out.iter_mut().zip(x).for_each(|(o, &v)| *o = v * scale);
+fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "lengths");
+    let size = rows.size.max(1);
+    let rows = Rows { size, ..rows };
+    assert!(rows.gain.is_none_or(|g| g.len() == size), "length of the gain");
+    if x.len() < SPLIT {
+        return vectorized(Part { rows, x, out });
+    }
+    let some = TASK.div_ceil(size) * size;
+    chunks_mut(out, some, |i, out| {
+        let x = &x[i * some..][..out.len()];
+        vectorized(Part { rows, x, out });
     });
 }
 
-/// `(x − mean) / √(variance + ε)` for each row of `size` elements.
+/// `x / √(mean(x²) + ε) · gain` for each row of `size` elements.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, out: &mut [f32]) {
-    rows(x, size, out, |x, out| {
-        let mean = sum(x, |v| v) / size as f32;
-        let variance = sum(x, |v| (v - mean) * (v - mean)) / size as f32;
-        let scale = 1.0 / (variance + epsilon).sqrt();
-        out.iter_mut().zip(x).for_each(|(o, &v)| *o = (v - mean) * scale);
-    });
+pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out: &mut [f32]) {
+    all(Rows { size, epsilon, centre: false, gain }, x, out);
+}
+
+/// `(x − mean) / √(variance + ε) · gain` for each row of `size` elements.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out: &mut [f32]) {
+    all(Rows { size, epsilon, centre: true, gain }, x, out);
 }
 
 #[cfg(test)]
@@ -68,16 +101,19 @@ mod tests {
             // A mean far from zero: what a sum of squares minus the squared mean would lose.
             let x: Vec<f32> = (0..size * count).map(|i| 50.0 + ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
             let (mut rms, mut layer) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
-            rms_norm(&x, size, 1e-3, &mut rms);
-            layer_norm(&x, size, 1e-3, &mut layer);
+            let gain: Vec<f32> = (0..size).map(|i| 1.0 + (i % 3) as f32 / 4.0).collect();
+            rms_norm(&x, size, 1e-3, Some(&gain), &mut rms);
+            layer_norm(&x, size, 1e-3, None, &mut layer);
             for (r, row) in x.chunks_exact(size).enumerate() {
                 let n = size as f64;
                 let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
                 let square = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n;
                 let variance = row.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
                 for (i, &v) in row.iter().enumerate() {
-                    let want =
-                        (f64::from(v) / (square + 1e-3).sqrt(), (f64::from(v) - mean) / (variance + 1e-3).sqrt());
+                    let want = (
+                        f64::from(v) / (square + 1e-3).sqrt() * f64::from(gain[i]),
+                        (f64::from(v) - mean) / (variance + 1e-3).sqrt(),
+                    );
                     let got = (f64::from(rms[r * size + i]), f64::from(layer[r * size + i]));
                     assert!(
                         (got.0 - want.0).abs() < 1e-5 && (got.1 - want.1).abs() < 1e-4,

@@ -3,7 +3,8 @@
 //! Dimensions that lie behind each other in memory are treated as one; the innermost loop runs along one dimension with
 //! fixed steps, and large results are split among threads by rows.
 
-use rayon::prelude::*;
+use crate::parallel::chunks_mut;
+use crate::vectorized::{Work, vectorized};
 
 /// Elements and the distance between neighbours along each dimension; 0 repeats one element.
 #[derive(Clone, Copy)]
@@ -23,7 +24,9 @@ impl Strided<'_> {
 }
 
 /// Results smaller than this are computed by one thread.
-const SPLIT: usize = 1 << 15;
+const SPLIT: usize = 1 << 14;
+/// Elements that one task takes at least.
+const TASK: usize = 1 << 12;
 
 /// Joins dimensions that lie behind each other in both operands; drops those of extent one.
 fn joined(shape: &[usize], x: &[usize], y: &[usize]) -> Vec<(usize, usize, usize)> {
@@ -60,8 +63,10 @@ fn rows(dims: &[(usize, usize, usize)], out: &mut [f32], row: impl Fn(usize, usi
         out.chunks_exact_mut(width).enumerate().for_each(work);
     } else {
         // A task has several rows where rows are short.
-        let least = (SPLIT / 4).div_ceil(width);
-        out.par_chunks_exact_mut(width).with_min_len(least).enumerate().for_each(work);
+        let some = TASK.div_ceil(width);
+        chunks_mut(out, some * width, |task, out| {
+            out.chunks_exact_mut(width).enumerate().for_each(|(i, out)| work((task * some + i, out)));
+        });
     }
 }
 
@@ -76,26 +81,57 @@ pub fn binary(shape: &[usize], x: Strided<'_>, y: Strided<'_>, out: &mut [f32], 
     }
     assert!(x.fits(shape) && y.fits(shape), "operands cover the shape");
     let dims = joined(shape, x.strides, y.strides);
-    let (width, sx, sy) = dims[dims.len() - 1];
-    rows(&dims, out, |at_x, at_y, out| match (sx, sy) {
-        (1, 1) => {
-            let (x, y) = (&x.data[at_x..][..width], &y.data[at_y..][..width]);
-            out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (&x, &y))| *o = f(x, y));
-        }
-        (1, 0) => {
-            let y = y.data[at_y];
-            out.iter_mut().zip(&x.data[at_x..][..width]).for_each(|(o, &x)| *o = f(x, y));
-        }
-        (0, 1) => {
-            let x = x.data[at_x];
-            out.iter_mut().zip(&y.data[at_y..][..width]).for_each(|(o, &y)| *o = f(x, y));
-        }
-        _ => {
-            for (i, o) in out.iter_mut().enumerate() {
-                *o = f(x.data[at_x + i * sx], y.data[at_y + i * sy]);
+    let (_, sx, sy) = dims[dims.len() - 1];
+    rows(&dims, out, |at_x, at_y, out| {
+        vectorized(Pair { x: &x.data[at_x..], y: &y.data[at_y..], steps: (sx, sy), out, f: &f });
+    });
+}
+
+/// One innermost row of [`binary`].
+struct Pair<'a, F> {
+    x: &'a [f32],
+    y: &'a [f32],
+    steps: (usize, usize),
+    out: &'a mut [f32],
+    f: &'a F,
+}
+
+impl<F: Fn(f32, f32) -> f32> Work for Pair<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, y, steps, out, f } = self;
+        match steps {
+            (1, 1) => {
+                let (x, y) = (&x[..out.len()], &y[..out.len()]);
+                out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (&x, &y))| *o = f(x, y));
+            }
+            (1, 0) => out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x, y[0])),
+            (0, 1) => out.iter_mut().zip(y).for_each(|(o, &y)| *o = f(x[0], y)),
+            (sx, sy) => {
+                for (i, o) in out.iter_mut().enumerate() {
+                    *o = f(x[i * sx], y[i * sy]);
+                }
             }
         }
-    });
+    }
+}
+
+/// A run of elements of [`unary`].
+struct Each<'a, F> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+    f: &'a F,
+}
+
+impl<F: Fn(f32) -> f32> Work for Each<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.out.iter_mut().zip(self.x).for_each(|(o, &x)| *o = (self.f)(x));
+    }
 }
 
 /// `out[i] = f(x[i])` for elements that lie behind each other.
@@ -104,13 +140,13 @@ pub fn binary(shape: &[usize], x: Strided<'_>, y: Strided<'_>, out: &mut [f32], 
 /// When the lengths differ.
 pub fn unary(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     assert_eq!(x.len(), out.len(), "lengths");
-    let work = |(out, x): (&mut [f32], &[f32])| out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x));
     if x.len() < SPLIT {
-        work((out, x));
-    } else {
-        let size = (SPLIT / 4).max(1);
-        out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(work);
+        return vectorized(Each { x, out, f: &f });
     }
+    chunks_mut(out, TASK, |i, out| {
+        let x = &x[i * TASK..][..out.len()];
+        vectorized(Each { x, out, f: &f });
+    });
 }
 
 /// Side of the squares in which transposed elements are copied.

@@ -11,7 +11,7 @@ use super::{OpSpec, since::*};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::Value;
+use crate::value::{Array, Value};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv", IOS15_17, conv),
@@ -213,7 +213,7 @@ fn conv(b: &Build<'_>) -> Result<Run, OpError> {
         let point = shape[2..].iter().all(|&k| k == 1) && placed.strides.iter().all(|&s| s == 1);
         let unpadded = placed.before.iter().chain(&placed.after).all(|&p| p == 0);
         if let (Value::Weight(w), true) = (f.value(weight)?, point && unpadded && groups == 1) {
-            return one(x.with(pointwise(x.tensor(), w, bias.as_deref())?));
+            return one(x.with(pointwise(&x, w, bias.as_deref())?));
         }
         let w = f.array(weight)?;
         one(x.with(general(x.tensor(), w.tensor(), bias.as_deref(), &placed, groups)?))
@@ -222,13 +222,13 @@ fn conv(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// A kernel of one point: channels last, one product, channels back; no copy where one position or the
 /// physical order allows it.
-fn pointwise(x: &Tensor, weight: &crate::weight::Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
+fn pointwise(x: &Array, weight: &crate::weight::Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
     let rank = x.rank();
     let mut order: Vec<usize> = vec![0];
     order.extend(2..rank);
     order.push(1);
-    let rows = x.permute(order)?;
-    let y = product(&rows, weight, bias, x.device())?;
+    let rows = x.with(x.tensor().permute(order)?);
+    let y = product(&rows, weight, bias, rows.tensor().device())?;
     let mut back: Vec<usize> = vec![0, rank - 1];
     back.extend(1..rank - 1);
     Ok(y.permute(back)?)

@@ -27,16 +27,25 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("engine.state_update", IOS18, state_update),
 ];
 
-/// `engine.rms_norm(x, epsilon = 1e-5)`: x / √(mean(x²) + ε) along the last dimension.
+/// `engine.rms_norm(x, epsilon = 1e-5, gain?)`: x / √(mean(x²) + ε) · gain along the last dimension; the gain is a
+/// constant of its extent.
 fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let epsilon = b.attr_or("epsilon", 1e-5f32)?;
+    let gain = match b.slot_opt("gain")?.map(|slot| b.constant(slot)) {
+        None => None,
+        Some(Some(value)) => Some(value.array("gain", b.device())?.to_f32s()?),
+        Some(None) => return Err(OpError::data("a gain that is not constant")),
+    };
     b.run(move |f| {
         let x = f.array(x)?;
         let size = x.shape().last().copied().unwrap_or(1).max(1);
+        if gain.as_ref().is_some_and(|g| g.len() != size) {
+            return Err(OpError::shape(format!("a norm of {:?} with another gain", x.shape())));
+        }
         let norm = |data: &[f32]| {
             let mut out = vec![0f32; data.len()];
-            mil_kernels::norm::rms_norm(data, size, epsilon, &mut out);
+            mil_kernels::norm::rms_norm(data, size, epsilon, gain.as_deref(), &mut out);
             out
         };
         let data = match x.with_f32s(norm) {

@@ -20,7 +20,8 @@ pub(super) const OPS: &[OpSpec] = &[
 ];
 
 /// `x[…, I] · Wᵀ + bias` → `[…, O]`, on the CPU from the stored form of the weight.
-pub(super) fn product(x: &Tensor, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
+pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
+    let (precision, x) = (x.precision(), x.tensor());
     let out = weight.shape().first().copied().unwrap_or(0);
     let inner: usize = weight.shape().iter().skip(1).product();
     let mut shape = x.dims().to_vec();
@@ -35,7 +36,7 @@ pub(super) fn product(x: &Tensor, weight: &Weight, bias: Option<&[f32]>, device:
         let mut y = vec![0f32; count];
         if m > 0 && out > 0 {
             let x = layout::contiguous(x)?;
-            with_f32s(&x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, &mut y))
+            with_f32s(&x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, precision, &mut y))
                 .ok_or_else(|| OpError::data("the input of a product is not f32"))?;
         }
         return Ok(Tensor::from_vec(y, shape, device)?);
@@ -68,7 +69,7 @@ fn linear(b: &Build<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         if let Value::Weight(w) = f.value(weight)? {
             let bias = bias_of(f, bias, w.shape().first().copied().unwrap_or(0))?;
-            return one(x.with(product(x.tensor(), w, bias.as_deref(), f.device())?));
+            return one(x.with(product(&x, w, bias.as_deref(), f.device())?));
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may be of another type than the input.
@@ -134,7 +135,7 @@ fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
             && w.shape().len() == 2
             && left.dtype() == DType::F32
         {
-            return one(xs.with(product(&left, w, None, f.device())?));
+            return one(xs.with(product(&xs.with(left), w, None, f.device())?));
         }
         let ys = f.array(y)?;
         let right = flip(ys.tensor(), ty)?;

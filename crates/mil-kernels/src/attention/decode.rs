@@ -59,6 +59,8 @@ mod x86 {
 
     use half::f16;
 
+    use crate::sums::four_sums;
+
     /// Sixteen elements as `f32`.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -87,16 +89,34 @@ mod x86 {
     pub(super) fn scores_avx512(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
         #[target_feature(enable = "avx512f")]
         fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
-            let (qs, rest) = q.as_chunks::<16>();
-            for (p, score) in scores.iter_mut().enumerate() {
-                let (ks, ks_rest) = rows[p * stride..][..q.len()].as_chunks::<16>();
-                let mut sum = [_mm512_setzero_ps(); 2];
-                for (i, (q, k)) in qs.iter().zip(ks).enumerate() {
+            let (qs, q_rest) = q.as_chunks::<16>();
+            let row = |p: usize| rows[p * stride..][..q.len()].as_chunks::<16>();
+            let (fours, last) = scores.as_chunks_mut::<4>();
+            let first_last = fours.len() * 4;
+            for (f, scores) in fours.iter_mut().enumerate() {
+                let ks: [_; 4] = std::array::from_fn(|i| row(f * 4 + i));
+                let mut sums = [_mm512_setzero_ps(); 4];
+                for (c, q) in qs.iter().enumerate() {
                     // SAFETY: 16 floats are there.
                     let q = unsafe { _mm512_loadu_ps(q.as_ptr()) };
-                    sum[i % 2] = _mm512_fmadd_ps(q, wide(k), sum[i % 2]);
+                    for i in 0..4 {
+                        sums[i] = _mm512_fmadd_ps(q, wide(&ks[i].0[c]), sums[i]);
+                    }
                 }
-                *score = _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1])) + tail(rest, ks_rest);
+                *scores = four_sums(sums);
+                if !q_rest.is_empty() {
+                    scores.iter_mut().zip(ks).for_each(|(s, (_, k))| *s += tail(q_rest, k));
+                }
+            }
+            for (i, score) in last.iter_mut().enumerate() {
+                let (ks, k_rest) = row(first_last + i);
+                let mut sum = _mm512_setzero_ps();
+                for (q, k) in qs.iter().zip(ks) {
+                    // SAFETY: 16 floats are there.
+                    sum = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(q.as_ptr()) }, wide(k), sum);
+                }
+                let zero = _mm512_setzero_ps();
+                *score = four_sums([sum, zero, zero, zero])[0] + tail(q_rest, k_rest);
             }
         }
         // SAFETY: `best` found the feature.
@@ -107,18 +127,28 @@ mod x86 {
     pub(super) fn mix_avx512(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
         #[target_feature(enable = "avx512f")]
         fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
-            for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
-                let (vs, vs_rest) = rows[p * stride..][..out.len()].as_chunks::<16>();
-                let (os, os_rest) = out.as_chunks_mut::<16>();
-                let w = _mm512_set1_ps(weight);
-                for (o, v) in os.iter_mut().zip(vs) {
-                    // SAFETY: 16 floats are there.
-                    unsafe {
-                        let sum = _mm512_fmadd_ps(w, wide(v), _mm512_loadu_ps(o.as_ptr()));
-                        _mm512_storeu_ps(o.as_mut_ptr(), sum);
+            let weighted = || weights.iter().enumerate().filter(|(_, w)| **w != 0.0);
+            let (blocks, rest) = out.as_chunks_mut::<64>();
+            let done = blocks.len() * 64;
+            for (b, out) in blocks.iter_mut().enumerate() {
+                // Four registers of sums over all rows.
+                let parts = out.as_chunks_mut::<16>().0;
+                // SAFETY: 16 floats are there.
+                let mut sums: [__m512; 4] = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(parts[i].as_ptr()) });
+                for (p, &weight) in weighted() {
+                    let v = rows[p * stride + b * 64..][..64].as_chunks::<16>().0;
+                    let w = _mm512_set1_ps(weight);
+                    for i in 0..4 {
+                        sums[i] = _mm512_fmadd_ps(w, wide(&v[i]), sums[i]);
                     }
                 }
-                mix_tail(weight, vs_rest, os_rest);
+                for (part, sum) in parts.iter_mut().zip(sums) {
+                    // SAFETY: room for 16 floats.
+                    unsafe { _mm512_storeu_ps(part.as_mut_ptr(), sum) };
+                }
+            }
+            for (p, &weight) in weighted() {
+                mix_tail(weight, &rows[p * stride + done..][..rest.len()], rest);
             }
         }
         // SAFETY: `best` found the feature.
@@ -132,15 +162,21 @@ mod x86 {
             let (qs, rest) = q.as_chunks::<8>();
             for (p, score) in scores.iter_mut().enumerate() {
                 let (ks, ks_rest) = rows[p * stride..][..q.len()].as_chunks::<8>();
-                let mut sum = [_mm256_setzero_ps(); 2];
-                for (i, (q, k)) in qs.iter().zip(ks).enumerate() {
-                    // SAFETY: eight floats are there.
-                    let q = unsafe { _mm256_loadu_ps(q.as_ptr()) };
-                    sum[i % 2] = _mm256_fmadd_ps(q, half_wide(k), sum[i % 2]);
+                // SAFETY: eight floats are there.
+                let times =
+                    |q: &[f32; 8], k, sum| _mm256_fmadd_ps(unsafe { _mm256_loadu_ps(q.as_ptr()) }, half_wide(k), sum);
+                let (mut even, mut odd) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+                let ((qs, q_last), (ks, k_last)) = (qs.as_chunks::<2>(), ks.as_chunks::<2>());
+                for (q, k) in qs.iter().zip(ks) {
+                    even = times(&q[0], &k[0], even);
+                    odd = times(&q[1], &k[1], odd);
+                }
+                for (q, k) in q_last.iter().zip(k_last) {
+                    even = times(q, k, even);
                 }
                 let mut lanes = [0f32; 8];
                 // SAFETY: eight floats are there.
-                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(sum[0], sum[1])) };
+                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(even, odd)) };
                 *score = lanes.iter().sum::<f32>() + tail(rest, ks_rest);
             }
         }

@@ -81,6 +81,8 @@ pub(super) mod arm {
 pub(super) mod x86 {
     use std::arch::x86_64::*;
 
+    use crate::sums::four_sums;
+
     /// In registers of 16: the sums of four rows of `x` and three of `w` at a time (24 would leave too few registers
     /// for a compiler to keep all of them).
     #[target_feature(enable = "avx512f")]
@@ -108,8 +110,10 @@ pub(super) mod x86 {
                 }
             }
             for i in 0..M {
+                let [a, b, c] = acc[i];
+                let totals = four_sums([a, b, c, _mm512_setzero_ps()]);
                 for j in 0..3 {
-                    sums[i][first + j] += _mm512_reduce_add_ps(acc[i][j]);
+                    sums[i][first + j] += totals[j];
                 }
             }
         }

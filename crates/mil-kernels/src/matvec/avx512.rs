@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use super::Input;
 use crate::mat::{Form, Lut, WeightMat};
 
-pub(super) fn available() -> bool {
+pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
@@ -28,6 +28,12 @@ pub(super) fn rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out:
 fn inner(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     let aligned = |l: &Lut<'_>| (weight.cols * l.bits as usize).is_multiple_of(8);
     match weight.form {
+        Form::Lut(l)
+            if aligned(&l)
+                && let Some(x) = &input.fixed =>
+        {
+            super::fixed::rows(weight, &l, first, input, x, out)
+        }
         Form::Lut(l) if l.bits == 4 && aligned(&l) => nibbles(weight, &l, first, input, out),
         Form::Lut(l) if aligned(&l) => tables(weight, &l, first, input, out),
         Form::F16(bytes) => {
@@ -45,14 +51,14 @@ const AHEAD: usize = 2048;
 
 /// Fetches the line `AHEAD` bytes on.
 #[inline(always)]
-fn ahead(at: *const u8) {
+pub(super) fn ahead(at: *const u8) {
     // SAFETY: a prefetch is a hint; no address is invalid for it.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast()) }
 }
 
 /// The row from column `done` on, by the definition.
 #[inline(always)]
-fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
+pub(super) fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
     if done == weight.cols {
         return 0.0;
     }
@@ -94,42 +100,37 @@ fn nibbles(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>,
     }
 }
 
-/// Low and high bytes of a group's table, up to 256 entries; short tables are repeated so that index bits
+/// Low and high bytes of a table of two-byte entries, up to 256 of them; short tables are repeated so that index bits
 /// above the width do not matter.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
-fn byte_tables(l: &Lut<'_>, group: usize) -> ([__m512i; 4], [__m512i; 4]) {
-    let entries = 1usize << l.bits;
-    let bytes = &l.tables[group * entries * 2..][..entries * 2];
+pub(super) fn byte_tables(bytes: &[u8]) -> ([__m512i; 4], [__m512i; 4]) {
+    let mut repeated = [0u8; 128];
+    let bytes = if bytes.len() < 128 {
+        repeated.chunks_exact_mut(bytes.len()).for_each(|part| part.copy_from_slice(bytes));
+        &repeated
+    } else {
+        bytes
+    };
     let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
-    if l.bits == 8 {
-        for k in 0..4 {
-            let half = |at: usize| {
-                // SAFETY: 512 bytes are there, 64 of them from `at` on.
-                unsafe { _mm512_loadu_si512(bytes[at..at + 64].as_ptr().cast()) }
-            };
-            let (a, b) = (half(k * 128), half(k * 128 + 64));
-            let join = |a: __m256i, b: __m256i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
-            low[k] = join(_mm512_cvtepi16_epi8(a), _mm512_cvtepi16_epi8(b));
-            high[k] =
-                join(_mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(a)), _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(b)));
-        }
-        return (low, high);
-    }
-    let (mut lo, mut hi) = ([0u8; 64], [0u8; 64]);
-    for i in 0..64 {
-        lo[i] = bytes[i % entries * 2];
-        hi[i] = bytes[i % entries * 2 + 1];
-    }
-    // SAFETY: arrays of 64 bytes.
-    unsafe {
-        low[0] = _mm512_loadu_si512(lo.as_ptr().cast());
-        high[0] = _mm512_loadu_si512(hi.as_ptr().cast());
+    let join = |a: __m256i, b: __m256i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+    for ((low, high), bytes) in low.iter_mut().zip(&mut high).zip(bytes.as_chunks::<128>().0) {
+        // SAFETY: 128 bytes are there.
+        let (a, b) =
+            unsafe { (_mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_loadu_si512(bytes.as_ptr().add(64).cast())) };
+        *low = join(_mm512_cvtepi16_epi8(a), _mm512_cvtepi16_epi8(b));
+        *high = join(_mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(a)), _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(b)));
     }
     (low, high)
 }
 
+/// The fp16 entries of one group.
+pub(super) fn table<'a>(l: &Lut<'a>, group: usize) -> &'a [u8] {
+    let size = 2usize << l.bits;
+    &l.tables[group * size..][..size]
+}
+
 /// Bytes that spread 64 packed indices: source byte of each byte, and bit shifts within 64 bits.
-fn spread(bits: usize) -> ([u8; 64], [u8; 64]) {
+pub(super) fn spread(bits: usize) -> ([u8; 64], [u8; 64]) {
     let (mut source, mut shift) = ([0u8; 64], [0u8; 64]);
     for i in 0..64 {
         source[i] = (i / 8 * bits + (i % 8).min(bits - 1)) as u8;
@@ -138,10 +139,10 @@ fn spread(bits: usize) -> ([u8; 64], [u8; 64]) {
     (source, shift)
 }
 
-/// 64 entries as fp16 in two registers, for 64 indices in bytes.
+/// 64 two-byte entries in two registers, for 64 indices in bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
-fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high: &[__m512i; 4]) -> (__m512i, __m512i) {
+pub(super) fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high: &[__m512i; 4]) -> (__m512i, __m512i) {
     let (lo, hi) = if WIDE {
         let top = _mm512_movepi8_mask(index);
         let pick = |t: &[__m512i; 4]| {
@@ -182,7 +183,7 @@ fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usiz
         let row = first + r;
         if row / l.group_rows != group {
             group = row / l.group_rows;
-            (low, high) = byte_tables(l, group);
+            (low, high) = byte_tables(table(l, group));
         }
         let indices = &l.indices[row * weight.cols * bits / 8..][..blocks * 8 * bits];
         let x = &input.by_lane[..blocks * 64];
@@ -243,7 +244,7 @@ fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &m
     let (source, shift) =
         unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
     let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << (8 * bits)) - 1 };
-    let (low, high) = byte_tables(l, row / l.group_rows);
+    let (low, high) = byte_tables(table(l, row / l.group_rows));
     let indices = &l.indices[row * cols * bits / 8..][..blocks * 8 * bits];
     for (i, out) in indices.chunks_exact(8 * bits).zip(out.as_chunks_mut::<64>().0) {
         // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.

@@ -26,7 +26,7 @@ pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let (xt, ct, st) =
             (layout::contiguous(x.floats()?)?, layout::contiguous(cos.tensor())?, layout::contiguous(sin.tensor())?);
-        let turned = with_f32s(&xt, |x| with_f32s(&ct, |c| with_f32s(&st, |s| turn(x, c, s, size))));
+        let turned = with_f32s(&xt, |x| with_f32s(&ct, |c| with_f32s(&st, |s| turned_rows(x, c, s, size))));
         match turned.flatten().flatten() {
             Some(data) => one(x.with(Tensor::from_vec(data, shape, f.device())?)),
             None => {
@@ -39,22 +39,9 @@ pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Rows of `size`; rows of cosines and sines repeat.
-fn turn(x: &[f32], cos: &[f32], sin: &[f32], size: usize) -> Vec<f32> {
+fn turned_rows(x: &[f32], cos: &[f32], sin: &[f32], size: usize) -> Vec<f32> {
     let mut out = vec![0f32; x.len()];
-    if size == 0 {
-        return out;
-    }
-    let rows = |table: &[f32], i: usize| i % (table.len() / size).max(1) * size;
-    for (i, (x, out)) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)).enumerate() {
-        let (cos, sin) = (&cos[rows(cos, i)..][..size], &sin[rows(sin, i)..][..size]);
-        let (low, high) = x.split_at(size / 2);
-        let (out_low, out_high) = out.split_at_mut(size / 2);
-        for k in 0..size / 2 {
-            out_low[k] = low[k] * cos[k] - high[k] * sin[k];
-            out_high[k] = high[k] * cos[k + size / 2] + low[k] * sin[k + size / 2];
-        }
-    }
+    mil_kernels::rotary::rotary(x, cos, sin, size, &mut out);
     out
 }
 

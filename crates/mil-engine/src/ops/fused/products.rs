@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use mil_kernels::matmul::matmul_t;
-use mil_kernels::matvec::{Product, matvec_many};
+use mil_kernels::matmul::matmul_t_many;
+use mil_kernels::matvec::Product;
 
 use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
 use crate::layout;
 use crate::ops::linear::product;
-use crate::value::{Value, with_f32s};
+use crate::value::{Array, Value, with_f32s};
 use crate::weight::Weight;
 
 /// A weight `[outputs, inputs, 1…]` with its bias.
@@ -63,7 +63,7 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("a product of {:?}", x.shape())));
         }
         let rows = if channels_first { x.tensor().permute(channels_last(rank))? } else { x.tensor().clone() };
-        let results = all(&layout::contiguous(&rows)?, &layers, f.device())?;
+        let results = all(&x.with(layout::contiguous(&rows)?), &layers, f.device())?;
         let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
         results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
     })
@@ -80,14 +80,15 @@ fn channels_second(rank: usize) -> Vec<usize> {
 }
 
 /// `x · Wᵀ + bias` for each layer; `x` is contiguous, its last dimension the inputs.
-fn all(x: &Tensor, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpError> {
+fn all(x: &Array, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpError> {
+    let (array, precision, x) = (x, x.precision(), x.tensor());
     let inputs = x.dims().last().copied().unwrap_or(1);
     if let Some(other) = layers.iter().find(|l| l.inputs() != inputs) {
         return Err(OpError::shape(format!("{:?} times a weight of shape {:?}", x.dims(), other.weight.shape())));
     }
     let matrices: Option<Vec<_>> = layers.iter().map(|l| l.weight.matrix()).collect();
     let (Some(matrices), true) = (matrices, device.is_cpu()) else {
-        return layers.iter().map(|l| product(x, &l.weight, l.bias.as_deref(), device)).collect();
+        return layers.iter().map(|l| product(array, &l.weight, l.bias.as_deref(), device)).collect();
     };
     let outer = &x.dims()[..x.rank() - 1];
     let m: usize = outer.iter().product();
@@ -96,13 +97,9 @@ fn all(x: &Tensor, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpE
     let mut results: Vec<Vec<f32>> = sizes.map(|n| Ok(vec![0f32; n?])).collect::<Result<_, OpError>>()?;
     let work = matrices.iter().zip(layers).zip(&mut results);
     let run = |x: &[f32]| {
-        if m == 1 {
-            let mut products: Vec<Product<'_, '_>> =
-                work.map(|((weight, l), out)| Product { weight: *weight, bias: l.bias.as_deref(), out }).collect();
-            matvec_many(&mut products, x);
-        } else if m > 1 {
-            work.for_each(|((weight, l), out)| matmul_t(*weight, x, l.bias.as_deref(), out));
-        }
+        let mut products: Vec<Product<'_, '_>> =
+            work.map(|((weight, l), out)| Product { weight: *weight, bias: l.bias.as_deref(), out }).collect();
+        matmul_t_many(&mut products, x, m, precision);
     };
     with_f32s(x, run).ok_or_else(|| OpError::data("the input of a product is not f32"))?;
     layers.iter().zip(results).map(|(l, y)| Ok(Tensor::from_vec(y, shape(l.outputs), device)?)).collect()

@@ -1,0 +1,333 @@
+//! Tables times a vector in 16-bit fixed point, for vectors that a model keeps in fp16 anyway.
+//!
+//! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, the entries of a table to 15
+//! bits (a power of two as scale, so that the larger ones stay exact); products are summed exactly in 32 bits within a
+//! block and in f32 between blocks. With `a` the largest element of a block and `t` the largest entry, the error is at
+//! most `2⁻¹⁶ · a · Σ|w| + 2⁻¹⁴ · t · Σ|x|`: an fp16 vector is itself rounded by `2⁻¹² · a` where it is largest.
+
+use std::arch::x86_64::*;
+
+use super::avx512::{ahead, byte_tables, look_up, spread, table};
+use super::{Input, Orders};
+use crate::mat::{Lut, WeightMat};
+
+/// Elements of the vector that share a scale: what 512 bits of 4-bit indices cover.
+pub(super) const BLOCK: usize = 128;
+
+/// The vector in blocks, in the orders in which indices are unpacked.
+pub(super) struct Fixed {
+    /// One for each block: an element is its word times this.
+    scales: Vec<f32>,
+    /// Column `4·j + s` of a block lies at `32·s + j` (4-bit indices).
+    by_nibble: Vec<Words>,
+    /// Each half block in the order of `unpack{lo,hi}_epi8` (other widths).
+    by_lane: Vec<Words>,
+}
+
+/// A block of the vector, from the start of a line of the cache on.
+#[repr(align(64))]
+struct Words([i16; BLOCK]);
+
+impl Fixed {
+    /// None when an element is not finite, or this CPU lacks the variant.
+    pub(super) fn new(x: &[f32], orders: Orders) -> Option<Self> {
+        // SAFETY: the features were just asked for.
+        super::avx512::available().then(|| unsafe { Self::rounded(x, orders) })?
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+    fn rounded(x: &[f32], orders: Orders) -> Option<Self> {
+        let (blocks, rest) = x.as_chunks::<BLOCK>();
+        // Zeros after the end: what the indices there may be does not matter.
+        let mut last = [0f32; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        let count = x.len().div_ceil(BLOCK);
+        let mut fixed = Self { scales: Vec::with_capacity(count), by_nibble: Vec::new(), by_lane: Vec::new() };
+        for x in blocks.iter().chain([&last]).take(count) {
+            // Finite magnitudes are ordered as their bits are; infinity and NaN are above them.
+            let top = f32::from_bits(x.iter().fold(0, |top, v| top.max(v.to_bits() & 0x7fff_ffff)));
+            if !top.is_finite() {
+                return None;
+            }
+            // A block of zeros, or of what is next to nothing, has words of zero.
+            let scale = top / 32767.0;
+            let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
+            let inverse = _mm512_set1_ps(inverse);
+            let mut words = [_mm512_setzero_si512(); 4];
+            for (words, x) in words.iter_mut().zip(x.as_chunks::<32>().0) {
+                // SAFETY: 32 floats are there.
+                let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
+                // Rounds to nearest, ties to even.
+                let narrow = |v| _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+                *words = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(narrow(a)), narrow(b));
+            }
+            fixed.scales.push(scale);
+            if orders.nibble {
+                fixed.by_nibble.push(by_nibble(words));
+            }
+            if orders.lane {
+                fixed.by_lane.push(by_lane(words));
+            }
+        }
+        Some(fixed)
+    }
+}
+
+/// Word `4·j + s` to `32·s + j`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn by_nibble(words: [__m512i; 4]) -> Words {
+    const ORDER: [i16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i % 8 * 4 + i / 8) as i16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: 64 bytes are there.
+    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
+    // Eight words of each kind in 128 bits, then the four registers change places with their quarters.
+    let [a, b, c, d] = words.map(|w| _mm512_permutexvar_epi16(order, w));
+    let (ab_low, ab_high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
+    let (cd_low, cd_high) = (_mm512_shuffle_i64x2::<0x44>(c, d), _mm512_shuffle_i64x2::<0xee>(c, d));
+    store([
+        _mm512_shuffle_i64x2::<0x88>(ab_low, cd_low),
+        _mm512_shuffle_i64x2::<0xdd>(ab_low, cd_low),
+        _mm512_shuffle_i64x2::<0x88>(ab_high, cd_high),
+        _mm512_shuffle_i64x2::<0xdd>(ab_high, cd_high),
+    ])
+}
+
+/// Each half in the order of `LANE_ORDER`: first the even eighths, then the odd ones.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn by_lane([a, b, c, d]: [__m512i; 4]) -> Words {
+    store([
+        _mm512_shuffle_i64x2::<0x88>(a, b),
+        _mm512_shuffle_i64x2::<0xdd>(a, b),
+        _mm512_shuffle_i64x2::<0x88>(c, d),
+        _mm512_shuffle_i64x2::<0xdd>(c, d),
+    ])
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn store(words: [__m512i; 4]) -> Words {
+    let mut out = Words([0; BLOCK]);
+    for (out, words) in out.0.as_chunks_mut::<32>().0.iter_mut().zip(words) {
+        // SAFETY: room for 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
+    }
+    out
+}
+
+/// The entries of a table as words below 2¹⁴ and their scale; none when an entry is not finite.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
+    const MAGNITUDE: u16 = 0x7fff;
+    const INFINITY: u16 = 0x7c00;
+    let entries = entries.as_chunks::<2>().0;
+    let top = entries.iter().fold(0, |top, &e| top.max(u16::from_le_bytes(e) & MAGNITUDE));
+    if top >= INFINITY {
+        return None;
+    }
+    // 2^(exponent − 13): the largest entry lies between 2¹³ and 2¹⁴. Subnormal entries count as the least exponent.
+    let exponent = i32::from(top >> 10).max(1) - 15;
+    let scale = f32::from_bits(((exponent - 13 + 127) as u32) << 23);
+    let inverse = f32::from_bits(((13 - exponent + 127) as u32) << 23);
+    for (out, e) in out.chunks_mut(16).zip(entries.chunks(16)) {
+        let mut halves = [[0u8; 2]; 16];
+        halves[..e.len()].copy_from_slice(e);
+        // SAFETY: 32 bytes are there, and room for 16 words.
+        unsafe {
+            let values = _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast()));
+            let words = _mm512_cvtps_epi32(_mm512_mul_ps(values, _mm512_set1_ps(inverse)));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(words));
+        }
+    }
+    Some(scale)
+}
+
+/// Rows of a matrix of tables; those whose table is not finite, by the definition.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+pub(super) fn rows(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, x: &Fixed, out: &mut [f32]) {
+    let mut entries = [0i16; 256];
+    let mut done = 0;
+    while done < out.len() {
+        let row = first + done;
+        let group = row / l.group_rows;
+        let n = ((group + 1) * l.group_rows - row).min(out.len() - done);
+        let out = &mut out[done..done + n];
+        done += n;
+        let Some(scale) = words(table(l, group), &mut entries) else {
+            super::expand_and_dot(weight, row, input.x, out);
+            continue;
+        };
+        // SAFETY: an array of words, read as bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), 2 << l.bits) };
+        let bits = l.bits as usize;
+        let start = row * weight.cols * bits / 8;
+        let row_bytes = weight.cols * bits / 8;
+        let indices = |r: usize| &l.indices[start + r * row_bytes..][..row_bytes];
+        match bits {
+            4 => nibbles(indices, bytes, x, out),
+            8 => tables::<true>(indices, bits, bytes, x, out),
+            _ => tables::<false>(indices, bits, bytes, x, out),
+        }
+        out.iter_mut().for_each(|o| *o *= scale);
+    }
+}
+
+/// The sum of two products of word pairs; `|a| < 2¹⁴` and `|x| < 2¹⁵`, so that it fits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn two(a: [__m512i; 2], x: [__m512i; 2]) -> __m512 {
+    _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(a[0], x[0]), _mm512_madd_epi16(a[1], x[1])))
+}
+
+/// 32 words of a block, the `k`th of four.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn quarter(x: &Words, k: usize) -> __m512i {
+    let x: &[i16; 32] = &x.0.as_chunks::<32>().0[k];
+    // SAFETY: 64 bytes are there.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn nibbles<'a>(indices: impl Fn(usize) -> &'a [u8], table: &[u8], x: &Fixed, out: &mut [f32]) {
+    let entries: &[u8; 32] = &table.as_chunks::<32>().0[0];
+    // SAFETY: 32 bytes are there. Twice, as `vpermw` reads five bits of an index.
+    let table = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(entries.as_ptr().cast()) });
+    let step = |i: &[u8; BLOCK / 2], x: &Words, scale: f32, sums: &mut [__m512; 2]| {
+        // SAFETY: 64 bytes are there.
+        let v = unsafe { _mm512_loadu_si512(i.as_ptr().cast()) };
+        let w = [
+            _mm512_permutexvar_epi16(v, table),
+            _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(v), table),
+            _mm512_permutexvar_epi16(_mm512_srli_epi16::<8>(v), table),
+            _mm512_permutexvar_epi16(_mm512_srli_epi16::<12>(v), table),
+        ];
+        let scale = _mm512_set1_ps(scale);
+        sums[0] = _mm512_fmadd_ps(two([w[0], w[1]], [quarter(x, 0), quarter(x, 1)]), scale, sums[0]);
+        sums[1] = _mm512_fmadd_ps(two([w[2], w[3]], [quarter(x, 2), quarter(x, 3)]), scale, sums[1]);
+    };
+    for (r, o) in out.iter_mut().enumerate() {
+        let mut sums = [_mm512_setzero_ps(); 2];
+        let (whole, rest) = indices(r).as_chunks::<{ BLOCK / 2 }>();
+        for ((i, x), &scale) in whole.iter().zip(&x.by_nibble).zip(&x.scales) {
+            ahead(i.as_ptr());
+            step(i, x, scale, &mut sums);
+        }
+        if let (false, Some(x), Some(&scale)) = (rest.is_empty(), x.by_nibble.last(), x.scales.last()) {
+            let mut last = [0u8; BLOCK / 2];
+            last[..rest.len()].copy_from_slice(rest);
+            step(&last, x, scale, &mut sums);
+        }
+        *o = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn tables<'a, const WIDE: bool>(
+    indices: impl Fn(usize) -> &'a [u8],
+    bits: usize,
+    table: &[u8],
+    x: &Fixed,
+    out: &mut [f32],
+) {
+    let (low, high) = byte_tables(table);
+    let (source, shift) = spread(bits);
+    // SAFETY: arrays of 64 bytes.
+    let (source, shift) =
+        unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
+    // 64 indices take 8·bits bytes, a block twice that.
+    let (half, size) = (8 * bits, 16 * bits);
+    let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << half) - 1 };
+    let step = |i: &[u8], x: &Words, scale: f32, sums: &mut [__m512; 2]| {
+        let scale = _mm512_set1_ps(scale);
+        for (k, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
+            let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i[k * half..][..half].as_ptr().cast()) };
+            let index = if WIDE {
+                packed
+            } else {
+                _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed))
+            };
+            let (a, b) = look_up::<WIDE>(index, &low, &high);
+            *sum = _mm512_fmadd_ps(two([a, b], [quarter(x, k * 2), quarter(x, k * 2 + 1)]), scale, *sum);
+        }
+    };
+    for (r, o) in out.iter_mut().enumerate() {
+        let mut sums = [_mm512_setzero_ps(); 2];
+        let whole = indices(r).chunks_exact(size);
+        let rest = whole.remainder();
+        for ((i, x), &scale) in whole.zip(&x.by_lane).zip(&x.scales) {
+            ahead(i.as_ptr());
+            ahead(i[half..].as_ptr());
+            step(i, x, scale, &mut sums);
+        }
+        if let (false, Some(x), Some(&scale)) = (rest.is_empty(), x.by_lane.last(), x.scales.last()) {
+            let mut last = [0u8; BLOCK];
+            last[..rest.len()].copy_from_slice(rest);
+            step(&last[..size], x, scale, &mut sums);
+        }
+        *o = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mat::Form;
+    use crate::matvec::{Precision, matvec};
+
+    fn lut(tables: &[u8]) -> WeightMat<'_> {
+        static INDICES: [u8; 128] = [0x10; 128];
+        let lut = Lut { bits: 4, indices: &INDICES, tables, group_rows: 1 };
+        WeightMat::new(2, 128, Form::Lut(lut)).expect("sizes match")
+    }
+
+    fn entries(second: &[f32; 2]) -> Vec<u8> {
+        let table = |t: [f32; 2]| t.into_iter().chain([0.0; 14]).flat_map(|v| half::f16::from_f32(v).to_le_bytes());
+        table([0.5, -1.5]).chain(table(*second)).collect()
+    }
+
+    /// 64 times each of the two first entries.
+    fn product(tables: &[u8], x: &[f32; 128]) -> [f32; 2] {
+        let mut out = [f32::NAN; 2];
+        matvec(lut(tables), x, None, Precision::Half, &mut out);
+        out
+    }
+
+    #[test]
+    fn values_that_are_not_finite_stay_what_they_are() {
+        let good = entries(&[1.0, 2.0]);
+        assert_eq!(product(&good, &[1.0; 128]), [-64.0, 192.0]);
+        for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let mut x = [1.0; 128];
+            x[5] = odd;
+            let [a, b] = product(&good, &x);
+            // Column 5 has index 1.
+            assert!(a.to_bits() == (-odd).to_bits() && b.to_bits() == odd.to_bits() || odd.is_nan() && a.is_nan());
+            let [a, b] = product(&entries(&[1.0, odd]), &[1.0; 128]);
+            assert!(a == -64.0 && (b == odd || b.is_nan() && odd.is_nan()));
+        }
+    }
+
+    #[test]
+    fn extremes_neither_overflow_nor_vanish() {
+        // The largest fp16 against vectors of one magnitude: sums of words reach their bound.
+        let largest = entries(&[65504.0, 65504.0]);
+        let [_, b] = product(&largest, &[3.0; 128]);
+        assert!((b / (128.0 * 65504.0 * 3.0) - 1.0).abs() < 1e-4, "{b}");
+        let [_, b] = product(&entries(&[-65504.0, -65504.0]), &[-3e30; 128]);
+        assert!((b / (128.0 * 65504.0 * 3e30) - 1.0).abs() < 1e-4, "{b}");
+        // The least fp16, and zeros.
+        let least = half::f16::from_bits(1).to_f32();
+        let [_, b] = product(&entries(&[least, least]), &[1.0; 128]);
+        assert!((b / (128.0 * least) - 1.0).abs() < 1e-3, "{b}");
+        assert_eq!(product(&entries(&[0.0, 0.0]), &[1.0; 128])[1], 0.0);
+        assert_eq!(product(&largest, &[0.0; 128]), [0.0; 2]);
+        assert_eq!(product(&largest, &[1e-45; 128])[1].abs().min(1.0), product(&largest, &[1e-45; 128])[1].abs());
+    }
+}

@@ -1,0 +1,39 @@
+//! Plain loops compiled for the widest vectors that the CPU has.
+
+/// Work whose body [`vectorized`] compiles once for each instruction set; implementations of `run` are
+/// `#[inline(always)]`, or they keep the baseline's instructions.
+pub(crate) trait Work {
+    /// What it computes.
+    type Output;
+    /// Computes it.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs the work with AVX-512 or AVX2 where the CPU has them. Results are the same: Rust neither reorders nor fuses
+/// arithmetic on floats.
+#[inline(always)]
+pub(crate) fn vectorized<W: Work>(work: W) -> W::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+        fn avx512<W: Work>(work: W) -> W::Output {
+            work.run()
+        }
+        #[target_feature(enable = "avx2")]
+        fn avx2<W: Work>(work: W) -> W::Output {
+            work.run()
+        }
+        if is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+        {
+            // SAFETY: the features were just detected; avx512bw implies avx512f.
+            return unsafe { avx512(work) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was just detected.
+            return unsafe { avx2(work) };
+        }
+    }
+    work.run()
+}
