@@ -39,9 +39,7 @@ mod listing;
 mod progress;
 mod retry;
 mod select;
-mod tls;
 mod unzip;
-mod url;
 
 pub use error::HubError;
 pub use id::ModelId;

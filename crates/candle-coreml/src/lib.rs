@@ -21,6 +21,8 @@ pub mod hub;
 #[cfg(feature = "hub")]
 mod loader;
 pub mod model;
+#[cfg(any(feature = "hub", feature = "remote"))]
+mod net;
 pub mod qwen;
 pub mod state;
 pub mod student;

@@ -10,8 +10,8 @@ use super::error::HubError;
 use super::http::{Answer, Client, Failure};
 use super::listing::RemoteFile;
 use super::progress::Event;
-use super::url;
 use crate::cache::layout::{read_small, write_small};
+use crate::net::url;
 
 const BUFFER: usize = 128 << 10;
 /// So much more content makes a failed attempt count as progress.

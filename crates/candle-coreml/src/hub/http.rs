@@ -11,7 +11,7 @@ use ureq::http::HeaderMap;
 use super::error::HubError;
 use super::progress::{Event, Observer};
 use super::retry::RetryPolicy;
-use super::{tls, url};
+use crate::net::{tls, url};
 
 const MOST_REDIRECTS: usize = 10;
 /// A body that is read into memory ends here.
@@ -105,7 +105,7 @@ impl Client {
             return Err(HubError::Settings(format!("the endpoint `{endpoint}` (HF_ENDPOINT) is not an http(s) URL")));
         };
         let agent = ureq::Agent::config_builder()
-            .tls_config(tls::config(scheme == "https")?)
+            .tls_config(tls::config(scheme == "https").map_err(|e| HubError::Settings(e.to_owned()))?)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)

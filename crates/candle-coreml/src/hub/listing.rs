@@ -10,8 +10,8 @@ use super::digest::Digest;
 use super::error::HubError;
 use super::http::Client;
 use super::id::ModelId;
-use super::url;
 use crate::cache::layout::is_commit;
+use crate::net::url;
 
 const MOST_PAGES: usize = 200;
 const MOST_FILES: usize = 100_000;

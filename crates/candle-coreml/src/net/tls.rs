@@ -8,8 +8,6 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
-use super::error::HubError;
-
 /// The cryptography for TLS; none where this build has none that runs here.
 fn provider() -> Option<Arc<CryptoProvider>> {
     #[cfg(feature = "hub-ring")]
@@ -41,15 +39,14 @@ fn provider() -> Option<Arc<CryptoProvider>> {
 }
 
 /// Settings for `https`; an error where it is wanted and this build can't do it here.
-pub(super) fn config(wanted: bool) -> Result<TlsConfig, HubError> {
+pub(crate) fn config(wanted: bool) -> Result<TlsConfig, &'static str> {
     let mut config = TlsConfig::builder().provider(TlsProvider::Rustls);
     match provider() {
         Some(provider) => config = config.unversioned_rustls_crypto_provider(provider),
         None if wanted => {
-            return Err(HubError::Settings(
-                "https is not possible on this processor with the default TLS; build with the feature `hub-ring`"
-                    .to_owned(),
-            ));
+            return Err(
+                "https is not possible on this processor with the default TLS; build with the feature `hub-ring`",
+            );
         }
         None => {}
     }
@@ -73,7 +70,7 @@ fn roots() -> RootCerts {
 }
 
 /// Whether a request failed because of the server's certificate, which repeating does not change.
-pub(super) fn is_distrust(error: &ureq::Error) -> bool {
+pub(crate) fn is_distrust(error: &ureq::Error) -> bool {
     let inner = match error {
         ureq::Error::Rustls(e) => Some(e),
         ureq::Error::Io(e) => e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()),
