@@ -276,6 +276,21 @@ impl Pipeline {
     /// # Errors
     /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
     pub fn feed(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
+        let logits = self.feed_while(session, ids, &mut |_| true)?;
+        logits.ok_or_else(|| Error::Request("the prompt was given up".to_owned()))
+    }
+
+    /// [`Pipeline::feed`] that tells `more` after every batch how many of `ids` have run; none when that does not
+    /// want more. The session then holds what has run.
+    ///
+    /// # Errors
+    /// As [`Pipeline::feed`].
+    pub fn feed_while(
+        &self,
+        session: &mut Session,
+        ids: &[u32],
+        more: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Option<Vec<f32>>> {
         let Dimensions { context, vocab, batch, .. } = self.dimensions;
         let (Some(&last), total) = (ids.last(), session.tokens.len() + ids.len()) else {
             return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
@@ -291,7 +306,8 @@ impl Pipeline {
         }
         let mut all = session.tokens.clone();
         all.extend(ids);
-        let mut at = session.tokens.len();
+        let known = session.tokens.len();
+        let mut at = known;
         while at < total - 1 {
             // The last batch may not hang over the window: it starts earlier and repeats what it knows.
             let start = if at + batch > context { context.saturating_sub(batch) } else { at };
@@ -301,11 +317,18 @@ impl Pipeline {
             let hidden = self.embed(&part)?;
             self.run_chunks(session, hidden, start, true)?;
             at = end;
+            if !more(at - known) {
+                all.truncate(at);
+                session.tokens = all;
+                return Ok(None);
+            }
         }
         let hidden = self.embed(&[last])?;
         let hidden = self.run_chunks(session, hidden, total - 1, false)?;
         session.tokens = all;
-        self.logits(hidden)
+        let logits = self.logits(hidden)?;
+        more(total - known);
+        Ok(Some(logits))
     }
 
     fn logits(&self, hidden: Tensor) -> Result<Vec<f32>> {

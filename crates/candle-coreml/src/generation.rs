@@ -10,16 +10,15 @@ use crate::error::{Error, Result};
 
 mod chat;
 mod decoder;
+mod progress;
 mod sampler;
 mod text;
 
 pub use chat::{ChatTemplate, Message};
 pub use decoder::{Decoder, PipelineDecoder};
+pub use progress::Progress;
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};
-
-/// Prompt tokens that run before cancellation is looked at again.
-const PREFILL_PART: usize = 512;
 
 /// When generation ends, and how tokens are chosen.
 #[derive(Debug, Clone)]
@@ -38,6 +37,8 @@ pub struct Options {
     pub thinking: Option<bool>,
     /// Ends generation at the next token when set.
     pub cancel: Arc<AtomicBool>,
+    /// How far generation is, for those who watch it.
+    pub progress: Arc<Progress>,
 }
 
 impl Default for Options {
@@ -50,6 +51,7 @@ impl Default for Options {
             force: Vec::new(),
             thinking: None,
             cancel: Arc::default(),
+            progress: Arc::default(),
         }
     }
 }
@@ -180,7 +182,7 @@ impl<'g> Generation<'g> {
         set(&self.options.cancel) || self.cancel.as_ref().is_some_and(set)
     }
 
-    /// Runs the prompt in parts, so that it can be cancelled between them; none when it was.
+    /// Runs the prompt in parts, so that it can be watched and cancelled between them; none when it was.
     fn prefill(&mut self) -> Result<Option<Vec<f32>>> {
         let prompt = std::mem::take(&mut self.prompt);
         let (total, context) = (self.decoder.tokens().len() + prompt.len(), self.decoder.context());
@@ -191,18 +193,13 @@ impl<'g> Generation<'g> {
                 prompt.len()
             )));
         }
-        let mut parts = prompt.chunks(PREFILL_PART).peekable();
-        while let Some(part) = parts.next() {
-            let logits = self.decoder.feed(part)?;
-            if parts.peek().is_none() {
-                return Ok(Some(logits));
-            }
-            if self.cancelled() {
-                return Ok(None);
-            }
-        }
-        // An empty prompt: the decoder says so.
-        self.decoder.feed(&[]).map(Some)
+        let progress = self.options.progress.clone();
+        progress.begin(prompt.len());
+        let flags = [Some(self.options.cancel.clone()), self.cancel.clone()];
+        self.decoder.feed_while(&prompt, &mut |done| {
+            progress.prefilled(done);
+            !flags.iter().flatten().any(|flag| flag.load(Ordering::Relaxed))
+        })
     }
 
     /// Runs to the end and calls `each` with every piece of text.
@@ -278,6 +275,7 @@ impl<'g> Generation<'g> {
         }
         self.next = Some(token);
         self.summary.tokens.push(token);
+        self.options.progress.generated(self.summary.tokens.len());
         let text = self.stream.push(token)?;
         self.summary.text.push_str(&text);
         if self.stream.stopped() && forced == 0 {

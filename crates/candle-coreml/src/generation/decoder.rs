@@ -3,6 +3,9 @@
 use crate::anemll::{Pipeline, Session};
 use crate::error::Result;
 
+/// Prompt tokens that run at once where the model has no batches of its own.
+const PART: usize = 128;
+
 /// A model and the tokens that its cache holds.
 pub trait Decoder {
     /// Tokens in the cache, in order.
@@ -20,6 +23,28 @@ pub trait Decoder {
     /// # Errors
     /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
     fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
+
+    /// [`Decoder::feed`] in parts. `more` learns after each how many of `ids` have run, and says whether to go on;
+    /// none when it did not want to. What has run then stays in the cache.
+    ///
+    /// # Errors
+    /// As [`Decoder::feed`].
+    fn feed_while(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        let mut done = 0;
+        loop {
+            let part = &ids[done..(done + PART).min(ids.len())];
+            // An empty prompt is fed, too: the decoder says what is wrong with it.
+            let logits = self.feed(part)?;
+            done += part.len();
+            let go_on = more(done);
+            if done == ids.len() {
+                return Ok(Some(logits));
+            }
+            if !go_on {
+                return Ok(None);
+            }
+        }
+    }
 
     /// [`Decoder::feed`] for one token; makes room first when the context is full.
     ///
@@ -43,6 +68,10 @@ impl<D: Decoder + ?Sized> Decoder for &mut D {
 
     fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         (**self).feed(ids)
+    }
+
+    fn feed_while(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        (**self).feed_while(ids, more)
     }
 
     fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
@@ -75,6 +104,10 @@ impl Decoder for PipelineDecoder<'_> {
 
     fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         self.pipeline.feed(self.session, ids)
+    }
+
+    fn feed_while(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        self.pipeline.feed_while(self.session, ids, more)
     }
 
     fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
