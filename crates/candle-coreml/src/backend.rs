@@ -4,7 +4,8 @@
 //! backends form a chain: when one can't be had, can't load the model or fails at its very first step, the next
 //! one takes over and [`FallbackGenerator::history`] tells why.
 //!
-//! [`settings`] reads and writes the configuration file.
+//! [`settings`] reads and writes the configuration file. [`recommended_model`] knows a repository for a device and a
+//! memory.
 //!
 //! - [`CoreMLGenerator`]: folders of Core ML packages, through [`crate::anemll`].
 //! - `CandleGenerator` (feature `candle-models`): checkpoints (`config.json` and `.safetensors`) of Qwen 2.5,
@@ -21,6 +22,7 @@ use crate::generation::{Message, Options, Step, StopReason, Summary};
 mod availability;
 #[cfg(feature = "candle-models")]
 mod candle;
+mod catalog;
 mod coreml;
 mod device;
 mod fallback;
@@ -31,6 +33,7 @@ mod turn;
 pub use availability::{Availability, availability};
 #[cfg(feature = "candle-models")]
 pub use candle::{CandleGenerator, CandleOptions};
+pub use catalog::{AUTO_MODEL, Fit, KnownModel, Memory, known_models, recommended_model};
 pub use coreml::CoreMLGenerator;
 pub use device::BackendDevice;
 pub use fallback::{Backend, Fallback, FallbackGenerator, Stage};

@@ -9,12 +9,18 @@
 //! device = "auto"               # coreml, metal, cuda, cpu
 //! model_path = "/models/qwen3"  # or model_repo = "Qwen/Qwen3-0.6B"
 //! fallback_chain = ["cuda", "cpu"]
+//!
+//! [remote]
+//! enabled = false               # nothing is sent anywhere unless this is true
+//! model = "claude-sonnet-4-5"
+//! base_url = "https://api.anthropic.com"
 //! ```
 //!
 //! The file is `config.toml` in the folder that the system has for configurations; `CANDLE_COREML_CONFIG` names
 //! another one. A [`Layer`] holds what one source says; later layers win: defaults, file, environment
-//! (`CANDLE_COREML_DEVICE`, `…_MODEL_REPO`, `…_MODEL_PATH`, `…_FALLBACK`, `…_STREAMING`, `…_API_KEY`,
-//! `HF_TOKEN`), flags. Secrets are in no error, no log and no `Debug` output.
+//! (`CANDLE_COREML_DEVICE`, `…_MODEL_REPO`, `…_MODEL_PATH`, `…_FALLBACK`, `…_STREAMING`, `…_REMOTE`, `…_REMOTE_MODEL`,
+//! `…_REMOTE_URL`, `…_API_KEY` or `ANTHROPIC_API_KEY`, `HF_TOKEN`), flags. Secrets are in no error, no log and no
+//! `Debug` output. [`Key`] has the settings by name, for programs that show and change single ones.
 
 use std::path::{Path, PathBuf};
 
@@ -24,11 +30,35 @@ use super::{BackendConfig, BackendDevice};
 use crate::error::{Error, Result};
 
 mod file;
+mod key;
 
 pub use file::{Warning, read, save};
+pub use key::Key;
 
 /// Name of the variable that names the file.
 pub const CONFIG_VARIABLE: &str = "CANDLE_COREML_CONFIG";
+
+/// Where the remote fallback of the chat is asked when nothing else is said.
+pub const REMOTE_URL: &str = "https://api.anthropic.com";
+/// The model that is asked for there.
+pub const REMOTE_MODEL: &str = "claude-sonnet-4-5";
+
+/// The remote fallback of the chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteSettings {
+    /// Whether it may be used at all; off by default.
+    pub enabled: bool,
+    /// The model's name at the server.
+    pub model: String,
+    /// The server: `{base_url}/v1/messages` is asked.
+    pub base_url: String,
+}
+
+impl Default for RemoteSettings {
+    fn default() -> Self {
+        Self { enabled: false, model: REMOTE_MODEL.to_owned(), base_url: REMOTE_URL.to_owned() }
+    }
+}
 
 /// All settings, complete.
 #[derive(Debug, Clone)]
@@ -41,6 +71,8 @@ pub struct Settings {
     pub hf_token: Option<SecretString>,
     /// Whether answers are shown as they come.
     pub streaming_enabled: bool,
+    /// The remote fallback.
+    pub remote: RemoteSettings,
 }
 
 /// What one source sets; nothing where it is silent.
@@ -60,6 +92,12 @@ pub struct Layer {
     pub hf_token: Option<SecretString>,
     /// [`Settings::streaming_enabled`].
     pub streaming_enabled: Option<bool>,
+    /// [`RemoteSettings::enabled`].
+    pub remote_enabled: Option<bool>,
+    /// [`RemoteSettings::model`].
+    pub remote_model: Option<String>,
+    /// [`RemoteSettings::base_url`].
+    pub remote_base_url: Option<String>,
 }
 
 impl Layer {
@@ -80,6 +118,9 @@ impl Layer {
             api_key: self.api_key.or(lower.api_key),
             hf_token: self.hf_token.or(lower.hf_token),
             streaming_enabled: self.streaming_enabled.or(lower.streaming_enabled),
+            remote_enabled: self.remote_enabled.or(lower.remote_enabled),
+            remote_model: self.remote_model.or(lower.remote_model),
+            remote_base_url: self.remote_base_url.or(lower.remote_base_url),
         }
     }
 
@@ -94,6 +135,7 @@ impl Layer {
     fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name: &str| variable(name).filter(|v| !v.trim().is_empty());
         let named = |name: &'static str| move |e: Error| Error::Request(format!("{name}: {e}"));
+        let switch = |name: &'static str| get(name).map(|v| key::switch(&v)).transpose().map_err(named(name));
         let device = "CANDLE_COREML_DEVICE";
         let fallback = "CANDLE_COREML_FALLBACK";
         Ok(Self {
@@ -104,17 +146,12 @@ impl Layer {
                 .map(|v| v.split(',').map(str::parse).collect::<Result<_>>())
                 .transpose()
                 .map_err(named(fallback))?,
-            api_key: get("CANDLE_COREML_API_KEY").map(SecretString::from),
+            api_key: get("CANDLE_COREML_API_KEY").or_else(|| get("ANTHROPIC_API_KEY")).map(SecretString::from),
             hf_token: get("HF_TOKEN").map(SecretString::from),
-            streaming_enabled: get("CANDLE_COREML_STREAMING")
-                .map(|v| match v.trim().to_ascii_lowercase().as_str() {
-                    "1" | "true" | "on" | "yes" => Ok(true),
-                    "0" | "false" | "off" | "no" => Ok(false),
-                    other => {
-                        Err(Error::Request(format!("CANDLE_COREML_STREAMING: expected true or false, found `{other}`")))
-                    }
-                })
-                .transpose()?,
+            streaming_enabled: switch("CANDLE_COREML_STREAMING")?,
+            remote_enabled: switch("CANDLE_COREML_REMOTE")?,
+            remote_model: get("CANDLE_COREML_REMOTE_MODEL"),
+            remote_base_url: get("CANDLE_COREML_REMOTE_URL"),
         })
     }
 
@@ -130,6 +167,11 @@ impl Layer {
             api_key: self.api_key,
             hf_token: self.hf_token,
             streaming_enabled: self.streaming_enabled.unwrap_or(true),
+            remote: RemoteSettings {
+                enabled: self.remote_enabled.unwrap_or_default(),
+                model: self.remote_model.unwrap_or_else(|| REMOTE_MODEL.to_owned()),
+                base_url: self.remote_base_url.unwrap_or_else(|| REMOTE_URL.to_owned()),
+            },
         }
     }
 }
@@ -184,6 +226,8 @@ mod tests {
         assert!(!format!("{settings:?}").contains("secret\""), "{settings:?}");
         let nothing = Layer::default().settings();
         assert_eq!((nothing.backend, nothing.streaming_enabled), (BackendConfig::default(), true));
+        assert_eq!(nothing.remote, RemoteSettings::default());
+        assert!(!nothing.remote.enabled, "nothing is sent anywhere unless it is asked for");
     }
 
     #[test]
@@ -197,10 +241,14 @@ mod tests {
         assert_eq!(layer.fallback_chain, Some(vec![BackendDevice::Cuda, BackendDevice::Cpu]));
         assert_eq!(layer.streaming_enabled, Some(false));
         assert!(layer.hf_token.is_none(), "an empty variable says nothing");
+        let keys = |pairs| of(pairs).expect("right").api_key.expect("a key").expose_secret().to_owned();
+        assert_eq!(keys(&[("ANTHROPIC_API_KEY", "a")]), "a");
+        assert_eq!(keys(&[("ANTHROPIC_API_KEY", "a"), ("CANDLE_COREML_API_KEY", "b")]), "b");
         for (pairs, part) in [
             (&[("CANDLE_COREML_DEVICE", "gpu")][..], "CANDLE_COREML_DEVICE"),
             (&[("CANDLE_COREML_FALLBACK", "cpu,,")][..], "CANDLE_COREML_FALLBACK"),
             (&[("CANDLE_COREML_STREAMING", "maybe")][..], "maybe"),
+            (&[("CANDLE_COREML_REMOTE", "perhaps")][..], "CANDLE_COREML_REMOTE"),
         ] {
             let message = of(pairs).expect_err(part).to_string();
             assert!(message.contains(part), "{message}");

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use toml_edit::{DocumentMut, Item, Table, Value, value};
 
-use super::Layer;
+use super::{Key, Layer};
 use crate::backend::BackendDevice;
 use crate::error::{Error, Result};
 
 /// Largest file that is read.
 const LIMIT: u64 = 1 << 20;
-const TOP: [&str; 4] = ["api_key", "backend", "hf_token", "streaming_enabled"];
-const BACKEND: [&str; 4] = ["device", "fallback_chain", "model_path", "model_repo"];
+const TABLES: [&str; 2] = ["backend", "remote"];
 
 /// Something odd that does not keep the file from being used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,13 +87,27 @@ fn device(path: &Path, key: &str, name: &str) -> Result<BackendDevice> {
     name.parse().map_err(|e| bad(path, format!("`{key}`: {e}")))
 }
 
-fn unknown(path: &Path, table: &Table, prefix: &str, known: &[&str], warnings: &mut Vec<Warning>) {
-    for (key, _) in table.iter().filter(|(k, _)| !known.contains(k)) {
-        let all = TOP.iter().map(|k| (*k).to_owned()).chain(BACKEND.iter().map(|k| format!("backend.{k}")));
-        let plain = |k: &str| strsim::jaro_winkler(k.rsplit('.').next().unwrap_or(k), key);
-        let near = all.max_by(|a, b| plain(a).total_cmp(&plain(b))).filter(|k| plain(k) > 0.8);
-        warnings.push(Warning::UnknownKey { path: path.to_owned(), key: format!("{prefix}{key}"), suggestion: near });
+/// Warns of keys that are not known in a table; `prefix` is its name with a dot, or nothing at the top.
+fn unknown(path: &Path, table: &Table, prefix: &str, warnings: &mut Vec<Warning>) {
+    for (name, _) in table.iter() {
+        let key = format!("{prefix}{name}");
+        if Key::ALL.iter().any(|k| k.name() == key) || (prefix.is_empty() && TABLES.contains(&name)) {
+            continue;
+        }
+        let suggestion = Key::nearest(name).map(|k| k.name().to_owned());
+        warnings.push(Warning::UnknownKey { path: path.to_owned(), key, suggestion });
     }
+}
+
+/// A table of the document; an empty one where there is none.
+fn table<'d>(path: &Path, document: &'d DocumentMut, name: &str, empty: &'d Table) -> Result<&'d Table> {
+    let Some(item) = document.get(name) else { return Ok(empty) };
+    item.as_table().ok_or_else(|| expected(path, name, &format!("a table `[{name}]`"), item))
+}
+
+fn flag(path: &Path, table: &Table, key: &str) -> Result<Option<bool>> {
+    let Some(item) = table.get(key) else { return Ok(None) };
+    item.as_bool().map(Some).ok_or_else(|| expected(path, key, "true or false", item))
 }
 
 /// Whether users other than the owner may read a file.
@@ -117,13 +130,11 @@ fn exposed(_: &Path) -> bool {
 pub fn read(path: &Path) -> Result<(Layer, Vec<Warning>)> {
     let document = document(path)?;
     let mut warnings = Vec::new();
-    unknown(path, &document, "", &TOP, &mut warnings);
+    unknown(path, &document, "", &mut warnings);
     let empty = Table::new();
-    let backend = match document.get("backend") {
-        None => &empty,
-        Some(item) => item.as_table().ok_or_else(|| expected(path, "backend", "a table `[backend]`", item))?,
-    };
-    unknown(path, backend, "backend.", &BACKEND, &mut warnings);
+    let (backend, remote) = (table(path, &document, "backend", &empty)?, table(path, &document, "remote", &empty)?);
+    unknown(path, backend, "backend.", &mut warnings);
+    unknown(path, remote, "remote.", &mut warnings);
     let chain = match backend.get("fallback_chain") {
         None => None,
         Some(item) => {
@@ -133,10 +144,6 @@ pub fn read(path: &Path) -> Result<(Layer, Vec<Warning>)> {
             Some(names.into_iter().map(|n| device(path, "fallback_chain", n)).collect::<Result<_>>()?)
         }
     };
-    let streaming_enabled = match document.get("streaming_enabled") {
-        None => None,
-        Some(item) => Some(item.as_bool().ok_or_else(|| expected(path, "streaming_enabled", "true or false", item))?),
-    };
     let layer = Layer {
         device: text(path, backend, "device")?.map(|n| device(path, "device", &n)).transpose()?,
         model_repo: text(path, backend, "model_repo")?,
@@ -144,7 +151,10 @@ pub fn read(path: &Path) -> Result<(Layer, Vec<Warning>)> {
         fallback_chain: chain,
         api_key: secret(path, &document, "api_key")?,
         hf_token: secret(path, &document, "hf_token")?,
-        streaming_enabled,
+        streaming_enabled: flag(path, &document, "streaming_enabled")?,
+        remote_enabled: flag(path, remote, "enabled")?,
+        remote_model: text(path, remote, "model")?,
+        remote_base_url: text(path, remote, "base_url")?,
     };
     if (layer.api_key.is_some() || layer.hf_token.is_some()) && exposed(path) {
         warnings.push(Warning::Exposed { path: path.to_owned() });
@@ -186,16 +196,25 @@ pub fn save(layer: &Layer, path: &Path) -> Result<()> {
         None => None,
         Some(p) => Some(p.to_str().ok_or_else(|| bad(p, "a path in the settings must be UTF-8".to_owned()))?),
     };
-    let backend = document.entry("backend").or_insert(Item::Table(Table::new()));
-    if backend.as_table().is_none() {
-        return Err(expected(path, "backend", "a table `[backend]`", backend));
-    }
-    if let Some(backend) = backend.as_table_mut() {
-        put(backend, "device", layer.device.map(|d| d.name().into()));
-        put(backend, "model_repo", layer.model_repo.as_deref().map(Value::from));
-        put(backend, "model_path", model_path.map(Value::from));
-        let names = |chain: &Vec<BackendDevice>| Value::from_iter(chain.iter().map(|d| d.name()));
-        put(backend, "fallback_chain", layer.fallback_chain.as_ref().map(names));
+    let names = |chain: &Vec<BackendDevice>| Value::from_iter(chain.iter().map(|d| d.name()));
+    let values = [
+        ("backend", "device", layer.device.map(|d| d.name().into())),
+        ("backend", "model_repo", layer.model_repo.as_deref().map(Value::from)),
+        ("backend", "model_path", model_path.map(Value::from)),
+        ("backend", "fallback_chain", layer.fallback_chain.as_ref().map(names)),
+        ("remote", "enabled", layer.remote_enabled.map(Value::from)),
+        ("remote", "model", layer.remote_model.as_deref().map(Value::from)),
+        ("remote", "base_url", layer.remote_base_url.as_deref().map(Value::from)),
+    ];
+    for (name, key, new) in values {
+        if new.is_none() && document.get(name).is_none() {
+            continue;
+        }
+        let item = document.entry(name).or_insert(Item::Table(Table::new()));
+        match item {
+            Item::Table(table) => put(table, key, new),
+            other => return Err(expected(path, name, &format!("a table `[{name}]`"), other)),
+        }
     }
     write(path, document.to_string().as_bytes())
 }
@@ -233,6 +252,9 @@ mod tests {
             api_key: Some("sk-1".into()),
             hf_token: Some("hf-1".into()),
             streaming_enabled: Some(false),
+            remote_enabled: Some(true),
+            remote_model: Some("m".to_owned()),
+            remote_base_url: Some("https://example.com".to_owned()),
         }
     }
 
@@ -246,7 +268,12 @@ mod tests {
         assert_eq!(layer.device, Some(BackendDevice::Cuda));
         assert_eq!(layer.model_path, full().model_path);
         assert_eq!(layer.fallback_chain, full().fallback_chain);
-        assert_eq!(layer.api_key.expect("a key").expose_secret(), "sk-1");
+        assert_eq!(layer.api_key.as_ref().expect("a key").expose_secret(), "sk-1");
+        let remote = layer.settings().remote;
+        assert_eq!(
+            (remote.enabled, remote.model.as_str(), remote.base_url.as_str()),
+            (true, "m", "https://example.com")
+        );
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -269,7 +296,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_come_with_a_suggestion() {
-        let (_folder, path) = file("api_kye = \"sk\"\ndevice = \"cpu\"\n[backend]\nmodel_pth = \"x\"\nzzz = 1\n");
+        let (_folder, path) = file(
+            "api_kye = \"sk\"\ndevice = \"cpu\"\n[backend]\nmodel_pth = \"x\"\nzzz = 1\n[remote]\nenbled = true\n",
+        );
         let (_, warnings) = read(&path).expect("read");
         let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         let name = path.display();
@@ -280,6 +309,7 @@ mod tests {
                 format!("{name}: unknown key `device`; did you mean `backend.device`?"),
                 format!("{name}: unknown key `backend.model_pth`; did you mean `backend.model_path`?"),
                 format!("{name}: unknown key `backend.zzz`"),
+                format!("{name}: unknown key `remote.enbled`; did you mean `remote.enabled`?"),
             ]
         );
     }
@@ -290,6 +320,8 @@ mod tests {
             ("\napi_key = sk-hidden\n", "line 2 is not TOML"),
             ("api_key = [\"sk-hidden\"]", "`api_key`: expected a string, found array"),
             ("backend = \"sk-hidden\"", "`backend`: expected a table"),
+            ("remote = 1", "`remote`: expected a table"),
+            ("[remote]\nenabled = 1", "true or false"),
             ("streaming_enabled = \"yes\"", "true or false"),
             ("[backend]\ndevice = \"gpu\"", "`device`"),
             ("[backend]\nfallback_chain = \"cpu\"", "a list"),
