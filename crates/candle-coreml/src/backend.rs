@@ -10,6 +10,7 @@
 //! - [`CoreMLGenerator`]: folders of Core ML packages, through [`crate::anemll`].
 //! - `CandleGenerator` (feature `candle-models`): checkpoints (`config.json` and `.safetensors`) of Qwen 2.5,
 //!   Qwen 3 and Llama through candle-transformers, on CPU, Metal or CUDA.
+//! - `RemoteGenerator` (feature `remote`): a model elsewhere, for programs that ask for it; no part of the chain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,8 @@ mod coreml;
 mod device;
 mod fallback;
 mod open;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod settings;
 mod turn;
 

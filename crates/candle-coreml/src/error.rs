@@ -98,6 +98,10 @@ pub enum Error {
     /// A cache can't be read or cleaned.
     #[error(transparent)]
     Cache(#[from] crate::cache::CacheError),
+    /// A remote model gave no answer.
+    #[cfg(feature = "remote")]
+    #[error(transparent)]
+    Remote(#[from] crate::backend::remote::RemoteError),
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

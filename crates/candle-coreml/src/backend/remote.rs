@@ -1,0 +1,349 @@
+//! A model elsewhere, through the Anthropic Messages API: the way out when nothing on this machine can answer.
+//!
+//! Nothing is sent unless the settings allow it ([`RemoteSettings::enabled`]) and the program asks for it.
+
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+use ureq::http::HeaderValue;
+
+use super::settings::RemoteSettings;
+use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, Turn};
+use crate::error::{Error, Result};
+use crate::generation::{Message, Options, Step, StopReason, Summary};
+use crate::net::{tls, url};
+
+mod api;
+mod error;
+mod sse;
+
+pub use error::RemoteError;
+
+use api::{ApiError, Body, Delta, ErrorBody, Event, Usage, VERSION};
+use error::clean;
+use sse::Events;
+
+/// How often cancellation is looked at while the server is silent.
+const POLL: Duration = Duration::from_millis(50);
+/// Longest answer that is no success.
+const LARGEST_ERROR: u64 = 64 << 10;
+/// Events that may wait to be shown.
+const WAITING: usize = 64;
+
+/// What the thread with the connection tells.
+enum News {
+    Text(String),
+    Usage(Usage),
+    Done(StopReason),
+    Failed(RemoteError),
+}
+
+/// A conversation with a remote model.
+///
+/// Tokens are the server's and not known here: every [`Step`] is a piece of text with the token 0 and without logits,
+/// and [`Stats`] count what the server says.
+pub struct RemoteGenerator {
+    agent: ureq::Agent,
+    url: String,
+    model: String,
+    key: SecretString,
+    cancel: CancelHandle,
+    stats: Stats,
+}
+
+impl std::fmt::Debug for RemoteGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteGenerator").field("url", &self.url).field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+/// Whether a host is this machine.
+fn is_local(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+impl RemoteGenerator {
+    /// A client of the server that the settings name. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`RemoteError::Settings`]: a URL that is not `https` (plain `http` only to this machine), a key with
+    /// characters that no key has, a missing model.
+    pub fn new(settings: &RemoteSettings, key: &SecretString) -> std::result::Result<Self, RemoteError> {
+        Self::with_patience(settings, key, Duration::from_secs(120))
+    }
+
+    /// The same; `patience` is how long the server may be silent.
+    ///
+    /// # Errors
+    /// As [`RemoteGenerator::new`].
+    pub fn with_patience(
+        settings: &RemoteSettings,
+        key: &SecretString,
+        patience: Duration,
+    ) -> std::result::Result<Self, RemoteError> {
+        let wrong = |text: String| Err(RemoteError::Settings(text));
+        let base = settings.base_url.trim().trim_end_matches('/');
+        let Some((scheme, host, _)) = url::origin(base) else {
+            return wrong(format!("remote.base_url: expected an https URL, found `{base}`"));
+        };
+        if scheme == "http" && !is_local(&host) {
+            return wrong(format!("remote.base_url: the key is sent over https only, found `{base}`"));
+        }
+        if settings.model.trim().is_empty() {
+            return wrong("remote.model: expected the name of a model, found nothing".to_owned());
+        }
+        let text = key.expose_secret();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return wrong("api_key: expected letters, digits and signs without spaces".to_owned());
+        }
+        let tls = tls::config(scheme == "https").map_err(|e| RemoteError::Settings(e.to_owned()))?;
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            // The key goes to the host that the user named and nowhere else.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("candle-coreml/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(patience))
+            .timeout_connect(Some(patience))
+            .timeout_recv_response(Some(patience))
+            .timeout_per_read(Some(patience))
+            .timeout_per_write(Some(patience))
+            .build()
+            .new_agent();
+        Ok(Self {
+            agent,
+            url: format!("{base}/v1/messages"),
+            model: settings.model.trim().to_owned(),
+            key: key.clone(),
+            cancel: CancelHandle::default(),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Where requests go.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Begins a request; the connection lives in a thread of its own, so that waiting for it can be given up.
+    fn send(&self, body: Vec<u8>) -> Receiver<News> {
+        let (sender, receiver) = sync_channel(WAITING);
+        let (agent, url, key) = (self.agent.clone(), self.url.clone(), self.key.clone());
+        std::thread::spawn(move || {
+            if let Err(e) = exchange(&agent, &url, &key, &body, &sender) {
+                // Nobody listens when the answer was given up.
+                let _ = sender.send(News::Failed(e));
+            }
+        });
+        receiver
+    }
+
+    fn answer(&mut self, messages: &[Message], options: &Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let body = Body::new(&self.model, messages, options)
+            .ok_or_else(|| Error::Request("no message of the user to answer".to_owned()))?;
+        let body = serde_json::to_vec(&body).map_err(|e| Error::Request(e.to_string()))?;
+        let (started, news) = (Instant::now(), self.send(body));
+        let (mut text, mut usage, mut first) = (String::new(), Usage::default(), None);
+        let outcome = loop {
+            if self.cancel.is_cancelled() || options.cancel.load(std::sync::atomic::Ordering::Relaxed) {
+                break Ok(StopReason::Cancelled);
+            }
+            match news.recv_timeout(POLL) {
+                Ok(News::Text(piece)) => {
+                    first.get_or_insert_with(|| started.elapsed());
+                    text.push_str(&piece);
+                    each(&Step { token: 0, text: piece, logits: Vec::new() });
+                }
+                Ok(News::Usage(new)) => {
+                    usage.input_tokens = usage.input_tokens.max(new.input_tokens);
+                    usage.output_tokens = usage.output_tokens.max(new.output_tokens);
+                }
+                Ok(News::Done(reason)) => break Ok(reason),
+                Ok(News::Failed(e)) => break Err(e),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    break Err(RemoteError::Broken { cause: "the connection's thread ended".to_owned() });
+                }
+            }
+        };
+        self.cancel.clear();
+        let (first, whole) = (first.unwrap_or_else(|| started.elapsed()), started.elapsed());
+        let summary = Summary {
+            tokens: Vec::new(),
+            text,
+            stop_reason: outcome?,
+            prefill_tokens: usage.input_tokens,
+            prefill_seconds: first.as_secs_f64(),
+            decode_seconds: whole.saturating_sub(first).as_secs_f64(),
+            decode_steps: usage.output_tokens,
+        };
+        self.stats.turns += 1;
+        self.stats.generated_tokens += usage.output_tokens;
+        self.stats.context_used = usage.input_tokens + usage.output_tokens;
+        self.stats.last = Some(Turn {
+            prompt_tokens: usage.input_tokens,
+            prefilled_tokens: usage.input_tokens,
+            prefill_seconds: summary.prefill_seconds,
+            generated_tokens: usage.output_tokens,
+            decode_steps: usage.output_tokens,
+            decode_seconds: summary.decode_seconds,
+            dropped_messages: 0,
+            stop_reason: summary.stop_reason,
+        });
+        Ok(summary)
+    }
+}
+
+/// One request and its answer, told to `sender` as it comes. Ends early when nobody listens.
+fn exchange(
+    agent: &ureq::Agent,
+    url: &str,
+    key: &SecretString,
+    body: &[u8],
+    sender: &SyncSender<News>,
+) -> std::result::Result<(), RemoteError> {
+    let secret = key.expose_secret();
+    let unreachable = |e: ureq::Error| {
+        let what = if tls::is_distrust(&e) { "its certificate is not trusted: " } else { "" };
+        RemoteError::Unreachable { url: url.to_owned(), cause: clean(&format!("{what}{e}"), secret) }
+    };
+    let mut header = HeaderValue::from_str(secret)
+        .map_err(|_| RemoteError::Settings("api_key: it does not fit a header".to_owned()))?;
+    // Keeps it out of what the client logs.
+    header.set_sensitive(true);
+    let request = agent.post(url).header("x-api-key", header).header(VERSION.0, VERSION.1);
+    let request = request.header("content-type", "application/json").header("accept", "text/event-stream");
+    let response = request.send(body).map_err(unreachable)?;
+    let (parts, body) = response.into_parts();
+    if !parts.status.is_success() {
+        let after = parts.headers.get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let mut text = Vec::new();
+        // What can't be read is not there to be told; the status is.
+        let _ = body.into_reader().take(LARGEST_ERROR).read_to_end(&mut text);
+        return Err(refusal(parts.status.as_u16(), after.map(Duration::from_secs), &text, secret));
+    }
+    let mut events = Events::new(BufReader::new(body.into_reader()));
+    let mut reason = StopReason::EndOfText;
+    while let Some(data) = events.next()? {
+        let event = serde_json::from_str(&data).map_err(|e| RemoteError::Broken {
+            cause: format!("an event is not what the API documents: {}", clean(&e.to_string(), secret)),
+        })?;
+        let news = match event {
+            Event::MessageStart { message } => message.usage.map(News::Usage),
+            Event::ContentBlockDelta { delta: Delta::TextDelta { text } } => Some(News::Text(text)),
+            Event::MessageDelta { delta, usage } => {
+                if let Some(name) = delta.stop_reason {
+                    reason = api::stop_reason(&name).ok_or(RemoteError::Refused)?;
+                }
+                usage.map(News::Usage)
+            }
+            Event::MessageStop => Some(News::Done(reason)),
+            Event::Error { error } => return Err(failure(error, secret)),
+            Event::ContentBlockDelta { delta: Delta::Other } | Event::Other => None,
+        };
+        let done = matches!(news, Some(News::Done(_)));
+        if news.is_some_and(|news| sender.send(news).is_err()) || done {
+            return Ok(());
+        }
+    }
+    Err(RemoteError::Broken { cause: "the stream ended before the answer did".to_owned() })
+}
+
+/// What a failure in the middle of a stream means.
+fn failure(error: ApiError, secret: &str) -> RemoteError {
+    let (kind, message) = (clean(&error.kind, secret), clean(&error.message, secret));
+    match kind.as_str() {
+        "overloaded_error" => RemoteError::Overloaded { message, retry_after: None },
+        "rate_limit_error" => RemoteError::RateLimited { message, retry_after: None },
+        _ => RemoteError::Server { kind, message },
+    }
+}
+
+/// What a status that is no success means.
+fn refusal(status: u16, retry_after: Option<Duration>, body: &[u8], secret: &str) -> RemoteError {
+    let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
+    let error = parsed.map_or_else(
+        || ApiError { kind: "no details".to_owned(), message: String::from_utf8_lossy(body).into_owned() },
+        |body| body.error,
+    );
+    let (kind, message) = (clean(&error.kind, secret), clean(&error.message, secret));
+    match (status, kind.as_str()) {
+        (401 | 403, _) => RemoteError::Denied { status, message },
+        (429, _) => RemoteError::RateLimited { message, retry_after },
+        (529, _) | (_, "overloaded_error") => RemoteError::Overloaded { message, retry_after },
+        (500.., _) => RemoteError::Server { kind: format!("HTTP {status}, {kind}"), message },
+        _ => RemoteError::Rejected { status, kind, message },
+    }
+}
+
+impl TextGeneration for RemoteGenerator {
+    /// The device is `Auto`: none of this machine. The context is the server's to know; 0 stands for that.
+    fn info(&self) -> GeneratorInfo {
+        GeneratorInfo {
+            device: BackendDevice::Auto,
+            engine: "remote",
+            model: PathBuf::from(&self.model),
+            dtype: "unknown",
+            context: 0,
+        }
+    }
+
+    /// The API knows conversations only: the text is sent as a message.
+    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.answer(&[Message::user(prompt)], &options, each)
+    }
+
+    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.answer(messages, &options, each)
+    }
+
+    fn reset(&mut self) {
+        self.stats.context_used = 0;
+    }
+
+    fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    fn obey(&mut self, handle: CancelHandle) {
+        self.cancel = handle;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_nowhere_in_the_clear() {
+        let of = |base_url: &str, model: &str, key: &str| {
+            let settings = RemoteSettings { base_url: base_url.to_owned(), model: model.to_owned(), enabled: true };
+            RemoteGenerator::new(&settings, &SecretString::from(key))
+        };
+        assert_eq!(of("http://127.0.0.1:9/", "m", "k").expect("this machine").url(), "http://127.0.0.1:9/v1/messages");
+        assert!(of("http://localhost", "m", "k").is_ok() && of("http://[::1]:8080", "m", "k").is_ok());
+        for (base, model, key, part) in [
+            ("http://example.com", "m", "k", "https only"),
+            ("http://127.0.0.1.example.com", "m", "k", "https only"),
+            ("ftp://example.com", "m", "k", "https URL"),
+            ("", "m", "k", "https URL"),
+            ("http://localhost", " ", "k", "remote.model"),
+            ("http://localhost", "m", "", "api_key"),
+            ("http://localhost", "m", "sk hidden", "api_key"),
+            ("http://localhost", "m", "sk-hidden\r\nx: y", "api_key"),
+        ] {
+            let error = of(base, model, key).expect_err(part);
+            assert!(error.to_string().contains(part) && !error.to_string().contains("hidden"), "{error}");
+            assert_eq!(error.kind(), "settings");
+        }
+    }
+}
