@@ -48,8 +48,10 @@ fn an_answer_streams_and_is_counted() {
     let mut generator = client(&server.url());
     let mut pieces = Vec::new();
     let messages = [Message::user("What is the capital of Japan?")];
-    let summary =
-        generator.chat(&messages, Options::default(), &mut |s| pieces.push(s.text.clone())).expect("an answer");
+    let options = Options::default();
+    let progress = options.progress.clone();
+    let summary = generator.chat(&messages, options, &mut |s| pieces.push(s.text.clone())).expect("an answer");
+    assert_eq!(progress.generated_tokens(), 4, "every piece is progress");
     assert_eq!((summary.text.as_str(), summary.stop_reason), ("Tokyo.", StopReason::EndOfText));
     assert_eq!(pieces, ["To", "kyo", ".", ""]);
     let stats = generator.stats();

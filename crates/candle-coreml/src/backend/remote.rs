@@ -148,7 +148,8 @@ impl RemoteGenerator {
             .ok_or_else(|| Error::Request("no message of the user to answer".to_owned()))?;
         let body = serde_json::to_vec(&body).map_err(|e| Error::Request(e.to_string()))?;
         let (started, news) = (Instant::now(), self.send(body));
-        let (mut text, mut usage, mut first) = (String::new(), Usage::default(), None);
+        let (mut text, mut pieces, mut usage, mut first) = (String::new(), 0, Usage::default(), None);
+        options.progress.begin(0);
         let outcome = loop {
             if self.cancel.is_cancelled() || options.cancel.load(std::sync::atomic::Ordering::Relaxed) {
                 break Ok(StopReason::Cancelled);
@@ -157,6 +158,8 @@ impl RemoteGenerator {
                 Ok(News::Text(piece)) => {
                     first.get_or_insert_with(|| started.elapsed());
                     text.push_str(&piece);
+                    pieces += 1;
+                    options.progress.generated(pieces);
                     each(&Step { token: 0, text: piece, logits: Vec::new() });
                 }
                 Ok(News::Usage(new)) => {
