@@ -3,23 +3,26 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use candle_coreml::generation::{Message, Options, Step};
-use candle_coreml::{QwenConfig, QwenModel};
+use candle_coreml::backend::BackendDevice;
+use candle_coreml::backend::settings::Settings;
+use candle_coreml::generation::{Options, Step, Summary};
+use candle_coreml::{ComputeUnits, EngineChoice};
 use serde_json::json;
 
 use crate::engine::EngineArguments;
 use crate::sampling::SamplingArguments;
-use crate::{CommandResult, model, write};
+use crate::settings::ModelArguments;
+use crate::{CommandResult, write};
+
+mod anywhere;
+mod pipeline;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with the model's components, or a model of the hub, org/name[@revision], which is downloaded when it is
-    /// not in the cache; without it, the small model that comes with the project.
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArguments,
     /// Text of the user's message.
     #[arg(long, conflicts_with = "prompt_tokens", required_unless_present = "prompt_tokens")]
     prompt: Option<String>,
@@ -53,81 +56,102 @@ pub(crate) struct Arguments {
     force_tokens: Vec<u32>,
 }
 
-/// Where the model that comes with the project is: beside the executable, or in the source tree.
-pub(crate) fn shipped_model() -> Result<PathBuf, String> {
-    let name = "tiny-qwen3";
-    let mut places = Vec::new();
-    if let Some(folder) = std::env::current_exe().ok().and_then(|e| e.parent().map(|p| p.to_owned())) {
-        places.push(folder.join("models").join(name));
-        places.push(folder.join("../share/candle-coreml/models").join(name));
+impl Arguments {
+    fn options(&self) -> Options {
+        Options {
+            max_tokens: self.max_tokens,
+            sampling: self.sampling.sampling(),
+            stop: self.stop.clone(),
+            force: self.force_tokens.clone(),
+            thinking: self.thinking,
+            ..Options::default()
+        }
     }
-    places.push(PathBuf::from("models").join(name));
-    places.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")).join(name));
-    places.into_iter().find(|p| p.is_dir()).ok_or_else(|| {
-        format!("the model {name} that comes with the project was not found; name a model with --model DIR")
-    })
+
+    /// Whether something is asked for that only the Core ML pipeline has.
+    fn needs_pipeline(&self) -> bool {
+        let EngineArguments { engine, compute_units } = self.engine;
+        self.prompt_tokens.is_some() || engine != EngineChoice::default() || compute_units != ComputeUnits::default()
+    }
 }
 
-pub(crate) fn run(arguments: Arguments) -> CommandResult {
-    let folder = match &arguments.model {
-        Some(model) => model::folder(model)?,
-        None => shipped_model()?,
-    };
-    let started = Instant::now();
-    let EngineArguments { engine, compute_units } = arguments.engine;
-    let config = QwenConfig { thinking: arguments.thinking, engine, compute_units, ..QwenConfig::default() };
-    let mut model = QwenModel::load_from_directory(&folder, Some(config))?;
-    let load_seconds = started.elapsed().as_secs_f64();
-    let prompt = match (&arguments.prompt_tokens, &arguments.prompt) {
-        (Some(ids), _) => ids.clone(),
-        (None, Some(text)) if arguments.no_template || model.tokenizer().chat_template().is_none() => {
-            model.tokenizer().encode_with_special(text)?
+/// Prints an answer and keeps what `--dump-logits` wants.
+struct Output<'a> {
+    arguments: &'a Arguments,
+    streaming: bool,
+    printed: usize,
+    logits: Vec<f32>,
+    steps: usize,
+}
+
+/// What an answer took besides its text.
+struct Report {
+    prompt: Vec<u32>,
+    summary: Summary,
+    load_seconds: f64,
+}
+
+impl<'a> Output<'a> {
+    fn new(arguments: &'a Arguments, settings: &Settings) -> Self {
+        let streaming = settings.streaming_enabled && !arguments.json;
+        Self { arguments, streaming, printed: 0, logits: Vec::new(), steps: 0 }
+    }
+
+    /// Takes a token; the text of the first ones is announced to `begins`.
+    fn step(&mut self, step: &Step, begins: impl FnOnce()) {
+        if self.arguments.dump_logits.is_some() {
+            self.logits.extend_from_slice(&step.logits);
+            self.steps += 1;
         }
-        (None, Some(text)) => {
-            let text = model.chat_text(&[Message::user(text.as_str())])?;
-            model.tokenize(&text)?
-        }
-        (None, None) => Vec::new(),
-    };
-    let options = Options {
-        max_tokens: arguments.max_tokens,
-        sampling: arguments.sampling.sampling(),
-        stop: arguments.stop.clone(),
-        force: arguments.force_tokens.clone(),
-        ..Options::default()
-    };
-    let keep = arguments.dump_logits.is_some();
-    let (mut logits, mut steps) = (Vec::new(), 0);
-    let mut each = |step: &Step| {
-        if keep {
-            logits.extend_from_slice(&step.logits);
-            steps += 1;
-        }
-        if !arguments.json {
+        if self.streaming {
+            if self.printed == 0 && !step.text.is_empty() {
+                begins();
+            }
             print!("{}", step.text);
+            self.printed += step.text.len();
             // A closed pipe is noticed by the next print.
             let _ = std::io::stdout().flush();
         }
-    };
-    let summary = model.generate_tokens(&prompt, options, &mut each)?;
-    if let Some(path) = &arguments.dump_logits {
-        let vocab = model.pipeline().dimensions().vocab;
-        let tensor = Tensor::from_vec(logits, (steps, vocab), &Device::Cpu)?;
-        write::tensors(path, &HashMap::from([("logits".to_owned(), tensor)]))?;
     }
-    if arguments.json {
-        let report = json!({
-            "prompt_tokens": prompt,
-            "tokens": summary.tokens,
-            "text": summary.text,
-            "prefill_tokens_per_second": summary.prefill_rate(),
-            "decode_tokens_per_second": summary.decode_rate(),
-            "load_seconds": load_seconds,
-            "stop_reason": summary.stop_reason,
-        });
-        println!("{report}");
+
+    fn finish(self, report: &Report) -> CommandResult {
+        let Report { prompt, summary, load_seconds } = report;
+        if let Some(path) = &self.arguments.dump_logits {
+            let vocab = self.logits.len() / self.steps.max(1);
+            let tensor = Tensor::from_vec(self.logits, (self.steps, vocab), &Device::Cpu)?;
+            write::tensors(path, &HashMap::from([("logits".to_owned(), tensor)]))?;
+        }
+        if self.arguments.json {
+            let report = json!({
+                "prompt_tokens": prompt,
+                "tokens": summary.tokens,
+                "text": summary.text,
+                "prefill_tokens_per_second": summary.prefill_rate(),
+                "decode_tokens_per_second": summary.decode_rate(),
+                "load_seconds": load_seconds,
+                "stop_reason": summary.stop_reason,
+            });
+            println!("{report}");
+        } else {
+            println!("{}", summary.text.get(self.printed..).unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let settings = arguments.model.settings()?;
+    let mut output = Output::new(&arguments, &settings);
+    let report = if arguments.needs_pipeline() {
+        if settings.backend.chain().first() != Some(&BackendDevice::CoreML) {
+            let device = settings.backend.device;
+            return Err(
+                format!("--prompt-tokens, --engine and --compute-units need the device coreml, not {device}").into()
+            );
+        }
+        pipeline::run(&arguments, &settings, &mut output)?
     } else {
-        println!();
-    }
-    Ok(())
+        anywhere::run(&arguments, &settings, &mut output)?
+    };
+    output.finish(&report)
 }

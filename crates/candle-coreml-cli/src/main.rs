@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cache;
 mod chat;
+mod config;
 mod engine;
 mod format;
 mod generate;
@@ -23,6 +24,9 @@ mod progress;
 mod pull;
 mod rm;
 mod sampling;
+mod settings;
+mod setup;
+mod watch;
 mod write;
 
 /// Runs Core ML models on any platform.
@@ -41,6 +45,10 @@ enum Command {
     Generate(generate::Arguments),
     /// Talks with a language model.
     Chat(chat::Arguments),
+    /// Asks for the settings and writes them.
+    Setup(setup::Arguments),
+    /// Shows or changes single settings.
+    Config(config::Arguments),
     /// Measures how fast a language model runs here.
     Bench(bench::Arguments),
     /// Shows what a model expects, returns and consists of.
@@ -88,6 +96,8 @@ fn main() -> ExitCode {
         Command::Predict(a) => predict::run(a),
         Command::Generate(a) => generate::run(a),
         Command::Chat(a) => chat::run(a),
+        Command::Setup(a) => setup::run(a),
+        Command::Config(a) => config::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
         #[cfg(feature = "hub")]

@@ -1,16 +1,126 @@
-//! What `--model` means: a folder, or the name of a model on the hub.
+//! Which model: a folder, the name of one on the hub, `auto`, or nothing, and where it is then.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_coreml::Error;
+use candle_coreml::backend::settings::Settings;
+use candle_coreml::backend::{AUTO_MODEL, BackendDevice, FallbackGenerator, Memory, backends, recommended_model};
+use secrecy::SecretString;
+use sysinfo::System;
+
+use crate::format;
+use crate::watch::Pause;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Where the model that comes with the project is: beside the executable, or in the source tree.
+pub(crate) fn shipped() -> Result<PathBuf, String> {
+    let name = "tiny-qwen3";
+    let mut places = Vec::new();
+    if let Some(folder) = std::env::current_exe().ok().and_then(|e| e.parent().map(|p| p.to_owned())) {
+        places.push(folder.join("models").join(name));
+        places.push(folder.join("../share/candle-coreml/models").join(name));
+    }
+    places.push(PathBuf::from("models").join(name));
+    places.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")).join(name));
+    places.into_iter().find(|p| p.is_dir()).ok_or_else(|| {
+        format!("the model {name} that comes with the project was not found; name a model with --model DIR")
+    })
+}
 
 /// The folder of a model; a model of the hub is downloaded when the cache does not have it.
-pub(crate) fn folder(model: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+pub(crate) fn folder(model: &Path) -> Outcome<PathBuf> {
+    folder_with(model, None)
+}
+
+/// The same with a token for the hub, which counts before the one that the environment has.
+pub(crate) fn folder_with(model: &Path, token: Option<&SecretString>) -> Outcome<PathBuf> {
     #[cfg(feature = "hub")]
     if !model.exists()
         && let Some(id) = model.to_str()
         && candle_coreml::hub::ModelId::parse(id).is_ok()
     {
-        let hub = crate::progress::hub()?;
+        let hub = crate::progress::hub_with(token)?;
         return hub.ensure(id).map_err(|e| format!("there is no folder `{id}`, and from the hub: {e}").into());
     }
+    #[cfg(not(feature = "hub"))]
+    let _ = token;
     Ok(model.to_owned())
+}
+
+/// The memory of this machine, or of the container that this runs in; nothing where the system does not tell.
+pub(crate) fn memory() -> Memory {
+    let Ok(mut system) = System::new() else { return Memory { total: 0, available: 0 } };
+    system.refresh_memory();
+    let machine = Memory { total: system.total_memory(), available: system.available_memory() };
+    match system.cgroup_limits() {
+        Some(limits) => Memory {
+            total: machine.total.min(limits.total_memory),
+            available: machine.available.min(limits.free_memory),
+        },
+        None => machine,
+    }
+}
+
+/// What the settings name.
+fn named(settings: &Settings) -> Option<PathBuf> {
+    let backend = &settings.backend;
+    backend.model_path.clone().or_else(|| backend.model_repo.as_ref().map(PathBuf::from))
+}
+
+/// Whether the choice is left to each device: `auto`, unless a folder has that name.
+fn is_auto(name: &Path) -> bool {
+    name == Path::new(AUTO_MODEL) && !name.exists()
+}
+
+/// The folder for a device when no model is named: Core ML takes the one that comes with the project unless `auto`
+/// asks for more, the others can't and take what fits.
+fn for_device(device: BackendDevice, auto: bool, token: Option<&SecretString>) -> Outcome<PathBuf> {
+    if !auto && device == BackendDevice::CoreML {
+        return Ok(shipped()?);
+    }
+    let memory = memory();
+    let model = recommended_model(device, memory);
+    eprintln!(
+        "{} for {device}, by the {} of memory that are free; it is {} to download unless the cache has it",
+        model.repository,
+        format::bytes(memory.available),
+        format::bytes(model.download)
+    );
+    folder_with(Path::new(model.repository), token)
+}
+
+/// The one folder that the settings mean on every device; none when each device has its own.
+pub(crate) fn one_folder(settings: &Settings) -> Outcome<Option<PathBuf>> {
+    match named(settings) {
+        Some(name) if !is_auto(&name) => folder_with(&name, settings.hf_token.as_ref()).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The folder for Core ML.
+pub(crate) fn coreml_folder(settings: &Settings) -> Outcome<PathBuf> {
+    match one_folder(settings)? {
+        Some(folder) => Ok(folder),
+        None => for_device(BackendDevice::CoreML, named(settings).is_some(), settings.hf_token.as_ref()),
+    }
+}
+
+/// Loads the model of the settings on the first of their devices that works. `pause` holds back the watch while bars
+/// of a download are shown.
+pub(crate) fn open(settings: &Settings, pause: Arc<Pause>) -> Outcome<FallbackGenerator> {
+    let folder = {
+        let _downloading = pause.hold();
+        one_folder(settings)?
+    };
+    let (auto, token) = (named(settings).is_some(), settings.hf_token.clone());
+    let locate = move |device| match &folder {
+        Some(folder) => Ok(folder.clone()),
+        None => {
+            let _downloading = pause.hold();
+            for_device(device, auto, token.as_ref()).map_err(|e| Error::Unavailable(e.to_string()))
+        }
+    };
+    Ok(FallbackGenerator::new(backends(&settings.backend, locate))?)
 }

@@ -4,17 +4,27 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_coreml::backend::settings::{self, Layer};
 use candle_coreml::hub::{Event, Hub, HubError, Observer};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use secrecy::{ExposeSecret, SecretString};
 
-/// The hub that the environment names, with bars on standard error when it is a terminal and lines otherwise.
+/// The hub that the environment names, with the token of the settings, and with bars on standard error when it is a
+/// terminal and lines otherwise.
 pub(crate) fn hub() -> Result<Hub, HubError> {
+    // Settings that can't be read are the business of the commands that need them.
+    let settings = settings::load(None, Layer::default()).inspect_err(|e| tracing::warn!("{e}")).ok();
+    hub_with(settings.and_then(|(settings, _)| settings.hf_token).as_ref())
+}
+
+/// The same with a token that counts before the environment's.
+pub(crate) fn hub_with(token: Option<&SecretString>) -> Result<Hub, HubError> {
     let bars = std::io::stderr().is_terminal();
-    Ok(Hub::from_environment()?.observer(if bars {
-        Arc::new(Bars::new(ProgressDrawTarget::stderr()))
-    } else {
-        Arc::new(lines)
-    }))
+    let mut hub = Hub::from_environment()?;
+    if let Some(token) = token {
+        hub = hub.token(Some(token.expose_secret().to_owned()));
+    }
+    Ok(hub.observer(if bars { Arc::new(Bars::new(ProgressDrawTarget::stderr())) } else { Arc::new(lines) }))
 }
 
 /// What is worth a line in a log.

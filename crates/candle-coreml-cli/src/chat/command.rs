@@ -23,12 +23,16 @@ pub(super) enum Request {
     Load(PathBuf),
     /// `/think on|off|auto`
     Think(Option<bool>),
+    /// `/model [NAME|DIR|auto]`: shows the model, or goes on with another one.
+    Model(Option<PathBuf>),
+    /// `/remote [on|off]`: whether the next answers come from the remote model; without either, says so.
+    Remote(Option<bool>),
     /// `/quit`
     Quit,
 }
 
 /// Commands and what they do.
-pub(super) const HELP: [(&str, &str); 8] = [
+pub(super) const HELP: [(&str, &str); 10] = [
     ("/help", "shows this"),
     ("/reset", "forgets the conversation; the system message stays"),
     ("/system [TEXT|none]", "shows, sets or removes the system message"),
@@ -36,6 +40,8 @@ pub(super) const HELP: [(&str, &str); 8] = [
     ("/save FILE", "writes the conversation"),
     ("/load FILE", "goes on with a conversation that was written"),
     ("/think on|off|auto", "sets the thinking mode of the model"),
+    ("/model [NAME]", "shows the model, or goes on with another: a folder, a name of the hub, auto"),
+    ("/remote [on|off]", "asks the remote model of the settings from now on, or this machine again"),
     ("/quit", "leaves, as Ctrl-D does; Ctrl-C stops an answer"),
 ];
 
@@ -72,6 +78,13 @@ pub(super) fn parse(line: &str) -> Result<Request, String> {
         "/stats" => alone(Request::Stats),
         "/quit" | "/exit" => alone(Request::Quit),
         "/system" => Ok(Request::System((!rest.is_empty()).then(|| rest.to_owned()))),
+        "/model" => Ok(Request::Model((!rest.is_empty()).then(|| rest.into()))),
+        "/remote" => match rest {
+            "on" => Ok(Request::Remote(Some(true))),
+            "off" => Ok(Request::Remote(Some(false))),
+            "" => Ok(Request::Remote(None)),
+            other => Err(format!("/remote takes on or off, found `{other}`")),
+        },
         "/save" => file(name, rest).map(Request::Save),
         "/load" => file(name, rest).map(Request::Load),
         "/think" => match rest {
@@ -109,6 +122,10 @@ mod tests {
             ("/save my file.json", Request::Save("my file.json".into())),
             ("/think off", Request::Think(Some(false))),
             ("/think auto", Request::Think(None)),
+            ("/model", Request::Model(None)),
+            ("/model my models/x", Request::Model(Some("my models/x".into()))),
+            ("/remote", Request::Remote(None)),
+            ("/remote off", Request::Remote(Some(false))),
         ] {
             assert_eq!(parse(line), Ok(request), "{line}");
         }
@@ -125,6 +142,8 @@ mod tests {
             ("/think maybe", "on, off or auto"),
             ("/think", "on, off or auto"),
             ("/quit now", "takes nothing"),
+            ("/remote please", "on or off"),
+            ("/modle x", "/model?"),
         ] {
             let message = parse(line).expect_err(line);
             assert!(message.contains(part), "{line}: {message}");

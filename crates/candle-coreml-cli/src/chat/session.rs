@@ -1,13 +1,21 @@
 //! The conversation with its model: answers lines.
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use candle_coreml::backend::{CancelHandle, FallbackGenerator, TextGeneration};
-use candle_coreml::generation::{Message, Options, StopReason};
+use candle_coreml::Error;
+use candle_coreml::backend::settings::Settings;
+use candle_coreml::backend::{CancelHandle, FallbackGenerator, GeneratorInfo, TextGeneration};
+use candle_coreml::generation::{Message, Options, Progress, StopReason, Summary};
 
 use super::command::{self, Request};
 use super::conversation::Conversation;
-use super::interrupt::Answering;
+use super::interrupt::Working;
+use super::remote::Remote;
+use super::show;
+use crate::model;
+use crate::watch::{Limits, Pause, Watch, Watching};
 
 /// What comes after a line.
 #[derive(Debug, PartialEq)]
@@ -17,54 +25,95 @@ pub(super) enum After {
 }
 
 pub(super) struct Session {
-    generator: FallbackGenerator,
+    /// None while only the remote model can answer.
+    local: Option<FallbackGenerator>,
+    remote: Remote,
+    settings: Settings,
     conversation: Conversation,
     pub(super) options: Options,
-    /// Whether answers are printed as they come.
-    pub(super) streaming: bool,
     terminal: bool,
+    cancel: CancelHandle,
+    pause: Arc<Pause>,
     /// Fallbacks that were told already.
     told: usize,
 }
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+pub(super) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Whether everything that was tried on this machine has failed.
+fn is_exhausted(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(Error::NoBackend { .. }))
+}
+
+/// Something beside the conversation.
+pub(super) fn note(text: &str) {
+    // Without a place to write it, there is nobody to read it.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
 impl Session {
-    pub(super) fn new(generator: FallbackGenerator, conversation: Conversation, terminal: bool) -> Self {
-        Self { generator, conversation, options: Options::default(), streaming: true, terminal, told: 0 }
+    /// Loads the model of the settings, or goes to the remote one when nothing here can run it and the settings
+    /// allow that.
+    pub(super) fn open(
+        settings: Settings,
+        conversation: Conversation,
+        cancel: CancelHandle,
+        terminal: bool,
+    ) -> Outcome<Self> {
+        let remote = Remote::new(&settings, cancel.clone());
+        let (options, pause) = (Options::default(), Arc::default());
+        let mut session =
+            Self { local: None, remote, settings, conversation, options, terminal, cancel, pause, told: 0 };
+        match session.load(&session.settings) {
+            Ok(generator) => session.take(generator),
+            Err(e) if session.remote.is_allowed() && is_exhausted(e.as_ref()) => {
+                note(&crate::chain(e.as_ref()));
+                session.remote.turn_on()?;
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(session)
     }
 
-    pub(super) fn cancel_handle(&self) -> CancelHandle {
-        self.generator.cancel_handle()
+    /// Loads a model, watched.
+    fn load(&self, settings: &Settings) -> Outcome<FallbackGenerator> {
+        let watch = Watch::new(Limits::default(), "loading the model", "");
+        let _watching = Watching::begin(watch, Arc::default(), self.pause.clone());
+        model::open(settings, self.pause.clone())
     }
 
-    /// Something beside the conversation.
-    pub(super) fn note(&self, text: &str) {
-        // Without a place to write it, there is nobody to read it.
-        let _ = writeln!(std::io::stderr(), "{text}");
+    /// Goes on with a model that was loaded.
+    fn take(&mut self, mut generator: FallbackGenerator) {
+        generator.obey(self.cancel.clone());
+        (self.local, self.told) = (Some(generator), 0);
+        self.tell_fallbacks();
+    }
+
+    /// What answers now.
+    fn active(&self) -> Option<&dyn TextGeneration> {
+        match self.remote.active() {
+            Some(remote) => Some(remote),
+            None => self.local.as_ref().map(|l| l as &dyn TextGeneration),
+        }
+    }
+
+    fn info(&self) -> Option<GeneratorInfo> {
+        self.active().map(TextGeneration::info)
     }
 
     /// What the user should know at the beginning.
-    pub(super) fn greet(&mut self) {
-        self.tell_fallbacks();
-        if self.terminal {
-            let info = self.generator.info();
-            self.note(&format!(
-                "{} on {} ({}, {}), context of {} tokens; /help lists the commands",
-                info.model.display(),
-                info.device,
-                info.engine,
-                info.dtype,
-                info.context
-            ));
+    pub(super) fn greet(&self) {
+        if let Some(info) = self.info().filter(|_| self.terminal) {
+            note(&format!("{}; /help lists the commands", show::description(&info)));
         }
     }
 
     fn tell_fallbacks(&mut self) {
-        for fallback in &self.generator.history()[self.told..] {
-            self.note(&format!("{fallback}"));
+        let history = self.local.as_ref().map_or(&[][..], FallbackGenerator::history);
+        for fallback in &history[self.told.min(history.len())..] {
+            note(&fallback.to_string());
         }
-        self.told = self.generator.history().len();
+        self.told = history.len();
     }
 
     /// Does what a line asks for.
@@ -81,96 +130,127 @@ impl Session {
             }
             Request::Reset => {
                 self.conversation.reset();
-                self.generator.reset();
+                self.forget();
             }
             Request::System(None) => writeln!(out, "{}", self.conversation.system().unwrap_or("(none)"))?,
             Request::System(Some(text)) => self.conversation.set_system((text != "none").then_some(text)),
-            Request::Stats => self.stats(&mut out)?,
+            Request::Stats => {
+                let history = self.local.as_ref().map_or(&[][..], FallbackGenerator::history);
+                show::stats(&mut out, self.active(), history)?;
+            }
             Request::Save(file) => self.conversation.save(&file)?,
             Request::Load(file) => self.conversation = Conversation::load(&file)?,
             Request::Think(mode) => self.options.thinking = mode,
+            Request::Model(None) => show::models(&mut out, self.info().as_ref(), self.settings.backend.device)?,
+            Request::Model(Some(name)) => self.change_model(name)?,
+            Request::Remote(None) => writeln!(out, "{}", self.remote.state())?,
+            Request::Remote(Some(true)) => self.remote.turn_on()?,
+            Request::Remote(Some(false)) => self.stay_here()?,
         }
         Ok(After::Go)
+    }
+
+    fn forget(&mut self) {
+        self.remote.reset();
+        if let Some(local) = &mut self.local {
+            local.reset();
+        }
+    }
+
+    /// Goes on with another model; when it can't be had, with the one that is there.
+    fn change_model(&mut self, name: PathBuf) -> Outcome<()> {
+        let mut settings = self.settings.clone();
+        (settings.backend.model_path, settings.backend.model_repo) = (Some(name), None);
+        let generator = self.load(&settings)?;
+        self.take(generator);
+        self.remote.turn_off();
+        self.settings = settings;
+        self.greet();
+        Ok(())
+    }
+
+    /// Answers come from this machine again.
+    fn stay_here(&mut self) -> Outcome<()> {
+        if self.local.is_none() {
+            let generator = self.load(&self.settings)?;
+            self.take(generator);
+        }
+        self.remote.turn_off();
+        Ok(())
     }
 
     /// Answers a message and prints the answer as it comes.
     fn answer(&mut self, text: String) -> Outcome<After> {
         self.conversation.push(Message::user(text));
-        let (cancel, streaming) = (self.generator.cancel_handle(), self.streaming);
-        let (mut printed, mut broken) = (0, false);
-        let mut out = std::io::stdout().lock();
-        // A Ctrl-C that came too late for the last answer is not meant for this one.
-        cancel.clear();
-        let answering = Answering::begin();
-        let result = self.generator.chat(self.conversation.messages(), self.options.clone(), &mut |step| {
-            if !streaming {
-                return;
-            }
-            printed += step.text.len();
-            if out.write_all(step.text.as_bytes()).and_then(|()| out.flush()).is_err() {
-                broken = true;
-                cancel.cancel();
-            }
-        });
-        drop(answering);
+        let mut printer = show::Printer::new(self.settings.streaming_enabled, self.terminal);
+        let mut result = self.ask(&mut printer);
         self.tell_fallbacks();
-        if broken {
+        let exhausted = result.as_ref().err().is_some_and(|e| matches!(e, Error::NoBackend { .. }));
+        if exhausted && self.remote.is_allowed() && self.remote.active().is_none() {
+            self.local = None;
+            result = self.remote.turn_on().and_then(|()| self.ask(&mut printer));
+        }
+        if printer.broken {
             // Nobody listens, as after `| head`: nothing more need be computed.
             return Ok(After::Quit);
         }
         let summary = match result {
             Ok(summary) => summary,
             Err(e) => {
-                if printed > 0 {
-                    writeln!(out)?;
-                }
+                printer.give_up()?;
                 self.conversation.pop();
                 return Err(e.into());
             }
         };
-        writeln!(out, "{}", summary.text.get(printed..).unwrap_or_default())?;
+        printer.finish(&summary.text)?;
         match summary.stop_reason {
-            StopReason::Cancelled => self.note("(stopped)"),
-            StopReason::MaxTokens => self.note("(the limit of --max-tokens)"),
-            _ => {}
+            StopReason::Cancelled => note("(stopped)"),
+            StopReason::MaxTokens => note("(the limit of --max-tokens)"),
+            StopReason::WindowFull => note("(the context is full)"),
+            StopReason::EndOfText | StopReason::StopText => {}
         }
         self.conversation.push(Message::assistant(summary.text));
         self.after_answer();
         Ok(After::Go)
     }
 
-    /// What happened besides the text; on a terminal also how fast.
-    fn after_answer(&self) {
-        let stats = self.generator.stats();
-        let Some(turn) = stats.last else { return };
-        if turn.dropped_messages > 0 {
-            self.note(&format!("(the {} oldest messages do not fit the context)", turn.dropped_messages));
-        }
-        if self.terminal {
-            self.note(&format!(
-                "[{} tokens, {:.1} tokens/s, context {} of {}]",
-                turn.generated_tokens,
-                turn.decode_rate(),
-                stats.context_used,
-                self.generator.info().context
-            ));
-        }
+    /// Asks what is active, watched.
+    fn ask(&mut self, printer: &mut show::Printer) -> candle_coreml::Result<Summary> {
+        let info = self.info();
+        let progress: Arc<Progress> = Arc::default();
+        let options = Options { progress: progress.clone(), ..self.options.clone() };
+        let cancel = self.cancel.clone();
+        // A Ctrl-C that came too late for the last answer is not meant for this one.
+        cancel.clear();
+        let _working = Working::begin();
+        let place = info.as_ref().map(show::place).unwrap_or_default();
+        let watch = Watch::new(Limits::default(), "waiting for the model", &place);
+        let watching = Watching::begin(watch, progress, self.pause.clone());
+        let generator: &mut dyn TextGeneration = match (self.remote.active_mut(), &mut self.local) {
+            (Some(remote), _) => remote,
+            (None, Some(local)) => local,
+            (None, None) => return Err(Error::Unavailable("no model is loaded; /model NAME loads one".to_owned())),
+        };
+        generator.chat(self.conversation.messages(), options, &mut |step| {
+            if printer.begins(&step.text) {
+                watching.answer();
+            }
+            if !printer.step(&step.text) {
+                cancel.cancel();
+            }
+        })
     }
 
-    fn stats(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let (info, stats) = (self.generator.info(), self.generator.stats());
-        writeln!(out, "model: {}", info.model.display())?;
-        writeln!(out, "device: {} ({}, {})", info.device, info.engine, info.dtype)?;
-        for fallback in self.generator.history() {
-            writeln!(out, "given up: {fallback}")?;
+    /// What happened besides the text; on a terminal also how fast.
+    fn after_answer(&self) {
+        let Some(active) = self.active() else { return };
+        let stats = active.stats();
+        let Some(turn) = &stats.last else { return };
+        if turn.dropped_messages > 0 {
+            note(&format!("(the {} oldest messages do not fit the context)", turn.dropped_messages));
         }
-        writeln!(out, "context: {} of {} tokens", stats.context_used, info.context)?;
-        writeln!(out, "answers: {}, tokens: {}", stats.turns, stats.generated_tokens)?;
-        if let Some(turn) = stats.last {
-            let (run, all) = (turn.prefilled_tokens, turn.prompt_tokens);
-            writeln!(out, "prefilled: {run} of {all} prompt tokens, {:.1} tokens/s", turn.prefill_rate())?;
-            writeln!(out, "generated: {} tokens, {:.1} tokens/s", turn.generated_tokens, turn.decode_rate())?;
+        if self.terminal {
+            note(&show::after_answer(turn, &stats, &active.info()));
         }
-        Ok(())
     }
 }

@@ -1,0 +1,94 @@
+//! The remote model of the chat: off unless the settings allow it, and then used when it is asked for or when nothing
+//! on this machine can answer.
+
+use candle_coreml::Error;
+use candle_coreml::backend::settings::Settings;
+use candle_coreml::backend::{CancelHandle, TextGeneration};
+
+use super::session::note;
+
+/// How to allow it.
+const HOW: &str = "allow it with `candle-coreml config set remote.enabled true`";
+
+/// The remote model and whether it is asked.
+pub(super) struct Remote {
+    settings: Settings,
+    cancel: CancelHandle,
+    active: Option<Box<dyn TextGeneration>>,
+}
+
+/// A client for the remote model.
+#[cfg(feature = "remote")]
+fn client(settings: &Settings) -> candle_coreml::Result<(Box<dyn TextGeneration>, String)> {
+    use candle_coreml::backend::remote::{RemoteError, RemoteGenerator};
+
+    let key = settings.api_key.as_ref().ok_or_else(|| {
+        RemoteError::Settings(
+            "the remote model needs an API key: `candle-coreml config set api_key`, or ANTHROPIC_API_KEY".to_owned(),
+        )
+    })?;
+    let generator = RemoteGenerator::new(&settings.remote, key)?;
+    let url = generator.url().to_owned();
+    Ok((Box::new(generator), url))
+}
+
+#[cfg(not(feature = "remote"))]
+fn client(_: &Settings) -> candle_coreml::Result<(Box<dyn TextGeneration>, String)> {
+    Err(Error::Unavailable("this build has no remote models; build with the feature remote".to_owned()))
+}
+
+impl Remote {
+    pub(super) fn new(settings: &Settings, cancel: CancelHandle) -> Self {
+        Self { settings: settings.clone(), cancel, active: None }
+    }
+
+    /// Whether the settings allow it.
+    pub(super) fn is_allowed(&self) -> bool {
+        self.settings.remote.enabled
+    }
+
+    /// The model, while it is asked.
+    pub(super) fn active(&self) -> Option<&dyn TextGeneration> {
+        self.active.as_deref()
+    }
+
+    pub(super) fn active_mut(&mut self) -> Option<&mut dyn TextGeneration> {
+        match &mut self.active {
+            Some(active) => Some(active.as_mut()),
+            None => None,
+        }
+    }
+
+    /// Asks it from now on.
+    pub(super) fn turn_on(&mut self) -> candle_coreml::Result<()> {
+        if !self.is_allowed() {
+            return Err(Error::Unavailable(format!("the remote model is off; {HOW}")));
+        }
+        if self.active.is_none() {
+            let (mut generator, url) = client(&self.settings)?;
+            generator.obey(self.cancel.clone());
+            self.active = Some(generator);
+            note(&format!("from now on the conversation is sent to {url} ({})", self.settings.remote.model));
+        }
+        Ok(())
+    }
+
+    pub(super) fn turn_off(&mut self) {
+        self.active = None;
+    }
+
+    pub(super) fn reset(&mut self) {
+        if let Some(active) = &mut self.active {
+            active.reset();
+        }
+    }
+
+    /// What `/remote` shows.
+    pub(super) fn state(&self) -> String {
+        match (&self.active, self.is_allowed()) {
+            (Some(_), _) => format!("on: {} answers; /remote off goes back", self.settings.remote.model),
+            (None, true) => "off; /remote on sends the conversation".to_owned(),
+            (None, false) => format!("off; {HOW}"),
+        }
+    }
+}

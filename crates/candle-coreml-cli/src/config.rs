@@ -1,0 +1,145 @@
+//! `candle-coreml config`: shows and changes single settings.
+
+use std::io::{IsTerminal, Read, Write};
+
+use candle_coreml::backend::settings::{self, Key, Layer};
+
+use crate::settings::ConfigArgument;
+use crate::{CommandResult, setup};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Shows all settings and where each comes from; secrets masked.
+    Show(ConfigArgument),
+    /// Prints where the file is.
+    Path(ConfigArgument),
+    /// Sets one setting.
+    Set {
+        /// Its name, such as `backend.device`; `config show` lists them.
+        key: Key,
+        /// Its value; of a secret better nothing: it is asked for, or read from standard input.
+        value: Option<String>,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Takes one setting out of the file.
+    Unset {
+        /// Its name.
+        key: Key,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+}
+
+/// Largest value.
+const LARGEST: u64 = 64 << 10;
+
+/// A value that is not on the command line, where others see it and the shell keeps it.
+fn value(key: Key) -> Result<String, Box<dyn std::error::Error>> {
+    let mut text = String::new();
+    let mut stdin = std::io::stdin().lock();
+    match (stdin.is_terminal(), key.is_secret()) {
+        (true, true) => {
+            drop(stdin);
+            Ok(rpassword::prompt_password(format!("{}: ", key.name()))?)
+        }
+        (true, false) => Err(format!("{} needs a value", key.name()).into()),
+        (false, _) => {
+            Read::by_ref(&mut stdin).take(LARGEST).read_to_string(&mut text)?;
+            Ok(text)
+        }
+    }
+}
+
+/// All settings with where they come from, the last layer first.
+fn rows(environment: &Layer, file: &Layer) -> Vec<(Key, String, &'static str)> {
+    let defaults = Layer::defaults();
+    let all = environment.clone().over(file.clone()).over(defaults);
+    let source = |key| match (environment.get(key), file.get(key)) {
+        (Some(_), _) => "environment",
+        (None, Some(_)) => "file",
+        (None, None) => "default",
+    };
+    Key::ALL
+        .into_iter()
+        .map(|key| match all.get(key) {
+            Some(value) => (key, value, source(key)),
+            None => (key, "(not set)".to_owned(), "default"),
+        })
+        .collect()
+}
+
+fn show(config: &ConfigArgument) -> CommandResult {
+    let (path, named) = config.location()?;
+    if named && !path.exists() {
+        return Err(format!("{}: there is no such file", path.display()).into());
+    }
+    let (file, environment) = (setup::existing(&path)?, Layer::from_environment()?);
+    let mut out = std::io::stdout().lock();
+    let there = if path.exists() { "" } else { " (not there)" };
+    writeln!(out, "file: {}{there}", path.display())?;
+    for (key, value, source) in rows(&environment, &file) {
+        writeln!(out, "{:24}{value:40} {source}", key.name())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    match arguments.command {
+        Command::Show(config) => show(&config),
+        Command::Path(config) => {
+            println!("{}", config.location()?.0.display());
+            Ok(())
+        }
+        Command::Set { key, value: given, config } => {
+            let (path, _) = config.location()?;
+            let mut layer = setup::existing(&path)?;
+            let text = match given {
+                Some(text) => text,
+                None => value(key)?,
+            };
+            layer.set(key, &text)?;
+            Ok(settings::save(&layer, &path)?)
+        }
+        Command::Unset { key, config } => {
+            let (path, _) = config.location()?;
+            let mut layer = setup::existing(&path)?;
+            if !layer.unset(key) {
+                return Err(format!("{} is not set in {}", key.name(), path.display()).into());
+            }
+            Ok(settings::save(&layer, &path)?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_has_its_source() {
+        let environment = Layer { model_repo: Some("env/model".to_owned()), ..Layer::default() };
+        let file = Layer {
+            model_path: Some("/file/model".into()),
+            api_key: Some("sk-ant-0123456789abcdef".into()),
+            ..Layer::default()
+        };
+        let rows = rows(&environment, &file);
+        let of = |name: &str| {
+            let row = rows.iter().find(|r| r.0.name() == name).expect(name);
+            (row.1.as_str(), row.2)
+        };
+        assert_eq!(rows.len(), Key::ALL.len());
+        assert_eq!(of("backend.model_repo"), ("env/model", "environment"));
+        assert_eq!(of("backend.model_path"), ("(not set)", "default"), "what the environment names hides it");
+        assert_eq!(of("api_key"), ("••••cdef", "file"));
+        assert_eq!(of("backend.device"), ("auto", "default"));
+        assert_eq!(of("remote.enabled"), ("false", "default"));
+    }
+}

@@ -1,0 +1,37 @@
+//! On Core ML packages directly: an engine of choice, token ids as the prompt.
+
+use std::time::Instant;
+
+use candle_coreml::backend::settings::Settings;
+use candle_coreml::generation::Message;
+use candle_coreml::{QwenConfig, QwenModel};
+
+use super::{Arguments, Output, Report};
+use crate::engine::EngineArguments;
+use crate::model;
+
+pub(super) fn run(
+    arguments: &Arguments,
+    settings: &Settings,
+    output: &mut Output<'_>,
+) -> Result<Report, Box<dyn std::error::Error>> {
+    let folder = model::coreml_folder(settings)?;
+    let started = Instant::now();
+    let EngineArguments { engine, compute_units } = arguments.engine;
+    let config = QwenConfig { thinking: arguments.thinking, engine, compute_units, ..QwenConfig::default() };
+    let mut model = QwenModel::load_from_directory(&folder, Some(config))?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let prompt = match (&arguments.prompt_tokens, &arguments.prompt) {
+        (Some(ids), _) => ids.clone(),
+        (None, Some(text)) if arguments.no_template || model.tokenizer().chat_template().is_none() => {
+            model.tokenizer().encode_with_special(text)?
+        }
+        (None, Some(text)) => {
+            let text = model.chat_text(&[Message::user(text.as_str())])?;
+            model.tokenize(&text)?
+        }
+        (None, None) => Vec::new(),
+    };
+    let summary = model.generate_tokens(&prompt, arguments.options(), |step| output.step(step, || {}))?;
+    Ok(Report { prompt, summary, load_seconds })
+}

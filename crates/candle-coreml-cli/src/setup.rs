@@ -1,0 +1,184 @@
+//! `candle-coreml setup`: asks for the settings and writes them, on a whole terminal, line by line, or from flags.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use candle_coreml::backend::settings::{self, Key, Layer};
+use candle_coreml::backend::{BackendDevice, availability};
+
+use crate::settings::{ConfigArgument, ModelArguments};
+use crate::{CommandResult, model};
+
+mod draw;
+mod field;
+mod plain;
+mod terminal;
+mod wizard;
+
+use plain::{Lines, Person};
+use wizard::{Facts, Wizard};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Asks line by line instead of taking the whole terminal; also what happens without one.
+    #[arg(long)]
+    plain: bool,
+    /// Asks nothing: writes what the other flags say.
+    #[arg(long, conflicts_with = "plain")]
+    non_interactive: bool,
+    /// Where models run: auto, coreml, metal, cuda, cpu.
+    #[arg(long)]
+    device: Option<BackendDevice>,
+    /// Folder of a model, its name on the hub, or `auto`.
+    #[arg(long)]
+    model: Option<String>,
+    /// File with the API key; `-`: standard input.
+    #[arg(long, value_name = "FILE|-")]
+    api_key_file: Option<PathBuf>,
+    /// File with the token for the hub; `-`: standard input.
+    #[arg(long, value_name = "FILE|-")]
+    hf_token_file: Option<PathBuf>,
+    /// Whether the chat may ask the remote model.
+    #[arg(long, value_name = "true|false")]
+    remote: Option<bool>,
+    /// Whether answers are shown as they come.
+    #[arg(long, value_name = "true|false")]
+    streaming: Option<bool>,
+}
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Largest file with a secret.
+const LARGEST_SECRET: u64 = 64 << 10;
+
+/// A secret from a file: not from an argument, which other users see.
+fn secret(file: &Path) -> Outcome<String> {
+    let named = |e: io::Error| format!("{}: {e}", file.display());
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        io::stdin().lock().take(LARGEST_SECRET).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).map_err(named)?.take(LARGEST_SECRET).read_to_string(&mut text)
+    };
+    read.map_err(named)?;
+    Ok(text)
+}
+
+impl Arguments {
+    /// Puts what the flags say on top of the settings.
+    fn apply(&self, layer: &mut Layer) -> Outcome<()> {
+        layer.device = self.device.or(layer.device);
+        if let Some(name) = &self.model {
+            let path = Path::new(name);
+            if path.exists() {
+                let path = std::path::absolute(path)?;
+                layer.set(Key::ModelPath, path.to_str().ok_or("the folder of the model has no UTF-8 name")?)?;
+            } else {
+                layer.set(Key::ModelRepo, name)?;
+            }
+        }
+        if let Some(file) = &self.api_key_file {
+            layer.set(Key::ApiKey, &secret(file)?)?;
+        }
+        if let Some(file) = &self.hf_token_file {
+            layer.set(Key::HfToken, &secret(file)?)?;
+        }
+        layer.remote_enabled = self.remote.or(layer.remote_enabled);
+        layer.streaming_enabled = self.streaming.or(layer.streaming_enabled);
+        Ok(())
+    }
+}
+
+/// The settings in a file; none where there is no file. What is odd about it is told.
+pub(crate) fn existing(path: &Path) -> Outcome<Layer> {
+    if !path.exists() {
+        return Ok(Layer::default());
+    }
+    let (layer, warnings) = settings::read(path)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(layer)
+}
+
+/// Whether there is a terminal that can be drawn on.
+fn is_full_terminal() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|t| t.is_empty() || t == "dumb");
+    io::stdin().is_terminal() && io::stdout().is_terminal() && (cfg!(windows) || !dumb)
+}
+
+/// Asks; none when the user left.
+fn ask(path: &Path, existing: Layer, plain: bool) -> Outcome<Option<Layer>> {
+    let devices = BackendDevice::ALL.map(availability).to_vec();
+    let mut wizard = Wizard::new(Facts { path: path.to_owned(), existing, devices, memory: model::memory() });
+    let layer = if !plain && is_full_terminal() {
+        terminal::run(&mut wizard)?
+    } else if io::stdin().is_terminal() {
+        plain::run(&mut wizard, &mut Person, &mut io::stdout())?
+    } else {
+        plain::run(&mut wizard, &mut Lines(io::stdin().lock()), &mut io::stdout())?
+    };
+    Ok(layer)
+}
+
+/// Writes the settings and says what can be done next.
+fn save(layer: &Layer, path: &Path) -> CommandResult {
+    settings::save(layer, path)?;
+    let mut out = io::stdout();
+    writeln!(out, "settings written to {}", path.display())?;
+    if let Some(name) = layer.model_repo.as_deref().filter(|n| n.contains('/')) {
+        writeln!(
+            out,
+            "`candle-coreml chat` downloads {name} when it starts first; `candle-coreml pull {name}` does now"
+        )?;
+    }
+    Ok(())
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let (path, _) = arguments.config.location()?;
+    let mut layer = existing(&path)?;
+    arguments.apply(&mut layer)?;
+    if !arguments.non_interactive {
+        layer = ask(&path, layer, arguments.plain)?.ok_or("left: nothing was changed")?;
+    } else if let Some(device) = layer.device {
+        let found = availability(device);
+        if !found.usable() {
+            eprintln!("warning: {device} can't be used on this machine: {}", found.detail);
+        }
+    }
+    save(&layer, &path)
+}
+
+/// Before the first conversation: offers to set up when there are no settings and none are given.
+pub(crate) fn offer(arguments: &ModelArguments) -> CommandResult {
+    let (path, named) = match arguments.config.location() {
+        Ok(location) => location,
+        // Without a place for settings there is nothing to offer.
+        Err(_) => return Ok(()),
+    };
+    let given = arguments.model.is_some() || arguments.device.is_some();
+    let set = Layer::from_environment()?;
+    let set = set.model_path.is_some() || set.model_repo.is_some() || set.device.is_some();
+    if named || given || set || path.exists() {
+        return Ok(());
+    }
+    let mut out = io::stdout();
+    write!(out, "There are no settings yet. Set up now? [Y]es, [n]ot now, n[e]ver: ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().take(LARGEST_SECRET).read_line(&mut answer)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "" if answer.is_empty() => {}
+        "" | "y" | "yes" => match ask(&path, Layer::default(), false)? {
+            Some(layer) => save(&layer, &path)?,
+            None => writeln!(out, "nothing was changed; `candle-coreml setup` asks again")?,
+        },
+        // A file without settings: the question is answered.
+        "e" | "never" => settings::save(&Layer::default(), &path)?,
+        _ => writeln!(out, "with the small model that comes with the project; `candle-coreml setup` asks again")?,
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Draws the wizard.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{List, ListItem, ListState, Paragraph, Wrap};
+
+use super::field::Field;
+use super::wizard::{Step, Wizard};
+
+/// Lines for the question.
+const QUESTION: u16 = 4;
+
+pub(super) fn draw(frame: &mut Frame<'_>, wizard: &Wizard) {
+    let rows = [
+        Constraint::Length(2),
+        Constraint::Max(QUESTION),
+        Constraint::Min(1),
+        Constraint::Length(2),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ];
+    let [title, question, answer, detail, complaint, keys] = Layout::vertical(rows).areas(frame.area());
+    let (number, all) = wizard.position();
+    let heading = format!("candle-coreml set-up, {number} of {all}: {}", wizard.title());
+    frame.render_widget(Paragraph::new(heading).style(Style::new().add_modifier(Modifier::BOLD)), title);
+    frame.render_widget(Paragraph::new(wizard.text()).wrap(Wrap { trim: true }), question);
+    match wizard.field() {
+        Some((field, secret)) => draw_field(frame, answer, field, secret),
+        None if wizard.step() == Step::Summary => draw_summary(frame, answer, wizard),
+        None => draw_choices(frame, answer, detail, wizard),
+    }
+    let complaint_text = wizard.complaint().map(|c| format!("! {c}")).unwrap_or_default();
+    frame.render_widget(Paragraph::new(complaint_text).style(Style::new().add_modifier(Modifier::BOLD)), complaint);
+    let help = match wizard.step() {
+        Step::Summary => "Enter saves   Shift-Tab back   Esc leaves, nothing is changed",
+        _ if wizard.field().is_some() => "Enter next   Shift-Tab back   Ctrl-U clears   Esc leaves, nothing is changed",
+        _ => "↑ ↓ choose   Enter next   Shift-Tab back   Esc leaves, nothing is changed",
+    };
+    frame.render_widget(Paragraph::new(help).style(Style::new().add_modifier(Modifier::DIM)), keys);
+}
+
+/// The part of a line that fits into a width with its cursor.
+fn window(field: &Field, secret: bool, width: usize) -> (String, usize) {
+    let (text, cursor) = field.parts();
+    let first = (cursor + 1).saturating_sub(width);
+    let shown = text.iter().skip(first).take(width);
+    (shown.map(|c| if secret { '•' } else { *c }).collect(), cursor - first)
+}
+
+fn draw_field(frame: &mut Frame<'_>, area: Rect, field: &Field, secret: bool) {
+    let (text, cursor) = window(field, secret, usize::from(area.width.saturating_sub(2)).max(1));
+    let before: String = text.chars().take(cursor).collect();
+    // Wide characters take two columns.
+    let column = Span::raw(before).width().min(usize::from(area.width.saturating_sub(3)));
+    frame.render_widget(Paragraph::new(format!("> {text}")), area);
+    if area.width > 2 && area.height > 0 {
+        frame.set_cursor_position((area.x + 2 + u16::try_from(column).unwrap_or(0), area.y));
+    }
+}
+
+fn draw_summary(frame: &mut Frame<'_>, area: Rect, wizard: &Wizard) {
+    let rows = wizard.summary();
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<Line<'_>> =
+        rows.into_iter().map(|(name, value)| Line::raw(format!("  {name:width$}  {value}"))).collect();
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn draw_choices(frame: &mut Frame<'_>, area: Rect, detail: Rect, wizard: &Wizard) {
+    let (choices, selected) = (wizard.choices(), wizard.selected());
+    let items = choices.iter().map(|choice| {
+        let style = Style::new();
+        let style = if choice.refused.is_some() { style.add_modifier(Modifier::DIM) } else { style };
+        let note = if choice.refused.is_some() { "  (not here)" } else { "" };
+        ListItem::new(format!("{}{note}", choice.label)).style(style)
+    });
+    let list = List::new(items).highlight_symbol("> ").highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+    let mut state = ListState::default().with_selected(Some(selected));
+    frame.render_stateful_widget(list, area, &mut state);
+    let text = choices.get(selected).map(|c| c.detail.as_str()).unwrap_or_default();
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), detail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_shown_around_its_cursor_and_secrets_are_not_shown() {
+        let mut field = Field::new("0123456789");
+        assert_eq!(window(&field, false, 20), ("0123456789".to_owned(), 10));
+        assert_eq!(window(&field, false, 4), ("789".to_owned(), 3));
+        assert_eq!(window(&field, true, 4), ("•••".to_owned(), 3));
+        field.home();
+        assert_eq!(window(&field, false, 4), ("0123".to_owned(), 0));
+        assert_eq!(window(&Field::default(), true, 1), (String::new(), 0));
+    }
+}
