@@ -12,9 +12,21 @@ fn repository() -> PathBuf {
 fn chat(arguments: &[&str], lines: &str) -> Output {
     let mut command = Command::cargo_bin("candle-coreml").expect("the command is built");
     // The settings of whoever runs the tests are not theirs.
-    for name in ["DEVICE", "FALLBACK", "MODEL_PATH", "MODEL_REPO", "STREAMING"] {
+    let own = [
+        "DEVICE",
+        "FALLBACK",
+        "MODEL_PATH",
+        "MODEL_REPO",
+        "STREAMING",
+        "API_KEY",
+        "REMOTE",
+        "REMOTE_MODEL",
+        "REMOTE_URL",
+    ];
+    for name in own {
         command.env_remove(format!("CANDLE_COREML_{name}"));
     }
+    command.env_remove("ANTHROPIC_API_KEY").env("HF_HUB_OFFLINE", "1");
     let nothing = tempfile::NamedTempFile::new().expect("a file");
     command.env("CANDLE_COREML_CONFIG", nothing.path());
     command.arg("chat").args(arguments).write_stdin(lines.to_owned()).output().expect("runs")
@@ -109,7 +121,12 @@ fn models_and_devices_that_are_not_there_end_it() {
     };
     fail(&["--model", "/nowhere/at/all"], 1, "/nowhere/at/all");
     fail(&["--device", "abacus"], 2, "coreml, metal, cuda, cpu, auto");
-    fail(&["--device", "cpu"], 1, "cpu could not load the model");
+    // The model that ships is none for the CPU: one that fits is taken, if the cache has it.
+    fail(&["--device", "cpu"], 1, "cpu could not load the model: there is no folder `Qwen/Qwen");
+    let shipped = repository().join("models/tiny-qwen3");
+    let shipped = shipped.to_str().expect("UTF-8");
+    fail(&["--device", "cpu", "--model", shipped], 1, "cpu could not load the model");
+    fail(&["--device", "coreml", "--model", "auto"], 1, "there is no folder `anemll/");
     if !cfg!(feature = "cuda") {
         fail(&["--device", "cuda"], 1, "cuda can't be had");
     }
@@ -152,6 +169,100 @@ fn settings_come_from_the_file_and_flags_win() {
     assert!(text(&out.stderr).contains("line 1 is not TOML") && !text(&out.stderr).contains("hidden"));
     let gone = folder.path().join("gone.toml");
     assert_eq!(chat(&["--config", gone.to_str().expect("UTF-8")], question).status.code(), Some(1));
+}
+
+#[test]
+fn the_model_is_shown_and_changed_and_stays_when_another_can_not_be_had() {
+    let model = repository().join("conformance/checkpoints/qwen3-tied-bf16");
+    let question = "What is the capital of Japan?";
+    let lines = format!("/model\n{question}\n/model /nowhere/at/all\n{question}\n/model {}\n/stats\n", model.display());
+    let out = chat(&["--fallback", "cpu", "--max-tokens", "8"], &lines);
+    let (said, told) = (text(&out.stdout), text(&out.stderr));
+    assert!(said.contains("tiny-qwen3 on coreml") && said.contains("anemll/"), "{said}");
+    assert_eq!(said.matches("Tokyo\n").count(), 2, "{said}");
+    assert!(told.contains("/nowhere/at/all") && told.contains("1 of the lines failed"), "{told}");
+    assert!(said.contains("qwen3-tied-bf16\ndevice: cpu (candle, f32)"), "{said}");
+}
+
+#[cfg(feature = "remote")]
+#[path = "../../candle-coreml/tests/messages_server/mod.rs"]
+mod messages_server;
+
+#[cfg(feature = "remote")]
+mod remote {
+    use super::*;
+    use messages_server::{Server, refusal, saying, stream};
+
+    const KEY: &str = "sk-ant-secret-0123456789";
+
+    /// The chat with a remote model that is allowed; nothing it writes ever holds the key.
+    fn remote_chat(server: &Server, arguments: &[&str], lines: &str) -> Output {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.toml");
+        let settings = format!(
+            "api_key = \"{KEY}\"\n[remote]\nenabled = true\nmodel = \"some-model\"\nbase_url = \"{}\"\n",
+            server.url()
+        );
+        std::fs::write(&file, settings).expect("written");
+        let config = file.to_str().expect("UTF-8");
+        let out = chat(&[arguments, &["--config", config]].concat(), lines);
+        assert!(!(text(&out.stdout) + &text(&out.stderr)).contains(KEY));
+        out
+    }
+
+    #[test]
+    fn the_conversation_goes_to_the_remote_model_and_comes_back() {
+        let server = Server::start(vec![stream(saying(&["Kyōto, ", "once."]))]);
+        let question = "What is the capital of Japan?";
+        let lines = format!("{question}\n/remote\n/remote on\nAnd before?\n/stats\n/remote off\n{question}\n");
+        let out = remote_chat(&server, &["--system", "Be kind."], &lines);
+        let (said, told) = (text(&out.stdout), text(&out.stderr));
+        assert!(out.status.success(), "{told}");
+        assert!(
+            said.starts_with("Tokyo\noff; /remote on sends the conversation\nKyōto, once.\nmodel: some-model\n"),
+            "{said}"
+        );
+        assert!(said.contains("answers: 1, tokens: 2"), "{said}");
+        assert!(told.contains(&format!("is sent to {}/v1/messages (some-model)", server.url())), "{told}");
+        let requests = server.requests();
+        assert_eq!(requests.len(), 1, "only what was asked for");
+        assert_eq!(requests[0].body["system"], "Be kind.");
+        let sent: Vec<&str> = requests[0].body["messages"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|m| m["content"].as_str())
+            .collect();
+        assert_eq!(sent, [question, "Tokyo", "And before?"]);
+    }
+
+    #[test]
+    fn a_chain_that_is_exhausted_ends_at_the_remote_model() {
+        let server = Server::start(vec![stream(saying(&["Kyoto"]))]);
+        let shipped = repository().join("models/tiny-qwen3");
+        let shipped = shipped.to_str().expect("UTF-8");
+        let out = remote_chat(&server, &["--model", shipped, "--device", "cpu"], "Where?\n");
+        assert_eq!((text(&out.stdout).as_str(), out.status.code()), ("Kyoto\n", Some(0)), "{}", text(&out.stderr));
+        let told = text(&out.stderr);
+        assert!(told.contains("cpu could not load the model") && told.contains("is sent to"), "{told}");
+    }
+
+    #[test]
+    fn nothing_is_sent_unless_the_settings_allow_it() {
+        let out = chat(&[], "/remote on\n/remote\n");
+        assert_eq!(out.status.code(), Some(1));
+        assert!(text(&out.stderr).contains("config set remote.enabled true"), "{}", text(&out.stderr));
+        assert!(text(&out.stdout).starts_with("off;"));
+    }
+
+    #[test]
+    fn a_refusal_is_told_and_the_conversation_goes_on_here() {
+        let server = Server::start(vec![refusal(401, "authentication_error", &format!("bad key {KEY}"))]);
+        let question = "What is the capital of Japan?";
+        let out = remote_chat(&server, &[], &format!("/remote on\n{question}\n/remote off\n{question}\n"));
+        assert_eq!((text(&out.stdout).as_str(), out.status.code()), ("Tokyo\n", Some(1)));
+        assert!(text(&out.stderr).contains("refuses the API key (HTTP 401): bad key …"), "{}", text(&out.stderr));
+    }
 }
 
 /// Ctrl-C stops an answer and not the program.
