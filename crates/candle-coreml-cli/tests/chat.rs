@@ -265,16 +265,10 @@ mod remote {
     }
 }
 
-/// Ctrl-C stops an answer and not the program.
+/// A model with random weights and no token that ends an answer.
 #[cfg(unix)]
-#[test]
-fn an_interrupt_stops_the_answer_and_the_next_line_is_answered() {
-    use std::io::{BufRead, BufReader, Read, Write};
-    use std::process::Stdio;
-
-    // Random weights and no token that ends an answer.
+fn endless() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let model = folder.path();
     for entry in std::fs::read_dir(repository().join("conformance/checkpoints/qwen3-tied-bf16")).expect("a folder") {
         let entry = entry.expect("an entry");
         let mut bytes = std::fs::read(entry.path()).expect("a file");
@@ -283,8 +277,51 @@ fn an_interrupt_stops_the_answer_and_the_next_line_is_answered() {
             let ends = [("<|im_end|>", "<|no|>"), ("<|endoftext|>", "<|none|>"), ("\"eos_token_id\": 258,", "")];
             bytes = ends.iter().fold(text, |t, (from, to)| t.replace(from, to)).into_bytes();
         }
-        std::fs::write(model.join(entry.file_name()), bytes).expect("written");
+        std::fs::write(folder.path().join(entry.file_name()), bytes).expect("written");
     }
+    folder
+}
+
+#[cfg(unix)]
+mod terminal;
+
+/// The same key as at the prompt, on a terminal.
+#[cfg(unix)]
+#[test]
+fn on_a_terminal_ctrl_c_stops_the_answer_and_what_the_model_writes_moves_no_cursor() {
+    let (model, home) = (endless(), tempfile::tempdir().expect("a folder"));
+    let name = model.path().to_str().expect("UTF-8");
+    let arguments = ["chat", "--device", "cpu", "--max-tokens", "100000000", "--model", name];
+    let mut t = terminal::Terminal::start(home.path(), &arguments, &[("NO_COLOR", "1")]);
+    t.see("/help lists the commands");
+    t.type_in("Tell me everything.\r");
+    let begun = |screen: String| {
+        let answer = screen.lines().skip_while(|l| !l.contains("everything.")).nth(1).map(str::to_owned);
+        // Not the line that says how far the prompt is.
+        answer.is_some_and(|l| !l.trim().is_empty() && !l.contains('…'))
+    };
+    t.wait("the answer begins", || begun(t.screen()));
+    t.type_in("\x03");
+    t.see("(stopped)");
+    t.see("prompt tokens run");
+    t.type_in("/stats\r");
+    t.see("answers: 1");
+    t.type_in("\x03");
+    t.see("/quit or Ctrl-D leaves");
+    t.type_in("\x04");
+    assert_eq!(t.end(), 0);
+    assert!(t.is_restored());
+}
+
+/// Ctrl-C stops an answer and not the program.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_the_answer_and_the_next_line_is_answered() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::process::Stdio;
+
+    let folder = endless();
+    let model = folder.path();
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("candle-coreml"))
         .env("CANDLE_COREML_CONFIG", "/dev/null")
         .args(["chat", "--device", "cpu", "--max-tokens", "100000000", "--model"])

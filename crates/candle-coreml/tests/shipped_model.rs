@@ -148,3 +148,34 @@ fn damaged_weights_are_named() {
     let nowhere = scratch.path().join("nowhere");
     assert!(failure(&nowhere).contains("nowhere"));
 }
+
+#[test]
+fn a_prompt_can_be_watched_and_left_between_its_batches() {
+    let model = model();
+    let pipeline = model.pipeline();
+    let batch = pipeline.dimensions().batch;
+    let ids: Vec<u32> = (0..150).map(|i| 40 + i * 7 % 90).collect();
+    assert!(batch * 2 < ids.len(), "the prompt has several batches of {batch}");
+    let mut whole = pipeline.session().expect("a session");
+    let expected = pipeline.feed(&mut whole, &ids).expect("logits");
+    let (mut session, mut seen) = (pipeline.session().expect("a session"), Vec::new());
+    let mut first = |n| {
+        seen.push(n);
+        false
+    };
+    assert!(pipeline.feed_while(&mut session, &ids, &mut first).expect("no failure").is_none());
+    assert_eq!((seen.as_slice(), session.tokens()), (&[batch][..], &ids[..batch]));
+    let mut counts = Vec::new();
+    let mut all = |n| {
+        counts.push(n);
+        true
+    };
+    let logits = pipeline.feed_while(&mut session, &ids[batch..], &mut all).expect("no failure").expect("logits");
+    assert_eq!(session.tokens(), ids);
+    assert!(counts.is_sorted() && counts.last() == Some(&(ids.len() - batch)), "{counts:?}");
+    // The same batches as in one go: the same arithmetic.
+    let off = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off < 1e-4, "{off}");
+    let error = pipeline.feed_while(&mut session, &[], &mut |_| true).expect_err("nothing to run").to_string();
+    assert!(error.contains("the prompt is empty"), "{error}");
+}

@@ -81,7 +81,8 @@ impl Terminal {
         !self.is_full_screen() && modes(self.master.as_ref()) == self.modes
     }
 
-    fn wait(&self, what: &str, ready: impl Fn() -> bool) {
+    /// Waits until something is so; `what` says it when it is never.
+    pub fn wait(&self, what: &str, ready: impl Fn() -> bool) {
         let started = Instant::now();
         while !ready() {
             assert!(started.elapsed() < PATIENCE, "waited for {what}; on the screen:\n{}", self.screen());
