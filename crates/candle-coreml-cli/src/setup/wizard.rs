@@ -4,10 +4,14 @@
 use std::path::PathBuf;
 
 use candle_coreml::backend::settings::{Key, Layer};
-use candle_coreml::backend::{AUTO_MODEL, Availability, BackendDevice, Fit, Memory, known_models, recommended_model};
+use candle_coreml::backend::{AUTO_MODEL, Availability, BackendDevice, Memory};
 
 use super::field::Field;
 use crate::format;
+
+mod models;
+
+use models::Model;
 
 /// What the wizard is told about the machine and its settings.
 #[derive(Debug, Clone)]
@@ -71,16 +75,6 @@ pub(super) struct Choice {
     pub(super) detail: String,
     /// Why it can't be taken.
     pub(super) refused: Option<String>,
-}
-
-/// What a model choice puts into the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Model {
-    Shipped,
-    AsItIs,
-    Auto,
-    Repository(&'static str),
-    Another,
 }
 
 /// The wizard.
@@ -236,45 +230,6 @@ impl Wizard {
             rows.push(("model".to_owned(), "the small one that comes with the project".to_owned()));
         }
         rows
-    }
-
-    /// The model choices with what they mean.
-    fn models(&self) -> Vec<(Model, Choice)> {
-        let (device, memory) = (self.chosen_device(), self.facts.memory);
-        let coreml = matches!(device, BackendDevice::Auto | BackendDevice::CoreML);
-        let mut all = Vec::new();
-        let existing = &self.facts.existing;
-        if let Some(name) = existing.get(Key::ModelPath).or_else(|| existing.get(Key::ModelRepo)) {
-            all.push((Model::AsItIs, choice(name, "as it is set now")));
-        }
-        if coreml {
-            let detail = "comes with the project: nothing to download; small, for trying out";
-            all.push((Model::Shipped, choice("tiny-qwen3", detail)));
-        }
-        let recommended = recommended_model(device, memory);
-        for model in known_models(device) {
-            let (size, needed) = (format::bytes(model.download), format::bytes(model.memory(device)));
-            let fit = match model.fit(device, memory) {
-                Fit::Fits => format!("needs {needed} of memory: fits"),
-                Fit::Tight => format!("needs {needed} of memory: fits once other programs are closed"),
-                Fit::TooLarge => format!("needs {needed} of memory: too large for this machine"),
-            };
-            let advice = if model == recommended { ", recommended" } else { "" };
-            let detail = format!("{size} to download, {fit}{advice}");
-            all.push((Model::Repository(model.repository), choice(model.repository, detail)));
-        }
-        let detail = "at every start the largest of these that fits the free memory then";
-        all.push((Model::Auto, choice(AUTO_MODEL, detail)));
-        all.push((Model::Another, choice("another", "a folder, or a name of the hub")));
-        all
-    }
-
-    /// The model to begin with: the one that is set, else the recommended one.
-    fn usual_model(&self) -> usize {
-        let recommended = Model::Repository(recommended_model(self.chosen_device(), self.facts.memory).repository);
-        let models = self.models();
-        let find = |wanted: &Model| models.iter().position(|(m, _)| m == wanted);
-        find(&Model::AsItIs).or_else(|| find(&recommended)).unwrap_or(0)
     }
 
     /// The answers to choose from; none where a text is asked for.

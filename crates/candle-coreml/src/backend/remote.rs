@@ -2,13 +2,11 @@
 //!
 //! Nothing is sent unless the settings allow it ([`RemoteSettings::enabled`]) and the program asks for it.
 
-use std::io::{BufReader, Read};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
-use ureq::http::HeaderValue;
 
 use super::settings::RemoteSettings;
 use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, Turn};
@@ -18,28 +16,18 @@ use crate::net::{tls, url};
 
 mod api;
 mod error;
+mod exchange;
 mod sse;
 
 pub use error::RemoteError;
 
-use api::{ApiError, Body, Delta, ErrorBody, Event, Usage, VERSION};
-use error::clean;
-use sse::Events;
+use api::{Body, Usage};
+use exchange::{News, exchange};
 
 /// How often cancellation is looked at while the server is silent.
 const POLL: Duration = Duration::from_millis(50);
-/// Longest answer that is no success.
-const LARGEST_ERROR: u64 = 64 << 10;
 /// Events that may wait to be shown.
 const WAITING: usize = 64;
-
-/// What the thread with the connection tells.
-enum News {
-    Text(String),
-    Usage(Usage),
-    Done(StopReason),
-    Failed(RemoteError),
-}
 
 /// A conversation with a remote model.
 ///
@@ -199,88 +187,6 @@ impl RemoteGenerator {
             stop_reason: summary.stop_reason,
         });
         Ok(summary)
-    }
-}
-
-/// One request and its answer, told to `sender` as it comes. Ends early when nobody listens.
-fn exchange(
-    agent: &ureq::Agent,
-    url: &str,
-    key: &SecretString,
-    body: &[u8],
-    sender: &SyncSender<News>,
-) -> std::result::Result<(), RemoteError> {
-    let secret = key.expose_secret();
-    let unreachable = |e: ureq::Error| {
-        let what = if tls::is_distrust(&e) { "its certificate is not trusted: " } else { "" };
-        RemoteError::Unreachable { url: url.to_owned(), cause: clean(&format!("{what}{e}"), secret) }
-    };
-    let mut header = HeaderValue::from_str(secret)
-        .map_err(|_| RemoteError::Settings("api_key: it does not fit a header".to_owned()))?;
-    // Keeps it out of what the client logs.
-    header.set_sensitive(true);
-    let request = agent.post(url).header("x-api-key", header).header(VERSION.0, VERSION.1);
-    let request = request.header("content-type", "application/json").header("accept", "text/event-stream");
-    let response = request.send(body).map_err(unreachable)?;
-    let (parts, body) = response.into_parts();
-    if !parts.status.is_success() {
-        let after = parts.headers.get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
-        let mut text = Vec::new();
-        // What can't be read is not there to be told; the status is.
-        let _ = body.into_reader().take(LARGEST_ERROR).read_to_end(&mut text);
-        return Err(refusal(parts.status.as_u16(), after.map(Duration::from_secs), &text, secret));
-    }
-    let mut events = Events::new(BufReader::new(body.into_reader()));
-    let mut reason = StopReason::EndOfText;
-    while let Some(data) = events.next()? {
-        let event = serde_json::from_str(&data).map_err(|e| RemoteError::Broken {
-            cause: format!("an event is not what the API documents: {}", clean(&e.to_string(), secret)),
-        })?;
-        let news = match event {
-            Event::MessageStart { message } => message.usage.map(News::Usage),
-            Event::ContentBlockDelta { delta: Delta::TextDelta { text } } => Some(News::Text(text)),
-            Event::MessageDelta { delta, usage } => {
-                if let Some(name) = delta.stop_reason {
-                    reason = api::stop_reason(&name).ok_or(RemoteError::Refused)?;
-                }
-                usage.map(News::Usage)
-            }
-            Event::MessageStop => Some(News::Done(reason)),
-            Event::Error { error } => return Err(failure(error, secret)),
-            Event::ContentBlockDelta { delta: Delta::Other } | Event::Other => None,
-        };
-        let done = matches!(news, Some(News::Done(_)));
-        if news.is_some_and(|news| sender.send(news).is_err()) || done {
-            return Ok(());
-        }
-    }
-    Err(RemoteError::Broken { cause: "the stream ended before the answer did".to_owned() })
-}
-
-/// What a failure in the middle of a stream means.
-fn failure(error: ApiError, secret: &str) -> RemoteError {
-    let (kind, message) = (clean(&error.kind, secret), clean(&error.message, secret));
-    match kind.as_str() {
-        "overloaded_error" => RemoteError::Overloaded { message, retry_after: None },
-        "rate_limit_error" => RemoteError::RateLimited { message, retry_after: None },
-        _ => RemoteError::Server { kind, message },
-    }
-}
-
-/// What a status that is no success means.
-fn refusal(status: u16, retry_after: Option<Duration>, body: &[u8], secret: &str) -> RemoteError {
-    let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
-    let error = parsed.map_or_else(
-        || ApiError { kind: "no details".to_owned(), message: String::from_utf8_lossy(body).into_owned() },
-        |body| body.error,
-    );
-    let (kind, message) = (clean(&error.kind, secret), clean(&error.message, secret));
-    match (status, kind.as_str()) {
-        (401 | 403, _) => RemoteError::Denied { status, message },
-        (429, _) => RemoteError::RateLimited { message, retry_after },
-        (529, _) | (_, "overloaded_error") => RemoteError::Overloaded { message, retry_after },
-        (500.., _) => RemoteError::Server { kind: format!("HTTP {status}, {kind}"), message },
-        _ => RemoteError::Rejected { status, kind, message },
     }
 }
 

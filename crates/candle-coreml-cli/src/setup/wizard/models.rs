@@ -1,0 +1,58 @@
+//! The models to choose from.
+
+use candle_coreml::backend::settings::Key;
+use candle_coreml::backend::{AUTO_MODEL, BackendDevice, Fit, known_models, recommended_model};
+
+use super::{Choice, Wizard, choice};
+use crate::format;
+
+/// What a model choice puts into the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Model {
+    Shipped,
+    AsItIs,
+    Auto,
+    Repository(&'static str),
+    Another,
+}
+
+impl Wizard {
+    /// The model choices with what they mean.
+    pub(super) fn models(&self) -> Vec<(Model, Choice)> {
+        let (device, memory) = (self.chosen_device(), self.facts.memory);
+        let coreml = matches!(device, BackendDevice::Auto | BackendDevice::CoreML);
+        let mut all = Vec::new();
+        let existing = &self.facts.existing;
+        if let Some(name) = existing.get(Key::ModelPath).or_else(|| existing.get(Key::ModelRepo)) {
+            all.push((Model::AsItIs, choice(name, "as it is set now")));
+        }
+        if coreml {
+            let detail = "comes with the project: nothing to download; small, for trying out";
+            all.push((Model::Shipped, choice("tiny-qwen3", detail)));
+        }
+        let recommended = recommended_model(device, memory);
+        for model in known_models(device) {
+            let (size, needed) = (format::bytes(model.download), format::bytes(model.memory(device)));
+            let fit = match model.fit(device, memory) {
+                Fit::Fits => format!("needs {needed} of memory: fits"),
+                Fit::Tight => format!("needs {needed} of memory: fits once other programs are closed"),
+                Fit::TooLarge => format!("needs {needed} of memory: too large for this machine"),
+            };
+            let advice = if model == recommended { ", recommended" } else { "" };
+            let detail = format!("{size} to download, {fit}{advice}");
+            all.push((Model::Repository(model.repository), choice(model.repository, detail)));
+        }
+        let detail = "at every start the largest of these that fits the free memory then";
+        all.push((Model::Auto, choice(AUTO_MODEL, detail)));
+        all.push((Model::Another, choice("another", "a folder, or a name of the hub")));
+        all
+    }
+
+    /// The model to begin with: the one that is set, else the recommended one.
+    pub(super) fn usual_model(&self) -> usize {
+        let recommended = Model::Repository(recommended_model(self.chosen_device(), self.facts.memory).repository);
+        let models = self.models();
+        let find = |wanted: &Model| models.iter().position(|(m, _)| m == wanted);
+        find(&Model::AsItIs).or_else(|| find(&recommended)).unwrap_or(0)
+    }
+}
