@@ -31,6 +31,7 @@ mod open;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod settings;
+mod shared;
 mod turn;
 
 pub use availability::{Availability, availability};
@@ -41,6 +42,7 @@ pub use coreml::CoreMLGenerator;
 pub use device::BackendDevice;
 pub use fallback::{Backend, Fallback, FallbackGenerator, Stage};
 pub use open::{backends, open};
+pub use shared::SharedModel;
 
 /// Which model runs where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +197,11 @@ pub trait TextGeneration: Send {
 
     /// Makes this generator obey a handle that exists already.
     fn obey(&mut self, handle: CancelHandle);
+
+    /// The model for several conversations at once; none where it can't be shared.
+    fn share(&self) -> Option<SharedModel> {
+        None
+    }
 }
 
 /// Whether the request is at fault and not the backend: another one would say the same.

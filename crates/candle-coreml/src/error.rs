@@ -75,6 +75,23 @@ pub enum Error {
     /// A prompt or a request that the model can't serve.
     #[error("{0}")]
     Request(String),
+    /// A prompt that is longer than the model's context.
+    #[error("the prompt has {tokens} tokens; the context holds {context}")]
+    Context {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the context holds.
+        context: usize,
+    },
+    /// More requests wait for a model than may.
+    #[error("{limit} requests wait already")]
+    Busy {
+        /// How many may wait.
+        limit: usize,
+    },
+    /// The thread that computed has ended before its result.
+    #[error("the computation ended without a result: {0}")]
+    Aborted(String),
     /// A file can't be read or written.
     #[error("{path}: {source}")]
     Io {

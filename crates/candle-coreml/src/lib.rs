@@ -13,6 +13,7 @@ pub mod anemll;
 pub mod backend;
 pub mod cache;
 pub mod config;
+pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod generation;
@@ -23,6 +24,8 @@ mod loader;
 pub mod model;
 #[cfg(any(feature = "hub", feature = "remote"))]
 mod net;
+#[cfg(feature = "tokio")]
+pub mod nonblocking;
 pub mod qwen;
 pub mod state;
 pub mod student;

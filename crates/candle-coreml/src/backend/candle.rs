@@ -5,11 +5,12 @@
 //! there in the right shape, and nothing is asked of the network that it would leave out.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device};
 
 use super::turn::{Prompt, Turns};
-use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
 use crate::error::{Error, Result};
 use crate::generation::{Decoder, Message, Options, Step, Summary, Tokenizer};
 
@@ -41,7 +42,7 @@ impl Default for CandleOptions {
 /// A checkpoint on a Candle device with its tokenizer and one conversation.
 pub struct CandleGenerator {
     model: Cached,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     folder: PathBuf,
     device: BackendDevice,
     dtype: DType,
@@ -90,7 +91,7 @@ impl CandleGenerator {
     pub fn load(folder: impl AsRef<Path>, device: BackendDevice, options: &CandleOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let checkpoint = Checkpoint::open(folder)?;
-        let tokenizer = Tokenizer::load(folder)?;
+        let tokenizer = Arc::new(Tokenizer::load(folder)?);
         let dtype = options.dtype.unwrap_or_else(|| usual_dtype(device, checkpoint.config.family, checkpoint.stored));
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::Request(format!("dtype {dtype:?}: expected F32, F16 or BF16")));
@@ -154,5 +155,20 @@ impl TextGeneration for CandleGenerator {
 
     fn obey(&mut self, handle: CancelHandle) {
         self.turns.cancel = handle;
+    }
+
+    fn share(&self) -> Option<SharedModel> {
+        // Candle's networks may move between threads, but not all of them be looked at by several.
+        let empty = Mutex::new(self.model.fork());
+        let make = move || {
+            let empty = empty.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(Box::new(empty.fork()) as Box<dyn Decoder + Send>)
+        };
+        Some(SharedModel {
+            info: self.info(),
+            vocab: self.model.vocab(),
+            tokenizer: self.tokenizer.clone(),
+            make: Arc::new(make),
+        })
     }
 }

@@ -1,19 +1,20 @@
 //! Folders of Core ML packages as a [`TextGeneration`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::turn::{Prompt, Turns};
-use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
 use crate::anemll::{Pipeline, Session};
 use crate::error::Result;
-use crate::generation::{Message, Options, PipelineDecoder, Step, Summary, Tokenizer};
+use crate::generation::{Decoder, Message, Options, PipelineDecoder, Step, Summary, Tokenizer};
 
 /// A language model of Core ML packages with its tokenizer and one conversation.
 #[derive(Debug)]
 pub struct CoreMLGenerator {
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     session: Session,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     folder: PathBuf,
     turns: Turns,
 }
@@ -25,9 +26,9 @@ impl CoreMLGenerator {
     /// Missing or malformed components or tokenizer.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let pipeline = Pipeline::load(folder)?;
+        let pipeline = Arc::new(Pipeline::load(folder)?);
         let session = pipeline.session()?;
-        let tokenizer = Tokenizer::load(folder)?;
+        let tokenizer = Arc::new(Tokenizer::load(folder)?);
         Ok(Self { pipeline, session, tokenizer, folder: folder.to_owned(), turns: Turns::default() })
     }
 
@@ -73,5 +74,53 @@ impl TextGeneration for CoreMLGenerator {
 
     fn obey(&mut self, handle: CancelHandle) {
         self.turns.cancel = handle;
+    }
+
+    fn share(&self) -> Option<SharedModel> {
+        let pipeline = self.pipeline.clone();
+        let make = move || {
+            let session = pipeline.session()?;
+            Ok(Box::new(Conversation { pipeline: pipeline.clone(), session }) as Box<dyn Decoder + Send>)
+        };
+        Some(SharedModel {
+            info: self.info(),
+            vocab: self.pipeline.dimensions().vocab,
+            tokenizer: self.tokenizer.clone(),
+            make: Arc::new(make),
+        })
+    }
+}
+
+/// A [`PipelineDecoder`] that owns its part of the model.
+struct Conversation {
+    pipeline: Arc<Pipeline>,
+    session: Session,
+}
+
+impl Conversation {
+    fn decoder(&mut self) -> PipelineDecoder<'_> {
+        PipelineDecoder { pipeline: &self.pipeline, session: &mut self.session }
+    }
+}
+
+impl Decoder for Conversation {
+    fn tokens(&self) -> &[u32] {
+        self.session.tokens()
+    }
+
+    fn rewind(&mut self, length: usize) -> usize {
+        self.decoder().rewind(length)
+    }
+
+    fn context(&self) -> usize {
+        self.pipeline.dimensions().context
+    }
+
+    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.decoder().feed(ids)
+    }
+
+    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
+        self.decoder().feed_sliding(id)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, is_request};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration, is_request};
 use crate::error::{Error, Result};
 use crate::generation::{Message, Options, Step, Summary};
 
@@ -187,5 +187,10 @@ impl TextGeneration for FallbackGenerator {
     fn obey(&mut self, handle: CancelHandle) {
         self.active.obey(handle.clone());
         self.cancel = handle;
+    }
+
+    /// The active backend's. What takes over later is not shared: prove the backend with a first token before.
+    fn share(&self) -> Option<SharedModel> {
+        self.active.share()
     }
 }

@@ -43,6 +43,24 @@ impl Cached {
         })
     }
 
+    /// The same network with an empty cache.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            network: self.empty.clone(),
+            empty: self.empty.clone(),
+            remembered: None,
+            tokens: Vec::new(),
+            context: self.context,
+            vocab: self.vocab,
+            device: self.device.clone(),
+        }
+    }
+
+    /// Size of the vocabulary.
+    pub(super) fn vocab(&self) -> usize {
+        self.vocab
+    }
+
     fn clear(&mut self) {
         self.network = self.empty.clone();
         self.remembered = None;

@@ -1,0 +1,51 @@
+//! One loaded model for several conversations at once.
+
+use std::sync::Arc;
+
+use super::GeneratorInfo;
+use crate::error::Result;
+use crate::generation::{Decoder, Tokenizer};
+
+/// Makes a conversation with an empty cache.
+type Make = dyn Fn() -> Result<Box<dyn Decoder + Send>> + Send + Sync;
+
+/// A model and its tokenizer. The conversations that it makes share the weights; each has a cache of its own, and
+/// they may run on different threads at once.
+#[derive(Clone)]
+pub struct SharedModel {
+    pub(super) info: GeneratorInfo,
+    pub(super) vocab: usize,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) make: Arc<Make>,
+}
+
+impl std::fmt::Debug for SharedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedModel").field("info", &self.info).field("vocab", &self.vocab).finish_non_exhaustive()
+    }
+}
+
+impl SharedModel {
+    /// What the model is.
+    pub fn info(&self) -> &GeneratorInfo {
+        &self.info
+    }
+
+    /// Size of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// A conversation with an empty cache.
+    ///
+    /// # Errors
+    /// When memory can't be had.
+    pub fn conversation(&self) -> Result<Box<dyn Decoder + Send>> {
+        (self.make)()
+    }
+}

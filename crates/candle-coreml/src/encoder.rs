@@ -1,0 +1,272 @@
+//! [`TextEncoder`]: texts to vectors, with an encoder such as BERT or a sentence-transformers model.
+//!
+//! A folder holds one model (`input_ids`, usually `attention_mask`; hidden states or a finished sentence embedding
+//! out), `tokenizer.json`, and perhaps `1_Pooling/config.json`, which says as in sentence-transformers how hidden
+//! states become one vector; without it they are averaged over the tokens.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use indexmap::IndexMap;
+
+use crate::config::Config;
+use crate::engine::EngineOptions;
+use crate::error::{Error, Result};
+use crate::model::{CoreMLModel, CoreMLModelBuilder};
+
+mod files;
+mod shapes;
+
+pub use files::Pooling;
+use shapes::Shapes;
+
+/// Inputs that are known, in the order in which they are made. Only the first is required.
+const INPUTS: [&str; 4] = ["input_ids", "attention_mask", "token_type_ids", "position_ids"];
+
+/// Names that finished embeddings `[texts, width]` go by.
+const FINISHED: [&str; 5] = ["sentence_embedding", "sentence_embeddings", "embeddings", "embedding", "text_embeds"];
+
+/// Names of hidden states `[texts, tokens, width]` that are preferred when there are several outputs of that rank.
+const HIDDEN: [&str; 3] = ["last_hidden_state", "hidden_states", "token_embeddings"];
+
+/// Texts that go into one prediction when the model itself sets no limit.
+const BATCH: usize = 32;
+
+/// One text to encode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EncoderInput {
+    /// A text; the tokenizer adds its special tokens.
+    Text(String),
+    /// Token ids as they are.
+    Tokens(Vec<u32>),
+}
+
+/// Vectors of texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// One vector of length 1 (Euclidean) for each text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts, special ones included.
+    pub tokens: usize,
+}
+
+/// An encoder with its tokenizer.
+#[derive(Debug)]
+pub struct TextEncoder {
+    model: CoreMLModel,
+    tokenizer: tokenizers::Tokenizer,
+    folder: PathBuf,
+    shapes: Shapes,
+    output: String,
+    /// How hidden states become one vector; none for an output that is one already.
+    pooling: Option<Pooling>,
+    width: usize,
+    limit: Option<usize>,
+}
+
+impl TextEncoder {
+    /// Loads the encoder in a folder.
+    ///
+    /// # Errors
+    /// Missing or malformed files, inputs that are not known, a model without hidden states.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::load_with(folder, &EngineOptions::default())
+    }
+
+    /// Loads the encoder in a folder with a choice of the engine.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::load`]; asking for the native engine where there is none.
+    pub fn load_with(folder: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = files::only_model(folder)?;
+        let (tokenizer, limit) = files::tokenizer(folder)?;
+        let builder = CoreMLModelBuilder::new(&path, Config::default()).engine(options.choice);
+        let model = builder.compute_units(options.compute_units).passes(options.passes.clone()).build_model()?;
+        let names = model.input_names();
+        let unknown = names.iter().find(|n| !INPUTS.contains(&n.as_str()));
+        if model.is_stateful() || unknown.is_some() || !names.iter().any(|n| n == INPUTS[0]) {
+            let found = names.join(", ");
+            return Err(Error::Components {
+                path,
+                message: format!("an encoder takes some of {} and has no state; this takes {found}", INPUTS.join(", ")),
+            });
+        }
+        let shapes = Shapes::of(&model)?;
+        let limit = [limit, shapes.longest()].into_iter().flatten().min();
+        let mut encoder = Self {
+            model,
+            tokenizer,
+            folder: folder.to_owned(),
+            shapes,
+            output: String::new(),
+            pooling: None,
+            width: 0,
+            limit,
+        };
+        encoder.choose_output()?;
+        Ok(encoder)
+    }
+
+    /// Outputs may have shapes that only a prediction shows.
+    fn choose_output(&mut self) -> Result<()> {
+        let row = self.row(&EncoderInput::Text("a".to_owned()))?;
+        let shape = self.fit(1, row.len())?;
+        let length = shape[1];
+        let outputs = self.predict(&[&row], shape)?;
+        let finished = FINISHED.iter().find(|n| outputs.get(**n).is_some_and(|t| t.rank() == 2));
+        let is_hidden =
+            |name: &str, t: &Tensor| t.rank() == 3 && t.dims()[1] == length && !name.to_lowercase().contains("logits");
+        let hidden: Vec<&str> =
+            outputs.iter().filter(|(n, t)| is_hidden(n, t)).map(|(name, _)| name.as_str()).collect();
+        let named = HIDDEN.iter().copied().find(|n| hidden.contains(n)).or(hidden.first().copied());
+        let name = match (finished, named) {
+            (Some(name), _) => *name,
+            (None, Some(name)) => {
+                self.pooling = Some(files::pooling(&self.folder)?);
+                name
+            }
+            (None, None) => {
+                let all: Vec<String> = outputs.iter().map(|(n, t)| format!("{n} {:?}", t.dims())).collect();
+                return Err(Error::Components {
+                    path: self.model.path().to_owned(),
+                    message: format!(
+                        "no output has hidden states [texts, tokens, width]; there are: {}",
+                        all.join(", ")
+                    ),
+                });
+            }
+        };
+        self.width = outputs[name].dims().last().copied().unwrap_or(0);
+        self.output = name.to_owned();
+        Ok(())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &CoreMLModel {
+        &self.model
+    }
+
+    /// The folder that it was loaded from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Name of the output that vectors are made of, and how.
+    pub fn output(&self) -> (&str, Option<Pooling>) {
+        (&self.output, self.pooling)
+    }
+
+    /// Numbers in a vector.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Most tokens of a text, if that is known.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    /// The vectors of texts. A text does not depend on the others; nothing is cut.
+    ///
+    /// # Errors
+    /// [`Error::Context`] for a text that is too long, [`Error::Request`] for one without tokens or with ids outside
+    /// the vocabulary; failures of the engine.
+    pub fn embed(&self, texts: &[EncoderInput]) -> Result<Embeddings> {
+        let rows = texts.iter().map(|text| self.row(text)).collect::<Result<Vec<_>>>()?;
+        // Texts of similar length together: less padding.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&i| rows[i].len());
+        let mut vectors = vec![Vec::new(); rows.len()];
+        let mut rest = order.as_slice();
+        while let Some(&longest) = rest.get(..rest.len().min(BATCH)).and_then(|r| r.last()) {
+            let shape = self.fit(rest.len().min(BATCH), rows[longest].len())?;
+            let (part, later) = rest.split_at(shape[0].min(rest.len()));
+            let given: Vec<&Vec<u32>> = part.iter().map(|&i| &rows[i]).collect();
+            for (&index, vector) in part.iter().zip(self.vectors(&given, shape)?) {
+                vectors[index] = vector;
+            }
+            rest = later;
+        }
+        Ok(Embeddings { vectors, tokens: rows.iter().map(Vec::len).sum() })
+    }
+
+    fn row(&self, text: &EncoderInput) -> Result<Vec<u32>> {
+        let ids = match text {
+            EncoderInput::Tokens(ids) => ids.clone(),
+            EncoderInput::Text(text) => {
+                let encoded = self.tokenizer.encode(text.as_str(), true);
+                encoded.map_err(|e| Error::Request(format!("the tokenizer failed: {e}")))?.get_ids().to_vec()
+            }
+        };
+        let vocab = self.tokenizer.get_vocab_size(true);
+        if ids.is_empty() {
+            return Err(Error::Request("a text without tokens has no embedding".to_owned()));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        }
+        match self.limit {
+            Some(context) if ids.len() > context => Err(Error::Context { tokens: ids.len(), context }),
+            _ => Ok(ids),
+        }
+    }
+
+    fn fit(&self, rows: usize, longest: usize) -> Result<[usize; 2]> {
+        self.shapes
+            .fit(rows, longest)
+            .ok_or_else(|| Error::Context { tokens: longest, context: self.shapes.longest().unwrap_or_default() })
+    }
+
+    /// Predicts for rows that fit a shape of the model.
+    fn predict(&self, rows: &[&Vec<u32>], [batch, length]: [usize; 2]) -> Result<IndexMap<String, Tensor>> {
+        // Rows that only fill a fixed batch repeat the first one.
+        let row = |i: usize| rows.get(i).or(rows.first()).map_or(&[][..], |r| r.as_slice());
+        let tensor = |value: &dyn Fn(&[u32], usize) -> i64| {
+            let data: Vec<i64> =
+                (0..batch).flat_map(|i| (0..length).map(move |j| (i, j))).map(|(i, j)| value(row(i), j)).collect();
+            Tensor::from_vec(data, (batch, length), &Device::Cpu)
+        };
+        let mut inputs = Vec::new();
+        for name in self.model.input_names() {
+            let made = match name.as_str() {
+                "input_ids" => tensor(&|row, j| row.get(j).map_or(0, |&id| i64::from(id)))?,
+                "attention_mask" => tensor(&|row, j| i64::from(j < row.len()))?,
+                "position_ids" => tensor(&|_, j| j as i64)?,
+                _ => tensor(&|_, _| 0)?,
+            };
+            inputs.push(made);
+        }
+        self.model.forward_all(&inputs)
+    }
+
+    fn vectors(&self, rows: &[&Vec<u32>], shape: [usize; 2]) -> Result<Vec<Vec<f32>>> {
+        let outputs = self.predict(rows, shape)?;
+        let output = outputs.get(&self.output).ok_or_else(|| Error::NotFound {
+            what: "tensor output",
+            name: self.output.clone(),
+            path: self.model.path().to_owned(),
+            available: self.model.output_names().join(", "),
+        })?;
+        let output = output.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let mut vectors = Vec::with_capacity(rows.len());
+        for (i, row) in rows.iter().enumerate() {
+            let own = output.get(i)?;
+            let vector = match self.pooling {
+                None => own.to_vec1()?,
+                Some(pooling) => pooling.apply(&own.narrow(0, 0, row.len())?.to_vec2()?),
+            };
+            vectors.push(unit(vector));
+        }
+        Ok(vectors)
+    }
+}
+
+/// The vector with length 1; zeros stay.
+fn unit(mut vector: Vec<f32>) -> Vec<f32> {
+    let norm = vector.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+    }
+    vector
+}

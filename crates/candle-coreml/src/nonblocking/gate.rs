@@ -1,0 +1,96 @@
+//! Who may compute now, who waits, who is turned away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Capacity;
+use crate::error::{Error, Result};
+
+/// First come, first served; a bounded number waits.
+#[derive(Debug)]
+pub(super) struct Gate {
+    permits: Arc<Semaphore>,
+    slots: usize,
+    waiting: AtomicUsize,
+    queue: usize,
+}
+
+/// Counts one that waits, as long as it lives.
+struct Waiting<'g>(&'g AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Gate {
+    pub(super) fn new(capacity: Capacity) -> Self {
+        let slots = capacity.slots.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(slots));
+        Self { permits, slots, waiting: AtomicUsize::new(0), queue: capacity.queue }
+    }
+
+    /// Waits for a turn, which lasts until the permit is dropped.
+    pub(super) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
+        // Only succeeds when nobody waits: a permit that is given back goes to the first in the queue.
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let add = |n: usize| (n < self.queue).then_some(n + 1);
+        self.waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add)
+            .map_err(|_| Error::Busy { limit: self.queue })?;
+        let _waiting = Waiting(&self.waiting);
+        self.permits.clone().acquire_owned().await.map_err(|e| Error::Aborted(e.to_string()))
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// How many compute.
+    pub(super) fn running(&self) -> usize {
+        self.slots.saturating_sub(self.permits.available_permits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_too_many_is_turned_away_and_a_place_that_is_left_can_be_taken() {
+        let gate = Arc::new(Gate::new(Capacity { slots: 0, queue: 1, buffer: 1 }));
+        let first = gate.enter().await.expect("a slot: there is always one");
+        let wait = || {
+            let gate = gate.clone();
+            tokio::spawn(async move { gate.enter().await.map(drop) })
+        };
+        let second = wait();
+        while gate.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(gate.enter().await, Err(Error::Busy { limit: 1 })));
+        second.abort();
+        assert!(second.await.expect_err("aborted").is_cancelled());
+        assert_eq!((gate.waiting(), gate.running()), (0, 1), "who leaves the queue frees the place");
+        let third = wait();
+        while gate.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        third.await.expect("ends").expect("its turn");
+        assert_eq!((gate.waiting(), gate.running()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn without_a_queue_nobody_waits() {
+        let gate = Gate::new(Capacity { slots: 1, queue: 0, buffer: 1 });
+        let _permit = gate.enter().await.expect("a slot");
+        assert!(matches!(gate.enter().await, Err(Error::Busy { limit: 0 })));
+    }
+}

@@ -1,0 +1,260 @@
+//! [`AsyncGenerator`]: text from a language model.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::Capacity;
+use super::answer::{Answer, CancelOnDrop, Completion, Event, Piece, lost};
+use super::gate::Gate;
+use super::slots::{Slot, Slots};
+use crate::backend::{GeneratorInfo, SharedModel, TextGeneration};
+use crate::error::{Error, Result};
+use crate::generation::{Generation, Message, Options, Step, Summary};
+
+/// What to continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt {
+    /// A text as it is, without chat template.
+    Text(String),
+    /// Token ids as they are.
+    Tokens(Vec<u32>),
+    /// A conversation to answer, through the model's chat template. Nothing is left out of it.
+    Chat(Vec<Message>),
+}
+
+/// Is told what happens to answers, on the threads that compute them; a slow one slows them down.
+pub trait Watch: Send + Sync {
+    /// A prompt was accepted; `cached` of its tokens are in a cache.
+    fn started(&self, _prompt: usize, _cached: usize) {}
+
+    /// The first token came this long after the call.
+    fn first_token(&self, _after: Duration) {}
+
+    /// Another token came this long after the one before it.
+    fn next_token(&self, _after: Duration) {}
+
+    /// An answer that was started has ended.
+    fn ended(&self, _end: &Result<Summary>) {}
+}
+
+/// Watches nothing.
+struct Blind;
+
+impl Watch for Blind {}
+
+/// A language model that answers several callers at once without blocking a tokio runtime. Clones share the model.
+///
+/// It keeps [`Capacity::slots`] conversations. A prompt is continued in the one that holds most of it already, and
+/// only what is new of it runs.
+#[derive(Clone)]
+pub struct AsyncGenerator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    model: SharedModel,
+    gate: Gate,
+    slots: Slots,
+    buffer: usize,
+    watch: Arc<dyn Watch>,
+}
+
+impl std::fmt::Debug for AsyncGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AsyncGenerator").field("model", &self.inner.model).finish_non_exhaustive()
+    }
+}
+
+impl AsyncGenerator {
+    /// Takes a model over. A first token is generated, so that a chain of backends falls back now and not in the
+    /// middle of the first answers. Blocks: from async code call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// Failures of the first token, a model that can't be shared, memory that can't be had.
+    pub fn new(model: impl TextGeneration, capacity: Capacity) -> Result<Self> {
+        Self::watched(model, capacity, Arc::new(Blind))
+    }
+
+    /// [`AsyncGenerator::new`] with an observer.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn watched(mut model: impl TextGeneration, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
+        model.generate("1", Options { max_tokens: 1, ..Options::default() })?;
+        let info = model.info();
+        let shared = model.share().ok_or_else(|| {
+            Error::Unavailable(format!(
+                "the {} backend ({}) can't hold several conversations",
+                info.device, info.engine
+            ))
+        })?;
+        drop(model);
+        Self::shared(shared, capacity, watch)
+    }
+
+    /// A model that is shared already.
+    ///
+    /// # Errors
+    /// Memory that can't be had.
+    pub fn shared(model: SharedModel, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
+        let slots = Slots::new(&model, capacity.slots)?;
+        let buffer = capacity.buffer.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+        Ok(Self { inner: Arc::new(Inner { model, gate: Gate::new(capacity), slots, buffer, watch }) })
+    }
+
+    /// What the model is.
+    pub fn info(&self) -> &GeneratorInfo {
+        self.inner.model.info()
+    }
+
+    /// Whether the model has a chat template.
+    pub fn can_chat(&self) -> bool {
+        self.inner.model.tokenizer().chat_template().is_some()
+    }
+
+    /// Calls that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.inner.gate.waiting()
+    }
+
+    /// Answers that are computed at the moment.
+    pub fn running(&self) -> usize {
+        self.inner.gate.running()
+    }
+
+    /// Begins an answer; returns when its turn has come and the prompt was accepted. Dropping the future or the
+    /// answer ends it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when too many wait, [`Error::Context`] for a prompt that is too long, [`Error::Request`] for
+    /// one that is empty or that the model can't take. Failures of the engine come through the answer.
+    pub async fn stream(&self, prompt: Prompt, options: Options) -> Result<Answer> {
+        let called = Instant::now();
+        let permit = self.inner.gate.enter().await?;
+        let (accept, accepted) = oneshot::channel();
+        let (sender, events) = mpsc::channel(self.inner.buffer);
+        let cancel = CancelOnDrop::default();
+        let job = Job { inner: self.inner.clone(), permit, called, cancel: cancel.0.clone(), sender };
+        tokio::task::spawn_blocking(move || job.run(prompt, options, accept));
+        let (prompt_tokens, cached_tokens) = accepted.await.map_err(|_| lost())??;
+        Ok(Answer { events, prompt_tokens, cached_tokens, summary: None, ended: false, _cancel: cancel })
+    }
+
+    /// A whole answer.
+    ///
+    /// # Errors
+    /// As [`AsyncGenerator::stream`], and failures of the engine.
+    pub async fn generate(&self, prompt: Prompt, options: Options) -> Result<Completion> {
+        self.stream(prompt, options).await?.finish().await
+    }
+}
+
+/// One answer, on a thread where blocking is allowed.
+struct Job {
+    inner: Arc<Inner>,
+    permit: OwnedSemaphorePermit,
+    called: Instant,
+    cancel: Arc<AtomicBool>,
+    sender: mpsc::Sender<Event>,
+}
+
+/// Numbers of a prompt that was accepted: its tokens, and those of them in a cache.
+type Accept = oneshot::Sender<Result<(usize, usize)>>;
+
+impl Job {
+    fn run(self, prompt: Prompt, options: Options, accept: Accept) {
+        let begun = self.inner.encode(prompt, &options).and_then(|ids| {
+            let slot = self.inner.slots.take(&self.inner.model, &ids)?;
+            Ok((ids, slot))
+        });
+        let (ids, mut slot) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                drop(self.permit);
+                // Whoever asked may have gone.
+                let _ = accept.send(Err(error));
+                return;
+            }
+        };
+        let end = self.generate(&mut slot, &ids, options, accept);
+        // The reader of the end may ask again at once, and is to find the conversation where it was.
+        self.inner.slots.put(slot);
+        drop(self.permit);
+        if let Some(end) = end {
+            self.inner.watch.ended(&end);
+            let _ = self.sender.blocking_send(Event::End(end));
+        }
+    }
+
+    /// None when nobody waits for the answer any more before it began.
+    fn generate(&self, slot: &mut Slot, ids: &[u32], options: Options, accept: Accept) -> Option<Result<Summary>> {
+        let watch = &self.inner.watch;
+        let mut generation =
+            Generation::over(&mut **slot, self.inner.model.tokenizer(), ids, options).cancelled_by(self.cancel.clone());
+        let cached = generation.cached();
+        accept.send(Ok((ids.len(), cached))).ok()?;
+        watch.started(ids.len(), cached);
+        let (mut last, mut sent) = (None::<Instant>, 0);
+        loop {
+            let Step { token, text, .. } = match generation.advance() {
+                Ok(Some(step)) => step,
+                Ok(None) => break,
+                Err(error) => return Some(Err(error)),
+            };
+            let now = Instant::now();
+            match last.replace(now) {
+                None => watch.first_token(now - self.called),
+                Some(before) => watch.next_token(now - before),
+            }
+            sent += text.len();
+            self.send(Piece { token: Some(token), text });
+        }
+        let summary = generation.finish();
+        // What was held back as the possible beginning of a stop text.
+        if let Some(rest) = summary.text.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.send(Piece { token: None, text: rest.to_owned() });
+        }
+        Some(Ok(summary))
+    }
+
+    /// Waits for the reader; without one, generation ends at its next token.
+    fn send(&self, piece: Piece) {
+        if self.sender.blocking_send(Event::Piece(piece)).is_err() {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Inner {
+    /// The prompt as tokens that the model can take.
+    fn encode(&self, prompt: Prompt, options: &Options) -> Result<Vec<u32>> {
+        let tokenizer = self.model.tokenizer();
+        let ids = match prompt {
+            Prompt::Tokens(ids) => ids,
+            Prompt::Text(text) => tokenizer.encode_with_special(&text)?,
+            Prompt::Chat(messages) if messages.is_empty() => {
+                return Err(Error::Request("no messages to answer".to_owned()));
+            }
+            Prompt::Chat(messages) => {
+                let template = tokenizer
+                    .chat_template()
+                    .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?;
+                tokenizer.encode(&template.render(&messages, options.thinking)?)?
+            }
+        };
+        let (vocab, context) = (self.model.vocab(), self.model.info().context);
+        if ids.is_empty() {
+            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        }
+        if ids.len() > context {
+            return Err(Error::Context { tokens: ids.len(), context });
+        }
+        Ok(ids)
+    }
+}
