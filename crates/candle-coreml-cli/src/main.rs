@@ -27,6 +27,8 @@ mod sampling;
 mod settings;
 mod setup;
 mod watch;
+#[cfg(feature = "serve")]
+mod serve;
 mod write;
 
 /// Runs Core ML models on any platform.
@@ -49,6 +51,9 @@ enum Command {
     Setup(setup::Arguments),
     /// Shows or changes single settings.
     Config(config::Arguments),
+    /// Serves models over HTTP, as OpenAI's clients expect it.
+    #[cfg(feature = "serve")]
+    Serve(serve::Arguments),
     /// Measures how fast a language model runs here.
     Bench(bench::Arguments),
     /// Shows what a model expects, returns and consists of.
@@ -98,6 +103,8 @@ fn main() -> ExitCode {
         Command::Chat(a) => chat::run(a),
         Command::Setup(a) => setup::run(a),
         Command::Config(a) => config::run(a),
+        #[cfg(feature = "serve")]
+        Command::Serve(a) => serve::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
         #[cfg(feature = "hub")]

@@ -1,0 +1,177 @@
+//! What can go wrong: with the server ([`ServeError`]), and with a request ([`ApiError`]), which becomes an error
+//! object as OpenAI's clients expect it.
+
+use axum::extract::rejection::JsonRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use candle_coreml::Error;
+use serde_json::{Value, json};
+
+/// Why a server can't run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// No model was named.
+    #[error("no model to serve")]
+    NoModel,
+    /// Two models have one name.
+    #[error("two models are called `{0}`; give one of them another name")]
+    SameName(String),
+    /// A model can't be loaded.
+    #[error("{name}: {source}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// What the library says.
+        source: Box<Error>,
+    },
+    /// A folder holds neither a language model nor an encoder.
+    #[error("{name}: not a language model ({language}), and not an encoder ({encoder})")]
+    Neither {
+        /// Name of the model.
+        name: String,
+        /// Why it is no language model.
+        language: Box<Error>,
+        /// Why it is no encoder.
+        encoder: Box<Error>,
+    },
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Signals can't be received.
+    #[error("can't wait for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Why a request is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) kind: &'static str,
+    pub(crate) code: Option<&'static str>,
+    pub(crate) param: Option<String>,
+    pub(crate) message: String,
+}
+
+const INVALID: &str = "invalid_request_error";
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: String) -> Self {
+        Self { status, kind, code, param: None, message }
+    }
+
+    /// A field that is wrong.
+    pub(crate) fn field(param: impl Into<String>, message: impl std::fmt::Display) -> Self {
+        let param = param.into();
+        let message = format!("{param}: {message}");
+        Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, INVALID, None, message) }
+    }
+
+    /// A model that is not served.
+    pub(crate) fn no_model(name: &str, available: &str) -> Self {
+        let message = format!("the model `{name}` does not exist here; there are: {available}");
+        let error = Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message);
+        Self { param: Some("model".to_owned()), ..error }
+    }
+
+    /// A wrong or missing key.
+    pub(crate) fn key() -> Self {
+        let message = "a valid key is needed: Authorization: Bearer KEY".to_owned();
+        Self::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message)
+    }
+
+    /// A path or a method that does not exist.
+    pub(crate) fn no_path(status: StatusCode, method: &axum::http::Method, path: &str) -> Self {
+        Self::new(status, INVALID, Some("unknown_url"), format!("{method} {path} does not exist here"))
+    }
+
+    /// A request that took too long.
+    pub(crate) fn timeout(after: std::time::Duration) -> Self {
+        let message = format!("the request took longer than {} seconds", after.as_secs_f64());
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", Some("timeout"), message)
+    }
+
+    /// What is sent: OpenAI's error object.
+    pub(crate) fn body(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Request(message) => Self::new(StatusCode::BAD_REQUEST, INVALID, None, message),
+            Error::Context { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"), error.to_string())
+            }
+            Error::Busy { .. } => {
+                let message = format!("the server is busy: {error}; try again later");
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"), message)
+            }
+            // The template refuses the messages; where it lies is not the client's business.
+            Error::File { message, .. } if message.starts_with("chat template") => {
+                Self::new(StatusCode::BAD_REQUEST, INVALID, None, message)
+            }
+            // Names files of the server: for its log, not for its clients.
+            error => {
+                tracing::error!(%error, "a model failed");
+                let message = "the model failed; the server's log says why".to_owned();
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, message)
+            }
+        }
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        // A body of the wrong form is as much the client's fault as one that is no JSON.
+        let status = match rejection.status() {
+            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            other => other,
+        };
+        Self::new(status, INVALID, None, rejection.body_text())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            _ => None,
+        };
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_status_that_clients_act_on_and_name_no_file() {
+        let path = std::path::PathBuf::from("/secret/place");
+        for (error, status, part) in [
+            (Error::Request("too odd".to_owned()), 400, "too odd"),
+            (Error::Context { tokens: 9, context: 8 }, 400, "context_length_exceeded"),
+            (Error::Busy { limit: 3 }, 429, "rate_limit_exceeded"),
+            (Error::File { path: path.clone(), message: "chat template: roles".to_owned() }, 400, "roles"),
+            (Error::File { path: path.clone(), message: "broken".to_owned() }, 500, "server_error"),
+            (Error::Components { path, message: "gone".to_owned() }, 500, "server's log"),
+        ] {
+            let error = ApiError::from(error);
+            let text = error.body().to_string();
+            assert_eq!(error.status.as_u16(), status, "{text}");
+            assert!(text.contains(part) && !text.contains("secret"), "{text}");
+        }
+        let response = ApiError::from(Error::Busy { limit: 0 }).into_response();
+        assert!(response.headers().contains_key(header::RETRY_AFTER));
+    }
+}

@@ -1,0 +1,136 @@
+//! The models of a server, by name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_coreml::backend::{BackendConfig, open};
+use candle_coreml::encoder::TextEncoder;
+use candle_coreml::nonblocking::{AsyncGenerator, AsyncModel, Capacity};
+
+use crate::error::{ApiError, ServeError};
+use crate::metrics::{Metrics, ModelWatch};
+use crate::settings::Settings;
+
+/// What a model does.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// Generates text.
+    Language(AsyncGenerator),
+    /// Makes vectors of texts.
+    Encoder(AsyncModel<TextEncoder>),
+}
+
+/// A model with the name that requests call it by.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+/// Models that are loaded and ready to be served.
+#[derive(Debug)]
+pub struct Models {
+    pub(crate) all: Vec<Served>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Models {
+    /// Loads models: pairs of a name and a folder, with a language model or an encoder each. Blocks.
+    ///
+    /// # Errors
+    /// No model, the same name twice, a folder without a model, a model that can't be loaded.
+    pub fn load(models: &[(String, PathBuf)], settings: &Settings) -> Result<Self, ServeError> {
+        if models.is_empty() {
+            return Err(ServeError::NoModel);
+        }
+        let metrics = Arc::new(Metrics::default());
+        let mut all: Vec<Served> = Vec::with_capacity(models.len());
+        for (name, folder) in models {
+            if all.iter().any(|m| m.name == *name) {
+                return Err(ServeError::SameName(name.clone()));
+            }
+            all.push(Served { name: name.clone(), kind: load(name, folder, settings, &metrics)? });
+        }
+        Ok(Self { all, metrics })
+    }
+
+    /// One line for each model: its name and what it is.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |served: &Served| match &served.kind {
+            Kind::Language(model) => {
+                let info = model.info();
+                let (device, engine, context) = (info.device, info.engine, info.context);
+                format!("{}: language model on {device} ({engine}), context {context}", served.name)
+            }
+            Kind::Encoder(model) => {
+                let (output, pooling) = model.get().output();
+                let how = pooling.map_or("as it is".to_owned(), |p| format!("{p:?}").to_lowercase());
+                format!("{}: encoder, vectors of {} from `{output}` ({how})", served.name, model.get().width())
+            }
+        };
+        self.all.iter().map(line).collect()
+    }
+
+    /// The model that a request names. A request without a name means the only model that does what it asks for.
+    fn find<'m, T>(
+        &'m self,
+        name: Option<&str>,
+        wanted: impl Fn(&'m Kind) -> Option<T>,
+    ) -> Result<(&'m str, T), ApiError> {
+        let names = || self.all.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+        let Some(name) = name else {
+            let mut fitting = self.all.iter().filter_map(|m| Some((m.name.as_str(), wanted(&m.kind)?)));
+            return match (fitting.next(), fitting.next()) {
+                (Some(only), None) => Ok(only),
+                _ => Err(ApiError::field("model", format!("name one of: {}", names()))),
+            };
+        };
+        let served = self.all.iter().find(|m| m.name == name).ok_or_else(|| ApiError::no_model(name, &names()))?;
+        match wanted(&served.kind) {
+            Some(found) => Ok((&served.name, found)),
+            None => Err(ApiError::field(
+                "model",
+                match served.kind {
+                    Kind::Language(_) => format!("`{name}` is a language model and has no embeddings; an encoder has"),
+                    Kind::Encoder(_) => format!("`{name}` is an encoder; it has embeddings, but generates no text"),
+                },
+            )),
+        }
+    }
+
+    /// The language model that a request names.
+    pub(crate) fn language(&self, name: Option<&str>) -> Result<(&str, &AsyncGenerator), ApiError> {
+        self.find(name, |kind| if let Kind::Language(model) = kind { Some(model) } else { None })
+    }
+
+    /// The encoder that a request names.
+    pub(crate) fn encoder(&self, name: Option<&str>) -> Result<(&str, &AsyncModel<TextEncoder>), ApiError> {
+        self.find(name, |kind| if let Kind::Encoder(model) = kind { Some(model) } else { None })
+    }
+}
+
+fn load(name: &str, folder: &Path, settings: &Settings, metrics: &Arc<Metrics>) -> Result<Kind, ServeError> {
+    let capacity = Capacity { slots: settings.slots, queue: settings.queue, buffer: 1 };
+    // Says at once that a language model is none: those have several packages, or checkpoints.
+    let encoder = match TextEncoder::load(folder) {
+        Ok(encoder) => return Ok(Kind::Encoder(AsyncModel::new(encoder, capacity))),
+        Err(error) => Box::new(error),
+    };
+    let config = BackendConfig {
+        device: settings.device,
+        model_path: Some(folder.to_owned()),
+        fallback_chain: settings.fallback.clone(),
+        ..BackendConfig::default()
+    };
+    let model = match open(&config) {
+        Ok(model) => model,
+        Err(error) => return Err(ServeError::Neither { name: name.to_owned(), language: Box::new(error), encoder }),
+    };
+    // A whole answer fits the buffer: a client that reads slowly does not keep a slot.
+    let context = candle_coreml::backend::TextGeneration::info(&model).context;
+    let capacity = Capacity { buffer: context.saturating_add(2), ..capacity };
+    let watch = Arc::new(ModelWatch::new(name, metrics));
+    AsyncGenerator::watched(model, capacity, watch)
+        .map(Kind::Language)
+        .map_err(|source| ServeError::Model { name: name.to_owned(), source: Box::new(source) })
+}

@@ -1,0 +1,115 @@
+//! Answers as they come (server-sent events) and whole ones.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use candle_coreml::generation::Options;
+use candle_coreml::nonblocking::{Answer, AsyncGenerator, Prompt};
+use futures_util::stream;
+use serde_json::Value;
+
+use super::reply::{Reply, Usage};
+use crate::app::Deadline;
+use crate::error::ApiError;
+
+/// A request for text that is ready to run.
+pub(super) struct Job {
+    pub(super) prompt: Prompt,
+    pub(super) options: Options,
+    pub(super) reply: Reply,
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+    pub(super) deadline: Deadline,
+}
+
+impl Job {
+    /// Runs it. Errors until the prompt is accepted have a status; later ones come as an event.
+    pub(super) async fn run(self, model: &AsyncGenerator) -> Result<Response, ApiError> {
+        let answer = model.stream(self.prompt, self.options).await?;
+        if self.stream {
+            let events = Events {
+                answer,
+                reply: self.reply,
+                include_usage: self.include_usage,
+                deadline: self.deadline,
+                ready: VecDeque::new(),
+                over: false,
+            };
+            return Ok(events.response());
+        }
+        // The time limit of every request ends this one, too.
+        let done = answer.finish().await?;
+        let usage =
+            Usage { prompt: done.prompt_tokens, cached: done.cached_tokens, completion: done.summary.tokens.len() };
+        Ok(axum::Json(self.reply.whole(&done.summary.text, done.summary.stop_reason, usage)).into_response())
+    }
+}
+
+/// The events of one answer.
+struct Events {
+    answer: Answer,
+    reply: Reply,
+    include_usage: bool,
+    deadline: Deadline,
+    ready: VecDeque<Event>,
+    over: bool,
+}
+
+impl Events {
+    fn response(mut self) -> Response {
+        if let Some(opening) = self.reply.opening() {
+            self.push(opening);
+        }
+        let events = stream::unfold(self, |mut events| async {
+            let event = events.next().await?;
+            Some((Ok::<_, Infallible>(event), events))
+        });
+        Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+    }
+
+    fn push(&mut self, mut object: Value) {
+        if self.include_usage && object.get("usage").is_none() {
+            object["usage"] = Value::Null;
+        }
+        self.ready.push_back(Event::default().data(object.to_string()));
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if self.over {
+                return None;
+            }
+            match tokio::time::timeout_at(self.deadline.at, self.answer.next()).await {
+                Ok(Some(Ok(piece))) if piece.text.is_empty() => {}
+                Ok(Some(Ok(piece))) => self.push(self.reply.piece(&piece.text)),
+                Ok(Some(Err(error))) => self.fail(error.into()),
+                Ok(None) => self.end(),
+                Err(_) => self.fail(ApiError::timeout(self.deadline.after)),
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        if let Some(summary) = self.answer.summary() {
+            let (reason, completion) = (summary.stop_reason, summary.tokens.len());
+            self.push(self.reply.closing(reason));
+            if self.include_usage {
+                let (prompt, cached) = (self.answer.prompt_tokens(), self.answer.cached_tokens());
+                self.push(self.reply.figures(Usage { prompt, cached, completion }));
+            }
+        }
+        self.ready.push_back(Event::default().data("[DONE]"));
+    }
+
+    /// No `[DONE]` follows: the answer is not whole.
+    fn fail(&mut self, error: ApiError) {
+        self.over = true;
+        self.ready.push_back(Event::default().data(error.body().to_string()));
+    }
+}
