@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_coreml::backend::{BackendConfig, open};
+use candle_coreml::backend::{BackendConfig, TextGeneration, open};
 use candle_coreml::encoder::TextEncoder;
 use candle_coreml::nonblocking::{AsyncGenerator, AsyncModel, Capacity};
 
@@ -28,7 +28,7 @@ pub(crate) struct Served {
 }
 
 /// Models that are loaded and ready to be served.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Models {
     pub(crate) all: Vec<Served>,
     pub(crate) metrics: Arc<Metrics>,
@@ -43,15 +43,63 @@ impl Models {
         if models.is_empty() {
             return Err(ServeError::NoModel);
         }
-        let metrics = Arc::new(Metrics::default());
-        let mut all: Vec<Served> = Vec::with_capacity(models.len());
+        let mut all = Self::default();
         for (name, folder) in models {
-            if all.iter().any(|m| m.name == *name) {
-                return Err(ServeError::SameName(name.clone()));
-            }
-            all.push(Served { name: name.clone(), kind: load(name, folder, settings, &metrics)? });
+            all.add(name, folder, settings)?;
         }
-        Ok(Self { all, metrics })
+        Ok(all)
+    }
+
+    /// Adds the language model or the encoder in a folder. Blocks.
+    ///
+    /// # Errors
+    /// As [`Models::load`].
+    pub fn add(&mut self, name: &str, folder: &Path, settings: &Settings) -> Result<(), ServeError> {
+        // Says at once that a language model is none: those have several packages, or checkpoints.
+        let encoder = match TextEncoder::load(folder) {
+            Ok(encoder) => {
+                let capacity = Capacity { slots: settings.slots, queue: settings.queue, buffer: 1 };
+                return self.push(name, Kind::Encoder(AsyncModel::new(encoder, capacity)));
+            }
+            Err(error) => Box::new(error),
+        };
+        let config = BackendConfig {
+            device: settings.device,
+            model_path: Some(folder.to_owned()),
+            fallback_chain: settings.fallback.clone(),
+            ..BackendConfig::default()
+        };
+        match open(&config) {
+            Ok(model) => self.add_language(name, model, settings),
+            Err(error) => Err(ServeError::Neither { name: name.to_owned(), language: Box::new(error), encoder }),
+        }
+    }
+
+    /// Adds a language model that is loaded already. Blocks.
+    ///
+    /// # Errors
+    /// A name that is taken; a model that fails or can't hold several conversations.
+    pub fn add_language(
+        &mut self,
+        name: &str,
+        model: impl TextGeneration,
+        settings: &Settings,
+    ) -> Result<(), ServeError> {
+        // A whole answer fits the buffer: a client that reads slowly does not keep a slot.
+        let buffer = model.info().context.saturating_add(2);
+        let capacity = Capacity { slots: settings.slots, queue: settings.queue, buffer };
+        let watch = Arc::new(ModelWatch::new(name, &self.metrics));
+        let model = AsyncGenerator::watched(model, capacity, watch)
+            .map_err(|source| ServeError::Model { name: name.to_owned(), source: Box::new(source) })?;
+        self.push(name, Kind::Language(model))
+    }
+
+    fn push(&mut self, name: &str, kind: Kind) -> Result<(), ServeError> {
+        if self.all.iter().any(|m| m.name == name) {
+            return Err(ServeError::SameName(name.to_owned()));
+        }
+        self.all.push(Served { name: name.to_owned(), kind });
+        Ok(())
     }
 
     /// One line for each model: its name and what it is.
@@ -107,30 +155,4 @@ impl Models {
     pub(crate) fn encoder(&self, name: Option<&str>) -> Result<(&str, &AsyncModel<TextEncoder>), ApiError> {
         self.find(name, |kind| if let Kind::Encoder(model) = kind { Some(model) } else { None })
     }
-}
-
-fn load(name: &str, folder: &Path, settings: &Settings, metrics: &Arc<Metrics>) -> Result<Kind, ServeError> {
-    let capacity = Capacity { slots: settings.slots, queue: settings.queue, buffer: 1 };
-    // Says at once that a language model is none: those have several packages, or checkpoints.
-    let encoder = match TextEncoder::load(folder) {
-        Ok(encoder) => return Ok(Kind::Encoder(AsyncModel::new(encoder, capacity))),
-        Err(error) => Box::new(error),
-    };
-    let config = BackendConfig {
-        device: settings.device,
-        model_path: Some(folder.to_owned()),
-        fallback_chain: settings.fallback.clone(),
-        ..BackendConfig::default()
-    };
-    let model = match open(&config) {
-        Ok(model) => model,
-        Err(error) => return Err(ServeError::Neither { name: name.to_owned(), language: Box::new(error), encoder }),
-    };
-    // A whole answer fits the buffer: a client that reads slowly does not keep a slot.
-    let context = candle_coreml::backend::TextGeneration::info(&model).context;
-    let capacity = Capacity { buffer: context.saturating_add(2), ..capacity };
-    let watch = Arc::new(ModelWatch::new(name, metrics));
-    AsyncGenerator::watched(model, capacity, watch)
-        .map(Kind::Language)
-        .map_err(|source| ServeError::Model { name: name.to_owned(), source: Box::new(source) })
 }

@@ -164,11 +164,6 @@ impl TextGeneration for CandleGenerator {
             let empty = empty.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(Box::new(empty.fork()) as Box<dyn Decoder + Send>)
         };
-        Some(SharedModel {
-            info: self.info(),
-            vocab: self.model.vocab(),
-            tokenizer: self.tokenizer.clone(),
-            make: Arc::new(make),
-        })
+        Some(SharedModel::new(self.info(), self.model.vocab(), self.tokenizer.clone(), make))
     }
 }

@@ -82,12 +82,7 @@ impl TextGeneration for CoreMLGenerator {
             let session = pipeline.session()?;
             Ok(Box::new(Conversation { pipeline: pipeline.clone(), session }) as Box<dyn Decoder + Send>)
         };
-        Some(SharedModel {
-            info: self.info(),
-            vocab: self.pipeline.dimensions().vocab,
-            tokenizer: self.tokenizer.clone(),
-            make: Arc::new(make),
-        })
+        Some(SharedModel::new(self.info(), self.pipeline.dimensions().vocab, self.tokenizer.clone(), make))
     }
 }
 

@@ -13,10 +13,10 @@ type Make = dyn Fn() -> Result<Box<dyn Decoder + Send>> + Send + Sync;
 /// they may run on different threads at once.
 #[derive(Clone)]
 pub struct SharedModel {
-    pub(super) info: GeneratorInfo,
-    pub(super) vocab: usize,
-    pub(super) tokenizer: Arc<Tokenizer>,
-    pub(super) make: Arc<Make>,
+    info: GeneratorInfo,
+    vocab: usize,
+    tokenizer: Arc<Tokenizer>,
+    make: Arc<Make>,
 }
 
 impl std::fmt::Debug for SharedModel {
@@ -26,6 +26,16 @@ impl std::fmt::Debug for SharedModel {
 }
 
 impl SharedModel {
+    /// A model of which `make` makes conversations.
+    pub fn new(
+        info: GeneratorInfo,
+        vocab: usize,
+        tokenizer: Arc<Tokenizer>,
+        make: impl Fn() -> Result<Box<dyn Decoder + Send>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { info, vocab, tokenizer, make: Arc::new(make) }
+    }
+
     /// What the model is.
     pub fn info(&self) -> &GeneratorInfo {
         &self.info
@@ -37,7 +47,7 @@ impl SharedModel {
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 

@@ -1,0 +1,287 @@
+//! A real server on a free port, a client for it, and a model whose tokens the test lets through one by one.
+
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use candle_coreml::backend::{CancelHandle, CoreMLGenerator, GeneratorInfo, SharedModel, Stats, TextGeneration};
+use candle_coreml::generation::{Decoder, Message, Options, Step, Summary};
+pub(crate) use candle_coreml_serve::Settings;
+use candle_coreml_serve::{Models, Server};
+use serde_json::{Value, json};
+
+pub(crate) fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name)
+}
+
+/// A server that runs until it is dropped or told to end.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Settings for tests: a free port, one slot.
+pub(crate) fn settings() -> Settings {
+    let mut settings = Settings { slots: 1, ..Settings::default() };
+    settings.address.set_port(0);
+    settings
+}
+
+/// Serves the models that ship.
+pub(crate) fn serve(settings: Settings) -> Running {
+    let named = |name: &str| (name.to_owned(), folder(name));
+    run(Models::load(&[named("tiny-qwen3"), named("tiny-intent")], &settings).expect("the shipped models"), settings)
+}
+
+pub(crate) fn run(models: Models, settings: Settings) -> Running {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let (tell, address) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+        runtime.block_on(async {
+            let server = Server::bind(models, settings).await.expect("a free port");
+            tell.send(server.address()).expect("the test waits");
+            server.run(async { drop(ended.await) }).await;
+        });
+        // Threads that wait for a token of a test that has ended are left alone.
+        runtime.shutdown_background();
+    });
+    Running { address: address.recv().expect("it listens"), end: Some(end), thread: Some(thread) }
+}
+
+impl Running {
+    /// Tells it to end.
+    pub(crate) fn end(&mut self) {
+        self.end.take();
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn join(&mut self) {
+        self.end();
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("no panic");
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The response to a request.
+    pub(crate) fn ask(&self, path: &str, body: &Value) -> ureq::http::Response<ureq::Body> {
+        let request = agent().post(self.url(path)).content_type("application/json");
+        request.send(body.to_string()).expect("an answer")
+    }
+
+    /// Status and body of a request.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let mut response = self.ask(path, body);
+        let body = response.body_mut().read_to_string().expect("a body");
+        (response.status().as_u16(), serde_json::from_str(&body).expect("JSON"))
+    }
+
+    /// An answer that must succeed.
+    pub(crate) fn ok(&self, path: &str, body: &Value) -> Value {
+        let (status, body) = self.post(path, body);
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut response = agent().get(self.url(path)).call().expect("an answer");
+        (response.status().as_u16(), response.body_mut().read_to_string().expect("a body"))
+    }
+
+    /// A figure of `/metrics`, 0 where it is missing; `name` with its labels.
+    pub(crate) fn figure(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").1;
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |v| v.parse().expect("a number"))
+    }
+
+    pub(crate) fn until(&self, name: &str, value: f64) {
+        while self.figure(name) != value {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a request on a connection of its own and returns it unread.
+    pub(crate) fn send(&self, path: &str, body: &Value) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        let body = body.to_string();
+        let head = "Host: test\r\nContent-Type: application/json\r\nConnection: close";
+        write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
+        stream
+    }
+
+    /// The events of a stream.
+    pub(crate) fn events(&self, path: &str, body: &Value) -> Vec<String> {
+        let response = self.ask(path, body);
+        assert_eq!(response.status().as_u16(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        events(response.into_body().into_reader())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(thread) = self.thread.take()
+            && !std::thread::panicking()
+        {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+pub(crate) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+/// The data of the events in what a server sends.
+pub(crate) fn events(reader: impl std::io::Read) -> Vec<String> {
+    let lines = BufReader::new(reader).lines().map_while(Result::ok);
+    lines.filter_map(|l| l.strip_prefix("data: ").map(str::to_owned)).collect()
+}
+
+/// The text of the chunks of a stream, and why it ended.
+pub(crate) fn joined(events: &[String]) -> (String, Option<String>) {
+    let (mut text, mut reason) = (String::new(), None);
+    for event in events.iter().filter(|e| *e != "[DONE]") {
+        let chunk: Value = serde_json::from_str(event).expect("JSON");
+        let choice = &chunk["choices"][0];
+        text.push_str(choice["delta"]["content"].as_str().or(choice["text"].as_str()).unwrap_or_default());
+        reason = choice["finish_reason"].as_str().map(str::to_owned).or(reason);
+    }
+    (text, reason)
+}
+
+/// A greedy chat request with one question.
+pub(crate) fn question(text: &str) -> Value {
+    json!({"model": "tiny-qwen3", "temperature": 0, "messages": [{"role": "user", "content": text}]})
+}
+
+/// The same with more fields.
+pub(crate) fn with(mut request: Value, fields: Value) -> Value {
+    for (name, value) in fields.as_object().expect("fields") {
+        request[name] = value.clone();
+    }
+    request
+}
+
+/// Lets forward passes of a model through.
+#[derive(Default)]
+pub(crate) struct Tap {
+    allowed: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Tap {
+    pub(crate) fn allow(&self, passes: u64) {
+        let mut allowed = self.allowed.lock().expect("no panic");
+        *allowed = allowed.saturating_add(passes);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn open(&self) {
+        self.allow(u64::MAX);
+    }
+
+    fn pass(&self) {
+        let closed = |n: &mut u64| *n == 0;
+        let mut allowed = self.changed.wait_while(self.allowed.lock().expect("no panic"), closed).expect("no panic");
+        if *allowed < u64::MAX {
+            *allowed -= 1;
+        }
+    }
+}
+
+struct Tapped {
+    inner: Box<dyn Decoder + Send>,
+    letter: usize,
+    tap: Arc<Tap>,
+}
+
+impl Decoder for Tapped {
+    fn tokens(&self) -> &[u32] {
+        self.inner.tokens()
+    }
+
+    fn rewind(&mut self, length: usize) -> usize {
+        self.inner.rewind(length)
+    }
+
+    fn context(&self) -> usize {
+        self.inner.context()
+    }
+
+    fn feed(&mut self, ids: &[u32]) -> candle_coreml::Result<Vec<f32>> {
+        self.tap.pass();
+        let mut logits = self.inner.feed(ids)?;
+        // Only the letter `a` is ever likely: answers end at their limits.
+        logits.fill(0.0);
+        logits[self.letter] = 1.0;
+        Ok(logits)
+    }
+
+    fn feed_sliding(&mut self, id: u32) -> candle_coreml::Result<Vec<f32>> {
+        self.feed(&[id])
+    }
+}
+
+/// The shipped model behind a tap.
+struct TappedModel(CoreMLGenerator, Arc<Tap>);
+
+impl TextGeneration for TappedModel {
+    fn info(&self) -> GeneratorInfo {
+        self.0.info()
+    }
+
+    fn stream(&mut self, p: &str, o: Options, each: &mut dyn FnMut(&Step)) -> candle_coreml::Result<Summary> {
+        self.0.stream(p, o, each)
+    }
+
+    fn chat(&mut self, m: &[Message], o: Options, each: &mut dyn FnMut(&Step)) -> candle_coreml::Result<Summary> {
+        self.0.chat(m, o, each)
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.0.cancel_handle()
+    }
+
+    fn obey(&mut self, handle: CancelHandle) {
+        self.0.obey(handle);
+    }
+
+    fn share(&self) -> Option<SharedModel> {
+        let (shared, tap) = (self.0.share()?, self.1.clone());
+        let (info, vocab, tokenizer) = (shared.info().clone(), shared.vocab(), shared.tokenizer().clone());
+        let letter = tokenizer.encode("a").ok()?[0] as usize;
+        Some(SharedModel::new(info, vocab, tokenizer, move || {
+            Ok(Box::new(Tapped { inner: shared.conversation()?, letter, tap: tap.clone() }))
+        }))
+    }
+}
+
+/// Serves a model that says `a` for ever, one letter for each pass that the tap lets through.
+pub(crate) fn tapped(settings: Settings) -> (Running, Arc<Tap>) {
+    let tap = Arc::new(Tap::default());
+    let generator = CoreMLGenerator::load(folder("tiny-qwen3")).expect("the shipped model");
+    let mut models = Models::default();
+    models.add_language("tiny-qwen3", TappedModel(generator, tap.clone()), &settings).expect("it is shared");
+    (run(models, settings), tap)
+}
