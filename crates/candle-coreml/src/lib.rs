@@ -5,6 +5,7 @@
 //! - [`anemll`]: language models of several components (embeddings, FFN chunks, LM head).
 //!   [`generation`]: tokenizer, chat template, sampling, streaming.
 //! - [`backend`]: text generation on whatever the machine has, Core ML or Candle, with a chain of fallbacks.
+//! - [`encoder`]: texts to vectors. With the feature `tokio`, `nonblocking`: all of this in async programs.
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
 //! - [`cache`]: what lies in the caches of this machine. With the feature `hub`, which is on by default, the module
 //!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.

@@ -24,8 +24,7 @@ enum Kind {
 /// A language model that gives logits for every token of a batch of sequences.
 ///
 /// Every call has a cache of its own, so that one wrapper serves several threads. A call computes and
-/// blocks: from async code run it where blocking is allowed, with tokio as
-/// `tokio::task::spawn_blocking(move || model.forward(&ids))` on an `Arc` of the wrapper.
+/// blocks; for async code `nonblocking::AsyncModel` (feature `tokio`) takes a wrapper and awaits its calls.
 #[derive(Debug)]
 pub struct CoreMLModelWrapper {
     kind: Kind,

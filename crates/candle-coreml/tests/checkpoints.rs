@@ -213,3 +213,29 @@ fn damaged_and_missing_files_are_refused() {
     std::fs::remove_file(folder.path().join("tokenizer.json")).expect("removed");
     assert!(failure(folder.path()).contains("tokenizer.json"));
 }
+
+#[test]
+fn conversations_share_the_weights_and_nothing_else() {
+    for name in ALL {
+        let (ids, logits) = reference(name);
+        let model = load(name);
+        let shared = model.share().expect("checkpoints can be shared");
+        drop(model);
+        let mut one = shared.conversation().expect("a conversation");
+        let mut other = shared.conversation().expect("another");
+        let (half, last) = (ids.len() / 2, ids.len() - 1);
+        one.feed(&ids[..half]).expect("logits");
+        // What the other one hears must not reach the first.
+        other.feed(&ids[half..]).expect("logits");
+        let off = distance(&one.feed(&ids[half..]).expect("logits"), &logits[last]);
+        assert!(off < TOLERANCE, "{name}: {off}");
+        assert_eq!((one.tokens(), other.tokens().len()), (&ids[..], ids.len() - half), "{name}");
+        let on_a_thread = std::thread::spawn(move || {
+            other.rewind(0);
+            other.feed(&ids).expect("logits")
+        });
+        let off = distance(&on_a_thread.join().expect("no panic"), &logits[last]);
+        assert!(off < TOLERANCE, "{name}: {off}");
+        assert_eq!(shared.vocab(), logits[last].len(), "{name}");
+    }
+}

@@ -1,0 +1,100 @@
+//! `candle-coreml serve` from the outside: it starts, answers, and ends when it is told to.
+#![cfg(feature = "serve")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+}
+
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn command() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("candle-coreml"));
+    command.args(["serve", "--port", "0"]).env_remove("CANDLE_COREML_SERVE_KEY");
+    command
+}
+
+/// Starts it and returns the address that it prints.
+fn start(command: &mut Command) -> (Process, String) {
+    let mut process = Process(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs"));
+    let mut line = String::new();
+    BufReader::new(process.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("it printed {line:?}"));
+    (process, address.to_owned())
+}
+
+fn get(address: &str, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n").expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+#[test]
+fn models_have_names_and_the_key_comes_from_the_environment() {
+    let model = |name: &str| models().join(name).display().to_string();
+    let (_process, address) = start(
+        command()
+            .args(["--model", &model("tiny-qwen3"), "--model", &format!("intents={}", model("tiny-intent"))])
+            .env("CANDLE_COREML_SERVE_KEY", "s3cret"),
+    );
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert!(get(&address, "/v1/models", "").starts_with("HTTP/1.1 401"));
+    let list = get(&address, "/v1/models", "Authorization: Bearer s3cret\r\n");
+    assert!(list.contains("\"id\":\"tiny-qwen3\"") && list.contains("\"id\":\"intents\""), "{list}");
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_end_it_with_success() {
+    for signal in ["-TERM", "-INT"] {
+        let (mut process, address) = start(&mut command());
+        assert!(get(&address, "/health", "").contains("\"status\":\"ok\""));
+        let sent = Command::new("kill").args([signal, &process.0.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        assert!(process.0.wait().expect("it ends").success(), "{signal}");
+    }
+}
+
+#[test]
+fn what_can_not_be_served_is_said_at_once() {
+    let fail = |arguments: &[&str]| {
+        let output = command().args(arguments).output().expect("it runs");
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let tiny = models().join("tiny-qwen3").display().to_string();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    for (arguments, part) in [
+        (vec!["--api-key", " "], "the key is empty"),
+        (vec!["--model", "./nowhere"], "nowhere"),
+        (vec!["--model", &tiny, "--model", &tiny], "two models are called `tiny-qwen3`"),
+        (vec!["--slots", "0"], "slots"),
+        (vec!["--timeout", "0"], "timeout"),
+        (vec!["--host", "localhost"], "host"),
+    ] {
+        let message = fail(&arguments);
+        assert!(message.contains(part), "{arguments:?}: {message}");
+    }
+    let output = Command::new(assert_cmd::cargo::cargo_bin("candle-coreml"))
+        .args(["serve", "--port", &port])
+        .output()
+        .expect("it runs");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains(&format!("can't listen on 127.0.0.1:{port}")), "{message}");
+}
