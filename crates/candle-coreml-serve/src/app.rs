@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::time::Instant;
 
-use crate::auth::Key;
+use crate::auth::{Key, is_for_this_machine};
 use crate::error::ApiError;
 use crate::metrics::CONTENT_TYPE;
 use crate::models::{Kind, Models};
@@ -24,6 +24,8 @@ pub(crate) struct App {
     /// Seconds since 1970 when the server began.
     pub(crate) began: u64,
     key: Option<Key>,
+    /// Whether only requests that name this machine are served.
+    local: bool,
     timeout: Duration,
 }
 
@@ -42,7 +44,8 @@ pub(crate) fn now() -> u64 {
 /// All routes of a server.
 pub(crate) fn router(models: Models, settings: &Settings) -> Router {
     let key = settings.api_key.as_ref().map(Key::new);
-    let app = Arc::new(App { models, began: now(), key, timeout: settings.timeout });
+    let local = key.is_none() && settings.address.ip().is_loopback();
+    let app = Arc::new(App { models, began: now(), key, local, timeout: settings.timeout });
     Router::new()
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
@@ -64,7 +67,9 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
     let began = Instant::now();
     let deadline = Deadline { at: began + app.timeout, after: app.timeout };
     request.extensions_mut().insert(deadline);
-    let response = if open {
+    let response = if app.local && !is_for_this_machine(request.headers()) {
+        ApiError::host().into_response()
+    } else if open {
         let answered = tokio::time::timeout_at(deadline.at, next.run(request)).await;
         answered.unwrap_or_else(|_| ApiError::timeout(app.timeout).into_response())
     } else {

@@ -1,5 +1,8 @@
-//! Who may ask: bearers of the server's key.
+//! Who may ask: bearers of the server's key; without one, on the loopback address, programs of this machine.
 
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, header};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -25,9 +28,38 @@ impl Key {
     }
 }
 
+/// Whether a request was made to this machine by name. A web page of a stranger can let its own name point to the
+/// loopback address, and would then be let in as a page of this server; but its name stays in the request.
+pub(crate) fn is_for_this_machine(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::HOST) else { return true };
+    let Some(authority) = value.to_str().ok().and_then(|h| h.parse::<Authority>().ok()) else { return false };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let host = host.to_ascii_lowercase();
+    address.is_ok_and(|a| a.is_loopback()) || host == "localhost" || host.ends_with(".localhost")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_this_machine_are_known() {
+        let own = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().expect("a header"));
+            is_for_this_machine(&headers)
+        };
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:80", "127.9.9.9", "[::1]:8080", "[::1]", "a.localhost"] {
+            assert!(own(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "localhost.evil.example:80", "10.0.0.1", "[::2]:1", "127.0.0.1.evil.example", "a b"]
+        {
+            assert!(!own(host), "{host}");
+        }
+        assert!(is_for_this_machine(&HeaderMap::new()));
+    }
 
     #[test]
     fn only_the_whole_key_admits() {

@@ -85,6 +85,12 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message)
     }
 
+    /// A request to another name than this machine's.
+    pub(crate) fn host() -> Self {
+        let message = "without a key, only requests to localhost or a loopback address are served".to_owned();
+        Self::new(StatusCode::FORBIDDEN, INVALID, Some("wrong_host"), message)
+    }
+
     /// A path or a method that does not exist.
     pub(crate) fn no_path(status: StatusCode, method: &axum::http::Method, path: &str) -> Self {
         Self::new(status, INVALID, Some("unknown_url"), format!("{method} {path} does not exist here"))

@@ -98,6 +98,25 @@ fn without_the_key_only_health_is_told() {
 }
 
 #[test]
+fn a_page_that_gave_its_name_to_this_machine_is_refused() {
+    let ask = |server: &common::Running, host: &str| {
+        let mut stream = TcpStream::connect(server.address).expect("it listens");
+        let head = "Authorization: Bearer k\r\nConnection: close";
+        write!(stream, "GET /v1/models HTTP/1.1\r\nHost: {host}\r\n{head}\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        text
+    };
+    let open = serve(settings());
+    let refused = ask(&open, "evil.example:80");
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("wrong_host"), "{refused}");
+    assert!(ask(&open, "localhost:9").starts_with("HTTP/1.1 200"));
+    // Whoever knows the key may come by any name, for instance through a proxy.
+    let keyed = serve(Settings { api_key: Some("k".into()), ..settings() });
+    assert!(ask(&keyed, "models.example").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
 fn connections_that_send_no_request_are_closed() {
     let server = serve(Settings { patience: Duration::from_millis(100), ..settings() });
     let mut slow = TcpStream::connect(server.address).expect("it listens");

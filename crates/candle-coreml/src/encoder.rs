@@ -29,8 +29,13 @@ const FINISHED: [&str; 5] = ["sentence_embedding", "sentence_embeddings", "embed
 /// Names of hidden states `[texts, tokens, width]` that are preferred when there are several outputs of that rank.
 const HIDDEN: [&str; 3] = ["last_hidden_state", "hidden_states", "token_embeddings"];
 
-/// Texts that go into one prediction when the model itself sets no limit.
+/// Texts, and tokens with padding, that go into one prediction when the model itself asks for no more.
 const BATCH: usize = 32;
+const BATCH_TOKENS: usize = 8192;
+
+/// Most tokens of a text when neither the model nor a file says: what BERT has. Memory grows with the square of the
+/// length, and texts may be a stranger's.
+const USUAL_LIMIT: usize = 512;
 
 /// One text to encode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +66,7 @@ pub struct TextEncoder {
     /// How hidden states become one vector; none for an output that is one already.
     pooling: Option<Pooling>,
     width: usize,
-    limit: Option<usize>,
+    limit: usize,
 }
 
 impl TextEncoder {
@@ -93,7 +98,7 @@ impl TextEncoder {
             });
         }
         let shapes = Shapes::of(&model)?;
-        let limit = [limit, shapes.longest()].into_iter().flatten().min();
+        let limit = [limit, shapes.longest()].into_iter().flatten().min().unwrap_or(USUAL_LIMIT);
         let mut encoder = Self {
             model,
             tokenizer,
@@ -162,8 +167,9 @@ impl TextEncoder {
         self.width
     }
 
-    /// Most tokens of a text, if that is known.
-    pub fn limit(&self) -> Option<usize> {
+    /// Most tokens of a text: the least that the model's shapes, `config.json` and the tokenizer's files allow, or 512
+    /// where none of them says.
+    pub fn limit(&self) -> usize {
         self.limit
     }
 
@@ -179,9 +185,12 @@ impl TextEncoder {
         order.sort_by_key(|&i| rows[i].len());
         let mut vectors = vec![Vec::new(); rows.len()];
         let mut rest = order.as_slice();
-        while let Some(&longest) = rest.get(..rest.len().min(BATCH)).and_then(|r| r.last()) {
-            let shape = self.fit(rest.len().min(BATCH), rows[longest].len())?;
-            let (part, later) = rest.split_at(shape[0].min(rest.len()));
+        while let Some(&shortest) = rest.first() {
+            let most = (BATCH_TOKENS / rows[shortest].len()).clamp(1, BATCH).min(rest.len());
+            let longest = rows[rest[most - 1]].len();
+            let count = (BATCH_TOKENS / longest).clamp(1, most);
+            let shape = self.fit(count, rows[rest[count - 1]].len())?;
+            let (part, later) = rest.split_at(shape[0].min(count));
             let given: Vec<&Vec<u32>> = part.iter().map(|&i| &rows[i]).collect();
             for (&index, vector) in part.iter().zip(self.vectors(&given, shape)?) {
                 vectors[index] = vector;
@@ -206,10 +215,10 @@ impl TextEncoder {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
             return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
         }
-        match self.limit {
-            Some(context) if ids.len() > context => Err(Error::Context { tokens: ids.len(), context }),
-            _ => Ok(ids),
+        if ids.len() > self.limit {
+            return Err(Error::Context { tokens: ids.len(), context: self.limit });
         }
+        Ok(ids)
     }
 
     fn fit(&self, rows: usize, longest: usize) -> Result<[usize; 2]> {

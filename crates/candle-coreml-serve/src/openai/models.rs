@@ -12,7 +12,7 @@ use crate::models::{Kind, Served};
 
 fn object(served: &Served, created: u64) -> Value {
     let (does, length) = match &served.kind {
-        Kind::Language(model) => ("text", Some(model.info().context)),
+        Kind::Language(model) => ("text", model.info().context),
         Kind::Encoder(model) => ("embeddings", model.get().limit()),
     };
     // The last two are not OpenAI's; other servers name the length so.

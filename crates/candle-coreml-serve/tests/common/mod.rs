@@ -115,7 +115,7 @@ impl Running {
     pub(crate) fn send(&self, path: &str, body: &Value) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).expect("it listens");
         let body = body.to_string();
-        let head = "Host: test\r\nContent-Type: application/json\r\nConnection: close";
+        let head = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
         write!(stream, "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
         stream
     }
