@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_coreml::backend::BackendDevice;
 use candle_coreml_serve::{Models, Server, Settings, signals};
 
-use crate::{CommandResult, generate, model};
+use crate::{CommandResult, model};
 
 /// How long computations may take to notice that nobody waits for them any more.
 const LAST_TOKENS: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ fn named(given: &str) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let models = match arguments.model.as_slice() {
-        [] => vec![("tiny-qwen3".to_owned(), generate::shipped_model()?)],
+        [] => vec![("tiny-qwen3".to_owned(), model::shipped()?)],
         given => given.iter().map(|g| named(g)).collect::<Result<Vec<_>, _>>()?,
     };
     if arguments.api_key.as_ref().is_some_and(|key| key.trim().is_empty()) {
