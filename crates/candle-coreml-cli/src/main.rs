@@ -24,11 +24,11 @@ mod progress;
 mod pull;
 mod rm;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 mod settings;
 mod setup;
 mod watch;
-#[cfg(feature = "serve")]
-mod serve;
 mod write;
 
 /// Runs Core ML models on any platform.

@@ -22,11 +22,4 @@ impl Aligned {
         let start = self.0.as_ptr().align_offset(LINE).min(whole - len);
         &mut self.0[start..start + len]
     }
-
-    /// Gives the room back when it is larger.
-    pub(crate) fn keep_at_most(&mut self, len: usize) {
-        if self.0.len() > len {
-            self.0 = Vec::new();
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
 //! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
 //!   embedding. [`activation`]: functions of one element.
+//! - [`conv`]: convolutions of channels-last images.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
 //! - [`parallel`]: threads that stay awake between kernels.
 //!
@@ -14,6 +15,7 @@
 pub mod activation;
 mod aligned;
 pub mod attention;
+pub mod conv;
 pub mod mat;
 pub mod matmul;
 pub mod matvec;

@@ -4,6 +4,7 @@
 //! expansion is paid once for all rows of `x`, and nothing is packed (see `tile`).
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::aligned::Aligned;
 use crate::mat::WeightMat;
@@ -21,8 +22,9 @@ const COLS: usize = 768;
 const TASK: usize = 48;
 /// Multiply-adds below which waking a second thread costs more than it saves.
 const SPLIT: usize = 1 << 18;
-/// Elements of `x` that a thread keeps room for.
-const KEPT: usize = 1 << 22;
+/// Elements of `x` that a thread works on at a time (512 KB), and rows of it.
+const NEAR: usize = 1 << 17;
+const MOST: usize = 128;
 /// Rows of `x` up to which weights are better multiplied row by row.
 const FEW: usize = 2;
 
@@ -103,10 +105,10 @@ pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precisio
 /// # Panics
 /// As [`matmul_t`].
 pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) {
+    check_x(products, x, m);
     if m > FEW {
-        return run(best(), products, x, m);
+        return run(best(), products, &Rows::of(x, m, &copy_of(x, m)));
     }
-    check(products, x, m);
     let cols = x.len().checked_div(m).unwrap_or(0);
     for i in 0..m {
         let mut row: Vec<Product<'_, '_>> = Vec::with_capacity(products.len());
@@ -117,22 +119,56 @@ pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, prec
     }
 }
 
+/// [`matmul_t_many`] for rows of `cols` elements that `fill(row, out)` makes when they are needed.
+///
+/// # Panics
+/// As [`matmul_t`].
+pub fn matmul_rows(products: &mut [Product<'_, '_>], m: usize, cols: usize, fill: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    run(best(), products, &Rows { m, cols, fill });
+}
+
 /// [`matmul_t`] with a given variant, for tests and benchmarks.
 ///
 /// # Panics
 /// As [`matmul_t`].
 pub fn matmul_t_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len().checked_div(weight.rows).unwrap_or(0);
-    run(variant, &mut [Product { weight, bias, out: y }], x, m);
+    let products = &mut [Product { weight, bias, out: y }];
+    check_x(products, x, m);
+    run(variant, products, &Rows::of(x, m, &copy_of(x, m)));
 }
 
-fn check(products: &[Product<'_, '_>], x: &[f32], m: usize) {
-    for p in products {
-        let (rows, cols) = (p.weight.rows, p.weight.cols);
-        // Without outputs the number of rows can't be told, and does not matter.
-        assert!(rows == 0 || (m * rows, m * cols) == (p.out.len(), x.len()), "lengths of y and x");
-        assert!(p.bias.is_none_or(|b| b.len() == rows), "length of bias");
+/// The rows of `x`, from the first one on.
+struct Rows<'a> {
+    m: usize,
+    cols: usize,
+    fill: &'a (dyn Fn(usize, &mut [f32]) + Sync),
+}
+
+/// How rows that exist are filled in.
+fn copy_of(x: &[f32], m: usize) -> impl Fn(usize, &mut [f32]) + Sync {
+    let cols = x.len().checked_div(m).unwrap_or(0);
+    move |row, out| out.copy_from_slice(&x[row * cols..][..cols])
+}
+
+impl<'a> Rows<'a> {
+    fn of(x: &[f32], m: usize, fill: &'a (dyn Fn(usize, &mut [f32]) + Sync)) -> Self {
+        Self { m, cols: x.len().checked_div(m).unwrap_or(0), fill }
     }
+
+    /// Writes padded rows from `first` on.
+    fn fill(&self, first: usize, out: &mut [f32]) {
+        for (i, out) in out.chunks_exact_mut(padded(self.cols)).enumerate() {
+            (self.fill)(first + i, &mut out[..self.cols]);
+            out[self.cols..].fill(0.0);
+        }
+    }
+}
+
+fn check_x(products: &[Product<'_, '_>], x: &[f32], m: usize) {
+    // Without outputs the number of rows can't be told, and does not matter.
+    let fits = |p: &Product<'_, '_>| p.weight.rows == 0 || m * p.weight.cols == x.len();
+    assert!(products.iter().all(fits), "length of x");
 }
 
 /// Some rows of one product.
@@ -143,50 +179,69 @@ struct Task<'a> {
     first: usize,
 }
 
-fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32], m: usize) {
-    check(products, x, m);
-    let cols = x.len().checked_div(m).unwrap_or(0);
+fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
+    let m = x.m;
+    for p in products.iter() {
+        assert!(
+            p.weight.rows == 0 || (p.weight.cols, m * p.weight.rows) == (x.cols, p.out.len()),
+            "sizes of a product"
+        );
+        assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
+    }
     let targets: Vec<Target> = products.iter_mut().map(|p| Target(p.out.as_mut_ptr())).collect();
     let mut tasks = Vec::new();
     for (p, target) in products.iter().zip(&targets) {
         let task = |first| Task { weight: &p.weight, bias: p.bias, target, first };
         tasks.extend((0..p.weight.rows).step_by(TASK).map(task));
     }
-    let total: usize = products.iter().map(|p| p.weight.rows * cols * m).sum();
-    let stride = padded(cols);
-    X.with_borrow_mut(|buffer| {
-        let rows_of_x = buffer.at_least(m * stride);
-        let copy = |first: usize, rows: &mut [f32]| {
-            for (i, to) in rows.chunks_exact_mut(stride).enumerate() {
-                to[..cols].copy_from_slice(&x[(first + i) * cols..][..cols]);
-                to[cols..].fill(0.0);
-            }
+    let total: usize = products.iter().map(|p| p.weight.rows * x.cols * m).sum();
+    let stride = padded(x.cols);
+    let threads = if total < SPLIT { 1 } else { parallel::threads() };
+    // Rows of `x` that stay in the second cache while all weights pass by.
+    let most = (NEAR / stride).clamp(PANEL, MOST);
+    if m > most || m >= threads * MOST / 2 {
+        // Every thread has rows of its own, all weights for each; as many shares as fill all threads.
+        let shares = m.div_ceil(most * threads) * threads;
+        let size = m.div_ceil(shares).next_multiple_of(PANEL);
+        let share = |i: usize| {
+            let first = i * size;
+            X.with_borrow_mut(|buffer| {
+                let n = size.min(m - first);
+                let rows = buffer.at_least(n * stride);
+                x.fill(first, rows);
+                tasks.iter().for_each(|t| some_rows(variant, t, rows, first..first + n));
+            });
         };
-        if total < SPLIT {
-            copy(0, rows_of_x);
-            tasks.iter().for_each(|t| some_rows(variant, t, rows_of_x, m));
+        let count = m.div_ceil(size);
+        return if threads == 1 { (0..count).for_each(share) } else { parallel::for_each(count, share) };
+    }
+    X.with_borrow_mut(|buffer| {
+        let rows = buffer.at_least(m * stride);
+        if threads == 1 {
+            x.fill(0, rows);
+            tasks.iter().for_each(|t| some_rows(variant, t, rows, 0..m));
         } else {
-            parallel::chunks_mut(rows_of_x, 16 * stride, |i, rows| copy(i * 16, rows));
-            parallel::for_each(tasks.len(), |t| some_rows(variant, &tasks[t], rows_of_x, m));
+            parallel::chunks_mut(rows, 16 * stride, |i, rows| x.fill(i * 16, rows));
+            parallel::for_each(tasks.len(), |t| some_rows(variant, &tasks[t], rows, 0..m));
         }
-        buffer.keep_at_most(KEPT);
     });
 }
 
 // Buffers that a thread keeps, as fresh memory costs about as much as what is computed in it.
 thread_local! {
-    /// The rows of `x`, padded.
+    /// Rows of `x`, padded.
     static X: RefCell<Aligned> = const { RefCell::new(Aligned::empty()) };
     /// Expanded rows of weights, padded.
     static WEIGHTS: RefCell<Aligned> = const { RefCell::new(Aligned::empty()) };
 }
 
-fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], m: usize) {
+/// The outputs of a task for some rows of `x`, which lie padded in `rows_of_x`.
+fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range<usize>) {
     let (rows, cols) = (task.weight.rows, task.weight.cols);
     let stride = padded(cols);
     WEIGHTS.with_borrow_mut(|panel| {
         let panel = panel.at_least(ROWS * stride);
-        let mut sums = vec![[0f32; ROWS]; m];
+        let mut sums = vec![[0f32; ROWS]; range.len()];
         for start in (task.first..rows.min(task.first + TASK)).step_by(ROWS) {
             let n = ROWS.min(rows - start);
             // Rows that a last tile lacks are what was there before, and not written.
@@ -195,10 +250,10 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], m: usize) {
                 out[cols..].fill(0.0);
             }
             product(variant, rows_of_x, panel, cols, &mut sums);
-            for (i, sums) in sums.iter().enumerate() {
+            for (i, sums) in range.clone().zip(&sums) {
                 for (r, sum) in sums.iter().enumerate().take(n) {
                     let bias = task.bias.map_or(0.0, |b| b[start + r]);
-                    // SAFETY: i < m and start + r < rows: inside `y`, in columns of this task alone.
+                    // SAFETY: i < m and start + r < rows: inside `y`, in rows or columns of this task alone.
                     unsafe { *task.target.0.add(i * rows + start + r) = sum + bias };
                 }
             }
