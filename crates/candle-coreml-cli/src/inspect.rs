@@ -1,8 +1,8 @@
-//! `candle-coreml inspect`: description, functions, operations, weights.
+//! `candle-coreml inspect`: description, functions, operations, weights; pictures; what the Neural Engine likely refuses.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::mil_text;
@@ -12,7 +12,18 @@ use serde_json::json;
 
 use crate::{CommandResult, write};
 
+mod ane;
+
+const EXAMPLES: &str = "\
+Examples:
+  candle-coreml inspect model.mlpackage                      inputs, outputs, operations, weights
+  candle-coreml inspect --mil model.mlpackage | less         the program as text
+  candle-coreml inspect --svg model.svg model.mlpackage      the graph as a picture, for any browser
+  candle-coreml inspect --svg - --function infer M | resvg - infer.png
+  candle-coreml inspect --ane model.mlpackage                what Apple's Neural Engine likely refuses";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
@@ -22,6 +33,25 @@ pub(crate) struct Arguments {
     /// Prints the program as MIL text.
     #[arg(long, conflicts_with = "json")]
     mil: bool,
+    /// Draws the graph as SVG into this file; `-` is standard output. Layers and branches that are alike are drawn once.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "mil", "ane"])]
+    svg: Option<PathBuf>,
+    /// Draws every layer and branch.
+    #[arg(long, requires = "svg")]
+    unfold: bool,
+    /// Only this function, for --svg and --ane.
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
+    /// Estimates for each operation whether the Neural Engine runs it, and says why not.
+    #[arg(long, conflicts_with = "mil")]
+    ane: bool,
+}
+
+/// Draws the graph of the model.
+fn picture(model: &Model, file: &Path, arguments: &Arguments) -> CommandResult {
+    let options = coreml_inspect::picture::Options { function: arguments.function.clone(), unfold: arguments.unfold };
+    let picture = coreml_inspect::picture::draw(model, &options)?;
+    if file.as_os_str() == "-" { write::text(&picture) } else { write::bytes(file, picture.as_bytes()) }
 }
 
 #[derive(Default)]
@@ -98,6 +128,12 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
     if arguments.mil {
         return write::text(&mil_text::print(&model.program));
+    }
+    if let Some(file) = &arguments.svg {
+        return picture(&model, file, &arguments);
+    }
+    if arguments.ane {
+        return ane::report(&model, arguments.function.as_deref(), arguments.json);
     }
     let mut survey = Survey::default();
     for function in model.program.functions.values() {

@@ -1,0 +1,81 @@
+//! `candle-coreml inspect`: pictures and the estimate for the Neural Engine, from the outside.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+
+fn inspect(arguments: &[&str], model: &Path) -> (bool, String, String) {
+    let mut command = Command::cargo_bin("candle-coreml").expect("the command is built");
+    let run = command.arg("inspect").args(arguments).arg(model).output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (run.status.success(), text(&run.stdout), text(&run.stderr))
+}
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+}
+
+fn chunk() -> PathBuf {
+    models().join("tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage")
+}
+
+#[test]
+fn a_picture_shows_functions_layers_weights_and_the_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("graph.svg");
+    let (success, _, errors) = inspect(&["--svg", file.to_str().expect("UTF-8")], &chunk());
+    assert!(success, "{errors}");
+    let picture = std::fs::read_to_string(&file).expect("a picture");
+    for part in [
+        "<svg ",
+        "function infer · ios18 · 187 operations",
+        "function prefill",
+        ">layers 0<",
+        ">layers 1<",
+        "q_weight: 6-bit table × 24",
+        "fp16 [192, 192, 1, 1]",
+        "model_model_kv_cache_0",
+        "output_hidden_states",
+        "causal_mask",
+    ] {
+        assert!(picture.contains(part), "{part}");
+    }
+    let (success, one, _) = inspect(&["--svg", "-", "--function", "infer"], &chunk());
+    assert!(success && one.contains("function infer") && !one.contains("function prefill"));
+    let (success, _, errors) = inspect(&["--svg", "-", "--function", "nfer"], &chunk());
+    assert!(!success && errors.contains("`nfer`") && errors.contains("infer, prefill"), "{errors}");
+}
+
+#[test]
+fn every_shipped_model_can_be_drawn() {
+    for name in ["tiny-qwen3/qwen_embeddings", "tiny-qwen3/qwen_lm_head_lut8", "tiny-intent/intent"] {
+        let (success, picture, errors) = inspect(&["--svg", "-"], &models().join(format!("{name}.mlpackage")));
+        assert!(success && picture.starts_with("<svg ") && picture.ends_with("</svg>\n"), "{name}: {errors}");
+    }
+}
+
+#[test]
+fn the_estimate_names_rules_operations_and_itself_an_estimate() {
+    let (success, text, errors) = inspect(&["--ane", "--function", "infer"], &chunk());
+    assert!(success, "{errors}");
+    for part in ["An estimate", "function infer (187 operations; needs iOS 18", "integers", "gather", "computed"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("function prefill"));
+    let (_, json, _) = inspect(&["--ane", "--json"], &chunk());
+    let report: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let infer = &report["functions"][0];
+    let counts = infer["counts"].as_object().expect("counts");
+    let total: u64 = counts.values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!((total, infer["operations"].as_array().map(Vec::len)), (187, Some(187)));
+    // All products of this model are convolutions and products of fp16 values with fixed shapes.
+    assert_eq!(infer["shares_of_multiplications"]["likely"], 1.0);
+    let rules: std::collections::BTreeSet<&str> = infer["operations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|o| o["reasons"].as_array().into_iter().flatten())
+        .filter_map(|r| r["rule"].as_str())
+        .collect();
+    assert_eq!(rules.into_iter().collect::<Vec<_>>(), ["computed", "gather", "integers"]);
+}
