@@ -102,6 +102,11 @@ impl Executable {
         &self.plan.places
     }
 
+    /// Bytes of weights that each step takes, as stored, in the order of [`places`](Self::places).
+    pub fn weight_bytes(&self) -> &[u64] {
+        &self.plan.weight_bytes
+    }
+
     /// A flag that stops running predictions at their next operation when set.
     pub fn cancel_flag(&self) -> Arc<AtomicBool> {
         self.context.cancel.clone()

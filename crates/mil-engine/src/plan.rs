@@ -63,6 +63,8 @@ pub struct FunctionPlan {
     pub outputs: Vec<(String, Option<ValueType>)>,
     /// Where each step stands in the program.
     pub places: Vec<Place>,
+    /// Bytes of weights that each step takes, as stored, in the order of the places.
+    pub weight_bytes: Vec<u64>,
     pub(crate) block: BlockPlan,
     pub(crate) consts: Vec<Value>,
     pub(crate) vars: usize,
@@ -93,6 +95,7 @@ pub fn plan(
         consts: Vec::new(),
         vars: 0,
         places: Vec::new(),
+        weight_bytes: Vec::new(),
     };
     let (mut inputs, mut states) = (Vec::new(), Vec::new());
     for input in &function.inputs {
@@ -114,6 +117,7 @@ pub fn plan(
         states,
         outputs,
         places: planner.places,
+        weight_bytes: planner.weight_bytes,
         block,
         consts: planner.consts,
         vars: planner.vars as usize,
@@ -146,6 +150,7 @@ struct Planner<'a> {
     consts: Vec<Value>,
     vars: u32,
     places: Vec<Place>,
+    weight_bytes: Vec<u64>,
 }
 
 impl Planner<'_> {
@@ -241,8 +246,25 @@ impl Planner<'_> {
         }
         let outputs = op.outputs.iter().map(|o| self.variable(&o.name)).collect();
         self.places.push(place(self.function, op));
+        self.weight_bytes.push(self.weight_bytes_of(op, &literals));
         let place = (self.places.len() - 1) as u32;
         Ok(Some((Step { run, outputs, free: Vec::new(), place }, used)))
+    }
+
+    fn weight_bytes_of(&self, op: &Operation, literals: &HashMap<String, Vec<Slot>>) -> u64 {
+        let named = op.inputs.values().flat_map(Argument::bindings).filter_map(|b| match b {
+            Binding::Name(n) => self.names.get(n),
+            Binding::Value(_) => None,
+        });
+        let slots: HashSet<Slot> = named.chain(literals.values().flatten()).copied().collect();
+        let bytes = slots.iter().map(|slot| match slot {
+            Slot::Const(i) => match self.consts.get(*i as usize) {
+                Some(Value::Weight(w)) => w.stored_bytes() as u64,
+                _ => 0,
+            },
+            Slot::Var(_) => 0,
+        });
+        bytes.sum()
     }
 
     fn touches_state(&self, op: &Operation) -> bool {

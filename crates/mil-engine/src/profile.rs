@@ -34,6 +34,23 @@ impl Profile {
         step.output_bytes += values.iter().map(bytes).sum::<u64>();
     }
 
+    /// Adds the costs of another profile of the same function.
+    pub fn merge(&mut self, other: &Profile) {
+        if self.steps.len() < other.steps.len() {
+            self.steps.resize(other.steps.len(), StepCost::default());
+        }
+        for (own, more) in self.steps.iter_mut().zip(&other.steps) {
+            own.calls += more.calls;
+            own.time += more.time;
+            own.output_bytes += more.output_bytes;
+        }
+    }
+
+    /// Cost by step, in the order of the places; steps after the last that ran may be missing.
+    pub fn costs(&self) -> &[StepCost] {
+        &self.steps
+    }
+
     /// Steps that ran, with their place in the program.
     pub fn steps<'a>(&'a self, places: &'a [Place]) -> impl Iterator<Item = (&'a Place, &'a StepCost)> {
         places.iter().zip(&self.steps).filter(|(_, cost)| cost.calls > 0)
@@ -44,5 +61,24 @@ fn bytes(value: &Value) -> u64 {
     match value {
         Value::Array(a) => (a.tensor().elem_count() * a.tensor().dtype().size_in_bytes()) as u64,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_add_up_whichever_is_longer() {
+        let of = |places: &[u32]| {
+            let mut profile = Profile::default();
+            places.iter().for_each(|p| profile.record(*p, Duration::from_millis(2), &[]));
+            profile
+        };
+        let mut sum = of(&[0]);
+        sum.merge(&of(&[0, 2]));
+        sum.merge(&Profile::default());
+        assert_eq!(sum.costs().iter().map(|c| c.calls).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(sum.costs()[0].time, Duration::from_millis(4));
     }
 }
