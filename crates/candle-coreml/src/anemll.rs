@@ -182,6 +182,11 @@ impl Pipeline {
         std::iter::once(&self.embeddings).chain(self.chunks.iter().map(|c| &c.infer)).chain(std::iter::once(&self.head))
     }
 
+    /// All loaded functions: the components and the prefill functions of the chunks.
+    pub fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
+        self.components().chain(self.chunks.iter().map(|c| &c.prefill))
+    }
+
     /// Every component must agree on the width, and every chunk on the context.
     fn check(&self) -> Result<()> {
         let Dimensions { hidden, context, .. } = self.dimensions;

@@ -138,6 +138,35 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
 
     /// Where each operation runs.
     fn placement(&self) -> Result<Vec<OperationReport>>;
+
+    /// Begins to measure the operations of predictions, from zero, or stops; whether the engine can.
+    fn set_profiling(&self, _on: bool) -> bool {
+        false
+    }
+
+    /// What the operations cost since profiling began.
+    fn costs(&self) -> Vec<OperationCost> {
+        Vec::new()
+    }
+}
+
+/// What one operation cost, summed over predictions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct OperationCost {
+    /// Function of the model.
+    pub function: String,
+    /// Type of the operation; the engine's own ones join several of the program.
+    pub operator: String,
+    /// Its name.
+    pub name: String,
+    /// How often it ran.
+    pub calls: u64,
+    /// Time spent, nested blocks included, in nanoseconds.
+    pub nanoseconds: u64,
+    /// Bytes of weights that it takes in one call, as stored.
+    pub weight_bytes: u64,
+    /// Bytes of all results.
+    pub output_bytes: u64,
 }
 
 /// The states of one conversation, in the memory of one engine.

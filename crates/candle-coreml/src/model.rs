@@ -13,7 +13,7 @@ pub use mil_engine::passes::PassSet;
 
 use crate::config::Config;
 pub use crate::engine::EngineChoice;
-use crate::engine::{self, ComputeUnits, Engine, EngineOptions, Loaded, OperationReport};
+use crate::engine::{self, ComputeUnits, Engine, EngineOptions, Loaded, OperationCost, OperationReport};
 use crate::error::{Error, Result};
 use crate::state::CoreMLState;
 
@@ -167,6 +167,17 @@ impl CoreMLModel {
     /// What Core ML reports, and systems without compute plans.
     pub fn placement(&self) -> Result<Vec<OperationReport>> {
         self.engine.placement()
+    }
+
+    /// Begins to measure the operations of predictions, from zero, or stops. Returns whether the engine can: the
+    /// portable one can, Core ML does not tell.
+    pub fn set_profiling(&self, on: bool) -> bool {
+        self.engine.set_profiling(on)
+    }
+
+    /// What the operations cost since [`set_profiling`](Self::set_profiling), in the order in which they run.
+    pub fn costs(&self) -> Vec<OperationCost> {
+        self.engine.costs()
     }
 
     /// Where the model was loaded from.

@@ -1,7 +1,8 @@
 //! The portable engine behind the common interface.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
@@ -10,9 +11,10 @@ use coreml_format::package::Model;
 use indexmap::IndexMap;
 use mil_engine::error::EngineError;
 use mil_engine::executable::{Executable, Options, Output};
+use mil_engine::profile::{Profile, StepCost};
 use mil_engine::state::{State, StateSpec};
 
-use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationReport, downcast};
+use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport, downcast};
 use crate::error::{Error, Result};
 
 const NAME: &str = "portable";
@@ -23,6 +25,9 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
+    /// Whether predictions are measured; the sum of what was measured.
+    profiling: AtomicBool,
+    profile: Mutex<Profile>,
 }
 
 /// States of the portable engine.
@@ -34,7 +39,8 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
     let settings = Options { device: Device::Cpu, passes: options.passes.clone() };
     let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
-    Ok(Portable { path: package.path.clone(), executable, described })
+    let (profiling, profile) = Default::default();
+    Ok(Portable { path: package.path.clone(), executable, described, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -101,7 +107,36 @@ impl Engine for Portable {
             Some(state) if !self.states().is_empty() => Some(&mut downcast::<PortableState>(state, NAME)?.0),
             _ => None,
         };
-        self.executable.predict(&ready, state).map_err(|e| failure(&self.path, e))
+        // Each prediction measures for itself, so that they need not wait for each other.
+        let mut profile = self.profiling.load(Ordering::Relaxed).then(Profile::default);
+        let outputs = self.executable.predict_profiled(&ready, state, profile.as_mut());
+        if let Some(profile) = profile {
+            self.profile.lock().unwrap_or_else(PoisonError::into_inner).merge(&profile);
+        }
+        outputs.map_err(|e| failure(&self.path, e))
+    }
+
+    fn set_profiling(&self, on: bool) -> bool {
+        if on {
+            *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Profile::default();
+        }
+        self.profiling.store(on, Ordering::Relaxed);
+        true
+    }
+
+    fn costs(&self) -> Vec<OperationCost> {
+        let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.executable.places().iter().zip(self.executable.weight_bytes());
+        let cost = |((place, &weight_bytes), cost): ((&mil_engine::error::Place, &u64), &StepCost)| OperationCost {
+            function: place.function.clone(),
+            operator: place.kind.clone(),
+            name: place.name.clone(),
+            calls: cost.calls,
+            nanoseconds: u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
+            weight_bytes,
+            output_bytes: cost.output_bytes,
+        };
+        places.zip(profile.costs()).map(cost).filter(|c| c.calls > 0).collect()
     }
 
     /// Everything runs on the CPU; what each operation costs is measured by profiling a prediction.
