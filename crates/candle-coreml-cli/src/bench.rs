@@ -1,92 +1,149 @@
-//! `candle-coreml bench`: how fast a language model runs here.
+//! `candle-coreml bench`: how fast a model runs here, where the time goes, and a report of both.
 
+use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::Instant;
 
-use candle_coreml::anemll::Pipeline;
+use candle_coreml::engine::EngineOptions;
 use serde_json::json;
 
-use crate::{CommandResult, model};
+use crate::engine::EngineArguments;
+use crate::{CommandResult, format, model, write};
+
+mod charts;
+mod language;
+mod measure;
+mod profile;
+mod report;
+mod single;
+
+use measure::{Measured, memory};
+
+const EXAMPLES: &str = "\
+Examples:
+  candle-coreml bench --model models/tiny-qwen3                       a language model: prefill, decode, memory
+  candle-coreml bench --model models/tiny-qwen3 --profile             and where the time goes, by operation
+  candle-coreml bench --model models/tiny-qwen3 --report bench.html   charts in one file, for any browser
+  candle-coreml bench --model models/tiny-intent/intent.mlpackage     any other model, on made-up inputs";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Folder with the model's components, or a model of the hub, org/name[@revision]; no tokenizer is needed.
+    /// Folder with the components of a language model, a model of the hub (org/name[@revision]), or any model file
+    /// (.mlpackage, .mlmodelc, .mlmodel), which gets made-up inputs. No tokenizer is needed.
     #[arg(long)]
     model: PathBuf,
+    /// Function of a model file; without it, the default one.
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
     /// Length of the prompt; also the position at which decoding starts.
     #[arg(long, default_value_t = 64)]
     prompt: usize,
-    /// Tokens to decode.
+    /// Tokens to decode; predictions of other models.
     #[arg(long, default_value_t = 32)]
     tokens: usize,
-    /// Runs of each measurement; the best one counts, as the machine may be busy.
+    /// Runs of each measurement; the best one counts, as the machine may be busy. Distributions are of all runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    #[command(flatten)]
+    engine: EngineArguments,
+    /// Measures each operation, in runs of their own (portable engine).
+    #[arg(long)]
+    profile: bool,
+    /// Writes a report with charts, one HTML file that needs nothing else: latencies, speed over the context, operations.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// The largest resident size of this process in bytes, where the system tells: all, and what is not files.
-fn memory() -> Option<(u64, u64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let read = |key: &str| -> Option<u64> {
-        let line = status.lines().find(|l| l.starts_with(key))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
+    let path = model::folder(&arguments.model)?;
+    arguments.runs = arguments.runs.max(1);
+    arguments.tokens = arguments.tokens.max(1);
+    let options = EngineOptions {
+        choice: arguments.engine.engine,
+        compute_units: arguments.engine.compute_units,
+        ..EngineOptions::default()
     };
-    Some((read("VmHWM:")?, read("RssAnon:")?))
+    let profiled = arguments.profile || arguments.report.is_some();
+    let measured = if single::is_one_model(&path) {
+        single::measure(&path, &arguments, &options, profiled)?
+    } else {
+        language::measure(&path, &arguments, &options, profiled)?
+    };
+    if arguments.profile && measured.profiles.is_empty() {
+        return Err("the native engine does not tell what operations cost; --engine portable does".into());
+    }
+    if let Some(file) = &arguments.report {
+        write::bytes(file, report::html(&path, &measured)?.as_bytes())?;
+    }
+    if arguments.json {
+        return write::text(&format!("{}\n", object(&measured)));
+    }
+    let mut out = text(&measured);
+    if arguments.profile {
+        measured.profiles.iter().for_each(|p| p.text(&mut out));
+    }
+    write::text(&out)
 }
 
-pub(crate) fn run(arguments: Arguments) -> CommandResult {
-    let folder = model::folder(&arguments.model)?;
-    let started = Instant::now();
-    let pipeline = Pipeline::load(&folder)?;
-    let load_seconds = started.elapsed().as_secs_f64();
-    let dimensions = pipeline.dimensions();
-    let vocab = dimensions.vocab as u32;
-    let prompt: Vec<u32> = (0..arguments.prompt as u32).map(|i| (i * 7919 + 13) % vocab).collect();
-    let mut session = pipeline.session()?;
-    // Decoding forgets its tokens afterwards, so that each run does the same work.
-    pipeline.feed(&mut session, &prompt)?;
-    let first_token_seconds = started.elapsed().as_secs_f64();
-    let (mut prefill, mut decode) = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..arguments.runs.max(1) {
-        session.truncate(0);
-        let started = Instant::now();
-        pipeline.feed(&mut session, &prompt)?;
-        prefill = prefill.min(started.elapsed().as_secs_f64());
-        let started = Instant::now();
-        for i in 0..arguments.tokens as u32 {
-            pipeline.feed(&mut session, &[(i * 104_729 + 7) % vocab])?;
-        }
-        decode = decode.min(started.elapsed().as_secs_f64());
-    }
-    let (prefill_rate, decode_rate) = (arguments.prompt as f64 / prefill, arguments.tokens as f64 / decode);
+fn object(m: &Measured) -> serde_json::Value {
     let memory = memory();
-    if arguments.json {
-        let report = json!({
-            "dimensions": dimensions,
-            "load_seconds": load_seconds,
-            "first_token_seconds": first_token_seconds,
-            "prompt": arguments.prompt,
-            "prefill_tokens_per_second": prefill_rate,
-            "decode_tokens_per_second": decode_rate,
-            "peak_resident_bytes": memory.map(|m| m.0),
-            "anonymous_bytes": memory.map(|m| m.1),
-        });
-        println!("{report}");
-        return Ok(());
+    let mut report = json!({
+        "engine": m.engine,
+        "load_seconds": m.load_seconds,
+        "peak_resident_bytes": memory.map(|m| m.0),
+        "anonymous_bytes": memory.map(|m| m.1),
+        "latency_seconds": m.latency(),
+        "profiles": m.profiles,
+    });
+    let more = match &m.language {
+        Some(l) => json!({
+            "dimensions": l.dimensions,
+            "first_token_seconds": l.first_token_seconds,
+            "prompt": l.prompt,
+            "prefill_tokens_per_second": l.prefill_rate,
+            "decode_tokens_per_second": l.decode_rate,
+            "decode_by_position": l.by_position,
+        }),
+        None => json!({ "inputs": m.inputs, "first_prediction_seconds": m.first_seconds }),
+    };
+    if let (Some(all), serde_json::Value::Object(more)) = (report.as_object_mut(), more) {
+        all.extend(more);
     }
-    println!("load           {load_seconds:>10.3} s");
-    println!("first token    {first_token_seconds:>10.3} s");
-    println!("prefill        {prefill_rate:>10.1} tokens/s ({} tokens)", arguments.prompt);
-    println!("decode         {decode_rate:>10.1} tokens/s (from position {})", arguments.prompt);
-    if let Some((peak, anonymous)) = memory {
-        println!(
-            "peak memory    {:>10.1} MiB resident, {:.1} MiB beside the mapped files",
-            peak as f64 / 1048576.0,
-            anonymous as f64 / 1048576.0
-        );
+    report
+}
+
+fn text(m: &Measured) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "engine         {:>10}", m.engine);
+    let _ = writeln!(out, "load           {:>10.3} s", m.load_seconds);
+    if let Some(l) = &m.language {
+        let _ = writeln!(out, "first token    {:>10.3} s", l.first_token_seconds);
+        let _ = writeln!(out, "prefill        {:>10.1} tokens/s ({} tokens)", l.prefill_rate, l.prompt);
+        let _ = writeln!(out, "decode         {:>10.1} tokens/s (from position {})", l.decode_rate, l.prompt);
+    } else {
+        for (name, shape) in &m.inputs {
+            let _ = writeln!(out, "input          {name} {shape:?}");
+        }
+        let _ = writeln!(out, "first          {:>10.3} ms", m.first_seconds * 1e3);
     }
-    Ok(())
+    let l = m.latency();
+    let what = if m.language.is_some() { "token" } else { "prediction" };
+    let _ = writeln!(
+        out,
+        "latency        {:>10.3} ms per {what} (median; 90%: {:.3}, 99%: {:.3}, best {:.3}, worst {:.3}; {} measured)",
+        l.median * 1e3,
+        l.p90 * 1e3,
+        l.p99 * 1e3,
+        l.least * 1e3,
+        l.most * 1e3,
+        l.count
+    );
+    if let Some((peak, anonymous)) = memory() {
+        let (peak, anonymous) = (format::bytes(peak), format::bytes(anonymous));
+        let _ = writeln!(out, "peak memory    {peak:>10} resident, {anonymous} beside the mapped files");
+    }
+    out
 }

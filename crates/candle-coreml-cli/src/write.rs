@@ -12,7 +12,11 @@ use crate::CommandResult;
 pub(crate) fn bytes(path: &Path, content: &[u8]) -> CommandResult {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = |e: std::io::Error| format!("{}: {e}", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are for the owner alone; results are as the user's mask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(fail)?;
     file.write_all(content).map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(())

@@ -14,3 +14,5 @@ mod layout;
 mod parallel;
 pub mod picture;
 mod svg;
+
+pub use svg::escape;

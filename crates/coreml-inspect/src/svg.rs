@@ -91,9 +91,9 @@ pub(crate) fn class(kind: &str) -> &'static str {
     }
 }
 
-/// Text for a place between tags or in an attribute. What XML forbids and what turns the direction of writing is
+/// Text for a place between tags or in an attribute, in SVG and in HTML. What XML forbids and what turns the direction of writing is
 /// replaced.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,0 +1,129 @@
+//! Benchmarks of language models.
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_coreml::anemll::{Pipeline, Session};
+use candle_coreml::engine::EngineOptions;
+
+use super::Arguments;
+use super::measure::{AtPosition, Language, Measured};
+use super::profile::Phase;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Positions of a report, and tokens that are decoded at each.
+const POSITIONS: usize = 12;
+const EACH: usize = 4;
+
+fn prompt(length: usize, vocab: u32) -> Vec<u32> {
+    (0..length as u32).map(|i| i.wrapping_mul(7919).wrapping_add(13) % vocab).collect()
+}
+
+fn token(i: usize, vocab: u32) -> u32 {
+    (i as u32).wrapping_mul(104_729).wrapping_add(7) % vocab
+}
+
+pub(super) fn measure(
+    folder: &Path,
+    arguments: &Arguments,
+    options: &EngineOptions,
+    profiled: bool,
+) -> Result<Measured> {
+    let started = Instant::now();
+    let pipeline = Pipeline::load_with(folder, options)?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let dimensions = pipeline.dimensions();
+    let vocab = dimensions.vocab as u32;
+    let prompt = prompt(arguments.prompt, vocab);
+    let mut session = pipeline.session()?;
+    pipeline.feed(&mut session, &prompt)?;
+    let first_token_seconds = started.elapsed().as_secs_f64();
+    let (mut prefill, mut decode, mut seconds) = (f64::INFINITY, f64::INFINITY, Vec::new());
+    for _ in 0..arguments.runs {
+        // Decoding forgets its tokens afterwards, so that each run does the same work.
+        session.truncate(0);
+        let started = Instant::now();
+        pipeline.feed(&mut session, &prompt)?;
+        prefill = prefill.min(started.elapsed().as_secs_f64());
+        let started = Instant::now();
+        for i in 0..arguments.tokens {
+            let started = Instant::now();
+            pipeline.feed(&mut session, &[token(i, vocab)])?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        decode = decode.min(started.elapsed().as_secs_f64());
+    }
+    let by_position = match &arguments.report {
+        Some(_) => by_position(&pipeline, &mut session)?,
+        None => Vec::new(),
+    };
+    let profiles = if profiled { profiles(&pipeline, &mut session, arguments, &prompt)? } else { Vec::new() };
+    Ok(Measured {
+        engine: pipeline.engine().to_owned(),
+        load_seconds,
+        first_seconds: 0.0,
+        seconds,
+        inputs: Vec::new(),
+        language: Some(Language {
+            dimensions,
+            first_token_seconds,
+            prompt: prompt.len(),
+            prefill_rate: prompt.len() as f64 / prefill,
+            decode_rate: arguments.tokens as f64 / decode,
+            by_position,
+        }),
+        profiles,
+    })
+}
+
+/// Decoding at positions from the beginning of the context to its end.
+fn by_position(pipeline: &Pipeline, session: &mut Session) -> Result<Vec<AtPosition>> {
+    let (context, vocab) = (pipeline.dimensions().context, pipeline.dimensions().vocab as u32);
+    let last = context.saturating_sub(EACH);
+    let all = prompt(context, vocab);
+    session.truncate(0);
+    let mut found: Vec<AtPosition> = Vec::new();
+    for i in 0..POSITIONS {
+        let position = (last * i / (POSITIONS - 1)).max(1);
+        if found.last().is_some_and(|f| f.position == position) || position > last {
+            continue;
+        }
+        let known = session.tokens().len();
+        pipeline.feed(session, &all[known..position])?;
+        let mut best = f64::INFINITY;
+        for i in 0..EACH {
+            let started = Instant::now();
+            pipeline.feed(session, &[token(i, vocab)])?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        session.truncate(position);
+        found.push(AtPosition { position, tokens_per_second: 1.0 / best });
+    }
+    Ok(found)
+}
+
+/// What the operations cost in prefill and in decoding; nothing if the engine does not tell.
+fn profiles(pipeline: &Pipeline, session: &mut Session, arguments: &Arguments, prompt: &[u32]) -> Result<Vec<Phase>> {
+    let vocab = pipeline.dimensions().vocab as u32;
+    let begin = || pipeline.functions().map(|f| f.set_profiling(true)).fold(true, |all, on| all && on);
+    let collect = |phase: &str, units: usize| {
+        let costs = pipeline.functions().flat_map(|f| f.costs()).collect();
+        Phase::new(phase, "token", units, costs)
+    };
+    session.truncate(0);
+    if !begin() {
+        return Ok(Vec::new());
+    }
+    pipeline.feed(session, prompt)?;
+    let prefill = collect("prefill", prompt.len());
+    begin();
+    for i in 0..arguments.tokens {
+        pipeline.feed(session, &[token(i, vocab)])?;
+    }
+    let decode = collect("decode", arguments.tokens);
+    pipeline.functions().for_each(|f| {
+        f.set_profiling(false);
+    });
+    Ok(vec![prefill, decode])
+}

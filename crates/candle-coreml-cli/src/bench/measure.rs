@@ -1,0 +1,104 @@
+//! What a benchmark found, and statistics of it.
+
+use candle_coreml::anemll::Dimensions;
+use serde::Serialize;
+
+use super::profile::Phase;
+
+/// What a language model has beside latencies.
+#[derive(Debug, Clone)]
+pub(super) struct Language {
+    pub(super) dimensions: Dimensions,
+    pub(super) first_token_seconds: f64,
+    pub(super) prompt: usize,
+    pub(super) prefill_rate: f64,
+    pub(super) decode_rate: f64,
+    /// Only for reports.
+    pub(super) by_position: Vec<AtPosition>,
+}
+
+/// Decoding with so many tokens in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct AtPosition {
+    pub(super) position: usize,
+    pub(super) tokens_per_second: f64,
+}
+
+/// All that was measured.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    pub(super) engine: String,
+    pub(super) load_seconds: f64,
+    /// The first prediction of a model that is no language model.
+    pub(super) first_seconds: f64,
+    /// Seconds of each token, or of each prediction.
+    pub(super) seconds: Vec<f64>,
+    /// Names and shapes of made-up inputs.
+    pub(super) inputs: Vec<(String, Vec<usize>)>,
+    pub(super) language: Option<Language>,
+    pub(super) profiles: Vec<Phase>,
+}
+
+impl Measured {
+    /// The distribution of the latencies.
+    pub(super) fn latency(&self) -> Distribution {
+        Distribution::of(&self.seconds)
+    }
+}
+
+/// A distribution in few numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(super) struct Distribution {
+    pub(super) count: usize,
+    pub(super) mean: f64,
+    pub(super) least: f64,
+    pub(super) median: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) most: f64,
+}
+
+impl Distribution {
+    /// Quantiles are values that occurred: the smallest that so many are not above.
+    pub(super) fn of(values: &[f64]) -> Self {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let Some(last) = sorted.len().checked_sub(1) else { return Self::default() };
+        let quantile = |q: f64| sorted[((sorted.len() as f64 * q).ceil() as usize).saturating_sub(1).min(last)];
+        Self {
+            count: sorted.len(),
+            mean: sorted.iter().sum::<f64>() / sorted.len() as f64,
+            least: sorted[0],
+            median: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            most: sorted[last],
+        }
+    }
+}
+
+/// The largest resident size of this process in bytes, where the system tells: all, and what is not files.
+pub(super) fn memory() -> Option<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let read = |key: &str| -> Option<u64> {
+        let line = status.lines().find(|l| l.starts_with(key))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    Some((read("VmHWM:")?, read("RssAnon:")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_occurred() {
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let d = Distribution::of(&hundred);
+        assert_eq!((d.count, d.mean, d.least, d.most), (100, 50.5, 1.0, 100.0));
+        assert_eq!((d.median, d.p90, d.p99), (50.0, 90.0, 99.0));
+        let one = Distribution::of(&[3.0]);
+        assert_eq!((one.median, one.p99, one.least, one.most), (3.0, 3.0, 3.0, 3.0));
+        assert_eq!(Distribution::of(&[]), Distribution::default());
+    }
+}

@@ -1,0 +1,108 @@
+//! Benchmarks of any model file, on made-up inputs.
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use candle_coreml::description::{FeatureDescription, FeatureType};
+use candle_coreml::engine::EngineOptions;
+use candle_coreml::format::dtype::DataType;
+use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder};
+
+use super::Arguments;
+use super::measure::Measured;
+use super::profile::Phase;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Whether a path is one model rather than a folder with the components of a language model.
+pub(super) fn is_one_model(path: &Path) -> bool {
+    ["Manifest.json", "model.mil", "coremldata.bin", "Data"].iter().any(|f| path.join(f).exists()) || path.is_file()
+}
+
+pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOptions, profiled: bool) -> Result<Measured> {
+    let started = Instant::now();
+    let mut builder = CoreMLModelBuilder::new(path, Config::default());
+    builder = builder.engine(options.choice).compute_units(options.compute_units);
+    if let Some(function) = &arguments.function {
+        builder = builder.function(function);
+    }
+    let model = builder.build_model()?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let inputs = inputs(&model)?;
+    let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
+    let mut predict = || -> Result<f64> {
+        let started = Instant::now();
+        model.predict(&named, state.as_mut())?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    let first_seconds = predict()?;
+    let count = arguments.runs.saturating_mul(arguments.tokens);
+    let seconds = (0..count).map(|_| predict()).collect::<Result<Vec<f64>>>()?;
+    let mut profiles = Vec::new();
+    if profiled && model.set_profiling(true) {
+        (0..arguments.tokens).try_for_each(|_| predict().map(drop))?;
+        profiles.push(Phase::new("predict", "prediction", arguments.tokens, model.costs()));
+        model.set_profiling(false);
+    }
+    Ok(Measured {
+        engine: model.engine().to_owned(),
+        load_seconds,
+        first_seconds,
+        seconds,
+        inputs: inputs.iter().map(|(n, t)| (n.clone(), t.dims().to_vec())).collect(),
+        language: None,
+        profiles,
+    })
+}
+
+/// Values between −1 and 1, the same in every run.
+fn floats(count: usize) -> Vec<f32> {
+    let mut state = 0x9E37_79B9_u32;
+    let mut next = || {
+        // Xorshift (Marsaglia 2003).
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 * 2.0 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// An input of every feature that is not optional: floats at random; integers 0 and 1 in turn, which are indices in
+/// any table and values of any mask.
+fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
+    let described = model.function_description();
+    let program = model.package().program.functions.get(model.function());
+    let mut inputs = Vec::new();
+    for name in model.input_names() {
+        let feature = described.input(&name);
+        if feature.is_some_and(|f| f.optional) {
+            continue;
+        }
+        let declared = program.and_then(|f| f.inputs.iter().find(|i| i.name == name)).and_then(|i| i.ty.tensor());
+        let shape = feature.and_then(shape).or_else(|| declared?.fixed_shape());
+        let shape = shape.ok_or_else(|| format!("input `{name}`: the model does not say a shape to measure with"))?;
+        let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|n| *n <= 1 << 30);
+        let count = count.ok_or_else(|| format!("input `{name}`: {shape:?} is too large to measure with"))?;
+        let dtype = declared.map_or(DataType::F32, |t| t.dtype);
+        let tensor = if dtype.is_float() {
+            Tensor::from_vec(floats(count), shape, &Device::Cpu)?
+        } else {
+            let ones: Vec<i64> = (0..count as i64).map(|i| (i + 1) % 2).collect();
+            let tensor = Tensor::from_vec(ones, shape, &Device::Cpu)?;
+            if dtype == DataType::Bool { tensor.to_dtype(DType::U8)? } else { tensor }
+        };
+        inputs.push((name, tensor));
+    }
+    Ok(inputs)
+}
+
+/// The default shape of a feature.
+fn shape(feature: &FeatureDescription) -> Option<Vec<usize>> {
+    match &feature.ty {
+        FeatureType::MultiArray { shape, .. } if !shape.is_empty() => Some(shape.clone()),
+        _ => None,
+    }
+}
