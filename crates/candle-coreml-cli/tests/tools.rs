@@ -1,0 +1,113 @@
+//! `doctor`, `completions`, `man`, help texts and hints, from the outside.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+
+fn command() -> Command {
+    Command::cargo_bin("candle-coreml").expect("the command is built")
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let run = command.output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (run.status.code(), text(&run.stdout), text(&run.stderr))
+}
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
+}
+
+#[test]
+fn the_doctor_asks_the_shipped_model_and_tells_what_is_broken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.toml");
+    let doctor = || {
+        let mut c = command();
+        c.args(["doctor", "--json"]);
+        c.env("CANDLE_COREML_CACHE", folder.path().join("cache")).env("CANDLE_COREML_CONFIG", &config);
+        c.env_remove("RUST_LOG");
+        c
+    };
+    std::fs::write(&config, "[backend]\ndevice = \"cpu\"\n").expect("written");
+    let (code, out, errors) = run(&mut doctor());
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, Some(0), "{out}{errors}");
+    let status = |report: &serde_json::Value, area: &str| {
+        let checks = report["checks"].as_array().expect("checks");
+        checks.iter().find(|c| c["area"] == area).map(|c| c["status"].as_str().unwrap_or("").to_owned())
+    };
+    for area in ["device", "settings", "cache", "self-test"] {
+        assert_eq!(status(&report, area).as_deref(), Some("ok"), "{area} in {out}");
+    }
+    assert!(out.contains("Lima"), "{out}");
+    assert!(report["machine"]["threads"].as_u64().is_some_and(|n| n > 0));
+    assert_eq!(status(&report, "hub"), None, "nothing uses the network unasked");
+    std::fs::write(&config, "[backend\n").expect("written");
+    let (code, out, errors) = run(&mut doctor());
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, status(&report, "settings").as_deref()), (Some(1), Some("broken")), "{out}");
+    assert!(errors.contains("broken: settings"), "{errors}");
+}
+
+#[test]
+fn shells_get_completions_and_man_gets_pages() {
+    for (shell, part) in
+        [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c"), ("powershell", "Register")]
+    {
+        let (code, out, _) = run(command().args(["completions", shell]));
+        assert!(code == Some(0) && out.contains(part) && out.contains("inspect"), "{shell}");
+    }
+    assert_eq!(run(command().args(["completions", "tcsh"])).0, Some(2));
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("man1");
+    assert_eq!(run(command().args(["man", "--out"]).arg(&pages)).0, Some(0));
+    for (page, part) in [
+        ("candle-coreml.1", "SYNOPSIS"),
+        ("candle-coreml-bench.1", "profile"),
+        ("candle-coreml-cache-clean.1", "older"),
+    ] {
+        let text = std::fs::read_to_string(pages.join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
+        assert!(text.contains(".TH") && text.contains(part), "{page}");
+    }
+}
+
+#[test]
+fn every_verb_has_examples_in_its_help() {
+    let (_, help, _) = run(command().arg("--help"));
+    assert!(help.contains("Examples:") && help.contains("Exit codes") && help.contains("NO_COLOR"));
+    let mut verbs =
+        vec!["predict", "generate", "chat", "bench", "inspect", "list", "rm", "cache", "doctor", "completions", "man"];
+    if cfg!(feature = "hub") {
+        verbs.extend(["pull", "path"]);
+    }
+    for verb in verbs {
+        let (code, text, _) = run(command().args([verb, "--help"]));
+        assert!(
+            code == Some(0) && text.contains("Examples:") && text.contains(&format!("candle-coreml {verb}")),
+            "{verb}: {text}"
+        );
+    }
+}
+
+#[test]
+fn wrong_names_get_hints() {
+    let (code, _, errors) = run(command().arg("inspect").arg(models().join("tiny-inten/intent.mlpackage")));
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("hint: did you mean") && errors.contains("tiny-intent"), "{errors}");
+    let (_, _, errors) = run(command().arg("inspect").arg(models().join("tiny-qwen3")));
+    assert!(errors.contains("hint: the folder holds models"), "{errors}");
+    let chunk = models().join("tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
+    let (_, _, errors) = run(command().args(["inspect", "--ane", "--function", "prefil"]).arg(&chunk));
+    assert!(errors.contains("hint: did you mean prefill?"), "{errors}");
+    // Nothing is close: no hint.
+    let (_, _, errors) = run(command().args(["inspect", "/no/such/place"]));
+    assert!(!errors.contains("hint"), "{errors}");
+}
+
+#[test]
+fn logs_have_colours_only_on_terminals() {
+    let (_, _, errors) =
+        run(command().arg("inspect").arg(models().join("tiny-intent/intent.mlpackage")).env("RUST_LOG", "trace"));
+    assert!(!errors.contains('\u{1b}'), "{errors}");
+}
