@@ -123,6 +123,14 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("transformers", transformers::OPS),
 ];
 
+/// What operations have on the CPU beside the general way through Candle, for the documentation. Rewrites add to it:
+/// [`fused`] operations have kernels of their own.
+pub const KERNELS: &[(&str, &[&str])] = &[
+    ("product with weights as stored", &["conv", "linear", "matmul"]),
+    ("rows, vectorised", &["layer_norm", "instance_norm"]),
+    ("single rows of weights as stored", &["gather"]),
+];
+
 /// The operation of this name.
 pub fn find(name: &str) -> Option<&'static OpSpec> {
     static INDEX: std::sync::LazyLock<std::collections::HashMap<&'static str, &'static OpSpec>> =

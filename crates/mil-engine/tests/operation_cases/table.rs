@@ -1,18 +1,41 @@
 //! `docs/operations.md` is the operation table; set `UPDATE_DOCS=1` to write it anew.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::path::Path;
 
-use coreml_format::program::Block;
-use mil_engine::ops::FAMILIES;
+use coreml_format::dtype::DataType;
+use coreml_format::program::{Binding, Block, NamedType};
+use mil_engine::ops::{FAMILIES, KERNELS};
 
 use crate::cases::all;
 
-fn count(block: &Block, into: &mut HashMap<String, usize>) {
+/// Cases of an operation, and the element types of its tensors in them.
+#[derive(Default)]
+struct Seen {
+    cases: usize,
+    dtypes: BTreeSet<DataType>,
+}
+
+type Types<'a> = HashMap<&'a str, DataType>;
+
+fn count<'a>(block: &'a Block, types: &mut Types<'a>, into: &mut HashMap<&'a str, Seen>) {
+    let tensor = |v: &'a NamedType| Some((v.name.as_str(), v.ty.tensor()?.dtype));
+    types.extend(block.inputs.iter().filter_map(tensor));
     for op in &block.operations {
-        *into.entry(op.kind.clone()).or_default() += 1;
-        op.blocks.iter().for_each(|b| count(b, into));
+        types.extend(op.outputs.iter().filter_map(tensor));
+        let seen = into.entry(op.kind.as_str()).or_default();
+        seen.cases += 1;
+        // What it computes on: its data, not the parameters that say how.
+        let data =
+            ["x", "y", "a", "b", "values", "data", "query", "input", "indices", "quantized_data", "nonzero_data"];
+        let taken = op.inputs.iter().filter(|(n, _)| data.contains(&n.as_str())).flat_map(|(_, a)| a.bindings());
+        seen.dtypes.extend(taken.filter_map(|b| match b {
+            Binding::Name(n) => types.get(n.as_str()).copied(),
+            Binding::Value(v) => Some(v.ty.tensor()?.dtype),
+        }));
+        seen.dtypes.extend(op.outputs.iter().filter_map(tensor).map(|(_, d)| d));
+        op.blocks.iter().for_each(|b| count(b, types, into));
     }
 }
 
@@ -23,21 +46,33 @@ fn table() -> String {
          (`UPDATE_DOCS=1 cargo test --release -p mil-engine --test operation_cases`). *Cases* is the number of programs in \
          `conformance/operations` in which the operation is compared with PyTorch or NumPy, in fp32 and fp16; operations \
          without (random ones, `classify`, `conv_quantized`) are tested by distribution or by hand. Floats are computed in f32 and \
-         rounded to the declared type; integers in 64 bits. coremltools' own tests of the operations: \
+         rounded to the declared type; integers in 64 bits. *Kernel* is what the CPU has beside the general way through Candle; rewrites \
+         join further operations into ones with kernels of their own (attention, norms, rotary embedding, gates, products \
+         that share an input: `bench --profile` shows them as `engine.*`). coremltools' own tests of the operations: \
          [conformance.md](conformance.md).\n",
     );
-    let mut cases = HashMap::new();
-    all().iter().flat_map(|c| c.program.functions.values()).for_each(|f| count(&f.block, &mut cases));
+    let all = all();
+    let mut seen = HashMap::new();
+    for function in all.iter().flat_map(|c| c.program.functions.values()) {
+        let inputs = function.inputs.iter().filter_map(|i| Some((i.name.as_str(), i.ty.tensor()?.dtype)));
+        count(&function.block, &mut inputs.collect(), &mut seen);
+    }
     let mut total = 0;
     for (family, ops) in FAMILIES {
         if *family == "fused" {
             continue;
         }
-        let _ = write!(text, "\n## {family}\n\n| operation | opsets | cases |\n|---|---|---|\n");
+        let _ = write!(
+            text,
+            "\n## {family}\n\n| operation | opsets | cases | types in them | kernel |\n|---|---|---|---|---|\n"
+        );
         for op in *ops {
             let opsets: Vec<&str> = op.opsets.iter().map(|o| o.text_name()).collect();
-            let own = cases.get(op.name).copied().unwrap_or(0);
-            let _ = writeln!(text, "| `{}` | {} | {own} |", op.name, opsets.join(", "));
+            let (own, dtypes) =
+                seen.get(op.name).map_or((0, Vec::new()), |s| (s.cases, s.dtypes.iter().map(|d| d.name()).collect()));
+            let kernel = KERNELS.iter().find(|(_, ops)| ops.contains(&op.name)).map_or("general", |(k, _)| k);
+            let (opsets, dtypes) = (opsets.join(", "), dtypes.join(", "));
+            let _ = writeln!(text, "| `{}` | {opsets} | {own} | {dtypes} | {kernel} |", op.name);
             total += 1;
         }
     }
@@ -65,4 +100,5 @@ fn every_operation_stands_in_the_table_once() {
     assert_eq!(names.len(), count);
     assert!(names.iter().all(|n| mil_engine::ops::find(n).is_some()));
     assert!(mil_engine::ops::find("no_such_operation").is_none());
+    assert!(KERNELS.iter().flat_map(|(_, ops)| *ops).all(|n| names.contains(n)), "{KERNELS:?}");
 }
