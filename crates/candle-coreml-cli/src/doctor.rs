@@ -90,6 +90,8 @@ fn version() -> Check {
         ("hub-ring", cfg!(feature = "hub-ring")),
         ("metal", cfg!(feature = "metal")),
         ("cuda", cfg!(feature = "cuda")),
+        ("accelerate", cfg!(feature = "accelerate")),
+        ("mkl", cfg!(feature = "mkl")),
     ];
     let on: Vec<&str> = features.iter().filter(|f| f.1).map(|f| f.0).collect();
     let profile = if cfg!(debug_assertions) { ", built without optimisation: slow" } else { "" };

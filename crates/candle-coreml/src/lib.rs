@@ -9,6 +9,16 @@
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
 //! - [`cache`]: what lies in the caches of this machine. With the feature `hub`, which is on by default, the module
 //!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `hub` (default) | models by name from the Hugging Face hub, in pure Rust |
+//! | `hub-ring` | the same on processors that the default TLS does not support; needs a C compiler |
+//! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends beside Core ML |
+//! | `metal`, `cuda` | Candle's devices for those checkpoints |
+//! | `accelerate`, `mkl` | Candle's own products through Apple's Accelerate or Intel's MKL |
 
 pub mod anemll;
 pub mod backend;
@@ -63,4 +73,6 @@ mod guides {
     struct CustomModel;
     #[doc = include_str!("../examples/WORKED_EXAMPLE.md")]
     struct WorkedExample;
+    #[doc = include_str!("../README.md")]
+    struct Crate;
 }

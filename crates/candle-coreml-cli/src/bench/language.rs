@@ -106,7 +106,8 @@ fn by_position(pipeline: &Pipeline, session: &mut Session) -> Result<Vec<AtPosit
 /// What the operations cost in prefill and in decoding; nothing if the engine does not tell.
 fn profiles(pipeline: &Pipeline, session: &mut Session, arguments: &Arguments, prompt: &[u32]) -> Result<Vec<Phase>> {
     let vocab = pipeline.dimensions().vocab as u32;
-    let begin = || pipeline.functions().map(|f| f.set_profiling(true)).fold(true, |all, on| all && on);
+    // Every function is asked, also after one that can't.
+    let begin = || pipeline.functions().filter(|f| !f.set_profiling(true)).count() == 0;
     let collect = |phase: &str, units: usize| {
         let costs = pipeline.functions().flat_map(|f| f.costs()).collect();
         Phase::new(phase, "token", units, costs)
