@@ -1,7 +1,7 @@
 //! Draws the graph of a model as SVG.
 //!
 //! Every function is a row of frames: what comes before the layers, the layers, what comes after them. In a frame the
-//! operations stand from top to bottom ([`layout`](crate::layout)). What a frame takes from outside and gives to
+//! operations stand from top to bottom. What a frame takes from outside and gives to
 //! others are boxes with round ends, so that no line crosses the picture. Layers that are alike are drawn once
 //! (`× 28`), and so are branches that are alike. Pictures are bounded: frames with too many operations are told in
 //! numbers.

@@ -124,7 +124,7 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
 ];
 
 /// What operations have on the CPU beside the general way through Candle, for the documentation. Rewrites add to it:
-/// [`fused`] operations have kernels of their own.
+/// operations of the family `fused` have kernels of their own.
 pub const KERNELS: &[(&str, &[&str])] = &[
     ("product with weights as stored", &["conv", "linear", "matmul"]),
     ("rows, vectorised", &["layer_norm", "instance_norm"]),
