@@ -8,7 +8,7 @@ use candle_coreml::{CacheManager, QwenModel};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{CommandResult, format, generate, write};
+use crate::{CommandResult, format, model, write};
 
 mod machine;
 
@@ -173,7 +173,7 @@ const QUESTION: (&str, &str) = ("What is the capital of Peru?", "Lima");
 
 /// Asks the model that ships. Without it there is nothing to ask, which is how a lone binary is installed.
 fn self_test() -> Check {
-    let folder = match generate::shipped_model() {
+    let folder = match model::shipped() {
         Ok(folder) => folder,
         Err(e) => return check("self-test", Status::Warning, e),
     };

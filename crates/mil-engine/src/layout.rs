@@ -39,7 +39,7 @@ pub(crate) fn from_memory(data: Vec<f32>, shape: &[usize], order: &[usize], like
 }
 
 /// Runs `f` on the elements of an `F32` tensor on the CPU, from its first one on.
-fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
+pub(crate) fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
     let (storage, layout) = t.storage_and_layout();
     match &*storage {
         Storage::Cpu(CpuStorage::F32(data)) => data.get(layout.start_offset()..).map(f),

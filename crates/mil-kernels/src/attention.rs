@@ -7,9 +7,8 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::activation::exp;
 use crate::parallel::chunks_mut;
-use crate::vectorized::{Work, vectorized};
+use crate::softmax::exponentials;
 
 mod decode;
 
@@ -215,52 +214,10 @@ fn one_query(
     out: &mut [f32],
     mix: impl FnOnce(&[f32], &mut [f32]),
 ) {
-    let sum = vectorized(Weights { scores, mask, scale });
+    let sum = exponentials(scores, mask, scale);
     out.fill(0.0);
     mix(scores, out);
     out.iter_mut().for_each(|o| *o /= sum);
-}
-
-/// Scores to weights that are not yet divided by their sum, which it returns.
-struct Weights<'a> {
-    scores: &'a mut [f32],
-    mask: Option<&'a [f32]>,
-    scale: f32,
-}
-
-impl Work for Weights<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn run(self) -> f32 {
-        let Self { scores, mask, scale } = self;
-        match mask {
-            Some(mask) => scores.iter_mut().zip(mask).for_each(|(s, m)| *s = *s * scale + m),
-            None => scores.iter_mut().for_each(|s| *s *= scale),
-        }
-        // In sixteen parts, so that they run in registers.
-        let larger = |a: f32, b: f32| if b > a { b } else { a };
-        let mut tops = [f32::NEG_INFINITY; 16];
-        let (blocks, rest) = scores.as_chunks::<16>();
-        for block in blocks {
-            tops.iter_mut().zip(block).for_each(|(t, &s)| *t = larger(*t, s));
-        }
-        let top = tops.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger);
-        let mut sums = [0f32; 16];
-        let (blocks, rest) = scores.as_chunks_mut::<16>();
-        for block in blocks {
-            for (s, sum) in block.iter_mut().zip(&mut sums) {
-                *s = exp(*s - top);
-                *sum += *s;
-            }
-        }
-        let mut sum: f32 = sums.iter().sum();
-        for s in rest {
-            *s = exp(*s - top);
-            sum += *s;
-        }
-        sum
-    }
 }
 
 #[cfg(test)]

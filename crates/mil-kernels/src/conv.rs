@@ -153,8 +153,12 @@ impl Work for Line<'_> {
         let Self { windows, image, line, weights, bias, out } = self;
         let channels = weights.len() / windows.taps();
         let outer = [line / windows.out[1], line % windows.out[1]];
+        // Where each tap's weights and elements begin.
+        let mut taps: Vec<(usize, usize)> = Vec::with_capacity(windows.taps());
         for (position, out) in out.chunks_exact_mut(channels).enumerate() {
-            let at = [outer[0], outer[1], position];
+            taps.clear();
+            windows
+                .each_tap([outer[0], outer[1], position], |tap, source| taps.push((tap * channels, source * channels)));
             let (blocks, rest) = out.as_chunks_mut::<CHANNELS>();
             let done = blocks.len() * CHANNELS;
             for (b, out) in blocks.iter_mut().enumerate() {
@@ -163,21 +167,66 @@ impl Work for Line<'_> {
                 if let Some(bias) = bias {
                     sums.copy_from_slice(&bias[first..first + CHANNELS]);
                 }
-                windows.each_tap(at, |tap, source| {
-                    let x = &image[source * channels + first..][..CHANNELS];
-                    let w = &weights[tap * channels + first..][..CHANNELS];
+                for &(tap, source) in &taps {
+                    let x = &image[source + first..][..CHANNELS];
+                    let w = &weights[tap + first..][..CHANNELS];
                     for c in 0..CHANNELS {
                         sums[c] += x[c] * w[c];
                     }
-                });
+                }
                 *out = sums;
             }
-            for (c, o) in rest.iter_mut().enumerate() {
-                let c = done + c;
-                let mut sum = bias.map_or(0.0, |b| b[c]);
-                windows.each_tap(at, |tap, source| sum += image[source * channels + c] * weights[tap * channels + c]);
-                *o = sum;
+            for (c, o) in (done..).zip(rest) {
+                let start = bias.map_or(0.0, |b| b[c]);
+                *o = taps.iter().fold(start, |sum, &(tap, source)| sum + image[source + c] * weights[tap + c]);
             }
+        }
+    }
+}
+
+/// The largest element of each window, channel by channel: `out[images, out…, channels]`; −∞ where a window has none,
+/// NaN where it has one.
+///
+/// # Panics
+/// When a size does not fit another.
+pub fn max_pool(windows: &Windows, x: &[f32], images: usize, channels: usize, out: &mut [f32]) {
+    windows.check(x, images, channels);
+    assert_eq!(out.len(), images * windows.positions() * channels, "size of the result");
+    if out.is_empty() {
+        return;
+    }
+    let line = windows.out[2] * channels;
+    let lines = windows.out[0] * windows.out[1];
+    chunks_mut(out, line, |i, out| {
+        let image = &x[i / lines * windows.plane() * channels..][..windows.plane() * channels];
+        vectorized(Largest { windows, image, line: i % lines, channels, out });
+    });
+}
+
+/// One line of windows of a maximum.
+struct Largest<'a> {
+    windows: &'a Windows,
+    image: &'a [f32],
+    line: usize,
+    channels: usize,
+    out: &'a mut [f32],
+}
+
+impl Work for Largest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { windows, image, line, channels, out } = self;
+        let outer = [line / windows.out[1], line % windows.out[1]];
+        for (position, out) in out.chunks_exact_mut(channels).enumerate() {
+            out.fill(f32::NEG_INFINITY);
+            windows.each_tap([outer[0], outer[1], position], |_, source| {
+                let x = &image[source * channels..][..channels];
+                for (o, &v) in out.iter_mut().zip(x) {
+                    *o = if v > *o || v.is_nan() { v } else { *o };
+                }
+            });
         }
     }
 }
@@ -265,6 +314,26 @@ mod tests {
                     let want = f64::from(bias[c]) + sum(&w, image, channels, row % w.positions(), at);
                     assert!((f64::from(y) - want).abs() < 1e-4, "{w:?} at {i}: {y} != {want}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_nan_kept_and_nothing_is_less_than_all() {
+        for w in windows() {
+            let mut x = values(2 * w.plane() * 5, 1);
+            x[7] = f32::NAN;
+            let mut y = vec![0.0; 2 * w.positions() * 5];
+            max_pool(&w, &x, 2, 5, &mut y);
+            for (i, &y) in y.iter().enumerate() {
+                let (row, c) = (i / 5, i % 5);
+                let image = &x[row / w.positions() * w.plane() * 5..];
+                let mut want = f32::NEG_INFINITY;
+                w.each_tap(w.place(row % w.positions()), |_, at| {
+                    let v = image[at * 5 + c];
+                    want = if want.is_nan() || v.is_nan() { f32::NAN } else { want.max(v) };
+                });
+                assert!(y == want || y.is_nan() && want.is_nan(), "{w:?} at {i}: {y} != {want}");
             }
         }
     }

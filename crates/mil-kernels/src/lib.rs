@@ -2,7 +2,7 @@
 //!
 //! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
-//! - [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
+//! - [`softmax`] of rows. [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
 //!   embedding. [`activation`]: functions of one element.
 //! - [`conv`]: convolutions of channels-last images.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
@@ -22,6 +22,7 @@ pub mod matvec;
 pub mod norm;
 pub mod parallel;
 pub mod rotary;
+pub mod softmax;
 pub mod strided;
 #[cfg(target_arch = "x86_64")]
 mod sums;

@@ -27,6 +27,8 @@ pub struct WeightMat<'a> {
 pub enum Form<'a> {
     /// `f32` elements.
     F32(&'a [u8]),
+    /// Elements in memory, steps between rows and between columns.
+    Strided(&'a [f32], usize, usize),
     /// `f16` elements.
     F16(&'a [u8]),
     /// Indices into tables.
@@ -84,6 +86,11 @@ impl<'a> WeightMat<'a> {
         let count = rows.checked_mul(cols);
         match form {
             Form::F32(b) => check("f32 weights", count.and_then(|n| n.checked_mul(4)), b.len())?,
+            Form::Strided(data, row, col) => {
+                let last = |n: usize, step: usize| n.saturating_sub(1).checked_mul(step);
+                let end = last(rows, row).zip(last(cols, col)).and_then(|(r, c)| r.checked_add(c)?.checked_add(1));
+                check("elements", if count == Some(0) { Some(0) } else { end }, data.len())?;
+            }
             Form::F16(b) => check("f16 weights", count.and_then(|n| n.checked_mul(2)), b.len())?,
             Form::Lut(l) => {
                 if !matches!(l.bits, 1 | 2 | 3 | 4 | 6 | 8) {
@@ -124,6 +131,20 @@ impl<'a> WeightMat<'a> {
         self.cols
     }
 
+    /// Some rows as they lie in memory, if they are `f32` one behind the other.
+    pub(crate) fn whole_rows(&self, first: usize, count: usize) -> Option<&'a [f32]> {
+        let range = first * self.cols..(first + count) * self.cols;
+        match self.form {
+            Form::Strided(data, row, 1) if row == self.cols => data.get(range),
+            Form::F32(bytes) if cfg!(target_endian = "little") => {
+                // SAFETY: every pattern of bits is an f32.
+                let (before, data, _) = unsafe { bytes.align_to::<f32>() };
+                if before.is_empty() { data.get(range) } else { None }
+            }
+            _ => None,
+        }
+    }
+
     /// The weights of one row as `f32`: the definition that every kernel is measured against.
     ///
     /// # Panics
@@ -136,6 +157,11 @@ impl<'a> WeightMat<'a> {
             Form::F32(bytes) => {
                 let (words, _) = bytes[start * 4..].as_chunks::<4>();
                 out.iter_mut().zip(words).for_each(|(o, &w)| *o = f32::from_le_bytes(w));
+            }
+            Form::Strided(data, step, 1) => out.copy_from_slice(&data[row * step..][..self.cols]),
+            Form::Strided(data, step, 0) => out.fill(data[row * step]),
+            Form::Strided(data, step, col) => {
+                out.iter_mut().zip(data[row * step..].iter().step_by(col)).for_each(|(o, &v)| *o = v);
             }
             Form::F16(bytes) => {
                 let (words, _) = bytes[start * 2..].as_chunks::<2>();

@@ -13,6 +13,8 @@ use crate::parallel;
 
 mod tile;
 
+use tile::Operand;
+
 /// Rows of weights in one tile, and rows of `x`.
 const ROWS: usize = 6;
 const PANEL: usize = 4;
@@ -22,7 +24,9 @@ const COLS: usize = 768;
 const TASK: usize = 48;
 /// Multiply-adds below which waking a second thread costs more than it saves.
 const SPLIT: usize = 1 << 18;
-/// Elements of `x` that a thread works on at a time (512 KB), and rows of it.
+/// Elements of `x` that all threads share (1 MB); of more, each has its own.
+const FAR: usize = 1 << 18;
+/// Elements that a thread then works on at a time (512 KB), and rows.
 const NEAR: usize = 1 << 17;
 const MOST: usize = 128;
 /// Rows of `x` up to which weights are better multiplied row by row.
@@ -197,10 +201,9 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
     let total: usize = products.iter().map(|p| p.weight.rows * x.cols * m).sum();
     let stride = padded(x.cols);
     let threads = if total < SPLIT { 1 } else { parallel::threads() };
-    // Rows of `x` that stay in the second cache while all weights pass by.
-    let most = (NEAR / stride).clamp(PANEL, MOST);
-    if m > most || m >= threads * MOST / 2 {
-        // Every thread has rows of its own, all weights for each; as many shares as fill all threads.
+    if m * stride > FAR && m > threads {
+        // Every thread has rows of its own, which stay near while all weights pass by; shares that fill all threads.
+        let most = (NEAR / stride).clamp(PANEL, MOST);
         let shares = m.div_ceil(most * threads) * threads;
         let size = m.div_ceil(shares).next_multiple_of(PANEL);
         let share = |i: usize| {
@@ -219,11 +222,17 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
         let rows = buffer.at_least(m * stride);
         if threads == 1 {
             x.fill(0, rows);
-            tasks.iter().for_each(|t| some_rows(variant, t, rows, 0..m));
-        } else {
-            parallel::chunks_mut(rows, 16 * stride, |i, rows| x.fill(i * 16, rows));
-            parallel::for_each(tasks.len(), |t| some_rows(variant, &tasks[t], rows, 0..m));
+            return tasks.iter().for_each(|t| some_rows(variant, t, rows, 0..m));
         }
+        parallel::chunks_mut(rows, 16 * stride, |i, rows| x.fill(i * 16, rows));
+        // Where weights are few, tasks take a part of `x` each.
+        let parts = (threads * 4).div_ceil(tasks.len().max(1)).min(m / 16).max(1);
+        let size = m.div_ceil(parts).next_multiple_of(PANEL);
+        parallel::for_each(tasks.len() * m.div_ceil(size), |t| {
+            let first = t / tasks.len() * size;
+            let range = first..m.min(first + size);
+            some_rows(variant, &tasks[t % tasks.len()], &rows[first * stride..range.end * stride], range);
+        });
     });
 }
 
@@ -244,12 +253,18 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range
         let mut sums = vec![[0f32; ROWS]; range.len()];
         for start in (task.first..rows.min(task.first + TASK)).step_by(ROWS) {
             let n = ROWS.min(rows - start);
-            // Rows that a last tile lacks are what was there before, and not written.
-            for (r, out) in panel.chunks_exact_mut(stride).take(n).enumerate() {
-                expand_row(task.weight, start + r, &mut out[..cols]);
-                out[cols..].fill(0.0);
+            let x = Operand { data: rows_of_x, stride };
+            match task.weight.whole_rows(start, ROWS).filter(|_| n == ROWS && cols.is_multiple_of(tile::STEP)) {
+                Some(data) => product(variant, x, Operand { data, stride: cols }, cols, &mut sums),
+                None => {
+                    // Rows that a last tile lacks are what was there before, and not written.
+                    for (r, out) in panel.chunks_exact_mut(stride).take(n).enumerate() {
+                        expand_row(task.weight, start + r, &mut out[..cols]);
+                        out[cols..].fill(0.0);
+                    }
+                    product(variant, x, Operand { data: panel, stride }, cols, &mut sums);
+                }
             }
-            product(variant, rows_of_x, panel, cols, &mut sums);
             for (i, sums) in range.clone().zip(&sums) {
                 for (r, sum) in sums.iter().enumerate().take(n) {
                     let bias = task.bias.map_or(0.0, |b| b[start + r]);
@@ -261,9 +276,8 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range
     });
 }
 
-/// `sums[i][j]` = row `i` of `x` times row `j` of the panel, both with padded rows.
-fn product(variant: &Variant, x: &[f32], panel: &[f32], cols: usize, sums: &mut [[f32; ROWS]]) {
-    let stride = padded(cols);
+/// `sums[i][j]` = row `i` of `x` times row `j` of `w`; past the end of a row of `x` zeros follow.
+fn product(variant: &Variant, x: Operand<'_>, w: Operand<'_>, cols: usize, sums: &mut [[f32; ROWS]]) {
     sums.fill([0.0; ROWS]);
     for start in (0..cols).step_by(COLS) {
         // Zeros after the end of a row fill the last step.
@@ -271,16 +285,10 @@ fn product(variant: &Variant, x: &[f32], panel: &[f32], cols: usize, sums: &mut 
         let (groups, rest) = sums.as_chunks_mut::<PANEL>();
         let whole = groups.len() * PANEL;
         for (g, sums) in groups.iter_mut().enumerate() {
-            (variant.whole)(&x[g * PANEL * stride + start..], &panel[start..], stride, width, sums);
+            (variant.whole)(x.from(g * PANEL, start), w.from(0, start), width, sums);
         }
         for (i, sums) in rest.iter_mut().enumerate() {
-            (variant.single)(
-                &x[(whole + i) * stride + start..],
-                &panel[start..],
-                stride,
-                width,
-                std::array::from_mut(sums),
-            );
+            (variant.single)(x.from(whole + i, start), w.from(0, start), width, std::array::from_mut(sums));
         }
     }
 }

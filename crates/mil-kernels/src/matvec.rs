@@ -159,7 +159,7 @@ fn best(precision: Precision) -> &'static Variant {
     if precision == Precision::Half { half } else { single }
 }
 
-/// Least weights that are worth a second thread, and that one task takes.
+/// Half the weights that are worth a second thread.
 const SPLIT: usize = 1 << 15;
 
 /// `y = W · x + bias`.
@@ -203,17 +203,6 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
         }
     }
     let input = (variant.prepare)(x, orders);
-    let alone = total < 2 * SPLIT || parallel::threads() == 1;
-    // Many tasks for each thread: at the end all wait for the last one.
-    let share = (total / (parallel::threads() * 16)).max(SPLIT);
-    let mut jobs: Vec<Job<'_>> = Vec::new();
-    for p in products.iter_mut() {
-        // Runs of rows, whole groups of 8 as tables are shared by them.
-        let run = if alone { p.weight.rows } else { share.div_ceil(p.weight.cols.max(1)).next_multiple_of(8) };
-        for (i, out) in p.out.chunks_mut(run.max(1)).enumerate() {
-            jobs.push((&p.weight, i * run, p.bias, out));
-        }
-    }
     let work = |(weight, first, bias, out): &mut Job<'_>| {
         let (first, bias) = (*first, *bias);
         (variant.rows)(weight, first, &input, out);
@@ -221,11 +210,42 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
             out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
         }
     };
-    if alone {
-        jobs.iter_mut().for_each(work);
+    let threads = parallel::threads();
+    if total < 2 * SPLIT || threads == 1 {
+        products.iter_mut().for_each(|p| work(&mut (&p.weight, 0, p.bias, &mut *p.out)));
     } else {
-        parallel::chunks_mut(&mut jobs, 1, |_, jobs| jobs.iter_mut().for_each(work));
+        let mut shares = shares(products, total, threads);
+        parallel::chunks_mut(&mut shares, 1, |_, share| share.iter_mut().flatten().for_each(work));
     }
+}
+
+/// The rows of all products in shares: one long one for each thread, as memory is read best without a break, then short
+/// ones, which even out what disturbs a thread.
+fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize) -> Vec<Vec<Job<'a>>> {
+    let long = total / threads * 4 / 5;
+    let short = ((total - long * threads) / (threads * 2)).max(SPLIT / 4);
+    let mut shares: Vec<Vec<Job<'a>>> = vec![Vec::new()];
+    let mut room = long;
+    for p in products {
+        let (weight, bias) = (&p.weight, p.bias);
+        let (mut first, mut out) = (0, &mut *p.out);
+        while !out.is_empty() {
+            // Whole groups of 8 rows, as tables are shared by them.
+            let rows = (room / weight.cols.max(1)).next_multiple_of(8).clamp(8, out.len().max(8)).min(out.len());
+            let (part, rest) = out.split_at_mut(rows);
+            if let Some(share) = shares.last_mut() {
+                share.push((weight, first, bias, part));
+            }
+            (first, out) = (first + rows, rest);
+            room = room.saturating_sub(rows * weight.cols);
+            // What is left is not worth a stop.
+            if room < SPLIT / 8 {
+                room = if shares.len() < threads { long } else { short };
+                shares.push(Vec::new());
+            }
+        }
+    }
+    shares
 }
 
 fn scalar_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
@@ -305,7 +325,7 @@ mod tests {
             .collect();
         // Of entries and elements of magnitude one.
         let sum = |v: &[f32]| v.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-        let of_x = sum(&x) * 2f64.powi(-14);
+        let of_x = sum(&x) * 2f64.powi(-13);
         for variant in VARIANTS.iter().filter(|v| (v.available)()) {
             let mut got = vec![f32::NAN; weight.rows()];
             matvec_with(variant, weight, &x, Some(&bias), &mut got);

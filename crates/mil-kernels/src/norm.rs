@@ -51,9 +51,15 @@ impl Work for Part<'_, '_> {
             let variance = sum(x, |v| (v - mean) * (v - mean)) / size as f32;
             let scale = 1.0 / (variance + epsilon).sqrt();
             match gain {
-                None => out.iter_mut().zip(x).for_each(|(o, &v)| *o = (v - mean) * scale),
+                None => {
+                    for (o, &v) in out.iter_mut().zip(x) {
+                        *o = (v - mean) * scale;
+                    }
+                }
                 Some(gain) => {
-                    out.iter_mut().zip(x.iter().zip(gain)).for_each(|(o, (&v, &g))| *o = (v - mean) * scale * g);
+                    for (o, (&v, &g)) in out.iter_mut().zip(x.iter().zip(gain)) {
+                        *o = (v - mean) * scale * g;
+                    }
                 }
             }
         }

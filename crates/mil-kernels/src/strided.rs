@@ -105,10 +105,22 @@ impl<F: Fn(f32, f32) -> f32> Work for Pair<'_, F> {
         match steps {
             (1, 1) => {
                 let (x, y) = (&x[..out.len()], &y[..out.len()]);
-                out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (&x, &y))| *o = f(x, y));
+                for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
+                    *o = f(x, y);
+                }
             }
-            (1, 0) => out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x, y[0])),
-            (0, 1) => out.iter_mut().zip(y).for_each(|(o, &y)| *o = f(x[0], y)),
+            (1, 0) => {
+                let y = y[0];
+                for (o, &x) in out.iter_mut().zip(x) {
+                    *o = f(x, y);
+                }
+            }
+            (0, 1) => {
+                let x = x[0];
+                for (o, &y) in out.iter_mut().zip(y) {
+                    *o = f(x, y);
+                }
+            }
             (sx, sy) => {
                 for (i, o) in out.iter_mut().enumerate() {
                     *o = f(x[i * sx], y[i * sy]);
@@ -130,7 +142,9 @@ impl<F: Fn(f32) -> f32> Work for Each<'_, F> {
 
     #[inline(always)]
     fn run(self) {
-        self.out.iter_mut().zip(self.x).for_each(|(o, &x)| *o = (self.f)(x));
+        for (o, &x) in self.out.iter_mut().zip(self.x) {
+            *o = (self.f)(x);
+        }
     }
 }
 

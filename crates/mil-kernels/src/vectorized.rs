@@ -1,7 +1,8 @@
 //! Plain loops compiled for the widest vectors that the CPU has.
 
 /// Work whose body [`vectorized`] compiles once for each instruction set; implementations of `run` are
-/// `#[inline(always)]`, or they keep the baseline's instructions.
+/// `#[inline(always)]` and loop with `for`: what the compiler does not inline, such as the `fold` of a long closure, keeps
+/// the baseline's instructions.
 pub(crate) trait Work {
     /// What it computes.
     type Output;

@@ -9,7 +9,7 @@ use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::Array;
+use crate::value::{Array, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("clamped_relu", IOS15_17, |b| {
@@ -57,8 +57,15 @@ fn gelu(b: &Build<'_>) -> Result<Run, OpError> {
     match mode.as_str() {
         "EXACT" => b.run(move |f| {
             let x = f.array(x)?;
-            let y = x.tensor().gelu_erf()?;
-            one(x.with(y))
+            let in_order = layout::with_memory(x.tensor(), |data| {
+                let mut out = vec![0f32; data.len()];
+                mil_kernels::activation::gelu_all(data, &mut out);
+                out
+            });
+            match in_order {
+                Some((data, order)) => one(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?)),
+                None => one(map(&x, mil_kernels::activation::gelu)?),
+            }
         }),
         "TANH_APPROXIMATION" => b.run(move |f| {
             one(map(&f.array(x)?, |v| {
@@ -125,6 +132,16 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// Softmax along the last dimension.
 pub(super) fn softmax_last(t: &Tensor) -> candle_core::Result<Tensor> {
+    let rows = layout::contiguous(t).map_err(candle_core::Error::wrap)?;
+    let size = t.dims().last().copied().unwrap_or(1);
+    let softmax = |data: &[f32]| {
+        let mut out = data.to_vec();
+        mil_kernels::softmax::softmax(&mut out, size);
+        out
+    };
+    if let Some(out) = with_f32s(&rows, softmax) {
+        return Tensor::from_vec(out, t.dims(), t.device());
+    }
     let shifted = t.broadcast_sub(&t.max_keepdim(D::Minus1)?)?.exp()?;
     shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
 }

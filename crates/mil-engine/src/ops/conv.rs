@@ -4,6 +4,8 @@
 //! is a single point is a matrix product over positions and reads its weight as stored; any other one
 //! gathers patches (im2col) and multiplies.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::linear::{bias_of, product};
@@ -12,6 +14,12 @@ use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::value::{Array, Value};
+use crate::weight::Weight;
+
+mod prepared;
+
+use prepared::Prepared;
+pub(super) use prepared::{channels_last, channels_second, three};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv", IOS15_17, conv),
@@ -201,6 +209,14 @@ fn conv(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
+    let prepared = match b.constant(weight) {
+        Some(Value::Weight(w)) => Prepared::new(w, groups, b.device())?,
+        Some(Value::Array(w)) if w.dtype().is_float() => {
+            let dense = Weight::from_f32(&w.to_f32s()?, w.shape());
+            Prepared::new(&Arc::new(dense), groups, b.device())?
+        }
+        _ => None,
+    };
     b.run(move |f| {
         let x = f.array(x)?;
         let shape = match f.value(weight)? {
@@ -215,6 +231,11 @@ fn conv(b: &Build<'_>) -> Result<Run, OpError> {
         if let (Value::Weight(w), true) = (f.value(weight)?, point && unpadded && groups == 1) {
             return one(x.with(pointwise(&x, w, bias.as_deref())?));
         }
+        if let Some(weights) = &prepared
+            && let Some(y) = weights.run(&x, bias.as_deref(), &placed)?
+        {
+            return one(x.with(y));
+        }
         let w = f.array(weight)?;
         one(x.with(general(x.tensor(), w.tensor(), bias.as_deref(), &placed, groups)?))
     })
@@ -222,16 +243,11 @@ fn conv(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// A kernel of one point: channels last, one product, channels back; no copy where one position or the
 /// physical order allows it.
-fn pointwise(x: &Array, weight: &crate::weight::Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
+fn pointwise(x: &Array, weight: &Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
     let rank = x.rank();
-    let mut order: Vec<usize> = vec![0];
-    order.extend(2..rank);
-    order.push(1);
-    let rows = x.with(x.tensor().permute(order)?);
+    let rows = x.with(x.tensor().permute(channels_last(rank))?);
     let y = product(&rows, weight, bias, rows.tensor().device())?;
-    let mut back: Vec<usize> = vec![0, rank - 1];
-    back.extend(1..rank - 1);
-    Ok(y.permute(back)?)
+    Ok(y.permute(channels_second(rank))?)
 }
 
 fn general(x: &Tensor, w: &Tensor, bias: Option<&[f32]>, p: &Placed, groups: usize) -> Result<Tensor, OpError> {

@@ -4,6 +4,10 @@
 //! side stays as stored and is multiplied by kernels that read it compressed.
 
 use candle_core::{DType, Device, Tensor};
+use mil_kernels::mat::{Form, WeightMat};
+use mil_kernels::matmul::matmul_rows;
+use mil_kernels::matvec::Product;
+use mil_kernels::parallel;
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, one};
@@ -94,9 +98,12 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let (m, n) = (x.dims()[x.rank() - 2], y.dims()[y.rank() - 1]);
     let mut shape = super::elementwise_binary::broadcast_shape(&x.dims()[..x.rank() - 2], &y.dims()[..y.rank() - 2])?;
     shape.extend([m, n]);
-    let mut t = if shape.contains(&0) || x.elem_count() == 0 {
+    let t = if shape.contains(&0) || x.elem_count() == 0 {
         Tensor::zeros(shape, x.dtype(), x.device())?
     } else {
+        if let Some(product) = on_cpu(&x, &y, &shape)? {
+            return Ok(without_vectors(product, x_vector, y_vector)?);
+        }
         let float = x.dtype() == DType::F32;
         // Integers: exact in f64 up to 2⁵³.
         let (x, y) = if float { (x, y) } else { (x.to_dtype(DType::F64)?, y.to_dtype(DType::F64)?) };
@@ -111,6 +118,11 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
         let product = side(&x)?.matmul(&side(&y)?)?.reshape(shape)?;
         if float { product } else { product.to_dtype(DType::I64)? }
     };
+    Ok(without_vectors(t, x_vector, y_vector)?)
+}
+
+/// Drops the extents of one that stood for vectors.
+fn without_vectors(mut t: Tensor, x_vector: bool, y_vector: bool) -> candle_core::Result<Tensor> {
     if y_vector {
         t = t.squeeze(t.rank() - 1)?;
     }
@@ -119,6 +131,51 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
         t = t.squeeze(d)?;
     }
     Ok(t)
+}
+
+/// `x[…, m, k] · y[…, k, n]` to a shape, for f32 tensors on the CPU in any memory order.
+fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpError> {
+    let (outer, &[m, n]) = shape.split_at(shape.len() - 2) else { return Ok(None) };
+    let spread = |t: &Tensor| {
+        let mut wide = outer.to_vec();
+        wide.extend(&t.dims()[t.rank() - 2..]);
+        t.broadcast_as(wide)
+    };
+    let (x, y) = (spread(x)?, spread(y)?);
+    let k = x.dims()[x.rank() - 1];
+    let start = |strides: &[usize], mut index: usize| {
+        let mut at = 0;
+        for (&n, &s) in outer.iter().zip(strides).rev() {
+            at += index % n * s;
+            index /= n;
+        }
+        at
+    };
+    let (xs, ys, r) = (x.stride(), y.stride(), outer.len());
+    let run = |x: &[f32], y: &[f32]| -> Result<Vec<f32>, OpError> {
+        let mut out = vec![0f32; crate::build::check_size(shape)?];
+        let fits = |index: usize| WeightMat::new(n, k, Form::Strided(&y[start(ys, index)..], ys[r + 1], ys[r]));
+        let all: Result<Vec<WeightMat<'_>>, _> = (0..outer.iter().product()).map(fits).collect();
+        let all = all.map_err(|e| OpError::shape(e.to_string()))?;
+        let each = |index: usize, out: &mut [f32]| {
+            let x = &x[start(xs, index)..];
+            let fill = |row: usize, out: &mut [f32]| match xs[r + 1] {
+                1 => out.copy_from_slice(&x[row * xs[r]..][..k]),
+                step => out.iter_mut().enumerate().for_each(|(i, o)| *o = x[row * xs[r] + i * step]),
+            };
+            matmul_rows(&mut [Product { weight: all[index], bias: None, out }], m, k, &fill);
+        };
+        if all.len() >= parallel::threads() {
+            parallel::chunks_mut(&mut out, m * n, each);
+        } else {
+            out.chunks_exact_mut(m * n).enumerate().for_each(|(i, out)| each(i, out));
+        }
+        Ok(out)
+    };
+    match layout::with_elements(&x, |x| layout::with_elements(&y, |y| run(x, y))).flatten() {
+        Some(out) => Ok(Some(Tensor::from_vec(out?, shape, x.device())?)),
+        None => Ok(None),
+    }
 }
 
 /// `matmul(x, y, transpose_x = false, transpose_y = false)`.

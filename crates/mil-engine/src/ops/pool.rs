@@ -4,10 +4,13 @@
 
 use candle_core::Tensor;
 
-use super::conv::{Placed, Window, each_index};
+use mil_kernels::conv::{Windows, max_pool};
+
+use super::conv::{Placed, Window, channels_last, channels_second, each_index, three};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
+use crate::value::{Array, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("avg_pool", IOS15, |b| pool(b, Kind::Average)),
@@ -44,13 +47,46 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
         let placed = window.place(input, &kernel, ceil)?;
         let mut shape = x.shape()[..2].to_vec();
         shape.extend(&placed.out);
-        let mut out = Vec::with_capacity(check_size(&shape)?);
+        let count = check_size(&shape)?;
+        if let (Kind::Max, Some(y)) = (kind, largest(&x, &kernel, &placed, count)?) {
+            return one(x.with(y));
+        }
+        let mut out = Vec::with_capacity(count);
         let data = x.to_f32s()?;
         for plane in data.chunks_exact(input.iter().product::<usize>().max(1)) {
             each_index(&placed.out, |at| out.push(one_window(plane, input, &kernel, &placed, at, kind, exclude)));
         }
         one(x.with(Tensor::from_vec(out, shape, f.device())?))
     })
+}
+
+/// The maximum where the channels of an f32 tensor on the CPU lie innermost in memory.
+fn largest(x: &Array, kernel: &[usize], placed: &Placed, count: usize) -> Result<Option<Tensor>, OpError> {
+    let t = x.tensor();
+    let rank = t.rank();
+    let last = t.permute(channels_last(rank))?;
+    if !last.is_contiguous() || t.dims()[1] == 1 {
+        return Ok(None);
+    }
+    let windows = Windows {
+        input: three(&t.dims()[2..], 1),
+        kernel: three(kernel, 1),
+        strides: three(&placed.strides, 1),
+        dilations: three(&placed.dilations, 1),
+        before: three(&placed.before, 0),
+        out: three(&placed.out, 1),
+    };
+    let (images, channels) = (t.dims()[0], t.dims()[1]);
+    let pooled = with_f32s(&last, |x| {
+        let mut out = vec![0f32; count];
+        max_pool(&windows, x, images, channels, &mut out);
+        out
+    });
+    let Some(pooled) = pooled else { return Ok(None) };
+    let mut shape = vec![images];
+    shape.extend(&placed.out);
+    shape.push(channels);
+    Ok(Some(Tensor::from_vec(pooled, shape, t.device())?.permute(channels_second(rank))?))
 }
 
 /// The part of a window that lies inside the input along one dimension.

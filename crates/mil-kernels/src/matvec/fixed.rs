@@ -1,15 +1,16 @@
 //! Tables times a vector in 16-bit fixed point, for vectors that a model keeps in fp16 anyway.
 //!
-//! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, the entries of a table to 15
+//! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, the entries of a table to 14
 //! bits (a power of two as scale, so that the larger ones stay exact); products are summed exactly in 32 bits within a
 //! block and in f32 between blocks. With `a` the largest element of a block and `t` the largest entry, the error is at
-//! most `2⁻¹⁶ · a · Σ|w| + 2⁻¹⁴ · t · Σ|x|`: an fp16 vector is itself rounded by `2⁻¹² · a` where it is largest.
+//! most `2⁻¹⁶ · a · Σ|w| + 2⁻¹³ · t · Σ|x|`: an fp16 vector is itself rounded by `2⁻¹² · a` where it is largest.
 
 use std::arch::x86_64::*;
 
 use super::avx512::{ahead, byte_tables, look_up, spread, table};
 use super::{Input, Orders};
 use crate::mat::{Lut, WeightMat};
+use crate::sums::four_sums;
 
 /// Elements of the vector that share a scale: what 512 bits of 4-bit indices cover.
 pub(super) const BLOCK: usize = 128;
@@ -120,7 +121,7 @@ fn store(words: [__m512i; 4]) -> Words {
     out
 }
 
-/// The entries of a table as words below 2¹⁴ and their scale; none when an entry is not finite.
+/// The entries of a table as words below 2¹³ and their scale; none when an entry is not finite.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
 fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
     const MAGNITUDE: u16 = 0x7fff;
@@ -130,10 +131,10 @@ fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
     if top >= INFINITY {
         return None;
     }
-    // 2^(exponent − 13): the largest entry lies between 2¹³ and 2¹⁴. Subnormal entries count as the least exponent.
+    // 2^(exponent − 12): the largest entry lies between 2¹² and 2¹³. Subnormal entries count as the least exponent.
     let exponent = i32::from(top >> 10).max(1) - 15;
-    let scale = f32::from_bits(((exponent - 13 + 127) as u32) << 23);
-    let inverse = f32::from_bits(((13 - exponent + 127) as u32) << 23);
+    let scale = f32::from_bits(((exponent - 12 + 127) as u32) << 23);
+    let inverse = f32::from_bits(((12 - exponent + 127) as u32) << 23);
     for (out, e) in out.chunks_mut(16).zip(entries.chunks(16)) {
         let mut halves = [[0u8; 2]; 16];
         halves[..e.len()].copy_from_slice(e);
@@ -177,11 +178,12 @@ pub(super) fn rows(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &In
     }
 }
 
-/// The sum of two products of word pairs; `|a| < 2¹⁴` and `|x| < 2¹⁵`, so that it fits.
+/// The products of a block, summed to sixteen: eight for each, of `|w| < 2¹³` and `|x| < 2¹⁵`, so that they fit.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
-fn two(a: [__m512i; 2], x: [__m512i; 2]) -> __m512 {
-    _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_madd_epi16(a[0], x[0]), _mm512_madd_epi16(a[1], x[1])))
+fn block(w: [__m512i; 4], x: &Words) -> __m512 {
+    let pairs = |k: usize| _mm512_madd_epi16(w[k], quarter(x, k));
+    _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_add_epi32(pairs(0), pairs(1)), _mm512_add_epi32(pairs(2), pairs(3))))
 }
 
 /// 32 words of a block, the `k`th of four.
@@ -198,7 +200,7 @@ fn nibbles<'a>(indices: impl Fn(usize) -> &'a [u8], table: &[u8], x: &Fixed, out
     let entries: &[u8; 32] = &table.as_chunks::<32>().0[0];
     // SAFETY: 32 bytes are there. Twice, as `vpermw` reads five bits of an index.
     let table = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(entries.as_ptr().cast()) });
-    let step = |i: &[u8; BLOCK / 2], x: &Words, scale: f32, sums: &mut [__m512; 2]| {
+    let step = |i: &[u8; BLOCK / 2], x: &Words, scale: f32, sum: __m512| {
         // SAFETY: 64 bytes are there.
         let v = unsafe { _mm512_loadu_si512(i.as_ptr().cast()) };
         let w = [
@@ -207,23 +209,37 @@ fn nibbles<'a>(indices: impl Fn(usize) -> &'a [u8], table: &[u8], x: &Fixed, out
             _mm512_permutexvar_epi16(_mm512_srli_epi16::<8>(v), table),
             _mm512_permutexvar_epi16(_mm512_srli_epi16::<12>(v), table),
         ];
-        let scale = _mm512_set1_ps(scale);
-        sums[0] = _mm512_fmadd_ps(two([w[0], w[1]], [quarter(x, 0), quarter(x, 1)]), scale, sums[0]);
-        sums[1] = _mm512_fmadd_ps(two([w[2], w[3]], [quarter(x, 2), quarter(x, 3)]), scale, sums[1]);
+        _mm512_fmadd_ps(block(w, x), _mm512_set1_ps(scale), sum)
     };
-    for (r, o) in out.iter_mut().enumerate() {
-        let mut sums = [_mm512_setzero_ps(); 2];
+    let row = |r: usize| {
+        let mut sum = _mm512_setzero_ps();
         let (whole, rest) = indices(r).as_chunks::<{ BLOCK / 2 }>();
         for ((i, x), &scale) in whole.iter().zip(&x.by_nibble).zip(&x.scales) {
             ahead(i.as_ptr());
-            step(i, x, scale, &mut sums);
+            sum = step(i, x, scale, sum);
         }
         if let (false, Some(x), Some(&scale)) = (rest.is_empty(), x.by_nibble.last(), x.scales.last()) {
             let mut last = [0u8; BLOCK / 2];
             last[..rest.len()].copy_from_slice(rest);
-            step(&last, x, scale, &mut sums);
+            sum = step(&last, x, scale, sum);
         }
-        *o = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+        sum
+    };
+    all_rows(out, row);
+}
+
+/// Sums four rows at a time across their lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+fn all_rows(out: &mut [f32], row: impl Fn(usize) -> __m512) {
+    let (fours, rest) = out.as_chunks_mut::<4>();
+    for (f, out) in fours.iter_mut().enumerate() {
+        let r = f * 4;
+        *out = four_sums([row(r), row(r + 1), row(r + 2), row(r + 3)]);
+    }
+    let (first, zero) = (fours.len() * 4, _mm512_setzero_ps());
+    for (i, o) in rest.iter_mut().enumerate() {
+        *o = four_sums([row(first + i), zero, zero, zero])[0];
     }
 }
 
@@ -243,36 +259,34 @@ fn tables<'a, const WIDE: bool>(
     // 64 indices take 8·bits bytes, a block twice that.
     let (half, size) = (8 * bits, 16 * bits);
     let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << half) - 1 };
-    let step = |i: &[u8], x: &Words, scale: f32, sums: &mut [__m512; 2]| {
-        let scale = _mm512_set1_ps(scale);
-        for (k, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
-            let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i[k * half..][..half].as_ptr().cast()) };
-            let index = if WIDE {
-                packed
-            } else {
-                _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed))
-            };
-            let (a, b) = look_up::<WIDE>(index, &low, &high);
-            *sum = _mm512_fmadd_ps(two([a, b], [quarter(x, k * 2), quarter(x, k * 2 + 1)]), scale, *sum);
-        }
+    let words = |i: &[u8]| {
+        // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
+        let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i[..half].as_ptr().cast()) };
+        let index =
+            if WIDE { packed } else { _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed)) };
+        look_up::<WIDE>(index, &low, &high)
     };
-    for (r, o) in out.iter_mut().enumerate() {
-        let mut sums = [_mm512_setzero_ps(); 2];
+    let step = |i: &[u8], x: &Words, scale: f32, sum: __m512| {
+        let ((a, b), (c, d)) = (words(i), words(&i[half..]));
+        _mm512_fmadd_ps(block([a, b, c, d], x), _mm512_set1_ps(scale), sum)
+    };
+    let row = |r: usize| {
+        let mut sum = _mm512_setzero_ps();
         let whole = indices(r).chunks_exact(size);
         let rest = whole.remainder();
         for ((i, x), &scale) in whole.zip(&x.by_lane).zip(&x.scales) {
             ahead(i.as_ptr());
             ahead(i[half..].as_ptr());
-            step(i, x, scale, &mut sums);
+            sum = step(i, x, scale, sum);
         }
         if let (false, Some(x), Some(&scale)) = (rest.is_empty(), x.by_lane.last(), x.scales.last()) {
             let mut last = [0u8; BLOCK];
             last[..rest.len()].copy_from_slice(rest);
-            step(&last[..size], x, scale, &mut sums);
+            sum = step(&last[..size], x, scale, sum);
         }
-        *o = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
-    }
+        sum
+    };
+    all_rows(out, row);
 }
 
 #[cfg(test)]

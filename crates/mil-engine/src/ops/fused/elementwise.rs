@@ -1,7 +1,7 @@
 //! `engine.rotary` and `engine.silu_mul`: elementwise idioms of language models in one pass over their operands.
 
 use candle_core::Tensor;
-use mil_kernels::activation::silu;
+use mil_kernels::activation::{silu, silu_times};
 
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
@@ -51,6 +51,19 @@ pub(super) fn silu_mul(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let (gate, x) = (f.array(gate)?, f.array(x)?);
         let shape = crate::ops::elementwise_binary::broadcast_shape(gate.shape(), x.shape())?;
+        if gate.shape() == x.shape() && gate.tensor().stride() == x.tensor().stride() {
+            // The same order in memory: whatever it is.
+            let both = layout::with_memory(gate.tensor(), |gates| {
+                layout::with_memory(x.tensor(), |x| {
+                    let mut out = vec![0f32; x.len()];
+                    silu_times(gates, x, &mut out);
+                    out
+                })
+            });
+            if let Some((Some((data, order)), _)) = both {
+                return one(x.with(layout::from_memory(data, &shape, &order, x.tensor())?));
+            }
+        }
         if let Some(result) = layout::binary(gate.floats()?, x.floats()?, &shape, |g, x| silu(g) * x)? {
             return one(x.with(result));
         }

@@ -9,6 +9,7 @@ use mil_kernels::matvec::Product;
 use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
 use crate::layout;
+use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::linear::product;
 use crate::value::{Array, Value, with_f32s};
 use crate::weight::Weight;
@@ -67,16 +68,6 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
         let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
         results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
     })
-}
-
-/// `[N, C, …]` to `[N, …, C]`.
-fn channels_last(rank: usize) -> Vec<usize> {
-    std::iter::once(0).chain(2..rank).chain([1]).collect()
-}
-
-/// `[N, …, C]` to `[N, C, …]`.
-fn channels_second(rank: usize) -> Vec<usize> {
-    [0, rank - 1].into_iter().chain(1..rank - 1).collect()
 }
 
 /// `x · Wᵀ + bias` for each layer; `x` is contiguous, its last dimension the inputs.
