@@ -1,0 +1,117 @@
+"""Latency of an encoder and two image networks beside ONNX Runtime, on the same machine in the same run.
+
+    pip install -r benches/peers/requirements.txt
+    cargo build --release
+    python benches/peers/networks.py --threads 2
+
+The encoder has the dimensions of MiniLM-L6 at a sequence of 128; all weights are random, all arithmetic is f32.
+Outputs are compared too. Runs alternate, so that a busy machine disturbs both; the best of the rounds counts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import coremltools as ct
+import numpy as np
+import onnxruntime
+import torch
+import torchvision
+from safetensors.numpy import load_file, save_file
+
+ROOT = Path(__file__).resolve().parents[2]
+SEQUENCE, HIDDEN, FFN, HEADS, LAYERS, VOCABULARY = 128, 384, 1536, 12, 6, 30522
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        linear = torch.nn.Linear
+        self.q, self.k, self.v, self.o = (linear(HIDDEN, HIDDEN) for _ in range(4))
+        self.up, self.down = linear(HIDDEN, FFN), linear(FFN, HIDDEN)
+        self.first, self.second = torch.nn.LayerNorm(HIDDEN, 1e-12), torch.nn.LayerNorm(HIDDEN, 1e-12)
+
+    def forward(self, x):
+        size = HIDDEN // HEADS
+        q, k, v = (f(x).reshape(1, SEQUENCE, HEADS, size).transpose(1, 2) for f in (self.q, self.k, self.v))
+        weights = (q @ k.transpose(2, 3) / size**0.5).softmax(-1)
+        x = self.first(x + self.o((weights @ v).transpose(1, 2).reshape(1, SEQUENCE, HIDDEN)))
+        return self.second(x + self.down(torch.nn.functional.gelu(self.up(x))))
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.Embedding(VOCABULARY, HIDDEN)
+        self.positions = torch.nn.Parameter(torch.randn(1, SEQUENCE, HIDDEN) * 0.02)
+        self.norm = torch.nn.LayerNorm(HIDDEN, 1e-12)
+        self.layers = torch.nn.ModuleList(Layer() for _ in range(LAYERS))
+
+    def forward(self, ids):
+        x = self.norm(self.words(ids) + self.positions)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def networks():
+    image = torch.randn(1, 3, 224, 224)
+    yield "encoder", Encoder(), torch.randint(0, VOCABULARY, (1, SEQUENCE), dtype=torch.int32)
+    yield "ResNet-18", torchvision.models.resnet18(), image
+    yield "MobileNetV2", torchvision.models.mobilenet_v2(), image
+
+
+def convert(folder, network, x):
+    """The same network as Core ML package and as ONNX file."""
+    network = network.eval()
+    traced = torch.jit.trace(network, x)
+    inputs = [ct.TensorType(name="x", shape=tuple(x.shape), dtype=x.numpy().dtype)]
+    ct.convert(traced, inputs=inputs, outputs=[ct.TensorType(name="y")], minimum_deployment_target=ct.target.iOS16,
+               compute_precision=ct.precision.FLOAT32, convert_to="mlprogram").save(str(folder / "model.mlpackage"))
+    torch.onnx.export(network, (x,), str(folder / "model.onnx"), input_names=["x"], output_names=["y"], opset_version=17,
+                      dynamo=False)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    command = str(ROOT / "target/release/candle-coreml")
+    environment = {**os.environ, "CANDLE_COREML_THREADS": str(arguments.threads)}
+    print("| | ours | ONNX Runtime | speed | largest difference |\n|---|---|---|---|---|")
+    for name, network, x in networks():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            with torch.no_grad():
+                convert(folder, network, x)
+            package = str(folder / "model.mlpackage")
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads, options.inter_op_num_threads = arguments.threads, 1
+            session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+            save_file({"x": x.numpy()}, folder / "in.safetensors")
+            files = ["--inputs", str(folder / "in.safetensors"), "--outputs", str(folder / "out.safetensors")]
+            subprocess.run([command, "predict", package, *files], check=True, env=environment)
+            theirs = session.run(None, {"x": x.numpy()})[0]
+            difference = np.abs(load_file(folder / "out.safetensors")["y"] - theirs).max()
+            ours, peer = [], []
+            for _ in range(arguments.rounds):
+                out = subprocess.run([command, "bench", "--model", package, "--json"], capture_output=True, text=True, check=True,
+                                     env=environment)
+                ours.append(json.loads(out.stdout)["latency_seconds"]["least"])
+                for _ in range(50):
+                    start = time.perf_counter()
+                    session.run(None, {"x": x.numpy()})
+                    peer.append(time.perf_counter() - start)
+            a, b = min(ours) * 1e3, min(peer) * 1e3
+            print(f"| {name} | {a:.1f} ms | {b:.1f} ms | {b / a:.2f} | {difference:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
