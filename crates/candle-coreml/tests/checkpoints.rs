@@ -124,6 +124,31 @@ fn auto_finds_the_device_for_a_checkpoint_and_says_why_not_core_ml() {
     }
 }
 
+#[test]
+fn weights_that_were_converted_to_core_ml_give_the_same_greedy_text() {
+    // Made by `python -m tools.convert --context 64 --batch 8 --chunks 1 --split-head 1`; fp16, as Core ML keeps them.
+    for name in ["qwen3-tied-bf16", "qwen2.5-shards-f32"] {
+        let converted = folder("../converted").join(name);
+        let config = BackendConfig {
+            device: BackendDevice::CoreML,
+            model_path: Some(converted),
+            fallback_chain: Vec::new(),
+            ..BackendConfig::default()
+        };
+        let mut packages = open(&config).expect("the packages open");
+        assert_eq!(packages.info().device, BackendDevice::CoreML);
+        for prompt in ["abc", "The sea, the sky and the land between them", "1 2 3 4"] {
+            // Of random weights: further on, near-ties fall as fp16 rounds the weights of one side.
+            let options = || Options { max_tokens: 12, ..Options::default() };
+            let checkpoint = load(name).stream(prompt, options(), &mut |_| {}).expect("an answer");
+            packages.reset();
+            let summary = packages.stream(prompt, options(), &mut |_| {}).expect("an answer");
+            assert!(checkpoint.tokens.len() > 1, "{name}: {prompt:?} is continued");
+            assert_eq!((summary.tokens, summary.text), (checkpoint.tokens, checkpoint.text), "{name}: {prompt:?}");
+        }
+    }
+}
+
 /// A checkpoint that a test may break.
 fn copy(name: &str) -> tempfile::TempDir {
     let to = tempfile::tempdir().expect("a folder");
