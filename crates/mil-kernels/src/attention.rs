@@ -9,6 +9,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::parallel::chunks_mut;
 use crate::softmax::exponentials;
+use crate::vectorized::{Work, vectorized};
 
 mod decode;
 
@@ -101,7 +102,8 @@ pub fn attention(
             k.data[row(&k)..][..dim].convert_to_f32_slice(&mut keys[p * dim..(p + 1) * dim]);
             v.data[row(&v)..][..dim].convert_to_f32_slice(&mut values[p * dim..(p + 1) * dim]);
         }
-        queries_of_one_head(q, &keys, &values, mask.map(|m| (m, len)), Heads { queries, dim }, scale, out);
+        let (mask, heads) = (mask.map(|m| (m, len)), Heads { queries, dim });
+        vectorized(PanelQueries { q, keys: &keys, values: &values, mask, heads, scale, out });
     };
     let size = share * queries * dim;
     if heads * queries * open * dim < SPLIT {
@@ -118,78 +120,41 @@ struct Heads {
     dim: usize,
 }
 
-/// All queries that share one KV head; compiled for each instruction set, chosen at run time.
-fn queries_of_one_head(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    mask: Option<(&[f32], usize)>,
+/// All queries that share one KV head.
+struct PanelQueries<'a> {
+    q: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    /// The mask and the length of its rows.
+    mask: Option<(&'a [f32], usize)>,
     heads: Heads,
     scale: f32,
-    out: &mut [f32],
-) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f")]
-        fn avx512(
-            q: &[f32],
-            keys: &[f32],
-            values: &[f32],
-            mask: Option<(&[f32], usize)>,
-            heads: Heads,
-            scale: f32,
-            out: &mut [f32],
-        ) {
-            body(q, keys, values, mask, heads, scale, out);
-        }
-        #[target_feature(enable = "avx2")]
-        fn avx2(
-            q: &[f32],
-            keys: &[f32],
-            values: &[f32],
-            mask: Option<(&[f32], usize)>,
-            heads: Heads,
-            scale: f32,
-            out: &mut [f32],
-        ) {
-            body(q, keys, values, mask, heads, scale, out);
-        }
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just detected.
-            return unsafe { avx512(q, keys, values, mask, heads, scale, out) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the feature was just detected.
-            return unsafe { avx2(q, keys, values, mask, heads, scale, out) };
-        }
-    }
-    body(q, keys, values, mask, heads, scale, out);
+    out: &'a mut [f32],
 }
 
-#[inline(always)]
-fn body(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    mask: Option<(&[f32], usize)>,
-    Heads { queries, dim }: Heads,
-    scale: f32,
-    out: &mut [f32],
-) {
-    let open = keys.len() / dim;
-    let mut scores = vec![0f32; open];
-    for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-        let row = mask.map(|(m, len)| &m[at % queries * len..][..open]);
-        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
-            *score = dot(q, key);
-        }
-        one_query(&mut scores, row, scale, out, |weights, out| {
-            for (w, value) in weights.iter().zip(values.chunks_exact(dim)) {
-                if *w != 0.0 {
-                    out.iter_mut().zip(value).for_each(|(o, v)| *o += w * v);
-                }
+impl Work for PanelQueries<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { q, keys, values, mask, heads: Heads { queries, dim }, scale, out } = self;
+        let open = keys.len() / dim;
+        let mut scores = vec![0f32; open];
+        for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+            let row = mask.map(|(m, len)| &m[at % queries * len..][..open]);
+            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
+                *score = dot(q, key);
             }
-        });
+            one_query(&mut scores, row, scale, out, |weights, out| {
+                for (w, value) in weights.iter().zip(values.chunks_exact(dim)) {
+                    if *w != 0.0 {
+                        for (o, v) in out.iter_mut().zip(value) {
+                            *o += w * v;
+                        }
+                    }
+                }
+            });
+        }
     }
 }
 
