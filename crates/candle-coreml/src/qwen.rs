@@ -179,10 +179,7 @@ impl QwenModel {
     }
 
     fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
-        let template = self.tokenizer.chat_template();
-        template
-            .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?
-            .render(messages, thinking)
+        self.tokenizer.needed_template()?.render(messages, thinking)
     }
 
     /// Generates after a prompt of token ids and calls `each` with every token.

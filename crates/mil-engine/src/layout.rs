@@ -38,6 +38,17 @@ pub(crate) fn from_memory(data: Vec<f32>, shape: &[usize], order: &[usize], like
     Ok(Tensor::from_vec(data, permuted, like.device())?.permute(inverse(order))?)
 }
 
+/// What `f(elements, results)` makes of the elements of an `F32` tensor on the CPU one by one, whatever their order in
+/// memory; none for other tensors and for those with gaps.
+pub(crate) fn elementwise(t: &Tensor, f: impl FnOnce(&[f32], &mut [f32])) -> Result<Option<Tensor>, OpError> {
+    let done = with_memory(t, |data| {
+        let mut out = vec![0f32; data.len()];
+        f(data, &mut out);
+        out
+    });
+    done.map(|(out, order)| from_memory(out, t.dims(), &order, t)).transpose()
+}
+
 /// Runs `f` on the elements of an `F32` tensor on the CPU, from its first one on.
 pub(crate) fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
     let (storage, layout) = t.storage_and_layout();

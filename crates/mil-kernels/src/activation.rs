@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::parallel::chunks_mut;
+use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
 
 /// `e^x` to within 3 units in the last place; 0 below −87.3 and infinite above 88.7.
@@ -107,13 +107,10 @@ impl<F: Function> Work for All<'_, F> {
     }
 }
 
-/// Elements that one task takes.
-const TASK: usize = 1 << 12;
-
 fn all<F: Function>(x: &[f32], y: &[f32], out: &mut [f32]) {
     assert!(x.len() == out.len() && y.len() == out.len(), "lengths");
-    chunks_mut(out, TASK, |i, out| {
-        let range = i * TASK..i * TASK + out.len();
+    rows_mut(out, 1, |first, out| {
+        let range = first..first + out.len();
         vectorized(All::<F> { x: &x[range.clone()], y: &y[range], out, function: PhantomData });
     });
 }
@@ -187,7 +184,7 @@ mod tests {
 
     #[test]
     fn loops_do_what_the_functions_do() {
-        let x: Vec<f32> = (0..TASK * 2 + 5).map(|i| (i % 401) as f32 / 25.0 - 8.0).collect();
+        let x: Vec<f32> = (0..(1 << 14) + 5).map(|i| (i % 401) as f32 / 25.0 - 8.0).collect();
         let y: Vec<f32> = x.iter().rev().copied().collect();
         let mut out = vec![f32::NAN; x.len()];
         gelu_all(&x, &mut out);

@@ -86,6 +86,27 @@ impl Windows {
         });
     }
 
+    /// Calls `work(image, windows of the line but for their last index, results)` for each line of windows.
+    fn each_line(
+        &self,
+        x: &[f32],
+        images: usize,
+        channels: usize,
+        out: &mut [f32],
+        work: impl Fn(&[f32], [usize; 2], &mut [f32]) + Sync,
+    ) {
+        self.check(x, images, channels);
+        assert_eq!(out.len(), images * self.positions() * channels, "size of the result");
+        if out.is_empty() {
+            return;
+        }
+        let (lines, plane) = (self.out[0] * self.out[1], self.plane() * channels);
+        chunks_mut(out, self.out[2] * channels, |i, out| {
+            let line = i % lines;
+            work(&x[i / lines * plane..][..plane], [line / self.out[1], line % self.out[1]], out);
+        });
+    }
+
     fn check(&self, x: &[f32], images: usize, channels: usize) {
         assert_eq!(x.len(), images * self.plane() * channels, "size of the images");
     }
@@ -118,17 +139,9 @@ pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], b
     let taps = windows.taps();
     assert!(taps > 0 && weights.len().is_multiple_of(taps), "number of weights");
     let channels = weights.len() / taps;
-    windows.check(x, images, channels);
-    assert_eq!(out.len(), images * windows.positions() * channels, "size of the result");
     assert!(bias.is_none_or(|b| b.len() == channels), "length of the bias");
-    if out.is_empty() {
-        return;
-    }
-    let line = windows.out[2] * channels;
-    let lines = windows.out[0] * windows.out[1];
-    chunks_mut(out, line, |i, out| {
-        let image = &x[i / lines * windows.plane() * channels..][..windows.plane() * channels];
-        vectorized(Line { windows, image, line: i % lines, weights, bias, out });
+    windows.each_line(x, images, channels, out, |image, outer, out| {
+        vectorized(Line { windows, image, outer, weights, bias, out });
     });
 }
 
@@ -136,7 +149,7 @@ pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], b
 struct Line<'a> {
     windows: &'a Windows,
     image: &'a [f32],
-    line: usize,
+    outer: [usize; 2],
     weights: &'a [f32],
     bias: Option<&'a [f32]>,
     out: &'a mut [f32],
@@ -150,9 +163,8 @@ impl Work for Line<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { windows, image, line, weights, bias, out } = self;
+        let Self { windows, image, outer, weights, bias, out } = self;
         let channels = weights.len() / windows.taps();
-        let outer = [line / windows.out[1], line % windows.out[1]];
         // Where each tap's weights and elements begin.
         let mut taps: Vec<(usize, usize)> = Vec::with_capacity(windows.taps());
         for (position, out) in out.chunks_exact_mut(channels).enumerate() {
@@ -190,16 +202,8 @@ impl Work for Line<'_> {
 /// # Panics
 /// When a size does not fit another.
 pub fn max_pool(windows: &Windows, x: &[f32], images: usize, channels: usize, out: &mut [f32]) {
-    windows.check(x, images, channels);
-    assert_eq!(out.len(), images * windows.positions() * channels, "size of the result");
-    if out.is_empty() {
-        return;
-    }
-    let line = windows.out[2] * channels;
-    let lines = windows.out[0] * windows.out[1];
-    chunks_mut(out, line, |i, out| {
-        let image = &x[i / lines * windows.plane() * channels..][..windows.plane() * channels];
-        vectorized(Largest { windows, image, line: i % lines, channels, out });
+    windows.each_line(x, images, channels, out, |image, outer, out| {
+        vectorized(Largest { windows, image, outer, channels, out });
     });
 }
 
@@ -207,7 +211,7 @@ pub fn max_pool(windows: &Windows, x: &[f32], images: usize, channels: usize, ou
 struct Largest<'a> {
     windows: &'a Windows,
     image: &'a [f32],
-    line: usize,
+    outer: [usize; 2],
     channels: usize,
     out: &'a mut [f32],
 }
@@ -217,8 +221,7 @@ impl Work for Largest<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { windows, image, line, channels, out } = self;
-        let outer = [line / windows.out[1], line % windows.out[1]];
+        let Self { windows, image, outer, channels, out } = self;
         for (position, out) in out.chunks_exact_mut(channels).enumerate() {
             out.fill(f32::NEG_INFINITY);
             windows.each_tap([outer[0], outer[1], position], |_, source| {

@@ -1,14 +1,9 @@
-//! Normalization of rows: RMS norm and layer norm without their gains and offsets.
+//! Normalization of rows: RMS norm with its gain, layer norm without gain and offset.
 //!
 //! Sums are kept in sixteen parts of f32, so that they run in registers and lose no more than pairwise sums do.
 
-use crate::parallel::chunks_mut;
+use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
-
-/// Elements below which one thread does it all.
-const SPLIT: usize = 1 << 14;
-/// Elements that one task takes at least.
-const TASK: usize = 1 << 12;
 
 /// The sum of `f` of every element.
 #[inline(always)]
@@ -71,12 +66,8 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
     let size = rows.size.max(1);
     let rows = Rows { size, ..rows };
     assert!(rows.gain.is_none_or(|g| g.len() == size), "length of the gain");
-    if x.len() < SPLIT {
-        return vectorized(Part { rows, x, out });
-    }
-    let some = TASK.div_ceil(size) * size;
-    chunks_mut(out, some, |i, out| {
-        let x = &x[i * some..][..out.len()];
+    rows_mut(out, size, |first, out| {
+        let x = &x[first * size..][..out.len()];
         vectorized(Part { rows, x, out });
     });
 }
@@ -89,12 +80,12 @@ pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out:
     all(Rows { size, epsilon, centre: false, gain }, x, out);
 }
 
-/// `(x − mean) / √(variance + ε) · gain` for each row of `size` elements.
+/// `(x − mean) / √(variance + ε)` for each row of `size` elements.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out: &mut [f32]) {
-    all(Rows { size, epsilon, centre: true, gain }, x, out);
+pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, out: &mut [f32]) {
+    all(Rows { size, epsilon, centre: true, gain: None }, x, out);
 }
 
 #[cfg(test)]
@@ -109,7 +100,7 @@ mod tests {
             let (mut rms, mut layer) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
             let gain: Vec<f32> = (0..size).map(|i| 1.0 + (i % 3) as f32 / 4.0).collect();
             rms_norm(&x, size, 1e-3, Some(&gain), &mut rms);
-            layer_norm(&x, size, 1e-3, None, &mut layer);
+            layer_norm(&x, size, 1e-3, &mut layer);
             for (r, row) in x.chunks_exact(size).enumerate() {
                 let n = size as f64;
                 let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / n;

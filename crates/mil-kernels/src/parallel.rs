@@ -70,6 +70,21 @@ pub fn chunks_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mu
     });
 }
 
+/// Elements below which light work is not worth a second thread.
+const SPLIT: usize = 1 << 14;
+/// Elements of light work that one task takes at least.
+const TASK: usize = 1 << 12;
+
+/// Calls `work(first row, rows)` for runs of whole rows of `size` elements, on several threads where that pays for work
+/// of a few instructions for each element.
+///
+/// # Panics
+/// When `size` is zero or `work` panics.
+pub fn rows_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let run = if data.len() < SPLIT { data.len().div_ceil(size) } else { TASK.div_ceil(size) }.max(1);
+    chunks_mut(data, run * size, |i, rows| work(i * run, rows));
+}
+
 /// A pointer whose use from several threads the user argues for.
 struct Shared<T>(*mut T);
 // SAFETY: `chunks_mut` hands out disjoint parts of a `&mut [T]` with `T: Send`.

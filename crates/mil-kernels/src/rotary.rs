@@ -1,11 +1,7 @@
 //! Rotary position embedding.
 
-use crate::parallel::chunks_mut;
+use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
-
-/// Elements below which one thread does it all, and that one task takes at least.
-const SPLIT: usize = 1 << 14;
-const TASK: usize = 1 << 12;
 
 /// `x · cos + concat(−x[size/2 ..], x[.. size/2]) · sin` for each row of `size` elements; row `i` takes row
 /// `i % (cos.len() / size)` of the cosines, and of the sines likewise.
@@ -19,9 +15,8 @@ pub fn rotary(x: &[f32], cos: &[f32], sin: &[f32], size: usize, out: &mut [f32])
     }
     let whole = |n: usize| n > 0 && n.is_multiple_of(size);
     assert!(size > 0 && size.is_multiple_of(2) && whole(x.len()) && whole(cos.len()) && whole(sin.len()), "row size");
-    let some = if x.len() < SPLIT { x.len() } else { TASK.div_ceil(size) * size };
-    chunks_mut(out, some, |i, out| {
-        vectorized(Rows { x: &x[i * some..][..out.len()], cos, sin, size, first: i * (some / size), out });
+    rows_mut(out, size, |first, out| {
+        vectorized(Rows { x: &x[first * size..][..out.len()], cos, sin, size, first, out });
     });
 }
 

@@ -1,12 +1,8 @@
 //! Softmax of rows.
 
 use crate::activation::exp;
-use crate::parallel::chunks_mut;
+use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
-
-/// Elements below which one thread does it all, and that one task takes at least.
-const SPLIT: usize = 1 << 14;
-const TASK: usize = 1 << 12;
 
 /// `e^x / Σ e^x` for each row of `size` elements, in place.
 ///
@@ -17,8 +13,7 @@ pub fn softmax(x: &mut [f32], size: usize) {
         return;
     }
     assert!(size > 0 && x.len().is_multiple_of(size), "row size");
-    let some = if x.len() < SPLIT { x.len() } else { TASK.div_ceil(size) * size };
-    chunks_mut(x, some, |_, rows| {
+    rows_mut(x, size, |_, rows| {
         for row in rows.chunks_exact_mut(size) {
             let sum = exponentials(row, None, 1.0);
             row.iter_mut().for_each(|v| *v /= sum);

@@ -3,7 +3,7 @@
 //! Dimensions that lie behind each other in memory are treated as one; the innermost loop runs along one dimension with
 //! fixed steps, and large results are split among threads by rows.
 
-use crate::parallel::chunks_mut;
+use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
 
 /// Elements and the distance between neighbours along each dimension; 0 repeats one element.
@@ -22,11 +22,6 @@ impl Strided<'_> {
         self.strides.len() == shape.len() && last < self.data.len()
     }
 }
-
-/// Results smaller than this are computed by one thread.
-const SPLIT: usize = 1 << 14;
-/// Elements that one task takes at least.
-const TASK: usize = 1 << 12;
 
 /// Joins dimensions that lie behind each other in both operands; drops those of extent one.
 fn joined(shape: &[usize], x: &[usize], y: &[usize]) -> Vec<(usize, usize, usize)> {
@@ -55,19 +50,12 @@ fn rows(dims: &[(usize, usize, usize)], out: &mut [f32], row: impl Fn(usize, usi
         }
         (x, y)
     };
-    let work = |(i, out): (usize, &mut [f32])| {
-        let (x, y) = start(i);
-        row(x, y, out);
-    };
-    if out.len() < SPLIT {
-        out.chunks_exact_mut(width).enumerate().for_each(work);
-    } else {
-        // A task has several rows where rows are short.
-        let some = TASK.div_ceil(width);
-        chunks_mut(out, some * width, |task, out| {
-            out.chunks_exact_mut(width).enumerate().for_each(|(i, out)| work((task * some + i, out)));
-        });
-    }
+    rows_mut(out, width, |first, out| {
+        for (i, out) in out.chunks_exact_mut(width).enumerate() {
+            let (x, y) = start(first + i);
+            row(x, y, out);
+        }
+    });
 }
 
 /// `out[i] = f(x[i], y[i])` for every index of the shape, row-major.
@@ -154,11 +142,8 @@ impl<F: Fn(f32) -> f32> Work for Each<'_, F> {
 /// When the lengths differ.
 pub fn unary(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     assert_eq!(x.len(), out.len(), "lengths");
-    if x.len() < SPLIT {
-        return vectorized(Each { x, out, f: &f });
-    }
-    chunks_mut(out, TASK, |i, out| {
-        let x = &x[i * TASK..][..out.len()];
+    rows_mut(out, 1, |first, out| {
+        let x = &x[first..][..out.len()];
         vectorized(Each { x, out, f: &f });
     });
 }

@@ -25,9 +25,7 @@ impl Prompt {
 
     /// A conversation. A quarter of the context (less when fewer tokens are wanted) is kept free for the answer.
     pub(super) fn chat(tokenizer: &Tokenizer, messages: &[Message], options: &Options, context: usize) -> Result<Self> {
-        let template = tokenizer
-            .chat_template()
-            .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?;
+        let template = tokenizer.needed_template()?;
         if messages.is_empty() {
             return Err(Error::Request("no messages to answer".to_owned()));
         }

@@ -69,6 +69,12 @@ impl Tokenizer {
         self.template.as_ref()
     }
 
+    /// The chat template, where there is no answer without one.
+    pub(crate) fn needed_template(&self) -> Result<&ChatTemplate> {
+        let missing = || Error::Request("the model has no chat template; generate without one".to_owned());
+        self.template.as_ref().ok_or_else(missing)
+    }
+
     /// Token ids of a text; special tokens in it are recognised, none are added.
     ///
     /// # Errors

@@ -239,10 +239,7 @@ impl Inner {
                 return Err(Error::Request("no messages to answer".to_owned()));
             }
             Prompt::Chat(messages) => {
-                let template = tokenizer
-                    .chat_template()
-                    .ok_or_else(|| Error::Request("the model has no chat template; generate without one".to_owned()))?;
-                tokenizer.encode(&template.render(&messages, options.thinking)?)?
+                tokenizer.encode(&tokenizer.needed_template()?.render(&messages, options.thinking)?)?
             }
         };
         let (vocab, context) = (self.model.vocab(), self.model.info().context);

@@ -57,13 +57,8 @@ fn gelu(b: &Build<'_>) -> Result<Run, OpError> {
     match mode.as_str() {
         "EXACT" => b.run(move |f| {
             let x = f.array(x)?;
-            let in_order = layout::with_memory(x.tensor(), |data| {
-                let mut out = vec![0f32; data.len()];
-                mil_kernels::activation::gelu_all(data, &mut out);
-                out
-            });
-            match in_order {
-                Some((data, order)) => one(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?)),
+            match layout::elementwise(x.tensor(), mil_kernels::activation::gelu_all)? {
+                Some(y) => one(x.with(y)),
                 None => one(map(&x, mil_kernels::activation::gelu)?),
             }
         }),

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use mil_kernels::conv::Windows;
 
 use super::linear::{bias_of, product};
 use super::{OpSpec, since::*};
@@ -19,7 +20,6 @@ use crate::weight::Weight;
 mod prepared;
 
 use prepared::Prepared;
-pub(super) use prepared::{channels_last, channels_second, three};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv", IOS15_17, conv),
@@ -54,6 +54,56 @@ fn sizes(values: &[i64], least: i64, what: &str) -> Result<Vec<usize>, OpError> 
             usize::try_from(v).ok().filter(|_| v >= least).ok_or_else(|| OpError::shape(format!("`{what}` holds {v}")))
         })
         .collect()
+}
+
+impl Placed {
+    /// The same for kernels of channels-last images, over an input `[N, C, spatial…]`.
+    pub(super) fn windows(&self, x: &Tensor, kernel: &[usize]) -> Windows {
+        Windows {
+            input: three(&x.dims()[2..], 1),
+            kernel: three(kernel, 1),
+            strides: three(&self.strides, 1),
+            dilations: three(&self.dilations, 1),
+            before: three(&self.before, 0),
+            out: three(&self.out, 1),
+        }
+    }
+
+    /// A result `[images, out…, channels]` as `[images, channels, out…]`.
+    pub(super) fn result_of(
+        &self,
+        data: Vec<f32>,
+        images: usize,
+        channels: usize,
+        device: &Device,
+    ) -> Result<Tensor, OpError> {
+        let mut shape = vec![images];
+        shape.extend(&self.out);
+        shape.push(channels);
+        let rank = shape.len();
+        Ok(Tensor::from_vec(data, shape, device)?.permute(channels_second(rank))?)
+    }
+}
+
+/// Up to three spatial extents as three.
+fn three(values: &[usize], fill: usize) -> [usize; 3] {
+    let mut out = [fill; 3];
+    out[3 - values.len()..].copy_from_slice(values);
+    out
+}
+
+/// `[N, C, …]` to `[N, …, C]`.
+pub(super) fn channels_last(rank: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rank).collect();
+    order[1..].rotate_left(1);
+    order
+}
+
+/// `[N, …, C]` to `[N, C, …]`.
+pub(super) fn channels_second(rank: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rank).collect();
+    order[1..].rotate_right(1);
+    order
 }
 
 impl Window {

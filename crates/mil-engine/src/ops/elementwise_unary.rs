@@ -60,13 +60,8 @@ pub(super) const OPS: &[OpSpec] = &[
 /// Applies `f` to every element of a float array; integers are computed as floats and truncated.
 pub(super) fn map(x: &Array, f: impl Fn(f32) -> f32 + Sync) -> Result<Array, OpError> {
     let device = x.tensor().device();
-    let in_order = layout::with_memory(x.tensor(), |data| {
-        let mut out = vec![0f32; data.len()];
-        strided::unary(data, &mut out, &f);
-        out
-    });
-    if let Some((data, order)) = in_order {
-        return Ok(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?));
+    if let Some(y) = layout::elementwise(x.tensor(), |data, out| strided::unary(data, out, &f))? {
+        return Ok(x.with(y));
     }
     let mut data = x.to_f32s()?;
     data.iter_mut().for_each(|v| *v = f(*v));

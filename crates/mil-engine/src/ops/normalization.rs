@@ -77,7 +77,7 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
 /// Each row minus its mean, over the root of its variance plus epsilon.
 fn normalize_rows(data: &[f32], size: usize, epsilon: f32) -> Vec<f32> {
     let mut out = vec![0f32; data.len()];
-    mil_kernels::norm::layer_norm(data, size, epsilon, None, &mut out);
+    mil_kernels::norm::layer_norm(data, size, epsilon, &mut out);
     out
 }
 

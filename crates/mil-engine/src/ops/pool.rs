@@ -4,9 +4,9 @@
 
 use candle_core::Tensor;
 
-use mil_kernels::conv::{Windows, max_pool};
+use mil_kernels::conv::max_pool;
 
-use super::conv::{Placed, Window, channels_last, channels_second, each_index, three};
+use super::conv::{Placed, Window, channels_last, each_index};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
@@ -63,30 +63,18 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
 /// The maximum where the channels of an f32 tensor on the CPU lie innermost in memory.
 fn largest(x: &Array, kernel: &[usize], placed: &Placed, count: usize) -> Result<Option<Tensor>, OpError> {
     let t = x.tensor();
-    let rank = t.rank();
-    let last = t.permute(channels_last(rank))?;
+    let last = t.permute(channels_last(t.rank()))?;
     if !last.is_contiguous() || t.dims()[1] == 1 {
         return Ok(None);
     }
-    let windows = Windows {
-        input: three(&t.dims()[2..], 1),
-        kernel: three(kernel, 1),
-        strides: three(&placed.strides, 1),
-        dilations: three(&placed.dilations, 1),
-        before: three(&placed.before, 0),
-        out: three(&placed.out, 1),
-    };
+    let windows = placed.windows(t, kernel);
     let (images, channels) = (t.dims()[0], t.dims()[1]);
     let pooled = with_f32s(&last, |x| {
         let mut out = vec![0f32; count];
         max_pool(&windows, x, images, channels, &mut out);
         out
     });
-    let Some(pooled) = pooled else { return Ok(None) };
-    let mut shape = vec![images];
-    shape.extend(&placed.out);
-    shape.push(channels);
-    Ok(Some(Tensor::from_vec(pooled, shape, t.device())?.permute(channels_second(rank))?))
+    pooled.map(|out| placed.result_of(out, images, channels, t.device())).transpose()
 }
 
 /// The part of a window that lies inside the input along one dimension.

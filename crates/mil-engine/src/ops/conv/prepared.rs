@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use mil_kernels::conv::{PatchOrder, Windows, conv, depthwise};
+use mil_kernels::conv::{PatchOrder, conv, depthwise};
 use mil_kernels::matvec::Product;
 
-use super::Placed;
+use super::{Placed, channels_last};
 use crate::build::check_size;
 use crate::error::OpError;
 use crate::layout;
@@ -15,7 +15,7 @@ use crate::weight::Weight;
 
 /// Weights that were put in order once.
 pub(super) struct Prepared {
-    kernel: [usize; 3],
+    kernel: Vec<usize>,
     outputs: usize,
     form: Form,
 }
@@ -25,27 +25,6 @@ enum Form {
     Dense { weight: Arc<Weight>, order: PatchOrder },
     /// `[taps, channels]`.
     Depthwise(Vec<f32>),
-}
-
-/// Up to three spatial extents as three.
-pub(in crate::ops) fn three(values: &[usize], fill: usize) -> [usize; 3] {
-    let mut out = [fill; 3];
-    out[3 - values.len()..].copy_from_slice(values);
-    out
-}
-
-/// `[N, C, …]` to `[N, …, C]`.
-pub(in crate::ops) fn channels_last(rank: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rank).collect();
-    order[1..].rotate_left(1);
-    order
-}
-
-/// `[N, …, C]` to `[N, C, …]`.
-pub(in crate::ops) fn channels_second(rank: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rank).collect();
-    order[1..].rotate_right(1);
-    order
 }
 
 /// `[A, B, taps]` to `[A, taps, B]`.
@@ -68,7 +47,7 @@ impl Prepared {
         }
         let (outputs, channels) = (shape[0], shape[1]);
         let taps: usize = shape[2..].iter().product();
-        let kernel = three(&shape[2..], 1);
+        let kernel = shape[2..].to_vec();
         let values = || weight.expand(device)?.to_f32s();
         let form = if groups == 1 {
             let (weight, order) = if taps == 1 {
@@ -99,21 +78,10 @@ impl Prepared {
         if t.dtype() != DType::F32 || !t.device().is_cpu() {
             return Ok(None);
         }
-        let rank = t.rank();
         let images = t.dims()[0];
-        let windows = Windows {
-            input: three(&t.dims()[2..], 1),
-            kernel: self.kernel,
-            strides: three(&placed.strides, 1),
-            dilations: three(&placed.dilations, 1),
-            before: three(&placed.before, 0),
-            out: three(&placed.out, 1),
-        };
-        let mut shape = vec![images];
-        shape.extend(&placed.out);
-        shape.push(self.outputs);
-        let mut y = vec![0f32; check_size(&shape)?];
-        let x = layout::contiguous(&t.permute(channels_last(rank))?)?;
+        let windows = placed.windows(t, &self.kernel);
+        let mut y = vec![0f32; check_size(&[&[images, self.outputs], placed.out.as_slice()].concat())?];
+        let x = layout::contiguous(&t.permute(channels_last(t.rank()))?)?;
         let done = with_f32s(&x, |x| match &self.form {
             Form::Dense { weight, order } => weight.matrix().map(|weight| {
                 conv(&windows, *order, x, images, Product { weight, bias, out: &mut y });
@@ -126,6 +94,6 @@ impl Prepared {
         if done.flatten().is_none() {
             return Ok(None);
         }
-        Ok(Some(Tensor::from_vec(y, shape, t.device())?.permute(channels_second(rank))?))
+        placed.result_of(y, images, self.outputs, t.device()).map(Some)
     }
 }

@@ -53,15 +53,9 @@ pub(super) fn silu_mul(b: &Build<'_>) -> Result<Run, OpError> {
         let shape = crate::ops::elementwise_binary::broadcast_shape(gate.shape(), x.shape())?;
         if gate.shape() == x.shape() && gate.tensor().stride() == x.tensor().stride() {
             // The same order in memory: whatever it is.
-            let both = layout::with_memory(gate.tensor(), |gates| {
-                layout::with_memory(x.tensor(), |x| {
-                    let mut out = vec![0f32; x.len()];
-                    silu_times(gates, x, &mut out);
-                    out
-                })
-            });
-            if let Some((Some((data, order)), _)) = both {
-                return one(x.with(layout::from_memory(data, &shape, &order, x.tensor())?));
+            let with_gates = |gates: &[f32]| layout::elementwise(x.tensor(), |x, out| silu_times(gates, x, out));
+            if let Some((Some(y), _)) = layout::with_memory(gate.tensor(), |g| with_gates(g).transpose()) {
+                return one(x.with(y?));
             }
         }
         if let Some(result) = layout::binary(gate.floats()?, x.floats()?, &shape, |g, x| silu(g) * x)? {
