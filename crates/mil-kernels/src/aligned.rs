@@ -4,19 +4,19 @@
 const LINE: usize = 64;
 
 /// Elements of which the first one lies at the start of a line.
-pub(crate) struct Aligned(Vec<f32>);
+pub(crate) struct Aligned<T>(Vec<T>);
 
-impl Aligned {
+impl<T: Copy + Default> Aligned<T> {
     pub(crate) const fn empty() -> Self {
         Self(Vec::new())
     }
 
     /// `len` elements: whatever they were before, zeros at first.
-    pub(crate) fn at_least(&mut self, len: usize) -> &mut [f32] {
-        let whole = len + LINE / size_of::<f32>();
+    pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
+        let whole = len + LINE / size_of::<T>();
         if self.0.len() < whole {
             self.0.clear();
-            self.0.resize(whole, 0.0);
+            self.0.resize(whole, T::default());
         }
         // `align_offset` may decline to answer (under an interpreter): any start is right, only slower.
         let start = self.0.as_ptr().align_offset(LINE).min(whole - len);

@@ -5,13 +5,11 @@
 //! underflows to exactly zero) are not read.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::parallel::chunks_mut;
-use crate::softmax::exponentials;
-use crate::vectorized::{Work, vectorized};
 
 mod decode;
+mod panel;
 
 /// Keys or values of one layer: `[kv_heads, len, dim]`, rows contiguous.
 #[derive(Clone, Copy)]
@@ -86,24 +84,16 @@ pub fn attention(
         return;
     }
     let share = heads / kv_heads;
-    let rows = decode::best().filter(|_| queries * share <= FEW && open > 0);
+    let rows = (queries * share <= FEW && open > 0).then(decode::best);
     // One task per KV head: its keys and values are converted once for all queries of all its heads.
     let work = |(kv, out): (usize, &mut [f32])| {
         let first = kv * share * queries * dim;
         let q = &q[first..first + share * queries * dim];
+        let head = Head { shape, kv, cache: (k, v), mask, scale, open };
         if let Some(rows) = rows {
-            let head = decode::Head { shape, kv, cache: (k, v), mask, scale, open };
             return decode::one_head(rows, &head, q, out);
         }
-        let mut keys = vec![0f32; open * dim];
-        let mut values = vec![0f32; open * dim];
-        for p in 0..open {
-            let row = |c: &Cache<'_>| kv * c.head_stride + p * c.row_stride;
-            k.data[row(&k)..][..dim].convert_to_f32_slice(&mut keys[p * dim..(p + 1) * dim]);
-            v.data[row(&v)..][..dim].convert_to_f32_slice(&mut values[p * dim..(p + 1) * dim]);
-        }
-        let (mask, heads) = (mask.map(|m| (m, len)), Heads { queries, dim });
-        vectorized(PanelQueries { q, keys: &keys, values: &values, mask, heads, scale, out });
+        panel::one_head(&head, q, out);
     };
     let size = share * queries * dim;
     if heads * queries * open * dim < SPLIT {
@@ -113,76 +103,25 @@ pub fn attention(
     }
 }
 
-/// Sizes of the queries of one head.
-#[derive(Clone, Copy)]
-struct Heads {
-    queries: usize,
-    dim: usize,
-}
-
-/// All queries that share one KV head.
-struct PanelQueries<'a> {
-    q: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
-    /// The mask and the length of its rows.
-    mask: Option<(&'a [f32], usize)>,
-    heads: Heads,
+/// One KV head and what looks at it.
+struct Head<'a> {
+    shape: Shape,
+    /// Index of the KV head.
+    kv: usize,
+    /// Keys and values of all heads.
+    cache: (Cache<'a>, Cache<'a>),
+    mask: Option<&'a [f32]>,
     scale: f32,
-    out: &'a mut [f32],
+    /// Leading positions that are read.
+    open: usize,
 }
 
-impl Work for PanelQueries<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { q, keys, values, mask, heads: Heads { queries, dim }, scale, out } = self;
-        let open = keys.len() / dim;
-        let mut scores = vec![0f32; open];
-        for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-            let row = mask.map(|(m, len)| &m[at % queries * len..][..open]);
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(dim)) {
-                *score = dot(q, key);
-            }
-            one_query(&mut scores, row, scale, out, |weights, out| {
-                for (w, value) in weights.iter().zip(values.chunks_exact(dim)) {
-                    if *w != 0.0 {
-                        for (o, v) in out.iter_mut().zip(value) {
-                            *o += w * v;
-                        }
-                    }
-                }
-            });
-        }
+impl Head<'_> {
+    /// Turns products with the keys into weights; `row` counts the queries of all heads. Returns their sum.
+    fn weigh(&self, row: usize, scores: &mut [f32]) -> f32 {
+        let mask = self.mask.map(|m| &m[row % self.shape.queries * self.shape.len..][..self.open]);
+        crate::softmax::exponentials(scores, mask, self.scale)
     }
-}
-
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let ((a, at), (b, bt)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..16 {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    sums.iter().sum::<f32>() + at.iter().zip(bt).map(|(a, b)| a * b).sum::<f32>()
-}
-
-/// From products of a query with keys to its result; `mix` adds values by their weights.
-#[inline(always)]
-fn one_query(
-    scores: &mut [f32],
-    mask: Option<&[f32]>,
-    scale: f32,
-    out: &mut [f32],
-    mix: impl FnOnce(&[f32], &mut [f32]),
-) {
-    let sum = exponentials(scores, mask, scale);
-    out.fill(0.0);
-    mix(scores, out);
-    out.iter_mut().for_each(|o| *o /= sum);
 }
 
 #[cfg(test)]

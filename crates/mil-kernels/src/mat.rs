@@ -185,23 +185,33 @@ impl<'a> WeightMat<'a> {
                     self.cols,
                 );
             }
-            Form::Blocks(b) => {
-                let per_row = self.cols / b.block_cols;
-                let first = row / b.block_rows * per_row;
-                let sign = if b.signed { 1i32 << (b.bits - 1) } else { 0 };
-                unpack(
-                    b.data,
-                    start,
-                    b.bits,
-                    |i, raw| {
-                        let block = first + i / b.block_cols;
-                        // Two's complement: flip the sign bit, then subtract its weight.
-                        let q = ((raw as i32) ^ sign) - sign;
-                        let offset = b.offset.map_or(0.0, |o| o[block]);
-                        out[i] = b.scale[block] * (q as f32 - offset);
-                    },
-                    self.cols,
-                );
+            Form::Blocks(b) => b.expand(row, out),
+        }
+    }
+}
+
+impl Blocks<'_> {
+    /// One row; `out` has its length.
+    #[inline(always)]
+    pub(crate) fn expand(&self, row: usize, out: &mut [f32]) {
+        let (start, per_row) = (row * out.len(), out.len() / self.block_cols);
+        let first = row / self.block_rows * per_row;
+        // Two's complement: flip the sign bit, then subtract its weight.
+        let sign = if self.signed { 1i32 << (self.bits - 1) } else { 0 };
+        let value = |raw: u8| ((i32::from(raw) ^ sign) - sign) as f32;
+        for (i, out) in out.chunks_exact_mut(self.block_cols).enumerate() {
+            let (scale, offset) = (self.scale[first + i], self.offset.map_or(0.0, |o| o[first + i]));
+            let at = start + i * self.block_cols;
+            if self.bits == 8 {
+                for (o, &raw) in out.iter_mut().zip(&self.data[at..]) {
+                    *o = scale * (value(raw) - offset);
+                }
+            } else if at.is_multiple_of(2) && out.len().is_multiple_of(2) {
+                for (o, &raw) in out.as_chunks_mut::<2>().0.iter_mut().zip(&self.data[at / 2..]) {
+                    *o = [scale * (value(raw & 15) - offset), scale * (value(raw >> 4) - offset)];
+                }
+            } else {
+                unpack(self.data, at, 4, |i, raw| out[i] = scale * (value(raw as u8) - offset), self.block_cols);
             }
         }
     }

@@ -11,6 +11,8 @@ use crate::mat::WeightMat;
 use crate::matvec::{Precision, Product, matvec_many};
 use crate::parallel;
 
+#[cfg(target_arch = "x86_64")]
+mod fixed;
 mod tile;
 
 use tile::Operand;
@@ -110,6 +112,10 @@ pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precisio
 /// As [`matmul_t`].
 pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) {
     check_x(products, x, m);
+    #[cfg(target_arch = "x86_64")]
+    if m > FEW && precision == Precision::Half && fixed::run(products, x, m) {
+        return;
+    }
     if m > FEW {
         return run(best(), products, &Rows::of(x, m, &copy_of(x, m)));
     }
@@ -239,9 +245,9 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
 // Buffers that a thread keeps, as fresh memory costs about as much as what is computed in it.
 thread_local! {
     /// Rows of `x`, padded.
-    static X: RefCell<Aligned> = const { RefCell::new(Aligned::empty()) };
+    static X: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::empty()) };
     /// Expanded rows of weights, padded.
-    static WEIGHTS: RefCell<Aligned> = const { RefCell::new(Aligned::empty()) };
+    static WEIGHTS: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::empty()) };
 }
 
 /// The outputs of a task for some rows of `x`, which lie padded in `rows_of_x`.

@@ -9,7 +9,7 @@ use crate::parallel;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod fixed;
+pub(crate) mod fixed;
 
 /// One product: a matrix, its bias and where the result goes (`rows` elements).
 pub struct Product<'a, 'o> {
@@ -50,11 +50,12 @@ struct Input<'a> {
 #[cfg(target_arch = "x86_64")]
 const LANE_ORDER: [usize; 8] = [0, 16, 32, 48, 8, 24, 40, 56];
 
-/// Which orders a call needs: for 4-bit tables, for other tables.
+/// Which orders a call needs: for 4-bit weights, for other tables, for 8-bit integers.
 #[derive(Clone, Copy, Default)]
 struct Orders {
     nibble: bool,
     lane: bool,
+    plain: bool,
 }
 
 impl Input<'_> {
@@ -199,6 +200,8 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
         match p.weight.form {
             Form::Lut(l) if l.bits == 4 => orders.nibble = true,
             Form::Lut(_) => orders.lane = true,
+            Form::Blocks(b) if b.bits == 4 => orders.nibble = true,
+            Form::Blocks(_) => orders.plain = true,
             _ => {}
         }
     }
@@ -252,12 +255,25 @@ fn scalar_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mu
     expand_and_dot(weight, first, input.x, out);
 }
 
-/// Expands each row and multiplies, in 16 partial sums; compiled again for each instruction set.
+/// [`dot_rows`] with rows expanded by the definition.
 #[inline(always)]
-fn expand_and_dot(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+pub(crate) fn expand_and_dot(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+    dot_rows(weight, first, x, out, |row, out| weight.expand_row(row, out));
+}
+
+/// Expands each row that is not `f32` already and multiplies, in 16 partial sums; compiled again for each instruction
+/// set.
+#[inline(always)]
+fn dot_rows(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32], expand: impl Fn(usize, &mut [f32])) {
     let mut row = vec![0f32; weight.cols];
     for (r, o) in out.iter_mut().enumerate() {
-        weight.expand_row(first + r, &mut row);
+        let row = match weight.whole_rows(first + r, 1) {
+            Some(row) => row,
+            None => {
+                expand(first + r, &mut row);
+                &row
+            }
+        };
         let mut sums = [0f32; 16];
         let ((ws, wt), (xs, xt)) = (row.as_chunks::<16>(), x.as_chunks::<16>());
         for (w, x) in ws.iter().zip(xs) {
@@ -363,21 +379,25 @@ mod tests {
             let data: Vec<u8> = noise(9 * cols, 6).iter().flat_map(|v| (*v as f32 / 2e7).to_le_bytes()).collect();
             check(WeightMat::new(9, cols, Form::F32(&data)).expect("sizes match"));
         }
-        for bits in [4, 8] {
-            for signed in [false, true] {
-                let data = bytes(8 * 64, 11);
-                let scale: Vec<f32> = (1..=8).map(|i| i as f32 / 100.0).collect();
-                let offset: Vec<f32> = (1..=8).map(|i| i as f32).collect();
-                let form = Blocks {
-                    bits,
-                    signed,
-                    data: &data,
-                    scale: &scale,
-                    offset: Some(&offset),
-                    block_rows: 4,
-                    block_cols: 16,
-                };
-                check(WeightMat::new(8, 64, Form::Blocks(form)).expect("sizes match"));
+        for (bits, signed) in [(4, false), (4, true), (8, false), (8, true)] {
+            for (cols, block_rows, block_cols) in [
+                (64, 4, 16),
+                (9, 1, 3),
+                (15, 2, 15),
+                (256, 1, 32),
+                (384, 4, 128),
+                (512, 8, 256),
+                (160, 1, 32),
+                (256, 2, 64),
+            ] {
+                let data = bytes(8 * cols, 11);
+                let count = 8 / block_rows * (cols / block_cols);
+                let scale: Vec<f32> = (1..=count).map(|i| i as f32 / 1000.0 / count as f32).collect();
+                let offset: Vec<f32> = (1..=count).map(|i| (i % 5) as f32).collect();
+                for offset in [None, Some(&offset[..])] {
+                    let form = Blocks { bits, signed, data: &data, scale: &scale, offset, block_rows, block_cols };
+                    check(WeightMat::new(8, cols, Form::Blocks(form)).expect("sizes match"));
+                }
             }
         }
     }

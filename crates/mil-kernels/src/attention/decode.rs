@@ -2,54 +2,108 @@
 
 use half::f16;
 
-use super::{Cache, Shape, one_query};
+use super::{Cache, Head};
 
-/// A way to multiply rows of a cache: `(q, rows, distance, scores)` and `(weights, rows, distance, out)`.
+/// A way to multiply rows of a cache for one or two queries: `(queries, rows, distance, scores of each query)` and
+/// `(weights of each query, rows, distance, results)`.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
-    scores: fn(&[f32], &[f16], usize, &mut [f32]),
-    mix: fn(&[f32], &[f16], usize, &mut [f32]),
+    scores: Kernel,
+    mix: Kernel,
+}
+
+type Kernel = fn(&[f32], &[f16], usize, &mut [f32], Queries);
+
+/// How many queries share the widened rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queries {
+    One = 1,
+    Two = 2,
 }
 
 /// What this CPU has for it.
-pub(super) fn best() -> Option<Rows> {
+pub(super) fn best() -> Rows {
     #[cfg(target_arch = "x86_64")]
     {
         let f16c = is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma");
         if f16c && is_x86_feature_detected!("avx512f") {
-            return Some(Rows { scores: x86::scores_avx512, mix: x86::mix_avx512 });
+            return Rows { scores: x86::scores_avx512, mix: x86::mix_avx512 };
         }
         if f16c && is_x86_feature_detected!("avx2") {
-            return Some(Rows { scores: x86::scores_avx2, mix: x86::mix_avx2 });
+            return Rows { scores: x86::scores_avx2, mix: x86::mix_avx2 };
         }
     }
-    None
+    Rows { scores: plain::scores, mix: plain::mix }
 }
 
-/// One KV head and what looks at it.
-pub(super) struct Head<'a> {
-    pub(super) shape: Shape,
-    /// Index of the KV head.
-    pub(super) kv: usize,
-    /// Keys and values of all heads.
-    pub(super) cache: (Cache<'a>, Cache<'a>),
-    pub(super) mask: Option<&'a [f32]>,
-    pub(super) scale: f32,
-    /// Leading positions that are read.
-    pub(super) open: usize,
+/// The definition.
+mod plain {
+    use half::f16;
+    use half::slice::HalfFloatSliceExt;
+
+    use super::Queries;
+
+    /// `scores[i][p] = q[i] · rows[p]`.
+    pub(super) fn scores(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
+        let (dim, len) = (q.len() / count as usize, scores.len() / count as usize);
+        let mut wide = vec![0f32; dim];
+        for p in 0..len {
+            rows[p * stride..][..dim].convert_to_f32_slice(&mut wide);
+            for (q, scores) in q.chunks_exact(dim).zip(scores.chunks_exact_mut(len)) {
+                scores[p] = dot(q, &wide);
+            }
+        }
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut sums = [0f32; 8];
+        let ((a, at), (b, bt)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..8 {
+                sums[i] += a[i] * b[i];
+            }
+        }
+        sums.iter().sum::<f32>() + at.iter().zip(bt).map(|(a, b)| a * b).sum::<f32>()
+    }
+
+    /// `out[i] += Σ_p weights[i][p] · rows[p]`.
+    pub(super) fn mix(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
+        let (dim, len) = (out.len() / count as usize, weights.len() / count as usize);
+        let mut wide = vec![0f32; dim];
+        for p in 0..len {
+            rows[p * stride..][..dim].convert_to_f32_slice(&mut wide);
+            for (weights, out) in weights.chunks_exact(len).zip(out.chunks_exact_mut(dim)) {
+                if weights[p] != 0.0 {
+                    out.iter_mut().zip(&wide).for_each(|(o, v)| *o += weights[p] * v);
+                }
+            }
+        }
+    }
 }
 
 /// The queries of one KV head, heads outermost.
 pub(super) fn one_head(rows: Rows, head: &Head<'_>, q: &[f32], out: &mut [f32]) {
-    let (Head { shape, open, .. }, (k, v)) = (head, &head.cache);
-    let dim = shape.dim;
+    let (Head { open, .. }, (k, v)) = (head, &head.cache);
+    let dim = head.shape.dim;
     let part = |c: &Cache<'_>| head.kv * c.head_stride..head.kv * c.head_stride + (open - 1) * c.row_stride + dim;
     let (keys, values) = (&k.data[part(k)], &v.data[part(v)]);
-    let mut scores = vec![0f32; *open];
-    for (at, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-        let mask = head.mask.map(|m| &m[at % shape.queries * shape.len..][..*open]);
-        (rows.scores)(q, keys, k.row_stride, &mut scores);
-        one_query(&mut scores, mask, head.scale, out, |weights, out| (rows.mix)(weights, values, v.row_stride, out));
+    let mut scores = vec![0f32; 2 * open];
+    // Queries of two heads at a time, as most models have an even number for a KV head.
+    for (pair, (q, out)) in q.chunks(2 * dim).zip(out.chunks_mut(2 * dim)).enumerate() {
+        let (count, scores) = match q.len() / dim {
+            1 => (Queries::One, &mut scores[..*open]),
+            _ => (Queries::Two, &mut scores[..]),
+        };
+        (rows.scores)(q, keys, k.row_stride, scores, count);
+        let mut sums = [1f32; 2];
+        for (i, (scores, sum)) in scores.chunks_exact_mut(*open).zip(&mut sums).enumerate() {
+            *sum = head.weigh(pair * 2 + i, scores);
+        }
+        out.fill(0.0);
+        (rows.mix)(scores, values, v.row_stride, out, count);
+        for (out, sum) in out.chunks_exact_mut(dim).zip(sums) {
+            out.iter_mut().for_each(|o| *o /= sum);
+        }
     }
 }
 
@@ -59,6 +113,7 @@ mod x86 {
 
     use half::f16;
 
+    use super::Queries;
     use crate::sums::four_sums;
 
     /// Sixteen elements as `f32`.
@@ -85,78 +140,124 @@ mod x86 {
         out.iter_mut().zip(row).for_each(|(o, v)| *o += weight * v.to_f32());
     }
 
-    /// `scores[p] = q · rows[p]`.
-    pub(super) fn scores_avx512(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
-        #[target_feature(enable = "avx512f")]
-        fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
-            let (qs, q_rest) = q.as_chunks::<16>();
-            let row = |p: usize| rows[p * stride..][..q.len()].as_chunks::<16>();
-            let (fours, last) = scores.as_chunks_mut::<4>();
-            let first_last = fours.len() * 4;
-            for (f, scores) in fours.iter_mut().enumerate() {
-                let ks: [_; 4] = std::array::from_fn(|i| row(f * 4 + i));
-                let mut sums = [_mm512_setzero_ps(); 4];
-                for (c, q) in qs.iter().enumerate() {
-                    // SAFETY: 16 floats are there.
-                    let q = unsafe { _mm512_loadu_ps(q.as_ptr()) };
-                    for i in 0..4 {
-                        sums[i] = _mm512_fmadd_ps(q, wide(&ks[i].0[c]), sums[i]);
-                    }
-                }
-                *scores = four_sums(sums);
-                if !q_rest.is_empty() {
-                    scores.iter_mut().zip(ks).for_each(|(s, (_, k))| *s += tail(q_rest, k));
-                }
-            }
-            for (i, score) in last.iter_mut().enumerate() {
-                let (ks, k_rest) = row(first_last + i);
-                let mut sum = _mm512_setzero_ps();
-                for (q, k) in qs.iter().zip(ks) {
-                    // SAFETY: 16 floats are there.
-                    sum = _mm512_fmadd_ps(unsafe { _mm512_loadu_ps(q.as_ptr()) }, wide(k), sum);
-                }
-                let zero = _mm512_setzero_ps();
-                *score = four_sums([sum, zero, zero, zero])[0] + tail(q_rest, k_rest);
-            }
+    /// Rows of a cache are read once for each token and lie in memory that other layers have pushed out of the caches.
+    const AHEAD: usize = 4096;
+
+    /// Fetches the row `AHEAD` bytes on.
+    #[inline(always)]
+    fn ahead(row: &[f16]) {
+        for line in row.chunks(32) {
+            // SAFETY: a prefetch is a hint; no address is invalid for it.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast::<i8>().wrapping_add(AHEAD)) }
         }
-        // SAFETY: `best` found the feature.
-        unsafe { inner(q, rows, stride, scores) }
     }
 
-    /// `out += Σ_p weights[p] · rows[p]`.
-    pub(super) fn mix_avx512(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+    /// `scores[i][p] = q[i] · rows[p]`.
+    pub(super) fn scores_avx512(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
         #[target_feature(enable = "avx512f")]
-        fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
-            let weighted = || weights.iter().enumerate().filter(|(_, w)| **w != 0.0);
-            let (blocks, rest) = out.as_chunks_mut::<64>();
-            let done = blocks.len() * 64;
-            for (b, out) in blocks.iter_mut().enumerate() {
-                // Four registers of sums over all rows.
-                let parts = out.as_chunks_mut::<16>().0;
-                // SAFETY: 16 floats are there.
-                let mut sums: [__m512; 4] = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(parts[i].as_ptr()) });
-                for (p, &weight) in weighted() {
-                    let v = rows[p * stride + b * 64..][..64].as_chunks::<16>().0;
-                    let w = _mm512_set1_ps(weight);
-                    for i in 0..4 {
-                        sums[i] = _mm512_fmadd_ps(w, wide(&v[i]), sums[i]);
+        fn inner<const Q: usize>(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+            let (dim, len) = (q.len() / Q, scores.len() / Q);
+            let q: [_; Q] = std::array::from_fn(|i| q[i * dim..][..dim].as_chunks::<16>());
+            let row = |p: usize| {
+                let row = &rows[p * stride..][..dim];
+                ahead(row);
+                row.as_chunks::<16>()
+            };
+            // The last ones again where four do not divide them.
+            for first in (0..len).step_by(4) {
+                let ks: [_; 4] = std::array::from_fn(|i| row((first + i).min(len - 1)));
+                let mut sums = [[_mm512_setzero_ps(); 4]; Q];
+                for c in 0..dim / 16 {
+                    // SAFETY: 16 floats are there.
+                    let q: [_; Q] = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(q[i].0[c].as_ptr()) });
+                    for p in 0..4 {
+                        let k = wide(&ks[p].0[c]);
+                        for i in 0..Q {
+                            sums[i][p] = _mm512_fmadd_ps(q[i], k, sums[i][p]);
+                        }
                     }
                 }
-                for (part, sum) in parts.iter_mut().zip(sums) {
-                    // SAFETY: room for 16 floats.
-                    unsafe { _mm512_storeu_ps(part.as_mut_ptr(), sum) };
+                for (i, sums) in sums.into_iter().enumerate() {
+                    let scores = &mut scores[i * len..][..len];
+                    for ((score, sum), (_, k)) in scores[first..].iter_mut().zip(four_sums(sums)).zip(&ks) {
+                        *score = sum + tail(q[i].1, k);
+                    }
                 }
-            }
-            for (p, &weight) in weighted() {
-                mix_tail(weight, &rows[p * stride + done..][..rest.len()], rest);
             }
         }
         // SAFETY: `best` found the feature.
-        unsafe { inner(weights, rows, stride, out) }
+        unsafe {
+            match count {
+                Queries::One => inner::<1>(q, rows, stride, scores),
+                Queries::Two => inner::<2>(q, rows, stride, scores),
+            }
+        }
+    }
+
+    /// `out[i] += Σ_p weights[i][p] · rows[p]`.
+    pub(super) fn mix_avx512(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
+        /// `B` registers of each result, from element `first` on.
+        #[target_feature(enable = "avx512f")]
+        fn part<const Q: usize, const B: usize>(
+            weights: [&[f32]; Q],
+            rows: &[f16],
+            stride: usize,
+            out: &mut [f32],
+            first: usize,
+        ) {
+            let dim = out.len() / Q;
+            let mut sums = [[_mm512_setzero_ps(); B]; Q];
+            for p in 0..weights[0].len() {
+                let row = &rows[p * stride + first..][..16 * B];
+                if weights.iter().all(|w| w[p] == 0.0) {
+                    continue;
+                }
+                ahead(row);
+                let v: [__m512; B] = std::array::from_fn(|b| wide(&row.as_chunks::<16>().0[b]));
+                for i in 0..Q {
+                    let w = _mm512_set1_ps(weights[i][p]);
+                    for b in 0..B {
+                        sums[i][b] = _mm512_fmadd_ps(w, v[b], sums[i][b]);
+                    }
+                }
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                let out = out[i * dim + first..][..16 * B].as_chunks_mut::<16>().0;
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    // SAFETY: room for 16 floats.
+                    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(out.as_ptr()), sum)) };
+                }
+            }
+        }
+        #[target_feature(enable = "avx512f")]
+        fn inner<const Q: usize>(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+            let (dim, len) = (out.len() / Q, weights.len() / Q);
+            let weights: [&[f32]; Q] = std::array::from_fn(|i| &weights[i * len..][..len]);
+            let mut first = 0;
+            while dim - first >= 16 {
+                match dim - first {
+                    128.. => (part::<Q, 8>(weights, rows, stride, out, first), first += 128),
+                    64.. => (part::<Q, 4>(weights, rows, stride, out, first), first += 64),
+                    _ => (part::<Q, 1>(weights, rows, stride, out, first), first += 16),
+                };
+            }
+            for (weights, out) in weights.iter().zip(out.chunks_exact_mut(dim)) {
+                for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| first < dim && **w != 0.0) {
+                    mix_tail(weight, &rows[p * stride + first..], &mut out[first..]);
+                }
+            }
+        }
+        // SAFETY: `best` found the feature.
+        unsafe {
+            match count {
+                Queries::One => inner::<1>(weights, rows, stride, out),
+                Queries::Two => inner::<2>(weights, rows, stride, out),
+            }
+        }
     }
 
     /// [`scores_avx512`] in registers of eight.
-    pub(super) fn scores_avx2(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+    pub(super) fn scores_avx2(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
             let (qs, rest) = q.as_chunks::<8>();
@@ -180,12 +281,15 @@ mod x86 {
                 *score = lanes.iter().sum::<f32>() + tail(rest, ks_rest);
             }
         }
-        // SAFETY: `best` found the features.
-        unsafe { inner(q, rows, stride, scores) }
+        let (dim, len) = (q.len() / count as usize, scores.len() / count as usize);
+        for (q, scores) in q.chunks_exact(dim).zip(scores.chunks_exact_mut(len)) {
+            // SAFETY: `best` found the features.
+            unsafe { inner(q, rows, stride, scores) }
+        }
     }
 
     /// [`mix_avx512`] in registers of eight.
-    pub(super) fn mix_avx2(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
+    pub(super) fn mix_avx2(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
             for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
@@ -202,49 +306,56 @@ mod x86 {
                 mix_tail(weight, vs_rest, os_rest);
             }
         }
-        // SAFETY: `best` found the features.
-        unsafe { inner(weights, rows, stride, out) }
+        let (dim, len) = (out.len() / count as usize, weights.len() / count as usize);
+        for (weights, out) in weights.chunks_exact(len).zip(out.chunks_exact_mut(dim)) {
+            // SAFETY: `best` found the features.
+            unsafe { inner(weights, rows, stride, out) }
+        }
     }
+}
 
-    #[cfg(test)]
-    mod tests {
-        use super::*;
+#[cfg(test)]
+mod tests {
+    use half::f16;
 
-        #[test]
-        fn both_widths_agree_with_the_definition() {
-            if !is_x86_feature_detected!("avx2")
-                || !is_x86_feature_detected!("f16c")
-                || !is_x86_feature_detected!("fma")
-            {
-                return;
+    use super::*;
+
+    #[test]
+    fn all_widths_agree_with_the_formula() {
+        for (dim, count) in [1usize, 7, 8, 16, 23, 64, 128, 130, 213].into_iter().flat_map(|d| [(d, 1), (d, 2)]) {
+            let (rows, stride) = (5, dim + 3);
+            let value = |i: usize| ((i * 29 % 83) as f32 - 41.0) / 40.0;
+            let q: Vec<f32> = (0..count * dim).map(value).collect();
+            let data: Vec<f16> = (0..rows * stride).map(|i| f16::from_f32(value(i + 3))).collect();
+            let weights = &[0.5, 0.0, -1.0, 2.0, 0.25, 0.0, 0.0, 1.5, 0.0, -3.0][..count * rows];
+            let row = |p: usize| data[p * stride..][..dim].iter().map(|v| v.to_f32());
+            let (mut dots, mut mixed) = (Vec::new(), vec![1f32; count * dim]);
+            for q in q.chunks_exact(dim) {
+                dots.extend((0..rows).map(|p| row(p).zip(q).map(|(k, q)| k * q).sum::<f32>()));
             }
-            for dim in [1usize, 7, 8, 16, 23, 64, 128, 130] {
-                let (rows, stride) = (5, dim + 3);
-                let value = |i: usize| ((i * 29 % 83) as f32 - 41.0) / 40.0;
-                let q: Vec<f32> = (0..dim).map(value).collect();
-                let data: Vec<f16> = (0..rows * stride).map(|i| f16::from_f32(value(i + 3))).collect();
-                let weights = [0.5, 0.0, -1.0, 2.0, 0.25];
-                let row = |p: usize| data[p * stride..][..dim].iter().map(|v| v.to_f32());
-                let dots: Vec<f32> = (0..rows).map(|p| row(p).zip(&q).map(|(k, q)| k * q).sum()).collect();
-                let mut mixed = vec![1f32; dim];
+            for (weights, mixed) in weights.chunks_exact(rows).zip(mixed.chunks_exact_mut(dim)) {
                 for (p, w) in weights.iter().enumerate() {
                     mixed.iter_mut().zip(row(p)).for_each(|(o, v)| *o += w * v);
                 }
-                let mut all: Vec<(Scores, Mix)> = vec![(scores_avx2, mix_avx2)];
-                if is_x86_feature_detected!("avx512f") {
-                    all.push((scores_avx512, mix_avx512));
+            }
+            let mut all: Vec<(Kernel, Kernel)> = vec![(plain::scores, plain::mix)];
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma") {
+                if is_x86_feature_detected!("avx2") {
+                    all.push((x86::scores_avx2, x86::mix_avx2));
                 }
-                for (scores, mix) in all {
-                    let (mut s, mut o) = (vec![f32::NAN; rows], vec![1f32; dim]);
-                    scores(&q, &data, stride, &mut s);
-                    mix(&weights, &data, stride, &mut o);
-                    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
-                    assert!(near(&s, &dots) && near(&o, &mixed), "{dim}");
+                if is_x86_feature_detected!("avx512f") {
+                    all.push((x86::scores_avx512, x86::mix_avx512));
                 }
             }
+            let queries = if count == 1 { Queries::One } else { Queries::Two };
+            for (scores, mix) in all {
+                let (mut s, mut o) = (vec![f32::NAN; count * rows], vec![1f32; count * dim]);
+                scores(&q, &data, stride, &mut s, queries);
+                mix(weights, &data, stride, &mut o, queries);
+                let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+                assert!(near(&s, &dots) && near(&o, &mixed), "{dim}");
+            }
         }
-
-        type Scores = fn(&[f32], &[f16], usize, &mut [f32]);
-        type Mix = fn(&[f32], &[f16], usize, &mut [f32]);
     }
 }

@@ -1,4 +1,4 @@
-//! AVX-512 variants (F, BW, VL, VBMI) that look indices up in registers.
+//! AVX-512 variants (F, BW, VL, VBMI, VNNI) that look indices up in registers.
 //!
 //! 4 bits: a table of 16 `f32` fills one register; shifting a register of 128 packed indices right by
 //! 4·s bits leaves in lane j the index of column 8·j + s in the low bits, which are all that `vpermps`
@@ -8,13 +8,14 @@
 use std::arch::x86_64::*;
 
 use super::Input;
-use crate::mat::{Form, Lut, WeightMat};
+use crate::mat::{Blocks, Form, Lut, WeightMat};
 
 pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("f16c")
         && is_x86_feature_detected!("fma")
 }
@@ -24,7 +25,7 @@ pub(super) fn rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out:
     unsafe { inner(weight, first, input, out) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn inner(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     let aligned = |l: &Lut<'_>| (weight.cols * l.bits as usize).is_multiple_of(8);
     match weight.form {
@@ -41,19 +42,25 @@ fn inner(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32
                 *o = dot_f16(&bytes[(first + r) * weight.cols * 2..][..weight.cols * 2], input.x);
             }
         }
-        _ => super::expand_and_dot(weight, first, input.x, out),
+        Form::Blocks(b)
+            if let Some(x) = &input.fixed
+                && super::fixed::holds(&b, weight.cols) =>
+        {
+            super::fixed::block_rows(&b, first, input.x, x, out)
+        }
+        _ => super::dot_rows(weight, first, input.x, out, |row, out| expand_row(weight, row, out)),
     }
 }
 
 /// Distance at which weights are fetched, in bytes: rows follow each other in memory, and the hardware's own
 /// prefetching stops at the end of each page.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Fetches the line `AHEAD` bytes on.
 #[inline(always)]
 pub(super) fn ahead(at: *const u8) {
     // SAFETY: a prefetch is a hint; no address is invalid for it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD).cast()) }
 }
 
 /// The row from column `done` on, by the definition.
@@ -67,7 +74,7 @@ pub(super) fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], b
     buffer[done..].iter().zip(&x[done..]).map(|(w, x)| w * x).sum()
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn nibbles(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     let blocks = weight.cols / 128;
     let mut buffer = Vec::new();
@@ -102,8 +109,8 @@ fn nibbles(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>,
 
 /// Low and high bytes of a table of two-byte entries, up to 256 of them; short tables are repeated so that index bits
 /// above the width do not matter.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
-pub(super) fn byte_tables(bytes: &[u8]) -> ([__m512i; 4], [__m512i; 4]) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+pub(crate) fn byte_tables(bytes: &[u8]) -> ([__m512i; 4], [__m512i; 4]) {
     let mut repeated = [0u8; 128];
     let bytes = if bytes.len() < 128 {
         repeated.chunks_exact_mut(bytes.len()).for_each(|part| part.copy_from_slice(bytes));
@@ -124,25 +131,55 @@ pub(super) fn byte_tables(bytes: &[u8]) -> ([__m512i; 4], [__m512i; 4]) {
 }
 
 /// The fp16 entries of one group.
-pub(super) fn table<'a>(l: &Lut<'a>, group: usize) -> &'a [u8] {
+pub(crate) fn table<'a>(l: &Lut<'a>, group: usize) -> &'a [u8] {
     let size = 2usize << l.bits;
     &l.tables[group * size..][..size]
 }
 
-/// Bytes that spread 64 packed indices: source byte of each byte, and bit shifts within 64 bits.
-pub(super) fn spread(bits: usize) -> ([u8; 64], [u8; 64]) {
-    let (mut source, mut shift) = ([0u8; 64], [0u8; 64]);
-    for i in 0..64 {
-        source[i] = (i / 8 * bits + (i % 8).min(bits - 1)) as u8;
-        shift[i] = (i % 8 * bits) as u8;
+/// How 64 packed indices become bytes: source byte of each, and bit shifts within 64 bits.
+pub(crate) struct Unpack {
+    source: __m512i,
+    shift: __m512i,
+    mask: __mmask64,
+    /// Bytes that 64 indices take.
+    pub(crate) size: usize,
+}
+
+impl Unpack {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+    pub(crate) fn new(bits: usize) -> Self {
+        let (mut source, mut shift) = ([0u8; 64], [0u8; 64]);
+        for i in 0..64 {
+            source[i] = (i / 8 * bits + (i % 8).min(bits - 1)) as u8;
+            shift[i] = (i % 8 * bits) as u8;
+        }
+        // SAFETY: arrays of 64 bytes.
+        let (source, shift) =
+            unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
+        let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << (8 * bits)) - 1 };
+        Self { source, shift, mask, size: 8 * bits }
     }
-    (source, shift)
+
+    /// The first 64 indices; bits above their width are what they are.
+    ///
+    /// # Panics
+    /// When fewer are there.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+    pub(crate) fn indices<const WIDE: bool>(&self, packed: &[u8]) -> __m512i {
+        // SAFETY: `size` bytes are there; the mask keeps the load within them.
+        let packed = unsafe { _mm512_maskz_loadu_epi8(self.mask, packed[..self.size].as_ptr().cast()) };
+        if WIDE {
+            return packed;
+        }
+        _mm512_multishift_epi64_epi8(self.shift, _mm512_permutexvar_epi8(self.source, packed))
+    }
 }
 
 /// 64 two-byte entries in two registers, for 64 indices in bytes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
-pub(super) fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high: &[__m512i; 4]) -> (__m512i, __m512i) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+pub(crate) fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high: &[__m512i; 4]) -> (__m512i, __m512i) {
     let (lo, hi) = if WIDE {
         let top = _mm512_movepi8_mask(index);
         let pick = |t: &[__m512i; 4]| {
@@ -157,7 +194,7 @@ pub(super) fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high
     (_mm512_unpacklo_epi8(lo, hi), _mm512_unpackhi_epi8(lo, hi))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn tables(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     if l.bits == 8 {
         table_rows::<true>(weight, l, first, input, out);
@@ -166,16 +203,11 @@ fn tables(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, 
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     let bits = l.bits as usize;
     let blocks = weight.cols / 64;
-    let (source, shift) = spread(bits);
-    // SAFETY: arrays of 64 bytes.
-    let (source, shift) =
-        unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
-    // A block of 64 indices takes 8·bits bytes.
-    let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << (8 * bits)) - 1 };
+    let unpack = Unpack::new(bits);
     let mut buffer = Vec::new();
     let mut group = usize::MAX;
     let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
@@ -190,14 +222,7 @@ fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usiz
         let mut sums = [_mm512_setzero_ps(); 4];
         for (i, x) in indices.chunks_exact(8 * bits).zip(x.as_chunks::<64>().0) {
             ahead(i.as_ptr());
-            // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
-            let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i.as_ptr().cast()) };
-            let index = if WIDE {
-                packed
-            } else {
-                _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed))
-            };
-            let (a, b) = look_up::<WIDE>(index, &low, &high);
+            let (a, b) = look_up::<WIDE>(unpack.indices::<WIDE>(i), &low, &high);
             let quarters = [
                 _mm512_castsi512_si256(a),
                 _mm512_extracti64x4_epi64::<1>(a),
@@ -215,7 +240,7 @@ fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usiz
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
     let mut sums = [_mm512_setzero_ps(); 4];
     let ((ws, wt), (xs, xt)) = (row.as_chunks::<128>(), x.as_chunks::<64>());
@@ -235,23 +260,15 @@ fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
 }
 
 /// One whole row as `f32`, for panels; the columns past the last whole block are left to the caller.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &mut [f32]) -> usize {
     let bits = l.bits as usize;
     let blocks = cols / 64;
-    let (source, shift) = spread(bits);
-    // SAFETY: arrays of 64 bytes.
-    let (source, shift) =
-        unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
-    let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << (8 * bits)) - 1 };
+    let unpack = Unpack::new(bits);
     let (low, high) = byte_tables(table(l, row / l.group_rows));
     let indices = &l.indices[row * cols * bits / 8..][..blocks * 8 * bits];
     for (i, out) in indices.chunks_exact(8 * bits).zip(out.as_chunks_mut::<64>().0) {
-        // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
-        let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i.as_ptr().cast()) };
-        let index =
-            if WIDE { packed } else { _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed)) };
-        let (a, b) = look_up::<WIDE>(index, &low, &high);
+        let (a, b) = look_up::<WIDE>(unpack.indices::<WIDE>(i), &low, &high);
         for (register, offset) in [(a, 0), (b, 8)] {
             for lane in 0..2 {
                 let half =
@@ -271,12 +288,12 @@ fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &m
 
 /// The upper eight floats, with AVX-512F alone.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn _mm512_extractf32x8_ps_f(v: __m512) -> __m256 {
     _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn expand_f16(bytes: &[u8], out: &mut [f32]) -> usize {
     let n = out.len() / 16 * 16;
     for (w, o) in bytes.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<16>().0) {
@@ -284,6 +301,11 @@ fn expand_f16(bytes: &[u8], out: &mut [f32]) -> usize {
         unsafe { _mm512_storeu_ps(o.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast()))) }
     }
     n
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+fn expand_blocks(blocks: &Blocks<'_>, row: usize, out: &mut [f32]) {
+    blocks.expand(row, out);
 }
 
 /// One row as `f32`; what the registers can't do falls back to the definition.
@@ -303,6 +325,11 @@ pub(crate) fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
             let bytes = &bytes[row * weight.cols * 2..][..weight.cols * 2];
             // SAFETY: callers check `available`.
             unsafe { expand_f16(bytes, &mut out[..weight.cols]) }
+        }
+        Form::Blocks(b) => {
+            // SAFETY: callers check `available`.
+            unsafe { expand_blocks(&b, row, &mut out[..weight.cols]) }
+            weight.cols
         }
         _ => 0,
     };

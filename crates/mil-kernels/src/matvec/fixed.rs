@@ -1,15 +1,16 @@
-//! Tables times a vector in 16-bit fixed point, for vectors that a model keeps in fp16 anyway.
+//! Tables, and integers in blocks, times a vector in 16-bit fixed point, for vectors that a model keeps in fp16 anyway.
 //!
 //! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, the entries of a table to 14
 //! bits (a power of two as scale, so that the larger ones stay exact); products are summed exactly in 32 bits within a
 //! block and in f32 between blocks. With `a` the largest element of a block and `t` the largest entry, the error is at
 //! most `2⁻¹⁶ · a · Σ|w| + 2⁻¹³ · t · Σ|x|`: an fp16 vector is itself rounded by `2⁻¹² · a` where it is largest.
+//! Integers are words as they are; only the first term is left of their error, with the integers as `w`.
 
 use std::arch::x86_64::*;
 
-use super::avx512::{ahead, byte_tables, look_up, spread, table};
+use super::avx512::{Unpack, ahead, byte_tables, look_up, table};
 use super::{Input, Orders};
-use crate::mat::{Lut, WeightMat};
+use crate::mat::{Blocks, Lut, WeightMat};
 use crate::sums::four_sums;
 
 /// Elements of the vector that share a scale: what 512 bits of 4-bit indices cover.
@@ -23,6 +24,8 @@ pub(super) struct Fixed {
     by_nibble: Vec<Words>,
     /// Each half block in the order of `unpack{lo,hi}_epi8` (other widths).
     by_lane: Vec<Words>,
+    /// As they are (8-bit integers).
+    plain: Vec<Words>,
 }
 
 /// A block of the vector, from the start of a line of the cache on.
@@ -36,14 +39,15 @@ impl Fixed {
         super::avx512::available().then(|| unsafe { Self::rounded(x, orders) })?
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
     fn rounded(x: &[f32], orders: Orders) -> Option<Self> {
         let (blocks, rest) = x.as_chunks::<BLOCK>();
         // Zeros after the end: what the indices there may be does not matter.
         let mut last = [0f32; BLOCK];
         last[..rest.len()].copy_from_slice(rest);
         let count = x.len().div_ceil(BLOCK);
-        let mut fixed = Self { scales: Vec::with_capacity(count), by_nibble: Vec::new(), by_lane: Vec::new() };
+        let mut fixed =
+            Self { scales: Vec::with_capacity(count), by_nibble: Vec::new(), by_lane: Vec::new(), plain: Vec::new() };
         for x in blocks.iter().chain([&last]).take(count) {
             // Finite magnitudes are ordered as their bits are; infinity and NaN are above them.
             let top = f32::from_bits(x.iter().fold(0, |top, v| top.max(v.to_bits() & 0x7fff_ffff)));
@@ -69,13 +73,16 @@ impl Fixed {
             if orders.lane {
                 fixed.by_lane.push(by_lane(words));
             }
+            if orders.plain {
+                fixed.plain.push(store(words));
+            }
         }
         Some(fixed)
     }
 }
 
 /// Word `4·j + s` to `32·s + j`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn by_nibble(words: [__m512i; 4]) -> Words {
     const ORDER: [i16; 32] = {
         let mut order = [0; 32];
@@ -101,7 +108,7 @@ fn by_nibble(words: [__m512i; 4]) -> Words {
 }
 
 /// Each half in the order of `LANE_ORDER`: first the even eighths, then the odd ones.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn by_lane([a, b, c, d]: [__m512i; 4]) -> Words {
     store([
         _mm512_shuffle_i64x2::<0x88>(a, b),
@@ -111,7 +118,7 @@ fn by_lane([a, b, c, d]: [__m512i; 4]) -> Words {
     ])
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn store(words: [__m512i; 4]) -> Words {
     let mut out = Words([0; BLOCK]);
     for (out, words) in out.0.as_chunks_mut::<32>().0.iter_mut().zip(words) {
@@ -122,8 +129,8 @@ fn store(words: [__m512i; 4]) -> Words {
 }
 
 /// The entries of a table as words below 2¹³ and their scale; none when an entry is not finite.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
-fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+pub(crate) fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
     const MAGNITUDE: u16 = 0x7fff;
     const INFINITY: u16 = 0x7c00;
     let entries = entries.as_chunks::<2>().0;
@@ -149,7 +156,7 @@ fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
 }
 
 /// Rows of a matrix of tables; those whose table is not finite, by the definition.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 pub(super) fn rows(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, x: &Fixed, out: &mut [f32]) {
     let mut entries = [0i16; 256];
     let mut done = 0;
@@ -178,37 +185,161 @@ pub(super) fn rows(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &In
     }
 }
 
+/// Whether [`block_rows`] can work on integers in such blocks.
+pub(super) fn holds(b: &Blocks<'_>, cols: usize) -> bool {
+    cols.is_multiple_of(BLOCK) && (b.block_cols == SCALED || b.block_cols.is_multiple_of(BLOCK))
+}
+
+/// Columns that share a scale where a block has several.
+const SCALED: usize = 32;
+
+/// Rows of integers in blocks, which are words as they are: `Σ scale · (Σ q · x − offset · Σ x)`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+pub(super) fn block_rows(b: &Blocks<'_>, first: usize, whole_x: &[f32], x: &Fixed, out: &mut [f32]) {
+    let (cols, per_row) = (whole_x.len(), whole_x.len() / b.block_cols);
+    let bytes = cols * b.bits as usize / 8;
+    let x_sums: Vec<f32> = match b.offset {
+        Some(_) => whole_x.chunks_exact(b.block_cols).map(|x| x.iter().sum()).collect(),
+        None => Vec::new(),
+    };
+    let wide = b.block_cols != SCALED;
+    let integers = |r: usize| &b.data[(first + r) * bytes..][..bytes];
+    let row = |r: usize| {
+        let group = (first + r) / b.block_rows * per_row;
+        let scales = Scales { all: &b.scale[group..][..per_row], block_cols: b.block_cols };
+        match (b.bits, b.signed, wide) {
+            (4, _, true) => four_bits::<true>(integers(r), b.signed, x, scales),
+            (4, _, false) => four_bits::<false>(integers(r), b.signed, x, scales),
+            (_, true, true) => eight_bits::<true, true>(integers(r), x, scales),
+            (_, true, false) => eight_bits::<true, false>(integers(r), x, scales),
+            (_, false, true) => eight_bits::<false, true>(integers(r), x, scales),
+            (_, false, false) => eight_bits::<false, false>(integers(r), x, scales),
+        }
+    };
+    all_rows(out, row);
+    let Some(offsets) = b.offset else { return };
+    for (r, o) in out.iter_mut().enumerate() {
+        let group = (first + r) / b.block_rows * per_row;
+        let parts = b.scale[group..].iter().zip(&offsets[group..]).zip(&x_sums);
+        *o -= parts.map(|((scale, offset), x)| scale * offset * x).sum::<f32>();
+    }
+}
+
+/// Scales of one row.
+#[derive(Clone, Copy)]
+struct Scales<'a> {
+    all: &'a [f32],
+    block_cols: usize,
+}
+
+impl<'a> Scales<'a> {
+    /// The scale of a whole block.
+    #[inline]
+    fn wide(&self, block: usize) -> f32 {
+        self.all[block * BLOCK / self.block_cols]
+    }
+
+    /// The scales of its quarters.
+    #[inline]
+    fn quarters(&self, block: usize) -> &'a [f32; BLOCK / SCALED] {
+        &self.all.as_chunks().0[block]
+    }
+}
+
+/// `WIDE`: a scale covers whole blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+fn four_bits<const WIDE: bool>(integers: &[u8], signed: bool, x: &Fixed, scales: Scales<'_>) -> __m512 {
+    const SIGNED: [i16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1];
+    const UNSIGNED: [i16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    let table = if signed { &SIGNED } else { &UNSIGNED };
+    // SAFETY: 32 bytes are there. Twice, as `vpermw` reads five bits of an index.
+    let table = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(table.as_ptr().cast()) });
+    let quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    let mut sum = _mm512_setzero_ps();
+    let blocks = integers.as_chunks::<{ BLOCK / 2 }>().0.iter().zip(&x.by_nibble).zip(&x.scales);
+    for (i, ((integers, x), &x_scale)) in blocks.enumerate() {
+        ahead(integers.as_ptr());
+        // Sums of columns 32·k to 32·k + 31 lie in the kth quarter.
+        let exact = block(nibble_words(integers, table), x);
+        let scale = if WIDE {
+            _mm512_set1_ps(scales.wide(i) * x_scale)
+        } else {
+            // SAFETY: 16 bytes are there.
+            let four = _mm512_castps128_ps512(unsafe { _mm_loadu_ps(scales.quarters(i).as_ptr()) });
+            _mm512_mul_ps(_mm512_permutexvar_ps(quarter, four), _mm512_set1_ps(x_scale))
+        };
+        sum = _mm512_fmadd_ps(exact, scale, sum);
+    }
+    sum
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+fn eight_bits<const SIGNED: bool, const WIDE: bool>(integers: &[u8], x: &Fixed, scales: Scales<'_>) -> __m512 {
+    let mut sum = _mm512_setzero_ps();
+    let blocks = integers.as_chunks::<BLOCK>().0.iter().zip(&x.plain).zip(&x.scales);
+    for (i, ((integers, x), &x_scale)) in blocks.enumerate() {
+        ahead(integers.as_ptr());
+        ahead(integers[64..].as_ptr());
+        let words: [__m512i; 4] = std::array::from_fn(|k| {
+            // SAFETY: 32 bytes are there for each k < 4.
+            let quarter = unsafe { _mm256_loadu_si256(integers.as_ptr().add(32 * k).cast()) };
+            if SIGNED { _mm512_cvtepi8_epi16(quarter) } else { _mm512_cvtepu8_epi16(quarter) }
+        });
+        if WIDE {
+            sum = _mm512_fmadd_ps(block(words, x), _mm512_set1_ps(scales.wide(i) * x_scale), sum);
+        } else {
+            for (k, (words, scale)) in words.into_iter().zip(scales.quarters(i)).enumerate() {
+                let exact = _mm512_cvtepi32_ps(_mm512_madd_epi16(words, quarter(x, k)));
+                sum = _mm512_fmadd_ps(exact, _mm512_set1_ps(scale * x_scale), sum);
+            }
+        }
+    }
+    sum
+}
+
+/// The words of 128 indices or integers of four bits, in the order of [`Fixed::by_nibble`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+pub(crate) fn nibble_words(packed: &[u8; BLOCK / 2], table: __m512i) -> [__m512i; 4] {
+    // SAFETY: 64 bytes are there.
+    let v = unsafe { _mm512_loadu_si512(packed.as_ptr().cast()) };
+    [
+        _mm512_permutexvar_epi16(v, table),
+        _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(v), table),
+        _mm512_permutexvar_epi16(_mm512_srli_epi16::<8>(v), table),
+        _mm512_permutexvar_epi16(_mm512_srli_epi16::<12>(v), table),
+    ]
+}
+
 /// The products of a block, summed to sixteen: eight for each, of `|w| < 2¹³` and `|x| < 2¹⁵`, so that they fit.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn block(w: [__m512i; 4], x: &Words) -> __m512 {
+    // Two chains, as each step waits for the one before.
     let pairs = |k: usize| _mm512_madd_epi16(w[k], quarter(x, k));
-    _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_add_epi32(pairs(0), pairs(1)), _mm512_add_epi32(pairs(2), pairs(3))))
+    let (a, b) = (pairs(0), pairs(1));
+    let (a, b) = (_mm512_dpwssd_epi32(a, w[2], quarter(x, 2)), _mm512_dpwssd_epi32(b, w[3], quarter(x, 3)));
+    _mm512_cvtepi32_ps(_mm512_add_epi32(a, b))
 }
 
 /// 32 words of a block, the `k`th of four.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn quarter(x: &Words, k: usize) -> __m512i {
     let x: &[i16; 32] = &x.0.as_chunks::<32>().0[k];
     // SAFETY: 64 bytes are there.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn nibbles<'a>(indices: impl Fn(usize) -> &'a [u8], table: &[u8], x: &Fixed, out: &mut [f32]) {
     let entries: &[u8; 32] = &table.as_chunks::<32>().0[0];
     // SAFETY: 32 bytes are there. Twice, as `vpermw` reads five bits of an index.
     let table = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(entries.as_ptr().cast()) });
     let step = |i: &[u8; BLOCK / 2], x: &Words, scale: f32, sum: __m512| {
-        // SAFETY: 64 bytes are there.
-        let v = unsafe { _mm512_loadu_si512(i.as_ptr().cast()) };
-        let w = [
-            _mm512_permutexvar_epi16(v, table),
-            _mm512_permutexvar_epi16(_mm512_srli_epi16::<4>(v), table),
-            _mm512_permutexvar_epi16(_mm512_srli_epi16::<8>(v), table),
-            _mm512_permutexvar_epi16(_mm512_srli_epi16::<12>(v), table),
-        ];
+        let w = nibble_words(i, table);
         _mm512_fmadd_ps(block(w, x), _mm512_set1_ps(scale), sum)
     };
     let row = |r: usize| {
@@ -230,7 +361,7 @@ fn nibbles<'a>(indices: impl Fn(usize) -> &'a [u8], table: &[u8], x: &Fixed, out
 
 /// Sums four rows at a time across their lanes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn all_rows(out: &mut [f32], row: impl Fn(usize) -> __m512) {
     let (fours, rest) = out.as_chunks_mut::<4>();
     for (f, out) in fours.iter_mut().enumerate() {
@@ -243,7 +374,7 @@ fn all_rows(out: &mut [f32], row: impl Fn(usize) -> __m512) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,f16c,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn tables<'a, const WIDE: bool>(
     indices: impl Fn(usize) -> &'a [u8],
     bits: usize,
@@ -252,20 +383,10 @@ fn tables<'a, const WIDE: bool>(
     out: &mut [f32],
 ) {
     let (low, high) = byte_tables(table);
-    let (source, shift) = spread(bits);
-    // SAFETY: arrays of 64 bytes.
-    let (source, shift) =
-        unsafe { (_mm512_loadu_si512(source.as_ptr().cast()), _mm512_loadu_si512(shift.as_ptr().cast())) };
-    // 64 indices take 8·bits bytes, a block twice that.
-    let (half, size) = (8 * bits, 16 * bits);
-    let mask: __mmask64 = if bits == 8 { u64::MAX } else { (1u64 << half) - 1 };
-    let words = |i: &[u8]| {
-        // SAFETY: `8·bits` bytes are there; the mask keeps the load within them.
-        let packed = unsafe { _mm512_maskz_loadu_epi8(mask, i[..half].as_ptr().cast()) };
-        let index =
-            if WIDE { packed } else { _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(source, packed)) };
-        look_up::<WIDE>(index, &low, &high)
-    };
+    let unpack = Unpack::new(bits);
+    // A block is 128 indices.
+    let (half, size) = (unpack.size, 2 * unpack.size);
+    let words = |i: &[u8]| look_up::<WIDE>(unpack.indices::<WIDE>(i), &low, &high);
     let step = |i: &[u8], x: &Words, scale: f32, sum: __m512| {
         let ((a, b), (c, d)) = (words(i), words(&i[half..]));
         _mm512_fmadd_ps(block([a, b, c, d], x), _mm512_set1_ps(scale), sum)

@@ -1,0 +1,138 @@
+//! Kernels at the sizes of Qwen3-0.6B, beside what the memory gives: `cargo bench -p mil-kernels`.
+//!
+//! Weights and caches are larger than a processor's caches and used in turn, as a token uses them.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use half::f16;
+use mil_kernels::attention::{Cache, Shape, attention};
+use mil_kernels::mat::{Blocks, Form, Lut, WeightMat};
+use mil_kernels::matmul::matmul_t;
+use mil_kernels::matvec::{Precision, matvec};
+use mil_kernels::parallel;
+
+const ROWS: usize = 3072;
+const COLS: usize = 1024;
+/// Bytes of weights that are used in turn.
+const POOL: usize = 256 << 20;
+/// Rows that share a table.
+const GROUP: usize = 8;
+
+fn settings(
+    c: &mut Criterion,
+    name: &str,
+    run: impl FnOnce(&mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>),
+) {
+    let mut group = c.benchmark_group(name);
+    group.sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
+    run(&mut group);
+    group.finish();
+}
+
+/// Bytes that are valid in every form: small numbers as fp16 and as f32.
+fn weights() -> Vec<u8> {
+    (0..POOL).map(|i| if i % 2 == 1 { 0x2c } else { (i / 2 * 37) as u8 }).collect()
+}
+
+fn tables(bits: u32) -> Vec<u8> {
+    (0..(ROWS / GROUP) << bits).flat_map(|i| f16::from_f32((i % 97) as f32 / 50.0 - 1.0).to_le_bytes()).collect()
+}
+
+/// Name, bits of a weight, and the matrix over some bytes.
+type Case<'a> = (String, u32, Box<dyn Fn(&'a [u8]) -> WeightMat<'a> + 'a>);
+
+fn forms<'a>(tables: &'a [(u32, Vec<u8>)], scale: &'a [f32]) -> Vec<Case<'a>> {
+    let matrix = |form| WeightMat::new(ROWS, COLS, form).expect("sizes match");
+    let mut all: Vec<Case<'a>> = Vec::new();
+    for (bits, tables) in tables {
+        let form = move |indices| matrix(Form::Lut(Lut { bits: *bits, indices, tables, group_rows: GROUP }));
+        all.push((format!("tables of {bits} bits"), *bits, Box::new(form)));
+    }
+    for bits in [4, 8] {
+        let blocks =
+            move |data| Blocks { bits, signed: true, data, scale, offset: None, block_rows: 1, block_cols: 32 };
+        all.push((
+            format!("int{bits} in blocks of 32"),
+            bits,
+            Box::new(move |data| matrix(Form::Blocks(blocks(data)))),
+        ));
+    }
+    all.push(("fp16".to_owned(), 16, Box::new(move |data| matrix(Form::F16(data)))));
+    all.push(("f32".to_owned(), 32, Box::new(move |data| matrix(Form::F32(data)))));
+    all
+}
+
+fn products(c: &mut Criterion) {
+    let data = weights();
+    let tables: Vec<(u32, Vec<u8>)> = [1, 2, 3, 4, 6, 8].map(|bits| (bits, tables(bits))).into();
+    let scale = vec![0.01; ROWS * COLS / 32];
+    settings(c, "memory", |group| {
+        group.throughput(Throughput::Bytes(POOL as u64));
+        group.bench_function("read by all threads", |b| {
+            b.iter(|| {
+                parallel::for_each(parallel::threads(), |i| {
+                    let share = POOL / parallel::threads();
+                    let words = data[i * share..(i + 1) * share].as_chunks::<8>().0;
+                    black_box(words.iter().fold(0u64, |sum, w| sum.wrapping_add(u64::from_le_bytes(*w))));
+                });
+            });
+        });
+    });
+    let x: Vec<f32> = (0..64 * COLS).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
+    settings(c, "matrix times vector", |group| {
+        for (name, bits, form) in forms(&tables, &scale) {
+            let size = ROWS * COLS * bits as usize / 8;
+            let (mut parts, mut y) = (data.chunks_exact(size).cycle(), vec![0f32; ROWS]);
+            group.throughput(Throughput::Bytes(size as u64));
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    let weight = form(parts.next().expect("weights"));
+                    matvec(weight, &x[..COLS], None, Precision::Half, &mut y);
+                });
+            });
+        }
+    });
+    // Throughput counts multiply-adds.
+    settings(c, "matrix times 64 vectors", |group| {
+        for (name, bits, form) in forms(&tables, &scale) {
+            let size = ROWS * COLS * bits as usize / 8;
+            for precision in [Precision::Half, Precision::Single] {
+                let (mut parts, mut y) = (data.chunks_exact(size).cycle(), vec![0f32; 64 * ROWS]);
+                group.throughput(Throughput::Elements((64 * ROWS * COLS) as u64));
+                group.bench_function(BenchmarkId::new(&name, format!("{precision:?}")), |b| {
+                    b.iter(|| matmul_t(form(parts.next().expect("weights")), &x, None, precision, &mut y));
+                });
+            }
+        }
+    });
+}
+
+fn attentions(c: &mut Criterion) {
+    let (layers, kv_heads, len, dim) = (28, 8, 512, 128);
+    let layer = kv_heads * len * dim;
+    let data: Vec<f16> = (0..2 * layers * layer).map(|i| f16::from_f32((i % 83) as f32 / 83.0 - 0.5)).collect();
+    settings(c, "attention", |group| {
+        for (queries, open) in [(1, 64), (1, 400), (64, 64), (64, 448)] {
+            let shape = Shape { heads: 16, kv_heads, queries, len, dim };
+            let q: Vec<f32> = (0..16 * queries * dim).map(|i| (i % 7) as f32 / 7.0).collect();
+            let mut mask = vec![0f32; queries * len];
+            mask.chunks_exact_mut(len).for_each(|row| row[open..].fill(f32::NEG_INFINITY));
+            let (mut out, mut turn) = (vec![0f32; q.len()], (0..layers).cycle());
+            // Keys and values in fp16.
+            group.throughput(Throughput::Bytes((2 * kv_heads * open * dim * 2) as u64));
+            group.bench_function(format!("{queries} queries, {open} positions"), |b| {
+                b.iter(|| {
+                    let first = turn.next().expect("a layer") * 2 * layer;
+                    let cache = |data| Cache { data, head_stride: len * dim, row_stride: dim };
+                    let (keys, values) = (cache(&data[first..]), cache(&data[first + layer..]));
+                    attention(shape, &q, keys, values, Some(&mask), 0.1, &mut out);
+                });
+            });
+        }
+    });
+}
+
+criterion_group!(benches, products, attentions);
+criterion_main!(benches);
