@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
-use mil_kernels::mat::{Blocks, Form as MatForm, Lut, WeightMat};
+use mil_kernels::mat::{Blocks, Form as MatForm, Lut, RowSource, WeightMat};
 
 use crate::error::OpError;
 use crate::literal;
@@ -225,12 +225,15 @@ impl Weight {
             }
             Form::Sparse { mask, nonzero, starts } => {
                 let slice = self.slice_len().max(1);
-                let mut at = starts.get(first / slice).copied().unwrap_or(0);
                 let bit = |i: usize| mask[i / 8] >> (i % 8) & 1 == 1;
-                at += (first / slice * slice..first).filter(|&i| bit(i)).count();
-                let set = (first..first + count).filter(|&i| bit(i)).count();
-                let mut values = nonzero.elements(at, set)?.into_iter();
-                Ok((first..first + count).map(|i| if bit(i) { values.next().unwrap_or(0.0) } else { 0.0 }).collect())
+                let before = (first / slice * slice..first).filter(|&i| bit(i)).count();
+                let at = starts.get(first / slice).copied().unwrap_or(0) + before;
+                let set: Vec<usize> = (0..count).filter(|&i| bit(first + i)).collect();
+                let mut values = vec![0f32; count];
+                for (i, value) in set.iter().zip(nonzero.elements(at, set.len())?) {
+                    values[*i] = value;
+                }
+                Ok(values)
             }
         }
     }
@@ -257,37 +260,37 @@ impl Weight {
     pub fn rows(&self, indices: &[usize]) -> Result<Vec<f32>, OpError> {
         let slice = self.slice_len();
         let mut out = Vec::with_capacity(indices.len() * slice);
-        if let Some(matrix) = self.matrix() {
-            for &i in indices {
-                if i >= matrix.rows() {
-                    return Err(OpError::shape(format!("row {i} of a weight of shape {:?}", self.shape)));
-                }
-                let start = out.len();
-                out.resize(start + slice, 0.0);
-                mil_kernels::matmul::expand_row(&matrix, i, &mut out[start..]);
-            }
-            return Ok(out);
-        }
+        let matrix = self.matrix();
         for &i in indices {
-            out.extend(self.elements(i.saturating_mul(slice), slice)?);
+            let Some(matrix) = matrix.filter(|m| i < m.rows()) else {
+                return Err(OpError::shape(format!("row {i} of a weight of shape {:?}", self.shape)));
+            };
+            let start = out.len();
+            out.resize(start + slice, 0.0);
+            mil_kernels::matmul::expand_row(&matrix, i, &mut out[start..]);
         }
         Ok(out)
     }
 
-    /// The weight as a matrix: the first dimension by all others; `None` when kernels do not know its form.
+    /// The weight as a matrix: the first dimension by all others; `None` for a scalar. Kernels read the common forms
+    /// themselves and have rows of the others expanded one by one.
     pub fn matrix(&self) -> Option<WeightMat<'_>> {
-        let rows = *self.shape.first()?;
-        let cols = self.slice_len();
-        let form = match &self.form {
-            Form::Dense(raw) if self.dtype == DataType::F16 => MatForm::F16(raw),
-            Form::Dense(raw) if self.dtype == DataType::F32 => MatForm::F32(raw),
+        let (rows, cols) = (*self.shape.first()?, self.slice_len());
+        let known = self.known_form(rows, cols).and_then(|form| WeightMat::new(rows, cols, form).ok());
+        known.or_else(|| WeightMat::new(rows, cols, MatForm::Made(self)).ok())
+    }
+
+    fn known_form(&self, rows: usize, cols: usize) -> Option<MatForm<'_>> {
+        match &self.form {
+            Form::Dense(raw) if self.dtype == DataType::F16 => Some(MatForm::F16(raw)),
+            Form::Dense(raw) if self.dtype == DataType::F32 => Some(MatForm::F32(raw)),
             Form::Lut(p) => {
                 let by_rows = p.vector == 1 && p.blocks.iter().skip(1).all(|&b| b == 1);
                 if !by_rows || p.table_dtype != DataType::F16 {
                     return None;
                 }
                 let group_rows = rows / p.blocks.first()?;
-                MatForm::Lut(Lut { bits: p.bits, indices: &p.indices, tables: &p.tables, group_rows })
+                Some(MatForm::Lut(Lut { bits: p.bits, indices: &p.indices, tables: &p.tables, group_rows }))
             }
             Form::Blocks { data, scale, offset } => {
                 let raw = data.raw()?;
@@ -302,7 +305,7 @@ impl Weight {
                 if scale.shape.iter().skip(2).any(|&b| b != 1) {
                     return None;
                 }
-                MatForm::Blocks(Blocks {
+                Some(MatForm::Blocks(Blocks {
                     bits,
                     signed,
                     data: raw,
@@ -310,11 +313,20 @@ impl Weight {
                     offset: offset.as_deref(),
                     block_rows: rows / scale.shape.first()?,
                     block_cols: cols / scale.shape.get(1).copied().unwrap_or(1),
-                })
+                }))
             }
-            _ => return None,
-        };
-        WeightMat::new(rows, cols, form).ok()
+            _ => None,
+        }
+    }
+}
+
+impl RowSource for Weight {
+    fn row(&self, row: usize, out: &mut [f32]) {
+        match self.elements(row * out.len(), out.len()) {
+            Ok(values) => out.copy_from_slice(&values),
+            // Not reached: the matrix has the weight's own shape.
+            Err(_) => out.fill(f32::NAN),
+        }
     }
 }
 

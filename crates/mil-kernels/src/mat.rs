@@ -35,6 +35,14 @@ pub enum Form<'a> {
     Lut(Lut<'a>),
     /// Integers with a scale for each block.
     Blocks(Blocks<'a>),
+    /// Rows that their owner makes when they are needed.
+    Made(&'a dyn RowSource),
+}
+
+/// Weights in a form that only their owner knows.
+pub trait RowSource: Sync + std::fmt::Debug {
+    /// Writes one row of the matrix; `out` has its length.
+    fn row(&self, row: usize, out: &mut [f32]);
 }
 
 /// Palettized weights: `bits`-wide indices in one bit stream, least significant bit first, and a table of
@@ -117,6 +125,7 @@ impl<'a> WeightMat<'a> {
                 check("scales", Some(scales), b.scale.len())?;
                 check("offsets", Some(scales), b.offset.map_or(scales, <[f32]>::len))?;
             }
+            Form::Made(_) => {}
         }
         Ok(Self { rows, cols, form })
     }
@@ -186,6 +195,7 @@ impl<'a> WeightMat<'a> {
                 );
             }
             Form::Blocks(b) => b.expand(row, out),
+            Form::Made(source) => source.row(row, out),
         }
     }
 }
