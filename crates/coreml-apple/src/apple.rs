@@ -8,7 +8,8 @@
 //!
 //! - `model`: [`NativeModel`], predictions one by one and in batches. `future`: the same without blocking.
 //! - `state`: [`NativeState`]. `plan`: where operations run. `devices`: what there is to run on.
-//! - `features`, `array`: dictionaries of features and the memory in them.
+//! - `features`, `array`: dictionaries of features and the memory in them. `surface`, `pixel_buffer`: memory that the
+//!   Neural Engine reads in place, images. `metal`: tensors in memory that is shared with the GPU.
 //! - `description`, `configuration`, `compile`, `foundation`, `available`: one part of the framework each.
 //!
 //! # What makes the `unsafe` calls right
@@ -31,9 +32,13 @@ mod devices;
 mod features;
 mod foundation;
 mod future;
+#[cfg(feature = "metal")]
+pub(crate) mod metal;
 mod model;
+mod pixel_buffer;
 mod plan;
 mod state;
+mod surface;
 
 pub use devices::devices;
 pub use future::{Prediction, StatefulPrediction};

@@ -3,6 +3,9 @@
 //! Codes: `MLMultiArrayDataType` of `MLMultiArray.h`, the same as `ArrayFeatureType.ArrayDataType` of the
 //! specification: the kind in the upper half, bits in the lower.
 
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
 use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 use coreml_format::dtype::DataType;
 use half::{bf16, f16};
@@ -108,6 +111,38 @@ impl<'a> Slice<'a> {
             CpuStorage::F32(v) => Self::F32(v),
             CpuStorage::F64(v) => Self::F64(v),
             _ => return None,
+        })
+    }
+
+    /// Address of the first element; of slices without any, some address that suits the type.
+    pub fn address(&self) -> NonNull<c_void> {
+        match *self {
+            Self::U8(v) => NonNull::from(v).cast(),
+            Self::U32(v) => NonNull::from(v).cast(),
+            Self::I8(v) => NonNull::from(v).cast(),
+            Self::I16(v) => NonNull::from(v).cast(),
+            Self::I32(v) => NonNull::from(v).cast(),
+            Self::I64(v) => NonNull::from(v).cast(),
+            Self::BF16(v) => NonNull::from(v).cast(),
+            Self::F16(v) => NonNull::from(v).cast(),
+            Self::F32(v) => NonNull::from(v).cast(),
+            Self::F64(v) => NonNull::from(v).cast(),
+        }
+    }
+
+    /// The elements `start..end`; `None` when there are not as many.
+    pub fn get(self, start: usize, end: usize) -> Option<Self> {
+        Some(match self {
+            Self::U8(v) => Self::U8(v.get(start..end)?),
+            Self::U32(v) => Self::U32(v.get(start..end)?),
+            Self::I8(v) => Self::I8(v.get(start..end)?),
+            Self::I16(v) => Self::I16(v.get(start..end)?),
+            Self::I32(v) => Self::I32(v.get(start..end)?),
+            Self::I64(v) => Self::I64(v.get(start..end)?),
+            Self::BF16(v) => Self::BF16(v.get(start..end)?),
+            Self::F16(v) => Self::F16(v.get(start..end)?),
+            Self::F32(v) => Self::F32(v.get(start..end)?),
+            Self::F64(v) => Self::F64(v.get(start..end)?),
         })
     }
 

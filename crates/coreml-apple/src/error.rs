@@ -3,8 +3,10 @@
 use crate::cache::CacheError;
 use crate::completion::Abandoned;
 use crate::convert::ConvertError;
+use crate::pixels::PixelError;
 use crate::shape::ShapeError;
 use crate::strided::StrideError;
+use crate::surface::SurfaceError;
 
 /// What went wrong between Candle and Core ML. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,14 @@ pub enum NativeError {
         /// What is wrong.
         source: StrideError,
     },
+    /// An image whose samples or pixels can't be right.
+    #[error("`{feature}`: {source}")]
+    Pixels {
+        /// Input or output.
+        feature: String,
+        /// What is wrong.
+        source: PixelError,
+    },
     /// Something about a feature is not what is needed there.
     #[error("`{feature}`: expected {expected}, found {found}")]
     Feature {
@@ -96,11 +106,22 @@ impl NativeError {
             Self::Convert(_) => "value",
             Self::Shape(_) => "shape",
             Self::Stride { .. } => "stride",
+            Self::Pixels { .. } => "pixels",
             Self::Feature { .. } => "feature",
             Self::Unknown { .. } => "unknown",
             Self::Cache(_) => "cache",
             Self::Path { .. } => "path",
             Self::Candle(_) => "candle",
+        }
+    }
+
+    /// Rows of a surface that can't be right.
+    #[cfg_attr(not(target_vendor = "apple"), allow(dead_code, reason = "surfaces are Apple's"))]
+    pub(crate) fn surface(feature: &str, source: SurfaceError) -> Self {
+        let feature = feature.to_owned();
+        match source {
+            SurfaceError::Rows(source) => Self::Pixels { feature, source },
+            SurfaceError::Stride(source) => Self::Stride { feature, source },
         }
     }
 

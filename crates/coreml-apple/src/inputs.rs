@@ -1,8 +1,5 @@
 //! Tensors as Core ML takes them: lent where they lie, or converted and copied.
 
-use std::ffi::c_void;
-use std::ptr::NonNull;
-
 use candle_core::{DeviceLocation, Storage, StorageRef, Tensor};
 
 use crate::array::{ArrayType, Buffer, Slice};
@@ -46,23 +43,32 @@ impl<'t> Locked<'t> {
 
 /// An input in the element type that the model declares, dense and row-major.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Prepared<'a> {
     /// Shape, of rank one at least.
     pub shape: Vec<usize>,
     /// Element type.
     pub ty: ArrayType,
     /// The elements.
-    pub memory: Memory,
+    pub memory: Memory<'a>,
 }
 
 /// Where the elements of an input are.
 #[derive(Debug)]
-pub enum Memory {
-    /// In the tensor's own storage, from this element on. It stays valid while the tensor lives and
-    /// unchanged while the tensor is [`Locked`].
-    Lent(NonNull<c_void>),
+pub enum Memory<'a> {
+    /// In the tensor's own storage. They stay valid while the tensor lives, and unchanged while it is [`Locked`].
+    Lent(Slice<'a>),
     /// In a copy.
     Copied(Buffer),
+}
+
+impl Memory<'_> {
+    /// The elements.
+    pub fn elements(&self) -> Slice<'_> {
+        match self {
+            Self::Lent(slice) => *slice,
+            Self::Copied(buffer) => buffer.as_slice(),
+        }
+    }
 }
 
 /// What a model declares about an array: name, element type and, where the shape is fixed, the shape.
@@ -76,36 +82,47 @@ pub struct Declared<'a> {
     pub shape: Option<&'a [usize]>,
 }
 
-/// Tensors that Core ML's memory can hold lie on the CPU.
+/// Where Core ML's inputs can be: on the CPU and on Metal, whose memory is the same.
 ///
 /// # Errors
-/// [`NativeError::Feature`] for tensors on a GPU.
+/// [`NativeError::Feature`] for CUDA.
 pub fn check_location(feature: &str, location: DeviceLocation) -> Result<(), NativeError> {
-    let found = match location {
-        DeviceLocation::Cpu => return Ok(()),
-        DeviceLocation::Metal { gpu_id } => format!("a tensor on Metal device {gpu_id}"),
-        DeviceLocation::Cuda { gpu_id } => format!("a tensor on CUDA device {gpu_id}"),
-    };
-    Err(NativeError::feature(feature, "a tensor on the CPU, where Core ML reads its inputs", found))
+    match location {
+        DeviceLocation::Cpu | DeviceLocation::Metal { .. } => Ok(()),
+        DeviceLocation::Cuda { gpu_id } => Err(NativeError::feature(
+            feature,
+            "a tensor on the CPU or on Metal, as the native engine can't read CUDA memory",
+            format!("a tensor on CUDA device {gpu_id}"),
+        )),
+    }
+}
+
+/// The elements of a storage where the CPU can read them: of Metal's only what is in shared memory.
+fn reachable(storage: &Storage) -> Result<Option<Slice<'_>>, NativeError> {
+    match storage {
+        Storage::Cpu(storage) => Ok(Slice::of(storage)),
+        #[cfg(all(feature = "metal", target_vendor = "apple"))]
+        Storage::Metal(storage) => crate::apple::metal::elements(storage),
+        _ => Ok(None),
+    }
 }
 
 /// Makes the tensor at `position` of the locked ones ready for Core ML: lent when it is contiguous and of the
 /// declared type and `lend` allows it, else gathered in rows and converted.
 ///
 /// # Errors
-/// Tensors on other devices, without elements, of types that Core ML lacks, values that do not fit.
-pub fn prepare(
+/// Tensors that the CPU can't read, without elements, of types that Core ML lacks, values that do not fit.
+pub fn prepare<'a>(
     declared: Declared<'_>,
     tensor: &Tensor,
-    locked: &Locked<'_>,
+    locked: &'a Locked<'_>,
     position: usize,
     lend: bool,
-) -> Result<Prepared, NativeError> {
+) -> Result<Prepared<'a>, NativeError> {
     let Declared { name, ty, .. } = declared;
     check_location(name, tensor.device().location())?;
     let unreadable = || NativeError::feature(name, ty.data_type().name(), format!("{:?}", tensor.dtype()));
-    let Some(Storage::Cpu(storage)) = locked.storage(position) else { return Err(unreadable()) };
-    let elements = Slice::of(storage).ok_or_else(unreadable)?;
+    let elements = locked.storage(position).map(reachable).transpose()?.flatten().ok_or_else(unreadable)?;
     if tensor.elem_count() == 0 {
         return Err(NativeError::feature(name, "at least one element", format!("shape {:?}", tensor.dims())));
     }
@@ -113,9 +130,9 @@ pub fn prepare(
     if lend
         && elements.array_type() == Some(ty)
         && let Some((start, end)) = tensor.layout().contiguous_offsets()
-        && let Some(pointer) = pointer(elements, start, end)
+        && let Some(dense) = elements.get(start, end)
     {
-        return Ok(Prepared { shape, ty, memory: Memory::Lent(pointer) });
+        return Ok(Prepared { shape, ty, memory: Memory::Lent(dense) });
     }
     let memory = Memory::Copied(copy(name, elements, tensor.layout(), ty)?);
     Ok(Prepared { shape, ty, memory })
@@ -146,19 +163,6 @@ fn shape(declared: Declared<'_>, tensor: &Tensor) -> Result<Vec<usize>, NativeEr
         _ if tensor.rank() == 0 => Ok(vec![1]),
         _ => Ok(tensor.dims().to_vec()),
     }
-}
-
-/// Address of the elements `start..end`; `None` when the range does not lie within them.
-fn pointer(elements: Slice<'_>, start: usize, end: usize) -> Option<NonNull<c_void>> {
-    let address = match elements {
-        Slice::F16(v) => v.get(start..end)?.as_ptr().cast::<c_void>(),
-        Slice::F32(v) => v.get(start..end)?.as_ptr().cast(),
-        Slice::F64(v) => v.get(start..end)?.as_ptr().cast(),
-        Slice::I8(v) => v.get(start..end)?.as_ptr().cast(),
-        Slice::I32(v) => v.get(start..end)?.as_ptr().cast(),
-        _ => return None,
-    };
-    NonNull::new(address.cast_mut())
 }
 
 /// Gathers a layout from its storage, row-wise, and converts it.
@@ -194,8 +198,17 @@ mod tests {
     use half::f16;
     use proptest::prelude::*;
 
-    fn ready(tensor: &Tensor, ty: ArrayType, shape: Option<&[usize]>) -> Result<Prepared, NativeError> {
-        prepare(Declared { name: "x", ty, shape }, tensor, &Locked::new(&[tensor]), 0, true)
+    /// Shape, and the address of what was lent or the copy.
+    type Ready = (Vec<usize>, Result<usize, Buffer>);
+
+    fn ready(tensor: &Tensor, ty: ArrayType, shape: Option<&[usize]>) -> Result<Ready, NativeError> {
+        let locked = Locked::new(&[tensor]);
+        let ready = prepare(Declared { name: "x", ty, shape }, tensor, &locked, 0, true)?;
+        let memory = match ready.memory {
+            Memory::Lent(slice) => Ok(slice.address().addr().get()),
+            Memory::Copied(buffer) => Err(buffer),
+        };
+        Ok((ready.shape, memory))
     }
 
     fn range(n: usize, dtype: DType) -> Tensor {
@@ -206,10 +219,8 @@ mod tests {
         let (storage, _) = tensor.storage_and_layout();
         let Storage::Cpu(cpu) = &*storage else { panic!("not on the CPU") };
         match Slice::of(cpu) {
-            Some(Slice::F32(v)) => v.as_ptr().addr(),
-            Some(Slice::F16(v)) => v.as_ptr().addr(),
-            Some(Slice::I32(v)) => v.as_ptr().addr(),
-            other => panic!("{other:?}"),
+            Some(slice) => slice.address().addr().get(),
+            None => panic!("{cpu:?}"),
         }
     }
 
@@ -217,16 +228,11 @@ mod tests {
     fn contiguous_tensors_of_the_declared_type_are_lent_where_they_lie() {
         for (dtype, ty) in [(DType::F32, ArrayType::F32), (DType::F16, ArrayType::F16), (DType::I32, ArrayType::I32)] {
             let tensor = range(24, dtype).reshape((4, 6)).expect("24 elements");
-            let Prepared { memory: Memory::Lent(at), shape, .. } = ready(&tensor, ty, None).expect("ready") else {
-                panic!("{dtype:?} was copied");
-            };
-            assert_eq!((at.addr().get(), shape), (address(&tensor), vec![4, 6]));
+            assert_eq!(ready(&tensor, ty, None).expect("ready"), (vec![4, 6], Ok(address(&tensor))));
             // Whole rows of it are contiguous too, further on.
             let rows = tensor.narrow(0, 1, 2).expect("rows");
-            let Prepared { memory: Memory::Lent(at), .. } = ready(&rows, ty, None).expect("ready") else {
-                panic!("rows were copied");
-            };
-            assert_eq!(at.addr().get(), address(&tensor) + 6 * ty.bytes());
+            let further = address(&tensor) + 6 * ty.bytes();
+            assert_eq!(ready(&rows, ty, None).expect("ready"), (vec![2, 6], Ok(further)));
         }
     }
 
@@ -284,31 +290,26 @@ mod tests {
         let ids = Tensor::new(&[1_i64, 1 << 31], &Device::Cpu).expect("ids");
         let error = ready(&ids, ArrayType::I32, None).expect_err("too large");
         assert!(error.to_string().contains("2147483648"), "{error}");
-        let Prepared { memory: Memory::Copied(buffer), .. } = ready(&ids, ArrayType::F32, None).expect("floats") else {
-            panic!("lent");
-        };
-        assert_eq!(buffer, Buffer::F32(vec![1.0, 2_147_483_648.0]));
+        let (_, memory) = ready(&ids, ArrayType::F32, None).expect("floats");
+        assert_eq!(memory, Err(Buffer::F32(vec![1.0, 2_147_483_648.0])));
     }
 
     #[test]
     fn scalars_and_fixed_shapes_are_taken_as_declared() {
         let scalar = Tensor::new(3.0_f32, &Device::Cpu).expect("a scalar");
-        assert_eq!(ready(&scalar, ArrayType::F32, None).expect("ready").shape, [1]);
+        assert_eq!(ready(&scalar, ArrayType::F32, None).expect("ready").0, [1]);
         let flat = range(6, DType::F32);
-        assert_eq!(ready(&flat, ArrayType::F32, Some(&[1, 6])).expect("ready").shape, [1, 6]);
+        assert_eq!(ready(&flat, ArrayType::F32, Some(&[1, 6])).expect("ready").0, [1, 6]);
         assert!(ready(&flat, ArrayType::F32, Some(&[1, 5])).is_err());
     }
 
     #[test]
-    fn empty_tensors_and_other_devices_are_refused() {
+    fn empty_tensors_and_cuda_are_refused() {
         let empty = Tensor::zeros((0, 3), DType::F32, &Device::Cpu).expect("no elements");
         assert!(ready(&empty, ArrayType::F32, None).is_err());
         assert!(check_location("x", DeviceLocation::Cpu).is_ok());
-        for (location, name) in
-            [(DeviceLocation::Cuda { gpu_id: 1 }, "CUDA"), (DeviceLocation::Metal { gpu_id: 0 }, "Metal")]
-        {
-            let error = check_location("x", location).expect_err("not on the CPU").to_string();
-            assert!(error.contains("`x`") && error.contains(name) && error.contains("CPU"), "{error}");
-        }
+        assert!(check_location("x", DeviceLocation::Metal { gpu_id: 0 }).is_ok());
+        let error = check_location("x", DeviceLocation::Cuda { gpu_id: 3 }).expect_err("CUDA").to_string();
+        assert!(error.contains("`x`") && error.contains("CUDA device 3") && error.contains("Metal"), "{error}");
     }
 }

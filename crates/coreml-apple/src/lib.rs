@@ -4,10 +4,11 @@
 //!
 //! - [`mod@array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, rows with strides,
 //!   shape constraints.
+//! - [`pixels`], [`surface`]: images as tensors; arrays in memory that the Neural Engine reads in place.
 //! - [`inputs`], [`lend`]: tensors lent to the framework, and memory that comes back on another thread.
 //! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
-//! - [`options`], [`output`], [`report`], [`error`]: how models are loaded, what they return, where they run, what
-//!   goes wrong.
+//! - [`options`], [`values`], [`report`], [`error`]: how models are loaded, what they take and return, where they
+//!   run, what goes wrong.
 //!
 //! On Apple's platforms there are `NativeModel` and `NativeState` besides, over the framework itself.
 
@@ -21,13 +22,15 @@ pub mod error;
 pub mod inputs;
 pub mod lend;
 pub mod options;
-pub mod output;
+pub mod pixels;
 pub mod report;
 pub mod shape;
 pub mod strided;
+pub mod surface;
+pub mod values;
 
 #[cfg(target_vendor = "apple")]
 pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices};
 pub use error::NativeError;
 pub use options::{ComputeUnits, Options};
-pub use output::Output;
+pub use values::{Input, Output};

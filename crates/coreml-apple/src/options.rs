@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use coreml_format::description::ColorLayout;
+
 /// Which processors Core ML may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ComputeUnits {
@@ -28,6 +30,11 @@ impl ComputeUnits {
             Self::All => 2,
             Self::CpuAndNeuralEngine => 3,
         }
+    }
+
+    /// Whether the Neural Engine is among them.
+    pub const fn with_neural_engine(self) -> bool {
+        matches!(self, Self::CpuAndNeuralEngine | Self::All)
     }
 
     /// Name in messages and on command lines.
@@ -95,6 +102,12 @@ pub struct Options {
     pub lend_inputs: bool,
     /// Whether outputs of fixed shape are written into arrays that live as long as the model.
     pub output_backings: bool,
+    /// Whether fp16 arrays of suitable shape lie in IOSurfaces, which the Neural Engine reads and writes in place
+    /// ([`Surface::of`](crate::surface::Surface::of)); only where it is among the compute units.
+    pub surfaces: bool,
+    /// Order of the channels of image features by name. The framework tells only the format of pixels, which is no
+    /// sure sign of it; features that are not listed are described by that.
+    pub image_layouts: Vec<(String, ColorLayout)>,
     /// Folder of compiled models; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,
 }
@@ -109,6 +122,8 @@ impl Default for Options {
             low_precision_accumulation: false,
             lend_inputs: true,
             output_backings: false,
+            surfaces: true,
+            image_layouts: Vec::new(),
             cache: None,
         }
     }
@@ -127,5 +142,6 @@ mod tests {
         }
         assert!("ane".parse::<ComputeUnits>().expect_err("no such units").to_string().contains("cpu-and-ne"));
         assert_eq!(ComputeUnits::default(), ComputeUnits::All);
+        assert_eq!(ComputeUnits::ALL.map(ComputeUnits::with_neural_engine), [false, false, true, true]);
     }
 }

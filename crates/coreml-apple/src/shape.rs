@@ -1,6 +1,8 @@
 //! Whether a shape is one that a feature takes, and constraints in the terms that the framework uses.
 
-use coreml_format::description::{DimRange, FeatureDescription, FeatureType, ShapeConstraint};
+use coreml_format::description::{ColorLayout, DimRange, FeatureDescription, FeatureType, ShapeConstraint};
+
+use crate::pixels::channels;
 
 /// A shape that a feature does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +17,8 @@ pub struct ShapeError {
 }
 
 /// Checks a shape against what a feature takes. A scalar passes as an array of one element, which is how Core
-/// ML describes scalars of a program. Features that are no arrays take any shape here.
+/// ML describes scalars of a program. Images are arrays `[1, channels, height, width]`, sequences arrays of one
+/// dimension, numbers arrays of one element. Other features take any shape here.
 ///
 /// # Errors
 /// [`ShapeError`] that says which shapes fit.
@@ -24,6 +27,13 @@ pub fn check(feature: &FeatureDescription, found: &[usize]) -> Result<(), ShapeE
     let (shape, constraint) = match &feature.ty {
         FeatureType::MultiArray { shape, constraint, .. } => (shape, constraint),
         FeatureType::State { shape, .. } => (shape, &ShapeConstraint::Fixed),
+        FeatureType::Image { layout, width, height, sizes } => {
+            return image(*layout, [*height, *width], sizes, found).or_else(bad);
+        }
+        FeatureType::Sequence { .. } if found.len() != 1 => return bad("a sequence, of one dimension".to_owned()),
+        FeatureType::Int64 | FeatureType::Double if found.iter().product::<usize>() != 1 => {
+            return bad("one number".to_owned());
+        }
         _ => return Ok(()),
     };
     match constraint {
@@ -36,6 +46,28 @@ pub fn check(feature: &FeatureDescription, found: &[usize]) -> Result<(), ShapeE
         ShapeConstraint::Ranges(ranges) => {
             let words: Vec<String> = ranges.iter().map(range_in_words).collect();
             bad(format!("a shape within [{}]", words.join(", ")))
+        }
+    }
+}
+
+/// Checks the shape of an image; the error is what was expected.
+fn image(layout: ColorLayout, default: [usize; 2], sizes: &ShapeConstraint, found: &[usize]) -> Result<(), String> {
+    let channels = channels(layout);
+    let words = |height: &str, width: &str| format!("an image, shape [1, {channels}, {height}, {width}]");
+    let size = match found {
+        [1, c, size @ ..] if *c == channels && size.len() == 2 => size,
+        _ => return Err(words("height", "width")),
+    };
+    match sizes {
+        ShapeConstraint::Unspecified => Ok(()),
+        ShapeConstraint::Fixed if size == default => Ok(()),
+        ShapeConstraint::Fixed => Err(words(&default[0].to_string(), &default[1].to_string())),
+        ShapeConstraint::Enumerated(all) if size == default || all.iter().any(|s| s == size) => Ok(()),
+        ShapeConstraint::Enumerated(all) => Err(format!("an image of one of the sizes (height, width) {all:?}")),
+        ShapeConstraint::Ranges(ranges) if fits(ranges, size) => Ok(()),
+        ShapeConstraint::Ranges(ranges) => {
+            let [height, width] = [0, 1].map(|d| ranges.get(d).map_or("?".to_owned(), range_in_words));
+            Err(words(&height, &width))
         }
     }
 }
@@ -81,6 +113,28 @@ impl RawConstraint {
                 ShapeConstraint::Ranges(self.ranges.iter().map(|&r| range(r)).collect())
             }
             _ if self.shape.is_empty() => ShapeConstraint::Unspecified,
+            _ => ShapeConstraint::Fixed,
+        }
+    }
+}
+
+/// What `MLImageSizeConstraint` says, as plain numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RawImageSizes {
+    /// `MLImageSizeConstraintType`: 0 unspecified, 2 enumerated, 3 range.
+    pub kind: isize,
+    /// `enumeratedImageSizes`, as `[height, width]`.
+    pub enumerated: Vec<Vec<usize>>,
+    /// `pixelsHighRange` and `pixelsWideRange`, as [`RawConstraint::ranges`].
+    pub ranges: [(usize, usize); 2],
+}
+
+impl RawImageSizes {
+    /// The sizes in the words of the description; an image without other sizes than the default is `Fixed`.
+    pub fn resolve(&self) -> ShapeConstraint {
+        match self.kind {
+            2 if self.enumerated.len() > 1 => ShapeConstraint::Enumerated(self.enumerated.clone()),
+            3 if self.ranges.iter().any(|r| r.1 != 1) => ShapeConstraint::Ranges(self.ranges.map(range).to_vec()),
             _ => ShapeConstraint::Fixed,
         }
     }
@@ -155,6 +209,37 @@ mod tests {
         assert_eq!(error.to_string(), "`x`: expected shape [1, 2], found shape [2, 1]");
         assert!(fixed(&[2], &[]).is_err());
         assert!(check(&feature(&[], ShapeConstraint::Unspecified), &[7, 0]).is_ok());
+    }
+
+    #[test]
+    fn images_sequences_and_numbers_have_their_shapes() {
+        let of = |ty: FeatureType| FeatureDescription { ty, ..feature(&[], ShapeConstraint::Unspecified) };
+        let image = |layout, sizes| of(FeatureType::Image { layout, width: 4, height: 3, sizes });
+        let color = image(ColorLayout::Bgr, ShapeConstraint::Fixed);
+        assert!(check(&color, &[1, 3, 3, 4]).is_ok());
+        for bad in [&[1, 3, 4, 3][..], &[1, 1, 3, 4], &[2, 3, 3, 4], &[3, 3, 4], &[], &[1, 3, 3, 4, 1]] {
+            let error = check(&color, bad).expect_err("another shape").expected;
+            assert!(error.starts_with("an image, shape [1, 3, "), "{error}");
+        }
+        let listed = image(ColorLayout::Grayscale, ShapeConstraint::Enumerated(vec![vec![3, 4], vec![6, 8]]));
+        assert!(check(&listed, &[1, 1, 6, 8]).is_ok() && check(&listed, &[1, 1, 8, 6]).is_err());
+        let raw = RawImageSizes { kind: 3, enumerated: vec![], ranges: [(2, 3), (4, usize::MAX)] };
+        let ranges = image(ColorLayout::GrayscaleFloat16, raw.resolve());
+        assert!(check(&ranges, &[1, 1, 4, 4000]).is_ok() && check(&ranges, &[1, 1, 4, 3]).is_err());
+        let error = check(&ranges, &[1, 1, 5, 4]).expect_err("too high").expected;
+        assert_eq!(error, "an image, shape [1, 1, 2..=4, 4..]");
+        let fixed = RawImageSizes { kind: 3, enumerated: vec![], ranges: [(3, 1), (4, 1)] };
+        assert_eq!(fixed.resolve(), ShapeConstraint::Fixed);
+        assert_eq!(
+            RawImageSizes { kind: 2, enumerated: vec![vec![3, 4]], ..fixed.clone() }.resolve(),
+            ShapeConstraint::Fixed
+        );
+        assert_eq!(RawImageSizes::default().resolve(), ShapeConstraint::Fixed);
+
+        let ids = of(FeatureType::Sequence { ints: true });
+        assert!(check(&ids, &[7]).is_ok() && check(&ids, &[0]).is_ok() && check(&ids, &[1, 7]).is_err());
+        let number = of(FeatureType::Int64);
+        assert!(check(&number, &[]).is_ok() && check(&number, &[1, 1]).is_ok() && check(&number, &[2]).is_err());
     }
 
     #[test]

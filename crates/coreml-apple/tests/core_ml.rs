@@ -121,7 +121,7 @@ fn batches_and_futures_give_what_single_predictions_give() {
     let batch: Vec<_> = ids.iter().map(|t| vec![(name.as_str(), t)]).collect();
     let got: Vec<_> = model.predict_batch(&batch).expect("a batch").iter().map(|o| values(&o[0])).collect();
     assert_eq!(got, want);
-    assert!(model.predict_batch(&[]).expect("nothing").is_empty());
+    assert!(model.predict_batch::<&Tensor>(&[]).expect("nothing").is_empty());
     // All under way at once.
     let started: Vec<_> = ids.iter().map(|t| model.predict_async(&[(name.as_str(), t)]).expect("started")).collect();
     let got: Vec<_> = started.into_iter().map(|p| values(&block_on(p).expect("a prediction")[0])).collect();

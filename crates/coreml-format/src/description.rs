@@ -95,6 +95,24 @@ pub enum FeatureType {
     },
 }
 
+impl FeatureType {
+    /// The kind of value that the feature is, for errors.
+    pub const fn in_words(&self) -> &'static str {
+        match self {
+            Self::Int64 => "an integer",
+            Self::Double => "a number",
+            Self::String => "a string",
+            Self::Image { .. } => "an image",
+            Self::MultiArray { .. } => "an array",
+            Self::Dictionary { int_keys: true } => "a dictionary with integers as keys",
+            Self::Dictionary { int_keys: false } => "a dictionary with strings as keys",
+            Self::Sequence { ints: true } => "a sequence of integers",
+            Self::Sequence { ints: false } => "a sequence of strings",
+            Self::State { .. } => "a state",
+        }
+    }
+}
+
 fn dtype_name<S: serde::Serializer>(dtype: &DataType, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(dtype.name())
 }

@@ -13,7 +13,7 @@ use objc2_core_ml::{MLMultiArray, MLMultiArrayDataType};
 use objc2_foundation::{NSArray, NSNumber};
 
 use super::foundation::{extents, failure, for_any_thread, numbers};
-use crate::array::{ArrayType, Buffer, Slice};
+use crate::array::{ArrayType, Buffer};
 use crate::error::NativeError;
 use crate::lend::Loan;
 use crate::strided::{Layout, StrideError};
@@ -69,20 +69,6 @@ pub(super) unsafe fn over<T: Send + 'static>(
         )
     }
     .map_err(|e| failure(format!("wrapping input `{feature}` of shape {shape:?}"), &e))
-}
-
-/// First element of a buffer, for [`over`]. It stays where it is when the buffer is moved.
-pub(super) fn first(buffer: &Buffer) -> NonNull<c_void> {
-    let pointer = match buffer.as_slice() {
-        Slice::F16(v) => v.as_ptr().cast::<c_void>(),
-        Slice::F32(v) => v.as_ptr().cast(),
-        Slice::F64(v) => v.as_ptr().cast(),
-        Slice::I8(v) => v.as_ptr().cast(),
-        Slice::I32(v) => v.as_ptr().cast(),
-        // Buffers have only the types above.
-        _ => std::ptr::null(),
-    };
-    NonNull::new(pointer.cast_mut()).unwrap_or(NonNull::dangling())
 }
 
 /// An array with memory of its own.

@@ -1,29 +1,31 @@
 //! `MLModelDescription` in the words of [`coreml_format::description`].
 
-use coreml_format::description::{
-    ColorLayout, FeatureDescription, FeatureType, FunctionDescription, Metadata, ModelDescription, ShapeConstraint,
-};
+use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription, Metadata, ModelDescription};
 use indexmap::IndexMap;
 use objc2::rc::Retained;
 use objc2::runtime::AnyObject;
 use objc2_core_ml::{
-    MLFeatureDescription, MLFeatureType, MLModel, MLModelAuthorKey, MLModelCreatorDefinedKey, MLModelDescription,
-    MLModelDescriptionKey, MLModelLicenseKey, MLModelMetadataKey, MLModelVersionStringKey, MLMultiArrayConstraint,
-    MLMultiArrayShapeConstraintType,
+    MLFeatureDescription, MLFeatureType, MLImageConstraint, MLImageSizeConstraintType, MLModel, MLModelAuthorKey,
+    MLModelCreatorDefinedKey, MLModelDescription, MLModelDescriptionKey, MLModelLicenseKey, MLModelMetadataKey,
+    MLModelVersionStringKey, MLMultiArrayConstraint, MLMultiArrayShapeConstraintType,
 };
-use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSString};
+use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSRange, NSString};
 
 use super::available::{Api, require};
 use super::foundation::extents;
 use crate::array::ArrayType;
 use crate::error::NativeError;
-use crate::shape::RawConstraint;
+use crate::pixels::PixelFormat;
+use crate::shape::{RawConstraint, RawImageSizes};
 
 // The neutral constants are those of the framework.
 const _: () = {
     assert!(MLMultiArrayShapeConstraintType::Unspecified.0 == 1);
     assert!(MLMultiArrayShapeConstraintType::Enumerated.0 == 2);
     assert!(MLMultiArrayShapeConstraintType::Range.0 == 3);
+    assert!(MLImageSizeConstraintType::Unspecified.0 == 0);
+    assert!(MLImageSizeConstraintType::Enumerated.0 == 2);
+    assert!(MLImageSizeConstraintType::Range.0 == 3);
 };
 
 /// The description of a loaded model: one function, under the name it was loaded by (`main` without one).
@@ -90,7 +92,7 @@ fn element_type(name: &str, code: isize) -> Result<ArrayType, NativeError> {
 /// The type of a feature.
 fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<FeatureType, NativeError> {
     // SAFETY: getters of an immutable description; the constraint of another kind of feature is nil.
-    let (kind, array, state, image, dictionary) = unsafe {
+    let (kind, array, state, image, dictionary, sequence) = unsafe {
         let kind = description.r#type();
         let state = (kind == MLFeatureType::State).then(|| description.stateConstraint()).flatten();
         (
@@ -99,6 +101,7 @@ fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<Featur
             state,
             description.imageConstraint(),
             description.dictionaryConstraint(),
+            description.sequenceConstraint(),
         )
     };
     Ok(match kind {
@@ -109,17 +112,11 @@ fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<Featur
             let (code, shape) = unsafe { (state.dataType().0, state.bufferShape()) };
             FeatureType::State { dtype: element_type(name, code)?.data_type(), shape: extents(name, &shape)? }
         }
-        MLFeatureType::Image => {
-            let image = image.ok_or_else(|| missing(name, "an image constraint"))?;
+        MLFeatureType::Image => image_type(name, &*image.ok_or_else(|| missing(name, "an image constraint"))?)?,
+        MLFeatureType::Sequence => {
+            let sequence = sequence.ok_or_else(|| missing(name, "a sequence constraint"))?;
             // SAFETY: as above.
-            let (width, height, format) = unsafe { (image.pixelsWide(), image.pixelsHigh(), image.pixelFormatType()) };
-            let pixels = |n: isize| usize::try_from(n).map_err(|_| missing(name, "an image size"));
-            FeatureType::Image {
-                layout: color_layout(name, format)?,
-                width: pixels(width)?,
-                height: pixels(height)?,
-                sizes: ShapeConstraint::Fixed,
-            }
+            FeatureType::Sequence { ints: unsafe { sequence.valueDescription().r#type() } == MLFeatureType::Int64 }
         }
         MLFeatureType::Dictionary => {
             let dictionary = dictionary.ok_or_else(|| missing(name, "a dictionary constraint"))?;
@@ -139,15 +136,27 @@ fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<Featur
     })
 }
 
-/// `kCVPixelFormatType` codes of `CVPixelBuffer.h`, four characters each.
-fn color_layout(name: &str, format: u32) -> Result<ColorLayout, NativeError> {
-    Ok(match &format.to_be_bytes() {
-        b"L008" => ColorLayout::Grayscale,
-        b"L00h" => ColorLayout::GrayscaleFloat16,
-        b"BGRA" => ColorLayout::Bgr,
-        b"ARGB" | b"RGBA" => ColorLayout::Rgb,
-        _ => return Err(NativeError::feature(name, "a known pixel format", format!("code {format:#x}"))),
-    })
+/// An image with its sizes.
+fn image_type(name: &str, image: &MLImageConstraint) -> Result<FeatureType, NativeError> {
+    // SAFETY: getters of an immutable constraint.
+    let (width, height, code, sizes) =
+        unsafe { (image.pixelsWide(), image.pixelsHigh(), image.pixelFormatType(), image.sizeConstraint()) };
+    let unknown = || NativeError::feature(name, "a known pixel format", format!("code {code:#x}"));
+    let format = PixelFormat::from_code(code).ok_or_else(unknown)?;
+    let pixels = |n: isize| usize::try_from(n).map_err(|_| missing(name, "an image size"));
+    // SAFETY: as above.
+    let (kind, listed, high, wide) =
+        unsafe { (sizes.r#type(), sizes.enumeratedImageSizes(), sizes.pixelsHighRange(), sizes.pixelsWideRange()) };
+    // SAFETY: as above.
+    let listed = listed.iter().map(|size| unsafe { (size.pixelsHigh(), size.pixelsWide()) });
+    let range = |range: NSRange| (range.location, range.length);
+    let raw = RawImageSizes {
+        kind: kind.0,
+        enumerated: listed.map(|(h, w)| Ok(vec![pixels(h)?, pixels(w)?])).collect::<Result<_, NativeError>>()?,
+        ranges: [range(high), range(wide)],
+    };
+    let (layout, sizes) = (format.layout(), raw.resolve());
+    Ok(FeatureType::Image { layout, width: pixels(width)?, height: pixels(height)?, sizes })
 }
 
 fn multi_array(name: &str, constraint: &MLMultiArrayConstraint) -> Result<FeatureType, NativeError> {

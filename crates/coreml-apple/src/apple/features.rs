@@ -1,61 +1,86 @@
 //! Inputs and outputs of a prediction as the framework's dictionaries of features.
 
-use candle_core::{DType, Device, Tensor, WithDType};
-use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
+use candle_core::{DType, Device, Tensor};
+use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
 use indexmap::IndexMap;
 use objc2::AllocAnyThread;
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, ProtocolObject};
-use objc2_core_ml::{MLDictionaryFeatureProvider, MLFeatureProvider, MLFeatureType, MLFeatureValue, MLMultiArray};
-use objc2_foundation::{NSDictionary, NSNumber, NSString};
+use objc2_core_ml::{
+    MLDictionaryFeatureProvider, MLFeatureProvider, MLFeatureType, MLFeatureValue, MLMultiArray, MLSequence,
+};
+use objc2_core_video::CVPixelBuffer;
+use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSString};
 
 use super::array;
 use super::foundation::failure;
+use super::pixel_buffer::{self, pixels};
+use super::surface::{Pool, SurfaceArray};
 use crate::array::{ArrayType, Buffer};
 use crate::error::NativeError;
-use crate::inputs::{Declared, Locked, Memory, prepare, prepare_owned};
+use crate::inputs::{Declared, Locked, Memory, check_location, prepare, prepare_owned};
 use crate::lend::Lender;
-use crate::output::{Key, Output};
+use crate::pixels::{PixelFormat, channels};
 use crate::shape;
+use crate::values::{Input, Key, Output, elements, integers, only};
+
+/// Inputs by name.
+pub(super) type Named<'a> = [(&'a str, Input<'a>)];
 
 /// Inputs of one prediction, ready for the framework.
 pub(super) type Provider = Retained<ProtocolObject<dyn MLFeatureProvider>>;
+
+/// The inputs that a caller gives.
+pub(super) fn named<'a, I: Copy + Into<Input<'a>>>(inputs: &[(&'a str, I)]) -> Vec<(&'a str, Input<'a>)> {
+    inputs.iter().map(|(name, input)| (*name, (*input).into())).collect()
+}
 
 /// Tensors that are lent to Core ML, so that one can tell when it has let go of them.
 pub(super) type Lent = Vec<Lender<Tensor>>;
 
 /// Checks the names of inputs: all known, each once, and none missing that the model needs.
-pub(super) fn check_names(described: &FunctionDescription, inputs: &[(&str, &Tensor)]) -> Result<(), NativeError> {
+pub(super) fn check_names(described: &FunctionDescription, inputs: &Named<'_>) -> Result<(), NativeError> {
     let names = || described.inputs.iter().map(|f| f.name.clone()).collect();
     for (i, (name, _)) in inputs.iter().enumerate() {
         if described.input(name).is_none() {
             return Err(NativeError::Unknown { what: "input", name: (*name).to_owned(), available: names() });
         }
         if inputs[..i].iter().any(|(other, _)| other == name) {
-            return Err(NativeError::feature(name, "one tensor", "two"));
+            return Err(NativeError::feature(name, "one value", "two"));
         }
     }
     let given = |f: &FeatureDescription| inputs.iter().any(|(name, _)| *name == f.name);
     match described.inputs.iter().find(|f| !f.optional && !given(f)) {
-        Some(f) => Err(NativeError::feature(&f.name, "a tensor, as the input is not optional", "none")),
+        Some(f) => Err(NativeError::feature(&f.name, "a value, as the input is not optional", "none")),
         None => Ok(()),
     }
 }
 
-/// Whether this engine can feed and read a model: which features it has no words for.
-pub(super) fn supported(described: &FunctionDescription) -> Result<(), NativeError> {
-    for input in &described.inputs {
-        if !matches!(input.ty, FeatureType::MultiArray { .. } | FeatureType::Int64 | FeatureType::Double) {
-            return Err(NativeError::feature(&input.name, "an array or a number as input", format!("{:?}", input.ty)));
+/// Tensors where Core ML can read them, and everything else as it is: the first are to be borrowed by the inputs.
+///
+/// # Errors
+/// Tensors on devices whose memory Core ML can't reach.
+pub(super) fn reachable(inputs: &Named<'_>) -> Result<Vec<Option<Tensor>>, NativeError> {
+    let one = |(name, input): &(&str, Input<'_>)| match input {
+        Input::Tensor(tensor) => {
+            check_location(name, tensor.device().location())?;
+            #[cfg(feature = "metal")]
+            let tensor = super::metal::reachable(tensor)?;
+            #[cfg(not(feature = "metal"))]
+            let tensor = Tensor::clone(tensor);
+            Ok(Some(tensor))
         }
-    }
-    for output in &described.outputs {
-        if matches!(output.ty, FeatureType::Image { .. } | FeatureType::Sequence { .. }) {
-            let expected = "an array, a number, a string or a dictionary as output";
-            return Err(NativeError::feature(&output.name, expected, format!("{:?}", output.ty)));
-        }
-    }
-    Ok(())
+        _ => Ok(None),
+    };
+    inputs.iter().map(one).collect()
+}
+
+/// The inputs with these tensors in place of their own.
+pub(super) fn placed<'a>(inputs: &Named<'a>, tensors: &'a [Option<Tensor>]) -> Vec<(&'a str, Input<'a>)> {
+    let one = |((name, input), tensor): (&(&'a str, Input<'a>), &'a Option<Tensor>)| {
+        (*name, tensor.as_ref().map_or(*input, Input::Tensor))
+    };
+    inputs.iter().zip(tensors).map(one).collect()
 }
 
 /// Element type and only shape of an array feature.
@@ -69,54 +94,83 @@ fn declared(feature: &FeatureDescription) -> Option<(ArrayType, Option<&[usize]>
     }
 }
 
-/// Inputs that Core ML may use until the locks are given up: lent where they fit.
-///
-/// `lent` gets a lender for each tensor that is lent.
+/// How arrays are handed over by a prediction that blocks.
+pub(super) struct Borrowing<'l> {
+    /// Locks on the tensors among the inputs, in their order.
+    pub(super) locked: &'l Locked<'l>,
+    /// Whether tensors may be lent.
+    pub(super) lend: bool,
+    /// Surfaces of inputs, where they are of use.
+    pub(super) surfaces: Option<&'l mut Pool>,
+    /// Gets a lender for each tensor that is lent.
+    pub(super) lent: &'l mut Lent,
+}
+
+/// Inputs that Core ML may use until the locks are given up: in surfaces where they suit, else lent where they fit.
 pub(super) fn borrowed(
     described: &FunctionDescription,
-    inputs: &[(&str, &Tensor)],
-    locked: &Locked<'_>,
-    lend: bool,
-    lent: &mut Lent,
+    inputs: &Named<'_>,
+    mut borrowing: Borrowing<'_>,
 ) -> Result<Provider, NativeError> {
     let mut values = Vec::with_capacity(inputs.len());
-    for (position, (name, tensor)) in inputs.iter().enumerate() {
-        let value = value(described, name, tensor, |declared| {
-            let ready = prepare(declared, tensor, locked, position, lend)?;
-            match ready.memory {
-                Memory::Copied(buffer) => over_buffer(name, &ready.shape, buffer),
-                Memory::Lent(pointer) => {
-                    let lender = Lender::new((*tensor).clone());
-                    let loan =
-                        lender.lend().map_err(|e| NativeError::feature(name, "a tensor at hand", e.to_string()))?;
-                    lent.push(lender);
-                    // SAFETY: `prepare` found the dense elements of this type at the pointer. The loan holds a
-                    // clone of the tensor and with it the storage; the caller holds the read lock until the
-                    // prediction is over, after which Core ML keeps the array but reads it no more.
-                    unsafe { array::over(name, ready.ty, &ready.shape, pointer, loan) }
-                }
-            }
-        })?;
+    let mut position = 0;
+    for (name, input) in inputs {
+        let value = value(described, name, *input, |declared, tensor| borrowing.array(declared, tensor, position))?;
+        position += usize::from(matches!(input, Input::Tensor(_)));
         values.push((*name, value));
     }
     provider(&values)
 }
 
+impl Borrowing<'_> {
+    fn array(
+        &mut self,
+        declared: Declared<'_>,
+        tensor: &Tensor,
+        position: usize,
+    ) -> Result<Retained<MLMultiArray>, NativeError> {
+        let name = declared.name;
+        let ready = prepare(declared, tensor, self.locked, position, self.lend)?;
+        // A surface costs one copy by rows, and saves Core ML its own. Metal's memory is shared as it is.
+        if tensor.device().is_cpu()
+            && let Some(pool) = &mut self.surfaces
+            && let Some(surface) = pool.get(name, ready.ty, &ready.shape)
+        {
+            surface.write(name, ready.memory.elements())?;
+            return Ok(surface.array().clone());
+        }
+        match ready.memory {
+            Memory::Copied(buffer) => over_buffer(name, &ready.shape, buffer),
+            Memory::Lent(elements) => {
+                let lender = Lender::new(tensor.clone());
+                let loan = lender.lend().map_err(|e| NativeError::feature(name, "a tensor at hand", e.to_string()))?;
+                self.lent.push(lender);
+                // SAFETY: `prepare` found as many dense elements of this type as the shape has. The loan holds a
+                // clone of the tensor and with it the storage; the caller holds the read lock until the prediction
+                // is over, after which Core ML keeps the array but reads it no more.
+                unsafe { array::over(name, ready.ty, &ready.shape, elements.address(), loan) }
+            }
+        }
+    }
+}
+
 /// Inputs that outlive the call: copied.
-pub(super) fn copied(described: &FunctionDescription, inputs: &[(&str, &Tensor)]) -> Result<Provider, NativeError> {
+pub(super) fn copied(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Provider, NativeError> {
+    let tensors = reachable(inputs)?;
     let mut values = Vec::with_capacity(inputs.len());
-    for (name, tensor) in inputs {
-        let value = value(described, name, tensor, |declared| {
+    for (name, input) in placed(inputs, &tensors) {
+        let value = value(described, name, input, |declared, tensor| {
             let (shape, buffer) = prepare_owned(declared, tensor)?;
             over_buffer(name, &shape, buffer)
         })?;
-        values.push((*name, value));
+        values.push((name, value));
     }
     provider(&values)
 }
 
 fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<MLMultiArray>, NativeError> {
-    let (ty, pointer) = (buffer.array_type(), array::first(&buffer));
+    // The elements stay where they are when the buffer is moved.
+    let (ty, pointer) = (buffer.array_type(), buffer.as_slice().address());
     let loan = Lender::new(buffer).lend().map_err(|e| NativeError::feature(name, "a buffer", e.to_string()))?;
     // SAFETY: a dense buffer with as many elements as the shape has; the loan is its only owner, so that nothing
     // changes it, and moving it does not move its elements.
@@ -127,50 +181,104 @@ fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<M
 fn value(
     described: &FunctionDescription,
     name: &str,
-    tensor: &Tensor,
-    array: impl FnOnce(Declared<'_>) -> Result<Retained<MLMultiArray>, NativeError>,
+    input: Input<'_>,
+    array: impl FnOnce(Declared<'_>, &Tensor) -> Result<Retained<MLMultiArray>, NativeError>,
 ) -> Result<Retained<MLFeatureValue>, NativeError> {
     let unknown = || NativeError::Unknown { what: "input", name: name.to_owned(), available: Vec::new() };
     let feature = described.input(name).ok_or_else(unknown)?;
+    let unfit = || NativeError::feature(name, feature.ty.in_words(), input.kind());
+    let tensor = match (&feature.ty, input) {
+        (_, Input::Tensor(tensor)) => tensor,
+        (FeatureType::String, Input::Text(text)) => {
+            // SAFETY: rule 1; the value copies or retains the string, here and below.
+            return Ok(unsafe { MLFeatureValue::featureValueWithString(&NSString::from_str(text)) });
+        }
+        (FeatureType::Sequence { ints: false }, Input::Texts(texts)) => {
+            let texts: Vec<_> = texts.iter().map(|text| NSString::from_str(text)).collect();
+            // SAFETY: as above.
+            return Ok(unsafe {
+                let sequence = MLSequence::sequenceWithStringArray(&NSArray::from_retained_slice(&texts));
+                MLFeatureValue::featureValueWithSequence(&sequence)
+            });
+        }
+        (FeatureType::Dictionary { int_keys }, Input::Dictionary(entries)) => {
+            return dictionary(name, *int_keys, entries);
+        }
+        _ => return Err(unfit()),
+    };
+    shape::check(feature, tensor.dims())?;
     if let Some((ty, fixed)) = declared(feature) {
-        shape::check(feature, tensor.dims())?;
-        let array = array(Declared { name, ty, shape: fixed })?;
+        let array = array(Declared { name, ty, shape: fixed }, tensor)?;
         // SAFETY: rule 1; the value retains the array.
         return Ok(unsafe { MLFeatureValue::featureValueWithMultiArray(&array) });
     }
     match feature.ty {
         FeatureType::Double => {
-            let number = scalar::<f64>(name, &tensor.to_dtype(DType::F64)?)?;
+            let number = only(name, &elements(&tensor.to_dtype(DType::F64)?)?)?;
             // SAFETY: a value from a number.
             Ok(unsafe { MLFeatureValue::featureValueWithDouble(number) })
         }
         FeatureType::Int64 => {
-            let number = whole(name, tensor)?;
+            let number = only(name, &integers(name, tensor)?)?;
             // SAFETY: as above.
             Ok(unsafe { MLFeatureValue::featureValueWithInt64(number) })
         }
-        _ => Err(NativeError::feature(name, "an array or a number as input", format!("{:?}", feature.ty))),
-    }
-}
-
-/// The only element of a tensor.
-fn scalar<T: WithDType>(name: &str, tensor: &Tensor) -> Result<T, NativeError> {
-    match tensor.flatten_all()?.to_vec1::<T>()?.as_slice() {
-        [number] => Ok(*number),
-        _ => Err(NativeError::feature(name, "one number", format!("shape {:?}", tensor.dims()))),
-    }
-}
-
-/// The only element of a tensor, as an integer: floats must be whole, and within what `f64` tells apart.
-fn whole(name: &str, tensor: &Tensor) -> Result<i64, NativeError> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if tensor.dtype().is_float() {
-        let number = scalar::<f64>(name, &tensor.to_dtype(DType::F64)?)?;
-        if number.fract() != 0.0 || number.abs() > EXACT {
-            return Err(NativeError::feature(name, "a whole number", number.to_string()));
+        FeatureType::Image { layout, .. } => image(name, layout, tensor),
+        FeatureType::Sequence { ints: true } => {
+            let numbers: Vec<_> = integers(name, tensor)?.into_iter().map(NSNumber::new_i64).collect();
+            // SAFETY: rule 1, an array of integers; the value retains the sequence.
+            Ok(unsafe {
+                let sequence = MLSequence::sequenceWithInt64Array(&NSArray::from_retained_slice(&numbers));
+                MLFeatureValue::featureValueWithSequence(&sequence)
+            })
         }
+        _ => Err(unfit()),
     }
-    scalar(name, &tensor.to_dtype(DType::I64)?)
+}
+
+/// An image in the order of bytes that all processors take; Core ML converts it to the model's.
+fn image(name: &str, layout: ColorLayout, tensor: &Tensor) -> Result<Retained<MLFeatureValue>, NativeError> {
+    let &[_, _, height, width] = tensor.dims() else {
+        return Err(NativeError::feature(name, "an image, of four dimensions", format!("{:?}", tensor.dims())));
+    };
+    let samples: Vec<f32> = elements(&tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
+    let format = PixelFormat::of(layout);
+    let buffer = pixel_buffer::create(name, format, width, height)?;
+    // SAFETY: a new buffer, which nobody else knows.
+    unsafe {
+        pixel_buffer::write(name, &buffer, format.bytes(), |rows, bytes| {
+            rows.pack(&samples, layout, format, bytes).map_err(|source| pixels(name, source))
+        })?;
+    }
+    // SAFETY: rule 1; the value retains the buffer.
+    Ok(unsafe { MLFeatureValue::featureValueWithPixelBuffer(&buffer) })
+}
+
+/// Numbers by keys of the declared type.
+fn dictionary(name: &str, int_keys: bool, entries: &[(Key, f64)]) -> Result<Retained<MLFeatureValue>, NativeError> {
+    let numbers: Vec<_> = entries.iter().map(|(_, number)| NSNumber::new_f64(*number)).collect();
+    let unfit = || {
+        let expected = if int_keys { "keys that are integers" } else { "keys that are strings" };
+        NativeError::feature(name, expected, "another key")
+    };
+    let dictionary: Retained<NSDictionary<AnyObject, NSNumber>> = if int_keys {
+        let key = |key: &Key| if let Key::Int(n) = key { Some(NSNumber::new_i64(*n)) } else { None };
+        let keys = entries.iter().map(|(k, _)| key(k)).collect::<Option<Vec<_>>>().ok_or_else(unfit)?;
+        let keys: Vec<&NSNumber> = keys.iter().map(|k| &**k).collect();
+        let typed = NSDictionary::from_retained_objects(&keys, &numbers);
+        // SAFETY: keys of any type are objects.
+        unsafe { Retained::cast_unchecked(typed) }
+    } else {
+        let key = |key: &Key| if let Key::Text(text) = key { Some(NSString::from_str(text)) } else { None };
+        let keys = entries.iter().map(|(k, _)| key(k)).collect::<Option<Vec<_>>>().ok_or_else(unfit)?;
+        let keys: Vec<&NSString> = keys.iter().map(|k| &**k).collect();
+        let typed = NSDictionary::from_retained_objects(&keys, &numbers);
+        // SAFETY: as above.
+        unsafe { Retained::cast_unchecked(typed) }
+    };
+    // SAFETY: rule 1, strings or integers as keys and numbers as values.
+    unsafe { MLFeatureValue::featureValueWithDictionary_error(&dictionary) }
+        .map_err(|e| failure(format!("passing the dictionary `{name}`"), &e))
 }
 
 fn provider(values: &[(&str, Retained<MLFeatureValue>)]) -> Result<Provider, NativeError> {
@@ -185,19 +293,39 @@ fn provider(values: &[(&str, Retained<MLFeatureValue>)]) -> Result<Provider, Nat
     Ok(ProtocolObject::from_retained(provider))
 }
 
-/// Arrays that live as long as the model, for outputs of fixed shape; `None` when there are none.
-pub(super) fn backings(
-    described: &FunctionDescription,
-) -> Result<Option<Retained<NSDictionary<NSString, AnyObject>>>, NativeError> {
-    let (mut names, mut arrays) = (Vec::new(), Vec::<Retained<AnyObject>>::new());
-    for output in &described.outputs {
-        if let Some((ty, Some(shape))) = declared(output) {
+/// Arrays that live as long as the model, for outputs of fixed shape.
+pub(super) struct Backings {
+    /// The arrays by name, for the framework.
+    pub(super) arrays: Retained<NSDictionary<NSString, AnyObject>>,
+    /// Those that lie in surfaces.
+    surfaces: Vec<(String, SurfaceArray)>,
+}
+
+impl Backings {
+    /// Arrays for the outputs, in surfaces where these are of use; `None` when no output has a fixed shape.
+    pub(super) fn new(described: &FunctionDescription, in_surfaces: bool) -> Result<Option<Self>, NativeError> {
+        let (mut names, mut arrays, mut surfaces) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
+        for output in &described.outputs {
+            let Some((ty, Some(shape))) = declared(output) else { continue };
             names.push(NSString::from_str(&output.name));
-            arrays.push(array::owned(&output.name, ty, shape)?.into());
+            match in_surfaces.then(|| SurfaceArray::new(&output.name, ty, shape)).flatten() {
+                Some(surface) => {
+                    arrays.push(surface.array().clone().into());
+                    surfaces.push((output.name.clone(), surface));
+                }
+                None => arrays.push(array::owned(&output.name, ty, shape)?.into()),
+            }
         }
+        let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
+        let backings = || Self { arrays: NSDictionary::from_retained_objects(&keys, &arrays), surfaces };
+        Ok((!keys.is_empty()).then(backings))
     }
-    let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
-    Ok((!keys.is_empty()).then(|| NSDictionary::from_retained_objects(&keys, &arrays)))
+
+    /// The surface of an output, if the framework has written this very array.
+    fn surface(&self, name: &str, array: &MLMultiArray) -> Option<&SurfaceArray> {
+        let (_, surface) = self.surfaces.iter().find(|(known, _)| known == name)?;
+        std::ptr::eq(Retained::as_ptr(surface.array()), array).then_some(surface)
+    }
 }
 
 /// Every output that the description names.
@@ -207,6 +335,7 @@ pub(super) fn backings(
 pub(super) fn outputs(
     described: &FunctionDescription,
     features: &ProtocolObject<dyn MLFeatureProvider>,
+    backings: Option<&Backings>,
 ) -> Result<IndexMap<String, Output>, NativeError> {
     let mut all = IndexMap::with_capacity(described.outputs.len());
     for feature in &described.outputs {
@@ -214,31 +343,66 @@ pub(super) fn outputs(
         // SAFETY: rule 1, the name of an output; the provider is the prediction's result.
         let value = unsafe { features.featureValueForName(&NSString::from_str(name)) };
         let value = value.ok_or_else(|| NativeError::feature(name, "an output", "none"))?;
-        all.insert(name.clone(), output(name, &value)?);
+        all.insert(name.clone(), output(feature, &value, backings)?);
     }
     Ok(all)
 }
 
-fn output(name: &str, value: &MLFeatureValue) -> Result<Output, NativeError> {
+fn output(
+    feature: &FeatureDescription,
+    value: &MLFeatureValue,
+    backings: Option<&Backings>,
+) -> Result<Output, NativeError> {
+    let name = &feature.name;
+    let none = |what: &str| NativeError::feature(name, what, "none");
     // SAFETY: getters of an immutable value; each is asked only for the kind that it has.
     unsafe {
         Ok(match value.r#type() {
             MLFeatureType::MultiArray => {
-                let array = value.multiArrayValue();
-                let array = array.ok_or_else(|| NativeError::feature(name, "an array", "none"))?;
-                let (shape, buffer) = array::read(name, &array)?;
+                let array = value.multiArrayValue().ok_or_else(|| none("an array"))?;
+                let (shape, buffer) = match backings.and_then(|b| b.surface(name, &array)) {
+                    Some(surface) => (array::kind(name, &array)?.1, surface.read(name)?),
+                    None => array::read(name, &array)?,
+                };
                 Output::Tensor(buffer.into_tensor(shape)?)
+            }
+            MLFeatureType::Image => {
+                let buffer = value.imageBufferValue().ok_or_else(|| none("an image"))?;
+                Output::Tensor(image_tensor(feature, &buffer)?)
+            }
+            MLFeatureType::Sequence => {
+                let sequence = value.sequenceValue().ok_or_else(|| none("a sequence"))?;
+                if sequence.r#type() == MLFeatureType::Int64 {
+                    let numbers: Vec<i64> = sequence.int64Values().iter().map(|n| n.as_i64()).collect();
+                    let length = numbers.len();
+                    Output::Tensor(Tensor::from_vec(numbers, length, &Device::Cpu)?)
+                } else {
+                    Output::Texts(sequence.stringValues().iter().map(|s| s.to_string()).collect())
+                }
             }
             MLFeatureType::Int64 => Output::Tensor(Tensor::new(value.int64Value(), &Device::Cpu)?),
             MLFeatureType::Double => Output::Tensor(Tensor::new(value.doubleValue(), &Device::Cpu)?),
             MLFeatureType::String => Output::Text(value.stringValue().to_string()),
             MLFeatureType::Dictionary => Output::Dictionary(entries(name, &value.dictionaryValue())?),
             other => {
-                let expected = "an array, a number, a string or a dictionary";
-                return Err(NativeError::feature(name, expected, format!("feature type {}", other.0)));
+                let expected = "a feature type that this version knows";
+                return Err(NativeError::feature(name, expected, format!("type {}", other.0)));
             }
         })
     }
+}
+
+/// The samples of an image, `[1, channels, height, width]`, channels in the order of the model's layout.
+fn image_tensor(feature: &FeatureDescription, buffer: &CVPixelBuffer) -> Result<Tensor, NativeError> {
+    let (name, FeatureType::Image { layout, .. }) = (&feature.name, &feature.ty) else {
+        return Err(NativeError::feature(&feature.name, feature.ty.in_words(), "an image"));
+    };
+    let format = pixel_buffer::format(name, buffer)?;
+    let (rows, samples) = pixel_buffer::read(name, buffer, format.bytes(), |rows, bytes| {
+        Ok((rows, rows.unpack(bytes, format, *layout).map_err(|source| pixels(name, source))?))
+    })?;
+    let tensor = Tensor::from_vec(samples, (1, channels(*layout), rows.height, rows.width), &Device::Cpu)?;
+    Ok(if *layout == ColorLayout::GrayscaleFloat16 { tensor.to_dtype(DType::F16)? } else { tensor })
 }
 
 /// The entries of a dictionary, in the order of their keys: the framework's has none.
@@ -251,11 +415,6 @@ fn entries(name: &str, dictionary: &NSDictionary<AnyObject, NSNumber>) -> Result
     };
     let pairs = keys.iter().zip(&values).map(|(k, v)| Ok((key(k)?, v.as_f64())));
     let mut entries = pairs.collect::<Result<Vec<_>, NativeError>>()?;
-    entries.sort_by(|(a, _), (b, _)| match (a, b) {
-        (Key::Int(a), Key::Int(b)) => a.cmp(b),
-        (Key::Text(a), Key::Text(b)) => a.cmp(b),
-        (Key::Int(_), Key::Text(_)) => std::cmp::Ordering::Less,
-        (Key::Text(_), Key::Int(_)) => std::cmp::Ordering::Greater,
-    });
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(entries)
 }

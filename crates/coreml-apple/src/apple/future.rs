@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use block2::RcBlock;
-use candle_core::Tensor;
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_core_ml::{MLFeatureProvider, MLModel, MLPredictionOptions};
@@ -16,13 +15,14 @@ use objc2_foundation::NSError;
 use super::available::{Api, require};
 use super::compile::{Compiled, compiled};
 use super::configuration::configuration;
-use super::features::{check_names, copied, outputs};
+use super::features::{Named, check_names, copied, named, outputs};
 use super::foundation::{for_any_thread, handler_failure, url};
 use super::model::{Model, NativeModel, Outputs};
 use super::state::NativeState;
 use crate::completion::{Abandoned, Completer, Completion, pair};
 use crate::error::NativeError;
 use crate::options::Options;
+use crate::values::Input;
 
 fn abandoned(doing: &str, source: Abandoned) -> NativeError {
     NativeError::Abandoned { doing: doing.to_owned(), source }
@@ -54,11 +54,14 @@ impl NativeModel {
     /// # Errors
     /// Before it starts: as [`NativeModel::predict`], and a function with states, which
     /// [`NativeModel::predict_async_with_state`] takes. The future gives failures of the framework.
-    pub fn predict_async(&self, inputs: &[(&str, &Tensor)]) -> Result<Prediction, NativeError> {
+    pub fn predict_async<'a, I: Copy + Into<Input<'a>>>(
+        &self,
+        inputs: &[(&'a str, I)],
+    ) -> Result<Prediction, NativeError> {
         require(Api::AsyncPrediction)?;
         self.model.check_state(None)?;
         let (completer, completion) = pair();
-        self.start(inputs, None, move |result, _| completer.complete(result))?;
+        self.start(&named(inputs), None, move |result, _| completer.complete(result))?;
         Ok(Prediction { completion, function: self.function().to_owned() })
     }
 
@@ -68,15 +71,15 @@ impl NativeModel {
     /// # Errors
     /// As `predict_async`, and for a state that does not fit. After a failure the state is gone, as what it holds
     /// is not defined.
-    pub fn predict_async_with_state(
+    pub fn predict_async_with_state<'a, I: Copy + Into<Input<'a>>>(
         &self,
-        inputs: &[(&str, &Tensor)],
+        inputs: &[(&'a str, I)],
         state: NativeState,
     ) -> Result<StatefulPrediction, NativeError> {
         require(Api::State)?;
         self.model.check_state(Some(&state))?;
         let (completer, completion) = pair();
-        self.start(inputs, Some(state), move |result, state| {
+        self.start(&named(inputs), Some(state), move |result, state| {
             let state = state.ok_or_else(|| NativeError::feature("state", "a state that comes back", "none"));
             completer.complete(result.and_then(|outputs| Ok((outputs, state?))));
         })?;
@@ -86,7 +89,7 @@ impl NativeModel {
     /// Starts a prediction; `done` is called with its result on a thread of Core ML's.
     fn start(
         &self,
-        inputs: &[(&str, &Tensor)],
+        inputs: &Named<'_>,
         state: Option<NativeState>,
         done: impl Fn(Result<Outputs, NativeError>, Option<NativeState>) + Send + 'static,
     ) -> Result<(), NativeError> {
@@ -135,7 +138,7 @@ fn prediction_handler(
         let result = autoreleasepool(|_| {
             // SAFETY: the handler is called with nil or with features that live as long as the call.
             match unsafe { features.as_ref() } {
-                Some(features) => outputs(&model.described, features),
+                Some(features) => outputs(&model.described, features, None),
                 None => {
                     let function = &model.description.default_function;
                     Err(handler_failure(format!("predicting with function `{function}`"), error))

@@ -4,25 +4,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
-use coreml_format::description::{FunctionDescription, ModelDescription};
+use coreml_format::description::{ColorLayout, FeatureType, FunctionDescription, ModelDescription};
 use indexmap::IndexMap;
 use objc2::AllocAnyThread;
 use objc2::rc::{Retained, autoreleasepool};
-use objc2::runtime::{AnyObject, ProtocolObject};
+use objc2::runtime::ProtocolObject;
 use objc2_core_ml::{MLArrayBatchProvider, MLBatchProvider, MLModel, MLPredictionOptions};
-use objc2_foundation::{NSArray, NSDictionary, NSString};
+use objc2_foundation::NSArray;
 
 use super::available::{Api, require};
 use super::compile::{Compiled, compiled};
 use super::configuration::configuration;
 use super::description::describe;
-use super::features::{self, Lent, backings, check_names, outputs, supported};
+use super::features::{self, Backings, Borrowing, Lent, check_names, outputs};
 use super::foundation::{failure, url};
 use super::state::NativeState;
+use super::surface::Pool;
 use crate::error::NativeError;
 use crate::inputs::Locked;
 use crate::options::Options;
-use crate::output::Output;
+use crate::values::{Input, Output};
 
 /// Results of a prediction by name.
 pub(super) type Outputs = IndexMap<String, Output>;
@@ -31,12 +32,14 @@ pub(super) type Outputs = IndexMap<String, Output>;
 pub(super) struct Handle {
     pub(super) model: Retained<MLModel>,
     /// Arrays that outputs are written into.
-    backings: Option<Retained<NSDictionary<NSString, AnyObject>>>,
+    backings: Option<Backings>,
+    /// Surfaces that inputs are copied into, where they are of use.
+    surfaces: Option<Pool>,
 }
 
 // SAFETY: reference counts are atomic, `MLModel` has no ties to the thread that loaded it, and Apple's reference
 // asks only that one thread or queue use an instance at a time. `Model` keeps the handle, and the arrays that
-// only its predictions write, in a mutex.
+// only its predictions and the copies around them use, in a mutex.
 unsafe impl Send for Handle {}
 
 /// A model and what is known about it. `Send` and `Sync` follow from the parts.
@@ -81,8 +84,8 @@ impl NativeModel {
     /// Loads a `.mlpackage`, `.mlmodel` or `.mlmodelc`. Sources are compiled once and cached.
     ///
     /// # Errors
-    /// A system that is too old, a source that can't be compiled or loaded, an unknown function, features that this
-    /// engine does not pass on (images, sequences).
+    /// A system that is too old, a source that can't be compiled or loaded, an unknown function, features of types
+    /// that this version does not know.
     pub fn load(source: &Path, options: &Options) -> Result<Self, NativeError> {
         let span = tracing::info_span!("coreml.load", source = %source.display(), units = %options.compute_units);
         let _entered = span.enter();
@@ -110,12 +113,14 @@ impl NativeModel {
         compiled: Compiled,
         options: &Options,
     ) -> Result<Self, NativeError> {
-        let description = describe(&model, options.function.as_deref())?;
+        let mut description = describe(&model, options.function.as_deref())?;
+        description.functions.values_mut().for_each(|function| set_layouts(function, &options.image_layouts));
         let described = description.function(None).cloned().unwrap_or_default();
-        supported(&described)?;
-        let backings = if options.output_backings { backings(&described)? } else { None };
+        let in_surfaces = options.surfaces && options.compute_units.with_neural_engine();
+        let backings = if options.output_backings { Backings::new(&described, in_surfaces)? } else { None };
+        let surfaces = in_surfaces.then(Pool::default);
         let model = Model {
-            handle: Mutex::new(Handle { model, backings }),
+            handle: Mutex::new(Handle { model, backings, surfaces }),
             description,
             described,
             source: source.to_owned(),
@@ -174,39 +179,49 @@ impl NativeModel {
         Ok(NativeState::new(state, &self.model.described))
     }
 
-    /// Predicts. Tensors lie on the CPU; those that are contiguous and of the declared type are lent to Core ML,
-    /// and none of Candle's operations can change them meanwhile.
+    /// Predicts. Tensors lie on the CPU or on Metal. fp16 arrays of suitable shape are copied into surfaces that the
+    /// Neural Engine reads in place; others that are contiguous and of the declared type are lent to Core ML, on
+    /// Metal where they lie in shared memory. None of Candle's operations can change what is lent meanwhile.
     ///
     /// # Errors
     /// Unknown, missing or misshapen inputs, values that do not fit the declared types, a state that is missing,
     /// not needed or of another model, failures of the framework.
-    pub fn predict(&self, inputs: &[(&str, &Tensor)], state: Option<&mut NativeState>) -> Result<Outputs, NativeError> {
+    pub fn predict<'a, I: Copy + Into<Input<'a>>>(
+        &self,
+        inputs: &[(&'a str, I)],
+        state: Option<&mut NativeState>,
+    ) -> Result<Outputs, NativeError> {
         let model = &*self.model;
         let span = tracing::debug_span!("coreml.predict", function = self.function(), inputs = inputs.len());
         let _entered = span.enter();
-        check_names(&model.described, inputs)?;
+        let inputs = features::named(inputs);
+        check_names(&model.described, &inputs)?;
         model.check_state(state.as_deref())?;
+        let placed = features::reachable(&inputs)?;
+        let inputs = features::placed(&inputs, &placed);
         // The model first, the tensors after: no thread waits for the model with a lock on a tensor.
-        let handle = model.handle();
-        let tensors: Vec<&Tensor> = inputs.iter().map(|(_, t)| *t).collect();
+        let mut handle = model.handle();
+        let Handle { model: object, backings, surfaces } = &mut *handle;
+        let tensors: Vec<&Tensor> = placed.iter().flatten().collect();
         let locked = Locked::new(&tensors);
         let mut lent = Lent::new();
         let result = autoreleasepool(|_| {
-            let lend = model.options.lend_inputs;
-            let provider = features::borrowed(&model.described, inputs, &locked, lend, &mut lent)?;
-            let options = handle.prediction_options();
+            let (lend, surfaces) = (model.options.lend_inputs, surfaces.as_mut());
+            let borrowing = Borrowing { locked: &locked, lend, surfaces, lent: &mut lent };
+            let provider = features::borrowed(&model.described, &inputs, borrowing)?;
+            let options = prediction_options(backings.as_ref());
             let doing = || format!("predicting with function `{}`", self.function());
             let features = match state {
                 // SAFETY: rules 1 and 2; the state is borrowed mutably, has what the function declares, and the
                 // system has states, because it made this one.
                 Some(state) => unsafe {
                     let state = state.object();
-                    handle.model.predictionFromFeatures_usingState_options_error(&provider, &state, &options)
+                    object.predictionFromFeatures_usingState_options_error(&provider, &state, &options)
                 },
                 // SAFETY: rules 1 and 2.
-                None => unsafe { handle.model.predictionFromFeatures_options_error(&provider, &options) },
+                None => unsafe { object.predictionFromFeatures_options_error(&provider, &options) },
             };
-            outputs(&model.described, &*features.map_err(|e| failure(doing(), &e))?)
+            outputs(&model.described, &*features.map_err(|e| failure(doing(), &e))?, backings.as_ref())
         });
         drop(locked);
         model.remember(lent);
@@ -217,14 +232,18 @@ impl NativeModel {
     ///
     /// # Errors
     /// As [`NativeModel::predict`]; models with states, which the framework does not take in batches.
-    pub fn predict_batch(&self, batch: &[Vec<(&str, &Tensor)>]) -> Result<Vec<Outputs>, NativeError> {
+    pub fn predict_batch<'a, I: Copy + Into<Input<'a>>>(
+        &self,
+        batch: &[Vec<(&'a str, I)>],
+    ) -> Result<Vec<Outputs>, NativeError> {
         let model = &*self.model;
         let span = tracing::debug_span!("coreml.predict_batch", function = self.function(), size = batch.len());
         let _entered = span.enter();
         if !model.described.states.is_empty() {
             return Err(NativeError::feature(self.function(), "a function without states", "states, in a batch"));
         }
-        for inputs in batch {
+        let batch: Vec<_> = batch.iter().map(|inputs| features::named(inputs)).collect();
+        for inputs in &batch {
             check_names(&model.described, inputs)?;
         }
         if batch.is_empty() {
@@ -232,7 +251,7 @@ impl NativeModel {
         }
         let handle = model.handle();
         autoreleasepool(|_| {
-            let one = |inputs: &Vec<(&str, &Tensor)>| features::copied(&model.described, inputs);
+            let one = |inputs: &Vec<_>| features::copied(&model.described, inputs);
             let providers = batch.iter().map(one).collect::<Result<Vec<_>, _>>()?;
             let providers = NSArray::from_retained_slice(&providers);
             // SAFETY: rule 1, an array of feature providers.
@@ -255,22 +274,31 @@ impl NativeModel {
                 return Err(NativeError::feature(self.function(), expected, found));
             }
             // SAFETY: indexes below the count.
-            (0..count).map(|i| outputs(&model.described, &*unsafe { results.featuresAtIndex(i) })).collect()
+            (0..count).map(|i| outputs(&model.described, &*unsafe { results.featuresAtIndex(i) }, None)).collect()
         })
     }
 }
 
-impl Handle {
-    /// Options of one prediction.
-    fn prediction_options(&self) -> Retained<MLPredictionOptions> {
-        // SAFETY: a plain object; the backings are arrays of the declared types and shapes, and the mutex around
-        // the handle keeps them to one prediction at a time.
-        unsafe {
-            let options = MLPredictionOptions::new();
-            if let Some(backings) = &self.backings {
-                options.setOutputBackings(backings);
-            }
-            options
+/// Options of one prediction.
+fn prediction_options(backings: Option<&Backings>) -> Retained<MLPredictionOptions> {
+    // SAFETY: a plain object; the backings are arrays of the declared types and shapes, and the mutex around
+    // the handle keeps them to one prediction at a time.
+    unsafe {
+        let options = MLPredictionOptions::new();
+        if let Some(backings) = backings {
+            options.setOutputBackings(&backings.arrays);
+        }
+        options
+    }
+}
+
+/// Sets the order of channels of image features.
+fn set_layouts(function: &mut FunctionDescription, layouts: &[(String, ColorLayout)]) {
+    for feature in function.inputs.iter_mut().chain(&mut function.outputs) {
+        if let FeatureType::Image { layout, .. } = &mut feature.ty
+            && let Some((_, known)) = layouts.iter().find(|(name, _)| *name == feature.name)
+        {
+            *layout = *known;
         }
     }
 }

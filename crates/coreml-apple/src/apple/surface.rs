@@ -1,0 +1,127 @@
+//! fp16 arrays in IOSurfaces, which the Neural Engine reads and writes in place.
+
+use half::f16;
+use objc2::AllocAnyThread;
+use objc2::rc::Retained;
+use objc2_core_foundation::CFRetained;
+use objc2_core_ml::MLMultiArray;
+use objc2_core_video::CVPixelBuffer;
+
+use super::foundation::numbers;
+use super::pixel_buffer;
+use crate::array::{ArrayType, Buffer, Slice};
+use crate::error::NativeError;
+use crate::pixels::Rows;
+use crate::strided::{Layout, StrideError};
+use crate::surface::Surface;
+
+/// An array over a surface, and the surface.
+pub(super) struct SurfaceArray {
+    surface: Surface,
+    buffer: CFRetained<CVPixelBuffer>,
+    array: Retained<MLMultiArray>,
+}
+
+impl SurfaceArray {
+    /// An array of zeros; `None` where no surface suits it, or the system refuses one.
+    pub(super) fn new(feature: &str, ty: ArrayType, shape: &[usize]) -> Option<Self> {
+        let surface = Surface::of(ty, shape)?;
+        let buffer = pixel_buffer::create(feature, Surface::FORMAT, surface.width, surface.height);
+        let buffer = buffer.inspect_err(|error| tracing::debug!(%error, "plain memory is used instead")).ok()?;
+        // SAFETY: rule 1: the format is the one for fp16, the last extent the buffer's width, and the product of the
+        // others its height. The array keeps the buffer alive.
+        let array = unsafe { MLMultiArray::initWithPixelBuffer_shape(MLMultiArray::alloc(), &buffer, &numbers(shape)) };
+        Some(Self { surface, buffer, array })
+    }
+
+    /// The array, for a prediction.
+    pub(super) fn array(&self) -> &Retained<MLMultiArray> {
+        &self.array
+    }
+
+    /// Replaces the elements, row by row.
+    ///
+    /// # Errors
+    /// Elements of another type or number, memory that can't be had.
+    pub(super) fn write(&mut self, feature: &str, from: Slice<'_>) -> Result<(), NativeError> {
+        let Slice::F16(dense) = from else {
+            let found = from.array_type().map_or("another type", |ty| ty.data_type().name());
+            return Err(NativeError::feature(feature, "fp16 elements", found));
+        };
+        let fill = |rows: Rows, bytes: &mut [u8]| {
+            let layout = self.layout(feature, rows)?;
+            // SAFETY: every bit pattern is a half, and bytes have no other meaning here.
+            let (before, halves, after) = unsafe { bytes.align_to_mut::<f16>() };
+            aligned(feature, before.len() + after.len())?;
+            layout.scatter(dense, halves).map_err(|source| strides(feature, source))
+        };
+        // SAFETY: the buffer was created here, and the exclusive reference keeps everybody else away: predictions
+        // with the array are over when the mutex around the model is free.
+        unsafe { pixel_buffer::write(feature, &self.buffer, Surface::FORMAT.bytes(), fill) }
+    }
+
+    /// A copy of the elements, gathered row by row.
+    ///
+    /// # Errors
+    /// Memory that can't be had.
+    pub(super) fn read(&self, feature: &str) -> Result<Buffer, NativeError> {
+        pixel_buffer::read(feature, &self.buffer, Surface::FORMAT.bytes(), |rows, bytes| {
+            let layout = self.layout(feature, rows)?;
+            // SAFETY: as in `write`.
+            let (before, halves, after) = unsafe { bytes.align_to::<f16>() };
+            aligned(feature, before.len() + after.len())?;
+            let mut dense = vec![f16::ZERO; layout.elements()];
+            layout.gather(halves, &mut dense).map_err(|source| strides(feature, source))?;
+            Ok(Buffer::F16(dense))
+        })
+    }
+
+    fn layout(&self, feature: &str, rows: Rows) -> Result<Layout, NativeError> {
+        let Surface { width, height } = self.surface;
+        if (rows.width, rows.height) != (width, height) {
+            let (expected, found) = (format!("{width} × {height} pixels"), format!("{} × {}", rows.width, rows.height));
+            return Err(NativeError::feature(feature, expected, found));
+        }
+        self.surface.layout(rows.row).map_err(|source| NativeError::surface(feature, source))
+    }
+}
+
+fn strides(feature: &str, source: StrideError) -> NativeError {
+    NativeError::Stride { feature: feature.to_owned(), source }
+}
+
+/// Surfaces begin at pages, so that nothing of their bytes is left over before or after whole halves.
+fn aligned(feature: &str, left_over: usize) -> Result<(), NativeError> {
+    match left_over {
+        0 => Ok(()),
+        n => Err(NativeError::feature(feature, "memory aligned to 2 bytes", format!("{n} bytes beside it"))),
+    }
+}
+
+/// Surfaces of a model's inputs, kept from one prediction to the next: making one costs more than filling it.
+#[derive(Default)]
+pub(super) struct Pool {
+    /// The last shape of each input, and its surface if the system gave one.
+    kept: Vec<(String, Vec<usize>, Option<SurfaceArray>)>,
+}
+
+impl Pool {
+    /// The surface for an input of this shape; `None` where none suits it.
+    pub(super) fn get(&mut self, feature: &str, ty: ArrayType, shape: &[usize]) -> Option<&mut SurfaceArray> {
+        // Asked first, so that names of inputs that never have one are not kept.
+        Surface::of(ty, shape)?;
+        let place = match self.kept.iter().position(|(name, ..)| name == feature) {
+            Some(place) => place,
+            None => {
+                self.kept.push((feature.to_owned(), Vec::new(), None));
+                self.kept.len() - 1
+            }
+        };
+        let (_, known, surface) = self.kept.get_mut(place)?;
+        if known != shape {
+            *known = shape.to_vec();
+            *surface = SurfaceArray::new(feature, ty, shape);
+        }
+        surface.as_mut()
+    }
+}

@@ -1,0 +1,142 @@
+//! What a prediction takes and returns.
+
+use candle_core::{DType, Tensor, WithDType};
+
+use crate::error::NativeError;
+
+/// One input. Arrays, numbers, images, sequences of integers are tensors.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A tensor: an array in its shape, a number (one element), an image (`[1, channels, height, width]`, samples
+    /// from 0 to 255, channels in the order of the model's colour layout), a sequence of integers (`[length]`).
+    Tensor(&'a Tensor),
+    /// A string.
+    Text(&'a str),
+    /// A sequence of strings.
+    Texts(&'a [String]),
+    /// Numbers by key.
+    Dictionary(&'a [(Key, f64)]),
+}
+
+impl Input<'_> {
+    /// What it is, for errors.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tensor(_) => "a tensor",
+            Self::Text(_) => "a string",
+            Self::Texts(_) => "a sequence of strings",
+            Self::Dictionary(_) => "a dictionary",
+        }
+    }
+}
+
+impl<'a> From<&'a Tensor> for Input<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+impl<'a> From<&'a Output> for Input<'a> {
+    /// What one prediction returned, for the next.
+    fn from(output: &'a Output) -> Self {
+        match output {
+            Output::Tensor(tensor) => Self::Tensor(tensor),
+            Output::Text(text) => Self::Text(text),
+            Output::Texts(texts) => Self::Texts(texts),
+            Output::Dictionary(entries) => Self::Dictionary(entries),
+        }
+    }
+}
+
+/// One result.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// A tensor on the CPU, in the element type that the framework returned (int8 as `I16`). Integer and
+    /// floating-point scalars are `I64` and `F64` tensors of rank 0, sequences of integers `I64` of rank 1, images
+    /// `F32` (of half precision: `F16`) of shape `[1, channels, height, width]`.
+    Tensor(Tensor),
+    /// A string, such as the label of a classifier.
+    Text(String),
+    /// A sequence of strings.
+    Texts(Vec<String>),
+    /// Numbers by key, such as class probabilities.
+    Dictionary(Vec<(Key, f64)>),
+}
+
+/// A key of a dictionary. Integers come before strings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// An integer.
+    Int(i64),
+    /// A string.
+    Text(String),
+}
+
+/// The elements of a tensor as integers: floats must be whole, and within what `f64` tells apart.
+///
+/// # Errors
+/// [`NativeError::Feature`] with the first number that is not whole.
+pub fn integers(feature: &str, tensor: &Tensor) -> Result<Vec<i64>, NativeError> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if tensor.dtype().is_float() {
+        let numbers = elements::<f64>(&tensor.to_dtype(DType::F64)?)?;
+        if let Some(bad) = numbers.iter().find(|n| n.fract() != 0.0 || n.abs() > EXACT) {
+            return Err(NativeError::feature(feature, "whole numbers", bad.to_string()));
+        }
+    }
+    elements(&tensor.to_dtype(DType::I64)?)
+}
+
+/// The elements of a tensor, in row-major order.
+///
+/// # Errors
+/// A tensor of another type.
+pub fn elements<T: WithDType>(tensor: &Tensor) -> Result<Vec<T>, NativeError> {
+    Ok(tensor.flatten_all()?.to_vec1()?)
+}
+
+/// The only one of some numbers.
+///
+/// # Errors
+/// None, or several.
+pub fn only<T: Copy>(feature: &str, numbers: &[T]) -> Result<T, NativeError> {
+    match numbers {
+        [number] => Ok(*number),
+        _ => Err(NativeError::feature(feature, "one number", format!("{} numbers", numbers.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn integers_are_taken_from_whole_numbers_alone() {
+        let of = |numbers: &[f64]| Tensor::new(numbers, &Device::Cpu).expect("a tensor");
+        assert_eq!(integers("x", &of(&[1.0, -2.0, 9_007_199_254_740_992.0])).expect("whole")[1], -2);
+        assert_eq!(integers("x", &of(&[])).expect("none"), [] as [i64; 0]);
+        for bad in [0.5, f64::NAN, f64::INFINITY, 1e17] {
+            let error = integers("x", &of(&[1.0, bad])).expect_err("not whole").to_string();
+            assert!(error.contains("`x`") && error.contains(&bad.to_string()), "{error}");
+        }
+        let wide = Tensor::new(&[i64::MAX, i64::MIN], &Device::Cpu).expect("a tensor");
+        assert_eq!(integers("x", &wide).expect("integers"), [i64::MAX, i64::MIN]);
+        assert_eq!(only("x", &[3]).ok(), Some(3));
+        assert!(only::<i64>("x", &[]).is_err() && only("x", &[1, 2]).is_err());
+    }
+
+    #[test]
+    fn results_can_be_given_to_the_next_prediction() {
+        let tensor = Tensor::new(&[1_i64], &Device::Cpu).expect("a tensor");
+        let all = [
+            Output::Tensor(tensor),
+            Output::Text("a".to_owned()),
+            Output::Texts(vec!["a".to_owned()]),
+            Output::Dictionary(vec![(Key::Int(1), 0.5)]),
+        ];
+        let kinds: Vec<_> = all.iter().map(|output| Input::from(output).kind()).collect();
+        assert_eq!(kinds, ["a tensor", "a string", "a sequence of strings", "a dictionary"]);
+        assert!(Key::Int(i64::MAX) < Key::Text(String::new()));
+    }
+}
