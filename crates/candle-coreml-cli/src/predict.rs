@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use candle_coreml::model::DictionaryKey;
+use candle_coreml::description::FeatureType;
+use candle_coreml::model::{DictionaryKey, Strings};
 use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Output};
 use serde_json::{Map, Value, json};
 
@@ -34,7 +35,7 @@ pub(crate) struct Arguments {
     /// An image input from a file: NAME=FILE.
     #[arg(long, value_name = "NAME=FILE")]
     image: Vec<String>,
-    /// Other inputs by name (JSON): numbers, and lists of numbers.
+    /// Other inputs by name (JSON): numbers, strings, lists of them, dictionaries of numbers.
     #[arg(long)]
     values: Option<PathBuf>,
     /// Where outputs that are not tensors go (JSON); standard output when not given.
@@ -71,17 +72,47 @@ fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Result<Tensor, String> 
     }
 }
 
-/// Numbers and (nested) lists of numbers by name. What only other model types take is refused with its name.
-fn values(path: &Path, inputs: &mut HashMap<String, Tensor>) -> CommandResult {
+/// A string, a list of strings or a dictionary; `None` for everything else.
+fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<Output> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match value {
+        Value::String(text) => Some(Output::Strings(Strings { data: vec![text.clone()], shape: Vec::new() })),
+        Value::Array(items) if !items.is_empty() => {
+            let data = items.iter().map(text).collect::<Option<Vec<_>>>()?;
+            let shape = vec![data.len()];
+            Some(Output::Strings(Strings { data, shape }))
+        }
+        Value::Object(entries) => {
+            let described = model.function_description().input(name).map(|f| &f.ty);
+            let int_keys = matches!(described, Some(FeatureType::Dictionary { int_keys: true }));
+            // JSON has no keys but strings.
+            let key = |key: &String| match key.parse() {
+                Ok(n) if int_keys => DictionaryKey::Int(n),
+                _ => DictionaryKey::String(key.clone()),
+            };
+            let entries = entries.iter().map(|(k, number)| Some((key(k), number.as_f64()?)));
+            entries.collect::<Option<Vec<_>>>().map(Output::Dictionary)
+        }
+        _ => None,
+    }
+}
+
+/// Numbers, (nested) lists of numbers, strings, lists of strings and dictionaries by name.
+fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Output>) -> CommandResult {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     for (name, value) in values {
         let bad = |found: String| {
             format!(
-                "{}: `{name}`: expected a number or nested lists of numbers, of equal lengths; found {found}",
+                "{}: `{name}`: expected a number, nested lists of numbers, of equal lengths, a string, a list of \
+                 strings or a dictionary of numbers; found {found}",
                 path.display()
             )
         };
+        if let Some(value) = other(model, &name, &value) {
+            inputs.insert(name, value);
+            continue;
+        }
         let (mut shape, mut numbers) = (Vec::new(), Vec::new());
         flatten(&value, 0, &mut shape, &mut numbers).map_err(|found| bad(found.to_string()))?;
         let whole: Option<Vec<i64>> = numbers.iter().map(serde_json::Number::as_i64).collect();
@@ -92,7 +123,7 @@ fn values(path: &Path, inputs: &mut HashMap<String, Tensor>) -> CommandResult {
                 Tensor::from_vec(floats, shape, &Device::Cpu)?
             }
         };
-        inputs.insert(name, tensor);
+        inputs.insert(name, Output::Tensor(tensor));
     }
     Ok(())
 }
@@ -134,16 +165,14 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         builder = builder.function(name);
     }
     let model = builder.build_model()?;
-    let mut inputs = match &arguments.inputs {
-        Some(path) => load(path)?,
-        None => HashMap::new(),
-    };
+    let tensors = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
+    let mut inputs: HashMap<String, Output> = tensors.into_iter().map(|(n, t)| (n, Output::Tensor(t))).collect();
     if let Some(path) = &arguments.values {
-        values(path, &mut inputs)?;
+        values(path, &model, &mut inputs)?;
     }
     for image in &arguments.image {
         let (name, file) = image.split_once('=').ok_or_else(|| format!("--image {image}: expected NAME=FILE"))?;
-        inputs.insert(name.to_owned(), images::load(&model, name, Path::new(file))?);
+        inputs.insert(name.to_owned(), Output::Tensor(images::load(&model, name, Path::new(file))?));
     }
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
     if let (Some(state), Some(path)) = (&mut state, &arguments.state)
@@ -153,8 +182,8 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             state.set(&name, &value)?;
         }
     }
-    let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    let outputs = model.predict(&named, state.as_mut())?;
+    let named: Vec<(&str, Output)> = inputs.iter().map(|(n, value)| (n.as_str(), value.clone())).collect();
+    let outputs = model.predict_values(&named, state.as_mut())?;
     let (mut tensors, mut values) = (HashMap::new(), Map::new());
     for (name, output) in outputs {
         collect(&model, name, output, &mut tensors, &mut values)?;
@@ -184,7 +213,6 @@ fn collect(
     tensors: &mut HashMap<String, Tensor>,
     values: &mut Map<String, Value>,
 ) -> CommandResult {
-    use candle_coreml::description::FeatureType;
     let described = model.function_description().output(&name).map(|f| &f.ty);
     match output {
         Output::Tensor(t) => match described {

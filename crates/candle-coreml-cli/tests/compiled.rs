@@ -63,7 +63,17 @@ fn pictures_and_values_give_labels_and_dictionaries() {
     let message = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1));
     assert!(message.contains("picture") && message.contains("[1, 3, 3, 3]"), "{message}");
-    for wrong in [r#"{"bias": "x"}"#, r#"{"bias": [[1], [2, 3]]}"#, r#"{"bias": [1, [2]]}"#, r#"{"bias": null}"#, "["] {
+    // A value of another kind than the model takes.
+    std::fs::write(path("w.json"), r#"{"bias": "x"}"#).expect("written");
+    let mut c = command();
+    c.arg("predict").arg(&model).arg("--image").arg(format!("picture={}", path("p.png").display()));
+    let out = c.arg("--values").arg(path("w.json")).output().expect("runs");
+    let message = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(message.contains("bias") && message.contains("a string"), "{message}");
+    for wrong in
+        [r#"{"bias": ["x", 1]}"#, r#"{"bias": [[1], [2, 3]]}"#, r#"{"bias": [1, [2]]}"#, r#"{"bias": null}"#, "["]
+    {
         std::fs::write(path("w.json"), wrong).expect("written");
         let out = command().arg("predict").arg(&model).arg("--values").arg(path("w.json")).output().expect("runs");
         let message = String::from_utf8_lossy(&out.stderr).into_owned();

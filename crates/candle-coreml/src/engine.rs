@@ -12,7 +12,7 @@ use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DeviceLocation, Tensor};
+use candle_core::Tensor;
 pub use coreml_apple::options::{ComputeUnits, UnknownUnits};
 pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
 use coreml_format::description::ModelDescription;
@@ -126,13 +126,11 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     /// A state of zeros with these buffers, which hold at least the engine's own.
     fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>>;
 
-    /// Whether tensors at this place can be given to the engine; the model moves them to the CPU first.
-    fn check_device(&self, input: &str, location: DeviceLocation) -> Result<()>;
-
-    /// Predicts with tensors on the CPU whose names and shapes are those of the description.
+    /// Predicts with inputs whose names and shapes are those of the description. Tensors lie anywhere: what the engine
+    /// can't read where it is, it copies or refuses.
     fn predict(
         &self,
-        inputs: &[(&str, Tensor)],
+        inputs: &[(&str, Output)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, Output>>;
 
@@ -197,19 +195,13 @@ fn downcast<'a, T: EngineState>(state: &'a mut (dyn EngineState + 'static), engi
     any.downcast_mut().ok_or(Error::StateEngine { expected: engine, found })
 }
 
-/// Where the native engine takes tensors from: the CPU, and Metal by way of the CPU.
-///
-/// # Errors
-/// [`Error::Input`] for CUDA.
-#[cfg_attr(not(target_vendor = "apple"), allow(dead_code, reason = "used by the native engine; tested everywhere"))]
-fn native_takes(input: &str, location: DeviceLocation) -> Result<()> {
-    match location {
-        DeviceLocation::Cpu | DeviceLocation::Metal { .. } => Ok(()),
-        DeviceLocation::Cuda { gpu_id } => Err(Error::Input {
-            name: input.to_owned(),
-            expected: "a tensor on the CPU or on Metal, as the native engine can't read CUDA memory".to_owned(),
-            found: format!("a tensor on CUDA device {gpu_id}"),
-        }),
+/// What a value is, for errors.
+fn kind(value: &Output) -> &'static str {
+    match value {
+        Output::Tensor(_) => "a tensor",
+        Output::Strings(strings) if strings.shape.is_empty() => "a string",
+        Output::Strings(_) => "a sequence of strings",
+        Output::Dictionary(_) => "a dictionary",
     }
 }
 
@@ -305,14 +297,6 @@ mod tests {
         fn reset(&mut self) -> Result<()> {
             Ok(())
         }
-    }
-
-    #[test]
-    fn the_native_engine_refuses_cuda_tensors() {
-        assert!(native_takes("x", DeviceLocation::Cpu).is_ok());
-        assert!(native_takes("x", DeviceLocation::Metal { gpu_id: 0 }).is_ok());
-        let error = native_takes("x", DeviceLocation::Cuda { gpu_id: 3 }).expect_err("CUDA").to_string();
-        assert!(error.contains("`x`") && error.contains("CUDA device 3") && error.contains("Metal"), "{error}");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use coreml_apple::shape;
-use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
+use coreml_format::description::{ColorLayout, FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::package::Model;
 use indexmap::IndexMap;
 pub use mil_engine::executable::{DictionaryKey, Output};
 pub use mil_engine::passes::PassSet;
+pub use mil_engine::value::Strings;
 
 use crate::config::Config;
 pub use crate::engine::EngineChoice;
@@ -314,31 +315,57 @@ impl CoreMLModel {
         inputs: &[(&str, Tensor)],
         state: Option<&mut CoreMLState>,
     ) -> Result<IndexMap<String, Output>> {
+        let values: Vec<(&str, Output)> = inputs.iter().map(|(name, t)| (*name, Output::Tensor(t.clone()))).collect();
+        self.predict_values(&values, state)
+    }
+
+    /// [`predict`](Self::predict) with inputs of any kind; what a prediction returned can be given to the next.
+    ///
+    /// | feature | value |
+    /// |---|---|
+    /// | array | tensor in its shape |
+    /// | image | tensor `[1, channels, height, width]`, samples from 0 to 255, channels in the order of the colour layout |
+    /// | number | tensor of one element |
+    /// | sequence of integers | tensor of one dimension |
+    /// | string, sequence of strings | [`Output::Strings`] without shape, with one dimension |
+    /// | dictionary | [`Output::Dictionary`] |
+    ///
+    /// ML Programs, and so the portable engine, take arrays and images alone. On the native engine images are made of
+    /// bytes: samples take the nearest whole number, and those beyond 0 to 255 are errors. Half-precision images keep
+    /// their samples.
+    ///
+    /// # Errors
+    /// As [`CoreMLModel::forward`].
+    pub fn predict_values(
+        &self,
+        inputs: &[(&str, Output)],
+        state: Option<&mut CoreMLState>,
+    ) -> Result<IndexMap<String, Output>> {
         let described = self.function_description();
-        let device = inputs.first().map_or(Device::Cpu, |(_, t)| t.device().clone());
-        let mut checked = Vec::with_capacity(inputs.len());
-        for (name, tensor) in inputs {
+        let device = inputs.first().and_then(|(_, value)| value.tensor()).map_or(Device::Cpu, |t| t.device().clone());
+        for (name, value) in inputs {
             if !self.engine.inputs().contains(name) {
                 return Err(self.not_found("input", name, self.input_names()));
             }
-            if let Some(feature) = described.input(name) {
+            if let (Some(feature), Output::Tensor(tensor)) = (described.input(name), value) {
                 shape::check(feature, tensor.dims()).map_err(|e| Error::Input {
                     name: e.feature,
                     expected: e.expected,
                     found: format!("{:?} {:?}", tensor.dtype(), tensor.dims()),
                 })?;
             }
-            self.engine.check_device(name, tensor.device().location())?;
-            checked.push((*name, tensor.to_device(&Device::Cpu)?));
         }
-        let mut outputs = self.engine.predict(&checked, state.map(|s| &mut *s.inner))?;
+        let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
         for (name, output) in &mut outputs {
             let Output::Tensor(t) = output else { continue };
-            if let Some(FeatureType::MultiArray { dtype, .. }) = described.output(name).map(|f| &f.ty) {
-                let wanted = mil_engine::executable::public_dtype(*dtype);
-                if t.dtype() != wanted {
-                    *t = t.to_dtype(wanted)?;
-                }
+            let wanted = match described.output(name).map(|f| &f.ty) {
+                Some(FeatureType::MultiArray { dtype, .. }) => mil_engine::executable::public_dtype(*dtype),
+                Some(FeatureType::Image { layout: ColorLayout::GrayscaleFloat16, .. }) => DType::F16,
+                Some(FeatureType::Image { .. }) => DType::F32,
+                _ => t.dtype(),
+            };
+            if t.dtype() != wanted {
+                *t = t.to_dtype(wanted)?;
             }
             if !t.device().same_device(&device) {
                 *t = t.to_device(&device)?;

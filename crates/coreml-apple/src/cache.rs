@@ -366,9 +366,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(crate::cases(48))]
         /// Any order of steps against a map from keys to contents.
         #[test]
+        #[cfg_attr(miri, ignore = "needs files")]
         fn the_cache_is_a_map_whatever_fails(steps in steps()) {
             let (folder, cache) = cache();
             let (mut want, mut left) = (BTreeMap::new(), 0);
@@ -408,6 +409,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn many_threads_build_a_model_once() {
         let (folder, cache) = cache();
         let builds = AtomicUsize::new(0);
@@ -432,6 +434,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn a_lock_that_is_held_is_waited_for_but_not_for_ever() {
         let (folder, cache) = cache();
         let reservation = vacant(&cache, &key(1));
@@ -450,6 +453,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn failures_leave_nothing_and_name_the_path() {
         let (folder, cache) = cache();
         assert_eq!((cache.entries().expect("none").len(), cache.sweep().expect("none")), (0, 0));
@@ -464,6 +468,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn compiled_models_are_told_from_sources() {
         let folder = tempfile::tempdir().expect("a folder");
         let make = |name: &str| {
@@ -478,6 +483,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn folders_are_copied_whole_from_other_volumes() {
         let folder = tempfile::tempdir().expect("a folder");
         let to = folder.path().join("copy");

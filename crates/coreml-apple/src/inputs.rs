@@ -259,6 +259,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::cases(256))]
+
         /// Any view against Candle's own way to make it dense.
         #[test]
         fn views_are_gathered_as_candle_reads_them(

@@ -126,6 +126,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::cases(256))]
+
         /// Any order of steps against the definition: a flag that says where the value is.
         #[test]
         fn any_order_of_steps_keeps_one_value_in_one_place(

@@ -34,3 +34,10 @@ pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, device
 pub use error::NativeError;
 pub use options::{ComputeUnits, Options};
 pub use values::{Input, Output};
+
+/// Settings of the property tests. Miri runs some hundred times slower, and has no files to keep failures in.
+#[cfg(test)]
+fn cases(count: u32) -> proptest::test_runner::Config {
+    let config = proptest::test_runner::Config::with_cases(if cfg!(miri) { 6 } else { count });
+    if cfg!(miri) { proptest::test_runner::Config { failure_persistence: None, ..config } } else { config }
+}

@@ -326,7 +326,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
+        #![proptest_config(crate::cases(256))]
 
         /// Every byte by its letter and its place, padding untouched, and the way back.
         #[test]

@@ -161,6 +161,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::cases(256))]
+
         #[test]
         fn ranges_take_what_lies_within_every_one(
             limits in prop::collection::vec((0_usize..3, 0_usize..3, any::<bool>()), 0..4),

@@ -194,10 +194,10 @@ mod tests {
             .collect()
     }
 
-    /// Every shape up to 3 × 3 × 3 × 3, dense, padded and permuted.
+    /// Every shape up to 3 × 3 × 3 × 3 (under Miri every 37th), dense, padded and permuted.
     fn layouts() -> Vec<(Vec<usize>, Vec<usize>)> {
         let mut all = vec![(vec![], vec![])];
-        for code in 0..4_usize.pow(4) {
+        for code in (0..4_usize.pow(4)).step_by(if cfg!(miri) { 37 } else { 1 }) {
             let shape: Vec<_> = (0..4).map(|d| code / 4_usize.pow(d) % 4).collect();
             for pad in [0, 1, 5] {
                 for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [0, 2, 1, 3]] {

@@ -88,7 +88,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
+        #![proptest_config(crate::cases(256))]
 
         /// Element `(row, column)` of the array lies `row × bytes per row` after the first.
         #[test]

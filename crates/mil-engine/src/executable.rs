@@ -43,6 +43,16 @@ pub enum Output {
     Dictionary(Vec<(DictionaryKey, f64)>),
 }
 
+impl Output {
+    /// The tensor, if it is one.
+    pub fn tensor(&self) -> Option<&Tensor> {
+        match self {
+            Self::Tensor(tensor) => Some(tensor),
+            Self::Strings(_) | Self::Dictionary(_) => None,
+        }
+    }
+}
+
 /// A key of a dictionary result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DictionaryKey {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DeviceLocation, Tensor};
-use coreml_apple::output::Key;
-use coreml_apple::{NativeError, NativeModel, NativeState, Options};
-use coreml_format::description::{FeatureDescription, FeatureType, ModelDescription};
+use candle_core::Tensor;
+use coreml_apple::values::Key;
+use coreml_apple::{Input, NativeError, NativeModel, NativeState, Options};
+use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, ModelDescription};
 use coreml_format::package::Model;
 use indexmap::IndexMap;
 use mil_engine::executable::{DictionaryKey, Output};
@@ -40,6 +40,9 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
         compute_units: options.compute_units,
         function: function_to_name(package, function)?,
         cache: options.cache.clone(),
+        image_layouts: layouts(package, function),
+        // Where the Neural Engine may be used, it writes fp16 outputs of fixed shape into surfaces.
+        output_backings: options.compute_units.with_neural_engine(),
         ..Options::default()
     };
     let model = NativeModel::load(path, &settings).map_err(|e| failure(path, e))?;
@@ -76,6 +79,17 @@ fn function_to_name(package: &Model, function: Option<&str>) -> Result<Option<St
     }
     let default = name == package.description.default_function;
     Ok((known.len() > 1 && !default).then(|| name.to_owned()))
+}
+
+/// Order of the channels of images, as the model's own description has it.
+fn layouts(package: &Model, function: Option<&str>) -> Vec<(String, ColorLayout)> {
+    let described = package.description.function(function);
+    let features = described.into_iter().flat_map(|d| d.inputs.iter().chain(&d.outputs));
+    let layout = |feature: &FeatureDescription| match feature.ty {
+        FeatureType::Image { layout, .. } => Some((feature.name.clone(), layout)),
+        _ => None,
+    };
+    features.filter_map(layout).collect()
 }
 
 fn spec(feature: &FeatureDescription) -> Option<StateSpec> {
@@ -149,14 +163,9 @@ impl Engine for Native {
         Ok(Box::new(Kept { path: self.path.clone(), state }))
     }
 
-    /// Tensors of Metal are copied to the CPU and results back; CUDA and Core ML never meet on one machine.
-    fn check_device(&self, input: &str, location: DeviceLocation) -> Result<()> {
-        super::native_takes(input, location)
-    }
-
     fn predict(
         &self,
-        inputs: &[(&str, Tensor)],
+        inputs: &[(&str, Output)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, Output>> {
         // A function without states ignores one, whoever made it.
@@ -164,7 +173,9 @@ impl Engine for Native {
             Some(state) if !self.states.is_empty() => Some(&mut downcast::<Kept>(state, NAME)?.state),
             _ => None,
         };
-        let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        let dictionaries: Vec<Vec<(Key, f64)>> = inputs.iter().map(|(_, value)| entries(value)).collect();
+        let named = inputs.iter().zip(&dictionaries);
+        let inputs: Vec<(&str, Input<'_>)> = named.map(|((name, value), d)| (*name, input(value, d))).collect();
         let mut outputs = self.model.predict(&inputs, state).map_err(|e| self.explain(e))?;
         let take = |name: &String| Some((name.clone(), translate(outputs.swap_remove(name)?)));
         Ok(self.outputs.iter().filter_map(take).collect())
@@ -175,10 +186,35 @@ impl Engine for Native {
     }
 }
 
+/// An input in the framework's words; `entries` are those of a dictionary.
+fn input<'a>(value: &'a Output, entries: &'a [(Key, f64)]) -> Input<'a> {
+    match value {
+        Output::Tensor(tensor) => Input::Tensor(tensor),
+        Output::Strings(Strings { data, shape }) => match data.as_slice() {
+            [text] if shape.is_empty() => Input::Text(text),
+            texts => Input::Texts(texts),
+        },
+        Output::Dictionary(_) => Input::Dictionary(entries),
+    }
+}
+
+fn entries(value: &Output) -> Vec<(Key, f64)> {
+    let Output::Dictionary(entries) = value else { return Vec::new() };
+    let key = |key: &DictionaryKey| match key {
+        DictionaryKey::String(text) => Key::Text(text.clone()),
+        DictionaryKey::Int(n) => Key::Int(*n),
+    };
+    entries.iter().map(|(k, number)| (key(k), *number)).collect()
+}
+
 fn translate(output: coreml_apple::Output) -> Output {
     match output {
         coreml_apple::Output::Tensor(tensor) => Output::Tensor(tensor),
         coreml_apple::Output::Text(text) => Output::Strings(Strings { data: vec![text], shape: Vec::new() }),
+        coreml_apple::Output::Texts(data) => {
+            let shape = vec![data.len()];
+            Output::Strings(Strings { data, shape })
+        }
         coreml_apple::Output::Dictionary(entries) => {
             let key = |key| match key {
                 Key::Text(text) => DictionaryKey::String(text),

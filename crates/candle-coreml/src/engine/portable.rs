@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, DeviceLocation, Tensor};
+use candle_core::{DType, Device, Tensor};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::dtype::DataType;
 use coreml_format::package::Model;
@@ -79,19 +79,14 @@ impl Engine for Portable {
         new_state(specs)
     }
 
-    /// Tensors of any device can be copied to the CPU.
-    fn check_device(&self, _input: &str, _location: DeviceLocation) -> Result<()> {
-        Ok(())
-    }
-
     fn predict(
         &self,
-        inputs: &[(&str, Tensor)],
+        inputs: &[(&str, Output)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, Output>> {
         let mut ready = Vec::with_capacity(inputs.len());
-        for (name, tensor) in inputs {
-            ready.push((*name, self.input(name, tensor)?));
+        for (name, value) in inputs {
+            ready.push((*name, self.input(name, value)?));
         }
         for feature in &self.described.inputs {
             if feature.optional
@@ -154,8 +149,13 @@ impl Engine for Portable {
 }
 
 impl Portable {
-    /// An input in the type and shape that the program declares.
-    fn input(&self, name: &str, tensor: &Tensor) -> Result<Tensor> {
+    /// An input on the CPU, in the type and shape that the program declares. Programs take tensors alone.
+    fn input(&self, name: &str, value: &Output) -> Result<Tensor> {
+        let Output::Tensor(tensor) = value else {
+            let (name, expected) = (name.to_owned(), "a tensor".to_owned());
+            return Err(Error::Input { name, expected, found: super::kind(value).to_owned() });
+        };
+        let tensor = &tensor.to_device(&Device::Cpu)?;
         let declared = self.executable.inputs().iter().find(|i| i.name == name);
         let Some(ty) = declared.and_then(|i| i.ty.tensor()) else { return Ok(tensor.clone()) };
         let tensor = convert(name, tensor, ty.dtype)?;
@@ -198,9 +198,8 @@ impl EngineState for PortableState {
 /// Brings an input to a type that keeps its meaning: integers must fit the declared integer type.
 fn convert(name: &str, tensor: &Tensor, dtype: DataType) -> Result<Tensor> {
     let bad = |found: String| Error::Input { name: name.to_owned(), expected: format!("{dtype} values"), found };
-    let tensor = tensor.to_device(&Device::Cpu)?;
     if dtype.is_float() || dtype == DataType::Bool {
-        return Ok(tensor);
+        return Ok(tensor.clone());
     }
     let tensor = if tensor.dtype().is_float() {
         let wide = tensor.to_dtype(DType::F64)?;
@@ -211,7 +210,7 @@ fn convert(name: &str, tensor: &Tensor, dtype: DataType) -> Result<Tensor> {
         // Too large ones saturate, and fail the range below unless the type is as wide.
         wide
     } else {
-        tensor
+        tensor.clone()
     };
     let range = match dtype {
         DataType::I8 => i64::from(i8::MIN)..=i64::from(i8::MAX),

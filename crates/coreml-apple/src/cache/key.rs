@@ -141,8 +141,9 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(crate::cases(64))]
         #[test]
+        #[cfg_attr(miri, ignore = "needs files")]
         fn keys_are_equal_exactly_where_names_contents_and_system_are(
             a in any_files(), b in any_files(), same in any::<bool>(), os in prop::sample::select(vec!["15.1", "15.2"]),
         ) {
@@ -152,6 +153,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn a_key_is_that_of_known_bytes() {
         // Worked out by hand: SHA-256 over the layout, "15.0", and "model" with the digest of "abc".
         let mut whole = LAYOUT.to_vec();
@@ -169,6 +171,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn files_of_the_finder_do_not_count_and_single_files_have_keys() {
         let plain = BTreeMap::from([("a".to_owned(), vec![1])]);
         let mut with = plain.clone();
@@ -184,6 +187,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
     fn links_are_followed_but_not_for_ever() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("blob"), b"weights").expect("a file");
