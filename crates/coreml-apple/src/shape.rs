@@ -53,23 +53,27 @@ pub fn check(feature: &FeatureDescription, found: &[usize]) -> Result<(), ShapeE
 /// Checks the shape of an image; the error is what was expected.
 fn image(layout: ColorLayout, default: [usize; 2], sizes: &ShapeConstraint, found: &[usize]) -> Result<(), String> {
     let channels = channels(layout);
-    let words = |height: &str, width: &str| format!("an image, shape [1, {channels}, {height}, {width}]");
-    let size = match found {
-        [1, c, size @ ..] if *c == channels && size.len() == 2 => size,
-        _ => return Err(words("height", "width")),
+    let fits = match found {
+        [1, c, size @ ..] if *c == channels && size.len() == 2 => match sizes {
+            ShapeConstraint::Unspecified => true,
+            ShapeConstraint::Fixed => size == default,
+            ShapeConstraint::Enumerated(all) => size == default || all.iter().any(|s| s == size),
+            ShapeConstraint::Ranges(ranges) => fits(ranges, size),
+        },
+        _ => false,
     };
-    match sizes {
-        ShapeConstraint::Unspecified => Ok(()),
-        ShapeConstraint::Fixed if size == default => Ok(()),
-        ShapeConstraint::Fixed => Err(words(&default[0].to_string(), &default[1].to_string())),
-        ShapeConstraint::Enumerated(all) if size == default || all.iter().any(|s| s == size) => Ok(()),
-        ShapeConstraint::Enumerated(all) => Err(format!("an image of one of the sizes (height, width) {all:?}")),
-        ShapeConstraint::Ranges(ranges) if fits(ranges, size) => Ok(()),
-        ShapeConstraint::Ranges(ranges) => {
-            let [height, width] = [0, 1].map(|d| ranges.get(d).map_or("?".to_owned(), range_in_words));
-            Err(words(&height, &width))
-        }
+    if fits {
+        return Ok(());
     }
+    let size = |words: String| format!("an image, shape [1, {channels}, {words}]");
+    Err(match sizes {
+        ShapeConstraint::Unspecified => size("height, width".to_owned()),
+        ShapeConstraint::Fixed => size(format!("{}, {}", default[0], default[1])),
+        ShapeConstraint::Enumerated(all) => {
+            format!("{} of a size (height, width) in {all:?}", size("height, width".to_owned()))
+        }
+        ShapeConstraint::Ranges(ranges) => size(ranges.iter().map(range_in_words).collect::<Vec<_>>().join(", ")),
+    })
 }
 
 fn fits(ranges: &[DimRange], shape: &[usize]) -> bool {

@@ -97,6 +97,64 @@ fn lent_copied_and_backed_predictions_are_the_same() {
     }
 }
 
+/// The largest difference between two results.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+}
+
+#[test]
+fn surfaces_and_plain_memory_give_the_same() {
+    let steps = |options: Options| {
+        let options = Options { function: Some("infer".to_owned()), compute_units: ComputeUnits::All, ..options };
+        let path = models().join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
+        let model = NativeModel::load(&path, &options).expect("it loads");
+        let (mut state, mut inputs) = (model.new_state().expect("a state"), inputs(&model));
+        let step = |n: usize| {
+            // Other hidden states in each step, so that one that is left in a reused surface would show.
+            let hidden = inputs.iter_mut().find(|(name, _)| name == "hidden_states").expect("hidden states");
+            let count = hidden.1.elem_count();
+            let values: Vec<f32> = (0..count).map(|i| ((i + n * 7) % 13) as f32 / 13.0).collect();
+            let tensor = Tensor::from_vec(values, hidden.1.dims(), &Device::Cpu).and_then(|t| t.to_dtype(DType::F16));
+            hidden.1 = tensor.expect("a tensor");
+            values_of_all(&model.predict(&named(&inputs), Some(&mut state)).expect("a prediction"))
+        };
+        (0..4).map(step).collect::<Vec<_>>()
+    };
+    let plain = steps(Options { surfaces: false, ..options() });
+    assert!(plain.windows(2).all(|w| w[0] != w[1]), "steps differ");
+    for output_backings in [false, true] {
+        let got = steps(Options { surfaces: true, output_backings, ..options() });
+        for (n, (got, want)) in got.iter().zip(&plain).enumerate() {
+            let off = distance(got, want);
+            // The same program on the same processors; fp16 near 1 has steps of 0.001.
+            assert!(off <= 0.01, "step {n}, backings {output_backings}: off by {off}");
+        }
+    }
+}
+
+fn values_of_all(outputs: &indexmap::IndexMap<String, Output>) -> Vec<f32> {
+    outputs.values().flat_map(values).collect()
+}
+
+#[cfg(feature = "metal")]
+#[test]
+fn metal_tensors_give_what_those_on_the_cpu_give() {
+    let device = Device::new_metal(0).expect("a Metal device");
+    let model = chunk();
+    let cpu = inputs(&model);
+    let predict = |inputs: &[(String, Tensor)]| {
+        let mut state = model.new_state().expect("a state");
+        values_of_all(&model.predict(&named(inputs), Some(&mut state)).expect("a prediction"))
+    };
+    let want = predict(&cpu);
+    // Copied to the device: shared memory, which is lent. Results of operations: private memory on macOS.
+    let shared: Vec<_> = cpu.iter().map(|(n, t)| (n.clone(), t.to_device(&device).expect("a tensor"))).collect();
+    assert_eq!(predict(&shared), want);
+    let computed: Vec<_> = shared.iter().map(|(n, t)| (n.clone(), (t * 1.0).expect("a tensor"))).collect();
+    assert_eq!(predict(&computed), want);
+}
+
 #[test]
 fn what_is_lent_comes_back() {
     let model = embeddings(&options());

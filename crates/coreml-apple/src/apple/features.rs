@@ -418,3 +418,88 @@ fn entries(name: &str, dictionary: &NSDictionary<AnyObject, NSNumber>) -> Result
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coreml_format::dtype::DataType;
+
+    fn feature(name: &str, ty: FeatureType) -> FeatureDescription {
+        FeatureDescription { name: name.to_owned(), description: String::new(), ty, optional: false }
+    }
+
+    /// What the framework is given, read back by its own getters.
+    fn back(ty: FeatureType, input: Input<'_>) -> Result<Output, NativeError> {
+        let features = vec![feature("x", ty)];
+        let described = FunctionDescription { inputs: features.clone(), outputs: features, ..Default::default() };
+        let provider = copied(&described, &[("x", input)])?;
+        Ok(outputs(&described, &provider, None)?.swap_remove("x").expect("the only output"))
+    }
+
+    fn numbers(output: &Output) -> Vec<f64> {
+        let Output::Tensor(tensor) = output else { panic!("{output:?}") };
+        elements(&tensor.to_dtype(DType::F64).expect("numbers")).expect("numbers")
+    }
+
+    #[test]
+    fn images_come_back_in_every_layout() {
+        let (height, width) = (3, 5);
+        for layout in [ColorLayout::Rgb, ColorLayout::Bgr, ColorLayout::Grayscale, ColorLayout::GrayscaleFloat16] {
+            let count = channels(layout) * height * width;
+            let samples: Vec<f32> = (0..count).map(|i| (i * 5) as f32).collect();
+            let image = Tensor::from_vec(samples.clone(), (1, channels(layout), height, width), &Device::Cpu);
+            let image = image.expect("an image");
+            let ty = FeatureType::Image { layout, width, height, sizes: ShapeConstraint::Fixed };
+            let output = back(ty.clone(), Input::Tensor(&image)).expect("an image");
+            assert_eq!(numbers(&output), samples.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), "{layout:?}");
+            let Output::Tensor(tensor) = &output else { panic!("{output:?}") };
+            assert_eq!(tensor.dims(), image.dims());
+            let half = layout == ColorLayout::GrayscaleFloat16;
+            assert_eq!(tensor.dtype(), if half { DType::F16 } else { DType::F32 });
+            let bright = (image * 100.0).expect("an image");
+            assert_eq!(back(ty, Input::Tensor(&bright)).is_ok(), half, "{layout:?}: bytes end at 255");
+        }
+    }
+
+    #[test]
+    fn sequences_strings_numbers_and_dictionaries_come_back() {
+        let integers = Tensor::new(&[3_i64, -1, i64::MAX], &Device::Cpu).expect("integers");
+        let ints = back(FeatureType::Sequence { ints: true }, Input::Tensor(&integers)).expect("a sequence");
+        let Output::Tensor(ints) = ints else { panic!("{ints:?}") };
+        assert_eq!(ints.to_vec1::<i64>().expect("integers"), [3, -1, i64::MAX]);
+        let texts = ["a".to_owned(), "ä 日".to_owned()];
+        let ty = FeatureType::Sequence { ints: false };
+        let Output::Texts(read) = back(ty.clone(), Input::Texts(&texts)).expect("a sequence") else { panic!() };
+        assert_eq!(read, texts);
+        assert!(back(ty, Input::Text("a")).is_err(), "a string is no sequence");
+        let Output::Text(read) = back(FeatureType::String, Input::Text("ß")).expect("a string") else { panic!() };
+        assert_eq!(read, "ß");
+        let one = Tensor::new(7_i64, &Device::Cpu).expect("a number");
+        assert_eq!(numbers(&back(FeatureType::Int64, Input::Tensor(&one)).expect("a number")), [7.0]);
+        assert_eq!(numbers(&back(FeatureType::Double, Input::Tensor(&one)).expect("a number")), [7.0]);
+        for (int_keys, keys) in
+            [(true, [Key::Int(-1), Key::Int(2)]), (false, [Key::Text("a".to_owned()), Key::Text("b".to_owned())])]
+        {
+            let entries = keys.map(|key| (key, 0.5));
+            let ty = |int_keys| FeatureType::Dictionary { int_keys };
+            let Output::Dictionary(read) = back(ty(int_keys), Input::Dictionary(&entries)).expect("a dictionary")
+            else {
+                panic!()
+            };
+            assert_eq!(read, entries);
+            assert!(back(ty(!int_keys), Input::Dictionary(&entries)).is_err(), "keys of the other type");
+        }
+    }
+
+    #[test]
+    fn arrays_come_back_in_every_type() {
+        for (dtype, ty) in [(DataType::F16, DType::F16), (DataType::F32, DType::F32), (DataType::I32, DType::I32)] {
+            let tensor = Tensor::arange(0_i64, 12, &Device::Cpu).and_then(|t| t.reshape((3, 4))?.t()?.to_dtype(ty));
+            let tensor = tensor.expect("a tensor");
+            let array =
+                FeatureType::MultiArray { dtype, shape: vec![4, 3], constraint: ShapeConstraint::Fixed, default: None };
+            let output = back(array, Input::Tensor(&tensor)).expect("an array");
+            assert_eq!(numbers(&output), numbers(&Output::Tensor(tensor)), "{dtype}");
+        }
+    }
+}

@@ -125,3 +125,38 @@ impl Pool {
         surface.as_mut()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apple::array;
+
+    fn halves(count: usize) -> Vec<f16> {
+        (0..count).map(|i| f16::from_f32(i as f32)).collect()
+    }
+
+    #[test]
+    fn the_framework_sees_the_elements_that_were_written() {
+        // Rows of 40 halves, which the system pads.
+        let (shape, dense) = ([2, 3, 40], halves(240));
+        let mut surface = SurfaceArray::new("x", ArrayType::F16, &shape).expect("a surface");
+        surface.write("x", Slice::F16(&dense)).expect("written");
+        assert_eq!(surface.read("x").expect("read"), Buffer::F16(dense.clone()));
+        let (seen, elements) = array::read("x", surface.array()).expect("read by the framework");
+        assert_eq!((seen, elements), (shape.to_vec(), Buffer::F16(dense.clone())));
+        assert!(surface.write("x", Slice::F32(&[0.0; 240])).is_err());
+        assert!(surface.write("x", Slice::F16(&dense[1..])).is_err());
+    }
+
+    #[test]
+    fn an_input_keeps_its_surface_while_it_keeps_its_shape() {
+        let mut pool = Pool::default();
+        let mut at = |shape: &[usize]| {
+            pool.get("x", ArrayType::F16, shape).map(|surface| Retained::as_ptr(surface.array()).addr())
+        };
+        let first = at(&[1, 64]).expect("a surface");
+        assert_eq!(at(&[1, 64]), Some(first));
+        assert!(at(&[2, 64]).is_some_and(|other| other != first));
+        assert_eq!(at(&[64, 1]), None);
+    }
+}
