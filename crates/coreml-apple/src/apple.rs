@@ -8,7 +8,7 @@
 //!
 //! - `model`: [`NativeModel`], predictions one by one and in batches. `future`: the same without blocking.
 //! - `state`: [`NativeState`]. `plan`: where operations run. `devices`: what there is to run on.
-//! - `features`, `array`: dictionaries of features and the memory in them. `surface`, `pixel_buffer`: memory that the
+//! - `features`, `results`, `array`: inputs, outputs, and the memory in them. `surface`, `pixel_buffer`: memory that the
 //!   Neural Engine reads in place, images. `metal`: tensors in memory that is shared with the GPU.
 //! - `description`, `configuration`, `compile`, `foundation`, `available`: one part of the framework each.
 //!
@@ -37,6 +37,7 @@ pub(crate) mod metal;
 mod model;
 mod pixel_buffer;
 mod plan;
+mod results;
 mod state;
 mod surface;
 

@@ -1,28 +1,24 @@
-//! Inputs and outputs of a prediction as the framework's dictionaries of features.
+//! Inputs of a prediction as the framework's dictionary of features.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
-use indexmap::IndexMap;
 use objc2::AllocAnyThread;
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, ProtocolObject};
-use objc2_core_ml::{
-    MLDictionaryFeatureProvider, MLFeatureProvider, MLFeatureType, MLFeatureValue, MLMultiArray, MLSequence,
-};
-use objc2_core_video::CVPixelBuffer;
+use objc2_core_ml::{MLDictionaryFeatureProvider, MLFeatureProvider, MLFeatureValue, MLMultiArray, MLSequence};
 use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSString};
 
 use super::array;
 use super::foundation::failure;
 use super::pixel_buffer::{self, pixels};
-use super::surface::{Pool, SurfaceArray};
+use super::surface::Pool;
 use crate::array::{ArrayType, Buffer};
 use crate::error::NativeError;
 use crate::inputs::{Declared, Locked, Memory, check_location, prepare, prepare_owned};
 use crate::lend::Lender;
-use crate::pixels::{PixelFormat, channels};
+use crate::pixels::PixelFormat;
 use crate::shape;
-use crate::values::{Input, Key, Output, elements, integers, only};
+use crate::values::{Input, Key, elements, integers, only};
 
 /// Inputs by name.
 pub(super) type Named<'a> = [(&'a str, Input<'a>)];
@@ -84,7 +80,7 @@ pub(super) fn placed<'a>(inputs: &Named<'a>, tensors: &'a [Option<Tensor>]) -> V
 }
 
 /// Element type and only shape of an array feature.
-fn declared(feature: &FeatureDescription) -> Option<(ArrayType, Option<&[usize]>)> {
+pub(super) fn declared(feature: &FeatureDescription) -> Option<(ArrayType, Option<&[usize]>)> {
     match &feature.ty {
         FeatureType::MultiArray { dtype, shape, constraint, .. } => {
             let fixed = (*constraint == ShapeConstraint::Fixed).then_some(shape.as_slice());
@@ -96,7 +92,7 @@ fn declared(feature: &FeatureDescription) -> Option<(ArrayType, Option<&[usize]>
 
 /// How arrays are handed over by a prediction that blocks.
 pub(super) struct Borrowing<'l> {
-    /// Locks on the tensors among the inputs, in their order.
+    /// Locks on the tensors of [`arrays`], in their order.
     pub(super) locked: &'l Locked<'l>,
     /// Whether tensors may be lent.
     pub(super) lend: bool,
@@ -106,20 +102,31 @@ pub(super) struct Borrowing<'l> {
     pub(super) lent: &'l mut Lent,
 }
 
+/// Inputs as feature values; `None` for arrays, which are made after the others: nothing may read a tensor
+/// by Candle's operations once it is locked.
+pub(super) type Values = Vec<Option<Retained<MLFeatureValue>>>;
+
+/// The tensors that become arrays, in the order of the inputs.
+pub(super) fn arrays<'a>(inputs: &Named<'a>, values: &Values) -> Vec<&'a Tensor> {
+    let tensor = |((_, input), value): (&(&'a str, Input<'a>), &Option<_>)| match (input, value) {
+        (Input::Tensor(tensor), None) => Some(*tensor),
+        _ => None,
+    };
+    inputs.iter().zip(values).filter_map(tensor).collect()
+}
+
 /// Inputs that Core ML may use until the locks are given up: in surfaces where they suit, else lent where they fit.
 pub(super) fn borrowed(
     described: &FunctionDescription,
     inputs: &Named<'_>,
+    values: Values,
     mut borrowing: Borrowing<'_>,
 ) -> Result<Provider, NativeError> {
-    let mut values = Vec::with_capacity(inputs.len());
     let mut position = 0;
-    for (name, input) in inputs {
-        let value = value(described, name, *input, |declared, tensor| borrowing.array(declared, tensor, position))?;
-        position += usize::from(matches!(input, Input::Tensor(_)));
-        values.push((*name, value));
-    }
-    provider(&values)
+    provider(described, inputs, values, |declared, tensor| {
+        position += 1;
+        borrowing.array(declared, tensor, position - 1)
+    })
 }
 
 impl Borrowing<'_> {
@@ -157,15 +164,12 @@ impl Borrowing<'_> {
 /// Inputs that outlive the call: copied.
 pub(super) fn copied(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Provider, NativeError> {
     let tensors = reachable(inputs)?;
-    let mut values = Vec::with_capacity(inputs.len());
-    for (name, input) in placed(inputs, &tensors) {
-        let value = value(described, name, input, |declared, tensor| {
-            let (shape, buffer) = prepare_owned(declared, tensor)?;
-            over_buffer(name, &shape, buffer)
-        })?;
-        values.push((name, value));
-    }
-    provider(&values)
+    let inputs = placed(inputs, &tensors);
+    let values = plain(described, &inputs)?;
+    provider(described, &inputs, values, |declared, tensor| {
+        let (shape, buffer) = prepare_owned(declared, tensor)?;
+        over_buffer(declared.name, &shape, buffer)
+    })
 }
 
 fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<MLMultiArray>, NativeError> {
@@ -177,63 +181,63 @@ fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<M
     unsafe { array::over(name, ty, shape, pointer, loan) }
 }
 
-/// One input as a feature value.
-fn value(
-    described: &FunctionDescription,
-    name: &str,
-    input: Input<'_>,
-    array: impl FnOnce(Declared<'_>, &Tensor) -> Result<Retained<MLMultiArray>, NativeError>,
-) -> Result<Retained<MLFeatureValue>, NativeError> {
+/// All inputs that are no arrays as feature values; the shapes of arrays are checked.
+pub(super) fn plain(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Values, NativeError> {
+    inputs.iter().map(|(name, input)| value(named_input(described, name)?, *input)).collect()
+}
+
+fn named_input<'d>(described: &'d FunctionDescription, name: &str) -> Result<&'d FeatureDescription, NativeError> {
     let unknown = || NativeError::Unknown { what: "input", name: name.to_owned(), available: Vec::new() };
-    let feature = described.input(name).ok_or_else(unknown)?;
+    described.input(name).ok_or_else(unknown)
+}
+
+/// One input as a feature value; `None` for arrays.
+fn value(feature: &FeatureDescription, input: Input<'_>) -> Result<Option<Retained<MLFeatureValue>>, NativeError> {
+    let name = feature.name.as_str();
     let unfit = || NativeError::feature(name, feature.ty.in_words(), input.kind());
     let tensor = match (&feature.ty, input) {
         (_, Input::Tensor(tensor)) => tensor,
         (FeatureType::String, Input::Text(text)) => {
             // SAFETY: rule 1; the value copies or retains the string, here and below.
-            return Ok(unsafe { MLFeatureValue::featureValueWithString(&NSString::from_str(text)) });
+            return Ok(Some(unsafe { MLFeatureValue::featureValueWithString(&NSString::from_str(text)) }));
         }
         (FeatureType::Sequence { ints: false }, Input::Texts(texts)) => {
             let texts: Vec<_> = texts.iter().map(|text| NSString::from_str(text)).collect();
             // SAFETY: as above.
-            return Ok(unsafe {
+            return Ok(Some(unsafe {
                 let sequence = MLSequence::sequenceWithStringArray(&NSArray::from_retained_slice(&texts));
                 MLFeatureValue::featureValueWithSequence(&sequence)
-            });
+            }));
         }
         (FeatureType::Dictionary { int_keys }, Input::Dictionary(entries)) => {
-            return dictionary(name, *int_keys, entries);
+            return dictionary(name, *int_keys, entries).map(Some);
         }
         _ => return Err(unfit()),
     };
     shape::check(feature, tensor.dims())?;
-    if let Some((ty, fixed)) = declared(feature) {
-        let array = array(Declared { name, ty, shape: fixed }, tensor)?;
-        // SAFETY: rule 1; the value retains the array.
-        return Ok(unsafe { MLFeatureValue::featureValueWithMultiArray(&array) });
-    }
-    match feature.ty {
+    Ok(Some(match feature.ty {
+        FeatureType::MultiArray { .. } => return Ok(None),
         FeatureType::Double => {
             let number = only(name, &elements(&tensor.to_dtype(DType::F64)?)?)?;
             // SAFETY: a value from a number.
-            Ok(unsafe { MLFeatureValue::featureValueWithDouble(number) })
+            unsafe { MLFeatureValue::featureValueWithDouble(number) }
         }
         FeatureType::Int64 => {
             let number = only(name, &integers(name, tensor)?)?;
             // SAFETY: as above.
-            Ok(unsafe { MLFeatureValue::featureValueWithInt64(number) })
+            unsafe { MLFeatureValue::featureValueWithInt64(number) }
         }
-        FeatureType::Image { layout, .. } => image(name, layout, tensor),
+        FeatureType::Image { layout, .. } => image(name, layout, tensor)?,
         FeatureType::Sequence { ints: true } => {
             let numbers: Vec<_> = integers(name, tensor)?.into_iter().map(NSNumber::new_i64).collect();
             // SAFETY: rule 1, an array of integers; the value retains the sequence.
-            Ok(unsafe {
+            unsafe {
                 let sequence = MLSequence::sequenceWithInt64Array(&NSArray::from_retained_slice(&numbers));
                 MLFeatureValue::featureValueWithSequence(&sequence)
-            })
+            }
         }
-        _ => Err(unfit()),
-    }
+        _ => return Err(unfit()),
+    }))
 }
 
 /// An image in the order of bytes that all processors take; Core ML converts it to the model's.
@@ -281,10 +285,31 @@ fn dictionary(name: &str, int_keys: bool, entries: &[(Key, f64)]) -> Result<Reta
         .map_err(|e| failure(format!("passing the dictionary `{name}`"), &e))
 }
 
-fn provider(values: &[(&str, Retained<MLFeatureValue>)]) -> Result<Provider, NativeError> {
-    let names: Vec<_> = values.iter().map(|(name, _)| NSString::from_str(name)).collect();
+/// The inputs for the framework; `array` makes the arrays, in the order of the inputs.
+fn provider(
+    described: &FunctionDescription,
+    inputs: &Named<'_>,
+    values: Values,
+    mut array: impl FnMut(Declared<'_>, &Tensor) -> Result<Retained<MLMultiArray>, NativeError>,
+) -> Result<Provider, NativeError> {
+    let (mut names, mut objects) = (Vec::new(), Vec::<Retained<AnyObject>>::new());
+    for ((name, input), value) in inputs.iter().zip(values) {
+        let value = match (value, input) {
+            (Some(value), _) => value,
+            (None, Input::Tensor(tensor)) => {
+                let feature = named_input(described, name)?;
+                let unknown = || NativeError::feature(name, "an element type of arrays", format!("{:?}", feature.ty));
+                let (ty, shape) = declared(feature).ok_or_else(unknown)?;
+                let array = array(Declared { name, ty, shape }, tensor)?;
+                // SAFETY: rule 1; the value retains the array.
+                unsafe { MLFeatureValue::featureValueWithMultiArray(&array) }
+            }
+            (None, _) => return Err(NativeError::feature(name, "a tensor", input.kind())),
+        };
+        names.push(NSString::from_str(name));
+        objects.push(value.into());
+    }
     let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
-    let objects: Vec<Retained<AnyObject>> = values.iter().map(|(_, value)| value.clone().into()).collect();
     let dictionary = NSDictionary::from_retained_objects(&keys, &objects);
     let empty = MLDictionaryFeatureProvider::alloc();
     // SAFETY: rule 1, a dictionary from names to feature values.
@@ -293,135 +318,12 @@ fn provider(values: &[(&str, Retained<MLFeatureValue>)]) -> Result<Provider, Nat
     Ok(ProtocolObject::from_retained(provider))
 }
 
-/// Arrays that live as long as the model, for outputs of fixed shape.
-pub(super) struct Backings {
-    /// The arrays by name, for the framework.
-    pub(super) arrays: Retained<NSDictionary<NSString, AnyObject>>,
-    /// Those that lie in surfaces.
-    surfaces: Vec<(String, SurfaceArray)>,
-}
-
-impl Backings {
-    /// Arrays for the outputs, in surfaces where these are of use; `None` when no output has a fixed shape.
-    pub(super) fn new(described: &FunctionDescription, in_surfaces: bool) -> Result<Option<Self>, NativeError> {
-        let (mut names, mut arrays, mut surfaces) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
-        for output in &described.outputs {
-            let Some((ty, Some(shape))) = declared(output) else { continue };
-            names.push(NSString::from_str(&output.name));
-            match in_surfaces.then(|| SurfaceArray::new(&output.name, ty, shape)).flatten() {
-                Some(surface) => {
-                    arrays.push(surface.array().clone().into());
-                    surfaces.push((output.name.clone(), surface));
-                }
-                None => arrays.push(array::owned(&output.name, ty, shape)?.into()),
-            }
-        }
-        let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
-        let backings = || Self { arrays: NSDictionary::from_retained_objects(&keys, &arrays), surfaces };
-        Ok((!keys.is_empty()).then(backings))
-    }
-
-    /// The surface of an output, if the framework has written this very array.
-    fn surface(&self, name: &str, array: &MLMultiArray) -> Option<&SurfaceArray> {
-        let (_, surface) = self.surfaces.iter().find(|(known, _)| known == name)?;
-        std::ptr::eq(Retained::as_ptr(surface.array()), array).then_some(surface)
-    }
-}
-
-/// Every output that the description names.
-///
-/// # Errors
-/// Outputs that are missing or of types without words here.
-pub(super) fn outputs(
-    described: &FunctionDescription,
-    features: &ProtocolObject<dyn MLFeatureProvider>,
-    backings: Option<&Backings>,
-) -> Result<IndexMap<String, Output>, NativeError> {
-    let mut all = IndexMap::with_capacity(described.outputs.len());
-    for feature in &described.outputs {
-        let name = &feature.name;
-        // SAFETY: rule 1, the name of an output; the provider is the prediction's result.
-        let value = unsafe { features.featureValueForName(&NSString::from_str(name)) };
-        let value = value.ok_or_else(|| NativeError::feature(name, "an output", "none"))?;
-        all.insert(name.clone(), output(feature, &value, backings)?);
-    }
-    Ok(all)
-}
-
-fn output(
-    feature: &FeatureDescription,
-    value: &MLFeatureValue,
-    backings: Option<&Backings>,
-) -> Result<Output, NativeError> {
-    let name = &feature.name;
-    let none = |what: &str| NativeError::feature(name, what, "none");
-    // SAFETY: getters of an immutable value; each is asked only for the kind that it has.
-    unsafe {
-        Ok(match value.r#type() {
-            MLFeatureType::MultiArray => {
-                let array = value.multiArrayValue().ok_or_else(|| none("an array"))?;
-                let (shape, buffer) = match backings.and_then(|b| b.surface(name, &array)) {
-                    Some(surface) => (array::kind(name, &array)?.1, surface.read(name)?),
-                    None => array::read(name, &array)?,
-                };
-                Output::Tensor(buffer.into_tensor(shape)?)
-            }
-            MLFeatureType::Image => {
-                let buffer = value.imageBufferValue().ok_or_else(|| none("an image"))?;
-                Output::Tensor(image_tensor(feature, &buffer)?)
-            }
-            MLFeatureType::Sequence => {
-                let sequence = value.sequenceValue().ok_or_else(|| none("a sequence"))?;
-                if sequence.r#type() == MLFeatureType::Int64 {
-                    let numbers: Vec<i64> = sequence.int64Values().iter().map(|n| n.as_i64()).collect();
-                    let length = numbers.len();
-                    Output::Tensor(Tensor::from_vec(numbers, length, &Device::Cpu)?)
-                } else {
-                    Output::Texts(sequence.stringValues().iter().map(|s| s.to_string()).collect())
-                }
-            }
-            MLFeatureType::Int64 => Output::Tensor(Tensor::new(value.int64Value(), &Device::Cpu)?),
-            MLFeatureType::Double => Output::Tensor(Tensor::new(value.doubleValue(), &Device::Cpu)?),
-            MLFeatureType::String => Output::Text(value.stringValue().to_string()),
-            MLFeatureType::Dictionary => Output::Dictionary(entries(name, &value.dictionaryValue())?),
-            other => {
-                let expected = "a feature type that this version knows";
-                return Err(NativeError::feature(name, expected, format!("type {}", other.0)));
-            }
-        })
-    }
-}
-
-/// The samples of an image, `[1, channels, height, width]`, channels in the order of the model's layout.
-fn image_tensor(feature: &FeatureDescription, buffer: &CVPixelBuffer) -> Result<Tensor, NativeError> {
-    let (name, FeatureType::Image { layout, .. }) = (&feature.name, &feature.ty) else {
-        return Err(NativeError::feature(&feature.name, feature.ty.in_words(), "an image"));
-    };
-    let format = pixel_buffer::format(name, buffer)?;
-    let (rows, samples) = pixel_buffer::read(name, buffer, format.bytes(), |rows, bytes| {
-        Ok((rows, rows.unpack(bytes, format, *layout).map_err(|source| pixels(name, source))?))
-    })?;
-    let tensor = Tensor::from_vec(samples, (1, channels(*layout), rows.height, rows.width), &Device::Cpu)?;
-    Ok(if *layout == ColorLayout::GrayscaleFloat16 { tensor.to_dtype(DType::F16)? } else { tensor })
-}
-
-/// The entries of a dictionary, in the order of their keys: the framework's has none.
-fn entries(name: &str, dictionary: &NSDictionary<AnyObject, NSNumber>) -> Result<Vec<(Key, f64)>, NativeError> {
-    let (keys, values) = dictionary.to_vecs();
-    let key = |object: &AnyObject| {
-        let text = object.downcast_ref::<NSString>().map(|s| Key::Text(s.to_string()));
-        let key = text.or_else(|| object.downcast_ref::<NSNumber>().map(|n| Key::Int(n.as_i64())));
-        key.ok_or_else(|| NativeError::feature(name, "keys that are strings or integers", "another key"))
-    };
-    let pairs = keys.iter().zip(&values).map(|(k, v)| Ok((key(k)?, v.as_f64())));
-    let mut entries = pairs.collect::<Result<Vec<_>, NativeError>>()?;
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apple::results::outputs;
+    use crate::pixels::channels;
+    use crate::values::Output;
     use coreml_format::dtype::DataType;
 
     fn feature(name: &str, ty: FeatureType) -> FeatureDescription {

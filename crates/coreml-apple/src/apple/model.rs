@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::Tensor;
 use coreml_format::description::{ColorLayout, FeatureType, FunctionDescription, ModelDescription};
 use indexmap::IndexMap;
 use objc2::AllocAnyThread;
@@ -16,8 +15,9 @@ use super::available::{Api, require};
 use super::compile::{Compiled, compiled};
 use super::configuration::configuration;
 use super::description::describe;
-use super::features::{self, Backings, Borrowing, Lent, check_names, outputs};
+use super::features::{self, Borrowing, Lent, check_names};
 use super::foundation::{failure, url};
+use super::results::{Backings, outputs};
 use super::state::NativeState;
 use super::surface::Pool;
 use crate::error::NativeError;
@@ -202,13 +202,13 @@ impl NativeModel {
         // The model first, the tensors after: no thread waits for the model with a lock on a tensor.
         let mut handle = model.handle();
         let Handle { model: object, backings, surfaces } = &mut *handle;
-        let tensors: Vec<&Tensor> = placed.iter().flatten().collect();
-        let locked = Locked::new(&tensors);
         let mut lent = Lent::new();
         let result = autoreleasepool(|_| {
+            let values = features::plain(&model.described, &inputs)?;
+            let locked = Locked::new(&features::arrays(&inputs, &values));
             let (lend, surfaces) = (model.options.lend_inputs, surfaces.as_mut());
             let borrowing = Borrowing { locked: &locked, lend, surfaces, lent: &mut lent };
-            let provider = features::borrowed(&model.described, &inputs, borrowing)?;
+            let provider = features::borrowed(&model.described, &inputs, values, borrowing)?;
             let options = prediction_options(backings.as_ref());
             let doing = || format!("predicting with function `{}`", self.function());
             let features = match state {
@@ -223,7 +223,6 @@ impl NativeModel {
             };
             outputs(&model.described, &*features.map_err(|e| failure(doing(), &e))?, backings.as_ref())
         });
-        drop(locked);
         model.remember(lent);
         result
     }

@@ -97,15 +97,10 @@ impl<'b> Held<'b> {
             });
         }
         // From here on, dropping unlocks.
-        let held = Self { buffer, flags, rows, bytes: NonNull::dangling(), length };
+        let mut held = Self { buffer, flags, rows, bytes: NonNull::dangling(), length };
         let bytes = NonNull::new(CVPixelBufferGetBaseAddress(buffer).cast());
-        let bytes = bytes.ok_or_else(|| NativeError::feature(feature, "memory of the pixels", "none"))?;
-        Ok(Self::at(held, bytes))
-    }
-
-    fn at(mut held: Self, bytes: NonNull<u8>) -> Self {
-        held.bytes = bytes;
-        held
+        held.bytes = bytes.ok_or_else(|| NativeError::feature(feature, "memory of the pixels", "none"))?;
+        Ok(held)
     }
 }
 

@@ -1,0 +1,144 @@
+//! Outputs of a prediction: the memory that they are written into, and the framework's features as values.
+
+use candle_core::{DType, Device, Tensor};
+use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription};
+use indexmap::IndexMap;
+use objc2::rc::Retained;
+use objc2::runtime::{AnyObject, ProtocolObject};
+use objc2_core_ml::{MLFeatureProvider, MLFeatureType, MLFeatureValue, MLMultiArray};
+use objc2_core_video::CVPixelBuffer;
+use objc2_foundation::{NSDictionary, NSNumber, NSString};
+
+use super::array;
+use super::features::declared;
+use super::pixel_buffer::{self, pixels};
+use super::surface::SurfaceArray;
+use crate::error::NativeError;
+use crate::pixels::channels;
+use crate::values::{Key, Output};
+
+/// Arrays that live as long as the model, for outputs of fixed shape.
+pub(super) struct Backings {
+    /// The arrays by name, for the framework.
+    pub(super) arrays: Retained<NSDictionary<NSString, AnyObject>>,
+    /// Those that lie in surfaces.
+    surfaces: Vec<(String, SurfaceArray)>,
+}
+
+impl Backings {
+    /// Arrays for the outputs, in surfaces where these are of use; `None` when no output has a fixed shape.
+    pub(super) fn new(described: &FunctionDescription, in_surfaces: bool) -> Result<Option<Self>, NativeError> {
+        let (mut names, mut arrays, mut surfaces) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
+        for output in &described.outputs {
+            let Some((ty, Some(shape))) = declared(output) else { continue };
+            names.push(NSString::from_str(&output.name));
+            match in_surfaces.then(|| SurfaceArray::new(&output.name, ty, shape)).flatten() {
+                Some(surface) => {
+                    arrays.push(surface.array().clone().into());
+                    surfaces.push((output.name.clone(), surface));
+                }
+                None => arrays.push(array::owned(&output.name, ty, shape)?.into()),
+            }
+        }
+        let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
+        let backings = || Self { arrays: NSDictionary::from_retained_objects(&keys, &arrays), surfaces };
+        Ok((!keys.is_empty()).then(backings))
+    }
+
+    /// The surface of an output, if the framework has written this very array.
+    fn surface(&self, name: &str, array: &MLMultiArray) -> Option<&SurfaceArray> {
+        let (_, surface) = self.surfaces.iter().find(|(known, _)| known == name)?;
+        std::ptr::eq(Retained::as_ptr(surface.array()), array).then_some(surface)
+    }
+}
+
+/// Every output that the description names.
+///
+/// # Errors
+/// Outputs that are missing or of types without words here.
+pub(super) fn outputs(
+    described: &FunctionDescription,
+    features: &ProtocolObject<dyn MLFeatureProvider>,
+    backings: Option<&Backings>,
+) -> Result<IndexMap<String, Output>, NativeError> {
+    let mut all = IndexMap::with_capacity(described.outputs.len());
+    for feature in &described.outputs {
+        let name = &feature.name;
+        // SAFETY: rule 1, the name of an output; the provider is the prediction's result.
+        let value = unsafe { features.featureValueForName(&NSString::from_str(name)) };
+        let value = value.ok_or_else(|| NativeError::feature(name, "an output", "none"))?;
+        all.insert(name.clone(), output(feature, &value, backings)?);
+    }
+    Ok(all)
+}
+
+fn output(
+    feature: &FeatureDescription,
+    value: &MLFeatureValue,
+    backings: Option<&Backings>,
+) -> Result<Output, NativeError> {
+    let name = &feature.name;
+    let none = |what: &str| NativeError::feature(name, what, "none");
+    // SAFETY: getters of an immutable value; each is asked only for the kind that it has.
+    unsafe {
+        Ok(match value.r#type() {
+            MLFeatureType::MultiArray => {
+                let array = value.multiArrayValue().ok_or_else(|| none("an array"))?;
+                let (shape, buffer) = match backings.and_then(|b| b.surface(name, &array)) {
+                    Some(surface) => (array::kind(name, &array)?.1, surface.read(name)?),
+                    None => array::read(name, &array)?,
+                };
+                Output::Tensor(buffer.into_tensor(shape)?)
+            }
+            MLFeatureType::Image => {
+                let buffer = value.imageBufferValue().ok_or_else(|| none("an image"))?;
+                Output::Tensor(image_tensor(feature, &buffer)?)
+            }
+            MLFeatureType::Sequence => {
+                let sequence = value.sequenceValue().ok_or_else(|| none("a sequence"))?;
+                if sequence.r#type() == MLFeatureType::Int64 {
+                    let numbers: Vec<i64> = sequence.int64Values().iter().map(|n| n.as_i64()).collect();
+                    let length = numbers.len();
+                    Output::Tensor(Tensor::from_vec(numbers, length, &Device::Cpu)?)
+                } else {
+                    Output::Texts(sequence.stringValues().iter().map(|s| s.to_string()).collect())
+                }
+            }
+            MLFeatureType::Int64 => Output::Tensor(Tensor::new(value.int64Value(), &Device::Cpu)?),
+            MLFeatureType::Double => Output::Tensor(Tensor::new(value.doubleValue(), &Device::Cpu)?),
+            MLFeatureType::String => Output::Text(value.stringValue().to_string()),
+            MLFeatureType::Dictionary => Output::Dictionary(entries(name, &value.dictionaryValue())?),
+            other => {
+                let expected = "a feature type that this version knows";
+                return Err(NativeError::feature(name, expected, format!("type {}", other.0)));
+            }
+        })
+    }
+}
+
+/// The samples of an image, `[1, channels, height, width]`, channels in the order of the model's layout.
+fn image_tensor(feature: &FeatureDescription, buffer: &CVPixelBuffer) -> Result<Tensor, NativeError> {
+    let (name, FeatureType::Image { layout, .. }) = (&feature.name, &feature.ty) else {
+        return Err(NativeError::feature(&feature.name, feature.ty.in_words(), "an image"));
+    };
+    let format = pixel_buffer::format(name, buffer)?;
+    let (rows, samples) = pixel_buffer::read(name, buffer, format.bytes(), |rows, bytes| {
+        Ok((rows, rows.unpack(bytes, format, *layout).map_err(|source| pixels(name, source))?))
+    })?;
+    let tensor = Tensor::from_vec(samples, (1, channels(*layout), rows.height, rows.width), &Device::Cpu)?;
+    Ok(if *layout == ColorLayout::GrayscaleFloat16 { tensor.to_dtype(DType::F16)? } else { tensor })
+}
+
+/// The entries of a dictionary, in the order of their keys: the framework's has none.
+fn entries(name: &str, dictionary: &NSDictionary<AnyObject, NSNumber>) -> Result<Vec<(Key, f64)>, NativeError> {
+    let (keys, values) = dictionary.to_vecs();
+    let key = |object: &AnyObject| {
+        let text = object.downcast_ref::<NSString>().map(|s| Key::Text(s.to_string()));
+        let key = text.or_else(|| object.downcast_ref::<NSNumber>().map(|n| Key::Int(n.as_i64())));
+        key.ok_or_else(|| NativeError::feature(name, "keys that are strings or integers", "another key"))
+    };
+    let pairs = keys.iter().zip(&values).map(|(k, v)| Ok((key(k)?, v.as_f64())));
+    let mut entries = pairs.collect::<Result<Vec<_>, NativeError>>()?;
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(entries)
+}
