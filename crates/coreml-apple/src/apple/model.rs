@@ -209,18 +209,25 @@ impl NativeModel {
             let (lend, surfaces) = (model.options.lend_inputs, surfaces.as_mut());
             let borrowing = Borrowing { locked: &locked, lend, surfaces, lent: &mut lent };
             let provider = features::borrowed(&model.described, &inputs, values, borrowing)?;
-            let options = prediction_options(backings.as_ref());
             let doing = || format!("predicting with function `{}`", self.function());
-            let features = match state {
-                // SAFETY: rules 1 and 2; the state is borrowed mutably, has what the function declares, and the
-                // system has states, because it made this one.
-                Some(state) => unsafe {
-                    let state = state.object();
-                    object.predictionFromFeatures_usingState_options_error(&provider, &state, &options)
-                },
-                // SAFETY: rules 1 and 2.
-                None => unsafe { object.predictionFromFeatures_options_error(&provider, &options) },
+            let state = state.map(|state| state.object());
+            let predict = |backings: Option<&Backings>| {
+                let options = prediction_options(backings);
+                match &state {
+                    // SAFETY: rules 1 and 2; the state is borrowed mutably, has what the function declares, and the
+                    // system has states, because it made this one.
+                    Some(state) => unsafe {
+                        object.predictionFromFeatures_usingState_options_error(&provider, state, &options)
+                    },
+                    // SAFETY: rules 1 and 2.
+                    None => unsafe { object.predictionFromFeatures_options_error(&provider, &options) },
+                }
             };
+            let mut features = predict(backings.as_ref());
+            // Backings are checked before anything runs: what the system does not accept is not offered again.
+            if features.is_err() && backings.take().is_some() {
+                features = predict(None);
+            }
             outputs(&model.described, &*features.map_err(|e| failure(doing(), &e))?, backings.as_ref())
         });
         model.remember(lent);
