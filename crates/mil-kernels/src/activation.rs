@@ -5,6 +5,9 @@ use std::marker::PhantomData;
 use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
 /// `e^x` to within 3 units in the last place; 0 below −87.3 and infinite above 88.7.
 ///
 /// 2^n times a polynomial on ±ln 2 / 2 (the minimax coefficients of Cephes' `expf`).
@@ -67,18 +70,109 @@ pub fn gelu(x: f32) -> f32 {
     }
 }
 
+/// What follows a product, on each of its results.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// No less than `low` and no more than `high`; NaN stays.
+    Clamp {
+        /// The least result.
+        low: f32,
+        /// The greatest.
+        high: f32,
+    },
+    /// [`gelu`].
+    Gelu,
+    /// [`silu`].
+    Silu,
+}
+
+impl Default for Activation {
+    /// Nothing is done.
+    fn default() -> Self {
+        Self::Clamp { low: f32::NEG_INFINITY, high: f32::INFINITY }
+    }
+}
+
+impl Activation {
+    /// The bounds of a clamp; infinite ones for others.
+    pub(crate) fn bounds(self) -> (f32, f32) {
+        match self {
+            Self::Clamp { low, high } => (low, high),
+            Self::Gelu | Self::Silu => (f32::NEG_INFINITY, f32::INFINITY),
+        }
+    }
+
+    /// Whether its bounds say all about it.
+    pub(crate) fn is_bounds(self) -> bool {
+        matches!(self, Self::Clamp { .. })
+    }
+
+    /// The function of one element.
+    #[inline(always)]
+    pub fn at(self, x: f32) -> f32 {
+        match self {
+            Self::Clamp { low, high } => {
+                let x = if x < low { low } else { x };
+                if x > high { high } else { x }
+            }
+            Self::Gelu => gelu(x),
+            Self::Silu => silu(x),
+        }
+    }
+
+    /// Applies it to each element, on this thread.
+    pub fn apply(self, values: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        match self {
+            Self::Gelu if avx512::available() => return avx512::gelu_all(values),
+            Self::Silu if avx512::available() => return avx512::silu_all(values),
+            _ => {}
+        }
+        match self {
+            Self::Clamp { .. } => values.iter_mut().for_each(|v| *v = self.at(*v)),
+            Self::Gelu => vectorized(InPlace::<Gelu> { values, function: PhantomData }),
+            Self::Silu => vectorized(InPlace::<Silu> { values, function: PhantomData }),
+        }
+    }
+}
+
+/// A function of each element, in place.
+struct InPlace<'a, F> {
+    values: &'a mut [f32],
+    function: PhantomData<F>,
+}
+
+impl<F: Function> Work for InPlace<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for v in self.values {
+            *v = F::at(*v, 0.0);
+        }
+    }
+}
+
 /// A function of one or two elements that loops take in whole.
 trait Function {
     fn at(x: f32, y: f32) -> f32;
 }
 
 struct Gelu;
+struct Silu;
 struct SiluTimes;
 
 impl Function for Gelu {
     #[inline(always)]
     fn at(x: f32, _: f32) -> f32 {
         gelu(x)
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    fn at(x: f32, _: f32) -> f32 {
+        silu(x)
     }
 }
 

@@ -23,6 +23,10 @@ pub fn softmax(x: &mut [f32], size: usize) {
 
 /// Turns scores into `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
 pub(crate) fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if crate::activation::avx512::available() {
+        return crate::activation::avx512::exponentials(scores, mask, scale);
+    }
     vectorized(Weights { scores, mask, scale })
 }
 
