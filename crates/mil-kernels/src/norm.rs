@@ -1,4 +1,4 @@
-//! Normalization of rows: RMS norm with its gain, layer norm without gain and offset.
+//! Normalization of rows: RMS norm and layer norm, with their gain and offset.
 //!
 //! Sums are kept in sixteen parts of f32, so that they run in registers and lose no more than pairwise sums do.
 
@@ -27,6 +27,8 @@ struct Rows<'a> {
     centre: bool,
     /// Factor of each element of a row.
     gain: Option<&'a [f32]>,
+    /// Added to each element of a row.
+    offset: Option<&'a [f32]>,
 }
 
 struct Part<'a, 'o> {
@@ -40,21 +42,31 @@ impl Work for Part<'_, '_> {
 
     #[inline(always)]
     fn run(self) {
-        let Rows { size, epsilon, centre, gain } = self.rows;
+        let Rows { size, epsilon, centre, gain, offset } = self.rows;
         for (x, out) in self.x.chunks_exact(size).zip(self.out.chunks_exact_mut(size)) {
             let mean = if centre { sum(x, |v| v) / size as f32 } else { 0.0 };
             let variance = sum(x, |v| (v - mean) * (v - mean)) / size as f32;
             let scale = 1.0 / (variance + epsilon).sqrt();
-            match gain {
-                None => {
+            match (gain, offset) {
+                (None, _) => {
                     for (o, &v) in out.iter_mut().zip(x) {
                         *o = (v - mean) * scale;
                     }
                 }
-                Some(gain) => {
+                (Some(gain), None) => {
                     for (o, (&v, &g)) in out.iter_mut().zip(x.iter().zip(gain)) {
                         *o = (v - mean) * scale * g;
                     }
+                }
+                (Some(gain), Some(offset)) => {
+                    for (o, ((&v, &g), &b)) in out.iter_mut().zip(x.iter().zip(gain).zip(offset)) {
+                        *o = (v - mean) * scale * g + b;
+                    }
+                }
+            }
+            if let (None, Some(offset)) = (gain, offset) {
+                for (o, &b) in out.iter_mut().zip(offset) {
+                    *o += b;
                 }
             }
         }
@@ -66,6 +78,7 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
     let size = rows.size.max(1);
     let rows = Rows { size, ..rows };
     assert!(rows.gain.is_none_or(|g| g.len() == size), "length of the gain");
+    assert!(rows.offset.is_none_or(|b| b.len() == size), "length of the offset");
     rows_mut(out, size, |first, out| {
         let x = &x[first * size..][..out.len()];
         vectorized(Part { rows, x, out });
@@ -77,15 +90,15 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
 /// # Panics
 /// When the lengths differ.
 pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out: &mut [f32]) {
-    all(Rows { size, epsilon, centre: false, gain }, x, out);
+    all(Rows { size, epsilon, centre: false, gain, offset: None }, x, out);
 }
 
-/// `(x − mean) / √(variance + ε)` for each row of `size` elements.
+/// `(x − mean) / √(variance + ε) · gain + offset` for each row of `size` elements.
 ///
 /// # Panics
-/// When the lengths differ.
-pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, out: &mut [f32]) {
-    all(Rows { size, epsilon, centre: true, gain: None }, x, out);
+/// When a length does not fit another.
+pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, offset: Option<&[f32]>, out: &mut [f32]) {
+    all(Rows { size, epsilon, centre: true, gain, offset }, x, out);
 }
 
 #[cfg(test)]
@@ -100,7 +113,14 @@ mod tests {
             let (mut rms, mut layer) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
             let gain: Vec<f32> = (0..size).map(|i| 1.0 + (i % 3) as f32 / 4.0).collect();
             rms_norm(&x, size, 1e-3, Some(&gain), &mut rms);
-            layer_norm(&x, size, 1e-3, &mut layer);
+            layer_norm(&x, size, 1e-3, None, None, &mut layer);
+            let mut moved = [vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]];
+            layer_norm(&x, size, 1e-3, Some(&gain), Some(&gain), &mut moved[0]);
+            layer_norm(&x, size, 1e-3, None, Some(&gain), &mut moved[1]);
+            for (i, &plain) in layer.iter().enumerate() {
+                let g = gain[i % size];
+                assert_eq!((moved[0][i], moved[1][i]), (plain * g + g, plain + g));
+            }
             for (r, row) in x.chunks_exact(size).enumerate() {
                 let n = size as f64;
                 let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / n;

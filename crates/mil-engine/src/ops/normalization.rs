@@ -2,6 +2,8 @@
 //!
 //! Semantics after the reference documentation of coremltools' `normalization` chapter.
 
+use std::borrow::Cow;
+
 use candle_core::Tensor;
 
 use super::{OpSpec, since::*};
@@ -62,7 +64,7 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let data = normalize_rows(&x.to_f32s()?, size, epsilon);
+        let data = normalize_rows(&x.to_f32s()?, size, epsilon, None, None);
         let mut y = Tensor::from_vec(data, x.shape(), f.device())?;
         if let Some(gamma) = gamma {
             y = y.broadcast_mul(&channels(f, gamma, rank)?)?;
@@ -74,10 +76,10 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Each row minus its mean, over the root of its variance plus epsilon.
-fn normalize_rows(data: &[f32], size: usize, epsilon: f32) -> Vec<f32> {
+/// Each row minus its mean, over the root of its variance plus epsilon; then times gamma, plus beta.
+fn normalize_rows(data: &[f32], size: usize, epsilon: f32, gamma: Option<&[f32]>, beta: Option<&[f32]>) -> Vec<f32> {
     let mut out = vec![0f32; data.len()];
-    mil_kernels::norm::layer_norm(data, size, epsilon, &mut out);
+    mil_kernels::norm::layer_norm(data, size, epsilon, gamma, beta, &mut out);
     out
 }
 
@@ -117,12 +119,44 @@ fn with_parameter(y: &Tensor, parameter: &Tensor, f: impl Fn(f32, f32) -> f32 + 
     }
 }
 
+/// A parameter of `layer_norm`: its values, if they are constant.
+struct Parameter {
+    slot: Slot,
+    values: Option<Vec<f32>>,
+}
+
+impl Parameter {
+    fn new(b: &Build<'_>, name: &str) -> Result<Option<Self>, OpError> {
+        let Some(slot) = b.slot_opt(name)? else { return Ok(None) };
+        let constant = b.constant(slot).map(|v| v.array(name, b.device())?.to_f32s());
+        Ok(Some(Self { slot, values: constant.transpose()? }))
+    }
+}
+
+/// A parameter for rows of this size.
+fn fitting<'p>(
+    f: &Frame<'_>,
+    parameter: &'p Option<Parameter>,
+    size: usize,
+) -> Result<Option<Cow<'p, [f32]>>, OpError> {
+    let Some(Parameter { slot, values }) = parameter else { return Ok(None) };
+    let values = match values {
+        Some(values) => Cow::Borrowed(values.as_slice()),
+        None => Cow::Owned(f.array(*slot)?.to_f32s()?),
+    };
+    match values.len() {
+        n if n == size => Ok(Some(values)),
+        1 => Ok(Some(Cow::Owned(vec![values[0]; size]))),
+        n => Err(OpError::shape(format!("a parameter of {n} elements for a norm of {size}"))),
+    }
+}
+
 /// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all when missing); gamma and beta
 /// have the extents of `axes`.
 fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.attr_opt::<Vec<i64>>("axes")?;
-    let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
+    let (gamma, beta) = (Parameter::new(b, "gamma")?, Parameter::new(b, "beta")?);
     let epsilon = b.attr_or("epsilon", 1e-5f32)?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -137,16 +171,19 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         if size == 0 || x.tensor().elem_count() == 0 {
             return one(x);
         }
-        let y = if last {
-            let data = match x.with_f32s(|s| normalize_rows(s, size, epsilon)) {
+        if last {
+            let (gamma, beta) = (fitting(f, &gamma, size)?, fitting(f, &beta, size)?);
+            let norm = |s: &[f32]| normalize_rows(s, size, epsilon, gamma.as_deref(), beta.as_deref());
+            let data = match x.with_f32s(norm) {
                 Some(d) => d,
-                None => normalize_rows(&x.to_f32s()?, size, epsilon),
+                None => norm(&x.to_f32s()?),
             };
-            Tensor::from_vec(data, x.shape(), f.device())?
-        } else {
+            return one(x.with(Tensor::from_vec(data, x.shape(), f.device())?));
+        }
+        let y = {
             let order: Vec<usize> = (0..rank).filter(|d| !axes.contains(d)).chain(axes.iter().copied()).collect();
             let moved = x.with(x.tensor().permute(order.as_slice())?);
-            let data = normalize_rows(&moved.to_f32s()?, size, epsilon);
+            let data = normalize_rows(&moved.to_f32s()?, size, epsilon, None, None);
             let mut back = vec![0; rank];
             order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
             Tensor::from_vec(data, moved.shape(), f.device())?.permute(back)?
@@ -154,11 +191,11 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         let mut extents = vec![1; rank];
         axes.iter().for_each(|&a| extents[a] = x.shape()[a]);
         let mut y = y;
-        if let Some(gamma) = gamma {
-            y = with_parameter(&y, &f.array(gamma)?.floats()?.reshape(extents.as_slice())?, |y, g| y * g)?;
+        if let Some(&Parameter { slot, .. }) = gamma.as_ref() {
+            y = with_parameter(&y, &f.array(slot)?.floats()?.reshape(extents.as_slice())?, |y, g| y * g)?;
         }
-        if let Some(beta) = beta {
-            y = with_parameter(&y, &f.array(beta)?.floats()?.reshape(extents.as_slice())?, |y, b| y + b)?;
+        if let Some(&Parameter { slot, .. }) = beta.as_ref() {
+            y = with_parameter(&y, &f.array(slot)?.floats()?.reshape(extents.as_slice())?, |y, b| y + b)?;
         }
         one(x.with(y))
     })

@@ -8,7 +8,7 @@ use coreml_format::dtype::DataType;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
-use crate::value::Array;
+use crate::value::{Array, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b)),
@@ -18,7 +18,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("reduce_log_sum", IOS15, |b| reduce(b, |v| sum(v.iter().copied()).ln())),
     OpSpec::new("reduce_log_sum_exp", IOS15, |b| reduce(b, log_sum_exp)),
     OpSpec::new("reduce_max", IOS15, |b| reduce(b, |v| v.iter().copied().fold(f64::NEG_INFINITY, f64::max))),
-    OpSpec::new("reduce_mean", IOS15, |b| reduce(b, |v| sum(v.iter().copied()) / v.len() as f64)),
+    OpSpec::new("reduce_mean", IOS15, mean),
     OpSpec::new("reduce_min", IOS15, |b| reduce(b, |v| v.iter().copied().fold(f64::INFINITY, f64::min))),
     OpSpec::new("reduce_prod", IOS15, |b| reduce(b, |v| v.iter().product())),
     OpSpec::new("reduce_sum", IOS15, |b| reduce(b, |v| sum(v.iter().copied()))),
@@ -90,6 +90,39 @@ fn reduce(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
         each(&mut moved.to_i64s()?.into_iter().map(|v| v as f64));
         let dtype = if x.dtype() == DataType::Bool { DataType::I32 } else { x.dtype() };
         one(Array::from_i64(out.into_iter().map(|v| v as i64).collect(), &shape, dtype, f.device())?)
+    })
+}
+
+/// `reduce_mean(x, axes?, keep_dims = false)`; where what stays lies innermost in memory, as channels after a convolution
+/// do, rows are added as they lie.
+fn mean(b: &Build<'_>) -> Result<Run, OpError> {
+    let general = reduce(b, |v| sum(v.iter().copied()) / v.len() as f64)?;
+    let x = b.slot("x")?;
+    let axes = b.param_opt::<Vec<i64>>("axes")?;
+    let keep = b.attr_or("keep_dims", false)?;
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let mut axes = match &axes {
+            Some(axes) => resolve_axes(&axes.get(f)?, x.rank())?,
+            None => return general(f),
+        };
+        axes.sort_unstable();
+        axes.dedup();
+        let order: Vec<usize> = axes.iter().copied().chain((0..x.rank()).filter(|d| !axes.contains(d))).collect();
+        let rows = axes.iter().map(|&d| x.shape()[d]).product::<usize>();
+        let means = |data: &[f32]| {
+            let cols = data.len() / rows;
+            let mut sums = vec![0f64; cols];
+            for row in data.chunks_exact(cols.max(1)) {
+                sums.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
+            }
+            sums.into_iter().map(|s| (s / rows as f64) as f32).collect::<Vec<f32>>()
+        };
+        let by_rows = !axes.is_empty() && rows > 0;
+        match if by_rows { with_f32s(&x.tensor().permute(order)?, means) } else { None } {
+            Some(data) => one(Array::from_f32(data, &result_shape(&x, &axes, keep), x.dtype(), f.device())?),
+            None => general(f),
+        }
     })
 }
 
