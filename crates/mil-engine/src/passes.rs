@@ -3,8 +3,10 @@
 
 use coreml_format::program::Function;
 
+mod attend;
 mod attention;
 mod dead_code;
+mod finish;
 mod gain;
 mod gate;
 mod graph;
@@ -29,8 +31,10 @@ pub const ALL: &[Pass] = &[
     Pass { name: "gain", run: gain::run },
     Pass { name: "state_access", run: state_access::run },
     Pass { name: "attention", run: attention::run },
+    Pass { name: "attend", run: attend::run },
     Pass { name: "rotary", run: rotary::run },
     Pass { name: "gate", run: gate::run },
+    Pass { name: "finish", run: finish::run },
     Pass { name: "shared_input", run: shared_input::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];

@@ -1,12 +1,19 @@
 //! Convolutions of channels-last images: `[images, spatial…, channels]`, up to three spatial dimensions.
 //!
-//! A convolution is the product of its patches with the weights; patches are copied where a product takes them, so that
-//! the matrix of all patches never exists. Depthwise ones are summed directly.
+//! A convolution is the product of its patches with the weights. With packed weights, a patch is a list of stretches of
+//! the image and nothing is copied; with weights as stored, patches are copied where a product takes them, so that the
+//! matrix of all patches never exists. Depthwise ones are summed directly.
+
+#![allow(clippy::needless_range_loop, reason = "dimensions and lanes are addressed by number")]
 
 use crate::matmul::matmul_rows;
 use crate::matvec::Product;
+use crate::packed::{self, Finish, Packed, Rows, Variant};
 use crate::parallel::chunks_mut;
-use crate::vectorized::{Work, vectorized};
+
+mod lines;
+
+pub use lines::{depthwise, max_pool};
 
 /// Where windows lie, for three spatial dimensions; what lacks some has extents of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +32,6 @@ pub struct Windows {
     pub out: [usize; 3],
 }
 
-/// In which order a patch, and a row of weights, holds its elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PatchOrder {
-    /// `[taps, channels]`: quick to copy.
-    TapsFirst,
-    /// `[channels, taps]`: as model files store weights.
-    ChannelsFirst,
-}
-
 impl Windows {
     fn positions(&self) -> usize {
         self.out.iter().product()
@@ -41,6 +39,11 @@ impl Windows {
 
     fn taps(&self) -> usize {
         self.kernel.iter().product()
+    }
+
+    /// Whether each window is one element, and each element a window.
+    fn is_identity(&self) -> bool {
+        self.taps() == 1 && self.strides == [1; 3] && self.before == [0; 3] && self.out == self.input
     }
 
     fn plane(&self) -> usize {
@@ -59,6 +62,24 @@ impl Windows {
         (at < self.input[d]).then_some(at)
     }
 
+    /// Distance between the position that a tap reads and that of the first one.
+    fn dilated(&self, tap: [usize; 3]) -> usize {
+        let [i, j, k] = [0, 1, 2].map(|d| tap[d] * self.dilations[d]);
+        (i * self.input[1] + j) * self.input[2] + k
+    }
+
+    /// The position that the first tap of a window reads, if all of them lie inside.
+    fn inside(&self, at: [usize; 3]) -> Option<usize> {
+        let mut first = [0; 3];
+        for d in 0..3 {
+            first[d] = (at[d] * self.strides[d]).checked_sub(self.before[d])?;
+            if first[d] + (self.kernel[d] - 1) * self.dilations[d] >= self.input[d] {
+                return None;
+            }
+        }
+        Some((first[0] * self.input[1] + first[1]) * self.input[2] + first[2])
+    }
+
     /// Calls `f(tap, position in the image)` for the taps of a window that read inside the image, in order.
     #[inline(always)]
     fn each_tap(&self, at: [usize; 3], mut f: impl FnMut(usize, usize)) {
@@ -73,38 +94,52 @@ impl Windows {
         }
     }
 
-    /// Copies the patch of one output position; zero where a window hangs over.
-    fn patch(&self, image: &[f32], position: usize, channels: usize, order: PatchOrder, out: &mut [f32]) {
+    /// Copies the patch of one output position, `[channels, taps]`; zero where a window hangs over.
+    fn patch(&self, image: &[f32], position: usize, channels: usize, out: &mut [f32]) {
         let taps = self.taps();
         out.fill(0.0);
         self.each_tap(self.place(position), |tap, at| {
             let source = &image[at * channels..][..channels];
-            match order {
-                PatchOrder::TapsFirst => out[tap * channels..][..channels].copy_from_slice(source),
-                PatchOrder::ChannelsFirst => out[tap..].iter_mut().step_by(taps).zip(source).for_each(|(o, &v)| *o = v),
-            }
+            out[tap..].iter_mut().step_by(taps).zip(source).for_each(|(o, &v)| *o = v);
         });
     }
 
-    /// Calls `work(image, windows of the line but for their last index, results)` for each line of windows.
-    fn each_line(
-        &self,
-        x: &[f32],
-        images: usize,
-        channels: usize,
-        out: &mut [f32],
-        work: impl Fn(&[f32], [usize; 2], &mut [f32]) + Sync,
-    ) {
-        self.check(x, images, channels);
-        assert_eq!(out.len(), images * self.positions() * channels, "size of the result");
-        if out.is_empty() {
-            return;
-        }
-        let (lines, plane) = (self.out[0] * self.out[1], self.plane() * channels);
-        chunks_mut(out, self.out[2] * channels, |i, out| {
-            let line = i % lines;
-            work(&x[i / lines * plane..][..plane], [line / self.out[1], line % self.out[1]], out);
+    /// Rows of the image that a line of windows reads: the first tap of each, and the position of its first element.
+    fn rows(&self, outer: [usize; 2]) -> Vec<(usize, usize)> {
+        let taps = (0..self.kernel[0]).flat_map(|i| (0..self.kernel[1]).map(move |j| (i, j)));
+        let row = |(i, j)| {
+            let (a, b) = (self.source(0, outer[0], i)?, self.source(1, outer[1], j)?);
+            Some(((i * self.kernel[1] + j) * self.kernel[2], (a * self.input[1] + b) * self.input[2]))
+        };
+        taps.filter_map(row).collect()
+    }
+
+    /// The same windows over images with their padding, as far as windows reach.
+    fn over_padded(&self) -> Self {
+        let reach = |d: usize| (self.out[d] - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d] + 1;
+        Self { input: [0, 1, 2].map(|d| reach(d).max(self.before[d] + self.input[d])), before: [0; 3], ..*self }
+    }
+
+    /// Images with zeros around them: those of [`over_padded`](Self::over_padded).
+    fn padded(&self, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
+        let padded = self.over_padded();
+        let mut out = vec![0f32; images * padded.plane() * channels];
+        let (width, rows) = (self.input[2] * channels, padded.input[0] * padded.input[1]);
+        // Some rows for each task.
+        let size = (1usize << 14).div_ceil(padded.input[2] * channels);
+        chunks_mut(&mut out, size * padded.input[2] * channels, |task, out| {
+            for (i, out) in out.chunks_exact_mut(padded.input[2] * channels).enumerate() {
+                let row = task * size + i;
+                let (image, row) = (row / rows, row % rows);
+                let inside = |d: usize, at: usize| at.checked_sub(self.before[d]).filter(|&at| at < self.input[d]);
+                let at = (inside(0, row / padded.input[1]), inside(1, row % padded.input[1]));
+                if let (Some(a), Some(b)) = at {
+                    let from = ((image * self.input[0] + a) * self.input[1] + b) * width;
+                    out[self.before[2] * channels..][..width].copy_from_slice(&x[from..from + width]);
+                }
+            }
         });
+        out
     }
 
     fn check(&self, x: &[f32], images: usize, channels: usize) {
@@ -112,12 +147,12 @@ impl Windows {
     }
 }
 
-/// `out[images, out…, outputs]` from `x[images, input…, channels]`; a row of the weight is one output's, in the order
-/// that is named.
+/// `out[images, out…, outputs]` from `x[images, input…, channels]`; a row of the weight is one output's,
+/// `[channels, taps]` as model files store it.
 ///
 /// # Panics
 /// When a size does not fit another.
-pub fn conv(windows: &Windows, order: PatchOrder, x: &[f32], images: usize, product: Product<'_, '_>) {
+pub fn conv(windows: &Windows, x: &[f32], images: usize, product: Product<'_, '_>) {
     let (positions, taps) = (windows.positions(), windows.taps());
     let cols = product.weight.cols();
     assert!(taps > 0 && cols.is_multiple_of(taps), "columns of the weight");
@@ -126,111 +161,105 @@ pub fn conv(windows: &Windows, order: PatchOrder, x: &[f32], images: usize, prod
     let plane = windows.plane() * channels;
     let fill = |row: usize, out: &mut [f32]| {
         let image = &x[row / positions * plane..][..plane];
-        windows.patch(image, row % positions, channels, order, out);
+        windows.patch(image, row % positions, channels, out);
     };
     matmul_rows(&mut [product], images * positions, cols, &fill);
 }
 
-/// Each channel with its own kernel: `weights[taps, channels]`; `out[images, out…, channels]`.
+/// Channels below which a row of taps is multiplied as one stretch, of an image with its padding.
+const NARROW: usize = 16;
+
+/// `[images, out…, outputs]` from `x[images, input…, channels]`, finished; weights are packed with their taps first,
+/// `[outputs, taps, channels of a group]`.
 ///
 /// # Panics
 /// When a size does not fit another.
-pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+    conv_packed_with(Variant::best(), windows, x, images, weights, finish)
+}
+
+fn conv_packed_with(
+    variant: Variant,
+    windows: &Windows,
+    x: &[f32],
+    images: usize,
+    weights: &Packed,
+    finish: &Finish<'_>,
+) -> Vec<f32> {
     let taps = windows.taps();
-    assert!(taps > 0 && weights.len().is_multiple_of(taps), "number of weights");
-    let channels = weights.len() / taps;
-    assert!(bias.is_none_or(|b| b.len() == channels), "length of the bias");
-    windows.each_line(x, images, channels, out, |image, outer, out| {
-        vectorized(Line { windows, image, outer, weights, bias, out });
-    });
-}
-
-/// One line of windows of a depthwise convolution.
-struct Line<'a> {
-    windows: &'a Windows,
-    image: &'a [f32],
-    outer: [usize; 2],
-    weights: &'a [f32],
-    bias: Option<&'a [f32]>,
-    out: &'a mut [f32],
-}
-
-/// Channels whose sums are kept in registers.
-const CHANNELS: usize = 32;
-
-impl Work for Line<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { windows, image, outer, weights, bias, out } = self;
-        let channels = weights.len() / windows.taps();
-        // Where each tap's weights and elements begin.
-        let mut taps: Vec<(usize, usize)> = Vec::with_capacity(windows.taps());
-        for (position, out) in out.chunks_exact_mut(channels).enumerate() {
-            taps.clear();
-            windows
-                .each_tap([outer[0], outer[1], position], |tap, source| taps.push((tap * channels, source * channels)));
-            let (blocks, rest) = out.as_chunks_mut::<CHANNELS>();
-            let done = blocks.len() * CHANNELS;
-            for (b, out) in blocks.iter_mut().enumerate() {
-                let first = b * CHANNELS;
-                let mut sums = [0f32; CHANNELS];
-                if let Some(bias) = bias {
-                    sums.copy_from_slice(&bias[first..first + CHANNELS]);
-                }
-                for &(tap, source) in &taps {
-                    let x = &image[source + first..][..CHANNELS];
-                    let w = &weights[tap + first..][..CHANNELS];
-                    for c in 0..CHANNELS {
-                        sums[c] += x[c] * w[c];
-                    }
-                }
-                *out = sums;
-            }
-            for (c, o) in (done..).zip(rest) {
-                let start = bias.map_or(0.0, |b| b[c]);
-                *o = taps.iter().fold(start, |sum, &(tap, source)| sum + image[source + c] * weights[tap + c]);
-            }
-        }
+    assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
+    let (own, groups) = (weights.cols() / taps, weights.groups());
+    let channels = own * groups;
+    windows.check(x, images, channels);
+    let count = images * windows.positions();
+    if count == 0 || weights.outputs() == 0 {
+        return Vec::new();
     }
+    // A row of taps as one stretch, where no tap of it may be missing.
+    let steps = windows.kernel[2];
+    let length = weights.cols() / taps;
+    if groups == 1 && own < NARROW && windows.dilations[2] == 1 {
+        let x = windows.padded(x, images, channels);
+        let patches = Patches { windows: &windows.over_padded(), x: &x, zeros: &[], steps: 1, length: length * steps };
+        return patches.multiply(variant, images, weights, finish);
+    }
+    Patches { windows, x, zeros: &vec![0f32; length], steps, length }.multiply(variant, images, weights, finish)
 }
 
-/// The largest element of each window, channel by channel: `out[images, out…, channels]`; −∞ where a window has none,
-/// NaN where it has one.
-///
-/// # Panics
-/// When a size does not fit another.
-pub fn max_pool(windows: &Windows, x: &[f32], images: usize, channels: usize, out: &mut [f32]) {
-    windows.each_line(x, images, channels, out, |image, outer, out| {
-        vectorized(Largest { windows, image, outer, channels, out });
-    });
-}
-
-/// One line of windows of a maximum.
-struct Largest<'a> {
+/// The patches of images, as stretches.
+struct Patches<'a> {
     windows: &'a Windows,
-    image: &'a [f32],
-    outer: [usize; 2],
-    channels: usize,
-    out: &'a mut [f32],
+    x: &'a [f32],
+    /// What a tap outside reads.
+    zeros: &'a [f32],
+    /// Stretches of a row of taps, and elements of a stretch.
+    steps: usize,
+    length: usize,
 }
 
-impl Work for Largest<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { windows, image, outer, channels, out } = self;
-        for (position, out) in out.chunks_exact_mut(channels).enumerate() {
-            out.fill(f32::NEG_INFINITY);
-            windows.each_tap([outer[0], outer[1], position], |_, source| {
-                let x = &image[source * channels..][..channels];
-                for (o, &v) in out.iter_mut().zip(x) {
-                    *o = if v > *o || v.is_nan() { v } else { *o };
-                }
-            });
+impl<'a> Patches<'a> {
+    fn multiply(&self, variant: Variant, images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+        let Self { windows, x, zeros, steps, length } = *self;
+        let positions = windows.positions();
+        let own = weights.cols() / windows.taps();
+        let channels = own * weights.groups();
+        let plane = windows.plane() * channels;
+        let [outer, inner, _] = windows.kernel;
+        if windows.is_identity() {
+            let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
+                out[0] = &x[row * channels + group * own..][..length];
+            };
+            let rows = Rows { count: images * positions, stretches: (1, length), fill: &fill };
+            return packed::run(variant, &rows, weights, finish);
         }
+        // How far the taps of a window lie from its first one.
+        let tap = |(i, j, k)| windows.dilated([i, j, k]) * channels;
+        let all = (0..outer).flat_map(|i| (0..inner).flat_map(move |j| (0..steps).map(move |k| (i, j, k))));
+        let taps: Vec<usize> = all.map(tap).collect();
+        let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
+            let image = &x[row / positions * plane..][..plane];
+            let at = windows.place(row % positions);
+            if let Some(first) = windows.inside(at) {
+                let first = first * channels + group * own;
+                for (out, &tap) in out.iter_mut().zip(&taps) {
+                    *out = &image[first + tap..][..length];
+                }
+                return;
+            }
+            let mut out = out.iter_mut();
+            for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
+                let row = windows.source(0, at[0], i).zip(windows.source(1, at[1], j));
+                let row = row.map(|(a, b)| (a * windows.input[1] + b) * windows.input[2]);
+                for (k, out) in (0..steps).zip(&mut out) {
+                    *out = match row.zip(windows.source(2, at[2], k)) {
+                        Some((row, c)) => &image[(row + c) * channels + group * own..][..length],
+                        None => zeros,
+                    };
+                }
+            }
+        };
+        let stretches = (outer * inner * steps, length);
+        packed::run(variant, &Rows { count: images * positions, stretches, fill: &fill }, weights, finish)
     }
 }
 
@@ -239,11 +268,11 @@ mod tests {
     use super::*;
     use crate::mat::{Form, WeightMat};
 
-    fn values(n: usize, seed: usize) -> Vec<f32> {
+    pub(super) fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 31 + seed) % 97) as f32 / 48.0 - 1.0).collect()
     }
 
-    fn windows() -> Vec<Windows> {
+    pub(super) fn windows() -> Vec<Windows> {
         let one =
             |input, kernel, strides, dilations, before, out| Windows { input, kernel, strides, dilations, before, out };
         vec![
@@ -256,7 +285,13 @@ mod tests {
     }
 
     /// The sum by its definition, in f64.
-    fn sum(w: &Windows, image: &[f32], channels: usize, position: usize, weight: impl Fn(usize, usize) -> f32) -> f64 {
+    pub(super) fn sum(
+        w: &Windows,
+        image: &[f32],
+        channels: usize,
+        position: usize,
+        weight: impl Fn(usize, usize) -> f32,
+    ) -> f64 {
         let mut sum = 0.0;
         let at = w.place(position);
         for tap in 0..w.taps() {
@@ -283,38 +318,14 @@ mod tests {
                 let weights = values(outputs * cols, 2);
                 let bytes: Vec<u8> = weights.iter().flat_map(|v| v.to_le_bytes()).collect();
                 let bias = values(outputs, 3);
-                for order in [PatchOrder::TapsFirst, PatchOrder::ChannelsFirst] {
-                    let mut y = vec![f32::NAN; images * w.positions() * outputs];
-                    let weight = WeightMat::new(outputs, cols, Form::F32(&bytes)).expect("sizes match");
-                    conv(&w, order, &x, images, Product { weight, bias: Some(&bias), out: &mut y });
-                    for (i, &y) in y.iter().enumerate() {
-                        let (row, o) = (i / outputs, i % outputs);
-                        let image = &x[row / w.positions() * w.plane() * channels..];
-                        let at = |tap, c| match order {
-                            PatchOrder::TapsFirst => weights[o * cols + tap * channels + c],
-                            PatchOrder::ChannelsFirst => weights[o * cols + c * w.taps() + tap],
-                        };
-                        let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
-                        assert!((f64::from(y) - want).abs() < 1e-4, "{w:?} {order:?} at {i}: {y} != {want}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn depthwise_convolutions_agree_with_the_definition() {
-        for w in windows() {
-            for (channels, images) in [(1, 2), (37, 2), (64, 1)] {
-                let x = values(images * w.plane() * channels, 1);
-                let (weights, bias) = (values(w.taps() * channels, 2), values(channels, 3));
-                let mut y = vec![f32::NAN; images * w.positions() * channels];
-                depthwise(&w, &x, images, &weights, Some(&bias), &mut y);
+                let mut y = vec![f32::NAN; images * w.positions() * outputs];
+                let weight = WeightMat::new(outputs, cols, Form::F32(&bytes)).expect("sizes match");
+                conv(&w, &x, images, Product { weight, bias: Some(&bias), out: &mut y });
                 for (i, &y) in y.iter().enumerate() {
-                    let (row, c) = (i / channels, i % channels);
+                    let (row, o) = (i / outputs, i % outputs);
                     let image = &x[row / w.positions() * w.plane() * channels..];
-                    let at = |tap, other| if other == c { weights[tap * channels + c] } else { 0.0 };
-                    let want = f64::from(bias[c]) + sum(&w, image, channels, row % w.positions(), at);
+                    let at = |tap, c| weights[o * cols + c * w.taps() + tap];
+                    let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
                     assert!((f64::from(y) - want).abs() < 1e-4, "{w:?} at {i}: {y} != {want}");
                 }
             }
@@ -322,21 +333,32 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_is_found_nan_kept_and_nothing_is_less_than_all() {
+    fn packed_convolutions_agree_with_the_definition() {
         for w in windows() {
-            let mut x = values(2 * w.plane() * 5, 1);
-            x[7] = f32::NAN;
-            let mut y = vec![0.0; 2 * w.positions() * 5];
-            max_pool(&w, &x, 2, 5, &mut y);
-            for (i, &y) in y.iter().enumerate() {
-                let (row, c) = (i / 5, i % 5);
-                let image = &x[row / w.positions() * w.plane() * 5..];
-                let mut want = f32::NEG_INFINITY;
-                w.each_tap(w.place(row % w.positions()), |_, at| {
-                    let v = image[at * 5 + c];
-                    want = if want.is_nan() || v.is_nan() { f32::NAN } else { want.max(v) };
-                });
-                assert!(y == want || y.is_nan() && want.is_nan(), "{w:?} at {i}: {y} != {want}");
+            for (own, outputs, groups, images) in [(3, 5, 1, 2), (20, 40, 1, 1), (2, 3, 4, 2)] {
+                let channels = own * groups;
+                let x = values(images * w.plane() * channels, 1);
+                let cols = w.taps() * own;
+                let weights = values(groups * outputs * cols, 2);
+                let packed =
+                    Packed::new(groups, outputs, cols, |r, out| out.copy_from_slice(&weights[r * cols..][..cols]));
+                let bias = values(groups * outputs, 3);
+                for variant in Variant::all() {
+                    let finish = Finish { bias: Some(&bias), ..Finish::default() };
+                    let y = conv_packed_with(variant, &w, &x, images, &packed, &finish);
+                    assert_eq!(y.len(), images * w.positions() * groups * outputs);
+                    for (i, &y) in y.iter().enumerate() {
+                        let (row, o) = (i / (groups * outputs), i % (groups * outputs));
+                        let image = &x[row / w.positions() * w.plane() * channels..];
+                        let group = o / outputs;
+                        let at = |tap, c: usize| match c.checked_sub(group * own).filter(|&c| c < own) {
+                            Some(c) => weights[o * cols + tap * own + c],
+                            None => 0.0,
+                        };
+                        let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
+                        assert!((f64::from(y) - want).abs() < 1e-4, "{} {w:?} at {i}: {y} != {want}", variant.name());
+                    }
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
+//! - [`packed`]: dense weights in panels, packed once; what follows a product is done in registers.
 //! - [`softmax`] of rows. [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
 //!   embedding. [`activation`]: functions of one element.
 //! - [`conv`]: convolutions of channels-last images.
@@ -16,14 +17,17 @@ pub mod activation;
 mod aligned;
 pub mod attention;
 pub mod conv;
+mod fresh;
 pub mod mat;
 pub mod matmul;
 pub mod matvec;
 pub mod norm;
+pub mod packed;
 pub mod parallel;
 pub mod rotary;
 pub mod softmax;
 pub mod strided;
 #[cfg(target_arch = "x86_64")]
 mod sums;
+mod vector;
 mod vectorized;

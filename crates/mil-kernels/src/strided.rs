@@ -166,6 +166,9 @@ pub fn copy(shape: &[usize], x: Strided<'_>, out: &mut [f32]) {
     let near = dims.len().checked_sub(2).filter(|_| step > 1).map(|d| dims[d]);
     if let Some((height, 1, _)) = near {
         // Two dimensions change places: squares stay in the cache.
+        if dims.len() == 2 {
+            return rows_mut(out, width, |first, out| transpose(&x.data[first..], step, width, out));
+        }
         let outer = [&dims[..dims.len() - 2], &[(height * width, 0, 0)]].concat();
         return rows(&outer, out, |at, _, out| transpose(&x.data[at..], step, width, out));
     }

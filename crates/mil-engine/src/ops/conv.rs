@@ -9,7 +9,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use mil_kernels::conv::Windows;
 
-use super::linear::{bias_of, product};
+use super::finish::Finish;
+use super::linear::{Bias, bias_of, product};
 use super::{OpSpec, since::*};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
@@ -254,11 +255,13 @@ fn groups_of(b: &Build<'_>) -> Result<usize, OpError> {
     usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| OpError::shape(format!("{groups} groups")))
 }
 
-/// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`.
-fn conv(b: &Build<'_>) -> Result<Run, OpError> {
-    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
+/// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; as `engine.conv` also with what
+/// [`Finish`] takes.
+pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
+    let finish = Finish::new(b)?;
     let prepared = match b.constant(weight) {
         Some(Value::Weight(w)) => Prepared::new(w, groups, b.device())?,
         Some(Value::Array(w)) if w.dtype().is_float() => {
@@ -274,20 +277,26 @@ fn conv(b: &Build<'_>) -> Result<Run, OpError> {
             _ => f.array(weight)?.shape().to_vec(),
         };
         check_shapes(x.shape(), &shape, groups)?;
-        let bias = bias_of(f, bias, shape[0])?;
+        let bias = bias.get(f, shape[0])?;
         let placed = window.place(&x.shape()[2..], &shape[2..], false)?;
         let point = shape[2..].iter().all(|&k| k == 1) && placed.strides.iter().all(|&s| s == 1);
         let unpadded = placed.before.iter().chain(&placed.after).all(|&p| p == 0);
-        if let (Value::Weight(w), true) = (f.value(weight)?, point && unpadded && groups == 1) {
-            return one(x.with(pointwise(&x, w, bias.as_deref())?));
-        }
-        if let Some(weights) = &prepared
-            && let Some(y) = weights.run(&x, bias.as_deref(), &placed)?
+        let product = point && unpadded && groups == 1;
+        let stored = match f.value(weight)? {
+            Value::Weight(w) if product => Some(w),
+            _ => None,
+        };
+        // As a product, compressed weights are read as they are stored.
+        if let Some(weights) = prepared.as_ref().filter(|p| stored.is_none() || p.in_panels())
+            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &finish)?
         {
             return one(x.with(y));
         }
-        let w = f.array(weight)?;
-        one(x.with(general(x.tensor(), w.tensor(), bias.as_deref(), &placed, groups)?))
+        let y = match stored {
+            Some(w) => pointwise(&x, w, bias.as_deref())?,
+            None => general(x.tensor(), f.array(weight)?.tensor(), bias.as_deref(), &placed, groups)?,
+        };
+        one(finish.apply(f, x.with(y))?)
     })
 }
 

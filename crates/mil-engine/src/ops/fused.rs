@@ -19,6 +19,9 @@ mod products;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("engine.attention", IOS18, attention),
+    OpSpec::new("engine.attend", IOS15, super::attend::build),
+    OpSpec::new("engine.conv", IOS15, super::conv::conv),
+    OpSpec::new("engine.linear", IOS15, super::linear::linear),
     OpSpec::new("engine.products", IOS15, products::products),
     OpSpec::new("engine.rms_norm", IOS15, rms_norm),
     OpSpec::new("engine.rotary", IOS15, elementwise::rotary),

@@ -3,12 +3,16 @@
 //! Semantics after the reference documentation of coremltools' `linear` chapter. A constant right-hand
 //! side stays as stored and is multiplied by kernels that read it compressed.
 
+use std::borrow::Cow;
+
 use candle_core::{DType, Device, Tensor};
 use mil_kernels::mat::{Form, WeightMat};
 use mil_kernels::matmul::matmul_rows;
 use mil_kernels::matvec::Product;
 use mil_kernels::parallel;
 
+use super::finish::Finish;
+use super::panels::Panels;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, one};
 use crate::error::OpError;
@@ -57,23 +61,64 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
 /// A bias, if there is one, as a slice of this length.
 pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Result<Option<Vec<f32>>, OpError> {
     let Some(slot) = slot else { return Ok(None) };
-    let values = f.array(slot)?.to_f32s()?;
+    spread(f.array(slot)?.to_f32s()?, length).map(Some)
+}
+
+/// A bias for this many outputs: one for each, or the same for all.
+fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
     match values.len() {
-        n if n == length => Ok(Some(values)),
-        1 => Ok(Some(vec![values[0]; length])),
+        n if n == length => Ok(values),
+        1 => Ok(vec![values[0]; length]),
         n => Err(OpError::shape(format!("a bias of {n} for {length} outputs"))),
     }
 }
 
-/// `linear(x, weight, bias = 0)`: weight `[O, I]`.
-fn linear(b: &Build<'_>) -> Result<Run, OpError> {
-    let (x, weight) = (b.slot("x")?, b.slot("weight")?);
-    let bias = b.slot_opt("bias")?;
+/// A bias that may be constant.
+pub(super) enum Bias {
+    Const(Vec<f32>),
+    Slot(Option<Slot>),
+}
+
+impl Bias {
+    /// The parameter `bias`.
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        let slot = b.slot_opt("bias")?;
+        match slot.and_then(|slot| b.constant(slot)) {
+            Some(value) => Ok(Self::Const(value.array("bias", b.device())?.to_f32s()?)),
+            None => Ok(Self::Slot(slot)),
+        }
+    }
+
+    /// Its values for this many outputs.
+    pub(super) fn get(&self, f: &Frame<'_>, length: usize) -> Result<Option<Cow<'_, [f32]>>, OpError> {
+        match self {
+            Self::Const(values) if values.len() == length => Ok(Some(Cow::Borrowed(values))),
+            Self::Const(values) => spread(values.clone(), length).map(|b| Some(Cow::Owned(b))),
+            Self::Slot(slot) => Ok(bias_of(f, *slot, length)?.map(Cow::Owned)),
+        }
+    }
+}
+
+/// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`Finish`] takes.
+pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
+    let constant_bias = Bias::new(b)?;
+    let finish = Finish::new(b)?;
+    let panels = match b.constant(weight) {
+        Some(Value::Weight(w)) => Panels::new(w, 1, b.device()),
+        _ => None,
+    };
     b.run(move |f| {
         let x = f.array(x)?;
         if let Value::Weight(w) = f.value(weight)? {
-            let bias = bias_of(f, bias, w.shape().first().copied().unwrap_or(0))?;
-            return one(x.with(product(&x, w, bias.as_deref(), f.device())?));
+            let bias = constant_bias.get(f, w.shape().first().copied().unwrap_or(0))?;
+            if let Some(panels) = &panels
+                && let Some(y) = panels.product(f, x.tensor(), bias.as_deref(), &finish)?
+            {
+                return one(x.with(y));
+            }
+            let y = product(&x, w, bias.as_deref(), f.device())?;
+            return one(finish.apply(f, x.with(y))?);
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may be of another type than the input.
@@ -83,7 +128,7 @@ fn linear(b: &Build<'_>) -> Result<Run, OpError> {
             Some(bias) => y.broadcast_add(&alike(f.array(bias)?.tensor())?)?,
             None => y,
         };
-        one(x.with(y))
+        one(finish.apply(f, x.with(y))?)
     })
 }
 

@@ -48,7 +48,7 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
         let mut shape = x.shape()[..2].to_vec();
         shape.extend(&placed.out);
         let count = check_size(&shape)?;
-        if let (Kind::Max, Some(y)) = (kind, largest(&x, &kernel, &placed, count)?) {
+        if let (Kind::Max, Some(y)) = (kind, largest(&x, &kernel, &placed)?) {
             return one(x.with(y));
         }
         let mut out = Vec::with_capacity(count);
@@ -61,7 +61,7 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
 }
 
 /// The maximum where the channels of an f32 tensor on the CPU lie innermost in memory.
-fn largest(x: &Array, kernel: &[usize], placed: &Placed, count: usize) -> Result<Option<Tensor>, OpError> {
+fn largest(x: &Array, kernel: &[usize], placed: &Placed) -> Result<Option<Tensor>, OpError> {
     let t = x.tensor();
     let last = t.permute(channels_last(t.rank()))?;
     if !last.is_contiguous() || t.dims()[1] == 1 {
@@ -69,11 +69,7 @@ fn largest(x: &Array, kernel: &[usize], placed: &Placed, count: usize) -> Result
     }
     let windows = placed.windows(t, kernel);
     let (images, channels) = (t.dims()[0], t.dims()[1]);
-    let pooled = with_f32s(&last, |x| {
-        let mut out = vec![0f32; count];
-        max_pool(&windows, x, images, channels, &mut out);
-        out
-    });
+    let pooled = with_f32s(&last, |x| max_pool(&windows, x, images, channels));
     pooled.map(|out| placed.result_of(out, images, channels, t.device())).transpose()
 }
 

@@ -2,10 +2,9 @@
 //!
 //! Semantics after the reference documentation of coremltools' `transformers` chapter.
 
-use candle_core::{D, DType};
+use candle_core::{DType, Tensor};
 
-use super::activation::softmax_last;
-use super::linear::batched;
+use super::attend::attend;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
@@ -22,17 +21,15 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         if q.rank() < 2 || k.rank() < 2 || v.rank() < 2 {
             return Err(OpError::shape("attention of vectors"));
         }
-        let width = q.shape()[q.rank() - 1].max(1) as f64;
-        let scores = (batched(q.floats()?, &k.floats()?.transpose(D::Minus2, D::Minus1)?)? / width.sqrt())?;
-        let scores = match f.array_opt(mask)? {
-            None => scores,
-            Some(m) if m.dtype().is_float() => scores.broadcast_add(m.tensor())?,
-            Some(m) => {
-                let keep = m.tensor().to_dtype(DType::U8)?.broadcast_as(scores.dims())?;
-                let closed = candle_core::Tensor::full(f32::NEG_INFINITY, scores.dims(), f.device())?;
-                keep.where_cond(&scores, &closed)?
+        let width = q.shape()[q.rank() - 1].max(1) as f32;
+        let mask = match f.array_opt(mask)? {
+            Some(m) if !m.dtype().is_float() => {
+                let keep = m.tensor().to_dtype(DType::U8)?;
+                let closed = Tensor::full(f32::NEG_INFINITY, keep.dims(), f.device())?;
+                Some(keep.where_cond(&closed.zeros_like()?, &closed)?)
             }
+            other => other.map(|m| m.into_tensor()),
         };
-        one(q.with(batched(&softmax_last(&scores)?, v.floats()?)?))
+        one(q.with(attend(q.floats()?, k.floats()?, v.floats()?, mask.as_ref(), 1.0 / width.sqrt())?))
     })
 }

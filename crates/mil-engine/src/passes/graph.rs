@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Argument, Binding, Block, Function, Operation, TensorData, Value, ValueData};
+use coreml_format::program::{Argument, Binding, Block, Function, Operation, TensorData, TensorType, Value, ValueData};
 
 /// Makers and users of the values of one block; users in nested blocks count for the operation that holds
 /// them.
@@ -116,10 +116,15 @@ pub(super) fn shape_of(op: &Operation) -> Option<Vec<usize>> {
     op.outputs.first()?.ty.tensor()?.fixed_shape()
 }
 
-/// Declared shape of a value: of its maker's output.
-pub(super) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
+/// Declared type of a value: of its maker's output.
+pub(super) fn declared_type<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b TensorType> {
     let (_, op) = graph.maker(name)?;
-    op.outputs.iter().find(|o| o.name == name)?.ty.tensor()?.fixed_shape()
+    op.outputs.iter().find(|o| o.name == name)?.ty.tensor()
+}
+
+/// Its shape, if it is fixed.
+pub(super) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
+    declared_type(graph, name)?.fixed_shape()
 }
 
 fn numbers(value: &Value) -> Option<Vec<f64>> {

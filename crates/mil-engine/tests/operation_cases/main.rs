@@ -3,6 +3,7 @@
 
 mod agreement;
 mod cases;
+mod fusions;
 mod hostile;
 mod others;
 mod table;

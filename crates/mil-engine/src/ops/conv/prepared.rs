@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use mil_kernels::conv::{PatchOrder, conv, depthwise};
+use mil_kernels::conv::{conv, conv_packed, depthwise};
 use mil_kernels::matvec::Product;
 
 use super::{Placed, channels_last};
 use crate::build::check_size;
 use crate::error::OpError;
 use crate::layout;
+use crate::ops::finish::Finish;
+use crate::ops::panels::Panels;
+use crate::run::Frame;
 use crate::value::{Array, with_f32s};
 use crate::weight::Weight;
 
@@ -21,79 +24,99 @@ pub(super) struct Prepared {
 }
 
 enum Form {
-    /// One matrix for all channels, `[outputs, …]`.
-    Dense { weight: Arc<Weight>, order: PatchOrder },
+    /// Dense weights.
+    Panels(Panels),
+    /// One matrix for all channels, as stored: `[outputs, channels, taps]`.
+    Stored(Arc<Weight>),
     /// `[taps, channels]`.
     Depthwise(Vec<f32>),
 }
 
-/// `[A, B, taps]` to `[A, taps, B]`.
-fn taps_first(values: &[f32], b: usize, taps: usize) -> Vec<f32> {
-    let mut out = vec![0f32; values.len()];
-    for (from, to) in values.chunks_exact(b * taps).zip(out.chunks_exact_mut(b * taps)) {
-        for (i, &v) in from.iter().enumerate() {
-            to[i % taps * b + i / taps] = v;
-        }
-    }
-    out
+/// `[A, taps]` to `[taps, A]`.
+fn taps_first(values: &[f32], taps: usize) -> Vec<f32> {
+    let channels = values.len() / taps;
+    (0..values.len()).map(|i| values[i % channels * taps + i / channels]).collect()
 }
 
 impl Prepared {
-    /// None for weights that the kernels do not take: other groups, no elements, a device.
+    /// None for weights that the kernels do not take: compressed ones in groups, no elements, a device.
     pub(super) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Result<Option<Self>, OpError> {
         let shape = weight.shape();
         if !device.is_cpu() || !(3..=5).contains(&shape.len()) || shape.contains(&0) {
             return Ok(None);
         }
-        let (outputs, channels) = (shape[0], shape[1]);
-        let taps: usize = shape[2..].iter().product();
-        let kernel = shape[2..].to_vec();
-        let values = || weight.expand(device)?.to_f32s();
-        let form = if groups == 1 {
-            let (weight, order) = if taps == 1 {
-                (weight.clone(), PatchOrder::TapsFirst)
-            } else if weight.raw().is_none() {
-                // Compressed weights stay as they are.
-                (weight.clone(), PatchOrder::ChannelsFirst)
-            } else {
-                let values = taps_first(&values()?, channels, taps);
-                let weight = Weight::from_f32s(&values, weight.dtype(), shape.to_vec());
-                (Arc::new(weight), PatchOrder::TapsFirst)
-            };
-            if weight.matrix().is_none() {
-                return Ok(None);
+        let (outputs, taps) = (shape[0], shape[2..].iter().product());
+        let form = if groups == outputs && shape[1] == 1 && groups > 1 {
+            Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps))
+        } else if let Some(panels) = Panels::new(weight, groups, device) {
+            // What is more than a product per position never takes the weight as stored.
+            if taps > 1 {
+                panels.packed()?;
             }
-            Form::Dense { weight, order }
-        } else if groups == outputs && channels == 1 {
-            Form::Depthwise(taps_first(&values()?, outputs, taps))
+            Form::Panels(panels)
+        } else if groups == 1 && weight.matrix().is_some() {
+            Form::Stored(weight.clone())
         } else {
             return Ok(None);
         };
-        Ok(Some(Self { kernel, outputs, form }))
+        Ok(Some(Self { kernel: shape[2..].to_vec(), outputs, form }))
     }
 
-    /// The convolution of `x`; none when it is no f32 tensor on the CPU.
-    pub(super) fn run(&self, x: &Array, bias: Option<&[f32]>, placed: &Placed) -> Result<Option<Tensor>, OpError> {
-        let t = x.tensor();
+    /// Whether the weights are packed, or will be.
+    pub(super) fn in_panels(&self) -> bool {
+        matches!(self.form, Form::Panels(_))
+    }
+
+    /// The convolution of `x`, finished; none when it is no f32 tensor on the CPU, or a product of few rows.
+    pub(super) fn run(
+        &self,
+        f: &Frame<'_>,
+        x: &Array,
+        bias: Option<&[f32]>,
+        placed: &Placed,
+        finish: &Finish,
+    ) -> Result<Option<Tensor>, OpError> {
+        let (x_of, t) = (x, x.tensor());
         if t.dtype() != DType::F32 || !t.device().is_cpu() {
             return Ok(None);
         }
         let images = t.dims()[0];
         let windows = placed.windows(t, &self.kernel);
-        let mut y = vec![0f32; check_size(&[&[images, self.outputs], placed.out.as_slice()].concat())?];
-        let x = layout::contiguous(&t.permute(channels_last(t.rank()))?)?;
-        let done = with_f32s(&x, |x| match &self.form {
-            Form::Dense { weight, order } => weight.matrix().map(|weight| {
-                conv(&windows, *order, x, images, Product { weight, bias, out: &mut y });
-            }),
-            Form::Depthwise(weights) => {
-                depthwise(&windows, x, images, weights, bias, &mut y);
-                Some(())
-            }
-        });
-        if done.flatten().is_none() {
+        let shape = [&[images, self.outputs], placed.out.as_slice()].concat();
+        let count = check_size(&shape)?;
+        if let Form::Panels(panels) = &self.form
+            && self.kernel.iter().all(|&k| k == 1)
+            && !panels.pay(count / self.outputs, placed.out.iter().filter(|&&n| n > 1).count() > 1)
+        {
             return Ok(None);
         }
-        placed.result_of(y, images, self.outputs, t.device()).map(Some)
+        let order = channels_last(t.rank());
+        let residual = finish.residual(f, &shape, &order)?;
+        let x = layout::contiguous(&t.permute(order)?)?;
+        let packed = match &self.form {
+            Form::Panels(panels) => Some(panels.packed()?),
+            _ => None,
+        };
+        let run = |x: &[f32]| match (&self.form, packed) {
+            (Form::Depthwise(weights), _) => {
+                finish.with(bias, residual.as_ref(), |finish| depthwise(&windows, x, images, weights, finish))
+            }
+            (_, Some(packed)) => {
+                finish.with(bias, residual.as_ref(), |finish| conv_packed(&windows, x, images, packed, finish))
+            }
+            (Form::Stored(weight), _) => weight.matrix().map(|weight| {
+                let mut y = vec![0f32; count];
+                conv(&windows, x, images, Product { weight, bias, out: &mut y });
+                y
+            }),
+            (Form::Panels(_), None) => None,
+        };
+        let Some(y) = with_f32s(&x, run).flatten() else { return Ok(None) };
+        let y = placed.result_of(y, images, self.outputs, t.device())?;
+        // The kernel for weights as stored does not finish its sums.
+        match self.form {
+            Form::Stored(_) => Ok(Some(finish.apply(f, x_of.with(y))?.into_tensor())),
+            _ => Ok(Some(y)),
+        }
     }
 }

@@ -10,7 +10,9 @@ use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
 use crate::layout;
 use crate::ops::conv::{channels_last, channels_second};
+use crate::ops::finish::Finish;
 use crate::ops::linear::product;
+use crate::ops::panels::Panels;
 use crate::value::{Array, Value, with_f32s};
 use crate::weight::Weight;
 
@@ -19,6 +21,7 @@ struct Layer {
     weight: Arc<Weight>,
     bias: Option<Vec<f32>>,
     outputs: usize,
+    panels: Option<Panels>,
 }
 
 impl Layer {
@@ -43,7 +46,8 @@ impl Layer {
             }
             other => other,
         };
-        Ok(Self { weight, bias, outputs })
+        let panels = Panels::new(&weight, 1, b.device());
+        Ok(Self { weight, bias, outputs, panels })
     }
 
     fn inputs(&self) -> usize {
@@ -57,6 +61,7 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
     let layers = (0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?;
+    let finish = Finish::new(b)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let rank = x.rank();
@@ -64,7 +69,16 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("a product of {:?}", x.shape())));
         }
         let rows = if channels_first { x.tensor().permute(channels_last(rank))? } else { x.tensor().clone() };
-        let results = all(&x.with(layout::contiguous(&rows)?), &layers, f.device())?;
+        let rows = layout::contiguous(&rows)?;
+        let packed = |l: &Layer| match &l.panels {
+            Some(panels) => panels.product(f, &rows, l.bias.as_deref(), &finish),
+            None => Ok(None),
+        };
+        let results = layers.iter().map(packed).collect::<Result<Option<Vec<_>>, _>>()?;
+        let results = match results {
+            Some(results) => results,
+            None => all(&x.with(rows), &layers, f.device())?,
+        };
         let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
         results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
     })

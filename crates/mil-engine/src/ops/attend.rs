@@ -1,0 +1,123 @@
+//! Attention over whole sequences, by the kernel where it can.
+
+use candle_core::{D, Tensor};
+use mil_kernels::packed::{Heads, Sizes, attend as kernel};
+
+use super::activation::softmax_last;
+use super::elementwise_binary::broadcast_shape;
+use super::linear::batched;
+use crate::build::{Build, Run, check_size, one};
+use crate::error::OpError;
+use crate::layout;
+
+/// `softmax(scale · q · kᵀ + mask) · v` for `q [… , n, d]`, `k [… , m, d]`, `v [… , m, w]` and a mask that broadcasts to
+/// `[… , n, m]`, all of them floats.
+pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32) -> Result<Tensor, OpError> {
+    if let Some(result) = on_cpu(q, k, v, mask, scale)? {
+        return Ok(result);
+    }
+    let scores = (batched(q, &k.transpose(D::Minus2, D::Minus1)?)? * f64::from(scale))?;
+    let scores = match mask {
+        Some(mask) => scores.broadcast_add(mask)?,
+        None => scores,
+    };
+    batched(&softmax_last(&scores)?, v)
+}
+
+/// None for other devices, operands without rows or elements, and those whose sizes do not fit: whatever is wrong with
+/// them, the general way says.
+fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32) -> Result<Option<Tensor>, OpError> {
+    let matrix = |t: &Tensor| match t.dims() {
+        [outer @ .., rows, cols] => Some((outer.to_vec(), *rows, *cols)),
+        _ => None,
+    };
+    let (Some((a, queries, dim)), Some((b, keys, key_dim)), Some((c, values, width))) =
+        (matrix(q), matrix(k), matrix(v))
+    else {
+        return Ok(None);
+    };
+    let outer = broadcast_shape(&broadcast_shape(&a, &b)?, &c)?;
+    let whole = |tail: [usize; 2]| [outer.as_slice(), &tail].concat();
+    let scores = whole([queries, keys]);
+    if dim != key_dim || keys != values || [&scores, &whole([dim, width])].iter().any(|s| s.contains(&0)) {
+        return Ok(None);
+    }
+    if let Some(mask) = mask
+        && broadcast_shape(&scores, mask.dims())? != scores
+    {
+        return Ok(None);
+    }
+    let heads: usize = outer.iter().product();
+    check_size(&whole([queries, width]))?;
+    // Rows whose elements lie behind each other, and where each head begins.
+    let side = |t: &Tensor, shape: Vec<usize>| -> Result<(Tensor, Vec<usize>), OpError> {
+        let t = if t.rank() == 0 { &t.reshape(1)? } else { t };
+        let last = t.rank() - 1;
+        let t = if t.stride()[last] == 1 && t.dims()[last] == shape[shape.len() - 1] {
+            t.clone()
+        } else {
+            let own: Vec<usize> = t.dims()[..last].iter().chain(shape.last()).copied().collect();
+            layout::contiguous(&t.broadcast_as(own)?)?
+        };
+        let t = t.broadcast_as(shape)?;
+        let start = |mut index: usize| {
+            let mut at = 0;
+            for (&n, &s) in outer.iter().zip(t.stride()).rev() {
+                at += index % n * s;
+                index /= n;
+            }
+            at
+        };
+        let starts = (0..heads).map(start).collect();
+        Ok((t, starts))
+    };
+    let (q, qs) = side(q, whole([queries, dim]))?;
+    let (k, ks) = side(k, whole([keys, dim]))?;
+    let (v, vs) = side(v, whole([keys, width]))?;
+    let mask = mask.map(|m| side(m, scores.clone())).transpose()?;
+    let together = outer.last().copied().unwrap_or(1);
+    let sizes = Sizes { queries, keys, dim, width, together };
+    let row = |t: &Tensor| t.stride()[t.rank() - 2];
+    let run = |q_data: &[f32], k_data: &[f32], v_data: &[f32], m_data: Option<&[f32]>| {
+        let mask = m_data.zip(mask.as_ref()).map(|(data, (m, starts))| Heads { data, starts, row: row(m) });
+        let (q, k, v) = (
+            Heads { data: q_data, starts: &qs, row: row(&q) },
+            Heads { data: k_data, starts: &ks, row: row(&k) },
+            Heads { data: v_data, starts: &vs, row: row(&v) },
+        );
+        kernel(sizes, q, k, v, mask, scale)
+    };
+    let out = layout::with_elements(&q, |q| {
+        layout::with_elements(&k, |k| {
+            layout::with_elements(&v, |v| match &mask {
+                None => Some(run(q, k, v, None)),
+                Some((m, _)) => layout::with_elements(m, |m| run(q, k, v, Some(m))),
+            })
+        })
+    });
+    let Some(out) = out.flatten().flatten().flatten() else { return Ok(None) };
+    // Heads lie beside each other, as what follows an attention takes them.
+    if outer.is_empty() {
+        return Ok(Some(Tensor::from_vec(out, (queries, width), q.device())?));
+    }
+    let shape = [&outer[..outer.len() - 1], &[queries, together, width]].concat();
+    let rank = shape.len();
+    Ok(Some(Tensor::from_vec(out, shape, q.device())?.transpose(rank - 3, rank - 2)?))
+}
+
+/// `engine.attend(query, key, value, mask?, scale = 1, key_columns = false)`; with `key_columns` keys are `[… , d, m]`.
+pub(super) fn build(b: &Build<'_>) -> Result<Run, OpError> {
+    let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
+    let mask = b.slot_opt("mask")?;
+    let (scale, columns) = (b.attr_or("scale", 1.0f32)?, b.attr_or("key_columns", false)?);
+    b.run(move |f| {
+        let (q, k, v) = (f.array(q)?, f.array(k)?, f.array(v)?);
+        if q.rank() < 2 || k.rank() < 2 || v.rank() < 2 {
+            return Err(OpError::shape("attention of vectors"));
+        }
+        let keys = if columns { k.floats()?.transpose(D::Minus2, D::Minus1)? } else { k.floats()?.clone() };
+        let mask = f.array_opt(mask)?;
+        let mask = mask.as_ref().map(|m| m.floats()).transpose()?;
+        one(q.with(attend(q.floats()?, &keys, v.floats()?, mask, scale)?))
+    })
+}

@@ -1,0 +1,74 @@
+//! What rewrites append to a product or convolution: a residual that is added, then an activation.
+
+use candle_core::Tensor;
+use mil_kernels::activation::Activation;
+use mil_kernels::packed;
+
+use super::elementwise_unary::map;
+use crate::build::{Build, Slot};
+use crate::error::OpError;
+use crate::layout;
+use crate::run::Frame;
+use crate::value::{Array, with_f32s};
+
+/// The parameters `residual?`, `activation?` (`"clip"`, `"gelu"` or `"silu"`), `low?` and `high?` of an operation.
+pub(super) struct Finish {
+    residual: Option<Slot>,
+    activation: Activation,
+}
+
+impl Finish {
+    /// What the operation says; nothing, if it is not of this engine.
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        let bound = |name: &str, default: f32| b.attr_or(name, default);
+        let activation = match b.attr_opt::<String>("activation")?.as_deref() {
+            None => Activation::default(),
+            Some("clip") => {
+                Activation::Clamp { low: bound("low", f32::NEG_INFINITY)?, high: bound("high", f32::INFINITY)? }
+            }
+            Some("gelu") => Activation::Gelu,
+            Some("silu") => Activation::Silu,
+            Some(other) => return Err(OpError::data(format!("unknown activation `{other}`"))),
+        };
+        Ok(Self { residual: b.slot_opt("residual")?, activation })
+    }
+
+    /// The residual of a result of this shape, its dimensions in this order, without gaps.
+    pub(super) fn residual(&self, f: &Frame<'_>, shape: &[usize], order: &[usize]) -> Result<Option<Tensor>, OpError> {
+        let Some(slot) = self.residual else { return Ok(None) };
+        let residual = f.array(slot)?;
+        if residual.shape() != shape {
+            return Err(OpError::shape(format!("a residual {:?} for a result {shape:?}", residual.shape())));
+        }
+        Ok(Some(layout::contiguous(&residual.floats()?.permute(order)?)?))
+    }
+
+    /// Runs `f` with what a kernel needs; none when the residual is not on the CPU.
+    pub(super) fn with<R>(
+        &self,
+        bias: Option<&[f32]>,
+        residual: Option<&Tensor>,
+        f: impl FnOnce(&packed::Finish<'_>) -> R,
+    ) -> Option<R> {
+        let finish = packed::Finish { bias, residual: None, activation: self.activation };
+        match residual {
+            None => Some(f(&finish)),
+            Some(t) => with_f32s(t, |r| f(&packed::Finish { residual: Some(r), ..finish })),
+        }
+    }
+
+    /// The same as operations of their own, for results of other ways.
+    pub(super) fn apply(&self, f: &Frame<'_>, y: Array) -> Result<Array, OpError> {
+        let mut y = y;
+        if let Some(slot) = self.residual {
+            let residual = f.array(slot)?;
+            let sum = layout::binary(y.floats()?, residual.floats()?, y.shape(), |a, b| a + b)?;
+            y = match sum {
+                Some(sum) => y.with(sum),
+                None => y.with(y.tensor().broadcast_add(residual.tensor())?),
+            };
+        }
+        let activation = self.activation;
+        if activation == Activation::default() { Ok(y) } else { map(&y, move |v| activation.at(v)) }
+    }
+}

@@ -1,0 +1,93 @@
+//! Dense weights in the panels that products of many rows take, packed once.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{Device, Tensor};
+use coreml_format::dtype::DataType;
+use mil_kernels::packed::{Packed, product};
+
+use super::finish::Finish;
+use crate::error::OpError;
+use crate::layout;
+use crate::value::with_f32s;
+use crate::weight::Weight;
+
+/// Rows of an input from which on panels are quicker than weights as stored.
+const ROWS: usize = 8;
+
+/// A weight `[outputs, inputs of a group, taps…]` and its panels, when they were needed.
+pub(super) struct Panels {
+    weight: Arc<Weight>,
+    groups: usize,
+    packed: OnceLock<Packed>,
+}
+
+impl Panels {
+    /// None for weights that are not dense and for devices other than the CPU.
+    pub(super) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
+        let outputs = weight.shape().first().copied().unwrap_or(0);
+        let fits =
+            device.is_cpu() && weight.raw().is_some() && weight.dtype().is_float() && !weight.shape().contains(&0);
+        (fits && weight.shape().len() > 1 && outputs.is_multiple_of(groups)).then(|| Self {
+            weight: weight.clone(),
+            groups,
+            packed: OnceLock::new(),
+        })
+    }
+
+    /// Whether panels are worth their memory for a product with this many rows. Weights in fp16 become twice as large:
+    /// only those of `images` do, not the matrices of language models.
+    pub(super) fn pay(&self, rows: usize, images: bool) -> bool {
+        rows >= ROWS && (images || self.weight.dtype() == DataType::F32)
+    }
+
+    /// The panels.
+    ///
+    /// # Errors
+    /// When the weight can't be read.
+    pub(super) fn packed(&self) -> Result<&Packed, OpError> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(packed);
+        }
+        let values = self.weight.expand(&Device::Cpu)?.to_f32s()?;
+        let (outputs, channels) = (self.weight.shape()[0], self.weight.shape()[1]);
+        let cols = values.len() / outputs;
+        let taps = cols / channels;
+        // `[channels, taps]` to `[taps, channels]`.
+        let packed = Packed::new(self.groups, outputs / self.groups, cols, |r, out| {
+            let row = &values[r * cols..][..cols];
+            for (tap, out) in out.chunks_exact_mut(channels).enumerate() {
+                out.iter_mut().zip(row[tap..].iter().step_by(taps)).for_each(|(o, &w)| *o = w);
+            }
+        });
+        Ok(self.packed.get_or_init(|| packed))
+    }
+
+    /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.
+    pub(super) fn product(
+        &self,
+        f: &crate::run::Frame<'_>,
+        x: &Tensor,
+        bias: Option<&[f32]>,
+        finish: &Finish,
+    ) -> Result<Option<Tensor>, OpError> {
+        let mut shape = x.dims().to_vec();
+        let inner = shape.pop().unwrap_or(0);
+        let rows: usize = shape.iter().product();
+        let inputs: usize = self.weight.shape()[1..].iter().product();
+        if inner != inputs || !self.pay(rows, false) {
+            return Ok(None);
+        }
+        let packed = self.packed()?;
+        shape.push(packed.outputs());
+        crate::build::check_size(&shape)?;
+        let order: Vec<usize> = (0..shape.len()).collect();
+        let residual = finish.residual(f, &shape, &order)?;
+        let x = layout::contiguous(x)?;
+        let run = |x: &[f32]| finish.with(bias, residual.as_ref(), |finish| product(x, rows, packed, finish));
+        match with_f32s(&x, run).flatten() {
+            Some(y) => Ok(Some(Tensor::from_vec(y, shape, x.device())?)),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whole patterns that rewrites join: the same results with all rewrites, with none, and with each left out.
+
+use candle_core::{DType, Device, Tensor};
+use coreml_format::mil_text;
+use mil_engine::passes::{ALL, PassSet};
+use mil_engine::{Executable, Options, Output};
+
+use crate::cases::model;
+
+/// Elements between −1 and 1, as a literal of this type.
+fn literal(dtype: &str, shape: &[usize], seed: usize) -> String {
+    fn nested(shape: &[usize], next: &mut impl FnMut() -> f32) -> String {
+        match shape {
+            [] => format!("{:?}", next()),
+            [n, inner @ ..] => {
+                let parts: Vec<String> = (0..*n).map(|_| nested(inner, next)).collect();
+                format!("[{}]", parts.join(", "))
+            }
+        }
+    }
+    let mut at = seed;
+    let mut next = || {
+        at += 1;
+        // Eighths, which fp16 holds exactly.
+        (at * 37 % 17) as f32 / 8.0 - 1.0
+    };
+    let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("tensor<{dtype}, [{}]>({})", extents.join(", "), nested(shape, &mut next))
+}
+
+fn run(text: &str, shape: &[usize], passes: PassSet) -> (Vec<f32>, usize) {
+    let program = mil_text::parse(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let options = Options { passes, ..Options::default() };
+    let executable = Executable::load(&model(program), None, &options).expect("it loads");
+    let count: usize = shape.iter().product();
+    let x: Vec<f32> = (0..count).map(|i| (i * 29 % 64) as f32 / 32.0 - 1.0).collect();
+    let x = Tensor::from_vec(x, shape, &Device::Cpu).expect("an input");
+    let outputs = executable.predict(&[("x", x)], None).expect("it runs");
+    let Output::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
+    let y = y.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements");
+    (y, executable.places().len())
+}
+
+/// Runs a body from `x` of a shape to `y`; with all rewrites it takes `steps` operations.
+fn check(dtype: &str, shape: &[usize], body: &str, steps: usize) {
+    let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let text = format!(
+        "program(1.3) {{ func main<ios17>(tensor<{dtype}, [{}]> x) {{ {body} }} -> (y); }}",
+        extents.join(", ")
+    );
+    let (wanted, _) = run(&text, shape, PassSet::none());
+    assert!(wanted.iter().any(|v| *v != wanted[0]), "results that say something: {body}");
+    let (_, found) = run(&text, shape, PassSet::all());
+    assert_eq!(found, steps, "operations of {body}");
+    let sets = ALL.iter().map(|p| (p.name, PassSet::all().without(p.name))).chain([("none", PassSet::all())]);
+    for (name, passes) in sets {
+        let (y, _) = run(&text, shape, passes);
+        assert_eq!(y.len(), wanted.len());
+        // The order of sums differs, and fp16 results are rounded once.
+        let tolerance = if dtype == "fp16" { 1e-3 } else { 1e-5 };
+        for (i, (y, w)) in y.iter().zip(&wanted).enumerate() {
+            assert!((y - w).abs() <= tolerance * (1.0 + w.abs()), "without {name}, at {i}: {y} != {w} in {body}");
+        }
+    }
+}
+
+#[test]
+fn convolutions_with_what_follows_them() {
+    for dtype in ["fp32", "fp16"] {
+        let conv = |out: &str, x: &str, weight: &[usize], more: &str, shape: &str| {
+            let (w, b) = (literal(dtype, weight, 3), literal(dtype, &weight[..1], 5));
+            format!("tensor<{dtype}, {shape}> {out} = conv(x = {x}, weight = {w}, bias = {b}{more});")
+        };
+        let same = ", pad_type = string(\"same\")";
+        // An inverted residual: expand, depthwise in two strides, project, add.
+        let low = format!("alpha = {dtype}(0), beta = {dtype}(1.5)");
+        let body = format!(
+            "{} tensor<{dtype}, [1, 20, 7, 5]> b = clip(x = a, {low});
+             {} tensor<{dtype}, [1, 20, 7, 5]> d = relu6(x = c);
+             {} tensor<{dtype}, [1, 6, 7, 5]> y = add(x = x, y = e);",
+            conv("a", "x", &[20, 6, 1, 1], "", "[1, 20, 7, 5]"),
+            conv("c", "b", &[20, 1, 3, 3], &format!("{same}, groups = int32(20)"), "[1, 20, 7, 5]"),
+            conv("e", "d", &[6, 20, 1, 1], "", "[1, 6, 7, 5]"),
+        );
+        // `x` is an input of the function, of which rewrites know no type: the sum stays.
+        check(dtype, &[1, 6, 7, 5], &body, 4);
+        // A residual block whose sum is activated, and groups in strides.
+        let strides = ", strides = tensor<int32, [2]>([2, 2]), groups = int32(3)";
+        let body = format!(
+            "{} tensor<{dtype}, [2, 9, 7, 5]> b = relu(x = a);
+             {} tensor<{dtype}, [2, 9, 7, 5]> d = add(x = c, y = b);
+             tensor<{dtype}, [2, 9, 7, 5]> e = relu(x = d);
+             {} tensor<{dtype}, [2, 12, 4, 3]> y = silu(x = g);",
+            conv("a", "x", &[9, 6, 3, 3], same, "[2, 9, 7, 5]"),
+            conv("c", "b", &[9, 9, 3, 3], same, "[2, 9, 7, 5]"),
+            conv("g", "e", &[12, 3, 3, 3], &format!("{same}{strides}"), "[2, 12, 4, 3]"),
+        );
+        check(dtype, &[2, 6, 7, 5], &body, 3);
+    }
+}
+
+#[test]
+fn products_with_what_follows_them() {
+    let linear = |out: &str, x: &str, weight: [usize; 2]| {
+        let (w, b) = (literal("fp32", &weight, 3), literal("fp32", &weight[..1], 5));
+        format!("tensor<fp32, [1, 30, {}]> {out} = linear(x = {x}, weight = {w}, bias = {b});", weight[0])
+    };
+    let body = format!(
+        "{} {} tensor<fp32, [1, 30, 40]> c = gelu(x = b);
+         {} tensor<fp32, [1, 30, 24]> y = add(x = a, y = d);",
+        linear("a", "x", [24, 8]),
+        linear("b", "a", [40, 24]),
+        linear("d", "c", [24, 40]),
+    );
+    check("fp32", &[1, 30, 8], &body, 3);
+}
+
+#[test]
+fn attention_over_a_sequence() {
+    // With a mask, or with a second factor.
+    for (dtype, mask) in [("fp32", true), ("fp32", false), ("fp16", true)] {
+        let scores = format!("tensor<{dtype}, [1, 3, 35, 35]>");
+        let masked = if mask { "add(x = t, y = m)" } else { "mul(x = t, y = m)" };
+        let mask = literal(dtype, &[1, 1, 1, if mask { 35 } else { 1 }], 4);
+        let heads = format!("tensor<{dtype}, [1, 35, 3, 8]>");
+        let turned = format!("tensor<{dtype}, [1, 3, 35, 8]>");
+        let body = format!(
+            "{heads} r = reshape(x = x, shape = tensor<int32, [4]>([1, 35, 3, 8]));
+             {turned} q = transpose(x = r, perm = tensor<int32, [4]>([0, 2, 1, 3]));
+             {scores} s = matmul(x = q, y = q, transpose_y = bool(true));
+             {scores} t = real_div(x = s, y = {dtype}(2));
+             tensor<{dtype}, [1, 1, 1, {}]> m = const()[val = {mask}];
+             {scores} u = {masked};
+             {scores} w = softmax(x = u, axis = int32(-1));
+             {turned} v = matmul(x = w, y = q);
+             {heads} z = transpose(x = v, perm = tensor<int32, [4]>([0, 2, 1, 3]));
+             tensor<{dtype}, [1, 35, 24]> y = reshape(x = z, shape = tensor<int32, [3]>([1, 35, 24]));",
+            if masked.starts_with("add") { 35 } else { 1 }
+        );
+        check(dtype, &[1, 35, 24], &body, 5);
+    }
+}

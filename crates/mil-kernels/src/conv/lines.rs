@@ -1,0 +1,445 @@
+//! Windows of single channels, summed or compared where they lie: a line of windows at a time, channels in registers.
+
+#![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
+
+use std::mem::MaybeUninit;
+
+use super::Windows;
+use crate::activation::Activation;
+use crate::fresh::filled;
+use crate::packed::Finish;
+use crate::parallel::threads;
+use crate::vector::Vector;
+
+/// Each channel with its own kernel: `weights[taps, channels]`; `[images, out…, channels]`, finished.
+///
+/// # Panics
+/// When a size does not fit another.
+pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+    depthwise_with(best(), windows, x, images, weights, finish)
+}
+
+/// The largest element of each window, channel by channel: `[images, out…, channels]`; −∞ where a window has none, NaN
+/// where it has one.
+///
+/// # Panics
+/// When a size does not fit another.
+pub fn max_pool(windows: &Windows, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
+    max_pool_with(best(), windows, x, images, channels)
+}
+
+fn depthwise_with(
+    lines: &Lines,
+    windows: &Windows,
+    x: &[f32],
+    images: usize,
+    weights: &[f32],
+    finish: &Finish<'_>,
+) -> Vec<f32> {
+    let taps = windows.taps();
+    assert!(taps > 0 && weights.len().is_multiple_of(taps), "number of weights");
+    let channels = weights.len() / taps;
+    let zeros;
+    let bias = match finish.bias {
+        Some(bias) => bias,
+        None => {
+            zeros = vec![0f32; channels];
+            &zeros
+        }
+    };
+    assert!(bias.len() == channels, "length of the bias");
+    all(windows, x, images, channels, finish, |line| lines.sums(line, weights, bias))
+}
+
+fn max_pool_with(lines: &Lines, windows: &Windows, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
+    all(windows, x, images, channels, &Finish::default(), |line| lines.largest(line))
+}
+
+/// Calls `work` for every line of windows.
+fn all(
+    windows: &Windows,
+    x: &[f32],
+    images: usize,
+    channels: usize,
+    finish: &Finish<'_>,
+    work: impl Fn(&mut Line<'_, '_>) + Sync,
+) -> Vec<f32> {
+    windows.check(x, images, channels);
+    let (width, len) = (windows.out[2] * channels, images * windows.positions() * channels);
+    assert!(finish.residual.is_none_or(|r| r.len() == len), "size of the residual");
+    if len == 0 {
+        return Vec::new();
+    }
+    let (lines, plane) = (windows.out[0] * windows.out[1], windows.plane() * channels);
+    // Neighbouring lines read the same rows: a task takes several.
+    let run = (images * lines).div_ceil(threads() * 8);
+    // SAFETY: the work writes all windows of its line.
+    unsafe {
+        filled(len, run * width, |task, out| {
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                let line = task * run + i;
+                let (image, at) = (&x[line / lines * plane..][..plane], line % lines);
+                let residual = finish.residual.map(|r| &r[line * width..][..width]);
+                let outer = [at / windows.out[1], at % windows.out[1]];
+                let (rows, activation) = (windows.rows(outer), finish.activation);
+                work(&mut Line { windows, image, rows: &rows, channels, residual, activation, out });
+            }
+        })
+    }
+}
+
+/// One line of windows.
+struct Line<'a, 'o> {
+    windows: &'a Windows,
+    image: &'a [f32],
+    /// Rows of the image that the windows reach: the first tap of each, and its first element's position.
+    rows: &'a [(usize, usize)],
+    channels: usize,
+    residual: Option<&'a [f32]>,
+    activation: Activation,
+    out: &'o mut [MaybeUninit<f32>],
+}
+
+/// Some windows behind each other that read the same taps of their rows.
+struct Group {
+    /// The first window.
+    at: usize,
+    /// First and last tap along the line.
+    taps: std::ops::Range<usize>,
+    /// Position of the first window's first tap in its row.
+    source: usize,
+}
+
+impl Line<'_, '_> {
+    /// The windows from one on that are computed together: [`MANY`] whose taps lie inside, or a single one.
+    #[inline(always)]
+    fn group(&self, at: usize) -> (Group, bool) {
+        let kernel = self.windows.kernel[2];
+        let source = |window, tap| self.windows.source(2, window, tap);
+        if at + MANY <= self.windows.out[2]
+            && let (Some(first), Some(_)) = (source(at, 0), source(at + MANY - 1, kernel - 1))
+        {
+            return (Group { at, taps: 0..kernel, source: first }, true);
+        }
+        let inside = |&tap: &usize| source(at, tap).is_some();
+        let first = (0..kernel).find(inside).unwrap_or(0);
+        let end = (first..kernel).rfind(inside).map_or(first, |last| last + 1);
+        (Group { at, taps: first..end, source: source(at, first).unwrap_or(0) }, false)
+    }
+
+    /// Applies an activation that is more than bounds.
+    ///
+    /// # Safety
+    /// All windows were written.
+    unsafe fn activate(&mut self) {
+        if !self.activation.is_bounds() {
+            // SAFETY: the caller's.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.as_mut_ptr().cast::<f32>(), self.out.len()) };
+            self.activation.apply(out);
+        }
+    }
+}
+
+/// Windows that share the weights in registers.
+const MANY: usize = 4;
+/// Neighbours that so many windows of three read, two apart.
+const REACH: usize = (MANY - 1) * 2 + 3;
+
+/// `P` windows, all channels.
+///
+/// # Safety
+/// The CPU has the instruction set; the group's windows, `P` of them, lie in the line and their taps in the image;
+/// `operands`, weights `[taps, channels]` and bias, fit the line.
+#[inline(always)]
+unsafe fn windows<V: Vector, const P: usize>(line: &mut Line<'_, '_>, group: &Group, operands: Operands<'_>) {
+    assert!(line.out.len() >= (group.at + P) * line.channels, "windows of the line");
+    let neighbours = P == MANY && group.taps == (0..3) && line.windows.dilations[2] == 1 && operands.is_some();
+    // SAFETY: the caller's contract.
+    unsafe {
+        match line.windows.strides[2] {
+            1 if neighbours => channels::<V, P, 1>(line, group, operands),
+            2 if neighbours => channels::<V, P, 2>(line, group, operands),
+            _ => channels::<V, P, 0>(line, group, operands),
+        }
+    }
+}
+
+/// All channels of `P` windows; where these are `STEP` apart and each reads three neighbours, an element is loaded once.
+///
+/// # Safety
+/// As [`windows`]; if `STEP` is not zero, there are weights, and the windows are as it says.
+#[inline(always)]
+unsafe fn channels<V: Vector, const P: usize, const STEP: usize>(
+    line: &mut Line<'_, '_>,
+    group: &Group,
+    operands: Operands<'_>,
+) {
+    let mut first = 0;
+    // SAFETY: the caller's contract; of channels that are fewer than a register only those are read or written.
+    unsafe {
+        while first + 2 * V::LANES <= line.channels {
+            block::<V, P, 2, STEP, true>(line, group, operands, first);
+            first += 2 * V::LANES;
+        }
+        if first + V::LANES <= line.channels {
+            block::<V, P, 1, STEP, true>(line, group, operands, first);
+            first += V::LANES;
+        }
+        if first < line.channels {
+            block::<V, P, 1, STEP, false>(line, group, operands, first);
+        }
+    }
+}
+
+/// Weights and bias; none for the largest.
+type Operands<'a> = Option<(&'a [f32], &'a [f32])>;
+
+/// A register, or what there is of it.
+///
+/// # Safety
+/// As [`Vector::load`] and [`Vector::load_part`].
+#[inline(always)]
+unsafe fn load<V: Vector, const WHOLE: bool>(from: *const f32, count: usize) -> V {
+    // SAFETY: the caller's.
+    unsafe { if WHOLE { V::load(from) } else { V::load_part(from, count) } }
+}
+
+/// `P` windows by `W` registers of channels, from one on; all lanes, or those that there are.
+///
+/// # Safety
+/// As [`channels`]; if `WHOLE`, the channels are there.
+#[inline(always)]
+unsafe fn block<V: Vector, const P: usize, const W: usize, const STEP: usize, const WHOLE: bool>(
+    line: &mut Line<'_, '_>,
+    group: &Group,
+    operands: Operands<'_>,
+    first: usize,
+) {
+    let channels = line.channels;
+    let (stride, dilation) = (line.windows.strides[2] * channels, line.windows.dilations[2] * channels);
+    let (low, high) = line.activation.bounds();
+    let count = channels - first;
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut acc = [[V::splat(f32::NEG_INFINITY); W]; P];
+        if let Some((_, bias)) = operands {
+            for j in 0..W {
+                let bias = load::<V, WHOLE>(bias.as_ptr().add(first + j * V::LANES), count);
+                for p in 0..P {
+                    acc[p][j] = bias;
+                }
+            }
+        }
+        for &(tap, row) in line.rows {
+            let mut x = line.image.as_ptr().wrapping_add((row + group.source) * channels + first);
+            if let (1.., Some((weights, _))) = (STEP, operands) {
+                let weights = weights.as_ptr().add(tap * channels + first);
+                for j in 0..W {
+                    let mut xs = [V::splat(0.0); REACH];
+                    for i in 0..(P - 1) * STEP + 3 {
+                        xs[i] = load::<V, WHOLE>(x.wrapping_add(i * channels + j * V::LANES), count);
+                    }
+                    for k in 0..3 {
+                        let w = load::<V, WHOLE>(weights.add(k * channels + j * V::LANES), count);
+                        for p in 0..P {
+                            acc[p][j] = acc[p][j].add_product(xs[p * STEP + k], w);
+                        }
+                    }
+                }
+                continue;
+            }
+            for k in group.taps.clone() {
+                if let Some((weights, _)) = operands {
+                    let weights = weights.as_ptr().add((tap + k) * channels + first);
+                    for j in 0..W {
+                        let w = load::<V, WHOLE>(weights.add(j * V::LANES), count);
+                        for p in 0..P {
+                            acc[p][j] = acc[p][j]
+                                .add_product(load::<V, WHOLE>(x.wrapping_add(p * stride + j * V::LANES), count), w);
+                        }
+                    }
+                } else {
+                    for j in 0..W {
+                        for p in 0..P {
+                            acc[p][j] =
+                                acc[p][j].larger(load::<V, WHOLE>(x.wrapping_add(p * stride + j * V::LANES), count));
+                        }
+                    }
+                }
+                x = x.wrapping_add(dilation);
+            }
+        }
+        if let Some(residual) = line.residual {
+            for p in 0..P {
+                for j in 0..W {
+                    acc[p][j] = acc[p][j].plus(load::<V, WHOLE>(
+                        residual.as_ptr().add((group.at + p) * channels + first + j * V::LANES),
+                        count,
+                    ));
+                }
+            }
+        }
+        let (low, high) = (V::splat(low), V::splat(high));
+        let out = line.out.as_mut_ptr().cast::<f32>();
+        for p in 0..P {
+            for j in 0..W {
+                let to = out.add((group.at + p) * channels + first + j * V::LANES);
+                let v = acc[p][j].between(low, high);
+                if WHOLE {
+                    v.store(to);
+                } else {
+                    v.store_part(to, count);
+                }
+            }
+        }
+    }
+}
+
+/// All windows of a line.
+///
+/// # Safety
+/// As [`windows`].
+#[inline(always)]
+unsafe fn line<V: Vector>(line: &mut Line<'_, '_>, operands: Operands<'_>) {
+    // SAFETY: the groups are windows of the line, with taps inside the image; all of them are written in the end.
+    unsafe {
+        let mut at = 0;
+        while at < line.windows.out[2] {
+            let (group, many) = line.group(at);
+            if many {
+                windows::<V, MANY>(line, &group, operands);
+                at += MANY;
+            } else {
+                windows::<V, 1>(line, &group, operands);
+                at += 1;
+            }
+        }
+        line.activate();
+    }
+}
+
+/// A line of windows with weights and bias, or none for the largest.
+///
+/// # Safety
+/// As [`windows`].
+type Run = unsafe fn(&mut Line<'_, '_>, Operands<'_>);
+
+/// The lines of one instruction set.
+struct Lines {
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests say which one is wrong"))]
+    name: &'static str,
+    available: fn() -> bool,
+    run: Run,
+}
+
+impl Lines {
+    fn sums(&self, line: &mut Line<'_, '_>, weights: &[f32], bias: &[f32]) {
+        assert!(weights.len() >= line.windows.taps() * line.channels && bias.len() >= line.channels, "operands");
+        // SAFETY: the variant is available; rows and taps come from `Windows`, the operands were just checked.
+        unsafe { (self.run)(line, Some((weights, bias))) }
+    }
+
+    fn largest(&self, line: &mut Line<'_, '_>) {
+        // SAFETY: the variant is available; rows and taps come from `Windows`.
+        unsafe { (self.run)(line, None) }
+    }
+}
+
+/// All instruction sets, fastest first; the last one is the definition.
+const LINES: &[Lines] = &[
+    #[cfg(target_arch = "x86_64")]
+    Lines { name: "avx512", available: || is_x86_feature_detected!("avx512f"), run: x86::avx512 },
+    #[cfg(target_arch = "x86_64")]
+    Lines {
+        name: "avx2",
+        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        run: x86::avx2,
+    },
+    #[cfg(target_arch = "aarch64")]
+    Lines { name: "neon", available: || true, run: line::<std::arch::aarch64::float32x4_t> },
+    Lines { name: "scalar", available: || true, run: line::<f32> },
+];
+
+fn best() -> &'static Lines {
+    LINES.iter().find(|l| (l.available)()).unwrap_or(&LINES[LINES.len() - 1])
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{__m256, __m512};
+
+    use super::{Line, Operands};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512(line: &mut Line<'_, '_>, operands: Operands<'_>) {
+        // SAFETY: the caller's.
+        unsafe { super::line::<__m512>(line, operands) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2(line: &mut Line<'_, '_>, operands: Operands<'_>) {
+        // SAFETY: the caller's.
+        unsafe { super::line::<__m256>(line, operands) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sum, values, windows};
+    use super::*;
+
+    #[test]
+    fn depthwise_convolutions_agree_with_the_definition() {
+        for w in windows() {
+            for (channels, images) in [(1, 2), (37, 2), (64, 1)] {
+                let x = values(images * w.plane() * channels, 1);
+                let (weights, bias) = (values(w.taps() * channels, 2), values(channels, 3));
+                let residual = values(images * w.positions() * channels, 4);
+                let activation = Activation::Clamp { low: -0.5, high: 0.5 };
+                let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
+                for lines in LINES.iter().filter(|l| (l.available)()) {
+                    let y = depthwise_with(lines, &w, &x, images, &weights, &finish);
+                    for (i, &y) in y.iter().enumerate() {
+                        let (row, c) = (i / channels, i % channels);
+                        let image = &x[row / w.positions() * w.plane() * channels..];
+                        let at = |tap, other| if other == c { weights[tap * channels + c] } else { 0.0 };
+                        let sum = sum(&w, image, channels, row % w.positions(), at);
+                        let want = (f64::from(bias[c]) + sum + f64::from(residual[i])).clamp(-0.5, 0.5);
+                        assert!((f64::from(y) - want).abs() < 1e-5, "{} {w:?} at {i}: {y} != {want}", lines.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_nan_kept_and_nothing_is_less_than_all() {
+        for w in windows() {
+            let mut x = values(2 * w.plane() * 5, 1);
+            x[7] = f32::NAN;
+            for lines in LINES.iter().filter(|l| (l.available)()) {
+                let y = max_pool_with(lines, &w, &x, 2, 5);
+                for (i, &y) in y.iter().enumerate() {
+                    let (row, c) = (i / 5, i % 5);
+                    let image = &x[row / w.positions() * w.plane() * 5..];
+                    let mut want = f32::NEG_INFINITY;
+                    w.each_tap(w.place(row % w.positions()), |_, at| {
+                        let v = image[at * 5 + c];
+                        want = if want.is_nan() || v.is_nan() { f32::NAN } else { want.max(v) };
+                    });
+                    assert!(y == want || y.is_nan() && want.is_nan(), "{} {w:?} at {i}: {y} != {want}", lines.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn activations_that_are_no_bounds_follow() {
+        let w = windows().remove(0);
+        let (x, weights) = (values(w.plane() * 3, 1), values(w.taps() * 3, 2));
+        let plain = depthwise(&w, &x, 1, &weights, &Finish::default());
+        let activated = depthwise(&w, &x, 1, &weights, &Finish { activation: Activation::Silu, ..Finish::default() });
+        let close = |(&x, &y): (&f32, &f32)| (y - crate::activation::silu(x)).abs() < 1e-6;
+        assert!(plain.iter().zip(&activated).all(close));
+    }
+}

@@ -1,0 +1,17 @@
+//! Results in memory that was not filled before.
+
+use std::mem::MaybeUninit;
+
+use crate::parallel::chunks_mut;
+
+/// A vector of `len` elements that `work(i, chunk)` writes in chunks of `size`, on several threads.
+///
+/// # Safety
+/// `work` writes every element of its chunk.
+pub(crate) unsafe fn filled(len: usize, size: usize, work: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
+    let mut out: Vec<f32> = Vec::with_capacity(len);
+    chunks_mut(&mut out.spare_capacity_mut()[..len], size, work);
+    // SAFETY: the capacity is there, the chunks cover it, and the caller's closure wrote all of them.
+    unsafe { out.set_len(len) };
+    out
+}

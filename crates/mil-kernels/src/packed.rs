@@ -1,0 +1,330 @@
+//! Products with packed weights: `y[i, r] = f(Σ_c w[r, c] · x[i, c] + bias[r] + residual[i, r])`.
+//!
+//! Weights are put into panels of [`PANEL`] outputs once, when a model is prepared: a step of the sum then reads one
+//! stretch of a panel and one element of some rows of `x`. Those stay where they are: a row is a list of stretches, so
+//! that a convolution multiplies its patches without copying them. What follows a product is done with its sums while
+//! they are in registers.
+
+use crate::activation::Activation;
+use crate::aligned::Aligned;
+use crate::parallel;
+
+mod attend;
+mod tile;
+
+pub use attend::{Heads, Sizes, attend};
+use tile::{Sums, TILES, Tiles};
+
+/// Outputs of one panel.
+pub const PANEL: usize = 32;
+
+/// Multiply-adds below which waking a second thread costs more than it saves, and those that one task has at least.
+const SPLIT: usize = 1 << 16;
+/// Tasks for each thread, so that none waits long for another at the end.
+const TASKS: usize = 8;
+/// Elements of `x` that a task reads for every panel, at most: 256 KB, which stay in the cache of one core.
+const NEAR: usize = 1 << 16;
+/// Elements of weights that every task may read: 1 MB. Of more, each has a part.
+const SHARED: usize = 1 << 18;
+
+/// Weights in panels: `groups` matrices of `outputs × cols`.
+pub struct Packed {
+    groups: usize,
+    outputs: usize,
+    cols: usize,
+    data: Aligned<f32>,
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed({} × [{}, {}])", self.groups, self.outputs, self.cols)
+    }
+}
+
+impl Packed {
+    /// Packs matrices; `row(r, out)` writes the `cols` weights of output `r`, counted through all groups.
+    pub fn new(groups: usize, outputs: usize, cols: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
+        let mut data = Aligned::empty();
+        let panels = outputs.div_ceil(PANEL);
+        let packed = data.at_least(groups * panels * cols * PANEL);
+        let mut weights = vec![0f32; cols];
+        for r in 0..groups * outputs {
+            row(r, &mut weights);
+            let (group, r) = (r / outputs, r % outputs);
+            let panel = &mut packed[(group * panels + r / PANEL) * cols * PANEL..][..cols * PANEL];
+            panel.iter_mut().skip(r % PANEL).step_by(PANEL).zip(&weights).for_each(|(p, &w)| *p = w);
+        }
+        Self { groups, outputs, cols, data }
+    }
+
+    /// Outputs of all groups.
+    pub fn outputs(&self) -> usize {
+        self.groups * self.outputs
+    }
+
+    /// Number of groups.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Inputs of a group.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn panels(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    fn panel(&self, group: usize, panel: usize) -> &[f32] {
+        let size = self.cols * PANEL;
+        &self.data.elements()[(group * self.panels() + panel) * size..][..size]
+    }
+}
+
+/// What happens to the sums of a product.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Finish<'a> {
+    /// Added to each output: one value for each.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the results: as many as there are.
+    pub residual: Option<&'a [f32]>,
+    /// Then applied.
+    pub activation: Activation,
+}
+
+/// The rows of `x`: lists of stretches that are as long as each other.
+pub(crate) struct Rows<'a, 'f> {
+    /// Their number.
+    pub(crate) count: usize,
+    /// Stretches of a row, and elements of a stretch.
+    pub(crate) stretches: (usize, usize),
+    /// Writes the stretches of a row (first) for a group (second); each has its elements at least.
+    pub(crate) fill: &'f (dyn Fn(usize, usize, &mut [&'a [f32]]) + Sync),
+}
+
+/// The tiles of one instruction set.
+#[derive(Clone, Copy)]
+pub struct Variant(&'static Tiles);
+
+impl Variant {
+    /// What this CPU can run, fastest first; the last one is the definition.
+    pub fn all() -> impl Iterator<Item = Variant> {
+        TILES.iter().filter(|t| (t.available)()).map(Variant)
+    }
+
+    /// Name for tests and benchmarks.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    pub(crate) fn best() -> Self {
+        static BEST: std::sync::OnceLock<&'static Tiles> = std::sync::OnceLock::new();
+        Self(BEST.get_or_init(|| Self::all().next().map_or(&TILES[TILES.len() - 1], |v| v.0)))
+    }
+}
+
+/// `X · Wᵀ` for `X` of `m` rows, finished; `[m, outputs]`.
+///
+/// # Panics
+/// When a length does not fit another, and for weights in groups.
+pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+    product_with(Variant::best(), x, m, weights, finish)
+}
+
+/// [`product`] with a given variant, for tests and benchmarks.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+    assert_eq!((m * weights.cols, weights.groups), (x.len(), 1), "length of x, and groups");
+    let cols = weights.cols;
+    let fill = |row: usize, _: usize, out: &mut [&'a [f32]]| out[0] = &x[row * cols..][..cols];
+    run(variant, &Rows { count: m, stretches: (1, cols), fill: &fill }, weights, finish)
+}
+
+/// Where results go.
+struct Target(*mut f32);
+// SAFETY: tasks write disjoint parts of the result.
+unsafe impl Sync for Target {}
+
+/// Some rows and some panels of a group.
+struct Task {
+    group: usize,
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+}
+
+/// Part `i` of `count` even parts of `0..n`.
+fn part(n: usize, count: usize, i: usize) -> std::ops::Range<usize> {
+    n * i / count..n * (i + 1) / count
+}
+
+/// Into how many parts rows and panels are split for tasks.
+fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usize) {
+    let (panels, k) = (weights.panels(), weights.cols.max(1));
+    let total = weights.groups * m * panels * PANEL * k;
+    let wanted = (total / SPLIT).clamp(1, threads * TASKS).div_ceil(weights.groups);
+    let (tiles, near) = (m.div_ceil(step), (m * k).div_ceil(NEAR));
+    let wanted = if threads == 1 { 1 } else { wanted };
+    // Of the larger operand each task reads a part of its own; rows, where that does not matter.
+    let (rows, columns) = if panels * PANEL > m && panels * PANEL * k > SHARED {
+        let columns = panels.min(wanted);
+        (wanted.div_ceil(columns), columns)
+    } else {
+        let rows = tiles.min(wanted);
+        (rows, wanted.div_ceil(rows))
+    };
+    (rows.max(near).clamp(1, tiles), columns.clamp(1, panels))
+}
+
+/// The product of rows with weights.
+///
+/// # Panics
+/// When a size does not fit another.
+pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+    let (m, outputs) = (x.count, weights.outputs());
+    let size = m.checked_mul(outputs).expect("size of the result");
+    assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
+    assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
+    assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
+    let mut out: Vec<f32> = Vec::with_capacity(size);
+    if size == 0 {
+        return out;
+    }
+    let target = Target(out.as_mut_ptr());
+    let work = weights.groups * m * weights.outputs * weights.cols;
+    let threads = if work < SPLIT { 1 } else { parallel::threads() };
+    let (blocks, columns) = split(m, weights, variant.0.rows, threads);
+    let task = |i: usize| {
+        let (group, i) = (i / (blocks * columns), i % (blocks * columns));
+        let task =
+            Task { group, rows: part(m, blocks, i / columns), panels: part(weights.panels(), columns, i % columns) };
+        one_task(variant.0, x, weights, finish, &task, &target);
+    };
+    let count = weights.groups * blocks * columns;
+    if threads == 1 {
+        (0..count).for_each(task)
+    } else {
+        parallel::for_each(count, task)
+    }
+    // SAFETY: the capacity is there, and the tasks wrote every element: each row of every group belongs to one block,
+    // each panel to one part, and a panel's tiles write all outputs of it.
+    unsafe { out.set_len(size) };
+    out
+}
+
+fn one_task(tiles: &Tiles, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>, task: &Task, target: &Target) {
+    let (stretches, length) = x.stretches;
+    let outputs = weights.outputs();
+    let m = task.rows.len();
+    // Tiles of about the same height: a last one of a single row would be slow.
+    let count = m.div_ceil(tiles.rows);
+    // Of each tile, the first elements of its rows' stretches, `[stretches, rows]`.
+    let mut starts: Vec<*const f32> = vec![std::ptr::null(); stretches * m];
+    let mut row: Vec<&[f32]> = vec![&[]; stretches];
+    for t in 0..count {
+        let rows = part(m, count, t);
+        let height = rows.len();
+        let starts = &mut starts[rows.start * stretches..][..height * stretches];
+        for i in 0..height {
+            (x.fill)(task.rows.start + rows.start + i, task.group, &mut row);
+            for (s, stretch) in row.iter().enumerate() {
+                assert!(stretch.len() >= length, "length of a stretch");
+                starts[s * height + i] = stretch.as_ptr();
+            }
+        }
+    }
+    let (low, high) = finish.activation.bounds();
+    for p in task.panels.clone() {
+        let width = PANEL.min(weights.outputs - p * PANEL);
+        let first = task.group * weights.outputs + p * PANEL;
+        let mut bias = [0f32; PANEL];
+        if let Some(values) = finish.bias {
+            bias[..width].copy_from_slice(&values[first..first + width]);
+        }
+        let panel = weights.panel(task.group, p);
+        for t in 0..count {
+            let rows = part(m, count, t);
+            let at = (task.rows.start + rows.start) * outputs + first;
+            let sums = Sums {
+                starts: &starts[rows.start * stretches..][..rows.len() * stretches],
+                stretches,
+                length,
+                weights: panel,
+                bias: &bias,
+                residual: finish.residual.map(|r| &r[at..]),
+                // SAFETY: `at` is inside the result, which has `m · outputs` elements.
+                out: unsafe { target.0.add(at) },
+                step: outputs,
+                width,
+                bounds: (low, high),
+            };
+            // SAFETY: every start is that of a slice of `length` elements at least, the variant is available (it
+            // comes from `Variant::all` or is the definition), and the rows and columns written are this task's.
+            unsafe { tiles.run(rows.len(), &sums) };
+            if !finish.activation.is_bounds() {
+                for i in 0..rows.len() {
+                    // SAFETY: the tile wrote these elements, which are this task's alone.
+                    let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * outputs), width) };
+                    finish.activation.apply(row);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 31 + seed * 7) % 97) as f32 / 48.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn all_variants_agree_with_the_definition_at_every_height_and_width() {
+        for (outputs, cols) in [(1, 5), (16, 3), (17, 40), (32, 9), (47, 64), (70, 1)] {
+            let w = values(outputs * cols, 1);
+            let packed = Packed::new(1, outputs, cols, |r, out| out.copy_from_slice(&w[r * cols..][..cols]));
+            let bias = values(outputs, 3);
+            for m in (1..=26).chain([400]) {
+                let (x, residual) = (values(m * cols, 2), values(m * outputs, 4));
+                let sum = |i: usize, r: usize| -> f64 {
+                    let products = (0..cols).map(|c| f64::from(w[r * cols + c]) * f64::from(x[i * cols + c]));
+                    products.sum::<f64>() + f64::from(bias[r]) + f64::from(residual[i * outputs + r])
+                };
+                let clamp = Activation::Clamp { low: -0.5, high: 2.0 };
+                for activation in [Activation::default(), clamp, Activation::Gelu, Activation::Silu] {
+                    let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
+                    for variant in Variant::all() {
+                        let y = product_with(variant, &x, m, &packed, &finish);
+                        for (at, &y) in y.iter().enumerate() {
+                            let mut want = [sum(at / outputs, at % outputs) as f32];
+                            activation.apply(&mut want);
+                            let place = format!("{} {activation:?} [{m}, {cols}, {outputs}] at {at}", variant.name());
+                            assert!((y - want[0]).abs() < 2e-5, "{place}: {y} != {}", want[0]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_gives_nothing_and_nan_stays() {
+        let empty = Packed::new(1, 0, 4, |_, _| panic!("there is no row"));
+        assert!(product(&[0.0; 8], 2, &empty, &Finish::default()).is_empty());
+        let narrow = Packed::new(1, 3, 0, |_, _| {});
+        let bias = [1.0, 2.0, 3.0];
+        assert_eq!(product(&[], 2, &narrow, &Finish { bias: Some(&bias), ..Finish::default() }), [bias, bias].concat());
+        let one = Packed::new(1, 33, 1, |_, out| out[0] = 1.0);
+        let clamp = Activation::Clamp { low: 0.0, high: 6.0 };
+        for variant in Variant::all() {
+            let finish = Finish { activation: clamp, ..Finish::default() };
+            let y = product_with(variant, &[f32::NAN, 7.0, -1.0], 3, &one, &finish);
+            assert!(y[..33].iter().all(|v| v.is_nan()), "{}", variant.name());
+            assert!(y[33..66].iter().all(|&v| v == 6.0) && y[66..].iter().all(|&v| v == 0.0), "{}", variant.name());
+        }
+    }
+}

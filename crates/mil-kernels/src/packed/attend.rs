@@ -1,0 +1,214 @@
+//! Attention over whole sequences: `softmax(scale · q · kᵀ + mask) · v` for each head.
+//!
+//! A thread puts the keys and values of a head into panels, which all its queries then share; scores of a tile of
+//! queries never leave the nearest cache.
+
+use std::cell::RefCell;
+
+use super::tile::{MOST, Sums, Tiles};
+use super::{PANEL, Target, Variant, part};
+use crate::aligned::Aligned;
+use crate::parallel;
+use crate::softmax::exponentials;
+
+/// Matrices, one for each head; elements of a row lie behind each other.
+#[derive(Clone, Copy)]
+pub struct Heads<'a> {
+    /// Elements of all of them.
+    pub data: &'a [f32],
+    /// First element of each.
+    pub starts: &'a [usize],
+    /// Distance between rows.
+    pub row: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn row(&self, head: usize, row: usize, width: usize) -> &'a [f32] {
+        &self.data[self.starts[head] + row * self.row..][..width]
+    }
+}
+
+/// Sizes of each head.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Rows of the query.
+    pub queries: usize,
+    /// Rows of keys and values.
+    pub keys: usize,
+    /// Elements of a query and of a key.
+    pub dim: usize,
+    /// Elements of a value.
+    pub width: usize,
+    /// Heads whose results lie beside each other.
+    pub together: usize,
+}
+
+/// `[heads / together, queries, together, width]`; a mask has a row of `keys` for each query.
+///
+/// # Panics
+/// When a matrix does not have the size that is named, and when `together` does not divide the heads.
+pub fn attend(sizes: Sizes, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, mask: Option<Heads<'_>>, scale: f32) -> Vec<f32> {
+    attend_with(Variant::best(), sizes, &Operands { q, k, v, mask, scale })
+}
+
+struct Operands<'a> {
+    q: Heads<'a>,
+    k: Heads<'a>,
+    v: Heads<'a>,
+    mask: Option<Heads<'a>>,
+    scale: f32,
+}
+
+fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f32> {
+    let heads = operands.q.starts.len();
+    let Sizes { queries, width, together, .. } = sizes;
+    assert!(together > 0 && heads.is_multiple_of(together), "heads that lie together");
+    let alike = [Some(operands.k), Some(operands.v), operands.mask];
+    assert!(alike.into_iter().flatten().all(|h| h.starts.len() == heads), "heads");
+    let size = heads * queries * width;
+    let mut out: Vec<f32> = Vec::with_capacity(size);
+    if size == 0 {
+        return out;
+    }
+    let target = Target(out.as_mut_ptr());
+    // A head is a task, or some of its queries where heads are few.
+    let blocks = (2 * parallel::threads()).div_ceil(heads).min(queries.div_ceil(variant.0.rows));
+    parallel::for_each(heads * blocks, |i| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let (head, rows) = (i / blocks, part(queries, blocks, i % blocks));
+            one_head(variant.0, sizes, operands, head, rows, scratch, &target);
+        });
+    });
+    // SAFETY: the capacity is there, and each row of each head was written by the one task that has it.
+    unsafe { out.set_len(size) };
+    out
+}
+
+thread_local! {
+    /// Panels of keys and of values, and scores.
+    static SCRATCH: RefCell<[Aligned<f32>; 3]> = const { RefCell::new([Aligned::empty(), Aligned::empty(), Aligned::empty()]) };
+}
+
+fn one_head(
+    tiles: &Tiles,
+    sizes: Sizes,
+    operands: &Operands<'_>,
+    head: usize,
+    queries: std::ops::Range<usize>,
+    scratch: &mut [Aligned<f32>; 3],
+    target: &Target,
+) {
+    let Sizes { keys, dim, width, together, .. } = sizes;
+    let Operands { q, k, v, mask, scale } = *operands;
+    let [key_panels, value_panels, scores] = scratch;
+    let (over_keys, over_values) = (keys.div_ceil(PANEL), width.div_ceil(PANEL));
+    let key_panels = key_panels.at_least(over_keys * dim * PANEL);
+    for (p, panel) in key_panels.chunks_exact_mut((dim * PANEL).max(1)).enumerate() {
+        for j in 0..PANEL {
+            // Positions that a last panel lacks keep what was there; their scores are not written.
+            if p * PANEL + j < keys {
+                let key = k.row(head, p * PANEL + j, dim);
+                panel.iter_mut().skip(j).step_by(PANEL).zip(key).for_each(|(p, &k)| *p = k);
+            }
+        }
+    }
+    let value_panels = value_panels.at_least(over_values * keys * PANEL);
+    for row in 0..keys {
+        for (p, value) in v.row(head, row, width).chunks(PANEL).enumerate() {
+            value_panels[(p * keys + row) * PANEL..][..value.len()].copy_from_slice(value);
+        }
+    }
+    let scores = scores.at_least(tiles.rows * keys);
+    // Where the first query's result begins, and how far apart they are.
+    let step = together * width;
+    let base = head / together * sizes.queries * step + head % together * width;
+    let count = queries.len().div_ceil(tiles.rows);
+    for t in 0..count {
+        let rows = part(queries.len(), count, t);
+        let (first, rows) = (queries.start + rows.start, rows.len());
+        let product = |starts: &[*const f32], length, panel: &[f32], width, out, step| {
+            let bounds = (f32::NEG_INFINITY, f32::INFINITY);
+            let bias = &[0.0; PANEL];
+            let sums =
+                Sums { starts, stretches: 1, length, weights: panel, bias, residual: None, out, step, width, bounds };
+            // SAFETY: the callers below: the variant is available, starts are those of rows of `length` elements, and
+            // `out` has `rows` rows of `width` elements, `step` apart.
+            unsafe { tiles.run(rows, &sums) };
+        };
+        let starts: Vec<*const f32> = (0..rows).map(|i| q.row(head, first + i, dim).as_ptr()).collect();
+        for p in 0..over_keys {
+            let panel = &key_panels[p * dim * PANEL..][..dim * PANEL];
+            let out = scores[p * PANEL..].as_mut_ptr();
+            product(&starts, dim, panel, PANEL.min(keys - p * PANEL), out, keys);
+        }
+        let mut sums = [0f32; MOST];
+        for (i, row) in scores.chunks_exact_mut(keys.max(1)).take(rows).enumerate() {
+            let mask = mask.map(|m| m.row(head, first + i, keys));
+            sums[i] = exponentials(row, mask, scale);
+        }
+        let starts: Vec<*const f32> = (0..rows).map(|i| scores[i * keys..].as_ptr()).collect();
+        for p in 0..over_values {
+            let panel = &value_panels[p * keys * PANEL..][..keys * PANEL];
+            let width = PANEL.min(width - p * PANEL);
+            // SAFETY: inside the result, which has `queries · together` rows of `width` for each group of heads.
+            let out = unsafe { target.0.add(base + first * step + p * PANEL) };
+            product(&starts, keys, panel, width, out, step);
+            for (i, sum) in sums.iter().enumerate().take(rows) {
+                // SAFETY: the tile just wrote these elements, which are this task's alone.
+                let row = unsafe { std::slice::from_raw_parts_mut(out.add(i * step), width) };
+                row.iter_mut().for_each(|v| *v /= sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_agrees_with_the_formula_in_f64() {
+        let value = |i: usize, seed: usize| ((i * 29 + seed * 11) % 83) as f32 / 40.0 - 1.0;
+        for (queries, keys, dim, width, heads, together) in
+            [(1, 1, 1, 1, 1, 1), (13, 40, 5, 37, 4, 2), (30, 33, 32, 32, 3, 3), (5, 3, 8, 2, 2, 1)]
+        {
+            let sizes = Sizes { queries, keys, dim, width, together };
+            let side = |n: usize, seed: usize| (0..n).map(|i| value(i, seed)).collect::<Vec<f32>>();
+            let (q, k, v) =
+                (side(heads * queries * dim, 1), side(heads * keys * dim, 2), side(heads * keys * width, 3));
+            let mut mask = side(queries * keys, 4);
+            mask.iter_mut()
+                .enumerate()
+                .filter(|(i, _)| i % keys != 0 && i % 5 == 0)
+                .for_each(|(_, m)| *m = f32::NEG_INFINITY);
+            let starts = |n: usize| (0..heads).map(|h| h * n).collect::<Vec<usize>>();
+            let (qs, ks, vs, ms) = (starts(queries * dim), starts(keys * dim), starts(keys * width), vec![0; heads]);
+            let operands = Operands {
+                q: Heads { data: &q, starts: &qs, row: dim },
+                k: Heads { data: &k, starts: &ks, row: dim },
+                v: Heads { data: &v, starts: &vs, row: width },
+                mask: Some(Heads { data: &mask, starts: &ms, row: keys }),
+                scale: 0.7,
+            };
+            for variant in Variant::all() {
+                let out = attend_with(variant, sizes, &operands);
+                assert_eq!(out.len(), heads * queries * width);
+                for (h, i) in (0..heads).flat_map(|h| (0..queries).map(move |i| (h, i))) {
+                    let score = |p: usize| {
+                        let dot = |d: usize| {
+                            f64::from(q[(h * queries + i) * dim + d]) * f64::from(k[(h * keys + p) * dim + d])
+                        };
+                        (0.7 * (0..dim).map(dot).sum::<f64>() + f64::from(mask[i * keys + p])).exp()
+                    };
+                    let total: f64 = (0..keys).map(score).sum();
+                    for c in 0..width {
+                        let sum: f64 = (0..keys).map(|p| score(p) * f64::from(v[(h * keys + p) * width + c])).sum();
+                        let at = ((h / together * queries + i) * together + h % together) * width + c;
+                        let (got, want) = (f64::from(out[at]), sum / total);
+                        assert!((got - want).abs() < 1e-5, "{} {sizes:?} {h} {i} {c}: {got} != {want}", variant.name());
+                    }
+                }
+            }
+        }
+    }
+}

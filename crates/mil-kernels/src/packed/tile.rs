@@ -1,0 +1,244 @@
+//! The inner product of packed weights: some rows of `x` times a panel.
+//!
+//! Each result has a lane of a register; a step multiplies one element of each row with a stretch of the panel. A result
+//! is summed in the order of its columns in every tile that it may fall in.
+
+#![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
+
+use super::PANEL;
+use crate::vector::Vector;
+
+/// Most rows of any tile.
+pub(super) const MOST: usize = 12;
+
+/// Elements of a panel that are asked for before they are needed: 16 steps.
+const AHEAD: usize = 16 * PANEL;
+
+/// What a tile computes from, and where it puts it.
+pub(super) struct Sums<'a> {
+    /// First elements of the rows' stretches, `[stretches, rows]`.
+    pub(super) starts: &'a [*const f32],
+    pub(super) stretches: usize,
+    /// Elements of a stretch.
+    pub(super) length: usize,
+    /// A panel, `[stretches, length, PANEL]`.
+    pub(super) weights: &'a [f32],
+    pub(super) bias: &'a [f32; PANEL],
+    /// What is added to the results, as they lie.
+    pub(super) residual: Option<&'a [f32]>,
+    /// The first result of the first row; rows are `step` apart.
+    pub(super) out: *mut f32,
+    pub(super) step: usize,
+    /// Results of a row: at most [`PANEL`].
+    pub(super) width: usize,
+    /// Least and greatest result.
+    pub(super) bounds: (f32, f32),
+}
+
+/// A tile of some height, from a column of the panel on.
+///
+/// # Safety
+/// The CPU has the instruction set; every start has `length` elements, `out` may be written in the rows' `width`
+/// elements.
+type Tile = unsafe fn(&Sums<'_>, usize);
+
+/// The tiles of one instruction set.
+pub(super) struct Tiles {
+    pub(super) name: &'static str,
+    pub(super) available: fn() -> bool,
+    /// Rows of the highest tile.
+    pub(super) rows: usize,
+    /// Columns of a wide tile and of a narrow one, which are `PANEL / 2`.
+    columns: usize,
+    /// By height, from one row on.
+    wide: &'static [Tile],
+    narrow: &'static [Tile],
+}
+
+impl Tiles {
+    /// Computes tiles of `rows` rows for all columns of the panel.
+    ///
+    /// # Safety
+    /// As [`Tile`].
+    pub(super) unsafe fn run(&self, rows: usize, sums: &Sums<'_>) {
+        assert!(sums.starts.len() >= rows * sums.stretches, "starts of all rows");
+        assert!(sums.weights.len() >= sums.stretches * sums.length * PANEL, "a whole panel");
+        let end = (rows - 1) * sums.step + sums.width;
+        assert!(sums.width <= PANEL && sums.residual.is_none_or(|r| r.len() >= end), "results");
+        let mut column = 0;
+        while column < sums.width {
+            let (tiles, columns) =
+                if sums.width - column > PANEL / 2 { (self.wide, self.columns) } else { (self.narrow, PANEL / 2) };
+            // SAFETY: the caller's, and the assertions above.
+            unsafe { tiles[rows - 1](sums, column) };
+            column += columns;
+        }
+    }
+}
+
+/// All instruction sets, fastest first; the last one is the definition.
+pub(super) const TILES: &[Tiles] = &[
+    #[cfg(target_arch = "x86_64")]
+    Tiles {
+        name: "avx512",
+        available: || is_x86_feature_detected!("avx512f"),
+        rows: MOST,
+        columns: PANEL,
+        wide: x86::AVX512_WIDE,
+        narrow: x86::AVX512_NARROW,
+    },
+    #[cfg(target_arch = "x86_64")]
+    Tiles {
+        name: "avx2",
+        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        rows: 6,
+        columns: PANEL / 2,
+        wide: x86::AVX2,
+        narrow: x86::AVX2,
+    },
+    #[cfg(target_arch = "aarch64")]
+    Tiles { name: "neon", available: || true, rows: 6, columns: PANEL / 2, wide: arm::NEON, narrow: arm::NEON },
+    Tiles { name: "scalar", available: || true, rows: 1, columns: PANEL / 2, wide: SCALAR, narrow: SCALAR },
+];
+
+const SCALAR: &[Tile] = &[tile::<f32, 1, 16>];
+
+/// `M` rows by `W` registers of columns.
+///
+/// # Safety
+/// As [`Tile`].
+#[inline(always)]
+unsafe fn tile<V: Vector, const M: usize, const W: usize>(sums: &Sums<'_>, column: usize) {
+    // SAFETY: the caller's contract: rows have `length` elements in each stretch, the panel has a row of `PANEL` for
+    // each of them, and `column + W · LANES ≤ PANEL`.
+    unsafe {
+        let zero = V::splat(0.0);
+        let mut acc = [[zero; W]; M];
+        let mut weights = sums.weights.as_ptr().add(column);
+        let mut starts = sums.starts.as_ptr();
+        for _ in 0..sums.stretches {
+            let mut rows = [std::ptr::null::<f32>(); M];
+            for i in 0..M {
+                rows[i] = *starts.add(i);
+            }
+            starts = starts.add(M);
+            for k in 0..sums.length {
+                let mut w = [zero; W];
+                for j in 0..W {
+                    w[j] = V::load(weights.add(j * V::LANES));
+                    V::prefetch(weights.wrapping_add(j * V::LANES + AHEAD));
+                }
+                for i in 0..M {
+                    let x = V::splat(*rows[i].add(k));
+                    for j in 0..W {
+                        acc[i][j] = acc[i][j].add_product(x, w[j]);
+                    }
+                }
+                weights = weights.add(PANEL);
+            }
+        }
+        // Small loops, so that they are unrolled and the sums stay in registers.
+        let width = sums.width - column;
+        let whole = W * V::LANES <= width;
+        for j in 0..W {
+            let bias = V::load(sums.bias.as_ptr().add(column + j * V::LANES));
+            for i in 0..M {
+                acc[i][j] = acc[i][j].plus(bias);
+            }
+        }
+        if let Some(residual) = sums.residual {
+            let from = residual.as_ptr().add(column);
+            for i in 0..M {
+                for j in 0..W {
+                    let from = from.wrapping_add(i * sums.step + j * V::LANES);
+                    let count = width.saturating_sub(j * V::LANES);
+                    acc[i][j] = acc[i][j].plus(if whole { V::load(from) } else { V::load_part(from, count) });
+                }
+            }
+        }
+        let (low, high) = (V::splat(sums.bounds.0), V::splat(sums.bounds.1));
+        let to = sums.out.add(column);
+        if whole {
+            for i in 0..M {
+                for j in 0..W {
+                    acc[i][j].between(low, high).store(to.add(i * sums.step + j * V::LANES));
+                }
+            }
+        } else {
+            for i in 0..M {
+                for j in 0..W {
+                    let to = to.wrapping_add(i * sums.step + j * V::LANES);
+                    acc[i][j].between(low, high).store_part(to, width.saturating_sub(j * V::LANES));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{__m256, __m512};
+
+    use super::{Sums, Tile, tile};
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const M: usize, const W: usize>(sums: &Sums<'_>, column: usize) {
+        // SAFETY: the caller's.
+        unsafe { tile::<__m512, M, W>(sums, column) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const M: usize>(sums: &Sums<'_>, column: usize) {
+        // SAFETY: the caller's.
+        unsafe { tile::<__m256, M, 2>(sums, column) }
+    }
+
+    /// Twelve rows by two registers: 24 sums of 32 registers.
+    pub(super) const AVX512_WIDE: &[Tile] = &[
+        avx512::<1, 2>,
+        avx512::<2, 2>,
+        avx512::<3, 2>,
+        avx512::<4, 2>,
+        avx512::<5, 2>,
+        avx512::<6, 2>,
+        avx512::<7, 2>,
+        avx512::<8, 2>,
+        avx512::<9, 2>,
+        avx512::<10, 2>,
+        avx512::<11, 2>,
+        avx512::<12, 2>,
+    ];
+
+    pub(super) const AVX512_NARROW: &[Tile] = &[
+        avx512::<1, 1>,
+        avx512::<2, 1>,
+        avx512::<3, 1>,
+        avx512::<4, 1>,
+        avx512::<5, 1>,
+        avx512::<6, 1>,
+        avx512::<7, 1>,
+        avx512::<8, 1>,
+        avx512::<9, 1>,
+        avx512::<10, 1>,
+        avx512::<11, 1>,
+        avx512::<12, 1>,
+    ];
+
+    /// Six rows by two registers: twelve sums of 16 registers.
+    pub(super) const AVX2: &[Tile] = &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>];
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::float32x4_t;
+
+    use super::{Sums, Tile, tile};
+
+    unsafe fn neon<const M: usize>(sums: &Sums<'_>, column: usize) {
+        // SAFETY: the caller's.
+        unsafe { tile::<float32x4_t, M, 4>(sums, column) }
+    }
+
+    /// Six rows by four registers: 24 sums of 32 registers.
+    pub(super) const NEON: &[Tile] = &[neon::<1>, neon::<2>, neon::<3>, neon::<4>, neon::<5>, neon::<6>];
+}
