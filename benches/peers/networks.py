@@ -81,6 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="a folder in which the made models stay, and are found again")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     command = str(ROOT / "target/release/candle-coreml")
@@ -88,9 +89,11 @@ def main():
     print("| | ours | ONNX Runtime | speed | largest difference |\n|---|---|---|---|---|")
     for name, network, x in networks():
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            with torch.no_grad():
-                convert(folder, network, x)
+            folder = arguments.keep / name if arguments.keep else Path(temporary)
+            if not (folder / "model.onnx").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                with torch.no_grad():
+                    convert(folder, network, x)
             package = str(folder / "model.mlpackage")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = arguments.threads, 1
