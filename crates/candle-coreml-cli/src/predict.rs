@@ -1,4 +1,4 @@
-//! `candle-coreml predict`: tensors and images in, tensors and values out.
+//! `candle-coreml predict`: tensors, images and values in and out.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// An image input from a file: NAME=FILE.
     #[arg(long, value_name = "NAME=FILE")]
     image: Vec<String>,
+    /// Where an image output goes: NAME=FILE, 8-bit ones as .png, .jpg or .tiff, 16-bit grayscale as .tiff of floats.
+    #[arg(long, value_name = "NAME=FILE")]
+    image_out: Vec<String>,
     /// Other inputs by name (JSON): numbers, strings, lists of them, dictionaries of numbers.
     #[arg(long)]
     values: Option<PathBuf>,
@@ -157,6 +160,12 @@ fn flatten<'v>(
     }
 }
 
+/// Names and files of arguments `NAME=FILE`.
+fn pairs<'a>(option: &str, given: &'a [String]) -> Result<Vec<(&'a str, &'a Path)>, String> {
+    let pair = |text: &'a String| text.split_once('=').map(|(name, file)| (name, Path::new(file)));
+    given.iter().map(|text| pair(text).ok_or_else(|| format!("{option} {text}: expected NAME=FILE"))).collect()
+}
+
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let EngineArguments { engine, compute_units } = arguments.engine;
     let mut builder = CoreMLModelBuilder::new(&arguments.model, Config::default());
@@ -170,9 +179,12 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if let Some(path) = &arguments.values {
         values(path, &model, &mut inputs)?;
     }
-    for image in &arguments.image {
-        let (name, file) = image.split_once('=').ok_or_else(|| format!("--image {image}: expected NAME=FILE"))?;
-        inputs.insert(name.to_owned(), Output::Tensor(images::load(&model, name, Path::new(file))?));
+    for (name, file) in pairs("--image", &arguments.image)? {
+        inputs.insert(name.to_owned(), Output::Tensor(images::load(&model, name, file)?));
+    }
+    let image_outputs = pairs("--image-out", &arguments.image_out)?;
+    for (name, file) in &image_outputs {
+        images::check_output(&model, name, file)?;
     }
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
     if let (Some(state), Some(path)) = (&mut state, &arguments.state)
@@ -190,6 +202,10 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     }
     if let Some(path) = &arguments.outputs {
         write::tensors(path, &tensors)?;
+    }
+    for (name, file) in image_outputs {
+        let tensor = tensors.get(name).ok_or_else(|| format!("output `{name}` is no tensor"))?;
+        images::save(&model, name, tensor, file)?;
     }
     if let (Some(state), Some(path)) = (&state, &arguments.state) {
         let all = state.names().into_iter().map(|n| Ok((n.to_owned(), state.get(n)?)));

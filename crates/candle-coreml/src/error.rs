@@ -43,6 +43,16 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// An output is not what the model's description says.
+    #[error("output `{name}`: expected {expected}, found {found}")]
+    Output {
+        /// The output.
+        name: String,
+        /// What the description says.
+        expected: String,
+        /// What the program computed.
+        found: String,
+    },
     /// Something that was asked for by name is not in the model.
     #[error("{what} `{name}` is not in {path}; there are: {available}")]
     NotFound {

@@ -30,6 +30,7 @@ pub mod error;
 pub mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod image;
 #[cfg(feature = "hub")]
 mod loader;
 pub mod model;

@@ -16,6 +16,7 @@ use crate::config::Config;
 pub use crate::engine::EngineChoice;
 use crate::engine::{self, ComputeUnits, Engine, EngineOptions, Loaded, OperationCost, OperationReport};
 use crate::error::{Error, Result};
+use crate::image;
 use crate::state::CoreMLState;
 
 /// Tensors that are given by position: `&tensor`, `&[&a, &b]`, `&vec_of_references`.
@@ -308,8 +309,12 @@ impl CoreMLModel {
     /// Optional inputs may be left out; names that the model lacks are errors. Tensors are returned on the device of
     /// the first input.
     ///
+    /// Images are tensors `[1, channels, height, width]` with the channels in the order that the description says. As inputs
+    /// they hold the values of the pixels, 0 to 255; as outputs they are `U8`, rounded and cut off at 0 and 255, or `F16`
+    /// where the description has 16-bit grayscale.
+    ///
     /// # Errors
-    /// As [`CoreMLModel::forward`].
+    /// As [`CoreMLModel::forward`]; [`Error::Output`] for an image of another shape.
     pub fn predict(
         &self,
         inputs: &[(&str, Tensor)],
@@ -358,14 +363,15 @@ impl CoreMLModel {
         let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
         for (name, output) in &mut outputs {
             let Output::Tensor(t) = output else { continue };
-            let wanted = match described.output(name).map(|f| &f.ty) {
-                Some(FeatureType::MultiArray { dtype, .. }) => mil_engine::executable::public_dtype(*dtype),
-                Some(FeatureType::Image { layout: ColorLayout::GrayscaleFloat16, .. }) => DType::F16,
-                Some(FeatureType::Image { .. }) => DType::F32,
-                _ => t.dtype(),
-            };
-            if t.dtype() != wanted {
-                *t = t.to_dtype(wanted)?;
+            match described.output(name).map(|f| &f.ty) {
+                Some(FeatureType::MultiArray { dtype, .. }) => {
+                    let wanted = mil_engine::executable::public_dtype(*dtype);
+                    if t.dtype() != wanted {
+                        *t = t.to_dtype(wanted)?;
+                    }
+                }
+                Some(FeatureType::Image { layout, .. }) => *t = image::pixels(name, *layout, t)?,
+                _ => {}
             }
             if !t.device().same_device(&device) {
                 *t = t.to_device(&device)?;

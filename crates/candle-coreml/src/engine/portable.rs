@@ -36,7 +36,7 @@ pub(super) struct PortableState(State);
 
 /// Plans a function.
 pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<Portable> {
-    let settings = Options { device: Device::Cpu, passes: options.passes.clone() };
+    let settings = Options { device: Device::Cpu, passes: options.passes.clone(), ..Options::default() };
     let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
     let (profiling, profile) = Default::default();

@@ -1,0 +1,126 @@
+//! Images in and out, by the command and by the library: models that coremltools made, pixels that NumPy computed
+//! (`tools/images.py`).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use candle_core::{DType, Device, Tensor};
+use candle_coreml::{Config, CoreMLModelBuilder, EngineChoice, Output};
+use tiff::decoder::{Decoder, DecodingResult};
+use tiff::encoder::{TiffEncoder, colortype::Gray32Float};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/images")
+}
+
+fn reference() -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(folder().join("reference.safetensors"), &Device::Cpu).expect("reference")
+}
+
+fn floats(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements")
+}
+
+fn bytes(t: &Tensor) -> Vec<u8> {
+    floats(t).into_iter().map(|v| v as u8).collect()
+}
+
+/// The planes of a tensor as pixels in the order red, green, blue.
+fn interleaved(t: &Tensor, order: [usize; 3]) -> Vec<u8> {
+    let (planes, size) = (bytes(t), t.dims()[2] * t.dims()[3]);
+    (0..size).flat_map(|i| order.map(|c| planes[c * size + i])).collect()
+}
+
+const RGB: [usize; 3] = [0, 1, 2];
+const BGR: [usize; 3] = [2, 1, 0];
+
+/// Runs a model from image file to image file; returns the output as a tensor too.
+fn predict(model: &str, input: &Path, output: &Path) -> Tensor {
+    let tensors = output.with_extension("safetensors");
+    let mut c = Command::cargo_bin("candle-coreml").expect("the command is built");
+    c.arg("predict").arg(folder().join(format!("{model}.mlpackage")));
+    c.arg("--image").arg(format!("x={}", input.display())).arg("--outputs").arg(&tensors);
+    c.arg("--image-out").arg(format!("y={}", output.display()));
+    let run = c.output().expect("runs");
+    assert!(run.status.success(), "{model}: {}", String::from_utf8_lossy(&run.stderr));
+    candle_core::safetensors::load(tensors, &Device::Cpu).expect("tensors")["y"].clone()
+}
+
+#[test]
+fn eight_bit_images_are_rounded_and_cut_off_and_have_their_colours() {
+    let (here, all) = (tempfile::tempdir().expect("a folder"), reference());
+    for (model, from, to) in
+        [("rgb-bgr", Some(RGB), Some(BGR)), ("bgr-rgb", Some(BGR), Some(RGB)), ("gray-gray", None, None)]
+    {
+        let (x, y) = (&all[&format!("{model}/x")], &all[&format!("{model}/y")]);
+        let (height, width) = (x.dims()[2] as u32, x.dims()[3] as u32);
+        let (input, output) = (here.path().join("x.png"), here.path().join("y.png"));
+        match from {
+            Some(order) => {
+                image::RgbImage::from_raw(width, height, interleaved(x, order)).expect("pixels").save(&input)
+            }
+            None => image::GrayImage::from_raw(width, height, bytes(x)).expect("pixels").save(&input),
+        }
+        .expect("saved");
+        let found = predict(model, &input, &output);
+        assert_eq!((found.dtype(), found.dims()), (DType::U8, y.dims()), "{model}");
+        assert_eq!(floats(&found), floats(y), "{model}");
+        let file = image::open(&output).expect("an image");
+        match to {
+            Some(order) => assert_eq!(file.to_rgb8().into_raw(), interleaved(y, order), "{model}"),
+            None => assert_eq!(file.as_luma8().expect("grayscale").as_raw(), &bytes(y), "{model}"),
+        }
+    }
+}
+
+#[test]
+fn sixteen_bit_grayscale_comes_and_goes_as_floats() {
+    let (here, all) = (tempfile::tempdir().expect("a folder"), reference());
+    let (x, y) = (&all["gray16-gray16/x"], &all["gray16-gray16/y"]);
+    let (input, output) = (here.path().join("x.tiff"), here.path().join("y.tiff"));
+    let file = File::create(&input).expect("a file");
+    let mut encoder = TiffEncoder::new(file).expect("an encoder");
+    encoder.write_image::<Gray32Float>(x.dims()[3] as u32, x.dims()[2] as u32, &floats(x)).expect("written");
+    let found = predict("gray16-gray16", &input, &output);
+    assert_eq!(found.dtype(), DType::F16);
+    // Two roundings to fp16 in the program against one in the reference.
+    for (found, wanted) in floats(&found).into_iter().zip(floats(y)) {
+        assert!((found - wanted).abs() <= 2f32.powi(-9) * wanted.abs().max(64.0), "{found} for {wanted}");
+    }
+    let mut decoder = Decoder::new(File::open(&output).expect("a file")).expect("a TIFF");
+    assert_eq!(decoder.colortype().expect("a colour type"), tiff::ColorType::Gray(32));
+    let DecodingResult::F32(pixels) = decoder.read_image().expect("pixels") else { panic!("floats") };
+    assert_eq!(pixels, floats(&found));
+}
+
+#[test]
+fn the_library_returns_the_same_pixels() {
+    let all = reference();
+    for model in ["rgb-bgr", "bgr-rgb", "gray-gray"] {
+        let path = folder().join(format!("{model}.mlpackage"));
+        let loaded = CoreMLModelBuilder::new(path, Config::default()).engine(EngineChoice::Portable).build_model();
+        let found = loaded.expect("it loads").predict(&[("x", all[&format!("{model}/x")].clone())], None);
+        let Output::Tensor(found) = &found.expect("it runs")["y"] else { panic!("a tensor") };
+        assert_eq!(found.dtype(), DType::U8);
+        assert_eq!(floats(found), floats(&all[&format!("{model}/y")]), "{model}");
+    }
+}
+
+#[test]
+fn files_that_can_not_hold_an_output_are_refused_before_the_model_runs() {
+    for (model, out, part) in [
+        ("rgb-bgr", "y=/no/such/folder/y.gif", "png"),
+        ("gray16-gray16", "y=y.png", "tif"),
+        ("rgb-bgr", "z=z.png", "no output `z`"),
+        ("rgb-bgr", "y", "NAME=FILE"),
+    ] {
+        let mut c = Command::cargo_bin("candle-coreml").expect("the command is built");
+        c.arg("predict").arg(folder().join(format!("{model}.mlpackage"))).arg("--image-out").arg(out);
+        let run = c.output().expect("runs");
+        let message = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(1));
+        assert!(message.contains(part), "{message}");
+    }
+}
