@@ -43,6 +43,14 @@ pub enum OpError {
         /// Largest number of elements allowed.
         limit: usize,
     },
+    /// Values of a prediction beyond the limit for all of them.
+    #[error("the values of the prediction take {bytes} bytes; the limit is {limit}")]
+    TooMuchMemory {
+        /// Bytes of all values.
+        bytes: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
     /// A valid program that asks for something this engine does not do.
     #[error("not supported: {0}")]
     Unsupported(String),

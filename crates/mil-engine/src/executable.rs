@@ -13,7 +13,7 @@ use crate::error::{EngineError, OpError, Place};
 use crate::passes::PassSet;
 use crate::plan::{self, FunctionPlan, PlanInput};
 use crate::profile::Profile;
-use crate::run::{self, Context, States};
+use crate::run::{self, Context, Limits, States};
 use crate::state::{State, StateSpec};
 use crate::value::{Array, Strings, Value};
 
@@ -24,11 +24,13 @@ pub struct Options {
     pub device: Device,
     /// Rewrites that are applied.
     pub passes: PassSet,
+    /// What a prediction may use up.
+    pub limits: Limits,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu, passes: PassSet::all() }
+        Self { device: Device::Cpu, passes: PassSet::all(), limits: Limits::default() }
     }
 }
 
@@ -89,7 +91,7 @@ impl Executable {
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
         let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
-        Ok(Self { function: name.to_owned(), plan, context: Context::new(options.device.clone()) })
+        Ok(Self { function: name.to_owned(), plan, context: Context::new(options.device.clone(), options.limits) })
     }
 
     /// Name of the function.

@@ -27,4 +27,5 @@ pub mod weight;
 
 pub use error::{EngineError, OpError};
 pub use executable::{Executable, Options, Output};
+pub use run::Limits;
 pub use state::State;

@@ -15,12 +15,15 @@ use crate::build::{Build, Run, Slot};
 use crate::error::{EngineError, OpError, Place};
 use crate::literal;
 use crate::ops::{self, OpKind};
-use crate::run::{Context, Frame};
+use crate::run::{Context, Frame, Limits};
 use crate::state::StateSpec;
 use crate::value::Value;
 
 /// Folded results larger than this many elements are computed in each prediction instead of kept.
 const FOLD_LIMIT: usize = 1 << 18;
+
+/// Folded results of a function have at most this many elements together; the others are computed in each prediction.
+const FOLD_TOTAL: usize = 1 << 24;
 
 /// One operation, ready to run.
 pub struct Step {
@@ -91,9 +94,11 @@ pub fn plan(
         weights,
         device,
         names: HashMap::new(),
+        hidden: None,
         types: HashMap::new(),
         consts: Vec::new(),
         vars: 0,
+        folded: 0,
         places: Vec::new(),
         weight_bytes: Vec::new(),
     };
@@ -146,9 +151,13 @@ struct Planner<'a> {
     weights: &'a WeightFiles,
     device: &'a Device,
     names: HashMap<String, Slot>,
+    /// What the names of the open nested blocks hid, to be undone when a block ends; none outside of them.
+    hidden: Option<Vec<(String, Option<Slot>)>>,
     types: HashMap<String, ValueType>,
     consts: Vec<Value>,
     vars: u32,
+    /// Elements of results that were folded.
+    folded: usize,
     places: Vec<Place>,
     weight_bytes: Vec<u64>,
 }
@@ -162,8 +171,15 @@ impl Planner<'_> {
     fn variable(&mut self, name: &str) -> u32 {
         let var = self.vars;
         self.vars += 1;
-        self.names.insert(name.to_owned(), Slot::Var(var));
+        self.define(name, Slot::Var(var));
         var
+    }
+
+    fn define(&mut self, name: &str, slot: Slot) {
+        let before = self.names.insert(name.to_owned(), slot);
+        if let Some(hidden) = &mut self.hidden {
+            hidden.push((name.to_owned(), before));
+        }
     }
 
     fn block(&mut self, block: &Block, inputs: Vec<u32>) -> Result<BlockPlan, EngineError> {
@@ -211,7 +227,7 @@ impl Planner<'_> {
             let value = literal::value(value, self.weights, self.device).map_err(at)?;
             let output = op.outputs.first().ok_or_else(|| at(OpError::shape("a const needs an output")))?;
             let slot = self.constant(value);
-            self.names.insert(output.name.clone(), slot);
+            self.define(&output.name, slot);
             return Ok(None);
         }
         let (literals, mut used) = self.arguments(op)?;
@@ -312,10 +328,15 @@ impl Planner<'_> {
     fn nested(&mut self, op: &Operation) -> Result<(Vec<Arc<BlockPlan>>, HashSet<u32>), EngineError> {
         let (mut blocks, mut captured) = (Vec::new(), HashSet::new());
         for block in &op.blocks {
-            let outer = self.names.clone();
+            let outer = self.hidden.replace(Vec::new());
             let inputs = block.inputs.iter().map(|i| self.variable(&i.name)).collect();
             let plan = self.block(block, inputs)?;
-            self.names = outer;
+            for (name, before) in std::mem::replace(&mut self.hidden, outer).into_iter().flatten().rev() {
+                match before {
+                    Some(slot) => self.names.insert(name, slot),
+                    None => self.names.remove(&name),
+                };
+            }
             captured.extend(&plan.captures);
             blocks.push(Arc::new(plan));
         }
@@ -323,12 +344,21 @@ impl Planner<'_> {
     }
 
     /// Runs an operation whose inputs are constant; `None` if its result is too large to keep.
-    fn evaluate(&self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
-        let context = Context::new(self.device.clone());
+    fn evaluate(&mut self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
+        let context = Context::new(self.device.clone(), Limits::default());
         let mut frame = Frame::new(&self.consts, 0, &context, None);
         let values = run(&mut frame).map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
-        let small = |v: &Value| !matches!(v, Value::Array(a) if a.tensor().elem_count() > FOLD_LIMIT);
-        Ok(values.iter().all(small).then_some(values))
+        let elements = |v: &Value| match v {
+            Value::Array(a) => a.tensor().elem_count(),
+            Value::List(items) => items.len(),
+            _ => 0,
+        };
+        let total = values.iter().map(elements).fold(self.folded, usize::saturating_add);
+        if total > FOLD_TOTAL || values.iter().any(|v| elements(v) > FOLD_LIMIT) {
+            return Ok(None);
+        }
+        self.folded = total;
+        Ok(Some(values))
     }
 
     fn fold(&mut self, op: &Operation, values: Vec<Value>) -> Result<(), EngineError> {
@@ -338,7 +368,7 @@ impl Planner<'_> {
         }
         for (output, value) in op.outputs.iter().zip(values) {
             let slot = self.constant(value);
-            self.names.insert(output.name.clone(), slot);
+            self.define(&output.name, slot);
         }
         Ok(())
     }

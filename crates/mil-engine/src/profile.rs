@@ -59,7 +59,7 @@ impl Profile {
 
 fn bytes(value: &Value) -> u64 {
     match value {
-        Value::Array(a) => (a.tensor().elem_count() * a.tensor().dtype().size_in_bytes()) as u64,
+        Value::Array(a) => a.bytes() as u64,
         _ => 0,
     }
 }

@@ -1,5 +1,6 @@
 //! Executes a plan: one frame per prediction, one closure per step.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,12 +20,30 @@ pub struct Context {
     pub device: Device,
     /// Stops the prediction at the next step when set.
     pub cancel: Arc<AtomicBool>,
+    /// What a prediction may use up.
+    pub limits: Limits,
 }
 
 impl Context {
     /// A context on this device that nobody cancels.
-    pub fn new(device: Device) -> Self {
-        Self { device, cancel: Arc::default() }
+    pub fn new(device: Device, limits: Limits) -> Self {
+        Self { device, cancel: Arc::default(), limits }
+    }
+}
+
+/// What one prediction may use up, so that no program runs or grows without bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rounds that all its loops may make together.
+    pub rounds: usize,
+    /// Bytes that its values may take at once; constants and states are not counted.
+    pub memory: usize,
+}
+
+impl Default for Limits {
+    /// 16 million rounds, 16 GiB.
+    fn default() -> Self {
+        Self { rounds: 1 << 24, memory: 1 << 34 }
     }
 }
 
@@ -37,6 +56,9 @@ pub struct Frame<'a> {
     /// Place of the step that failed inside a nested block.
     failed: Option<u32>,
     profile: Option<&'a mut Profile>,
+    /// Rounds of loops so far, and bytes set since memory was last counted.
+    rounds: usize,
+    unchecked: usize,
 }
 
 /// The state buffers of a prediction, in the order of the plan's states.
@@ -47,7 +69,7 @@ pub(crate) struct States<'a> {
 
 impl<'a> Frame<'a> {
     pub(crate) fn new(consts: &'a [Value], vars: usize, context: &'a Context, states: Option<States<'a>>) -> Self {
-        Self { consts, vars: vec![None; vars], context, states, failed: None, profile: None }
+        Self { consts, vars: vec![None; vars], context, states, failed: None, profile: None, rounds: 0, unchecked: 0 }
     }
 
     /// The device of all tensors.
@@ -122,6 +144,11 @@ impl<'a> Frame<'a> {
             for (&var, value) in step.outputs.iter().zip(values) {
                 self.set(var, value);
             }
+            if self.unchecked > self.context.limits.memory / 64 {
+                self.check_memory().inspect_err(|_| {
+                    self.failed.get_or_insert(step.place);
+                })?;
+            }
             for &var in &step.free {
                 if let Some(slot) = self.vars.get_mut(var as usize) {
                     *slot = None;
@@ -131,7 +158,31 @@ impl<'a> Frame<'a> {
         block.outputs.iter().map(|&slot| self.value(slot).cloned()).collect()
     }
 
+    /// Counts a round of a loop.
+    ///
+    /// # Errors
+    /// After as many as the limits allow.
+    pub(crate) fn round(&mut self) -> Result<(), OpError> {
+        self.rounds += 1;
+        let most = self.context.limits.rounds;
+        if self.rounds <= most {
+            return Ok(());
+        }
+        Err(OpError::data(format!("loops of more than {most} rounds in one prediction")))
+    }
+
+    /// Counts the memory of all values, what they share once. Called after so many new bytes that it costs little.
+    fn check_memory(&mut self) -> Result<(), OpError> {
+        self.unchecked = 0;
+        let mut seen = HashMap::new();
+        self.vars.iter().flatten().for_each(|v| storages(v, &mut seen));
+        let bytes = seen.values().fold(0usize, |sum, &n| sum.saturating_add(n));
+        let limit = self.context.limits.memory;
+        if bytes <= limit { Ok(()) } else { Err(OpError::TooMuchMemory { bytes, limit }) }
+    }
+
     fn set(&mut self, var: u32, value: Value) {
+        self.unchecked = self.unchecked.saturating_add(new_bytes(&value));
         if let Some(slot) = self.vars.get_mut(var as usize) {
             *slot = Some(value);
         }
@@ -157,4 +208,34 @@ pub(crate) fn run(
             place.unwrap_or_else(|| Place { function: String::new(), kind: "return".to_owned(), name: String::new() });
         EngineError::Op { place, source }
     })
+}
+
+/// Most bytes that a step can have allocated for its result.
+fn new_bytes(value: &Value) -> usize {
+    match value {
+        Value::Array(array) => array.bytes(),
+        Value::List(items) => items.len().saturating_mul(size_of::<Value>()),
+        _ => 0,
+    }
+}
+
+/// Allocations behind a value by address: views of one tensor share theirs.
+fn storages(value: &Value, seen: &mut HashMap<*const (), usize>) {
+    match value {
+        Value::Array(array) => {
+            let (storage, layout) = array.tensor().storage_and_layout();
+            // A view may lie anywhere in what it keeps alive; its own part is what can be told.
+            let extent = layout.dims().iter().zip(layout.stride()).map(|(n, s)| n.saturating_sub(1) * s).sum::<usize>();
+            let bytes = (layout.start_offset() + extent + 1) * array.tensor().dtype().size_in_bytes();
+            let known = seen.entry((&raw const *storage).cast()).or_default();
+            *known = bytes.max(*known);
+        }
+        Value::List(items) => {
+            let address = Arc::as_ptr(items).cast();
+            if seen.insert(address, items.len() * size_of::<Value>()).is_none() {
+                items.iter().for_each(|item| storages(item, seen));
+            }
+        }
+        _ => {}
+    }
 }

@@ -105,6 +105,11 @@ impl Array {
         self.tensor.rank()
     }
 
+    /// Bytes of the elements between operations.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tensor.elem_count().saturating_mul(self.tensor.dtype().size_in_bytes())
+    }
+
     /// The same declared type with another tensor of the same representation.
     pub fn with(&self, tensor: Tensor) -> Self {
         Self { tensor, dtype: self.dtype }

@@ -25,8 +25,6 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("while_loop", IOS15, while_loop),
 ];
 
-/// Most rounds of a loop.
-const MAX_ROUNDS: usize = 1 << 24;
 /// Longest list.
 const MAX_LIST: usize = 1 << 20;
 
@@ -58,22 +56,22 @@ fn cond(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `while_loop(loop_vars)` with the blocks condition and body.
+/// `while_loop(loop_vars)` with the blocks condition and body; all loops of a prediction share a limit of rounds.
 fn while_loop(b: &Build<'_>) -> Result<Run, OpError> {
     let vars = b.slots("loop_vars")?;
     let [condition, body] = b.blocks() else { return Err(OpError::shape("while_loop needs two blocks")) };
     let (condition, body) = (condition.clone(), body.clone());
     b.run(move |f| {
         let mut values = vars.iter().map(|&s| f.value(s).cloned()).collect::<Result<Vec<_>, _>>()?;
-        for _ in 0..MAX_ROUNDS {
+        loop {
             let flag = f.run_block(&condition, values.clone())?;
             let flag = flag.first().ok_or_else(|| OpError::shape("the condition has no result"))?;
             if !bool::from_value("condition", flag)? {
                 return Ok(values);
             }
+            f.round()?;
             values = f.run_block(&body, values)?;
         }
-        Err(OpError::data(format!("a loop of more than {MAX_ROUNDS} rounds")))
     })
 }
 

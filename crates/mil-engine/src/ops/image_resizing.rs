@@ -45,7 +45,14 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
     let mut shape = x.shape().to_vec();
     let rank = shape.len();
     (shape[rank - 2], shape[rank - 1]) = (rows.len(), columns.len());
-    let mut out = Vec::with_capacity(check_size(&shape)?);
+    let count = check_size(&shape)?;
+    if x.tensor().elem_count() == 0 {
+        if count > 0 {
+            return Err(OpError::shape(format!("an image of shape {:?} has nothing to interpolate", x.shape())));
+        }
+        return Array::from_f32(Vec::new(), &shape, x.dtype(), x.tensor().device());
+    }
+    let mut out = Vec::with_capacity(count);
     let split = |at: f32, n: usize| {
         let low = (at.floor().max(0.0) as usize).min(n - 1);
         (low, (low + 1).min(n - 1), at - low as f32)

@@ -220,11 +220,18 @@ fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
+/// Refuses updates that are not one for each position, before the positions are made.
+fn check_updates(updates: &Array, positions: Option<usize>) -> Result<(), OpError> {
+    if positions == Some(updates.tensor().elem_count()) {
+        return Ok(());
+    }
+    let positions = positions.map_or_else(|| "too many".to_owned(), |n| n.to_string());
+    Err(OpError::shape(format!("{:?} updates for {positions} positions", updates.shape())))
+}
+
 /// Writes `updates` to `positions`, combining as `mode` says.
 fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Result<Array, OpError> {
-    if positions.len() != updates.tensor().elem_count() {
-        return Err(OpError::shape(format!("{:?} updates for {} positions", updates.shape(), positions.len())));
-    }
+    check_updates(updates, Some(positions.len()))?;
     macro_rules! combine {
         ($data:expr, $updates:expr) => {{
             let mut data = $data;
@@ -279,6 +286,7 @@ fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
         let (n, dims) = (data.shape()[axis], data.shape());
         let (outer, inner): (usize, usize) = (dims[..axis].iter().product(), dims[axis + 1..].iter().product());
         let chosen = index.to_i64s()?.into_iter().map(|i| outside.at(i, n)).collect::<Result<Vec<_>, _>>()?;
+        check_updates(&updates, chosen.len().checked_mul(outer).and_then(|k| k.checked_mul(inner)))?;
         let mut positions = Vec::new();
         for o in 0..outer {
             for &i in &chosen {
@@ -314,6 +322,7 @@ fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let (starts, size) = slices(data.shape(), &index, 0, outside)?;
+        check_updates(&updates, starts.len().checked_mul(size))?;
         let positions: Vec<usize> = starts
             .into_iter()
             .flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i }))

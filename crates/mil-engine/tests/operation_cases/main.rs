@@ -5,5 +5,6 @@ mod agreement;
 mod cases;
 mod fusions;
 mod hostile;
+mod limits;
 mod others;
 mod table;
