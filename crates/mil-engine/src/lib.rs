@@ -6,7 +6,7 @@
 //!
 //! - [`passes`]: rewrites of the IR: dead code, idioms fused, state updates made in place.
 //! - [`plan`]: binds names to slots, resolves constants, builds one closure per operation.
-//! - [`run`]: executes the plan; [`state`]: buffers that live between predictions.
+//! - [`run`]: executes the plan, within [`Limits`]; [`state`]: buffers that live between predictions.
 //! - [`ops`]: the table of operations, one family per file.
 //! - [`value`], [`weight`]: what flows between operations; weights stay compressed.
 //! - [`profile`]: time per operation, on request.
