@@ -17,7 +17,7 @@ use crate::value::{Array, Strings, Value};
 use crate::weight::Weight;
 
 /// Constants in weight files with more elements than this stay mapped.
-const KEEP_MAPPED: usize = 4096;
+pub(crate) const KEEP_MAPPED: usize = 4096;
 
 /// The runtime value of a literal.
 ///

@@ -1,17 +1,20 @@
 //! A description from the types of a program alone.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::description::{DimRange, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
 use crate::dtype::DataType;
 use crate::program::{Dim, Function, NamedType, TensorData, TensorType, Value, ValueData, ValueType};
 
 /// Whether a description speaks of the same inputs, states and outputs as the program.
 pub(super) fn agree(function: &Function, described: &FunctionDescription) -> bool {
+    let returned: HashSet<&str> = function.block.outputs.iter().map(String::as_str).collect();
     let mut wanted: Vec<&str> = function.inputs.iter().map(|i| i.name.as_str()).collect();
     let mut found: Vec<&str> =
         described.inputs.iter().chain(&described.states).map(|feature| feature.name.as_str()).collect();
     wanted.sort_unstable();
     found.sort_unstable();
-    wanted == found && described.outputs.iter().all(|o| function.block.outputs.contains(&o.name))
+    wanted == found && described.outputs.iter().all(|o| returned.contains(o.name.as_str()))
 }
 
 /// Inputs, outputs and states as the program declares them.
@@ -23,10 +26,11 @@ pub(super) fn describe(function: &Function) -> FunctionDescription {
         let list = if matches!(ty, ValueType::State(_)) { &mut description.states } else { &mut description.inputs };
         list.push(feature);
     }
-    let made = || function.block.operations.iter().flat_map(|o| &o.outputs).chain(&function.inputs);
+    let made = function.block.operations.iter().flat_map(|o| &o.outputs).chain(&function.inputs);
+    let types: HashMap<&str, &ValueType> = made.map(|v| (v.name.as_str(), &v.ty)).collect();
     for name in &function.block.outputs {
-        if let Some(value) = made().find(|v| v.name == *name) {
-            description.outputs.push(feature(name, &value.ty, &Flexible(None)));
+        if let Some(ty) = types.get(name.as_str()) {
+            description.outputs.push(feature(name, ty, &Flexible(None)));
         }
     }
     description

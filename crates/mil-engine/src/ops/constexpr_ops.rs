@@ -11,6 +11,7 @@ use coreml_format::program::Opset;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, resolve_axis};
 use crate::error::OpError;
+use crate::literal::KEEP_MAPPED;
 use crate::value::{Array, Value};
 use crate::weight::{Blocked, Form, Palette, Raw, Weight, check_blocks};
 
@@ -74,8 +75,19 @@ fn floats(b: &Build<'_>, name: &str) -> Result<(Vec<f32>, Vec<usize>, DataType),
     Ok((array.to_f32s()?, array.shape().to_vec(), array.dtype()))
 }
 
-fn finish(weight: Weight) -> Result<Value, OpError> {
-    Ok(Value::Weight(Arc::new(weight)))
+/// Compressed constants of at most this many elements are decoded when they are loaded: 256 KiB of `f32` at most.
+const DECODED: usize = 1 << 16;
+
+/// The constant that an operation makes. Small ones gain nothing by staying as stored; decoded they take the very way of
+/// constants that never were compressed, to the last bit.
+fn finish(b: &Build<'_>, weight: Weight) -> Result<Value, OpError> {
+    let count = check_size(weight.shape())?;
+    if count > DECODED || !weight.dtype().is_float() {
+        return Ok(Value::Weight(Arc::new(weight)));
+    }
+    let values = weight.expand(&candle_core::Device::Cpu)?.to_f32s()?;
+    let dense = Weight::from_f32s(&values, weight.dtype(), weight.shape().to_vec());
+    if count > KEEP_MAPPED { Ok(Value::Weight(Arc::new(dense))) } else { Ok(Value::Array(dense.expand(b.device())?)) }
 }
 
 /// `constexpr_affine_dequantize(quantized_data, zero_point, scale, axis)`: `scale · (q − zero_point)`, the
@@ -102,7 +114,7 @@ fn affine_dequantize(b: &Build<'_>) -> Result<Value, OpError> {
     };
     let form =
         Form::Blocks { scale: Blocked { values: fill(scale)?, shape }, offset: Some(fill(zero)?), data: data.clone() };
-    finish(Weight::with_form(dtype, data.shape().to_vec(), form))
+    finish(b, Weight::with_form(dtype, data.shape().to_vec(), form))
 }
 
 /// `constexpr_blockwise_shift_scale(data, scale, offset?)`: `scale · (data − offset)`; a dimension of
@@ -116,7 +128,7 @@ fn blockwise_shift_scale(b: &Build<'_>) -> Result<Value, OpError> {
         return Err(OpError::shape("`offset` does not have the shape of `scale`"));
     }
     let shape_of_data = data.shape().to_vec();
-    finish(Weight::with_form(dtype, shape_of_data, Form::Blocks { data, scale: Blocked { values, shape }, offset }))
+    finish(b, Weight::with_form(dtype, shape_of_data, Form::Blocks { data, scale: Blocked { values, shape }, offset }))
 }
 
 /// `constexpr_cast(source_val, output_dtype)`.
@@ -127,7 +139,7 @@ fn cast(b: &Build<'_>) -> Result<Value, OpError> {
         // fp16 values are exact in fp32: the stored form need not change.
         Value::Weight(w) => match w.raw() {
             Some(raw) if w.dtype() == dtype => {
-                finish(Weight::with_form(dtype, w.shape().to_vec(), Form::Dense(raw.clone())))
+                finish(b, Weight::with_form(dtype, w.shape().to_vec(), Form::Dense(raw.clone())))
             }
             _ => Ok(Value::Array(Array::new(w.expand(b.device())?.into_tensor(), dtype)?)),
         },
@@ -153,7 +165,7 @@ fn lut_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
     let indices = weight(b, "indices")?;
     let lut = weight(b, "lut")?;
     let (palette, shape) = palette(b, &indices, &lut)?;
-    finish(Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
+    finish(b, Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
 }
 
 fn lut_flat(b: &Build<'_>) -> Result<Value, OpError> {
@@ -178,7 +190,7 @@ fn lut_flat(b: &Build<'_>) -> Result<Value, OpError> {
         vector: 1,
         axis: 0,
     };
-    finish(Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
+    finish(b, Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
 }
 
 fn palette(b: &Build<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette, Vec<usize>), OpError> {
@@ -287,7 +299,7 @@ fn sparse_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
     if nonzero.shape().iter().product::<usize>() < total {
         return Err(OpError::shape(format!("{:?} values for a mask with {total} set bits", nonzero.shape())));
     }
-    finish(Weight::with_form(nonzero.dtype(), shape, Form::Sparse { mask, nonzero, starts }))
+    finish(b, Weight::with_form(nonzero.dtype(), shape, Form::Sparse { mask, nonzero, starts }))
 }
 
 fn two(mask: Value, values: &[f32], dtype: DataType) -> Result<Run, OpError> {

@@ -104,21 +104,27 @@ impl Cell {
 
     /// Runs all steps; `step(inputs, recurrent, h, c)` updates one batch row. Returns every h, [steps, batch,
     /// hidden], in the order in which they were computed.
+    ///
+    /// Rows of the initial states beyond the batch are dropped: programs converted from packed sequences have one for each
+    /// step of the longest sequence.
     fn run(
         &self,
-        h: &mut [f32],
-        c: &mut [f32],
+        h: &mut Vec<f32>,
+        c: &mut Vec<f32>,
         reverse: bool,
         mut step: impl FnMut(&[f32], &[f32], &mut [f32], &mut [f32]),
     ) -> Result<Vec<f32>, OpError> {
         let (n, size) = (self.gates * self.hidden, self.batch * self.hidden);
-        if h.len() != size || c.len() != size {
+        let rows = |state: &Vec<f32>| state.len() >= size && state.len().is_multiple_of(self.hidden.max(1));
+        if !rows(h) || !rows(c) {
             return Err(OpError::shape(format!("initial states of {} and {} for {size}", h.len(), c.len())));
         }
+        h.truncate(size);
+        c.truncate(size);
         let mut all = vec![0f32; self.steps * size];
         for k in 0..self.steps {
             let t = if reverse { self.steps - 1 - k } else { k };
-            let before = Tensor::from_slice(h, (self.batch, self.hidden), self.hh.device())?;
+            let before = Tensor::from_slice(h.as_slice(), (self.batch, self.hidden), self.hh.device())?;
             let recurrent: Vec<f32> = before.matmul(&self.hh)?.flatten_all()?.to_vec1()?;
             for row in 0..self.batch {
                 let cells = row * self.hidden..(row + 1) * self.hidden;
@@ -224,7 +230,7 @@ fn lstm_direction(
     x: &Array,
     weights: &Weights,
     gates: Gates,
-    (h, c): (&mut [f32], &mut [f32]),
+    (h, c): (&mut Vec<f32>, &mut Vec<f32>),
     reverse: bool,
 ) -> Result<(Cell, Vec<f32>), OpError> {
     let cell = Cell::new(f, x, weights, 4, false)?;

@@ -1,6 +1,6 @@
 //! What rewrites ask about a block: who makes a value, who uses it, what a constant holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, TensorData, TensorType, Value, ValueData};
@@ -11,6 +11,7 @@ pub(super) struct Graph<'b> {
     pub(super) block: &'b Block,
     makers: HashMap<&'b str, usize>,
     users: HashMap<&'b str, Vec<usize>>,
+    returned: HashSet<&'b str>,
 }
 
 fn names(op: &Operation) -> Vec<&str> {
@@ -34,7 +35,7 @@ impl<'b> Graph<'b> {
                 users.entry(name).or_default().push(i);
             }
         }
-        Self { block, makers, users }
+        Self { block, makers, users, returned: block.outputs.iter().map(String::as_str).collect() }
     }
 
     pub(super) fn op(&self, index: usize) -> &'b Operation {
@@ -57,7 +58,7 @@ impl<'b> Graph<'b> {
     }
 
     pub(super) fn returned(&self, name: &str) -> bool {
-        self.block.outputs.iter().any(|o| o == name)
+        self.returned.contains(name)
     }
 
     /// The only user of a value that the block does not return.

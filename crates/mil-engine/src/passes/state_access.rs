@@ -3,22 +3,45 @@
 //! `read_state → slice_update → write_state` becomes one in-place update, and `read_state → slice_by_index`
 //! a read of the slice. A read may move to where it is used only if nothing writes the state in between.
 
-use coreml_format::program::{Argument, Binding, Function, Operation};
+use std::collections::HashMap;
+
+use coreml_format::program::{Argument, Binding, Block, Function, Operation};
 
 use super::graph::{Graph, name_of};
 
-fn writes(op: &Operation, state: &str) -> bool {
-    match op.kind.as_str() {
-        "write_state" | "engine.state_update" => name_of(op, "input") == Some(state),
-        "coreml_update_state" => name_of(op, "state") == Some(state),
-        // A nested block may do anything.
-        _ => !op.blocks.is_empty(),
-    }
+/// Where states are written, in order.
+#[derive(Default)]
+struct Writes<'b> {
+    by_state: HashMap<&'b str, Vec<usize>>,
+    /// Operations with nested blocks, which may do anything.
+    any: Vec<usize>,
 }
 
-/// Whether nothing between two operations writes the state.
-fn quiet(graph: &Graph<'_>, state: &str, from: usize, to: usize) -> bool {
-    (from + 1..to).all(|i| !writes(graph.op(i), state))
+impl<'b> Writes<'b> {
+    fn new(block: &'b Block) -> Self {
+        let mut all = Self::default();
+        for (i, op) in block.operations.iter().enumerate() {
+            let state = match op.kind.as_str() {
+                "write_state" | "engine.state_update" => name_of(op, "input"),
+                "coreml_update_state" => name_of(op, "state"),
+                _ if op.blocks.is_empty() => None,
+                _ => {
+                    all.any.push(i);
+                    None
+                }
+            };
+            if let Some(state) = state {
+                all.by_state.entry(state).or_default().push(i);
+            }
+        }
+        all
+    }
+
+    /// Whether nothing between two operations writes the state.
+    fn quiet(&self, state: &str, from: usize, to: usize) -> bool {
+        let none = |at: &[usize]| at.get(at.partition_point(|&i| i <= from)).is_none_or(|&next| next >= to);
+        none(&self.any) && self.by_state.get(state).is_none_or(|at| none(at))
+    }
 }
 
 enum Change {
@@ -40,7 +63,7 @@ fn with_state(op: &Operation, kind: &str, state: &str) -> Operation {
     new
 }
 
-fn update(graph: &Graph<'_>, i: usize) -> Option<[Change; 2]> {
+fn update(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<[Change; 2]> {
     let op = graph.op(i);
     let read = name_of(op, "x")?;
     let (at, state) = read_of(graph, read)?;
@@ -50,7 +73,7 @@ fn update(graph: &Graph<'_>, i: usize) -> Option<[Change; 2]> {
     // Whoever else uses the old value must do so before the write.
     let others = graph.users(read).iter().all(|&u| u < write) && !graph.returned(read);
     let strided = op.inputs.contains_key("stride") && !graph.numbers(op, "stride")?.iter().all(|&s| s == 1.0);
-    if strided || !same || !others || !quiet(graph, state, at, write) {
+    if strided || !same || !others || !writes.quiet(state, at, write) {
         return None;
     }
     let mut new = with_state(op, "engine.state_update", state);
@@ -58,19 +81,20 @@ fn update(graph: &Graph<'_>, i: usize) -> Option<[Change; 2]> {
     Some([Change::Remove(i), Change::Replace(write, Box::new(new))])
 }
 
-fn slice(graph: &Graph<'_>, i: usize) -> Option<Change> {
+fn slice(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Change> {
     let op = graph.op(i);
     let (at, state) = read_of(graph, name_of(op, "x")?)?;
-    quiet(graph, state, at, i).then(|| Change::Replace(i, Box::new(with_state(op, "engine.state_slice", state))))
+    writes.quiet(state, at, i).then(|| Change::Replace(i, Box::new(with_state(op, "engine.state_slice", state))))
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
     let graph = Graph::new(&function.block);
+    let writes = Writes::new(&function.block);
     let mut changes = Vec::new();
     for i in 0..function.block.operations.len() {
         match graph.op(i).kind.as_str() {
-            "slice_update" => changes.extend(update(&graph, i).into_iter().flatten()),
-            "slice_by_index" => changes.extend(slice(&graph, i)),
+            "slice_update" => changes.extend(update(&graph, &writes, i).into_iter().flatten()),
+            "slice_by_index" => changes.extend(slice(&graph, &writes, i)),
             _ => {}
         }
     }

@@ -95,6 +95,33 @@ fn classifiers_return_a_label_and_a_dictionary() {
     assert_eq!(entries[2], (DictionaryKey::Int(30), 0.375));
 }
 
+/// As programs converted from packed sequences have them; fewer rows than the batch are an error.
+#[test]
+fn initial_states_of_more_rows_than_the_batch_are_those_of_the_first() {
+    let weights = "weight_ih = tensor<fp32, [4, 1]>([[0.5], [-0.25], [1], [0.75]]), weight_hh = tensor<fp32, [4, 1]>([[0.1], [0.2], [-0.3], [0.4]])";
+    let states = |rows: usize| {
+        let values: Vec<String> = (0..rows).map(|i| format!("[{}]", 0.5 - i as f32)).collect();
+        format!("tensor<fp32, [{rows}, 1]>([{}])", values.join(", "))
+    };
+    let lstm = |rows: usize| {
+        let body = format!(
+            "tensor<fp32, [?, 2, 1]> y, tensor<fp32, [2, 1]> h, tensor<fp32, [2, 1]> c = lstm(x = x, initial_h = {0}, initial_c = {0}, \
+             {weights}, direction = string(\"forward\"), output_sequence = bool(true));",
+            states(rows)
+        );
+        let text = format!("program(1.3) {{ func main<ios17>(tensor<fp32, [3, 2, 1]> x) {{ {body} }} -> (y, h, c); }}");
+        let program = mil_text::parse(&text).expect("it parses");
+        let x = Tensor::new(&[1f32, -2., 0.5, 3., -1., 0.25], &Device::Cpu).and_then(|t| t.reshape((3, 2, 1)));
+        let executable = Executable::load(&model(program), None, &Options::default()).expect("it loads");
+        let found = executable.predict(&[("x", x.expect("an input"))], None).ok()?;
+        Some(found.values().map(floats).collect::<Vec<_>>())
+    };
+    let exact = lstm(2).expect("it runs");
+    assert_eq!(exact[1].len(), 2);
+    assert_eq!(lstm(3).expect("it runs"), exact);
+    assert!(lstm(1).is_none());
+}
+
 /// A convolution of one point is a product: w = scale · q + bias per output channel.
 #[test]
 fn quantized_convolutions_scale_their_weights() {
