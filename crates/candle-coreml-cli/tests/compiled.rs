@@ -83,6 +83,22 @@ fn pictures_and_values_give_labels_and_dictionaries() {
 }
 
 #[test]
+fn scalars_of_the_program_come_back_as_one_element() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, path) = (folder.path().join("sum.mlmodelc"), |name: &str| folder.path().join(name));
+    std::fs::create_dir(&model).expect("a folder");
+    let text = "program(1.3) { func main<ios17>(tensor<fp32, [2]> x) { fp32 y = reduce_sum(x = x, keep_dims = bool(false)); } -> (y); }";
+    std::fs::write(model.join("model.mil"), text).expect("written");
+    std::fs::write(path("v.json"), r#"{"x": [1.5, 2]}"#).expect("written");
+    let mut c = command();
+    c.arg("predict").arg(&model).arg("--values").arg(path("v.json")).arg("--outputs").arg(path("out"));
+    let out = c.output().expect("runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let y = &candle_core::safetensors::load(path("out"), &Device::Cpu).expect("tensors")["y"];
+    assert_eq!(y.to_vec1::<f32>().expect("a vector"), [3.5]);
+}
+
+#[test]
 fn a_broken_text_is_named_with_line_and_column() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = write(folder.path());

@@ -369,6 +369,10 @@ impl CoreMLModel {
                     if t.dtype() != wanted {
                         *t = t.to_dtype(wanted)?;
                     }
+                    // Core ML's arrays have at least one dimension: a scalar of the program is one element.
+                    if t.rank() == 0 {
+                        *t = t.reshape(1)?;
+                    }
                 }
                 Some(FeatureType::Image { layout, .. }) => *t = image::pixels(name, *layout, t)?,
                 _ => {}
