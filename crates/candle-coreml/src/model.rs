@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use coreml_apple::shape;
-use coreml_format::description::{ColorLayout, FeatureType, FunctionDescription, ModelDescription};
+use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::package::Model;
 use indexmap::IndexMap;
 pub use mil_engine::executable::{DictionaryKey, Output};

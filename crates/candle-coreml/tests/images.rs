@@ -88,7 +88,7 @@ fn images_keep_their_channels_and_samples_on_every_engine() {
         assert_eq!(samples(&outputs["negative"]), gray.map(|x| 255.0 - x), "{engine}");
         assert_eq!(samples(&outputs["deeper"]), depth.map(|x| x * 2.0), "{engine}");
         let dtypes = ["weighed", "negative", "deeper"].map(|n| outputs[n].tensor().map(Tensor::dtype));
-        assert_eq!(dtypes, [Some(DType::F32), Some(DType::F32), Some(DType::F16)], "{engine}");
+        assert_eq!(dtypes, [Some(DType::U8), Some(DType::U8), Some(DType::F16)], "{engine}");
         assert_eq!(outputs["weighed"].tensor().map(Tensor::dims), Some(&[1, 3, HEIGHT, WIDTH][..]), "{engine}");
 
         // Sizes, channels and kinds of values that do not fit, in the same words on both.
