@@ -172,3 +172,25 @@ fn einsum_spreads_a_batch_extent_of_one() {
     .expect("runs");
     assert_eq!(found, [(vec![1, 2, 1], vec![210., 430.])]);
 }
+
+/// PyTorch 2.7: `interpolate(…, mode="bilinear", align_corners=False, recompute_scale_factor=True)`.
+#[test]
+fn a_scale_that_splits_elements_is_that_of_the_sizes() {
+    for (scale, want) in [
+        (0.7, &[1.0 / 3.0, 4.0, 41.0 / 3.0][..]),
+        (1.5, &[0.0, 0.571_428_6, 1.857_143_2, 4.0, 7.571_429_3, 12.0, 16.0]),
+    ] {
+        let found = run(
+            (Opset::Ios15, "upsample_bilinear"),
+            &[("x", &[1, 1, 1, 5], &[0., 1., 4., 9., 16.])],
+            &[
+                ("x", input("x")),
+                ("scale_factor_width", literal(f32s(&[], &[scale]))),
+                ("align_corners", literal(Value::bool(false))),
+            ],
+            vec![named("y", F32, &[1, 1, 1, want.len()])],
+        )
+        .expect("runs");
+        assert!(found[0].1.iter().zip(want).all(|(f, w)| (f - w).abs() < 1e-5), "{scale}: {found:?}");
+    }
+}

@@ -176,6 +176,8 @@ fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
         let points = |n: usize, s: f32| -> Result<Vec<f32>, OpError> {
             let out = scaled(n, s)?;
             let last = n.saturating_sub(1) as f32;
+            // Of the sizes as they are, also where the scale asks for a fraction of an element.
+            let step = n as f32 / out.max(1) as f32;
             Ok((0..out)
                 .map(|i| {
                     let i = i as f32;
@@ -187,8 +189,8 @@ fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
                                 0.0
                             }
                         }
-                        (false, true) => (i + 0.5) / s - 0.5,
-                        (false, false) => i / s,
+                        (false, true) => (i + 0.5) * step - 0.5,
+                        (false, false) => i * step,
                     };
                     at.clamp(0.0, last)
                 })
