@@ -338,6 +338,7 @@ mod tests {
                     mixed.iter_mut().zip(row(p)).for_each(|(o, v)| *o += w * v);
                 }
             }
+            #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, reason = "only x86 has others"))]
             let mut all: Vec<(Kernel, Kernel)> = vec![(plain::scores, plain::mix)];
             #[cfg(target_arch = "x86_64")]
             if is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma") {
