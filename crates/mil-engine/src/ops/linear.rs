@@ -65,7 +65,7 @@ pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Resul
 }
 
 /// A bias for this many outputs: one for each, or the same for all.
-fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
+pub(super) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
     match values.len() {
         n if n == length => Ok(values),
         1 => Ok(vec![values[0]; length]),

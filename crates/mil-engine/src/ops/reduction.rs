@@ -6,8 +6,9 @@
 use coreml_format::dtype::DataType;
 
 use super::{OpSpec, since::*};
-use crate::build::{Build, Run, one, resolve_axes, resolve_axis};
+use crate::build::{Build, Param, Run, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
+use crate::run::Frame;
 use crate::value::{Array, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -57,21 +58,27 @@ fn result_shape(x: &Array, axes: &[usize], keep: bool) -> Vec<usize> {
     }
 }
 
+/// The axes that are reduced, in order and once each: all of them when none is named.
+fn reduced(axes: Option<&Param<Vec<i64>>>, f: &Frame<'_>, rank: usize) -> Result<Vec<usize>, OpError> {
+    let mut axes = match axes {
+        Some(axes) => resolve_axes(&axes.get(f)?, rank)?,
+        None => Vec::new(),
+    };
+    if axes.is_empty() {
+        axes = (0..rank).collect();
+    }
+    axes.sort_unstable();
+    axes.dedup();
+    Ok(axes)
+}
+
 fn reduce(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param_opt::<Vec<i64>>("axes")?;
     let keep = b.attr_or("keep_dims", false)?;
     b.run(move |f| {
         let x = f.array(x)?;
-        let mut axes = match &axes {
-            Some(axes) => resolve_axes(&axes.get(f)?, x.rank())?,
-            None => (0..x.rank()).collect(),
-        };
-        if axes.is_empty() {
-            axes = (0..x.rank()).collect();
-        }
-        axes.sort_unstable();
-        axes.dedup();
+        let axes = reduced(axes.as_ref(), f, x.rank())?;
         let shape = result_shape(&x, &axes, keep);
         let (moved, kept, size) = to_end(&x, &axes)?;
         let count: usize = kept.iter().product();
@@ -102,12 +109,7 @@ fn mean(b: &Build<'_>) -> Result<Run, OpError> {
     let keep = b.attr_or("keep_dims", false)?;
     b.run(move |f| {
         let x = f.array(x)?;
-        let mut axes = match &axes {
-            Some(axes) => resolve_axes(&axes.get(f)?, x.rank())?,
-            None => return general(f),
-        };
-        axes.sort_unstable();
-        axes.dedup();
+        let axes = reduced(axes.as_ref(), f, x.rank())?;
         let order: Vec<usize> = axes.iter().copied().chain((0..x.rank()).filter(|d| !axes.contains(d))).collect();
         let rows = axes.iter().map(|&d| x.shape()[d]).product::<usize>();
         let means = |data: &[f32]| {

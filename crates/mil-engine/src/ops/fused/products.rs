@@ -11,7 +11,7 @@ use crate::error::OpError;
 use crate::layout;
 use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::finish::Finish;
-use crate::ops::linear::product;
+use crate::ops::linear::{product, spread};
 use crate::ops::panels::Panels;
 use crate::value::{Array, Value, with_f32s};
 use crate::weight::Weight;
@@ -37,14 +37,7 @@ impl Layer {
         let outputs = weight.shape().first().copied().unwrap_or(0);
         let bias = match b.slot_opt(&format!("bias_{index}"))? {
             None => None,
-            Some(slot) => Some(constant(slot)?.array("bias", b.device())?.to_f32s()?),
-        };
-        let bias = match bias {
-            Some(values) if values.len() == 1 => Some(vec![values[0]; outputs]),
-            Some(values) if values.len() != outputs => {
-                return Err(OpError::shape(format!("a bias of {} for {outputs} outputs", values.len())));
-            }
-            other => other,
+            Some(slot) => Some(spread(constant(slot)?.array("bias", b.device())?.to_f32s()?, outputs)?),
         };
         let panels = Panels::new(&weight, 1, b.device());
         Ok(Self { weight, bias, outputs, panels })
