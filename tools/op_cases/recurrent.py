@@ -16,7 +16,15 @@ def sigmoid(v):
     return 1 / (1 + np.exp(-v))
 
 
-ACTIVATIONS = {"tanh": np.tanh, "sigmoid": sigmoid, "relu": lambda v: np.maximum(v, 0)}
+# With the constants that coremltools' tests of `lstm` give them: `scaled_tanh` is the plain one.
+ACTIVATIONS = {
+    "tanh": np.tanh,
+    "relu": lambda v: np.maximum(v, 0),
+    "sigmoid": sigmoid,
+    "scaled_tanh": np.tanh,
+    "hard_sigmoid": lambda v: np.clip(0.2 * v + 0.5, 0, 1),
+    "linear": lambda v: v,
+}
 
 
 def lstm_steps(x, h, c, w_ih, w_hh, b, order, peephole=None, clip=None, act=("sigmoid", "tanh", "tanh")):
@@ -114,7 +122,7 @@ def grus(f):
 
 
 def rnns(f):
-    for activation in "tanh", "relu":
+    for activation in ACTIVATIONS:
         w_ih, w_hh, b = floats(HIDDEN, INPUT, low=-1, high=1), floats(HIDDEN, HIDDEN, low=-1, high=1), floats(HIDDEN, low=-1, high=1)
 
         def reference(x, h):

