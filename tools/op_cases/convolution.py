@@ -57,6 +57,12 @@ def convolutions(f):
             f.add("conv", {"x": floats(2, cin, *extents, low=-1, high=1)}, reference, weight=weight, strides=list(strides),
                   pad_type="custom" if isinstance(pad, list) else pad, pad=amounts if isinstance(pad, list) else [0] * (2 * len(kernel)),
                   dilations=list(dilations), groups=groups, opset="ios16" if pad == "same_lower" else "ios15", **extra)
+    # Many channels and positions, for the ways that pay only then; its own numbers, so that others stay what they are.
+    own = np.random.default_rng(9)
+    weight, x = own.choice([-0.5, -0.25, 0.25, 0.5], (32, 32, 3, 3)), own.uniform(-1, 1, (1, 32, 11, 13)).astype(np.float16)
+    weight, x = weight.astype(np.float32), x.astype(np.float32)
+    f.add("conv", {"x": x}, lambda v: F.conv2d(v, torch.from_numpy(weight), padding=1), weight=weight, strides=[1, 1],
+          pad_type="same", pad=[0] * 4, dilations=[1, 1], groups=1, label="many")
     # The weight as an input.
     f.add("conv", {"x": floats(1, 2, 5, 5, low=-1), "weight": floats(3, 2, 3, 3, low=-1)}, lambda v, w: F.conv2d(v, w),
           opset="ios17", pad_type="valid", strides=[1, 1], dilations=[1, 1], groups=1, pad=[0, 0, 0, 0], label="computed")

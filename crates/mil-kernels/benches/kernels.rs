@@ -1,4 +1,5 @@
-//! Kernels at the sizes of Qwen3-0.6B, beside what the memory gives: `cargo bench -p mil-kernels`.
+//! Kernels at the sizes of Qwen3-0.6B, beside what the memory gives, and convolutions at those of ResNet-18:
+//! `cargo bench -p mil-kernels`.
 //!
 //! Weights and caches are larger than a processor's caches and used in turn, as a token uses them.
 
@@ -8,9 +9,11 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 use mil_kernels::attention::{Cache, Shape, attention};
+use mil_kernels::conv::{Windows, Winograd, conv_packed};
 use mil_kernels::mat::{Blocks, Form, Lut, WeightMat};
 use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::{Precision, matvec};
+use mil_kernels::packed::{Finish, Packed};
 use mil_kernels::parallel;
 
 const ROWS: usize = 3072;
@@ -134,5 +137,37 @@ fn attentions(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, products, attentions);
+/// 3 × 3 in steps of one. Throughput counts the multiply-adds of the plain sums, in both ways.
+fn convolutions(c: &mut Criterion) {
+    settings(c, "convolution", |group| {
+        for (extent, channels) in [(56, 64), (28, 128), (14, 256), (7, 512)] {
+            let windows = Windows {
+                input: [1, extent, extent],
+                kernel: [1, 3, 3],
+                strides: [1; 3],
+                dilations: [1; 3],
+                before: [0, 1, 1],
+                out: [1, extent, extent],
+            };
+            let x: Vec<f32> = (0..extent * extent * channels).map(|i| (i % 83) as f32 / 83.0 - 0.5).collect();
+            let row = |r: usize, out: &mut [f32]| {
+                out.iter_mut().enumerate().for_each(|(i, w)| *w = ((i + r) % 79) as f32 / 79.0 - 0.5);
+            };
+            let bias = vec![0.1; channels];
+            let finish = Finish { bias: Some(&bias), ..Finish::default() };
+            let packed = Packed::new(1, channels, 9 * channels, row);
+            let winograd = Winograd::new(channels, channels, row);
+            let size = format!("{extent}×{extent}, {channels} channels");
+            group.throughput(Throughput::Elements((extent * extent * channels * channels * 9) as u64));
+            group.bench_function(BenchmarkId::new("sums", &size), |b| {
+                b.iter(|| conv_packed(&windows, &x, 1, &packed, &finish));
+            });
+            group.bench_function(BenchmarkId::new("winograd", &size), |b| {
+                b.iter(|| winograd.conv(&windows, &x, 1, &finish));
+            });
+        }
+    });
+}
+
+criterion_group!(benches, products, attentions, convolutions);
 criterion_main!(benches);

@@ -12,8 +12,10 @@ use crate::packed::{self, Finish, Packed, Rows, Variant};
 use crate::parallel::chunks_mut;
 
 mod lines;
+mod winograd;
 
 pub use lines::{depthwise, max_pool};
+pub use winograd::Winograd;
 
 /// Where windows lie, for three spatial dimensions; what lacks some has extents of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

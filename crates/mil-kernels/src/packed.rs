@@ -156,7 +156,7 @@ struct Task {
 }
 
 /// Part `i` of `count` even parts of `0..n`.
-fn part(n: usize, count: usize, i: usize) -> std::ops::Range<usize> {
+pub(crate) fn part(n: usize, count: usize, i: usize) -> std::ops::Range<usize> {
     n * i / count..n * (i + 1) / count
 }
 
@@ -212,6 +212,25 @@ pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: 
     // each panel to one part, and a panel's tiles write all outputs of it.
     unsafe { out.set_len(size) };
     out
+}
+
+/// The part of a product that some panels of a group have, on the calling thread; `out[rows, outputs]`.
+///
+/// # Panics
+/// When a size does not fit another.
+pub(crate) fn run_part(
+    variant: Variant,
+    x: &Rows<'_, '_>,
+    weights: &Packed,
+    group: usize,
+    panels: std::ops::Range<usize>,
+    out: &mut [f32],
+) {
+    assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
+    assert!(group < weights.groups && panels.end <= weights.panels(), "panels of the weights");
+    assert!(out.len() >= x.count * weights.outputs(), "room for the results");
+    let task = Task { group, rows: 0..x.count, panels };
+    one_task(variant.0, x, weights, &Finish::default(), &task, &Target(out.as_mut_ptr()));
 }
 
 fn one_task(tiles: &Tiles, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>, task: &Task, target: &Target) {

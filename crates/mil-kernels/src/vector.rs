@@ -27,6 +27,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// `self + other`.
     unsafe fn plus(self, other: Self) -> Self;
+    /// `self − other`.
+    unsafe fn minus(self, other: Self) -> Self;
     /// No less than `low` and no more than `high`; NaN stays.
     unsafe fn between(self, low: Self, high: Self) -> Self;
     /// Asks for a line of the cache that will be read.
@@ -79,6 +81,11 @@ impl Vector for f32 {
     #[inline(always)]
     unsafe fn plus(self, other: Self) -> Self {
         self + other
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, other: Self) -> Self {
+        self - other
     }
 
     #[inline(always)]
@@ -158,6 +165,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { _mm512_sub_ps(self, other) }
+        }
+
+        #[inline(always)]
         unsafe fn between(self, low: Self, high: Self) -> Self {
             // SAFETY: the contract. Of a pair with NaN the second operand is the result.
             unsafe { _mm512_min_ps(high, _mm512_max_ps(low, self)) }
@@ -225,6 +238,12 @@ mod x86 {
         unsafe fn plus(self, other: Self) -> Self {
             // SAFETY: the contract.
             unsafe { _mm256_add_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { _mm256_sub_ps(self, other) }
         }
 
         #[inline(always)]
@@ -310,6 +329,12 @@ mod arm {
         unsafe fn plus(self, other: Self) -> Self {
             // SAFETY: the contract.
             unsafe { vaddq_f32(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { vsubq_f32(self, other) }
         }
 
         #[inline(always)]

@@ -117,6 +117,11 @@ impl Window {
         })
     }
 
+    /// Whether windows and their taps are neighbours.
+    fn is_dense(&self) -> bool {
+        self.strides.iter().chain(&self.dilations).all(|&n| n == 1)
+    }
+
     /// Strides and dilations for `rank` spatial dimensions.
     fn steps(&self, rank: usize) -> Result<(Vec<usize>, Vec<usize>), OpError> {
         let fill = |v: &[i64], what: &str| {
@@ -262,13 +267,15 @@ pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
     let finish = Finish::new(b)?;
-    let prepared = match b.constant(weight) {
-        Some(Value::Weight(w)) => Prepared::new(w, groups, b.device())?,
-        Some(Value::Array(w)) if w.dtype().is_float() => {
-            let dense = Weight::from_f32(&w.to_f32s()?, w.shape());
-            Prepared::new(&Arc::new(dense), groups, b.device())?
-        }
+    let constant = match b.constant(weight) {
+        Some(Value::Weight(w)) => Some(w.clone()),
+        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape()))),
         _ => None,
+    };
+    let result = b.output_type(0).and_then(|ty| ty.tensor()).and_then(|ty| ty.fixed_shape());
+    let prepared = match constant {
+        Some(w) => Prepared::new(&w, groups, &window, result.as_deref(), b.device())?,
+        None => None,
     };
     b.run(move |f| {
         let x = f.array(x)?;

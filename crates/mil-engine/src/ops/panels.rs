@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{Device, Tensor};
 use coreml_format::dtype::DataType;
+use mil_kernels::conv::Winograd;
 use mil_kernels::packed::{Packed, product};
 
 use super::finish::Finish;
@@ -49,18 +50,34 @@ impl Panels {
         if let Some(packed) = self.packed.get() {
             return Ok(packed);
         }
+        let (outputs, cols, mut row) = self.rows()?;
+        let packed = Packed::new(self.groups, outputs / self.groups, cols, &mut row);
+        Ok(self.packed.get_or_init(|| packed))
+    }
+
+    /// The same weights, of 3 × 3 taps and one group, transformed.
+    ///
+    /// # Errors
+    /// When the weight can't be read.
+    pub(super) fn winograd(&self) -> Result<Winograd, OpError> {
+        let (outputs, cols, mut row) = self.rows()?;
+        Ok(Winograd::new(outputs, cols / 9, &mut row))
+    }
+
+    /// Outputs, weights of each, and what writes those of one: `[taps, channels]`.
+    fn rows(&self) -> Result<(usize, usize, impl FnMut(usize, &mut [f32])), OpError> {
         let values = self.weight.expand(&Device::Cpu)?.to_f32s()?;
         let (outputs, channels) = (self.weight.shape()[0], self.weight.shape()[1]);
         let cols = values.len() / outputs;
         let taps = cols / channels;
-        // `[channels, taps]` to `[taps, channels]`.
-        let packed = Packed::new(self.groups, outputs / self.groups, cols, |r, out| {
+        // Stored as `[channels, taps]`.
+        let row = move |r: usize, out: &mut [f32]| {
             let row = &values[r * cols..][..cols];
             for (tap, out) in out.chunks_exact_mut(channels).enumerate() {
                 out.iter_mut().zip(row[tap..].iter().step_by(taps)).for_each(|(o, &w)| *o = w);
             }
-        });
-        Ok(self.packed.get_or_init(|| packed))
+        };
+        Ok((outputs, cols, row))
     }
 
     /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.

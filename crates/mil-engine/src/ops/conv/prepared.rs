@@ -1,12 +1,12 @@
 //! Convolutions with constant weights on the CPU: weights in the order in which channels-last kernels take them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
-use mil_kernels::conv::{conv, conv_packed, depthwise};
+use mil_kernels::conv::{Windows, Winograd, conv, conv_packed, depthwise};
 use mil_kernels::matvec::Product;
 
-use super::{Placed, channels_last};
+use super::{Placed, Window, channels_last};
 use crate::build::check_size;
 use crate::error::OpError;
 use crate::layout;
@@ -21,6 +21,8 @@ pub(super) struct Prepared {
     kernel: Vec<usize>,
     outputs: usize,
     form: Form,
+    /// For panels of 3 × 3 taps in steps of one: transformed weights, where they pay.
+    square: Option<OnceLock<Winograd>>,
 }
 
 enum Form {
@@ -39,19 +41,36 @@ fn taps_first(values: &[f32], taps: usize) -> Vec<f32> {
 }
 
 impl Prepared {
-    /// None for weights that the kernels do not take: compressed ones in groups, no elements, a device.
-    pub(super) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Result<Option<Self>, OpError> {
+    /// None for weights that the kernels do not take: compressed ones in groups, no elements, a device. `result` is the
+    /// shape that the program declares, if it knows it.
+    pub(super) fn new(
+        weight: &Arc<Weight>,
+        groups: usize,
+        window: &Window,
+        result: Option<&[usize]>,
+        device: &Device,
+    ) -> Result<Option<Self>, OpError> {
         let shape = weight.shape();
         if !device.is_cpu() || !(3..=5).contains(&shape.len()) || shape.contains(&0) {
             return Ok(None);
         }
         let (outputs, taps) = (shape[0], shape[2..].iter().product());
+        let mut square = None;
         let form = if groups == outputs && shape[1] == 1 && groups > 1 {
             Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps))
         } else if let Some(panels) = Panels::new(weight, groups, device) {
             // What is more than a product per position never takes the weight as stored.
-            if taps > 1 {
-                panels.packed()?;
+            square = (shape[2..] == [3, 3] && groups == 1 && window.is_dense()).then(OnceLock::new);
+            match (&square, result) {
+                (Some(made), Some(&[images, _, height, width]))
+                    if Winograd::pays(images, [height, width], shape[1], outputs) =>
+                {
+                    let _ = made.set(panels.winograd()?);
+                }
+                // Which of the two is known when it runs.
+                (Some(_), None) => {}
+                _ if taps > 1 => _ = panels.packed()?,
+                _ => {}
             }
             Form::Panels(panels)
         } else if groups == 1 && weight.matrix().is_some() {
@@ -59,7 +78,20 @@ impl Prepared {
         } else {
             return Ok(None);
         };
-        Ok(Some(Self { kernel: shape[2..].to_vec(), outputs, form }))
+        Ok(Some(Self { kernel: shape[2..].to_vec(), outputs, form, square }))
+    }
+
+    /// Transformed weights, if these windows pay for them.
+    fn winograd(&self, windows: &Windows, images: usize, channels: usize) -> Result<Option<&Winograd>, OpError> {
+        let (Some(made), Form::Panels(panels)) = (&self.square, &self.form) else { return Ok(None) };
+        let [_, height, width] = windows.out;
+        if !Winograd::takes(windows) || !Winograd::pays(images, [height, width], channels, self.outputs) {
+            return Ok(None);
+        }
+        if made.get().is_none() {
+            let _ = made.set(panels.winograd()?);
+        }
+        Ok(made.get())
     }
 
     /// Whether the weights are packed, or will be.
@@ -93,8 +125,9 @@ impl Prepared {
         let order = channels_last(t.rank());
         let residual = finish.residual(f, &shape, &order)?;
         let x = layout::contiguous(&t.permute(order)?)?;
+        let winograd = self.winograd(&windows, images, t.dims()[1])?;
         let packed = match &self.form {
-            Form::Panels(panels) => Some(panels.packed()?),
+            Form::Panels(panels) if winograd.is_none() => Some(panels.packed()?),
             _ => None,
         };
         let run = |x: &[f32]| match (&self.form, packed) {
@@ -109,7 +142,9 @@ impl Prepared {
                 conv(&windows, x, images, Product { weight, bias, out: &mut y });
                 y
             }),
-            (Form::Panels(_), None) => None,
+            (Form::Panels(_), None) => winograd.and_then(|winograd| {
+                finish.with(bias, residual.as_ref(), |finish| winograd.conv(&windows, x, images, finish))
+            }),
         };
         let Some(y) = with_f32s(&x, run).flatten() else { return Ok(None) };
         let y = placed.result_of(y, images, self.outputs, t.device())?;
