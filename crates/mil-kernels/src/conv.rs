@@ -12,9 +12,11 @@ use crate::packed::{self, Finish, Packed, Rows, Variant};
 use crate::parallel::chunks_mut;
 
 mod lines;
+mod transposed;
 mod winograd;
 
 pub use lines::{depthwise, max_pool};
+pub use transposed::{Shape as TransposedShape, Transposed};
 pub use winograd::Winograd;
 
 /// Where windows lie, for three spatial dimensions; what lacks some has extents of one.

@@ -12,20 +12,21 @@ use mil_kernels::conv::Windows;
 use super::finish::Finish;
 use super::linear::{Bias, bias_of, product};
 use super::{OpSpec, since::*};
-use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
+use crate::build::{Build, MAX_ELEMENTS, Run, Slot, check_size, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::value::{Array, Value};
 use crate::weight::Weight;
 
 mod prepared;
+mod transposed;
 
 use prepared::Prepared;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv", IOS15_17, conv),
     OpSpec::new("conv_quantized", IOS15, conv_quantized),
-    OpSpec::new("conv_transpose", IOS15_17, conv_transpose),
+    OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose),
 ];
 
 /// Strides, dilations and padding of a window operation.
@@ -260,6 +261,15 @@ fn groups_of(b: &Build<'_>) -> Result<usize, OpError> {
     usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| OpError::shape(format!("{groups} groups")))
 }
 
+/// A weight that is known when the model is loaded.
+fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
+    Ok(match b.constant(slot) {
+        Some(Value::Weight(w)) => Some(w.clone()),
+        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape()))),
+        _ => None,
+    })
+}
+
 /// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; as `engine.conv` also with what
 /// [`Finish`] takes.
 pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
@@ -267,11 +277,7 @@ pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
     let finish = Finish::new(b)?;
-    let constant = match b.constant(weight) {
-        Some(Value::Weight(w)) => Some(w.clone()),
-        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape()))),
-        _ => None,
-    };
+    let constant = constant_weight(b, weight)?;
     let result = b.output_type(0).and_then(|ty| ty.tensor()).and_then(|ty| ty.fixed_shape());
     let prepared = match constant {
         Some(w) => Prepared::new(&w, groups, &window, result.as_deref(), b.device())?,
@@ -381,88 +387,5 @@ fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
         let bias = bias_of(f, bias, w.shape()[0])?;
         let placed = window.place(&x.shape()[2..], &w.shape()[2..], false)?;
         one(x.with(general(x.tensor(), &dense, bias.as_deref(), &placed, groups)?))
-    })
-}
-
-/// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
-/// dilations?, groups = 1)`.
-fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
-    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
-    let window = Window::new(b)?;
-    let groups = groups_of(b)?;
-    let wanted = b.attr_opt::<Vec<i64>>("output_shape")?;
-    b.run(move |f| {
-        let (x, w) = (f.array(x)?, f.array(weight)?);
-        let (xs, ws) = (x.shape(), w.shape());
-        let fits =
-            xs.len() == ws.len() && (3..=5).contains(&xs.len()) && xs[1] == ws[0] && ws[0].is_multiple_of(groups);
-        if !fits {
-            return Err(OpError::shape(format!("conv_transpose of {xs:?} with weight {ws:?} in {groups} groups")));
-        }
-        let rank = xs.len() - 2;
-        let (strides, dilations) = window.steps(rank)?;
-        let (input, kernel) = (&xs[2..], &ws[2..]);
-        let custom = if window.pad_type == "custom" { sizes(&window.pad, 0, "pad")? } else { Vec::new() };
-        let (mut before, mut out) = (vec![0usize; rank], vec![0usize; rank]);
-        for d in 0..rank {
-            let span = (kernel[d].max(1) - 1).saturating_mul(dilations[d]) + 1;
-            let full = (input[d].max(1) - 1).saturating_mul(strides[d]).saturating_add(span);
-            let (crop_before, crop_after) = match window.pad_type.as_str() {
-                "valid" => (0, 0),
-                "custom" => (custom.get(2 * d).copied().unwrap_or(0), custom.get(2 * d + 1).copied().unwrap_or(0)),
-                kind => {
-                    let total = full.saturating_sub(input[d].saturating_mul(strides[d]));
-                    let (less, more) = (total / 2, total - total / 2);
-                    if kind == "same_lower" { (more, less) } else { (less, more) }
-                }
-            };
-            before[d] = crop_before;
-            out[d] = full
-                .checked_sub(crop_before + crop_after)
-                .ok_or_else(|| OpError::shape(format!("padding larger than the result {full}")))?;
-            if let Some(n) = wanted.as_ref().and_then(|w| w.get(w.len().checked_sub(rank)? + d)) {
-                out[d] = usize::try_from(*n).map_err(|_| OpError::shape(format!("`output_shape` holds {n}")))?;
-            }
-        }
-        let per_group = ws[1];
-        let mut shape = vec![xs[0], per_group * groups];
-        shape.extend(&out);
-        let mut y = vec![0f32; check_size(&shape)?];
-        let (plane_in, plane_out) = (input.iter().product::<usize>(), out.iter().product::<usize>());
-        let taps: usize = kernel.iter().product();
-        let channels = xs[1] / groups;
-        // Columns = Wᵀ · x, scattered to where each tap lands.
-        for n in 0..xs[0] {
-            for g in 0..groups {
-                let xg = x.tensor().get(n)?.narrow(0, g * channels, channels)?.reshape((channels, plane_in))?;
-                let wg = w.tensor().narrow(0, g * channels, channels)?.reshape((channels, per_group * taps))?;
-                let columns: Vec<f32> = wg.t()?.contiguous()?.matmul(&xg.contiguous()?)?.flatten_all()?.to_vec1()?;
-                let mut row = 0;
-                for c in 0..per_group {
-                    let target = &mut y[((n * groups + g) * per_group + c) * plane_out..][..plane_out];
-                    each_index(kernel, |tap| {
-                        let line = &columns[row * plane_in..(row + 1) * plane_in];
-                        row += 1;
-                        let mut i = 0;
-                        each_index(input, |at| {
-                            let mut flat = 0;
-                            let mut inside = true;
-                            for d in 0..rank {
-                                let o = (at[d] * strides[d] + tap[d] * dilations[d]).wrapping_sub(before[d]);
-                                inside &= o < out[d];
-                                flat = flat * out[d] + o.min(out[d].saturating_sub(1));
-                            }
-                            if inside {
-                                target[flat] += line[i];
-                            }
-                            i += 1;
-                        });
-                    });
-                }
-            }
-        }
-        let y = Tensor::from_vec(y, shape, f.device())?;
-        let bias = bias_of(f, bias, per_group * groups)?;
-        one(x.with(add_bias(&y, bias.as_deref())?))
     })
 }

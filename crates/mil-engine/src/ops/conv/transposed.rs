@@ -1,0 +1,178 @@
+//! Transposed convolutions.
+
+use candle_core::{DType, Tensor};
+use mil_kernels::conv::{Transposed, TransposedShape};
+
+use super::{Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, sizes, three};
+use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
+use crate::error::OpError;
+use crate::layout;
+use crate::ops::linear::{Bias, bias_of};
+use crate::value::with_f32s;
+use crate::weight::Weight;
+
+/// Most phases of a kernel that keeps a matrix for each.
+const PHASES: usize = 64;
+
+/// Where a kernel lies over the results.
+struct Placed {
+    strides: Vec<usize>,
+    dilations: Vec<usize>,
+    /// Results that are dropped at the start.
+    before: Vec<usize>,
+    /// Results that are dropped at the end.
+    after: Vec<usize>,
+}
+
+impl Placed {
+    fn new(window: &Window, kernel: &[usize]) -> Result<Self, OpError> {
+        let rank = kernel.len();
+        let (strides, dilations) = window.steps(rank)?;
+        let custom = if window.pad_type == "custom" { sizes(&window.pad, 0, "pad")? } else { Vec::new() };
+        let crops = (0..rank).map(|d| match window.pad_type.as_str() {
+            "valid" => (0, 0),
+            "custom" => (custom.get(2 * d).copied().unwrap_or(0), custom.get(2 * d + 1).copied().unwrap_or(0)),
+            kind => {
+                // What the kernel reaches beyond `input · stride` results.
+                let total = span(kernel[d], dilations[d]).saturating_sub(strides[d]);
+                let (less, more) = (total / 2, total - total / 2);
+                if kind == "same_lower" { (more, less) } else { (less, more) }
+            }
+        });
+        let (before, after) = crops.unzip();
+        Ok(Self { strides, dilations, before, after })
+    }
+
+    /// Extents of the result for an input; those of `wanted`, its last ones, where there are any.
+    fn out(&self, input: &[usize], kernel: &[usize], wanted: Option<&[i64]>) -> Result<Vec<usize>, OpError> {
+        let rank = kernel.len();
+        let extent = |d: usize| {
+            if let Some(n) = wanted.and_then(|w| w.get(w.len().checked_sub(rank)? + d)) {
+                return usize::try_from(*n).map_err(|_| OpError::shape(format!("`output_shape` holds {n}")));
+            }
+            let last = (input[d].max(1) - 1).saturating_mul(self.strides[d]);
+            let full = last.saturating_add(span(kernel[d], self.dilations[d]));
+            full.checked_sub(self.before[d].saturating_add(self.after[d]))
+                .ok_or_else(|| OpError::shape(format!("padding larger than the result {full}")))
+        };
+        (0..rank).map(extent).collect()
+    }
+}
+
+/// Extent of a kernel with its gaps.
+fn span(kernel: usize, dilation: usize) -> usize {
+    (kernel.max(1) - 1).saturating_mul(dilation).saturating_add(1)
+}
+
+/// Weights `[C_in, C_out / groups, kernel…]` in the order of the kernel; none if it does not take them.
+fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Transposed>, OpError> {
+    let shape = weight.shape();
+    let kernel = &shape[2..];
+    let phases = placed.strides.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+    let far = (0..kernel.len()).any(|d| {
+        let span = span(kernel[d], placed.dilations[d]);
+        span > MAX_ELEMENTS || placed.before[d] > span
+    });
+    if phases.is_none_or(|n| n > PHASES) || far || !shape[0].is_multiple_of(groups) || shape.contains(&0) {
+        return Ok(None);
+    }
+    let values = weight.expand(&candle_core::Device::Cpu)?.to_f32s()?;
+    let (outputs, taps) = (shape[1], kernel.iter().product::<usize>());
+    let shape = TransposedShape {
+        groups,
+        channels: [shape[0] / groups, outputs],
+        kernel: three(kernel, 1),
+        strides: three(&placed.strides, 1),
+        dilations: three(&placed.dilations, 1),
+        before: three(&placed.before, 0),
+    };
+    Ok(Some(Transposed::new(shape, |channel, output, tap| values[(channel * outputs + output) * taps + tap])))
+}
+
+/// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
+/// dilations?, groups = 1)`.
+pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, weight, bias_slot, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?, Bias::new(b)?);
+    let window = Window::new(b)?;
+    let groups = groups_of(b)?;
+    let wanted = b.attr_opt::<Vec<i64>>("output_shape")?;
+    let constant = constant_weight(b, weight)?.filter(|w| b.device().is_cpu() && (3..=5).contains(&w.shape().len()));
+    let prepared = match &constant {
+        Some(w) => prepare(w, groups, &Placed::new(&window, &w.shape()[2..])?)?,
+        None => None,
+    };
+    b.run(move |f| {
+        let x = f.array(x)?;
+        let ws = match &constant {
+            Some(w) => w.shape().to_vec(),
+            None => f.array(weight)?.shape().to_vec(),
+        };
+        let xs = x.shape();
+        let fits =
+            xs.len() == ws.len() && (3..=5).contains(&xs.len()) && xs[1] == ws[0] && ws[0].is_multiple_of(groups);
+        if !fits {
+            return Err(OpError::shape(format!("conv_transpose of {xs:?} with weight {ws:?} in {groups} groups")));
+        }
+        let (input, kernel) = (&xs[2..], &ws[2..]);
+        let placed = Placed::new(&window, kernel)?;
+        let out = placed.out(input, kernel, wanted.as_deref())?;
+        let shape = [&[xs[0], ws[1] * groups], out.as_slice()].concat();
+        check_size(&shape)?;
+        if let Some(weights) = prepared.as_ref().filter(|_| x.tensor().dtype() == DType::F32) {
+            let bias = bias.get(f, ws[1] * groups)?;
+            let last = layout::contiguous(&x.tensor().permute(channels_last(xs.len()))?)?;
+            let run = |x: &[f32]| weights.run(x, xs[0], three(input, 1), three(&out, 1), bias.as_deref());
+            if let Some(y) = with_f32s(&last, run) {
+                let stored = [&[xs[0]], out.as_slice(), &[ws[1] * groups]].concat();
+                let y = Tensor::from_vec(y, stored, f.device())?;
+                return one(x.with(y.permute(channels_second(xs.len()))?));
+            }
+        }
+        let y = general(x.tensor(), f.array(weight)?.tensor(), groups, &placed, &out)?;
+        let bias = bias_of(f, bias_slot, ws[1] * groups)?;
+        one(x.with(add_bias(&y, bias.as_deref())?))
+    })
+}
+
+/// Columns = Wᵀ · x, scattered to where each tap lands.
+fn general(x: &Tensor, w: &Tensor, groups: usize, placed: &Placed, out: &[usize]) -> Result<Tensor, OpError> {
+    let (xs, ws) = (x.dims(), w.dims());
+    let (input, kernel, per_group) = (&xs[2..], &ws[2..], ws[1]);
+    let shape = [&[xs[0], per_group * groups], out].concat();
+    let mut y = vec![0f32; check_size(&shape)?];
+    let (plane_in, plane_out) = (input.iter().product::<usize>(), out.iter().product::<usize>());
+    let taps: usize = kernel.iter().product();
+    let channels = xs[1] / groups;
+    for n in 0..xs[0] {
+        for g in 0..groups {
+            let xg = x.get(n)?.narrow(0, g * channels, channels)?.reshape((channels, plane_in))?;
+            let wg = w.narrow(0, g * channels, channels)?.reshape((channels, per_group * taps))?;
+            let columns: Vec<f32> = wg.t()?.contiguous()?.matmul(&xg.contiguous()?)?.flatten_all()?.to_vec1()?;
+            let mut row = 0;
+            for c in 0..per_group {
+                let target = &mut y[((n * groups + g) * per_group + c) * plane_out..][..plane_out];
+                each_index(kernel, |tap| {
+                    let line = &columns[row * plane_in..(row + 1) * plane_in];
+                    row += 1;
+                    let mut i = 0;
+                    each_index(input, |at| {
+                        let mut flat = 0;
+                        let mut inside = true;
+                        for d in 0..out.len() {
+                            let reach = tap[d].saturating_mul(placed.dilations[d]);
+                            let o = at[d].saturating_mul(placed.strides[d]).saturating_add(reach);
+                            let o = o.wrapping_sub(placed.before[d]);
+                            inside &= o < out[d];
+                            flat = flat * out[d] + o.min(out[d].saturating_sub(1));
+                        }
+                        if inside {
+                            target[flat] += line[i];
+                        }
+                        i += 1;
+                    });
+                });
+            }
+        }
+    }
+    Ok(Tensor::from_vec(y, shape, x.device())?)
+}
