@@ -3,35 +3,52 @@
 //! Semantics after the reference documentation of coremltools' `recurrent` chapter: x is [steps, batch,
 //! inputs]; gates are stacked in the order reset, output, update (gru) and input, forget, output, cell (lstm).
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
+use mil_kernels::matmul::matmul_t;
+use mil_kernels::matvec::Precision;
 
 use super::activation::sigmoid;
 use super::{OpSpec, since::*};
-use crate::build::{Build, Run, Slot};
+use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
 use crate::run::Frame;
 use crate::value::{Array, Value};
+use crate::weight::Weight;
 
 pub(super) const OPS: &[OpSpec] =
     &[OpSpec::new("gru", IOS15_17_18, gru), OpSpec::new("lstm", IOS15_17, lstm), OpSpec::new("rnn", IOS15_17, rnn)];
 
-type Activation = fn(f32) -> f32;
+/// Applied to some elements at a time.
+type Activation = fn(&mut [f32]);
 
 fn activation(name: &str) -> Result<Activation, OpError> {
+    /// A function of one element as one of many.
+    macro_rules! each {
+        ($f:expr) => {
+            |values| each(values, $f)
+        };
+    }
     Ok(match name.to_lowercase().as_str() {
-        "linear" => |x| x,
-        "relu" => |x| x.max(0.0),
+        "linear" => |_| {},
+        "relu" => each!(|x| x.max(0.0)),
         // Both constants of `scaled_tanh` are 1 here, as coremltools' tests of `lstm` have it.
-        "tanh" | "scaled_tanh" => f32::tanh,
-        "sigmoid" => sigmoid,
-        "sigmoid_hard" | "hard_sigmoid" => |x| (0.2 * x + 0.5).clamp(0.0, 1.0),
-        "softplus" => |x| x.max(0.0) + (-x.abs()).exp().ln_1p(),
-        "softsign" => |x| x / (1.0 + x.abs()),
-        "leaky_relu" => |x| if x >= 0.0 { x } else { 0.01 * x },
-        "elu" => |x| if x >= 0.0 { x } else { x.exp_m1() },
-        "thresholded_relu" => |x| if x >= 1.0 { x } else { 0.0 },
+        "tanh" | "scaled_tanh" => each!(f32::tanh),
+        "sigmoid" => each!(sigmoid),
+        "sigmoid_hard" | "hard_sigmoid" => each!(|x| (0.2 * x + 0.5).clamp(0.0, 1.0)),
+        "softplus" => each!(|x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+        "softsign" => each!(|x| x / (1.0 + x.abs())),
+        "leaky_relu" => each!(|x| if x >= 0.0 { x } else { 0.01 * x }),
+        "elu" => each!(|x| if x >= 0.0 { x } else { x.exp_m1() }),
+        "thresholded_relu" => each!(|x| if x >= 1.0 { x } else { 0.0 }),
         other => return Err(OpError::data(format!("unknown activation `{other}`"))),
     })
+}
+
+#[inline(always)]
+fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    values.iter_mut().for_each(|v| *v = f(*v));
 }
 
 fn named(b: &Build<'_>, parameter: &str, default: &str) -> Result<Activation, OpError> {
@@ -60,12 +77,30 @@ impl Weights {
     }
 }
 
+/// A matrix `[rows, columns]` as stored, or made of what was computed.
+fn matrix(f: &Frame<'_>, slot: Slot) -> Result<Arc<Weight>, OpError> {
+    if let Value::Weight(w) = f.value(slot)? {
+        return Ok(w.clone());
+    }
+    let array = f.array(slot)?;
+    Ok(Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())))
+}
+
+/// `x · Wᵀ + bias`, rows of `x` behind each other.
+fn times(weight: &Weight, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<(), OpError> {
+    if !y.is_empty() {
+        let matrix = weight.matrix().ok_or_else(|| OpError::shape("a weight without dimensions"))?;
+        matmul_t(matrix, x, bias, Precision::Single, y);
+    }
+    Ok(())
+}
+
 /// One direction, with weights at hand.
 struct Cell {
     /// Wx + b for every step: [steps, batch, gates · hidden].
     inputs: Vec<f32>,
-    /// Recurrent weights, transposed: [hidden, gates · hidden].
-    hh: Tensor,
+    /// Recurrent weights: [gates · hidden, hidden].
+    hh: Arc<Weight>,
     bias: Vec<f32>,
     peephole: Option<Vec<f32>>,
     steps: usize,
@@ -77,11 +112,11 @@ struct Cell {
 impl Cell {
     /// `split`: the bias is not added to the inputs (gru adds parts of it elsewhere).
     fn new(f: &Frame<'_>, x: &Array, w: &Weights, gates: usize, split: bool) -> Result<Self, OpError> {
-        let (ih, hh) = (f.array(w.ih)?, f.array(w.hh)?);
+        let (ih, hh) = (matrix(f, w.ih)?, matrix(f, w.hh)?);
         let (&[steps, batch, width], &[rows, columns], &[rows2, hidden]) = (x.shape(), ih.shape(), hh.shape()) else {
             return Err(OpError::shape(format!("x {:?}, weights {:?} and {:?}", x.shape(), ih.shape(), hh.shape())));
         };
-        if columns != width || rows != rows2 || rows != gates * hidden {
+        if columns != width || rows != rows2 || hidden.checked_mul(gates) != Some(rows) {
             return Err(OpError::shape(format!("x {:?}, weights {:?} and {:?}", x.shape(), ih.shape(), hh.shape())));
         }
         let vector = |slot: Option<Slot>, n: usize| -> Result<Option<Vec<f32>>, OpError> {
@@ -90,20 +125,18 @@ impl Cell {
             if v.len() == n { Ok(Some(v)) } else { Err(OpError::shape(format!("a bias of {} for {n}", v.len()))) }
         };
         let bias = vector(w.bias, rows)?.unwrap_or_else(|| vec![0.0; rows]);
-        let flat = x.tensor().reshape((steps * batch, width))?;
-        let mut inputs: Vec<f32> = flat.matmul(&ih.tensor().t()?.contiguous()?)?.flatten_all()?.to_vec1()?;
-        let own = vector(w.input_bias, rows)?;
-        for row in inputs.chunks_exact_mut(rows.max(1)) {
-            for (i, v) in row.iter_mut().enumerate() {
-                *v += own.as_ref().map_or(0.0, |o| o[i]) + if split { 0.0 } else { bias[i] };
-            }
+        let mut own = vector(w.input_bias, rows)?.unwrap_or_else(|| vec![0.0; rows]);
+        if !split {
+            own.iter_mut().zip(&bias).for_each(|(o, b)| *o += b);
         }
+        let mut inputs = vec![0f32; check_size(&[steps, batch, rows])?];
+        times(&ih, &x.to_f32s()?, Some(&own), &mut inputs)?;
         let peephole = vector(w.peephole, 3 * hidden)?;
-        Ok(Self { inputs, hh: hh.tensor().t()?.contiguous()?, bias, peephole, steps, batch, gates, hidden })
+        Ok(Self { inputs, hh, bias, peephole, steps, batch, gates, hidden })
     }
 
-    /// Runs all steps; `step(inputs, recurrent, h, c)` updates one batch row. Returns every h, [steps, batch,
-    /// hidden], in the order in which they were computed.
+    /// Runs all steps; `step(inputs, recurrent, h, c)` updates one batch row: what is in `recurrent` may be changed.
+    /// Returns every h, [steps, batch, hidden], in the order in which they were computed.
     ///
     /// Rows of the initial states beyond the batch are dropped: programs converted from packed sequences have one for each
     /// step of the longest sequence.
@@ -112,7 +145,7 @@ impl Cell {
         h: &mut Vec<f32>,
         c: &mut Vec<f32>,
         reverse: bool,
-        mut step: impl FnMut(&[f32], &[f32], &mut [f32], &mut [f32]),
+        mut step: impl FnMut(&[f32], &mut [f32], &mut [f32], &mut [f32]) -> Result<(), OpError>,
     ) -> Result<Vec<f32>, OpError> {
         let (n, size) = (self.gates * self.hidden, self.batch * self.hidden);
         let rows = |state: &Vec<f32>| state.len() >= size && state.len().is_multiple_of(self.hidden.max(1));
@@ -121,21 +154,21 @@ impl Cell {
         }
         h.truncate(size);
         c.truncate(size);
-        let mut all = vec![0f32; self.steps * size];
+        let mut all = Vec::with_capacity(self.steps * size);
+        let mut recurrent = vec![0f32; self.batch * n];
         for k in 0..self.steps {
             let t = if reverse { self.steps - 1 - k } else { k };
-            let before = Tensor::from_slice(h.as_slice(), (self.batch, self.hidden), self.hh.device())?;
-            let recurrent: Vec<f32> = before.matmul(&self.hh)?.flatten_all()?.to_vec1()?;
+            times(&self.hh, h, None, &mut recurrent)?;
             for row in 0..self.batch {
                 let cells = row * self.hidden..(row + 1) * self.hidden;
                 step(
                     &self.inputs[(t * self.batch + row) * n..][..n],
-                    &recurrent[row * n..][..n],
+                    &mut recurrent[row * n..][..n],
                     &mut h[cells.clone()],
                     &mut c[cells],
-                );
+                )?;
             }
-            all[k * size..(k + 1) * size].copy_from_slice(h);
+            all.extend_from_slice(h);
         }
         Ok(all)
     }
@@ -151,6 +184,11 @@ impl Cell {
         };
         Ok(vec![first.into(), last.into()])
     }
+}
+
+/// `x[i] += y[i]`.
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
 fn is_reverse(b: &Build<'_>) -> Result<bool, OpError> {
@@ -172,10 +210,11 @@ fn rnn(b: &Build<'_>) -> Result<Run, OpError> {
         let cell = Cell::new(f, &x, &weights, 1, false)?;
         let mut h = f.array(h0)?.to_f32s()?;
         let mut c = h.clone();
-        let all = cell.run(&mut h, &mut c, reverse, |i, r, h, _| {
-            for (k, h) in h.iter_mut().enumerate() {
-                *h = act(i[k] + r[k]);
-            }
+        let all = cell.run(&mut h, &mut c, reverse, |inputs, recurrent, h, _| {
+            h.copy_from_slice(inputs);
+            add(h, recurrent);
+            act(h);
+            Ok(())
         })?;
         cell.outputs(&x, all, h, sequence)
     })
@@ -195,22 +234,30 @@ fn gru(b: &Build<'_>) -> Result<Run, OpError> {
         let n = cell.hidden;
         let mut h = f.array(h0)?.to_f32s()?;
         let mut c = h.clone();
-        let bias = &cell.bias;
-        let hh: Vec<f32> = cell.hh.flatten_all()?.to_vec1()?;
-        let all = cell.run(&mut h, &mut c, reverse, |i, r, h, _| {
-            let reset: Vec<f32> = (0..n).map(|k| gate(i[k] + r[k] + bias[k])).collect();
-            let before = h.to_vec();
-            for k in 0..n {
-                // With the reset after the product: r · (W h + b); before: W (r · h) + b.
-                let recurrent = if after {
-                    reset[k] * (r[n + k] + bias[n + k])
-                } else {
-                    (0..n).map(|j| hh[j * 3 * n + n + k] * reset[j] * before[j]).sum::<f32>() + bias[n + k]
-                };
-                let o = act(i[n + k] + recurrent);
-                let z = gate(i[2 * n + k] + r[2 * n + k] + bias[2 * n + k]);
-                h[k] = (1.0 - z) * o + z * before[k];
+        let mut again = vec![0f32; 3 * n];
+        let all = cell.run(&mut h, &mut c, reverse, |inputs, recurrent, h, _| {
+            add(recurrent, &cell.bias);
+            let (reset, rest) = recurrent.split_at_mut(n);
+            let (new, update) = rest.split_at_mut(n);
+            add(reset, &inputs[..n]);
+            gate(reset);
+            // With the reset after the product: r · (W h + b); before: W (r · h) + b.
+            if after {
+                new.iter_mut().zip(&*reset).for_each(|(o, r)| *o *= r);
+            } else {
+                reset.iter_mut().zip(&*h).for_each(|(r, h)| *r *= h);
+                times(&cell.hh, reset, None, &mut again)?;
+                new.copy_from_slice(&again[n..2 * n]);
+                add(new, &cell.bias[n..2 * n]);
             }
+            add(new, &inputs[n..2 * n]);
+            act(new);
+            add(update, &inputs[2 * n..]);
+            gate(update);
+            for (h, (o, z)) in h.iter_mut().zip(new.iter().zip(&*update)) {
+                *h = (1.0 - z) * o + z * *h;
+            }
+            Ok(())
         })?;
         cell.outputs(&x, all, h, sequence)
     })
@@ -235,18 +282,32 @@ fn lstm_direction(
 ) -> Result<(Cell, Vec<f32>), OpError> {
     let cell = Cell::new(f, x, weights, 4, false)?;
     let n = cell.hidden;
-    let peephole = cell.peephole.clone();
-    let look = |gate: usize, k: usize, c: f32| peephole.as_ref().map_or(0.0, |p| p[gate * n + k] * c);
-    let all = cell.run(h, c, reverse, |i, r, h, c| {
-        for k in 0..n {
-            let sum = |gate: usize| i[gate * n + k] + r[gate * n + k];
-            let input = (gates.recurrent)(sum(0) + look(0, k, c[k]));
-            let forget = (gates.recurrent)(sum(1) + look(1, k, c[k]));
-            let candidate = (gates.cell)(sum(3));
-            c[k] = (forget * c[k] + input * candidate).clamp(-gates.clip, gates.clip);
-            let output = (gates.recurrent)(sum(2) + look(2, k, c[k]));
-            h[k] = output * (gates.output)(c[k]);
+    // What a gate sees of the state.
+    let look = |gate: usize, z: &mut [f32], c: &[f32]| {
+        if let Some(p) = &cell.peephole {
+            z.iter_mut().zip(&p[gate * n..]).zip(c).for_each(|((z, p), c)| *z += p * c);
         }
+    };
+    let mut shown = vec![0f32; n];
+    let all = cell.run(h, c, reverse, |inputs, recurrent, h, c| {
+        add(recurrent, inputs);
+        let (input, rest) = recurrent.split_at_mut(n);
+        let (forget, rest) = rest.split_at_mut(n);
+        let (output, candidate) = rest.split_at_mut(n);
+        look(0, input, c);
+        look(1, forget, c);
+        (gates.recurrent)(input);
+        (gates.recurrent)(forget);
+        (gates.cell)(candidate);
+        for (k, c) in c.iter_mut().enumerate() {
+            *c = (forget[k] * *c + input[k] * candidate[k]).clamp(-gates.clip, gates.clip);
+        }
+        look(2, output, c);
+        (gates.recurrent)(output);
+        shown.copy_from_slice(c);
+        (gates.output)(&mut shown);
+        h.iter_mut().zip(output.iter().zip(&shown)).for_each(|(h, (o, c))| *h = o * c);
+        Ok(())
     })?;
     Ok((cell, all))
 }
