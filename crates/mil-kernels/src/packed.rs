@@ -10,9 +10,11 @@ use crate::aligned::Aligned;
 use crate::parallel;
 
 mod attend;
+mod matrices;
 mod tile;
 
 pub use attend::{Heads, Sizes, attend};
+pub use matrices::{Matrices, multiply};
 use tile::{Sums, TILES, Tiles};
 
 /// Outputs of one panel.
@@ -103,6 +105,13 @@ pub(crate) struct Rows<'a, 'f> {
     pub(crate) fill: &'f (dyn Fn(usize, usize, &mut [&'a [f32]]) + Sync),
 }
 
+/// Where results lie: distances between those of rows, and between those of groups.
+#[derive(Clone, Copy)]
+struct Layout {
+    row: usize,
+    group: usize,
+}
+
 /// The tiles of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Variant(&'static Tiles);
@@ -178,11 +187,16 @@ fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usi
     (rows.max(near).clamp(1, tiles), columns.clamp(1, panels))
 }
 
-/// The product of rows with weights.
+/// The product of rows with weights, `[rows, groups, outputs of a group]`.
 ///
 /// # Panics
 /// When a size does not fit another.
 pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+    run_to(variant, x, weights, finish, Layout { row: weights.outputs(), group: weights.outputs })
+}
+
+/// [`run`] with results in a layout that has a place for each of them, without gaps.
+fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>, layout: Layout) -> Vec<f32> {
     let (m, outputs) = (x.count, weights.outputs());
     let size = m.checked_mul(outputs).expect("size of the result");
     assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
@@ -200,7 +214,7 @@ pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: 
         let (group, i) = (i / (blocks * columns), i % (blocks * columns));
         let task =
             Task { group, rows: part(m, blocks, i / columns), panels: part(weights.panels(), columns, i % columns) };
-        one_task(variant.0, x, weights, finish, &task, &target);
+        one_task(variant.0, x, weights, finish, &task, layout, &target);
     };
     let count = weights.groups * blocks * columns;
     if threads == 1 {
@@ -230,12 +244,20 @@ pub(crate) fn run_part(
     assert!(group < weights.groups && panels.end <= weights.panels(), "panels of the weights");
     assert!(out.len() >= x.count * weights.outputs(), "room for the results");
     let task = Task { group, rows: 0..x.count, panels };
-    one_task(variant.0, x, weights, &Finish::default(), &task, &Target(out.as_mut_ptr()));
+    let layout = Layout { row: weights.outputs(), group: weights.outputs };
+    one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Target(out.as_mut_ptr()));
 }
 
-fn one_task(tiles: &Tiles, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>, task: &Task, target: &Target) {
+fn one_task(
+    tiles: &Tiles,
+    x: &Rows<'_, '_>,
+    weights: &Packed,
+    finish: &Finish<'_>,
+    task: &Task,
+    layout: Layout,
+    target: &Target,
+) {
     let (stretches, length) = x.stretches;
-    let outputs = weights.outputs();
     let m = task.rows.len();
     // Tiles of about the same height: a last one of a single row would be slow.
     let count = m.div_ceil(tiles.rows);
@@ -265,7 +287,7 @@ fn one_task(tiles: &Tiles, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'
         let panel = weights.panel(task.group, p);
         for t in 0..count {
             let rows = part(m, count, t);
-            let at = (task.rows.start + rows.start) * outputs + first;
+            let at = (task.rows.start + rows.start) * layout.row + task.group * layout.group + p * PANEL;
             let sums = Sums {
                 starts: &starts[rows.start * stretches..][..rows.len() * stretches],
                 stretches,
@@ -275,7 +297,7 @@ fn one_task(tiles: &Tiles, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'
                 residual: finish.residual.map(|r| &r[at..]),
                 // SAFETY: `at` is inside the result, which has `m · outputs` elements.
                 out: unsafe { target.0.add(at) },
-                step: outputs,
+                step: layout.row,
                 width,
                 bounds: (low, high),
             };
@@ -285,7 +307,7 @@ fn one_task(tiles: &Tiles, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'
             if !finish.activation.is_bounds() {
                 for i in 0..rows.len() {
                     // SAFETY: the tile wrote these elements, which are this task's alone.
-                    let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * outputs), width) };
+                    let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * layout.row), width) };
                     finish.activation.apply(row);
                 }
             }

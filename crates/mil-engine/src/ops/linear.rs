@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use mil_kernels::mat::{Form, WeightMat};
 use mil_kernels::matmul::matmul_rows;
 use mil_kernels::matvec::Product;
+use mil_kernels::packed::{Matrices, multiply};
 use mil_kernels::parallel;
 
 use super::finish::Finish;
@@ -178,16 +179,25 @@ fn without_vectors(mut t: Tensor, x_vector: bool, y_vector: bool) -> candle_core
     Ok(t)
 }
 
+/// Rows from which on the right-hand side is worth packing.
+const ROWS: usize = 16;
+
 /// `x[…, m, k] · y[…, k, n]` to a shape, for f32 tensors on the CPU in any memory order.
 fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpError> {
     let (outer, &[m, n]) = shape.split_at(shape.len() - 2) else { return Ok(None) };
+    let k = x.dims()[x.rank() - 1];
+    if !outer.is_empty() && y.dims()[..y.rank() - 2].iter().all(|&n| n == 1) && x.rank() == shape.len() {
+        // One matrix for all rows.
+        let rows = layout::contiguous(x)?.reshape((shape[..shape.len() - 1].iter().product::<usize>(), k))?;
+        let product = on_cpu(&rows, &y.reshape((k, n))?, &[rows.dims()[0], n])?;
+        return Ok(product.map(|p| p.reshape(shape)).transpose()?);
+    }
     let spread = |t: &Tensor| {
         let mut wide = outer.to_vec();
         wide.extend(&t.dims()[t.rank() - 2..]);
         t.broadcast_as(wide)
     };
     let (x, y) = (spread(x)?, spread(y)?);
-    let k = x.dims()[x.rank() - 1];
     let start = |strides: &[usize], mut index: usize| {
         let mut at = 0;
         for (&n, &s) in outer.iter().zip(strides).rev() {
@@ -196,6 +206,23 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
         }
         at
     };
+    if m >= ROWS {
+        let x = if x.stride()[outer.len() + 1] == 1 { x } else { layout::contiguous(&x)? };
+        crate::build::check_size(shape)?;
+        let run = |x_data: &[f32], y_data: &[f32]| {
+            let starts = |t: &Tensor| (0..outer.iter().product()).map(|i| start(t.stride(), i)).collect::<Vec<_>>();
+            let strides = |t: &Tensor| [t.stride()[outer.len()], t.stride()[outer.len() + 1]];
+            multiply(
+                [m, k, n],
+                Matrices { data: x_data, starts: &starts(&x), strides: strides(&x) },
+                Matrices { data: y_data, starts: &starts(&y), strides: strides(&y) },
+            )
+        };
+        return match layout::with_elements(&x, |x| layout::with_elements(&y, |y| run(x, y))).flatten() {
+            Some(out) => Ok(Some(Tensor::from_vec(out, shape, x.device())?)),
+            None => Ok(None),
+        };
+    }
     let (xs, ys, r) = (x.stride(), y.stride(), outer.len());
     let run = |x: &[f32], y: &[f32]| -> Result<Vec<f32>, OpError> {
         let mut out = vec![0f32; crate::build::check_size(shape)?];

@@ -1,0 +1,107 @@
+//! Products of matrices that are both computed: those on the right are packed first.
+
+use std::ops::Range;
+
+use super::{Finish, Layout, PANEL, Packed, Rows, Variant, run_to};
+use crate::aligned::Aligned;
+use crate::parallel;
+
+/// Matrices of one size in any order of memory.
+#[derive(Clone, Copy)]
+pub struct Matrices<'a> {
+    /// Elements of all of them.
+    pub data: &'a [f32],
+    /// First element of each.
+    pub starts: &'a [usize],
+    /// Distances between rows and between columns.
+    pub strides: [usize; 2],
+}
+
+impl Matrices<'_> {
+    fn fit(&self, rows: usize, columns: usize) -> bool {
+        let last = (rows.max(1) - 1) * self.strides[0] + (columns.max(1) - 1) * self.strides[1];
+        rows * columns == 0 || self.starts.iter().all(|start| start + last < self.data.len())
+    }
+
+    /// Some columns of a matrix of so many rows, `[rows, PANEL]`.
+    fn pack(&self, matrix: usize, rows: usize, columns: Range<usize>, panel: &mut [f32]) {
+        let x = &self.data[self.starts[matrix]..];
+        let [down, across] = self.strides;
+        if across == 1 {
+            for (row, out) in panel.chunks_exact_mut(PANEL).enumerate() {
+                out[..columns.len()].copy_from_slice(&x[row * down + columns.start..][..columns.len()]);
+            }
+            return;
+        }
+        // A few rows at a time: what is written stays in the nearest cache.
+        for first in (0..rows).step_by(PANEL) {
+            for (j, column) in columns.clone().enumerate() {
+                for row in first..rows.min(first + PANEL) {
+                    panel[row * PANEL + j] = x[row * down + column * across];
+                }
+            }
+        }
+    }
+}
+
+/// `out[b, i, j] = Σ_k x[b, i, k] · y[b, k, j]` for sizes `[i, k, j]`; columns of `x` are neighbours.
+///
+/// # Panics
+/// When a size does not fit another.
+pub fn multiply(sizes: [usize; 3], x: Matrices<'_>, y: Matrices<'_>) -> Vec<f32> {
+    multiply_with(Variant::best(), sizes, x, y)
+}
+
+fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y: Matrices<'_>) -> Vec<f32> {
+    assert!(x.strides[1] == 1 || k < 2, "columns that are neighbours");
+    assert!(x.starts.len() == y.starts.len() && x.fit(m, k) && y.fit(k, n), "sizes of the matrices");
+    let (groups, panels) = (y.starts.len(), n.div_ceil(PANEL));
+    let mut data = Aligned::empty();
+    let size = (k * PANEL).max(1);
+    parallel::chunks_mut(data.at_least(groups * panels * k * PANEL), size, |i, panel| {
+        let first = i % panels * PANEL;
+        y.pack(i / panels, k, first..n.min(first + PANEL), panel);
+    });
+    let weights = Packed { groups, outputs: n, cols: k, data };
+    let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
+        out[0] = &x.data[x.starts[group] + row * x.strides[0]..][..k];
+    };
+    let rows = Rows { count: m, stretches: (1, k), fill: &fill };
+    run_to(variant, &rows, &weights, &Finish::default(), Layout { row: n, group: m * n })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_agrees_with_the_sums_in_f64_in_any_order_of_memory() {
+        let value = |i: usize, seed: usize| ((i * 29 + seed * 11) % 83) as f32 / 40.0 - 1.0;
+        for (count, [m, k, n]) in
+            [(1, [1, 1, 1]), (3, [13, 40, 37]), (2, [30, 5, 64]), (2, [4, 0, 3]), (1, [70, 33, 32])]
+        {
+            let xs: Vec<f32> = (0..count * m * k).map(|i| value(i, 1)).collect();
+            let ys: Vec<f32> = (0..count * k * n).map(|i| value(i, 2)).collect();
+            let (x_starts, y_starts): (Vec<usize>, Vec<usize>) = (0..count).map(|b| (b * m * k, b * k * n)).unzip();
+            // As rows, as columns, and one matrix for all.
+            for (y_starts, strides) in [(y_starts.clone(), [n, 1]), (y_starts, [1, k]), (vec![0; count], [n, 1])] {
+                let x = Matrices { data: &xs, starts: &x_starts, strides: [k, 1] };
+                let y = Matrices { data: &ys, starts: &y_starts, strides };
+                for variant in Variant::all() {
+                    let out = multiply_with(variant, [m, k, n], x, y);
+                    assert_eq!(out.len(), count * m * n);
+                    for (at, &got) in out.iter().enumerate() {
+                        let (b, i, j) = (at / (m * n), at / n % m, at % n);
+                        let product = |c: usize| {
+                            let y = ys[y_starts[b] + c * strides[0] + j * strides[1]];
+                            f64::from(xs[b * m * k + i * k + c]) * f64::from(y)
+                        };
+                        let want: f64 = (0..k).map(product).sum();
+                        let place = format!("{} {count} × [{m}, {k}, {n}] at {at}", variant.name());
+                        assert!((f64::from(got) - want).abs() < 2e-5, "{place}: {got} != {want}");
+                    }
+                }
+            }
+        }
+    }
+}
