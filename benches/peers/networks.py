@@ -3,9 +3,10 @@
     pip install -r benches/peers/requirements.txt
     cargo build --release
     python benches/peers/networks.py --threads 2
+    python benches/peers/networks.py --threads 2 --only convnext_tiny lraspp_mobilenet_v3_large
 
 The encoder has the dimensions of MiniLM-L6 at a sequence of 128; all weights are random, all arithmetic is f32.
-Outputs are compared too. Runs alternate, so that a busy machine disturbs both; the best of the rounds counts.
+Outputs are compared too, the difference relative to the largest one. Runs alternate, so that a busy machine disturbs both; the best of the rounds counts.
 """
 
 import argparse
@@ -59,7 +60,28 @@ class Encoder(torch.nn.Module):
         return x
 
 
-def networks():
+class Mask(torch.nn.Module):
+    """A segmentation network, which returns its results by name."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)["out"]
+
+
+def of_torchvision(name):
+    size = 299 if name.startswith("inception") else 224
+    kinds = {"weights": None, "weights_backbone": None} if hasattr(torchvision.models.segmentation, name) else {"weights": None}
+    network = torchvision.models.get_model(name, **kinds).eval()
+    return name, Mask(network) if len(kinds) == 2 else network, torch.randn(1, 3, size, size)
+
+
+def networks(only):
+    if only:
+        yield from map(of_torchvision, only)
+        return
     image = torch.randn(1, 3, 224, 224)
     yield "encoder", Encoder(), torch.randint(0, VOCABULARY, (1, SEQUENCE), dtype=torch.int32)
     yield "ResNet-18", torchvision.models.resnet18(), image
@@ -82,12 +104,13 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="a folder in which the made models stay, and are found again")
+    parser.add_argument("--only", nargs="+", help="networks of torchvision, by name, instead")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     command = str(ROOT / "target/release/candle-coreml")
     environment = {**os.environ, "CANDLE_COREML_THREADS": str(arguments.threads)}
-    print("| | ours | ONNX Runtime | speed | largest difference |\n|---|---|---|---|---|")
-    for name, network, x in networks():
+    print("| | ours | ONNX Runtime | speed | difference |\n|---|---|---|---|---|")
+    for name, network, x in networks(arguments.only):
         with tempfile.TemporaryDirectory() as temporary:
             folder = arguments.keep / name if arguments.keep else Path(temporary)
             if not (folder / "model.onnx").exists():
@@ -102,7 +125,7 @@ def main():
             files = ["--inputs", str(folder / "in.safetensors"), "--outputs", str(folder / "out.safetensors")]
             subprocess.run([command, "predict", package, *files], check=True, env=environment)
             theirs = session.run(None, {"x": x.numpy()})[0]
-            difference = np.abs(load_file(folder / "out.safetensors")["y"] - theirs).max()
+            difference = np.abs(load_file(folder / "out.safetensors")["y"] - theirs).max() / np.abs(theirs).max()
             ours, peer = [], []
             for _ in range(arguments.rounds):
                 out = subprocess.run([command, "bench", "--model", package, "--json"], capture_output=True, text=True, check=True,

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{Device, Tensor};
 use coreml_format::dtype::DataType;
 use mil_kernels::conv::Winograd;
-use mil_kernels::packed::{Packed, product};
+use mil_kernels::packed::{PANEL, Packed, product};
 
 use super::finish::Finish;
 use crate::error::OpError;
@@ -15,6 +15,10 @@ use crate::weight::Weight;
 
 /// Rows of an input from which on panels are quicker than weights as stored.
 const ROWS: usize = 8;
+
+/// Outputs of groups that are computed as one, with zeros between groups: half a panel, less of which costs as much. An
+/// infinity or NaN reaches all groups that are joined with its own.
+const JOINED: usize = PANEL / 2;
 
 /// A weight `[outputs, inputs of a group, taps…]` and its panels, when they were needed.
 pub(super) struct Panels {
@@ -51,7 +55,19 @@ impl Panels {
             return Ok(packed);
         }
         let (outputs, cols, mut row) = self.rows()?;
-        let packed = Packed::new(self.groups, outputs / self.groups, cols, &mut row);
+        let own = outputs / self.groups;
+        let fits = |&n: &usize| self.groups.is_multiple_of(n) && n * own <= JOINED;
+        let joined = (1..=self.groups.min(JOINED)).rev().find(fits).unwrap_or(1);
+        let (groups, channels) = (self.groups / joined, self.weight.shape()[1]);
+        let mut weights = vec![0f32; cols];
+        let packed = Packed::new(groups, outputs / groups, cols * joined, |r, out| {
+            row(r, &mut weights);
+            out.fill(0.0);
+            let first = r / own % joined * channels;
+            for (out, tap) in out.chunks_exact_mut(channels * joined).zip(weights.chunks_exact(channels)) {
+                out[first..first + channels].copy_from_slice(tap);
+            }
+        });
         Ok(self.packed.get_or_init(|| packed))
     }
 
