@@ -17,6 +17,7 @@ pub mod activation;
 mod aligned;
 pub mod attention;
 pub mod conv;
+pub mod fp16;
 mod fresh;
 pub mod mat;
 pub mod matmul;
