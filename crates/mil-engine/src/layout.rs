@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, Storage, Tensor};
 use mil_kernels::strided::{self, Strided};
 
 use crate::error::OpError;
+pub(crate) use crate::rearrange::contiguous;
 
 /// The dimensions of a tensor from the outermost to the innermost in memory.
 pub(crate) fn memory_order(t: &Tensor) -> Vec<usize> {
@@ -55,22 +56,6 @@ pub(crate) fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Optio
     match &*storage {
         Storage::Cpu(CpuStorage::F32(data)) => data.get(layout.start_offset()..).map(f),
         _ => None,
-    }
-}
-
-/// The tensor in row-major order; a copy only if it is not.
-pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
-    if t.is_contiguous() {
-        return Ok(t.clone());
-    }
-    let copied = with_elements(t, |data| {
-        let mut out = vec![0f32; t.elem_count()];
-        strided::copy(t.dims(), Strided { data, strides: t.stride() }, &mut out);
-        out
-    });
-    match copied {
-        Some(out) => Ok(Tensor::from_vec(out, t.dims(), t.device())?),
-        None => Ok(t.contiguous()?),
     }
 }
 

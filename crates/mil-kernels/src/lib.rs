@@ -24,6 +24,7 @@ pub mod matvec;
 pub mod norm;
 pub mod packed;
 pub mod parallel;
+pub mod pick;
 pub mod rotary;
 pub mod softmax;
 pub mod strided;

@@ -3,10 +3,12 @@
 //! Semantics after the reference documentation of coremltools' `image_resizing` chapter.
 
 use coreml_format::program::Opset;
+use mil_kernels::pick::Places;
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
+use crate::rearrange;
 use crate::value::Array;
 
 mod sampling;
@@ -72,9 +74,10 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
 
 /// Takes every plane's elements at the given rows and columns.
 fn pick(x: &Array, rows: &[usize], columns: &[usize]) -> Result<Array, OpError> {
-    let to = |v: &[usize]| v.iter().map(|&i| i as u32).collect::<Vec<_>>();
-    let t = super::tensor_transformation::pick(x.tensor(), x.rank() - 2, &to(rows))?;
-    Ok(x.with(super::tensor_transformation::pick(&t, x.rank() - 1, &to(columns))?))
+    let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
+    let rank = x.rank();
+    (places[rank - 2], places[rank - 1]) = (Places::At(rows.to_vec()), Places::At(columns.to_vec()));
+    Ok(x.with(rearrange::pick(x.tensor(), &places, None)?))
 }
 
 /// `resize_bilinear(x, target_size_height = 1, target_size_width = 1, sampling_mode = "DEFAULT")`.

@@ -5,12 +5,14 @@
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
+use mil_kernels::pick::{NOWHERE, Places};
 
 use super::elementwise_unary::convert;
-use super::tensor_transformation::pick;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
+use crate::layout;
+use crate::rearrange::{join, pick};
 use crate::value::{Array, Value, storage_dtype};
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -67,7 +69,7 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
             [] => first.tensor().clone(),
             [only] => only.clone(),
             many if interleave => interleaved(many, axis)?,
-            many => Tensor::cat(many, axis)?,
+            many => join(many, axis)?,
         };
         one(Array::new(t, dtype)?)
     })
@@ -75,10 +77,19 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// a₀ b₀ c₀ a₁ b₁ c₁ …
 fn interleaved(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
-    let stacked = Tensor::stack(parts, axis + 1)?;
+    let stacked = stacked(parts, axis + 1)?;
     let mut shape = parts[0].dims().to_vec();
     shape[axis] *= parts.len();
-    Ok(stacked.reshape(shape)?)
+    layout::reshape(&stacked, &shape)
+}
+
+/// Tensors of one shape along a new dimension.
+fn stacked(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
+    if let Some(other) = parts.iter().find(|p| p.dims() != parts[0].dims()) {
+        return Err(OpError::shape(format!("shapes {:?} and {:?} do not stack", parts[0].dims(), other.dims())));
+    }
+    let parts = parts.iter().map(|p| p.unsqueeze(axis)).collect::<Result<Vec<_>, _>>()?;
+    join(&parts, axis)
 }
 
 /// `stack(values, axis)`.
@@ -89,8 +100,8 @@ fn stack(b: &Build<'_>) -> Result<Run, OpError> {
         let arrays = values.iter().map(|&s| f.array(s)).collect::<Result<Vec<_>, _>>()?;
         let first = arrays.first().ok_or_else(|| OpError::shape("stack of nothing"))?;
         let axis = resolve_axis(axis, first.rank() + 1)?;
-        let tensors: Vec<&Tensor> = arrays.iter().map(Array::tensor).collect();
-        one(first.with(Tensor::stack(&tensors, axis)?))
+        let tensors: Vec<Tensor> = arrays.iter().map(|a| a.tensor().clone()).collect();
+        one(first.with(stacked(&tensors, axis)?))
     })
 }
 
@@ -147,21 +158,12 @@ fn tile(b: &Build<'_>) -> Result<Run, OpError> {
         let shape: Vec<usize> =
             x.shape().iter().zip(reps.iter()).map(|(&n, &r)| n.saturating_mul(r as usize)).collect();
         check_size(&shape)?;
-        if shape.contains(&0) {
-            return one(x.with(Tensor::zeros(shape, x.tensor().dtype(), f.device())?));
-        }
-        let mut t = x.tensor().clone();
-        for (d, &r) in reps.iter().enumerate() {
-            if r > 1 {
-                // [.., n, ..] → [.., r, n, ..] as a view, then joined.
-                let mut wide = t.dims().to_vec();
-                wide.insert(d, r as usize);
-                let mut joined = t.dims().to_vec();
-                joined[d] *= r as usize;
-                t = t.unsqueeze(d)?.broadcast_as(wide)?.reshape(joined)?;
-            }
-        }
-        one(x.with(t))
+        let place = |(&n, &r): (&usize, &i64)| match r {
+            1 => Places::Run(0..n),
+            _ => Places::At((0..r).flat_map(|_| 0..n).collect()),
+        };
+        let places: Vec<Places> = x.shape().iter().zip(reps.iter()).map(place).collect();
+        one(x.with(pick(x.tensor(), &places, None)?))
     })
 }
 
@@ -228,8 +230,8 @@ fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("axis {axis} of rank {rank}")));
         }
         let (head, tail) = x.shape().split_at(axis as usize);
-        let shape = (head.iter().product::<usize>(), tail.iter().product::<usize>());
-        one(x.with(x.tensor().reshape(shape)?))
+        let shape = [head.iter().product::<usize>(), tail.iter().product::<usize>()];
+        one(x.with(layout::reshape(x.tensor(), &shape)?))
     })
 }
 
@@ -464,8 +466,8 @@ fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Source position of each position of a padded dimension; `None` where the constant goes.
-fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u32>>, OpError> {
+/// Source position of each position of a padded dimension, nowhere for the constant.
+fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<usize>, OpError> {
     let bad = || OpError::shape(format!("padding of {before} and {after} for an extent of {n}"));
     // Amounts of 32 bits, as programs declare them, leave room for the sums below.
     if i32::try_from(before).is_err() || i32::try_from(after).is_err() {
@@ -476,10 +478,10 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u3
     (-before..len + after)
         .map(|i| {
             if (0..len).contains(&i) {
-                return Ok(Some(i as u32));
+                return Ok(i as usize);
             }
             let source = match mode {
-                "constant" => return Ok(None),
+                "constant" => return Ok(NOWHERE),
                 "replicate" => i.max(0).min(len - 1),
                 "reflect" => {
                     if i < 0 {
@@ -491,7 +493,7 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u3
                 other => return Err(OpError::data(format!("unknown padding mode `{other}`"))),
             };
             if (0..len).contains(&source) {
-                Ok(Some(source as u32))
+                Ok(source as usize)
             } else {
                 Err(OpError::shape(format!("padding of {before} and {after} by {mode} for an extent of {n}")))
             }
@@ -516,39 +518,14 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
             Some(v) => convert(&f.array(v)?, x.dtype())?,
             None => Array::new(Tensor::zeros((), DType::F32, f.device())?, x.dtype())?,
         };
-        let mut t = x.tensor().clone();
+        let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
         for k in 0..dims {
             let (d, before, after) = (x.rank() - dims + k, amounts[2 * k], amounts[2 * k + 1]);
-            if before == 0 && after == 0 {
-                continue;
+            if before != 0 || after != 0 {
+                places[d] = Places::At(padded(x.shape()[d], before, after, &mode)?);
             }
-            let sources = padded(t.dims()[d], before, after, &mode)?;
-            let lead = sources.iter().take_while(|s| s.is_none()).count();
-            let trail =
-                if lead == sources.len() { 0 } else { sources.iter().rev().take_while(|s| s.is_none()).count() };
-            let inside: Vec<u32> = sources.iter().flatten().copied().collect();
-            let mut parts = Vec::new();
-            let constant = |count: usize| -> Result<Tensor, OpError> {
-                let mut shape = t.dims().to_vec();
-                shape[d] = count;
-                check_size(&shape)?;
-                Ok(fill.tensor().reshape(())?.broadcast_as(shape)?.contiguous()?)
-            };
-            if lead > 0 {
-                parts.push(constant(lead)?);
-            }
-            if !inside.is_empty() {
-                parts.push(pick(&t, d, &inside)?);
-            }
-            if trail > 0 {
-                parts.push(constant(trail)?);
-            }
-            if parts.is_empty() {
-                continue;
-            }
-            t = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, d)? };
         }
-        one(x.with(t))
+        one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))
     })
 }
 
