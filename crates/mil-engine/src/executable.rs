@@ -10,6 +10,7 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 
 use crate::error::{EngineError, OpError, Place};
+use crate::layout::contiguous;
 use crate::passes::PassSet;
 use crate::plan::{self, FunctionPlan, PlanInput};
 use crate::profile::Profile;
@@ -242,7 +243,7 @@ fn output(value: Value, ty: Option<&ValueType>, device: &Device) -> Result<Outpu
         Value::Array(_) | Value::Weight(_) => {
             let array = value.array("output", device)?;
             let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
-            Ok(Output::Tensor(array.tensor().to_dtype(public_dtype(dtype))?.contiguous()?))
+            Ok(Output::Tensor(contiguous(array.tensor())?.to_dtype(public_dtype(dtype))?))
         }
         Value::Strings(s) => Ok(Output::Strings(Strings::clone(&s))),
         Value::Dictionary(entries) => {

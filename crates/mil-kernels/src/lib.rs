@@ -25,6 +25,8 @@ pub mod norm;
 pub mod packed;
 pub mod parallel;
 pub mod pick;
+pub mod rank;
+pub mod resample;
 pub mod rotary;
 pub mod softmax;
 pub mod strided;

@@ -188,8 +188,8 @@ pub fn join<T: Copy + Send + Sync>(parts: &[(&[T], usize)], outer: usize) -> Vec
     }
 }
 
-/// Elements of a row from which on outer dimensions are left to the loop over rows.
-const WIDE: usize = 256;
+/// Elements of a row from which on outer dimensions are left to the loop over rows: of one stretch, and of more.
+const WIDE: [usize; 2] = [256, 64];
 /// Stretches that a row consists of at most.
 const PIECES: usize = 1 << 22;
 /// Elements that are copied as a stretch, not one by one.
@@ -237,7 +237,9 @@ impl Row {
                     *start += run.start * dim.stride;
                     *len *= n;
                 }
-                (_, inner) if width < WIDE && inner.len() * n <= PIECES => stretches = repeated(dim, inner),
+                (_, inner) if width < WIDE[usize::from(inner.len() > 1)] && inner.len() * n <= PIECES => {
+                    stretches = repeated(dim, inner)
+                }
                 _ => break,
             }
             (width, left) = (width * n, outer);
@@ -291,7 +293,13 @@ impl Row {
                         o.write(x);
                     });
                 }
-                Source::Scattered(first) => scattered(&x[..self.reach], &self.offsets[first + skip..], out),
+                Source::Scattered(first) => {
+                    let x = &x[..self.reach];
+                    for (o, &at) in out.iter_mut().zip(&self.offsets[first + skip..]) {
+                        // SAFETY: a row reaches behind all of its offsets.
+                        o.write(unsafe { *x.get_unchecked(at) });
+                    }
+                }
                 Source::Filled => out.fill(MaybeUninit::new(fill)),
             }
             (next, at) = (next + 1, stop);
@@ -320,13 +328,6 @@ fn repeated(dim: &Along<'_>, inner: &[Stretch]) -> Vec<Stretch> {
         }
     }
     out
-}
-
-/// `out[i] = x[offsets[i]]`.
-fn scattered<T: Copy>(x: &[T], offsets: &[usize], out: &mut [MaybeUninit<T>]) {
-    for (o, &at) in out.iter_mut().zip(offsets) {
-        o.write(x[at]);
-    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,15 @@ use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 use mil_kernels::pick::{NOWHERE, Places};
+use mil_kernels::rank;
 
 use super::elementwise_unary::convert;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
-use crate::rearrange::{join, pick};
-use crate::value::{Array, Value, storage_dtype};
+use crate::rearrange::{join, pick, pick_along};
+use crate::value::{Array, Value, storage_dtype, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("argsort", IOS15, argsort),
@@ -235,29 +236,22 @@ fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Elements in the representation that sorting and generating need.
-fn with_rows(
-    x: &Array,
-    axis: usize,
-    mut f: impl FnMut(&[f64], &mut Vec<usize>),
-) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+/// The tensor with `axis` last, in row-major order, and the indices of the first `k` of each of its rows.
+fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, Vec<usize>), OpError> {
     let n = x.shape()[axis];
-    let moved = x.tensor().transpose(axis, x.rank() - 1)?;
-    let shape = moved.dims().to_vec();
-    let values: Vec<f64> = if x.dtype().is_float() {
-        x.with(moved).to_f32s()?.into_iter().map(f64::from).collect()
-    } else {
-        x.with(moved).to_i64s()?.into_iter().map(|v| v as f64).collect()
-    };
-    let mut out = Vec::with_capacity(values.len());
-    let mut order = Vec::new();
-    for row in values.chunks_exact(n.max(1)) {
-        order.clear();
-        order.extend(0..n);
-        f(row, &mut order);
-        out.extend_from_slice(&order);
+    if u32::try_from(n).is_err() {
+        return Err(OpError::TooLarge { shape: x.shape().to_vec(), limit: u32::MAX as usize });
     }
-    Ok((out, shape))
+    let moved = layout::contiguous(&x.tensor().transpose(axis, x.rank() - 1)?)?;
+    if moved.elem_count() == 0 {
+        return Ok((moved, Vec::new()));
+    }
+    let order = match with_f32s(&moved, |data| rank::first(data, n, k, ascending)) {
+        Some(order) => order,
+        None if x.dtype().is_float() => rank::first(&x.with(moved.clone()).to_f32s()?, n, k, ascending),
+        None => rank::first(&x.with(moved.clone()).to_i64s()?, n, k, ascending),
+    };
+    Ok((moved, order))
 }
 
 /// Indices along the last dimension of `shape`, moved back to `axis`.
@@ -270,7 +264,7 @@ fn indices(
 ) -> Result<Array, OpError> {
     let data = data.into_iter().map(|i| i as i64).collect();
     let array = Array::from_i64(data, shape, dtype, device)?;
-    let t = array.tensor().transpose(axis, shape.len() - 1)?.contiguous()?;
+    let t = layout::contiguous(&array.tensor().transpose(axis, shape.len() - 1)?)?;
     Ok(array.with(t))
 }
 
@@ -282,13 +276,8 @@ fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let axis = resolve_axis(axis, x.rank())?;
-        let (order, shape) = with_rows(&x, axis, |row, order| {
-            order.sort_by(|&a, &b| {
-                let by = row[a].total_cmp(&row[b]);
-                if ascending { by } else { by.reverse() }
-            });
-        })?;
-        one(indices(order, &shape, axis, DataType::I32, f.device())?)
+        let (moved, order) = ranked(&x, axis, x.shape()[axis], ascending)?;
+        one(indices(order, moved.dims(), axis, DataType::I32, f.device())?)
     })
 }
 
@@ -309,24 +298,14 @@ fn topk(b: &Build<'_>) -> Result<Run, OpError> {
         if k > n {
             return Err(OpError::shape(format!("the best {k} of {n}")));
         }
-        let (order, mut shape) = with_rows(&x, axis, |row, order| {
-            order.sort_by(|&a, &b| {
-                let by = row[a].total_cmp(&row[b]);
-                if ascending { by } else { by.reverse() }
-            });
-            order.truncate(k);
-        })?;
-        let last = shape.len() - 1;
-        shape[last] = k;
-        let index = indices(order, &shape, axis, index_dtype, f.device())?;
-        let values = if index.tensor().elem_count() == 0 {
-            Tensor::zeros(index.shape(), x.tensor().dtype(), f.device())?
-        } else {
-            x.tensor().contiguous()?.gather(&index.tensor().contiguous()?, axis)?
-        };
+        let (moved, order) = ranked(&x, axis, k, ascending)?;
+        let last = x.rank() - 1;
+        let values = pick_along(&moved, last, &order, k)?.transpose(axis, last)?;
         let mut all = vec![Value::Array(x.with(values))];
         if outputs > 1 {
-            all.push(Value::Array(index));
+            let mut shape = moved.dims().to_vec();
+            shape[last] = k;
+            all.push(Value::Array(indices(order, &shape, axis, index_dtype, f.device())?));
         }
         Ok(all)
     })
