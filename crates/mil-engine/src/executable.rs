@@ -243,7 +243,7 @@ fn output(value: Value, ty: Option<&ValueType>, device: &Device) -> Result<Outpu
         Value::Array(_) | Value::Weight(_) => {
             let array = value.array("output", device)?;
             let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
-            Ok(Output::Tensor(layout::contiguous(array.tensor())?.to_dtype(public_dtype(dtype))?))
+            Ok(Output::Tensor(layout::to_dtype(&layout::contiguous(array.tensor())?, public_dtype(dtype))?))
         }
         Value::Strings(s) => Ok(Output::Strings(Strings::clone(&s))),
         Value::Dictionary(entries) => {

@@ -3,10 +3,13 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{CpuStorage, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Storage, Tensor};
+use half::f16;
+use mil_kernels::fp16;
 use mil_kernels::strided::{self, Strided};
 
 use crate::error::OpError;
+pub(crate) use crate::rearrange::contiguous;
 
 /// The dimensions of a tensor from the outermost to the innermost in memory.
 pub(crate) fn memory_order(t: &Tensor) -> Vec<usize> {
@@ -58,20 +61,38 @@ pub(crate) fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Optio
     }
 }
 
-/// The tensor in row-major order; a copy only if it is not.
-pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
-    if t.is_contiguous() {
-        return Ok(t.clone());
-    }
-    let copied = with_elements(t, |data| {
-        let mut out = vec![0f32; t.elem_count()];
-        strided::copy(t.dims(), Strided { data, strides: t.stride() }, &mut out);
-        out
-    });
-    match copied {
-        Some(out) => Ok(Tensor::from_vec(out, t.dims(), t.device())?),
-        None => Ok(t.contiguous()?),
-    }
+/// The tensor with elements of another type.
+pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
+    let kernel = t.is_contiguous() && t.device().is_cpu();
+    Ok(match (t.dtype(), dtype) {
+        (DType::F32, DType::F16) if kernel => {
+            let narrow = |data: &[f32]| {
+                let mut out = vec![f16::ZERO; t.elem_count()];
+                fp16::narrow(&data[..t.elem_count()], &mut out);
+                out
+            };
+            match with_elements(t, narrow) {
+                Some(out) => Tensor::from_vec(out, t.dims(), t.device())?,
+                None => t.to_dtype(dtype)?,
+            }
+        }
+        (DType::F16, DType::F32) if kernel => {
+            let (storage, layout) = t.storage_and_layout();
+            let data = match &*storage {
+                Storage::Cpu(CpuStorage::F16(data)) => data.get(layout.start_offset()..),
+                _ => None,
+            };
+            match data.and_then(|data| data.get(..t.elem_count())) {
+                Some(data) => {
+                    let mut out = vec![0f32; data.len()];
+                    fp16::widen(data, &mut out);
+                    Tensor::from_vec(out, t.dims(), t.device())?
+                }
+                None => t.to_dtype(dtype)?,
+            }
+        }
+        _ => t.to_dtype(dtype)?,
+    })
 }
 
 /// Elements of an `F32` tensor in row-major order.

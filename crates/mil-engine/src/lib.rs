@@ -20,6 +20,7 @@ pub mod ops;
 pub mod passes;
 pub mod plan;
 pub mod profile;
+mod rearrange;
 pub mod run;
 pub mod state;
 pub mod value;

@@ -45,7 +45,7 @@ impl Array {
     /// For strings, and when Candle can't convert.
     pub fn new(tensor: Tensor, dtype: DataType) -> Result<Self, OpError> {
         let storage = storage_dtype(dtype).ok_or_else(|| OpError::data("strings are not tensors"))?;
-        let tensor = if tensor.dtype() == storage { tensor } else { tensor.to_dtype(storage)? };
+        let tensor = if tensor.dtype() == storage { tensor } else { crate::layout::to_dtype(&tensor, storage)? };
         Ok(Self { tensor, dtype })
     }
 
@@ -122,7 +122,7 @@ impl Array {
 
     /// Elements as `i64` in row-major order, copied; floats are truncated towards zero.
     pub fn to_i64s(&self) -> Result<Vec<i64>, OpError> {
-        Ok(self.tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?)
+        Ok(crate::layout::contiguous(&self.tensor)?.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?)
     }
 
     /// Elements as 0 or 1 in row-major order, copied.
@@ -132,7 +132,7 @@ impl Array {
         } else {
             self.tensor.ne(&self.tensor.zeros_like()?)?
         };
-        Ok(tensor.flatten_all()?.to_vec1()?)
+        Ok(crate::layout::contiguous(&tensor)?.flatten_all()?.to_vec1()?)
     }
 
     /// Runs `f` on the elements without copying, if this is a float array in CPU memory and contiguous.

@@ -8,8 +8,12 @@ use crate::parallel::chunks_mut;
 ///
 /// # Safety
 /// `work` writes every element of its chunk.
-pub(crate) unsafe fn filled(len: usize, size: usize, work: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
-    let mut out: Vec<f32> = Vec::with_capacity(len);
+pub(crate) unsafe fn filled<T: Send>(
+    len: usize,
+    size: usize,
+    work: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
+) -> Vec<T> {
+    let mut out: Vec<T> = Vec::with_capacity(len);
     chunks_mut(&mut out.spare_capacity_mut()[..len], size, work);
     // SAFETY: the capacity is there, the chunks cover it, and the caller's closure wrote all of them.
     unsafe { out.set_len(len) };

@@ -71,9 +71,9 @@ pub fn chunks_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mu
 }
 
 /// Elements below which light work is not worth a second thread.
-const SPLIT: usize = 1 << 14;
+pub(crate) const SPLIT: usize = 1 << 14;
 /// Elements of light work that one task takes at least.
-const TASK: usize = 1 << 12;
+pub(crate) const TASK: usize = 1 << 12;
 
 /// Calls `work(first row, rows)` for runs of whole rows of `size` elements, on several threads where that pays for work
 /// of a few instructions for each element.
@@ -86,11 +86,11 @@ pub fn rows_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut 
 }
 
 /// A pointer whose use from several threads the user argues for.
-struct Shared<T>(*mut T);
-// SAFETY: `chunks_mut` hands out disjoint parts of a `&mut [T]` with `T: Send`.
+pub(crate) struct Shared<T>(pub(crate) *mut T);
+// SAFETY: those who use it write disjoint places from different threads, with `T: Send`.
 unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
-    fn get(&self) -> *mut T {
+    pub(crate) fn get(&self) -> *mut T {
         self.0
     }
 }

@@ -1,4 +1,4 @@
-//! Elementwise work on strided operands: copies into row-major order and pairs of broadcast operands.
+//! Elementwise work on strided operands: pairs of broadcast operands and single ones.
 //!
 //! Dimensions that lie behind each other in memory are treated as one; the innermost loop runs along one dimension with
 //! fixed steps, and large results are split among threads by rows.
@@ -8,23 +8,23 @@ use crate::vectorized::{Work, vectorized};
 
 /// Elements and the distance between neighbours along each dimension; 0 repeats one element.
 #[derive(Clone, Copy)]
-pub struct Strided<'a> {
+pub struct Strided<'a, T = f32> {
     /// Elements from the first one on.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// One distance for each dimension of the result.
     pub strides: &'a [usize],
 }
 
-impl Strided<'_> {
+impl<T> Strided<'_, T> {
     /// Whether every index of the shape lies inside the data.
-    fn fits(&self, shape: &[usize]) -> bool {
+    pub(crate) fn fits(&self, shape: &[usize]) -> bool {
         let last: usize = shape.iter().zip(self.strides).map(|(&n, &s)| (n - 1) * s).sum();
         self.strides.len() == shape.len() && last < self.data.len()
     }
 }
 
 /// Joins dimensions that lie behind each other in both operands; drops those of extent one.
-fn joined(shape: &[usize], x: &[usize], y: &[usize]) -> Vec<(usize, usize, usize)> {
+pub(crate) fn joined(shape: &[usize], x: &[usize], y: &[usize]) -> Vec<(usize, usize, usize)> {
     let mut out: Vec<(usize, usize, usize)> = Vec::with_capacity(shape.len());
     for ((&n, &sx), &sy) in shape.iter().zip(x).zip(y).filter(|((n, _), _)| **n != 1) {
         match out.last_mut() {
@@ -148,53 +148,6 @@ pub fn unary(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     });
 }
 
-/// Side of the squares in which transposed elements are copied.
-const BLOCK: usize = 16;
-
-/// Copies strided elements into row-major order.
-///
-/// # Panics
-/// When `out` does not have the size of the shape or the operand does not cover it.
-pub fn copy(shape: &[usize], x: Strided<'_>, out: &mut [f32]) {
-    assert_eq!(shape.iter().product::<usize>(), out.len(), "size of the result");
-    if out.is_empty() {
-        return;
-    }
-    assert!(x.fits(shape), "the operand covers the shape");
-    let dims = joined(shape, x.strides, x.strides);
-    let (width, step, _) = dims[dims.len() - 1];
-    let near = dims.len().checked_sub(2).filter(|_| step > 1).map(|d| dims[d]);
-    if let Some((height, 1, _)) = near {
-        // Two dimensions change places: squares stay in the cache.
-        if dims.len() == 2 {
-            return rows_mut(out, width, |first, out| transpose(&x.data[first..], step, width, out));
-        }
-        let outer = [&dims[..dims.len() - 2], &[(height * width, 0, 0)]].concat();
-        return rows(&outer, out, |at, _, out| transpose(&x.data[at..], step, width, out));
-    }
-    rows(&dims, out, |at, _, out| {
-        if step == 1 {
-            out.copy_from_slice(&x.data[at..][..width]);
-        } else {
-            out.iter_mut().enumerate().for_each(|(i, o)| *o = x.data[at + i * step]);
-        }
-    });
-}
-
-/// `out[i · width + j] = x[i + j · step]`.
-fn transpose(x: &[f32], step: usize, width: usize, out: &mut [f32]) {
-    let height = out.len() / width;
-    for i0 in (0..height).step_by(BLOCK) {
-        for j0 in (0..width).step_by(BLOCK) {
-            for i in i0..(i0 + BLOCK).min(height) {
-                for j in j0..(j0 + BLOCK).min(width) {
-                    out[i * width + j] = x[i + j * step];
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,8 +195,11 @@ mod tests {
             let data: Vec<f32> = (0..size).map(|i| i as f32).collect();
             let (x, y) = (Strided { data: &data, strides: &xs }, Strided { data: &data, strides: &ys });
             let mut out = vec![f32::NAN; size];
-            copy(&shape, x, &mut out);
-            prop_assert!(out.iter().enumerate().all(|(i, &o)| o == at(x, &shape, i)));
+            let copied = crate::pick::copied(&shape, x);
+            prop_assert!(copied.iter().enumerate().all(|(i, &o)| o == at(x, &shape, i)));
+            let wide: Vec<i64> = data.iter().map(|&v| v as i64).collect();
+            let wide = crate::pick::copied(&shape, Strided { data: &wide, strides: &xs });
+            prop_assert!(copied.iter().zip(&wide).all(|(&o, &w)| o == w as f32) && copied.len() == wide.len());
             binary(&shape, x, y, &mut out, |a, b| a - 2.0 * b);
             prop_assert!(out.iter().enumerate().all(|(i, &o)| o == at(x, &shape, i) - 2.0 * at(y, &shape, i)));
             unary(&data, &mut out, |v| v + 1.0);

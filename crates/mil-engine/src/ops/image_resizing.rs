@@ -2,16 +2,21 @@
 //!
 //! Semantics after the reference documentation of coremltools' `image_resizing` chapter.
 
+use candle_core::{DType, Device};
 use coreml_format::program::Opset;
+use mil_kernels::pick::Places;
+use mil_kernels::resample::{self, Between, OUTSIDE, Taps};
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
-use crate::value::Array;
+use crate::layout;
+use crate::rearrange;
+use crate::value::{Array, with_f32s};
 
 mod sampling;
 
-use sampling::{Padding, grid, sample_at};
+use sampling::{Padding, grid, single, taps_at};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("affine", IOS15, affine),
@@ -46,35 +51,42 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
     let rank = shape.len();
     (shape[rank - 2], shape[rank - 1]) = (rows.len(), columns.len());
     let count = check_size(&shape)?;
-    if x.tensor().elem_count() == 0 {
+    if x.tensor().elem_count() == 0 || count == 0 {
         if count > 0 {
             return Err(OpError::shape(format!("an image of shape {:?} has nothing to interpolate", x.shape())));
         }
         return Array::from_f32(Vec::new(), &shape, x.dtype(), x.tensor().device());
     }
-    let mut out = Vec::with_capacity(count);
-    let split = |at: f32, n: usize| {
+    let split = |&at: &f32, n: usize| {
         let low = (at.floor().max(0.0) as usize).min(n - 1);
-        (low, (low + 1).min(n - 1), at - low as f32)
+        Between { low, high: (low + 1).min(n - 1), part: at - low as f32 }
     };
-    let columns: Vec<_> = columns.iter().map(|&c| split(c, w)).collect();
-    for image in x.to_f32s()?.chunks_exact((h * w).max(1)) {
-        for &row in rows {
-            let (top, bottom, v) = split(row, h);
-            for &(left, right, u) in &columns {
-                let mix = |r: usize| image[r * w + left] * (1.0 - u) + image[r * w + right] * u;
-                out.push(mix(top) * (1.0 - v) + mix(bottom) * v);
-            }
+    let columns: Vec<Between> = columns.iter().map(|c| split(c, w)).collect();
+    let rows: Vec<Between> = rows.iter().map(|r| split(r, h)).collect();
+    let t = x.tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    // Channels that lie innermost stay there.
+    let mut order: Vec<usize> = (0..rank).collect();
+    let mut inner = 1;
+    if rank > 2 && !t.is_contiguous() {
+        order[rank - 3..].rotate_left(1);
+        if t.permute(order.as_slice())?.is_contiguous() {
+            inner = x.shape()[rank - 3];
+        } else {
+            order[rank - 3..].rotate_right(1);
         }
     }
-    Array::new(candle_core::Tensor::from_vec(out, shape, x.tensor().device())?, x.dtype())
+    let t = layout::contiguous(&t.permute(order.as_slice())?)?;
+    let out = with_f32s(&t, |x| resample::bilinear(x, (h, w), inner, &rows, &columns));
+    let out = out.ok_or_else(|| OpError::data("an image outside the CPU's memory"))?;
+    Array::new(layout::from_memory(out, &shape, &order, x.tensor())?, x.dtype())
 }
 
 /// Takes every plane's elements at the given rows and columns.
 fn pick(x: &Array, rows: &[usize], columns: &[usize]) -> Result<Array, OpError> {
-    let to = |v: &[usize]| v.iter().map(|&i| i as u32).collect::<Vec<_>>();
-    let t = super::tensor_transformation::pick(x.tensor(), x.rank() - 2, &to(rows))?;
-    Ok(x.with(super::tensor_transformation::pick(&t, x.rank() - 1, &to(columns))?))
+    let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
+    let rank = x.rank();
+    (places[rank - 2], places[rank - 1]) = (Places::At(rows.to_vec()), Places::At(columns.to_vec()));
+    Ok(x.with(rearrange::pick(x.tensor(), &places, None)?))
 }
 
 /// `resize_bilinear(x, target_size_height = 1, target_size_width = 1, sampling_mode = "DEFAULT")`.
@@ -221,6 +233,24 @@ fn crop(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
+/// `[images, C, rows, columns]` of `x[N, C, h, w]`, taken where `taps` says by the index of image, row and column.
+fn sampled(
+    x: &Array,
+    images: usize,
+    (rows, columns): (usize, usize),
+    padding: Padding,
+    taps: impl Fn(usize) -> Taps + Sync,
+) -> Result<Array, OpError> {
+    let channels = x.shape()[1];
+    let outside = if let Padding::Constant(value) = padding { value } else { 0.0 };
+    let image = x.tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let image = layout::contiguous(&image.permute([0, 2, 3, 1].as_slice())?)?;
+    let out = with_f32s(&image, |x| resample::sample(x, channels, images * rows * columns, outside, taps));
+    let out = out.ok_or_else(|| OpError::data("an image outside the CPU's memory"))?;
+    let t = layout::from_memory(out, &[images, channels, rows, columns], &[0, 2, 3, 1], x.tensor())?;
+    Array::new(t, x.dtype())
+}
+
 /// `resample(x, coordinates, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners)`.
 fn resample(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, coordinates) = (b.slot("x")?, b.slot("coordinates")?);
@@ -244,26 +274,14 @@ fn resample(b: &Build<'_>) -> Result<Run, OpError> {
             };
             if align { unit * (extent - 1) as f32 } else { unit * extent as f32 - 0.5 }
         };
-        let (image, points) = (x.to_f32s()?, coordinates.to_f32s()?);
-        let mut out = Vec::with_capacity(check_size(&[n, c, rows, columns])?);
-        for image_index in 0..n {
-            let points = &points[image_index * rows * columns * 2..][..rows * columns * 2];
-            for channel in 0..c {
-                let plane = &image[(image_index * c + channel) * h * w..][..h * w];
-                out.extend(points.as_chunks::<2>().0.iter().map(|p| {
-                    sample_at(
-                        plane,
-                        (h, w),
-                        place(p[1], h),
-                        place(p[0], w),
-                        linear,
-                        padding,
-                        align || mode == "unnormalized",
-                    )
-                }));
-            }
-        }
-        one(Array::from_f32(out, &[n, c, rows, columns], x.dtype(), f.device())?)
+        check_size(&[n, c, rows, columns])?;
+        let points = coordinates.to_f32s()?;
+        let (points, align) = (points.as_chunks::<2>().0, align || mode == "unnormalized");
+        let taps = |i: usize| {
+            let at = (place(points[i][1], h), place(points[i][0], w));
+            taps_at(i / (rows * columns), (h, w), at, linear, padding, align)
+        };
+        one(sampled(&x, n, (rows, columns), padding, taps)?)
     })
 }
 
@@ -280,22 +298,17 @@ fn affine(b: &Build<'_>) -> Result<Run, OpError> {
         if (d != 1 && d != n) || h == 0 || w == 0 {
             return Err(OpError::shape(format!("image {:?}, matrix {:?}", x.shape(), matrix.shape())));
         }
-        let (image, m) = (x.to_f32s()?, matrix.to_f32s()?);
+        check_size(&[n, c, rows, columns])?;
+        let m = matrix.to_f32s()?;
         let unit = |i: usize, n: usize| if n > 1 { 2.0 * i as f32 / (n - 1) as f32 - 1.0 } else { -1.0 };
-        let mut out = Vec::with_capacity(check_size(&[n, c, rows, columns])?);
-        for index in 0..n * c {
-            let plane = &image[index * h * w..][..h * w];
-            let batch = index / c.max(1);
+        let taps = |i: usize| {
+            let (batch, row, column) = (i / columns / rows, i / columns % rows, i % columns);
             let m = &m[if d == 1 { 0 } else { batch * 6 }..][..6];
-            for i in 0..rows {
-                for j in 0..columns {
-                    let (u, v) = (unit(j, columns), unit(i, rows));
-                    let at = |a: &[f32], extent: usize| (a[0] * u + a[1] * v + a[2] + 1.0) / 2.0 * (extent - 1) as f32;
-                    out.push(sample_at(plane, (h, w), at(&m[3..], h), at(m, w), true, padding, true));
-                }
-            }
-        }
-        one(Array::from_f32(out, &[n, c, rows, columns], x.dtype(), f.device())?)
+            let (u, v) = (unit(column, columns), unit(row, rows));
+            let at = |a: &[f32], extent: usize| (a[0] * u + a[1] * v + a[2] + 1.0) / 2.0 * (extent - 1) as f32;
+            taps_at(batch, (h, w), (at(&m[3..], h), at(m, w)), true, padding, true)
+        };
+        one(sampled(&x, n, (rows, columns), padding, taps)?)
     })
 }
 
@@ -327,10 +340,10 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("boxes of shape {:?}", boxes.shape())));
         }
         let chosen = f.array_opt(indices)?.map(|i| i.to_i64s()).transpose()?;
-        let image = x.to_f32s()?;
-        let (mut out, count) = (Vec::new(), values.len() / fields);
+        let count = values.len() / fields;
         let per_box = if fields == 5 || new { 1 } else { n };
         check_size(&[count, per_box, c, height, width])?;
+        let mut places = Vec::with_capacity(count);
         for (k, row) in values.chunks_exact(fields).enumerate() {
             let mut coordinates = &row[fields - 4..];
             if !pads && normalized && layout.starts_with("CORNERS") && coordinates[..2] > coordinates[2..] {
@@ -347,22 +360,20 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
                 first.ok_or_else(|| OpError::shape(format!("box {k} is of an image outside the batch of {n}")))?;
             let (rows, columns) =
                 sampling::box_points(coordinates, &layout, (h, w), (height, width), normalized, scale, &sampling)?;
-            for index in first..first + per_box {
-                for channel in 0..c {
-                    let plane = &image[(index * c + channel) * h * w..][..h * w];
-                    for &r in &rows {
-                        out.extend(columns.iter().map(|&s| {
-                            let inside = (0.0..=(h - 1) as f32).contains(&r) && (0.0..=(w - 1) as f32).contains(&s);
-                            match padding {
-                                Padding::Constant(value) if !inside => value,
-                                _ => sample_at(plane, (h, w), r, s, true, padding, true),
-                            }
-                        }));
-                    }
-                }
-            }
+            places.push((first, rows, columns));
         }
+        let taps = |i: usize| {
+            let (index, row, column) = (i / width / height, i / width % height, i % width);
+            let (first, rows, columns) = &places[index / per_box];
+            let (r, s) = (rows[row], columns[column]);
+            let inside = (0.0..=(h - 1) as f32).contains(&r) && (0.0..=(w - 1) as f32).contains(&s);
+            match padding {
+                Padding::Constant(_) if !inside => single(OUTSIDE),
+                _ => taps_at(first + index % per_box, (h, w), (r, s), true, padding, true),
+            }
+        };
+        let out = sampled(&x, count * per_box, (height, width), padding, taps)?;
         let shape = if new { vec![count, c, height, width] } else { vec![count, per_box, c, height, width] };
-        one(Array::from_f32(out, &shape, x.dtype(), f.device())?)
+        one(out.with(layout::reshape(out.tensor(), &shape)?))
     })
 }

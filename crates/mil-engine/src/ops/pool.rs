@@ -4,12 +4,15 @@
 
 use candle_core::Tensor;
 
-use mil_kernels::conv::max_pool;
+use mil_kernels::conv::{depthwise, max_pool};
+use mil_kernels::packed::Finish;
+use mil_kernels::parallel;
 
 use super::conv::{Placed, Window, channels_last, each_index};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
+use crate::layout;
 use crate::value::{Array, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -48,29 +51,90 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
         let mut shape = x.shape()[..2].to_vec();
         shape.extend(&placed.out);
         let count = check_size(&shape)?;
-        if let (Kind::Max, Some(y)) = (kind, largest(&x, &kernel, &placed)?) {
+        if let Some(y) = by_lines(&x, &kernel, &placed, kind, exclude)? {
             return one(x.with(y));
         }
-        let mut out = Vec::with_capacity(count);
-        let data = x.to_f32s()?;
-        for plane in data.chunks_exact(input.iter().product::<usize>().max(1)) {
-            each_index(&placed.out, |at| out.push(one_window(plane, input, &kernel, &placed, at, kind, exclude)));
+        let positions = placed.out.iter().product::<usize>();
+        let planes = x.to_f32s()?;
+        let plane = input.iter().product::<usize>();
+        if count == 0 || plane == 0 {
+            // Windows that lie in the padding alone.
+            let fill = if kind == Kind::Max { f32::NEG_INFINITY } else { 0.0 };
+            return one(x.with(Tensor::full(fill, shape, f.device())?));
         }
+        let mut out = vec![0f32; count];
+        parallel::chunks_mut(&mut out, positions, |i, out| {
+            let (plane, mut out) = (&planes[i * plane..][..plane], out.iter_mut());
+            each_index(&placed.out, |at| {
+                if let Some(o) = out.next() {
+                    *o = one_window(plane, input, &kernel, &placed, at, kind, exclude);
+                }
+            });
+        });
         one(x.with(Tensor::from_vec(out, shape, f.device())?))
     })
 }
 
-/// The maximum where the channels of an f32 tensor on the CPU lie innermost in memory.
-fn largest(x: &Array, kernel: &[usize], placed: &Placed) -> Result<Option<Tensor>, OpError> {
+/// Taps up to which windows are taken line by line; a mean of more is summed in f64.
+const MOST_TAPS: [usize; 2] = [4096, 128];
+
+/// Maxima and means by the kernels, channels innermost: of a tensor that does not lie so, all planes are the channels of
+/// one image. None for norms, large kernels and other devices.
+fn by_lines(
+    x: &Array,
+    kernel: &[usize],
+    placed: &Placed,
+    kind: Kind,
+    exclude: bool,
+) -> Result<Option<Tensor>, OpError> {
     let t = x.tensor();
-    let last = t.permute(channels_last(t.rank()))?;
-    if !last.is_contiguous() || t.dims()[1] == 1 {
+    let taps = kernel.iter().try_fold(1usize, |n, &k| n.checked_mul(k)).unwrap_or(usize::MAX);
+    let limit = if kind == Kind::Max { MOST_TAPS[0] } else { MOST_TAPS[1] };
+    if kind == Kind::Norm || taps > limit || t.elem_count() == 0 || !t.device().is_cpu() {
         return Ok(None);
     }
-    let windows = placed.windows(t, kernel);
     let (images, channels) = (t.dims()[0], t.dims()[1]);
-    let pooled = with_f32s(&last, |x| max_pool(&windows, x, images, channels));
-    pooled.map(|out| placed.result_of(out, images, channels, t.device())).transpose()
+    let last = t.permute(channels_last(t.rank()))?;
+    let (last, images, channels) = if last.is_contiguous() && channels > 1 {
+        (last, images, channels)
+    } else {
+        let mut planes = vec![1, images * channels];
+        planes.extend(&t.dims()[2..]);
+        let planes = layout::contiguous(t)?.reshape(planes)?;
+        (layout::contiguous(&planes.permute(channels_last(t.rank()))?)?, 1, images * channels)
+    };
+    let windows = placed.windows(t, kernel);
+    let pooled = with_f32s(&last, |x| match kind {
+        Kind::Max => max_pool(&windows, x, images, channels),
+        _ => {
+            let mut sums = depthwise(&windows, x, images, &vec![1.0; taps * channels], &Finish::default());
+            let counts = counts(placed, &t.dims()[2..], kernel, exclude);
+            parallel::rows_mut(&mut sums, channels, |first, rows| {
+                for (i, row) in rows.chunks_exact_mut(channels).enumerate() {
+                    let count = counts[(first + i) % counts.len()];
+                    row.iter_mut().for_each(|v| *v /= count);
+                }
+            });
+            sums
+        }
+    });
+    let Some(out) = pooled else { return Ok(None) };
+    let mut shape = t.dims()[..2].to_vec();
+    shape.extend(&placed.out);
+    layout::reshape(&placed.result_of(out, images, channels, t.device())?, &shape).map(Some)
+}
+
+/// How many elements the mean of each window is of.
+fn counts(p: &Placed, input: &[usize], kernel: &[usize], exclude: bool) -> Vec<f32> {
+    let mut all = Vec::with_capacity(p.out.iter().product());
+    each_index(&p.out, |at| {
+        let count = |d: usize| {
+            let reach = Reach::new(p, d, at[d], kernel[d], input[d]);
+            if exclude { reach.count } else { reach.padded }
+        };
+        all.push((0..at.len()).map(count).product::<usize>().max(1) as f32);
+    });
+    all
 }
 
 /// The part of a window that lies inside the input along one dimension.

@@ -6,10 +6,13 @@
 
 use candle_core::Tensor;
 use coreml_format::program::Opset;
+use mil_kernels::pick::Places;
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
+use crate::layout;
+use crate::rearrange::{pick_along, pick_dim};
 use crate::value::{Array, Value};
 use crate::weight::strides;
 
@@ -75,17 +78,6 @@ enum Elements {
 }
 
 impl Elements {
-    fn of(a: &Array) -> Result<Self, OpError> {
-        Ok(if a.dtype().is_float() { Elements::Float(a.to_f32s()?) } else { Elements::Int(a.to_i64s()?) })
-    }
-
-    fn pick(&self, positions: &[usize]) -> Self {
-        match self {
-            Elements::Float(v) => Elements::Float(positions.iter().map(|&p| v[p]).collect()),
-            Elements::Int(v) => Elements::Int(positions.iter().map(|&p| v[p]).collect()),
-        }
-    }
-
     fn array(self, like: &Array, shape: &[usize]) -> Result<Array, OpError> {
         let device = like.tensor().device();
         match self {
@@ -122,34 +114,39 @@ fn gather(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("batches of {:?} and {:?}", x.shape(), index.shape())));
         }
         let (n, dims) = (x.shape()[axis], x.shape());
-        let batches: usize = dims[..batch].iter().product();
-        let outer: usize = dims[batch..axis].iter().product();
-        let inner: usize = dims[axis + 1..].iter().product();
-        let per_batch: usize = index.shape()[batch..].iter().product();
         let chosen = all_at(&index.to_i64s()?, n)?;
         let mut shape = dims[..axis].to_vec();
         shape.extend(&index.shape()[batch..]);
         shape.extend(&dims[axis + 1..]);
-        let mut positions = Vec::with_capacity(check_size(&shape)?);
-        for k in 0..batches {
-            for o in 0..outer {
-                for &i in &chosen[k * per_batch..(k + 1) * per_batch] {
-                    let start = ((k * outer + o) * n + i) * inner;
-                    positions.extend(start..start + inner);
-                }
-            }
+        check_size(&shape)?;
+        if batch == 0 {
+            let t = pick_dim(x.tensor(), axis, Places::At(chosen))?;
+            return one(x.with(layout::reshape(&t, &shape)?));
         }
-        one(Elements::of(&x)?.pick(&positions).array(&x, &shape)?)
+        // Rows `[batches, outer, n]` of `inner` elements.
+        let batches: usize = dims[..batch].iter().product();
+        let outer: usize = dims[batch..axis].iter().product();
+        let per_batch: usize = index.shape()[batch..].iter().product();
+        let rows = |at: usize| chosen[at / outer * per_batch..][..per_batch].iter().map(move |&i| at * n + i);
+        let places = (0..batches * outer).flat_map(rows).collect();
+        one(x.with(rows_of(&x, dims[axis + 1..].iter().product(), places, &shape)?))
     })
+}
+
+/// Rows of `size` elements, in row-major order, as a tensor of this shape.
+fn rows_of(x: &Array, size: usize, places: Vec<usize>, shape: &[usize]) -> Result<Tensor, OpError> {
+    let rows = x.tensor().elem_count().checked_div(size).unwrap_or(0);
+    if size == 0 || places.is_empty() {
+        return Ok(Tensor::zeros(shape, x.tensor().dtype(), x.tensor().device())?);
+    }
+    let t = pick_dim(&layout::reshape(x.tensor(), &[rows, size])?, 0, Places::At(places))?;
+    layout::reshape(&t, shape)
 }
 
 /// Positions in `x` of the elements that `index`, in the shape of the result, names along `axis`.
 fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Vec<usize>, OpError> {
     let shape = index.shape();
-    let fits = shape.len() == x.len() && (0..x.len()).all(|d| d == axis || shape[d] <= x[d]);
-    if !fits {
-        return Err(OpError::shape(format!("indices {shape:?} for {x:?} along axis {axis}")));
-    }
+    check_along(x, shape, axis)?;
     let (own, target) = (strides(shape), strides(x));
     let position = |(i, index): (usize, i64)| {
         let choice = outside.at(index, x[axis])?;
@@ -161,6 +158,14 @@ fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Ve
     index.to_i64s()?.into_iter().enumerate().map(position).collect()
 }
 
+/// Indices have the extents of `x` or smaller ones, but along `axis`.
+fn check_along(x: &[usize], shape: &[usize], axis: usize) -> Result<(), OpError> {
+    if shape.len() == x.len() && (0..x.len()).all(|d| d == axis || shape[d] <= x[d]) {
+        return Ok(());
+    }
+    Err(OpError::shape(format!("indices {shape:?} for {x:?} along axis {axis}")))
+}
+
 /// `gather_along_axis(x, indices, axis = 0)`.
 fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
@@ -168,8 +173,14 @@ fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
-        let positions = along(x.shape(), &index, axis, Outside::Wrap)?;
-        one(Elements::of(&x)?.pick(&positions).array(&x, index.shape())?)
+        let (shape, n) = (index.shape(), x.shape()[axis]);
+        check_along(x.shape(), shape, axis)?;
+        // What the indices leave out of the other dimensions.
+        let mut part = x.tensor().clone();
+        for d in (0..x.rank()).filter(|&d| d != axis && shape[d] < x.shape()[d]) {
+            part = part.narrow(d, 0, shape[d])?;
+        }
+        one(x.with(pick_along(&part, axis, &all_at(&index.to_i64s()?, n)?, shape[axis])?))
     })
 }
 
@@ -215,8 +226,8 @@ fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
         let mut shape = index.shape()[..index.rank() - 1].to_vec();
         shape.extend(&x.shape()[batch + depth..]);
         check_size(&shape)?;
-        let positions: Vec<usize> = starts.into_iter().flat_map(|s| s..s + size).collect();
-        one(Elements::of(&x)?.pick(&positions).array(&x, &shape)?)
+        let places = starts.into_iter().map(|s| s.checked_div(size).unwrap_or(0)).collect();
+        one(x.with(rows_of(&x, size, places, &shape)?))
     })
 }
 

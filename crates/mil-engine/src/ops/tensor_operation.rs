@@ -5,13 +5,16 @@
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
+use mil_kernels::pick::{NOWHERE, Places};
+use mil_kernels::rank;
 
 use super::elementwise_unary::convert;
-use super::tensor_transformation::pick;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
-use crate::value::{Array, Value, storage_dtype};
+use crate::layout;
+use crate::rearrange::{join, pick, pick_along};
+use crate::value::{Array, Value, storage_dtype, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("argsort", IOS15, argsort),
@@ -67,7 +70,7 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
             [] => first.tensor().clone(),
             [only] => only.clone(),
             many if interleave => interleaved(many, axis)?,
-            many => Tensor::cat(many, axis)?,
+            many => join(many, axis)?,
         };
         one(Array::new(t, dtype)?)
     })
@@ -75,10 +78,19 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// a₀ b₀ c₀ a₁ b₁ c₁ …
 fn interleaved(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
-    let stacked = Tensor::stack(parts, axis + 1)?;
+    let stacked = stacked(parts, axis + 1)?;
     let mut shape = parts[0].dims().to_vec();
     shape[axis] *= parts.len();
-    Ok(stacked.reshape(shape)?)
+    layout::reshape(&stacked, &shape)
+}
+
+/// Tensors of one shape along a new dimension.
+fn stacked(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
+    if let Some(other) = parts.iter().find(|p| p.dims() != parts[0].dims()) {
+        return Err(OpError::shape(format!("shapes {:?} and {:?} do not stack", parts[0].dims(), other.dims())));
+    }
+    let parts = parts.iter().map(|p| p.unsqueeze(axis)).collect::<Result<Vec<_>, _>>()?;
+    join(&parts, axis)
 }
 
 /// `stack(values, axis)`.
@@ -89,8 +101,8 @@ fn stack(b: &Build<'_>) -> Result<Run, OpError> {
         let arrays = values.iter().map(|&s| f.array(s)).collect::<Result<Vec<_>, _>>()?;
         let first = arrays.first().ok_or_else(|| OpError::shape("stack of nothing"))?;
         let axis = resolve_axis(axis, first.rank() + 1)?;
-        let tensors: Vec<&Tensor> = arrays.iter().map(Array::tensor).collect();
-        one(first.with(Tensor::stack(&tensors, axis)?))
+        let tensors: Vec<Tensor> = arrays.iter().map(|a| a.tensor().clone()).collect();
+        one(first.with(stacked(&tensors, axis)?))
     })
 }
 
@@ -147,21 +159,12 @@ fn tile(b: &Build<'_>) -> Result<Run, OpError> {
         let shape: Vec<usize> =
             x.shape().iter().zip(reps.iter()).map(|(&n, &r)| n.saturating_mul(r as usize)).collect();
         check_size(&shape)?;
-        if shape.contains(&0) {
-            return one(x.with(Tensor::zeros(shape, x.tensor().dtype(), f.device())?));
-        }
-        let mut t = x.tensor().clone();
-        for (d, &r) in reps.iter().enumerate() {
-            if r > 1 {
-                // [.., n, ..] → [.., r, n, ..] as a view, then joined.
-                let mut wide = t.dims().to_vec();
-                wide.insert(d, r as usize);
-                let mut joined = t.dims().to_vec();
-                joined[d] *= r as usize;
-                t = t.unsqueeze(d)?.broadcast_as(wide)?.reshape(joined)?;
-            }
-        }
-        one(x.with(t))
+        let place = |(&n, &r): (&usize, &i64)| match r {
+            1 => Places::Run(0..n),
+            _ => Places::At((0..r).flat_map(|_| 0..n).collect()),
+        };
+        let places: Vec<Places> = x.shape().iter().zip(reps.iter()).map(place).collect();
+        one(x.with(pick(x.tensor(), &places, None)?))
     })
 }
 
@@ -228,34 +231,27 @@ fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("axis {axis} of rank {rank}")));
         }
         let (head, tail) = x.shape().split_at(axis as usize);
-        let shape = (head.iter().product::<usize>(), tail.iter().product::<usize>());
-        one(x.with(x.tensor().reshape(shape)?))
+        let shape = [head.iter().product::<usize>(), tail.iter().product::<usize>()];
+        one(x.with(layout::reshape(x.tensor(), &shape)?))
     })
 }
 
-/// Elements in the representation that sorting and generating need.
-fn with_rows(
-    x: &Array,
-    axis: usize,
-    mut f: impl FnMut(&[f64], &mut Vec<usize>),
-) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+/// The tensor with `axis` last, in row-major order, and the indices of the first `k` of each of its rows.
+fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, Vec<usize>), OpError> {
     let n = x.shape()[axis];
-    let moved = x.tensor().transpose(axis, x.rank() - 1)?;
-    let shape = moved.dims().to_vec();
-    let values: Vec<f64> = if x.dtype().is_float() {
-        x.with(moved).to_f32s()?.into_iter().map(f64::from).collect()
-    } else {
-        x.with(moved).to_i64s()?.into_iter().map(|v| v as f64).collect()
-    };
-    let mut out = Vec::with_capacity(values.len());
-    let mut order = Vec::new();
-    for row in values.chunks_exact(n.max(1)) {
-        order.clear();
-        order.extend(0..n);
-        f(row, &mut order);
-        out.extend_from_slice(&order);
+    if u32::try_from(n).is_err() {
+        return Err(OpError::TooLarge { shape: x.shape().to_vec(), limit: u32::MAX as usize });
     }
-    Ok((out, shape))
+    let moved = layout::contiguous(&x.tensor().transpose(axis, x.rank() - 1)?)?;
+    if moved.elem_count() == 0 {
+        return Ok((moved, Vec::new()));
+    }
+    let order = match with_f32s(&moved, |data| rank::first(data, n, k, ascending)) {
+        Some(order) => order,
+        None if x.dtype().is_float() => rank::first(&x.with(moved.clone()).to_f32s()?, n, k, ascending),
+        None => rank::first(&x.with(moved.clone()).to_i64s()?, n, k, ascending),
+    };
+    Ok((moved, order))
 }
 
 /// Indices along the last dimension of `shape`, moved back to `axis`.
@@ -268,7 +264,7 @@ fn indices(
 ) -> Result<Array, OpError> {
     let data = data.into_iter().map(|i| i as i64).collect();
     let array = Array::from_i64(data, shape, dtype, device)?;
-    let t = array.tensor().transpose(axis, shape.len() - 1)?.contiguous()?;
+    let t = layout::contiguous(&array.tensor().transpose(axis, shape.len() - 1)?)?;
     Ok(array.with(t))
 }
 
@@ -280,13 +276,8 @@ fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let axis = resolve_axis(axis, x.rank())?;
-        let (order, shape) = with_rows(&x, axis, |row, order| {
-            order.sort_by(|&a, &b| {
-                let by = row[a].total_cmp(&row[b]);
-                if ascending { by } else { by.reverse() }
-            });
-        })?;
-        one(indices(order, &shape, axis, DataType::I32, f.device())?)
+        let (moved, order) = ranked(&x, axis, x.shape()[axis], ascending)?;
+        one(indices(order, moved.dims(), axis, DataType::I32, f.device())?)
     })
 }
 
@@ -307,24 +298,14 @@ fn topk(b: &Build<'_>) -> Result<Run, OpError> {
         if k > n {
             return Err(OpError::shape(format!("the best {k} of {n}")));
         }
-        let (order, mut shape) = with_rows(&x, axis, |row, order| {
-            order.sort_by(|&a, &b| {
-                let by = row[a].total_cmp(&row[b]);
-                if ascending { by } else { by.reverse() }
-            });
-            order.truncate(k);
-        })?;
-        let last = shape.len() - 1;
-        shape[last] = k;
-        let index = indices(order, &shape, axis, index_dtype, f.device())?;
-        let values = if index.tensor().elem_count() == 0 {
-            Tensor::zeros(index.shape(), x.tensor().dtype(), f.device())?
-        } else {
-            x.tensor().contiguous()?.gather(&index.tensor().contiguous()?, axis)?
-        };
+        let (moved, order) = ranked(&x, axis, k, ascending)?;
+        let last = x.rank() - 1;
+        let values = pick_along(&moved, last, &order, k)?.transpose(axis, last)?;
         let mut all = vec![Value::Array(x.with(values))];
         if outputs > 1 {
-            all.push(Value::Array(index));
+            let mut shape = moved.dims().to_vec();
+            shape[last] = k;
+            all.push(Value::Array(indices(order, &shape, axis, index_dtype, f.device())?));
         }
         Ok(all)
     })
@@ -464,8 +445,8 @@ fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Source position of each position of a padded dimension; `None` where the constant goes.
-fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u32>>, OpError> {
+/// Source position of each position of a padded dimension, nowhere for the constant.
+fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<usize>, OpError> {
     let bad = || OpError::shape(format!("padding of {before} and {after} for an extent of {n}"));
     // Amounts of 32 bits, as programs declare them, leave room for the sums below.
     if i32::try_from(before).is_err() || i32::try_from(after).is_err() {
@@ -476,10 +457,10 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u3
     (-before..len + after)
         .map(|i| {
             if (0..len).contains(&i) {
-                return Ok(Some(i as u32));
+                return Ok(i as usize);
             }
             let source = match mode {
-                "constant" => return Ok(None),
+                "constant" => return Ok(NOWHERE),
                 "replicate" => i.max(0).min(len - 1),
                 "reflect" => {
                     if i < 0 {
@@ -491,7 +472,7 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<u3
                 other => return Err(OpError::data(format!("unknown padding mode `{other}`"))),
             };
             if (0..len).contains(&source) {
-                Ok(Some(source as u32))
+                Ok(source as usize)
             } else {
                 Err(OpError::shape(format!("padding of {before} and {after} by {mode} for an extent of {n}")))
             }
@@ -516,39 +497,14 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
             Some(v) => convert(&f.array(v)?, x.dtype())?,
             None => Array::new(Tensor::zeros((), DType::F32, f.device())?, x.dtype())?,
         };
-        let mut t = x.tensor().clone();
+        let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
         for k in 0..dims {
             let (d, before, after) = (x.rank() - dims + k, amounts[2 * k], amounts[2 * k + 1]);
-            if before == 0 && after == 0 {
-                continue;
+            if before != 0 || after != 0 {
+                places[d] = Places::At(padded(x.shape()[d], before, after, &mode)?);
             }
-            let sources = padded(t.dims()[d], before, after, &mode)?;
-            let lead = sources.iter().take_while(|s| s.is_none()).count();
-            let trail =
-                if lead == sources.len() { 0 } else { sources.iter().rev().take_while(|s| s.is_none()).count() };
-            let inside: Vec<u32> = sources.iter().flatten().copied().collect();
-            let mut parts = Vec::new();
-            let constant = |count: usize| -> Result<Tensor, OpError> {
-                let mut shape = t.dims().to_vec();
-                shape[d] = count;
-                check_size(&shape)?;
-                Ok(fill.tensor().reshape(())?.broadcast_as(shape)?.contiguous()?)
-            };
-            if lead > 0 {
-                parts.push(constant(lead)?);
-            }
-            if !inside.is_empty() {
-                parts.push(pick(&t, d, &inside)?);
-            }
-            if trail > 0 {
-                parts.push(constant(trail)?);
-            }
-            if parts.is_empty() {
-                continue;
-            }
-            t = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(&parts, d)? };
         }
-        one(x.with(t))
+        one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))
     })
 }
 

@@ -3,11 +3,13 @@
 //! Semantics after the reference documentation of coremltools' `tensor_transformation` chapter.
 
 use candle_core::{DType, Tensor};
+use mil_kernels::pick::{NOWHERE, Places};
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Param, Run, check_size, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
+use crate::rearrange::{join, pick, pick_dim};
 use crate::run::Frame;
 use crate::value::Array;
 
@@ -164,19 +166,6 @@ fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Picks positions along one dimension.
-pub(super) fn pick(t: &Tensor, dim: usize, positions: &[u32]) -> Result<Tensor, OpError> {
-    if t.dims()[dim] == 0 || positions.is_empty() || t.elem_count() == 0 {
-        let mut shape = t.dims().to_vec();
-        shape[dim] = positions.len();
-        if shape.contains(&0) {
-            return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
-        }
-    }
-    let index = Tensor::new(positions, t.device())?;
-    Ok(t.contiguous()?.index_select(&index, dim)?)
-}
-
 /// `reverse(x, axes?)`.
 fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
@@ -187,12 +176,13 @@ fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
             Some(a) => resolve_axes(a, x.rank())?,
             None => (0..x.rank()).collect(),
         };
-        let mut t = x.tensor().clone();
-        for axis in axes {
-            let positions: Vec<u32> = (0..t.dims()[axis] as u32).rev().collect();
-            t = pick(&t, axis, &positions)?;
-        }
-        one(x.with(t))
+        // An axis that is named twice is turned back.
+        let place = |(d, &n): (usize, &usize)| match axes.iter().filter(|&&axis| axis == d).count() % 2 {
+            0 => Places::Run(0..n),
+            _ => Places::At((0..n).rev().collect()),
+        };
+        let places: Vec<Places> = x.shape().iter().enumerate().map(place).collect();
+        one(x.with(pick(x.tensor(), &places, None)?))
     })
 }
 
@@ -212,10 +202,13 @@ fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
         let mut parts = Vec::with_capacity(lengths.len());
         for (i, &length) in lengths.iter().enumerate() {
             let length = usize::try_from(length).unwrap_or(0).min(n);
-            let positions: Vec<u32> = (0..length).rev().chain(length..n).map(|p| p as u32).collect();
-            parts.push(pick(&x.tensor().narrow(batch, i, 1)?, seq, &positions)?);
+            let places = Places::At((0..length).rev().chain(length..n).collect());
+            parts.push(pick_dim(&x.tensor().narrow(batch, i, 1)?, seq, places)?);
         }
-        one(x.with(Tensor::cat(&parts, batch)?))
+        if parts.is_empty() {
+            return one(x);
+        }
+        one(x.with(join(&parts, batch)?))
     })
 }
 
@@ -322,17 +315,20 @@ pub(super) fn run_of(positions: &[u32]) -> bool {
 /// Takes the positions of each dimension; runs are views.
 pub(super) fn take(t: &Tensor, positions: &[Vec<u32>], squeeze: &[bool]) -> Result<Tensor, OpError> {
     let mut t = t.clone();
+    let mut places: Vec<Places> = Vec::with_capacity(positions.len());
     for (d, p) in positions.iter().enumerate() {
-        t = match p.first() {
+        match p.first() {
             Some(&first) if run_of(p) => {
-                if p.len() == t.dims()[d] {
-                    t
-                } else {
-                    t.narrow(d, first as usize, p.len())?
+                if p.len() != t.dims()[d] {
+                    t = t.narrow(d, first as usize, p.len())?;
                 }
+                places.push(Places::Run(0..p.len()));
             }
-            _ => pick(&t, d, p)?,
-        };
+            _ => places.push(Places::At(p.iter().map(|&at| at as usize).collect())),
+        }
+    }
+    if places.iter().any(|p| matches!(p, Places::At(_))) {
+        t = pick(&t, &places, None)?;
     }
     for d in (0..squeeze.len()).rev() {
         if squeeze[d] {
@@ -445,8 +441,8 @@ fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
         shape[axis] = size as usize;
         shape.insert(axis, count as usize);
         check_size(&shape)?;
-        let positions: Vec<u32> = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as u32)).collect();
-        one(x.with(pick(x.tensor(), axis, &positions)?.reshape(shape)?))
+        let places = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as usize)).collect();
+        one(x.with(layout::reshape(&pick_dim(x.tensor(), axis, Places::At(places))?, &shape)?))
     })
 }
 
@@ -468,30 +464,35 @@ fn divide(n: usize, by: usize) -> Result<usize, OpError> {
     if n.is_multiple_of(by) { Ok(n / by) } else { Err(OpError::shape(format!("{n} is not divisible by {by}"))) }
 }
 
+/// Splits dimensions, changes their order and joins them again.
+fn rearranged(x: &Tensor, split: &[usize], order: [usize; 6], shape: &[usize]) -> Result<Tensor, OpError> {
+    layout::reshape(&layout::reshape(x, split)?.permute(order.as_slice())?, shape)
+}
+
 /// [N, b·b·C, H, W] → [N, C, bH, bW], the block index outermost in the channels.
 fn depth_to_space(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
     let (n, c, h, w) = x.dims4()?;
     let c = divide(c, s * s)?;
-    Ok(x.reshape(vec![n, s, s, c, h, w])?.permute(vec![0, 3, 4, 1, 5, 2])?.reshape((n, c, h * s, w * s))?)
+    rearranged(x, &[n, s, s, c, h, w], [0, 3, 4, 1, 5, 2], &[n, c, h * s, w * s])
 }
 
 fn space_to_depth(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
     let (n, c, h, w) = x.dims4()?;
     let (h, w) = (divide(h, s)?, divide(w, s)?);
-    Ok(x.reshape(vec![n, c, h, s, w, s])?.permute(vec![0, 3, 5, 1, 2, 4])?.reshape((n, c * s * s, h, w))?)
+    rearranged(x, &[n, c, h, s, w, s], [0, 3, 5, 1, 2, 4], &[n, c * s * s, h, w])
 }
 
 /// [N, C·b·b, H, W] → [N, C, bH, bW], the block index innermost in the channels.
 fn pixel_shuffle(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
     let (n, c, h, w) = x.dims4()?;
     let c = divide(c, s * s)?;
-    Ok(x.reshape(vec![n, c, s, s, h, w])?.permute(vec![0, 1, 4, 2, 5, 3])?.reshape((n, c, h * s, w * s))?)
+    rearranged(x, &[n, c, s, s, h, w], [0, 1, 4, 2, 5, 3], &[n, c, h * s, w * s])
 }
 
 fn pixel_unshuffle(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
     let (n, c, h, w) = x.dims4()?;
     let (h, w) = (divide(h, s)?, divide(w, s)?);
-    Ok(x.reshape(vec![n, c, h, s, w, s])?.permute(vec![0, 1, 3, 5, 2, 4])?.reshape((n, c * s * s, h, w))?)
+    rearranged(x, &[n, c, h, s, w, s], [0, 1, 3, 5, 2, 4], &[n, c * s * s, h, w])
 }
 
 fn blocks_of(b: &Build<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), OpError> {
@@ -523,10 +524,16 @@ fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
             padded[d + 2] = padded[d + 2].saturating_add(pads[2 * d]).saturating_add(pads[2 * d + 1]);
         }
         check_size(&padded)?;
-        let mut t = x.tensor().clone();
-        for d in 0..block.len() {
-            t = t.pad_with_zeros(d + 2, pads[2 * d], pads[2 * d + 1])?;
-        }
+        let places: Vec<Places> = (0..x.rank())
+            .map(|d| match d.checked_sub(2) {
+                None => Places::Run(0..x.shape()[d]),
+                Some(d) => {
+                    let edge = |n: usize| std::iter::repeat_n(NOWHERE, n);
+                    Places::At(edge(pads[2 * d]).chain(0..x.shape()[d + 2]).chain(edge(pads[2 * d + 1])).collect())
+                }
+            })
+            .collect();
+        let t = pick(x.tensor(), &places, None)?;
         let (n, c) = (t.dims()[0], t.dims()[1]);
         let mut split = vec![n, c];
         for (d, &k) in block.iter().enumerate() {
@@ -537,7 +544,7 @@ fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
         order.extend((0..block.len()).map(|d| 2 * d + 2));
         let mut shape = vec![n * block.iter().product::<usize>(), c];
         shape.extend((0..block.len()).map(|d| split[2 * d + 2]));
-        one(x.with(t.reshape(split)?.permute(order)?.reshape(shape)?))
+        one(x.with(layout::reshape(&layout::reshape(&t, &split)?.permute(order)?, &shape)?))
     })
 }
 
@@ -561,7 +568,7 @@ fn batch_to_space(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let mut shape = vec![n, x.shape()[1]];
         shape.extend((0..k).map(|d| x.shape()[d + 2] * block[d]));
-        let mut t = x.tensor().reshape(split)?.permute(order)?.reshape(shape)?;
+        let mut t = layout::reshape(&layout::reshape(x.tensor(), &split)?.permute(order)?, &shape)?;
         for d in 0..k {
             let length = t.dims()[d + 2].checked_sub(crops[2 * d] + crops[2 * d + 1]);
             let length = length.ok_or_else(|| OpError::shape("`crops` are larger than the result"))?;

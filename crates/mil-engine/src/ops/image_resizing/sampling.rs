@@ -1,5 +1,7 @@
 //! Where samples lie, and how one is taken.
 
+use mil_kernels::resample::{OUTSIDE, Taps};
+
 use crate::error::OpError;
 
 /// Positions in an input of `n` that an output of `out` samples, by the mode's rule.
@@ -81,16 +83,20 @@ fn fold(at: f32, low: f32, high: f32) -> f32 {
     low + if offset > length { 2.0 * length - offset } else { offset }
 }
 
-/// One sample of a plane at a row and column, which may lie outside.
-pub(super) fn sample_at(
-    plane: &[f32],
+/// One position alone.
+pub(super) fn single(at: usize) -> Taps {
+    Taps { at: [at, OUTSIDE, OUTSIDE, OUTSIDE], weights: [1.0, 0.0, 0.0, 0.0] }
+}
+
+/// What a sample of an image of a batch takes at a row and column, which may lie outside.
+pub(super) fn taps_at(
+    image: usize,
     (h, w): (usize, usize),
-    row: f32,
-    column: f32,
+    (row, column): (f32, f32),
     linear: bool,
     padding: Padding,
     align: bool,
-) -> f32 {
+) -> Taps {
     let bring = |at: f32, n: usize| {
         let last = (n - 1) as f32;
         match padding {
@@ -102,23 +108,23 @@ pub(super) fn sample_at(
         }
     };
     let (row, column) = (bring(row, h), bring(column, w));
-    let value = |r: f32, c: f32| {
+    let position = |r: f32, c: f32| {
         let inside = r >= 0.0 && c >= 0.0 && r < h as f32 && c < w as f32;
-        match (inside, padding) {
-            (true, _) => plane[r as usize * w + c as usize],
-            (false, Padding::Constant(v)) => v,
-            (false, _) => plane[r.clamp(0.0, (h - 1) as f32) as usize * w + c.clamp(0.0, (w - 1) as f32) as usize],
-        }
+        let (r, c) = match (inside, padding) {
+            (true, _) => (r, c),
+            (false, Padding::Constant(_)) => return OUTSIDE,
+            (false, _) => (r.clamp(0.0, (h - 1) as f32), c.clamp(0.0, (w - 1) as f32)),
+        };
+        (image * h + r as usize) * w + c as usize
     };
     if !linear {
-        return value(row.round_ties_even(), column.round_ties_even());
+        return single(position(row.round_ties_even(), column.round_ties_even()));
     }
     let (top, left) = (row.floor(), column.floor());
     let (v, u) = (row - top, column - left);
-    // A weight of zero takes nothing from outside.
-    let term = |weight: f32, r: f32, c: f32| if weight == 0.0 { 0.0 } else { weight * value(r, c) };
-    term((1.0 - v) * (1.0 - u), top, left)
-        + term((1.0 - v) * u, top, left + 1.0)
-        + term(v * (1.0 - u), top + 1.0, left)
-        + term(v * u, top + 1.0, left + 1.0)
+    let (bottom, right) = (top + 1.0, left + 1.0);
+    Taps {
+        at: [position(top, left), position(top, right), position(bottom, left), position(bottom, right)],
+        weights: [(1.0 - v) * (1.0 - u), (1.0 - v) * u, v * (1.0 - u), v * u],
+    }
 }

@@ -1,0 +1,152 @@
+//! Copies by position, of every element type, in the order in which the tensor lies in memory.
+
+use candle_core::{DType, Device, Storage, Tensor, WithDType};
+use mil_kernels::pick::{self as kernels, Along, Places};
+use mil_kernels::strided::Strided;
+
+use crate::build::check_size;
+use crate::error::OpError;
+use crate::layout::{inverse, memory_order};
+
+/// Calls a function that is generic in the element type for the type of a tensor.
+macro_rules! by_type {
+    ($t:expr, $f:ident($($arg:expr),*)) => {
+        match $t.dtype() {
+            DType::F32 => $f::<f32>($($arg),*),
+            DType::I64 => $f::<i64>($($arg),*),
+            DType::U8 => $f::<u8>($($arg),*),
+            other => Err(OpError::data(format!("elements are F32, I64 or U8 between operations, not {other:?}"))),
+        }
+    };
+}
+
+/// Runs `f` on the elements of a tensor in CPU memory, from its first one on.
+fn with_elements<T: WithDType, R>(t: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R, OpError> {
+    let (storage, layout) = t.storage_and_layout();
+    elements_of(&storage, layout.start_offset()).map(f)
+}
+
+fn elements_of<T: WithDType>(storage: &Storage, start: usize) -> Result<&[T], OpError> {
+    let Storage::Cpu(storage) = storage else { return Err(OpError::data("a tensor outside the CPU's memory")) };
+    Ok(T::cpu_storage_as_slice(storage)?.get(start..).unwrap_or_default())
+}
+
+/// A tensor from elements in the given order of its dimensions.
+fn in_order<T: WithDType>(data: Vec<T>, shape: &[usize], order: &[usize]) -> Result<Tensor, OpError> {
+    let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
+    Ok(Tensor::from_vec(data, permuted, &Device::Cpu)?.permute(inverse(order))?)
+}
+
+/// The elements that `places` choose along each dimension; where they say nowhere, the scalar `fill`, by default zero.
+///
+/// # Errors
+/// When a position lies outside the tensor or the result is too large.
+pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
+    let shape: Vec<usize> = places.iter().map(Places::len).collect();
+    if shape.len() != t.rank() {
+        return Err(OpError::shape(format!("positions along {} dimensions of {:?}", shape.len(), t.dims())));
+    }
+    if check_size(&shape)? == 0 {
+        return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
+    }
+    for (d, (p, &n)) in places.iter().zip(t.dims()).enumerate() {
+        if let Some(last) = p.last().filter(|&last| last >= n) {
+            return Err(OpError::shape(format!("position {last} along dimension {d} of {:?}", t.dims())));
+        }
+    }
+    fn run<T: WithDType>(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
+        let order = memory_order(t);
+        let along: Vec<Along<'_>> =
+            order.iter().map(|&d| Along { stride: t.stride()[d], places: &places[d] }).collect();
+        let fill = fill.map_or(Ok(T::zero()), |f| f.reshape(())?.to_scalar::<T>())?;
+        let data = with_elements::<T, _>(t, |x| kernels::pick(x, &along, fill))?;
+        let shape: Vec<usize> = places.iter().map(Places::len).collect();
+        in_order(data, &shape, &order)
+    }
+    let cpu = t.to_device(&Device::Cpu)?;
+    Ok(by_type!(cpu, run(&cpu, places, fill))?.to_device(t.device())?)
+}
+
+/// [`pick`] along one dimension.
+pub(crate) fn pick_dim(t: &Tensor, dim: usize, places: Places) -> Result<Tensor, OpError> {
+    let mut all: Vec<Places> = t.dims().iter().map(|&n| Places::Run(0..n)).collect();
+    all[dim] = places;
+    pick(t, &all, None)
+}
+
+/// The elements at indices along one dimension, `at` in the row-major order of the result, in which that dimension has
+/// an extent of `m`.
+///
+/// # Errors
+/// When there are not as many indices as the result has elements, or one lies outside.
+pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Result<Tensor, OpError> {
+    let n = t.dims()[dim];
+    let mut shape = t.dims().to_vec();
+    shape[dim] = m;
+    if at.len() != check_size(&shape)? || at.iter().any(|&i| i >= n) {
+        return Err(OpError::shape(format!("indices for {shape:?} along dimension {dim} of {:?}", t.dims())));
+    }
+    if at.is_empty() {
+        return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
+    }
+    fn run<T: WithDType>(t: &Tensor, dim: usize, at: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
+        let (n, inner) = (t.dims()[dim], shape[dim + 1..].iter().product());
+        let count = t.elem_count();
+        let data = with_elements::<T, _>(t, |x| kernels::pick_along(&x[..count], n, at, shape[dim], inner))?;
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    }
+    let cpu = contiguous(&t.to_device(&Device::Cpu)?)?;
+    Ok(by_type!(cpu, run(&cpu, dim, at, &shape))?.to_device(t.device())?)
+}
+
+/// The tensors one after another along a dimension; in memory as the largest of them lies.
+///
+/// # Errors
+/// When there are none, or their types or other extents differ.
+pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
+    let first = parts.first().ok_or_else(|| OpError::shape("nothing to join"))?;
+    let mut shape = first.dims().to_vec();
+    shape[dim] = parts.iter().map(|p| p.dims().get(dim).copied().unwrap_or(0)).sum();
+    for p in parts {
+        let same = |d: usize| d == dim || p.dims()[d] == shape[d];
+        if p.rank() != shape.len() || !(0..shape.len()).all(same) || p.dtype() != first.dtype() {
+            let (a, b) = ((first.dims(), first.dtype()), (p.dims(), p.dtype()));
+            return Err(OpError::shape(format!("{a:?} and {b:?} do not join along dimension {dim}")));
+        }
+    }
+    if check_size(&shape)? == 0 {
+        return Ok(Tensor::zeros(shape, first.dtype(), first.device())?);
+    }
+    let largest = parts.iter().max_by_key(|p| p.elem_count()).unwrap_or(first);
+    let order: Vec<usize> =
+        if parts.iter().all(Tensor::is_contiguous) { (0..shape.len()).collect() } else { memory_order(largest) };
+    let place = order.iter().position(|&d| d == dim).unwrap_or(0);
+    let cpu = |p: &Tensor| contiguous(&p.to_device(&Device::Cpu)?.permute(order.as_slice())?);
+    let dense = parts.iter().map(cpu).collect::<Result<Vec<_>, OpError>>()?;
+    fn run<T: WithDType>(dense: &[Tensor], place: usize, shape: &[usize], order: &[usize]) -> Result<Tensor, OpError> {
+        let held: Vec<_> = dense.iter().map(Tensor::storage_and_layout).collect();
+        let mut rows: Vec<(&[T], usize)> = Vec::with_capacity(held.len());
+        for ((storage, layout), part) in held.iter().zip(dense) {
+            let data = elements_of(storage, layout.start_offset())?;
+            rows.push((&data[..part.elem_count()], part.dims()[place..].iter().product()));
+        }
+        let outer = order[..place].iter().map(|&d| shape[d]).product();
+        in_order(kernels::join(&rows, outer), shape, order)
+    }
+    Ok(by_type!(first, run(&dense, place, &shape, &order))?.to_device(first.device())?)
+}
+
+/// The tensor in row-major order; a copy only if it is not.
+pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
+    if t.is_contiguous() {
+        return Ok(t.clone());
+    }
+    if !t.device().is_cpu() || !matches!(t.dtype(), DType::F32 | DType::I64 | DType::U8) {
+        return Ok(t.contiguous()?);
+    }
+    fn run<T: WithDType>(t: &Tensor) -> Result<Tensor, OpError> {
+        let data = with_elements::<T, _>(t, |data| kernels::copied(t.dims(), Strided { data, strides: t.stride() }))?;
+        Ok(Tensor::from_vec(data, t.dims(), t.device())?)
+    }
+    by_type!(t, run(t))
+}

@@ -1,0 +1,425 @@
+//! Elements chosen along each dimension: padding, reversal, strided slices, repetition, nearest neighbours.
+//!
+//! An index along a dimension of the result reads one position of the source, or nothing and is filled. The innermost
+//! dimensions become a row: stretches that are copied, and what lies scattered, worked out once for all rows.
+
+mod copied;
+
+pub use copied::copied;
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::fresh::filled;
+use crate::parallel::{SPLIT, TASK, threads};
+
+/// In the place of a position: the result is filled there.
+pub const NOWHERE: usize = usize::MAX;
+
+/// The positions that a dimension of the result reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Places {
+    /// One after another.
+    Run(Range<usize>),
+    /// One for each index, [`NOWHERE`] among them.
+    At(Vec<usize>),
+}
+
+impl Places {
+    /// The extent of the result.
+    pub fn len(&self) -> usize {
+        match self {
+            Places::Run(run) => run.len(),
+            Places::At(at) => at.len(),
+        }
+    }
+
+    /// Whether the result has no elements along this dimension.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The last position that is read; none if all are filled.
+    pub fn last(&self) -> Option<usize> {
+        match self {
+            Places::Run(run) => run.end.checked_sub(1).filter(|_| !run.is_empty()),
+            Places::At(at) => at.iter().copied().filter(|&p| p != NOWHERE).max(),
+        }
+    }
+
+    fn get(&self, i: usize) -> usize {
+        match self {
+            Places::Run(run) => run.start + i,
+            Places::At(at) => at[i],
+        }
+    }
+}
+
+/// One dimension: the distance between neighbours in the source, and what the result reads.
+#[derive(Debug, Clone)]
+pub struct Along<'a> {
+    /// Elements between neighbours; 0 repeats one.
+    pub stride: usize,
+    /// What is read.
+    pub places: &'a Places,
+}
+
+/// The elements that `dims` choose of `x`, row-major in the order of `dims`; `fill` where one of them says [`NOWHERE`].
+///
+/// # Panics
+/// When a position lies outside `x`.
+pub fn pick<T: Copy + Send + Sync>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
+    let len: usize = dims.iter().map(|d| d.places.len()).product();
+    if len == 0 {
+        return Vec::new();
+    }
+    let (row, outer) = Row::new(dims);
+    let reach: usize = outer.iter().map(|d| d.places.last().unwrap_or(0) * d.stride).sum();
+    assert!(row.reach == 0 || reach + row.reach <= x.len(), "positions lie in the source");
+    let start = |mut index: usize| {
+        let mut start = 0;
+        for d in outer.iter().rev() {
+            let n = d.places.len();
+            let at = d.places.get(index % n);
+            if at == NOWHERE {
+                return None;
+            }
+            (start, index) = (start + at * d.stride, index / n);
+        }
+        Some(start)
+    };
+    let size = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
+    // SAFETY: the parts of rows below follow one another until the chunk ends.
+    unsafe {
+        filled(len, size, |task, out: &mut [MaybeUninit<T>]| {
+            let (first, mut done, mut before) = (task * size, 0, None);
+            while done < out.len() {
+                let (index, from) = ((first + done) / row.width, (first + done) % row.width);
+                let n = (row.width - from).min(out.len() - done);
+                let source = start(index);
+                // The same row once more lies in the cache already.
+                if n == row.width && done >= n && before == Some(source) {
+                    out.copy_within(done - n..done, done);
+                } else if let Some(source) = source.filter(|_| row.reach > 0) {
+                    row.write(&x[source..], from, fill, &mut out[done..done + n]);
+                } else {
+                    out[done..done + n].fill(MaybeUninit::new(fill));
+                }
+                before = (from == 0).then_some(source);
+                done += n;
+            }
+        })
+    }
+}
+
+/// Elements of `[outer, n, inner]` by their index in `n`: `[outer, m, inner]`, where `at` has the shape of the result.
+///
+/// # Panics
+/// When an index lies outside or the sizes do not fit each other.
+pub fn pick_along<T: Copy + Send + Sync>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
+    if at.is_empty() {
+        return Vec::new();
+    }
+    let (width, slab) = (m * inner, n * inner);
+    assert!(at.len().is_multiple_of(width) && x.len() == at.len() / width * slab, "sizes of the operands");
+    let size = if at.len() < SPLIT { at.len() } else { TASK };
+    // SAFETY: every element of a chunk is visited.
+    unsafe {
+        filled(at.len(), size, |task, out: &mut [MaybeUninit<T>]| {
+            let mut done = 0;
+            while done < out.len() {
+                // A line of `inner` elements, or what the chunk has of it.
+                let first = task * size + done;
+                let (line, from) = (first / inner, first % inner);
+                let count = if inner == 1 { m - line % m } else { inner - from }.min(out.len() - done);
+                let slab = &x[line / m * slab..][..slab];
+                let places = out[done..done + count].iter_mut().zip(&at[first..]);
+                if inner == 1 {
+                    for (o, &at) in places {
+                        o.write(slab[at]);
+                    }
+                } else {
+                    for (i, (o, &at)) in places.enumerate() {
+                        o.write(slab[at * inner + from + i]);
+                    }
+                }
+                done += count;
+            }
+        })
+    }
+}
+
+/// Parts one after another in each of `outer` rows: of each its elements and how many of them a row has.
+///
+/// # Panics
+/// When a part does not have as many elements as its rows need.
+pub fn join<T: Copy + Send + Sync>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
+    assert!(parts.iter().all(|(x, block)| x.len() == block * outer), "sizes of the parts");
+    let width: usize = parts.iter().map(|part| part.1).sum();
+    let len = width * outer;
+    if len == 0 {
+        return Vec::new();
+    }
+    let ends: Vec<usize> = parts
+        .iter()
+        .scan(0, |end, part| {
+            *end += part.1;
+            Some(*end)
+        })
+        .collect();
+    let size = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
+    // SAFETY: the stretches below follow one another until the chunk ends.
+    unsafe {
+        filled(len, size, |task, out: &mut [MaybeUninit<T>]| {
+            let mut done = 0;
+            while done < out.len() {
+                let (row, from) = ((task * size + done) / width, (task * size + done) % width);
+                let mut part = ends.partition_point(|&end| end <= from);
+                let mut at = from;
+                while part < parts.len() && done < out.len() {
+                    let (x, block) = parts[part];
+                    let n = (ends[part] - at).min(out.len() - done);
+                    let start = row * block + at + block - ends[part];
+                    out[done..done + n].write_copy_of_slice(&x[start..start + n]);
+                    (part, at, done) = (part + 1, at + n, done + n);
+                }
+            }
+        })
+    }
+}
+
+/// Elements of a row from which on outer dimensions are left to the loop over rows: of one stretch, and of more.
+const WIDE: [usize; 2] = [256, 64];
+/// Stretches that a row consists of at most.
+const PIECES: usize = 1 << 22;
+/// Elements that are copied as a stretch, not one by one.
+const STRETCH: usize = 8;
+
+/// Part of a row, until the next one begins.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    begin: usize,
+    source: Source,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// From this element on.
+    Forward(usize),
+    /// From this element back.
+    Backward(usize),
+    /// Elements at the offsets from this one on.
+    Scattered(usize),
+    Filled,
+}
+
+/// How a row of the result is made from a place in the source.
+#[derive(Debug, Default)]
+struct Row {
+    width: usize,
+    pieces: Vec<Piece>,
+    offsets: Vec<usize>,
+    /// Elements of the source that a row spans; 0 if it is only filled.
+    reach: usize,
+}
+
+/// Elements behind each other in the source, or none of them.
+type Stretch = (usize, usize);
+
+impl Row {
+    /// The row that the innermost dimensions make, and the dimensions that are left.
+    fn new<'d, 'p>(dims: &'d [Along<'p>]) -> (Self, &'d [Along<'p>]) {
+        let (mut stretches, mut width, mut left) = (vec![(0, 1)], 1, dims);
+        while let Some((dim, outer)) = left.split_last() {
+            let n = dim.places.len();
+            match (dim.places, stretches.as_mut_slice()) {
+                (Places::Run(run), [(start, len)]) if *start != NOWHERE && (*len == dim.stride || n == 1) => {
+                    *start += run.start * dim.stride;
+                    *len *= n;
+                }
+                (_, inner) if width < WIDE[usize::from(inner.len() > 1)] && inner.len() * n <= PIECES => {
+                    stretches = repeated(dim, inner)
+                }
+                _ => break,
+            }
+            (width, left) = (width * n, outer);
+        }
+        (Self::of(width, &stretches), left)
+    }
+
+    fn of(width: usize, stretches: &[Stretch]) -> Self {
+        let mut row = Self { width, ..Self::default() };
+        let (mut i, mut begin, mut scattered) = (0, 0, false);
+        while let Some(&(start, len)) = stretches.get(i) {
+            if start != NOWHERE {
+                row.reach = row.reach.max(start + len);
+            }
+            let back = backward(&stretches[i..]);
+            let (source, count) = match start {
+                NOWHERE => (Source::Filled, 1),
+                _ if len >= STRETCH => (Source::Forward(start), 1),
+                _ if back >= STRETCH => (Source::Backward(start), back),
+                _ => (Source::Scattered(row.offsets.len()), 1),
+            };
+            let scatters = matches!(source, Source::Scattered(_));
+            if !(scatters && scattered) {
+                row.pieces.push(Piece { begin, source });
+            }
+            if scatters {
+                row.offsets.extend(start..start + len);
+            }
+            scattered = scatters;
+            begin += stretches[i..i + count].iter().map(|s| s.1).sum::<usize>();
+            i += count;
+        }
+        row
+    }
+
+    /// Writes the elements of the row from one on; `x` begins where the row does.
+    fn write<T: Copy>(&self, x: &[T], from: usize, fill: T, out: &mut [MaybeUninit<T>]) {
+        let end = from + out.len();
+        let (mut next, mut at) = (self.pieces.partition_point(|p| p.begin <= from), from);
+        while at < end {
+            let piece = self.pieces[next - 1];
+            let stop = self.pieces.get(next).map_or(self.width, |p| p.begin).min(end);
+            let (skip, out) = (at - piece.begin, &mut out[at - from..stop - from]);
+            match piece.source {
+                Source::Forward(start) => {
+                    out.write_copy_of_slice(&x[start + skip..][..stop - at]);
+                }
+                Source::Backward(start) => {
+                    let x = &x[..=start - skip];
+                    out.iter_mut().zip(x.iter().rev()).for_each(|(o, &x)| {
+                        o.write(x);
+                    });
+                }
+                Source::Scattered(first) => {
+                    let x = &x[..self.reach];
+                    for (o, &at) in out.iter_mut().zip(&self.offsets[first + skip..]) {
+                        // SAFETY: a row reaches behind all of its offsets.
+                        o.write(unsafe { *x.get_unchecked(at) });
+                    }
+                }
+                Source::Filled => out.fill(MaybeUninit::new(fill)),
+            }
+            (next, at) = (next + 1, stop);
+        }
+    }
+}
+
+/// How many single elements lie one before the other.
+fn backward(stretches: &[Stretch]) -> usize {
+    let before = |pair: &[Stretch]| pair[0].1 == 1 && pair[1] == (pair[0].0.wrapping_sub(1), 1) && pair[0].0 != NOWHERE;
+    1 + stretches.windows(2).take_while(|pair| before(pair)).count()
+}
+
+/// The stretches of a row for each position of a dimension, joined where they meet.
+fn repeated(dim: &Along<'_>, inner: &[Stretch]) -> Vec<Stretch> {
+    let mut out: Vec<Stretch> = Vec::with_capacity(inner.len() * dim.places.len());
+    for i in 0..dim.places.len() {
+        let at = dim.places.get(i);
+        for &(start, len) in inner {
+            let start = if at == NOWHERE || start == NOWHERE { NOWHERE } else { start + at * dim.stride };
+            match out.last_mut() {
+                Some(last) if last.0 == NOWHERE && start == NOWHERE => last.1 += len,
+                Some(last) if last.0 != NOWHERE && last.0 + last.1 == start => last.1 += len,
+                _ => out.push((start, len)),
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition: every index by itself.
+    fn definition(x: &[u32], dims: &[Along<'_>], fill: u32) -> Vec<u32> {
+        let len: usize = dims.iter().map(|d| d.places.len()).product();
+        let element = |mut index: usize| {
+            let (mut at, mut inside) = (0, true);
+            for d in dims.iter().rev() {
+                let place = d.places.get(index % d.places.len());
+                inside &= place != NOWHERE;
+                at += if place == NOWHERE { 0 } else { place * d.stride };
+                index /= d.places.len();
+            }
+            if inside { x[at] } else { fill }
+        };
+        (0..len).map(element).collect()
+    }
+
+    /// An extent and positions in it of each kind that operations have.
+    fn places() -> impl Strategy<Value = (usize, Places)> {
+        (1usize..24, 0usize..6, 0usize..30, any::<bool>()).prop_map(|(n, kind, by, at_end)| {
+            let places = match kind {
+                0 => Places::Run(by % n..n),
+                1 => Places::At((0..n).rev().collect()),
+                2 => Places::At((0..n).step_by(1 + by % 3).collect()),
+                3 => Places::At((0..n * 2).map(|i| i / 2).collect()),
+                4 => Places::At((0..n + by % 5).map(|i| (i + by) % n).collect()),
+                _ => {
+                    let edge = std::iter::repeat_n(NOWHERE, by % 4);
+                    let inside = edge.clone().chain(0..n);
+                    Places::At(if at_end { inside.chain(edge).collect() } else { inside.collect() })
+                }
+            };
+            (n, places)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_choice_gives_what_the_definition_gives(
+            dims in prop::collection::vec((places(), any::<u8>()), 0..5),
+        ) {
+            let mut order: Vec<usize> = (0..dims.len()).collect();
+            order.sort_by_key(|&d| dims[d].1);
+            let (mut strides, mut size) = (vec![0; dims.len()], 1);
+            for d in order {
+                strides[d] = size;
+                size *= dims[d].0.0;
+            }
+            let along: Vec<Along<'_>> =
+                dims.iter().zip(&strides).map(|(d, &stride)| Along { stride, places: &d.0.1 }).collect();
+            prop_assume!(along.iter().map(|d| d.places.len()).product::<usize>() < 1 << 19);
+            let x: Vec<u32> = (1..=size as u32).collect();
+            prop_assert_eq!(pick(&x, &along, 0), definition(&x, &along, 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn indices_along_a_dimension_and_joined_parts_are_where_they_belong(
+            outer in 1usize..40, n in 1usize..20, m in 1usize..30, inner in prop_oneof![Just(1usize), 1usize..40],
+        ) {
+            let x: Vec<u32> = (0..(outer * n * inner) as u32).collect();
+            let at: Vec<usize> = (0..outer * m * inner).map(|i| i * 7 % n).collect();
+            let y = pick_along(&x, n, &at, m, inner);
+            for (i, &y) in y.iter().enumerate() {
+                let source = (i / (m * inner) * n + at[i]) * inner + i % inner;
+                prop_assert_eq!(y, x[source]);
+            }
+            let parts = [(x.as_slice(), n * inner), (&[], 0), (y.as_slice(), m * inner)];
+            let joined = join(&parts, outer);
+            let width = (n + m) * inner;
+            for (i, &v) in joined.iter().enumerate() {
+                let (row, at) = (i / width, i % width);
+                let want = if at < n * inner { x[row * n * inner + at] } else { y[row * m * inner + at - n * inner] };
+                prop_assert_eq!(v, want);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_where_all_is_filled_and_positions_outside_are_refused() {
+        let (filled, one, none) = (Places::At(vec![NOWHERE; 3]), Places::Run(4..5), Places::At(Vec::new()));
+        let dims = [&filled, &one].map(|places| Along { stride: 1, places });
+        assert_eq!(pick(&[1u8; 5], &dims, 7), [7; 3]);
+        assert_eq!(pick::<u8>(&[], &[Along { stride: 1, places: &none }], 7), []);
+        let outside = std::panic::catch_unwind(|| pick(&[1u8; 4], &[Along { stride: 1, places: &one }], 7));
+        assert!(outside.is_err());
+    }
+}

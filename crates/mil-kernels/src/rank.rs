@@ -1,0 +1,141 @@
+//! The order of the elements of rows: all of them, or the first few.
+
+use crate::parallel::{SPLIT, chunks_mut};
+
+/// Elements with a total order; packed with their index, equal ones keep theirs.
+pub trait Ranked: Copy + Sync {
+    /// Element and index in one word.
+    type Packed: Ord + Copy;
+    /// Packs an element; `index` fits 32 bits.
+    fn pack(self, ascending: bool, index: usize) -> Self::Packed;
+    /// The index of a packed element.
+    fn index(packed: Self::Packed) -> usize;
+}
+
+impl Ranked for f32 {
+    type Packed = u64;
+
+    /// The order of `f32::total_cmp`.
+    #[inline(always)]
+    fn pack(self, ascending: bool, index: usize) -> u64 {
+        let bits = self.to_bits();
+        let key = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+        u64::from(if ascending { key } else { !key }) << 32 | index as u64
+    }
+
+    #[inline(always)]
+    fn index(packed: u64) -> usize {
+        packed as u32 as usize
+    }
+}
+
+impl Ranked for i64 {
+    type Packed = u128;
+
+    #[inline(always)]
+    fn pack(self, ascending: bool, index: usize) -> u128 {
+        let key = self as u64 ^ 1 << 63;
+        u128::from(if ascending { key } else { !key }) << 32 | index as u128
+    }
+
+    #[inline(always)]
+    fn index(packed: u128) -> usize {
+        packed as u32 as usize
+    }
+}
+
+/// Indices of the first `k` elements of each row of `n`, in their order: the smallest ones, or the largest ones unless
+/// `ascending`; of equal elements the earlier one comes first.
+///
+/// # Panics
+/// When `k` exceeds `n`, rows are not whole, or `n` does not fit 32 bits.
+pub fn first<T: Ranked>(x: &[T], n: usize, k: usize, ascending: bool) -> Vec<usize> {
+    assert!(k <= n && u32::try_from(n).is_ok(), "elements of a row");
+    if k == 0 {
+        return Vec::new();
+    }
+    assert!(x.len().is_multiple_of(n), "whole rows");
+    let mut out = vec![0; x.len() / n * k];
+    let rows = SPLIT.div_ceil(4 * n);
+    chunks_mut(&mut out, rows * k, |task, out| {
+        let mut best = Vec::new();
+        for (i, out) in out.chunks_exact_mut(k).enumerate() {
+            row(&x[(task * rows + i) * n..][..n], k, ascending, &mut best);
+            out.iter_mut().zip(&best).for_each(|(o, &p)| *o = T::index(p));
+        }
+    });
+    out
+}
+
+/// The first `k` of a row, sorted.
+fn row<T: Ranked>(x: &[T], k: usize, ascending: bool, best: &mut Vec<T::Packed>) {
+    best.clear();
+    let mut rest = x.iter().enumerate().map(|(i, &v)| v.pack(ascending, i));
+    // Candidates until there are several times as many as are looked for; then only what comes before the last of these.
+    let most = if k < x.len() / 4 { (4 * k).max(256) } else { x.len() };
+    best.extend(rest.by_ref().take(most));
+    let cut = |best: &mut Vec<T::Packed>| {
+        if k < best.len() {
+            best.select_nth_unstable(k - 1);
+            best.truncate(k);
+        }
+        best[k - 1]
+    };
+    let mut limit = cut(best);
+    for packed in rest {
+        if packed < limit {
+            best.push(packed);
+            if best.len() == most {
+                limit = cut(best);
+            }
+        }
+    }
+    cut(best);
+    best.sort_unstable();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check<T: Ranked + std::fmt::Debug>(x: &[T], n: usize, k: usize, compare: impl Fn(&T, &T) -> std::cmp::Ordering) {
+        for ascending in [true, false] {
+            let got = first(x, n, k, ascending);
+            let mut want = Vec::new();
+            for row in x.chunks_exact(n) {
+                let mut order: Vec<usize> = (0..n).collect();
+                let by = |&a: &usize, &b: &usize| compare(&row[a], &row[b]);
+                order.sort_by(|a, b| if ascending { by(a, b) } else { by(a, b).reverse() });
+                want.extend(&order[..k]);
+            }
+            assert_eq!(got, want, "{k} of {n}, ascending {ascending}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_are_those_of_a_stable_sort(
+            x in prop::collection::vec(prop_oneof![-4i64..4, any::<i64>()], 1..3000), rows in 1usize..4, part in 0usize..8,
+        ) {
+            prop_assume!(x.len() >= rows);
+            let n = x.len() / rows;
+            let (x, k) = (&x[..n * rows], [0, 1, n.min(5), n / 9, n / 4, n / 2, n - 1, n][part]);
+            check(x, n, k, i64::cmp);
+            let special = |&v: &i64| match v {
+                3 => f32::NAN,
+                2 => -0.0,
+                -3 => -f32::NAN,
+                v => v as f32,
+            };
+            check(&x.iter().map(special).collect::<Vec<f32>>(), n, k, f32::total_cmp);
+        }
+    }
+
+    #[test]
+    fn rows_that_only_get_better_are_cut_again_and_again() {
+        let x: Vec<f32> = (0..10_000).map(|i| i as f32).collect();
+        check(&x, 5_000, 3, f32::total_cmp);
+        check(&[0f32; 2_000], 1_000, 300, f32::total_cmp);
+    }
+}
