@@ -3,10 +3,11 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Storage, Tensor, WithDType};
 use half::f16;
+use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
-use mil_kernels::strided::{self, Strided};
+use mil_kernels::strided::Strided;
 
 use crate::error::OpError;
 pub(crate) use crate::rearrange::contiguous;
@@ -36,19 +37,20 @@ pub(crate) fn with_memory<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<
 }
 
 /// A tensor from elements in the given order of its dimensions.
-pub(crate) fn from_memory(data: Vec<f32>, shape: &[usize], order: &[usize], like: &Tensor) -> Result<Tensor, OpError> {
+pub(crate) fn from_memory<T: WithDType>(
+    data: Vec<T>,
+    shape: &[usize],
+    order: &[usize],
+    like: &Tensor,
+) -> Result<Tensor, OpError> {
     let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
     Ok(Tensor::from_vec(data, permuted, like.device())?.permute(inverse(order))?)
 }
 
-/// What `f(elements, results)` makes of the elements of an `F32` tensor on the CPU one by one, whatever their order in
-/// memory; none for other tensors and for those with gaps.
-pub(crate) fn elementwise(t: &Tensor, f: impl FnOnce(&[f32], &mut [f32])) -> Result<Option<Tensor>, OpError> {
-    let done = with_memory(t, |data| {
-        let mut out = vec![0f32; data.len()];
-        f(data, &mut out);
-        out
-    });
+/// `f` of the elements of an `F32` tensor on the CPU, in the order in which they lie in memory; none for other tensors and
+/// for those with gaps.
+pub(crate) fn map(t: &Tensor, f: impl Unary) -> Result<Option<Tensor>, OpError> {
+    let done = with_memory(t, |data| map_elements(data, f));
     done.map(|(out, order)| from_memory(out, t.dims(), &order, t)).transpose()
 }
 
@@ -95,6 +97,19 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
     })
 }
 
+/// Floats rounded to fp16.
+pub(crate) fn rounded(t: &Tensor) -> Result<Tensor, OpError> {
+    let round = |data: &[f32]| {
+        let mut out = vec![0f32; data.len()];
+        fp16::round(data, &mut out);
+        out
+    };
+    match with_memory(t, round) {
+        Some((out, order)) => from_memory(out, t.dims(), &order, t),
+        None => Ok(t.to_dtype(DType::F16)?.to_dtype(DType::F32)?),
+    }
+}
+
 /// Elements of an `F32` tensor in row-major order.
 pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
     let t = contiguous(t)?;
@@ -105,11 +120,11 @@ pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
 }
 
 /// `f` of two broadcast `F32` tensors on the CPU, in the memory order of the larger one; none for other tensors.
-pub(crate) fn binary(
+pub(crate) fn binary<F: Binary<Output: WithDType>>(
     x: &Tensor,
     y: &Tensor,
     shape: &[usize],
-    f: impl Fn(f32, f32) -> f32 + Sync,
+    f: F,
 ) -> Result<Option<Tensor>, OpError> {
     let order = match (x.dims() == shape, y.dims() == shape) {
         (true, _) => memory_order(x),
@@ -118,19 +133,46 @@ pub(crate) fn binary(
     };
     let spread = |t: &Tensor| t.broadcast_as(shape).and_then(|t| t.permute(order.as_slice()));
     let (xs, ys) = (spread(x)?, spread(y)?);
-    let permuted = xs.dims().to_vec();
     let result = with_elements(&xs, |x| {
         with_elements(&ys, |y| {
-            let mut out = vec![0f32; permuted.iter().product()];
             let (x, y) = (Strided { data: x, strides: xs.stride() }, Strided { data: y, strides: ys.stride() });
-            strided::binary(&permuted, x, y, &mut out, f);
-            out
+            zip(xs.dims(), x, y, f)
         })
     });
     match result.flatten() {
         Some(out) => Ok(Some(from_memory(out, shape, &order, x)?)),
         None => Ok(None),
     }
+}
+
+/// The elements of an `F32` tensor on the CPU as they lie in memory when the axes can be told apart there as the middle one
+/// of three extents; the extents, and the order of the dimensions. Otherwise a copy in which the axes come last. None for
+/// tensors elsewhere.
+pub(crate) fn along<R>(
+    t: &Tensor,
+    axes: &[usize],
+    f: impl FnOnce(&[f32], [usize; 3]) -> R,
+) -> Result<Option<(R, Vec<usize>)>, OpError> {
+    let order = memory_order(t);
+    let dense = t.permute(order.as_slice())?;
+    let split = |order: &[usize]| {
+        let wide: Vec<usize> = order.iter().copied().filter(|&d| t.dims()[d] != 1).collect();
+        let first = wide.iter().position(|d| axes.contains(d)).unwrap_or(wide.len());
+        let count = wide[first..].iter().take_while(|d| axes.contains(d)).count();
+        let extent = |dims: &[usize]| dims.iter().map(|&d| t.dims()[d]).product::<usize>();
+        let (middle, inner) = wide[first..].split_at(count);
+        let together = !inner.iter().any(|d| axes.contains(d));
+        together.then(|| [extent(&wide[..first]), extent(middle), extent(inner)])
+    };
+    if let (Some(extents), true) = (split(&order), dense.is_contiguous()) {
+        return Ok(crate::value::with_f32s(&dense, |data| f(data, extents)).map(|r| (r, order)));
+    }
+    let mut order: Vec<usize> = (0..t.rank()).filter(|d| !axes.contains(d)).collect();
+    order.extend(axes);
+    let dense = contiguous(&t.permute(order.as_slice())?)?;
+    let size = axes.iter().map(|&d| t.dims()[d]).product::<usize>();
+    let outer = order[..t.rank() - axes.len()].iter().map(|&d| t.dims()[d]).product::<usize>();
+    Ok(crate::value::with_f32s(&dense, |data| f(data, [outer, size, 1])).map(|r| (r, order)))
 }
 
 /// The target extents that each extent of a shape splits into, ones apart; none if extents are merged.

@@ -3,8 +3,10 @@
 //! - [`mat`]: matrices in dense, palettized and block-wise quantized form.
 //! - [`matvec`]: matrix × vector, the work of decoding one token. [`matmul`]: matrix × panel, prefill.
 //! - [`packed`]: dense weights in panels, packed once; what follows a product is done in registers.
-//! - [`softmax`] of rows. [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
-//!   embedding. [`activation`]: functions of one element.
+//! - [`softmax`] along an axis. [`norm`]: normalization of rows. [`rotary`]: rotary position embedding.
+//! - [`elementary`]: exponentials, logarithms and their kin for loops in registers. [`elementwise`]: functions along whole
+//!   tensors. [`activation`]: what follows a product. [`reduce`]: reductions and running sums along an axis.
+//! - [`strided`]: copies of strided operands.
 //! - [`conv`]: convolutions of channels-last images.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
 //! - [`parallel`]: threads that stay awake between kernels.
@@ -17,6 +19,8 @@ pub mod activation;
 mod aligned;
 pub mod attention;
 pub mod conv;
+pub mod elementary;
+pub mod elementwise;
 pub mod fp16;
 mod fresh;
 pub mod mat;
@@ -27,6 +31,7 @@ pub mod packed;
 pub mod parallel;
 pub mod pick;
 pub mod rank;
+pub mod reduce;
 pub mod resample;
 pub mod rotary;
 pub mod softmax;

@@ -81,7 +81,16 @@ pub(crate) const TASK: usize = 1 << 12;
 /// # Panics
 /// When `size` is zero or `work` panics.
 pub fn rows_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
-    let run = if data.len() < SPLIT { data.len().div_ceil(size) } else { TASK.div_ceil(size) }.max(1);
+    weighed_rows_mut(data, size, size, work);
+}
+
+/// As [`rows_mut`], where a row takes the work of `weight` elements.
+///
+/// # Panics
+/// When `size` is zero or `work` panics.
+pub fn weighed_rows_mut<T: Send>(data: &mut [T], size: usize, weight: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let rows = data.len().div_ceil(size);
+    let run = if rows.saturating_mul(weight) < SPLIT { rows } else { TASK.div_ceil(weight) }.max(1);
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
 }
 

@@ -1,7 +1,10 @@
-//! Softmax of rows.
+//! Softmax of rows, and along other axes.
 
-use crate::activation::exp;
+use crate::elementary::exp;
+use crate::elementwise::{Binary, map_in_place, zip};
 use crate::parallel::rows_mut;
+use crate::reduce::{largest, sum};
+use crate::strided::Strided;
 use crate::vectorized::{Work, vectorized};
 
 /// `e^x / Σ e^x` for each row of `size` elements, in place.
@@ -15,10 +18,39 @@ pub fn softmax(x: &mut [f32], size: usize) {
     assert!(size > 0 && x.len().is_multiple_of(size), "row size");
     rows_mut(x, size, |_, rows| {
         for row in rows.chunks_exact_mut(size) {
-            let sum = exponentials(row, None, 1.0);
-            row.iter_mut().for_each(|v| *v /= sum);
+            let factor = 1.0 / exponentials(row, None, 1.0);
+            map_in_place(row, |v| v * factor);
         }
     });
+}
+
+/// `e^x / Σ e^x` along the middle one of three extents.
+///
+/// # Panics
+/// When the extents do not have the size of the data.
+pub fn softmax_along(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
+    let [_, size, inner] = extents;
+    if inner == 1 {
+        let mut out = x.to_vec();
+        softmax(&mut out, size);
+        return out;
+    }
+    /// `e^(x − top)`.
+    struct Weight;
+    impl Binary for Weight {
+        type Output = f32;
+        #[inline(always)]
+        fn at<const FUSED: bool>(&self, x: f32, top: f32) -> f32 {
+            exp::<FUSED>(x - top)
+        }
+    }
+    let whole = [size * inner, inner, 1];
+    let each = [inner, 0, 1];
+    let tops = largest(x, extents);
+    let weights = zip(&extents, Strided { data: x, strides: &whole }, Strided { data: &tops, strides: &each }, Weight);
+    let factors = sum(&weights, extents, |w| w, |sum, _| 1.0 / sum);
+    let (weights, factors) = (Strided { data: &weights, strides: &whole }, Strided { data: &factors, strides: &each });
+    zip(&extents, weights, factors, |w, f| w * f)
 }
 
 /// Turns scores into `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
@@ -41,6 +73,18 @@ impl Work for Weights<'_> {
 
     #[inline(always)]
     fn run(self) -> f32 {
+        self.go::<false>()
+    }
+
+    #[inline(always)]
+    fn run_fused(self) -> f32 {
+        self.go::<true>()
+    }
+}
+
+impl Weights<'_> {
+    #[inline(always)]
+    fn go<const FUSED: bool>(self) -> f32 {
         let Self { scores, mask, scale } = self;
         match mask {
             Some(mask) => {
@@ -68,13 +112,13 @@ impl Work for Weights<'_> {
         let (blocks, rest) = scores.as_chunks_mut::<16>();
         for block in blocks {
             for (s, sum) in block.iter_mut().zip(&mut sums) {
-                *s = exp(*s - top);
+                *s = exp::<FUSED>(*s - top);
                 *sum += *s;
             }
         }
         let mut sum: f32 = sums.iter().sum();
         for s in rest {
-            *s = exp(*s - top);
+            *s = exp::<FUSED>(*s - top);
             sum += *s;
         }
         sum
@@ -101,6 +145,23 @@ mod tests {
             }
         }
         softmax(&mut [], 0);
+    }
+
+    #[test]
+    fn along_an_axis_is_softmax_of_the_rows_across() {
+        for [outer, size, inner] in [[1usize, 3usize, 5usize], [2, 64, 700], [3, 1, 4], [2, 7, 1], [0, 2, 2]] {
+            let x: Vec<f32> = (0..outer * size * inner).map(|i| (i * 37 % 211) as f32 / 7.0 - 15.0).collect();
+            let y = softmax_along(&x, [outer, size, inner]);
+            assert_eq!(y.len(), x.len());
+            for column in 0..outer * inner {
+                let at = |i: usize| (column / inner * size + i) * inner + column % inner;
+                let mut row: Vec<f32> = (0..size).map(|i| x[at(i)]).collect();
+                softmax(&mut row, size);
+                for (i, want) in row.into_iter().enumerate() {
+                    assert!((y[at(i)] - want).abs() <= 1e-6 * want, "{} != {want}", y[at(i)]);
+                }
+            }
+        }
     }
 
     #[test]

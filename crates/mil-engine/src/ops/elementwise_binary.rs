@@ -14,24 +14,26 @@ use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
-    OpSpec::new("equal", IOS15, |b| compare(b, Tensor::broadcast_eq)),
-    OpSpec::new("floor_div", IOS15, |b| host(b, |x, y| (x / y).floor(), floor_div)),
-    OpSpec::new("greater", IOS15, |b| compare(b, Tensor::broadcast_gt)),
-    OpSpec::new("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge)),
-    OpSpec::new("less", IOS15, |b| compare(b, Tensor::broadcast_lt)),
-    OpSpec::new("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le)),
+    OpSpec::new("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y)),
+    OpSpec::new("floor_div", IOS15, |b| floats_or_ints(b, |x, y| (x / y).floor(), floor_div)),
+    OpSpec::new("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y)),
+    OpSpec::new("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y)),
+    OpSpec::new("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y)),
+    OpSpec::new("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y)),
     OpSpec::new("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
     OpSpec::new("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
     OpSpec::new("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
     OpSpec::new("maximum", IOS15, |b| candle(b, Tensor::broadcast_maximum, |x, y| if x < y { y } else { x })),
     OpSpec::new("minimum", IOS15, |b| candle(b, Tensor::broadcast_minimum, |x, y| if x > y { y } else { x })),
     OpSpec::new("mod", IOS15, |b| {
-        host(b, |x, y| x - (x / y).floor() * y, |x, y| x.wrapping_sub(floor_div(x, y).wrapping_mul(y)))
+        floats_or_ints(b, |x, y| x - (x / y).floor() * y, |x, y| x.wrapping_sub(floor_div(x, y).wrapping_mul(y)))
     }),
     OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
-    OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne)),
-    OpSpec::new("pow", IOS15, |b| host(b, f32::powf, int_pow)),
-    OpSpec::new("real_div", IOS15, |b| host(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })),
+    OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),
+    OpSpec::new("pow", IOS15, pow),
+    OpSpec::new("real_div", IOS15, |b| {
+        floats_or_ints(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })
+    }),
     OpSpec::new("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
 ];
 
@@ -97,13 +99,19 @@ where
     })
 }
 
-fn compare(b: &Build<'_>, apply: Apply) -> Result<Run, OpError> {
+fn compare<F>(b: &Build<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+where
+    F: Fn(f32, f32) -> bool + Copy + Send + Sync + 'static,
+{
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y, _) = promote(f.array(x)?, f.array(y)?)?;
         let shape = broadcast_shape(x.dims(), y.dims())?;
         if shape.contains(&0) {
             return one(Array::new(Tensor::zeros(shape, DType::U8, f.device())?, DataType::Bool)?);
+        }
+        if let Some(result) = layout::binary(&x, &y, &shape, move |x, y| u8::from(floats(x, y)))? {
+            return one(Array::new(result, DataType::Bool)?);
         }
         one(Array::new(apply(&x, &y)?, DataType::Bool)?)
     })
@@ -132,15 +140,56 @@ fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
     })
 }
 
-fn host(b: &Build<'_>, floats: fn(f32, f32) -> f32, ints: fn(i64, i64) -> i64) -> Result<Run, OpError> {
+/// A function that floats and integers have, by different definitions.
+fn floats_or_ints<F>(b: &Build<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
+where
+    F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
+{
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;
-        let shape = broadcast_shape(x.dims(), y.dims())?;
-        if x.dtype() == DType::F32 {
-            return one(Array::from_f32(zip(&x, &y, &shape, floats)?, &shape, dtype, f.device())?);
-        }
-        let (x, y) = (x.to_dtype(DType::I64)?, y.to_dtype(DType::I64)?);
-        one(Array::from_i64(zip(&x, &y, &shape, ints)?, &shape, dtype, f.device())?)
+        one(Array::new(apply(&x, &y, floats, ints)?, dtype)?)
     })
+}
+
+/// The function of both broadcast tensors.
+fn apply(
+    x: &Tensor,
+    y: &Tensor,
+    floats: impl Fn(f32, f32) -> f32 + Copy + Sync,
+    ints: fn(i64, i64) -> i64,
+) -> Result<Tensor, OpError> {
+    let shape = broadcast_shape(x.dims(), y.dims())?;
+    if x.dtype() == DType::F32 {
+        if let Some(result) = layout::binary(x, y, &shape, floats)? {
+            return Ok(result);
+        }
+        return Ok(Tensor::from_vec(zip(x, y, &shape, floats)?, shape, x.device())?);
+    }
+    let (x, y) = (x.to_dtype(DType::I64)?, y.to_dtype(DType::I64)?);
+    Ok(Tensor::from_vec(zip(&x, &y, &shape, ints)?, shape, x.device())?)
+}
+
+/// `pow(x, y)`: powers that are a product or a root are computed as such.
+fn pow(b: &Build<'_>) -> Result<Run, OpError> {
+    let (x, y) = (b.slot("x")?, b.slot("y")?);
+    b.run(move |f| {
+        let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;
+        let exponent = if y.dtype() == DType::F32 && y.elem_count() == 1 { single(&y)? } else { f32::NAN };
+        let result = match exponent {
+            1.0 => apply(&x, &y, |x, _| x, int_pow)?,
+            2.0 => apply(&x, &y, |x, _| x * x, int_pow)?,
+            3.0 => apply(&x, &y, |x, _| x * x * x, int_pow)?,
+            -1.0 => apply(&x, &y, |x, _| 1.0 / x, int_pow)?,
+            // Roots of −0 and −∞ are 0 and ∞ as powers.
+            0.5 => apply(&x, &y, |x, _| if x == f32::NEG_INFINITY { -x } else { (x + 0.0).sqrt() }, int_pow)?,
+            _ => apply(&x, &y, mil_kernels::elementary::pow, int_pow)?,
+        };
+        one(Array::new(result, dtype)?)
+    })
+}
+
+/// The one element of a tensor of floats.
+fn single(t: &Tensor) -> Result<f32, OpError> {
+    Ok(t.flatten_all()?.get(0)?.to_scalar()?)
 }

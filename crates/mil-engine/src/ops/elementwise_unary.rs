@@ -5,7 +5,7 @@
 use candle_core::DType;
 use coreml_format::dtype::DataType;
 
-use mil_kernels::strided;
+use mil_kernels::elementwise::{Cos, Erf, Exp, Exp2, LnOf, Sin, Tan, Tanh, Unary};
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one};
@@ -22,17 +22,17 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("cast", IOS15_17, cast),
     OpSpec::new("ceil", IOS15, |b| number(b, f32::ceil, |x| x)),
     OpSpec::new("clip", IOS15_17, clip),
-    OpSpec::new("cos", IOS15, |b| float(b, f32::cos)),
+    OpSpec::new("cos", IOS15, |b| float(b, Cos)),
     OpSpec::new("cosh", IOS15, |b| float(b, f32::cosh)),
-    OpSpec::new("erf", IOS15, erf),
-    OpSpec::new("exp", IOS15, |b| float(b, f32::exp)),
-    OpSpec::new("exp2", IOS15, |b| number(b, f32::exp2, |x| (x as f64).exp2() as i64)),
+    OpSpec::new("erf", IOS15, |b| float(b, Erf)),
+    OpSpec::new("exp", IOS15, |b| float(b, Exp)),
+    OpSpec::new("exp2", IOS15, |b| number(b, Exp2, |x| (x as f64).exp2() as i64)),
     OpSpec::new("floor", IOS15, |b| number(b, f32::floor, |x| x)),
-    OpSpec::new("inverse", IOS15_17, |b| epsilon(b, 1e-4, |x, e| (1.0 / (f64::from(x) + e)) as f32)),
-    OpSpec::new("log", IOS15_17, |b| epsilon(b, 1e-45, |x, e| (f64::from(x) + e).ln() as f32)),
+    OpSpec::new("inverse", IOS15_17, |b| epsilon(b, 1e-4, |e| move |x| 1.0 / (x + e))),
+    OpSpec::new("log", IOS15_17, |b| epsilon(b, 1e-45, |epsilon| LnOf { epsilon })),
     OpSpec::new("logical_not", IOS15, logical_not),
     OpSpec::new("round", IOS15, |b| number(b, f32::round_ties_even, |x| x)),
-    OpSpec::new("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |x, e| (1.0 / (f64::from(x) + e).sqrt()) as f32)),
+    OpSpec::new("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |e| move |x: f32| 1.0 / (x + e).sqrt())),
     OpSpec::new("sign", IOS15, |b| {
         number(
             b,
@@ -48,23 +48,22 @@ pub(super) const OPS: &[OpSpec] = &[
             i64::signum,
         )
     }),
-    OpSpec::new("sin", IOS15, |b| float(b, f32::sin)),
+    OpSpec::new("sin", IOS15, |b| float(b, Sin)),
     OpSpec::new("sinh", IOS15, |b| float(b, f32::sinh)),
     OpSpec::new("sqrt", IOS15, |b| float(b, f32::sqrt)),
     OpSpec::new("square", IOS15, |b| number(b, |x| x * x, |x| x.wrapping_mul(x))),
-    OpSpec::new("tan", IOS15, |b| float(b, f32::tan)),
-    OpSpec::new("tanh", IOS15, |b| float(b, f32::tanh)),
+    OpSpec::new("tan", IOS15, |b| float(b, Tan)),
+    OpSpec::new("tanh", IOS15, |b| float(b, Tanh)),
     OpSpec::new("threshold", IOS15_17, threshold),
 ];
 
 /// Applies `f` to every element of a float array; integers are computed as floats and truncated.
-pub(super) fn map(x: &Array, f: impl Fn(f32) -> f32 + Sync) -> Result<Array, OpError> {
+pub(super) fn map(x: &Array, f: impl Unary + Copy) -> Result<Array, OpError> {
     let device = x.tensor().device();
-    if let Some(y) = layout::elementwise(x.tensor(), |data, out| strided::unary(data, out, &f))? {
+    if let Some(y) = layout::map(x.tensor(), f)? {
         return Ok(x.with(y));
     }
-    let mut data = x.to_f32s()?;
-    data.iter_mut().for_each(|v| *v = f(*v));
+    let data = mil_kernels::elementwise::map(&x.to_f32s()?, f);
     if x.dtype().is_float() {
         return Array::from_f32(data, x.shape(), x.dtype(), device);
     }
@@ -76,13 +75,14 @@ fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
     Array::from_i64(data, x.shape(), x.dtype(), x.tensor().device())
 }
 
-fn float(b: &Build<'_>, apply: fn(f32) -> f32) -> Result<Run, OpError> {
+/// A function of floats.
+pub(super) fn float(b: &Build<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| one(map(&f.array(x)?, apply)?))
 }
 
 /// A function that integers have, too.
-fn number(b: &Build<'_>, floats: fn(f32) -> f32, ints: fn(i64) -> i64) -> Result<Run, OpError> {
+fn number(b: &Build<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i64) -> i64) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -90,19 +90,10 @@ fn number(b: &Build<'_>, floats: fn(f32) -> f32, ints: fn(i64) -> i64) -> Result
     })
 }
 
-/// A function with an `epsilon` that keeps it away from a pole; in f64, since epsilon may be tiny.
-fn epsilon(b: &Build<'_>, default: f64, apply: fn(f32, f64) -> f32) -> Result<Run, OpError> {
-    let x = b.slot("x")?;
-    let epsilon = b.attr_opt::<f32>("epsilon")?.map_or(default, f64::from);
-    b.run(move |f| one(map(&f.array(x)?, |v| apply(v, epsilon))?))
-}
-
-fn erf(b: &Build<'_>) -> Result<Run, OpError> {
-    let x = b.slot("x")?;
-    b.run(move |f| {
-        let x = f.array(x)?;
-        one(x.with(x.tensor().erf()?))
-    })
+/// A function with an `epsilon` that keeps it away from a pole, added in f32 as programs say it.
+fn epsilon<F: Unary + Copy + Send + 'static>(b: &Build<'_>, default: f32, with: fn(f32) -> F) -> Result<Run, OpError> {
+    let apply = with(b.attr_or("epsilon", default)?);
+    float(b, apply)
 }
 
 fn logical_not(b: &Build<'_>) -> Result<Run, OpError> {
@@ -123,7 +114,8 @@ fn clip(b: &Build<'_>) -> Result<Run, OpError> {
         if x.dtype().is_int() {
             return one(map_ints(&x, |v| v.max(low.ceil() as i64).min(high.floor() as i64))?);
         }
-        one(map(&x, |v| if v.is_nan() { v } else { v.max(low).min(high) })?)
+        let above = move |v| if v < low { low } else { v };
+        one(map(&x, move |v| if above(v) > high { high } else { above(v) })?)
     })
 }
 
@@ -136,7 +128,7 @@ fn threshold(b: &Build<'_>) -> Result<Run, OpError> {
         if x.dtype().is_int() {
             return one(map_ints(&x, |v| v.max(alpha.ceil() as i64))?);
         }
-        one(map(&x, |v| if v < alpha { alpha } else { v })?)
+        one(map(&x, move |v| if v < alpha { alpha } else { v })?)
     })
 }
 
@@ -178,8 +170,8 @@ pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
             Array::from_bool(data, x.shape(), device)
         }
         DataType::F16 if from != DataType::F16 => {
-            let half = x.tensor().to_dtype(DType::F32)?.to_dtype(DType::F16)?;
-            Array::new(half, dtype)
+            let rounded = layout::rounded(&x.tensor().to_dtype(DType::F32)?)?;
+            Array::new(rounded, dtype)
         }
         d if d.is_float() => Array::new(x.tensor().clone(), d),
         d if d.is_int() => {

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use mil_kernels::activation::Activation;
+use mil_kernels::elementwise::{Gelu, Silu};
 use mil_kernels::packed;
 
 use super::elementwise_unary::map;
@@ -69,6 +70,11 @@ impl Finish {
             };
         }
         let activation = self.activation;
-        if activation == Activation::default() { Ok(y) } else { map(&y, move |v| activation.at(v)) }
+        match activation {
+            activation if activation == Activation::default() => Ok(y),
+            Activation::Clamp { .. } => map(&y, move |v| activation.at(v)),
+            Activation::Gelu => map(&y, Gelu),
+            Activation::Silu => map(&y, Silu),
+        }
     }
 }

@@ -100,17 +100,21 @@ fn l2_norm(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `f` of every element and its parameter, broadcast; `y` is the larger one.
-fn with_parameter(y: &Tensor, parameter: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor, OpError> {
+pub(super) fn with_parameter(
+    y: &Tensor,
+    parameter: &Tensor,
+    f: impl Fn(f32, f32) -> f32 + Copy + Sync,
+) -> Result<Tensor, OpError> {
     let both = crate::ops::elementwise_binary::broadcast_shape(y.dims(), parameter.dims())?;
     if both != y.dims() {
         return Err(OpError::shape(format!("a parameter {:?} for {:?}", parameter.dims(), y.dims())));
     }
     // On another device the elements are brought here and back.
-    match layout::binary(y, parameter, &both, &f)? {
+    match layout::binary(y, parameter, &both, f)? {
         Some(result) => Ok(result),
         None => {
             let cpu = candle_core::Device::Cpu;
-            let result = layout::binary(&y.to_device(&cpu)?, &parameter.to_device(&cpu)?, &both, &f)?;
+            let result = layout::binary(&y.to_device(&cpu)?, &parameter.to_device(&cpu)?, &both, f)?;
             result
                 .ok_or_else(|| OpError::data("a parameter that is not f32"))?
                 .to_device(y.device())

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use mil_kernels::elementwise::{Elu, Sigmoid, Softplus, Tanh, map_in_place};
 use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::Precision;
 
-use super::activation::sigmoid;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
@@ -24,31 +24,20 @@ pub(super) const OPS: &[OpSpec] =
 type Activation = fn(&mut [f32]);
 
 fn activation(name: &str) -> Result<Activation, OpError> {
-    /// A function of one element as one of many.
-    macro_rules! each {
-        ($f:expr) => {
-            |values| each(values, $f)
-        };
-    }
     Ok(match name.to_lowercase().as_str() {
         "linear" => |_| {},
-        "relu" => each!(|x| x.max(0.0)),
+        "relu" => |v| map_in_place(v, |x: f32| x.max(0.0)),
         // Both constants of `scaled_tanh` are 1 here, as coremltools' tests of `lstm` have it.
-        "tanh" | "scaled_tanh" => each!(f32::tanh),
-        "sigmoid" => each!(sigmoid),
-        "sigmoid_hard" | "hard_sigmoid" => each!(|x| (0.2 * x + 0.5).clamp(0.0, 1.0)),
-        "softplus" => each!(|x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
-        "softsign" => each!(|x| x / (1.0 + x.abs())),
-        "leaky_relu" => each!(|x| if x >= 0.0 { x } else { 0.01 * x }),
-        "elu" => each!(|x| if x >= 0.0 { x } else { x.exp_m1() }),
-        "thresholded_relu" => each!(|x| if x >= 1.0 { x } else { 0.0 }),
+        "tanh" | "scaled_tanh" => |v| map_in_place(v, Tanh),
+        "sigmoid" => |v| map_in_place(v, Sigmoid),
+        "sigmoid_hard" | "hard_sigmoid" => |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0)),
+        "softplus" => |v| map_in_place(v, Softplus),
+        "softsign" => |v| map_in_place(v, |x: f32| x / (1.0 + x.abs())),
+        "leaky_relu" => |v| map_in_place(v, |x: f32| if x >= 0.0 { x } else { 0.01 * x }),
+        "elu" => |v| map_in_place(v, Elu { alpha: 1.0 }),
+        "thresholded_relu" => |v| map_in_place(v, |x: f32| if x >= 1.0 { x } else { 0.0 }),
         other => return Err(OpError::data(format!("unknown activation `{other}`"))),
     })
-}
-
-#[inline(always)]
-fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
-    values.iter_mut().for_each(|v| *v = f(*v));
 }
 
 fn named(b: &Build<'_>, parameter: &str, default: &str) -> Result<Activation, OpError> {

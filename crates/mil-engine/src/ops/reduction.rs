@@ -4,31 +4,33 @@
 //! all, `keep_dims` is false by default.
 
 use coreml_format::dtype::DataType;
+use mil_kernels::reduce as kernel;
 
 use super::{OpSpec, since::*};
-use crate::build::{Build, Param, Run, one, resolve_axes, resolve_axis};
+use crate::build::{Build, Param, Run, Slot, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
+use crate::layout;
 use crate::run::Frame;
-use crate::value::{Array, with_f32s};
+use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b)),
     OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b)),
-    OpSpec::new("reduce_l1_norm", IOS15, |b| reduce(b, |v| sum(v.iter().map(|x| x.abs())))),
-    OpSpec::new("reduce_l2_norm", IOS15, |b| reduce(b, |v| sum(v.iter().map(|x| x * x)).sqrt())),
-    OpSpec::new("reduce_log_sum", IOS15, |b| reduce(b, |v| sum(v.iter().copied()).ln())),
-    OpSpec::new("reduce_log_sum_exp", IOS15, |b| reduce(b, log_sum_exp)),
-    OpSpec::new("reduce_max", IOS15, |b| reduce(b, |v| v.iter().copied().fold(f64::NEG_INFINITY, f64::max))),
-    OpSpec::new("reduce_mean", IOS15, mean),
-    OpSpec::new("reduce_min", IOS15, |b| reduce(b, |v| v.iter().copied().fold(f64::INFINITY, f64::min))),
-    OpSpec::new("reduce_prod", IOS15, |b| reduce(b, |v| v.iter().product())),
-    OpSpec::new("reduce_sum", IOS15, |b| reduce(b, |v| sum(v.iter().copied()))),
-    OpSpec::new("reduce_sum_square", IOS15, |b| reduce(b, |v| sum(v.iter().map(|x| x * x)))),
+    OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)),
+    OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())),
+    OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())),
+    OpSpec::new("reduce_log_sum_exp", IOS15, |b| by_rows(b, log_sum_exp)),
+    OpSpec::new("reduce_max", IOS15, |b| {
+        reduce(b, kernel::largest, |v| v.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+    }),
+    OpSpec::new("reduce_mean", IOS15, |b| sums(b, |x| x, |s, n| s / n as f64)),
+    OpSpec::new("reduce_min", IOS15, |b| {
+        reduce(b, kernel::smallest, |v| v.iter().copied().fold(f64::INFINITY, f64::min))
+    }),
+    OpSpec::new("reduce_prod", IOS15, |b| reduce(b, kernel::product, |v| v.iter().product())),
+    OpSpec::new("reduce_sum", IOS15, |b| sums(b, |x| x, |s, _| s)),
+    OpSpec::new("reduce_sum_square", IOS15, |b| sums(b, |x| x * x, |s, _| s)),
 ];
-
-fn sum(values: impl Iterator<Item = f64>) -> f64 {
-    values.sum()
-}
 
 fn log_sum_exp(values: &[f64]) -> f64 {
     let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -72,14 +74,23 @@ fn reduced(axes: Option<&Param<Vec<i64>>>, f: &Frame<'_>, rank: usize) -> Result
     Ok(axes)
 }
 
-fn reduce(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
-    let x = b.slot("x")?;
-    let axes = b.param_opt::<Vec<i64>>("axes")?;
-    let keep = b.attr_or("keep_dims", false)?;
-    b.run(move |f| {
-        let x = f.array(x)?;
-        let axes = reduced(axes.as_ref(), f, x.rank())?;
-        let shape = result_shape(&x, &axes, keep);
+/// What all reductions take: `x`, `axes?` and `keep_dims = false`.
+struct Reduction {
+    x: Slot,
+    axes: Option<Param<Vec<i64>>>,
+    keep: bool,
+}
+
+impl Reduction {
+    fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        Ok(Self { x: b.slot("x")?, axes: b.param_opt("axes")?, keep: b.attr_or("keep_dims", false)? })
+    }
+
+    /// `apply` of the elements that become one, in f64; integers are truncated.
+    fn by_rows(&self, f: &Frame<'_>, apply: impl Fn(&[f64]) -> f64) -> Result<Array, OpError> {
+        let x = f.array(self.x)?;
+        let axes = reduced(self.axes.as_ref(), f, x.rank())?;
+        let shape = result_shape(&x, &axes, self.keep);
         let (moved, kept, size) = to_end(&x, &axes)?;
         let count: usize = kept.iter().product();
         let mut buffer = vec![0f64; size];
@@ -92,40 +103,61 @@ fn reduce(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
         };
         if x.dtype().is_float() {
             each(&mut moved.to_f32s()?.into_iter().map(f64::from));
-            return one(Array::from_f32(out.into_iter().map(|v| v as f32).collect(), &shape, x.dtype(), f.device())?);
+            return Array::from_f32(out.into_iter().map(|v| v as f32).collect(), &shape, x.dtype(), f.device());
         }
         each(&mut moved.to_i64s()?.into_iter().map(|v| v as f64));
         let dtype = if x.dtype() == DataType::Bool { DataType::I32 } else { x.dtype() };
-        one(Array::from_i64(out.into_iter().map(|v| v as i64).collect(), &shape, dtype, f.device())?)
+        Array::from_i64(out.into_iter().map(|v| v as i64).collect(), &shape, dtype, f.device())
+    }
+
+    /// Floats on the CPU by a kernel along the middle of three extents, in the memory order that they have.
+    fn by_kernel(
+        &self,
+        f: &Frame<'_>,
+        kernel: impl Fn(&[f32], [usize; 3]) -> Vec<f32>,
+    ) -> Result<Option<Array>, OpError> {
+        let x = f.array(self.x)?;
+        if !x.dtype().is_float() {
+            return Ok(None);
+        }
+        let axes = reduced(self.axes.as_ref(), f, x.rank())?;
+        let Some((data, order)) = layout::along(x.tensor(), &axes, kernel)? else { return Ok(None) };
+        let mut y = layout::from_memory(data, &result_shape(&x, &axes, true), &order, x.tensor())?;
+        if !self.keep {
+            for &axis in axes.iter().rev() {
+                y = y.squeeze(axis)?;
+            }
+        }
+        Ok(Some(x.with(y)))
+    }
+}
+
+/// A reduction without a kernel.
+fn by_rows(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
+    let reduction = Reduction::new(b)?;
+    b.run(move |f| one(reduction.by_rows(f, apply)?))
+}
+
+/// A reduction by a kernel, and by its definition for what is not floats on the CPU.
+fn reduce(
+    b: &Build<'_>,
+    kernel: impl Fn(&[f32], [usize; 3]) -> Vec<f32> + Copy + Send + Sync + 'static,
+    apply: impl Fn(&[f64]) -> f64 + Copy + Send + Sync + 'static,
+) -> Result<Run, OpError> {
+    let reduction = Reduction::new(b)?;
+    b.run(move |f| match reduction.by_kernel(f, kernel)? {
+        Some(y) => one(y),
+        None => one(reduction.by_rows(f, apply)?),
     })
 }
 
-/// `reduce_mean(x, axes?, keep_dims = false)`; where what stays lies innermost in memory, as channels after a convolution
-/// do, rows are added as they lie.
-fn mean(b: &Build<'_>) -> Result<Run, OpError> {
-    let general = reduce(b, |v| sum(v.iter().copied()) / v.len() as f64)?;
-    let x = b.slot("x")?;
-    let axes = b.param_opt::<Vec<i64>>("axes")?;
-    let keep = b.attr_or("keep_dims", false)?;
-    b.run(move |f| {
-        let x = f.array(x)?;
-        let axes = reduced(axes.as_ref(), f, x.rank())?;
-        let order: Vec<usize> = axes.iter().copied().chain((0..x.rank()).filter(|d| !axes.contains(d))).collect();
-        let rows = axes.iter().map(|&d| x.shape()[d]).product::<usize>();
-        let means = |data: &[f32]| {
-            let cols = data.len() / rows;
-            let mut sums = vec![0f64; cols];
-            for row in data.chunks_exact(cols.max(1)) {
-                sums.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
-            }
-            sums.into_iter().map(|s| (s / rows as f64) as f32).collect::<Vec<f32>>()
-        };
-        let by_rows = !axes.is_empty() && rows > 0;
-        match if by_rows { with_f32s(&x.tensor().permute(order)?, means) } else { None } {
-            Some(data) => one(Array::from_f32(data, &result_shape(&x, &axes, keep), x.dtype(), f.device())?),
-            None => general(f),
-        }
-    })
+/// `end(Σ of(x), count)`.
+fn sums(
+    b: &Build<'_>,
+    of: impl Fn(f64) -> f64 + Copy + Send + Sync + 'static,
+    end: impl Fn(f64, usize) -> f64 + Copy + Send + Sync + 'static,
+) -> Result<Run, OpError> {
+    reduce(b, move |x, extents| kernel::sum(x, extents, of, end), move |v| end(v.iter().map(|&x| of(x)).sum(), v.len()))
 }
 
 /// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32")`: the first best index.

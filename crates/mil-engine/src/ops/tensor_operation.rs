@@ -7,6 +7,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 use mil_kernels::pick::{NOWHERE, Places};
 use mil_kernels::rank;
+use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
 use super::{OpSpec, since::*};
@@ -342,34 +343,31 @@ fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         let axis = resolve_axis(axis, x.rank())?;
         let (n, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
-        let scan = |at: &mut dyn FnMut(usize, bool)| {
-            for i in 0..n {
-                at(if reverse { n - 1 - i } else { i }, exclusive);
-            }
-        };
-        macro_rules! run {
-            ($data:expr, $zero:expr) => {{
-                let mut data = $data;
-                for block in data.chunks_mut((n * inner).max(1)) {
-                    for j in 0..inner {
-                        let mut sum = $zero;
-                        scan(&mut |i, exclusive| {
-                            let at = i * inner + j;
-                            let before = sum;
-                            sum += block[at];
-                            block[at] = if exclusive { before } else { sum };
-                        });
-                    }
-                }
-                data
-            }};
-        }
         if x.dtype().is_float() {
-            let data = run!(x.to_f32s()?.into_iter().map(f64::from).collect::<Vec<f64>>(), 0f64);
-            let data = data.into_iter().map(|v| v as f32).collect();
-            return one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?);
+            let running = Running { exclusive, reverse };
+            let sums = |data: &[f32], extents| running_sum(data, extents, running);
+            return match layout::along(x.tensor(), &[axis], sums)? {
+                Some((data, order)) => one(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?)),
+                None => {
+                    let outer = x.shape()[..axis].iter().product();
+                    let data = sums(&x.to_f32s()?, [outer, n, inner]);
+                    one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?)
+                }
+            };
         }
-        one(Array::from_i64(run!(x.to_i64s()?, 0i64), x.shape(), x.dtype(), f.device())?)
+        let mut data = x.to_i64s()?;
+        for block in data.chunks_mut((n * inner).max(1)) {
+            for j in 0..inner {
+                let mut sum = 0i64;
+                for i in 0..n {
+                    let at = if reverse { n - 1 - i } else { i } * inner + j;
+                    let before = sum;
+                    sum = sum.wrapping_add(block[at]);
+                    block[at] = if exclusive { before } else { sum };
+                }
+            }
+        }
+        one(Array::from_i64(data, x.shape(), x.dtype(), f.device())?)
     })
 }
 

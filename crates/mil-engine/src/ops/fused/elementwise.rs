@@ -1,7 +1,7 @@
 //! `engine.rotary` and `engine.silu_mul`: elementwise idioms of language models in one pass over their operands.
 
 use candle_core::Tensor;
-use mil_kernels::activation::{silu, silu_times};
+use mil_kernels::elementwise::SiluTimes;
 
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
@@ -51,14 +51,7 @@ pub(super) fn silu_mul(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let (gate, x) = (f.array(gate)?, f.array(x)?);
         let shape = crate::ops::elementwise_binary::broadcast_shape(gate.shape(), x.shape())?;
-        if gate.shape() == x.shape() && gate.tensor().stride() == x.tensor().stride() {
-            // The same order in memory: whatever it is.
-            let with_gates = |gates: &[f32]| layout::elementwise(x.tensor(), |x, out| silu_times(gates, x, out));
-            if let Some((Some(y), _)) = layout::with_memory(gate.tensor(), |g| with_gates(g).transpose()) {
-                return one(x.with(y?));
-            }
-        }
-        if let Some(result) = layout::binary(gate.floats()?, x.floats()?, &shape, |g, x| silu(g) * x)? {
+        if let Some(result) = layout::binary(gate.floats()?, x.floats()?, &shape, SiluTimes)? {
             return one(x.with(result));
         }
         one(x.with(gate.tensor().silu()?.broadcast_mul(x.tensor())?))

@@ -1,0 +1,63 @@
+//! Sine, cosine and tangent: reduced by multiples of π/2 in f64, polynomials in f32.
+
+use super::{fma, polynomial};
+
+/// The magnitude beyond which the reduction is not exact: there the functions of the standard library are to be used.
+pub const FAR: f32 = 1e6;
+
+/// The multiple n of π/2 nearest to x, and x − n · π/2; for x up to [`FAR`].
+#[inline(always)]
+fn reduced(x: f32) -> (i32, f32) {
+    // π/2 in two parts: the first has 33 bits, so that its multiples are exact.
+    const HIGH: f64 = 1.570_796_326_734_125_6;
+    const LOW: f64 = 6.077_100_506_506_192e-11;
+    // Adding and subtracting 1.5 · 2⁵² rounds to the nearest whole number, which the last bits of the sum hold.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    let x = f64::from(x);
+    let shifted = x * std::f64::consts::FRAC_2_PI + ROUND;
+    let n = shifted - ROUND;
+    (shifted.to_bits() as i32, ((x - n * HIGH) - n * LOW) as f32)
+}
+
+/// Sine and cosine of r, at most π/4 in magnitude; minimax in r².
+#[inline(always)]
+fn both<const FUSED: bool>(r: f32) -> (f32, f32) {
+    let square = r * r;
+    let sine = polynomial::<FUSED, 3>(square, [-1.958_710_75e-4, 8.332_743_82e-3, -1.666_666_46e-1]);
+    let cosine = polynomial::<FUSED, 3>(square, [2.454_735_5e-5, -1.388_829_98e-3, 4.166_666_46e-2]);
+    let cosine = fma::<FUSED>(cosine * square, square, fma::<FUSED>(square, -0.5, 1.0));
+    (fma::<FUSED>(sine * square, r, r), cosine)
+}
+
+/// The sine of r moved on by n quarters of a turn.
+#[inline(always)]
+fn turned<const FUSED: bool>(n: i32, r: f32) -> f32 {
+    let (sine, cosine) = both::<FUSED>(r);
+    let y = if n & 1 == 0 { sine } else { cosine };
+    f32::from_bits(y.to_bits() ^ ((n & 2) as u32) << 30)
+}
+
+/// `sin x` to within 2 units in the last place, for x up to [`FAR`].
+#[inline(always)]
+pub fn sin<const FUSED: bool>(x: f32) -> f32 {
+    let (n, r) = reduced(x);
+    let y = turned::<FUSED>(n, r);
+    // The sign of zero.
+    if x == 0.0 { x } else { y }
+}
+
+/// `cos x` to within 2 units in the last place, for x up to [`FAR`].
+#[inline(always)]
+pub fn cos<const FUSED: bool>(x: f32) -> f32 {
+    let (n, r) = reduced(x);
+    turned::<FUSED>(n.wrapping_add(1), r)
+}
+
+/// `tan x` to within 4 units in the last place, for x up to [`FAR`].
+#[inline(always)]
+pub fn tan<const FUSED: bool>(x: f32) -> f32 {
+    let (n, r) = reduced(x);
+    let (sine, cosine) = both::<FUSED>(r);
+    let y = if n & 1 == 0 { sine / cosine } else { -cosine / sine };
+    if x == 0.0 { x } else { y }
+}

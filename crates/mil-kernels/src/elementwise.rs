@@ -1,0 +1,349 @@
+//! Functions of one element, or of two, along whole tensors: compiled into loops for the widest vectors and split among
+//! threads.
+
+use std::mem::MaybeUninit;
+
+use crate::elementary;
+use crate::fresh::filled_rows;
+use crate::strided::{Strided, joined};
+use crate::vectorized::{Work, vectorized};
+
+/// A function of one element; closures are such functions.
+pub trait Unary: Sync {
+    /// The magnitude up to which [`at`](Self::at) holds.
+    const FAR: f32 = f32::INFINITY;
+
+    /// The result, in an expression without branches or calls that are not inlined. `FUSED` where the CPU multiplies and
+    /// adds in one instruction.
+    fn at<const FUSED: bool>(&self, x: f32) -> f32;
+
+    /// The result beyond [`FAR`](Self::FAR).
+    fn far(&self, x: f32) -> f32 {
+        self.at::<false>(x)
+    }
+}
+
+impl<F: Fn(f32) -> f32 + Sync> Unary for F {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        self(x)
+    }
+}
+
+/// A function of two elements; closures are such functions.
+pub trait Binary: Sync {
+    /// The type of the result.
+    type Output: Copy + Send;
+
+    /// As [`Unary::at`].
+    fn at<const FUSED: bool>(&self, x: f32, y: f32) -> Self::Output;
+}
+
+impl<R: Copy + Send, F: Fn(f32, f32) -> R + Sync> Binary for F {
+    type Output = R;
+
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32, y: f32) -> R {
+        self(x, y)
+    }
+}
+
+/// Names for functions of [`elementary`].
+macro_rules! functions {
+    ($($name:ident: $function:ident $(, beyond $limit:path: $far:path)?;)*) => {$(
+        #[doc = concat!("[`elementary::", stringify!($function), "`].")]
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+
+        impl Unary for $name {
+            $(const FAR: f32 = $limit;)?
+
+            #[inline(always)]
+            fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+                elementary::$function::<FUSED>(x)
+            }
+
+            $(fn far(&self, x: f32) -> f32 {
+                $far(x)
+            })?
+        }
+    )*};
+}
+
+functions! {
+    Exp: exp;
+    Exp2: exp2;
+    Ln: ln;
+    Tanh: tanh;
+    Sigmoid: sigmoid;
+    Softplus: softplus;
+    Erf: erf;
+    Silu: silu;
+    Gelu: gelu;
+    GeluTanh: gelu_tanh;
+    Sin: sin, beyond elementary::FAR: f32::sin;
+    Cos: cos, beyond elementary::FAR: f32::cos;
+    Tan: tan, beyond elementary::FAR: f32::tan;
+}
+
+/// `ln(x + ε)`.
+#[derive(Debug, Clone, Copy)]
+pub struct LnOf {
+    /// ε.
+    pub epsilon: f32,
+}
+
+impl Unary for LnOf {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        elementary::ln::<FUSED>(x + self.epsilon)
+    }
+}
+
+/// `alpha · tanh(beta · x)`.
+#[derive(Debug, Clone, Copy)]
+pub struct ScaledTanh {
+    /// The factor of the result.
+    pub alpha: f32,
+    /// The factor of the argument.
+    pub beta: f32,
+}
+
+impl Unary for ScaledTanh {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        self.alpha * elementary::tanh::<FUSED>(self.beta * x)
+    }
+}
+
+/// `x` from zero on, `alpha · (e^x − 1)` below.
+#[derive(Debug, Clone, Copy)]
+pub struct Elu {
+    /// What the function tends to below, negated.
+    pub alpha: f32,
+}
+
+impl Unary for Elu {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        // NaN goes below.
+        let below = self.alpha * elementary::exp_m1::<FUSED>(if x > 0.0 { 0.0 } else { x });
+        if x >= 0.0 { x } else { below }
+    }
+}
+
+/// `x / (1 + e^(−factor · x))`.
+#[derive(Debug, Clone, Copy)]
+pub struct Swish {
+    /// The factor in the exponent.
+    pub factor: f32,
+}
+
+impl Unary for Swish {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        x / (1.0 + elementary::exp::<FUSED>(-self.factor * x))
+    }
+}
+
+/// `silu(x) · y`.
+#[derive(Debug, Clone, Copy)]
+pub struct SiluTimes;
+
+impl Binary for SiluTimes {
+    type Output = f32;
+
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32, y: f32) -> f32 {
+        elementary::silu::<FUSED>(x) * y
+    }
+}
+
+/// `f(x[i])` for each element.
+pub fn map(x: &[f32], f: impl Unary) -> Vec<f32> {
+    // SAFETY: the work writes every element of its part.
+    unsafe {
+        filled_rows(x.len(), 1, |first, out| {
+            let x = &x[first..][..out.len()];
+            vectorized(Each { x, out, f: &f });
+        })
+    }
+}
+
+/// A run of elements of [`map`].
+struct Each<'a, F> {
+    x: &'a [f32],
+    out: &'a mut [MaybeUninit<f32>],
+    f: &'a F,
+}
+
+impl<F: Unary> Each<'_, F> {
+    #[inline(always)]
+    fn go<const FUSED: bool>(self) {
+        for (o, &x) in self.out.iter_mut().zip(self.x) {
+            o.write(self.f.at::<FUSED>(x));
+        }
+        if F::FAR < f32::INFINITY {
+            for (o, &x) in self.out.iter_mut().zip(self.x) {
+                if x.abs() > F::FAR {
+                    o.write(self.f.far(x));
+                }
+            }
+        }
+    }
+}
+
+impl<F: Unary> Work for Each<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.go::<false>();
+    }
+
+    #[inline(always)]
+    fn run_fused(self) {
+        self.go::<true>();
+    }
+}
+
+/// `x[i] = f(x[i])` for each element, on this thread.
+pub fn map_in_place(x: &mut [f32], f: impl Unary) {
+    vectorized(InPlace { x, f });
+}
+
+struct InPlace<'a, F> {
+    x: &'a mut [f32],
+    f: F,
+}
+
+impl<F: Unary> InPlace<'_, F> {
+    #[inline(always)]
+    fn go<const FUSED: bool>(self) {
+        for x in self.x.iter_mut() {
+            *x = if F::FAR < f32::INFINITY && x.abs() > F::FAR { self.f.far(*x) } else { self.f.at::<FUSED>(*x) };
+        }
+    }
+}
+
+impl<F: Unary> Work for InPlace<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.go::<false>();
+    }
+
+    #[inline(always)]
+    fn run_fused(self) {
+        self.go::<true>();
+    }
+}
+
+/// `f(x[i], y[i])` for every index of the shape, row-major.
+///
+/// # Panics
+/// When an operand does not cover the shape.
+pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> Vec<F::Output> {
+    let size = shape.iter().product();
+    if size == 0 {
+        return Vec::new();
+    }
+    assert!(x.fits(shape) && y.fits(shape), "operands cover the shape");
+    let dims = joined(shape, x.strides, y.strides);
+    // Long rows are split, short ones stay whole.
+    let unit = Some(dims[dims.len() - 1].0).filter(|&width| width < LONG).unwrap_or(1);
+    // SAFETY: the work writes every element of its part.
+    unsafe {
+        filled_rows(size, unit, |first, out| {
+            vectorized(Rows { x: x.data, y: y.data, dims: &dims, first: first * unit, out, f: &f });
+        })
+    }
+}
+
+/// Elements of a row that need not stay with one thread.
+const LONG: usize = 1 << 11;
+
+/// Innermost rows of [`zip`], or a part of one.
+struct Rows<'a, F: Binary> {
+    x: &'a [f32],
+    y: &'a [f32],
+    /// Extents from the outermost on, with the distances of neighbours in both operands.
+    dims: &'a [(usize, usize, usize)],
+    /// The first element of the result that is computed.
+    first: usize,
+    out: &'a mut [MaybeUninit<F::Output>],
+    f: &'a F,
+}
+
+impl<F: Binary> Rows<'_, F> {
+    #[inline(always)]
+    fn go<const FUSED: bool>(self) {
+        let Self { x, y, dims, first, out, f } = self;
+        let Some((&(width, sx, sy), outer)) = dims.split_last() else { return };
+        // Rows along the innermost outer dimension follow one another with fixed steps.
+        let (&(near, near_x, near_y), far) = outer.split_last().unwrap_or((&(1, 0, 0), &[]));
+        let (mut first, mut left) = (first, out);
+        while !left.is_empty() {
+            let (row, column) = (first / width, first % width);
+            let mut at_x = row % near * near_x + column * sx;
+            let mut at_y = row % near * near_y + column * sy;
+            let mut index = row / near;
+            for &(n, sx, sy) in far.iter().rev() {
+                at_x += index % n * sx;
+                at_y += index % n * sy;
+                index /= n;
+            }
+            let (count, len) = match left.len() / width {
+                whole if column == 0 && whole > 0 => (whole.min(near - row % near), width),
+                _ => (1, left.len().min(width - column)),
+            };
+            let (rows, next) = left.split_at_mut(count * len);
+            for (i, out) in rows.chunks_exact_mut(len).enumerate() {
+                let (x, y) = (&x[at_x + i * near_x..], &y[at_y + i * near_y..]);
+                match (sx, sy) {
+                    (1, 1) => {
+                        for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
+                            o.write(f.at::<FUSED>(x, y));
+                        }
+                    }
+                    (1, 0) => {
+                        let y = y[0];
+                        for (o, &x) in out.iter_mut().zip(x) {
+                            o.write(f.at::<FUSED>(x, y));
+                        }
+                    }
+                    (0, 1) => {
+                        let x = x[0];
+                        for (o, &y) in out.iter_mut().zip(y) {
+                            o.write(f.at::<FUSED>(x, y));
+                        }
+                    }
+                    _ => {
+                        for (i, o) in out.iter_mut().enumerate() {
+                            o.write(f.at::<FUSED>(x[i * sx], y[i * sy]));
+                        }
+                    }
+                }
+            }
+            (first, left) = (first + count * len, next);
+        }
+    }
+}
+
+impl<F: Binary> Work for Rows<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.go::<false>();
+    }
+
+    #[inline(always)]
+    fn run_fused(self) {
+        self.go::<true>();
+    }
+}
+
+#[cfg(test)]
+mod tests;

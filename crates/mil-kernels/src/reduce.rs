@@ -1,0 +1,366 @@
+//! Reductions and running sums along the middle one of three extents, `[outer, size, inner]`, as elements lie in memory.
+//!
+//! Elements that lie behind each other are taken in lanes, others by columns. Long extents are cut into parts of as many
+//! elements on any number of threads, so that a result does not depend on it.
+
+use crate::parallel::{rows_mut, weighed_rows_mut};
+use crate::vectorized::{Work, vectorized};
+
+/// Lanes in which a row is added up; a power of two.
+const LANES: usize = 16;
+/// Columns that are added to at once, so that what is known of them stays in the nearest cache.
+const WIDTH: usize = 256;
+/// Columns below which several rows are added to at once.
+const NARROW: usize = 64;
+/// Elements of a part of a long extent.
+const PART: usize = 1 << 14;
+
+/// What `end(fold, size)` makes of the elements along the middle extent: folded by `add` from `start` on, in parts that
+/// are joined by `join`, for which `start` changes nothing. The result has the extents `[outer, inner]`.
+///
+/// # Panics
+/// When the extents do not have the size of the data.
+pub fn reduce<A: Copy + Send + Sync>(
+    x: &[f32],
+    extents: [usize; 3],
+    start: A,
+    add: impl Fn(A, f32) -> A + Sync,
+    join: impl Fn(A, A) -> A + Sync,
+    end: impl Fn(A, usize) -> f32,
+) -> Vec<f32> {
+    let [outer, size, inner] = extents;
+    assert_eq!(x.len(), outer * size * inner, "extents");
+    if x.is_empty() {
+        return vec![end(start, size); outer * inner];
+    }
+    let parts = size.saturating_mul(inner.min(WIDTH)).div_ceil(PART);
+    let height = size.div_ceil(parts);
+    let parts = size.div_ceil(height);
+    let mut known = vec![start; outer * parts * inner];
+    // Narrow columns stay together.
+    let unit = if inner < NARROW { inner } else { 1 };
+    weighed_rows_mut(&mut known, unit, height * unit, |first, known| {
+        let first = first * unit;
+        vectorized(Columns { x, size, inner, parts, height, first, known, start, add: &add, join: &join });
+    });
+    let rows = known.chunks_exact(parts * inner);
+    let mut out = Vec::with_capacity(outer * inner);
+    for row in rows {
+        let (whole, others) = row.split_at(inner);
+        out.extend(whole.iter().enumerate().map(|(column, &whole)| {
+            let all = others.iter().skip(column).step_by(inner).fold(whole, |a, &b| join(a, b));
+            end(all, size)
+        }));
+    }
+    out
+}
+
+/// What is known of some columns of some parts.
+struct Columns<'a, A, Add, Join> {
+    x: &'a [f32],
+    size: usize,
+    inner: usize,
+    /// Parts of the extent, and the rows that each has; the last one may have fewer.
+    parts: usize,
+    height: usize,
+    /// Index among all columns of all parts of the first of these.
+    first: usize,
+    known: &'a mut [A],
+    start: A,
+    add: &'a Add,
+    join: &'a Join,
+}
+
+impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> Work for Columns<'_, A, Add, Join> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, size, inner, parts, height, mut first, known, start, add, join } = self;
+        let mut left = known;
+        while !left.is_empty() {
+            let (part, column) = (first / inner, first % inner);
+            let width = left.len().min(inner - column).min(WIDTH);
+            let (known, next) = left.split_at_mut(width);
+            let from = part % parts * height;
+            let rows = height.min(size - from);
+            let x = &x[(part / parts * size + from) * inner..][..rows * inner];
+            if inner == 1 {
+                known[0] = in_lanes(x, [start; LANES], add, join);
+            } else if inner < NARROW && rows > NARROW / inner {
+                narrow(x, known, start, add, join);
+            } else {
+                for row in x.chunks_exact(inner) {
+                    for (k, &v) in known.iter_mut().zip(&row[column..]) {
+                        *k = add(*k, v);
+                    }
+                }
+            }
+            (first, left) = (first + width, next);
+        }
+    }
+}
+
+/// The fold of a row.
+#[inline(always)]
+fn in_lanes<A: Copy>(x: &[f32], mut lanes: [A; LANES], add: impl Fn(A, f32) -> A, join: impl Fn(A, A) -> A) -> A {
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (lane, &v) in lanes.iter_mut().zip(block) {
+            *lane = add(*lane, v);
+        }
+    }
+    for (lane, &v) in lanes.iter_mut().zip(rest) {
+        *lane = add(*lane, v);
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = join(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The folds of all columns, as many rows at once as fill [`NARROW`] columns.
+#[inline(always)]
+fn narrow<A: Copy>(x: &[f32], known: &mut [A], start: A, add: impl Fn(A, f32) -> A, join: impl Fn(A, A) -> A) {
+    let inner = known.len();
+    let wide = NARROW / inner * inner;
+    let mut columns = [start; NARROW];
+    for rows in x.chunks(wide) {
+        for (k, &v) in columns[..wide].iter_mut().zip(rows) {
+            *k = add(*k, v);
+        }
+    }
+    for (column, k) in known.iter_mut().enumerate() {
+        for &other in columns[..wide].iter().skip(column).step_by(inner) {
+            *k = join(*k, other);
+        }
+    }
+}
+
+/// `end(Σ of(x), size)` along the middle extent, added up in f64; the result has the extents `[outer, inner]`.
+///
+/// # Panics
+/// As [`reduce`].
+pub fn sum(
+    x: &[f32],
+    extents: [usize; 3],
+    of: impl Fn(f64) -> f64 + Sync,
+    end: impl Fn(f64, usize) -> f64,
+) -> Vec<f32> {
+    let end = |sum, size| end(sum, size) as f32;
+    reduce(x, extents, 0.0, |sum, v| sum + of(f64::from(v)), |a, b| a + b, end)
+}
+
+/// The largest element along the middle extent, NaN passed over; −∞ of none. The result has the extents `[outer, inner]`.
+///
+/// # Panics
+/// As [`reduce`].
+pub fn largest(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    reduce(x, extents, f32::NEG_INFINITY, larger, larger, |v, _| v)
+}
+
+/// The smallest element along the middle extent, NaN passed over; ∞ of none. The result has the extents `[outer, inner]`.
+///
+/// # Panics
+/// As [`reduce`].
+pub fn smallest(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
+    let smaller = |a: f32, b: f32| if b < a { b } else { a };
+    reduce(x, extents, f32::INFINITY, smaller, smaller, |v, _| v)
+}
+
+/// The product along the middle extent, in f64. The result has the extents `[outer, inner]`.
+///
+/// # Panics
+/// As [`reduce`].
+pub fn product(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
+    reduce(x, extents, 1.0, |p, v| p * f64::from(v), |a, b| a * b, |p, _| p as f32)
+}
+
+/// Which elements a running sum has added up at each place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// Those before it only, not the element itself.
+    pub exclusive: bool,
+    /// Those behind it instead of those before.
+    pub reverse: bool,
+}
+
+/// Running sums along the middle extent, in f64.
+///
+/// # Panics
+/// When the extents do not have the size of the data.
+pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running) -> Vec<f32> {
+    assert_eq!(x.len(), outer * size * inner, "extents");
+    let mut out = vec![0f32; x.len()];
+    let block = (size * inner).max(1);
+    rows_mut(&mut out, block, |first, out| {
+        let x = &x[first * block..][..out.len()];
+        vectorized(Sums { x, size, inner, running, out });
+    });
+    out
+}
+
+/// Whole blocks of `size` rows of [`running_sum`].
+struct Sums<'a, 'o> {
+    x: &'a [f32],
+    size: usize,
+    inner: usize,
+    running: Running,
+    out: &'o mut [f32],
+}
+
+impl Work for Sums<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, size, inner, running, out } = self;
+        let block = size * inner;
+        if inner == 1 {
+            // Sums of several rows do not wait for each other.
+            let (groups, rest) = (x.chunks_exact(TOGETHER * size), x.chunks_exact(TOGETHER * size).remainder());
+            let (out, last) = out.split_at_mut(x.len() - rest.len());
+            for (x, out) in groups.zip(out.chunks_exact_mut(TOGETHER * size)) {
+                together::<TOGETHER>(x, out, size, running);
+            }
+            for (x, out) in rest.chunks_exact(size).zip(last.chunks_exact_mut(size)) {
+                together::<1>(x, out, size, running);
+            }
+            return;
+        }
+        for (x, out) in x.chunks_exact(block).zip(out.chunks_exact_mut(block)) {
+            for column in (0..inner).step_by(WIDTH) {
+                let width = WIDTH.min(inner - column);
+                let mut sums = [0f64; WIDTH];
+                for i in 0..size {
+                    let at = running.place(i, size) * inner + column;
+                    for ((sum, &v), o) in sums.iter_mut().zip(&x[at..at + width]).zip(&mut out[at..at + width]) {
+                        let before = *sum;
+                        *sum += f64::from(v);
+                        *o = if running.exclusive { before } else { *sum } as f32;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Running {
+    /// The place that is the i-th one in the order of adding.
+    #[inline(always)]
+    fn place(self, i: usize, size: usize) -> usize {
+        if self.reverse { size - 1 - i } else { i }
+    }
+}
+
+/// Rows whose running sums are made at once.
+const TOGETHER: usize = 8;
+
+/// The running sums of `N` rows.
+#[inline(always)]
+fn together<const N: usize>(x: &[f32], out: &mut [f32], size: usize, running: Running) {
+    let mut sums = [0f64; N];
+    for i in 0..size {
+        let at = running.place(i, size);
+        for (row, sum) in sums.iter_mut().enumerate() {
+            let before = *sum;
+            *sum += f64::from(x[row * size + at]);
+            out[row * size + at] = if running.exclusive { before } else { *sum } as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Extents with edges: nothing, one, parts, narrow and wide columns, ends of lanes.
+    const EXTENTS: &[[usize; 3]] = &[
+        [0, 3, 2],
+        [2, 0, 3],
+        [2, 3, 0],
+        [1, 1, 1],
+        [3, 7, 1],
+        [70, 56, 1],
+        [2, 100_001, 1],
+        [1, 40_000, 1],
+        [3, 5, 7],
+        [2, 4001, 3],
+        [1, 9000, 63],
+        [1, 900, 64],
+        [2, 64, 700],
+        [1, 3, 20_000],
+    ];
+
+    fn numbers(len: usize) -> Vec<f32> {
+        (0..len).map(|i| (i * 7919 % 2003) as f32 / 512.0 - 1.5).collect()
+    }
+
+    /// Elements along the middle extent for each result.
+    fn rows(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<Vec<f32>> {
+        let row = |r: usize| (0..size).map(|i| x[(r / inner * size + i) * inner + r % inner]).collect();
+        (0..outer * inner).map(row).collect()
+    }
+
+    #[test]
+    fn results_are_those_of_the_definition() {
+        for &extents in EXTENTS {
+            let x = numbers(extents.iter().product());
+            let rows = rows(&x, extents);
+            let close = |got: Vec<f32>, want: &dyn Fn(&[f32]) -> f64| {
+                assert_eq!(got.len(), rows.len(), "{extents:?}");
+                for (row, got) in rows.iter().zip(got) {
+                    let want = want(row);
+                    assert!((f64::from(got) - want).abs() <= 1e-7 * want.abs(), "{extents:?}: {got} != {want}");
+                }
+            };
+            let each = |row: &[f32], f: fn(f64) -> f64| row.iter().map(|&v| f(f64::from(v))).sum::<f64>();
+            close(sum(&x, extents, |v| v, |s, _| s), &|row| each(row, |v| v));
+            close(sum(&x, extents, |v| v * v, |s, n| s + n as f64), &|row| each(row, |v| v * v) + row.len() as f64);
+            let small: Vec<f32> = x.iter().map(|v| 1.0 + v / 1e5).collect();
+            let products = self::rows(&small, extents);
+            for (got, row) in product(&small, extents).into_iter().zip(&products) {
+                let want = row.iter().map(|&v| f64::from(v)).product::<f64>();
+                assert!((f64::from(got) - want).abs() <= 1e-7 * want);
+            }
+            let tops = rows.iter().map(|row| row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            assert!(largest(&x, extents).into_iter().eq(tops));
+            let least = rows.iter().map(|row| row.iter().copied().fold(f32::INFINITY, f32::min));
+            assert!(smallest(&x, extents).into_iter().eq(least));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_no_extreme_but_makes_the_sum() {
+        let x = [1.0, f32::NAN, -2.0, f32::NAN, f32::NAN, f32::NAN];
+        assert_eq!(largest(&x, [2, 3, 1]), [1.0, f32::NEG_INFINITY]);
+        assert_eq!(smallest(&x, [2, 3, 1]), [-2.0, f32::INFINITY]);
+        assert!(sum(&x, [2, 3, 1], |v| v, |s, _| s).iter().all(|v| v.is_nan()));
+    }
+
+    #[test]
+    fn running_sums_add_what_they_say() {
+        for &extents @ [outer, size, inner] in EXTENTS {
+            let x = numbers(extents.iter().product());
+            for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
+                let out = running_sum(&x, extents, Running { exclusive, reverse });
+                assert_eq!(out.len(), x.len());
+                for column in 0..outer * inner {
+                    let mut sum = 0f64;
+                    for i in 0..size {
+                        let i = if reverse { size - 1 - i } else { i };
+                        let at = (column / inner * size + i) * inner + column % inner;
+                        let before = sum;
+                        sum += f64::from(x[at]);
+                        assert_eq!(out[at], if exclusive { before } else { sum } as f32, "{extents:?}");
+                    }
+                }
+            }
+        }
+    }
+}
