@@ -10,6 +10,7 @@ use crate::program::Program;
 
 mod describe;
 mod encode;
+mod pipeline;
 mod program;
 pub(crate) mod proto;
 
@@ -19,8 +20,8 @@ pub enum SpecError {
     /// The bytes are not a protobuf message of the expected form.
     #[error("not a Core ML specification: {0}")]
     Decode(String),
-    /// A model type other than ML Program.
-    #[error("the model is a {0}; only ML Programs (mlProgram) can be read")]
+    /// A model type other than ML Program, alone or as a part of a pipeline.
+    #[error("the model is a {0}; only ML Programs (mlProgram) and pipelines of them can be read")]
     ModelType(String),
     /// The message lacks something, or contradicts itself.
     #[error("{place}: expected {expected}, found {found}")]
@@ -96,16 +97,38 @@ fn other_model_type(mut bytes: &[u8]) -> String {
     "specification without a model".to_owned()
 }
 
-/// Reads a specification.
+/// Most pipelines inside of each other.
+const DEPTH: usize = 8;
+
+/// Reads a specification; a pipeline of ML Programs becomes one program.
 ///
 /// # Errors
 /// [`SpecError`] when the bytes are not one, hold another type of model or contradict themselves.
 pub fn decode(bytes: &[u8]) -> Result<(ModelDescription, Program), SpecError> {
+    decode_at(bytes, 0)
+}
+
+/// A model that is so deep inside of pipelines.
+fn decode_at(bytes: &[u8], depth: usize) -> Result<(ModelDescription, Program), SpecError> {
     let model = proto::Model::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
+    let pipeline = [model.pipeline_classifier, model.pipeline_regressor].into_iter().flatten();
+    let pipeline = pipeline.filter_map(|p| p.pipeline).next().or(model.pipeline);
+    let description = |message: Option<proto::ModelDescription>| {
+        describe::description(model.specification_version, message.unwrap_or_default())
+    };
+    if let Some(pipeline) = pipeline {
+        if depth == DEPTH {
+            return Err(SpecError::invalid("the pipeline", format!("at most {DEPTH} inside of each other"), "more"));
+        }
+        let parts = pipeline.models.iter().map(|part| decode_at(part, depth + 1)).collect::<Result<_, _>>()?;
+        let description = description(model.description)?;
+        let program = pipeline::join(&description, parts)?;
+        return Ok((description, program));
+    }
     let Some(program) = model.ml_program else {
         return Err(SpecError::ModelType(other_model_type(bytes)));
     };
-    let description = describe::description(model.specification_version, model.description.unwrap_or_default())?;
+    let description = description(model.description)?;
     let mut program = program::program(program)?;
     // A model without named functions calls its only one `main`.
     let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);

@@ -1,0 +1,280 @@
+//! Pipelines of ML Programs as one program: the operations of all parts, in order.
+//!
+//! A part takes what it needs by name, from the inputs of the pipeline or from what earlier parts returned (coremltools'
+//! `Model.proto`, message `Pipeline`).
+
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexMap;
+
+use super::SpecError;
+use crate::description::{FunctionDescription, ModelDescription};
+use crate::dtype::DataType;
+use crate::program::{Argument, Binding, Block, Function, NamedType, Operation, Program, Value, ValueType};
+
+/// Joins the parts, each with its default function.
+///
+/// # Errors
+/// [`SpecError`] when a part takes what nothing before it gives, when the pipeline returns what none gives, and for parts
+/// of several opsets.
+pub(super) fn join(
+    description: &ModelDescription,
+    parts: Vec<(ModelDescription, Program)>,
+) -> Result<Program, SpecError> {
+    let whole = description.function(None).cloned().unwrap_or_default();
+    let mut joined = Joined::new(&whole);
+    for (i, (own, mut program)) in parts.into_iter().enumerate() {
+        let place = format!("part {i} of the pipeline");
+        let function = program.functions.swap_remove(&own.default_function);
+        let function = function.ok_or_else(|| {
+            SpecError::invalid(&place, format!("a function `{}`", own.default_function), "none of this name")
+        })?;
+        joined.add(&place, function)?;
+    }
+    let function = joined.finish(&whole)?;
+    let functions = IndexMap::from([(description.default_function.clone(), function)]);
+    Ok(Program { functions, ..Program::default() })
+}
+
+/// What is joined so far.
+struct Joined {
+    /// Names that are taken: those of features, and values that were renamed or kept.
+    taken: HashSet<String>,
+    /// The last number that was put behind a name.
+    numbers: HashMap<String, usize>,
+    /// Values by the feature that they are.
+    features: HashMap<String, NamedType>,
+    /// Inputs of the pipeline that no part has taken yet.
+    open: HashSet<String>,
+    inputs: Vec<NamedType>,
+    operations: Vec<Operation>,
+    opset: Option<crate::program::Opset>,
+}
+
+impl Joined {
+    fn new(whole: &FunctionDescription) -> Self {
+        let open: HashSet<String> = whole.inputs.iter().chain(&whole.states).map(|f| f.name.clone()).collect();
+        let taken = open.iter().cloned().chain(whole.outputs.iter().map(|f| f.name.clone())).collect();
+        let (numbers, features, inputs, operations, opset) = Default::default();
+        Self { taken, numbers, features, open, inputs, operations, opset }
+    }
+
+    /// A name that no other value has.
+    fn fresh(&mut self, name: &str) -> String {
+        let mut found = name.to_owned();
+        while !self.taken.insert(found.clone()) {
+            let number = self.numbers.entry(name.to_owned()).or_insert(0);
+            *number += 1;
+            found = format!("{name}_{number}");
+        }
+        found
+    }
+
+    /// Adds an operation of one parameter `x` and what else there is.
+    fn unary(&mut self, kind: &str, x: &str, more: Option<(&str, Value)>, output: NamedType) {
+        let bound = |b| Argument::One(b);
+        let mut inputs = IndexMap::from([("x".to_owned(), bound(Binding::Name(x.to_owned())))]);
+        inputs.extend(more.map(|(name, value)| (name.to_owned(), bound(Binding::Value(value)))));
+        let (name, outputs) = (output.name.clone(), vec![output]);
+        let (kind, blocks, attributes) = (kind.to_owned(), Vec::new(), IndexMap::new());
+        self.operations.push(Operation { kind, name, inputs, outputs, blocks, attributes });
+    }
+
+    fn add(&mut self, place: &str, function: Function) -> Result<(), SpecError> {
+        if let Some(opset) = self.opset.filter(|&o| o != function.opset) {
+            return Err(SpecError::invalid(place, format!("opset {}", opset.spec_name()), function.opset.spec_name()));
+        }
+        self.opset = Some(function.opset);
+        let mut names = HashMap::new();
+        for input in function.inputs {
+            let value = self.input(place, &input)?;
+            names.insert(input.name, value);
+        }
+        let mut block = function.block;
+        let outputs = block.outputs.clone();
+        self.rename(&mut block, &mut names);
+        let made = block.operations.iter().flat_map(|o| &o.outputs);
+        // A part may return what it took.
+        let types: HashMap<&str, &ValueType> =
+            self.features.values().chain(made).map(|v| (v.name.as_str(), &v.ty)).collect();
+        let mut returned = Vec::with_capacity(outputs.len());
+        for (feature, name) in outputs.into_iter().zip(&block.outputs) {
+            let Some(&ty) = types.get(name.as_str()) else {
+                return Err(SpecError::invalid(place, format!("a value for the output `{feature}`"), "none"));
+            };
+            returned.push((feature, NamedType { name: name.clone(), ty: ty.clone() }));
+        }
+        self.features.extend(returned);
+        self.operations.extend(block.operations);
+        Ok(())
+    }
+
+    /// The value that an input of a part is.
+    fn input(&mut self, place: &str, input: &NamedType) -> Result<String, SpecError> {
+        if self.open.remove(&input.name) {
+            self.inputs.push(input.clone());
+            self.features.insert(input.name.clone(), input.clone());
+        }
+        let Some(value) = self.features.get(&input.name).cloned() else {
+            let expected = format!("`{}` among the inputs of the pipeline or what earlier parts return", input.name);
+            return Err(SpecError::invalid(place, expected, "no such feature"));
+        };
+        let dtype = |ty: &ValueType| ty.tensor().map(|t| t.dtype);
+        match (dtype(&value.ty), dtype(&input.ty)) {
+            (Some(from), Some(to)) if from != to && from != DataType::String => {
+                let mut ty = value.ty.clone();
+                if let ValueType::Tensor(t) = &mut ty {
+                    t.dtype = to;
+                }
+                let name = self.fresh(&format!("{}_{}", value.name, to.name()));
+                let output = NamedType { name: name.clone(), ty };
+                self.unary("cast", &value.name, Some(("dtype", Value::string(to.name()))), output);
+                Ok(name)
+            }
+            _ => Ok(value.name),
+        }
+    }
+
+    /// The function that returns what the pipeline does.
+    fn finish(mut self, whole: &FunctionDescription) -> Result<Function, SpecError> {
+        let mut outputs = Vec::with_capacity(whole.outputs.len());
+        for feature in &whole.outputs {
+            let Some(value) = self.features.get(&feature.name).cloned() else {
+                let expected = format!("a part that returns `{}`", feature.name);
+                return Err(SpecError::invalid("the pipeline", expected, "none"));
+            };
+            if value.name != feature.name {
+                self.unary("identity", &value.name, None, NamedType { name: feature.name.clone(), ty: value.ty });
+            }
+            outputs.push(feature.name.clone());
+        }
+        let opset = self.opset.ok_or_else(|| SpecError::invalid("the pipeline", "at least one part", "none"))?;
+        let block = Block { inputs: Vec::new(), operations: self.operations, outputs };
+        Ok(Function { opset, inputs: self.inputs, block, attributes: IndexMap::new() })
+    }
+
+    /// Gives every value of a block a name that is unique in the pipeline; `names` has those that it sees.
+    fn rename(&mut self, block: &mut Block, names: &mut HashMap<String, String>) {
+        for input in &mut block.inputs {
+            let name = self.fresh(&input.name);
+            names.insert(std::mem::replace(&mut input.name, name.clone()), name);
+        }
+        for operation in &mut block.operations {
+            for argument in operation.inputs.values_mut() {
+                let bindings = match argument {
+                    Argument::One(binding) => std::slice::from_mut(binding),
+                    Argument::Many(bindings) => bindings,
+                };
+                for binding in bindings {
+                    if let Binding::Name(name) = binding
+                        && let Some(new) = names.get(name)
+                    {
+                        name.clone_from(new);
+                    }
+                }
+            }
+            for nested in &mut operation.blocks {
+                self.rename(nested, &mut names.clone());
+            }
+            for output in &mut operation.outputs {
+                let name = self.fresh(&output.name);
+                names.insert(std::mem::replace(&mut output.name, name.clone()), name);
+            }
+        }
+        for output in &mut block.outputs {
+            if let Some(new) = names.get(output) {
+                output.clone_from(new);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::super::{decode, encode, proto};
+    use super::*;
+    use crate::description::{FeatureDescription, FeatureType, ShapeConstraint};
+    use crate::mil_text;
+
+    fn described(inputs: &[&str], outputs: &[&str]) -> ModelDescription {
+        let features = |names: &[&str]| {
+            let feature = |name: &&str| FeatureDescription {
+                name: (*name).to_owned(),
+                description: String::new(),
+                ty: FeatureType::MultiArray {
+                    dtype: DataType::F32,
+                    shape: vec![2],
+                    constraint: ShapeConstraint::Fixed,
+                    default: None,
+                },
+                optional: false,
+            };
+            names.iter().map(feature).collect()
+        };
+        let main = FunctionDescription {
+            inputs: features(inputs),
+            outputs: features(outputs),
+            ..FunctionDescription::default()
+        };
+        ModelDescription {
+            functions: IndexMap::from([("main".to_owned(), main)]),
+            default_function: "main".to_owned(),
+            ..ModelDescription::default()
+        }
+    }
+
+    fn part(opset: &str, inputs: &[&str], parameters: &str, body: &str, outputs: &[&str]) -> Vec<u8> {
+        let results = outputs.join(", ");
+        let text = format!("program(1.3)\n{{ func main<{opset}>({parameters}) {{ {body} }} -> ({results}); }}");
+        encode(&described(inputs, outputs), &mil_text::parse(&text).expect("a program"))
+    }
+
+    fn pipeline(inputs: &[&str], outputs: &[&str], models: Vec<Vec<u8>>) -> Vec<u8> {
+        let whole = proto::Model::decode(encode(&described(inputs, outputs), &Program::default()).as_slice());
+        let whole = whole.expect("a model");
+        proto::Model { ml_program: None, pipeline: Some(proto::Pipeline { models }), ..whole }.encode_to_vec()
+    }
+
+    /// `h = x + x` in fp16.
+    fn doubled(opset: &str) -> Vec<u8> {
+        part(opset, &["x"], "tensor<fp16, [2]> x", "tensor<fp16, [2]> h = add(x = x, y = x);", &["h"])
+    }
+
+    /// `y = h · h`, with a value that is called as the output of the pipeline before.
+    fn squared(h: &str) -> Vec<u8> {
+        let body = format!("tensor<fp32, [2]> z = mul(x = {h}, y = {h}); tensor<fp32, [2]> y = identity(x = z);");
+        part("ios17", &[h], &format!("tensor<fp32, [2]> {h}"), &body, &["y"])
+    }
+
+    #[test]
+    fn parts_become_one_program_with_names_of_its_own() {
+        let inner = pipeline(&["x"], &["h"], vec![doubled("ios17")]);
+        let (_, program) = decode(&pipeline(&["x"], &["h", "y"], vec![inner, squared("h")])).expect("a pipeline");
+        crate::verify::verify(&program).expect("a valid program");
+        let main = &program.functions["main"];
+        let inputs: Vec<&str> = main.inputs.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!((inputs, &main.block.outputs), (vec!["x"], &vec!["h".to_owned(), "y".to_owned()]));
+        let kinds: Vec<&str> = main.block.operations.iter().map(|o| o.kind.as_str()).collect();
+        // The inner pipeline names its result; between fp16 and fp32 stands a cast; both results get their names.
+        assert_eq!(kinds, ["add", "identity", "cast", "mul", "identity", "identity", "identity"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let error = |bytes: Vec<u8>| decode(&bytes).expect_err("a part that does not fit").to_string();
+        let wrong = error(pipeline(&["x"], &["y"], vec![doubled("ios17"), squared("other")]));
+        assert!(wrong.contains("part 1") && wrong.contains("`other`"), "{wrong}");
+        let wrong = error(pipeline(&["x"], &["y"], vec![doubled("ios16"), squared("h")]));
+        assert!(wrong.contains("CoreML6") && wrong.contains("CoreML7"), "{wrong}");
+        let wrong = error(pipeline(&["x"], &["lost"], vec![doubled("ios17")]));
+        assert!(wrong.contains("`lost`"), "{wrong}");
+        assert!(error(pipeline(&["x"], &[], Vec::new())).contains("at least one part"));
+        // Field 500 of a model: a neural network.
+        let network = [0xa2, 0x1f, 0x00].to_vec();
+        assert!(error(pipeline(&["x"], &["y"], vec![network])).contains("neuralNetwork"));
+        let deep = (0..20).fold(doubled("ios17"), |part, _| pipeline(&["x"], &["h"], vec![part]));
+        assert!(error(deep).contains("at most"), "nested pipelines");
+    }
+}
