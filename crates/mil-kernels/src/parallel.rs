@@ -4,6 +4,9 @@
 //! in it. Helpers here watch for the next region for a moment before they sleep, and the caller takes part itself. A
 //! region is open to whoever comes before the caller is done with it: nobody waits for a helper that has not begun.
 //!
+//! Each thread begins with its own part of the work, the same in every region, so that it finds in its cache what it left
+//! there one operation before; one that is done helps the others.
+//!
 //! One region runs at a time; a caller that finds the helpers busy, or is itself inside a region, does its work alone.
 
 use std::cell::UnsafeCell;
@@ -111,12 +114,17 @@ type Job = *const (dyn Fn(usize) + Sync + 'static);
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
+/// A counter on a line of the cache, or two, of its own.
+#[repr(align(128))]
+struct Line(AtomicUsize);
+
 struct Pool {
     /// Held by the caller of the one region at a time.
     region: Mutex<()>,
     state: AtomicU64,
     job: UnsafeCell<Option<(Job, usize)>>,
-    next: AtomicUsize,
+    /// The next piece of work in the part of each thread, the caller's first.
+    next: Box<[Line]>,
     left: AtomicU64,
     panicked: AtomicBool,
     helpers: OnceLock<Vec<Thread>>,
@@ -141,7 +149,7 @@ impl Pool {
             region: Mutex::new(()),
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=helpers).map(|_| Line(AtomicUsize::new(0))).collect(),
             left: AtomicU64::new(0),
             panicked: AtomicBool::new(false),
             helpers: OnceLock::new(),
@@ -175,7 +183,10 @@ impl Pool {
         let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(work) };
         // SAFETY: the last region is closed and left, and this thread holds `region`.
         unsafe { *self.job.get() = Some((job, count)) };
-        self.next.store(0, Ordering::Relaxed);
+        let parts = self.next.len().min(count);
+        for (part, next) in self.next[..parts].iter().enumerate() {
+            next.0.store(part * count / parts, Ordering::Relaxed);
+        }
         self.left.store(0, Ordering::Relaxed);
         self.panicked.store(false, Ordering::Relaxed);
         let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
@@ -188,18 +199,23 @@ impl Pool {
                 helper.unpark();
             }
         }
-        self.take(work, count);
+        self.take(work, count, 0);
         drop(close);
         self.panicked.load(Ordering::Relaxed)
     }
 
-    fn take(&self, work: &(dyn Fn(usize) + Sync), count: usize) {
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= count {
-                return;
+    /// Works through the part of thread `me`, then through what is left of the others.
+    fn take(&self, work: &(dyn Fn(usize) + Sync), count: usize, me: usize) {
+        let parts = self.next.len().min(count);
+        for part in (0..parts).map(|i| (me + i) % parts) {
+            let (next, end) = (&self.next[part].0, (part + 1) * count / parts);
+            // Looked at first: adding takes the line from those who work there.
+            while next.load(Ordering::Relaxed) < end {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i < end {
+                    work(i);
+                }
             }
-            work(i);
         }
     }
 
@@ -217,7 +233,7 @@ impl Pool {
                 Some((job, count)) => (unsafe { &*job }, count),
                 None => unreachable!("an open region has a job"),
             };
-            if catch_unwind(AssertUnwindSafe(|| self.take(work, count))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take(work, count, me + 1))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
             self.left.fetch_add(1, Ordering::Release);
