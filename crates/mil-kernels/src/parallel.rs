@@ -10,6 +10,7 @@
 //! One region runs at a time; a caller that finds the helpers busy, or is itself inside a region, does its work alone.
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -97,9 +98,55 @@ pub fn weighed_rows_mut<T: Send>(data: &mut [T], size: usize, weight: usize, wor
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
 }
 
+/// Columns behind each other of rows that are wider.
+pub(crate) struct ColumnsMut<'a, T> {
+    data: *mut T,
+    height: usize,
+    stride: usize,
+    width: usize,
+    rows: PhantomData<&'a mut [T]>,
+}
+
+impl<T> ColumnsMut<'_, T> {
+    /// The columns of one row.
+    ///
+    /// # Panics
+    /// Where there is no such row.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.height, "row");
+        // SAFETY: the columns of each row lie inside what was borrowed for the lifetime, and this value alone names them.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
+    }
+}
+
+/// Calls `work(block, first column, columns)` for every block of `[rows, width]` elements and all of its columns, `span` of
+/// them at once; the last ones may be fewer.
+///
+/// # Panics
+/// When there is no row, column or span, the blocks do not fill the data, or `work` panics.
+pub(crate) fn columns_mut<T: Send>(
+    data: &mut [T],
+    [rows, width]: [usize; 2],
+    span: usize,
+    work: impl Fn(usize, usize, ColumnsMut<'_, T>) + Sync,
+) {
+    assert!(rows * width > 0 && span > 0 && data.len().is_multiple_of(rows * width), "blocks of rows");
+    let (base, blocks, spans) = (Shared(data.as_mut_ptr()), data.len() / (rows * width), width.div_ceil(span));
+    for_each(blocks * spans, |task| {
+        let (block, first) = (task / spans, task % spans * span);
+        // SAFETY: the first row of a block that lies inside the data, and a column of it.
+        let data = unsafe { base.get().add(block * rows * width + first) };
+        // Columns of different tasks do not overlap, and `for_each` calls once for each task.
+        let columns =
+            ColumnsMut { data, height: rows, stride: width, width: span.min(width - first), rows: PhantomData };
+        work(block, first, columns);
+    });
+}
+
 /// A pointer whose use from several threads the user argues for.
 struct Shared<T>(*mut T);
-// SAFETY: `chunks_mut` hands out disjoint parts of a `&mut [T]` with `T: Send`.
+// SAFETY: `chunks_mut` and `columns_mut` hand out disjoint parts of a `&mut [T]` with `T: Send`.
 unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     fn get(&self) -> *mut T {
@@ -321,6 +368,23 @@ mod tests {
             assert_eq!(v, 1 + at / 10 * 100 + at % 10 / 3);
         }
         chunks_mut(&mut [0u8; 0], 4, |_, _| panic!("there is no chunk"));
+    }
+
+    #[test]
+    fn columns_cover_every_row_of_every_block() {
+        for ([rows, width], span) in [([3, 100], 7), ([1, 5], 5), ([4, 3], 10), ([2, 1], 1)] {
+            let mut data = vec![0usize; 2 * rows * width];
+            columns_mut(&mut data, [rows, width], span, |block, first, mut columns| {
+                for row in 0..rows {
+                    let at = (block * rows + row) * width + first;
+                    columns.row(row).iter_mut().enumerate().for_each(|(i, v)| *v += 1 + at + i);
+                }
+            });
+            assert!(data.iter().enumerate().all(|(at, &v)| v == 1 + at), "{rows} by {width}");
+        }
+        columns_mut(&mut [0u8; 0], [1, 1], 1, |_, _, _| panic!("there is no block"));
+        let beyond = || columns_mut(&mut [0u8; 2], [2, 1], 1, |_, _, mut c| c.row(2).fill(1));
+        assert!(catch_unwind(AssertUnwindSafe(beyond)).is_err());
     }
 
     #[test]

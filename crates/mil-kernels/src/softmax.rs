@@ -1,10 +1,8 @@
 //! Softmax of rows, and along other axes.
 
 use crate::elementary::exp;
-use crate::elementwise::{Binary, map_in_place, zip};
-use crate::parallel::rows_mut;
-use crate::reduce::{largest, sum};
-use crate::strided::Strided;
+use crate::elementwise::map_in_place;
+use crate::parallel::{ColumnsMut, columns_mut, rows_mut};
 use crate::vectorized::{Work, vectorized};
 
 /// `e^x / Σ e^x` for each row of `size` elements, in place.
@@ -28,29 +26,74 @@ pub fn softmax(x: &mut [f32], size: usize) {
 ///
 /// # Panics
 /// When the extents do not have the size of the data.
-pub fn softmax_along(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
-    let [_, size, inner] = extents;
+pub fn softmax_along(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
+    assert_eq!(x.len(), outer * size * inner, "extents");
     if inner == 1 {
         let mut out = x.to_vec();
         softmax(&mut out, size);
         return out;
     }
-    /// `e^(x − top)`.
-    struct Weight;
-    impl Binary for Weight {
-        type Output = f32;
-        #[inline(always)]
-        fn at<const FUSED: bool>(&self, x: f32, top: f32) -> f32 {
-            exp::<FUSED>(x - top)
+    let mut out = vec![0f32; x.len()];
+    if x.is_empty() {
+        return out;
+    }
+    columns_mut(&mut out, [size, inner], COLUMNS, |block, first, out| {
+        vectorized(Columns { x: &x[block * size * inner..][..size * inner], inner, first, out });
+    });
+    out
+}
+
+/// Columns that a task takes.
+const COLUMNS: usize = 128;
+
+/// Softmax of some columns of a block.
+struct Columns<'a, 'o> {
+    x: &'a [f32],
+    inner: usize,
+    first: usize,
+    out: ColumnsMut<'o, f32>,
+}
+
+impl Columns<'_, '_> {
+    #[inline(always)]
+    fn go<const FUSED: bool>(self) {
+        let Self { x, inner, first, mut out } = self;
+        let width = COLUMNS.min(inner - first);
+        let (mut tops, mut sums) = ([f32::NEG_INFINITY; COLUMNS], [0f32; COLUMNS]);
+        for row in x.chunks_exact(inner) {
+            for (top, &v) in tops[..width].iter_mut().zip(&row[first..]) {
+                *top = if v > *top { v } else { *top };
+            }
+        }
+        for (i, row) in x.chunks_exact(inner).enumerate() {
+            for (((sum, &top), &v), o) in sums.iter_mut().zip(&tops).zip(&row[first..first + width]).zip(out.row(i)) {
+                *o = exp::<FUSED>(v - top);
+                *sum += *o;
+            }
+        }
+        for sum in &mut sums {
+            *sum = 1.0 / *sum;
+        }
+        for i in 0..x.len() / inner {
+            for (o, &factor) in out.row(i).iter_mut().zip(&sums) {
+                *o *= factor;
+            }
         }
     }
-    let whole = [size * inner, inner, 1];
-    let each = [inner, 0, 1];
-    let tops = largest(x, extents);
-    let weights = zip(&extents, Strided { data: x, strides: &whole }, Strided { data: &tops, strides: &each }, Weight);
-    let factors = sum(&weights, extents, |w| w, |sum, _| 1.0 / sum);
-    let (weights, factors) = (Strided { data: &weights, strides: &whole }, Strided { data: &factors, strides: &each });
-    zip(&extents, weights, factors, |w, f| w * f)
+}
+
+impl Work for Columns<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.go::<false>();
+    }
+
+    #[inline(always)]
+    fn run_fused(self) {
+        self.go::<true>();
+    }
 }
 
 /// Turns scores into `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
