@@ -2,41 +2,32 @@
 
 use crate::elementary::exp;
 use crate::elementwise::map_in_place;
-use crate::parallel::{ColumnsMut, columns_mut, rows_mut};
+use crate::fresh::filled_rows;
+use crate::parallel::{ColumnsMut, columns_mut};
 use crate::vectorized::{Work, vectorized};
-
-/// `e^x / Σ e^x` for each row of `size` elements, in place.
-///
-/// # Panics
-/// When `size` does not divide the length.
-pub fn softmax(x: &mut [f32], size: usize) {
-    if x.is_empty() {
-        return;
-    }
-    assert!(size > 0 && x.len().is_multiple_of(size), "row size");
-    rows_mut(x, size, |_, rows| {
-        for row in rows.chunks_exact_mut(size) {
-            let factor = 1.0 / exponentials(row, None, 1.0);
-            map_in_place(row, |v| v * factor);
-        }
-    });
-}
 
 /// `e^x / Σ e^x` along the middle one of three extents.
 ///
 /// # Panics
 /// When the extents do not have the size of the data.
-pub fn softmax_along(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
+pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
     assert_eq!(x.len(), outer * size * inner, "extents");
+    if x.is_empty() {
+        return Vec::new();
+    }
     if inner == 1 {
-        let mut out = x.to_vec();
-        softmax(&mut out, size);
-        return out;
+        // SAFETY: the work writes all of its rows.
+        return unsafe {
+            filled_rows(x.len(), size, |first, out| {
+                let rows = out.write_copy_of_slice(&x[first * size..][..out.len()]);
+                for row in rows.chunks_exact_mut(size) {
+                    let factor = 1.0 / exponentials(row, None, 1.0);
+                    map_in_place(row, |v| v * factor);
+                }
+            })
+        };
     }
     let mut out = vec![0f32; x.len()];
-    if x.is_empty() {
-        return out;
-    }
     columns_mut(&mut out, [size, inner], COLUMNS, |block, first, out| {
         vectorized(Columns { x: &x[block * size * inner..][..size * inner], inner, first, out });
     });
@@ -176,8 +167,7 @@ mod tests {
     fn rows_agree_with_the_formula_in_f64() {
         for (size, rows) in [(1usize, 3usize), (7, 5), (16, 2), (100, 300), (1000, 3)] {
             let x: Vec<f32> = (0..size * rows).map(|i| (i * 37 % 211) as f32 / 7.0 - 90.0).collect();
-            let mut y = x.clone();
-            softmax(&mut y, size);
+            let y = softmax(&x, [rows, size, 1]);
             for (x, y) in x.chunks_exact(size).zip(y.chunks_exact(size)) {
                 let top = x.iter().copied().fold(f32::MIN, f32::max);
                 let sum: f64 = x.iter().map(|&v| f64::from(v - top).exp()).sum();
@@ -187,19 +177,19 @@ mod tests {
                 }
             }
         }
-        softmax(&mut [], 0);
+        assert!(softmax(&[], [3, 0, 1]).is_empty());
     }
 
     #[test]
     fn along_an_axis_is_softmax_of_the_rows_across() {
         for [outer, size, inner] in [[1usize, 3usize, 5usize], [2, 64, 700], [3, 1, 4], [2, 7, 1], [0, 2, 2]] {
             let x: Vec<f32> = (0..outer * size * inner).map(|i| (i * 37 % 211) as f32 / 7.0 - 15.0).collect();
-            let y = softmax_along(&x, [outer, size, inner]);
+            let y = softmax(&x, [outer, size, inner]);
             assert_eq!(y.len(), x.len());
             for column in 0..outer * inner {
                 let at = |i: usize| (column / inner * size + i) * inner + column % inner;
-                let mut row: Vec<f32> = (0..size).map(|i| x[at(i)]).collect();
-                softmax(&mut row, size);
+                let row: Vec<f32> = (0..size).map(|i| x[at(i)]).collect();
+                let row = softmax(&row, [1, size, 1]);
                 for (i, want) in row.into_iter().enumerate() {
                     assert!((y[at(i)] - want).abs() <= 1e-6 * want, "{} != {want}", y[at(i)]);
                 }
@@ -210,15 +200,9 @@ mod tests {
     #[test]
     fn what_has_no_limit_is_not_a_number() {
         for odd in [f32::NAN, f32::INFINITY] {
-            let mut row = [0.0, odd, 1.0];
-            softmax(&mut row, 3);
-            assert!(row[1].is_nan());
+            assert!(softmax(&[0.0, odd, 1.0], [1, 3, 1])[1].is_nan());
         }
-        let mut closed = [f32::NEG_INFINITY, 0.0];
-        softmax(&mut closed, 2);
-        assert_eq!(closed, [0.0, 1.0]);
-        let mut all = [f32::NEG_INFINITY; 2];
-        softmax(&mut all, 2);
-        assert!(all[0].is_nan());
+        assert_eq!(softmax(&[f32::NEG_INFINITY, 0.0], [1, 2, 1]), [0.0, 1.0]);
+        assert!(softmax(&[f32::NEG_INFINITY; 2], [1, 2, 1])[0].is_nan());
     }
 }
