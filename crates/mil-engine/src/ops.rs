@@ -128,8 +128,20 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
 
 /// What operations have on the CPU beside the general way through Candle, for the documentation. Rewrites add to it:
 /// operations of the family `fused` have kernels of their own.
+#[rustfmt::skip]
 pub const KERNELS: &[(&str, &[&str])] = &[
     ("product with weights as stored", &["conv", "linear", "matmul"]),
+    ("elements, vectorised", &[
+        "clamped_relu", "elu", "gelu", "leaky_relu", "linear_activation", "prelu", "relu", "relu6", "scaled_tanh",
+        "sigmoid", "sigmoid_hard", "silu", "softplus", "softplus_parametric", "softsign", "thresholded_relu", "add",
+        "equal", "floor_div", "greater", "greater_equal", "less", "less_equal", "maximum", "minimum", "mod", "mul",
+        "not_equal", "pow", "real_div", "sub", "abs", "ceil", "clip", "cos", "erf", "exp", "exp2", "floor", "inverse",
+        "log", "round", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh", "threshold", "batch_norm",
+    ]),
+    ("along axes, vectorised", &[
+        "cumsum", "reduce_l1_norm", "reduce_l2_norm", "reduce_log_sum", "reduce_max", "reduce_mean", "reduce_min",
+        "reduce_prod", "reduce_sum", "reduce_sum_square", "softmax",
+    ]),
     ("rows, vectorised", &["layer_norm", "instance_norm"]),
     ("single rows of weights as stored", &["gather"]),
 ];

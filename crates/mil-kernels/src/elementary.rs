@@ -31,12 +31,6 @@ fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N])
     p
 }
 
-/// `2^n` for n from −126 to 127.
-#[inline(always)]
-fn power_of_two(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) as u32) << 23)
-}
-
 /// The whole number n nearest to x / ln 2, and `e^r − 1` for the r that is left of x, at most ln 2 / 2 in magnitude. For
 /// x up to a few hundred.
 ///
@@ -59,11 +53,12 @@ fn exp_parts<const FUSED: bool>(x: f32) -> (i32, f32) {
 /// `2^n · (1 + below)`, denormal and infinite results among them.
 #[inline(always)]
 fn scaled(n: i32, below: f32, vanishes: bool) -> f32 {
-    // 2^128 and 2^−149 do not fit, so the power is two factors. Zero times zero, since a product that rounds to zero would
-    // take long.
-    let half = n >> 1;
-    let rest = if vanishes { 0.0 } else { power_of_two(n.wrapping_sub(half)) };
-    (below + 1.0) * power_of_two(half) * rest
+    // 2^128 and 2^−149 do not fit, so the power is two factors, whose exponents with their bias are the halves of this.
+    let both = n.wrapping_add(2 * 127);
+    let half = both >> 1;
+    // Zero times zero, since a product that rounds to zero would take long.
+    let rest = if vanishes { 0 } else { both.wrapping_sub(half) << 23 };
+    (below + 1.0) * f32::from_bits((half << 23) as u32) * f32::from_bits(rest as u32)
 }
 
 /// `e^x` to within 1.5 units in the last place; 0 below −104.
@@ -94,7 +89,7 @@ pub fn exp_m1<const FUSED: bool>(x: f32) -> f32 {
     // NaN stays.
     let near = if x < -30.0 { -30.0 } else { x };
     let (n, below) = exp_parts::<FUSED>(near);
-    let scale = power_of_two(n);
+    let scale = f32::from_bits((n.wrapping_add(127) << 23) as u32);
     let y = fma::<FUSED>(below, scale, scale - 1.0);
     // The sign of zero.
     if x == 0.0 { x } else { y }

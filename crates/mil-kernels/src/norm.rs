@@ -1,7 +1,10 @@
-//! Normalization of rows: RMS norm and layer norm, with their gain and offset.
+//! Normalization of rows: RMS norm and layer norm, with their gain and offset; the scale and shift of channels.
 //!
 //! Sums are kept in sixteen parts of f32, so that they run in registers and lose no more than pairwise sums do.
 
+use std::mem::MaybeUninit;
+
+use crate::fresh::filled_rows;
 use crate::parallel::rows_mut;
 use crate::vectorized::{Work, vectorized};
 
@@ -101,9 +104,77 @@ pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, of
     all(Rows { size, epsilon, centre: true, gain, offset }, x, out);
 }
 
+/// `x · scale + shift` with a scale and a shift for each index of the middle one of three extents.
+///
+/// # Panics
+/// When a length does not fit the extents.
+pub fn affine(x: &[f32], [outer, size, inner]: [usize; 3], scale: &[f32], shift: &[f32]) -> Vec<f32> {
+    assert_eq!(x.len(), outer * size * inner, "extents");
+    assert!(scale.len() == size && shift.len() == size, "lengths of scale and shift");
+    // Rows of a channel each, or of all channels.
+    let width = if inner == 1 { size } else { inner }.max(1);
+    // SAFETY: the work writes every row of its part.
+    unsafe {
+        filled_rows(x.len(), width, |first, out| {
+            vectorized(Affine { x: &x[first * width..][..out.len()], first, inner, scale, shift, out });
+        })
+    }
+}
+
+/// Some rows of [`affine`].
+struct Affine<'a, 'o> {
+    x: &'a [f32],
+    first: usize,
+    inner: usize,
+    scale: &'a [f32],
+    shift: &'a [f32],
+    out: &'o mut [MaybeUninit<f32>],
+}
+
+impl Work for Affine<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, first, inner, scale, shift, out } = self;
+        if inner == 1 {
+            for (x, out) in x.chunks_exact(scale.len()).zip(out.chunks_exact_mut(scale.len())) {
+                for (o, (&v, (&a, &b))) in out.iter_mut().zip(x.iter().zip(scale.iter().zip(shift))) {
+                    o.write(v * a + b);
+                }
+            }
+            return;
+        }
+        for (i, (x, out)) in x.chunks_exact(inner).zip(out.chunks_exact_mut(inner)).enumerate() {
+            let channel = (first + i) % scale.len();
+            let (a, b) = (scale[channel], shift[channel]);
+            for (o, &v) in out.iter_mut().zip(x) {
+                o.write(v * a + b);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn channels_are_scaled_and_moved_wherever_they_lie() {
+        for [outer, size, inner] in
+            [[2usize, 3usize, 7usize], [5, 64, 1], [1, 40, 1000], [3, 1, 4], [2, 0, 5], [0, 2, 1]]
+        {
+            let x: Vec<f32> = (0..outer * size * inner).map(|i| (i % 101) as f32 - 50.0).collect();
+            let scale: Vec<f32> = (0..size).map(|i| 1.0 + i as f32).collect();
+            let shift: Vec<f32> = (0..size).map(|i| 0.5 - i as f32).collect();
+            let y = affine(&x, [outer, size, inner], &scale, &shift);
+            assert_eq!(y.len(), x.len());
+            for (i, (&x, &y)) in x.iter().zip(&y).enumerate() {
+                let channel = i / inner % size;
+                assert_eq!(y, x * scale[channel] + shift[channel]);
+            }
+        }
+    }
 
     #[test]
     fn rows_agree_with_the_formulas_in_f64() {

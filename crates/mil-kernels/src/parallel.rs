@@ -4,9 +4,13 @@
 //! in it. Helpers here watch for the next region for a moment before they sleep, and the caller takes part itself. A
 //! region is open to whoever comes before the caller is done with it: nobody waits for a helper that has not begun.
 //!
+//! Each thread begins with its own part of the work, the same in every region, so that it finds in its cache what it left
+//! there one operation before; one that is done helps the others.
+//!
 //! One region runs at a time; a caller that finds the helpers busy, or is itself inside a region, does its work alone.
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -94,6 +98,52 @@ pub fn weighed_rows_mut<T: Send>(data: &mut [T], size: usize, weight: usize, wor
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
 }
 
+/// Columns behind each other of rows that are wider.
+pub(crate) struct ColumnsMut<'a, T> {
+    data: *mut T,
+    height: usize,
+    stride: usize,
+    width: usize,
+    rows: PhantomData<&'a mut [T]>,
+}
+
+impl<T> ColumnsMut<'_, T> {
+    /// The columns of one row.
+    ///
+    /// # Panics
+    /// Where there is no such row.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.height, "row");
+        // SAFETY: the columns of each row lie inside what was borrowed for the lifetime, and this value alone names them.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
+    }
+}
+
+/// Calls `work(block, first column, columns)` for every block of `[rows, width]` elements and all of its columns, `span` of
+/// them at once; the last ones may be fewer.
+///
+/// # Panics
+/// When there is no row, column or span, the blocks do not fill the data, or `work` panics.
+pub(crate) fn columns_mut<T: Send>(
+    data: &mut [T],
+    [rows, width]: [usize; 2],
+    span: usize,
+    work: impl Fn(usize, usize, ColumnsMut<'_, T>) + Sync,
+) {
+    assert!(rows * width > 0 && span > 0 && data.len().is_multiple_of(rows * width), "blocks of rows");
+    let (base, blocks, spans) = (Shared(data.as_mut_ptr()), data.len() / (rows * width), width.div_ceil(span));
+    for_each(blocks * spans, |task| {
+        let (block, first) = (task / spans, task % spans * span);
+        // SAFETY: the first row of a block that lies inside the data, and a column of it.
+        let data = unsafe { base.get().add(block * rows * width + first) };
+        // Columns of different tasks do not overlap, and `for_each` calls once for each task.
+        let columns =
+            ColumnsMut { data, height: rows, stride: width, width: span.min(width - first), rows: PhantomData };
+        work(block, first, columns);
+    });
+}
+
 /// A pointer whose use from several threads the user argues for.
 pub(crate) struct Shared<T>(pub(crate) *mut T);
 // SAFETY: those who use it write disjoint places from different threads, with `T: Send`.
@@ -111,12 +161,17 @@ type Job = *const (dyn Fn(usize) + Sync + 'static);
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
+/// A counter on a line of the cache, or two, of its own.
+#[repr(align(128))]
+struct Line(AtomicUsize);
+
 struct Pool {
     /// Held by the caller of the one region at a time.
     region: Mutex<()>,
     state: AtomicU64,
     job: UnsafeCell<Option<(Job, usize)>>,
-    next: AtomicUsize,
+    /// The next piece of work in the part of each thread, the caller's first.
+    next: Box<[Line]>,
     left: AtomicU64,
     panicked: AtomicBool,
     helpers: OnceLock<Vec<Thread>>,
@@ -141,7 +196,7 @@ impl Pool {
             region: Mutex::new(()),
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=helpers).map(|_| Line(AtomicUsize::new(0))).collect(),
             left: AtomicU64::new(0),
             panicked: AtomicBool::new(false),
             helpers: OnceLock::new(),
@@ -175,7 +230,10 @@ impl Pool {
         let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(work) };
         // SAFETY: the last region is closed and left, and this thread holds `region`.
         unsafe { *self.job.get() = Some((job, count)) };
-        self.next.store(0, Ordering::Relaxed);
+        let parts = self.next.len().min(count);
+        for (part, next) in self.next[..parts].iter().enumerate() {
+            next.0.store(part * count / parts, Ordering::Relaxed);
+        }
         self.left.store(0, Ordering::Relaxed);
         self.panicked.store(false, Ordering::Relaxed);
         let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
@@ -188,18 +246,23 @@ impl Pool {
                 helper.unpark();
             }
         }
-        self.take(work, count);
+        self.take(work, count, 0);
         drop(close);
         self.panicked.load(Ordering::Relaxed)
     }
 
-    fn take(&self, work: &(dyn Fn(usize) + Sync), count: usize) {
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= count {
-                return;
+    /// Works through the part of thread `me`, then through what is left of the others.
+    fn take(&self, work: &(dyn Fn(usize) + Sync), count: usize, me: usize) {
+        let parts = self.next.len().min(count);
+        for part in (0..parts).map(|i| (me + i) % parts) {
+            let (next, end) = (&self.next[part].0, (part + 1) * count / parts);
+            // Looked at first: adding takes the line from those who work there.
+            while next.load(Ordering::Relaxed) < end {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i < end {
+                    work(i);
+                }
             }
-            work(i);
         }
     }
 
@@ -217,7 +280,7 @@ impl Pool {
                 Some((job, count)) => (unsafe { &*job }, count),
                 None => unreachable!("an open region has a job"),
             };
-            if catch_unwind(AssertUnwindSafe(|| self.take(work, count))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take(work, count, me + 1))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
             self.left.fetch_add(1, Ordering::Release);
@@ -305,6 +368,23 @@ mod tests {
             assert_eq!(v, 1 + at / 10 * 100 + at % 10 / 3);
         }
         chunks_mut(&mut [0u8; 0], 4, |_, _| panic!("there is no chunk"));
+    }
+
+    #[test]
+    fn columns_cover_every_row_of_every_block() {
+        for ([rows, width], span) in [([3, 100], 7), ([1, 5], 5), ([4, 3], 10), ([2, 1], 1)] {
+            let mut data = vec![0usize; 2 * rows * width];
+            columns_mut(&mut data, [rows, width], span, |block, first, mut columns| {
+                for row in 0..rows {
+                    let at = (block * rows + row) * width + first;
+                    columns.row(row).iter_mut().enumerate().for_each(|(i, v)| *v += 1 + at + i);
+                }
+            });
+            assert!(data.iter().enumerate().all(|(at, &v)| v == 1 + at), "{rows} by {width}");
+        }
+        columns_mut(&mut [0u8; 0], [1, 1], 1, |_, _, _| panic!("there is no block"));
+        let beyond = || columns_mut(&mut [0u8; 2], [2, 1], 1, |_, _, mut c| c.row(2).fill(1));
+        assert!(catch_unwind(AssertUnwindSafe(beyond)).is_err());
     }
 
     #[test]

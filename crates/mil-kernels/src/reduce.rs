@@ -3,10 +3,10 @@
 //! Elements that lie behind each other are taken in lanes, others by columns. Long extents are cut into parts of as many
 //! elements on any number of threads, so that a result does not depend on it.
 
-use crate::parallel::{rows_mut, weighed_rows_mut};
+use crate::parallel::{ColumnsMut, columns_mut, rows_mut, weighed_rows_mut};
 use crate::vectorized::{Work, vectorized};
 
-/// Lanes in which a row is added up; a power of two.
+/// Lanes in which a row is added up.
 const LANES: usize = 16;
 /// Columns that are added to at once, so that what is known of them stays in the nearest cache.
 const WIDTH: usize = 256;
@@ -43,12 +43,14 @@ pub fn reduce<A: Copy + Send + Sync>(
         let first = first * unit;
         vectorized(Columns { x, size, inner, parts, height, first, known, start, add: &add, join: &join });
     });
-    let rows = known.chunks_exact(parts * inner);
+    if parts == 1 {
+        return known.into_iter().map(|all| end(all, size)).collect();
+    }
     let mut out = Vec::with_capacity(outer * inner);
-    for row in rows {
-        let (whole, others) = row.split_at(inner);
-        out.extend(whole.iter().enumerate().map(|(column, &whole)| {
-            let all = others.iter().skip(column).step_by(inner).fold(whole, |a, &b| join(a, b));
+    for parts in known.chunks_exact(parts * inner) {
+        let (first, others) = parts.split_at(inner);
+        out.extend(first.iter().enumerate().map(|(column, &first)| {
+            let all = others.iter().skip(column).step_by(inner).fold(first, |a, &b| join(a, b));
             end(all, size)
         }));
     }
@@ -86,7 +88,7 @@ impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> Work for Columns<'_, A,
             let rows = height.min(size - from);
             let x = &x[(part / parts * size + from) * inner..][..rows * inner];
             if inner == 1 {
-                known[0] = in_lanes(x, [start; LANES], add, join);
+                known[0] = in_lanes(x, start, add, join);
             } else if inner < NARROW && rows > NARROW / inner {
                 narrow(x, known, start, add, join);
             } else {
@@ -103,24 +105,40 @@ impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> Work for Columns<'_, A,
 
 /// The fold of a row.
 #[inline(always)]
-fn in_lanes<A: Copy>(x: &[f32], mut lanes: [A; LANES], add: impl Fn(A, f32) -> A, join: impl Fn(A, A) -> A) -> A {
-    let (blocks, rest) = x.as_chunks::<LANES>();
+fn in_lanes<A: Copy>(x: &[f32], start: A, add: impl Fn(A, f32) -> A, join: impl Fn(A, A) -> A) -> A {
+    let (blocks, mut rest) = x.as_chunks::<LANES>();
+    let mut lanes = [start; LANES];
     for block in blocks {
         for (lane, &v) in lanes.iter_mut().zip(block) {
             *lane = add(*lane, v);
         }
     }
-    for (lane, &v) in lanes.iter_mut().zip(rest) {
-        *lane = add(*lane, v);
+    let lanes: [A; 8] = halved(lanes, &mut rest, &add, &join);
+    let lanes: [A; 4] = halved(lanes, &mut rest, &add, &join);
+    let lanes: [A; 2] = halved(lanes, &mut rest, &add, &join);
+    let [all]: [A; 1] = halved(lanes, &mut rest, &add, &join);
+    all
+}
+
+/// Both halves of the lanes joined, and as many more elements added if there are.
+#[inline(always)]
+fn halved<A: Copy, const N: usize, const HALF: usize>(
+    lanes: [A; N],
+    rest: &mut &[f32],
+    add: &impl Fn(A, f32) -> A,
+    join: &impl Fn(A, A) -> A,
+) -> [A; HALF] {
+    let mut out = [lanes[0]; HALF];
+    for i in 0..HALF {
+        out[i] = join(lanes[i], lanes[i + HALF]);
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] = join(lanes[i], lanes[i + half]);
+    if let Some((block, others)) = rest.split_first_chunk::<HALF>() {
+        for (lane, &v) in out.iter_mut().zip(block) {
+            *lane = add(*lane, v);
         }
-        half /= 2;
+        *rest = others;
     }
-    lanes[0]
+    out
 }
 
 /// The folds of all columns, as many rows at once as fill [`NARROW`] columns.
@@ -197,21 +215,39 @@ pub struct Running {
 pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running) -> Vec<f32> {
     assert_eq!(x.len(), outer * size * inner, "extents");
     let mut out = vec![0f32; x.len()];
-    let block = (size * inner).max(1);
-    rows_mut(&mut out, block, |first, out| {
-        let x = &x[first * block..][..out.len()];
-        vectorized(Sums { x, size, inner, running, out });
-    });
+    if x.is_empty() {
+        return out;
+    }
+    if inner == 1 {
+        rows_mut(&mut out, size, |first, out| {
+            let x = &x[first * size..][..out.len()];
+            // Sums of several rows do not wait for each other.
+            let (groups, mut rest) = (x.chunks_exact(TOGETHER * size), x.chunks_exact(TOGETHER * size).remainder());
+            let (out, mut last) = out.split_at_mut(x.len() - rest.len());
+            for (x, out) in groups.zip(out.chunks_exact_mut(TOGETHER * size)) {
+                together::<TOGETHER>(x, out, size, running);
+            }
+            while !rest.is_empty() {
+                let (x, out) = (rest.split_at(size), last.split_at_mut(size));
+                together::<1>(x.0, out.0, size, running);
+                (rest, last) = (x.1, out.1);
+            }
+        });
+    } else {
+        columns_mut(&mut out, [size, inner], WIDTH, |block, first, out| {
+            vectorized(Sums { x: &x[block * size * inner..][..size * inner], inner, first, running, out });
+        });
+    }
     out
 }
 
-/// Whole blocks of `size` rows of [`running_sum`].
+/// Some columns of a block of [`running_sum`].
 struct Sums<'a, 'o> {
     x: &'a [f32],
-    size: usize,
     inner: usize,
+    first: usize,
     running: Running,
-    out: &'o mut [f32],
+    out: ColumnsMut<'o, f32>,
 }
 
 impl Work for Sums<'_, '_> {
@@ -219,32 +255,14 @@ impl Work for Sums<'_, '_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { x, size, inner, running, out } = self;
-        let block = size * inner;
-        if inner == 1 {
-            // Sums of several rows do not wait for each other.
-            let (groups, rest) = (x.chunks_exact(TOGETHER * size), x.chunks_exact(TOGETHER * size).remainder());
-            let (out, last) = out.split_at_mut(x.len() - rest.len());
-            for (x, out) in groups.zip(out.chunks_exact_mut(TOGETHER * size)) {
-                together::<TOGETHER>(x, out, size, running);
-            }
-            for (x, out) in rest.chunks_exact(size).zip(last.chunks_exact_mut(size)) {
-                together::<1>(x, out, size, running);
-            }
-            return;
-        }
-        for (x, out) in x.chunks_exact(block).zip(out.chunks_exact_mut(block)) {
-            for column in (0..inner).step_by(WIDTH) {
-                let width = WIDTH.min(inner - column);
-                let mut sums = [0f64; WIDTH];
-                for i in 0..size {
-                    let at = running.place(i, size) * inner + column;
-                    for ((sum, &v), o) in sums.iter_mut().zip(&x[at..at + width]).zip(&mut out[at..at + width]) {
-                        let before = *sum;
-                        *sum += f64::from(v);
-                        *o = if running.exclusive { before } else { *sum } as f32;
-                    }
-                }
+        let Self { x, inner, first, running, mut out } = self;
+        let (mut sums, size) = ([0f64; WIDTH], x.len() / inner);
+        for i in 0..size {
+            let row = running.place(i, size);
+            for ((sum, &v), o) in sums.iter_mut().zip(&x[row * inner + first..(row + 1) * inner]).zip(out.row(row)) {
+                let before = *sum;
+                *sum += f64::from(v);
+                *o = if running.exclusive { before } else { *sum } as f32;
             }
         }
     }

@@ -1,56 +1,90 @@
 //! Softmax of rows, and along other axes.
 
 use crate::elementary::exp;
-use crate::elementwise::{Binary, map_in_place, zip};
-use crate::parallel::rows_mut;
-use crate::reduce::{largest, sum};
-use crate::strided::Strided;
+use crate::elementwise::map_in_place;
+use crate::fresh::filled_rows;
+use crate::parallel::{ColumnsMut, columns_mut};
 use crate::vectorized::{Work, vectorized};
-
-/// `e^x / Σ e^x` for each row of `size` elements, in place.
-///
-/// # Panics
-/// When `size` does not divide the length.
-pub fn softmax(x: &mut [f32], size: usize) {
-    if x.is_empty() {
-        return;
-    }
-    assert!(size > 0 && x.len().is_multiple_of(size), "row size");
-    rows_mut(x, size, |_, rows| {
-        for row in rows.chunks_exact_mut(size) {
-            let factor = 1.0 / exponentials(row, None, 1.0);
-            map_in_place(row, |v| v * factor);
-        }
-    });
-}
 
 /// `e^x / Σ e^x` along the middle one of three extents.
 ///
 /// # Panics
 /// When the extents do not have the size of the data.
-pub fn softmax_along(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
-    let [_, size, inner] = extents;
-    if inner == 1 {
-        let mut out = x.to_vec();
-        softmax(&mut out, size);
-        return out;
+pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
+    assert_eq!(x.len(), outer * size * inner, "extents");
+    if x.is_empty() {
+        return Vec::new();
     }
-    /// `e^(x − top)`.
-    struct Weight;
-    impl Binary for Weight {
-        type Output = f32;
-        #[inline(always)]
-        fn at<const FUSED: bool>(&self, x: f32, top: f32) -> f32 {
-            exp::<FUSED>(x - top)
+    if inner == 1 {
+        // SAFETY: the work writes all of its rows.
+        return unsafe {
+            filled_rows(x.len(), size, |first, out| {
+                let rows = out.write_copy_of_slice(&x[first * size..][..out.len()]);
+                for row in rows.chunks_exact_mut(size) {
+                    let factor = 1.0 / exponentials(row, None, 1.0);
+                    map_in_place(row, |v| v * factor);
+                }
+            })
+        };
+    }
+    let mut out = vec![0f32; x.len()];
+    columns_mut(&mut out, [size, inner], COLUMNS, |block, first, out| {
+        vectorized(Columns { x: &x[block * size * inner..][..size * inner], inner, first, out });
+    });
+    out
+}
+
+/// Columns that a task takes.
+const COLUMNS: usize = 128;
+
+/// Softmax of some columns of a block.
+struct Columns<'a, 'o> {
+    x: &'a [f32],
+    inner: usize,
+    first: usize,
+    out: ColumnsMut<'o, f32>,
+}
+
+impl Columns<'_, '_> {
+    #[inline(always)]
+    fn go<const FUSED: bool>(self) {
+        let Self { x, inner, first, mut out } = self;
+        let width = COLUMNS.min(inner - first);
+        let (mut tops, mut sums) = ([f32::NEG_INFINITY; COLUMNS], [0f32; COLUMNS]);
+        for row in x.chunks_exact(inner) {
+            for (top, &v) in tops[..width].iter_mut().zip(&row[first..]) {
+                *top = if v > *top { v } else { *top };
+            }
+        }
+        for (i, row) in x.chunks_exact(inner).enumerate() {
+            for (((sum, &top), &v), o) in sums.iter_mut().zip(&tops).zip(&row[first..first + width]).zip(out.row(i)) {
+                *o = exp::<FUSED>(v - top);
+                *sum += *o;
+            }
+        }
+        for sum in &mut sums {
+            *sum = 1.0 / *sum;
+        }
+        for i in 0..x.len() / inner {
+            for (o, &factor) in out.row(i).iter_mut().zip(&sums) {
+                *o *= factor;
+            }
         }
     }
-    let whole = [size * inner, inner, 1];
-    let each = [inner, 0, 1];
-    let tops = largest(x, extents);
-    let weights = zip(&extents, Strided { data: x, strides: &whole }, Strided { data: &tops, strides: &each }, Weight);
-    let factors = sum(&weights, extents, |w| w, |sum, _| 1.0 / sum);
-    let (weights, factors) = (Strided { data: &weights, strides: &whole }, Strided { data: &factors, strides: &each });
-    zip(&extents, weights, factors, |w, f| w * f)
+}
+
+impl Work for Columns<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.go::<false>();
+    }
+
+    #[inline(always)]
+    fn run_fused(self) {
+        self.go::<true>();
+    }
 }
 
 /// Turns scores into `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
@@ -133,8 +167,7 @@ mod tests {
     fn rows_agree_with_the_formula_in_f64() {
         for (size, rows) in [(1usize, 3usize), (7, 5), (16, 2), (100, 300), (1000, 3)] {
             let x: Vec<f32> = (0..size * rows).map(|i| (i * 37 % 211) as f32 / 7.0 - 90.0).collect();
-            let mut y = x.clone();
-            softmax(&mut y, size);
+            let y = softmax(&x, [rows, size, 1]);
             for (x, y) in x.chunks_exact(size).zip(y.chunks_exact(size)) {
                 let top = x.iter().copied().fold(f32::MIN, f32::max);
                 let sum: f64 = x.iter().map(|&v| f64::from(v - top).exp()).sum();
@@ -144,19 +177,19 @@ mod tests {
                 }
             }
         }
-        softmax(&mut [], 0);
+        assert!(softmax(&[], [3, 0, 1]).is_empty());
     }
 
     #[test]
     fn along_an_axis_is_softmax_of_the_rows_across() {
         for [outer, size, inner] in [[1usize, 3usize, 5usize], [2, 64, 700], [3, 1, 4], [2, 7, 1], [0, 2, 2]] {
             let x: Vec<f32> = (0..outer * size * inner).map(|i| (i * 37 % 211) as f32 / 7.0 - 15.0).collect();
-            let y = softmax_along(&x, [outer, size, inner]);
+            let y = softmax(&x, [outer, size, inner]);
             assert_eq!(y.len(), x.len());
             for column in 0..outer * inner {
                 let at = |i: usize| (column / inner * size + i) * inner + column % inner;
-                let mut row: Vec<f32> = (0..size).map(|i| x[at(i)]).collect();
-                softmax(&mut row, size);
+                let row: Vec<f32> = (0..size).map(|i| x[at(i)]).collect();
+                let row = softmax(&row, [1, size, 1]);
                 for (i, want) in row.into_iter().enumerate() {
                     assert!((y[at(i)] - want).abs() <= 1e-6 * want, "{} != {want}", y[at(i)]);
                 }
@@ -167,15 +200,9 @@ mod tests {
     #[test]
     fn what_has_no_limit_is_not_a_number() {
         for odd in [f32::NAN, f32::INFINITY] {
-            let mut row = [0.0, odd, 1.0];
-            softmax(&mut row, 3);
-            assert!(row[1].is_nan());
+            assert!(softmax(&[0.0, odd, 1.0], [1, 3, 1])[1].is_nan());
         }
-        let mut closed = [f32::NEG_INFINITY, 0.0];
-        softmax(&mut closed, 2);
-        assert_eq!(closed, [0.0, 1.0]);
-        let mut all = [f32::NEG_INFINITY; 2];
-        softmax(&mut all, 2);
-        assert!(all[0].is_nan());
+        assert_eq!(softmax(&[f32::NEG_INFINITY, 0.0], [1, 2, 1]), [0.0, 1.0]);
+        assert!(softmax(&[f32::NEG_INFINITY; 2], [1, 2, 1])[0].is_nan());
     }
 }

@@ -4,7 +4,7 @@
 
 use candle_core::{D, Tensor};
 use mil_kernels::elementwise::{Elu, Gelu, GeluTanh, ScaledTanh, Sigmoid, Silu, Softplus, Swish, Unary};
-use mil_kernels::softmax::softmax_along;
+use mil_kernels::softmax::softmax as kernel;
 
 use super::elementwise_unary::{float, map};
 use super::normalization::with_parameter;
@@ -98,7 +98,7 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
         if t.elem_count() == 0 {
             return one(x);
         }
-        if let Some((data, order)) = layout::along(t, &[axis], softmax_along)? {
+        if let Some((data, order)) = layout::along(t, &[axis], kernel)? {
             return one(x.with(layout::from_memory(data, t.dims(), &order, t)?));
         }
         let y = softmax_last(&t.transpose(axis, D::Minus1)?.contiguous()?)?.transpose(axis, D::Minus1)?;
@@ -110,11 +110,7 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
 pub(super) fn softmax_last(t: &Tensor) -> candle_core::Result<Tensor> {
     let rows = layout::contiguous(t).map_err(candle_core::Error::wrap)?;
     let size = t.dims().last().copied().unwrap_or(1);
-    let softmax = |data: &[f32]| {
-        let mut out = data.to_vec();
-        mil_kernels::softmax::softmax(&mut out, size);
-        out
-    };
+    let softmax = |data: &[f32]| kernel(data, [data.len() / size.max(1), size, 1]);
     if let Some(out) = with_f32s(&rows, softmax) {
         return Tensor::from_vec(out, t.dims(), t.device());
     }

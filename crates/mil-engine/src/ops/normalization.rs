@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
+use mil_kernels::norm::affine;
 
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, Slot, one, resolve_axes};
@@ -48,6 +49,14 @@ fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
         if let Some(beta) = beta {
             shift = (shift + channels(f, beta, rank)?)?;
         }
+        let channels = scale.elem_count();
+        if x.shape()[1] == channels && shift.elem_count() == channels {
+            let (scales, shifts) = (layout::to_f32s(&scale)?, layout::to_f32s(&shift)?);
+            let moved = layout::along(x.floats()?, &[1], |x, extents| affine(x, extents, &scales, &shifts))?;
+            if let Some((data, order)) = moved {
+                return one(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?));
+            }
+        }
         one(x.with(x.tensor().broadcast_mul(&scale)?.broadcast_add(&shift)?))
     })
 }
@@ -64,16 +73,25 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let data = normalize_rows(&x.to_f32s()?, size, epsilon, None, None);
-        let mut y = Tensor::from_vec(data, x.shape(), f.device())?;
-        if let Some(gamma) = gamma {
-            y = y.broadcast_mul(&channels(f, gamma, rank)?)?;
+        let mut data = normalize_rows(&x.to_f32s()?, size, epsilon, None, None);
+        if gamma.is_some() || beta.is_some() {
+            let extents = [x.shape()[0], x.shape()[1], size];
+            let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
+            data = affine(&data, extents, &scales, &shifts);
         }
-        if let Some(beta) = beta {
-            y = y.broadcast_add(&channels(f, beta, rank)?)?;
-        }
-        one(x.with(y))
+        one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })
+}
+
+/// The values of a parameter for so many channels.
+fn of_channels(f: &Frame<'_>, slot: Option<Slot>, count: usize, default: f32) -> Result<Vec<f32>, OpError> {
+    let Some(slot) = slot else { return Ok(vec![default; count]) };
+    let values = f.array(slot)?.to_f32s()?;
+    match values.len() {
+        n if n == count => Ok(values),
+        1 => Ok(vec![values[0]; count]),
+        n => Err(OpError::shape(format!("a parameter of {n} elements for {count} channels"))),
+    }
 }
 
 /// Each row minus its mean, over the root of its variance plus epsilon; then times gamma, plus beta.

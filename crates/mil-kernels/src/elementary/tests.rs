@@ -15,11 +15,13 @@ fn units(got: f32, want: f64) -> f64 {
     (f64::from(got) - want).abs() / 2f64.powi(exponent - 23)
 }
 
-/// Numbers of every magnitude and sign, and those that have no neighbours.
+/// Numbers of every magnitude and sign, those that have no neighbours, and those nearest to zeros of sine and cosine.
 fn numbers() -> impl Iterator<Item = f32> {
-    let step = if cfg!(miri) { 40_000_003 } else { 4099 };
+    let (step, turns) = if cfg!(miri) { (40_000_003, 10) } else { (4099, 63_000) };
     let special = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, 1e-45, -1e-45];
-    (0..=u32::MAX).step_by(step).map(f32::from_bits).chain(special).chain((-8000..8000).map(|i| i as f32 / 64.0))
+    let patterns = (0..=u32::MAX).step_by(step).map(f32::from_bits);
+    let quarters = (0..turns).map(|n| (f64::from(n) * std::f64::consts::FRAC_PI_2) as f32);
+    patterns.chain(special).chain((-8000..8000).map(|i| i as f32 / 64.0)).chain(quarters)
 }
 
 #[track_caller]

@@ -1,17 +1,26 @@
-//! Sine, cosine and tangent: reduced by multiples of π/2 in f64, polynomials in f32.
+//! Sine, cosine and tangent: reduced by multiples of π/2, in f64 where steps are not fused; polynomials.
 
 use super::{fma, polynomial};
 
 /// The magnitude beyond which the reduction is not exact: there the functions of the standard library are to be used.
-pub const FAR: f32 = 1e6;
+pub const FAR: f32 = 1e5;
 
 /// The multiple n of π/2 nearest to x, and x − n · π/2; for x up to [`FAR`].
 #[inline(always)]
-fn reduced(x: f32) -> (i32, f32) {
+fn reduced<const FUSED: bool>(x: f32) -> (i32, f32) {
+    // Adding and subtracting 1.5 · 2²³ (in f64, 2⁵²) rounds to the nearest whole number, which the last bits of the sum hold.
+    if FUSED {
+        const ROUND: f32 = 12_582_912.0;
+        let shifted = x.mul_add(std::f32::consts::FRAC_2_PI, ROUND);
+        let n = shifted - ROUND;
+        // π/2 in three parts. The first difference is exact: a multiple of 2⁻²³ below 1.
+        let r = n.mul_add(-1.570_796_37, x);
+        let r = n.mul_add(4.371_139e-8, r);
+        return (shifted.to_bits() as i32, n.mul_add(1.715_124_5e-15, r));
+    }
     // π/2 in two parts: the first has 33 bits, so that its multiples are exact.
     const HIGH: f64 = 1.570_796_326_734_125_6;
     const LOW: f64 = 6.077_100_506_506_192e-11;
-    // Adding and subtracting 1.5 · 2⁵² rounds to the nearest whole number, which the last bits of the sum hold.
     const ROUND: f64 = 6_755_399_441_055_744.0;
     let x = f64::from(x);
     let shifted = x * std::f64::consts::FRAC_2_PI + ROUND;
@@ -40,7 +49,7 @@ fn turned<const FUSED: bool>(n: i32, r: f32) -> f32 {
 /// `sin x` to within 2 units in the last place, for x up to [`FAR`].
 #[inline(always)]
 pub fn sin<const FUSED: bool>(x: f32) -> f32 {
-    let (n, r) = reduced(x);
+    let (n, r) = reduced::<FUSED>(x);
     let y = turned::<FUSED>(n, r);
     // The sign of zero.
     if x == 0.0 { x } else { y }
@@ -49,14 +58,14 @@ pub fn sin<const FUSED: bool>(x: f32) -> f32 {
 /// `cos x` to within 2 units in the last place, for x up to [`FAR`].
 #[inline(always)]
 pub fn cos<const FUSED: bool>(x: f32) -> f32 {
-    let (n, r) = reduced(x);
+    let (n, r) = reduced::<FUSED>(x);
     turned::<FUSED>(n.wrapping_add(1), r)
 }
 
 /// `tan x` to within 4 units in the last place, for x up to [`FAR`].
 #[inline(always)]
 pub fn tan<const FUSED: bool>(x: f32) -> f32 {
-    let (n, r) = reduced(x);
+    let (n, r) = reduced::<FUSED>(x);
     let (sine, cosine) = both::<FUSED>(r);
     let y = if n & 1 == 0 { sine / cosine } else { -cosine / sine };
     if x == 0.0 { x } else { y }
