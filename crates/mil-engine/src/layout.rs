@@ -3,7 +3,7 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{CpuStorage, Storage, Tensor};
+use candle_core::{Layout, Storage, Tensor, WithDType};
 use mil_kernels::strided::{self, Strided};
 
 use crate::error::OpError;
@@ -34,7 +34,12 @@ pub(crate) fn with_memory<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<
 }
 
 /// A tensor from elements in the given order of its dimensions.
-pub(crate) fn from_memory(data: Vec<f32>, shape: &[usize], order: &[usize], like: &Tensor) -> Result<Tensor, OpError> {
+pub(crate) fn from_memory<T: WithDType>(
+    data: Vec<T>,
+    shape: &[usize],
+    order: &[usize],
+    like: &Tensor,
+) -> Result<Tensor, OpError> {
     let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
     Ok(Tensor::from_vec(data, permuted, like.device())?.permute(inverse(order))?)
 }
@@ -50,13 +55,18 @@ pub(crate) fn elementwise(t: &Tensor, f: impl FnOnce(&[f32], &mut [f32])) -> Res
     done.map(|(out, order)| from_memory(out, t.dims(), &order, t)).transpose()
 }
 
-/// Runs `f` on the elements of an `F32` tensor on the CPU, from its first one on.
-pub(crate) fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
-    let (storage, layout) = t.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => data.get(layout.start_offset()..).map(f),
+/// The elements in a storage in CPU memory from the first one of a layout on, if they have this type.
+pub(crate) fn elements<'s, T: WithDType>(storage: &'s Storage, layout: &Layout) -> Option<&'s [T]> {
+    match storage {
+        Storage::Cpu(storage) => T::cpu_storage_as_slice(storage).ok()?.get(layout.start_offset()..),
         _ => None,
     }
+}
+
+/// Runs `f` on the elements of a tensor on the CPU, from its first one on.
+pub(crate) fn with_elements<T: WithDType, R>(t: &Tensor, f: impl FnOnce(&[T]) -> R) -> Option<R> {
+    let (storage, layout) = t.storage_and_layout();
+    elements(&storage, layout).map(f)
 }
 
 /// Elements of an `F32` tensor in row-major order.
