@@ -5,7 +5,8 @@
 //! - [`packed`]: dense weights in panels, packed once; what follows a product is done in registers.
 //! - [`softmax`] of rows. [`strided`]: elementwise work on strided operands. [`norm`]: normalization of rows. [`rotary`]: rotary position
 //!   embedding. [`activation`]: functions of one element.
-//! - [`conv`]: convolutions of channels-last images.
+//! - [`conv`]: convolutions and pooling of channels-last images. [`resample`]: images between their elements.
+//! - [`pick`]: copies by position, of any element type. [`rank`]: the order of the elements of rows.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
 //! - [`parallel`]: threads that stay awake between kernels.
 //!

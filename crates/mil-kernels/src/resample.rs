@@ -240,9 +240,9 @@ mod tests {
                 let mut next = (seed as usize).wrapping_add(i * 7919);
                 let at = std::array::from_fn(|_| {
                     next = next.wrapping_mul(31).wrapping_add(17);
-                    if next % 5 == 0 { OUTSIDE } else { next % positions }
+                    if next.is_multiple_of(5) { OUTSIDE } else { next % positions }
                 });
-                let weights = std::array::from_fn(|k| if (next >> k) % 3 == 0 || at[k] == 0 { 0.0 } else { k as f32 + 0.5 });
+                let weights = std::array::from_fn(|k| if (next >> k).is_multiple_of(3) || at[k] == 0 { 0.0 } else { k as f32 + 0.5 });
                 Taps { at, weights }
             };
             let y = sample(&x, channels, count, 3.0, taps);

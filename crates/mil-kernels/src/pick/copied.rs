@@ -11,8 +11,6 @@ use crate::strided::{Strided, joined};
 const ROWS: RangeInclusive<usize> = 16..=512;
 /// Elements of a block, for what is narrow enough.
 const BLOCK: usize = 1 << 12;
-/// Side of the squares that registers exchange.
-const SIDE: usize = 8;
 
 /// Strided elements in row-major order.
 ///
@@ -87,24 +85,11 @@ unsafe fn exchange<T: Copy>(
             _ => {}
         }
     }
-    let (mut row, mut column) = (rows.start, 0);
     #[cfg(target_arch = "x86_64")]
-    if size_of::<T>() == 4 && is_x86_feature_detected!("avx") {
-        column = width - width % SIDE;
-        // The last square may read what lies behind its rows.
-        while row < rows.end && column > 0 && (column - 1) * step + row + SIDE <= x.len() {
-            let count = SIDE.min(rows.end - row);
-            for j in (0..column).step_by(SIDE) {
-                // SAFETY: the square was just seen to lie in the source, its rows lie in the block; the elements have
-                // the size of floats.
-                unsafe {
-                    let (x, out) = (x.as_ptr().add(row + j * step), out.add(row * distance + j));
-                    x86::square(x.cast(), step, out.cast(), distance, count);
-                }
-            }
-            row += count;
-        }
-    }
+    // SAFETY: the caller's contract, and the assertion above.
+    let (row, column) = unsafe { x86::squares(x, step, rows.clone(), width, out, distance) };
+    #[cfg(not(target_arch = "x86_64"))]
+    let (row, column) = (rows.start, 0);
     let rest = |rows: Range<usize>, columns: Range<usize>| {
         for i in rows {
             for j in columns.clone() {
@@ -131,15 +116,51 @@ fn interleave<T: Copy, const W: usize>(x: &[T], step: usize, rows: Range<usize>,
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::mem::MaybeUninit;
+    use std::ops::Range;
 
-    use super::SIDE;
+    /// Side of the squares that registers exchange.
+    const SIDE: usize = 8;
+
+    /// [`exchange`](super::exchange) of whole squares, where the CPU can and elements have the size of floats: the first
+    /// row and the first column that are left.
+    ///
+    /// # Safety
+    /// As there; all elements of the rows lie in `x`.
+    pub(super) unsafe fn squares<T: Copy>(
+        x: &[T],
+        step: usize,
+        rows: Range<usize>,
+        width: usize,
+        out: *mut MaybeUninit<T>,
+        distance: usize,
+    ) -> (usize, usize) {
+        let (mut row, columns) = (rows.start, width - width % SIDE);
+        if size_of::<T>() != 4 || columns == 0 || !is_x86_feature_detected!("avx") {
+            return (row, 0);
+        }
+        // The last square may read what lies behind its rows.
+        while row < rows.end && (columns - 1) * step + row + SIDE <= x.len() {
+            let count = SIDE.min(rows.end - row);
+            for j in (0..columns).step_by(SIDE) {
+                // SAFETY: the CPU has AVX; the square was just seen to lie in `x`, its rows are among the caller's; the
+                // elements have the size of floats.
+                unsafe {
+                    let (x, out) = (x.as_ptr().add(row + j * step), out.add(row * distance + j));
+                    square(x.cast(), step, out.cast(), distance, count);
+                }
+            }
+            row += count;
+        }
+        (row, columns)
+    }
 
     /// `out[i · distance + j] = x[i + j · step]` for the first `rows` of a square.
     ///
     /// # Safety
     /// The CPU has AVX; the square may be read, its first rows written.
     #[target_feature(enable = "avx")]
-    pub(super) unsafe fn square(x: *const f32, step: usize, out: *mut f32, distance: usize, rows: usize) {
+    unsafe fn square(x: *const f32, step: usize, out: *mut f32, distance: usize, rows: usize) {
         // SAFETY: the caller's.
         let v: [__m256; SIDE] = std::array::from_fn(|j| unsafe { _mm256_loadu_ps(x.add(j * step)) });
         // Pairs of columns, fours, and all eight.
