@@ -3,7 +3,7 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{CpuStorage, DType, Storage, Tensor, WithDType};
+use candle_core::{DType, Layout, Storage, Tensor, WithDType};
 use half::f16;
 use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
@@ -54,47 +54,39 @@ pub(crate) fn map(t: &Tensor, f: impl Unary) -> Result<Option<Tensor>, OpError> 
     done.map(|(out, order)| from_memory(out, t.dims(), &order, t)).transpose()
 }
 
-/// Runs `f` on the elements of an `F32` tensor on the CPU, from its first one on.
-pub(crate) fn with_elements<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
-    let (storage, layout) = t.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => data.get(layout.start_offset()..).map(f),
+/// The elements in a storage in CPU memory from the first one of a layout on, if they have this type.
+pub(crate) fn elements<'s, T: WithDType>(storage: &'s Storage, layout: &Layout) -> Option<&'s [T]> {
+    match storage {
+        Storage::Cpu(storage) => T::cpu_storage_as_slice(storage).ok()?.get(layout.start_offset()..),
         _ => None,
     }
 }
 
+/// Runs `f` on the elements of a tensor on the CPU, from its first one on.
+pub(crate) fn with_elements<T: WithDType, R>(t: &Tensor, f: impl FnOnce(&[T]) -> R) -> Option<R> {
+    let (storage, layout) = t.storage_and_layout();
+    elements(&storage, layout).map(f)
+}
+
 /// The tensor with elements of another type.
 pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
-    let kernel = t.is_contiguous() && t.device().is_cpu();
-    Ok(match (t.dtype(), dtype) {
-        (DType::F32, DType::F16) if kernel => {
-            let narrow = |data: &[f32]| {
-                let mut out = vec![f16::ZERO; t.elem_count()];
-                fp16::narrow(&data[..t.elem_count()], &mut out);
-                out
-            };
-            match with_elements(t, narrow) {
-                Some(out) => Tensor::from_vec(out, t.dims(), t.device())?,
-                None => t.to_dtype(dtype)?,
-            }
-        }
-        (DType::F16, DType::F32) if kernel => {
-            let (storage, layout) = t.storage_and_layout();
-            let data = match &*storage {
-                Storage::Cpu(CpuStorage::F16(data)) => data.get(layout.start_offset()..),
-                _ => None,
-            };
-            match data.and_then(|data| data.get(..t.elem_count())) {
-                Some(data) => {
-                    let mut out = vec![0f32; data.len()];
-                    fp16::widen(data, &mut out);
-                    Tensor::from_vec(out, t.dims(), t.device())?
-                }
-                None => t.to_dtype(dtype)?,
-            }
-        }
-        _ => t.to_dtype(dtype)?,
-    })
+    let (n, contiguous) = (t.elem_count(), t.is_contiguous());
+    let narrow = |data: &[f32]| {
+        let mut out = vec![f16::ZERO; n];
+        fp16::narrow(&data[..n], &mut out);
+        Tensor::from_vec(out, t.dims(), t.device())
+    };
+    let widen = |data: &[f16]| {
+        let mut out = vec![0f32; n];
+        fp16::widen(&data[..n], &mut out);
+        Tensor::from_vec(out, t.dims(), t.device())
+    };
+    let converted = match (t.dtype(), dtype) {
+        (DType::F32, DType::F16) if contiguous => with_elements(t, narrow),
+        (DType::F16, DType::F32) if contiguous => with_elements(t, widen),
+        _ => None,
+    };
+    Ok(converted.unwrap_or_else(|| t.to_dtype(dtype))?)
 }
 
 /// Floats rounded to fp16.

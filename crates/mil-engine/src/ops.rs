@@ -144,6 +144,28 @@ pub const KERNELS: &[(&str, &[&str])] = &[
     ]),
     ("rows, vectorised", &["layer_norm", "instance_norm"]),
     ("single rows of weights as stored", &["gather"]),
+    (
+        "copies by position",
+        &[
+            "concat",
+            "gather_along_axis",
+            "gather_nd",
+            "pad",
+            "resize_nearest_neighbor",
+            "reverse",
+            "reverse_sequence",
+            "slice_by_index",
+            "sliding_windows",
+            "space_to_batch",
+            "stack",
+            "tile",
+            "upsample_nearest_neighbor",
+        ],
+    ),
+    ("windows by lines", &["avg_pool", "max_pool"]),
+    ("samples of all channels", &["affine", "crop_resize", "resample"]),
+    ("rows and columns between elements", &["resize", "resize_bilinear", "upsample_bilinear"]),
+    ("words that hold element and index", &["argsort", "topk"]),
 ];
 
 /// The operation of this name.

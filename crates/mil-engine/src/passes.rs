@@ -10,6 +10,7 @@ mod finish;
 mod gain;
 mod gate;
 mod graph;
+mod permute;
 mod rms_norm;
 mod rotary;
 mod shared_input;
@@ -36,6 +37,7 @@ pub const ALL: &[Pass] = &[
     Pass { name: "gate", run: gate::run },
     Pass { name: "finish", run: finish::run },
     Pass { name: "shared_input", run: shared_input::run },
+    Pass { name: "permute", run: permute::run },
     Pass { name: "dead_code", run: dead_code::run },
 ];
 

@@ -1,12 +1,12 @@
 //! Copies by position, of every element type, in the order in which the tensor lies in memory.
 
-use candle_core::{DType, Device, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Tensor, WithDType};
 use mil_kernels::pick::{self as kernels, Along, Places};
 use mil_kernels::strided::Strided;
 
 use crate::build::check_size;
 use crate::error::OpError;
-use crate::layout::{inverse, memory_order};
+use crate::layout::{elements, from_memory, memory_order, with_elements};
 
 /// Calls a function that is generic in the element type for the type of a tensor.
 macro_rules! by_type {
@@ -20,21 +20,8 @@ macro_rules! by_type {
     };
 }
 
-/// Runs `f` on the elements of a tensor in CPU memory, from its first one on.
-fn with_elements<T: WithDType, R>(t: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R, OpError> {
-    let (storage, layout) = t.storage_and_layout();
-    elements_of(&storage, layout.start_offset()).map(f)
-}
-
-fn elements_of<T: WithDType>(storage: &Storage, start: usize) -> Result<&[T], OpError> {
-    let Storage::Cpu(storage) = storage else { return Err(OpError::data("a tensor outside the CPU's memory")) };
-    Ok(T::cpu_storage_as_slice(storage)?.get(start..).unwrap_or_default())
-}
-
-/// A tensor from elements in the given order of its dimensions.
-fn in_order<T: WithDType>(data: Vec<T>, shape: &[usize], order: &[usize]) -> Result<Tensor, OpError> {
-    let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
-    Ok(Tensor::from_vec(data, permuted, &Device::Cpu)?.permute(inverse(order))?)
+fn elsewhere() -> OpError {
+    OpError::data("a tensor outside the CPU's memory")
 }
 
 /// The elements that `places` choose along each dimension; where they say nowhere, the scalar `fill`, by default zero.
@@ -59,9 +46,9 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
         let along: Vec<Along<'_>> =
             order.iter().map(|&d| Along { stride: t.stride()[d], places: &places[d] }).collect();
         let fill = fill.map_or(Ok(T::zero()), |f| f.reshape(())?.to_scalar::<T>())?;
-        let data = with_elements::<T, _>(t, |x| kernels::pick(x, &along, fill))?;
+        let data = with_elements::<T, _>(t, |x| kernels::pick(x, &along, fill)).ok_or_else(elsewhere)?;
         let shape: Vec<usize> = places.iter().map(Places::len).collect();
-        in_order(data, &shape, &order)
+        from_memory(data, &shape, &order, t)
     }
     let cpu = t.to_device(&Device::Cpu)?;
     Ok(by_type!(cpu, run(&cpu, places, fill))?.to_device(t.device())?)
@@ -92,7 +79,8 @@ pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Resu
     fn run<T: WithDType>(t: &Tensor, dim: usize, at: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
         let (n, inner) = (t.dims()[dim], shape[dim + 1..].iter().product());
         let count = t.elem_count();
-        let data = with_elements::<T, _>(t, |x| kernels::pick_along(&x[..count], n, at, shape[dim], inner))?;
+        let data = with_elements::<T, _>(t, |x| kernels::pick_along(&x[..count], n, at, shape[dim], inner))
+            .ok_or_else(elsewhere)?;
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
     }
     let cpu = contiguous(&t.to_device(&Device::Cpu)?)?;
@@ -127,11 +115,11 @@ pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
         let held: Vec<_> = dense.iter().map(Tensor::storage_and_layout).collect();
         let mut rows: Vec<(&[T], usize)> = Vec::with_capacity(held.len());
         for ((storage, layout), part) in held.iter().zip(dense) {
-            let data = elements_of(storage, layout.start_offset())?;
+            let data: &[T] = elements(storage, layout).ok_or_else(elsewhere)?;
             rows.push((&data[..part.elem_count()], part.dims()[place..].iter().product()));
         }
         let outer = order[..place].iter().map(|&d| shape[d]).product();
-        in_order(kernels::join(&rows, outer), shape, order)
+        from_memory(kernels::join(&rows, outer), shape, order, &dense[0])
     }
     Ok(by_type!(first, run(&dense, place, &shape, &order))?.to_device(first.device())?)
 }
@@ -145,7 +133,8 @@ pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
         return Ok(t.contiguous()?);
     }
     fn run<T: WithDType>(t: &Tensor) -> Result<Tensor, OpError> {
-        let data = with_elements::<T, _>(t, |data| kernels::copied(t.dims(), Strided { data, strides: t.stride() }))?;
+        let data = with_elements::<T, _>(t, |data| kernels::copied(t.dims(), Strided { data, strides: t.stride() }))
+            .ok_or_else(elsewhere)?;
         Ok(Tensor::from_vec(data, t.dims(), t.device())?)
     }
     by_type!(t, run(t))

@@ -6,8 +6,9 @@
 //! - [`softmax`] along an axis. [`norm`]: normalization of rows. [`rotary`]: rotary position embedding.
 //! - [`elementary`]: exponentials, logarithms and their kin for loops in registers. [`elementwise`]: functions along whole
 //!   tensors. [`activation`]: what follows a product. [`reduce`]: reductions and running sums along an axis.
-//! - [`strided`]: copies of strided operands.
-//! - [`conv`]: convolutions of channels-last images.
+//! - [`fp16`]: conversions. [`strided`]: operands in any order of memory.
+//! - [`conv`]: convolutions and pooling of channels-last images. [`resample`]: images between their elements.
+//! - [`pick`]: copies by position, of any element type. [`rank`]: the order of the elements of rows.
 //! - [`attention`]: grouped-query attention that reads an fp16 KV cache in place.
 //! - [`parallel`]: threads that stay awake between kernels.
 //!

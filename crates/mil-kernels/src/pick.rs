@@ -76,27 +76,15 @@ pub fn pick<T: Copy + Send + Sync>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<
     let (row, outer) = Row::new(dims);
     let reach: usize = outer.iter().map(|d| d.places.last().unwrap_or(0) * d.stride).sum();
     assert!(row.reach == 0 || reach + row.reach <= x.len(), "positions lie in the source");
-    let start = |mut index: usize| {
-        let mut start = 0;
-        for d in outer.iter().rev() {
-            let n = d.places.len();
-            let at = d.places.get(index % n);
-            if at == NOWHERE {
-                return None;
-            }
-            (start, index) = (start + at * d.stride, index / n);
-        }
-        Some(start)
-    };
     let size = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
     // SAFETY: the parts of rows below follow one another until the chunk ends.
     unsafe {
         filled(len, size, |task, out: &mut [MaybeUninit<T>]| {
-            let (first, mut done, mut before) = (task * size, 0, None);
+            let (mut done, mut before, mut from) = (0, None, task * size % row.width);
+            let mut rows = Rows::from(outer, task * size / row.width);
             while done < out.len() {
-                let (index, from) = ((first + done) / row.width, (first + done) % row.width);
                 let n = (row.width - from).min(out.len() - done);
-                let source = start(index);
+                let source = rows.next();
                 // The same row once more lies in the cache already.
                 if n == row.width && done >= n && before == Some(source) {
                     out.copy_within(done - n..done, done);
@@ -106,7 +94,7 @@ pub fn pick<T: Copy + Send + Sync>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<
                     out[done..done + n].fill(MaybeUninit::new(fill));
                 }
                 before = (from == 0).then_some(source);
-                done += n;
+                (done, from) = (done + n, 0);
             }
         })
     }
@@ -188,10 +176,45 @@ pub fn join<T: Copy + Send + Sync>(parts: &[(&[T], usize)], outer: usize) -> Vec
     }
 }
 
+/// Where rows begin in the source, one after another.
+struct Rows<'d, 'p> {
+    dims: &'d [Along<'p>],
+    index: Vec<usize>,
+}
+
+impl<'d, 'p> Rows<'d, 'p> {
+    fn from(dims: &'d [Along<'p>], mut row: usize) -> Self {
+        let mut index = vec![0; dims.len()];
+        for (i, d) in index.iter_mut().zip(dims).rev() {
+            (*i, row) = (row % d.places.len(), row / d.places.len());
+        }
+        Self { dims, index }
+    }
+
+    /// The first element of the next row; none if it is only filled.
+    fn next(&mut self) -> Option<usize> {
+        let mut start = Some(0);
+        for (&i, d) in self.index.iter().zip(self.dims) {
+            let at = d.places.get(i);
+            start = start.filter(|_| at != NOWHERE).map(|start| start + at * d.stride);
+        }
+        for (i, d) in self.index.iter_mut().zip(self.dims).rev() {
+            *i += 1;
+            if *i < d.places.len() {
+                break;
+            }
+            *i = 0;
+        }
+        start
+    }
+}
+
 /// Elements of a row from which on outer dimensions are left to the loop over rows: of one stretch, and of more.
 const WIDE: [usize; 2] = [256, 64];
-/// Stretches that a row consists of at most.
-const PIECES: usize = 1 << 22;
+/// Elements below which a row is not worth its own start, and stretches that a row consists of at most.
+const NARROW: (usize, usize) = (16, 1 << 22);
+/// The same for rows that are wider.
+const PIECES: usize = 1 << 12;
 /// Elements that are copied as a stretch, not one by one.
 const STRETCH: usize = 8;
 
@@ -237,10 +260,14 @@ impl Row {
                     *start += run.start * dim.stride;
                     *len *= n;
                 }
-                (_, inner) if width < WIDE[usize::from(inner.len() > 1)] && inner.len() * n <= PIECES => {
-                    stretches = repeated(dim, inner)
+                (_, inner) => {
+                    let wide = width >= WIDE[usize::from(inner.len() > 1)];
+                    let most = if width < NARROW.0 { NARROW.1 } else { PIECES };
+                    if wide || inner.len() * n > most {
+                        break;
+                    }
+                    stretches = repeated(dim, inner);
                 }
-                _ => break,
             }
             (width, left) = (width * n, outer);
         }

@@ -103,7 +103,9 @@ impl Work for Spread<'_> {
         let Self { x, columns, inner, out } = self;
         if inner == 1 {
             for (o, c) in out.iter_mut().zip(columns) {
-                *o = x[c.low] * (1.0 - c.part) + x[c.high] * c.part;
+                // SAFETY: `bilinear` has checked that columns lie in the line.
+                let (low, high) = unsafe { (*x.get_unchecked(c.low), *x.get_unchecked(c.high)) };
+                *o = low * (1.0 - c.part) + high * c.part;
             }
             return;
         }
@@ -166,7 +168,8 @@ impl Work for Sum<'_> {
         let channels = out.len();
         let inside = |i: usize| at[i] != OUTSIDE && weights[i] != 0.0;
         if inside(0) && inside(1) && inside(2) && inside(3) {
-            let [a, b, c, d] = at.map(|at| &x[at * channels..][..channels]);
+            let (a, b) = (&x[at[0] * channels..][..channels], &x[at[1] * channels..][..channels]);
+            let (c, d) = (&x[at[2] * channels..][..channels], &x[at[3] * channels..][..channels]);
             for i in 0..channels {
                 out[i].write(weights[0] * a[i] + weights[1] * b[i] + weights[2] * c[i] + weights[3] * d[i]);
             }
@@ -181,7 +184,7 @@ impl Work for Sum<'_> {
                 for (o, &v) in out.iter_mut().zip(&x[at[i] * channels..][..channels]) {
                     *o += weight * v;
                 }
-            } else if weight != 0.0 {
+            } else if weight * outside != 0.0 && weight != 0.0 {
                 for o in out.iter_mut() {
                     *o += weight * outside;
                 }
@@ -237,9 +240,9 @@ mod tests {
                 let mut next = (seed as usize).wrapping_add(i * 7919);
                 let at = std::array::from_fn(|_| {
                     next = next.wrapping_mul(31).wrapping_add(17);
-                    if next % 5 == 0 { OUTSIDE } else { next % positions }
+                    if next.is_multiple_of(5) { OUTSIDE } else { next % positions }
                 });
-                let weights = std::array::from_fn(|k| if (next >> k) % 3 == 0 || at[k] == 0 { 0.0 } else { k as f32 + 0.5 });
+                let weights = std::array::from_fn(|k| if (next >> k).is_multiple_of(3) || at[k] == 0 { 0.0 } else { k as f32 + 0.5 });
                 Taps { at, weights }
             };
             let y = sample(&x, channels, count, 3.0, taps);

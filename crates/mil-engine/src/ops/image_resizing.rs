@@ -266,10 +266,11 @@ fn resample(b: &Build<'_>) -> Result<Run, OpError> {
         if n != n2 || h == 0 || w == 0 {
             return Err(OpError::shape(format!("image {:?}, coordinates {:?}", x.shape(), coordinates.shape())));
         }
+        let (signed, normalized) = (mode == "normalized_minus_one_to_one", mode == "normalized_zero_to_one");
         let place = |v: f32, extent: usize| {
-            let unit = match mode.as_str() {
-                "normalized_minus_one_to_one" => (v + 1.0) / 2.0,
-                "normalized_zero_to_one" => v,
+            let unit = match (signed, normalized) {
+                (true, _) => (v + 1.0) / 2.0,
+                (_, true) => v,
                 _ => return v,
             };
             if align { unit * (extent - 1) as f32 } else { unit * extent as f32 - 0.5 }

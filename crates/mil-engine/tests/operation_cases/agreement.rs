@@ -89,6 +89,57 @@ fn outputs_agree_with_pytorch_and_numpy_with_and_without_rewrites() {
     assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));
 }
 
+/// The same elements elsewhere in memory.
+type Lie = fn(&Tensor) -> candle_core::Result<Tensor>;
+
+/// In the order of these dimensions.
+fn ordered(t: &Tensor, order: Vec<usize>) -> candle_core::Result<Tensor> {
+    let mut back = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
+    t.permute(order)?.contiguous()?.permute(back)
+}
+
+fn channels_last(t: &Tensor) -> candle_core::Result<Tensor> {
+    let mut order: Vec<usize> = (0..t.rank()).collect();
+    order.get_mut(1..).unwrap_or_default().rotate_left(1.min(t.rank().saturating_sub(1)));
+    ordered(t, order)
+}
+
+fn reversed(t: &Tensor) -> candle_core::Result<Tensor> {
+    ordered(t, (0..t.rank()).rev().collect())
+}
+
+/// With other elements between the rows.
+fn apart(t: &Tensor) -> candle_core::Result<Tensor> {
+    let Some(d) = t.rank().checked_sub(1) else { return Ok(t.clone()) };
+    let other = t.zeros_like()?;
+    Tensor::cat(&[&other, t, &other], d)?.narrow(d, t.dims()[d], t.dims()[d])
+}
+
+#[test]
+fn outputs_do_not_depend_on_how_inputs_lie_in_memory() {
+    let ways: [(&str, Lie); 3] = [("channels last", channels_last), ("reversed", reversed), ("apart", apart)];
+    let mut failed = Vec::new();
+    for case in all() {
+        for (label, lie) in ways {
+            let moved = |(name, t): &(String, Tensor)| {
+                (name.clone(), if t.elem_count() == 0 { t.clone() } else { lie(t).expect("a tensor") })
+            };
+            let case = Case {
+                inputs: case.inputs.iter().map(moved).collect(),
+                name: case.name.clone(),
+                program: case.program.clone(),
+                outputs: case.outputs.clone(),
+                tolerance: case.tolerance,
+            };
+            if let Err(e) = check(&case, &PassSet::all()) {
+                failed.push(format!("{} ({label}): {e}", case.name));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));
+}
+
 fn kinds(block: &Block, into: &mut HashSet<String>) {
     for op in &block.operations {
         into.insert(op.kind.clone());

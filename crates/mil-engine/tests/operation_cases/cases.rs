@@ -19,6 +19,7 @@ pub(crate) struct Case {
 }
 
 /// The elements of an output; integers and booleans are exact in `f64` too.
+#[derive(Clone)]
 pub(crate) struct Expected {
     pub(crate) shape: Vec<usize>,
     pub(crate) dtype: Dtype,

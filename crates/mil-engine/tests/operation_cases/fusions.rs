@@ -140,3 +140,52 @@ fn attention_over_a_sequence() {
         check(dtype, &[1, 35, 24], &body, 5);
     }
 }
+
+#[test]
+fn permutations_that_are_written_with_several() {
+    let reshape = |out: &str, x: &str, shape: &[usize]| {
+        format!(
+            "tensor<fp32, {shape:?}> {out} = reshape(x = {x}, shape = tensor<int32, [{}]>({shape:?}));",
+            shape.len()
+        )
+    };
+    let transpose = |out: &str, x: &str, perm: &[i32], shape: &[usize]| {
+        format!("tensor<fp32, {shape:?}> {out} = transpose(x = {x}, perm = tensor<int32, [{}]>({perm:?}));", perm.len())
+    };
+    // Windows of 3 × 2 of an image [1, 4, 6, 6], channels last, as coremltools writes it with four dimensions.
+    let windows = [
+        reshape("a", "x", &[4, 2, 3, 6]),
+        transpose("b", "a", &[1, 0, 2, 3], &[2, 4, 3, 6]),
+        reshape("c", "b", &[2, 12, 3, 2]),
+        transpose("d", "c", &[0, -2, 1, 3], &[2, 3, 12, 2]),
+        reshape("e", "d", &[6, 4, 6, 1]),
+        transpose("f", "e", &[0, 2, 1, 3], &[6, 6, 4, 1]),
+        reshape("y", "f", &[6, 6, 4]),
+    ];
+    check("fp32", &[1, 4, 6, 6], &windows.concat(), 3);
+    // A transpose first; an end that is a transpose.
+    let others = [
+        transpose("a", "x", &[0, 2, 3, 1], &[1, 6, 6, 4]),
+        "tensor<fp32, [6, 6, 4]> b = squeeze(x = a, axes = tensor<int32, [1]>([0]));".to_owned(),
+        reshape("c", "b", &[2, 3, 24]),
+        transpose("y", "c", &[2, 0, 1], &[24, 2, 3]),
+    ];
+    check("fp32", &[1, 4, 6, 6], &others.concat(), 3);
+    // Elements that no permutation of whole dimensions moves, and a value that is used twice.
+    let uneven = [
+        transpose("a", "x", &[0, 2, 3, 1], &[1, 6, 6, 4]),
+        reshape("b", "a", &[1, 9, 4, 4]),
+        reshape("c", "b", &[16, 9]),
+        transpose("y", "c", &[1, 0], &[9, 16]),
+    ];
+    check("fp32", &[1, 4, 6, 6], &uneven.concat(), 4);
+    let twice = [
+        transpose("a", "x", &[0, 2, 3, 1], &[1, 6, 6, 4]),
+        reshape("b", "a", &[36, 4]),
+        reshape("c", "b", &[6, 6, 4]),
+        transpose("d", "c", &[1, 0, 2], &[6, 6, 4]),
+        reshape("e", "d", &[36, 4]),
+        "tensor<fp32, [36, 4]> y = add(x = b, y = e);".to_owned(),
+    ];
+    check("fp32", &[1, 4, 6, 6], &twice.concat(), 6);
+}

@@ -1,16 +1,16 @@
 //! Strided elements in row-major order: stretches are copied, dimensions that change places go by squares.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::{Along, Places, pick};
 use crate::parallel::{SPLIT, Shared, TASK, for_each};
 use crate::strided::{Strided, joined};
 
-/// Rows of a block: as many elements as a line of the cache has.
-const ROWS: usize = 16;
-/// Side of the squares that registers exchange.
-const SIDE: usize = 8;
+/// Rows of a block: whole lines of the cache.
+const ROWS: RangeInclusive<usize> = 16..=512;
+/// Elements of a block, for what is narrow enough.
+const BLOCK: usize = 1 << 12;
 
 /// Strided elements in row-major order.
 ///
@@ -39,7 +39,8 @@ fn exchanged<T: Copy + Send + Sync>(dims: &[(usize, usize)], near: usize, x: &[T
     // The other dimensions: extent, stride, stride in the result.
     let others = (0..dims.len() - 1).filter(|&d| d != near);
     let outer: Vec<(usize, usize, usize)> = others.map(|d| (dims[d].0, dims[d].1, behind(d))).collect();
-    let blocks = height.div_ceil(ROWS);
+    let tall = (BLOCK / width / ROWS.start() * ROWS.start()).clamp(*ROWS.start(), *ROWS.end());
+    let blocks = height.div_ceil(tall);
     let count = blocks * outer.iter().map(|d| d.0).product::<usize>();
     let run = if len < SPLIT { count } else { TASK.div_ceil(len.div_ceil(count)) };
     let mut out: Vec<T> = Vec::with_capacity(len);
@@ -50,7 +51,7 @@ fn exchanged<T: Copy + Send + Sync>(dims: &[(usize, usize)], near: usize, x: &[T
             for &(n, stride, target) in outer.iter().rev() {
                 (from, to, index) = (from + index % n * stride, to + index % n * target, index / n);
             }
-            let rows = block % blocks * ROWS..((block % blocks + 1) * ROWS).min(height);
+            let rows = block % blocks * tall..((block % blocks + 1) * tall).min(height);
             // SAFETY: indices of distinct blocks differ, and so do the elements they write; all of them lie in the
             // shape, which the operand covers and the capacity holds.
             unsafe { exchange(&x[from..], step, rows, width, base.get().add(to).cast(), distance) };
@@ -74,24 +75,24 @@ unsafe fn exchange<T: Copy>(
     distance: usize,
 ) {
     assert!(rows.end > rows.start && (width - 1) * step + rows.end <= x.len(), "elements of a block");
-    let (mut row, mut column) = (rows.start, 0);
-    #[cfg(target_arch = "x86_64")]
-    if size_of::<T>() == 4 && is_x86_feature_detected!("avx") {
-        column = width - width % SIDE;
-        while row + SIDE <= rows.end {
-            for j in (0..column).step_by(SIDE) {
-                // SAFETY: the square lies in the block; the elements have the size of floats.
-                unsafe {
-                    let (x, out) = (x.as_ptr().add(row + j * step), out.add(row * distance + j));
-                    x86::square(x.cast(), step, out.cast(), distance);
-                }
-            }
-            row += SIDE;
+    if distance == width && width <= 4 {
+        // SAFETY: rows that follow one another are one stretch of places.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.add(rows.start * width), rows.len() * width) };
+        match width {
+            2 => return interleave::<T, 2>(x, step, rows, out),
+            3 => return interleave::<T, 3>(x, step, rows, out),
+            4 => return interleave::<T, 4>(x, step, rows, out),
+            _ => {}
         }
     }
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's contract, and the assertion above.
+    let (row, column) = unsafe { x86::squares(x, step, rows.clone(), width, out, distance) };
+    #[cfg(not(target_arch = "x86_64"))]
+    let (row, column) = (rows.start, 0);
     let rest = |rows: Range<usize>, columns: Range<usize>| {
-        for j in columns {
-            for i in rows.clone() {
+        for i in rows {
+            for j in columns.clone() {
                 // SAFETY: the place is one of the block's; the source was checked above.
                 unsafe { (*out.add(i * distance + j)).write(*x.get_unchecked(i + j * step)) };
             }
@@ -101,18 +102,65 @@ unsafe fn exchange<T: Copy>(
     rest(row..rows.end, 0..width);
 }
 
+/// Few columns whose rows follow one another.
+fn interleave<T: Copy, const W: usize>(x: &[T], step: usize, rows: Range<usize>, out: &mut [MaybeUninit<T>]) {
+    let n = rows.len();
+    let columns: [&[T]; W] = std::array::from_fn(|j| &x[j * step + rows.start..][..n]);
+    for (i, out) in out.as_chunks_mut::<W>().0.iter_mut().enumerate().take(n) {
+        for (o, column) in out.iter_mut().zip(columns) {
+            o.write(column[i]);
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::mem::MaybeUninit;
+    use std::ops::Range;
 
-    use super::SIDE;
+    /// Side of the squares that registers exchange.
+    const SIDE: usize = 8;
 
-    /// `out[i · distance + j] = x[i + j · step]` for a square.
+    /// [`exchange`](super::exchange) of whole squares, where the CPU can and elements have the size of floats: the first
+    /// row and the first column that are left.
     ///
     /// # Safety
-    /// The CPU has AVX; elements may be read and written there.
+    /// As there; all elements of the rows lie in `x`.
+    pub(super) unsafe fn squares<T: Copy>(
+        x: &[T],
+        step: usize,
+        rows: Range<usize>,
+        width: usize,
+        out: *mut MaybeUninit<T>,
+        distance: usize,
+    ) -> (usize, usize) {
+        let (mut row, columns) = (rows.start, width - width % SIDE);
+        if size_of::<T>() != 4 || columns == 0 || !is_x86_feature_detected!("avx") {
+            return (row, 0);
+        }
+        // The last square may read what lies behind its rows.
+        while row < rows.end && (columns - 1) * step + row + SIDE <= x.len() {
+            let count = SIDE.min(rows.end - row);
+            for j in (0..columns).step_by(SIDE) {
+                // SAFETY: the CPU has AVX; the square was just seen to lie in `x`, its rows are among the caller's; the
+                // elements have the size of floats.
+                unsafe {
+                    let (x, out) = (x.as_ptr().add(row + j * step), out.add(row * distance + j));
+                    square(x.cast(), step, out.cast(), distance, count);
+                }
+            }
+            row += count;
+        }
+        (row, columns)
+    }
+
+    /// `out[i · distance + j] = x[i + j · step]` for the first `rows` of a square.
+    ///
+    /// # Safety
+    /// The CPU has AVX; the square may be read, its first rows written.
     #[target_feature(enable = "avx")]
-    pub(super) unsafe fn square(x: *const f32, step: usize, out: *mut f32, distance: usize) {
+    unsafe fn square(x: *const f32, step: usize, out: *mut f32, distance: usize, rows: usize) {
         // SAFETY: the caller's.
         let v: [__m256; SIDE] = std::array::from_fn(|j| unsafe { _mm256_loadu_ps(x.add(j * step)) });
         // Pairs of columns, fours, and all eight.
@@ -128,8 +176,12 @@ mod x86 {
             let (a, b) = (fours[i], fours[i + SIDE / 2]);
             // SAFETY: the caller's.
             unsafe {
-                _mm256_storeu_ps(out.add(i * distance), _mm256_permute2f128_ps::<0x20>(a, b));
-                _mm256_storeu_ps(out.add((i + SIDE / 2) * distance), _mm256_permute2f128_ps::<0x31>(a, b));
+                if i < rows {
+                    _mm256_storeu_ps(out.add(i * distance), _mm256_permute2f128_ps::<0x20>(a, b));
+                }
+                if i + SIDE / 2 < rows {
+                    _mm256_storeu_ps(out.add((i + SIDE / 2) * distance), _mm256_permute2f128_ps::<0x31>(a, b));
+                }
             }
         }
     }
