@@ -109,7 +109,12 @@ pub fn rows_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut 
 ///
 /// # Panics
 /// When `size` is zero or `work` panics.
-pub fn weighed_rows_mut<T: Send>(data: &mut [T], size: usize, weight: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+pub(crate) fn weighed_rows_mut<T: Send>(
+    data: &mut [T],
+    size: usize,
+    weight: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
     let rows = data.len().div_ceil(size);
     let run = if rows.saturating_mul(weight) < SPLIT { rows } else { TASK.div_ceil(weight) }.max(1);
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
