@@ -355,7 +355,7 @@ mod tests {
         let pool = with_helpers();
         let _region = pool.region.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // As many parts as threads, or one, in turn.
-        pool.run(count, if count % 2 == 0 { usize::MAX } else { 1 }, &work)
+        pool.run(count, if count.is_multiple_of(2) { usize::MAX } else { 1 }, &work)
     }
 
     #[test]
