@@ -73,7 +73,6 @@ macro_rules! functions {
 functions! {
     Exp: exp;
     Exp2: exp2;
-    Ln: ln;
     Tanh: tanh;
     Sigmoid: sigmoid;
     Softplus: softplus;

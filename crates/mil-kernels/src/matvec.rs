@@ -218,7 +218,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
         products.iter_mut().for_each(|p| work(&mut (&p.weight, 0, p.bias, &mut *p.out)));
     } else {
         let mut shares = shares(products, total, threads);
-        parallel::chunks_mut(&mut shares, 1, |_, share| share.iter_mut().flatten().for_each(work));
+        parallel::in_turn(&mut shares, |share| share.iter_mut().for_each(work));
     }
 }
 

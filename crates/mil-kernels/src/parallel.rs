@@ -42,15 +42,20 @@ pub fn threads() -> usize {
     })
 }
 
-/// Calls `work(i)` once for each `i < count`, on several threads where they are free.
+/// Calls `work(i)` once for each `i < count`, on several threads where they are free; each begins with its own part.
 ///
 /// # Panics
 /// When `work` does.
 pub fn for_each(count: usize, work: impl Fn(usize) + Sync) {
+    shared(count, usize::MAX, work);
+}
+
+/// [`for_each`] in as many parts as there are threads, but no more than `most`.
+fn shared(count: usize, most: usize, work: impl Fn(usize) + Sync) {
     let pool = if count > 1 { pool() } else { None };
     match pool.and_then(|p| Some((p, p.region.try_lock().ok()?))) {
         Some((pool, region)) => {
-            let panicked = pool.run(count, &work);
+            let panicked = pool.run(count, most, &work);
             drop(region);
             assert!(!panicked, "a helper thread panicked");
         }
@@ -63,12 +68,24 @@ pub fn for_each(count: usize, work: impl Fn(usize) + Sync) {
 /// # Panics
 /// When `size` is zero or `work` panics.
 pub fn chunks_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    shared_chunks(data, size, usize::MAX, work);
+}
+
+/// Calls `work(item)` for each item, the first ones first, whichever thread takes them.
+///
+/// # Panics
+/// When `work` does.
+pub(crate) fn in_turn<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
+    shared_chunks(items, 1, 1, |_, items| items.iter_mut().for_each(&work));
+}
+
+fn shared_chunks<T: Send>(data: &mut [T], size: usize, most: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     assert!(size > 0, "size of a chunk");
     let (base, len) = (Shared(data.as_mut_ptr()), data.len());
-    for_each(len.div_ceil(size), |i| {
+    shared(len.div_ceil(size), most, |i| {
         let start = i * size;
         // SAFETY: the chunks of different `i` do not overlap and lie inside `data`, which is borrowed for the call;
-        // `for_each` calls once for each `i`.
+        // `shared` calls once for each `i`.
         let chunk = unsafe { std::slice::from_raw_parts_mut(base.get().add(start), size.min(len - start)) };
         work(i, chunk);
     });
@@ -92,7 +109,12 @@ pub fn rows_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut 
 ///
 /// # Panics
 /// When `size` is zero or `work` panics.
-pub fn weighed_rows_mut<T: Send>(data: &mut [T], size: usize, weight: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+pub(crate) fn weighed_rows_mut<T: Send>(
+    data: &mut [T],
+    size: usize,
+    weight: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
     let rows = data.len().div_ceil(size);
     let run = if rows.saturating_mul(weight) < SPLIT { rows } else { TASK.div_ceil(weight) }.max(1);
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
@@ -157,6 +179,14 @@ impl<T> Shared<T> {
 /// The work of a region, its lifetime erased; valid from opening to the moment when all that joined have left.
 type Job = *const (dyn Fn(usize) + Sync + 'static);
 
+/// The work of a region, how often it is called, and the parts in which threads take it.
+#[derive(Clone, Copy)]
+struct Region {
+    job: Job,
+    count: usize,
+    parts: usize,
+}
+
 /// `state`: number of the region, whether it is open, how many helpers have joined.
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
@@ -169,7 +199,7 @@ struct Pool {
     /// Held by the caller of the one region at a time.
     region: Mutex<()>,
     state: AtomicU64,
-    job: UnsafeCell<Option<(Job, usize)>>,
+    job: UnsafeCell<Option<Region>>,
     /// The next piece of work in the part of each thread, the caller's first.
     next: Box<[Line]>,
     left: AtomicU64,
@@ -212,8 +242,8 @@ impl Pool {
         any.then_some(pool)
     }
 
-    /// Runs one region; the caller holds `region`. True when a helper panicked.
-    fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
+    /// Runs one region in at most so many parts; the caller holds `region`. True when a helper panicked.
+    fn run(&self, count: usize, most: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
         /// Closes the region and waits for those inside, also when the caller's own part panics.
         struct Close<'a>(&'a Pool);
         impl Drop for Close<'_> {
@@ -228,9 +258,9 @@ impl Pool {
         }
         // SAFETY: only the lifetime changes; `Close` keeps this frame, and with it `work`, until no helper uses it.
         let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(work) };
+        let parts = self.next.len().min(count).min(most);
         // SAFETY: the last region is closed and left, and this thread holds `region`.
-        unsafe { *self.job.get() = Some((job, count)) };
-        let parts = self.next.len().min(count);
+        unsafe { *self.job.get() = Some(Region { job, count, parts }) };
         for (part, next) in self.next[..parts].iter().enumerate() {
             next.0.store(part * count / parts, Ordering::Relaxed);
         }
@@ -246,14 +276,13 @@ impl Pool {
                 helper.unpark();
             }
         }
-        self.take(work, count, 0);
+        self.take(work, (count, parts), 0);
         drop(close);
         self.panicked.load(Ordering::Relaxed)
     }
 
     /// Works through the part of thread `me`, then through what is left of the others.
-    fn take(&self, work: &(dyn Fn(usize) + Sync), count: usize, me: usize) {
-        let parts = self.next.len().min(count);
+    fn take(&self, work: &(dyn Fn(usize) + Sync), (count, parts): (usize, usize), me: usize) {
         for part in (0..parts).map(|i| (me + i) % parts) {
             let (next, end) = (&self.next[part].0, (part + 1) * count / parts);
             // Looked at first: adding takes the line from those who work there.
@@ -275,12 +304,12 @@ impl Pool {
             }
             seen = state >> 32;
             // SAFETY: joined, so the job was written before the region opened and stays until this helper has left.
-            let (work, count) = match unsafe { *self.job.get() } {
+            let (work, sizes) = match unsafe { *self.job.get() } {
                 // SAFETY: as above.
-                Some((job, count)) => (unsafe { &*job }, count),
+                Some(Region { job, count, parts }) => (unsafe { &*job }, (count, parts)),
                 None => unreachable!("an open region has a job"),
             };
-            if catch_unwind(AssertUnwindSafe(|| self.take(work, count, me + 1))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take(work, sizes, me + 1))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
             self.left.fetch_add(1, Ordering::Release);
@@ -325,7 +354,8 @@ mod tests {
     fn each(count: usize, work: impl Fn(usize) + Sync) -> bool {
         let pool = with_helpers();
         let _region = pool.region.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        pool.run(count, &work)
+        // As many parts as threads, or one, in turn.
+        pool.run(count, if count.is_multiple_of(2) { usize::MAX } else { 1 }, &work)
     }
 
     #[test]
