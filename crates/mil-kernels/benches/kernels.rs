@@ -15,6 +15,8 @@ use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::{Precision, matvec};
 use mil_kernels::packed::{Finish, Packed};
 use mil_kernels::parallel;
+use mil_kernels::pick::{Along, NOWHERE, Places, copied, pick};
+use mil_kernels::strided::Strided;
 
 const ROWS: usize = 3072;
 const COLS: usize = 1024;
@@ -169,5 +171,33 @@ fn convolutions(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, products, attentions, convolutions);
+/// Copies by position of 64 channels of 56 × 56, beside one that only moves them.
+fn copies(c: &mut Criterion) {
+    let x: Vec<f32> = (0..64 * 56 * 56).map(|i| i as f32).collect();
+    let (all, turned) = (|n: usize| Places::Run(0..n), Places::At((0..56).rev().collect()));
+    let padded = Places::At(std::iter::once(NOWHERE).chain(0..56).chain([NOWHERE]).collect());
+    let twice = Places::At((0..112).map(|i| i / 2).collect());
+    let cases = [
+        ("moved", [all(64), all(56), all(56)]),
+        ("padded", [all(64), padded.clone(), padded]),
+        ("reversed", [all(64), all(56), turned]),
+        ("nearest", [all(64), twice.clone(), twice]),
+    ];
+    settings(c, "copies", |group| {
+        for (name, places) in &cases {
+            let strides = [56 * 56, 56, 1];
+            let dims: Vec<Along<'_>> =
+                places.iter().zip(strides).map(|(places, stride)| Along { stride, places }).collect();
+            let written: usize = places.iter().map(Places::len).product();
+            group.throughput(Throughput::Bytes(4 * (x.len() + written) as u64));
+            group.bench_function(*name, |b| b.iter(|| pick(&x, &dims, 0.0)));
+        }
+        group.throughput(Throughput::Bytes(8 * x.len() as u64));
+        group.bench_function("channels last", |b| {
+            b.iter(|| copied(&[56 * 56, 64], Strided { data: &x, strides: &[1, 56 * 56] }));
+        });
+    });
+}
+
+criterion_group!(benches, products, attentions, convolutions, copies);
 criterion_main!(benches);
