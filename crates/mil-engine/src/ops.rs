@@ -130,7 +130,8 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
 /// operations of the family `fused` have kernels of their own.
 #[rustfmt::skip]
 pub const KERNELS: &[(&str, &[&str])] = &[
-    ("product with weights as stored", &["conv", "linear", "matmul"]),
+    ("product with weights as stored", &["conv", "gru", "linear", "lstm", "matmul", "rnn"]),
+    ("a convolution for each phase", &["conv_transpose"]),
     ("elements, vectorised", &[
         "clamped_relu", "elu", "gelu", "leaky_relu", "linear_activation", "prelu", "relu", "relu6", "scaled_tanh",
         "sigmoid", "sigmoid_hard", "silu", "softplus", "softplus_parametric", "softsign", "thresholded_relu", "add",

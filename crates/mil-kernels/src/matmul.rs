@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::aligned::Aligned;
 use crate::mat::WeightMat;
 use crate::matvec::{Precision, Product, matvec_many};
-use crate::parallel;
+use crate::parallel::{self, Shared};
 
 #[cfg(target_arch = "x86_64")]
 mod fixed;
@@ -92,10 +92,6 @@ pub fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
     }
     weight.expand_row(row, out);
 }
-
-struct Target(*mut f32);
-// SAFETY: tasks write disjoint columns of the output.
-unsafe impl Sync for Target {}
 
 /// `Y = X · Wᵀ + bias` for `X` of `m` rows; `y` is `[m, rows]`, row-major.
 ///
@@ -185,7 +181,7 @@ fn check_x(products: &[Product<'_, '_>], x: &[f32], m: usize) {
 struct Task<'a> {
     weight: &'a WeightMat<'a>,
     bias: Option<&'a [f32]>,
-    target: &'a Target,
+    target: &'a Shared<f32>,
     first: usize,
 }
 
@@ -198,7 +194,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
         );
         assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
     }
-    let targets: Vec<Target> = products.iter_mut().map(|p| Target(p.out.as_mut_ptr())).collect();
+    let targets: Vec<Shared<f32>> = products.iter_mut().map(|p| Shared(p.out.as_mut_ptr())).collect();
     let mut tasks = Vec::new();
     for (p, target) in products.iter().zip(&targets) {
         let task = |first| Task { weight: &p.weight, bias: p.bias, target, first };
@@ -275,7 +271,7 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range
                 for (r, sum) in sums.iter().enumerate().take(n) {
                     let bias = task.bias.map_or(0.0, |b| b[start + r]);
                     // SAFETY: i < m and start + r < rows: inside `y`, in rows or columns of this task alone.
-                    unsafe { *task.target.0.add(i * rows + start + r) = sum + bias };
+                    unsafe { *task.target.get().add(i * rows + start + r) = sum + bias };
                 }
             }
         }

@@ -7,7 +7,7 @@
 
 use crate::activation::Activation;
 use crate::aligned::Aligned;
-use crate::parallel;
+use crate::parallel::{self, Shared};
 
 mod attend;
 mod matrices;
@@ -152,11 +152,6 @@ pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Pack
     run(variant, &Rows { count: m, stretches: (1, cols), fill: &fill }, weights, finish)
 }
 
-/// Where results go.
-struct Target(*mut f32);
-// SAFETY: tasks write disjoint parts of the result.
-unsafe impl Sync for Target {}
-
 /// Some rows and some panels of a group.
 struct Task {
     group: usize,
@@ -206,7 +201,7 @@ fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<
     if size == 0 {
         return out;
     }
-    let target = Target(out.as_mut_ptr());
+    let target = Shared(out.as_mut_ptr());
     let work = weights.groups * m * weights.outputs * weights.cols;
     let threads = if work < SPLIT { 1 } else { parallel::threads() };
     let (blocks, columns) = split(m, weights, variant.0.rows, threads);
@@ -245,7 +240,7 @@ pub(crate) fn run_part(
     assert!(out.len() >= x.count * weights.outputs(), "room for the results");
     let task = Task { group, rows: 0..x.count, panels };
     let layout = Layout { row: weights.outputs(), group: weights.outputs };
-    one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Target(out.as_mut_ptr()));
+    one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Shared(out.as_mut_ptr()));
 }
 
 fn one_task(
@@ -255,7 +250,7 @@ fn one_task(
     finish: &Finish<'_>,
     task: &Task,
     layout: Layout,
-    target: &Target,
+    target: &Shared<f32>,
 ) {
     let (stretches, length) = x.stretches;
     let m = task.rows.len();
@@ -296,7 +291,7 @@ fn one_task(
                 bias: &bias,
                 residual: finish.residual.map(|r| &r[at..]),
                 // SAFETY: `at` is inside the result, which has `m · outputs` elements.
-                out: unsafe { target.0.add(at) },
+                out: unsafe { target.get().add(at) },
                 step: layout.row,
                 width,
                 bounds: (low, high),

@@ -15,7 +15,7 @@ use std::ops::Range;
 use super::Windows;
 use crate::aligned::Aligned;
 use crate::packed::{self, Finish, PANEL, Packed, Rows, Variant};
-use crate::parallel;
+use crate::parallel::{self, Shared};
 use crate::vector::Vector;
 
 /// Points of a transformed tile.
@@ -113,7 +113,7 @@ impl Winograd {
             x,
             zeros: &vec![0f32; channels],
             finish,
-            out: Target(out.as_mut_ptr()),
+            out: Shared(out.as_mut_ptr()),
         };
         let tiles = images * windows.out[0] * job.tiles[0] * job.tiles[1];
         let most = (HELD / (POINTS * (channels + outputs))).clamp(LEAST, MOST);
@@ -147,11 +147,6 @@ fn transformed(weight: impl Fn(usize) -> f32) -> [f32; POINTS] {
     out
 }
 
-/// Where results go.
-struct Target(*mut f32);
-// SAFETY: tasks write disjoint parts of the result.
-unsafe impl Sync for Target {}
-
 /// A convolution.
 struct Job<'a> {
     winograd: &'a Winograd,
@@ -164,7 +159,7 @@ struct Job<'a> {
     /// What lies around the planes.
     zeros: &'a [f32],
     finish: &'a Finish<'a>,
-    out: Target,
+    out: Shared<f32>,
 }
 
 thread_local! {
@@ -242,7 +237,7 @@ impl Job<'_> {
                 residual: self.finish.residual.map(|r| &r[first..first + positions * outputs]),
                 bounds: self.finish.activation.bounds(),
                 // SAFETY: inside the result, which has `planes · height · width · outputs` elements.
-                out: unsafe { self.out.0.add(first) },
+                out: unsafe { self.out.get().add(first) },
             };
             // SAFETY: the result's positions, of which only this task writes these channels.
             unsafe { self.transforms.output(&results) };

@@ -10,13 +10,13 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{SPLIT, Target};
+use super::SPLIT;
 use crate::aligned::Aligned;
 use crate::mat::{Form, Lut, WeightMat};
 use crate::matvec::avx512::{Unpack, available, byte_tables, expand_row, look_up, table};
 use crate::matvec::fixed::{nibble_words, words};
 use crate::matvec::{Product, expand_and_dot};
-use crate::parallel;
+use crate::parallel::{self, Shared};
 use crate::vectorized::{Work, vectorized};
 
 /// Columns within which look-ups change the order.
@@ -98,7 +98,7 @@ pub(super) fn run(products: &mut [Product<'_, '_>], x: &[f32], m: usize) -> bool
             let (weight, bias, target) = (&p.weight, p.bias, p.out.as_mut_ptr());
             assert!(bias.is_none_or(|b| b.len() == weight.rows), "length of bias");
             for first in (0..weight.rows).step_by(ROWS) {
-                tasks.push(Task { weight, bias, first, rows: ROWS.min(weight.rows - first), target: Target(target) });
+                tasks.push(Task { weight, bias, first, rows: ROWS.min(weight.rows - first), target: Shared(target) });
             }
         }
         if tasks.is_empty() {
@@ -259,7 +259,7 @@ struct Task<'a> {
     bias: Option<&'a [f32]>,
     first: usize,
     rows: usize,
-    target: Target,
+    target: Shared<f32>,
 }
 
 /// Sums of a task: for each row of weights those of all rows of a panel.
@@ -319,7 +319,7 @@ impl Task<'_> {
         // SAFETY: the output has `m` rows of `weight.rows` elements, and these columns belong to this task, this row to
         // its panel alone.
         let out = unsafe {
-            std::slice::from_raw_parts_mut(self.target.0.add(row * self.weight.rows + self.first), values.len())
+            std::slice::from_raw_parts_mut(self.target.get().add(row * self.weight.rows + self.first), values.len())
         };
         out.copy_from_slice(values);
     }

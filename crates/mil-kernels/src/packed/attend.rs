@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 
 use super::tile::{MOST, Sums, Tiles};
-use super::{PANEL, Target, Variant, part};
+use super::{PANEL, Variant, part};
 use crate::aligned::Aligned;
-use crate::parallel;
+use crate::parallel::{self, Shared};
 use crate::softmax::exponentials;
 
 /// Matrices, one for each head; elements of a row lie behind each other.
@@ -70,7 +70,7 @@ fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f
     if size == 0 {
         return out;
     }
-    let target = Target(out.as_mut_ptr());
+    let target = Shared(out.as_mut_ptr());
     // A head is a task, or some of its queries where heads are few.
     let blocks = (2 * parallel::threads()).div_ceil(heads).min(queries.div_ceil(variant.0.rows));
     parallel::for_each(heads * blocks, |i| {
@@ -96,7 +96,7 @@ fn one_head(
     head: usize,
     queries: std::ops::Range<usize>,
     scratch: &mut [Aligned<f32>; 3],
-    target: &Target,
+    target: &Shared<f32>,
 ) {
     let Sizes { keys, dim, width, together, .. } = sizes;
     let Operands { q, k, v, mask, scale } = *operands;
@@ -151,7 +151,7 @@ fn one_head(
             let panel = &value_panels[p * keys * PANEL..][..keys * PANEL];
             let width = PANEL.min(width - p * PANEL);
             // SAFETY: inside the result, which has `queries · together` rows of `width` for each group of heads.
-            let out = unsafe { target.0.add(base + first * step + p * PANEL) };
+            let out = unsafe { target.get().add(base + first * step + p * PANEL) };
             product(&starts, keys, panel, width, out, step);
             for (i, sum) in sums.iter().enumerate().take(rows) {
                 // SAFETY: the tile just wrote these elements, which are this task's alone.
