@@ -73,6 +73,10 @@ pub fn pick<T: Copy + Send + Sync>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<
     if len == 0 {
         return Vec::new();
     }
+    // A dimension that reads nothing: there may be no source.
+    if dims.iter().any(|d| d.places.last().is_none()) {
+        return vec![fill; len];
+    }
     let (row, outer) = Row::new(dims);
     let reach: usize = outer.iter().map(|d| d.places.last().unwrap_or(0) * d.stride).sum();
     assert!(row.reach == 0 || reach + row.reach <= x.len(), "positions lie in the source");
@@ -376,6 +380,15 @@ mod tests {
             if inside { x[at] } else { fill }
         };
         (0..len).map(element).collect()
+    }
+
+    #[test]
+    fn what_reads_nothing_is_filled_without_a_source() {
+        let (nothing, all) = (Places::At(vec![NOWHERE; 2]), Places::Run(0..3));
+        for dims in [[(&nothing, 3), (&all, 1)], [(&all, 0), (&nothing, 1)]] {
+            let dims = dims.map(|(places, stride)| Along { stride, places });
+            assert_eq!(pick(&[], &dims, 7), [7; 6]);
+        }
     }
 
     /// An extent and positions in it of each kind that operations have.
