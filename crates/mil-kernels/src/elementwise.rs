@@ -176,9 +176,11 @@ struct Each<'a, F> {
     f: &'a F,
 }
 
-impl<F: Unary> Each<'_, F> {
+impl<F: Unary> Work for Each<'_, F> {
+    type Output = ();
+
     #[inline(always)]
-    fn go<const FUSED: bool>(self) {
+    fn run<const FUSED: bool>(self) {
         for (o, &x) in self.out.iter_mut().zip(self.x) {
             o.write(self.f.at::<FUSED>(x));
         }
@@ -192,20 +194,6 @@ impl<F: Unary> Each<'_, F> {
     }
 }
 
-impl<F: Unary> Work for Each<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        self.go::<false>();
-    }
-
-    #[inline(always)]
-    fn run_fused(self) {
-        self.go::<true>();
-    }
-}
-
 /// `x[i] = f(x[i])` for each element, on this thread.
 pub fn map_in_place(x: &mut [f32], f: impl Unary) {
     vectorized(InPlace { x, f });
@@ -216,26 +204,14 @@ struct InPlace<'a, F> {
     f: F,
 }
 
-impl<F: Unary> InPlace<'_, F> {
-    #[inline(always)]
-    fn go<const FUSED: bool>(self) {
-        for x in self.x.iter_mut() {
-            *x = if F::FAR < f32::INFINITY && x.abs() > F::FAR { self.f.far(*x) } else { self.f.at::<FUSED>(*x) };
-        }
-    }
-}
-
 impl<F: Unary> Work for InPlace<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        self.go::<false>();
-    }
-
-    #[inline(always)]
-    fn run_fused(self) {
-        self.go::<true>();
+    fn run<const FUSED: bool>(self) {
+        for x in self.x.iter_mut() {
+            *x = if F::FAR < f32::INFINITY && x.abs() > F::FAR { self.f.far(*x) } else { self.f.at::<FUSED>(*x) };
+        }
     }
 }
 
@@ -275,9 +251,11 @@ struct Rows<'a, F: Binary> {
     f: &'a F,
 }
 
-impl<F: Binary> Rows<'_, F> {
+impl<F: Binary> Work for Rows<'_, F> {
+    type Output = ();
+
     #[inline(always)]
-    fn go<const FUSED: bool>(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, y, dims, first, out, f } = self;
         let Some((&(width, sx, sy), outer)) = dims.split_last() else { return };
         // Rows along the innermost outer dimension follow one another with fixed steps.
@@ -327,20 +305,6 @@ impl<F: Binary> Rows<'_, F> {
             }
             (first, left) = (first + count * len, next);
         }
-    }
-}
-
-impl<F: Binary> Work for Rows<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        self.go::<false>();
-    }
-
-    #[inline(always)]
-    fn run_fused(self) {
-        self.go::<true>();
     }
 }
 

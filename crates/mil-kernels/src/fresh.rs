@@ -13,11 +13,8 @@ pub(crate) unsafe fn filled<T: Send>(
     size: usize,
     work: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
 ) -> Vec<T> {
-    let mut out: Vec<T> = Vec::with_capacity(len);
-    chunks_mut(&mut out.spare_capacity_mut()[..len], size, work);
-    // SAFETY: the capacity is there, the chunks cover it, and the caller's closure wrote all of them.
-    unsafe { out.set_len(len) };
-    out
+    // SAFETY: the chunks cover the elements, and the caller's closure writes all of them.
+    unsafe { written(len, |out| chunks_mut(out, size, work)) }
 }
 
 /// A vector of `len` elements that `work(first row, rows)` writes as runs of whole rows of `size`, as [`rows_mut`] does.
@@ -29,9 +26,18 @@ pub(crate) unsafe fn filled_rows<T: Copy + Send>(
     size: usize,
     work: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
 ) -> Vec<T> {
+    // SAFETY: the rows cover the elements, and the caller's closure writes all of them.
+    unsafe { written(len, |out| rows_mut(out, size, work)) }
+}
+
+/// A vector of `len` elements that `write` writes.
+///
+/// # Safety
+/// `write` writes every element.
+unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
     let mut out: Vec<T> = Vec::with_capacity(len);
-    rows_mut(&mut out.spare_capacity_mut()[..len], size, work);
-    // SAFETY: the capacity is there, the rows cover it, and the caller's closure wrote all of them.
+    write(&mut out.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is there, and the caller's closure wrote it.
     unsafe { out.set_len(len) };
     out
 }

@@ -44,7 +44,7 @@ impl Work for Part<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Rows { size, epsilon, centre, gain, offset } = self.rows;
         for (x, out) in self.x.chunks_exact(size).zip(self.out.chunks_exact_mut(size)) {
             let mean = if centre { sum(x, |v| v) / size as f32 } else { 0.0 };
@@ -135,7 +135,7 @@ impl Work for Affine<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, first, inner, scale, shift, out } = self;
         if inner == 1 {
             for (x, out) in x.chunks_exact(scale.len()).zip(out.chunks_exact_mut(scale.len())) {

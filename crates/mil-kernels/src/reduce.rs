@@ -77,7 +77,7 @@ impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> Work for Columns<'_, A,
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, size, inner, parts, height, mut first, known, start, add, join } = self;
         let mut left = known;
         while !left.is_empty() {
@@ -254,7 +254,7 @@ impl Work for Sums<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, inner, first, running, mut out } = self;
         let (mut sums, size) = ([0f64; WIDTH], x.len() / inner);
         for i in 0..size {

@@ -79,7 +79,7 @@ impl Work for Mix<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let rest = 1.0 - self.part;
         for (o, (&a, &b)) in self.out.iter_mut().zip(self.a.iter().zip(self.b)) {
             o.write(a * rest + b * self.part);
@@ -99,7 +99,7 @@ impl Work for Spread<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, columns, inner, out } = self;
         if inner == 1 {
             for (o, c) in out.iter_mut().zip(columns) {
@@ -163,7 +163,7 @@ impl Work for Sum<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, taps: Taps { at, weights }, outside, out } = self;
         let channels = out.len();
         let inside = |i: usize| at[i] != OUTSIDE && weights[i] != 0.0;

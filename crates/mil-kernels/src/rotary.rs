@@ -33,7 +33,7 @@ impl Work for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, cos, sin, size, first, out } = self;
         let half = size / 2;
         let row = |table: &'_ [f32], i: usize| (first + i) % (table.len() / size) * size;

@@ -45,9 +45,11 @@ struct Columns<'a, 'o> {
     out: ColumnsMut<'o, f32>,
 }
 
-impl Columns<'_, '_> {
+impl Work for Columns<'_, '_> {
+    type Output = ();
+
     #[inline(always)]
-    fn go<const FUSED: bool>(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { x, inner, first, mut out } = self;
         let width = COLUMNS.min(inner - first);
         let (mut tops, mut sums) = ([f32::NEG_INFINITY; COLUMNS], [0f32; COLUMNS]);
@@ -73,20 +75,6 @@ impl Columns<'_, '_> {
     }
 }
 
-impl Work for Columns<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        self.go::<false>();
-    }
-
-    #[inline(always)]
-    fn run_fused(self) {
-        self.go::<true>();
-    }
-}
-
 /// Turns scores into `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
 pub(crate) fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f32 {
     #[cfg(target_arch = "x86_64")]
@@ -106,19 +94,7 @@ impl Work for Weights<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run(self) -> f32 {
-        self.go::<false>()
-    }
-
-    #[inline(always)]
-    fn run_fused(self) -> f32 {
-        self.go::<true>()
-    }
-}
-
-impl Weights<'_> {
-    #[inline(always)]
-    fn go<const FUSED: bool>(self) -> f32 {
+    fn run<const FUSED: bool>(self) -> f32 {
         let Self { scores, mask, scale } = self;
         match mask {
             Some(mask) => {

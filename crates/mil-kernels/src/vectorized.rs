@@ -6,32 +6,23 @@
 pub(crate) trait Work {
     /// What it computes.
     type Output;
-    /// Computes it.
-    fn run(self) -> Self::Output;
-
-    /// The same where the CPU multiplies and adds in one instruction; work that has steps of that kind says so here.
-    #[inline(always)]
-    fn run_fused(self) -> Self::Output
-    where
-        Self: Sized,
-    {
-        self.run()
-    }
+    /// Computes it; `FUSED` where the CPU multiplies and adds in one instruction, for work that has steps of that kind.
+    fn run<const FUSED: bool>(self) -> Self::Output;
 }
 
-/// Runs the work with AVX-512 or AVX2 where the CPU has them. Results of `run` are the same everywhere, since Rust neither
-/// reorders nor fuses arithmetic on floats; those of `run_fused` differ by what is rounded once instead of twice.
+/// Runs the work with AVX-512 or AVX2 where the CPU has them. Results are the same everywhere, since Rust neither reorders
+/// nor fuses arithmetic on floats; those of work that fuses steps itself differ by what is rounded once instead of twice.
 #[inline(always)]
 pub(crate) fn vectorized<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
         fn avx512<W: Work>(work: W) -> W::Output {
-            work.run_fused()
+            work.run::<true>()
         }
         #[target_feature(enable = "avx2,fma")]
         fn avx2<W: Work>(work: W) -> W::Output {
-            work.run_fused()
+            work.run::<true>()
         }
         if is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
@@ -45,5 +36,5 @@ pub(crate) fn vectorized<W: Work>(work: W) -> W::Output {
             return unsafe { avx2(work) };
         }
     }
-    if cfg!(target_arch = "aarch64") { work.run_fused() } else { work.run() }
+    if cfg!(target_arch = "aarch64") { work.run::<true>() } else { work.run::<false>() }
 }

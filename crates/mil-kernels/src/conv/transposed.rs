@@ -7,6 +7,7 @@
 use super::{Windows, conv_packed};
 use crate::packed::{Finish, Packed};
 use crate::parallel::chunks_mut;
+use crate::pick::{Along, Places, pick};
 
 /// Weights of a transposed convolution, by phase.
 #[derive(Debug)]
@@ -185,15 +186,12 @@ impl Phase {
 
 /// The last `left` positions along each dimension.
 fn crop(x: &[f32], images: usize, input: [usize; 3], left: [usize; 3], channels: usize) -> Vec<f32> {
-    let skip = [0, 1, 2].map(|d| input[d] - left[d]);
-    let mut out = Vec::with_capacity(images * left.iter().product::<usize>() * channels);
-    for image in 0..images {
-        for (a, b) in (skip[0]..input[0]).flat_map(|a| (skip[1]..input[1]).map(move |b| (a, b))) {
-            let line = ((image * input[0] + a) * input[1] + b) * input[2];
-            out.extend_from_slice(&x[(line + skip[2]) * channels..(line + input[2]) * channels]);
-        }
-    }
-    out
+    let [a, b, c] = [0, 1, 2].map(|d| input[d] - left[d]..input[d]);
+    let line = input[2] * channels;
+    let places = [0..images, a, b, c.start * channels..c.end * channels].map(Places::Run);
+    let strides = [input[0] * input[1] * line, input[1] * line, line, 1];
+    let dims: [Along<'_>; 4] = std::array::from_fn(|d| Along { stride: strides[d], places: &places[d] });
+    pick(x, &dims, 0.0)
 }
 
 #[cfg(test)]

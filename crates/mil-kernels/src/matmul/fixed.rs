@@ -202,7 +202,7 @@ impl Work for Pack<'_> {
     type Output = bool;
 
     #[inline(always)]
-    fn run(self) -> bool {
+    fn run<const FUSED: bool>(self) -> bool {
         let first = self.index * BLOCK;
         let count = BLOCK.min(self.cols - first);
         let mut finite = true;

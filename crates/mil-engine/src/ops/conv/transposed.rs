@@ -7,7 +7,7 @@ use super::{Window, add_bias, channels_last, channels_second, constant_weight, e
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::ops::linear::{Bias, bias_of};
+use crate::ops::linear::Bias;
 use crate::value::with_f32s;
 use crate::weight::Weight;
 
@@ -92,7 +92,7 @@ fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Tra
 /// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
 /// dilations?, groups = 1)`.
 pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
-    let (x, weight, bias_slot, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?, Bias::new(b)?);
+    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
     let wanted = b.attr_opt::<Vec<i64>>("output_shape")?;
@@ -118,8 +118,8 @@ pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
         let out = placed.out(input, kernel, wanted.as_deref())?;
         let shape = [&[xs[0], ws[1] * groups], out.as_slice()].concat();
         check_size(&shape)?;
+        let bias = bias.get(f, ws[1] * groups)?;
         if let Some(weights) = prepared.as_ref().filter(|_| x.tensor().dtype() == DType::F32) {
-            let bias = bias.get(f, ws[1] * groups)?;
             let last = layout::contiguous(&x.tensor().permute(channels_last(xs.len()))?)?;
             let run = |x: &[f32]| weights.run(x, xs[0], three(input, 1), three(&out, 1), bias.as_deref());
             if let Some(y) = with_f32s(&last, run) {
@@ -129,7 +129,6 @@ pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
             }
         }
         let y = general(x.tensor(), f.array(weight)?.tensor(), groups, &placed, &out)?;
-        let bias = bias_of(f, bias_slot, ws[1] * groups)?;
         one(x.with(add_bias(&y, bias.as_deref())?))
     })
 }
