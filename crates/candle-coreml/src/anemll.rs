@@ -53,11 +53,27 @@ pub struct Pipeline {
     /// Outputs of the head, in numeric order.
     parts: Vec<String>,
     dimensions: Dimensions,
+    /// Whether prefill takes the tokens that there are, instead of whole batches alone.
+    open: bool,
 }
 
 /// Up to this part of a batch, tokens of a prompt run one by one: a batch takes its time also when it is mostly padding,
 /// and a step of decoding takes between a fifteenth (tables of 4 bits) and a seventh (fp16) of it.
 const STEPS: usize = 8;
+
+/// Where batches may have any length: up to so many tokens run one by one, which reads the weights as often, but need not
+/// expand them to words.
+const ALONE: usize = 3;
+/// The longest batch then; longer ones gain nothing, and nobody learns how far they are.
+const LONGEST: usize = 128;
+/// Kernels take as long for fewer rows than a multiple of this.
+const ROWS: usize = 16;
+
+/// Tokens of the next batch, of some that are left: all batches about as long.
+fn next_batch(rest: usize) -> usize {
+    let batches = rest.div_ceil(LONGEST).max(1);
+    rest.div_ceil(batches).next_multiple_of(ROWS).min(rest)
+}
 
 /// The KV cache of one conversation and the tokens that it holds.
 #[derive(Debug)]
@@ -85,6 +101,15 @@ impl Session {
 
 fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
     CoreMLModel::from_package_with(package.clone(), function, Config::default(), options)
+}
+
+/// A prefill function, of batches of any length where the engine can leave it open.
+fn load_prefill(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
+    let name = function.unwrap_or(&package.description.default_function);
+    let inputs = package.program.functions.get(name).map_or(&[][..], |f| &f.inputs);
+    let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
+    let rows = inputs::token_dimensions(&names);
+    CoreMLModel::with_rows(package.clone(), function, options, &rows, LONGEST)
 }
 
 /// Number at the end of a name, such as 12 in `logits12`.
@@ -165,13 +190,14 @@ impl Pipeline {
         for chunk in &components.chunks {
             chunks.push(Chunk {
                 infer: load(&chunk.infer.0, chunk.infer.1.as_deref(), options)?,
-                prefill: load(&chunk.prefill.0, chunk.prefill.1.as_deref(), options)?,
+                prefill: load_prefill(&chunk.prefill.0, chunk.prefill.1.as_deref(), options)?,
             });
         }
         let mut parts = head.output_names();
         parts.sort_by_key(|name| trailing_number(name));
         let dimensions = dimensions(&chunks, &head, &parts)?;
-        let pipeline = Self { embeddings, chunks, head, parts, dimensions };
+        let open = chunks.iter().all(|c| c.prefill.rows_are_open());
+        let pipeline = Self { embeddings, chunks, head, parts, dimensions, open };
         pipeline.check()?;
         Ok(pipeline)
     }
@@ -319,10 +345,16 @@ impl Pipeline {
         let known = session.tokens.len();
         let mut at = known;
         while at < total - 1 {
-            if total - 1 - at <= batch / STEPS {
+            let rest = total - 1 - at;
+            if rest <= if self.open { ALONE } else { batch / STEPS } {
                 let hidden = self.embed(&all[at..=at])?;
                 self.run_chunks(session, hidden, at, false)?;
                 at += 1;
+            } else if self.open {
+                let end = at + next_batch(rest);
+                let hidden = self.embed(&all[at..end])?;
+                self.run_chunks(session, hidden, at, true)?;
+                at = end;
             } else {
                 // The last batch may not hang over the window: it starts earlier and repeats what it knows.
                 let start = if at + batch > context { context.saturating_sub(batch) } else { at };
@@ -443,4 +475,26 @@ pub fn causal_mask(start: usize, count: usize, context: usize) -> Result<Tensor>
         row[..open].fill(f16::ZERO);
     }
     Ok(Tensor::from_vec(data, (1, 1, count, context), &Device::Cpu)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST, next_batch};
+
+    #[test]
+    fn batches_are_about_as_long_as_each_other() {
+        let all = |mut rest: usize| {
+            let mut batches = Vec::new();
+            while rest > 0 {
+                batches.push(next_batch(rest));
+                rest -= batches[batches.len() - 1];
+            }
+            batches
+        };
+        assert_eq!(all(17), [17]);
+        assert_eq!(all(128), [128]);
+        assert_eq!(all(129), [80, 49]);
+        assert_eq!(all(448), [112; 4]);
+        assert!((1..1000).all(|n| all(n).iter().all(|&b| (1..=LONGEST).contains(&b)) && all(n).iter().sum::<usize>() == n));
+    }
 }

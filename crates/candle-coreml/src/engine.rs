@@ -134,6 +134,11 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, Output>>;
 
+    /// Inputs, and their dimensions, in which a prediction may bring fewer or more rows than the model declares.
+    fn open_rows(&self) -> &[(String, usize)] {
+        &[]
+    }
+
     /// Where each operation runs.
     fn placement(&self) -> Result<Vec<OperationReport>>;
 
@@ -234,10 +239,16 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Mo
     }
 }
 
-/// Loads a function with the engine that is asked for, or with the best that takes it.
-pub(crate) fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<Loaded> {
+/// Loads a function with the engine that is asked for, or with the best that takes it. `rows` names inputs, and their
+/// dimensions, that are to stay open where the engine can do so.
+pub(crate) fn load(
+    package: &Arc<Model>,
+    function: Option<&str>,
+    options: &EngineOptions,
+    rows: &[(String, usize)],
+) -> Result<Loaded> {
     let portable = |reason: String| {
-        let engine = portable::load(package, function, options)?;
+        let engine = portable::load(package, function, options, rows)?;
         Ok(Loaded { engine: Box::new(engine), reason })
     };
     let loaded = match options.choice {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use coreml_apple::shape;
-use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
+use coreml_format::description::{DimRange, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint};
 use coreml_format::package::Model;
 use indexmap::IndexMap;
 pub use mil_engine::executable::{DictionaryKey, Output};
@@ -71,6 +71,8 @@ pub struct CoreMLModel {
     engine: Box<dyn Engine>,
     reason: String,
     config: Config,
+    /// The function's description, where it is not that of the file.
+    described: Option<FunctionDescription>,
 }
 
 impl CoreMLModel {
@@ -118,7 +120,45 @@ impl CoreMLModel {
         config: Config,
         options: &EngineOptions,
     ) -> Result<Self> {
-        let Loaded { engine, reason } = engine::load(&package, function, options)?;
+        let loaded = engine::load(&package, function, options, &[])?;
+        Self::loaded(package, loaded, config)
+    }
+
+    /// Loads a function whose inputs have rows in these dimensions; where the engine can leave their number open, the
+    /// model takes up to `most` of them.
+    pub(crate) fn with_rows(
+        package: Arc<Model>,
+        function: Option<&str>,
+        options: &EngineOptions,
+        rows: &[(String, usize)],
+        most: usize,
+    ) -> Result<Self> {
+        let loaded = engine::load(&package, function, options, rows)?;
+        let mut model = Self::loaded(package, loaded, Config::default())?;
+        let open = model.engine.open_rows().to_vec();
+        if !open.is_empty() {
+            let mut described = model.function_description().clone();
+            for feature in &mut described.inputs {
+                let Some((_, axis)) = open.iter().find(|(name, _)| *name == feature.name) else { continue };
+                if let FeatureType::MultiArray { shape, constraint, .. } = &mut feature.ty {
+                    let range = |(d, &n)| if d == *axis { (1, most) } else { (n, n) };
+                    let ranges = shape.iter().enumerate().map(range);
+                    *constraint =
+                        ShapeConstraint::Ranges(ranges.map(|(min, max)| DimRange { min, max: Some(max) }).collect());
+                }
+            }
+            model.described = Some(described);
+        }
+        Ok(model)
+    }
+
+    /// Whether predictions choose how many rows they bring.
+    pub(crate) fn rows_are_open(&self) -> bool {
+        !self.engine.open_rows().is_empty()
+    }
+
+    fn loaded(package: Arc<Model>, loaded: Loaded, config: Config) -> Result<Self> {
+        let Loaded { engine, reason } = loaded;
         let package = match engine.description() {
             // A model that only the engine can read.
             Some(description) if package.description.functions.is_empty() => {
@@ -126,7 +166,7 @@ impl CoreMLModel {
             }
             _ => package,
         };
-        let model = Self { package, engine, reason, config };
+        let model = Self { package, engine, reason, config, described: None };
         for name in &model.config.input_names {
             if !model.engine.inputs().contains(&name.as_str()) {
                 return Err(model.not_found("input", name, model.input_names()));
@@ -217,7 +257,8 @@ impl CoreMLModel {
     /// The description of the loaded function; empty if the file describes only others.
     pub fn function_description(&self) -> &FunctionDescription {
         static NONE: std::sync::LazyLock<FunctionDescription> = std::sync::LazyLock::new(FunctionDescription::default);
-        self.package.description.functions.get(self.engine.function()).unwrap_or(&NONE)
+        let of_file = || self.package.description.functions.get(self.engine.function());
+        self.described.as_ref().or_else(of_file).unwrap_or(&NONE)
     }
 
     /// Names of the inputs, in the model's order.

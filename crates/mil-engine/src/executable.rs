@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 
 use crate::error::{EngineError, OpError, Place};
 use crate::layout;
-use crate::passes::PassSet;
+use crate::passes::{PassSet, open_rows};
 use crate::plan::{self, FunctionPlan, PlanInput};
 use crate::profile::Profile;
 use crate::run::{self, Context, Limits, States};
@@ -27,11 +27,14 @@ pub struct Options {
     pub passes: PassSet,
     /// What a prediction may use up.
     pub limits: Limits,
+    /// Inputs, and their dimensions, that are the rows of a batch. Where no row of the function needs another one, a
+    /// prediction may bring any number of them; [`Executable::rows_are_open`] tells.
+    pub rows: Vec<(String, usize)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu, passes: PassSet::all(), limits: Limits::default() }
+        Self { device: Device::Cpu, passes: PassSet::all(), limits: Limits::default(), rows: Vec::new() }
     }
 }
 
@@ -70,6 +73,7 @@ pub struct Executable {
     function: String,
     plan: FunctionPlan,
     context: Context,
+    rows_are_open: bool,
 }
 
 impl std::fmt::Debug for Executable {
@@ -91,8 +95,18 @@ impl Executable {
         })?;
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
+        let opened = (!options.rows.is_empty()).then(|| open_rows(&mut rewritten, &options.rows));
+        if let Some(Err(why)) = &opened {
+            tracing::debug!(function = name, why, "takes a fixed number of rows");
+        }
         let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
-        Ok(Self { function: name.to_owned(), plan, context: Context::new(options.device.clone(), options.limits) })
+        let context = Context::new(options.device.clone(), options.limits);
+        Ok(Self { function: name.to_owned(), plan, context, rows_are_open: matches!(opened, Some(Ok(()))) })
+    }
+
+    /// Whether predictions choose how many rows they bring, as [`Options::rows`] asked for.
+    pub fn rows_are_open(&self) -> bool {
+        self.rows_are_open
     }
 
     /// Name of the function.

@@ -175,3 +175,8 @@ pub fn find(name: &str) -> Option<&'static OpSpec> {
         std::sync::LazyLock::new(|| FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|op| (op.name, op)).collect());
     INDEX.get(name).copied()
 }
+
+/// The family of the operation of this name.
+pub(crate) fn family(name: &str) -> Option<&'static str> {
+    FAMILIES.iter().find(|(_, ops)| ops.iter().any(|op| op.name == name)).map(|(family, _)| *family)
+}

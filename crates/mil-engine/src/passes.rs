@@ -3,6 +3,8 @@
 
 use coreml_format::program::Function;
 
+pub(crate) use rows::open as open_rows;
+
 mod attend;
 mod attention;
 mod dead_code;
@@ -13,6 +15,7 @@ mod graph;
 mod permute;
 mod rms_norm;
 mod rotary;
+mod rows;
 mod shared_input;
 mod softmax;
 mod state_access;

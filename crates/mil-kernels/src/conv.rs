@@ -204,18 +204,16 @@ fn conv_packed_with(
     let length = weights.cols() / taps;
     if groups == 1 && own < NARROW && windows.dilations[2] == 1 {
         let x = windows.padded(x, images, channels);
-        let patches = Patches { windows: &windows.over_padded(), x: &x, zeros: &[], steps: 1, length: length * steps };
+        let patches = Patches { windows: &windows.over_padded(), x: &x, steps: 1, length: length * steps };
         return patches.multiply(variant, images, weights, finish);
     }
-    Patches { windows, x, zeros: &vec![0f32; length], steps, length }.multiply(variant, images, weights, finish)
+    Patches { windows, x, steps, length }.multiply(variant, images, weights, finish)
 }
 
 /// The patches of images, as stretches.
 struct Patches<'a> {
     windows: &'a Windows,
     x: &'a [f32],
-    /// What a tap outside reads.
-    zeros: &'a [f32],
     /// Stretches of a row of taps, and elements of a stretch.
     steps: usize,
     length: usize,
@@ -223,7 +221,7 @@ struct Patches<'a> {
 
 impl<'a> Patches<'a> {
     fn multiply(&self, variant: Variant, images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
-        let Self { windows, x, zeros, steps, length } = *self;
+        let Self { windows, x, steps, length } = *self;
         let positions = windows.positions();
         let own = weights.cols() / windows.taps();
         let channels = own * weights.groups();
@@ -257,7 +255,7 @@ impl<'a> Patches<'a> {
                 for (k, out) in (0..steps).zip(&mut out) {
                     *out = match row.zip(windows.source(2, at[2], k)) {
                         Some((row, c)) => &image[(row + c) * channels + group * own..][..length],
-                        None => zeros,
+                        None => &[],
                     };
                 }
             }

@@ -101,7 +101,8 @@ pub(crate) struct Rows<'a, 'f> {
     pub(crate) count: usize,
     /// Stretches of a row, and elements of a stretch.
     pub(crate) stretches: (usize, usize),
-    /// Writes the stretches of a row (first) for a group (second); each has its elements at least.
+    /// Writes the stretches of a row (first) for a group (second); each has its elements at least, or none, which stands
+    /// for zeros.
     pub(crate) fill: &'f (dyn Fn(usize, usize, &mut [&'a [f32]]) + Sync),
 }
 
@@ -243,6 +244,65 @@ pub(crate) fn run_part(
     one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Shared(out.as_mut_ptr()));
 }
 
+/// Where the rows of a task begin, tile by tile.
+struct Sources {
+    /// First elements of the stretches of each tile's rows, `[stretches, rows]`.
+    starts: Vec<*const f32>,
+    /// The stretches that each tile has: those in which some row is more than zeros.
+    stretches: Vec<u32>,
+    /// Where each tile ends in both.
+    ends: Vec<[usize; 2]>,
+    /// What rows read that are zeros where others are not.
+    _zeros: Vec<f32>,
+}
+
+impl Sources {
+    fn new(x: &Rows<'_, '_>, task: &Task, tiles: usize) -> Self {
+        let (count, length) = x.stretches;
+        let m = task.rows.len();
+        let mut row: Vec<&[f32]> = vec![&[]; count];
+        let mut starts = vec![std::ptr::null(); count * m];
+        let (mut stretches, mut ends) = (Vec::with_capacity(count * tiles), Vec::with_capacity(tiles));
+        let mut zeros = Vec::new();
+        let mut end = 0;
+        for rows in (0..tiles).map(|t| part(m, tiles, t)) {
+            let (first, height) = (rows.start * count, rows.len());
+            for (i, r) in rows.enumerate() {
+                (x.fill)(task.rows.start + r, task.group, &mut row);
+                for (s, stretch) in row.iter().enumerate().filter(|(_, stretch)| !stretch.is_empty()) {
+                    assert!(stretch.len() >= length, "length of a stretch");
+                    starts[first + s * height + i] = stretch.as_ptr();
+                }
+            }
+            // What is left of a tile moves to the end of the one before.
+            for s in 0..count {
+                let from = first + s * height..first + (s + 1) * height;
+                let nothing = starts[from.clone()].iter().filter(|start| start.is_null()).count();
+                if nothing == height {
+                    continue;
+                }
+                if nothing > 0 {
+                    zeros.resize(length, 0.0);
+                    let zeros = zeros.as_ptr();
+                    starts[from.clone()].iter_mut().filter(|start| start.is_null()).for_each(|start| *start = zeros);
+                }
+                starts.copy_within(from, end);
+                stretches.push(s as u32);
+                end += height;
+            }
+            ends.push([end, stretches.len()]);
+        }
+        Self { starts, stretches, ends, _zeros: zeros }
+    }
+
+    /// Starts and stretches of a tile.
+    fn tile(&self, t: usize) -> (&[*const f32], &[u32]) {
+        let [start, stretch] = if t == 0 { [0, 0] } else { self.ends[t - 1] };
+        let [end, last] = self.ends[t];
+        (&self.starts[start..end], &self.stretches[stretch..last])
+    }
+}
+
 fn one_task(
     tiles: &Tiles,
     x: &Rows<'_, '_>,
@@ -252,25 +312,11 @@ fn one_task(
     layout: Layout,
     target: &Shared<f32>,
 ) {
-    let (stretches, length) = x.stretches;
+    let length = x.stretches.1;
     let m = task.rows.len();
     // Tiles of about the same height: a last one of a single row would be slow.
     let count = m.div_ceil(tiles.rows);
-    // Of each tile, the first elements of its rows' stretches, `[stretches, rows]`.
-    let mut starts: Vec<*const f32> = vec![std::ptr::null(); stretches * m];
-    let mut row: Vec<&[f32]> = vec![&[]; stretches];
-    for t in 0..count {
-        let rows = part(m, count, t);
-        let height = rows.len();
-        let starts = &mut starts[rows.start * stretches..][..height * stretches];
-        for i in 0..height {
-            (x.fill)(task.rows.start + rows.start + i, task.group, &mut row);
-            for (s, stretch) in row.iter().enumerate() {
-                assert!(stretch.len() >= length, "length of a stretch");
-                starts[s * height + i] = stretch.as_ptr();
-            }
-        }
-    }
+    let sources = Sources::new(x, task, count);
     let (low, high) = finish.activation.bounds();
     for p in task.panels.clone() {
         let width = PANEL.min(weights.outputs - p * PANEL);
@@ -283,8 +329,9 @@ fn one_task(
         for t in 0..count {
             let rows = part(m, count, t);
             let at = (task.rows.start + rows.start) * layout.row + task.group * layout.group + p * PANEL;
+            let (starts, stretches) = sources.tile(t);
             let sums = Sums {
-                starts: &starts[rows.start * stretches..][..rows.len() * stretches],
+                starts,
                 stretches,
                 length,
                 weights: panel,

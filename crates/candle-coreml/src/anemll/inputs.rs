@@ -47,6 +47,17 @@ pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
     }
 }
 
+/// The dimension of each of these inputs that a batch has its tokens in: those of a function that takes no others.
+pub(super) fn token_dimensions(inputs: &[String]) -> Vec<(String, usize)> {
+    let dimension = |name: &String| match name.as_str() {
+        "hidden_states" => Some((name.clone(), 1)),
+        "position_ids" => Some((name.clone(), 0)),
+        "causal_mask" => Some((name.clone(), 2)),
+        _ => None,
+    };
+    inputs.iter().filter_map(dimension).collect()
+}
+
 /// The inputs of an FFN chunk for `count` tokens at positions `start..`; only what it declares.
 pub(super) fn for_chunk(
     model: &CoreMLModel,

@@ -25,6 +25,8 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
+    /// What [`Engine::open_rows`] says.
+    rows: Vec<(String, usize)>,
     /// Whether predictions are measured; the sum of what was measured.
     profiling: AtomicBool,
     profile: Mutex<Profile>,
@@ -35,12 +37,18 @@ pub(super) struct Portable {
 pub(super) struct PortableState(State);
 
 /// Plans a function.
-pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<Portable> {
-    let settings = Options { device: Device::Cpu, passes: options.passes.clone(), ..Options::default() };
+pub(super) fn load(
+    package: &Arc<Model>,
+    function: Option<&str>,
+    options: &EngineOptions,
+    rows: &[(String, usize)],
+) -> Result<Portable> {
+    let settings = Options { passes: options.passes.clone(), rows: rows.to_vec(), ..Options::default() };
     let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
+    let rows = if executable.rows_are_open() { settings.rows } else { Vec::new() };
     let (profiling, profile) = Default::default();
-    Ok(Portable { path: package.path.clone(), executable, described, profiling, profile })
+    Ok(Portable { path: package.path.clone(), executable, described, rows, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -77,6 +85,10 @@ impl Engine for Portable {
 
     fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
         new_state(specs)
+    }
+
+    fn open_rows(&self) -> &[(String, usize)] {
+        &self.rows
     }
 
     fn predict(

@@ -74,14 +74,18 @@ fn state_slice(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `engine.state_update(input, update, begin, end, …)`: `slice_update` of a state, in place; no result.
+/// `engine.state_update(input, update, begin, end, …, rows?)`: `slice_update` of a state, in place; no result. Along the
+/// dimension `rows` of the state, as many positions are written as the update has.
 fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
     let (state, update) = (b.slot("input")?, b.slot("update")?);
     let params = SliceParams::new(b)?;
+    let rows = b.attr_opt::<i64>("rows")?.and_then(|d| usize::try_from(d).ok());
     b.run(move |f| {
         let shape = f.state(state)?.spec().shape.clone();
-        let (positions, _) = params.resolve(f, &shape)?;
         let update = f.array(update)?;
+        // Dimensions are counted from the last one.
+        let count = |d: usize| Some((d, *update.shape().get((d + update.rank()).checked_sub(shape.len())?)?));
+        let (positions, _) = params.resolve_rows(f, &shape, rows.and_then(count))?;
         let extents: Vec<usize> = positions.iter().map(Vec::len).collect();
         let update = if update.tensor().elem_count() == extents.iter().product::<usize>() {
             update.tensor().reshape(extents)?

@@ -277,11 +277,24 @@ impl SliceParams {
 
     /// The positions in each dimension, and which dimensions vanish.
     pub(super) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<Vec<u32>>, Vec<bool>), OpError> {
-        let (begin, end) = (self.begin.get(f)?, self.end.get(f)?);
+        self.resolve_rows(f, dims, None)
+    }
+
+    /// The same; one dimension may have a given number of positions, whatever its end is.
+    pub(super) fn resolve_rows(
+        &self,
+        f: &Frame<'_>,
+        dims: &[usize],
+        rows: Option<(usize, usize)>,
+    ) -> Result<(Vec<Vec<u32>>, Vec<bool>), OpError> {
+        let (begin, mut end) = (self.begin.get(f)?, self.end.get(f)?);
         let (stride, squeeze) = (self.stride.get(f)?, self.squeeze_mask.get(f)?);
         let (begin_mask, end_mask) = (self.begin_mask.get(f)?, self.end_mask.get(f)?);
         if begin.len() != dims.len() || end.len() != dims.len() {
             return Err(OpError::shape(format!("slice {begin:?}..{end:?} of shape {dims:?}")));
+        }
+        if let Some((d, count)) = rows.filter(|&(d, _)| d < dims.len()) {
+            end.to_mut()[d] = begin[d].saturating_add(count as i64);
         }
         let flag = |v: &[bool], d: usize| v.get(d).copied().unwrap_or(false);
         let mut all = Vec::with_capacity(dims.len());

@@ -14,7 +14,8 @@ pub(super) struct Graph<'b> {
     returned: HashSet<&'b str>,
 }
 
-fn names(op: &Operation) -> Vec<&str> {
+/// The values that an operation uses, those of nested blocks included.
+pub(super) fn names(op: &Operation) -> Vec<&str> {
     let own = op.inputs.values().flat_map(Argument::bindings).filter_map(|b| match b {
         Binding::Name(n) => Some(n.as_str()),
         Binding::Value(_) => None,

@@ -177,6 +177,11 @@ unsafe fn channels<V: Vector, const P: usize, const STEP: usize>(
     let mut first = 0;
     // SAFETY: the caller's contract; of channels that are fewer than a register only those are read or written.
     unsafe {
+        // A window alone has as many sums at once by more channels.
+        while P == 1 && first + 2 * MANY * V::LANES <= line.channels {
+            block::<V, P, { 2 * MANY }, STEP, true>(line, group, operands, first);
+            first += 2 * MANY * V::LANES;
+        }
         while first + 2 * V::LANES <= line.channels {
             block::<V, P, 2, STEP, true>(line, group, operands, first);
             first += 2 * V::LANES;

@@ -130,7 +130,7 @@ fn one_head(
             let bounds = (f32::NEG_INFINITY, f32::INFINITY);
             let bias = &[0.0; PANEL];
             let sums =
-                Sums { starts, stretches: 1, length, weights: panel, bias, residual: None, out, step, width, bounds };
+                Sums { starts, stretches: &[0], length, weights: panel, bias, residual: None, out, step, width, bounds };
             // SAFETY: the callers below: the variant is available, starts are those of rows of `length` elements, and
             // `out` has `rows` rows of `width` elements, `step` apart.
             unsafe { tiles.run(rows, &sums) };

@@ -18,10 +18,11 @@ const AHEAD: usize = 16 * PANEL;
 pub(super) struct Sums<'a> {
     /// First elements of the rows' stretches, `[stretches, rows]`.
     pub(super) starts: &'a [*const f32],
-    pub(super) stretches: usize,
+    /// The parts of the panel that these stretches are multiplied with.
+    pub(super) stretches: &'a [u32],
     /// Elements of a stretch.
     pub(super) length: usize,
-    /// A panel, `[stretches, length, PANEL]`.
+    /// A panel, `[parts, length, PANEL]`.
     pub(super) weights: &'a [f32],
     pub(super) bias: &'a [f32; PANEL],
     /// What is added to the results, as they lie.
@@ -61,8 +62,9 @@ impl Tiles {
     /// # Safety
     /// As [`Tile`].
     pub(super) unsafe fn run(&self, rows: usize, sums: &Sums<'_>) {
-        assert!(sums.starts.len() >= rows * sums.stretches, "starts of all rows");
-        assert!(sums.weights.len() >= sums.stretches * sums.length * PANEL, "a whole panel");
+        assert!(sums.starts.len() >= rows * sums.stretches.len(), "starts of all rows");
+        let parts = sums.stretches.iter().max().map_or(0, |&s| s as usize + 1);
+        assert!(sums.weights.len() >= parts * sums.length * PANEL, "a whole panel");
         let end = (rows - 1) * sums.step + sums.width;
         assert!(sums.width <= PANEL && sums.residual.is_none_or(|r| r.len() >= end), "results");
         let mut column = 0;
@@ -114,9 +116,10 @@ unsafe fn tile<V: Vector, const M: usize, const W: usize>(sums: &Sums<'_>, colum
     unsafe {
         let zero = V::splat(0.0);
         let mut acc = [[zero; W]; M];
-        let mut weights = sums.weights.as_ptr().add(column);
+        let panel = sums.weights.as_ptr().add(column);
         let mut starts = sums.starts.as_ptr();
-        for _ in 0..sums.stretches {
+        for &stretch in sums.stretches {
+            let mut weights = panel.add(stretch as usize * sums.length * PANEL);
             let mut rows = [std::ptr::null::<f32>(); M];
             for i in 0..M {
                 rows[i] = *starts.add(i);
