@@ -495,6 +495,8 @@ mod tests {
         assert_eq!(all(128), [128]);
         assert_eq!(all(129), [80, 49]);
         assert_eq!(all(448), [112; 4]);
-        assert!((1..1000).all(|n| all(n).iter().all(|&b| (1..=LONGEST).contains(&b)) && all(n).iter().sum::<usize>() == n));
+        assert!(
+            (1..1000).all(|n| all(n).iter().all(|&b| (1..=LONGEST).contains(&b)) && all(n).iter().sum::<usize>() == n)
+        );
     }
 }

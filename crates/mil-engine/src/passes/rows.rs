@@ -46,8 +46,12 @@ pub(crate) fn open(function: &mut Function, inputs: &[(String, usize)]) -> Resul
             changed.push((i, axis, parameters));
         }
     }
-    let opened: Vec<(usize, usize)> =
-        function.inputs.iter().enumerate().filter_map(|(i, input)| Some((i, *follow.axes.get(&*input.name)?))).collect();
+    let opened: Vec<(usize, usize)> = function
+        .inputs
+        .iter()
+        .enumerate()
+        .filter_map(|(i, input)| Some((i, *follow.axes.get(&*input.name)?)))
+        .collect();
     for (i, axis) in opened {
         open_dimension(&mut function.inputs[i].ty, axis);
     }
@@ -410,15 +414,33 @@ mod tests {
             assert!(words.iter().all(|w| why.contains(w)), "{why}");
         };
         refused("tensor<fp32, [1, 4, 6]> y = softmax(x = x, axis = int32(1));", &["y", "softmax", "along"]);
-        refused("tensor<fp32, [1, 24]> y = reshape(x = x, shape = tensor<int32, [2]>([1, 24]));", &["reshape", "joined"]);
+        refused(
+            "tensor<fp32, [1, 24]> y = reshape(x = x, shape = tensor<int32, [2]>([1, 24]));",
+            &["reshape", "joined"],
+        );
         refused("tensor<fp32, [1, 2, 2, 6]> y = reshape(x = x, shape = tensor<int32, [4]>([1, 2, 2, 6]));", &["split"]);
-        refused("tensor<fp32, [1, 8, 6]> y = concat(values = (x, x), axis = int32(1), interleave = bool(false));", &["joins"]);
-        refused("tensor<fp32, [1, 1, 6]> y = slice_by_index(x = x, begin = tensor<int32, [3]>([0, 3, 0]), end = tensor<int32, [3]>([1, 4, 6]));", &["some of the rows"]);
-        refused("tensor<fp32, [1, 3, 6]> y = slice_by_index(x = x, begin = tensor<int32, [3]>([0, 0, 0]), end = tensor<int32, [3]>([1, 3, 6]));", &["some of the rows"]);
-        refused("tensor<fp32, [1, 4, 6]> y = cumsum(x = x, axis = int32(1), exclusive = bool(false), reverse = bool(false));", &["cumsum", "not known"]);
+        refused(
+            "tensor<fp32, [1, 8, 6]> y = concat(values = (x, x), axis = int32(1), interleave = bool(false));",
+            &["joins"],
+        );
+        refused(
+            "tensor<fp32, [1, 1, 6]> y = slice_by_index(x = x, begin = tensor<int32, [3]>([0, 3, 0]), end = tensor<int32, [3]>([1, 4, 6]));",
+            &["some of the rows"],
+        );
+        refused(
+            "tensor<fp32, [1, 3, 6]> y = slice_by_index(x = x, begin = tensor<int32, [3]>([0, 0, 0]), end = tensor<int32, [3]>([1, 3, 6]));",
+            &["some of the rows"],
+        );
+        refused(
+            "tensor<fp32, [1, 4, 6]> y = cumsum(x = x, axis = int32(1), exclusive = bool(false), reverse = bool(false));",
+            &["cumsum", "not known"],
+        );
         let constant = "tensor<fp32, [4, 1]>([[1], [2], [3], [4]])";
         refused(&format!("tensor<fp32, [1, 4, 6]> y = mul(x = x, y = {constant});"), &["extent of its own"]);
-        refused("tensor<int32, [4, 4]> q = mul(x = p, y = tensor<int32, [4, 1]>([[1], [2], [3], [4]])); tensor<fp32, [1, 4, 4]> z = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true)); tensor<fp32, [1, 4, 4]> y = relu(x = z);", &["matmul"]);
+        refused(
+            "tensor<int32, [4, 4]> q = mul(x = p, y = tensor<int32, [4, 1]>([[1], [2], [3], [4]])); tensor<fp32, [1, 4, 4]> z = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true)); tensor<fp32, [1, 4, 4]> y = relu(x = z);",
+            &["matmul"],
+        );
     }
 
     #[test]

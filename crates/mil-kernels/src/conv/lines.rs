@@ -100,31 +100,40 @@ struct Line<'a, 'o> {
     out: &'o mut [MaybeUninit<f32>],
 }
 
-/// Some windows behind each other that read the same taps of their rows.
+/// Some windows behind each other.
 struct Group {
     /// The first window.
     at: usize,
-    /// First and last tap along the line.
+    /// The taps along the line that all of them have inside the image; of several windows, all taps.
     taps: std::ops::Range<usize>,
-    /// Position of the first window's first tap in its row.
-    source: usize,
+    /// Position in its row that the first window's first tap reads; outside of it at the edges.
+    source: isize,
 }
 
 impl Line<'_, '_> {
-    /// The windows from one on that are computed together: [`MANY`] whose taps lie inside, or a single one.
+    /// The windows from one on that are computed together: [`MANY`], or a single one where the line has fewer. The last
+    /// ones may have been computed before.
     #[inline(always)]
     fn group(&self, at: usize) -> (Group, bool) {
-        let kernel = self.windows.kernel[2];
-        let source = |window, tap| self.windows.source(2, window, tap);
-        if at + MANY <= self.windows.out[2]
-            && let (Some(first), Some(_)) = (source(at, 0), source(at + MANY - 1, kernel - 1))
-        {
-            return (Group { at, taps: 0..kernel, source: first }, true);
+        let w = self.windows;
+        let (kernel, many) = (w.kernel[2], w.out[2] >= MANY);
+        let at = if many { at.min(w.out[2] - MANY) } else { at };
+        let source = |tap: usize| (at * w.strides[2] + tap * w.dilations[2]) as isize - w.before[2] as isize;
+        if many {
+            return (Group { at, taps: 0..kernel, source: source(0) }, true);
         }
-        let inside = |&tap: &usize| source(at, tap).is_some();
+        let inside = |&tap: &usize| w.source(2, at, tap).is_some();
         let first = (0..kernel).find(inside).unwrap_or(0);
         let end = (first..kernel).rfind(inside).map_or(first, |last| last + 1);
-        (Group { at, taps: first..end, source: source(at, first).unwrap_or(0) }, false)
+        (Group { at, taps: first..end, source: source(first) }, false)
+    }
+
+    /// Whether taps of several windows read outside of the row.
+    #[inline(always)]
+    fn hangs_over(&self, group: &Group) -> bool {
+        let w = self.windows;
+        let last = group.source + ((MANY - 1) * w.strides[2] + (w.kernel[2] - 1) * w.dilations[2]) as isize;
+        group.source < 0 || last >= w.input[2] as isize
     }
 
     /// Applies an activation that is more than bounds.
@@ -142,34 +151,38 @@ impl Line<'_, '_> {
 
 /// Windows that share the weights in registers.
 const MANY: usize = 4;
-/// Neighbours that so many windows of three read, two apart.
-const REACH: usize = (MANY - 1) * 2 + 3;
+/// Neighbours that so many windows of five read, two apart.
+const REACH: usize = (MANY - 1) * 2 + 5;
 
-/// `P` windows, all channels.
+/// [`MANY`] windows, all channels.
 ///
 /// # Safety
-/// The CPU has the instruction set; the group's windows, `P` of them, lie in the line and their taps in the image;
-/// `operands`, weights `[taps, channels]` and bias, fit the line.
+/// The CPU has the instruction set; the group's windows lie in the line; `operands`, weights `[taps, channels]` and bias,
+/// fit the line.
 #[inline(always)]
-unsafe fn windows<V: Vector, const P: usize>(line: &mut Line<'_, '_>, group: &Group, operands: Operands<'_>) {
-    assert!(line.out.len() >= (group.at + P) * line.channels, "windows of the line");
-    let neighbours = P == MANY && group.taps == (0..3) && line.windows.dilations[2] == 1 && operands.is_some();
+unsafe fn many<V: Vector, const EDGE: bool>(line: &mut Line<'_, '_>, group: &Group, operands: Operands<'_>) {
+    assert!(line.out.len() >= (group.at + MANY) * line.channels, "windows of the line");
+    let w = line.windows;
+    let neighbours = w.dilations[2] == 1 && operands.is_some();
     // SAFETY: the caller's contract.
     unsafe {
-        match line.windows.strides[2] {
-            1 if neighbours => channels::<V, P, 1>(line, group, operands),
-            2 if neighbours => channels::<V, P, 2>(line, group, operands),
-            _ => channels::<V, P, 0>(line, group, operands),
+        match (w.strides[2], w.kernel[2]) {
+            (1, 3) if neighbours => channels::<V, MANY, 1, 3, EDGE>(line, group, operands),
+            (2, 3) if neighbours => channels::<V, MANY, 2, 3, EDGE>(line, group, operands),
+            (1, 5) if neighbours => channels::<V, MANY, 1, 5, EDGE>(line, group, operands),
+            (2, 5) if neighbours => channels::<V, MANY, 2, 5, EDGE>(line, group, operands),
+            _ => channels::<V, MANY, 0, 0, EDGE>(line, group, operands),
         }
     }
 }
 
-/// All channels of `P` windows; where these are `STEP` apart and each reads three neighbours, an element is loaded once.
+/// All channels of `P` windows; where these are `STEP` apart and each reads `TAPS` neighbours, an element is loaded once.
 ///
 /// # Safety
-/// As [`windows`]; if `STEP` is not zero, there are weights, and the windows are as it says.
+/// As [`many`]; if `STEP` is not zero, there are weights, and the windows are as it says; taps lie inside the image unless
+/// `EDGE`.
 #[inline(always)]
-unsafe fn channels<V: Vector, const P: usize, const STEP: usize>(
+unsafe fn channels<V: Vector, const P: usize, const STEP: usize, const TAPS: usize, const EDGE: bool>(
     line: &mut Line<'_, '_>,
     group: &Group,
     operands: Operands<'_>,
@@ -179,19 +192,19 @@ unsafe fn channels<V: Vector, const P: usize, const STEP: usize>(
     unsafe {
         // A window alone has as many sums at once by more channels.
         while P == 1 && first + 2 * MANY * V::LANES <= line.channels {
-            block::<V, P, { 2 * MANY }, STEP, true>(line, group, operands, first);
+            block::<V, P, { 2 * MANY }, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += 2 * MANY * V::LANES;
         }
         while first + 2 * V::LANES <= line.channels {
-            block::<V, P, 2, STEP, true>(line, group, operands, first);
+            block::<V, P, 2, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += 2 * V::LANES;
         }
         if first + V::LANES <= line.channels {
-            block::<V, P, 1, STEP, true>(line, group, operands, first);
+            block::<V, P, 1, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += V::LANES;
         }
         if first < line.channels {
-            block::<V, P, 1, STEP, false>(line, group, operands, first);
+            block::<V, P, 1, STEP, TAPS, EDGE, false>(line, group, operands, first);
         }
     }
 }
@@ -214,16 +227,27 @@ unsafe fn load<V: Vector, const WHOLE: bool>(from: *const f32, count: usize) -> 
 /// # Safety
 /// As [`channels`]; if `WHOLE`, the channels are there.
 #[inline(always)]
-unsafe fn block<V: Vector, const P: usize, const W: usize, const STEP: usize, const WHOLE: bool>(
+unsafe fn block<
+    V: Vector,
+    const P: usize,
+    const W: usize,
+    const STEP: usize,
+    const TAPS: usize,
+    const EDGE: bool,
+    const WHOLE: bool,
+>(
     line: &mut Line<'_, '_>,
     group: &Group,
     operands: Operands<'_>,
     first: usize,
 ) {
     let channels = line.channels;
-    let (stride, dilation) = (line.windows.strides[2] * channels, line.windows.dilations[2] * channels);
+    let (stride, dilation) = (line.windows.strides[2], line.windows.dilations[2]);
+    let width = line.windows.input[2] as isize;
     let (low, high) = line.activation.bounds();
     let count = channels - first;
+    // What does not change a sum, or which is the largest.
+    let nothing = if operands.is_some() { 0.0 } else { f32::NEG_INFINITY };
     // SAFETY: the caller's contract.
     unsafe {
         let mut acc = [[V::splat(f32::NEG_INFINITY); W]; P];
@@ -236,15 +260,23 @@ unsafe fn block<V: Vector, const P: usize, const W: usize, const STEP: usize, co
             }
         }
         for &(tap, row) in line.rows {
-            let mut x = line.image.as_ptr().wrapping_add((row + group.source) * channels + first);
+            let x = line.image.as_ptr().add(row * channels + first);
+            // A register of the row, so many positions after the group's first one.
+            let at = |i: usize, j: usize| {
+                let column = group.source + i as isize;
+                if EDGE && !(0..width).contains(&column) {
+                    return V::splat(nothing);
+                }
+                load::<V, WHOLE>(x.wrapping_offset(column * channels as isize).wrapping_add(j * V::LANES), count)
+            };
             if let (1.., Some((weights, _))) = (STEP, operands) {
                 let weights = weights.as_ptr().add(tap * channels + first);
                 for j in 0..W {
                     let mut xs = [V::splat(0.0); REACH];
-                    for i in 0..(P - 1) * STEP + 3 {
-                        xs[i] = load::<V, WHOLE>(x.wrapping_add(i * channels + j * V::LANES), count);
+                    for i in 0..(P - 1) * STEP + TAPS {
+                        xs[i] = at(i, j);
                     }
-                    for k in 0..3 {
+                    for k in 0..TAPS {
                         let w = load::<V, WHOLE>(weights.add(k * channels + j * V::LANES), count);
                         for p in 0..P {
                             acc[p][j] = acc[p][j].add_product(xs[p * STEP + k], w);
@@ -254,24 +286,22 @@ unsafe fn block<V: Vector, const P: usize, const W: usize, const STEP: usize, co
                 continue;
             }
             for k in group.taps.clone() {
+                let from = (k - group.taps.start) * dilation;
                 if let Some((weights, _)) = operands {
                     let weights = weights.as_ptr().add((tap + k) * channels + first);
                     for j in 0..W {
                         let w = load::<V, WHOLE>(weights.add(j * V::LANES), count);
                         for p in 0..P {
-                            acc[p][j] = acc[p][j]
-                                .add_product(load::<V, WHOLE>(x.wrapping_add(p * stride + j * V::LANES), count), w);
+                            acc[p][j] = acc[p][j].add_product(at(from + p * stride, j), w);
                         }
                     }
                 } else {
                     for j in 0..W {
                         for p in 0..P {
-                            acc[p][j] =
-                                acc[p][j].larger(load::<V, WHOLE>(x.wrapping_add(p * stride + j * V::LANES), count));
+                            acc[p][j] = acc[p][j].larger(at(from + p * stride, j));
                         }
                     }
                 }
-                x = x.wrapping_add(dilation);
             }
         }
         if let Some(residual) = line.residual {
@@ -303,21 +333,22 @@ unsafe fn block<V: Vector, const P: usize, const W: usize, const STEP: usize, co
 /// All windows of a line.
 ///
 /// # Safety
-/// As [`windows`].
+/// As [`many`].
 #[inline(always)]
 unsafe fn line<V: Vector>(line: &mut Line<'_, '_>, operands: Operands<'_>) {
-    // SAFETY: the groups are windows of the line, with taps inside the image; all of them are written in the end.
+    assert!(line.out.len() >= line.windows.out[2] * line.channels, "windows of the line");
+    // SAFETY: the groups are windows of the line; a single one has taps inside the image, several are at the edge or have,
+    // too; all windows are written in the end.
     unsafe {
         let mut at = 0;
         while at < line.windows.out[2] {
-            let (group, many) = line.group(at);
-            if many {
-                windows::<V, MANY>(line, &group, operands);
-                at += MANY;
-            } else {
-                windows::<V, 1>(line, &group, operands);
-                at += 1;
+            let (group, several) = line.group(at);
+            match several {
+                true if line.hangs_over(&group) => many::<V, true>(line, &group, operands),
+                true => many::<V, false>(line, &group, operands),
+                false => channels::<V, 1, 0, 0, false>(line, &group, operands),
             }
+            at += if several { MANY } else { 1 };
         }
         line.activate();
     }
@@ -326,7 +357,7 @@ unsafe fn line<V: Vector>(line: &mut Line<'_, '_>, operands: Operands<'_>) {
 /// A line of windows with weights and bias, or none for the largest.
 ///
 /// # Safety
-/// As [`windows`].
+/// As [`many`].
 type Run = unsafe fn(&mut Line<'_, '_>, Operands<'_>);
 
 /// The lines of one instruction set.

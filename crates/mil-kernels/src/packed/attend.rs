@@ -129,8 +129,18 @@ fn one_head(
         let product = |starts: &[*const f32], length, panel: &[f32], width, out, step| {
             let bounds = (f32::NEG_INFINITY, f32::INFINITY);
             let bias = &[0.0; PANEL];
-            let sums =
-                Sums { starts, stretches: &[0], length, weights: panel, bias, residual: None, out, step, width, bounds };
+            let sums = Sums {
+                starts,
+                stretches: &[0],
+                length,
+                weights: panel,
+                bias,
+                residual: None,
+                out,
+                step,
+                width,
+                bounds,
+            };
             // SAFETY: the callers below: the variant is available, starts are those of rows of `length` elements, and
             // `out` has `rows` rows of `width` elements, `step` apart.
             unsafe { tiles.run(rows, &sums) };
