@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod allocator;
 mod bench;
 mod cache;
 mod chat;
@@ -124,7 +123,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn main() -> ExitCode {
-    allocator::keep_freed_memory();
     let arguments = Arguments::parse();
     if std::env::var_os("RUST_LOG").is_some() {
         tracing_subscriber::fmt()

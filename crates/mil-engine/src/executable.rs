@@ -1,13 +1,14 @@
 //! One function of a model, ready to run.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::package::Model;
 use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
+use mil_kernels::fresh::Memory;
 
 use crate::error::{EngineError, OpError, Place};
 use crate::layout;
@@ -74,6 +75,8 @@ pub struct Executable {
     plan: FunctionPlan,
     context: Context,
     rows_are_open: bool,
+    /// Memory of results, one for each prediction that ran at the same time.
+    memory: Mutex<Vec<Memory>>,
 }
 
 impl std::fmt::Debug for Executable {
@@ -101,7 +104,13 @@ impl Executable {
         }
         let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
         let context = Context::new(options.device.clone(), options.limits);
-        Ok(Self { function: name.to_owned(), plan, context, rows_are_open: matches!(opened, Some(Ok(()))) })
+        Ok(Self {
+            function: name.to_owned(),
+            plan,
+            context,
+            rows_are_open: matches!(opened, Some(Ok(()))),
+            memory: Mutex::default(),
+        })
     }
 
     /// Whether predictions choose how many rows they bring, as [`Options::rows`] asked for.
@@ -190,17 +199,22 @@ impl Executable {
                 None => None,
             },
         };
-        let results = run::run(&self.plan, values, states, &self.context, profile)?;
-        self.plan
-            .outputs
-            .iter()
-            .zip(results)
-            .map(|((name, ty), value)| {
-                let output = output(value, ty.as_ref(), &self.context.device)
+        let idle = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = idle().pop().unwrap_or_default();
+        let reuses = run::reuses(&self.plan, &values);
+        let predict = || {
+            let (results, mut holders) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
+            let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
+                let made = output(&value, ty.as_ref(), &self.context.device)
                     .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
-                Ok((name.clone(), output))
-            })
-            .collect()
+                holders.leave(&value, made.tensor());
+                Ok((name.clone(), made))
+            };
+            self.plan.outputs.iter().zip(results).map(output).collect()
+        };
+        let outputs = if reuses { memory.lend(predict) } else { predict() };
+        idle().push(memory);
+        outputs
     }
 
     fn input(&self, input: &PlanInput, given: &[(&str, Tensor)]) -> Result<Value, EngineError> {
@@ -252,14 +266,14 @@ pub fn public_dtype(dtype: DataType) -> DType {
     }
 }
 
-fn output(value: Value, ty: Option<&ValueType>, device: &Device) -> Result<Output, OpError> {
+fn output(value: &Value, ty: Option<&ValueType>, device: &Device) -> Result<Output, OpError> {
     match value {
         Value::Array(_) | Value::Weight(_) => {
             let array = value.array("output", device)?;
             let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
             Ok(Output::Tensor(layout::to_dtype(&layout::contiguous(array.tensor())?, public_dtype(dtype))?))
         }
-        Value::Strings(s) => Ok(Output::Strings(Strings::clone(&s))),
+        Value::Strings(s) => Ok(Output::Strings(Strings::clone(s))),
         Value::Dictionary(entries) => {
             entries.iter().map(|(k, v)| Ok((key(k)?, number(v)?))).collect::<Result<_, _>>().map(Output::Dictionary)
         }

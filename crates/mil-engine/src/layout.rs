@@ -7,10 +7,12 @@ use candle_core::{DType, Layout, Storage, Tensor, WithDType};
 use half::f16;
 use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
+use mil_kernels::fresh::zeros;
 use mil_kernels::strided::Strided;
 
 use crate::error::OpError;
 pub(crate) use crate::rearrange::contiguous;
+use crate::reuse::drop_copy;
 
 /// The dimensions of a tensor from the outermost to the innermost in memory.
 pub(crate) fn memory_order(t: &Tensor) -> Vec<usize> {
@@ -77,7 +79,7 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
         Tensor::from_vec(out, t.dims(), t.device())
     };
     let widen = |data: &[f16]| {
-        let mut out = vec![0f32; n];
+        let mut out = zeros(n);
         fp16::widen(&data[..n], &mut out);
         Tensor::from_vec(out, t.dims(), t.device())
     };
@@ -89,10 +91,18 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
     Ok(converted.unwrap_or_else(|| t.to_dtype(dtype))?)
 }
 
+/// Runs `f` on floats in row-major order; none if they are not in CPU memory.
+pub(crate) fn with_rows<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<Option<R>, OpError> {
+    let rows = contiguous(t)?;
+    let result = crate::value::with_f32s(&rows, f);
+    drop_copy(&rows, t);
+    Ok(result)
+}
+
 /// Floats rounded to fp16.
 pub(crate) fn rounded(t: &Tensor) -> Result<Tensor, OpError> {
     let round = |data: &[f32]| {
-        let mut out = vec![0f32; data.len()];
+        let mut out = zeros(data.len());
         fp16::round(data, &mut out);
         out
     };

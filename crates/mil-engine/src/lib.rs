@@ -21,6 +21,7 @@ pub mod passes;
 pub mod plan;
 pub mod profile;
 mod rearrange;
+mod reuse;
 pub mod run;
 pub mod state;
 pub mod value;

@@ -69,6 +69,8 @@ pub struct FunctionPlan {
     /// Bytes of weights that each step takes, as stored, in the order of the places.
     pub weight_bytes: Vec<u64>,
     pub(crate) block: BlockPlan,
+    /// Whether some operation holds blocks.
+    pub(crate) has_blocks: bool,
     pub(crate) consts: Vec<Value>,
     pub(crate) vars: usize,
 }
@@ -124,6 +126,7 @@ pub fn plan(
         places: planner.places,
         weight_bytes: planner.weight_bytes,
         block,
+        has_blocks: function.block.operations.iter().any(|op| !op.blocks.is_empty()),
         consts: planner.consts,
         vars: planner.vars as usize,
     })

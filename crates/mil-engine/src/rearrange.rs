@@ -1,6 +1,7 @@
 //! Copies by position, of every element type, in the order in which the tensor lies in memory.
 
 use candle_core::{DType, Device, Tensor, WithDType};
+use mil_kernels::fresh::Element;
 use mil_kernels::pick::{self as kernels, Along, Places};
 use mil_kernels::strided::Strided;
 
@@ -41,7 +42,7 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
             return Err(OpError::shape(format!("position {last} along dimension {d} of {:?}", t.dims())));
         }
     }
-    fn run<T: WithDType>(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
+    fn run<T: WithDType + Element>(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
         let order = memory_order(t);
         let along: Vec<Along<'_>> =
             order.iter().map(|&d| Along { stride: t.stride()[d], places: &places[d] }).collect();
@@ -76,7 +77,7 @@ pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Resu
     if at.is_empty() {
         return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
     }
-    fn run<T: WithDType>(t: &Tensor, dim: usize, at: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
+    fn run<T: WithDType + Element>(t: &Tensor, dim: usize, at: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
         let (n, inner) = (t.dims()[dim], shape[dim + 1..].iter().product());
         let count = t.elem_count();
         let data = with_elements::<T, _>(t, |x| kernels::pick_along(&x[..count], n, at, shape[dim], inner))
@@ -111,7 +112,12 @@ pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
     let place = order.iter().position(|&d| d == dim).unwrap_or(0);
     let cpu = |p: &Tensor| contiguous(&p.to_device(&Device::Cpu)?.permute(order.as_slice())?);
     let dense = parts.iter().map(cpu).collect::<Result<Vec<_>, OpError>>()?;
-    fn run<T: WithDType>(dense: &[Tensor], place: usize, shape: &[usize], order: &[usize]) -> Result<Tensor, OpError> {
+    fn run<T: WithDType + Element>(
+        dense: &[Tensor],
+        place: usize,
+        shape: &[usize],
+        order: &[usize],
+    ) -> Result<Tensor, OpError> {
         let held: Vec<_> = dense.iter().map(Tensor::storage_and_layout).collect();
         let mut rows: Vec<(&[T], usize)> = Vec::with_capacity(held.len());
         for ((storage, layout), part) in held.iter().zip(dense) {
@@ -132,7 +138,7 @@ pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
     if !t.device().is_cpu() || !matches!(t.dtype(), DType::F32 | DType::I64 | DType::U8) {
         return Ok(t.contiguous()?);
     }
-    fn run<T: WithDType>(t: &Tensor) -> Result<Tensor, OpError> {
+    fn run<T: WithDType + Element>(t: &Tensor) -> Result<Tensor, OpError> {
         let data = with_elements::<T, _>(t, |data| kernels::copied(t.dims(), Strided { data, strides: t.stride() }))
             .ok_or_else(elsewhere)?;
         Ok(Tensor::from_vec(data, t.dims(), t.device())?)

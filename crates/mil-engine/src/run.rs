@@ -10,6 +10,7 @@ use crate::build::Slot;
 use crate::error::{EngineError, OpError, Place};
 use crate::plan::{BlockPlan, FunctionPlan};
 use crate::profile::Profile;
+use crate::reuse::Holders;
 use crate::state::{State, StateBuffer};
 use crate::value::{Array, Value};
 
@@ -59,6 +60,8 @@ pub struct Frame<'a> {
     /// Rounds of loops so far, and bytes set since memory was last counted.
     rounds: usize,
     unchecked: usize,
+    /// Who holds memory that can be used again; none when nothing is.
+    holders: Option<Holders>,
 }
 
 /// The state buffers of a prediction, in the order of the plan's states.
@@ -69,7 +72,17 @@ pub(crate) struct States<'a> {
 
 impl<'a> Frame<'a> {
     pub(crate) fn new(consts: &'a [Value], vars: usize, context: &'a Context, states: Option<States<'a>>) -> Self {
-        Self { consts, vars: vec![None; vars], context, states, failed: None, profile: None, rounds: 0, unchecked: 0 }
+        Self {
+            consts,
+            vars: vec![None; vars],
+            context,
+            states,
+            failed: None,
+            profile: None,
+            rounds: 0,
+            unchecked: 0,
+            holders: None,
+        }
     }
 
     /// The device of all tensors.
@@ -144,14 +157,19 @@ impl<'a> Frame<'a> {
             for (&var, value) in step.outputs.iter().zip(values) {
                 self.set(var, value);
             }
+            if let Some(holders) = &mut self.holders {
+                let value = |&var: &u32| Some((var, self.vars.get(var as usize)?.as_ref()?));
+                holders.step(step.outputs.iter().filter_map(value));
+            }
             if self.unchecked > self.context.limits.memory / 64 {
                 self.check_memory().inspect_err(|_| {
                     self.failed.get_or_insert(step.place);
                 })?;
             }
             for &var in &step.free {
-                if let Some(slot) = self.vars.get_mut(var as usize) {
-                    *slot = None;
+                let freed = self.vars.get_mut(var as usize).and_then(Option::take);
+                if let (Some(holders), Some(value)) = (&mut self.holders, freed) {
+                    holders.free(var, &value);
                 }
             }
         }
@@ -189,25 +207,35 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Runs a function: `inputs` in the order of [`FunctionPlan::inputs`].
+/// Whether a prediction knows of all who hold its memory: no nested block has values of its own, and no graph for
+/// gradients keeps tensors.
+pub(crate) fn reuses(plan: &FunctionPlan, inputs: &[Value]) -> bool {
+    let tracked = |v: &Value| matches!(v, Value::Array(a) if a.tensor().track_op());
+    !plan.has_blocks && !inputs.iter().any(tracked)
+}
+
+/// Runs a function: `inputs` in the order of [`FunctionPlan::inputs`]. Returns its results and who holds their memory.
 pub(crate) fn run(
     plan: &FunctionPlan,
     inputs: Vec<Value>,
     states: Option<States<'_>>,
     context: &Context,
     profile: Option<&mut Profile>,
-) -> Result<Vec<Value>, EngineError> {
+    reuses: bool,
+) -> Result<(Vec<Value>, Holders), EngineError> {
     let mut frame = Frame::new(&plan.consts, plan.vars, context, states);
     frame.profile = profile;
+    frame.holders = reuses.then(Holders::default);
     for (input, value) in plan.inputs.iter().zip(inputs) {
         frame.set(input.var, value);
     }
-    frame.run_block(&plan.block, Vec::new()).map_err(|source| {
+    let results = frame.run_block(&plan.block, Vec::new()).map_err(|source| {
         let place = frame.failed.and_then(|p| plan.places.get(p as usize)).cloned();
         let place =
             place.unwrap_or_else(|| Place { function: String::new(), kind: "return".to_owned(), name: String::new() });
         EngineError::Op { place, source }
-    })
+    })?;
+    Ok((results, frame.holders.unwrap_or_default()))
 }
 
 /// Most bytes that a step can have allocated for its result.

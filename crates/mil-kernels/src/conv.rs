@@ -6,6 +6,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "dimensions and lanes are addressed by number")]
 
+use crate::fresh::{give_back, zeros};
 use crate::matmul::matmul_rows;
 use crate::matvec::Product;
 use crate::packed::{self, Finish, Packed, Rows, Variant};
@@ -127,7 +128,7 @@ impl Windows {
     /// Images with zeros around them: those of [`over_padded`](Self::over_padded).
     fn padded(&self, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
         let padded = self.over_padded();
-        let mut out = vec![0f32; images * padded.plane() * channels];
+        let mut out = zeros(images * padded.plane() * channels);
         let (width, rows) = (self.input[2] * channels, padded.input[0] * padded.input[1]);
         // Some rows for each task.
         let size = (1usize << 14).div_ceil(padded.input[2] * channels);
@@ -205,7 +206,9 @@ fn conv_packed_with(
     if groups == 1 && own < NARROW && windows.dilations[2] == 1 {
         let x = windows.padded(x, images, channels);
         let patches = Patches { windows: &windows.over_padded(), x: &x, steps: 1, length: length * steps };
-        return patches.multiply(variant, images, weights, finish);
+        let result = patches.multiply(variant, images, weights, finish);
+        give_back(x);
+        return result;
     }
     Patches { windows, x, steps, length }.multiply(variant, images, weights, finish)
 }

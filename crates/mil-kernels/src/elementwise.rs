@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 use crate::elementary;
-use crate::fresh::filled_rows;
+use crate::fresh::{Element, filled_rows};
 use crate::strided::{Strided, joined};
 use crate::vectorized::{Work, vectorized};
 
@@ -33,13 +33,13 @@ impl<F: Fn(f32) -> f32 + Sync> Unary for F {
 /// A function of two elements; closures are such functions.
 pub trait Binary: Sync {
     /// The type of the result.
-    type Output: Copy + Send;
+    type Output: Element;
 
     /// As [`Unary::at`].
     fn at<const FUSED: bool>(&self, x: f32, y: f32) -> Self::Output;
 }
 
-impl<R: Copy + Send, F: Fn(f32, f32) -> R + Sync> Binary for F {
+impl<R: Element, F: Fn(f32, f32) -> R + Sync> Binary for F {
     type Output = R;
 
     #[inline(always)]

@@ -23,7 +23,7 @@ pub mod conv;
 pub mod elementary;
 pub mod elementwise;
 pub mod fp16;
-mod fresh;
+pub mod fresh;
 pub mod mat;
 pub mod matmul;
 pub mod matvec;

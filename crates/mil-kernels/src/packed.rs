@@ -7,6 +7,7 @@
 
 use crate::activation::Activation;
 use crate::aligned::Aligned;
+use crate::fresh::Element;
 use crate::parallel::{self, Shared};
 
 mod attend;
@@ -198,7 +199,7 @@ fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<
     assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
     assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
     assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
-    let mut out: Vec<f32> = Vec::with_capacity(size);
+    let mut out = f32::room(size);
     if size == 0 {
         return out;
     }

@@ -10,7 +10,7 @@ pub use copied::copied;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::fresh::filled;
+use crate::fresh::{Element, filled};
 use crate::parallel::{SPLIT, TASK, threads};
 
 /// In the place of a position: the result is filled there.
@@ -68,7 +68,7 @@ pub struct Along<'a> {
 ///
 /// # Panics
 /// When a position lies outside `x`.
-pub fn pick<T: Copy + Send + Sync>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
+pub fn pick<T: Element>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
     let len: usize = dims.iter().map(|d| d.places.len()).product();
     if len == 0 {
         return Vec::new();
@@ -108,7 +108,7 @@ pub fn pick<T: Copy + Send + Sync>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<
 ///
 /// # Panics
 /// When an index lies outside or the sizes do not fit each other.
-pub fn pick_along<T: Copy + Send + Sync>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
+pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
     if at.is_empty() {
         return Vec::new();
     }
@@ -145,7 +145,7 @@ pub fn pick_along<T: Copy + Send + Sync>(x: &[T], n: usize, at: &[usize], m: usi
 ///
 /// # Panics
 /// When a part does not have as many elements as its rows need.
-pub fn join<T: Copy + Send + Sync>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
+pub fn join<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
     assert!(parts.iter().all(|(x, block)| x.len() == block * outer), "sizes of the parts");
     let width: usize = parts.iter().map(|part| part.1).sum();
     let len = width * outer;
@@ -387,7 +387,7 @@ mod tests {
         let (nothing, all) = (Places::At(vec![NOWHERE; 2]), Places::Run(0..3));
         for dims in [[(&nothing, 3), (&all, 1)], [(&all, 0), (&nothing, 1)]] {
             let dims = dims.map(|(places, stride)| Along { stride, places });
-            assert_eq!(pick(&[], &dims, 7), [7; 6]);
+            assert_eq!(pick(&[], &dims, 7i64), [7; 6]);
         }
     }
 

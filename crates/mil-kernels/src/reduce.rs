@@ -3,6 +3,7 @@
 //! Elements that lie behind each other are taken in lanes, others by columns. Long extents are cut into parts of as many
 //! elements on any number of threads, so that a result does not depend on it.
 
+use crate::fresh::zeros;
 use crate::parallel::{ColumnsMut, columns_mut, rows_mut, weighed_rows_mut};
 use crate::vectorized::{Work, vectorized};
 
@@ -214,7 +215,7 @@ pub struct Running {
 /// When the extents do not have the size of the data.
 pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running) -> Vec<f32> {
     assert_eq!(x.len(), outer * size * inner, "extents");
-    let mut out = vec![0f32; x.len()];
+    let mut out = zeros(x.len());
     if x.is_empty() {
         return out;
     }

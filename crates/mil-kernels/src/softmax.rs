@@ -3,6 +3,7 @@
 use crate::elementary::exp;
 use crate::elementwise::map_in_place;
 use crate::fresh::filled_rows;
+use crate::fresh::zeros;
 use crate::parallel::{ColumnsMut, columns_mut};
 use crate::vectorized::{Work, vectorized};
 
@@ -27,7 +28,7 @@ pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
             })
         };
     }
-    let mut out = vec![0f32; x.len()];
+    let mut out = zeros(x.len());
     columns_mut(&mut out, [size, inner], COLUMNS, |block, first, out| {
         vectorized(Columns { x: &x[block * size * inner..][..size * inner], inner, first, out });
     });

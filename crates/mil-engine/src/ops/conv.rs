@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use mil_kernels::conv::Windows;
+use mil_kernels::fresh::zeros;
 
 use super::finish::Finish;
 use super::linear::{Bias, bias_of, product};
@@ -209,7 +210,7 @@ fn patches(x: &[f32], channels: usize, input: &[usize], kernel: &[usize], p: &Pl
     let plane: usize = input.iter().product();
     let positions: usize = p.out.iter().product();
     let taps: usize = kernel.iter().product();
-    let mut out = vec![0f32; check_size(&[channels, taps, positions])?];
+    let mut out = zeros(check_size(&[channels, taps, positions])?);
     let rank = input.len();
     let inner_out = p.out[rank - 1];
     let inner_in = input[rank - 1];

@@ -4,6 +4,7 @@
 
 use candle_core::{CpuStorage, D, Storage, Tensor};
 use mil_kernels::attention::{Cache, Shape, attention as kernel};
+use mil_kernels::fresh::zeros;
 
 use super::activation::softmax_last;
 use super::tensor_transformation::{SliceParams, run_of, take};
@@ -47,7 +48,7 @@ fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("a norm of {:?} with another gain", x.shape())));
         }
         let norm = |data: &[f32]| {
-            let mut out = vec![0f32; data.len()];
+            let mut out = zeros(data.len());
             mil_kernels::norm::rms_norm(data, size, epsilon, gain.as_deref(), &mut out);
             out
         };
@@ -134,7 +135,7 @@ fn in_place(
         Some(Cache { data, head_stride: shape.len * shape.dim, row_stride: shape.dim })
     };
     let (k, v) = (part(entries.0)?, part(entries.1)?);
-    let mut out = vec![0f32; shape.heads * shape.queries * shape.dim];
+    let mut out = zeros(shape.heads * shape.queries * shape.dim);
     with_f32s(q, |q| with_f32s(mask, |mask| kernel(shape, q, k, v, Some(mask), scale, &mut out)))??;
     Some(out)
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use candle_core::{DType, Device, Tensor};
+use mil_kernels::fresh::zeros;
 use mil_kernels::mat::{Form, WeightMat};
 use mil_kernels::matmul::matmul_rows;
 use mil_kernels::matvec::Product;
@@ -19,7 +20,7 @@ use crate::build::{Build, Run, Slot, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::run::Frame;
-use crate::value::{Array, Value, with_f32s};
+use crate::value::{Array, Value};
 use crate::weight::Weight;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -42,10 +43,9 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
     shape.push(out);
     let count = crate::build::check_size(&shape)?;
     if let (Some(matrix), true) = (weight.matrix(), device.is_cpu()) {
-        let mut y = vec![0f32; count];
+        let mut y = zeros(count);
         if m > 0 && out > 0 {
-            let x = layout::contiguous(x)?;
-            with_f32s(&x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, precision, &mut y))
+            layout::with_rows(x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, precision, &mut y))?
                 .ok_or_else(|| OpError::data("the input of a product is not f32"))?;
         }
         return Ok(Tensor::from_vec(y, shape, device)?);
@@ -225,7 +225,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     }
     let (xs, ys, r) = (x.stride(), y.stride(), outer.len());
     let run = |x: &[f32], y: &[f32]| -> Result<Vec<f32>, OpError> {
-        let mut out = vec![0f32; crate::build::check_size(shape)?];
+        let mut out = zeros(crate::build::check_size(shape)?);
         let fits = |index: usize| WeightMat::new(n, k, Form::Strided(&y[start(ys, index)..], ys[r + 1], ys[r]));
         let all: Result<Vec<WeightMat<'_>>, _> = (0..outer.iter().product()).map(fits).collect();
         let all = all.map_err(|e| OpError::shape(e.to_string()))?;

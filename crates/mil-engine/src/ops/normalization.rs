@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
+use mil_kernels::fresh::zeros;
 use mil_kernels::norm::affine;
 
 use super::{OpSpec, since::*};
@@ -96,7 +97,7 @@ fn of_channels(f: &Frame<'_>, slot: Option<Slot>, count: usize, default: f32) ->
 
 /// Each row minus its mean, over the root of its variance plus epsilon; then times gamma, plus beta.
 fn normalize_rows(data: &[f32], size: usize, epsilon: f32, gamma: Option<&[f32]>, beta: Option<&[f32]>) -> Vec<f32> {
-    let mut out = vec![0f32; data.len()];
+    let mut out = zeros(data.len());
     mil_kernels::norm::layer_norm(data, size, epsilon, gamma, beta, &mut out);
     out
 }
@@ -237,7 +238,7 @@ fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
         let count = x.shape()[1];
         let inner = x.tensor().dims()[2..].iter().product::<usize>();
         let data = x.to_f32s()?;
-        let mut out = vec![0f32; data.len()];
+        let mut out = zeros(data.len());
         let (before, after) = (size / 2, (size - 1) / 2);
         for (row, out) in data.chunks((count * inner).max(1)).zip(out.chunks_mut((count * inner).max(1))) {
             for c in 0..count {

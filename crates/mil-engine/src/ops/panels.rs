@@ -10,7 +10,6 @@ use mil_kernels::packed::{PANEL, Packed, product};
 use super::finish::Finish;
 use crate::error::OpError;
 use crate::layout;
-use crate::value::with_f32s;
 use crate::weight::Weight;
 
 /// Rows of an input from which on panels are quicker than weights as stored.
@@ -116,9 +115,8 @@ impl Panels {
         crate::build::check_size(&shape)?;
         let order: Vec<usize> = (0..shape.len()).collect();
         let residual = finish.residual(f, &shape, &order)?;
-        let x = layout::contiguous(x)?;
         let run = |x: &[f32]| finish.with(bias, residual.as_ref(), |finish| product(x, rows, packed, finish));
-        match with_f32s(&x, run).flatten() {
+        match layout::with_rows(x, run)?.flatten() {
             Some(y) => Ok(Some(Tensor::from_vec(y, shape, x.device())?)),
             None => Ok(None),
         }

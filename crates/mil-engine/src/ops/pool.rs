@@ -5,6 +5,7 @@
 use candle_core::Tensor;
 
 use mil_kernels::conv::{depthwise, max_pool};
+use mil_kernels::fresh::zeros;
 use mil_kernels::packed::Finish;
 use mil_kernels::parallel;
 
@@ -62,7 +63,7 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
             let fill = if kind == Kind::Max { f32::NEG_INFINITY } else { 0.0 };
             return one(x.with(Tensor::full(fill, shape, f.device())?));
         }
-        let mut out = vec![0f32; count];
+        let mut out = zeros(count);
         parallel::chunks_mut(&mut out, positions, |i, out| {
             let (plane, mut out) = (&planes[i * plane..][..plane], out.iter_mut());
             each_index(&placed.out, |at| {

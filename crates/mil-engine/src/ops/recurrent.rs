@@ -118,7 +118,7 @@ impl Cell {
         if !split {
             own.iter_mut().zip(&bias).for_each(|(o, b)| *o += b);
         }
-        let mut inputs = vec![0f32; check_size(&[steps, batch, rows])?];
+        let mut inputs = mil_kernels::fresh::zeros(check_size(&[steps, batch, rows])?);
         times(&ih, &x.to_f32s()?, Some(&own), &mut inputs)?;
         let peephole = vector(w.peephole, 3 * hidden)?;
         Ok(Self { inputs, hh, bias, peephole, steps, batch, gates, hidden })

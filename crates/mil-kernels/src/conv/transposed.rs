@@ -5,6 +5,7 @@
 //! interleaved.
 
 use super::{Windows, conv_packed};
+use crate::fresh::zeros;
 use crate::packed::{Finish, Packed};
 use crate::parallel::chunks_mut;
 use crate::pick::{Along, Places, pick};
@@ -113,7 +114,7 @@ impl Transposed {
         assert!(bias.is_none_or(|b| b.len() == outputs), "length of the bias");
         let [lines, columns, width] = out;
         let size = images.checked_mul(lines * columns).and_then(|n| n.checked_mul(width * outputs));
-        let mut y = vec![0f32; size.expect("size of the result")];
+        let mut y = zeros(size.expect("size of the result"));
         if y.is_empty() {
             return y;
         }

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use super::Windows;
 use crate::aligned::Aligned;
+use crate::fresh::Element;
 use crate::packed::{self, Finish, PANEL, Packed, Rows, Variant};
 use crate::parallel::{self, Shared};
 use crate::vector::Vector;
@@ -100,7 +101,7 @@ impl Winograd {
         let size = (images * windows.positions()).checked_mul(outputs).expect("size of the result");
         assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
         assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
-        let mut out: Vec<f32> = Vec::with_capacity(size);
+        let mut out = f32::room(size);
         if size == 0 {
             return out;
         }

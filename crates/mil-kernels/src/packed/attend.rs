@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use super::tile::{MOST, Sums, Tiles};
 use super::{PANEL, Variant, part};
 use crate::aligned::Aligned;
+use crate::fresh::Element;
 use crate::parallel::{self, Shared};
 use crate::softmax::exponentials;
 
@@ -66,7 +67,7 @@ fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f
     let alike = [Some(operands.k), Some(operands.v), operands.mask];
     assert!(alike.into_iter().flatten().all(|h| h.starts.len() == heads), "heads");
     let size = heads * queries * width;
-    let mut out: Vec<f32> = Vec::with_capacity(size);
+    let mut out = f32::room(size);
     if size == 0 {
         return out;
     }

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::ops::{Range, RangeInclusive};
 
 use super::{Along, Places, pick};
+use crate::fresh::Element;
 use crate::parallel::{SPLIT, Shared, TASK, for_each};
 use crate::strided::{Strided, joined};
 
@@ -16,7 +17,7 @@ const BLOCK: usize = 1 << 12;
 ///
 /// # Panics
 /// When the operand does not cover the shape.
-pub fn copied<T: Copy + Send + Sync>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
+pub fn copied<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     if shape.contains(&0) {
         return Vec::new();
     }
@@ -31,7 +32,7 @@ pub fn copied<T: Copy + Send + Sync>(shape: &[usize], x: Strided<'_, T>) -> Vec<
 }
 
 /// The elements of `dims`, extents and strides, of which `near` has a stride of one and is not the last.
-fn exchanged<T: Copy + Send + Sync>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T> {
+fn exchanged<T: Element>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T> {
     let len: usize = dims.iter().map(|d| d.0).product();
     let (width, step) = dims[dims.len() - 1];
     let behind = |d: usize| dims[d + 1..].iter().map(|d| d.0).product::<usize>();
@@ -43,7 +44,7 @@ fn exchanged<T: Copy + Send + Sync>(dims: &[(usize, usize)], near: usize, x: &[T
     let blocks = height.div_ceil(tall);
     let count = blocks * outer.iter().map(|d| d.0).product::<usize>();
     let run = if len < SPLIT { count } else { TASK.div_ceil(len.div_ceil(count)) };
-    let mut out: Vec<T> = Vec::with_capacity(len);
+    let mut out = T::room(len);
     let base = Shared(out.as_mut_ptr());
     for_each(count.div_ceil(run), |task| {
         for block in task * run..((task + 1) * run).min(count) {

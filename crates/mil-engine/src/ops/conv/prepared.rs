@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use mil_kernels::conv::{Windows, Winograd, conv, conv_packed, depthwise};
+use mil_kernels::fresh::zeros;
 use mil_kernels::matvec::Product;
 
 use super::{Placed, Window, channels_last};
@@ -13,7 +14,7 @@ use crate::layout;
 use crate::ops::finish::Finish;
 use crate::ops::panels::Panels;
 use crate::run::Frame;
-use crate::value::{Array, with_f32s};
+use crate::value::Array;
 use crate::weight::Weight;
 
 /// Weights that were put in order once.
@@ -124,7 +125,7 @@ impl Prepared {
         }
         let order = channels_last(t.rank());
         let residual = finish.residual(f, &shape, &order)?;
-        let x = layout::contiguous(&t.permute(order)?)?;
+        let last = t.permute(order)?;
         let winograd = self.winograd(&windows, images, t.dims()[1])?;
         let packed = match &self.form {
             Form::Panels(panels) if winograd.is_none() => Some(panels.packed()?),
@@ -138,7 +139,7 @@ impl Prepared {
                 finish.with(bias, residual.as_ref(), |finish| conv_packed(&windows, x, images, packed, finish))
             }
             (Form::Stored(weight), _) => weight.matrix().map(|weight| {
-                let mut y = vec![0f32; count];
+                let mut y = zeros(count);
                 conv(&windows, x, images, Product { weight, bias, out: &mut y });
                 y
             }),
@@ -146,7 +147,7 @@ impl Prepared {
                 finish.with(bias, residual.as_ref(), |finish| winograd.conv(&windows, x, images, finish))
             }),
         };
-        let Some(y) = with_f32s(&x, run).flatten() else { return Ok(None) };
+        let Some(y) = layout::with_rows(&last, run)?.flatten() else { return Ok(None) };
         let y = placed.result_of(y, images, self.outputs, t.device())?;
         // The kernel for weights as stored does not finish its sums.
         match self.form {

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use mil_kernels::conv::{Transposed, TransposedShape};
+use mil_kernels::fresh::zeros;
 
 use super::{Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, sizes, three};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
@@ -138,7 +139,7 @@ fn general(x: &Tensor, w: &Tensor, groups: usize, placed: &Placed, out: &[usize]
     let (xs, ws) = (x.dims(), w.dims());
     let (input, kernel, per_group) = (&xs[2..], &ws[2..], ws[1]);
     let shape = [&[xs[0], per_group * groups], out].concat();
-    let mut y = vec![0f32; check_size(&shape)?];
+    let mut y = zeros(check_size(&shape)?);
     let (plane_in, plane_out) = (input.iter().product::<usize>(), out.iter().product::<usize>());
     let taps: usize = kernel.iter().product();
     let channels = xs[1] / groups;

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use mil_kernels::elementwise::SiluTimes;
+use mil_kernels::fresh::zeros;
 
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
@@ -40,7 +41,7 @@ pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 fn turned_rows(x: &[f32], cos: &[f32], sin: &[f32], size: usize) -> Vec<f32> {
-    let mut out = vec![0f32; x.len()];
+    let mut out = zeros(x.len());
     mil_kernels::rotary::rotary(x, cos, sin, size, &mut out);
     out
 }

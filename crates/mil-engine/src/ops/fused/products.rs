@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use mil_kernels::fresh::zeros;
 use mil_kernels::matmul::matmul_t_many;
 use mil_kernels::matvec::Product;
 
@@ -13,6 +14,7 @@ use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::finish::Finish;
 use crate::ops::linear::{product, spread};
 use crate::ops::panels::Panels;
+use crate::reuse::drop_copy;
 use crate::value::{Array, Value, with_f32s};
 use crate::weight::Weight;
 
@@ -70,8 +72,9 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
         let results = layers.iter().map(packed).collect::<Result<Option<Vec<_>>, _>>()?;
         let results = match results {
             Some(results) => results,
-            None => all(&x.with(rows), &layers, f.device())?,
+            None => all(&x.with(rows.clone()), &layers, f.device())?,
         };
+        drop_copy(&rows, x.tensor());
         let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
         results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
     })
@@ -92,7 +95,7 @@ fn all(x: &Array, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpEr
     let m: usize = outer.iter().product();
     let shape = |outputs: usize| [outer, &[outputs]].concat();
     let sizes = layers.iter().map(|l| check_size(&shape(l.outputs)));
-    let mut results: Vec<Vec<f32>> = sizes.map(|n| Ok(vec![0f32; n?])).collect::<Result<_, OpError>>()?;
+    let mut results: Vec<Vec<f32>> = sizes.map(|n| Ok(zeros(n?))).collect::<Result<_, OpError>>()?;
     let work = matrices.iter().zip(layers).zip(&mut results);
     let run = |x: &[f32]| {
         let mut products: Vec<Product<'_, '_>> =
