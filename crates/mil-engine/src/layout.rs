@@ -3,7 +3,7 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{DType, Layout, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Layout, Storage, Tensor, WithDType};
 use half::f16;
 use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
@@ -34,8 +34,19 @@ pub(crate) fn inverse(order: &[usize]) -> Vec<usize> {
 /// gaps; returns the order of the dimensions too.
 pub(crate) fn with_memory<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<(R, Vec<usize>)> {
     let order = memory_order(t);
-    let dense = t.permute(order.as_slice()).ok()?;
-    crate::value::with_f32s(&dense, f).map(|r| (r, order))
+    let count = is_dense(t, &order).then(|| t.elem_count())?;
+    with_elements(t, |data| Some(f(data.get(..count)?))).flatten().map(|r| (r, order))
+}
+
+/// Whether the elements lie without gaps when its dimensions are in this order.
+fn is_dense(t: &Tensor, order: &[usize]) -> bool {
+    let mut next = 1;
+    order.iter().rev().all(|&d| {
+        let (n, stride) = (t.dims()[d], t.stride()[d]);
+        let fits = n == 1 || stride == next;
+        next *= n;
+        fits
+    })
 }
 
 /// A tensor from elements in the given order of its dimensions.
@@ -45,6 +56,9 @@ pub(crate) fn from_memory<T: WithDType>(
     order: &[usize],
     like: &Tensor,
 ) -> Result<Tensor, OpError> {
+    if order.is_sorted() {
+        return Ok(Tensor::from_vec(data, shape, like.device())?);
+    }
     let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
     Ok(Tensor::from_vec(data, permuted, like.device())?.permute(inverse(order))?)
 }
@@ -128,6 +142,16 @@ pub(crate) fn binary<F: Binary<Output: WithDType>>(
     shape: &[usize],
     f: F,
 ) -> Result<Option<Tensor>, OpError> {
+    // As one dimension, without views.
+    if x.dims() == shape && y.dims() == shape && x.is_contiguous() && y.is_contiguous() {
+        let n = x.elem_count();
+        let flat = |x: &[f32], y: &[f32]| {
+            let (x, y) = (Strided { data: x, strides: &[1] }, Strided { data: y, strides: &[1] });
+            Tensor::from_vec(zip(&[n], x, y, f), shape, &Device::Cpu)
+        };
+        let result = with_elements(x, |x| with_elements(y, |y| flat(x, y))).flatten();
+        return Ok(result.transpose()?);
+    }
     let order = match (x.dims() == shape, y.dims() == shape) {
         (true, _) => memory_order(x),
         (false, true) => memory_order(y),
@@ -228,7 +252,6 @@ pub(crate) fn reshape(t: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use proptest::prelude::*;
 
     fn elements(t: &Tensor) -> Vec<f32> {

@@ -29,6 +29,7 @@ mod random;
 mod recurrent;
 mod reduction;
 mod scatter_gather;
+mod slice;
 mod states;
 mod tensor_operation;
 mod tensor_transformation;

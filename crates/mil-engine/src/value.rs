@@ -122,6 +122,13 @@ impl Array {
 
     /// Elements as `i64` in row-major order, copied; floats are truncated towards zero.
     pub fn to_i64s(&self) -> Result<Vec<i64>, OpError> {
+        if self.tensor.dtype() == DType::I64
+            && self.tensor.is_contiguous()
+            && let Some(data) =
+                crate::layout::with_elements(&self.tensor, |data| data[..self.tensor.elem_count()].to_vec())
+        {
+            return Ok(data);
+        }
         Ok(crate::layout::contiguous(&self.tensor)?.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?)
     }
 

@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 
 use crate::parallel::{chunks_mut, rows_mut};
 
-/// Elements below which memory is left to the allocator: 16 KB.
-const LARGE: usize = 1 << 12;
+/// Elements below which memory is left to the allocator: 1 KB.
+const LARGE: usize = 1 << 8;
 
 /// Memory that results had.
 #[derive(Debug, Default)]

@@ -47,7 +47,11 @@ impl Places {
         }
     }
 
-    fn get(&self, i: usize) -> usize {
+    /// The position that an index reads.
+    ///
+    /// # Panics
+    /// When there is no such index.
+    pub fn get(&self, i: usize) -> usize {
         match self {
             Places::Run(run) => run.start + i,
             Places::At(at) => at[i],

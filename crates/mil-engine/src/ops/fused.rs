@@ -5,9 +5,10 @@
 use candle_core::{CpuStorage, D, Storage, Tensor};
 use mil_kernels::attention::{Cache, Shape, attention as kernel};
 use mil_kernels::fresh::zeros;
+use mil_kernels::pick::Places;
 
 use super::activation::softmax_last;
-use super::tensor_transformation::{SliceParams, run_of, take};
+use super::slice::{SliceParams, runs, take};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
@@ -87,7 +88,7 @@ fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
         // Dimensions are counted from the last one.
         let count = |d: usize| Some((d, *update.shape().get((d + update.rank()).checked_sub(shape.len())?)?));
         let (positions, _) = params.resolve_rows(f, &shape, rows.and_then(count))?;
-        let extents: Vec<usize> = positions.iter().map(Vec::len).collect();
+        let extents: Vec<usize> = positions.iter().map(Places::len).collect();
         let update = if update.tensor().elem_count() == extents.iter().product::<usize>() {
             update.tensor().reshape(extents)?
         } else {
@@ -96,22 +97,22 @@ fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
         if update.elem_count() == 0 {
             return Ok(Vec::new());
         }
-        if !positions.iter().all(|p| run_of(p)) {
+        let Some(ranges) = runs(&positions) else {
             return Err(OpError::Unsupported(
                 "updating a state at positions that do not follow one another".to_owned(),
             ));
-        }
-        let begin: Vec<usize> = positions.iter().map(|p| p[0] as usize).collect();
+        };
+        let begin: Vec<usize> = ranges.iter().map(|r| r.start).collect();
         f.state(state)?.write_slice(&update, &begin)?;
         Ok(Vec::new())
     })
 }
 
 /// Rows of a state that a slice takes: which entry of the first dimension; all others must be whole.
-fn entry(positions: &[Vec<u32>], shape: &[usize]) -> Option<usize> {
-    let whole = positions[1..].iter().zip(&shape[1..]).all(|(p, &n)| p.len() == n && run_of(p));
-    match positions[0].as_slice() {
-        [row] if whole && shape.len() == 4 => Some(*row as usize),
+fn entry(positions: &[Places], shape: &[usize]) -> Option<usize> {
+    let whole = positions[1..].iter().zip(&shape[1..]).all(|(p, &n)| *p == Places::Run(0..n));
+    match &positions[0] {
+        Places::Run(row) if whole && shape.len() == 4 && row.len() == 1 => Some(row.start),
         _ => None,
     }
 }
@@ -173,7 +174,7 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
             }
         }
         // The definition, on any device.
-        let read = |at: &[Vec<u32>], squeeze: &[bool]| -> Result<Tensor, OpError> {
+        let read = |at: &[Places], squeeze: &[bool]| -> Result<Tensor, OpError> {
             let t = take(buffer.tensor(), at, squeeze)?.to_dtype(candle_core::DType::F32)?;
             let (kv, len, width) = match t.dims() {
                 &[1, kv, len, width] | &[kv, len, width] => (kv, len, width),

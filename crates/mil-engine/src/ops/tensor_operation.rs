@@ -44,6 +44,21 @@ fn identity(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| Ok(vec![f.value(x)?.clone()]))
 }
 
+/// Scalars or vectors of integers as one vector: positions of a slice, computed again in each prediction.
+fn small_integers(arrays: &[Array]) -> Result<Option<Array>, OpError> {
+    const MANY: usize = 16;
+    let (first, count) = (&arrays[0], arrays.iter().map(|a| a.tensor().elem_count()).sum::<usize>());
+    let alike = |a: &Array| a.rank() <= 1 && a.rank() == first.rank() && a.dtype() == first.dtype();
+    if count > MANY || first.tensor().dtype() != DType::I64 || !arrays.iter().all(alike) {
+        return Ok(None);
+    }
+    let mut all = Vec::with_capacity(count);
+    for a in arrays {
+        all.extend(a.to_i64s()?);
+    }
+    Array::from_i64(all, &[count], first.dtype(), first.tensor().device()).map(Some)
+}
+
 /// `concat(values, axis, interleave = false)`. Scalars make a vector.
 fn concat(b: &Build<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
@@ -53,6 +68,9 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
         let arrays = values.iter().map(|&s| f.array(s)).collect::<Result<Vec<_>, _>>()?;
         let first = arrays.first().ok_or_else(|| OpError::shape("concat of nothing"))?;
         let axis = resolve_axis(*axis.get(f)?, first.rank().max(1))?;
+        if !interleave && let Some(vector) = small_integers(&arrays)? {
+            return one(vector);
+        }
         let dtype = arrays.iter().map(Array::dtype).find(|d| d.is_float()).unwrap_or(first.dtype());
         let storage = storage_dtype(dtype).ok_or_else(|| OpError::data("concat of strings"))?;
         let mut parts = Vec::with_capacity(arrays.len());

@@ -5,12 +5,12 @@
 use candle_core::{DType, Tensor};
 use mil_kernels::pick::{NOWHERE, Places};
 
+use super::slice::{SliceParams, runs, scatter_positions, take};
 use super::{OpSpec, since::*};
-use crate::build::{Build, Param, Run, check_size, one, resolve_axes, resolve_axis};
+use crate::build::{Build, Run, check_size, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
 use crate::rearrange::{join, pick, pick_dim};
-use crate::run::Frame;
 use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -81,9 +81,7 @@ fn transpose(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let perm = resolve_axes(&perm.get(f)?, x.rank())?;
-        let mut seen = perm.clone();
-        seen.sort_unstable();
-        if !seen.into_iter().eq(0..x.rank()) {
+        if perm.len() != x.rank() || !(0..x.rank()).all(|d| perm.contains(&d)) {
             return Err(OpError::shape(format!("{perm:?} is no permutation of {} dimensions", x.rank())));
         }
         one(x.with(x.tensor().permute(perm)?))
@@ -212,145 +210,6 @@ fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The positions that one dimension of a slice takes.
-fn positions(
-    n: usize,
-    begin: i64,
-    end: i64,
-    stride: i64,
-    begin_mask: bool,
-    end_mask: bool,
-) -> Result<Vec<u32>, OpError> {
-    if stride == 0 {
-        return Err(OpError::shape("a slice with a stride of zero"));
-    }
-    let n = n as i64;
-    let wrap = |v: i64| if v < 0 { v + n } else { v };
-    let mut out = Vec::new();
-    if stride > 0 {
-        let begin = if begin_mask { 0 } else { wrap(begin).clamp(0, n) };
-        let end = if end_mask { n } else { wrap(end).clamp(0, n) };
-        let mut i = begin;
-        while i < end {
-            out.push(i as u32);
-            i = i.saturating_add(stride);
-        }
-    } else {
-        let begin = if begin_mask { n - 1 } else { wrap(begin).clamp(-1, n - 1) };
-        let end = if end_mask { -1 } else { wrap(end).clamp(-1, n - 1) };
-        let mut i = begin;
-        while i > end {
-            out.push(i as u32);
-            i = i.saturating_add(stride);
-        }
-    }
-    Ok(out)
-}
-
-/// Parameters of `slice_by_index` and `slice_update`.
-pub(super) struct SliceParams {
-    begin: Param<Vec<i64>>,
-    end: Param<Vec<i64>>,
-    stride: Param<Vec<i64>>,
-    begin_mask: Param<Vec<bool>>,
-    end_mask: Param<Vec<bool>>,
-    squeeze_mask: Param<Vec<bool>>,
-}
-
-impl SliceParams {
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
-        Self::with_prefix(b, "")
-    }
-
-    /// The parameters of one of several slices of an operation.
-    pub(super) fn with_prefix(b: &Build<'_>, prefix: &str) -> Result<Self, OpError> {
-        let named = |name: &str| format!("{prefix}{name}");
-        Ok(Self {
-            begin: b.param(&named("begin"))?,
-            end: b.param(&named("end"))?,
-            stride: b.param_or(&named("stride"), Vec::new())?,
-            begin_mask: b.param_or(&named("begin_mask"), Vec::new())?,
-            end_mask: b.param_or(&named("end_mask"), Vec::new())?,
-            squeeze_mask: b.param_or(&named("squeeze_mask"), Vec::new())?,
-        })
-    }
-
-    /// The positions in each dimension, and which dimensions vanish.
-    pub(super) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<Vec<u32>>, Vec<bool>), OpError> {
-        self.resolve_rows(f, dims, None)
-    }
-
-    /// The same; one dimension may have a given number of positions, whatever its end is.
-    pub(super) fn resolve_rows(
-        &self,
-        f: &Frame<'_>,
-        dims: &[usize],
-        rows: Option<(usize, usize)>,
-    ) -> Result<(Vec<Vec<u32>>, Vec<bool>), OpError> {
-        let (begin, mut end) = (self.begin.get(f)?, self.end.get(f)?);
-        let (stride, squeeze) = (self.stride.get(f)?, self.squeeze_mask.get(f)?);
-        let (begin_mask, end_mask) = (self.begin_mask.get(f)?, self.end_mask.get(f)?);
-        if begin.len() != dims.len() || end.len() != dims.len() {
-            return Err(OpError::shape(format!("slice {begin:?}..{end:?} of shape {dims:?}")));
-        }
-        if let Some((d, count)) = rows.filter(|&(d, _)| d < dims.len()) {
-            end.to_mut()[d] = begin[d].saturating_add(count as i64);
-        }
-        let flag = |v: &[bool], d: usize| v.get(d).copied().unwrap_or(false);
-        let mut all = Vec::with_capacity(dims.len());
-        for (d, &n) in dims.iter().enumerate() {
-            if flag(&squeeze, d) {
-                let at = if flag(&begin_mask, d) {
-                    0
-                } else if begin[d] < 0 {
-                    begin[d] + n as i64
-                } else {
-                    begin[d]
-                };
-                let at = usize::try_from(at).ok().filter(|&a| a < n);
-                let at = at.ok_or_else(|| OpError::shape(format!("index {} of an extent of {n}", begin[d])))?;
-                all.push(vec![at as u32]);
-                continue;
-            }
-            let step = stride.get(d).copied().unwrap_or(1);
-            all.push(positions(n, begin[d], end[d], step, flag(&begin_mask, d), flag(&end_mask, d))?);
-        }
-        let squeeze = (0..dims.len()).map(|d| flag(&squeeze, d)).collect();
-        Ok((all, squeeze))
-    }
-}
-
-/// Whether positions follow one another.
-pub(super) fn run_of(positions: &[u32]) -> bool {
-    positions.windows(2).all(|w| w[1] == w[0] + 1)
-}
-
-/// Takes the positions of each dimension; runs are views.
-pub(super) fn take(t: &Tensor, positions: &[Vec<u32>], squeeze: &[bool]) -> Result<Tensor, OpError> {
-    let mut t = t.clone();
-    let mut places: Vec<Places> = Vec::with_capacity(positions.len());
-    for (d, p) in positions.iter().enumerate() {
-        match p.first() {
-            Some(&first) if run_of(p) => {
-                if p.len() != t.dims()[d] {
-                    t = t.narrow(d, first as usize, p.len())?;
-                }
-                places.push(Places::Run(0..p.len()));
-            }
-            _ => places.push(Places::At(p.iter().map(|&at| at as usize).collect())),
-        }
-    }
-    if places.iter().any(|p| matches!(p, Places::At(_))) {
-        t = pick(&t, &places, None)?;
-    }
-    for d in (0..squeeze.len()).rev() {
-        if squeeze[d] {
-            t = t.squeeze(d)?;
-        }
-    }
-    Ok(t)
-}
-
 /// `slice_by_index(x, begin, end, stride?, begin_mask?, end_mask?, squeeze_mask?)`.
 fn slice_by_index(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
@@ -395,7 +254,7 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         let (positions, _) = params.resolve(f, x.shape())?;
         let update = f.array(update)?;
-        let shape: Vec<usize> = positions.iter().map(Vec::len).collect();
+        let shape: Vec<usize> = positions.iter().map(Places::len).collect();
         let count = check_size(&shape)?;
         let update = update.tensor().to_dtype(x.tensor().dtype())?;
         let update = if update.elem_count() == count {
@@ -406,8 +265,7 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
         if count == 0 {
             return one(x);
         }
-        if positions.iter().all(|p| run_of(p)) {
-            let ranges: Vec<_> = positions.iter().map(|p| p[0] as usize..p[0] as usize + p.len()).collect();
+        if let Some(ranges) = runs(&positions) {
             return one(x.with(x.tensor().contiguous()?.slice_assign(&ranges, &update.contiguous()?)?));
         }
         if x.tensor().dtype() == DType::F32 {
@@ -419,23 +277,6 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
         let tensor = Tensor::from_vec(data, x.shape(), f.device())?;
         one(Array::new(tensor, x.dtype())?)
     })
-}
-
-fn scatter_positions<T: Copy>(mut data: Vec<T>, shape: &[usize], positions: &[Vec<u32>], values: Vec<T>) -> Vec<T> {
-    let strides = crate::weight::strides(shape);
-    let mut index = vec![0usize; shape.len()];
-    for value in values {
-        let at: usize = index.iter().zip(positions).zip(&strides).map(|((&i, p), s)| p[i] as usize * s).sum();
-        data[at] = value;
-        for d in (0..index.len()).rev() {
-            index[d] += 1;
-            if index[d] < positions[d].len() {
-                break;
-            }
-            index[d] = 0;
-        }
-    }
-    data
 }
 
 /// `sliding_windows(x, axis, size, stride = 1)`: windows along a new dimension before `axis`.
