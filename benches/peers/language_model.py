@@ -117,7 +117,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 400])
+    parser.add_argument("--prompts", type=int, nargs="+", default=[16, 64, 400])
     parser.add_argument("--ours", nargs="+", default=["4", "6", "8", "16"], help="bits of a weight; 16: fp16, else tables")
     parser.add_argument("--peers", nargs="+", default=["Q4_0", "Q8_0", "F16"])
     parser.add_argument("--keep", type=Path, help="folder for the models, kept for the next run")

@@ -78,11 +78,10 @@ impl Memory {
 
     /// The smallest buffer with room for `len` elements that is not far too large.
     fn take(&mut self, len: usize) -> Vec<f32> {
-        let fits = |b: &&(usize, usize)| (len..=2 * len).contains(&b.1);
-        let sizes: Vec<(usize, usize)> = self.free.iter().map(|b| b.data.capacity()).enumerate().collect();
-        let found = sizes.iter().filter(fits).min_by_key(|b| b.1);
+        let rooms = self.free.iter().map(|b| b.data.capacity()).enumerate();
+        let found = rooms.filter(|&(_, room)| (len..=2 * len).contains(&room)).min_by_key(|&(_, room)| room);
         let mut data = match found {
-            Some(&(i, _)) => self.free.swap_remove(i).data,
+            Some((i, _)) => self.free.swap_remove(i).data,
             None => Vec::with_capacity(len),
         };
         data.clear();
