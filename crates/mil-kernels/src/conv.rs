@@ -6,9 +6,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "dimensions and lanes are addressed by number")]
 
+use std::ops::Range;
+
 use crate::matmul::matmul_rows;
 use crate::matvec::Product;
-use crate::packed::{self, Finish, Packed, Rows, Variant};
+use crate::packed::{self, Finish, Packed, Rows, Starts, Variant};
 use crate::parallel::chunks_mut;
 
 mod lines;
@@ -66,22 +68,11 @@ impl Windows {
         (at < self.input[d]).then_some(at)
     }
 
-    /// Distance between the position that a tap reads and that of the first one.
-    fn dilated(&self, tap: [usize; 3]) -> usize {
-        let [i, j, k] = [0, 1, 2].map(|d| tap[d] * self.dilations[d]);
-        (i * self.input[1] + j) * self.input[2] + k
-    }
-
-    /// The position that the first tap of a window reads, if all of them lie inside.
-    fn inside(&self, at: [usize; 3]) -> Option<usize> {
-        let mut first = [0; 3];
-        for d in 0..3 {
-            first[d] = (at[d] * self.strides[d]).checked_sub(self.before[d])?;
-            if first[d] + (self.kernel[d] - 1) * self.dilations[d] >= self.input[d] {
-                return None;
-            }
-        }
-        Some((first[0] * self.input[1] + first[1]) * self.input[2] + first[2])
+    /// The windows of which a tap reads inside along one dimension.
+    fn inside(&self, d: usize, tap: usize) -> Range<usize> {
+        let skipped = tap * self.dilations[d];
+        let first = |position: usize| position.saturating_sub(skipped).div_ceil(self.strides[d]);
+        first(self.before[d])..first(self.before[d] + self.input[d]).min(self.out[d])
     }
 
     /// Calls `f(tap, position in the image)` for the taps of a window that read inside the image, in order.
@@ -222,42 +213,39 @@ struct Patches<'a> {
 impl<'a> Patches<'a> {
     fn multiply(&self, variant: Variant, images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
         let Self { windows, x, steps, length } = *self;
-        let positions = windows.positions();
         let own = weights.cols() / windows.taps();
         let channels = own * weights.groups();
-        let plane = windows.plane() * channels;
-        let [outer, inner, _] = windows.kernel;
+        let (positions, plane) = (windows.positions(), windows.plane());
         if windows.is_identity() {
-            let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
-                out[0] = &x[row * channels + group * own..][..length];
+            let fill = |rows: Range<usize>, group: usize, out: &mut Starts<'_, 'a>| {
+                out.run(0, 0..rows.len(), x, rows.start * channels + group * own, channels);
             };
             let rows = Rows { count: images * positions, stretches: (1, length), fill: &fill };
             return packed::run(variant, &rows, weights, finish);
         }
-        // How far the taps of a window lie from its first one.
-        let tap = |(i, j, k)| windows.dilated([i, j, k]) * channels;
-        let all = (0..outer).flat_map(|i| (0..inner).flat_map(move |j| (0..steps).map(move |k| (i, j, k))));
-        let taps: Vec<usize> = all.map(tap).collect();
-        let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
-            let image = &x[row / positions * plane..][..plane];
-            let at = windows.place(row % positions);
-            if let Some(first) = windows.inside(at) {
-                let first = first * channels + group * own;
-                for (out, &tap) in out.iter_mut().zip(&taps) {
-                    *out = &image[first + tap..][..length];
+        let [outer, inner, _] = windows.kernel;
+        let inside: Vec<Range<usize>> = (0..steps).map(|k| windows.inside(2, k)).collect();
+        let fill = |rows: Range<usize>, group: usize, out: &mut Starts<'_, 'a>| {
+            let mut row = rows.start;
+            while row < rows.end {
+                let (image, at) = (row / positions, windows.place(row % positions));
+                // Windows of one line; the first of them is so many rows after the first row.
+                let (line, done) = (at[2]..windows.out[2].min(at[2] + rows.end - row), row - rows.start);
+                for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
+                    let Some((a, b)) = windows.source(0, at[0], i).zip(windows.source(1, at[1], j)) else { continue };
+                    let source = image * plane + (a * windows.input[1] + b) * windows.input[2];
+                    for (k, inside) in inside.iter().enumerate() {
+                        let (from, to) = (line.start.max(inside.start), line.end.min(inside.end));
+                        if from >= to {
+                            continue;
+                        }
+                        let column = from * windows.strides[2] + k * windows.dilations[2] - windows.before[2];
+                        let first = (source + column) * channels + group * own;
+                        let (from, to) = (done + from - line.start, done + to - line.start);
+                        out.run((i * inner + j) * steps + k, from..to, x, first, windows.strides[2] * channels);
+                    }
                 }
-                return;
-            }
-            let mut out = out.iter_mut();
-            for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-                let row = windows.source(0, at[0], i).zip(windows.source(1, at[1], j));
-                let row = row.map(|(a, b)| (a * windows.input[1] + b) * windows.input[2]);
-                for (k, out) in (0..steps).zip(&mut out) {
-                    *out = match row.zip(windows.source(2, at[2], k)) {
-                        Some((row, c)) => &image[(row + c) * channels + group * own..][..length],
-                        None => &[],
-                    };
-                }
+                row += line.len();
             }
         };
         let stretches = (outer * inner * steps, length);

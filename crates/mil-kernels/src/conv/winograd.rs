@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use super::Windows;
 use crate::aligned::Aligned;
-use crate::packed::{self, Finish, PANEL, Packed, Rows, Variant};
+use crate::packed::{self, Finish, PANEL, Packed, Rows, Starts, Variant};
 use crate::parallel::{self, Shared};
 use crate::vector::Vector;
 
@@ -191,8 +191,8 @@ impl Job<'_> {
         let weights = &self.winograd.weights;
         let channels = weights.cols();
         for point in 0..POINTS {
-            let fill = |row: usize, _: usize, out: &mut [&'h [f32]]| {
-                out[0] = &held[(point * count + row) * channels..][..channels];
+            let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'h>| {
+                out.run(0, 0..rows.len(), held, (point * count + rows.start) * channels, channels);
             };
             let rows = Rows { count, stretches: (1, channels), fill: &fill };
             packed::run_part(self.variant, &rows, weights, point, panels.clone(), out);
