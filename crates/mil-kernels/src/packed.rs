@@ -264,7 +264,7 @@ fn one_task(
         }
         let panel = weights.panel(task.group, p);
         for t in 0..count {
-            let rows = part(m, count, t);
+            let rows = sources.rows(t);
             let at = (task.rows.start + rows.start) * layout.row + task.group * layout.group + p * PANEL;
             let (starts, stretches) = sources.tile(t);
             let sums = Sums {

@@ -11,24 +11,26 @@ pub(crate) struct Rows<'a, 'f> {
     pub(crate) count: usize,
     /// Stretches of a row, and elements of a stretch.
     pub(crate) stretches: (usize, usize),
-    /// Says where some rows (first) of a group (second) begin. Stretches that it leaves out stand for zeros.
+    /// Says where the rows of a task (first) of a group (second) begin. Stretches that it leaves out stand for zeros.
     pub(crate) fill: &'f (dyn Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync),
 }
 
-/// Where some rows begin: first elements of their stretches.
+/// Where the stretches of a task's rows begin, tile by tile.
 pub(crate) struct Starts<'t, 'a> {
-    /// `[stretches, rows]`.
+    /// `[stretches, rows]` of each tile.
     starts: &'t mut [*const f32],
-    /// The stretches that some row has.
+    /// The stretches that some row of each tile has.
     some: &'t mut [bool],
-    /// Elements of a stretch.
-    length: usize,
+    /// The first row of each tile, and behind the last one.
+    tiles: &'t [usize],
+    /// Stretches of a row, and elements of a stretch.
+    stretches: (usize, usize),
     /// What is pointed to lives as long.
     from: PhantomData<fn(&'a [f32])>,
 }
 
 impl<'a> Starts<'_, 'a> {
-    /// A stretch of some rows, counted from the first one of them: `x[first..]`, for each row `step` elements on.
+    /// A stretch of some rows, counted from the first one of the task: `x[first..]`, for each row `step` elements on.
     ///
     /// # Panics
     /// When there is no such stretch or row, or its elements do not lie in `x`.
@@ -36,20 +38,31 @@ impl<'a> Starts<'_, 'a> {
         if rows.is_empty() {
             return;
         }
-        let height = self.starts.len() / self.some.len();
-        let starts = &mut self.starts[stretch * height..][..height][rows];
-        let reach = (starts.len() - 1).checked_mul(step).and_then(|reach| reach.checked_add(self.length));
+        let (count, length) = self.stretches;
+        let (m, tiles) = (self.tiles[self.tiles.len() - 1], self.tiles.len() - 1);
+        assert!(stretch < count && rows.end <= m, "a stretch of a row");
+        let reach = (rows.len() - 1).checked_mul(step).and_then(|reach| reach.checked_add(length));
         assert!(reach.is_some_and(|reach| x[first..].len() >= reach), "elements of a run");
-        self.some[stretch] = true;
-        let mut start = x[first..].as_ptr();
-        for s in starts {
-            *s = start;
-            start = start.wrapping_add(step);
+        let (mut row, mut start) = (rows.start, x[first..].as_ptr());
+        // The tile of the row, or the one before.
+        let mut tile = row * tiles / m;
+        while row < rows.end {
+            let (from, to) = (self.tiles[tile], self.tiles[tile + 1]);
+            if row < to {
+                let own = &mut self.starts[from * count + stretch * (to - from)..][..to - from];
+                for s in &mut own[row - from..to.min(rows.end) - from] {
+                    *s = start;
+                    start = start.wrapping_add(step);
+                }
+                self.some[tile * count + stretch] = true;
+                row = to;
+            }
+            tile += 1;
         }
     }
 }
 
-/// Where the rows of a task begin, tile by tile.
+/// What the tiles of a task read.
 pub(super) struct Sources {
     /// First elements of the stretches of each tile's rows, `[stretches, rows]`.
     starts: Vec<*const f32>,
@@ -57,27 +70,32 @@ pub(super) struct Sources {
     stretches: Vec<u32>,
     /// Where each tile ends in both.
     ends: Vec<[usize; 2]>,
+    /// The first row of each tile, and behind the last one.
+    tiles: Vec<usize>,
     /// What rows read that are zeros where others are not.
     _zeros: Vec<f32>,
 }
 
 impl Sources {
-    /// Those of some rows of a group, in so many tiles.
-    pub(super) fn new(x: &Rows<'_, '_>, rows: &Range<usize>, group: usize, tiles: usize) -> Self {
-        let (count, length) = x.stretches;
-        let zeros = vec![0f32; length];
-        let mut starts = vec![zeros.as_ptr(); count * rows.len()];
-        let (mut stretches, mut ends) = (Vec::with_capacity(count * tiles), Vec::with_capacity(tiles));
-        let mut some = vec![false; count];
+    /// Some rows of a group, in so many tiles of about the same height.
+    pub(super) fn new(x: &Rows<'_, '_>, rows: &Range<usize>, group: usize, count: usize) -> Self {
+        let (m, all) = (rows.len(), x.stretches.0);
+        let tiles: Vec<usize> = (0..count).map(|t| part(m, count, t).start).chain([m]).collect();
+        let zeros = vec![0f32; x.stretches.1];
+        let mut starts = vec![zeros.as_ptr(); all * m];
+        let mut some = vec![false; all * count];
+        let stretches = x.stretches;
+        (x.fill)(
+            rows.clone(),
+            group,
+            &mut Starts { starts: &mut starts, some: &mut some, tiles: &tiles, stretches, from: PhantomData },
+        );
+        let (mut stretches, mut ends) = (Vec::with_capacity(all * count), Vec::with_capacity(count));
         let mut end = 0;
-        for tile in (0..tiles).map(|t| part(rows.len(), tiles, t)) {
-            let (first, height) = (tile.start * count, tile.len());
-            some.fill(false);
-            let own = &mut starts[first..][..count * height];
-            let mut own = Starts { starts: own, some: &mut some, length, from: PhantomData };
-            (x.fill)(rows.start + tile.start..rows.start + tile.end, group, &mut own);
+        for t in 0..count {
+            let (first, height) = (tiles[t] * all, tiles[t + 1] - tiles[t]);
             // What is left of a tile moves to the end of the one before.
-            for s in (0..count).filter(|&s| some[s]) {
+            for s in (0..all).filter(|s| some[t * all + s]) {
                 let from = first + s * height;
                 if from != end {
                     starts.copy_within(from..from + height, end);
@@ -87,7 +105,12 @@ impl Sources {
             }
             ends.push([end, stretches.len()]);
         }
-        Self { starts, stretches, ends, _zeros: zeros }
+        Self { starts, stretches, ends, tiles, _zeros: zeros }
+    }
+
+    /// The rows of a tile, counted from the first one of the task.
+    pub(super) fn rows(&self, t: usize) -> Range<usize> {
+        self.tiles[t]..self.tiles[t + 1]
     }
 
     /// Starts and stretches of a tile: each start has the elements of a stretch.
@@ -107,7 +130,7 @@ mod tests {
         let sources = Sources::new(x, &rows, 0, tiles);
         let tile = |t: usize| {
             let (starts, stretches) = sources.tile(t);
-            let heights = starts.chunks(part(rows.len(), tiles, t).len());
+            let heights = starts.chunks(sources.rows(t).len());
             // SAFETY: starts are those of stretches of an element at least.
             let first = |starts: &[*const f32]| starts.iter().map(|&s| unsafe { *s }).collect();
             stretches.iter().copied().zip(heights.map(first)).collect()
