@@ -10,14 +10,14 @@ use std::ops::Range;
 
 use crate::matmul::matmul_rows;
 use crate::matvec::Product;
-use crate::packed::{self, Finish, Packed, Rows, Starts, Variant};
-use crate::parallel::chunks_mut;
 
 mod lines;
+mod patches;
 mod transposed;
 mod winograd;
 
 pub use lines::{depthwise, max_pool};
+pub use patches::conv_packed;
 pub use transposed::{Shape as TransposedShape, Transposed};
 pub use winograd::Winograd;
 
@@ -109,34 +109,6 @@ impl Windows {
         taps.filter_map(row).collect()
     }
 
-    /// The same windows over images with their padding, as far as windows reach.
-    fn over_padded(&self) -> Self {
-        let reach = |d: usize| (self.out[d] - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d] + 1;
-        Self { input: [0, 1, 2].map(|d| reach(d).max(self.before[d] + self.input[d])), before: [0; 3], ..*self }
-    }
-
-    /// Images with zeros around them: those of [`over_padded`](Self::over_padded).
-    fn padded(&self, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
-        let padded = self.over_padded();
-        let mut out = vec![0f32; images * padded.plane() * channels];
-        let (width, rows) = (self.input[2] * channels, padded.input[0] * padded.input[1]);
-        // Some rows for each task.
-        let size = (1usize << 14).div_ceil(padded.input[2] * channels);
-        chunks_mut(&mut out, size * padded.input[2] * channels, |task, out| {
-            for (i, out) in out.chunks_exact_mut(padded.input[2] * channels).enumerate() {
-                let row = task * size + i;
-                let (image, row) = (row / rows, row % rows);
-                let inside = |d: usize, at: usize| at.checked_sub(self.before[d]).filter(|&at| at < self.input[d]);
-                let at = (inside(0, row / padded.input[1]), inside(1, row % padded.input[1]));
-                if let (Some(a), Some(b)) = at {
-                    let from = ((image * self.input[0] + a) * self.input[1] + b) * width;
-                    out[self.before[2] * channels..][..width].copy_from_slice(&x[from..from + width]);
-                }
-            }
-        });
-        out
-    }
-
     fn check(&self, x: &[f32], images: usize, channels: usize) {
         assert_eq!(x.len(), images * self.plane() * channels, "size of the images");
     }
@@ -161,98 +133,6 @@ pub fn conv(windows: &Windows, x: &[f32], images: usize, product: Product<'_, '_
     matmul_rows(&mut [product], images * positions, cols, &fill);
 }
 
-/// Channels below which a row of taps is multiplied as one stretch, of an image with its padding.
-const NARROW: usize = 16;
-
-/// `[images, out…, outputs]` from `x[images, input…, channels]`, finished; weights are packed with their taps first,
-/// `[outputs, taps, channels of a group]`.
-///
-/// # Panics
-/// When a size does not fit another.
-pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
-    conv_packed_with(Variant::best(), windows, x, images, weights, finish)
-}
-
-fn conv_packed_with(
-    variant: Variant,
-    windows: &Windows,
-    x: &[f32],
-    images: usize,
-    weights: &Packed,
-    finish: &Finish<'_>,
-) -> Vec<f32> {
-    let taps = windows.taps();
-    assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
-    let (own, groups) = (weights.cols() / taps, weights.groups());
-    let channels = own * groups;
-    windows.check(x, images, channels);
-    let count = images * windows.positions();
-    if count == 0 || weights.outputs() == 0 {
-        return Vec::new();
-    }
-    // A row of taps as one stretch, where no tap of it may be missing.
-    let steps = windows.kernel[2];
-    let length = weights.cols() / taps;
-    if groups == 1 && own < NARROW && windows.dilations[2] == 1 {
-        let x = windows.padded(x, images, channels);
-        let patches = Patches { windows: &windows.over_padded(), x: &x, steps: 1, length: length * steps };
-        return patches.multiply(variant, images, weights, finish);
-    }
-    Patches { windows, x, steps, length }.multiply(variant, images, weights, finish)
-}
-
-/// The patches of images, as stretches.
-struct Patches<'a> {
-    windows: &'a Windows,
-    x: &'a [f32],
-    /// Stretches of a row of taps, and elements of a stretch.
-    steps: usize,
-    length: usize,
-}
-
-impl<'a> Patches<'a> {
-    fn multiply(&self, variant: Variant, images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
-        let Self { windows, x, steps, length } = *self;
-        let own = weights.cols() / windows.taps();
-        let channels = own * weights.groups();
-        let (positions, plane) = (windows.positions(), windows.plane());
-        if windows.is_identity() {
-            let fill = |rows: Range<usize>, group: usize, out: &mut Starts<'_, 'a>| {
-                out.run(0, 0..rows.len(), x, rows.start * channels + group * own, channels);
-            };
-            let rows = Rows { count: images * positions, stretches: (1, length), fill: &fill };
-            return packed::run(variant, &rows, weights, finish);
-        }
-        let [outer, inner, _] = windows.kernel;
-        let inside: Vec<Range<usize>> = (0..steps).map(|k| windows.inside(2, k)).collect();
-        let fill = |rows: Range<usize>, group: usize, out: &mut Starts<'_, 'a>| {
-            let mut row = rows.start;
-            while row < rows.end {
-                let (image, at) = (row / positions, windows.place(row % positions));
-                // Windows of one line; the first of them is so many rows after the first row.
-                let (line, done) = (at[2]..windows.out[2].min(at[2] + rows.end - row), row - rows.start);
-                for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-                    let Some((a, b)) = windows.source(0, at[0], i).zip(windows.source(1, at[1], j)) else { continue };
-                    let source = image * plane + (a * windows.input[1] + b) * windows.input[2];
-                    for (k, inside) in inside.iter().enumerate() {
-                        let (from, to) = (line.start.max(inside.start), line.end.min(inside.end));
-                        if from >= to {
-                            continue;
-                        }
-                        let column = from * windows.strides[2] + k * windows.dilations[2] - windows.before[2];
-                        let first = (source + column) * channels + group * own;
-                        let (from, to) = (done + from - line.start, done + to - line.start);
-                        out.run((i * inner + j) * steps + k, from..to, x, first, windows.strides[2] * channels);
-                    }
-                }
-                row += line.len();
-            }
-        };
-        let stretches = (outer * inner * steps, length);
-        packed::run(variant, &Rows { count: images * positions, stretches, fill: &fill }, weights, finish)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +155,10 @@ mod tests {
             one([1, 6, 7], [1, 5, 5], [1, 1, 1], [1, 1, 1], [0, 2, 2], [1, 6, 7]),
             one([1, 9, 15], [1, 5, 5], [1, 2, 2], [1, 1, 1], [0, 2, 2], [1, 5, 8]),
             one([1, 3, 3], [1, 5, 5], [1, 1, 1], [1, 1, 1], [0, 2, 2], [1, 3, 3]),
+            one([1, 17, 20], [1, 3, 7], [1, 2, 2], [1, 1, 1], [0, 1, 3], [1, 9, 10]),
+            one([1, 1, 6], [1, 1, 2], [1, 1, 3], [1, 1, 1], [0, 0, 5], [1, 1, 5]),
+            one([1, 3, 0], [1, 3, 3], [1, 1, 1], [1, 1, 1], [0, 1, 2], [1, 3, 2]),
+            one([1, 0, 3], [1, 3, 3], [1, 1, 1], [1, 1, 1], [0, 2, 1], [1, 2, 3]),
         ]
     }
 
@@ -321,38 +205,6 @@ mod tests {
                     let at = |tap, c| weights[o * cols + c * w.taps() + tap];
                     let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
                     assert!((f64::from(y) - want).abs() < 1e-4, "{w:?} at {i}: {y} != {want}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn packed_convolutions_agree_with_the_definition() {
-        for w in windows() {
-            for (own, outputs, groups, images) in [(3, 5, 1, 2), (20, 40, 1, 1), (2, 3, 4, 2)] {
-                let channels = own * groups;
-                let x = values(images * w.plane() * channels, 1);
-                let cols = w.taps() * own;
-                let weights = values(groups * outputs * cols, 2);
-                let packed =
-                    Packed::new(groups, outputs, cols, |r, out| out.copy_from_slice(&weights[r * cols..][..cols]));
-                let bias = values(groups * outputs, 3);
-                for variant in Variant::all() {
-                    let finish = Finish { bias: Some(&bias), ..Finish::default() };
-                    let y = conv_packed_with(variant, &w, &x, images, &packed, &finish);
-                    assert_eq!(y.len(), images * w.positions() * groups * outputs);
-                    for (i, &y) in y.iter().enumerate() {
-                        let (row, o) = (i / (groups * outputs), i % (groups * outputs));
-                        let image = &x[row / w.positions() * w.plane() * channels..];
-                        let group = o / outputs;
-                        let at = |tap, c: usize| match c.checked_sub(group * own).filter(|&c| c < own) {
-                            Some(c) => weights[o * cols + tap * own + c],
-                            None => 0.0,
-                        };
-                        let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
-                        let close = (f64::from(y) - want).abs() < 1e-4f64.max(want.abs() * 4e-6);
-                        assert!(close, "{} {w:?} at {i}: {y} != {want}", variant.name());
-                    }
                 }
             }
         }
