@@ -254,7 +254,6 @@ fn one_task(
     // Tiles of about the same height: a last one of a single row would be slow.
     let count = m.div_ceil(tiles.rows);
     let sources = Sources::new(x, &task.rows, task.group, count);
-    let (low, high) = finish.activation.bounds();
     for p in task.panels.clone() {
         let width = PANEL.min(weights.outputs - p * PANEL);
         let first = task.group * weights.outputs + p * PANEL;
@@ -278,12 +277,13 @@ fn one_task(
                 out: unsafe { target.get().add(at) },
                 step: layout.row,
                 width,
-                bounds: (low, high),
+                hard_swish: finish.activation.hard_swish(),
+                bounds: finish.activation.bounds(),
             };
             // SAFETY: every start is that of `length` elements at least, the variant is available (it
             // comes from `Variant::all` or is the definition), and the rows and columns written are this task's.
             unsafe { tiles.run(rows.len(), &sums) };
-            if !finish.activation.is_bounds() {
+            if !finish.activation.in_registers() {
                 for i in 0..rows.len() {
                     // SAFETY: the tile wrote these elements, which are this task's alone.
                     let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * layout.row), width) };
@@ -297,6 +297,7 @@ fn one_task(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elementwise::{HardSigmoid, HardSwish, Unary};
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 31 + seed * 7) % 97) as f32 / 48.0 - 1.0).collect()
@@ -315,7 +316,19 @@ mod tests {
                     products.sum::<f64>() + f64::from(bias[r]) + f64::from(residual[i * outputs + r])
                 };
                 let clamp = Activation::Clamp { low: -0.5, high: 2.0 };
-                for activation in [Activation::default(), clamp, Activation::Gelu, Activation::Silu] {
+                let gate = HardSigmoid { slope: 0.4, offset: 0.5 };
+                let activations = [
+                    Activation::default(),
+                    clamp,
+                    Activation::Gelu,
+                    Activation::Silu,
+                    Activation::Sigmoid,
+                    Activation::HardSigmoid(gate),
+                    Activation::HardSwish(HardSwish { gate, threshold: None }),
+                    // Where the gate opens: sums that differ in their last bits have close results.
+                    Activation::HardSwish(HardSwish { gate, threshold: Some(-1.25) }),
+                ];
+                for activation in activations {
                     let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
                     for variant in Variant::all() {
                         let y = product_with(variant, &x, m, &packed, &finish);
@@ -345,6 +358,24 @@ mod tests {
             let y = product_with(variant, &[f32::NAN, 7.0, -1.0], 3, &one, &finish);
             assert!(y[..33].iter().all(|v| v.is_nan()), "{}", variant.name());
             assert!(y[33..66].iter().all(|&v| v == 6.0) && y[66..].iter().all(|&v| v == 0.0), "{}", variant.name());
+        }
+    }
+
+    #[test]
+    fn hard_swish_in_registers_is_that_of_single_elements() {
+        let one = Packed::new(1, 33, 1, |_, out| out[0] = 1.0);
+        let x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -3.5, -3.0, -1.0, 0.0, 0.4, 2.9, 3.0, 7.0];
+        let gate = HardSigmoid { slope: 1.0 / 6.0, offset: 0.5 };
+        for threshold in [None, Some(-3.0), Some(0.5), Some(f32::NAN)] {
+            let f = HardSwish { gate, threshold };
+            let finish = Finish { activation: Activation::HardSwish(f), ..Finish::default() };
+            for variant in Variant::all() {
+                let y = product_with(variant, &x, x.len(), &one, &finish);
+                for (i, &y) in y.iter().enumerate() {
+                    let want = f.at::<false>(x[i / 33]);
+                    assert!(y == want || y.is_nan() && want.is_nan(), "{} {f:?} {}: {y}", variant.name(), x[i / 33]);
+                }
+            }
         }
     }
 }
