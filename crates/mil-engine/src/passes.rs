@@ -12,6 +12,7 @@ mod finish;
 mod gain;
 mod gate;
 mod graph;
+mod hard_swish;
 mod permute;
 mod rms_norm;
 mod rotary;
@@ -38,6 +39,7 @@ pub const ALL: &[Pass] = &[
     Pass { name: "attend", run: attend::run },
     Pass { name: "rotary", run: rotary::run },
     Pass { name: "gate", run: gate::run },
+    Pass { name: "hard_swish", run: hard_swish::run },
     Pass { name: "finish", run: finish::run },
     Pass { name: "shared_input", run: shared_input::run },
     Pass { name: "permute", run: permute::run },

@@ -1,7 +1,8 @@
 //! What is done to each result of a product.
 
 use crate::elementary;
-use crate::elementwise::{Gelu, Silu, map_in_place};
+use crate::elementwise::{Gelu, HardSigmoid, HardSwish, Sigmoid, Silu, Unary, map_in_place};
+use crate::vector::Vector;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -20,6 +21,12 @@ pub enum Activation {
     Gelu,
     /// [`elementary::silu`].
     Silu,
+    /// [`elementary::sigmoid`].
+    Sigmoid,
+    /// Of each element.
+    HardSigmoid(HardSigmoid),
+    /// Of each element.
+    HardSwish(HardSwish),
 }
 
 impl Default for Activation {
@@ -34,13 +41,21 @@ impl Activation {
     pub(crate) fn bounds(self) -> (f32, f32) {
         match self {
             Self::Clamp { low, high } => (low, high),
-            Self::Gelu | Self::Silu => (f32::NEG_INFINITY, f32::INFINITY),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
         }
     }
 
-    /// Whether its bounds say all about it.
-    pub(crate) fn is_bounds(self) -> bool {
-        matches!(self, Self::Clamp { .. })
+    /// What comes before the bounds while sums are in registers.
+    pub(crate) fn hard_swish(self) -> Option<HardSwish> {
+        match self {
+            Self::HardSwish(f) => Some(f),
+            _ => None,
+        }
+    }
+
+    /// Whether bounds and hard swish say all about it.
+    pub(crate) fn in_registers(self) -> bool {
+        matches!(self, Self::Clamp { .. } | Self::HardSwish(_))
     }
 
     /// The function of one element.
@@ -53,6 +68,9 @@ impl Activation {
             }
             Self::Gelu => elementary::gelu::<false>(x),
             Self::Silu => elementary::silu::<false>(x),
+            Self::Sigmoid => elementary::sigmoid::<false>(x),
+            Self::HardSigmoid(f) => f.at::<false>(x),
+            Self::HardSwish(f) => f.at::<false>(x),
         }
     }
 
@@ -62,12 +80,57 @@ impl Activation {
         match self {
             Self::Gelu if avx512::available() => return avx512::gelu_all(values),
             Self::Silu if avx512::available() => return avx512::silu_all(values),
+            Self::Sigmoid if avx512::available() => return avx512::sigmoid_all(values),
             _ => {}
         }
         match self {
             Self::Clamp { .. } => values.iter_mut().for_each(|v| *v = self.at(*v)),
             Self::Gelu => map_in_place(values, Gelu),
             Self::Silu => map_in_place(values, Silu),
+            Self::Sigmoid => map_in_place(values, Sigmoid),
+            Self::HardSigmoid(f) => map_in_place(values, f),
+            Self::HardSwish(f) => map_in_place(values, f),
+        }
+    }
+}
+
+/// [`HardSwish`] of registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Gate<V> {
+    threshold: Option<V>,
+    slope: V,
+    offset: V,
+    zero: V,
+    one: V,
+}
+
+impl<V: Vector> Gate<V> {
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn new(f: &HardSwish) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let threshold = match f.threshold {
+                Some(threshold) => Some(V::splat(threshold)),
+                None => None,
+            };
+            let (slope, offset) = (V::splat(f.gate.slope), V::splat(f.gate.offset));
+            Self { threshold, slope, offset, zero: V::splat(0.0), one: V::splat(1.0) }
+        }
+    }
+
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    pub(crate) unsafe fn at(&self, v: V) -> V {
+        // SAFETY: the caller's.
+        unsafe {
+            let v = match self.threshold {
+                Some(threshold) => v.kept_from(threshold),
+                None => v,
+            };
+            v.times(v.times(self.slope).plus(self.offset).between(self.zero, self.one))
         }
     }
 }

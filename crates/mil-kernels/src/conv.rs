@@ -6,17 +6,18 @@
 
 #![allow(clippy::needless_range_loop, reason = "dimensions and lanes are addressed by number")]
 
-use crate::fresh::{give_back, zeros};
+use std::ops::Range;
+
 use crate::matmul::matmul_rows;
 use crate::matvec::Product;
-use crate::packed::{self, Finish, Packed, Rows, Variant};
-use crate::parallel::chunks_mut;
 
 mod lines;
+mod patches;
 mod transposed;
 mod winograd;
 
 pub use lines::{depthwise, max_pool};
+pub use patches::conv_packed;
 pub use transposed::{Shape as TransposedShape, Transposed};
 pub use winograd::Winograd;
 
@@ -67,22 +68,11 @@ impl Windows {
         (at < self.input[d]).then_some(at)
     }
 
-    /// Distance between the position that a tap reads and that of the first one.
-    fn dilated(&self, tap: [usize; 3]) -> usize {
-        let [i, j, k] = [0, 1, 2].map(|d| tap[d] * self.dilations[d]);
-        (i * self.input[1] + j) * self.input[2] + k
-    }
-
-    /// The position that the first tap of a window reads, if all of them lie inside.
-    fn inside(&self, at: [usize; 3]) -> Option<usize> {
-        let mut first = [0; 3];
-        for d in 0..3 {
-            first[d] = (at[d] * self.strides[d]).checked_sub(self.before[d])?;
-            if first[d] + (self.kernel[d] - 1) * self.dilations[d] >= self.input[d] {
-                return None;
-            }
-        }
-        Some((first[0] * self.input[1] + first[1]) * self.input[2] + first[2])
+    /// The windows of which a tap reads inside along one dimension.
+    fn inside(&self, d: usize, tap: usize) -> Range<usize> {
+        let skipped = tap * self.dilations[d];
+        let first = |position: usize| position.saturating_sub(skipped).div_ceil(self.strides[d]);
+        first(self.before[d])..first(self.before[d] + self.input[d]).min(self.out[d])
     }
 
     /// Calls `f(tap, position in the image)` for the taps of a window that read inside the image, in order.
@@ -119,34 +109,6 @@ impl Windows {
         taps.filter_map(row).collect()
     }
 
-    /// The same windows over images with their padding, as far as windows reach.
-    fn over_padded(&self) -> Self {
-        let reach = |d: usize| (self.out[d] - 1) * self.strides[d] + (self.kernel[d] - 1) * self.dilations[d] + 1;
-        Self { input: [0, 1, 2].map(|d| reach(d).max(self.before[d] + self.input[d])), before: [0; 3], ..*self }
-    }
-
-    /// Images with zeros around them: those of [`over_padded`](Self::over_padded).
-    fn padded(&self, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
-        let padded = self.over_padded();
-        let mut out = zeros(images * padded.plane() * channels);
-        let (width, rows) = (self.input[2] * channels, padded.input[0] * padded.input[1]);
-        // Some rows for each task.
-        let size = (1usize << 14).div_ceil(padded.input[2] * channels);
-        chunks_mut(&mut out, size * padded.input[2] * channels, |task, out| {
-            for (i, out) in out.chunks_exact_mut(padded.input[2] * channels).enumerate() {
-                let row = task * size + i;
-                let (image, row) = (row / rows, row % rows);
-                let inside = |d: usize, at: usize| at.checked_sub(self.before[d]).filter(|&at| at < self.input[d]);
-                let at = (inside(0, row / padded.input[1]), inside(1, row % padded.input[1]));
-                if let (Some(a), Some(b)) = at {
-                    let from = ((image * self.input[0] + a) * self.input[1] + b) * width;
-                    out[self.before[2] * channels..][..width].copy_from_slice(&x[from..from + width]);
-                }
-            }
-        });
-        out
-    }
-
     fn check(&self, x: &[f32], images: usize, channels: usize) {
         assert_eq!(x.len(), images * self.plane() * channels, "size of the images");
     }
@@ -171,103 +133,6 @@ pub fn conv(windows: &Windows, x: &[f32], images: usize, product: Product<'_, '_
     matmul_rows(&mut [product], images * positions, cols, &fill);
 }
 
-/// Channels below which a row of taps is multiplied as one stretch, of an image with its padding.
-const NARROW: usize = 16;
-
-/// `[images, out…, outputs]` from `x[images, input…, channels]`, finished; weights are packed with their taps first,
-/// `[outputs, taps, channels of a group]`.
-///
-/// # Panics
-/// When a size does not fit another.
-pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
-    conv_packed_with(Variant::best(), windows, x, images, weights, finish)
-}
-
-fn conv_packed_with(
-    variant: Variant,
-    windows: &Windows,
-    x: &[f32],
-    images: usize,
-    weights: &Packed,
-    finish: &Finish<'_>,
-) -> Vec<f32> {
-    let taps = windows.taps();
-    assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
-    let (own, groups) = (weights.cols() / taps, weights.groups());
-    let channels = own * groups;
-    windows.check(x, images, channels);
-    let count = images * windows.positions();
-    if count == 0 || weights.outputs() == 0 {
-        return Vec::new();
-    }
-    // A row of taps as one stretch, where no tap of it may be missing.
-    let steps = windows.kernel[2];
-    let length = weights.cols() / taps;
-    if groups == 1 && own < NARROW && windows.dilations[2] == 1 {
-        let x = windows.padded(x, images, channels);
-        let patches = Patches { windows: &windows.over_padded(), x: &x, steps: 1, length: length * steps };
-        let result = patches.multiply(variant, images, weights, finish);
-        give_back(x);
-        return result;
-    }
-    Patches { windows, x, steps, length }.multiply(variant, images, weights, finish)
-}
-
-/// The patches of images, as stretches.
-struct Patches<'a> {
-    windows: &'a Windows,
-    x: &'a [f32],
-    /// Stretches of a row of taps, and elements of a stretch.
-    steps: usize,
-    length: usize,
-}
-
-impl<'a> Patches<'a> {
-    fn multiply(&self, variant: Variant, images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
-        let Self { windows, x, steps, length } = *self;
-        let positions = windows.positions();
-        let own = weights.cols() / windows.taps();
-        let channels = own * weights.groups();
-        let plane = windows.plane() * channels;
-        let [outer, inner, _] = windows.kernel;
-        if windows.is_identity() {
-            let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
-                out[0] = &x[row * channels + group * own..][..length];
-            };
-            let rows = Rows { count: images * positions, stretches: (1, length), fill: &fill };
-            return packed::run(variant, &rows, weights, finish);
-        }
-        // How far the taps of a window lie from its first one.
-        let tap = |(i, j, k)| windows.dilated([i, j, k]) * channels;
-        let all = (0..outer).flat_map(|i| (0..inner).flat_map(move |j| (0..steps).map(move |k| (i, j, k))));
-        let taps: Vec<usize> = all.map(tap).collect();
-        let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
-            let image = &x[row / positions * plane..][..plane];
-            let at = windows.place(row % positions);
-            if let Some(first) = windows.inside(at) {
-                let first = first * channels + group * own;
-                for (out, &tap) in out.iter_mut().zip(&taps) {
-                    *out = &image[first + tap..][..length];
-                }
-                return;
-            }
-            let mut out = out.iter_mut();
-            for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-                let row = windows.source(0, at[0], i).zip(windows.source(1, at[1], j));
-                let row = row.map(|(a, b)| (a * windows.input[1] + b) * windows.input[2]);
-                for (k, out) in (0..steps).zip(&mut out) {
-                    *out = match row.zip(windows.source(2, at[2], k)) {
-                        Some((row, c)) => &image[(row + c) * channels + group * own..][..length],
-                        None => &[],
-                    };
-                }
-            }
-        };
-        let stretches = (outer * inner * steps, length);
-        packed::run(variant, &Rows { count: images * positions, stretches, fill: &fill }, weights, finish)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +155,10 @@ mod tests {
             one([1, 6, 7], [1, 5, 5], [1, 1, 1], [1, 1, 1], [0, 2, 2], [1, 6, 7]),
             one([1, 9, 15], [1, 5, 5], [1, 2, 2], [1, 1, 1], [0, 2, 2], [1, 5, 8]),
             one([1, 3, 3], [1, 5, 5], [1, 1, 1], [1, 1, 1], [0, 2, 2], [1, 3, 3]),
+            one([1, 17, 20], [1, 3, 7], [1, 2, 2], [1, 1, 1], [0, 1, 3], [1, 9, 10]),
+            one([1, 1, 6], [1, 1, 2], [1, 1, 3], [1, 1, 1], [0, 0, 5], [1, 1, 5]),
+            one([1, 3, 0], [1, 3, 3], [1, 1, 1], [1, 1, 1], [0, 1, 2], [1, 3, 2]),
+            one([1, 0, 3], [1, 3, 3], [1, 1, 1], [1, 1, 1], [0, 2, 1], [1, 2, 3]),
         ]
     }
 
@@ -336,38 +205,6 @@ mod tests {
                     let at = |tap, c| weights[o * cols + c * w.taps() + tap];
                     let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
                     assert!((f64::from(y) - want).abs() < 1e-4, "{w:?} at {i}: {y} != {want}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn packed_convolutions_agree_with_the_definition() {
-        for w in windows() {
-            for (own, outputs, groups, images) in [(3, 5, 1, 2), (20, 40, 1, 1), (2, 3, 4, 2)] {
-                let channels = own * groups;
-                let x = values(images * w.plane() * channels, 1);
-                let cols = w.taps() * own;
-                let weights = values(groups * outputs * cols, 2);
-                let packed =
-                    Packed::new(groups, outputs, cols, |r, out| out.copy_from_slice(&weights[r * cols..][..cols]));
-                let bias = values(groups * outputs, 3);
-                for variant in Variant::all() {
-                    let finish = Finish { bias: Some(&bias), ..Finish::default() };
-                    let y = conv_packed_with(variant, &w, &x, images, &packed, &finish);
-                    assert_eq!(y.len(), images * w.positions() * groups * outputs);
-                    for (i, &y) in y.iter().enumerate() {
-                        let (row, o) = (i / (groups * outputs), i % (groups * outputs));
-                        let image = &x[row / w.positions() * w.plane() * channels..];
-                        let group = o / outputs;
-                        let at = |tap, c: usize| match c.checked_sub(group * own).filter(|&c| c < own) {
-                            Some(c) => weights[o * cols + tap * own + c],
-                            None => 0.0,
-                        };
-                        let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
-                        let close = (f64::from(y) - want).abs() < 1e-4f64.max(want.abs() * 4e-6);
-                        assert!(close, "{} {w:?} at {i}: {y} != {want}", variant.name());
-                    }
                 }
             }
         }

@@ -145,6 +145,48 @@ impl Unary for Swish {
     }
 }
 
+/// `slope · x + offset`, no less than 0 and no more than 1; NaN stays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HardSigmoid {
+    /// The factor of the argument.
+    pub slope: f32,
+    /// The result at 0, if that is between 0 and 1.
+    pub offset: f32,
+}
+
+impl Unary for HardSigmoid {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        (self.slope * x + self.offset).clamp(0.0, 1.0)
+    }
+}
+
+/// `w · gate(w)`, where `w` is `x` from a threshold on, and 0 below and for NaN; without one it is `x`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HardSwish {
+    /// The second factor.
+    pub gate: HardSigmoid,
+    /// The least element that counts.
+    pub threshold: Option<f32>,
+}
+
+impl Unary for HardSwish {
+    #[inline(always)]
+    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+        let w = match self.threshold {
+            Some(threshold) => {
+                if x >= threshold {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            None => x,
+        };
+        w * self.gate.at::<FUSED>(w)
+    }
+}
+
 /// `silu(x) · y`.
 #[derive(Debug, Clone, Copy)]
 pub struct SiluTimes;

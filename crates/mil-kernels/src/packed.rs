@@ -5,6 +5,8 @@
 //! that a convolution multiplies its patches without copying them. What follows a product is done with its sums while
 //! they are in registers.
 
+use std::ops::Range;
+
 use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::fresh::Element;
@@ -12,10 +14,13 @@ use crate::parallel::{self, Shared};
 
 mod attend;
 mod matrices;
+mod rows;
 mod tile;
 
 pub use attend::{Heads, Sizes, attend};
 pub use matrices::{Matrices, multiply};
+use rows::Sources;
+pub(crate) use rows::{Rows, Starts};
 use tile::{Sums, TILES, Tiles};
 
 /// Outputs of one panel.
@@ -96,17 +101,6 @@ pub struct Finish<'a> {
     pub activation: Activation,
 }
 
-/// The rows of `x`: lists of stretches that are as long as each other.
-pub(crate) struct Rows<'a, 'f> {
-    /// Their number.
-    pub(crate) count: usize,
-    /// Stretches of a row, and elements of a stretch.
-    pub(crate) stretches: (usize, usize),
-    /// Writes the stretches of a row (first) for a group (second); each has its elements at least, or none, which stands
-    /// for zeros.
-    pub(crate) fill: &'f (dyn Fn(usize, usize, &mut [&'a [f32]]) + Sync),
-}
-
 /// Where results lie: distances between those of rows, and between those of groups.
 #[derive(Clone, Copy)]
 struct Layout {
@@ -150,19 +144,21 @@ pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Ve
 pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
     assert_eq!((m * weights.cols, weights.groups), (x.len(), 1), "length of x, and groups");
     let cols = weights.cols;
-    let fill = |row: usize, _: usize, out: &mut [&'a [f32]]| out[0] = &x[row * cols..][..cols];
+    let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'a>| {
+        out.run(0, 0..rows.len(), x, rows.start * cols, cols);
+    };
     run(variant, &Rows { count: m, stretches: (1, cols), fill: &fill }, weights, finish)
 }
 
 /// Some rows and some panels of a group.
 struct Task {
     group: usize,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    rows: Range<usize>,
+    panels: Range<usize>,
 }
 
 /// Part `i` of `count` even parts of `0..n`.
-pub(crate) fn part(n: usize, count: usize, i: usize) -> std::ops::Range<usize> {
+pub(crate) fn part(n: usize, count: usize, i: usize) -> Range<usize> {
     n * i / count..n * (i + 1) / count
 }
 
@@ -234,7 +230,7 @@ pub(crate) fn run_part(
     x: &Rows<'_, '_>,
     weights: &Packed,
     group: usize,
-    panels: std::ops::Range<usize>,
+    panels: Range<usize>,
     out: &mut [f32],
 ) {
     assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
@@ -243,65 +239,6 @@ pub(crate) fn run_part(
     let task = Task { group, rows: 0..x.count, panels };
     let layout = Layout { row: weights.outputs(), group: weights.outputs };
     one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Shared(out.as_mut_ptr()));
-}
-
-/// Where the rows of a task begin, tile by tile.
-struct Sources {
-    /// First elements of the stretches of each tile's rows, `[stretches, rows]`.
-    starts: Vec<*const f32>,
-    /// The stretches that each tile has: those in which some row is more than zeros.
-    stretches: Vec<u32>,
-    /// Where each tile ends in both.
-    ends: Vec<[usize; 2]>,
-    /// What rows read that are zeros where others are not.
-    _zeros: Vec<f32>,
-}
-
-impl Sources {
-    fn new(x: &Rows<'_, '_>, task: &Task, tiles: usize) -> Self {
-        let (count, length) = x.stretches;
-        let m = task.rows.len();
-        let mut row: Vec<&[f32]> = vec![&[]; count];
-        let mut starts = vec![std::ptr::null(); count * m];
-        let (mut stretches, mut ends) = (Vec::with_capacity(count * tiles), Vec::with_capacity(tiles));
-        let mut zeros = Vec::new();
-        let mut end = 0;
-        for rows in (0..tiles).map(|t| part(m, tiles, t)) {
-            let (first, height) = (rows.start * count, rows.len());
-            for (i, r) in rows.enumerate() {
-                (x.fill)(task.rows.start + r, task.group, &mut row);
-                for (s, stretch) in row.iter().enumerate().filter(|(_, stretch)| !stretch.is_empty()) {
-                    assert!(stretch.len() >= length, "length of a stretch");
-                    starts[first + s * height + i] = stretch.as_ptr();
-                }
-            }
-            // What is left of a tile moves to the end of the one before.
-            for s in 0..count {
-                let from = first + s * height..first + (s + 1) * height;
-                let nothing = starts[from.clone()].iter().filter(|start| start.is_null()).count();
-                if nothing == height {
-                    continue;
-                }
-                if nothing > 0 {
-                    zeros.resize(length, 0.0);
-                    let zeros = zeros.as_ptr();
-                    starts[from.clone()].iter_mut().filter(|start| start.is_null()).for_each(|start| *start = zeros);
-                }
-                starts.copy_within(from, end);
-                stretches.push(s as u32);
-                end += height;
-            }
-            ends.push([end, stretches.len()]);
-        }
-        Self { starts, stretches, ends, _zeros: zeros }
-    }
-
-    /// Starts and stretches of a tile.
-    fn tile(&self, t: usize) -> (&[*const f32], &[u32]) {
-        let [start, stretch] = if t == 0 { [0, 0] } else { self.ends[t - 1] };
-        let [end, last] = self.ends[t];
-        (&self.starts[start..end], &self.stretches[stretch..last])
-    }
 }
 
 fn one_task(
@@ -317,8 +254,7 @@ fn one_task(
     let m = task.rows.len();
     // Tiles of about the same height: a last one of a single row would be slow.
     let count = m.div_ceil(tiles.rows);
-    let sources = Sources::new(x, task, count);
-    let (low, high) = finish.activation.bounds();
+    let sources = Sources::new(x, &task.rows, task.group, count);
     for p in task.panels.clone() {
         let width = PANEL.min(weights.outputs - p * PANEL);
         let first = task.group * weights.outputs + p * PANEL;
@@ -328,7 +264,7 @@ fn one_task(
         }
         let panel = weights.panel(task.group, p);
         for t in 0..count {
-            let rows = part(m, count, t);
+            let rows = sources.rows(t);
             let at = (task.rows.start + rows.start) * layout.row + task.group * layout.group + p * PANEL;
             let (starts, stretches) = sources.tile(t);
             let sums = Sums {
@@ -342,12 +278,13 @@ fn one_task(
                 out: unsafe { target.get().add(at) },
                 step: layout.row,
                 width,
-                bounds: (low, high),
+                hard_swish: finish.activation.hard_swish(),
+                bounds: finish.activation.bounds(),
             };
-            // SAFETY: every start is that of a slice of `length` elements at least, the variant is available (it
+            // SAFETY: every start is that of `length` elements at least, the variant is available (it
             // comes from `Variant::all` or is the definition), and the rows and columns written are this task's.
             unsafe { tiles.run(rows.len(), &sums) };
-            if !finish.activation.is_bounds() {
+            if !finish.activation.in_registers() {
                 for i in 0..rows.len() {
                     // SAFETY: the tile wrote these elements, which are this task's alone.
                     let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * layout.row), width) };
@@ -361,6 +298,7 @@ fn one_task(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elementwise::{HardSigmoid, HardSwish, Unary};
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 31 + seed * 7) % 97) as f32 / 48.0 - 1.0).collect()
@@ -379,7 +317,19 @@ mod tests {
                     products.sum::<f64>() + f64::from(bias[r]) + f64::from(residual[i * outputs + r])
                 };
                 let clamp = Activation::Clamp { low: -0.5, high: 2.0 };
-                for activation in [Activation::default(), clamp, Activation::Gelu, Activation::Silu] {
+                let gate = HardSigmoid { slope: 0.4, offset: 0.5 };
+                let activations = [
+                    Activation::default(),
+                    clamp,
+                    Activation::Gelu,
+                    Activation::Silu,
+                    Activation::Sigmoid,
+                    Activation::HardSigmoid(gate),
+                    Activation::HardSwish(HardSwish { gate, threshold: None }),
+                    // Where the gate opens: sums that differ in their last bits have close results.
+                    Activation::HardSwish(HardSwish { gate, threshold: Some(-1.25) }),
+                ];
+                for activation in activations {
                     let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
                     for variant in Variant::all() {
                         let y = product_with(variant, &x, m, &packed, &finish);
@@ -409,6 +359,24 @@ mod tests {
             let y = product_with(variant, &[f32::NAN, 7.0, -1.0], 3, &one, &finish);
             assert!(y[..33].iter().all(|v| v.is_nan()), "{}", variant.name());
             assert!(y[33..66].iter().all(|&v| v == 6.0) && y[66..].iter().all(|&v| v == 0.0), "{}", variant.name());
+        }
+    }
+
+    #[test]
+    fn hard_swish_in_registers_is_that_of_single_elements() {
+        let one = Packed::new(1, 33, 1, |_, out| out[0] = 1.0);
+        let x = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -3.5, -3.0, -1.0, 0.0, 0.4, 2.9, 3.0, 7.0];
+        let gate = HardSigmoid { slope: 1.0 / 6.0, offset: 0.5 };
+        for threshold in [None, Some(-3.0), Some(0.5), Some(f32::NAN)] {
+            let f = HardSwish { gate, threshold };
+            let finish = Finish { activation: Activation::HardSwish(f), ..Finish::default() };
+            for variant in Variant::all() {
+                let y = product_with(variant, &x, x.len(), &one, &finish);
+                for (i, &y) in y.iter().enumerate() {
+                    let want = f.at::<false>(x[i / 33]);
+                    assert!(y == want || y.is_nan() && want.is_nan(), "{} {f:?} {}: {y}", variant.name(), x[i / 33]);
+                }
+            }
         }
     }
 }

@@ -29,6 +29,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn plus(self, other: Self) -> Self;
     /// `self − other`.
     unsafe fn minus(self, other: Self) -> Self;
+    /// `self · other`.
+    unsafe fn times(self, other: Self) -> Self;
+    /// The lanes that are no less than `least`; zeros in others.
+    unsafe fn kept_from(self, least: Self) -> Self;
     /// No less than `low` and no more than `high`; NaN stays.
     unsafe fn between(self, low: Self, high: Self) -> Self;
     /// Asks for a line of the cache that will be read.
@@ -86,6 +90,16 @@ impl Vector for f32 {
     #[inline(always)]
     unsafe fn minus(self, other: Self) -> Self {
         self - other
+    }
+
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        self * other
+    }
+
+    #[inline(always)]
+    unsafe fn kept_from(self, least: Self) -> Self {
+        if self >= least { self } else { 0.0 }
     }
 
     #[inline(always)]
@@ -171,6 +185,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn times(self, other: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn kept_from(self, least: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(self, least), self) }
+        }
+
+        #[inline(always)]
         unsafe fn between(self, low: Self, high: Self) -> Self {
             // SAFETY: the contract. Of a pair with NaN the second operand is the result.
             unsafe { _mm512_min_ps(high, _mm512_max_ps(low, self)) }
@@ -244,6 +270,18 @@ mod x86 {
         unsafe fn minus(self, other: Self) -> Self {
             // SAFETY: the contract.
             unsafe { _mm256_sub_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn times(self, other: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { _mm256_mul_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn kept_from(self, least: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(self, least), self) }
         }
 
         #[inline(always)]
@@ -335,6 +373,18 @@ mod arm {
         unsafe fn minus(self, other: Self) -> Self {
             // SAFETY: the contract.
             unsafe { vsubq_f32(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn times(self, other: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { vmulq_f32(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn kept_from(self, least: Self) -> Self {
+            // SAFETY: the contract.
+            unsafe { vbslq_f32(vcgeq_f32(self, least), self, vdupq_n_f32(0.0)) }
         }
 
         #[inline(always)]

@@ -3,7 +3,7 @@
 //! Semantics after the reference documentation of coremltools' `activation` chapter.
 
 use candle_core::{D, Tensor};
-use mil_kernels::elementwise::{Elu, Gelu, GeluTanh, ScaledTanh, Sigmoid, Silu, Softplus, Swish, Unary};
+use mil_kernels::elementwise::{Elu, Gelu, GeluTanh, HardSigmoid, ScaledTanh, Sigmoid, Silu, Softplus, Swish, Unary};
 use mil_kernels::softmax::softmax as kernel;
 
 use super::elementwise_unary::{float, map};
@@ -27,7 +27,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("relu6", IOS15, |b| float(b, |x: f32| x.clamp(0.0, 6.0))),
     OpSpec::new("scaled_tanh", IOS15_17, |b| two(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })),
     OpSpec::new("sigmoid", IOS15, |b| float(b, Sigmoid)),
-    OpSpec::new("sigmoid_hard", IOS15_17, |b| two(b, 0.2, 0.5, |a, b| move |x: f32| (a * x + b).clamp(0.0, 1.0))),
+    OpSpec::new("sigmoid_hard", IOS15_17, |b| two(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset })),
     OpSpec::new("silu", IOS15, |b| float(b, Silu)),
     OpSpec::new("softmax", IOS15, softmax),
     OpSpec::new("softplus", IOS15, |b| float(b, Softplus)),

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use mil_kernels::activation::Activation;
-use mil_kernels::elementwise::{Gelu, Silu};
+use mil_kernels::elementwise::{Gelu, HardSigmoid, HardSwish, Sigmoid, Silu};
 use mil_kernels::packed;
 
 use super::elementwise_unary::map;
@@ -12,7 +12,18 @@ use crate::layout;
 use crate::run::Frame;
 use crate::value::{Array, with_f32s};
 
-/// The parameters `residual?`, `activation?` (`"clip"`, `"gelu"` or `"silu"`), `low?` and `high?` of an operation.
+/// The parameters `slope` and `offset` of a gate.
+fn hard_sigmoid(b: &Build<'_>) -> Result<HardSigmoid, OpError> {
+    Ok(HardSigmoid { slope: b.attr("slope")?, offset: b.attr("offset")? })
+}
+
+/// The parameters `slope`, `offset` and `threshold?` of a hard swish.
+pub(super) fn hard_swish(b: &Build<'_>) -> Result<HardSwish, OpError> {
+    Ok(HardSwish { gate: hard_sigmoid(b)?, threshold: b.attr_opt("threshold")? })
+}
+
+/// The parameters `residual?` and `activation?` of an operation: `"clip"` with `low?` and `high?`, `"gelu"`, `"silu"`,
+/// `"sigmoid"`, `"hard_sigmoid"` with `slope` and `offset`, `"hard_swish"` with these and `threshold?`.
 pub(super) struct Finish {
     residual: Option<Slot>,
     activation: Activation,
@@ -29,6 +40,9 @@ impl Finish {
             }
             Some("gelu") => Activation::Gelu,
             Some("silu") => Activation::Silu,
+            Some("sigmoid") => Activation::Sigmoid,
+            Some("hard_sigmoid") => Activation::HardSigmoid(hard_sigmoid(b)?),
+            Some("hard_swish") => Activation::HardSwish(hard_swish(b)?),
             Some(other) => return Err(OpError::data(format!("unknown activation `{other}`"))),
         };
         Ok(Self { residual: b.slot_opt("residual")?, activation })
@@ -75,6 +89,9 @@ impl Finish {
             Activation::Clamp { .. } => map(&y, move |v| activation.at(v)),
             Activation::Gelu => map(&y, Gelu),
             Activation::Silu => map(&y, Silu),
+            Activation::Sigmoid => map(&y, Sigmoid),
+            Activation::HardSigmoid(gate) => map(&y, gate),
+            Activation::HardSwish(f) => map(&y, f),
         }
     }
 }

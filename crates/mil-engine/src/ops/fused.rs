@@ -8,6 +8,8 @@ use mil_kernels::fresh::zeros;
 use mil_kernels::pick::Places;
 
 use super::activation::softmax_last;
+use super::elementwise_unary::float;
+use super::finish::hard_swish;
 use super::slice::{SliceParams, runs, take};
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, one};
@@ -23,6 +25,9 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("engine.attention", IOS18, attention),
     OpSpec::new("engine.attend", IOS15, super::attend::build),
     OpSpec::new("engine.conv", IOS15, super::conv::conv),
+    // `engine.hard_swish(x, slope, offset, threshold?)`: `w · min(max(slope · w + offset, 0), 1)`, where `w` is `x`, and 0
+    // below the threshold.
+    OpSpec::new("engine.hard_swish", IOS15, |b| float(b, hard_swish(b)?)),
     OpSpec::new("engine.linear", IOS15, super::linear::linear),
     OpSpec::new("engine.products", IOS15, products::products),
     OpSpec::new("engine.rms_norm", IOS15, rms_norm),

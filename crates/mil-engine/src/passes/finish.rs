@@ -5,7 +5,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, TensorData, Value, ValueData};
 
 use super::dead_code;
-use super::graph::{Graph, declared_type, name_of, replace, shape_of};
+use super::graph::{Graph, declared_type, float, name_of, replace, shape_of};
 
 /// Whether the engine packs the dense weights of an operation, so that its kernel finishes sums.
 fn is_packed(graph: &Graph<'_>, op: &Operation) -> Option<bool> {
@@ -36,15 +36,25 @@ fn text<'b>(graph: &Graph<'b>, op: &'b Operation, parameter: &str) -> Option<&'b
     }
 }
 
-/// The name of an activation and its bounds.
-fn activation<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<(&'static str, [Option<f64>; 2])> {
+/// The name of an activation and its parameters.
+fn activation<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<(&'static str, Vec<(&'static str, f64)>)> {
     let number = |name: &str| graph.numbers(op, name)?.first().copied();
     Some(match op.kind.as_str() {
-        "relu" => ("clip", [Some(0.0), None]),
-        "relu6" => ("clip", [Some(0.0), Some(6.0)]),
-        "clip" => ("clip", [Some(number("alpha")?), Some(number("beta")?)]),
-        "gelu" if !op.inputs.contains_key("mode") || text(graph, op, "mode")? == "EXACT" => ("gelu", [None; 2]),
-        "silu" => ("silu", [None; 2]),
+        "relu" => ("clip", vec![("low", 0.0)]),
+        "relu6" => ("clip", vec![("low", 0.0), ("high", 6.0)]),
+        "clip" => ("clip", vec![("low", number("alpha")?), ("high", number("beta")?)]),
+        "gelu" if !op.inputs.contains_key("mode") || text(graph, op, "mode")? == "EXACT" => ("gelu", Vec::new()),
+        "silu" => ("silu", Vec::new()),
+        "sigmoid" => ("sigmoid", Vec::new()),
+        "sigmoid_hard" => {
+            let (slope, offset) = (graph.number_or(op, "alpha", 0.2)?, graph.number_or(op, "beta", 0.5)?);
+            ("hard_sigmoid", vec![("slope", slope), ("offset", offset)])
+        }
+        "engine.hard_swish" => {
+            let mut parameters = vec![("slope", number("slope")?), ("offset", number("offset")?)];
+            parameters.extend(number("threshold").map(|threshold| ("threshold", threshold)));
+            ("hard_swish", parameters)
+        }
         _ => return None,
     })
 }
@@ -72,19 +82,14 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         new.inputs.insert("residual".to_owned(), Argument::One(Binding::Name(other.to_owned())));
         return Some(new);
     }
-    let (name, bounds) = activation(graph, op)?;
+    let (name, parameters) = activation(graph, op)?;
     let product = product(graph, name_of(op, "x")?, i)?;
     if dtype(product) != dtype(op) {
         return None;
     }
     let mut new = extended(product, op);
-    let mut set = |name: &str, value: Value| new.inputs.insert(name.to_owned(), Argument::One(Binding::Value(value)));
-    set("activation", Value::string(name));
-    for (name, bound) in ["low", "high"].into_iter().zip(bounds) {
-        if let Some(bound) = bound {
-            set(name, Value::tensor(DataType::F32, &[], (bound as f32).to_le_bytes().to_vec()));
-        }
-    }
+    new.inputs.insert("activation".to_owned(), Argument::One(Binding::Value(Value::string(name))));
+    new.inputs.extend(parameters.into_iter().map(|(name, value)| (name.to_owned(), float(value))));
     Some(new)
 }
 

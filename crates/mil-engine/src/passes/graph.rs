@@ -84,12 +84,17 @@ impl<'b> Graph<'b> {
         numbers(self.literal(op, parameter)?)
     }
 
-    /// Whether a boolean parameter is true; missing counts as `default`.
-    pub(super) fn flag(&self, op: &'b Operation, parameter: &str, default: bool) -> Option<bool> {
+    /// The first of these numbers; `default` when the parameter is missing, none when it is computed.
+    pub(super) fn number_or(&self, op: &'b Operation, parameter: &str, default: f64) -> Option<f64> {
         if !op.inputs.contains_key(parameter) {
             return Some(default);
         }
-        self.numbers(op, parameter)?.first().map(|&v| v != 0.0)
+        self.numbers(op, parameter)?.first().copied()
+    }
+
+    /// Whether a boolean parameter is true; missing counts as `default`.
+    pub(super) fn flag(&self, op: &'b Operation, parameter: &str, default: bool) -> Option<bool> {
+        Some(self.number_or(op, parameter, f64::from(u8::from(default)))? != 0.0)
     }
 }
 
@@ -111,6 +116,11 @@ pub(super) fn name_of<'o>(op: &'o Operation, parameter: &str) -> Option<&'o str>
         Argument::One(Binding::Name(n)) => Some(n),
         _ => None,
     }
+}
+
+/// A scalar as the value of a parameter.
+pub(super) fn float(value: f64) -> Argument {
+    Argument::One(Binding::Value(Value::tensor(DataType::F32, &[], (value as f32).to_le_bytes().to_vec())))
 }
 
 /// Declared fixed shape of an operation's first output.

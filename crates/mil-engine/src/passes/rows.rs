@@ -170,7 +170,7 @@ impl<'b> Follow<'b> {
         let stays = |axis: Result<usize, String>| Ok((Some(axis?), Vec::new()));
         let kind = op.kind.as_str();
         match kind {
-            "identity" | "select" | "engine.silu_mul" => return stays(self.elementwise(op)),
+            "identity" | "select" | "engine.hard_swish" | "engine.silu_mul" => return stays(self.elementwise(op)),
             "softmax" | "prelu" | "softplus_parametric" => {}
             _ if matches!(family(kind), Some("activation" | "elementwise_unary" | "elementwise_binary")) => {
                 return stays(self.elementwise(op));

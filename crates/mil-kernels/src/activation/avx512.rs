@@ -78,27 +78,43 @@ fn silu(x: __m512) -> __m512 {
     _mm512_div_ps(x, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x))))
 }
 
+/// [`super::sigmoid`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sigmoid(x: __m512) -> __m512 {
+    let one = _mm512_set1_ps(1.0);
+    _mm512_div_ps(one, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x))))
+}
+
 /// The lanes that hold element `at` and those after it.
 fn lanes(len: usize, at: usize) -> __mmask16 {
     if len - at >= 16 { !0 } else { (1 << (len - at)) - 1 }
 }
 
+/// `f` of each element, in registers.
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn gelu_loop(values: &mut [f32]) {
+fn each(values: &mut [f32], f: impl Fn(__m512) -> __m512) {
     for at in (0..values.len()).step_by(16) {
         let (mask, data) = (lanes(values.len(), at), values[at..].as_mut_ptr());
         // SAFETY: the mask has the elements from `at` on that there are.
-        unsafe { _mm512_mask_storeu_ps(data, mask, gelu(_mm512_maskz_loadu_ps(mask, data))) }
+        unsafe { _mm512_mask_storeu_ps(data, mask, f(_mm512_maskz_loadu_ps(mask, data))) }
     }
 }
 
 #[target_feature(enable = "avx512f")]
+fn gelu_loop(values: &mut [f32]) {
+    each(values, |x| gelu(x));
+}
+
+#[target_feature(enable = "avx512f")]
 fn silu_loop(values: &mut [f32]) {
-    for at in (0..values.len()).step_by(16) {
-        let (mask, data) = (lanes(values.len(), at), values[at..].as_mut_ptr());
-        // SAFETY: the mask has the elements from `at` on that there are.
-        unsafe { _mm512_mask_storeu_ps(data, mask, silu(_mm512_maskz_loadu_ps(mask, data))) }
-    }
+    each(values, |x| silu(x));
+}
+
+#[target_feature(enable = "avx512f")]
+fn sigmoid_loop(values: &mut [f32]) {
+    each(values, |x| sigmoid(x));
 }
 
 #[target_feature(enable = "avx512f")]
@@ -153,6 +169,16 @@ pub(crate) fn silu_all(values: &mut [f32]) {
     unsafe { silu_loop(values) }
 }
 
+/// [`super::sigmoid`] of each element.
+///
+/// # Panics
+/// Where the instructions are not [`available`].
+pub(crate) fn sigmoid_all(values: &mut [f32]) {
+    assert!(available());
+    // SAFETY: the assertion.
+    unsafe { sigmoid_loop(values) }
+}
+
 /// `e^(score · scale + mask − top)` in place, with the largest exponent as `top`; the sum.
 ///
 /// # Panics
@@ -182,6 +208,9 @@ mod tests {
         silu_all(&mut y);
         assert!(x.iter().zip(&y).all(|(&x, &y)| close(y, elementary::silu::<false>(x))));
         x.push(f32::NEG_INFINITY);
+        let mut y = x.clone();
+        sigmoid_all(&mut y);
+        assert!(x.iter().zip(&y).all(|(&x, &y)| close(y, elementary::sigmoid::<false>(x))));
         let mut y = x.clone();
         gelu_all(&mut y);
         for (&x, &y) in x.iter().zip(&y) {

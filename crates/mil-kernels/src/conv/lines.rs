@@ -5,7 +5,7 @@
 use std::mem::MaybeUninit;
 
 use super::Windows;
-use crate::activation::Activation;
+use crate::activation::{Activation, Gate};
 use crate::fresh::filled;
 use crate::packed::Finish;
 use crate::parallel::threads;
@@ -141,7 +141,7 @@ impl Line<'_, '_> {
     /// # Safety
     /// All windows were written.
     unsafe fn activate(&mut self) {
-        if !self.activation.is_bounds() {
+        if !self.activation.in_registers() {
             // SAFETY: the caller's.
             let out = unsafe { std::slice::from_raw_parts_mut(self.out.as_mut_ptr().cast::<f32>(), self.out.len()) };
             self.activation.apply(out);
@@ -314,6 +314,14 @@ unsafe fn block<
                 }
             }
         }
+        if let Some(f) = &line.activation.hard_swish() {
+            let gate = Gate::new(f);
+            for p in 0..P {
+                for j in 0..W {
+                    acc[p][j] = gate.at(acc[p][j]);
+                }
+            }
+        }
         let (low, high) = (V::splat(low), V::splat(high));
         let out = line.out.as_mut_ptr().cast::<f32>();
         for p in 0..P {
@@ -423,6 +431,7 @@ mod x86 {
 mod tests {
     use super::super::tests::{sum, values, windows};
     use super::*;
+    use crate::elementwise::{HardSigmoid, HardSwish, Unary};
 
     #[test]
     fn depthwise_convolutions_agree_with_the_definition() {
@@ -452,7 +461,7 @@ mod tests {
     fn the_largest_is_found_nan_kept_and_nothing_is_less_than_all() {
         for w in windows() {
             let mut x = values(2 * w.plane() * 5, 1);
-            x[7] = f32::NAN;
+            x.iter_mut().skip(7).take(1).for_each(|v| *v = f32::NAN);
             for lines in LINES.iter().filter(|l| (l.available)()) {
                 let y = max_pool_with(lines, &w, &x, 2, 5);
                 for (i, &y) in y.iter().enumerate() {
@@ -477,5 +486,13 @@ mod tests {
         let activated = depthwise(&w, &x, 1, &weights, &Finish { activation: Activation::Silu, ..Finish::default() });
         let close = |(&x, &y): (&f32, &f32)| (y - crate::elementary::silu::<false>(x)).abs() < 1e-6;
         assert!(plain.iter().zip(&activated).all(close));
+        let f = HardSwish { gate: HardSigmoid { slope: 0.5, offset: 0.5 }, threshold: Some(-0.25) };
+        let finish = Finish { activation: Activation::HardSwish(f), ..Finish::default() };
+        for lines in LINES.iter().filter(|l| (l.available)()) {
+            let plain = depthwise_with(lines, &w, &x, 1, &weights, &Finish::default());
+            let finished = depthwise_with(lines, &w, &x, 1, &weights, &finish);
+            let want: Vec<f32> = plain.iter().map(|&v| f.at::<false>(v)).collect();
+            assert_eq!(finished, want, "{}", lines.name);
+        }
     }
 }

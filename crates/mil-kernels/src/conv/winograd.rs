@@ -13,9 +13,11 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Windows;
+use crate::activation::Gate;
 use crate::aligned::Aligned;
+use crate::elementwise::HardSwish;
 use crate::fresh::Element;
-use crate::packed::{self, Finish, PANEL, Packed, Rows, Variant};
+use crate::packed::{self, Finish, PANEL, Packed, Rows, Starts, Variant};
 use crate::parallel::{self, Shared};
 use crate::vector::Vector;
 
@@ -192,8 +194,8 @@ impl Job<'_> {
         let weights = &self.winograd.weights;
         let channels = weights.cols();
         for point in 0..POINTS {
-            let fill = |row: usize, _: usize, out: &mut [&'h [f32]]| {
-                out[0] = &held[(point * count + row) * channels..][..channels];
+            let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'h>| {
+                out.run(0, 0..rows.len(), held, (point * count + rows.start) * channels, channels);
             };
             let rows = Rows { count, stretches: (1, channels), fill: &fill };
             packed::run_part(self.variant, &rows, weights, point, panels.clone(), out);
@@ -236,13 +238,14 @@ impl Job<'_> {
                 positions,
                 bias: self.finish.bias,
                 residual: self.finish.residual.map(|r| &r[first..first + positions * outputs]),
+                hard_swish: self.finish.activation.hard_swish(),
                 bounds: self.finish.activation.bounds(),
                 // SAFETY: inside the result, which has `planes · height · width · outputs` elements.
                 out: unsafe { self.out.get().add(first) },
             };
             // SAFETY: the result's positions, of which only this task writes these channels.
             unsafe { self.transforms.output(&results) };
-            if !self.finish.activation.is_bounds() {
+            if !self.finish.activation.in_registers() {
                 for j in 0..positions {
                     // SAFETY: these elements were just written, and are this task's alone.
                     let out = unsafe {
@@ -267,6 +270,7 @@ struct Results<'a> {
     bias: Option<&'a [f32]>,
     /// `[positions, outputs]`.
     residual: Option<&'a [f32]>,
+    hard_swish: Option<HardSwish>,
     bounds: (f32, f32),
     /// `[positions, outputs]`.
     out: *mut f32,
@@ -350,6 +354,9 @@ unsafe fn output<V: Vector>(r: &Results<'_>) {
                 let mut v = pair[j].plus(bias);
                 if let Some(residual) = r.residual {
                     v = v.plus(load(residual.as_ptr().add(at)));
+                }
+                if let Some(f) = &r.hard_swish {
+                    v = Gate::new(f).at(v);
                 }
                 let v = v.between(V::splat(r.bounds.0), V::splat(r.bounds.1));
                 if whole { v.store(r.out.add(at)) } else { v.store_part(r.out.add(at), count) }
@@ -450,6 +457,7 @@ mod tests {
     use super::super::tests::{sum, values};
     use super::*;
     use crate::activation::Activation;
+    use crate::elementwise::HardSigmoid;
 
     #[test]
     fn all_variants_agree_with_the_definition() {
@@ -466,7 +474,9 @@ mod tests {
                 });
                 let bias = values(outputs, 3);
                 let residual = values(images * w.positions() * outputs, 4);
-                for activation in [Activation::Clamp { low: -1.0, high: 1.0 }, Activation::Silu] {
+                let gate = HardSigmoid { slope: 0.5, offset: 0.5 };
+                let hard_swish = Activation::HardSwish(HardSwish { gate, threshold: Some(-1.0) });
+                for activation in [Activation::Clamp { low: -1.0, high: 1.0 }, Activation::Silu, hard_swish] {
                     let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
                     for (variant, transforms) in
                         Variant::all().flat_map(|v| ALL.iter().filter(|t| (t.available)()).map(move |t| (v, t)))

@@ -43,6 +43,23 @@ fn loops_do_what_the_functions_do() {
     agrees(Swish { factor: 1.702 }, &x);
     agrees(ScaledTanh { alpha: 0.5, beta: 2.0 }, &x);
     agrees(Elu { alpha: 0.3 }, &x);
+    let gate = HardSigmoid { slope: 1.0 / 6.0, offset: 0.5 };
+    agrees(gate, &x);
+    agrees(HardSwish { gate, threshold: None }, &x);
+    agrees(HardSwish { gate, threshold: Some(-3.0) }, &x);
+}
+
+#[test]
+fn hard_swish_counts_what_is_below_its_threshold_as_zero() {
+    let f = |threshold| {
+        let f = HardSwish { gate: HardSigmoid { slope: 0.25, offset: 0.5 }, threshold };
+        move |x| f.at::<false>(x)
+    };
+    let (plain, cut) = (f(None), f(Some(1.0)));
+    assert_eq!([-4.0, -1.0, 0.5, 1.0, 2.0, 8.0].map(&plain), [0.0, -0.25, 0.3125, 0.75, 2.0, 8.0]);
+    assert_eq!([-4.0, -1.0, 0.5, 1.0, 2.0, 8.0].map(&cut), [0.0, 0.0, 0.0, 0.75, 2.0, 8.0]);
+    assert!(plain(f32::NAN).is_nan() && plain(f32::NEG_INFINITY).is_nan());
+    assert_eq!((cut(f32::NAN), cut(f32::NEG_INFINITY)), (0.0, 0.0));
 }
 
 #[test]

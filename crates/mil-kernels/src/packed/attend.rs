@@ -140,6 +140,7 @@ fn one_head(
                 out,
                 step,
                 width,
+                hard_swish: None,
                 bounds,
             };
             // SAFETY: the callers below: the variant is available, starts are those of rows of `length` elements, and

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Finish, Layout, PANEL, Packed, Rows, Variant, run_to};
+use super::{Finish, Layout, PANEL, Packed, Rows, Starts, Variant, run_to};
 use crate::aligned::Aligned;
 use crate::parallel;
 
@@ -63,8 +63,8 @@ fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y
         y.pack(i / panels, k, first..n.min(first + PANEL), panel);
     });
     let weights = Packed { groups, outputs: n, cols: k, data };
-    let fill = |row: usize, group: usize, out: &mut [&'a [f32]]| {
-        out[0] = &x.data[x.starts[group] + row * x.strides[0]..][..k];
+    let fill = |rows: Range<usize>, group: usize, out: &mut Starts<'_, 'a>| {
+        out.run(0, 0..rows.len(), x.data, x.starts[group] + rows.start * x.strides[0], x.strides[0]);
     };
     let rows = Rows { count: m, stretches: (1, k), fill: &fill };
     run_to(variant, &rows, &weights, &Finish::default(), Layout { row: n, group: m * n })

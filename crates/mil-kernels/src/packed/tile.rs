@@ -6,6 +6,8 @@
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
 
 use super::PANEL;
+use crate::activation::Gate;
+use crate::elementwise::HardSwish;
 use crate::vector::Vector;
 
 /// Most rows of any tile.
@@ -32,6 +34,8 @@ pub(super) struct Sums<'a> {
     pub(super) step: usize,
     /// Results of a row: at most [`PANEL`].
     pub(super) width: usize,
+    /// What is done to them before they are bounded.
+    pub(super) hard_swish: Option<HardSwish>,
     /// Least and greatest result.
     pub(super) bounds: (f32, f32),
 }
@@ -156,6 +160,14 @@ unsafe fn tile<V: Vector, const M: usize, const W: usize>(sums: &Sums<'_>, colum
                     let from = from.wrapping_add(i * sums.step + j * V::LANES);
                     let count = width.saturating_sub(j * V::LANES);
                     acc[i][j] = acc[i][j].plus(if whole { V::load(from) } else { V::load_part(from, count) });
+                }
+            }
+        }
+        if let Some(f) = &sums.hard_swish {
+            let gate = Gate::new(f);
+            for i in 0..M {
+                for j in 0..W {
+                    acc[i][j] = gate.at(acc[i][j]);
                 }
             }
         }

@@ -1,0 +1,213 @@
+//! Convolutions as products of patches, which stay where they are: windows of a line read at a constant distance from
+//! each other.
+
+use std::ops::Range;
+
+use super::Windows;
+use crate::fresh::{give_back, zeros};
+use crate::packed::{self, Finish, Packed, Rows, Starts, Variant};
+
+/// Channels below which a row of taps is multiplied as one stretch.
+const NARROW: usize = 16;
+
+/// `[images, out…, outputs]` from `x[images, input…, channels]`, finished; weights are packed with their taps first,
+/// `[outputs, taps, channels of a group]`.
+///
+/// # Panics
+/// When a size does not fit another.
+pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+    conv_packed_with(Variant::best(), windows, x, images, weights, finish)
+}
+
+fn conv_packed_with(
+    variant: Variant,
+    windows: &Windows,
+    x: &[f32],
+    images: usize,
+    weights: &Packed,
+    finish: &Finish<'_>,
+) -> Vec<f32> {
+    let taps = windows.taps();
+    assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
+    let (own, groups) = (weights.cols() / taps, weights.groups());
+    let channels = own * groups;
+    windows.check(x, images, channels);
+    let count = images * windows.positions();
+    if count == 0 || weights.outputs() == 0 {
+        return Vec::new();
+    }
+    if windows.is_identity() {
+        return multiply(variant, (count, 1, own), weights, finish, |rows, group, out| {
+            out.run(0, 0..rows.len(), x, rows.start * channels + group * own, channels);
+        });
+    }
+    let narrow = groups == 1 && own < NARROW && windows.dilations[2] == 1;
+    let edges = if narrow { Edges::new(windows, x, images, channels) } else { Edges::default() };
+    let (runs, steps) = if narrow {
+        (whole_rows(windows, x, channels, &edges), 1)
+    } else {
+        (single_taps(windows, x, channels), windows.kernel[2])
+    };
+    let (positions, [outer, inner, _]) = (windows.positions(), windows.kernel);
+    let sizes = (count, outer * inner * steps, weights.cols() / (outer * inner * steps));
+    let result = multiply(variant, sizes, weights, finish, |rows, group, out| {
+        let mut row = rows.start;
+        while row < rows.end {
+            let (image, at) = (row / positions, windows.place(row % positions));
+            // Windows of one line; the first of them is so many rows after the first row.
+            let (line, done) = (at[2]..windows.out[2].min(at[2] + rows.end - row), row - rows.start);
+            for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
+                let Some((a, b)) = windows.source(0, at[0], i).zip(windows.source(1, at[1], j)) else { continue };
+                let source = (image * windows.input[0] + a) * windows.input[1] + b;
+                for run in &runs {
+                    let (from, to) = (line.start.max(run.windows.start), line.end.min(run.windows.end));
+                    if from < to {
+                        let step = windows.strides[2] * channels;
+                        let first = source * run.width + run.first + (from - run.windows.start) * step + group * own;
+                        let rows = done + from - line.start..done + to - line.start;
+                        out.run((i * inner + j) * steps + run.stretch, rows, run.lines, first, step);
+                    }
+                }
+            }
+            row += line.len();
+        }
+    });
+    give_back(edges.elements);
+    result
+}
+
+/// The product of rows that `fill` finds; their number, stretches of each, elements of a stretch.
+fn multiply<'a>(
+    variant: Variant,
+    (count, stretches, length): (usize, usize, usize),
+    weights: &Packed,
+    finish: &Finish<'_>,
+    fill: impl Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync,
+) -> Vec<f32> {
+    packed::run(variant, &Rows { count, stretches: (stretches, length), fill: &fill }, weights, finish)
+}
+
+/// What some windows of a line read of a row of taps: a stretch at a constant distance from that of the window before.
+struct Run<'a> {
+    windows: Range<usize>,
+    /// Which stretch of the row of taps it is.
+    stretch: usize,
+    /// Lines of the images, of `width` elements.
+    lines: &'a [f32],
+    width: usize,
+    /// Where the first window reads.
+    first: usize,
+}
+
+/// Each tap as a stretch, for those windows of which it lies inside.
+fn single_taps<'a>(windows: &Windows, x: &'a [f32], channels: usize) -> Vec<Run<'a>> {
+    let run = |tap: usize| {
+        let inside = windows.inside(2, tap);
+        let column = windows.source(2, inside.start, tap)?;
+        let (width, first) = (windows.input[2] * channels, column * channels);
+        Some(Run { windows: inside, stretch: tap, lines: x, width, first })
+    };
+    (0..windows.kernel[2]).filter_map(run).collect()
+}
+
+/// A row of taps as a stretch, of the images or of what hangs over their edges.
+fn whole_rows<'a>(windows: &Windows, x: &'a [f32], channels: usize, edges: &'a Edges) -> Vec<Run<'a>> {
+    let inside = whole(windows);
+    let first = (inside.start * windows.strides[2]).saturating_sub(windows.before[2]) * channels;
+    let edge = |windows: Range<usize>, first: usize| Run {
+        windows,
+        stretch: 0,
+        lines: &edges.elements,
+        width: edges.width,
+        first,
+    };
+    let (front, back) = (edge(0..inside.start, 0), edge(inside.end..windows.out[2], edges.back));
+    vec![front, Run { windows: inside, stretch: 0, lines: x, width: windows.input[2] * channels, first }, back]
+}
+
+/// The windows of a line whose taps all lie inside; where there are none, none behind all others.
+fn whole(windows: &Windows) -> Range<usize> {
+    let (start, end) = (windows.inside(2, 0).start, windows.inside(2, windows.kernel[2] - 1).end);
+    if start < end { start..end } else { windows.out[2]..windows.out[2] }
+}
+
+/// What windows read that hang over the ends of their lines, with zeros outside.
+#[derive(Default)]
+struct Edges {
+    /// For each line of the images what those at its front read, then those at its back.
+    elements: Vec<f32>,
+    /// Elements of a line.
+    width: usize,
+    /// Where those for the back begin in a line.
+    back: usize,
+}
+
+impl Edges {
+    /// Those of windows whose taps are neighbours.
+    fn new(windows: &Windows, x: &[f32], images: usize, channels: usize) -> Self {
+        let (input, before) = (windows.input[2], windows.before[2]);
+        let inside = whole(windows);
+        let [front, back] = [0..inside.start, inside.end..windows.out[2]];
+        let reach = |r: &Range<usize>| match r.len() {
+            0 => 0,
+            n => ((n - 1) * windows.strides[2] + windows.kernel[2]) * channels,
+        };
+        let (split, width) = (reach(&front), reach(&front) + reach(&back));
+        if width == 0 {
+            return Self::default();
+        }
+        let mut elements = zeros(images * windows.input[0] * windows.input[1] * width);
+        for (i, edges) in elements.chunks_exact_mut(width).enumerate() {
+            let line = &x[i * input * channels..][..input * channels];
+            let (one, other) = edges.split_at_mut(split);
+            for (range, edge) in [(&front, one), (&back, other)] {
+                // Columns count from the padding on.
+                let first = range.start * windows.strides[2];
+                let (from, to) = (first.max(before), (first + edge.len() / channels).min(before + input));
+                if from < to {
+                    let inside = &line[(from - before) * channels..(to - before) * channels];
+                    edge[(from - first) * channels..][..inside.len()].copy_from_slice(inside);
+                }
+            }
+        }
+        Self { elements, width, back: split }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sum, values, windows};
+    use super::*;
+
+    #[test]
+    fn packed_convolutions_agree_with_the_definition() {
+        for w in windows() {
+            for (own, outputs, groups, images) in [(3, 5, 1, 2), (20, 40, 1, 1), (2, 3, 4, 2)] {
+                let channels = own * groups;
+                let x = values(images * w.plane() * channels, 1);
+                let cols = w.taps() * own;
+                let weights = values(groups * outputs * cols, 2);
+                let packed =
+                    Packed::new(groups, outputs, cols, |r, out| out.copy_from_slice(&weights[r * cols..][..cols]));
+                let bias = values(groups * outputs, 3);
+                for variant in Variant::all() {
+                    let finish = Finish { bias: Some(&bias), ..Finish::default() };
+                    let y = conv_packed_with(variant, &w, &x, images, &packed, &finish);
+                    assert_eq!(y.len(), images * w.positions() * groups * outputs);
+                    for (i, &y) in y.iter().enumerate() {
+                        let (row, o) = (i / (groups * outputs), i % (groups * outputs));
+                        let image = &x[row / w.positions() * w.plane() * channels..];
+                        let group = o / outputs;
+                        let at = |tap, c: usize| match c.checked_sub(group * own).filter(|&c| c < own) {
+                            Some(c) => weights[o * cols + tap * own + c],
+                            None => 0.0,
+                        };
+                        let want = f64::from(bias[o]) + sum(&w, image, channels, row % w.positions(), at);
+                        let close = (f64::from(y) - want).abs() < 1e-4f64.max(want.abs() * 4e-6);
+                        assert!(close, "{} {w:?} at {i}: {y} != {want}", variant.name());
+                    }
+                }
+            }
+        }
+    }
+}
