@@ -97,7 +97,9 @@ impl Activation {
 /// [`HardSwish`] of registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Gate<V> {
-    threshold: Option<V>,
+    /// Whether there is a threshold.
+    cuts: bool,
+    threshold: V,
     slope: V,
     offset: V,
     zero: V,
@@ -111,12 +113,9 @@ impl<V: Vector> Gate<V> {
     pub(crate) unsafe fn new(f: &HardSwish) -> Self {
         // SAFETY: the caller's.
         unsafe {
-            let threshold = match f.threshold {
-                Some(threshold) => Some(V::splat(threshold)),
-                None => None,
-            };
+            let (cuts, threshold) = (f.threshold.is_some(), V::splat(f.threshold.unwrap_or(0.0)));
             let (slope, offset) = (V::splat(f.gate.slope), V::splat(f.gate.offset));
-            Self { threshold, slope, offset, zero: V::splat(0.0), one: V::splat(1.0) }
+            Self { cuts, threshold, slope, offset, zero: V::splat(0.0), one: V::splat(1.0) }
         }
     }
 
@@ -126,10 +125,7 @@ impl<V: Vector> Gate<V> {
     pub(crate) unsafe fn at(&self, v: V) -> V {
         // SAFETY: the caller's.
         unsafe {
-            let v = match self.threshold {
-                Some(threshold) => v.kept_from(threshold),
-                None => v,
-            };
+            let v = if self.cuts { v.kept_from(self.threshold) } else { v };
             v.times(v.times(self.slope).plus(self.offset).between(self.zero, self.one))
         }
     }

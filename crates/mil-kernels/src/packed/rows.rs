@@ -62,6 +62,9 @@ impl<'a> Starts<'_, 'a> {
     }
 }
 
+/// What rows read that are zeros where others are not, unless stretches are longer.
+static ZEROS: [f32; 1 << 14] = [0.0; 1 << 14];
+
 /// What the tiles of a task read.
 pub(super) struct Sources {
     /// First elements of the stretches of each tile's rows, `[stretches, rows]`.
@@ -72,7 +75,7 @@ pub(super) struct Sources {
     ends: Vec<[usize; 2]>,
     /// The first row of each tile, and behind the last one.
     tiles: Vec<usize>,
-    /// What rows read that are zeros where others are not.
+    /// Zeros for longer stretches.
     _zeros: Vec<f32>,
 }
 
@@ -81,8 +84,9 @@ impl Sources {
     pub(super) fn new(x: &Rows<'_, '_>, rows: &Range<usize>, group: usize, count: usize) -> Self {
         let (m, all) = (rows.len(), x.stretches.0);
         let tiles: Vec<usize> = (0..count).map(|t| part(m, count, t).start).chain([m]).collect();
-        let zeros = vec![0f32; x.stretches.1];
-        let mut starts = vec![zeros.as_ptr(); all * m];
+        let zeros = vec![0f32; if x.stretches.1 > ZEROS.len() { x.stretches.1 } else { 0 }];
+        let zero = if zeros.is_empty() { ZEROS.as_ptr() } else { zeros.as_ptr() };
+        let mut starts = vec![zero; all * m];
         let mut some = vec![false; all * count];
         let stretches = x.stretches;
         (x.fill)(
