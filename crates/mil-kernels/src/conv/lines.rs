@@ -82,7 +82,7 @@ fn all(
                 let residual = finish.residual.map(|r| &r[line * width..][..width]);
                 let outer = [at / windows.out[1], at % windows.out[1]];
                 let (rows, activation) = (windows.rows(outer), finish.activation);
-                work(&mut Line { windows, image, rows: &rows, channels, residual, activation, out });
+                work(&mut Line { windows, image, rows: &rows, channels, part: 0..0, residual, activation, out });
             }
         })
     }
@@ -95,6 +95,8 @@ struct Line<'a, 'o> {
     /// Rows of the image that the windows reach: the first tap of each, and its first element's position.
     rows: &'a [(usize, usize)],
     channels: usize,
+    /// Channels that are computed now, from the first one on and to the last.
+    part: std::ops::Range<usize>,
     residual: Option<&'a [f32]>,
     activation: Activation,
     out: &'o mut [MaybeUninit<f32>],
@@ -151,6 +153,12 @@ impl Line<'_, '_> {
 
 /// Windows that share the weights in registers.
 const MANY: usize = 4;
+/// Channels that all windows of a line take one after another: their weights, and what neighbours both read, stay in the
+/// nearest cache. A multiple of what a window alone takes at once.
+const PART: usize = 128;
+/// What windows read outside of the image: registers of it.
+static NOTHING: [f32; 32] = [0.0; 32];
+static LEAST: [f32; 32] = [f32::NEG_INFINITY; 32];
 /// Neighbours that so many windows of five read, two apart.
 const REACH: usize = (MANY - 1) * 2 + 5;
 
@@ -187,23 +195,23 @@ unsafe fn channels<V: Vector, const P: usize, const STEP: usize, const TAPS: usi
     group: &Group,
     operands: Operands<'_>,
 ) {
-    let mut first = 0;
+    let std::ops::Range { start: mut first, end } = line.part.clone();
     // SAFETY: the caller's contract; of channels that are fewer than a register only those are read or written.
     unsafe {
         // A window alone has as many sums at once by more channels.
-        while P == 1 && first + 2 * MANY * V::LANES <= line.channels {
+        while P == 1 && first + 2 * MANY * V::LANES <= end {
             block::<V, P, { 2 * MANY }, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += 2 * MANY * V::LANES;
         }
-        while first + 2 * V::LANES <= line.channels {
+        while first + 2 * V::LANES <= end {
             block::<V, P, 2, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += 2 * V::LANES;
         }
-        if first + V::LANES <= line.channels {
+        if first + V::LANES <= end {
             block::<V, P, 1, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += V::LANES;
         }
-        if first < line.channels {
+        if first < end {
             block::<V, P, 1, STEP, TAPS, EDGE, false>(line, group, operands, first);
         }
     }
@@ -247,7 +255,7 @@ unsafe fn block<
     let (low, high) = line.activation.bounds();
     let count = channels - first;
     // What does not change a sum, or which is the largest.
-    let nothing = if operands.is_some() { 0.0 } else { f32::NEG_INFINITY };
+    let nothing = if operands.is_some() { &NOTHING } else { &LEAST }.as_ptr();
     // SAFETY: the caller's contract.
     unsafe {
         let mut acc = [[V::splat(f32::NEG_INFINITY); W]; P];
@@ -264,10 +272,11 @@ unsafe fn block<
             // A register of the row, so many positions after the group's first one.
             let at = |i: usize, j: usize| {
                 let column = group.source + i as isize;
-                if EDGE && !(0..width).contains(&column) {
-                    return V::splat(nothing);
-                }
-                load::<V, WHOLE>(x.wrapping_offset(column * channels as isize).wrapping_add(j * V::LANES), count)
+                let from = x.wrapping_offset(column * channels as isize);
+                // Without a branch: it would depend on the group.
+                let inside = !EDGE || (0..width).contains(&column);
+                let from = std::hint::select_unpredictable(inside, from, nothing);
+                load::<V, WHOLE>(from.wrapping_add(j * V::LANES), count)
             };
             if let (1.., Some((weights, _))) = (STEP, operands) {
                 let weights = weights.as_ptr().add(tap * channels + first);
@@ -348,15 +357,18 @@ unsafe fn line<V: Vector>(line: &mut Line<'_, '_>, operands: Operands<'_>) {
     // SAFETY: the groups are windows of the line; a single one has taps inside the image, several are at the edge or have,
     // too; all windows are written in the end.
     unsafe {
-        let mut at = 0;
-        while at < line.windows.out[2] {
-            let (group, several) = line.group(at);
-            match several {
-                true if line.hangs_over(&group) => many::<V, true>(line, &group, operands),
-                true => many::<V, false>(line, &group, operands),
-                false => channels::<V, 1, 0, 0, false>(line, &group, operands),
+        for first in (0..line.channels).step_by(PART) {
+            line.part = first..line.channels.min(first + PART);
+            let mut at = 0;
+            while at < line.windows.out[2] {
+                let (group, several) = line.group(at);
+                match several {
+                    true if line.hangs_over(&group) => many::<V, true>(line, &group, operands),
+                    true => many::<V, false>(line, &group, operands),
+                    false => channels::<V, 1, 0, 0, false>(line, &group, operands),
+                }
+                at += if several { MANY } else { 1 };
             }
-            at += if several { MANY } else { 1 };
         }
         line.activate();
     }
