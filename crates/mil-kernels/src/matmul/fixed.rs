@@ -13,11 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::SPLIT;
 use crate::aligned::Aligned;
 use crate::mat::{Form, Lut, WeightMat};
-use crate::matvec::avx512::{Unpack, available, byte_tables, expand_row, look_up, table};
+use crate::matvec::avx512::{Unpack, available, byte_tables, expand_row, fetch, look_up, table};
 use crate::matvec::fixed::{nibble_words, words};
 use crate::matvec::{Product, expand_and_dot};
 use crate::parallel::{self, Shared};
 use crate::vectorized::{Work, vectorized};
+
+mod round;
+
+use round::{round, round_row};
 
 /// Columns within which look-ups change the order.
 const BLOCK: usize = 128;
@@ -230,29 +234,6 @@ impl Work for Pack<'_> {
     }
 }
 
-/// A group as pairs of words, the first one low; its scale, and whether all elements are finite.
-#[inline(always)]
-fn round(group: &[f32; GROUP], pairs: &mut [u32; PAIRS]) -> (f32, bool) {
-    // Finite magnitudes are ordered as their bits are; infinity and NaN are above them.
-    let mut top = 0;
-    for v in group {
-        top = top.max(v.to_bits() & 0x7fff_ffff);
-    }
-    let top = f32::from_bits(top);
-    let scale = top / TOP;
-    // A group of zeros, or of what is next to nothing, has words of zero.
-    let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
-    let mut words = [0u32; GROUP];
-    for (word, v) in words.iter_mut().zip(group) {
-        // 1.5 · 2²³: the sum is rounded to a whole number, which its lowest bits hold in two's complement.
-        *word = (v * inverse + 12_582_912.0).to_bits();
-    }
-    for (pair, words) in pairs.iter_mut().zip(words.as_chunks::<2>().0) {
-        *pair = words[0] & 0xffff | words[1] << 16;
-    }
-    (scale, top.is_finite())
-}
-
 /// Some rows of one product.
 struct Task<'a> {
     weight: &'a WeightMat<'a>,
@@ -333,6 +314,20 @@ impl Task<'_> {
         }
     }
 
+    /// Asks for the weights of the next task, which are there when this one's are multiplied: row `i` of as many.
+    fn fetch_next(&self, i: usize) {
+        let bytes = match self.weight.form {
+            Form::F16(bytes) => bytes,
+            Form::Lut(l) => l.indices,
+            _ => return,
+        };
+        let each = bytes.len() / self.weight.rows.max(1);
+        let next = (self.first + self.rows + i) * each;
+        if let Some(row) = bytes.get(next..next + each) {
+            row.iter().step_by(64).for_each(|line| fetch(line));
+        }
+    }
+
     /// The rows as pairs of words, `each` of them apart; none when a weight is not finite.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
     fn expand(&self, out: &mut [u32], each: usize, row: &mut Aligned<f32>) -> Option<Scales> {
@@ -342,6 +337,7 @@ impl Task<'_> {
             let mut group = self.first / l.group_rows;
             let mut tables = LookUp::new(&l, group)?;
             for ((out, row), scale) in rows.zip(&mut scales) {
+                self.fetch_next(row - self.first);
                 if row / l.group_rows != group {
                     group = row / l.group_rows;
                     tables = LookUp::new(&l, group)?;
@@ -356,14 +352,10 @@ impl Task<'_> {
         let groups = each / PAIRS;
         let mut scales = vec![0f32; ROWS * groups];
         for ((out, row), scales) in rows.zip(scales.chunks_exact_mut(groups)) {
+            self.fetch_next(row - self.first);
             expand_row(self.weight, row, &mut values[..self.weight.cols]);
-            let pairs = out.as_chunks_mut::<PAIRS>().0;
-            for ((group, pairs), scale) in values.as_chunks::<GROUP>().0.iter().zip(pairs).zip(scales) {
-                let finite;
-                (*scale, finite) = round(group, pairs);
-                if !finite {
-                    return None;
-                }
+            if !round_row(&values[..groups * GROUP], out, scales) {
+                return None;
             }
         }
         Some(Scales::Groups(scales))

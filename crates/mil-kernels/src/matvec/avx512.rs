@@ -59,8 +59,14 @@ const AHEAD: usize = 8192;
 /// Fetches the line `AHEAD` bytes on.
 #[inline(always)]
 pub(super) fn ahead(at: *const u8) {
+    fetch(at.wrapping_add(AHEAD));
+}
+
+/// Fetches a line into the second cache.
+#[inline(always)]
+pub(crate) fn fetch(at: *const u8) {
     // SAFETY: a prefetch is a hint; no address is invalid for it.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
 }
 
 /// The row from column `done` on, by the definition.
