@@ -39,6 +39,8 @@ const LANES: usize = 16;
 const ROWS: usize = 48;
 /// Columns below which filling a block up costs more than floats do.
 const FEWEST: usize = 64;
+/// Rows of `x` up to which weights that are to be rounded are sooner multiplied as floats.
+const FLOATS: usize = 16;
 
 /// Which column of a block lies where, by how weights come out of their stored form.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +93,8 @@ struct Buffers {
 /// `Y = X · Wᵀ + bias` for all products, unless this CPU, `x` or the number of columns forbids it.
 pub(super) fn run(products: &mut [Product<'_, '_>], x: &[f32], m: usize) -> bool {
     let cols = x.len() / m;
-    if cols < FEWEST || !available() {
+    let rounded = products.iter().any(|p| !matches!(p.weight.form, Form::Lut(_)));
+    if cols < FEWEST || (rounded && m <= FLOATS) || !available() {
         return false;
     }
     let total: usize = products.iter().map(|p| p.weight.rows * cols * m).sum();
@@ -586,13 +589,13 @@ mod tests {
                 check(WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match"), m);
             }
         }
-        for (rows, cols, m) in [(9, 64, 3), (60, 77, 20), (48, 300, 40), (97, 512, 130)] {
+        for (rows, cols, m) in [(9, 64, 17), (60, 77, 20), (48, 300, 40), (97, 512, 130)] {
             check(WeightMat::new(rows, cols, Form::F16(&halves(rows * cols, 5))).expect("sizes match"), m);
         }
         let (scale, data) = ((1..=8).map(|i| i as f32 / 100.0).collect::<Vec<_>>(), bytes(8 * 64, 11));
         let offset = None;
         let form = Blocks { bits: 8, signed: true, data: &data, scale: &scale, offset, block_rows: 4, block_cols: 16 };
-        check(WeightMat::new(8, 64, Form::Blocks(form)).expect("sizes match"), 5);
+        check(WeightMat::new(8, 64, Form::Blocks(form)).expect("sizes match"), 18);
     }
 
     #[test]
