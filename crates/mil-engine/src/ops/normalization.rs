@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
-use mil_kernels::fresh::zeros;
+use mil_kernels::fresh::{give_back, zeros};
 use mil_kernels::norm::affine;
 
 use super::{OpSpec, since::*};
@@ -74,11 +74,16 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let mut data = normalize_rows(&x.to_f32s()?, size, epsilon, None, None);
+        let normalize = |data: &[f32]| normalize_rows(data, size, epsilon, None, None);
+        let mut data = match layout::with_rows(x.tensor(), normalize)? {
+            Some(data) => data,
+            None => normalize(&x.to_f32s()?),
+        };
         if gamma.is_some() || beta.is_some() {
             let extents = [x.shape()[0], x.shape()[1], size];
             let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
-            data = affine(&data, extents, &scales, &shifts);
+            let moved = affine(&data, extents, &scales, &shifts);
+            give_back(std::mem::replace(&mut data, moved));
         }
         one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })

@@ -5,7 +5,7 @@
 //! interleaved.
 
 use super::{Windows, conv_packed};
-use crate::fresh::zeros;
+use crate::fresh::{give_back, zeros};
 use crate::packed::{Finish, Packed};
 use crate::parallel::chunks_mut;
 use crate::pick::{Along, Places, pick};
@@ -148,6 +148,7 @@ impl Transposed {
                 }
             }
         });
+        parts.into_iter().for_each(|(_, part)| give_back(part));
         y
     }
 }
@@ -166,13 +167,8 @@ impl Phase {
         let weights = self.weights.as_ref()?;
         let skip = [0, 1, 2].map(|d| usize::try_from(self.along[d].first).unwrap_or(0));
         let left = [0, 1, 2].map(|d| input[d].saturating_sub(skip[d]));
-        let cropped;
-        let x = if skip == [0; 3] {
-            x
-        } else {
-            cropped = crop(x, images, input, left, channels);
-            &cropped
-        };
+        let cropped = if skip == [0; 3] { Vec::new() } else { crop(x, images, input, left, channels) };
+        let x = if skip == [0; 3] { x } else { &cropped };
         let windows = Windows {
             input: left,
             kernel: [0, 1, 2].map(|d| self.along[d].taps.len()),
@@ -181,7 +177,9 @@ impl Phase {
             before: [0, 1, 2].map(|d| usize::try_from(-self.along[d].first).unwrap_or(0)),
             out: count,
         };
-        Some(conv_packed(&windows, x, images, weights, &Finish { bias, ..Finish::default() }))
+        let result = conv_packed(&windows, x, images, weights, &Finish { bias, ..Finish::default() });
+        give_back(cropped);
+        Some(result)
     }
 }
 
