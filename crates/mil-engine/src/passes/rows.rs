@@ -291,8 +291,13 @@ impl<'b> Follow<'b> {
     }
 
     fn reshape(&self, op: &'b Operation, x: &Source) -> Result<Followed, String> {
-        self.ints(op, "shape")?;
         let result = op.outputs.first().and_then(|o| o.ty.tensor()?.fixed_shape()).ok_or("its shape is not known")?;
+        // What the operation asks for counts, not what the file declares.
+        let asked = self.ints(op, "shape")?;
+        let same = |(&n, &declared): (&i64, &usize)| n == -1 || usize::try_from(n) == Ok(declared);
+        if asked.len() != result.len() || !asked.iter().zip(&result).all(same) {
+            return Err("`shape` and the declared result differ".to_owned());
+        }
         // The dimension is whole in the result where as many elements lie before it and the extent is the same.
         let before: usize = x.shape[..x.axis].iter().product();
         let fits = |&d: &usize| result[d] == self.extent && result[..d].iter().product::<usize>() == before;
@@ -434,6 +439,10 @@ mod tests {
         refused(
             "tensor<fp32, [1, 4, 6]> y = cumsum(x = x, axis = int32(1), exclusive = bool(false), reverse = bool(false));",
             &["cumsum", "not known"],
+        );
+        refused(
+            "tensor<fp32, [1, 4, 3, 2]> y = reshape(x = x, shape = tensor<int32, [4]>([1, 4, 2, 3]));",
+            &["differ"],
         );
         let constant = "tensor<fp32, [4, 1]>([[1], [2], [3], [4]])";
         refused(&format!("tensor<fp32, [1, 4, 6]> y = mul(x = x, y = {constant});"), &["extent of its own"]);
