@@ -29,7 +29,7 @@ pub struct Options {
     /// What a prediction may use up.
     pub limits: Limits,
     /// Inputs, and their dimensions, that are the rows of a batch. Where no row of the function needs another one, a
-    /// prediction may bring any number of them; [`Executable::rows_are_open`] tells.
+    /// prediction may bring any number of them; [`Executable::open_rows`] tells.
     pub rows: Vec<(String, usize)>,
 }
 
@@ -74,7 +74,7 @@ pub struct Executable {
     function: String,
     plan: FunctionPlan,
     context: Context,
-    rows_are_open: bool,
+    open_rows: Vec<(String, usize)>,
     /// Memory of results, one for each prediction that ran at the same time.
     memory: Mutex<Vec<Memory>>,
 }
@@ -98,24 +98,19 @@ impl Executable {
         })?;
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
-        let opened = (!options.rows.is_empty()).then(|| open_rows(&mut rewritten, &options.rows));
-        if let Some(Err(why)) = &opened {
+        let mut open = options.rows.clone();
+        if let Err(why) = open_rows(&mut rewritten, &open) {
             tracing::debug!(function = name, why, "takes a fixed number of rows");
+            open.clear();
         }
         let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
         let context = Context::new(options.device.clone(), options.limits);
-        Ok(Self {
-            function: name.to_owned(),
-            plan,
-            context,
-            rows_are_open: matches!(opened, Some(Ok(()))),
-            memory: Mutex::default(),
-        })
+        Ok(Self { function: name.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 
-    /// Whether predictions choose how many rows they bring, as [`Options::rows`] asked for.
-    pub fn rows_are_open(&self) -> bool {
-        self.rows_are_open
+    /// The inputs, and their dimensions, in which predictions choose how many rows they bring: [`Options::rows`], or none.
+    pub fn open_rows(&self) -> &[(String, usize)] {
+        &self.open_rows
     }
 
     /// Name of the function.

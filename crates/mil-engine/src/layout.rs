@@ -3,7 +3,7 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{DType, Device, Layout, Storage, Tensor, WithDType};
+use candle_core::{DType, Layout, Storage, Tensor, WithDType};
 use half::f16;
 use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
@@ -13,6 +13,7 @@ use mil_kernels::strided::Strided;
 use crate::error::OpError;
 pub(crate) use crate::rearrange::contiguous;
 use crate::reuse::drop_copy;
+use crate::value::{Array, with_f32s};
 
 /// The dimensions of a tensor from the outermost to the innermost in memory.
 pub(crate) fn memory_order(t: &Tensor) -> Vec<usize> {
@@ -108,9 +109,17 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
 /// Runs `f` on floats in row-major order; none if they are not in CPU memory.
 pub(crate) fn with_rows<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<Option<R>, OpError> {
     let rows = contiguous(t)?;
-    let result = crate::value::with_f32s(&rows, f);
+    let result = with_f32s(&rows, f);
     drop_copy(&rows, t);
     Ok(result)
+}
+
+/// [`with_rows`] of an array of any type, wherever it is.
+pub(crate) fn of_rows<R>(x: &Array, f: impl Fn(&[f32]) -> R) -> Result<R, OpError> {
+    match with_rows(x.tensor(), &f)? {
+        Some(result) => Ok(result),
+        None => Ok(f(&x.to_f32s()?)),
+    }
 }
 
 /// Floats rounded to fp16.
@@ -129,7 +138,7 @@ pub(crate) fn rounded(t: &Tensor) -> Result<Tensor, OpError> {
 /// Elements of an `F32` tensor in row-major order.
 pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
     let t = contiguous(t)?;
-    match crate::value::with_f32s(&t, <[f32]>::to_vec) {
+    match with_f32s(&t, <[f32]>::to_vec) {
         Some(data) => Ok(data),
         None => Ok(t.flatten_all()?.to_vec1()?),
     }
@@ -142,33 +151,29 @@ pub(crate) fn binary<F: Binary<Output: WithDType>>(
     shape: &[usize],
     f: F,
 ) -> Result<Option<Tensor>, OpError> {
-    // As one dimension, without views.
-    if x.dims() == shape && y.dims() == shape && x.is_contiguous() && y.is_contiguous() {
-        let n = x.elem_count();
-        let flat = |x: &[f32], y: &[f32]| {
-            let (x, y) = (Strided { data: x, strides: &[1] }, Strided { data: y, strides: &[1] });
-            Tensor::from_vec(zip(&[n], x, y, f), shape, &Device::Cpu)
-        };
-        let result = with_elements(x, |x| with_elements(y, |y| flat(x, y))).flatten();
-        return Ok(result.transpose()?);
-    }
     let order = match (x.dims() == shape, y.dims() == shape) {
         (true, _) => memory_order(x),
         (false, true) => memory_order(y),
         _ => (0..shape.len()).collect(),
     };
-    let spread = |t: &Tensor| t.broadcast_as(shape).and_then(|t| t.permute(order.as_slice()));
-    let (xs, ys) = (spread(x)?, spread(y)?);
-    let result = with_elements(&xs, |x| {
-        with_elements(&ys, |y| {
-            let (x, y) = (Strided { data: x, strides: xs.stride() }, Strided { data: y, strides: ys.stride() });
-            zip(xs.dims(), x, y, f)
-        })
+    let dims: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
+    let (xs, ys) = (spread(x, shape, &order)?, spread(y, shape, &order)?);
+    let result = with_elements(x, |x| {
+        with_elements(y, |y| zip(&dims, Strided { data: x, strides: &xs }, Strided { data: y, strides: &ys }, f))
     });
     match result.flatten() {
         Some(out) => Ok(Some(from_memory(out, shape, &order, x)?)),
         None => Ok(None),
     }
+}
+
+/// The strides of a tensor that is broadcast to a shape, its dimensions in this order; no view is made for them.
+fn spread(t: &Tensor, shape: &[usize], order: &[usize]) -> Result<Vec<usize>, OpError> {
+    let new = shape.len().checked_sub(t.rank());
+    let fits = new.is_some_and(|new| t.dims().iter().zip(&shape[new..]).all(|(&own, &n)| own == 1 || own == n));
+    let new = new.filter(|_| fits).ok_or_else(|| OpError::shape(format!("{:?} as {shape:?}", t.dims())))?;
+    let stride = |d: usize| d.checked_sub(new).filter(|&own| t.dims()[own] != 1).map_or(0, |own| t.stride()[own]);
+    Ok(order.iter().map(|&d| stride(d)).collect())
 }
 
 /// The elements of an `F32` tensor on the CPU as they lie in memory when the axes can be told apart there as the middle one
@@ -191,14 +196,14 @@ pub(crate) fn along<R>(
         together.then(|| [extent(&wide[..first]), extent(middle), extent(inner)])
     };
     if let (Some(extents), true) = (split(&order), dense.is_contiguous()) {
-        return Ok(crate::value::with_f32s(&dense, |data| f(data, extents)).map(|r| (r, order)));
+        return Ok(with_f32s(&dense, |data| f(data, extents)).map(|r| (r, order)));
     }
     let mut order: Vec<usize> = (0..t.rank()).filter(|d| !axes.contains(d)).collect();
     order.extend(axes);
     let dense = contiguous(&t.permute(order.as_slice())?)?;
     let size = axes.iter().map(|&d| t.dims()[d]).product::<usize>();
     let outer = order[..t.rank() - axes.len()].iter().map(|&d| t.dims()[d]).product::<usize>();
-    Ok(crate::value::with_f32s(&dense, |data| f(data, [outer, size, 1])).map(|r| (r, order)))
+    Ok(with_f32s(&dense, |data| f(data, [outer, size, 1])).map(|r| (r, order)))
 }
 
 /// The target extents that each extent of a shape splits into, ones apart; none if extents are merged.
@@ -252,6 +257,7 @@ pub(crate) fn reshape(t: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
     use proptest::prelude::*;
 
     fn elements(t: &Tensor) -> Vec<f32> {

@@ -141,11 +141,6 @@ impl Array {
         };
         Ok(crate::layout::contiguous(&tensor)?.flatten_all()?.to_vec1()?)
     }
-
-    /// Runs `f` on the elements without copying, if this is a float array in CPU memory and contiguous.
-    pub fn with_f32s<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
-        with_f32s(&self.tensor, f)
-    }
 }
 
 /// Runs `f` on the elements of an `F32` tensor without copying, if it is contiguous and in CPU memory.

@@ -25,8 +25,6 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
-    /// What [`Engine::open_rows`] says.
-    rows: Vec<(String, usize)>,
     /// Whether predictions are measured; the sum of what was measured.
     profiling: AtomicBool,
     profile: Mutex<Profile>,
@@ -46,9 +44,8 @@ pub(super) fn load(
     let settings = Options { passes: options.passes.clone(), rows: rows.to_vec(), ..Options::default() };
     let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
-    let rows = if executable.rows_are_open() { settings.rows } else { Vec::new() };
     let (profiling, profile) = Default::default();
-    Ok(Portable { path: package.path.clone(), executable, described, rows, profiling, profile })
+    Ok(Portable { path: package.path.clone(), executable, described, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -88,7 +85,7 @@ impl Engine for Portable {
     }
 
     fn open_rows(&self) -> &[(String, usize)] {
-        &self.rows
+        self.executable.open_rows()
     }
 
     fn predict(

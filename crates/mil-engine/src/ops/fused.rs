@@ -58,10 +58,7 @@ fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
             mil_kernels::norm::rms_norm(data, size, epsilon, gain.as_deref(), &mut out);
             out
         };
-        let data = match x.with_f32s(norm) {
-            Some(data) => data,
-            None => norm(&x.to_f32s()?),
-        };
+        let data = layout::of_rows(&x, norm)?;
         one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })
 }

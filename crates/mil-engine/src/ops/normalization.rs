@@ -74,11 +74,7 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let normalize = |data: &[f32]| normalize_rows(data, size, epsilon, None, None);
-        let mut data = match layout::with_rows(x.tensor(), normalize)? {
-            Some(data) => data,
-            None => normalize(&x.to_f32s()?),
-        };
+        let mut data = layout::of_rows(&x, |data| normalize_rows(data, size, epsilon, None, None))?;
         if gamma.is_some() || beta.is_some() {
             let extents = [x.shape()[0], x.shape()[1], size];
             let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
@@ -202,10 +198,7 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         if last {
             let (gamma, beta) = (fitting(f, &gamma, size)?, fitting(f, &beta, size)?);
             let norm = |s: &[f32]| normalize_rows(s, size, epsilon, gamma.as_deref(), beta.as_deref());
-            let data = match x.with_f32s(norm) {
-                Some(d) => d,
-                None => norm(&x.to_f32s()?),
-            };
+            let data = layout::of_rows(&x, norm)?;
             return one(x.with(Tensor::from_vec(data, x.shape(), f.device())?));
         }
         let y = {
