@@ -127,27 +127,27 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("transformers", transformers::OPS),
 ];
 
-/// What operations have on the CPU beside the general way through Candle, for the documentation. Rewrites add to it:
-/// operations of the family `fused` have kernels of their own.
+/// CPU kernels of operations, for the documentation; the others have none of their own. The operations of the family `fused`,
+/// which rewrites make, have kernels of their own.
 #[rustfmt::skip]
 pub const KERNELS: &[(&str, &[&str])] = &[
-    ("product with weights as stored", &["conv", "gru", "linear", "lstm", "matmul", "rnn"]),
-    ("a convolution for each phase", &["conv_transpose"]),
-    ("elements, vectorised", &[
+    ("product on stored weights", &["conv", "gru", "linear", "lstm", "matmul", "rnn"]),
+    ("one convolution per phase", &["conv_transpose"]),
+    ("elementwise, vectorised", &[
         "clamped_relu", "elu", "gelu", "leaky_relu", "linear_activation", "prelu", "relu", "relu6", "scaled_tanh",
         "sigmoid", "sigmoid_hard", "silu", "softplus", "softplus_parametric", "softsign", "thresholded_relu", "add",
         "equal", "floor_div", "greater", "greater_equal", "less", "less_equal", "maximum", "minimum", "mod", "mul",
         "not_equal", "pow", "real_div", "sub", "abs", "ceil", "clip", "cos", "erf", "exp", "exp2", "floor", "inverse",
         "log", "round", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh", "threshold", "batch_norm",
     ]),
-    ("along axes, vectorised", &[
+    ("reduction, vectorised", &[
         "cumsum", "reduce_l1_norm", "reduce_l2_norm", "reduce_log_sum", "reduce_max", "reduce_mean", "reduce_min",
         "reduce_prod", "reduce_sum", "reduce_sum_square", "softmax",
     ]),
-    ("rows, vectorised", &["layer_norm", "instance_norm"]),
-    ("single rows of weights as stored", &["gather"]),
+    ("row norm, vectorised", &["layer_norm", "instance_norm"]),
+    ("rows of stored weights", &["gather"]),
     (
-        "copies by position",
+        "gather",
         &[
             "concat",
             "gather_along_axis",
@@ -164,10 +164,10 @@ pub const KERNELS: &[(&str, &[&str])] = &[
             "upsample_nearest_neighbor",
         ],
     ),
-    ("windows by lines", &["avg_pool", "max_pool"]),
-    ("samples of all channels", &["affine", "crop_resize", "resample"]),
-    ("rows and columns between elements", &["resize", "resize_bilinear", "upsample_bilinear"]),
-    ("words that hold element and index", &["argsort", "topk"]),
+    ("pooling along lines", &["avg_pool", "max_pool"]),
+    ("sampling", &["affine", "crop_resize", "resample"]),
+    ("separable interpolation", &["resize", "resize_bilinear", "upsample_bilinear"]),
+    ("packed-key sort", &["argsort", "topk"]),
 ];
 
 /// The operation of this name.

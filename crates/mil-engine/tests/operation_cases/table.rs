@@ -41,15 +41,15 @@ fn count<'a>(block: &'a Block, types: &mut Types<'a>, into: &mut HashMap<&'a str
 
 fn table() -> String {
     let mut text = String::from(
-        "# Operations\n\nThe operations of ML Programs that the portable engine executes, by the chapters of coremltools' op set. \
-         Beside them: `const`.\n\nMade from the table in `crates/mil-engine/src/ops.rs` \
+        "# Operations\n\nThe operations of ML Programs that the portable engine supports besides `const`, by the chapters of \
+         coremltools' op set.\n\nGenerated from the table in `crates/mil-engine/src/ops.rs` \
          (`UPDATE_DOCS=1 cargo test --release -p mil-engine --test operation_cases`). *Cases* is the number of programs in \
-         `conformance/operations` in which the operation is compared with PyTorch or NumPy, in fp32 and fp16; operations \
-         without (random ones, `classify`, `conv_quantized`) are tested by distribution or by hand. Floats are computed in f32 and \
-         rounded to the declared type; integers in 64 bits. *Kernel* is what the CPU has beside the general way through Candle; rewrites \
-         join further operations into ones with kernels of their own (attention, norms, rotary embedding, gates, products \
-         that share an input: `bench --profile` shows them as `engine.*`). coremltools' own tests of the operations: \
-         [conformance.md](conformance.md).\n",
+         `conformance/operations` that compare the operation with PyTorch or NumPy, in fp32 and fp16; operations without \
+         cases (random ones, `classify`, `conv_quantized`) have tests of their own. Floats are computed in f32 and rounded \
+         to the declared type, integers in 64 bits. *Kernel* is the CPU kernel of the operation, `general` \
+         stands for none of its own. Rewrites fuse further operations into ones with their own kernels (attention, norms, rotary \
+         embedding, gates, products that share an input; `bench --profile` shows them as `engine.*`). Results of \
+         coremltools' own tests: [conformance.md](conformance.md).\n",
     );
     let all = all();
     let mut seen = HashMap::new();
