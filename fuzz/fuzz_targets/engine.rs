@@ -1,3 +1,5 @@
+//! Verifies, plans and runs programs, mutated as programs.
+
 #![no_main]
 
 #[path = "../src/engine.rs"]

@@ -3,6 +3,7 @@
 //! | step | what |
 //! |---|---|
 //! | fmt | formatting |
+//! | tidy | length and headers of files, the map, figures, links |
 //! | clippy | lints, all targets of all crates |
 //! | apple | lints for `aarch64-apple-darwin` and `aarch64-apple-ios`, with and without `metal` |
 //! | docs | rustdoc without warnings |
@@ -12,11 +13,13 @@
 
 use std::process::{Command, ExitCode};
 
+mod tidy;
+
 /// The targets that the native engine is checked for.
 const APPLE_TARGETS: [&str; 2] = ["aarch64-apple-darwin", "aarch64-apple-ios"];
 
-const STEPS: [(&str, fn() -> Result<(), String>); 5] =
-    [("fmt", fmt), ("clippy", clippy), ("apple", apple), ("docs", docs), ("test", test)];
+const STEPS: [(&str, fn() -> Result<(), String>); 6] =
+    [("fmt", fmt), ("tidy", tidy::run), ("clippy", clippy), ("apple", apple), ("docs", docs), ("test", test)];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
