@@ -30,6 +30,9 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose),
 ];
 
+/// Positions that a window reaches over at most, its gaps among them.
+const FARTHEST: usize = 1 << 30;
+
 /// Strides, dilations and padding of a window operation.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
@@ -166,7 +169,9 @@ impl Window {
                 other => return Err(OpError::data(format!("unknown pad_type `{other}`"))),
             }
             let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
-            let room = padded.filter(|&n| n <= MAX_ELEMENTS.max(span)).and_then(|n| n.checked_sub(span));
+            // Farther apart than any result is large, taps have no offsets in an image of many channels.
+            let most = MAX_ELEMENTS.max(span.min(FARTHEST));
+            let room = padded.filter(|&n| n <= most).and_then(|n| n.checked_sub(span));
             let room = room.ok_or_else(|| {
                 OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
             })?;
