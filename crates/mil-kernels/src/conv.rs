@@ -231,6 +231,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn convolutions_agree_with_the_definition() {
         for w in windows() {
             for (channels, outputs, images) in [(3, 5, 2), (8, 7, 1)] {

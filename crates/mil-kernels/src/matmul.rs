@@ -335,6 +335,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn panels_agree_with_single_vectors() {
         for bits in [1u32, 2, 3, 4, 6, 8] {
             for (rows, cols, m) in [(8, 64, 3), (72, 100, 5), (136, 192, 17), (64, 8, 3), (16, 1040, 6)] {

@@ -366,6 +366,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn every_variant_agrees_with_the_definition_for_every_width_and_tail() {
         for bits in [1u32, 2, 3, 4, 6, 8] {
             for cols in [1usize, 7, 8, 63, 64, 65, 96, 128, 192, 200, 256, 320, 1024] {

@@ -312,6 +312,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn all_variants_agree_with_the_definition_at_every_height_and_width() {
         for (outputs, cols) in [(1, 5), (16, 3), (17, 40), (32, 9), (47, 64), (70, 1)] {
             let w = values(outputs * cols, 1);

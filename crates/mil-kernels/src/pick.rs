@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use crate::fresh::{Element, filled};
 use crate::parallel::{SPLIT, TASK, threads};
-use crate::sizes::{checked, size, size_of_shape};
+use crate::sizes::{checked, size};
 
 /// In the place of a position: the result is filled there.
 pub const NOWHERE: usize = usize::MAX;
@@ -74,19 +74,18 @@ pub struct Along<'a> {
 /// # Panics
 /// When a position lies outside `x`, or the result has no size.
 pub fn pick<T: Element>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
-    let extents: Vec<usize> = dims.iter().map(|d| d.places.len()).collect();
-    let len = size_of_shape(&extents);
-    if len == 0 {
+    if dims.iter().any(|d| d.places.is_empty()) {
         return Vec::new();
     }
-    // A dimension that reads nothing: there may be no source.
-    if dims.iter().any(|d| d.places.last().is_none()) {
-        return vec![fill; len];
-    }
+    let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(d.places.len())).expect("size of the result");
     // Along each dimension some index reads the last position, so that one element is read at the sum of these; all others
     // lie before it.
-    let last = |at: usize, d: &Along<'_>| at.checked_add(d.places.last()?.checked_mul(d.stride)?);
-    let last = dims.iter().try_fold(0, last);
+    let mut last = Some(0usize);
+    for d in dims {
+        // A dimension that reads nothing: there may be no source.
+        let Some(at) = d.places.last() else { return vec![fill; len] };
+        last = last.zip(at.checked_mul(d.stride)).and_then(|(last, at)| last.checked_add(at));
+    }
     assert!(last.is_some_and(|last| last < x.len()), "positions lie in the source");
     let (row, outer) = Row::new(dims);
     let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
@@ -424,6 +423,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn any_choice_gives_what_the_definition_gives(
             dims in prop::collection::vec((places(), any::<u8>()), 0..5),
         ) {
@@ -444,6 +444,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn indices_along_a_dimension_and_joined_parts_are_where_they_belong(
             outer in 1usize..40, n in 1usize..20, m in 1usize..30, inner in prop_oneof![Just(1usize), 1usize..40],
         ) {

@@ -328,6 +328,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn results_are_those_of_the_definition() {
         for &extents in EXTENTS {
             let x = numbers(extents.iter().product());
@@ -364,6 +365,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn running_sums_add_what_they_say() {
         for &extents @ [outer, size, inner] in EXTENTS {
             let x = numbers(extents.iter().product());

@@ -206,6 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn planes_are_interpolated_by_the_formula(
             planes in 1usize..5, h in 1usize..9, w in 1usize..40, inner in prop_oneof![Just(1usize), 1usize..40],
             down in prop::collection::vec((any::<u16>(), 0f32..=1.0), 0..20),
@@ -233,6 +234,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn samples_are_weighted_sums_and_weights_of_zero_take_nothing(
             positions in 1usize..50, channels in 1usize..40, count in 0usize..300, seed in any::<u32>(),
         ) {

@@ -75,6 +75,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn any_layout_gives_what_the_definition_gives((shape, xs, _) in layouts(), large in any::<bool>()) {
             // Some results are large enough for several threads.
             let shape = if large { [&[40], shape.as_slice()].concat() } else { shape };

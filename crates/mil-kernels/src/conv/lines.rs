@@ -463,6 +463,7 @@ mod tests {
     use crate::elementwise::{HardSigmoid, HardSwish, Unary};
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn depthwise_convolutions_agree_with_the_definition() {
         for w in windows() {
             for (channels, images) in [(1, 2), (37, 2), (64, 1)] {

@@ -83,6 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn every_variant_agrees_with_the_sums_in_f64_in_any_order_of_memory() {
         let value = |i: usize, seed: usize| ((i * 29 + seed * 11) % 83) as f32 / 40.0 - 1.0;
         for (count, [m, k, n]) in
