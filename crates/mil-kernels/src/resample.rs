@@ -180,8 +180,7 @@ impl Work for Sum<'_> {
         out.fill(MaybeUninit::new(0.0));
         // SAFETY: just written.
         let out = unsafe { out.assume_init_mut() };
-        for i in 0..4 {
-            let weight = weights[i];
+        for (i, &weight) in weights.iter().enumerate() {
             if inside(i) {
                 for (o, &v) in out.iter_mut().zip(position(i)) {
                     *o += weight * v;
