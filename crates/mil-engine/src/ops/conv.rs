@@ -395,3 +395,21 @@ fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
         one(x.with(general(x.tensor(), &dense, bias.as_deref(), &placed, groups)?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_that_reach_too_far_are_refused() {
+        let place = |dilation: i64, pad: i64| {
+            let (strides, dilations, pad) = (vec![i64::MAX], vec![dilation], vec![pad, pad]);
+            Window { strides, dilations, pad_type: "custom".to_owned(), pad }.place(&[4], &[2], false)
+        };
+        // One window, of which no tap lies inside.
+        assert!(place(20, 9).is_ok_and(|p| p.out == [1]));
+        for (dilation, pad) in [(1 << 62, 1 << 61), (1 << 30, 1 << 29), (i64::MAX, i64::MAX / 2)] {
+            assert!(matches!(place(dilation, pad), Err(OpError::Shape(_))), "{dilation} {pad}");
+        }
+    }
+}
