@@ -488,6 +488,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn the_largest_is_found_nan_kept_and_nothing_is_less_than_all() {
         for w in windows() {
             let mut x = values(2 * w.plane() * 5, 1);
