@@ -367,7 +367,7 @@ proptest! {
                 }
             }
         }
-        prop_assume!(tried(taps * channels as u128) && tried(taps));
+        prop_assume!(tried(taps.saturating_mul(channels as u128)) && tried(taps));
         // Each channel by itself, and one output of all channels in both ways.
         let weights = if odd == 1 { values(5) } else { values_of(&[w.kernel[0], w.kernel[1], w.kernel[2], channels], 5) };
         let close = |got: f32, want: f64| (f64::from(got) - want).abs() < 1e-4;
@@ -611,7 +611,7 @@ proptest! {
             && let Some(y) = answer(|| bilinear(&x, (h, w), inner, rows, columns))
             && inner > 0 && !x.is_empty()
         {
-            prop_assert_eq!(y.len(), x.len() / (h * w).max(1) * rows.len() * columns.len());
+            prop_assert_eq!(y.len(), x.len() / h.wrapping_mul(w).max(1) * rows.len() * columns.len());
         }
         prop_assume!(tried(size(&[count, inner])));
         let taps = |i: usize| {

@@ -65,7 +65,7 @@ impl Winograd {
     pub fn new(outputs: usize, channels: usize, mut weight: impl FnMut(usize, &mut [f32])) -> Self {
         let mut points = vec![0f32; size([outputs, POINTS, channels])];
         let mut dense = vec![0f32; if points.is_empty() { 0 } else { 9 * channels }];
-        for (o, points) in points.chunks_exact_mut((POINTS * channels).max(1)).enumerate() {
+        for (o, points) in points.chunks_exact_mut(POINTS.saturating_mul(channels).max(1)).enumerate() {
             weight(o, &mut dense);
             for c in 0..channels {
                 for (p, v) in transformed(|tap| dense[tap * channels + c]).into_iter().enumerate() {

@@ -60,7 +60,9 @@ fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y
     assert!(x.strides[1] == 1 || k < 2, "columns that are neighbours");
     assert!(x.starts.len() == y.starts.len() && x.fit(m, k) && y.fit(k, n), "sizes of the matrices");
     let (groups, panels) = (y.starts.len(), n.div_ceil(PANEL));
-    sizes::size([groups, m, n]);
+    if sizes::size([groups, m, n]) == 0 {
+        return Vec::new();
+    }
     let (packed, size) = (sizes::size([groups, panels, k, PANEL]), sizes::size([k, PANEL]).max(1));
     let mut data = Aligned::empty();
     parallel::chunks_mut(data.at_least(packed), size, |i, panel| {
