@@ -56,7 +56,8 @@ impl Windows {
         let windows =
             Self { strides: step(self.strides, self.out), dilations: step(self.dilations, self.kernel), ..*self };
         assert!((0..3).all(|d| windows.reach(d).is_some_and(|n| offset(n, channels))), "reach of the windows");
-        assert!(checked(self.out).is_some() && checked(self.kernel).is_some(), "number of windows and taps");
+        let counts = [checked([images, a, b, c]), checked(self.out), checked(self.kernel)];
+        assert!(counts.iter().all(Option::is_some), "number of positions, windows and taps");
         windows
     }
 
