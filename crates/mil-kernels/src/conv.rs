@@ -56,7 +56,8 @@ impl Windows {
         let windows =
             Self { strides: step(self.strides, self.out), dilations: step(self.dilations, self.kernel), ..*self };
         assert!((0..3).all(|d| windows.reach(d).is_some_and(|n| offset(n, channels))), "reach of the windows");
-        let counts = [checked([images, a, b, c]), checked(self.out), checked(self.kernel)];
+        let counts =
+            [checked([images, a, b, c]), checked([a, b, c, channels]), checked(self.out), checked(self.kernel)];
         assert!(counts.iter().all(Option::is_some), "number of positions, windows and taps");
         windows
     }

@@ -84,7 +84,8 @@ fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f
     assert!(q.has(queries, dim) && k.has(keys, dim) && v.has(keys, width), "rows of the heads");
     assert!(mask.is_none_or(|mask| mask.has(queries, keys)), "rows of the mask");
     // Of panels, which are of whole columns, and of scores.
-    size([keys.next_multiple_of(PANEL), dim.max(width.next_multiple_of(PANEL)).max(MOST)]);
+    let whole = |n: usize| n.checked_next_multiple_of(PANEL).expect("columns of panels");
+    size([whole(keys), dim.max(whole(width)).max(MOST)]);
     let mut out = f32::room(len);
     assert!(out.capacity() >= len, "room for the result");
     let target = Shared(out.as_mut_ptr());
