@@ -226,6 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn transposed_convolutions_agree_with_the_definition() {
         let shape = |kernel, strides, dilations, before| Shape {
             groups: 2,
