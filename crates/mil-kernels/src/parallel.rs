@@ -545,6 +545,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the caller works until a helper comes")]
     fn what_has_not_begun_when_a_part_panics_is_left() {
         let (first, done) = (std::thread::current().id(), AtomicUsize::new(0));
         for own in [true, false] {
@@ -575,6 +576,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "callers wait for each other by looking")]
     fn panics_of_callers_on_many_threads_reach_those_who_raised_them() {
         let pool = &*Pool::start(3, spawn).expect("threads");
         std::thread::scope(|scope| {
