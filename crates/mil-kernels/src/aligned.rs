@@ -15,8 +15,11 @@ impl<T: Copy + Default> Aligned<T> {
     }
 
     /// `len` elements: whatever they were before, zeros at first.
+    ///
+    /// # Panics
+    /// When no memory has so many.
     pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
-        let whole = len + LINE / size_of::<T>();
+        let whole = len.checked_add(LINE / size_of::<T>()).expect("elements of a buffer");
         if self.data.len() < whole {
             self.data.clear();
             self.data.resize(whole, T::default());

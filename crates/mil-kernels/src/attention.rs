@@ -7,6 +7,7 @@
 use half::f16;
 
 use crate::parallel::chunks_mut;
+use crate::sizes::{self, checked, size};
 
 mod decode;
 mod panel;
@@ -14,12 +15,20 @@ mod panel;
 /// Keys or values of one layer: `[kv_heads, len, dim]`, rows contiguous.
 #[derive(Clone, Copy)]
 pub struct Cache<'a> {
-    /// Elements from the first one of the layer on.
+    /// Elements from the first one of the layer on, as far as a mask leaves positions open.
     pub data: &'a [f16],
     /// Distance between heads, in elements.
     pub head_stride: usize,
     /// Distance between positions, in elements.
     pub row_stride: usize,
+}
+
+impl Cache<'_> {
+    /// Whether so many heads have `len` positions of `dim` elements. If so, no offset of a position wraps.
+    fn has(&self, heads: usize, len: usize, dim: usize) -> bool {
+        let last = sizes::last([(heads, self.head_stride), (len, self.row_stride)]);
+        len == 0 || last.and_then(|at| at.checked_add(dim)).is_some_and(|end| end <= self.data.len())
+    }
 }
 
 /// Sizes of an attention.
@@ -77,12 +86,16 @@ pub fn attention(
 ) {
     let Shape { heads, kv_heads, queries, len, dim } = shape;
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "heads");
-    assert!(q.len() >= heads * queries * dim && out.len() == heads * queries * dim, "queries");
-    assert!(mask.is_none_or(|m| m.len() >= queries * len), "mask");
-    let open = mask.map_or(len, |m| open_positions(m, queries, len));
-    if out.is_empty() || dim == 0 || queries == 0 {
+    assert!(checked([heads, queries, dim]) == Some(out.len()) && q.len() >= out.len(), "queries");
+    let masks = checked([queries, len]);
+    assert!(mask.is_none_or(|m| masks.is_some_and(|n| m.len() >= n)), "mask");
+    if out.is_empty() {
         return;
     }
+    let open = mask.map_or(len, |m| open_positions(m, queries, len));
+    assert!(k.has(kv_heads, open, dim) && v.has(kv_heads, open, dim), "keys and values");
+    // Of scores, and of keys and values as `f32`.
+    size([open, dim.max(2)]);
     let share = heads / kv_heads;
     let rows = (queries * share <= FEW && open > 0).then(decode::best);
     // One task per KV head: its keys and values are converted once for all queries of all its heads.
@@ -96,7 +109,7 @@ pub fn attention(
         panel::one_head(&head, q, out);
     };
     let size = share * queries * dim;
-    if heads * queries * open * dim < SPLIT {
+    if out.len().saturating_mul(open) < SPLIT {
         out.chunks_mut(size).enumerate().for_each(work);
     } else {
         chunks_mut(out, size, |kv, out| work((kv, out)));

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use crate::matmul::matmul_rows;
 use crate::matvec::Product;
+use crate::sizes::{checked, size};
 
 mod lines;
 mod patches;
@@ -39,12 +40,40 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// These windows over `images` of `channels` that lie in `x`, with steps of one where there is only one window or
+    /// one tap to step from.
+    ///
+    /// Of what this returns, no offset of an element of the images wraps, also of windows and taps that hang over.
+    ///
+    /// # Panics
+    /// When the images do not have the size of `x`, when a stride or dilation is zero, and when the windows reach
+    /// farther than offsets do.
+    fn checked(&self, x: &[f32], images: usize, channels: usize) -> Self {
+        let [a, b, c] = self.input;
+        assert_eq!(Some(x.len()), checked([images, a, b, c, channels]), "size of the images");
+        assert!(self.strides.iter().chain(&self.dilations).all(|&n| n > 0), "strides and dilations");
+        let step = |steps: [usize; 3], counts: [usize; 3]| [0, 1, 2].map(|d| if counts[d] > 1 { steps[d] } else { 1 });
+        let windows =
+            Self { strides: step(self.strides, self.out), dilations: step(self.dilations, self.kernel), ..*self };
+        assert!((0..3).all(|d| windows.reach(d).is_some_and(|n| offset(n, channels))), "reach of the windows");
+        let counts =
+            [checked([images, a, b, c]), checked([a, b, c, channels]), checked(self.out), checked(self.kernel)];
+        assert!(counts.iter().all(Option::is_some), "number of positions, windows and taps");
+        windows
+    }
+
+    /// More positions than windows and taps lie apart along one dimension, the padding among them.
+    fn reach(&self, d: usize) -> Option<usize> {
+        let (windows, taps) = (checked([self.out[d], self.strides[d]])?, checked([self.kernel[d], self.dilations[d]])?);
+        windows.checked_add(taps)?.checked_add(self.before[d])?.checked_add(self.input[d])
+    }
+
     fn positions(&self) -> usize {
-        self.out.iter().product()
+        size(self.out)
     }
 
     fn taps(&self) -> usize {
-        self.kernel.iter().product()
+        size(self.kernel)
     }
 
     /// Whether each window is one element, and each element a window.
@@ -53,7 +82,7 @@ impl Windows {
     }
 
     fn plane(&self) -> usize {
-        self.input.iter().product()
+        size(self.input)
     }
 
     /// Index of an output position along each dimension.
@@ -93,25 +122,41 @@ impl Windows {
     fn patch(&self, image: &[f32], position: usize, channels: usize, out: &mut [f32]) {
         let taps = self.taps();
         out.fill(0.0);
+        if out.is_empty() {
+            return;
+        }
         self.each_tap(self.place(position), |tap, at| {
             let source = &image[at * channels..][..channels];
             out[tap..].iter_mut().step_by(taps).zip(source).for_each(|(o, &v)| *o = v);
         });
     }
 
-    /// Rows of the image that a line of windows reads: the first tap of each, and the position of its first element.
-    fn rows(&self, outer: [usize; 2]) -> Vec<(usize, usize)> {
-        let taps = (0..self.kernel[0]).flat_map(|i| (0..self.kernel[1]).map(move |j| (i, j)));
-        let row = |(i, j)| {
-            let (a, b) = (self.source(0, outer[0], i)?, self.source(1, outer[1], j)?);
-            Some(((i * self.kernel[1] + j) * self.kernel[2], (a * self.input[1] + b) * self.input[2]))
-        };
-        taps.filter_map(row).collect()
+    /// The taps of a window that read inside along one dimension.
+    fn taps_inside(&self, d: usize, window: usize) -> Range<usize> {
+        let skipped = window * self.strides[d];
+        let first = |position: usize| position.saturating_sub(skipped).div_ceil(self.dilations[d]).min(self.kernel[d]);
+        first(self.before[d])..first(self.before[d] + self.input[d])
     }
 
-    fn check(&self, x: &[f32], images: usize, channels: usize) {
-        assert_eq!(x.len(), images * self.plane() * channels, "size of the images");
+    /// Rows of the image that a line of windows reads: the first tap of each, and the position of its first element.
+    fn rows(&self, outer: [usize; 2]) -> Vec<(usize, usize)> {
+        if self.input[2] == 0 {
+            return Vec::new();
+        }
+        let inside = [0, 1].map(|d| self.taps_inside(d, outer[d]));
+        let mut rows = Vec::with_capacity(inside[0].len() * inside[1].len());
+        for (i, j) in inside[0].clone().flat_map(|i| inside[1].clone().map(move |j| (i, j))) {
+            if let (Some(a), Some(b)) = (self.source(0, outer[0], i), self.source(1, outer[1], j)) {
+                rows.push(((i * self.kernel[1] + j) * self.kernel[2], (a * self.input[1] + b) * self.input[2]));
+            }
+        }
+        rows
     }
+}
+
+/// Whether positions of so many channels have offsets of elements, forwards and backwards.
+fn offset(positions: usize, channels: usize) -> bool {
+    checked([positions, channels.max(1)]).is_some_and(|n| isize::try_from(n).is_ok())
 }
 
 /// `out[images, out…, outputs]` from `x[images, input…, channels]`; a row of the weight is one output's,
@@ -120,17 +165,17 @@ impl Windows {
 /// # Panics
 /// When a size does not fit another.
 pub fn conv(windows: &Windows, x: &[f32], images: usize, product: Product<'_, '_>) {
-    let (positions, taps) = (windows.positions(), windows.taps());
     let cols = product.weight.cols();
+    let taps = size(windows.kernel);
     assert!(taps > 0 && cols.is_multiple_of(taps), "columns of the weight");
     let channels = cols / taps;
-    windows.check(x, images, channels);
-    let plane = windows.plane() * channels;
+    let windows = windows.checked(x, images, channels);
+    let (positions, plane) = (windows.positions(), windows.plane() * channels);
     let fill = |row: usize, out: &mut [f32]| {
         let image = &x[row / positions * plane..][..plane];
         windows.patch(image, row % positions, channels, out);
     };
-    matmul_rows(&mut [product], images * positions, cols, &fill);
+    matmul_rows(&mut [product], size([images, positions]), cols, &fill);
 }
 
 #[cfg(test)]
@@ -188,6 +233,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn convolutions_agree_with_the_definition() {
         for w in windows() {
             for (channels, outputs, images) in [(3, 5, 2), (8, 7, 1)] {

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use crate::elementary;
 use crate::fresh::{Element, filled_rows};
+use crate::sizes::size_of_shape;
 use crate::strided::{Strided, joined};
 use crate::vectorized::{Work, vectorized};
 
@@ -262,7 +263,7 @@ impl<F: Unary> Work for InPlace<'_, F> {
 /// # Panics
 /// When an operand does not cover the shape.
 pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> Vec<F::Output> {
-    let size = shape.iter().product();
+    let size = size_of_shape(shape);
     if size == 0 {
         return Vec::new();
     }

@@ -79,7 +79,8 @@ impl Memory {
     /// The smallest buffer with room for `len` elements that is not far too large.
     fn take(&mut self, len: usize) -> Vec<f32> {
         let rooms = self.free.iter().map(|b| b.data.capacity()).enumerate();
-        let found = rooms.filter(|&(_, room)| (len..=2 * len).contains(&room)).min_by_key(|&(_, room)| room);
+        let found =
+            rooms.filter(|&(_, room)| (len..=len.saturating_mul(2)).contains(&room)).min_by_key(|&(_, room)| room);
         let mut data = match found {
             Some((i, _)) => self.free.swap_remove(i).data,
             None => Vec::with_capacity(len),
@@ -115,8 +116,20 @@ pub fn give_back(data: Vec<f32>) {
     });
 }
 
+mod sealed {
+    /// Keeps [`Element`](super::Element) to the types of this crate.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for u8 {}
+    impl Sealed for u32 {}
+    impl Sealed for i64 {}
+    impl Sealed for half::f16 {}
+}
+
 /// Elements that results are made of. Only those in f32 take memory that others had; nearly all are.
-pub trait Element: Copy + Send + Sync {
+///
+/// Kernels write into the room without looking, so no other type can be one.
+pub trait Element: sealed::Sealed + Copy + Send + Sync {
     /// An empty vector with room for `len` elements.
     fn room(len: usize) -> Vec<Self> {
         Vec::with_capacity(len)

@@ -15,6 +15,13 @@
 //! Arithmetic is f32. Every kernel has a scalar definition and variants that are chosen once, at run
 //! time, by what the CPU can do. A result does not depend on the number of threads: work is split by
 //! output element, and each is summed in a fixed order.
+//!
+//! # Arguments
+//! Weights come from files: [`mat::WeightMat::new`] answers with an error when parts do not fit their shape. All other
+//! sizes are the caller's own, and that they fit each other is for the caller to know. Each function checks them all the
+//! same, once and in arithmetic that does not wrap, before it begins: where `# Panics` says that sizes do not fit, nothing
+//! was written and no other thread took part. Only indices and positions that are data are looked at where they are used.
+//! A size that no memory can have is refused like one that does not fit. Safe functions are sound for all arguments.
 
 pub mod activation;
 mod aligned;
@@ -35,6 +42,7 @@ pub mod rank;
 pub mod reduce;
 pub mod resample;
 pub mod rotary;
+mod sizes;
 pub mod softmax;
 pub mod strided;
 #[cfg(target_arch = "x86_64")]

@@ -92,6 +92,8 @@ impl<'a> WeightMat<'a> {
     /// [`MatError`] when a part is too small or groups and blocks do not divide the shape.
     pub fn new(rows: usize, cols: usize, form: Form<'a>) -> Result<Self, MatError> {
         let count = rows.checked_mul(cols);
+        // Also of forms whose elements are repeated or made: a row's place among all of them is a product.
+        check("elements", count.map(|_| 0), 0)?;
         match form {
             Form::F32(b) => check("f32 weights", count.and_then(|n| n.checked_mul(4)), b.len())?,
             Form::Strided(data, row, col) => {
@@ -109,7 +111,7 @@ impl<'a> WeightMat<'a> {
                 }
                 let bits = count.and_then(|n| n.checked_mul(l.bits as usize));
                 check("indices", bits.map(|b| b.div_ceil(8)), l.indices.len())?;
-                check("tables", Some((rows / l.group_rows) << l.bits << 1), l.tables.len())?;
+                check("tables", (rows / l.group_rows).checked_mul(2 << l.bits), l.tables.len())?;
             }
             Form::Blocks(b) => {
                 if !matches!(b.bits, 4 | 8) {
@@ -119,11 +121,13 @@ impl<'a> WeightMat<'a> {
                 if !divides(rows, b.block_rows) || !divides(cols, b.block_cols) {
                     return Err(MatError { what: "block size", expected: cols, found: b.block_cols });
                 }
-                let scales = (rows / b.block_rows) * (cols / b.block_cols);
+                let scales = (rows / b.block_rows).checked_mul(cols / b.block_cols);
                 let bits = count.and_then(|n| n.checked_mul(b.bits as usize));
                 check("integers", bits.map(|n| n.div_ceil(8)), b.data.len())?;
-                check("scales", Some(scales), b.scale.len())?;
-                check("offsets", Some(scales), b.offset.map_or(scales, <[f32]>::len))?;
+                check("scales", scales, b.scale.len())?;
+                if let Some(offset) = b.offset {
+                    check("offsets", scales, offset.len())?;
+                }
             }
             Form::Made(_) => {}
         }
@@ -140,9 +144,10 @@ impl<'a> WeightMat<'a> {
         self.cols
     }
 
-    /// Some rows as they lie in memory, if they are `f32` one behind the other.
+    /// Some rows as they lie in memory, if they are there and `f32` one behind the other.
     pub(crate) fn whole_rows(&self, first: usize, count: usize) -> Option<&'a [f32]> {
-        let range = first * self.cols..(first + count) * self.cols;
+        let end = first.checked_add(count).filter(|&end| end <= self.rows)?;
+        let range = first * self.cols..end * self.cols;
         match self.form {
             Form::Strided(data, row, 1) if row == self.cols => data.get(range),
             Form::F32(bytes) if cfg!(target_endian = "little") => {
@@ -161,6 +166,10 @@ impl<'a> WeightMat<'a> {
     pub fn expand_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         let out = &mut out[..self.cols];
+        if out.is_empty() {
+            // There may be no elements where its row would begin.
+            return;
+        }
         let start = row * self.cols;
         match self.form {
             Form::F32(bytes) => {

@@ -10,6 +10,7 @@ use crate::aligned::Aligned;
 use crate::mat::WeightMat;
 use crate::matvec::{Precision, Product, matvec_many};
 use crate::parallel::{self, Shared};
+use crate::sizes::{checked, size};
 
 #[cfg(target_arch = "x86_64")]
 mod fixed;
@@ -36,8 +37,11 @@ const FEW: usize = 2;
 
 /// Distance between padded rows: at least [`tile::STEP`] zeros more than their own elements, so that tiles read whole
 /// steps, and rows a power of two apart do not fall on the same lines of the cache.
+///
+/// # Panics
+/// When no row is so wide.
 fn padded(cols: usize) -> usize {
-    cols.next_multiple_of(tile::STEP) + tile::STEP
+    cols.checked_next_multiple_of(tile::STEP).and_then(|n| n.checked_add(tile::STEP)).expect("width of a row")
 }
 
 /// The tiles of one instruction set, by rows of `x`: four, and the rest one at a time.
@@ -45,10 +49,17 @@ fn padded(cols: usize) -> usize {
 pub struct Variant {
     /// Name for tests and benchmarks.
     pub name: &'static str,
-    /// Whether this CPU can run it.
-    pub available: fn() -> bool,
+    /// Whether this CPU can run it: nobody else says so, since those that it can't run are undefined behaviour.
+    available: fn() -> bool,
     whole: tile::Tile<PANEL, ROWS>,
     single: tile::Tile<1, ROWS>,
+}
+
+impl Variant {
+    /// Whether this CPU can run it.
+    pub fn available(&self) -> bool {
+        (self.available)()
+    }
 }
 
 /// All variants, fastest first; the last one is the definition.
@@ -107,15 +118,18 @@ pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precisio
 /// # Panics
 /// As [`matmul_t`].
 pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) {
-    check_x(products, x, m);
+    let cols = columns(products, x, m);
+    check_products(products, m, cols);
+    if products.iter().all(|p| p.out.is_empty()) {
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if m > FEW && precision == Precision::Half && fixed::run(products, x, m) {
         return;
     }
     if m > FEW {
-        return run(best(), products, &Rows::of(x, m, &copy_of(x, m)));
+        return run(best(), products, &Rows { m, cols, fill: &copy_of(x, cols) });
     }
-    let cols = x.len().checked_div(m).unwrap_or(0);
     for i in 0..m {
         let mut row: Vec<Product<'_, '_>> = Vec::with_capacity(products.len());
         for Product { weight, bias, out } in products.iter_mut() {
@@ -136,12 +150,13 @@ pub fn matmul_rows(products: &mut [Product<'_, '_>], m: usize, cols: usize, fill
 /// [`matmul_t`] with a given variant, for tests and benchmarks.
 ///
 /// # Panics
-/// As [`matmul_t`].
+/// As [`matmul_t`], and when this CPU can't run the variant.
 pub fn matmul_t_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    assert!(variant.available(), "a variant of this CPU");
     let m = y.len().checked_div(weight.rows).unwrap_or(0);
     let products = &mut [Product { weight, bias, out: y }];
-    check_x(products, x, m);
-    run(variant, products, &Rows::of(x, m, &copy_of(x, m)));
+    let cols = columns(products, x, m);
+    run(variant, products, &Rows { m, cols, fill: &copy_of(x, cols) });
 }
 
 /// The rows of `x`, from the first one on.
@@ -152,16 +167,11 @@ struct Rows<'a> {
 }
 
 /// How rows that exist are filled in.
-fn copy_of(x: &[f32], m: usize) -> impl Fn(usize, &mut [f32]) + Sync {
-    let cols = x.len().checked_div(m).unwrap_or(0);
+fn copy_of(x: &[f32], cols: usize) -> impl Fn(usize, &mut [f32]) + Sync {
     move |row, out| out.copy_from_slice(&x[row * cols..][..cols])
 }
 
-impl<'a> Rows<'a> {
-    fn of(x: &[f32], m: usize, fill: &'a (dyn Fn(usize, &mut [f32]) + Sync)) -> Self {
-        Self { m, cols: x.len().checked_div(m).unwrap_or(0), fill }
-    }
-
+impl Rows<'_> {
     /// Writes padded rows from `first` on.
     fn fill(&self, first: usize, out: &mut [f32]) {
         for (i, out) in out.chunks_exact_mut(padded(self.cols)).enumerate() {
@@ -171,10 +181,26 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn check_x(products: &[Product<'_, '_>], x: &[f32], m: usize) {
-    // Without outputs the number of rows can't be told, and does not matter.
-    let fits = |p: &Product<'_, '_>| p.weight.rows == 0 || m * p.weight.cols == x.len();
-    assert!(products.iter().all(fits), "length of x");
+/// Checks that products have the sizes that `m` rows of `cols` elements give them. If so, no offset of an element of a
+/// result wraps.
+fn check_products(products: &[Product<'_, '_>], m: usize, cols: usize) {
+    for p in products {
+        // Without outputs the number of columns does not matter.
+        let fits = p.weight.rows == 0 || p.weight.cols == cols;
+        assert!(fits && checked([m, p.weight.rows]) == Some(p.out.len()), "sizes of a product");
+        assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
+    }
+}
+
+/// Columns of `m` rows.
+///
+/// # Panics
+/// When they do not have the elements of `x`, unless no product has outputs: their number can't be told then, and does
+/// not matter.
+fn columns(products: &[Product<'_, '_>], x: &[f32], m: usize) -> usize {
+    let Some(p) = products.iter().find(|p| p.weight.rows > 0) else { return x.len().checked_div(m).unwrap_or(0) };
+    assert_eq!(checked([m, p.weight.cols]), Some(x.len()), "length of x");
+    p.weight.cols
 }
 
 /// Some rows of one product.
@@ -187,12 +213,9 @@ struct Task<'a> {
 
 fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
     let m = x.m;
-    for p in products.iter() {
-        assert!(
-            p.weight.rows == 0 || (p.weight.cols, m * p.weight.rows) == (x.cols, p.out.len()),
-            "sizes of a product"
-        );
-        assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
+    check_products(products, m, x.cols);
+    if products.iter().all(|p| p.out.is_empty()) {
+        return;
     }
     let targets: Vec<Shared<f32>> = products.iter_mut().map(|p| Shared(p.out.as_mut_ptr())).collect();
     let mut tasks = Vec::new();
@@ -200,8 +223,9 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
         let task = |first| Task { weight: &p.weight, bias: p.bias, target, first };
         tasks.extend((0..p.weight.rows).step_by(TASK).map(task));
     }
-    let total: usize = products.iter().map(|p| p.weight.rows * x.cols * m).sum();
+    let total = products.iter().fold(0usize, |n, p| n.saturating_add(p.out.len().saturating_mul(x.cols)));
     let stride = padded(x.cols);
+    size([m, stride]);
     let threads = if total < SPLIT { 1 } else { parallel::threads() };
     if m * stride > FAR && m > threads {
         // Every thread has rows of its own, which stay near while all weights pass by; shares that fill all threads.
@@ -311,6 +335,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn panels_agree_with_single_vectors() {
         for bits in [1u32, 2, 3, 4, 6, 8] {
             for (rows, cols, m) in [(8, 64, 3), (72, 100, 5), (136, 192, 17), (64, 8, 3), (16, 1040, 6)] {

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 
 use crate::fresh::filled_rows;
 use crate::parallel::rows_mut;
+use crate::sizes;
 use crate::vectorized::{Work, vectorized};
 
 /// The sum of `f` of every element.
@@ -80,6 +81,7 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "lengths");
     let size = rows.size.max(1);
     let rows = Rows { size, ..rows };
+    assert!(x.len().is_multiple_of(size), "whole rows");
     assert!(rows.gain.is_none_or(|g| g.len() == size), "length of the gain");
     assert!(rows.offset.is_none_or(|b| b.len() == size), "length of the offset");
     rows_mut(out, size, |first, out| {
@@ -91,7 +93,7 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
 /// `x / √(mean(x²) + ε) · gain` for each row of `size` elements.
 ///
 /// # Panics
-/// When the lengths differ.
+/// When a length does not fit another, and when rows are not whole.
 pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out: &mut [f32]) {
     all(Rows { size, epsilon, centre: false, gain, offset: None }, x, out);
 }
@@ -99,7 +101,7 @@ pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out:
 /// `(x − mean) / √(variance + ε) · gain + offset` for each row of `size` elements.
 ///
 /// # Panics
-/// When a length does not fit another.
+/// When a length does not fit another, and when rows are not whole.
 pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, offset: Option<&[f32]>, out: &mut [f32]) {
     all(Rows { size, epsilon, centre: true, gain, offset }, x, out);
 }
@@ -109,7 +111,7 @@ pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, of
 /// # Panics
 /// When a length does not fit the extents.
 pub fn affine(x: &[f32], [outer, size, inner]: [usize; 3], scale: &[f32], shift: &[f32]) -> Vec<f32> {
-    assert_eq!(x.len(), outer * size * inner, "extents");
+    assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     assert!(scale.len() == size && shift.len() == size, "lengths of scale and shift");
     // Rows of a channel each, or of all channels.
     let width = if inner == 1 { size } else { inner }.max(1);

@@ -11,6 +11,7 @@ use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::fresh::Element;
 use crate::parallel::{self, Shared};
+use crate::sizes::{checked, part_start, size};
 
 mod attend;
 mod matrices;
@@ -51,12 +52,15 @@ impl std::fmt::Debug for Packed {
 
 impl Packed {
     /// Packs matrices; `row(r, out)` writes the `cols` weights of output `r`, counted through all groups.
+    ///
+    /// # Panics
+    /// When the weights have no size.
     pub fn new(groups: usize, outputs: usize, cols: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         let mut data = Aligned::empty();
         let panels = outputs.div_ceil(PANEL);
-        let packed = data.at_least(groups * panels * cols * PANEL);
-        let mut weights = vec![0f32; cols];
-        for r in 0..groups * outputs {
+        let packed = data.at_least(size([groups, panels, cols, PANEL]));
+        let mut weights = vec![0f32; if packed.is_empty() { 0 } else { cols }];
+        for r in 0..size([groups, outputs]) {
             row(r, &mut weights);
             let (group, r) = (r / outputs, r % outputs);
             let panel = &mut packed[(group * panels + r / PANEL) * cols * PANEL..][..cols * PANEL];
@@ -142,7 +146,7 @@ pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Ve
 /// # Panics
 /// As [`product`].
 pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
-    assert_eq!((m * weights.cols, weights.groups), (x.len(), 1), "length of x, and groups");
+    assert_eq!((checked([m, weights.cols]), weights.groups), (Some(x.len()), 1), "length of x, and groups");
     let cols = weights.cols;
     let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'a>| {
         out.run(0, 0..rows.len(), x, rows.start * cols, cols);
@@ -159,15 +163,15 @@ struct Task {
 
 /// Part `i` of `count` even parts of `0..n`.
 pub(crate) fn part(n: usize, count: usize, i: usize) -> Range<usize> {
-    n * i / count..n * (i + 1) / count
+    part_start(n, count, i)..part_start(n, count, i + 1)
 }
 
 /// Into how many parts rows and panels are split for tasks.
 fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usize) {
     let (panels, k) = (weights.panels(), weights.cols.max(1));
-    let total = weights.groups * m * panels * PANEL * k;
+    let total = [weights.groups, m, panels, PANEL, k].into_iter().fold(1, usize::saturating_mul);
     let wanted = (total / SPLIT).clamp(1, threads * TASKS).div_ceil(weights.groups);
-    let (tiles, near) = (m.div_ceil(step), (m * k).div_ceil(NEAR));
+    let (tiles, near) = (m.div_ceil(step), m.saturating_mul(k).div_ceil(NEAR));
     let wanted = if threads == 1 { 1 } else { wanted };
     // Of the larger operand each task reads a part of its own; rows, where that does not matter.
     let (rows, columns) = if panels * PANEL > m && panels * PANEL * k > SHARED {
@@ -191,16 +195,18 @@ pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: 
 /// [`run`] with results in a layout that has a place for each of them, without gaps.
 fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>, layout: Layout) -> Vec<f32> {
     let (m, outputs) = (x.count, weights.outputs());
-    let size = m.checked_mul(outputs).expect("size of the result");
-    assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
+    let size = size([m, outputs]);
+    assert_eq!(checked(x.stretches.into()), Some(weights.cols), "columns of the weights");
+    assert!(u32::try_from(x.stretches.0).is_ok(), "stretches of a row");
     assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
     assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
-    let mut out = f32::room(size);
     if size == 0 {
-        return out;
+        return Vec::new();
     }
+    let mut out = f32::room(size);
+    assert!(out.capacity() >= size, "room for the result");
     let target = Shared(out.as_mut_ptr());
-    let work = weights.groups * m * weights.outputs * weights.cols;
+    let work = size.saturating_mul(weights.cols);
     let threads = if work < SPLIT { 1 } else { parallel::threads() };
     let (blocks, columns) = split(m, weights, variant.0.rows, threads);
     let task = |i: usize| {
@@ -233,9 +239,10 @@ pub(crate) fn run_part(
     panels: Range<usize>,
     out: &mut [f32],
 ) {
-    assert_eq!(x.stretches.0 * x.stretches.1, weights.cols, "columns of the weights");
+    assert_eq!(checked(x.stretches.into()), Some(weights.cols), "columns of the weights");
+    assert!(u32::try_from(x.stretches.0).is_ok(), "stretches of a row");
     assert!(group < weights.groups && panels.end <= weights.panels(), "panels of the weights");
-    assert!(out.len() >= x.count * weights.outputs(), "room for the results");
+    assert!(checked([x.count, weights.outputs()]).is_some_and(|size| out.len() >= size), "room for the results");
     let task = Task { group, rows: 0..x.count, panels };
     let layout = Layout { row: weights.outputs(), group: weights.outputs };
     one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Shared(out.as_mut_ptr()));
@@ -305,6 +312,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn all_variants_agree_with_the_definition_at_every_height_and_width() {
         for (outputs, cols) in [(1, 5), (16, 3), (17, 40), (32, 9), (47, 64), (70, 1)] {
             let w = values(outputs * cols, 1);

@@ -8,14 +8,20 @@
 //! there one operation before; one that is done helps the others.
 //!
 //! One region runs at a time; a caller that finds the helpers busy, or is itself inside a region, does its work alone.
+//!
+//! A panic in the work ends its region, whichever thread it is in: what was not begun is left, and the caller panics with
+//! what the first panic said once everybody has left. The helpers stay, for the regions to come.
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use crate::sizes::{part_start, size};
 
 /// How long a helper watches before it sleeps: longer than what lies between two regions of a token.
 const WATCH: Duration = Duration::from_micros(500);
@@ -25,27 +31,31 @@ const LOOKS: usize = 2000;
 /// Environment variables that set the number of threads, the first one that holds a number counts.
 const VARIABLES: [&str; 2] = ["CANDLE_COREML_THREADS", "RAYON_NUM_THREADS"];
 
+/// Most threads, whatever the environment says.
+const MOST: usize = 1024;
+
 /// Number of threads that share a region, the caller's among them: from the environment (`CANDLE_COREML_THREADS`, else
-/// `RAYON_NUM_THREADS`), else the physical cores that this process may use.
+/// `RAYON_NUM_THREADS`), else the physical cores that this process may use; at most 1024.
 pub fn threads() -> usize {
     static THREADS: OnceLock<usize> = OnceLock::new();
     *THREADS.get_or_init(|| {
         let named = VARIABLES.iter().find_map(|v| std::env::var(v).ok()?.parse().ok().filter(|&n| n > 0));
-        named.unwrap_or_else(|| {
+        let found = named.unwrap_or_else(|| {
             let usable = std::thread::available_parallelism().map_or(1, usize::from);
             // Two threads of one core share its arithmetic; a lone core is no reason to leave its second thread idle.
             match num_cpus::get_physical() {
                 0 | 1 => usable,
                 cores => usable.min(cores),
             }
-        })
+        });
+        found.min(MOST)
     })
 }
 
 /// Calls `work(i)` once for each `i < count`, on several threads where they are free; each begins with its own part.
 ///
 /// # Panics
-/// When `work` does.
+/// When `work` does, and with what it said. Not every `i` has its call then.
 pub fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     shared(count, usize::MAX, work);
 }
@@ -53,12 +63,8 @@ pub fn for_each(count: usize, work: impl Fn(usize) + Sync) {
 /// [`for_each`] in as many parts as there are threads, but no more than `most`.
 fn shared(count: usize, most: usize, work: impl Fn(usize) + Sync) {
     let pool = if count > 1 { pool() } else { None };
-    match pool.and_then(|p| Some((p, p.region.try_lock().ok()?))) {
-        Some((pool, region)) => {
-            let panicked = pool.run(count, most, &work);
-            drop(region);
-            assert!(!panicked, "a helper thread panicked");
-        }
+    match pool.and_then(|pool| Some((pool, pool.free()?))) {
+        Some((pool, region)) => pool.run(region, count, most, &work),
         None => (0..count).for_each(work),
     }
 }
@@ -115,6 +121,7 @@ pub(crate) fn weighed_rows_mut<T: Send>(
     weight: usize,
     work: impl Fn(usize, &mut [T]) + Sync,
 ) {
+    assert!(size > 0, "size of a row");
     let rows = data.len().div_ceil(size);
     let run = if rows.saturating_mul(weight) < SPLIT { rows } else { TASK.div_ceil(weight) }.max(1);
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
@@ -153,8 +160,9 @@ pub(crate) fn columns_mut<T: Send>(
     span: usize,
     work: impl Fn(usize, usize, ColumnsMut<'_, T>) + Sync,
 ) {
-    assert!(rows * width > 0 && span > 0 && data.len().is_multiple_of(rows * width), "blocks of rows");
-    let (base, blocks, spans) = (Shared(data.as_mut_ptr()), data.len() / (rows * width), width.div_ceil(span));
+    let block = size([rows, width]);
+    assert!(block > 0 && span > 0 && data.len().is_multiple_of(block), "blocks of rows");
+    let (base, blocks, spans) = (Shared(data.as_mut_ptr()), data.len() / block, width.div_ceil(span));
     for_each(blocks * spans, |task| {
         let (block, first) = (task / spans, task % spans * span);
         // SAFETY: the first row of a block that lies inside the data, and a column of it.
@@ -191,6 +199,9 @@ struct Region {
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
+/// What a panic says.
+type Payload = Box<dyn Any + Send>;
+
 /// A counter on a line of the cache, or two, of its own.
 #[repr(align(128))]
 struct Line(AtomicUsize);
@@ -203,7 +214,8 @@ struct Pool {
     /// The next piece of work in the part of each thread, the caller's first.
     next: Box<[Line]>,
     left: AtomicU64,
-    panicked: AtomicBool,
+    /// What the first helper that panicked in this region said.
+    panic: Mutex<Option<Payload>>,
     helpers: OnceLock<Vec<Thread>>,
     asleep: Vec<AtomicBool>,
 }
@@ -215,39 +227,65 @@ unsafe impl Sync for Pool {}
 unsafe impl Send for Pool {}
 
 fn pool() -> Option<&'static Pool> {
-    static POOL: OnceLock<Option<&'static Pool>> = OnceLock::new();
-    *POOL.get_or_init(|| Pool::start(threads() - 1))
+    static POOL: OnceLock<Option<Arc<Pool>>> = OnceLock::new();
+    let pool = POOL.get_or_init(|| {
+        Pool::start(threads() - 1, |i, help| {
+            let helper = std::thread::Builder::new().name(format!("mil-kernels {i}"));
+            helper.spawn(help).ok().map(|handle| handle.thread().clone())
+        })
+    });
+    pool.as_deref()
 }
 
+/// Starts the thread of a helper, by its number; none when the system has no threads to give.
+type Spawn = fn(usize, Box<dyn FnOnce() + Send>) -> Option<Thread>;
+
 impl Pool {
-    /// Starts helpers that live as long as the process; none when the system has no threads to give.
-    fn start(helpers: usize) -> Option<&'static Self> {
-        let pool: &'static Self = Box::leak(Box::new(Self {
+    /// Starts helpers that live as long as the process: so many, or as many as the system has threads for; no pool when
+    /// it has none.
+    fn start(helpers: usize, spawn: Spawn) -> Option<Arc<Self>> {
+        let pool = Arc::new(Self {
             region: Mutex::new(()),
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
             next: (0..=helpers).map(|_| Line(AtomicUsize::new(0))).collect(),
             left: AtomicU64::new(0),
-            panicked: AtomicBool::new(false),
+            panic: Mutex::new(None),
             helpers: OnceLock::new(),
             asleep: (0..helpers).map(|_| AtomicBool::new(false)).collect(),
-        }));
-        let spawn = |i| {
-            let helper = std::thread::Builder::new().name(format!("mil-kernels {i}"));
-            helper.spawn(move || pool.help(i)).ok().map(|handle| handle.thread().clone())
+        });
+        let help = |i| -> Box<dyn FnOnce() + Send> {
+            let pool = Arc::clone(&pool);
+            Box::new(move || pool.help(i))
         };
-        let started: Vec<Thread> = (0..helpers).map_while(spawn).collect();
+        let started: Vec<Thread> = (0..helpers).map_while(|i| spawn(i, help(i))).collect();
         let any = !started.is_empty();
         let _ = pool.helpers.set(started);
         any.then_some(pool)
     }
 
-    /// Runs one region in at most so many parts; the caller holds `region`. True when a helper panicked.
-    fn run(&self, count: usize, most: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
+    /// The right to open a region; none where another is open. A panic inside one left nothing behind, so that poison says
+    /// nothing.
+    fn free(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.region.try_lock() {
+            Ok(region) => Some(region),
+            Err(TryLockError::Poisoned(poison)) => Some(poison.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Runs one region in at most so many parts.
+    ///
+    /// # Panics
+    /// When a part does: with what the caller's own part says, else with what the first of the helpers' said.
+    fn run(&self, region: MutexGuard<'_, ()>, count: usize, most: usize, work: &(dyn Fn(usize) + Sync)) {
         /// Closes the region and waits for those inside, also when the caller's own part panics.
         struct Close<'a>(&'a Pool);
         impl Drop for Close<'_> {
             fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.leave();
+                }
                 let joined = self.0.state.fetch_and(!OPEN, Ordering::AcqRel) & JOINED;
                 let mut looks = 0;
                 while self.0.left.load(Ordering::Acquire) != joined {
@@ -258,33 +296,52 @@ impl Pool {
         }
         // SAFETY: only the lifetime changes; `Close` keeps this frame, and with it `work`, until no helper uses it.
         let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(work) };
-        let parts = self.next.len().min(count).min(most);
+        let parts = (1 + self.helpers().len()).min(count).min(most);
         // SAFETY: the last region is closed and left, and this thread holds `region`.
         unsafe { *self.job.get() = Some(Region { job, count, parts }) };
         for (part, next) in self.next[..parts].iter().enumerate() {
-            next.0.store(part * count / parts, Ordering::Relaxed);
+            next.0.store(part_start(count, parts, part), Ordering::Relaxed);
         }
         self.left.store(0, Ordering::Relaxed);
-        self.panicked.store(false, Ordering::Relaxed);
+        // That of a helper beside the caller's own.
+        drop(self.panic().take());
         let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
         let close = Close(self);
         // Sequentially consistent with the helper's `asleep`: either it sees the region or it is woken.
         self.state.store(number | OPEN, Ordering::SeqCst);
         // No more helpers than there is work beside the caller's.
-        for (asleep, helper) in self.asleep.iter().zip(self.helpers.get().into_iter().flatten()).take(count - 1) {
+        for (asleep, helper) in self.asleep.iter().zip(self.helpers()).take(count - 1) {
             if asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst) {
                 helper.unpark();
             }
         }
         self.take(work, (count, parts), 0);
         drop(close);
-        self.panicked.load(Ordering::Relaxed)
+        // Taken while the region is this thread's, thrown when it is free again.
+        let panic = self.panic().take();
+        drop(region);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn helpers(&self) -> &[Thread] {
+        self.helpers.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn panic(&self) -> MutexGuard<'_, Option<Payload>> {
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves all work of the open region that has not begun.
+    fn leave(&self) {
+        self.next.iter().for_each(|next| next.0.store(usize::MAX / 2, Ordering::Relaxed));
     }
 
     /// Works through the part of thread `me`, then through what is left of the others.
     fn take(&self, work: &(dyn Fn(usize) + Sync), (count, parts): (usize, usize), me: usize) {
         for part in (0..parts).map(|i| (me + i) % parts) {
-            let (next, end) = (&self.next[part].0, (part + 1) * count / parts);
+            let (next, end) = (&self.next[part].0, part_start(count, parts, part + 1));
             // Looked at first: adding takes the line from those who work there.
             while next.load(Ordering::Relaxed) < end {
                 let i = next.fetch_add(1, Ordering::Relaxed);
@@ -309,8 +366,18 @@ impl Pool {
                 Some(Region { job, count, parts }) => (unsafe { &*job }, (count, parts)),
                 None => unreachable!("an open region has a job"),
             };
-            if catch_unwind(AssertUnwindSafe(|| self.take(work, sizes, me + 1))).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take(work, sizes, me + 1))) {
+                self.leave();
+                let mut first = self.panic();
+                match *first {
+                    None => *first = Some(panic),
+                    // Nobody listens to this one, nor to what its drop may say.
+                    Some(_) => {
+                        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                            std::mem::forget(again);
+                        }
+                    }
+                }
             }
             self.left.fetch_add(1, Ordering::Release);
         }
@@ -345,17 +412,50 @@ impl Pool {
 mod tests {
     use super::*;
 
+    fn spawn(_: usize, help: Box<dyn FnOnce() + Send>) -> Option<Thread> {
+        Some(std::thread::spawn(help).thread().clone())
+    }
+
     fn with_helpers() -> &'static Pool {
-        static POOL: OnceLock<&'static Pool> = OnceLock::new();
-        POOL.get_or_init(|| Pool::start(3).expect("threads"))
+        static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
+        POOL.get_or_init(|| Pool::start(3, spawn).expect("threads"))
     }
 
     /// [`for_each`] on a pool of three helpers, whatever the machine has.
-    fn each(count: usize, work: impl Fn(usize) + Sync) -> bool {
-        let pool = with_helpers();
-        let _region = pool.region.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn each(count: usize, work: impl Fn(usize) + Sync) {
+        each_on(with_helpers(), count, work);
+    }
+
+    /// Waits until the pool is free.
+    fn each_on(pool: &Pool, count: usize, work: impl Fn(usize) + Sync) {
+        let region = loop {
+            match pool.free() {
+                Some(region) => break region,
+                None => std::thread::yield_now(),
+            }
+        };
         // As many parts as threads, or one, in turn.
-        pool.run(count, if count.is_multiple_of(2) { usize::MAX } else { 1 }, &work)
+        pool.run(region, count, if count.is_multiple_of(2) { usize::MAX } else { 1 }, &work);
+    }
+
+    /// What `f` panics with.
+    fn panic_of(f: impl FnOnce()) -> Option<String> {
+        let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
+        match payload.downcast::<String>() {
+            Ok(said) => Some(*said),
+            Err(payload) => payload.downcast::<&str>().ok().map(|said| said.to_string()),
+        }
+    }
+
+    /// Fails unless all four threads take part in a region.
+    fn all_take_part(pool: &Pool) {
+        let threads = Mutex::new(std::collections::HashSet::new());
+        each_on(pool, 4, |_| {
+            threads.lock().expect("not poisoned").insert(std::thread::current().id());
+            while threads.lock().expect("not poisoned").len() < 4 {
+                std::thread::yield_now();
+            }
+        });
     }
 
     #[test]
@@ -363,9 +463,9 @@ mod tests {
         for round in 0..if cfg!(miri) { 20 } else { 2000 } {
             let count = 1 + round % 37;
             let seen: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-            assert!(!each(count, |i| {
+            each(count, |i| {
                 seen[i].fetch_add(1, Ordering::Relaxed);
-            }));
+            });
             assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1), "round {round}");
         }
     }
@@ -375,14 +475,14 @@ mod tests {
         for _ in 0..3 {
             std::thread::sleep(WATCH * 4);
             let (all, threads) = (AtomicUsize::new(0), Mutex::new(std::collections::HashSet::new()));
-            assert!(!each(8, |_| {
+            each(8, |_| {
                 all.fetch_add(1, Ordering::Relaxed);
                 threads.lock().expect("not poisoned").insert(std::thread::current().id());
                 // Held until a second thread has come: proof that one does.
                 while all.load(Ordering::Relaxed) < 2 {
                     std::thread::yield_now();
                 }
-            }));
+            });
             assert!(threads.into_inner().expect("not poisoned").len() > 1);
         }
     }
@@ -418,20 +518,107 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_leaves_the_helpers_usable() {
-        let (first, all) = (std::thread::current().id(), AtomicUsize::new(0));
-        // One that the caller raises itself.
-        let result = catch_unwind(AssertUnwindSafe(|| each(8, |_| assert_ne!(std::thread::current().id(), first))));
-        assert!(result.is_err() || !result.unwrap_or(true), "the caller found work, or helpers took it all");
-        // One that a helper raises.
-        assert!(each(2, |_| {
-            all.fetch_add(1, Ordering::Relaxed);
-            while all.load(Ordering::Relaxed) < 2 {
-                std::thread::yield_now();
+    fn a_panic_reaches_the_caller_once_and_leaves_all_threads_usable() {
+        let pool = &*Pool::start(3, spawn).expect("threads");
+        let first = std::thread::current().id();
+        for round in 0..if cfg!(miri) { 3 } else { 50 } {
+            // One that the caller raises, one that a helper raises, and one that everybody raises.
+            for (own, others) in [(true, false), (false, true), (true, true)] {
+                let begun = [const { AtomicBool::new(false) }; 2];
+                let said = panic_of(|| {
+                    each_on(pool, 8, |_| {
+                        let helps = std::thread::current().id() != first;
+                        begun[usize::from(helps)].store(true, Ordering::Relaxed);
+                        // Held until both the caller and a helper have come.
+                        while !begun.iter().all(|b| b.load(Ordering::Relaxed)) {
+                            std::thread::yield_now();
+                        }
+                        assert!(!if helps { others } else { own }, "round {round}");
+                    });
+                });
+                assert_eq!(said, Some(format!("round {round}")), "{own} {others}");
+                // The pool is free, and nobody hears of the panic again.
+                assert!(pool.free().is_some());
+                all_take_part(pool);
             }
-            assert_eq!(std::thread::current().id(), first, "not in a helper");
-        }));
-        assert!(!each(4, |_| {}));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "the caller works until a helper comes")]
+    fn what_has_not_begun_when_a_part_panics_is_left() {
+        let (first, done) = (std::thread::current().id(), AtomicUsize::new(0));
+        for own in [true, false] {
+            let pool = &*Pool::start(3, spawn).expect("threads");
+            let said = panic_of(|| {
+                each_on(pool, 1 << 40, |_| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    assert!((std::thread::current().id() == first) != own, "{own}");
+                });
+            });
+            assert_eq!(said, Some(format!("{own}")));
+        }
+        assert!(done.load(Ordering::Relaxed) < 1 << 40);
+    }
+
+    #[test]
+    fn a_panic_inside_a_region_within_a_region_reaches_the_outer_caller() {
+        for count in [1, 8] {
+            let said = panic_of(|| {
+                for_each(count, |i| for_each(4, |j| assert!((i, j) != (0, 2), "{i} {j}")));
+            });
+            assert_eq!(said.as_deref(), Some("0 2"));
+        }
+        let pool = with_helpers();
+        let said = panic_of(|| each(8, |_| for_each(4, |j| assert!(j != 2, "within"))));
+        assert_eq!(said.as_deref(), Some("within"));
+        all_take_part(pool);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "callers wait for each other by looking")]
+    fn panics_of_callers_on_many_threads_reach_those_who_raised_them() {
+        let pool = &*Pool::start(3, spawn).expect("threads");
+        std::thread::scope(|scope| {
+            for t in 0..4usize {
+                scope.spawn(move || {
+                    for round in 0..if cfg!(miri) { 3 } else { 100 } {
+                        let seen = AtomicUsize::new(0);
+                        let said = panic_of(|| {
+                            each_on(pool, 6, |i| {
+                                seen.fetch_add(1, Ordering::Relaxed);
+                                assert!(i != round % 12, "{t} {round}");
+                            });
+                        });
+                        match round % 12 {
+                            ..6 => assert_eq!(said, Some(format!("{t} {round}"))),
+                            _ => assert_eq!((said, seen.into_inner()), (None, 6)),
+                        }
+                    }
+                });
+            }
+        });
+        all_take_part(pool);
+    }
+
+    #[test]
+    fn a_system_without_threads_to_give_has_a_smaller_pool_or_none() {
+        assert!(Pool::start(3, |_, _| None).is_none());
+        assert!(Pool::start(0, spawn).is_none());
+        let pool = &*Pool::start(3, |i, help| if i < 1 { spawn(i, help) } else { None }).expect("a thread");
+        let threads = Mutex::new(std::collections::HashSet::new());
+        for count in [2, 64, 1001] {
+            let seen: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            each_on(pool, count, |i| {
+                threads.lock().expect("not poisoned").insert(std::thread::current().id());
+                seen[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1), "{count}");
+        }
+        assert!(threads.into_inner().expect("not poisoned").len() <= 2);
+        let said = panic_of(|| each_on(pool, 2, |i| assert!(i != 1, "one of two")));
+        assert_eq!(said.as_deref(), Some("one of two"));
+        each_on(pool, 2, |_| {});
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use crate::fresh::{Element, filled};
 use crate::parallel::{SPLIT, TASK, threads};
+use crate::sizes::{checked, size};
 
 /// In the place of a position: the result is filled there.
 pub const NOWHERE: usize = usize::MAX;
@@ -71,25 +72,28 @@ pub struct Along<'a> {
 /// The elements that `dims` choose of `x`, row-major in the order of `dims`; `fill` where one of them says [`NOWHERE`].
 ///
 /// # Panics
-/// When a position lies outside `x`.
+/// When a position lies outside `x`, or the result has no size.
 pub fn pick<T: Element>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
-    let len: usize = dims.iter().map(|d| d.places.len()).product();
-    if len == 0 {
+    if dims.iter().any(|d| d.places.is_empty()) {
         return Vec::new();
     }
-    // A dimension that reads nothing: there may be no source.
-    if dims.iter().any(|d| d.places.last().is_none()) {
-        return vec![fill; len];
+    let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(d.places.len())).expect("size of the result");
+    // Along each dimension some index reads the last position, so that one element is read at the sum of these; all others
+    // lie before it.
+    let mut last = Some(0usize);
+    for d in dims {
+        // A dimension that reads nothing: there may be no source.
+        let Some(at) = d.places.last() else { return vec![fill; len] };
+        last = last.zip(at.checked_mul(d.stride)).and_then(|(last, at)| last.checked_add(at));
     }
+    assert!(last.is_some_and(|last| last < x.len()), "positions lie in the source");
     let (row, outer) = Row::new(dims);
-    let reach: usize = outer.iter().map(|d| d.places.last().unwrap_or(0) * d.stride).sum();
-    assert!(row.reach == 0 || reach + row.reach <= x.len(), "positions lie in the source");
-    let size = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
+    let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
     // SAFETY: the parts of rows below follow one another until the chunk ends.
     unsafe {
-        filled(len, size, |task, out: &mut [MaybeUninit<T>]| {
-            let (mut done, mut before, mut from) = (0, None, task * size % row.width);
-            let mut rows = Rows::from(outer, task * size / row.width);
+        filled(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
+            let (mut done, mut before, mut from) = (0, None, task * chunk % row.width);
+            let mut rows = Rows::from(outer, task * chunk / row.width);
             while done < out.len() {
                 let n = (row.width - from).min(out.len() - done);
                 let source = rows.next();
@@ -116,16 +120,18 @@ pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: 
     if at.is_empty() {
         return Vec::new();
     }
-    let (width, slab) = (m * inner, n * inner);
-    assert!(at.len().is_multiple_of(width) && x.len() == at.len() / width * slab, "sizes of the operands");
-    let size = if at.len() < SPLIT { at.len() } else { TASK };
+    let sizes = checked([m, inner])
+        .zip(checked([n, inner]))
+        .filter(|&(width, slab)| at.len().is_multiple_of(width) && checked([at.len() / width, slab]) == Some(x.len()));
+    let (_, slab) = sizes.expect("sizes of the operands");
+    let chunk = if at.len() < SPLIT { at.len() } else { TASK };
     // SAFETY: every element of a chunk is visited.
     unsafe {
-        filled(at.len(), size, |task, out: &mut [MaybeUninit<T>]| {
+        filled(at.len(), chunk, |task, out: &mut [MaybeUninit<T>]| {
             let mut done = 0;
             while done < out.len() {
                 // A line of `inner` elements, or what the chunk has of it.
-                let first = task * size + done;
+                let first = task * chunk + done;
                 let (line, from) = (first / inner, first % inner);
                 let count = if inner == 1 { m - line % m } else { inner - from }.min(out.len() - done);
                 let slab = &x[line / m * slab..][..slab];
@@ -136,6 +142,7 @@ pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: 
                     }
                 } else {
                     for (i, (o, &at)) in places.enumerate() {
+                        assert!(at < n, "index {at} of {n}");
                         o.write(slab[at * inner + from + i]);
                     }
                 }
@@ -150,9 +157,9 @@ pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: 
 /// # Panics
 /// When a part does not have as many elements as its rows need.
 pub fn join<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
-    assert!(parts.iter().all(|(x, block)| x.len() == block * outer), "sizes of the parts");
-    let width: usize = parts.iter().map(|part| part.1).sum();
-    let len = width * outer;
+    assert!(parts.iter().all(|&(x, block)| checked([block, outer]) == Some(x.len())), "sizes of the parts");
+    let width = parts.iter().try_fold(0usize, |width, part| width.checked_add(part.1)).expect("width of a row");
+    let len = size([width, outer]);
     if len == 0 {
         return Vec::new();
     }
@@ -163,13 +170,13 @@ pub fn join<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
             Some(*end)
         })
         .collect();
-    let size = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
+    let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
     // SAFETY: the stretches below follow one another until the chunk ends.
     unsafe {
-        filled(len, size, |task, out: &mut [MaybeUninit<T>]| {
+        filled(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
             let mut done = 0;
             while done < out.len() {
-                let (row, from) = ((task * size + done) / width, (task * size + done) % width);
+                let (row, from) = ((task * chunk + done) / width, (task * chunk + done) % width);
                 let mut part = ends.partition_point(|&end| end <= from);
                 let mut at = from;
                 while part < parts.len() && done < out.len() {
@@ -331,7 +338,7 @@ impl Row {
                 Source::Scattered(first) => {
                     let x = &x[..self.reach];
                     for (o, &at) in out.iter_mut().zip(&self.offsets[first + skip..]) {
-                        // SAFETY: a row reaches behind all of its offsets.
+                        // SAFETY: a row reaches behind all of its offsets, whose sums `pick` has checked.
                         o.write(unsafe { *x.get_unchecked(at) });
                     }
                 }
@@ -416,6 +423,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn any_choice_gives_what_the_definition_gives(
             dims in prop::collection::vec((places(), any::<u8>()), 0..5),
         ) {
@@ -436,6 +444,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn indices_along_a_dimension_and_joined_parts_are_where_they_belong(
             outer in 1usize..40, n in 1usize..20, m in 1usize..30, inner in prop_oneof![Just(1usize), 1usize..40],
         ) {

@@ -115,6 +115,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn the_first_are_those_of_a_stable_sort(
             x in prop::collection::vec(prop_oneof![-4i64..4, any::<i64>()], 1..3000), rows in 1usize..4, part in 0usize..8,
         ) {

@@ -5,6 +5,7 @@
 
 use crate::fresh::zeros;
 use crate::parallel::{ColumnsMut, columns_mut, rows_mut, weighed_rows_mut};
+use crate::sizes;
 use crate::vectorized::{Work, vectorized};
 
 /// Lanes in which a row is added up.
@@ -20,7 +21,7 @@ const PART: usize = 1 << 14;
 /// are joined by `join`, for which `start` changes nothing. The result has the extents `[outer, inner]`.
 ///
 /// # Panics
-/// When the extents do not have the size of the data.
+/// When the extents do not have the size of the data, or those of the result no size.
 pub fn reduce<A: Copy + Send + Sync>(
     x: &[f32],
     extents: [usize; 3],
@@ -30,9 +31,9 @@ pub fn reduce<A: Copy + Send + Sync>(
     end: impl Fn(A, usize) -> f32,
 ) -> Vec<f32> {
     let [outer, size, inner] = extents;
-    assert_eq!(x.len(), outer * size * inner, "extents");
+    assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     if x.is_empty() {
-        return vec![end(start, size); outer * inner];
+        return vec![end(start, size); sizes::size([outer, inner])];
     }
     let parts = size.saturating_mul(inner.min(WIDTH)).div_ceil(PART);
     let height = size.div_ceil(parts);
@@ -214,7 +215,7 @@ pub struct Running {
 /// # Panics
 /// When the extents do not have the size of the data.
 pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running) -> Vec<f32> {
-    assert_eq!(x.len(), outer * size * inner, "extents");
+    assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     let mut out = zeros(x.len());
     if x.is_empty() {
         return out;
@@ -327,6 +328,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn results_are_those_of_the_definition() {
         for &extents in EXTENTS {
             let x = numbers(extents.iter().product());
@@ -363,6 +365,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn running_sums_add_what_they_say() {
         for &extents @ [outer, size, inner] in EXTENTS {
             let x = numbers(extents.iter().product());

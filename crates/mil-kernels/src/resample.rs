@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use crate::fresh::filled;
 use crate::parallel::{TASK, threads};
+use crate::sizes;
 use crate::vectorized::{Work, vectorized};
 
 /// Two elements along a dimension, and the part that the second one has.
@@ -24,12 +25,12 @@ pub struct Between {
 pub fn bilinear(x: &[f32], (h, w): (usize, usize), inner: usize, rows: &[Between], columns: &[Between]) -> Vec<f32> {
     let inside = |all: &[Between], n: usize| all.iter().all(|b| b.low < n && b.high < n);
     assert!(inside(rows, h) && inside(columns, w), "elements of a plane");
-    let (plane, width) = (h * w * inner, columns.len() * inner);
-    if x.is_empty() || rows.is_empty() || width == 0 {
+    if x.is_empty() || rows.is_empty() || columns.is_empty() || inner == 0 {
         return Vec::new();
     }
-    assert!(x.len().is_multiple_of(plane), "whole planes");
-    let len = x.len() / plane * rows.len() * width;
+    let plane = sizes::checked([h, w, inner]).filter(|&plane| x.len().is_multiple_of(plane)).expect("whole planes");
+    let width = sizes::size([columns.len(), inner]);
+    let len = sizes::size([x.len() / plane, rows.len(), width]);
     // Neighbouring rows share what lies between columns.
     let run = (4 * TASK).max(len.div_ceil(threads() * 8)).div_ceil(width);
     // SAFETY: every row is written.
@@ -103,7 +104,7 @@ impl Work for Spread<'_> {
         let Self { x, columns, inner, out } = self;
         if inner == 1 {
             for (o, c) in out.iter_mut().zip(columns) {
-                // SAFETY: `bilinear` has checked that columns lie in the line.
+                // SAFETY: `bilinear` has checked that columns lie in the line, which has an element for each.
                 let (low, high) = unsafe { (*x.get_unchecked(c.low), *x.get_unchecked(c.high)) };
                 *o = low * (1.0 - c.part) + high * c.part;
             }
@@ -142,7 +143,7 @@ pub fn sample(x: &[f32], channels: usize, count: usize, outside: f32, taps: impl
     let run = TASK.div_ceil(channels);
     // SAFETY: every row is written.
     unsafe {
-        filled(count * channels, run * channels, |task, out: &mut [MaybeUninit<f32>]| {
+        filled(sizes::size([count, channels]), run * channels, |task, out: &mut [MaybeUninit<f32>]| {
             for (i, out) in out.chunks_exact_mut(channels).enumerate() {
                 let taps = taps(task * run + i);
                 vectorized(Sum { x, taps, outside, out });
@@ -167,9 +168,10 @@ impl Work for Sum<'_> {
         let Self { x, taps: Taps { at, weights }, outside, out } = self;
         let channels = out.len();
         let inside = |i: usize| at[i] != OUTSIDE && weights[i] != 0.0;
+        // A position whose product with the channels wraps is refused, too.
+        let position = |i: usize| &x[at[i].saturating_mul(channels)..][..channels];
         if inside(0) && inside(1) && inside(2) && inside(3) {
-            let (a, b) = (&x[at[0] * channels..][..channels], &x[at[1] * channels..][..channels]);
-            let (c, d) = (&x[at[2] * channels..][..channels], &x[at[3] * channels..][..channels]);
+            let [a, b, c, d] = [position(0), position(1), position(2), position(3)];
             for i in 0..channels {
                 out[i].write(weights[0] * a[i] + weights[1] * b[i] + weights[2] * c[i] + weights[3] * d[i]);
             }
@@ -178,10 +180,9 @@ impl Work for Sum<'_> {
         out.fill(MaybeUninit::new(0.0));
         // SAFETY: just written.
         let out = unsafe { out.assume_init_mut() };
-        for i in 0..4 {
-            let weight = weights[i];
+        for (i, &weight) in weights.iter().enumerate() {
             if inside(i) {
-                for (o, &v) in out.iter_mut().zip(&x[at[i] * channels..][..channels]) {
+                for (o, &v) in out.iter_mut().zip(position(i)) {
                     *o += weight * v;
                 }
             } else if weight * outside != 0.0 && weight != 0.0 {
@@ -204,6 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn planes_are_interpolated_by_the_formula(
             planes in 1usize..5, h in 1usize..9, w in 1usize..40, inner in prop_oneof![Just(1usize), 1usize..40],
             down in prop::collection::vec((any::<u16>(), 0f32..=1.0), 0..20),
@@ -231,6 +233,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "many elements")]
         fn samples_are_weighted_sums_and_weights_of_zero_take_nothing(
             positions in 1usize..50, channels in 1usize..40, count in 0usize..300, seed in any::<u32>(),
         ) {

@@ -5,6 +5,7 @@ use crate::elementwise::map_in_place;
 use crate::fresh::filled_rows;
 use crate::fresh::zeros;
 use crate::parallel::{ColumnsMut, columns_mut};
+use crate::sizes;
 use crate::vectorized::{Work, vectorized};
 
 /// `e^x / Σ e^x` along the middle one of three extents.
@@ -12,7 +13,7 @@ use crate::vectorized::{Work, vectorized};
 /// # Panics
 /// When the extents do not have the size of the data.
 pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
-    assert_eq!(x.len(), outer * size * inner, "extents");
+    assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     if x.is_empty() {
         return Vec::new();
     }

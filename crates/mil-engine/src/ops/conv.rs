@@ -30,6 +30,9 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose),
 ];
 
+/// Positions that a window reaches over at most, its gaps among them.
+const FARTHEST: usize = 1 << 30;
+
 /// Strides, dilations and padding of a window operation.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
@@ -166,7 +169,9 @@ impl Window {
                 other => return Err(OpError::data(format!("unknown pad_type `{other}`"))),
             }
             let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
-            let room = padded.filter(|&n| n <= MAX_ELEMENTS.max(span)).and_then(|n| n.checked_sub(span));
+            // Farther apart than any result is large, taps have no offsets in an image of many channels.
+            let most = MAX_ELEMENTS.max(span.min(FARTHEST));
+            let room = padded.filter(|&n| n <= most).and_then(|n| n.checked_sub(span));
             let room = room.ok_or_else(|| {
                 OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
             })?;
@@ -389,4 +394,22 @@ fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
         let placed = window.place(&x.shape()[2..], &w.shape()[2..], false)?;
         one(x.with(general(x.tensor(), &dense, bias.as_deref(), &placed, groups)?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_that_reach_too_far_are_refused() {
+        let place = |dilation: i64, pad: i64| {
+            let (strides, dilations, pad) = (vec![i64::MAX], vec![dilation], vec![pad, pad]);
+            Window { strides, dilations, pad_type: "custom".to_owned(), pad }.place(&[4], &[2], false)
+        };
+        // One window, of which no tap lies inside.
+        assert!(place(20, 9).is_ok_and(|p| p.out == [1]));
+        for (dilation, pad) in [(1 << 62, 1 << 61), (1 << 30, 1 << 29), (i64::MAX, i64::MAX / 2)] {
+            assert!(matches!(place(dilation, pad), Err(OpError::Shape(_))), "{dilation} {pad}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::activation::{Activation, Gate};
 use crate::fresh::filled;
 use crate::packed::Finish;
 use crate::parallel::threads;
+use crate::sizes::size;
 use crate::vector::Vector;
 
 /// Each channel with its own kernel: `weights[taps, channels]`; `[images, out…, channels]`, finished.
@@ -36,7 +37,7 @@ fn depthwise_with(
     weights: &[f32],
     finish: &Finish<'_>,
 ) -> Vec<f32> {
-    let taps = windows.taps();
+    let taps = size(windows.kernel);
     assert!(taps > 0 && weights.len().is_multiple_of(taps), "number of weights");
     let channels = weights.len() / taps;
     let zeros;
@@ -64,13 +65,17 @@ fn all(
     finish: &Finish<'_>,
     work: impl Fn(&mut Line<'_, '_>) + Sync,
 ) -> Vec<f32> {
-    windows.check(x, images, channels);
-    let (width, len) = (windows.out[2] * channels, images * windows.positions() * channels);
+    let windows = &windows.checked(x, images, channels);
+    let len = size([images, windows.positions(), channels]);
     assert!(finish.residual.is_none_or(|r| r.len() == len), "size of the residual");
     if len == 0 {
         return Vec::new();
     }
-    let (lines, plane) = (windows.out[0] * windows.out[1], windows.plane() * channels);
+    let (width, lines, plane) =
+        (windows.out[2] * channels, windows.out[0] * windows.out[1], windows.plane() * channels);
+    // Several windows share the loop over all taps, unless far more of these than there are elements lie outside.
+    let several = windows.out[2] >= MANY
+        && windows.kernel[2] <= FAR.max(windows.input[2].saturating_add(windows.out[2]).saturating_mul(MANY));
     // Neighbouring lines read the same rows: a task takes several.
     let run = (images * lines).div_ceil(threads() * 8);
     // SAFETY: the work writes all windows of its line.
@@ -82,7 +87,17 @@ fn all(
                 let residual = finish.residual.map(|r| &r[line * width..][..width]);
                 let outer = [at / windows.out[1], at % windows.out[1]];
                 let (rows, activation) = (windows.rows(outer), finish.activation);
-                work(&mut Line { windows, image, rows: &rows, channels, part: 0..0, residual, activation, out });
+                work(&mut Line {
+                    windows,
+                    image,
+                    rows: &rows,
+                    channels,
+                    several,
+                    part: 0..0,
+                    residual,
+                    activation,
+                    out,
+                });
             }
         })
     }
@@ -95,6 +110,8 @@ struct Line<'a, 'o> {
     /// Rows of the image that the windows reach: the first tap of each, and its first element's position.
     rows: &'a [(usize, usize)],
     channels: usize,
+    /// Whether [`MANY`] windows are computed together.
+    several: bool,
     /// Channels that are computed now, from the first one on and to the last.
     part: std::ops::Range<usize>,
     residual: Option<&'a [f32]>,
@@ -117,24 +134,21 @@ impl Line<'_, '_> {
     /// ones may have been computed before.
     #[inline(always)]
     fn group(&self, at: usize) -> (Group, bool) {
-        let w = self.windows;
-        let (kernel, many) = (w.kernel[2], w.out[2] >= MANY);
+        let (w, many) = (self.windows, self.several);
         let at = if many { at.min(w.out[2] - MANY) } else { at };
         let source = |tap: usize| (at * w.strides[2] + tap * w.dilations[2]) as isize - w.before[2] as isize;
         if many {
-            return (Group { at, taps: 0..kernel, source: source(0) }, true);
+            return (Group { at, taps: 0..w.kernel[2], source: source(0) }, true);
         }
-        let inside = |&tap: &usize| w.source(2, at, tap).is_some();
-        let first = (0..kernel).find(inside).unwrap_or(0);
-        let end = (first..kernel).rfind(inside).map_or(first, |last| last + 1);
-        (Group { at, taps: first..end, source: source(first) }, false)
+        let taps = w.taps_inside(2, at);
+        (Group { at, source: source(taps.start), taps }, false)
     }
 
     /// Whether taps of several windows read outside of the row.
     #[inline(always)]
     fn hangs_over(&self, group: &Group) -> bool {
         let w = self.windows;
-        let last = group.source + ((MANY - 1) * w.strides[2] + (w.kernel[2] - 1) * w.dilations[2]) as isize;
+        let last = group.source + ((MANY - 1) * w.strides[2] + w.kernel[2].saturating_sub(1) * w.dilations[2]) as isize;
         group.source < 0 || last >= w.input[2] as isize
     }
 
@@ -153,6 +167,8 @@ impl Line<'_, '_> {
 
 /// Windows that share the weights in registers.
 const MANY: usize = 4;
+/// Taps along a line that several windows share in any case.
+const FAR: usize = 1 << 10;
 /// Channels that all windows of a line take one after another: their weights, and what neighbours both read, stay in the
 /// nearest cache. A multiple of what a window alone takes at once.
 const PART: usize = 128;
@@ -268,7 +284,8 @@ unsafe fn block<
             }
         }
         for &(tap, row) in line.rows {
-            let x = line.image.as_ptr().add(row * channels + first);
+            // Of an image without elements, nothing is read there.
+            let x = line.image.as_ptr().wrapping_add(row * channels + first);
             // A register of the row, so many positions after the group's first one.
             let at = |i: usize, j: usize| {
                 let column = group.source + i as isize;
@@ -446,6 +463,7 @@ mod tests {
     use crate::elementwise::{HardSigmoid, HardSwish, Unary};
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn depthwise_convolutions_agree_with_the_definition() {
         for w in windows() {
             for (channels, images) in [(1, 2), (37, 2), (64, 1)] {
@@ -470,6 +488,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn the_largest_is_found_nan_kept_and_nothing_is_less_than_all() {
         for w in windows() {
             let mut x = values(2 * w.plane() * 5, 1);

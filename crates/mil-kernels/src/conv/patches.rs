@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::Windows;
 use crate::fresh::{give_back, zeros};
 use crate::packed::{self, Finish, Packed, Rows, Starts, Variant};
+use crate::sizes::{checked, size};
 
 /// Channels below which a row of taps is multiplied as one stretch.
 const NARROW: usize = 16;
@@ -27,21 +28,25 @@ fn conv_packed_with(
     weights: &Packed,
     finish: &Finish<'_>,
 ) -> Vec<f32> {
-    let taps = windows.taps();
+    let taps = size(windows.kernel);
     assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
     let (own, groups) = (weights.cols() / taps, weights.groups());
-    let channels = own * groups;
-    windows.check(x, images, channels);
-    let count = images * windows.positions();
+    let channels = size([own, groups]);
+    let windows = &windows.checked(x, images, channels);
+    let count = size([images, windows.positions()]);
     if count == 0 || weights.outputs() == 0 {
         return Vec::new();
+    }
+    if own == 0 {
+        // Nothing is summed, however many taps there are.
+        return multiply(variant, (count, 1, 0), weights, finish, |_, _, _| {});
     }
     if windows.is_identity() {
         return multiply(variant, (count, 1, own), weights, finish, |rows, group, out| {
             out.run(0, 0..rows.len(), x, rows.start * channels + group * own, channels);
         });
     }
-    let narrow = groups == 1 && own < NARROW && windows.dilations[2] == 1;
+    let narrow = groups == 1 && own < NARROW && windows.dilations[2] == 1 && Edges::are_few(windows, x, channels);
     let edges = if narrow { Edges::new(windows, x, images, channels) } else { Edges::default() };
     let (runs, steps) = if narrow {
         (whole_rows(windows, x, channels, &edges), 1)
@@ -142,17 +147,37 @@ struct Edges {
     back: usize,
 }
 
+/// Elements for windows that hang over, for each element of the images, and those that are few in any case: padding far
+/// wider than an image would take memory that neither the images nor the results have.
+const FEW: (usize, usize) = (8, 1 << 16);
+
 impl Edges {
+    /// The windows that hang over the front of a line and over its back, and how far they reach.
+    fn parts(windows: &Windows) -> [(Range<usize>, usize); 2] {
+        let inside = whole(windows);
+        [0..inside.start, inside.end..windows.out[2]].map(|part| {
+            let reach = match part.len() {
+                0 => 0,
+                n => (n - 1) * windows.strides[2] + windows.kernel[2],
+            };
+            (part, reach)
+        })
+    }
+
+    /// Whether they do not take much more memory than the images.
+    fn are_few(windows: &Windows, x: &[f32], channels: usize) -> bool {
+        let [(_, front), (_, back)] = Self::parts(windows);
+        // Lines of the images, which may have no elements themselves.
+        let lines = x.len().checked_div(windows.input[2] * channels).unwrap_or(usize::MAX);
+        let most = x.len().saturating_mul(FEW.0).max(FEW.1);
+        front.checked_add(back).and_then(|n| checked([lines, n, channels])).is_some_and(|n| n <= most)
+    }
+
     /// Those of windows whose taps are neighbours.
     fn new(windows: &Windows, x: &[f32], images: usize, channels: usize) -> Self {
         let (input, before) = (windows.input[2], windows.before[2]);
-        let inside = whole(windows);
-        let [front, back] = [0..inside.start, inside.end..windows.out[2]];
-        let reach = |r: &Range<usize>| match r.len() {
-            0 => 0,
-            n => ((n - 1) * windows.strides[2] + windows.kernel[2]) * channels,
-        };
-        let (split, width) = (reach(&front), reach(&front) + reach(&back));
+        let [(front, split), (back, rest)] = Self::parts(windows);
+        let (split, width) = (split * channels, (split + rest) * channels);
         if width == 0 {
             return Self::default();
         }
@@ -180,6 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn packed_convolutions_agree_with_the_definition() {
         for w in windows() {
             for (own, outputs, groups, images) in [(3, 5, 1, 2), (20, 40, 1, 1), (2, 3, 4, 2)] {

@@ -9,6 +9,7 @@ use crate::fresh::{give_back, zeros};
 use crate::packed::{Finish, Packed};
 use crate::parallel::chunks_mut;
 use crate::pick::{Along, Places, pick};
+use crate::sizes::{checked, size};
 
 /// Weights of a transposed convolution, by phase.
 #[derive(Debug)]
@@ -55,7 +56,17 @@ pub struct Shape {
     pub before: [usize; 3],
 }
 
+/// Most phases: an image grows by no more.
+const PHASES: usize = 1 << 12;
+
 impl Taps {
+    /// More results than the taps lie apart, and those dropped; twice as many are no offset that wraps.
+    fn reach(shape: &Shape, d: usize) -> Option<isize> {
+        let taps = checked([shape.kernel[d], shape.dilations[d]])?;
+        let reach = taps.checked_add(shape.before[d])?.checked_add(shape.strides[d])?.checked_mul(2)?;
+        isize::try_from(reach).ok()
+    }
+
     /// Of `kernel` taps, those that reach the results `remainder`, `remainder + stride`, …
     fn of(shape: &Shape, d: usize, remainder: usize) -> Self {
         let (stride, dilation) = (shape.strides[d], shape.dilations[d]);
@@ -76,10 +87,19 @@ impl Transposed {
     /// an output of its group, taps in row-major order.
     ///
     /// # Panics
-    /// When a stride or dilation is zero.
+    /// When a stride or dilation is zero, when the weights have no size or reach farther than offsets do, and for more
+    /// than 4,096 phases.
     pub fn new(shape: Shape, weight: impl Fn(usize, usize, usize) -> f32) -> Self {
-        let Shape { groups, channels: [channels, outputs], kernel, strides, .. } = shape;
+        let Shape { groups, channels: [channels, outputs], strides, .. } = shape;
         assert!(strides.iter().chain(&shape.dilations).all(|&n| n > 0), "strides and dilations");
+        assert!(checked(strides).is_some_and(|phases| phases <= PHASES), "number of phases");
+        let (inputs, results) = (size([groups, channels]), size([groups, outputs]));
+        // Without weights there is nothing to sum, however many taps there are.
+        let weights = size([inputs, outputs, size(shape.kernel), size_of::<f32>()]);
+        assert!(isize::try_from(weights).is_ok(), "size of the weights");
+        let shape = if weights == 0 { Shape { kernel: [0; 3], ..shape } } else { shape };
+        let kernel = shape.kernel;
+        assert!((0..3).all(|d| Taps::reach(&shape, d).is_some()), "reach of the taps");
         let remainders = |d: usize| 0..strides[d];
         let all = remainders(0).flat_map(|a| remainders(1).flat_map(move |b| remainders(2).map(move |c| [a, b, c])));
         let phase = |remainder: [usize; 3]| {
@@ -101,7 +121,7 @@ impl Transposed {
             });
             Phase { along, weights }
         };
-        Self { strides, channels: groups * channels, outputs: groups * outputs, phases: all.map(phase).collect() }
+        Self { strides, channels: inputs, outputs: results, phases: all.map(phase).collect() }
     }
 
     /// `[images, out…, outputs]` from `x[images, input…, channels]`.
@@ -110,12 +130,19 @@ impl Transposed {
     /// When a size does not fit another.
     pub fn run(&self, x: &[f32], images: usize, input: [usize; 3], out: [usize; 3], bias: Option<&[f32]>) -> Vec<f32> {
         let (outputs, [_, down, across]) = (self.outputs, self.strides);
-        assert_eq!(x.len(), images * input.iter().product::<usize>() * self.channels, "size of the images");
+        let [a, b, c] = input;
+        assert_eq!(Some(x.len()), checked([images, a, b, c, self.channels]), "size of the images");
         assert!(bias.is_none_or(|b| b.len() == outputs), "length of the bias");
         let [lines, columns, width] = out;
-        let size = images.checked_mul(lines * columns).and_then(|n| n.checked_mul(width * outputs));
-        let mut y = zeros(size.expect("size of the result"));
+        let mut y = zeros(size([images, lines, columns, width, outputs]));
         if y.is_empty() {
+            return y;
+        }
+        if x.is_empty() {
+            // Nothing is summed.
+            if let Some(bias) = bias {
+                y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(bias));
+            }
             return y;
         }
         let parts: Vec<([usize; 3], Vec<f32>)> = (0..self.phases.len())
@@ -199,6 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn transposed_convolutions_agree_with_the_definition() {
         let shape = |kernel, strides, dilations, before| Shape {
             groups: 2,

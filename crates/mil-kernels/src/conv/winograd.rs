@@ -19,6 +19,7 @@ use crate::elementwise::HardSwish;
 use crate::fresh::Element;
 use crate::packed::{self, Finish, PANEL, Packed, Rows, Starts, Variant};
 use crate::parallel::{self, Shared};
+use crate::sizes::size;
 use crate::vector::Vector;
 
 /// Points of a transformed tile.
@@ -53,14 +54,18 @@ impl Winograd {
 
     /// Whether it is quicker than the plain sums, for planes of `[height, width]` results.
     pub fn pays(planes: usize, plane: [usize; 2], channels: usize, outputs: usize) -> bool {
-        planes * plane[0].div_ceil(2) * plane[1].div_ceil(2) >= TILES && channels.min(outputs) >= CHANNELS
+        let tiles = planes.saturating_mul(plane[0].div_ceil(2)).saturating_mul(plane[1].div_ceil(2));
+        tiles >= TILES && channels.min(outputs) >= CHANNELS
     }
 
     /// Transforms weights; `weight(output, out)` writes `[3, 3, channels]` of an output.
+    ///
+    /// # Panics
+    /// When the weights have no size.
     pub fn new(outputs: usize, channels: usize, mut weight: impl FnMut(usize, &mut [f32])) -> Self {
-        let mut dense = vec![0f32; 9 * channels];
-        let mut points = vec![0f32; outputs * POINTS * channels];
-        for (o, points) in points.chunks_exact_mut((POINTS * channels).max(1)).enumerate() {
+        let mut points = vec![0f32; size([outputs, POINTS, channels])];
+        let mut dense = vec![0f32; if points.is_empty() { 0 } else { 9 * channels }];
+        for (o, points) in points.chunks_exact_mut(POINTS.saturating_mul(channels).max(1)).enumerate() {
             weight(o, &mut dense);
             for c in 0..channels {
                 for (p, v) in transformed(|tap| dense[tap * channels + c]).into_iter().enumerate() {
@@ -99,14 +104,15 @@ impl Winograd {
     ) -> Vec<f32> {
         let (channels, outputs) = (self.weights.cols(), self.outputs());
         assert!(Self::takes(windows), "3 × 3 windows that are neighbours");
-        windows.check(x, images, channels);
-        let size = (images * windows.positions()).checked_mul(outputs).expect("size of the result");
+        let windows = &windows.checked(x, images, channels);
+        let size = size([images, windows.positions(), outputs]);
         assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
         assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
-        let mut out = f32::room(size);
         if size == 0 {
-            return out;
+            return Vec::new();
         }
+        let mut out = f32::room(size);
+        assert!(out.capacity() >= size, "room for the result");
         let job = Job {
             winograd: self,
             variant,
@@ -119,7 +125,7 @@ impl Winograd {
             out: Shared(out.as_mut_ptr()),
         };
         let tiles = images * windows.out[0] * job.tiles[0] * job.tiles[1];
-        let most = (HELD / (POINTS * (channels + outputs))).clamp(LEAST, MOST);
+        let most = (HELD / POINTS / (channels + outputs)).clamp(LEAST, MOST);
         let wanted = parallel::threads() * 4;
         let blocks = tiles.div_ceil(most).max(wanted.min(tiles.div_ceil(LEAST * 2)));
         let panels = outputs.div_ceil(PANEL);
@@ -460,6 +466,7 @@ mod tests {
     use crate::elementwise::HardSigmoid;
 
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn all_variants_agree_with_the_definition() {
         let planes =
             [([1, 6, 8], [0, 1, 1], [1, 6, 8]), ([2, 5, 7], [0, 0, 2], [2, 3, 9]), ([1, 1, 1], [0, 1, 1], [1, 1, 1])];

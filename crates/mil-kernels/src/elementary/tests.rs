@@ -49,6 +49,7 @@ fn erf_exact(x: f64) -> f64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn exponentials() {
     within(1.5, |_| true, [exp::<false>, exp::<true>], f64::exp);
     within(1.5, |_| true, [exp2::<false>, exp2::<true>], f64::exp2);
@@ -57,12 +58,14 @@ fn exponentials() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn logarithms() {
     within(1.0, |_| true, [ln::<false>, ln::<true>], f64::ln);
     within(4.0, |_| true, [softplus::<false>, softplus::<true>], |x| x.max(0.0) + (-x.abs()).exp().ln_1p());
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn sigmoids() {
     // Below, e^−x is infinite.
     within(3.0, |x| x >= -88.0 || x.is_nan(), [sigmoid::<false>, sigmoid::<true>], |x| 1.0 / (1.0 + (-x).exp()));
@@ -73,6 +76,7 @@ fn sigmoids() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn turns() {
     let near = |x: f32| !(x.abs() > FAR && x.is_finite());
     within(2.0, near, [sin::<false>, sin::<true>], f64::sin);
@@ -82,6 +86,7 @@ fn turns() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn powers() {
     let exponents = [
         0.0,
@@ -136,6 +141,7 @@ fn distribution(x: f64) -> f64 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn gelu_agrees_with_the_series_and_the_fraction() {
     for i in -1200..=1200 {
         let x = i as f32 / 100.0;
@@ -151,6 +157,7 @@ fn gelu_agrees_with_the_series_and_the_fraction() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn gelu_by_tanh_is_that_of_its_definition() {
     for i in -1000..=1000 {
         let x = f64::from(i) / 100.0;
@@ -162,6 +169,7 @@ fn gelu_by_tanh_is_that_of_its_definition() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn silu_has_its_limits() {
     assert_eq!((silu::<true>(0.0), silu::<true>(-200.0), silu::<true>(200.0)), (0.0, 0.0, 200.0));
     within(4.0, |x| (-80.0..=80.0).contains(&x), [silu::<false>, silu::<true>], |x| x / (1.0 + (-x).exp()));

@@ -23,6 +23,7 @@ fn agrees<F: Unary + Copy>(f: F, x: &[f32]) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many elements")]
 fn loops_do_what_the_functions_do() {
     let mut x: Vec<f32> = (0..(1 << 14) + 5).map(|i| (i % 401) as f32 / 25.0 - 8.0).collect();
     x.extend([f32::NAN, f32::INFINITY, 1e30, -1e30, -200.0, 1e7, 0.0, -0.0]);
@@ -72,6 +73,7 @@ fn what_is_below_zero_is_that_of_the_definition() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "many elements")]
     fn any_layout_gives_what_the_definition_gives((shape, xs, ys) in layouts(), large in 0usize..3) {
         // Some results are large enough for several threads, some rows for several tasks.
         let front = [0, 40, 4001][large];

@@ -90,20 +90,20 @@ struct Buffers {
     row: Aligned<f32>,
 }
 
-/// `Y = X · Wᵀ + bias` for all products, unless this CPU, `x` or the number of columns forbids it.
+/// `Y = X · Wᵀ + bias` for all products, unless this CPU, `x` or the number of columns forbids it. The caller has checked
+/// their sizes, and that there are rows.
 pub(super) fn run(products: &mut [Product<'_, '_>], x: &[f32], m: usize) -> bool {
     let cols = x.len() / m;
     let rounded = products.iter().any(|p| !matches!(p.weight.form, Form::Lut(_)));
     if cols < FEWEST || (rounded && m <= FLOATS) || !available() {
         return false;
     }
-    let total: usize = products.iter().map(|p| p.weight.rows * cols * m).sum();
+    let total = products.iter().fold(0usize, |n, p| n.saturating_add(p.out.len().saturating_mul(cols)));
     let alone = total < SPLIT;
     [Order::Plain, Order::Nibble, Order::Lane].into_iter().all(|order| {
         let mut tasks = Vec::new();
         for p in products.iter_mut().filter(|p| Order::of(&p.weight) == order) {
             let (weight, bias, target) = (&p.weight, p.bias, p.out.as_mut_ptr());
-            assert!(bias.is_none_or(|b| b.len() == weight.rows), "length of bias");
             for first in (0..weight.rows).step_by(ROWS) {
                 tasks.push(Task { weight, bias, first, rows: ROWS.min(weight.rows - first), target: Shared(target) });
             }

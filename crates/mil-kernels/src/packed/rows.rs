@@ -45,7 +45,7 @@ impl<'a> Starts<'_, 'a> {
         assert!(reach.is_some_and(|reach| x[first..].len() >= reach), "elements of a run");
         let (mut row, mut start) = (rows.start, x[first..].as_ptr());
         // The tile of the row, or the one before.
-        let mut tile = row * tiles / m;
+        let mut tile = row.saturating_mul(tiles) / m;
         while row < rows.end {
             let (from, to) = (self.tiles[tile], self.tiles[tile + 1]);
             if row < to {

@@ -6,6 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use super::{Along, Places, pick};
 use crate::fresh::Element;
 use crate::parallel::{SPLIT, Shared, TASK, for_each};
+use crate::sizes::size_of_shape;
 use crate::strided::{Strided, joined};
 
 /// Rows of a block: whole lines of the cache.
@@ -16,11 +17,13 @@ const BLOCK: usize = 1 << 12;
 /// Strided elements in row-major order.
 ///
 /// # Panics
-/// When the operand does not cover the shape.
+/// When the operand does not cover the shape, or that has no size.
 pub fn copied<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     if shape.contains(&0) {
         return Vec::new();
     }
+    // Also, so that the products of extents below do not wrap: repeated elements are not in the operand.
+    size_of_shape(shape);
     assert!(x.fits(shape), "the operand covers the shape");
     let dims: Vec<(usize, usize)> = joined(shape, x.strides, x.strides).iter().map(|d| (d.0, d.1)).collect();
     if let (Some(&(_, 2..)), Some(near)) = (dims.last(), dims.iter().rposition(|d| d.1 == 1)) {
@@ -31,7 +34,7 @@ pub fn copied<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     pick(x.data, &dims, x.data[0])
 }
 
-/// The elements of `dims`, extents and strides, of which `near` has a stride of one and is not the last.
+/// The elements of `dims`, extents and strides, of which `near` has a stride of one and is not the last; `x` covers them.
 fn exchanged<T: Element>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T> {
     let len: usize = dims.iter().map(|d| d.0).product();
     let (width, step) = dims[dims.len() - 1];
@@ -45,6 +48,7 @@ fn exchanged<T: Element>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T
     let count = blocks * outer.iter().map(|d| d.0).product::<usize>();
     let run = if len < SPLIT { count } else { TASK.div_ceil(len.div_ceil(count)) };
     let mut out = T::room(len);
+    assert!(out.capacity() >= len, "room for the result");
     let base = Shared(out.as_mut_ptr());
     for_each(count.div_ceil(run), |task| {
         for block in task * run..((task + 1) * run).min(count) {
