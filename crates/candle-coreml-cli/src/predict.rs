@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_coreml::description::FeatureType;
+use candle_coreml::format::file;
 use candle_coreml::model::{DictionaryKey, Strings};
+use candle_coreml::tensors::{self, Limits};
 use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Output};
 use serde_json::{Map, Value, json};
 
 use crate::engine::EngineArguments;
-use crate::{CommandResult, write};
+use crate::{CommandResult, format, write};
 
 mod images;
 
@@ -18,7 +20,7 @@ mod images;
 pub(crate) struct Arguments {
     /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
-    /// Inputs by name (safetensors).
+    /// Tensors by name: safetensors or NumPy's .npz; x.npy is the input x.
     #[arg(long)]
     inputs: Option<PathBuf>,
     /// Where the tensors among the outputs go (safetensors).
@@ -29,6 +31,9 @@ pub(crate) struct Arguments {
     function: Option<String>,
     #[command(flatten)]
     engine: EngineArguments,
+    /// Most bytes of tensors in a file of inputs or states, such as 8GiB.
+    #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes, default_value = "4GiB")]
+    input_limit: u64,
     /// State file (safetensors): read if it exists, rewritten after.
     #[arg(long)]
     state: Option<PathBuf>,
@@ -46,34 +51,8 @@ pub(crate) struct Arguments {
     values_out: Option<PathBuf>,
 }
 
-fn load(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
-    // Safetensors knows booleans, Candle does not: they come as bytes of 0 and 1.
-    let content = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let file = safetensors::SafeTensors::deserialize(&content).map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut out = HashMap::new();
-    for (name, view) in file.tensors() {
-        let bad = |what: String| format!("{}: `{name}`: {what}", path.display());
-        let tensor = tensor(&view).map_err(bad)?;
-        out.insert(name, tensor);
-    }
-    Ok(out)
-}
-
-fn tensor(view: &safetensors::tensor::TensorView<'_>) -> Result<Tensor, String> {
-    use safetensors::Dtype;
-    let (shape, bytes) = (view.shape(), view.data());
-    let wide = |values: Vec<i64>| Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| e.to_string());
-    match view.dtype() {
-        Dtype::BOOL => Tensor::from_vec(bytes.to_vec(), shape, &Device::Cpu).map_err(|e| e.to_string()),
-        Dtype::I8 => wide(bytes.iter().map(|&b| i64::from(b as i8)).collect()),
-        Dtype::U16 => wide(bytes.as_chunks::<2>().0.iter().map(|&b| i64::from(u16::from_le_bytes(b))).collect()),
-        Dtype::U64 => wide(bytes.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect()),
-        other => {
-            let dtype = candle_core::DType::try_from(other).map_err(|e| e.to_string())?;
-            Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu).map_err(|e| e.to_string())
-        }
-    }
-}
+/// Largest file of values: a number in JSON takes many times its text in memory.
+const LARGEST_VALUES: u64 = 64 << 20;
 
 /// A string, a list of strings or a dictionary; `None` for everything else.
 fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<Output> {
@@ -102,7 +81,7 @@ fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<Output> {
 
 /// Numbers, (nested) lists of numbers, strings, lists of strings and dictionaries by name.
 fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Output>) -> CommandResult {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = file::read_text(path, LARGEST_VALUES)?;
     let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     for (name, value) in values {
         let bad = |found: String| {
@@ -122,6 +101,11 @@ fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Output>
         let tensor = match whole {
             Some(whole) => Tensor::from_vec(whole, shape, &Device::Cpu)?,
             None => {
+                // Beside fractions, integers become floats: not those that no float equals.
+                let rounded = |n: &&serde_json::Number| n.as_i128().is_some_and(|i| i as f64 as i128 != i);
+                if let Some(n) = numbers.iter().find(rounded) {
+                    return Err(bad(format!("the integer {n}, which no float of 64 bits equals")).into());
+                }
                 let floats: Vec<f64> = numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN)).collect();
                 Tensor::from_vec(floats, shape, &Device::Cpu)?
             }
@@ -174,8 +158,10 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         builder = builder.function(name);
     }
     let model = builder.build_model()?;
-    let tensors = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
-    let mut inputs: HashMap<String, Output> = tensors.into_iter().map(|(n, t)| (n, Output::Tensor(t))).collect();
+    let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
+    let load = |path: &Path| tensors::read(path, &limits);
+    let given = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
+    let mut inputs: HashMap<String, Output> = given.into_iter().map(|(n, t)| (n, Output::Tensor(t))).collect();
     if let Some(path) = &arguments.values {
         values(path, &model, &mut inputs)?;
     }

@@ -134,6 +134,12 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+impl From<coreml_format::file::FileError> for Error {
+    fn from(e: coreml_format::file::FileError) -> Self {
+        Self::Io { path: e.path, source: e.cause.into() }
+    }
+}
+
 /// An error and its causes in one line. The engine says where, its cause says what; a message needs both, also
 /// when Candle has wrapped it and keeps the text alone.
 fn with_causes(error: &dyn std::error::Error) -> String {

@@ -6,6 +6,7 @@
 //!   [`generation`]: tokenizer, chat template, sampling, streaming.
 //! - [`backend`]: text generation on whatever the machine has, Core ML or Candle, with a chain of fallbacks.
 //! - [`encoder`]: texts to vectors. With the feature `tokio`, `nonblocking`: all of this in async programs.
+//! - [`tensors`]: files of tensors (safetensors, `.npz`, `.npy`). With the feature `images`, `images`: image files.
 //! - [`QwenModel`]: the pipeline by the name that Qwen users know.
 //! - [`cache`]: what lies in the caches of this machine. With the feature `hub`, which is on by default, the module
 //!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.
@@ -16,6 +17,7 @@
 //! |---|---|
 //! | `hub` (default) | models by name from the Hugging Face hub, in pure Rust |
 //! | `hub-ring` | the same on processors that the default TLS does not support; needs a C compiler |
+//! | `images` | PNG, JPEG and TIFF files as inputs |
 //! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends beside Core ML |
 //! | `metal`, `cuda` | Candle's devices for those checkpoints |
 //! | `accelerate`, `mkl` | Candle's own products through Apple's Accelerate or Intel's MKL |
@@ -31,6 +33,8 @@ pub mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod image;
+#[cfg(feature = "images")]
+pub mod images;
 #[cfg(feature = "hub")]
 mod loader;
 pub mod model;
@@ -41,6 +45,7 @@ pub mod nonblocking;
 pub mod qwen;
 pub mod state;
 pub mod student;
+pub mod tensors;
 pub mod utils;
 
 pub use anemll::ModelNamingConfig;

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use coreml_format::dtype::DataType;
+use mil_engine::convert::{Unfit, to_declared};
 
 use crate::anemll::{Pipeline, Session, inputs};
 use crate::config::Config;
@@ -82,7 +84,7 @@ impl CoreMLModelWrapper {
     /// Row `i` follows token `i`. Sequences are independent of each other and start at position 0.
     ///
     /// # Errors
-    /// An empty or too long sequence, ids outside the vocabulary, failures of the engine.
+    /// An empty or too long sequence, ids that are no integers or outside the vocabulary, failures of the engine.
     pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
         let ids = if input_ids.rank() == 1 { input_ids.unsqueeze(0)? } else { input_ids.clone() };
         let (batch, length) = ids.dims2()?;
@@ -93,7 +95,8 @@ impl CoreMLModelWrapper {
                 found: format!("{:?}", input_ids.dims()),
             });
         }
-        let rows = ids.to_device(&Device::Cpu)?.to_dtype(DType::I64)?.to_vec2::<i64>()?;
+        let unfit = |e: Unfit| Error::Input { name: "input_ids".to_owned(), expected: e.expected, found: e.found };
+        let rows = to_declared(&ids, DataType::I64).map_err(unfit)?.to_device(&Device::Cpu)?.to_vec2::<i64>()?;
         let mut all = Vec::with_capacity(batch);
         for row in &rows {
             all.push(self.sequence(&self.checked(row)?)?);

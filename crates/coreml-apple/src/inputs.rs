@@ -297,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn formats_that_core_ml_lacks_are_refused_by_name() {
+        for dtype in [DType::F8E4M3, DType::F6E2M3, DType::F6E3M2, DType::F4, DType::F8E8M0] {
+            let tensor = Tensor::from_raw_buffer(&[0x01], dtype, &[1], &Device::Cpu).expect("one byte");
+            for ty in ArrayType::ALL {
+                let error = ready(&tensor, ty, None).expect_err("refused").to_string();
+                assert!(error.contains("`x`") && error.contains(&format!("{dtype:?}")), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn scalars_and_fixed_shapes_are_taken_as_declared() {
         let scalar = Tensor::new(3.0_f32, &Device::Cpu).expect("a scalar");
         assert_eq!(ready(&scalar, ArrayType::F32, None).expect("ready").0, [1]);

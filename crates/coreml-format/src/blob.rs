@@ -6,7 +6,6 @@
 //! little-endian. Reserved fields hold garbage in older files and are not looked at.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use memmap2::Mmap;
 
 use crate::dtype::DataType;
+use crate::file;
 
 /// First field of every metadata record.
 pub(crate) const SENTINEL: u32 = 0xDEAD_BEEF;
@@ -129,7 +129,7 @@ impl WeightFiles {
         }
         let path = self.path(file)?;
         let fail = |e: std::io::Error| BlobError::File { path: path.clone(), reason: e.to_string() };
-        let handle = File::open(&path).map_err(fail)?;
+        let handle = file::open(&path).map_err(|e| fail(e.cause.into()))?;
         if handle.metadata().map_err(fail)?.len() == 0 {
             return Err(format_error(&path, 0, "a header of 64 bytes", "an empty file"));
         }

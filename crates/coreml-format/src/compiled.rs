@@ -8,8 +8,9 @@ use std::path::Path;
 
 use crate::blob::WeightFiles;
 use crate::description::{FunctionDescription, ModelDescription};
+use crate::file;
 use crate::mil_text;
-use crate::package::{LoadError, Model, read};
+use crate::package::{LoadError, Model};
 use crate::program::{Opset, Program};
 use crate::spec;
 
@@ -18,6 +19,10 @@ mod types;
 
 /// Where the description starts in the one kind of `coremldata.bin` that is known: a `u64` length, then the message.
 const DESCRIPTION_AT: usize = 0x4b;
+/// Largest `model.mil`: names, types and small constants; the others are in weight files.
+const LARGEST_TEXT: u64 = 512 << 20;
+/// Largest side file with a description: labels and metadata of the author are most of it.
+const LARGEST_DESCRIPTION: u64 = 64 << 20;
 
 /// Opens a folder with a `model.mil`.
 ///
@@ -25,7 +30,7 @@ const DESCRIPTION_AT: usize = 0x4b;
 /// [`LoadError`] when the text can't be read, with line and column when it is not MIL text.
 pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
     let file = path.join("model.mil");
-    let text = String::from_utf8(read(&file)?).map_err(|e| LoadError::NotAModel {
+    let text = String::from_utf8(file::read(&file, LARGEST_TEXT)?).map_err(|e| LoadError::NotAModel {
         path: file.clone(),
         expected: "UTF-8 text".to_owned(),
         found: e.utf8_error().to_string(),
@@ -37,7 +42,7 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
 
 /// The best description there is; side files that can't be understood are left out.
 fn description(path: &Path, program: &Program) -> ModelDescription {
-    let metadata = std::fs::read(path.join("metadata.json")).ok().and_then(|b| metadata::read(&b));
+    let metadata = file::read(&path.join("metadata.json"), LARGEST_DESCRIPTION).ok().and_then(|b| metadata::read(&b));
     let mut description = binary_description(path).or(metadata.clone()).unwrap_or_default();
     if let Some(metadata) = metadata {
         description.specification_version = metadata.specification_version;
@@ -89,7 +94,7 @@ fn version(program: &Program) -> i32 {
 }
 
 fn binary_description(path: &Path) -> Option<ModelDescription> {
-    let bytes = std::fs::read(path.join("coremldata.bin")).ok()?;
+    let bytes = file::read(&path.join("coremldata.bin"), LARGEST_DESCRIPTION).ok()?;
     let length: [u8; 8] = bytes.get(DESCRIPTION_AT..DESCRIPTION_AT + 8)?.try_into().ok()?;
     let start = DESCRIPTION_AT + 8;
     let end = start.checked_add(usize::try_from(u64::from_le_bytes(length)).ok()?)?;

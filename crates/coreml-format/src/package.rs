@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::blob::WeightFiles;
 use crate::compiled;
 use crate::description::ModelDescription;
+use crate::file::{self, FileError};
 use crate::mil_text::TextError;
 use crate::program::Program;
 use crate::spec::{self, SpecError};
@@ -86,9 +87,16 @@ struct ManifestItem {
     path: String,
 }
 
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })
+impl From<FileError> for LoadError {
+    fn from(e: FileError) -> Self {
+        LoadError::Io { path: e.path, source: e.cause.into() }
+    }
 }
+
+/// Largest `Manifest.json`: it lists the few items of a package.
+const LARGEST_MANIFEST: u64 = 1 << 20;
+/// Largest specification: no protobuf message is longer.
+const LARGEST_SPEC: u64 = i32::MAX as u64;
 
 /// The specification that the manifest of a package names.
 fn manifest_root(package: &Path, manifest: &Path) -> Result<PathBuf, LoadError> {
@@ -97,8 +105,8 @@ fn manifest_root(package: &Path, manifest: &Path) -> Result<PathBuf, LoadError> 
         expected: expected.to_owned(),
         found,
     };
-    let parsed: Manifest =
-        serde_json::from_slice(&read(manifest)?).map_err(|e| bad("a package manifest", e.to_string()))?;
+    let content = file::read(manifest, LARGEST_MANIFEST)?;
+    let parsed: Manifest = serde_json::from_slice(&content).map_err(|e| bad("a package manifest", e.to_string()))?;
     let item = parsed
         .item_info_entries
         .get(&parsed.root_model_identifier)
@@ -115,10 +123,10 @@ const USUAL_SPECS: [&str; 2] = ["Data/com.apple.CoreML/model.mlmodel", "com.appl
 
 fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
     let manifest = path.join("Manifest.json");
-    if manifest.is_file() {
+    if manifest.exists() {
         return manifest_root(path, &manifest);
     }
-    if let Some(spec) = USUAL_SPECS.iter().map(|s| path.join(s)).find(|p| p.is_file()) {
+    if let Some(spec) = USUAL_SPECS.iter().map(|s| path.join(s)).find(|p| p.exists()) {
         return Ok(spec);
     }
     let found = if path.join("model.espresso.net").exists() {
@@ -139,13 +147,15 @@ impl Model {
     /// Opens a `.mlpackage` or `.mlmodelc` folder or a `.mlmodel` file; which of them is told by content, not by
     /// name.
     ///
-    /// Reads the specification and checks it; weights are mapped when they are first used.
+    /// Reads the specification and checks it; weights are mapped when they are first used. Only regular files are
+    /// opened: a specification of at most 2 GiB, as every protobuf message, a `model.mil` of at most 512 MiB, a manifest of
+    /// at most 1 MiB.
     ///
     /// # Errors
     /// [`LoadError`] naming the file, what was expected and what was found.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let kind = std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-        let model = if kind.is_dir() && path.join("model.mil").is_file() {
+        let model = if kind.is_dir() && path.join("model.mil").exists() {
             compiled::open(path)?
         } else {
             Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
@@ -155,8 +165,8 @@ impl Model {
     }
 
     fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
-        let (description, program) =
-            spec::decode(&read(&file)?).map_err(|source| LoadError::Spec { path: file.clone(), source })?;
+        let (description, program) = spec::decode(&file::read(&file, LARGEST_SPEC)?)
+            .map_err(|source| LoadError::Spec { path: file.clone(), source })?;
         // `@model_path` is the folder of the specification.
         let root = file.parent().map(Path::to_owned);
         Ok(Model { path: path.to_owned(), description, program, weights: WeightFiles::new(root) })

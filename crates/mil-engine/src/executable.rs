@@ -10,6 +10,7 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
+use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, Place};
 use crate::layout;
 use crate::passes::{PassSet, open_rows};
@@ -154,11 +155,11 @@ impl Executable {
         })
     }
 
-    /// Runs the function. Inputs of any numeric type are converted to the declared ones; inputs that
+    /// Runs the function. Inputs are converted to the declared types as [`convert`] says; inputs that
     /// the function does not take are rejected.
     ///
     /// # Errors
-    /// Missing, unknown or misshapen inputs, a state that does not fit, a failing operation.
+    /// Missing, unknown or misshapen inputs, values that the declared types do not have, a state that does not fit, a failing operation.
     pub fn predict(
         &self,
         inputs: &[(&str, Tensor)],
@@ -230,6 +231,8 @@ impl Executable {
             let shape: Vec<_> = ty.shape.iter().map(Dim::to_string).collect();
             return Err(bad(format!("{} [{}]", ty.dtype, shape.join(", "))));
         }
+        let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
+        let tensor = convert::to_declared(tensor, ty.dtype).map_err(unfit)?;
         let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
         let array = Array::new(tensor, ty.dtype).map_err(|_| bad(ty.dtype.to_string()))?;
         Ok(Value::Array(array))

@@ -85,8 +85,12 @@ pub(crate) fn with_elements<T: WithDType, R>(t: &Tensor, f: impl FnOnce(&[T]) ->
     elements(&storage, layout).map(f)
 }
 
-/// The tensor with elements of another type.
+/// The tensor with elements of another type. Candle's conversions of its formats of 8 bits and less don't all end: those
+/// are refused.
 pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
+    if !crate::convert::is_taken(t.dtype()) {
+        return Err(OpError::data(format!("elements of type {}", t.dtype().as_str())));
+    }
     let (n, contiguous) = (t.elem_count(), t.is_contiguous());
     let narrow = |data: &[f32]| {
         let mut out = vec![f16::ZERO; n];

@@ -7,11 +7,13 @@
 //! - [`passes`]: rewrites of the IR: dead code, idioms fused, state updates made in place.
 //! - [`plan`]: binds names to slots, resolves constants, builds one closure per operation.
 //! - [`run`]: executes the plan, within [`Limits`]; [`state`]: buffers that live between predictions.
+//! - [`convert`]: tensors of callers as values of the declared types.
 //! - [`ops`]: the table of operations, one family per file.
 //! - [`value`], [`weight`]: what flows between operations; weights stay compressed.
 //! - [`profile`]: time per operation, on request.
 
 pub mod build;
+pub mod convert;
 pub mod error;
 pub mod executable;
 mod layout;

@@ -10,6 +10,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::build::check_size;
+use crate::convert;
 use crate::error::{EngineError, OpError};
 use crate::value::{Array, with_f32s};
 
@@ -78,7 +79,7 @@ impl StateBuffer {
     /// Replaces the whole content.
     ///
     /// # Errors
-    /// When the shape differs.
+    /// When the shape differs, or the state's element type does not have a value.
     pub fn write(&mut self, value: &Tensor) -> Result<(), OpError> {
         if value.dims() != self.spec.shape {
             return Err(OpError::shape(format!(
@@ -87,7 +88,15 @@ impl StateBuffer {
                 value.dims()
             )));
         }
-        self.data = value.to_dtype(kept_dtype(self.spec.dtype))?.force_contiguous()?;
+        let kept = kept_dtype(self.spec.dtype);
+        // What is in the kept type already needs no way through another.
+        let value = if value.dtype() == DType::F16 && kept == DType::F16 {
+            value.clone()
+        } else {
+            let declared = convert::to_declared(value, self.spec.dtype).map_err(|e| OpError::data(e.to_string()))?;
+            crate::layout::to_dtype(&declared, kept)?
+        };
+        self.data = value.to_device(self.data.device())?.force_contiguous()?;
         Ok(())
     }
 
@@ -108,7 +117,7 @@ impl StateBuffer {
             return Ok(());
         }
         if matches!(self.data.device(), Device::Cpu) && self.data.dtype() == DType::F16 {
-            let rows = crate::layout::contiguous(&update.to_dtype(DType::F32)?)?;
+            let rows = crate::layout::contiguous(&crate::layout::to_dtype(update, DType::F32)?)?;
             let source = with_f32s(&rows, |rows| {
                 let mut halves = vec![f16::ZERO; rows.len()];
                 halves.convert_from_f32_slice(rows);
@@ -119,7 +128,7 @@ impl StateBuffer {
             self.data.inplace_op1(&op)?;
             return Ok(());
         }
-        let update = update.to_dtype(self.data.dtype())?;
+        let update = crate::layout::to_dtype(update, self.data.dtype())?;
         let ranges: Vec<_> = begin.iter().zip(update.dims()).map(|(&b, &n)| b..b + n).collect();
         self.data = self.data.slice_assign(&ranges, &update)?;
         Ok(())

@@ -1,9 +1,10 @@
 //! The messages, and the file that `/save` writes: JSON with `version` 1 and `messages`, each with `role` and
 //! `content`; a system message comes first.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
+use candle_coreml::format::file;
 use candle_coreml::generation::Message;
 use serde::{Deserialize, Serialize};
 
@@ -55,12 +56,7 @@ impl Conversation {
     /// Reads a conversation.
     pub(super) fn load(path: &Path) -> Result<Self, String> {
         let fail = |e: String| format!("{}: {e}", path.display());
-        let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
-        let mut text = String::new();
-        file.take(LIMIT + 1).read_to_string(&mut text).map_err(|e| fail(e.to_string()))?;
-        if text.len() as u64 > LIMIT {
-            return Err(fail(format!("longer than {LIMIT} bytes: no conversation")));
-        }
+        let text = file::read_text(path, LIMIT).map_err(|e| e.to_string())?;
         let saved: Saved = serde_json::from_str(&text).map_err(|e| fail(format!("no conversation: {e}")))?;
         if saved.version != 1 {
             return Err(fail(format!("version {}: expected 1", saved.version)));

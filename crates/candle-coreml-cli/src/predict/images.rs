@@ -1,15 +1,12 @@
-//! Image files as the tensors that image features of ML Programs are: `[1, channels, height, width]`, values
-//! 0 to 255 (scale and bias are operations of the program).
+//! Image files for inputs and outputs that are images, `[1, channels, height, width]`.
 
-use std::fs::File;
-use std::io::{BufReader, Cursor};
+use std::io::Cursor;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use candle_coreml::CoreMLModel;
+use candle_core::{DType, Tensor};
 use candle_coreml::description::{ColorLayout, FeatureDescription, FeatureType};
-use image::{DynamicImage, GrayImage, ImageFormat, ImageReader, RgbImage};
-use tiff::decoder::{Decoder, DecodingResult};
+use candle_coreml::{CoreMLModel, images};
+use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use tiff::encoder::{TiffEncoder, colortype::Gray32Float};
 
 use crate::{CommandResult, write};
@@ -25,51 +22,12 @@ fn layout(side: &str, name: &str, feature: Option<&FeatureDescription>) -> Resul
     }
 }
 
-/// Where red, green and blue stand among the channels.
-fn order(layout: ColorLayout) -> [usize; 3] {
-    if layout == ColorLayout::Bgr { [2, 1, 0] } else { [0, 1, 2] }
-}
-
 /// An image file as the tensor that an input takes.
 pub(crate) fn load(model: &CoreMLModel, name: &str, file: &Path) -> Result<Tensor, Failure> {
-    let layout = layout("input", name, model.function_description().input(name))?;
-    let bad = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
-    let reader = ImageReader::open(file).map_err(|e| bad(&e))?.with_guessed_format()?;
-    if layout == ColorLayout::GrayscaleFloat16
-        && reader.format() == Some(ImageFormat::Tiff)
-        && let Some(image) = float_image(file).map_err(|e| bad(&e))?
-    {
-        return Ok(image);
-    }
-    let image = reader.decode().map_err(|e| bad(&e))?;
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let planes: Vec<f32> = match layout {
-        ColorLayout::Grayscale | ColorLayout::GrayscaleFloat16 => {
-            image.to_luma8().into_raw().into_iter().map(f32::from).collect()
-        }
-        ColorLayout::Rgb | ColorLayout::Bgr => {
-            let pixels = image.to_rgb8();
-            order(layout).iter().flat_map(|&c| pixels.pixels().map(move |p| f32::from(p.0[c]))).collect()
-        }
-    };
-    let channels = planes.len() / (width * height).max(1);
-    Ok(Tensor::from_vec(planes, (1, channels, height, width), &Device::Cpu)?)
-}
-
-/// A TIFF of one channel of floats, with its values as they are; none for other pixels, which `image` reads.
-fn float_image(file: &Path) -> Result<Option<Tensor>, Failure> {
-    let mut decoder = Decoder::new(BufReader::new(File::open(file)?))?;
-    if !matches!(decoder.colortype()?, tiff::ColorType::Gray(16 | 32 | 64)) {
-        return Ok(None);
-    }
-    let (width, height) = decoder.dimensions()?;
-    let values: Vec<f32> = match decoder.read_image()? {
-        DecodingResult::F16(v) => v.into_iter().map(f32::from).collect(),
-        DecodingResult::F32(v) => v,
-        DecodingResult::F64(v) => v.into_iter().map(|v| v as f32).collect(),
-        _ => return Ok(None),
-    };
-    Ok(Some(Tensor::from_vec(values, (1, 1, height as usize, width as usize), &Device::Cpu)?))
+    let feature = model.function_description().input(name);
+    layout("input", name, feature)?;
+    let feature = feature.ok_or("an input")?;
+    images::read(file, feature, &images::Limits::default()).map_err(|e| format!("input `{name}`: {e}").into())
 }
 
 /// The format of a file that an image output goes to, if its name fits what the output is.
@@ -109,7 +67,7 @@ pub(crate) fn save(model: &CoreMLModel, name: &str, pixels: &Tensor, file: &Path
         GrayImage::from_raw(width, height, planes).map(DynamicImage::from)
     } else {
         let plane = planes.len() / channels.max(1);
-        let mixed = (0..plane).flat_map(|i| order(layout).map(|c| planes[c * plane + i])).collect();
+        let mixed = (0..plane).flat_map(|i| images::color_order(layout).map(|c| planes[c * plane + i])).collect();
         RgbImage::from_raw(width, height, mixed).map(DynamicImage::from)
     };
     let image = image.ok_or_else(|| format!("output `{name}` of shape {:?} is no image", pixels.dims()))?;

@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use coreml_format::file;
 use serde::{Deserialize, Serialize};
 
 /// Says that a model's folder was made by this library.
@@ -76,13 +77,7 @@ impl Receipt {
 
 /// A whole file that has to be small.
 pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    let limited = &mut io::Read::take(File::open(path)?, LARGEST_RECORD + 1);
-    io::Read::read_to_end(limited, &mut content)?;
-    if content.len() as u64 > LARGEST_RECORD {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "larger than 16 MiB"));
-    }
-    Ok(content)
+    file::read(path, LARGEST_RECORD).map_err(|e| e.cause.into())
 }
 
 /// Writes a small file whole or not at all. The caller holds the lock of the folder.

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use coreml_format::file;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+
+/// Largest `config.json`, `tokenizer_config.json` or configuration of pooling that is read.
+const JSON_LIMIT: u64 = 64 << 20;
 
 /// How the hidden states of a text's tokens become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +41,10 @@ fn bad(path: &Path, message: impl ToString) -> Error {
 }
 
 fn json(path: &Path) -> Result<Option<Value>> {
-    if !path.is_file() {
+    if !path.exists() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let text = file::read_text(path, JSON_LIMIT)?;
     serde_json::from_str(&text).map(Some).map_err(|e| bad(path, e))
 }
 
@@ -67,6 +71,8 @@ pub(super) fn only_model(folder: &Path) -> Result<PathBuf> {
 /// The tokenizer without padding and cutting, and the most tokens that the files allow.
 pub(super) fn tokenizer(folder: &Path) -> Result<(tokenizers::Tokenizer, Option<usize>)> {
     let path = folder.join("tokenizer.json");
+    // The library opens it by its name, and waits for whom a named pipe waits.
+    file::check(&path)?;
     let mut tokenizer = tokenizers::Tokenizer::from_file(&path).map_err(|e| bad(&path, e))?;
     let mut limits: Vec<usize> = tokenizer.get_truncation().map(|t| t.max_length).into_iter().collect();
     for (file, key) in [("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")] {

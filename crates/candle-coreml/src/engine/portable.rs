@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
-use coreml_format::dtype::DataType;
 use coreml_format::package::Model;
 use indexmap::IndexMap;
+use mil_engine::convert::{Unfit, to_declared};
 use mil_engine::error::EngineError;
 use mil_engine::executable::{Executable, Options, Output};
 use mil_engine::profile::{Profile, StepCost};
@@ -167,7 +167,8 @@ impl Portable {
         let tensor = &tensor.to_device(&Device::Cpu)?;
         let declared = self.executable.inputs().iter().find(|i| i.name == name);
         let Some(ty) = declared.and_then(|i| i.ty.tensor()) else { return Ok(tensor.clone()) };
-        let tensor = convert(name, tensor, ty.dtype)?;
+        let unfit = |e: Unfit| Error::Input { name: name.to_owned(), expected: e.expected, found: e.found };
+        let tensor = to_declared(tensor, ty.dtype).map_err(unfit)?;
         // A scalar of the program is described as an array of one element.
         match ty.fixed_shape() {
             Some(s) if s != tensor.dims() && s.iter().product::<usize>() == tensor.elem_count() => {
@@ -201,56 +202,5 @@ impl EngineState for PortableState {
 
     fn reset(&mut self) -> Result<()> {
         self.0.reset().map_err(|e| Error::Request(e.to_string()))
-    }
-}
-
-/// Brings an input to a type that keeps its meaning: integers must fit the declared integer type.
-fn convert(name: &str, tensor: &Tensor, dtype: DataType) -> Result<Tensor> {
-    let bad = |found: String| Error::Input { name: name.to_owned(), expected: format!("{dtype} values"), found };
-    if dtype.is_float() || dtype == DataType::Bool {
-        return Ok(tensor.clone());
-    }
-    let tensor = if tensor.dtype().is_float() {
-        let wide = tensor.to_dtype(DType::F64)?;
-        let whole = |v: &f64| v.is_finite() && v.fract() == 0.0;
-        if !wide.flatten_all()?.to_vec1()?.iter().all(whole) {
-            return Err(bad("floats that are not whole numbers".to_owned()));
-        }
-        // Too large ones saturate, and fail the range below unless the type is as wide.
-        wide
-    } else {
-        tensor.clone()
-    };
-    let range = match dtype {
-        DataType::I8 => i64::from(i8::MIN)..=i64::from(i8::MAX),
-        DataType::U8 => 0..=i64::from(u8::MAX),
-        DataType::I16 => i64::from(i16::MIN)..=i64::from(i16::MAX),
-        DataType::U16 => 0..=i64::from(u16::MAX),
-        DataType::I32 => i64::from(i32::MIN)..=i64::from(i32::MAX),
-        DataType::U32 => 0..=i64::from(u32::MAX),
-        _ => i64::MIN..=i64::MAX,
-    };
-    let tensor = tensor.to_dtype(DType::I64)?;
-    let values: Vec<i64> = tensor.flatten_all()?.to_vec1()?;
-    match values.iter().find(|v| !range.contains(v)) {
-        Some(v) => Err(bad(format!("the value {v}"))),
-        None => Ok(tensor),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn inputs_convert_only_where_their_meaning_stays() {
-        let convert = |t: Tensor| convert("x", &t, DataType::I32);
-        let of = |v: &[f64]| Tensor::new(v, &Device::Cpu).expect("a tensor");
-        assert_eq!(convert(of(&[1.0, -2.0])).expect("whole").to_vec1::<i64>().expect("integers"), [1, -2]);
-        for bad in [0.5, 3e9, f64::INFINITY, f64::NAN] {
-            assert!(convert(of(&[bad])).is_err(), "{bad}");
-        }
-        assert!(convert(of(&[])).is_ok());
-        assert!(convert(Tensor::new(&[1i64 << 31], &Device::Cpu).expect("a tensor")).is_err());
     }
 }

@@ -34,7 +34,8 @@ struct Plan {
 /// have, a full disk. Nothing is left behind then.
 pub(crate) fn unpack(archive: &Path, target: &Path, free: &dyn Fn(&Path) -> io::Result<u64>) -> Result<(), HubError> {
     let fail = |message: String| HubError::Archive { path: archive.to_owned(), message };
-    let file = File::open(archive).map_err(HubError::io(archive))?;
+    let opened = coreml_format::file::open(archive).map_err(|e| e.cause.into());
+    let file = opened.map_err(HubError::io(archive))?;
     let packed = file.metadata().map_err(HubError::io(archive))?.len();
     let mut zip = ZipArchive::new(file).map_err(|e| fail(format!("not a zip archive: {e}")))?;
     let plan = plan(&mut zip, packed, archive)?;

@@ -1,6 +1,6 @@
 //! Inputs of a prediction as the framework's dictionary of features.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
 use objc2::AllocAnyThread;
 use objc2::rc::Retained;
@@ -18,7 +18,7 @@ use crate::inputs::{Declared, Locked, Memory, check_location, prepare, prepare_o
 use crate::lend::Lender;
 use crate::pixels::PixelFormat;
 use crate::shape;
-use crate::values::{Input, Key, elements, integers, only};
+use crate::values::{Input, Key, doubles, integers, only, singles};
 
 /// Inputs by name.
 pub(super) type Named<'a> = [(&'a str, Input<'a>)];
@@ -218,7 +218,7 @@ fn value(feature: &FeatureDescription, input: Input<'_>) -> Result<Option<Retain
     Ok(Some(match feature.ty {
         FeatureType::MultiArray { .. } => return Ok(None),
         FeatureType::Double => {
-            let number = only(name, &elements(&tensor.to_dtype(DType::F64)?)?)?;
+            let number = only(name, &doubles(name, tensor)?)?;
             // SAFETY: a value from a number.
             unsafe { MLFeatureValue::featureValueWithDouble(number) }
         }
@@ -245,7 +245,7 @@ fn image(name: &str, layout: ColorLayout, tensor: &Tensor) -> Result<Retained<ML
     let &[_, _, height, width] = tensor.dims() else {
         return Err(NativeError::feature(name, "an image, of four dimensions", format!("{:?}", tensor.dims())));
     };
-    let samples: Vec<f32> = elements(&tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
+    let samples = singles(name, tensor)?;
     let format = PixelFormat::of(layout);
     let buffer = pixel_buffer::create(name, format, width, height)?;
     // SAFETY: a new buffer, which nobody else knows.
@@ -323,7 +323,8 @@ mod tests {
     use super::*;
     use crate::apple::results::outputs;
     use crate::pixels::channels;
-    use crate::values::Output;
+    use crate::values::{Output, elements};
+    use candle_core::DType;
     use coreml_format::dtype::DataType;
 
     fn feature(name: &str, ty: FeatureType) -> FeatureDescription {

@@ -1,9 +1,9 @@
 //! The key of a compiled model: SHA-256 over the files of its source and the version of the system.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use coreml_format::file;
 use sha2::{Digest, Sha256};
 
 use super::CacheError;
@@ -101,7 +101,7 @@ fn collect(path: &Path, names: &mut Vec<String>, files: &mut Vec<(String, PathBu
 /// Digest of a file, read in pieces.
 fn contents(path: &Path) -> Result<[u8; 32], CacheError> {
     let io = |source| CacheError::io(path, source);
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = file::open(path).map_err(|e| io(e.cause.into()))?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; 1 << 20];
     loop {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use candle_core::safetensors::MmapedSafetensors;
+use coreml_format::file;
 use safetensors::Dtype;
 
 use super::config::{self, Config, Family};
@@ -23,12 +24,7 @@ pub(super) struct Checkpoint {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > JSON_LIMIT {
-        return Err(bad(path, format!("{size} bytes are more than the {JSON_LIMIT} that are read")));
-    }
-    std::fs::read_to_string(path).map_err(io)
+    Ok(file::read_text(path, JSON_LIMIT)?)
 }
 
 fn bad(path: &Path, message: impl Into<String>) -> Error {
@@ -37,6 +33,10 @@ fn bad(path: &Path, message: impl Into<String>) -> Error {
 
 /// Opens files of tensors.
 fn map(files: &[PathBuf]) -> Result<MmapedSafetensors> {
+    // Candle opens them by their names, and waits for whom a named pipe waits.
+    for path in files {
+        file::check(path)?;
+    }
     // SAFETY: the files are mapped for reading; as with every mapped weight file, nobody may change them while
     // the model is loaded.
     let mapped = unsafe { MmapedSafetensors::multi(files) };

@@ -1,0 +1,55 @@
+//! NumPy's `.npz`: a zip archive of `.npy` files, each named after its array.
+
+use std::io::{Read, Seek};
+
+use candle_core::Tensor;
+use indexmap::IndexMap;
+use zip::ZipArchive;
+
+use super::{Budget, Limits, TensorsCause, npy};
+
+/// How archives begin: with an entry, or, if empty, with the end of the directory.
+pub(super) const MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+
+/// Deflate packs at most 1,032 bytes into one; an entry that claims more is not what it says.
+const LARGEST_RATIO: u64 = 1032;
+/// Bytes that an entry may claim whatever it is packed into.
+const ALWAYS_ALLOWED: u64 = 4096;
+
+pub(super) fn read(
+    source: &mut (impl Read + Seek),
+    limits: &Limits,
+    budget: &mut Budget,
+) -> Result<IndexMap<String, Tensor>, TensorsCause> {
+    let bad = |e: zip::result::ZipError| TensorsCause::content("a zip archive of .npy files", e);
+    let mut zip = ZipArchive::new(source).map_err(bad)?;
+    if zip.len() > limits.tensors {
+        let found = format!("{} entries", zip.len());
+        return Err(TensorsCause::content(format!("at most {} tensors", limits.tensors), found));
+    }
+    let mut out = IndexMap::with_capacity(zip.len());
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).map_err(bad)?;
+        let name = entry.name().map_err(bad)?.into_owned();
+        let shown: String = name.chars().take(200).collect();
+        let Some(array) = name.strip_suffix(".npy") else {
+            return Err(TensorsCause::content("entries that end in .npy", format!("`{shown}`")));
+        };
+        let (size, packed) = (entry.size(), entry.compressed_size());
+        if size > packed.saturating_mul(LARGEST_RATIO).max(ALWAYS_ALLOWED) {
+            let expected = format!("at most {LARGEST_RATIO} times the bytes that it is packed into");
+            return Err(TensorsCause::content(expected, format!("{size} bytes in {packed}")).of(&shown));
+        }
+        let tensor = npy::read(&mut entry, size, limits, budget).map_err(|e| e.of(&shown))?;
+        // The end of the entry, where its checksum is held against what was read.
+        match entry.read(&mut [0]) {
+            Ok(0) => {}
+            Ok(_) => return Err(TensorsCause::content(format!("{size} bytes"), "more").of(&shown)),
+            Err(e) => return Err(TensorsCause::content("an entry that is whole", e).of(&shown)),
+        }
+        if out.insert(array.to_owned(), tensor).is_some() {
+            return Err(TensorsCause::content("one entry of a name", "two").of(&shown));
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,230 @@
+//! Opens files that somebody else may have made: regular files only, and no more of them than a stated limit.
+//!
+//! Opening a named pipe waits until somebody writes to it, a device such as `/dev/zero` never ends, and a sparse file
+//! claims more bytes than a disk has. So a path is looked at before it is opened, what was opened is looked at again, as
+//! the path may lead elsewhere by then, and whole files are read up to a limit.
+//!
+//! Windows has no named pipes and devices among its folders' entries; there the file type alone is checked.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Why a file is not opened or read.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {cause}")]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it; its text does not repeat the path.
+    pub cause: FileCause,
+}
+
+/// What is wrong with a file. As the source of an [`io::Error`] it can be found by [`io::Error::get_ref`].
+#[derive(Debug, thiserror::Error)]
+pub enum FileCause {
+    /// The system says so.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The path is no regular file.
+    #[error("expected a regular file, found {found}")]
+    Kind {
+        /// The kind of thing, such as "a named pipe".
+        found: &'static str,
+    },
+    /// The file is larger than files of its kind may be.
+    #[error("expected at most {limit} bytes, found {found}")]
+    Size {
+        /// The limit in bytes.
+        limit: u64,
+        /// The file's size in bytes; of a file that grows while it is read, more than the limit.
+        found: u64,
+    },
+}
+
+impl From<FileCause> for io::Error {
+    fn from(cause: FileCause) -> Self {
+        match cause {
+            FileCause::Io(e) => e,
+            FileCause::Kind { .. } => io::Error::new(io::ErrorKind::InvalidInput, cause),
+            FileCause::Size { .. } => io::Error::new(io::ErrorKind::FileTooLarge, cause),
+        }
+    }
+}
+
+fn at(path: &Path) -> impl Fn(FileCause) -> FileError {
+    move |cause| FileError { path: path.to_owned(), cause }
+}
+
+/// The kind of thing that is not a regular file.
+fn kind(of: &Metadata) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let ty = of.file_type();
+        for (is, name) in [
+            (ty.is_fifo(), "a named pipe"),
+            (ty.is_socket(), "a socket"),
+            (ty.is_char_device(), "a character device"),
+            (ty.is_block_device(), "a block device"),
+        ] {
+            if is {
+                return name;
+            }
+        }
+    }
+    if of.is_dir() { "a folder" } else { "neither a file nor a folder" }
+}
+
+fn regular(of: Metadata) -> Result<Metadata, FileCause> {
+    if of.is_file() { Ok(of) } else { Err(FileCause::Kind { found: kind(&of) }) }
+}
+
+/// Checks that a path leads to a regular file, for libraries that open it themselves. Links are followed.
+///
+/// # Errors
+/// [`FileError`] when there is nothing, or something else.
+pub fn check(path: &Path) -> Result<Metadata, FileError> {
+    std::fs::metadata(path).map_err(FileCause::Io).and_then(regular).map_err(at(path))
+}
+
+/// Opens a regular file for reading, without waiting. Links are followed.
+///
+/// # Errors
+/// [`FileError`] when it can't be opened, or is a folder, a named pipe, a socket or a device.
+pub fn open(path: &Path) -> Result<File, FileError> {
+    open_sized(path).map(|(file, _)| file)
+}
+
+/// [`open`], and the bytes that the file has.
+fn open_sized(path: &Path) -> Result<(File, u64), FileError> {
+    // Opening alone can do something to a device, so the path is looked at first.
+    check(path)?;
+    open_at_once(path).map_err(at(path))
+}
+
+/// Opens whatever is there, and keeps it if it is a regular file.
+fn open_at_once(path: &Path) -> Result<(File, u64), FileCause> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Should a pipe or a terminal have taken the file's place: don't wait, don't become its process. Both mean
+        // nothing to regular files.
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    }
+    let file = options.open(path)?;
+    let size = regular(file.metadata()?)?.len();
+    Ok((file, size))
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// [`FileError`] as of [`open`], for larger files, and when there is not enough memory.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let (file, size) = open_sized(path)?;
+    let fail = at(path);
+    if size > limit {
+        return Err(fail(FileCause::Size { limit, found: size }));
+    }
+    let mut content = Vec::new();
+    let room = usize::try_from(size).map(|n| content.try_reserve_exact(n));
+    if !matches!(room, Ok(Ok(()))) {
+        return Err(fail(FileCause::Io(io::ErrorKind::OutOfMemory.into())));
+    }
+    // A file may grow meanwhile, or say that it has no bytes and have some, as those of /proc do.
+    file.take(limit.saturating_add(1)).read_to_end(&mut content).map_err(|e| fail(e.into()))?;
+    match content.len() as u64 {
+        found if found > limit => Err(fail(FileCause::Size { limit, found })),
+        _ => Ok(content),
+    }
+}
+
+/// Reads a whole text of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read`], and for bytes that are not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, FileError> {
+    let invalid = |e: std::string::FromUtf8Error| {
+        at(path)(io::Error::new(io::ErrorKind::InvalidData, format!("expected UTF-8 text: {}", e.utf8_error())).into())
+    };
+    String::from_utf8(read(path, limit)?).map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_files_are_read_up_to_the_limit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a");
+        std::fs::write(&file, "four").expect("written");
+        assert_eq!(read(&file, 4).expect("at the limit"), b"four");
+        assert_eq!(read_text(&file, u64::MAX).expect("text"), "four");
+        let error = read(&file, 3).expect_err("too large");
+        assert!(matches!(error.cause, FileCause::Size { limit: 3, found: 4 }), "{error}");
+        std::fs::write(&file, "").expect("written");
+        assert_eq!(read(&file, 0).expect("empty"), b"");
+        std::fs::write(&file, [0xff]).expect("written");
+        assert!(read_text(&file, 1).expect_err("no text").to_string().contains("UTF-8"));
+    }
+
+    #[test]
+    fn sparse_files_are_refused_by_their_size_before_memory_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sparse");
+        let file = File::create(&path).and_then(|f| f.set_len(1 << 42));
+        // Not every file system can.
+        if file.is_ok() {
+            let error = read(&path, 1 << 20).expect_err("4 TiB").to_string();
+            assert!(error.contains("1048576 bytes, found 4398046511104"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_named_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().expect("mkfifo is there");
+        assert!(made.success());
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("a socket");
+        std::os::unix::fs::symlink(path("pipe"), path("link")).expect("a link");
+        let kinds = [
+            (path("pipe"), "a named pipe"),
+            (path("link"), "a named pipe"),
+            (path("socket"), "a socket"),
+            (folder.path().to_owned(), "a folder"),
+            ("/dev/zero".into(), "a character device"),
+        ];
+        let (done, answers) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for (path, kind) in kinds {
+                // The second is what happens if a pipe takes a file's place between the look and the opening; a socket
+                // can't be opened at all.
+                let late = open_at_once(&path).map(drop).map_err(at(&path));
+                let opened = [open(&path).map(drop), late, read(&path, 1 << 20).map(drop), check(&path).map(drop)];
+                for error in opened.map(|result| result.expect_err("no regular file")) {
+                    let socket = kind == "a socket" && matches!(error.cause, FileCause::Io(_));
+                    assert!(socket || error.to_string().ends_with(&format!("found {kind}")), "{error}");
+                }
+            }
+            done.send(()).expect("the test listens");
+        });
+        answers.recv_timeout(std::time::Duration::from_secs(60)).expect("nothing waits, everything is named");
+    }
+
+    #[test]
+    fn causes_are_kept_inside_of_io_errors() {
+        let error = check(&std::env::temp_dir()).expect_err("a folder");
+        assert!(error.to_string().ends_with(": expected a regular file, found a folder"), "{error}");
+        let wrapped = io::Error::from(error.cause);
+        let inner = wrapped.get_ref().and_then(|e| e.downcast_ref::<FileCause>());
+        assert!(matches!(inner, Some(FileCause::Kind { found: "a folder" })), "{wrapped}");
+        let missing = open(Path::new("/there/is/nothing")).expect_err("nothing");
+        assert_eq!(io::Error::from(missing.cause).kind(), io::ErrorKind::NotFound);
+    }
+}
