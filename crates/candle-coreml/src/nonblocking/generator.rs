@@ -1,5 +1,6 @@
 //! [`AsyncGenerator`]: text from a language model.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -184,9 +185,19 @@ impl Job {
                 return;
             }
         };
-        let end = self.generate(&mut slot, &ids, options, accept);
-        // The reader of the end may ask again at once, and is to find the conversation where it was.
-        self.inner.slots.put(slot);
+        let ran = catch_unwind(AssertUnwindSafe(|| self.generate(&mut slot, &ids, options, accept)));
+        let end = match ran {
+            Ok(end) => {
+                // The reader of the end may ask again at once, and is to find the conversation where it was.
+                self.inner.slots.put(slot);
+                end
+            }
+            // Nobody knows what state the conversation is in; another one takes its place.
+            Err(_) => {
+                drop(slot);
+                Some(Err(lost()))
+            }
+        };
         drop(self.permit);
         if let Some(end) = end {
             self.inner.watch.ended(&end);
