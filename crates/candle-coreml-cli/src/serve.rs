@@ -14,39 +14,57 @@ const LAST_TOKENS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder with a language model or an encoder, or a model of the hub (repeatable). `NAME=MODEL` gives it the name
-    /// that requests call it by. Without it, the small model that comes with the project.
+    /// Serve the language model or encoder in this folder, or a model of the hub (repeatable). `NAME=MODEL` gives it
+    /// the name that requests call it by. Without it, serve the small model that comes with the project.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<String>,
-    /// Address to listen on. Anything but a loopback address lets others in: set a key then.
+    /// Listen on this address. Anything but a loopback address lets others in: set a key then.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
-    /// Port to listen on; 0 takes any free one.
+    /// Listen on this port; 0 takes any free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Key that requests must name as `Authorization: Bearer KEY`. Other users of the machine can see arguments, but
+    /// Serve only requests that name this key as `Authorization: Bearer KEY`. Other users of the machine can see arguments, but
     /// not the environment.
     #[arg(long, env = "CANDLE_COREML_SERVE_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
-    /// Answers that are computed at once, and conversations whose caches are kept, for each model.
+    /// Compute so many answers at once, and keep the caches of so many conversations, for each model.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
-    /// Requests that may wait for a slot, for each model; more are told to try again later.
+    /// Let so many requests wait for a slot, for each model; more are told to try again later.
     #[arg(long, default_value_t = 64)]
     queue: usize,
-    /// Largest request in bytes.
+    /// Refuse requests with larger bodies.
     #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
     max_body: usize,
-    /// Longest time for a request, waiting included.
+    /// Keep at most so many bytes of bodies in memory at once; a quarter of them for one address.
+    #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
+    bodies: usize,
+    /// End requests that take longer, waiting included.
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
-    /// How long answers may still take after SIGINT or SIGTERM; a second one ends at once.
+    /// Refuse requests whose head takes longer.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    head_time: u32,
+    /// Refuse requests whose body takes longer than this and a second for every 64 KiB of it.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    body_time: u32,
+    /// Close connections that are silent for longer between requests.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    idle_time: u32,
+    /// Keep at most so many connections; beyond them, only /health and /metrics are answered.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Keep at most so many connections from one address (IPv6: one /64). Behind a proxy, all come from one.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    share: u32,
+    /// Let answers take so much longer after SIGINT or SIGTERM; a second one ends at once.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     grace: u32,
-    /// Where language models run: auto, coreml, metal, cuda, cpu.
+    /// Run language models here: auto, coreml, metal, cuda, cpu.
     #[arg(long, default_value_t)]
     device: BackendDevice,
-    /// Devices that take over when that one can't be had or fails at its start.
+    /// Run them here when that device can't be had or fails at its start.
     #[arg(long, value_delimiter = ',', value_name = "cuda,cpu")]
     fallback: Vec<BackendDevice>,
 }
@@ -89,7 +107,13 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         slots: usize::from(arguments.slots),
         queue: arguments.queue,
         max_body: arguments.max_body,
+        bodies: arguments.bodies,
         timeout: seconds(arguments.timeout),
+        head_time: seconds(arguments.head_time),
+        body_time: seconds(arguments.body_time),
+        idle_time: seconds(arguments.idle_time),
+        connections: arguments.connections as usize,
+        share: arguments.share as usize,
         grace: seconds(arguments.grace),
         device: arguments.device,
         fallback: arguments.fallback,

@@ -70,6 +70,19 @@ fn signals_end_it_with_success() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_server_that_runs_out_of_files_still_tells_its_health() {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" serve --port 0 --head-time 600"]);
+    limited.arg(assert_cmd::cargo::cargo_bin("candle-coreml")).env_remove("CANDLE_COREML_SERVE_KEY");
+    let (_process, address) = start(&mut limited);
+    let _silent: Vec<_> = (0..150).map(|_| TcpStream::connect(&address).expect("it listens")).collect();
+    for _ in 0..3 {
+        assert!(get(&address, "/health", "").contains("\"status\":\"ok\""));
+    }
+}
+
 #[test]
 fn what_can_not_be_served_is_said_at_once() {
     let fail = |arguments: &[&str]| {
@@ -86,6 +99,8 @@ fn what_can_not_be_served_is_said_at_once() {
         (vec!["--model", &tiny, "--model", &tiny], "two models are called `tiny-qwen3`"),
         (vec!["--slots", "0"], "slots"),
         (vec!["--timeout", "0"], "timeout"),
+        (vec!["--head-time", "0"], "head-time"),
+        (vec!["--share", "0"], "share"),
         (vec!["--host", "localhost"], "host"),
     ] {
         let message = fail(&arguments);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -41,12 +41,12 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// All routes of a server.
-pub(crate) fn router(models: Models, settings: &Settings) -> Router {
+/// All routes of a server, and what they see.
+pub(crate) fn router(models: Models, settings: &Settings) -> (Arc<App>, Router) {
     let key = settings.api_key.as_ref().map(Key::new);
     let local = key.is_none() && settings.address.ip().is_loopback();
     let app = Arc::new(App { models, began: now(), key, local, timeout: settings.timeout });
-    Router::new()
+    let router = Router::new()
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::chat::complete))
@@ -58,16 +58,29 @@ pub(crate) fn router(models: Models, settings: &Settings) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(settings.max_body))
         .layer(from_fn_with_state(app.clone(), around))
-        .with_state(app)
+        .with_state(app.clone());
+    (app, router)
+}
+
+impl App {
+    /// Whether a request names the key, if there is one.
+    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
+        self.key.as_ref().is_none_or(|key| key.admits(headers))
+    }
+
+    /// Whether a request was meant for this machine, where only those are served.
+    pub(crate) fn is_meant(&self, headers: &HeaderMap) -> bool {
+        !self.local || is_for_this_machine(headers)
+    }
 }
 
 async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("other".to_owned(), |p| p.as_str().to_owned());
-    let open = path == "/health" || app.key.as_ref().is_none_or(|key| key.admits(request.headers()));
+    let open = path == "/health" || app.admits(request.headers());
     let began = Instant::now();
     let deadline = Deadline { at: began + app.timeout, after: app.timeout };
     request.extensions_mut().insert(deadline);
-    let response = if app.local && !is_for_this_machine(request.headers()) {
+    let response = if !app.is_meant(request.headers()) {
         ApiError::host().into_response()
     } else if open {
         let answered = tokio::time::timeout_at(deadline.at, next.run(request)).await;

@@ -19,7 +19,9 @@ impl Key {
 
     /// Whether a request names the key.
     pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
+        // Of two, a proxy may have looked at the other one.
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
         // The scheme is not case-sensitive (RFC 9110, 11.1).
         let bytes = value.as_bytes();
         let Some((scheme, token)) = bytes.split_at_checked(7) else { return false };
@@ -74,5 +76,10 @@ mod tests {
             assert!(!admits(wrong), "{wrong}");
         }
         assert!(!key.admits(&HeaderMap::new()));
+        let mut twice = HeaderMap::new();
+        for value in ["Bearer s3cret", "Bearer other"] {
+            twice.append(header::AUTHORIZATION, value.parse().expect("a header"));
+        }
+        assert!(!key.admits(&twice));
     }
 }

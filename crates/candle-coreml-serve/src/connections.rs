@@ -1,4 +1,15 @@
 //! Connections: accepting them, their limits, and ending without cutting answers off.
+//!
+//! HTTP/1.1 is spoken here and not by a library, because every wait must have an end that its client can't put off,
+//! every answer must be OpenAI's kind of JSON, and a server that ends must know which requests are being computed. The
+//! syntax of heads is httparse's; everything that two readers could take differently is refused.
+
+mod body;
+mod exchange;
+mod head;
+mod places;
+mod reply;
+mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -6,30 +17,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
-use tokio_io_timeout::TimeoutStream;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
-use crate::app;
+use crate::app::{self, App};
 use crate::error::ServeError;
 use crate::models::Models;
 use crate::settings::Settings;
+use exchange::{Connection, Host};
+use places::Places;
+pub(crate) use places::Room;
+use wire::Wire;
 
-/// How long to wait after the system refused a connection, for instance because too many files are open.
-const AFTER_REFUSAL: Duration = Duration::from_millis(100);
+/// How long to wait after a connection could not be accepted: for instance until files are closed.
+const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 
 /// A server that listens.
-#[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    app: Router,
+    app: Arc<App>,
+    router: Router,
     settings: Settings,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -41,7 +60,8 @@ impl Server {
         let failed = |source| ServeError::Listen { address: settings.address, source };
         let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, app: app::router(models, &settings), settings })
+        let (app, router) = app::router(models, &settings);
+        Ok(Self { listener, address, app, router, settings })
     }
 
     /// Where it listens.
@@ -49,118 +69,68 @@ impl Server {
         self.address
     }
 
-    /// Answers requests until `shutdown` is ready; then takes no more, and returns when those under way have ended
-    /// or the time for it ([`Settings::grace`]) is over.
+    /// Answers requests until `shutdown` is ready; then takes no more, and returns when those that are computed or
+    /// wait for it have ended or the time for it ([`Settings::grace`]) is over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, app, settings, .. } = self;
-        let places = Arc::new(Semaphore::new(settings.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let graceful = GracefulShutdown::new();
+        let Self { listener, app, router, settings, .. } = self;
+        let places = Arc::new(Places::new(&settings));
+        let (end, ending) = watch::channel(false);
+        let grace = settings.grace;
+        let host = Host { app, router, settings: Arc::new(settings), ending };
         let mut tasks = JoinSet::new();
         tokio::pin!(shutdown);
         loop {
-            let next = async {
-                let place = places.clone().acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
+            tokio::select! {
                 () = &mut shutdown => break,
-                next = next => next,
                 // Takes ended tasks out of the set.
-                Some(_) = tasks.join_next() => continue,
-            };
-            match (place, accepted) {
-                (Ok(place), Ok((stream, _))) => serve(&mut tasks, &graceful, &app, &settings, stream, place),
-                (_, Err(error)) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(AFTER_REFUSAL).await;
-                }
-                // Nobody closes the semaphore.
-                (Err(_), _) => break,
+                Some(ended) = tasks.join_next() => note(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => serve(&mut tasks, &host, &places, stream, peer),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        if is_full(&error) {
+                            places.shrink();
+                        }
+                        tokio::time::sleep(AFTER_REFUSAL).await;
+                    }
+                },
             }
         }
         drop(listener);
         tracing::info!("ending");
-        if tokio::time::timeout(settings.grace, graceful.shutdown()).await.is_err() {
+        // Connections hold receivers: this fails only when there is none.
+        let _ = end.send(true);
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                note(ended);
+            }
+        };
+        if tokio::time::timeout(grace, all).await.is_err() {
             tracing::warn!("answers were cut off: they took longer than the time for ending");
         }
         tasks.shutdown().await;
     }
 }
 
-fn serve(
-    tasks: &mut JoinSet<()>,
-    graceful: &GracefulShutdown,
-    app: &Router,
-    settings: &Settings,
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
-) {
+fn serve(tasks: &mut JoinSet<()>, host: &Host, places: &Arc<Places>, stream: TcpStream, peer: SocketAddr) {
     // Pieces of an answer are small and wanted at once.
     let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(settings.patience));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.patience)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(app.clone()));
-    let connection = graceful.watch(connection);
-    tasks.spawn(async move {
-        let _place = place;
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended early");
-        }
-    });
+    let place = places.enter(peer.ip());
+    let number = place.number();
+    let task = tasks.spawn(Connection::new(host.clone(), Wire::new(stream), place).serve());
+    places.serves(number, task);
 }
 
-/// Ready at the first SIGINT or SIGTERM (elsewhere than on Unix: Ctrl-C). The second one ends the process at once.
-///
-/// # Errors
-/// When the system does not let signals be received.
-pub fn signals() -> Result<impl Future<Output = ()>, ServeError> {
-    let mut received = Received::new().map_err(ServeError::Signals)?;
-    Ok(async move {
-        received.next().await;
-        tokio::spawn(async move {
-            received.next().await;
-            std::process::exit(130);
-        });
-    })
+/// Whether the system has no room for another connection: too many files are open in it (`ENFILE`), or in this process
+/// (`EMFILE`, on Windows `WSAEMFILE`). Other failures concern one connection only.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24 | 10_024)) || error.kind() == std::io::ErrorKind::OutOfMemory
 }
 
-#[cfg(unix)]
-struct Received {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Received {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Received;
-
-#[cfg(not(unix))]
-impl Received {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Nothing will come: never ready.
-            std::future::pending::<()>().await;
-        }
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection ended in a panic");
     }
 }

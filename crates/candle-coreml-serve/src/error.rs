@@ -60,8 +60,15 @@ pub(crate) struct ApiError {
 
 const INVALID: &str = "invalid_request_error";
 
+/// Most bytes of a message. What it quotes of a request can be as long as the request.
+const MESSAGE: usize = 1000;
+
 impl ApiError {
-    fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: String) -> Self {
+    fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, mut message: String) -> Self {
+        if message.len() > MESSAGE {
+            message.truncate(message.floor_char_boundary(MESSAGE));
+            message.push('…');
+        }
         Self { status, kind, code, param: None, message }
     }
 
@@ -102,6 +109,52 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", Some("timeout"), message)
     }
 
+    /// A head or the form of a body that is not HTTP as it is spoken here.
+    pub(crate) fn head(status: StatusCode, message: impl std::fmt::Display) -> Self {
+        Self::new(status, INVALID, None, message.to_string())
+    }
+
+    /// A part of a request that did not come in time.
+    pub(crate) fn slow(part: &str, after: std::time::Duration) -> Self {
+        let message = format!("the {part} of the request took longer than {} seconds", after.as_secs_f64());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", Some("timeout"), message)
+    }
+
+    /// A body that is too large.
+    pub(crate) fn too_large(most: usize) -> Self {
+        let message = format!("the body has more than {most} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, None, message)
+    }
+
+    /// More of something than is taken.
+    pub(crate) fn too_many(what: &str, count: usize, most: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, None, format!("{count} {what}; at most {most}"))
+    }
+
+    /// A client with too many connections.
+    pub(crate) fn share() -> Self {
+        let message = "too many connections come from your address; close some".to_owned();
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"), message)
+    }
+
+    /// A server that has no room for a request.
+    pub(crate) fn overloaded(why: &str) -> Self {
+        let message = format!("the server is overloaded: {why}; try again later");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message)
+    }
+
+    /// A server that ends.
+    pub(crate) fn ending() -> Self {
+        let message = "the server is ending; ask another one".to_owned();
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message)
+    }
+
+    /// A fault of the server's code.
+    pub(crate) fn panicked() -> Self {
+        let message = "the request met a fault of the server; its log says more".to_owned();
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, message)
+    }
+
     /// What is sent: OpenAI's error object.
     pub(crate) fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
@@ -112,7 +165,7 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match error {
             Error::Request(message) => Self::new(StatusCode::BAD_REQUEST, INVALID, None, message),
-            Error::Context { .. } => {
+            Error::Context { .. } | Error::PromptBytes { .. } => {
                 Self::new(StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"), error.to_string())
             }
             Error::Busy { .. } => {
@@ -149,7 +202,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, axum::Json(self.body())).into_response();
         let headers = response.headers_mut();
         match self.status {
-            StatusCode::TOO_MANY_REQUESTS => headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             StatusCode::UNAUTHORIZED => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             _ => None,
         };
@@ -167,6 +222,7 @@ mod tests {
         for (error, status, part) in [
             (Error::Request("too odd".to_owned()), 400, "too odd"),
             (Error::Context { tokens: 9, context: 8 }, 400, "context_length_exceeded"),
+            (Error::PromptBytes { bytes: 9, most: 8, context: 1 }, 400, "context_length_exceeded"),
             (Error::Busy { limit: 3 }, 429, "rate_limit_exceeded"),
             (Error::File { path: path.clone(), message: "chat template: roles".to_owned() }, 400, "roles"),
             (Error::File { path: path.clone(), message: "broken".to_owned() }, 500, "server_error"),
@@ -177,6 +233,8 @@ mod tests {
             assert_eq!(error.status.as_u16(), status, "{text}");
             assert!(text.contains(part) && !text.contains("secret"), "{text}");
         }
+        let long = ApiError::no_model(&"é".repeat(MESSAGE), "").message;
+        assert!(long.len() < MESSAGE + 4 && long.ends_with("é…"), "{long}");
         let response = ApiError::from(Error::Busy { limit: 0 }).into_response();
         assert!(response.headers().contains_key(header::RETRY_AFTER));
     }

@@ -34,8 +34,10 @@ mod metrics;
 mod models;
 mod openai;
 mod settings;
+mod signals;
 
-pub use connections::{Server, signals};
+pub use connections::Server;
 pub use error::ServeError;
 pub use models::Models;
 pub use settings::Settings;
+pub use signals::signals;

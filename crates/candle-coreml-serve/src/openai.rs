@@ -8,6 +8,7 @@ pub(crate) mod embeddings;
 mod inputs;
 pub(crate) mod models;
 mod options;
+mod parsed;
 mod reply;
 mod stream;
 pub(crate) mod text;

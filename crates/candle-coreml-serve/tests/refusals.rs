@@ -118,7 +118,7 @@ fn a_page_that_gave_its_name_to_this_machine_is_refused() {
 
 #[test]
 fn connections_that_send_no_request_are_closed() {
-    let server = serve(Settings { patience: Duration::from_millis(100), ..settings() });
+    let server = serve(Settings { head_time: Duration::from_millis(100), ..settings() });
     let mut slow = TcpStream::connect(server.address).expect("it listens");
     slow.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost:").expect("sent");
     let mut rest = Vec::new();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
 
+use crate::byte_limit::ByteLimit;
 use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
@@ -67,6 +68,7 @@ pub struct TextEncoder {
     pooling: Option<Pooling>,
     width: usize,
     limit: usize,
+    bytes: ByteLimit,
 }
 
 impl TextEncoder {
@@ -99,6 +101,7 @@ impl TextEncoder {
         }
         let shapes = Shapes::of(&model)?;
         let limit = [limit, shapes.longest()].into_iter().flatten().min().unwrap_or(USUAL_LIMIT);
+        let bytes = ByteLimit::new(&tokenizer, limit);
         let mut encoder = Self {
             model,
             tokenizer,
@@ -108,6 +111,7 @@ impl TextEncoder {
             pooling: None,
             width: 0,
             limit,
+            bytes,
         };
         encoder.choose_output()?;
         Ok(encoder)
@@ -173,10 +177,26 @@ impl TextEncoder {
         self.limit
     }
 
+    /// Refuses texts that are too long, as far as their bytes and ids tell, without the work and the memory of
+    /// tokenizing them.
+    ///
+    /// # Errors
+    /// [`Error::PromptBytes`] and [`Error::Context`].
+    pub fn check_lengths(&self, texts: &[EncoderInput]) -> Result<()> {
+        texts.iter().try_for_each(|text| match text {
+            EncoderInput::Text(text) => self.bytes.check(text.len()),
+            EncoderInput::Tokens(ids) => self.check_length(ids.len()),
+        })
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<()> {
+        if tokens > self.limit { Err(Error::Context { tokens, context: self.limit }) } else { Ok(()) }
+    }
+
     /// The vectors of texts. A text does not depend on the others; nothing is cut.
     ///
     /// # Errors
-    /// [`Error::Context`] for a text that is too long, [`Error::Request`] for one without tokens or with ids outside
+    /// [`Error::Context`] or [`Error::PromptBytes`] for a text that is too long, [`Error::Request`] for one without tokens or with ids outside
     /// the vocabulary; failures of the engine.
     pub fn embed(&self, texts: &[EncoderInput]) -> Result<Embeddings> {
         let rows = texts.iter().map(|text| self.row(text)).collect::<Result<Vec<_>>>()?;
@@ -204,6 +224,7 @@ impl TextEncoder {
         let ids = match text {
             EncoderInput::Tokens(ids) => ids.clone(),
             EncoderInput::Text(text) => {
+                self.bytes.check(text.len())?;
                 let encoded = self.tokenizer.encode(text.as_str(), true);
                 encoded.map_err(|e| Error::Request(format!("the tokenizer failed: {e}")))?.get_ids().to_vec()
             }
@@ -215,9 +236,7 @@ impl TextEncoder {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
             return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
         }
-        if ids.len() > self.limit {
-            return Err(Error::Context { tokens: ids.len(), context: self.limit });
-        }
+        self.check_length(ids.len())?;
         Ok(ids)
     }
 

@@ -93,6 +93,16 @@ pub enum Error {
         /// Tokens that the context holds.
         context: usize,
     },
+    /// A prompt with more bytes than any text that fits the model's context.
+    #[error("the prompt has {bytes} bytes; a context of {context} tokens holds at most {most}")]
+    PromptBytes {
+        /// Bytes of the prompt.
+        bytes: usize,
+        /// Most bytes that fit.
+        most: usize,
+        /// Tokens that the context holds.
+        context: usize,
+    },
     /// More requests wait for a model than may.
     #[error("{limit} requests wait already")]
     Busy {

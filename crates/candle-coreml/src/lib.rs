@@ -24,6 +24,7 @@
 
 pub mod anemll;
 pub mod backend;
+mod byte_limit;
 pub mod cache;
 pub mod config;
 pub mod encoder;

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Json, State};
+use axum::extract::{Extension, State};
 use axum::response::Response;
 use candle_coreml::generation::Message;
-use candle_coreml::nonblocking::Prompt;
+use candle_coreml::nonblocking::{AsyncGenerator, Prompt};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::inputs::content;
 use super::options::Common;
+use super::parsed::Parsed;
 use super::reply::{Form, Reply};
 use super::stream::Job;
 use crate::app::{App, Deadline};
+use crate::connections::Room;
 use crate::error::ApiError;
+use crate::models::Models;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request {
@@ -32,7 +34,7 @@ struct Given {
     tool_calls: Option<Value>,
 }
 
-fn message(index: usize, given: &Given) -> Result<Message, ApiError> {
+fn message(index: usize, given: Given) -> Result<Message, ApiError> {
     let param = |field: &str| format!("messages[{index}].{field}");
     // What was once `system` OpenAI calls `developer`; models know the old name.
     let role = match given.role.as_str() {
@@ -47,18 +49,29 @@ fn message(index: usize, given: &Given) -> Result<Message, ApiError> {
     if given.tool_calls.as_ref().is_some_and(|v| v.as_array().is_none_or(|a| !a.is_empty()) && !v.is_null()) {
         return Err(ApiError::field(param("tool_calls"), "tools are not supported"));
     }
-    let content = content(&given.content, &param("content"), role == "assistant")?;
+    let content = content(given.content, &param("content"), role == "assistant")?;
     Ok(Message { role: role.to_owned(), content })
 }
 
 pub(crate) async fn complete(
     State(app): State<Arc<App>>,
     Extension(deadline): Extension<Deadline>,
-    request: Result<Json<Request>, JsonRejection>,
+    Parsed(request, room): Parsed<Request>,
 ) -> Result<Response, ApiError> {
-    let Json(Request { messages, common }) = request?;
-    let (name, model) = app.models.language(common.model.as_deref())?;
-    let messages = messages.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<Vec<_>, _>>()?;
+    let (job, model) = prepare(&app.models, request, deadline, room)?;
+    job.run(model).await
+}
+
+/// What to run, and on which model. Nothing else of the request stays in memory while that waits for its turn.
+fn prepare(
+    models: &Models,
+    request: Request,
+    deadline: Deadline,
+    room: Option<Arc<Room>>,
+) -> Result<(Job, &AsyncGenerator), ApiError> {
+    let Request { messages, common } = request;
+    let (name, model) = models.language(common.model.as_deref())?;
+    let messages = messages.into_iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<Vec<_>, _>>()?;
     let job = Job {
         prompt: Prompt::Chat(messages),
         options: common.options(model.info().context)?,
@@ -66,6 +79,7 @@ pub(crate) async fn complete(
         stream: common.stream.unwrap_or(false),
         include_usage: common.include_usage(),
         deadline,
+        room,
     };
-    job.run(model).await
+    Ok((job, model))
 }

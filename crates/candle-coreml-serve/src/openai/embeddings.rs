@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Json, State};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use candle_coreml::encoder::EncoderInput;
+use candle_coreml::encoder::{EncoderInput, TextEncoder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::inputs::{Input, inputs};
+use super::parsed::Parsed;
 use crate::app::App;
 use crate::error::ApiError;
 
@@ -24,9 +24,8 @@ pub(crate) struct Request {
 
 pub(crate) async fn embed(
     State(app): State<Arc<App>>,
-    request: Result<Json<Request>, JsonRejection>,
+    Parsed(request, room): Parsed<Request>,
 ) -> Result<Json<Value>, ApiError> {
-    let Json(request) = request?;
     let (name, model) = app.models.encoder(request.model.as_deref())?;
     let base64 = match request.encoding_format.as_deref() {
         None | Some("float") => false,
@@ -40,14 +39,19 @@ pub(crate) async fn embed(
     if request.dimensions.is_some_and(|d| d != width as u64) {
         return Err(ApiError::field("dimensions", format!("the model's vectors have {width} and can't be cut")));
     }
-    let texts: Vec<EncoderInput> = inputs(&request.input, "input")?
+    let texts: Vec<EncoderInput> = inputs(request.input, "input")?
         .into_iter()
         .map(|input| match input {
             Input::Text(text) => EncoderInput::Text(text),
             Input::Tokens(ids) => EncoderInput::Tokens(ids),
         })
         .collect();
-    let found = model.run(move |encoder| encoder.embed(&texts)).await?;
+    model.get().check_lengths(&texts)?;
+    let job = move |encoder: &TextEncoder| {
+        let _room = room;
+        encoder.embed(&texts)
+    };
+    let found = model.run(job).await?;
     app.models.metrics.encoded(name, found.tokens);
     let data: Vec<Value> = found
         .vectors

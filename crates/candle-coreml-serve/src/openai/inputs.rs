@@ -15,30 +15,30 @@ pub(super) enum Input {
 const MOST: usize = 2048;
 
 /// A string, an array of strings, an array of token ids, or an array of such arrays.
-pub(super) fn inputs(value: &Value, param: &'static str) -> Result<Vec<Input>, ApiError> {
+pub(super) fn inputs(value: Value, param: &'static str) -> Result<Vec<Input>, ApiError> {
     let wrong = || ApiError::field(param, "expected a string, strings, token ids or arrays of token ids");
     let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
     let tokens = |all: &[Value]| all.iter().map(id).collect::<Option<Vec<_>>>().ok_or_else(wrong);
-    let one = |value: &Value| match value {
-        Value::String(text) => Ok(Input::Text(text.clone())),
-        Value::Array(ids) => tokens(ids).map(Input::Tokens),
+    let one = |value: Value| match value {
+        Value::String(text) => Ok(Input::Text(text)),
+        Value::Array(ids) => tokens(&ids).map(Input::Tokens),
         _ => Err(wrong()),
     };
     let found = match value {
-        Value::Array(all) if all.first().is_some_and(Value::is_number) => vec![Input::Tokens(tokens(all)?)],
+        Value::Array(all) if all.first().is_some_and(Value::is_number) => vec![Input::Tokens(tokens(&all)?)],
         Value::Array(all) if all.len() > MOST => {
             return Err(ApiError::field(param, format!("{} texts; at most {MOST}", all.len())));
         }
-        Value::Array(all) => all.iter().map(one).collect::<Result<_, _>>()?,
+        Value::Array(all) => all.into_iter().map(one).collect::<Result<_, _>>()?,
         single => vec![one(single)?],
     };
     if found.is_empty() { Err(ApiError::field(param, "expected at least one text")) } else { Ok(found) }
 }
 
 /// The text of a message: a string, or parts of type `text`. An assistant's may be null.
-pub(super) fn content(value: &Value, param: &str, optional: bool) -> Result<String, ApiError> {
+pub(super) fn content(value: Value, param: &str, optional: bool) -> Result<String, ApiError> {
     match value {
-        Value::String(text) => Ok(text.clone()),
+        Value::String(text) => Ok(text),
         Value::Null if optional => Ok(String::new()),
         Value::Array(parts) => {
             let text = |(i, part): (usize, &Value)| match (part["type"].as_str(), part["text"].as_str()) {
@@ -69,23 +69,23 @@ mod tests {
             (json!([1, 2]), vec![Input::Tokens(vec![1, 2])]),
             (json!([[1], [2, 3]]), vec![Input::Tokens(vec![1]), Input::Tokens(vec![2, 3])]),
         ] {
-            assert_eq!(inputs(&value, "input"), Ok(expected), "{value}");
+            assert_eq!(inputs(value.clone(), "input"), Ok(expected), "{value}");
         }
         let many = Value::Array(vec![json!("x"); MOST + 1]);
         for wrong in
             [json!([]), json!(1), json!(null), json!([1, "a"]), json!([-1]), json!([1.5]), json!([["a"]]), many]
         {
-            let error = inputs(&wrong, "input").expect_err("refused");
+            let error = inputs(wrong.clone(), "input").expect_err("refused");
             assert_eq!((error.status.as_u16(), error.param.as_deref()), (400, Some("input")), "{wrong}");
         }
     }
 
     #[test]
     fn messages_are_texts_or_parts_of_text() {
-        let read = |value: Value| content(&value, "messages[0].content", false);
+        let read = |value: Value| content(value, "messages[0].content", false);
         assert_eq!(read(json!("a")), Ok("a".to_owned()));
         assert_eq!(read(json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])), Ok("ab".to_owned()));
-        assert_eq!(content(&Value::Null, "x", true), Ok(String::new()));
+        assert_eq!(content(Value::Null, "x", true), Ok(String::new()));
         for (wrong, param) in [
             (json!(null), "messages[0].content"),
             (json!([{"type": "image_url", "image_url": {}}]), "messages[0].content[0].type"),

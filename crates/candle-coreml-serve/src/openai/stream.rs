@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::reply::{Reply, Usage};
 use crate::app::Deadline;
+use crate::connections::Room;
 use crate::error::ApiError;
 
 /// A request for text that is ready to run.
@@ -22,12 +24,15 @@ pub(super) struct Job {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) deadline: Deadline,
+    /// Room for the prompt as text.
+    pub(super) room: Option<Arc<Room>>,
 }
 
 impl Job {
     /// Runs it. Errors until the prompt is accepted have a status; later ones come as an event.
     pub(super) async fn run(self, model: &AsyncGenerator) -> Result<Response, ApiError> {
         let answer = model.stream(self.prompt, self.options).await?;
+        drop(self.room);
         if self.stream {
             let events = Events {
                 answer,

@@ -205,6 +205,8 @@ impl Tap {
 struct Tapped {
     inner: Box<dyn Decoder + Send>,
     letter: usize,
+    /// A token that makes it panic.
+    broken_by: Option<u32>,
     tap: Arc<Tap>,
 }
 
@@ -223,6 +225,7 @@ impl Decoder for Tapped {
 
     fn feed(&mut self, ids: &[u32]) -> candle_coreml::Result<Vec<f32>> {
         self.tap.pass();
+        assert!(!self.broken_by.is_some_and(|id| ids.contains(&id)), "this token was to break the model");
         let mut logits = self.inner.feed(ids)?;
         // Only the letter `a` is ever likely: answers end at their limits.
         logits.fill(0.0);
@@ -235,8 +238,8 @@ impl Decoder for Tapped {
     }
 }
 
-/// The shipped model behind a tap.
-struct TappedModel(CoreMLGenerator, Arc<Tap>);
+/// The shipped model behind a tap; it may panic at the letter `Z`.
+struct TappedModel(CoreMLGenerator, Arc<Tap>, bool);
 
 impl TextGeneration for TappedModel {
     fn info(&self) -> GeneratorInfo {
@@ -271,17 +274,23 @@ impl TextGeneration for TappedModel {
         let (shared, tap) = (self.0.share()?, self.1.clone());
         let (info, vocab, tokenizer) = (shared.info().clone(), shared.vocab(), shared.tokenizer().clone());
         let letter = tokenizer.encode("a").ok()?[0] as usize;
+        let broken_by = if self.2 { Some(tokenizer.encode("Z").ok()?[0]) } else { None };
         Some(SharedModel::new(info, vocab, tokenizer, move || {
-            Ok(Box::new(Tapped { inner: shared.conversation()?, letter, tap: tap.clone() }))
+            Ok(Box::new(Tapped { inner: shared.conversation()?, letter, broken_by, tap: tap.clone() }))
         }))
     }
 }
 
 /// Serves a model that says `a` for ever, one letter for each pass that the tap lets through.
 pub(crate) fn tapped(settings: Settings) -> (Running, Arc<Tap>) {
+    tapped_with(settings, false)
+}
+
+/// The same; `fragile` where it panics at the letter `Z`.
+pub(crate) fn tapped_with(settings: Settings, fragile: bool) -> (Running, Arc<Tap>) {
     let tap = Arc::new(Tap::default());
     let generator = CoreMLGenerator::load(folder("tiny-qwen3")).expect("the shipped model");
     let mut models = Models::default();
-    models.add_language("tiny-qwen3", TappedModel(generator, tap.clone()), &settings).expect("it is shared");
+    models.add_language("tiny-qwen3", TappedModel(generator, tap.clone(), fragile), &settings).expect("it is shared");
     (run(models, settings), tap)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
 
 use super::chat::ChatTemplate;
@@ -57,6 +58,11 @@ impl Tokenizer {
         end.dedup();
         let template = ChatTemplate::load(folder, &settings)?;
         Ok(Self { inner, path, end, template })
+    }
+
+    /// How many bytes a text of so many tokens may have.
+    pub(crate) fn byte_limit(&self, context: usize) -> ByteLimit {
+        ByteLimit::new(&self.inner, context)
     }
 
     /// Tokens that end generation.

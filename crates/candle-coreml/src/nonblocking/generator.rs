@@ -1,5 +1,6 @@
 //! [`AsyncGenerator`]: text from a language model.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::answer::{Answer, CancelOnDrop, Completion, Event, Piece, lost};
 use super::gate::Gate;
 use super::slots::{Slot, Slots};
 use crate::backend::{GeneratorInfo, SharedModel, TextGeneration};
+use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
 use crate::generation::{Generation, Message, Options, Step, Summary};
 
@@ -58,6 +60,7 @@ struct Inner {
     model: SharedModel,
     gate: Gate,
     slots: Slots,
+    bytes: ByteLimit,
     buffer: usize,
     watch: Arc<dyn Watch>,
 }
@@ -102,7 +105,8 @@ impl AsyncGenerator {
     pub fn shared(model: SharedModel, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
         let slots = Slots::new(&model, capacity.slots)?;
         let buffer = capacity.buffer.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
-        Ok(Self { inner: Arc::new(Inner { model, gate: Gate::new(capacity), slots, buffer, watch }) })
+        let bytes = model.tokenizer().byte_limit(model.info().context);
+        Ok(Self { inner: Arc::new(Inner { model, gate: Gate::new(capacity), slots, bytes, buffer, watch }) })
     }
 
     /// What the model is.
@@ -129,10 +133,12 @@ impl AsyncGenerator {
     /// answer ends it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait, [`Error::Context`] for a prompt that is too long, [`Error::Request`] for
+    /// [`Error::Busy`] when too many wait, [`Error::Context`] or [`Error::PromptBytes`] for a prompt that is too long, [`Error::Request`] for
     /// one that is empty or that the model can't take. Failures of the engine come through the answer.
     pub async fn stream(&self, prompt: Prompt, options: Options) -> Result<Answer> {
         let called = Instant::now();
+        // Before it waits, so that nothing long waits.
+        self.inner.check_length(&prompt)?;
         let permit = self.inner.gate.enter().await?;
         let (accept, accepted) = oneshot::channel();
         let (sender, events) = mpsc::channel(self.inner.buffer);
@@ -179,9 +185,19 @@ impl Job {
                 return;
             }
         };
-        let end = self.generate(&mut slot, &ids, options, accept);
-        // The reader of the end may ask again at once, and is to find the conversation where it was.
-        self.inner.slots.put(slot);
+        let ran = catch_unwind(AssertUnwindSafe(|| self.generate(&mut slot, &ids, options, accept)));
+        let end = match ran {
+            Ok(end) => {
+                // The reader of the end may ask again at once, and is to find the conversation where it was.
+                self.inner.slots.put(slot);
+                end
+            }
+            // Nobody knows what state the conversation is in; another one takes its place.
+            Err(_) => {
+                drop(slot);
+                Some(Err(lost()))
+            }
+        };
         drop(self.permit);
         if let Some(end) = end {
             self.inner.watch.ended(&end);
@@ -229,6 +245,17 @@ impl Job {
 }
 
 impl Inner {
+    /// Refuses a prompt that can't fit, as far as its bytes and ids tell.
+    fn check_length(&self, prompt: &Prompt) -> Result<()> {
+        let context = self.model.info().context;
+        match prompt {
+            Prompt::Tokens(ids) if ids.len() > context => Err(Error::Context { tokens: ids.len(), context }),
+            Prompt::Tokens(_) => Ok(()),
+            Prompt::Text(text) => self.bytes.check(text.len()),
+            Prompt::Chat(messages) => self.bytes.check(messages.iter().map(|m| m.content.len()).sum()),
+        }
+    }
+
     /// The prompt as tokens that the model can take.
     fn encode(&self, prompt: Prompt, options: &Options) -> Result<Vec<u32>> {
         let tokenizer = self.model.tokenizer();
@@ -239,7 +266,10 @@ impl Inner {
                 return Err(Error::Request("no messages to answer".to_owned()));
             }
             Prompt::Chat(messages) => {
-                tokenizer.encode(&tokenizer.needed_template()?.render(&messages, options.thinking)?)?
+                let text = tokenizer.needed_template()?.render(&messages, options.thinking)?;
+                // A template may repeat what it is given.
+                self.bytes.check(text.len())?;
+                tokenizer.encode(&text)?
             }
         };
         let (vocab, context) = (self.model.vocab(), self.model.info().context);

@@ -1,0 +1,54 @@
+//! How long a text may be before it is tokenized: tokens take far more memory and time than the bytes they come from.
+
+use crate::error::{Error, Result};
+
+/// Bytes that a token stands for at least, as far as this limit goes: tokenizers may leave spaces out, and may take a
+/// whole unknown word as one token.
+const USUAL: usize = 64;
+
+/// The bytes of a text that may fit a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteLimit {
+    context: usize,
+    most: usize,
+}
+
+impl ByteLimit {
+    /// As many bytes as `context` tokens of the tokenizer's longest text have, or 64 for each if that is more.
+    pub(crate) fn new(tokenizer: &tokenizers::Tokenizer, context: usize) -> Self {
+        let ids = 0..u32::try_from(tokenizer.get_vocab_size(true)).unwrap_or(u32::MAX);
+        let longest = ids.filter_map(|id| tokenizer.id_to_token(id)).map(|token| token.len()).max();
+        Self { context, most: context.saturating_mul(longest.unwrap_or(0).max(USUAL)) }
+    }
+
+    /// Refuses a text of so many bytes that it can't fit.
+    ///
+    /// # Errors
+    /// [`Error::PromptBytes`].
+    pub(crate) fn check(self, bytes: usize) -> Result<()> {
+        let Self { context, most } = self;
+        if bytes > most { Err(Error::PromptBytes { bytes, most, context }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_token_counts_and_short_ones_get_the_usual_bytes() {
+        let limit = |token: &str| {
+            let vocab = format!("{{\"a\": 0, \"{token}\": 1}}");
+            let model = format!("{{\"type\": \"WordLevel\", \"unk_token\": \"a\", \"vocab\": {vocab}}}");
+            let tokenizer: tokenizers::Tokenizer =
+                format!("{{\"version\": \"1.0\", \"added_tokens\": [], \"model\": {model}}}")
+                    .parse()
+                    .expect("a tokenizer");
+            ByteLimit::new(&tokenizer, 3)
+        };
+        assert_eq!(limit("b").most, 3 * USUAL);
+        let long = limit(&"b".repeat(100));
+        assert_eq!((long.check(300).is_ok(), limit("b").check(0).is_ok()), (true, true));
+        assert!(matches!(long.check(301), Err(Error::PromptBytes { bytes: 301, most: 300, context: 3 })));
+    }
+}
