@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
+use crate::generation::vocabulary::Vocabulary;
 use crate::model::{CoreMLModel, CoreMLModelBuilder};
 
 mod files;
@@ -59,7 +60,7 @@ pub struct Embeddings {
 #[derive(Debug)]
 pub struct TextEncoder {
     model: CoreMLModel,
-    tokenizer: tokenizers::Tokenizer,
+    tokenizer: Vocabulary,
     folder: PathBuf,
     shapes: Shapes,
     output: String,
@@ -203,12 +204,9 @@ impl TextEncoder {
     fn row(&self, text: &EncoderInput) -> Result<Vec<u32>> {
         let ids = match text {
             EncoderInput::Tokens(ids) => ids.clone(),
-            EncoderInput::Text(text) => {
-                let encoded = self.tokenizer.encode(text.as_str(), true);
-                encoded.map_err(|e| Error::Request(format!("the tokenizer failed: {e}")))?.get_ids().to_vec()
-            }
+            EncoderInput::Text(text) => self.tokenizer.encode(text, true)?,
         };
-        let vocab = self.tokenizer.get_vocab_size(true);
+        let vocab = self.tokenizer.size();
         if ids.is_empty() {
             return Err(Error::Request("a text without tokens has no embedding".to_owned()));
         }
