@@ -9,6 +9,7 @@ use safetensors::Dtype;
 
 use super::config::{self, Config, Family};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Largest `config.json` or index that is read.
 const JSON_LIMIT: u64 = 64 << 20;
@@ -23,12 +24,7 @@ pub(super) struct Checkpoint {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > JSON_LIMIT {
-        return Err(bad(path, format!("{size} bytes are more than the {JSON_LIMIT} that are read")));
-    }
-    std::fs::read_to_string(path).map_err(io)
+    files::text(path, JSON_LIMIT)
 }
 
 fn bad(path: &Path, message: impl Into<String>) -> Error {
