@@ -345,7 +345,11 @@ fn string(s: &Arc<str>, name: &str, arguments: Arguments, budget: &mut Budget) -
         }
         "title" => title(s, budget),
         "capitalize" => capitalize(s, budget),
-        "isdigit" | "isdecimal" => every(|c| c.is_ascii_digit() || (c.is_numeric() && c.to_digit(10).is_some())),
+        // Which of the other numerals are digits takes Unicode's tables.
+        "isdigit" | "isdecimal" if s.chars().any(|c| c.is_numeric() && !c.is_ascii()) => {
+            unsupported("method of a string with numerals beyond ASCII", name)
+        }
+        "isdigit" | "isdecimal" => every(|c| c.is_ascii_digit()),
         "isnumeric" => every(char::is_numeric),
         "isalpha" => every(char::is_alphabetic),
         "isalnum" => every(char::is_alphanumeric),
