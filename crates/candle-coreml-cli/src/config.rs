@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use candle_coreml::backend::settings::{self, Key, Layer};
 
 use crate::settings::ConfigArgument;
-use crate::{CommandResult, setup};
+use crate::{CommandResult, secret, setup};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,7 +23,8 @@ enum Command {
     Set {
         /// Its name, such as `backend.device`; `config show` lists them.
         key: Key,
-        /// Its value; of a secret better nothing: it is asked for, or read from standard input.
+        /// Its value. Leave a secret out: other users of the machine see arguments, and a warning says so. It is asked
+        /// for then, or read from standard input.
         value: Option<String>,
         #[command(flatten)]
         config: ConfigArgument,
@@ -101,7 +102,13 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             let (path, _) = config.location()?;
             let mut layer = setup::existing(&path)?;
             let text = match given {
-                Some(text) => text,
+                Some(text) => {
+                    if key.is_secret() {
+                        let better = "give no value to be asked for it, or standard input";
+                        secret::warn_of_argument(key.name(), better);
+                    }
+                    text
+                }
                 None => value(key)?,
             };
             layer.set(key, &text)?;

@@ -30,6 +30,7 @@ mod progress;
 mod pull;
 mod rm;
 mod sampling;
+mod secret;
 #[cfg(feature = "serve")]
 mod serve;
 mod settings;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_coreml::backend::BackendDevice;
 use candle_coreml_serve::{Models, Server, Settings, signals};
 
-use crate::{CommandResult, model};
+use crate::{CommandResult, model, secret};
 
 /// How long computations may take to notice that nobody waits for them any more.
 const LAST_TOKENS: Duration = Duration::from_secs(5);
@@ -24,10 +24,13 @@ pub(crate) struct Arguments {
     /// Listen on this port; 0 takes any free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Serve only requests that name this key as `Authorization: Bearer KEY`. Other users of the machine can see arguments, but
-    /// not the environment.
-    #[arg(long, env = "CANDLE_COREML_SERVE_KEY", hide_env_values = true, value_name = "KEY")]
+    /// Serve only requests that name this key as `Authorization: Bearer KEY`. Other users of the machine see arguments, and
+    /// a warning says so: better is `--api-key-file`, or the environment variable CANDLE_COREML_SERVE_KEY.
+    #[arg(long, value_name = "KEY", conflicts_with = "api_key_file")]
     api_key: Option<String>,
+    /// Read that key from this file; `-` reads standard input.
+    #[arg(long, value_name = "FILE|-")]
+    api_key_file: Option<PathBuf>,
     /// Compute so many answers at once, and keep the caches of so many conversations, for each model.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
@@ -86,24 +89,45 @@ fn named(given: &str) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
     Ok((name.ok_or_else(|| format!("`{given}` has no name; give it one: --model NAME={given}"))?, folder))
 }
 
-pub(crate) fn run(arguments: Arguments) -> CommandResult {
+/// The variable with the key.
+const KEY_VARIABLE: &str = "CANDLE_COREML_SERVE_KEY";
+
+/// The key: from an argument, a file or the environment.
+fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::Error>> {
+    let key = match (arguments.api_key.take(), &arguments.api_key_file) {
+        (Some(key), _) => {
+            secret::warn_of_argument("the key", &format!("use --api-key-file or {KEY_VARIABLE}"));
+            Some(key)
+        }
+        (None, Some(file)) => Some(secret::read(file)?),
+        (None, None) => match std::env::var(KEY_VARIABLE) {
+            Ok(key) => Some(key),
+            Err(std::env::VarError::NotPresent) => None,
+            Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{KEY_VARIABLE} is not UTF-8").into()),
+        },
+    };
+    match key {
+        Some(key) if key.trim().is_empty() => Err("the key is empty: everybody would be let in".into()),
+        key => Ok(key),
+    }
+}
+
+pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
+    let api_key = key(&mut arguments)?;
     let models = match arguments.model.as_slice() {
         [] => vec![("tiny-qwen3".to_owned(), model::shipped()?)],
         given => given.iter().map(|g| named(g)).collect::<Result<Vec<_>, _>>()?,
     };
-    if arguments.api_key.as_ref().is_some_and(|key| key.trim().is_empty()) {
-        return Err("the key is empty: everybody would be let in".into());
-    }
-    if arguments.api_key.is_none() && !arguments.host.is_loopback() {
+    if api_key.is_none() && !arguments.host.is_loopback() {
         eprintln!(
-            "warning: everybody who reaches {} is served; --api-key or CANDLE_COREML_SERVE_KEY sets a key",
+            "warning: everybody who reaches {} is served; --api-key-file or {KEY_VARIABLE} sets a key",
             arguments.host
         );
     }
     let seconds = |n: u32| Duration::from_secs(u64::from(n));
     let settings = Settings {
         address: SocketAddr::new(arguments.host, arguments.port),
-        api_key: arguments.api_key.map(Into::into),
+        api_key: api_key.map(Into::into),
         slots: usize::from(arguments.slots),
         queue: arguments.queue,
         max_body: arguments.max_body,

@@ -7,7 +7,7 @@ use candle_coreml::backend::settings::{self, Key, Layer};
 use candle_coreml::backend::{BackendDevice, availability};
 
 use crate::settings::{ConfigArgument, ModelArguments};
-use crate::{CommandResult, model};
+use crate::{CommandResult, model, secret};
 
 mod draw;
 mod field;
@@ -48,23 +48,10 @@ pub(crate) struct Arguments {
     streaming: Option<bool>,
 }
 
+/// Longest answer to a question, in bytes.
+const LONGEST_ANSWER: u64 = 64 << 10;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// Largest file with a secret.
-const LARGEST_SECRET: u64 = 64 << 10;
-
-/// A secret from a file: not from an argument, which other users see.
-fn secret(file: &Path) -> Outcome<String> {
-    let named = |e: io::Error| format!("{}: {e}", file.display());
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        io::stdin().lock().take(LARGEST_SECRET).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file).map_err(named)?.take(LARGEST_SECRET).read_to_string(&mut text)
-    };
-    read.map_err(named)?;
-    Ok(text)
-}
 
 impl Arguments {
     /// Puts what the flags say on top of the settings.
@@ -80,10 +67,10 @@ impl Arguments {
             }
         }
         if let Some(file) = &self.api_key_file {
-            layer.set(Key::ApiKey, &secret(file)?)?;
+            layer.set(Key::ApiKey, &secret::read(file)?)?;
         }
         if let Some(file) = &self.hf_token_file {
-            layer.set(Key::HfToken, &secret(file)?)?;
+            layer.set(Key::HfToken, &secret::read(file)?)?;
         }
         layer.remote_enabled = self.remote.or(layer.remote_enabled);
         layer.streaming_enabled = self.streaming.or(layer.streaming_enabled);
@@ -169,7 +156,7 @@ pub(crate) fn offer(arguments: &ModelArguments) -> CommandResult {
     write!(out, "There are no settings yet. Set up now? [Y]es, [n]ot now, n[e]ver: ")?;
     out.flush()?;
     let mut answer = String::new();
-    io::stdin().lock().take(LARGEST_SECRET).read_line(&mut answer)?;
+    io::stdin().lock().take(LONGEST_ANSWER).read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "" if answer.is_empty() => {}
         "" | "y" | "yes" => match ask(&path, Layer::default(), false)? {

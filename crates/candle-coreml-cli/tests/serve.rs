@@ -58,6 +58,28 @@ fn models_have_names_and_the_key_comes_from_the_environment() {
     assert!(list.contains("\"id\":\"tiny-qwen3\"") && list.contains("\"id\":\"intents\""), "{list}");
 }
 
+#[test]
+fn a_key_is_read_from_a_file_and_an_argument_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("key");
+    std::fs::write(&file, "s3cret\n").expect("written");
+    let (_process, address) = start(command().arg("--api-key-file").arg(&file));
+    assert!(get(&address, "/v1/models", "").starts_with("HTTP/1.1 401"));
+    assert!(get(&address, "/v1/models", "Authorization: Bearer s3cret\r\n").starts_with("HTTP/1.1 200"));
+    // Both end at once: the model is not there.
+    let said = |arguments: &[&str]| {
+        let output = command().args(arguments).args(["--model", "./nowhere"]).output().expect("it runs");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let warned = said(&["--api-key", "s3cret"]);
+    assert!(warned.contains("warning: the key is an argument") && warned.contains("--api-key-file"), "{warned}");
+    assert!(!warned.contains("s3cret"), "{warned}");
+    let file = file.display().to_string();
+    assert!(!said(&["--api-key-file", &file]).contains("warning"));
+    assert!(said(&["--api-key-file", &file, "--api-key", "x"]).contains("cannot be used with"));
+    assert!(said(&["--api-key-file", "./no-key"]).contains("no-key"));
+}
+
 #[cfg(unix)]
 #[test]
 fn signals_end_it_with_success() {

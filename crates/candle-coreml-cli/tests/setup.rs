@@ -116,7 +116,11 @@ fn single_settings_are_set_shown_and_unset() {
     };
     assert!(config(&["show"], "").1.contains("(not there)"));
     assert_eq!(config(&["set", "backend.device", "cpu"], "").0, Some(0));
-    assert_eq!(config(&["set", "api_key"], "sk-ant-0123456789abcdef\n").0, Some(0));
+    let (code, _, told) = config(&["set", "api_key", "sk-ant-fedcba9876543210"], "");
+    assert!(code == Some(0) && told.contains("warning: api_key is an argument"), "{told}");
+    assert!(!told.contains("fedcba"), "{told}");
+    let (code, _, told) = config(&["set", "api_key"], "sk-ant-0123456789abcdef\n");
+    assert!(code == Some(0) && told.is_empty(), "{told}");
     let (_, shown, _) = config(&["show"], "");
     let row =
         |name: &str| shown.lines().find(|l| l.starts_with(name)).expect(name).split_whitespace().collect::<Vec<_>>();

@@ -173,9 +173,7 @@ impl From<Error> for ApiError {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"), message)
             }
             // The template refuses the messages; where it lies is not the client's business.
-            Error::File { message, .. } if message.starts_with("chat template") => {
-                Self::new(StatusCode::BAD_REQUEST, INVALID, None, message)
-            }
+            Error::Template { source, .. } => Self::new(StatusCode::BAD_REQUEST, INVALID, None, source.to_string()),
             // Names files of the server: for its log, not for its clients.
             error => {
                 tracing::error!(%error, "a model failed");
@@ -219,12 +217,14 @@ mod tests {
     #[test]
     fn errors_have_the_status_that_clients_act_on_and_name_no_file() {
         let path = std::path::PathBuf::from("/secret/place");
+        let kind = candle_coreml::generation::TemplateErrorKind::Raised("roles".to_owned());
+        let roles = candle_coreml::generation::TemplateError { line: 1, kind };
         for (error, status, part) in [
             (Error::Request("too odd".to_owned()), 400, "too odd"),
             (Error::Context { tokens: 9, context: 8 }, 400, "context_length_exceeded"),
             (Error::PromptBytes { bytes: 9, most: 8, context: 1 }, 400, "context_length_exceeded"),
             (Error::Busy { limit: 3 }, 429, "rate_limit_exceeded"),
-            (Error::File { path: path.clone(), message: "chat template: roles".to_owned() }, 400, "roles"),
+            (Error::Template { path: path.clone(), source: roles }, 400, "chat template: line 1: roles"),
             (Error::File { path: path.clone(), message: "broken".to_owned() }, 500, "server_error"),
             (Error::Components { path, message: "gone".to_owned() }, 500, "server's log"),
         ] {

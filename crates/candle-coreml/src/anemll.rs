@@ -19,6 +19,7 @@ use crate::state::CoreMLState;
 
 pub mod discovery;
 pub(crate) mod inputs;
+mod meta;
 pub mod model_config;
 mod naming;
 

@@ -13,6 +13,7 @@ use crate::byte_limit::ByteLimit;
 use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
+use crate::generation::vocabulary::Vocabulary;
 use crate::model::{CoreMLModel, CoreMLModelBuilder};
 
 mod files;
@@ -60,7 +61,7 @@ pub struct Embeddings {
 #[derive(Debug)]
 pub struct TextEncoder {
     model: CoreMLModel,
-    tokenizer: tokenizers::Tokenizer,
+    tokenizer: Vocabulary,
     folder: PathBuf,
     shapes: Shapes,
     output: String,
@@ -225,11 +226,10 @@ impl TextEncoder {
             EncoderInput::Tokens(ids) => ids.clone(),
             EncoderInput::Text(text) => {
                 self.bytes.check(text.len())?;
-                let encoded = self.tokenizer.encode(text.as_str(), true);
-                encoded.map_err(|e| Error::Request(format!("the tokenizer failed: {e}")))?.get_ids().to_vec()
+                self.tokenizer.encode(text, true)?
             }
         };
-        let vocab = self.tokenizer.get_vocab_size(true);
+        let vocab = self.tokenizer.size();
         if ids.is_empty() {
             return Err(Error::Request("a text without tokens has no embedding".to_owned()));
         }

@@ -128,6 +128,14 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A chat template can't be read or does not render a conversation.
+    #[error("{path}: {source}")]
+    Template {
+        /// The file that it is in.
+        path: PathBuf,
+        /// Where in the template, and why.
+        source: crate::generation::TemplateError,
+    },
     /// A model can't be had from the hub or the cache.
     #[cfg(feature = "hub")]
     #[error(transparent)]

@@ -10,12 +10,15 @@ use crate::error::{Error, Result};
 
 mod chat;
 mod decoder;
+mod jinja;
 mod progress;
 mod sampler;
 mod text;
+pub(crate) mod vocabulary;
 
 pub use chat::{ChatTemplate, Message};
 pub use decoder::{Decoder, PipelineDecoder};
+pub use jinja::{TemplateError, TemplateErrorKind, TemplateLimits};
 pub use progress::Progress;
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};

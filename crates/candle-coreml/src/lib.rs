@@ -30,6 +30,7 @@ pub mod config;
 pub mod encoder;
 pub mod engine;
 pub mod error;
+mod files;
 pub mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;

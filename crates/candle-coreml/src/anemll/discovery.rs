@@ -97,25 +97,11 @@ fn chunk_number(model: &Model) -> (usize, Option<usize>) {
 
 /// File stems that `meta.yaml` prefers: variants by quantization width.
 fn preferred(folder: &Path) -> Vec<String> {
-    #[derive(serde::Deserialize)]
-    struct Meta {
-        model_info: Info,
-    }
-    #[derive(serde::Deserialize)]
-    struct Info {
-        parameters: serde_json::Map<String, serde_json::Value>,
-    }
-    let Ok(text) = std::fs::read_to_string(folder.join("meta.yaml")) else { return Vec::new() };
-    let meta: Meta = match serde_norway::from_str(&text) {
-        Ok(meta) => meta,
-        Err(e) => {
-            tracing::warn!("meta.yaml is not understood and is ignored: {e}");
-            return Vec::new();
-        }
-    };
-    let parameters = meta.model_info.parameters;
-    let text = |key: &str| parameters.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
-    ["embeddings", "lm_head", "ffn"].iter().map(|k| stem(Path::new(&text(k)))).filter(|s| !s.is_empty()).collect()
+    let found = super::meta::read(&folder.join("meta.yaml"));
+    found.unwrap_or_else(|e| {
+        tracing::warn!("{e}: it is ignored");
+        Vec::new()
+    })
 }
 
 /// All models directly in a folder, opened; the first error is kept for when something is missing.

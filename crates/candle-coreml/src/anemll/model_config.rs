@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{ModelNamingConfig, Pipeline, inputs};
 use crate::engine::{EngineChoice, EngineOptions};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::CoreMLModel;
 
 /// What a multi-component model consists of. [`ModelConfig::discover`] makes it from the files.
@@ -146,7 +147,7 @@ impl ModelConfig {
     /// # Errors
     /// When the file can't be read, is malformed or contradicts itself.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let text = files::text(path, files::CONFIGURATION)?;
         let config: Self = serde_json::from_str(&text)
             .map_err(|e| Error::File { path: path.to_owned(), message: format!("not a model configuration: {e}") })?;
         config.validate()?;

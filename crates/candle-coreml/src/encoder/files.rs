@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use coreml_format::file;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-
-/// Largest `config.json`, `tokenizer_config.json` or configuration of pooling that is read.
-const JSON_LIMIT: u64 = 64 << 20;
+use crate::files;
+use crate::generation::vocabulary::Vocabulary;
 
 /// How the hidden states of a text's tokens become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +38,6 @@ fn bad(path: &Path, message: impl ToString) -> Error {
     Error::File { path: path.to_owned(), message: message.to_string() }
 }
 
-fn json(path: &Path) -> Result<Option<Value>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = file::read_text(path, JSON_LIMIT)?;
-    serde_json::from_str(&text).map(Some).map_err(|e| bad(path, e))
-}
-
 /// The only model of a folder.
 pub(super) fn only_model(folder: &Path) -> Result<PathBuf> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
@@ -68,26 +58,21 @@ pub(super) fn only_model(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The tokenizer without padding and cutting, and the most tokens that the files allow.
-pub(super) fn tokenizer(folder: &Path) -> Result<(tokenizers::Tokenizer, Option<usize>)> {
-    let path = folder.join("tokenizer.json");
-    // The library opens it by its name, and waits for whom a named pipe waits.
-    file::check(&path)?;
-    let mut tokenizer = tokenizers::Tokenizer::from_file(&path).map_err(|e| bad(&path, e))?;
-    let mut limits: Vec<usize> = tokenizer.get_truncation().map(|t| t.max_length).into_iter().collect();
+/// The tokenizer, which neither pads nor cuts, and the most tokens that the files allow.
+pub(super) fn tokenizer(folder: &Path) -> Result<(Vocabulary, Option<usize>)> {
+    let tokenizer = Vocabulary::load(&folder.join("tokenizer.json"))?;
+    let mut limits: Vec<usize> = tokenizer.truncation().into_iter().collect();
     for (file, key) in [("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")] {
-        let value = json(&folder.join(file))?.and_then(|v| v.get(key)?.as_u64());
+        let value = files::json_if_there(&folder.join(file))?.and_then(|v| v.get(key)?.as_u64());
         limits.extend(value.and_then(|n| usize::try_from(n).ok()));
     }
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(|e| bad(&path, e))?;
     Ok((tokenizer, limits.into_iter().min()))
 }
 
 /// What `1_Pooling/config.json` asks for; the mean where it is missing.
 pub(super) fn pooling(folder: &Path) -> Result<Pooling> {
     let path = folder.join("1_Pooling").join("config.json");
-    let Some(config) = json(&path)? else { return Ok(Pooling::Mean) };
+    let Some(config) = files::json_if_there(&path)? else { return Ok(Pooling::Mean) };
     let modes = config.as_object().into_iter().flatten();
     let on: Vec<&str> = modes
         .filter(|(name, value)| name.starts_with("pooling_mode_") && **value == Value::Bool(true))

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 
+use super::jinja::{Template, TemplateLimits, Value};
 use super::text::token_text;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,23 +30,21 @@ impl Message {
     }
 }
 
-/// Steps that a template may take: thousands of messages need fewer, an endless loop more.
-const FUEL: u64 = 10_000_000;
-
-/// A chat template, parsed.
+/// A chat template, parsed. What it may cost is bounded by its [`TemplateLimits`].
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
+    limits: TemplateLimits,
     path: PathBuf,
     bos: String,
     eos: String,
 }
 
 impl ChatTemplate {
-    pub(super) fn load(folder: &Path, settings: &serde_json::Value) -> Result<Option<Self>> {
+    pub(super) fn load(folder: &Path, settings: &serde_json::Value, limits: TemplateLimits) -> Result<Option<Self>> {
         let file = folder.join("chat_template.jinja");
-        let (path, source) = if file.is_file() {
-            let text = std::fs::read_to_string(&file).map_err(|source| Error::Io { path: file.clone(), source })?;
+        let found = files::text_if_there(&file, limits.source as u64)?;
+        let (path, source) = if let Some(text) = found {
             (file, text)
         } else {
             let path = folder.join("tokenizer_config.json");
@@ -63,40 +62,37 @@ impl ChatTemplate {
                 _ => return Ok(None),
             }
         };
-        let mut environment = Environment::new();
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.add_function("raise_exception", |text: String| -> std::result::Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
-        });
-        environment
-            .add_template_owned("chat", source)
-            .map_err(|e| Error::File { path: path.clone(), message: format!("chat template: {e:#}") })?;
+        let template =
+            Template::parse(&source, &limits).map_err(|source| Error::Template { path: path.clone(), source })?;
         let token = |name: &str| settings.get(name).map(token_text).unwrap_or_default();
-        Ok(Some(Self { environment, path, bos: token("bos_token"), eos: token("eos_token") }))
+        Ok(Some(Self { template, limits, path, bos: token("bos_token"), eos: token("eos_token") }))
+    }
+
+    /// Parses a template that is no file. `bos` and `eos` are the texts of `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// [`Error::Template`], which names the file as `path`.
+    pub fn parse(path: &Path, source: &str, bos: &str, eos: &str, limits: TemplateLimits) -> Result<Self> {
+        let template =
+            Template::parse(source, &limits).map_err(|source| Error::Template { path: path.to_owned(), source })?;
+        Ok(Self { template, limits, path: path.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The text of a conversation, with the beginning of the model's turn. `thinking` sets the template's
     /// `enable_thinking`; none leaves it undefined.
     ///
     /// # Errors
-    /// What the template raises.
+    /// [`Error::Template`]: what the template raises, lacks, or costs beyond its limits.
     pub fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
-        let fail =
-            |e: minijinja::Error| Error::File { path: self.path.clone(), message: format!("chat template: {e:#}") };
-        let template = self.environment.get_template("chat").map_err(fail)?;
-        let base = context! {
-            messages => messages,
-            add_generation_prompt => true,
-            bos_token => self.bos,
-            eos_token => self.eos,
-        };
-        match thinking {
-            Some(on) => template.render(context! { enable_thinking => on, ..base }),
-            None => template.render(base),
-        }
-        .map_err(fail)
+        let rows = messages.iter().map(|m| [("role", m.role.as_str()), ("content", m.content.as_str())]);
+        let mut variables = vec![
+            ("messages", Value::records(rows)),
+            ("add_generation_prompt", Value::Bool(true)),
+            ("bos_token", self.bos.as_str().into()),
+            ("eos_token", self.eos.as_str().into()),
+        ];
+        variables.extend(thinking.map(|on| ("enable_thinking", Value::Bool(on))));
+        let rendered = self.template.render(variables, &self.limits);
+        rendered.map_err(|source| Error::Template { path: self.path.clone(), source })
     }
 }

@@ -1,32 +1,26 @@
 //! Tokens and text.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
+use crate::files;
 
 use super::chat::ChatTemplate;
+use super::jinja::TemplateLimits;
+use super::vocabulary::Vocabulary;
 
 /// A tokenizer with what its folder says about ends and chat.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    path: PathBuf,
+    vocabulary: Vocabulary,
     end: Vec<u32>,
     template: Option<ChatTemplate>,
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({})", self.path.display())
+        write!(f, "Tokenizer({:?})", self.vocabulary)
     }
-}
-
-fn json(path: &Path) -> Result<Option<serde_json::Value>> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })
 }
 
 /// Token texts that end a turn in the families that are supported.
@@ -39,13 +33,19 @@ impl Tokenizer {
     /// # Errors
     /// A missing or malformed file.
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        let inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|e| Error::File { path: path.clone(), message: e.to_string() })?;
-        let settings = json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        Self::load_with(folder, TemplateLimits::default())
+    }
+
+    /// As [`Tokenizer::load`], with other limits of the chat template.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn load_with(folder: &Path, limits: TemplateLimits) -> Result<Self> {
+        let vocabulary = Vocabulary::load(&folder.join("tokenizer.json"))?;
+        let settings = files::json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let mut end = Vec::new();
         for file in ["config.json", "generation_config.json"] {
-            match json(&folder.join(file))?.and_then(|c| c.get("eos_token_id").cloned()) {
+            match files::json_if_there(&folder.join(file))?.and_then(|c| c.get("eos_token_id").cloned()) {
                 Some(serde_json::Value::Array(ids)) => end.extend(ids.iter().filter_map(|i| i.as_u64())),
                 Some(id) => end.extend(id.as_u64()),
                 None => {}
@@ -53,11 +53,11 @@ impl Tokenizer {
         }
         let mut end: Vec<u32> = end.into_iter().filter_map(|i| u32::try_from(i).ok()).collect();
         let eos = settings.get("eos_token").map(token_text).unwrap_or_default();
-        end.extend(END_TEXTS.iter().copied().chain([eos.as_str()]).filter_map(|t| inner.token_to_id(t)));
+        end.extend(END_TEXTS.iter().copied().chain([eos.as_str()]).filter_map(|t| vocabulary.id(t)));
         end.sort_unstable();
         end.dedup();
-        let template = ChatTemplate::load(folder, &settings)?;
-        Ok(Self { inner, path, end, template })
+        let template = ChatTemplate::load(folder, &settings, limits)?;
+        Ok(Self { vocabulary, end, template })
     }
 
     /// How many bytes a text of so many tokens may have.
@@ -84,17 +84,17 @@ impl Tokenizer {
     /// Token ids of a text; special tokens in it are recognised, none are added.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// [`Error::Request`] for a text longer than 16 MiB, or than the tokenizer's rules allow; when the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.inner.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| self.error(e))
+        self.vocabulary.encode(text, false)
     }
 
     /// Token ids of a text as the tokenizer's post-processor completes them (a leading BOS, for instance).
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// [`Error::Request`] for a text longer than 16 MiB, or than the tokenizer's rules allow; when the tokenizer fails.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
-        self.inner.encode(text, true).map(|e| e.get_ids().to_vec()).map_err(|e| self.error(e))
+        self.vocabulary.encode(text, true)
     }
 
     /// Text of token ids, without special tokens.
@@ -102,11 +102,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| self.error(e))
-    }
-
-    fn error(&self, e: tokenizers::Error) -> Error {
-        Error::File { path: self.path.clone(), message: e.to_string() }
+        self.vocabulary.decode(ids)
     }
 }
 

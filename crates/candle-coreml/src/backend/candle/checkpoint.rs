@@ -10,6 +10,7 @@ use safetensors::Dtype;
 
 use super::config::{self, Config, Family};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Largest `config.json` or index that is read.
 const JSON_LIMIT: u64 = 64 << 20;
@@ -24,7 +25,7 @@ pub(super) struct Checkpoint {
 }
 
 fn read(path: &Path) -> Result<String> {
-    Ok(file::read_text(path, JSON_LIMIT)?)
+    files::text(path, JSON_LIMIT)
 }
 
 fn bad(path: &Path, message: impl Into<String>) -> Error {

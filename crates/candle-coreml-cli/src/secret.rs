@@ -1,0 +1,29 @@
+//! Keys and tokens: from files, standard input or the environment. Arguments are seen by every user of the machine (in
+//! `ps`) and kept in the history of shells; a secret that comes as one works, with a warning.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Largest file with a secret.
+const LARGEST: u64 = 64 << 10;
+
+/// A secret from a file, or from standard input (`-`), without the white space around it.
+pub(crate) fn read(file: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let named = |e: io::Error| format!("{}: {e}", file.display());
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        io::stdin().lock().take(LARGEST + 1).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).map_err(named)?.take(LARGEST + 1).read_to_string(&mut text)
+    };
+    read.map_err(named)?;
+    if text.len() as u64 > LARGEST {
+        return Err(format!("{}: longer than {LARGEST} bytes: no key", file.display()).into());
+    }
+    Ok(text.trim().to_owned())
+}
+
+/// Says that a secret was an argument, and where it is better.
+pub(crate) fn warn_of_argument(what: &str, better: &str) {
+    eprintln!("warning: {what} is an argument, which other users of the machine can see and shells remember; {better}");
+}

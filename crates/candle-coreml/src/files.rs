@@ -1,0 +1,96 @@
+//! Reads the small files beside a model: regular ones only, and no more of them than a stated limit, so that neither a
+//! pipe nor a device nor a file of any size can hold the process up.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Largest configuration (`config.json`, `tokenizer_config.json`, …) in bytes. Those with an added-tokens table have
+/// about 2 MB at most.
+pub(crate) const CONFIGURATION: u64 = 16 << 20;
+
+/// The content of a regular file.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] for what is no regular file or larger than `limit` bytes.
+pub(crate) fn bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let fail = |message: String| Error::File { path: path.to_owned(), message };
+    // Asked before it is opened: opening a pipe waits for its other end.
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(fail("expected a regular file".to_owned()));
+    }
+    let too_large = || fail(format!("expected at most {limit} bytes, found more"));
+    if metadata.len() > limit {
+        return Err(too_large());
+    }
+    let mut content = Vec::new();
+    File::open(path).map_err(io)?.take(limit + 1).read_to_end(&mut content).map_err(io)?;
+    if content.len() as u64 > limit { Err(too_large()) } else { Ok(content) }
+}
+
+/// The text of a regular file.
+///
+/// # Errors
+/// As [`bytes`]; [`Error::File`] for what is no UTF-8.
+pub(crate) fn text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(bytes(path, limit)?)
+        .map_err(|e| Error::File { path: path.to_owned(), message: format!("expected UTF-8: {}", e.utf8_error()) })
+}
+
+/// The text of a file, if anything has its name.
+///
+/// # Errors
+/// As [`text`].
+pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        _ => text(path, limit).map(Some),
+    }
+}
+
+/// A configuration in JSON, if anything has its name.
+///
+/// # Errors
+/// As [`text`]; [`Error::File`] for what is no JSON or nested deeper than 128 levels.
+pub(crate) fn json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
+    let Some(text) = text_if_there(path, CONFIGURATION)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_within_the_limit_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a");
+        assert!(text_if_there(&file, 4).expect("nothing is there").is_none());
+        std::fs::write(&file, "1234").expect("written");
+        assert_eq!(text(&file, 4).expect("as large as may be"), "1234");
+        assert!(text(&file, 3).expect_err("too large").to_string().contains("at most 3 bytes"));
+        assert!(text(folder.path(), 4).expect_err("a folder").to_string().contains("regular file"));
+        std::fs::write(&file, [0xff]).expect("written");
+        assert!(text(&file, 4).expect_err("no text").to_string().contains("UTF-8"));
+        assert!(json_if_there(&file).is_err());
+        let deep = "[".repeat(100_000);
+        std::fs::write(&file, deep).expect("written");
+        assert!(json_if_there(&file).expect_err("too deep").to_string().contains("recursion limit"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_devices_are_refused_without_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+        assert!(made.success());
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            assert!(text(path, 4).expect_err("no file").to_string().contains("regular file"), "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `tokenizer.json`, checked before the tokenizers library sees it, and the library behind bounds.
+//!
+//! The file is untrusted: it can ask the library for a text that grows with every step, a regular expression that
+//! takes hours, a padding of gigabytes, or lead it into a panic. So the file is read twice: once to check sizes,
+//! lengths and parameters ([`rules`]), then by the library, which gets the parts that were checked and not the others.
+//! Truncation and padding are not asked for here: both are left out. A panic that is left becomes an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+mod charsmap;
+mod rules;
+
+/// Largest `tokenizer.json` in bytes; the largest known have about 35 MB.
+pub(crate) const LARGEST_FILE: u64 = 256 << 20;
+
+/// Longest text that is tokenized, in bytes.
+pub(crate) const LONGEST_TEXT: usize = 16 << 20;
+
+/// Longest text that a normalizer or pre-tokenizer may make of it, in bytes; the library needs about 17 times as much.
+const LONGEST_NORMALIZED: usize = 64 << 20;
+
+/// Longest text for a tokenizer whose regular expressions may backtrack, in bytes.
+const LONGEST_BACKTRACKED: usize = 64 << 10;
+
+/// A tokenizer within bounds.
+pub(crate) struct Vocabulary {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    /// Tokens to which the file would cut.
+    truncation: Option<usize>,
+    /// Longest text that may be encoded.
+    longest: usize,
+}
+
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Vocabulary({})", self.path.display())
+    }
+}
+
+/// The panic of a library as an error.
+fn contained<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("the tokenizers library failed on it".to_owned()),
+    }
+}
+
+/// A part of the file that the library builds: the checked value, written again.
+fn part<T: serde::de::DeserializeOwned>(value: &Option<serde_json::Value>) -> tokenizers::Result<Option<T>> {
+    Ok(match value {
+        None | Some(serde_json::Value::Null) => None,
+        Some(value) => Some(serde_json::from_str(&value.to_string())?),
+    })
+}
+
+impl Vocabulary {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::File`] with the field, what was expected and what was found; [`Error::Io`].
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        Self::read(path, &files::bytes(path, LARGEST_FILE)?)
+    }
+
+    /// Reads the content of a `tokenizer.json`, whose errors name `path`.
+    ///
+    /// # Errors
+    /// As [`Vocabulary::load`].
+    pub(crate) fn read(path: &Path, content: &[u8]) -> Result<Self> {
+        /// The part that is too large to be read as a value.
+        #[derive(serde::Deserialize)]
+        struct Rest {
+            model: ModelWrapper,
+        }
+        let fail = |message: String| Error::File { path: path.to_owned(), message };
+        let file: rules::File = serde_json::from_slice(content).map_err(|e| fail(e.to_string()))?;
+        let bounds = file.check().map_err(|e| fail(e.to_string()))?;
+        let built = contained(|| {
+            let rest: Rest = serde_json::from_slice(content)?;
+            let mut inner = tokenizers::Tokenizer::new(rest.model);
+            inner.with_normalizer(part::<NormalizerWrapper>(&file.normalizer)?);
+            inner.with_pre_tokenizer(part::<PreTokenizerWrapper>(&file.pre_tokenizer)?);
+            inner.with_post_processor(part::<PostProcessorWrapper>(&file.post_processor)?);
+            inner.with_decoder(part::<DecoderWrapper>(&file.decoder)?);
+            let added: Vec<AddedToken> = file.added_tokens.iter().map(|t| t.token.clone()).collect();
+            inner.add_tokens(&added);
+            Ok(inner)
+        });
+        let most = if bounds.backtracks { LONGEST_BACKTRACKED } else { LONGEST_TEXT };
+        let room = LONGEST_NORMALIZED.saturating_sub(bounds.prefix) / bounds.growth.max(1);
+        Ok(Self {
+            inner: built.map_err(fail)?,
+            path: path.to_owned(),
+            truncation: file.truncation.and_then(|t| usize::try_from(t.max_length).ok()),
+            longest: most.min(room),
+        })
+    }
+
+    /// Tokens to which the file would cut a text.
+    pub(crate) fn truncation(&self) -> Option<usize> {
+        self.truncation
+    }
+
+    /// Tokens, added ones included.
+    pub(crate) fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token.
+    pub(crate) fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Token ids of a text; `special`: as the post-processor completes them.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a text that is too long for this tokenizer, [`Error::File`] when the library fails.
+    pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        if text.len() > self.longest {
+            let (longest, found) = (self.longest, text.len());
+            return Err(Error::Request(format!("the tokenizer takes texts of at most {longest} bytes, found {found}")));
+        }
+        contained(|| Ok(self.inner.encode(text, special)?.get_ids().to_vec())).map_err(|e| self.error(e))
+    }
+
+    /// Text of token ids, without special tokens.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the library fails.
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String> {
+        contained(|| self.inner.decode(ids, true)).map_err(|e| self.error(e))
+    }
+
+    fn error(&self, message: String) -> Error {
+        Error::File { path: self.path.clone(), message }
+    }
+}
+
+#[cfg(test)]
+mod tests;
