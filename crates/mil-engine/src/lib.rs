@@ -12,6 +12,7 @@
 //! - [`profile`]: time per operation, on request.
 
 pub mod build;
+mod declared;
 pub mod error;
 pub mod executable;
 mod layout;
