@@ -81,6 +81,11 @@ impl Placed {
         }
     }
 
+    /// Taps of a kernel along a dimension, as many as the padded input has at most.
+    pub(super) fn taps(&self, d: usize, kernel: &[usize], input: &[usize]) -> usize {
+        kernel[d].min(input[d].saturating_add(self.before[d]).saturating_add(self.after[d])).max(1)
+    }
+
     /// A result `[images, out…, channels]` as `[images, channels, out…]`.
     pub(super) fn result_of(
         &self,

@@ -33,8 +33,8 @@ enum Kind {
 /// `exclude_padding_from_average = false`.
 ///
 /// An average divides by all taps of the kernel, also where the window hangs over the end by `ceil_mode`, as Core ML was
-/// measured to do; or by the elements that it covers, if padding is excluded. A window that covers none has the
-/// average 0 and the maximum −∞.
+/// measured to do; or by the elements that it covers, if padding is excluded. Taps of a kernel larger than the padded
+/// image count as many as the image has. A window that covers none has the average 0 and the maximum −∞.
 fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let kernel: Vec<i64> = b.attr("kernel_sizes")?;
@@ -134,7 +134,7 @@ fn counts(p: &Placed, input: &[usize], kernel: &[usize], exclude: bool) -> Vec<f
     let mut all = Vec::with_capacity(p.out.iter().product());
     each_index(&p.out, |at| {
         let count = |d: usize| {
-            if exclude { Reach::new(p, d, at[d], kernel[d], input[d]).count } else { kernel[d] }
+            if exclude { Reach::new(p, d, at[d], kernel[d], input[d]).count } else { p.taps(d, kernel, input) }
         };
         all.push((0..at.len()).map(count).product::<usize>().max(1) as f32);
     });
@@ -196,6 +196,6 @@ fn one_window(
         Kind::Max => best,
         Kind::Norm => sum.sqrt() as f32,
         Kind::Average if exclude => (sum / reach.iter().map(|r| r.count as f64).product::<f64>().max(1.0)) as f32,
-        Kind::Average => (sum / kernel.iter().map(|&k| k as f64).product::<f64>()) as f32,
+        Kind::Average => (sum / (0..kernel.len()).map(|d| p.taps(d, kernel, input) as f64).product::<f64>()) as f32,
     }
 }
