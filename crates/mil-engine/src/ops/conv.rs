@@ -180,7 +180,7 @@ impl Window {
         let (strides, dilations) = self.steps(rank)?;
         let (mut before, mut after, mut out) = (vec![0; rank], vec![0; rank], vec![0; rank]);
         let custom = self.custom(rank)?;
-        if ceil && matches!(self.pad_type, PadType::Same | PadType::SameLower) {
+        if ceil && self.pad_type == PadType::Same {
             return Err(OpError::Unsupported("`ceil_mode` with padding of type same".to_owned()));
         }
         for d in 0..rank {
@@ -200,7 +200,7 @@ impl Window {
                 }
                 PadType::Custom => (before[d], after[d]) = (custom[2 * d], custom[2 * d + 1]),
             }
-            if ceil && before[d] != after[d] {
+            if ceil && self.pad_type == PadType::Custom && before[d] != after[d] {
                 return Err(OpError::Unsupported(format!("`ceil_mode` with the uneven padding {custom:?}")));
             }
             let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
@@ -212,7 +212,9 @@ impl Window {
                 OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
             })?;
             let mut count = room / strides[d] + 1;
-            if ceil && before[d] > 0 && (count - 1).saturating_mul(strides[d]) >= input[d] + before[d] {
+            // Of padding, half stands before the input.
+            let (total, last) = (before[d].saturating_add(after[d]), (count - 1).saturating_mul(strides[d]));
+            if ceil && total > 0 && last.saturating_mul(2) >= input[d].saturating_mul(2).saturating_add(total) {
                 count -= 1;
             }
             out[d] = count;

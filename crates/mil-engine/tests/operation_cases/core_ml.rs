@@ -57,6 +57,17 @@ fn a_kernel_that_hangs_over_the_whole_image_has_one_window() {
     }
     let floor = pool("max_pool", "[4, 4]", "[2, 2]", "", "[1, 1, ?, ?]").replace("bool(true)", "bool(false)");
     assert!(run("ios15", &x, &[1, 1, 3, 3], &floor).is_err());
+    // What the definition refuses, and what it does not.
+    let padded = |padding: &str, shape: &str| {
+        let body = pool("max_pool", "[2, 2]", "[2, 2]", "", shape).replace("pad_type = string(\"valid\")", padding);
+        run("ios16", &x, &[1, 1, 3, 3], &body)
+    };
+    assert!(padded("pad_type = string(\"same\")", "[1, 1, ?, ?]").expect_err("refused").contains("`ceil_mode`"));
+    let uneven = "pad_type = string(\"custom\"), pad = tensor<int32, [4]>([0, 1, 0, 1])";
+    assert!(padded(uneven, "[1, 1, ?, ?]").expect_err("refused").contains("uneven"));
+    assert_eq!(padded("pad_type = string(\"same_lower\")", "[1, 1, 2, 2]").expect("it runs"), [1.0, 3.0, 7.0, 9.0]);
+    let even = "pad_type = string(\"custom\"), pad = tensor<int32, [4]>([1, 1, 1, 1])";
+    assert_eq!(padded(even, "[1, 1, 2, 2]").expect("it runs"), [1.0, 3.0, 7.0, 9.0]);
     // Without padding, a window is counted that begins behind the image.
     let behind = run("ios15", &x, &[1, 1, 3, 3], &pool("max_pool", "[1, 1]", "[3, 3]", "", "[1, 1, 2, 2]"));
     assert_eq!(behind.expect("it runs"), [1.0, f64::NEG_INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY]);
