@@ -68,10 +68,10 @@ pub(super) enum Coordinates {
 /// What the coordinates of a box are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BoxLayout {
-    CornersHeightFirst,
-    CornersWidthFirst,
-    CenterHeightFirst,
-    CenterWidthFirst,
+    CornersYx,
+    CornersXy,
+    CenterYx,
+    CenterXy,
 }
 
 impl BoxLayout {
@@ -80,16 +80,16 @@ impl BoxLayout {
         b.choice(
             "box_coordinate_mode",
             &[
-                ("CORNERS_HEIGHT_FIRST", Self::CornersHeightFirst),
-                ("CORNERS_WIDTH_FIRST", Self::CornersWidthFirst),
-                ("CENTER_SIZE_HEIGHT_FIRST", Self::CenterHeightFirst),
-                ("CENTER_SIZE_WIDTH_FIRST", Self::CenterWidthFirst),
+                ("CORNERS_HEIGHT_FIRST", Self::CornersYx),
+                ("CORNERS_WIDTH_FIRST", Self::CornersXy),
+                ("CENTER_SIZE_HEIGHT_FIRST", Self::CenterYx),
+                ("CENTER_SIZE_WIDTH_FIRST", Self::CenterXy),
             ],
         )
     }
 
     pub(super) fn is_corners(self) -> bool {
-        matches!(self, Self::CornersHeightFirst | Self::CornersWidthFirst)
+        matches!(self, Self::CornersYx | Self::CornersXy)
     }
 }
 
@@ -105,10 +105,10 @@ pub(super) fn box_points(
 ) -> Result<(Vec<f32>, Vec<f32>), OpError> {
     let &[a, b, c, d] = coordinates else { return Err(OpError::shape("a box has four coordinates")) };
     let (top, left, bottom, right) = match layout {
-        BoxLayout::CornersHeightFirst => (a, b, c, d),
-        BoxLayout::CornersWidthFirst => (b, a, d, c),
-        BoxLayout::CenterHeightFirst => (a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0),
-        BoxLayout::CenterWidthFirst => (b - d / 2.0, a - c / 2.0, b + d / 2.0, a + c / 2.0),
+        BoxLayout::CornersYx => (a, b, c, d),
+        BoxLayout::CornersXy => (b, a, d, c),
+        BoxLayout::CenterYx => (a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0),
+        BoxLayout::CenterXy => (b - d / 2.0, a - c / 2.0, b + d / 2.0, a + c / 2.0),
     };
     let unit = |extent: usize| if normalized { (extent - 1) as f32 } else { 1.0 };
     let (top, bottom) = (top * unit(h) * scale, bottom * unit(h) * scale);
