@@ -54,10 +54,10 @@ def binary(f):
     # Quotients that are whole in neither precision, so that rounding can't move them over an integer.
     x, y = np.array([7.25, -7.25, 7.25, -7.25], np.float32), np.array([2, 2, -2, -2], np.float32)
     f.add("floor_div", {"x": x, "y": y}, torch.floor_divide)
-    f.add("mod", {"x": x, "y": y}, torch.remainder)
+    f.add("mod", {"x": x, "y": y}, torch.fmod)
     i, j = np.array([7, -7, 7, -7, 6], np.int32), np.array([2, 2, -2, -2, 3], np.int32)
     f.add("floor_div", {"x": i, "y": j}, lambda a, b: torch.div(a, b, rounding_mode="floor"), label="int")
-    f.add("mod", {"x": i, "y": j}, torch.remainder, label="int")
+    f.add("mod", {"x": i, "y": j}, torch.fmod, label="int")
     f.add("real_div", {"x": floats(4), "y": np.array([0, -1, 1, 2], np.float32)}, torch.div, label="zero")
     f.add("pow", {"x": floats(3, 4, low=0.25, high=3), "y": floats(3, 4)}, torch.pow)
     f.add("pow", {"x": floats(5), "y": np.full(5, 2, np.float32)}, torch.pow)

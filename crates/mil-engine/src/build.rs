@@ -17,7 +17,8 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -77,6 +78,8 @@ pub struct Build<'a> {
     pub(crate) literals: &'a HashMap<String, Vec<Slot>>,
     pub(crate) consts: &'a [Value],
     pub(crate) blocks: Vec<Arc<BlockPlan>>,
+    /// Names of the parameters that were asked for.
+    pub(crate) read: RefCell<HashSet<String>>,
 }
 
 impl Build<'_> {
@@ -100,7 +103,25 @@ impl Build<'_> {
         &self.blocks
     }
 
-    /// Whether parameter `name` is bound.
+    /// Whether the opset is this one or a later one.
+    pub fn since(&self, opset: Opset) -> bool {
+        self.opset >= opset
+    }
+
+    /// A parameter that is bound but was not read: one that the operation does not have, or that means nothing beside
+    /// its other parameters.
+    pub(crate) fn unread(&self) -> Option<&str> {
+        let read = self.read.borrow();
+        let bound = self.op.inputs.keys().chain(self.op.attributes.keys());
+        bound.map(String::as_str).find(|name| !read.contains(*name))
+    }
+
+    /// Counts parameters as read that the operation defines to have no effect beside its other parameters.
+    pub(crate) fn without_effect(&self, names: &[&str]) {
+        self.read.borrow_mut().extend(names.iter().map(|&name| name.to_owned()));
+    }
+
+    /// Whether parameter `name` is bound. Does not count as reading it.
     pub fn has(&self, name: &str) -> bool {
         self.op.inputs.contains_key(name) || self.op.attributes.contains_key(name)
     }
@@ -123,6 +144,7 @@ impl Build<'_> {
 
     /// The slots of a variadic parameter; empty when it is not bound.
     pub fn slots(&self, name: &str) -> Result<Vec<Slot>, OpError> {
+        self.read.borrow_mut().insert(name.to_owned());
         if let Some(slots) = self.literals.get(name) {
             return Ok(slots.clone());
         }
@@ -204,6 +226,37 @@ impl Build<'_> {
         self.attr_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
     }
 
+    /// An attribute that opset `since` introduced; its default in earlier ones, which do not have it.
+    pub fn attr_since<T: FromValue>(&self, since: Opset, name: &str, default: T) -> Result<T, OpError> {
+        if self.since(since) { self.attr_or(name, default) } else { Ok(default) }
+    }
+
+    /// What a string attribute chooses; the first of `values` when it is not bound. Letters count without their case, as
+    /// in coremltools.
+    ///
+    /// # Errors
+    /// When it is not one of `values`.
+    pub fn choice<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<T, OpError> {
+        let first = values.first().map(|(_, choice)| *choice);
+        self.choice_or(name, first.ok_or_else(|| OpError::Missing(name.to_owned()))?, values)
+    }
+
+    /// [`choice`](Self::choice) with another default than the first value.
+    ///
+    /// # Errors
+    /// As `choice`.
+    pub fn choice_or<T: Copy>(&self, name: &str, default: T, values: &[(&str, T)]) -> Result<T, OpError> {
+        self.attr_opt::<String>(name)?.map_or(Ok(default), |value| chosen(name, &value, values))
+    }
+
+    /// [`choice`](Self::choice) of an attribute that must be bound.
+    ///
+    /// # Errors
+    /// When it is not bound, and as `choice`.
+    pub fn required_choice<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<T, OpError> {
+        chosen(name, &self.attr::<String>(name)?, values)
+    }
+
     /// Boxes the closure of an operation.
     pub fn run<F>(&self, f: F) -> Result<Run, OpError>
     where
@@ -211,6 +264,15 @@ impl Build<'_> {
     {
         Ok(Box::new(f))
     }
+}
+
+fn chosen<T: Copy>(name: &str, value: &str, values: &[(&str, T)]) -> Result<T, OpError> {
+    let found = values.iter().find(|(known, _)| known.eq_ignore_ascii_case(value));
+    found.map(|(_, choice)| *choice).ok_or_else(|| OpError::Attribute {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        expected: values.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// The outputs of an operation with one tensor result.

@@ -23,14 +23,32 @@ pub enum OpError {
     #[error("{0}")]
     Shape(String),
     /// An attribute value that the operation does not define.
-    #[error("{name} = {value} is not one of the values that the operation defines ({expected})")]
+    #[error("{name} = \"{value}\" is not one of the values that the operation defines ({expected})")]
     Attribute {
         /// Attribute.
-        name: &'static str,
+        name: String,
         /// Its value.
         value: String,
         /// What is accepted.
-        expected: &'static str,
+        expected: String,
+    },
+    /// A parameter that the operation does not have in the opset of its function, or not beside its other parameters.
+    #[error("parameter \"{name}\" is not one that the operation takes here (opset {opset})")]
+    UnknownParameter {
+        /// Parameter.
+        name: String,
+        /// Opset of the function.
+        opset: &'static str,
+    },
+    /// A value whose element type or shape contradicts what the program declares about it.
+    #[error("\"{name}\" is declared as {expected}, found {found}")]
+    Declared {
+        /// Value.
+        name: String,
+        /// Its declared type.
+        expected: String,
+        /// What it is.
+        found: String,
     },
     /// Input data that the operation rejects, such as an index out of range.
     #[error("{0}")]

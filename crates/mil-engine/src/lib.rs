@@ -14,6 +14,7 @@
 
 pub mod build;
 pub mod convert;
+mod declared;
 pub mod error;
 pub mod executable;
 mod layout;

@@ -4,6 +4,7 @@
 //! checked), operations whose inputs are all constant are run now, and every variable is freed after the
 //! step that uses it last.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
 
 use crate::build::{Build, Run, Slot};
+use crate::declared::{self, Declared};
 use crate::error::{EngineError, OpError, Place};
 use crate::literal;
 use crate::ops::{self, OpKind};
@@ -29,6 +31,8 @@ const FOLD_TOTAL: usize = 1 << 24;
 pub struct Step {
     pub(crate) run: Run,
     pub(crate) outputs: Vec<u32>,
+    /// What the program declares about the outputs.
+    pub(crate) declared: Vec<Declared>,
     /// Variables whose last use is this step.
     pub(crate) free: Vec<u32>,
     /// Index into [`FunctionPlan::places`].
@@ -39,6 +43,8 @@ pub struct Step {
 pub struct BlockPlan {
     /// Variables that the block's parameters are stored in.
     pub(crate) inputs: Vec<u32>,
+    /// What the program declares about them.
+    pub(crate) declared: Vec<Declared>,
     pub(crate) steps: Vec<Step>,
     /// What the block returns.
     pub(crate) outputs: Vec<Slot>,
@@ -117,7 +123,7 @@ pub fn plan(
         }
         planner.types.insert(input.name.clone(), input.ty.clone());
     }
-    let block = planner.block(&function.block, Vec::new())?;
+    let block = planner.block(&function.block)?;
     let outputs = function.block.outputs.iter().map(|o| (o.clone(), planner.types.get(o).cloned())).collect();
     Ok(FunctionPlan {
         inputs,
@@ -185,7 +191,8 @@ impl Planner<'_> {
         }
     }
 
-    fn block(&mut self, block: &Block, inputs: Vec<u32>) -> Result<BlockPlan, EngineError> {
+    fn block(&mut self, block: &Block) -> Result<BlockPlan, EngineError> {
+        let inputs: Vec<u32> = block.inputs.iter().map(|i| self.variable(&i.name)).collect();
         let mut steps: Vec<Step> = Vec::with_capacity(block.operations.len());
         let mut uses: Vec<HashSet<u32>> = Vec::new();
         let mut defined: HashSet<u32> = inputs.iter().copied().collect();
@@ -212,7 +219,8 @@ impl Planner<'_> {
                 }
             }
         }
-        Ok(BlockPlan { inputs, steps, outputs, captures })
+        let declared = block.inputs.iter().map(Declared::new).collect();
+        Ok(BlockPlan { inputs, declared, steps, outputs, captures })
     }
 
     fn output(&self, name: &str) -> Result<Slot, EngineError> {
@@ -228,10 +236,7 @@ impl Planner<'_> {
         if op.kind == "const" {
             let value = op.attributes.get("val").ok_or_else(|| at(OpError::Missing("val".to_owned())))?;
             let value = literal::value(value, self.weights, self.device).map_err(at)?;
-            let output = op.outputs.first().ok_or_else(|| at(OpError::shape("a const needs an output")))?;
-            let slot = self.constant(value);
-            self.define(&output.name, slot);
-            return Ok(None);
+            return self.fold(op, vec![value]).map(|()| None);
         }
         let (literals, mut used) = self.arguments(op)?;
         let (blocks, captured) = self.nested(op)?;
@@ -247,13 +252,19 @@ impl Planner<'_> {
             literals: &literals,
             consts: &self.consts,
             blocks,
+            read: RefCell::default(),
         };
-        let run = match spec.kind {
-            OpKind::Constant(evaluate) => {
-                let value = evaluate(&build).map_err(at)?;
-                return self.fold(op, vec![value]).map(|()| None);
-            }
-            OpKind::Run(build_op) => build_op(&build).map_err(at)?,
+        let built = match spec.kind {
+            OpKind::Constant(evaluate) => Built::Constant(evaluate(&build).map_err(at)?),
+            OpKind::Run(build_op) => Built::Run(build_op(&build).map_err(at)?),
+        };
+        if let Some(name) = build.unread() {
+            let (name, opset) = (name.to_owned(), self.opset.text_name());
+            return Err(at(OpError::UnknownParameter { name, opset }));
+        }
+        let run = match built {
+            Built::Constant(value) => return self.fold(op, vec![value]).map(|()| None),
+            Built::Run(run) => run,
         };
         if spec.foldable
             && used.is_empty()
@@ -264,10 +275,11 @@ impl Planner<'_> {
             return self.fold(op, values).map(|()| None);
         }
         let outputs = op.outputs.iter().map(|o| self.variable(&o.name)).collect();
+        let declared = op.outputs.iter().map(Declared::new).collect();
         self.places.push(place(self.function, op));
         self.weight_bytes.push(self.weight_bytes_of(op, &literals));
         let place = (self.places.len() - 1) as u32;
-        Ok(Some((Step { run, outputs, free: Vec::new(), place }, used)))
+        Ok(Some((Step { run, outputs, declared, free: Vec::new(), place }, used)))
     }
 
     fn weight_bytes_of(&self, op: &Operation, literals: &HashMap<String, Vec<Slot>>) -> u64 {
@@ -332,8 +344,7 @@ impl Planner<'_> {
         let (mut blocks, mut captured) = (Vec::new(), HashSet::new());
         for block in &op.blocks {
             let outer = self.hidden.replace(Vec::new());
-            let inputs = block.inputs.iter().map(|i| self.variable(&i.name)).collect();
-            let plan = self.block(block, inputs)?;
+            let plan = self.block(block)?;
             for (name, before) in std::mem::replace(&mut self.hidden, outer).into_iter().flatten().rev() {
                 match before {
                     Some(slot) => self.names.insert(name, slot),
@@ -365,16 +376,21 @@ impl Planner<'_> {
     }
 
     fn fold(&mut self, op: &Operation, values: Vec<Value>) -> Result<(), EngineError> {
-        if values.len() != op.outputs.len() {
-            let source = OpError::shape(format!("declares {} outputs but has {}", op.outputs.len(), values.len()));
-            return Err(EngineError::Op { place: place(self.function, op), source });
-        }
+        let declared: Vec<Declared> = op.outputs.iter().map(Declared::new).collect();
+        declared::check(&declared, &values)
+            .map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
         for (output, value) in op.outputs.iter().zip(values) {
             let slot = self.constant(value);
             self.define(&output.name, slot);
         }
         Ok(())
     }
+}
+
+/// What an operation was built to.
+enum Built {
+    Constant(Value),
+    Run(Run),
 }
 
 fn var_of(slot: &Slot) -> Option<u32> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Device;
 
 use crate::build::Slot;
+use crate::declared;
 use crate::error::{EngineError, OpError, Place};
 use crate::plan::{BlockPlan, FunctionPlan};
 use crate::profile::Profile;
@@ -125,13 +126,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// What its steps report, and cancellation.
     pub fn run_block(&mut self, block: &BlockPlan, args: Vec<Value>) -> Result<Vec<Value>, OpError> {
-        if args.len() != block.inputs.len() {
-            return Err(OpError::shape(format!(
-                "block takes {} values but is given {}",
-                block.inputs.len(),
-                args.len()
-            )));
-        }
+        declared::check(&block.declared, &args)?;
         for (&var, value) in block.inputs.iter().zip(args) {
             self.set(var, value);
         }
@@ -146,14 +141,9 @@ impl<'a> Frame<'a> {
             if let (Some(profile), Some(started)) = (&mut self.profile, started) {
                 profile.record(step.place, started.elapsed(), &values);
             }
-            if values.len() != step.outputs.len() {
+            declared::check(&step.declared, &values).inspect_err(|_| {
                 self.failed.get_or_insert(step.place);
-                return Err(OpError::shape(format!(
-                    "declares {} outputs but has {}",
-                    step.outputs.len(),
-                    values.len()
-                )));
-            }
+            })?;
             for (&var, value) in step.outputs.iter().zip(values) {
                 self.set(var, value);
             }

@@ -175,21 +175,23 @@ pub fn sum(
     reduce(x, extents, 0.0, |sum, v| sum + of(f64::from(v)), |a, b| a + b, end)
 }
 
-/// The largest element along the middle extent, NaN passed over; −∞ of none. The result has the extents `[outer, inner]`.
+/// The largest element along the middle extent, NaN where there is one; −∞ of none. The result has the extents
+/// `[outer, inner]`.
 ///
 /// # Panics
 /// As [`reduce`].
 pub fn largest(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     reduce(x, extents, f32::NEG_INFINITY, larger, larger, |v, _| v)
 }
 
-/// The smallest element along the middle extent, NaN passed over; ∞ of none. The result has the extents `[outer, inner]`.
+/// The smallest element along the middle extent, NaN where there is one; ∞ of none. The result has the extents
+/// `[outer, inner]`.
 ///
 /// # Panics
 /// As [`reduce`].
 pub fn smallest(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
-    let smaller = |a: f32, b: f32| if b < a { b } else { a };
+    let smaller = |a: f32, b: f32| if b < a || b.is_nan() { b } else { a };
     reduce(x, extents, f32::INFINITY, smaller, smaller, |v, _| v)
 }
 
@@ -357,11 +359,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_no_extreme_but_makes_the_sum() {
-        let x = [1.0, f32::NAN, -2.0, f32::NAN, f32::NAN, f32::NAN];
-        assert_eq!(largest(&x, [2, 3, 1]), [1.0, f32::NEG_INFINITY]);
-        assert_eq!(smallest(&x, [2, 3, 1]), [-2.0, f32::INFINITY]);
-        assert!(sum(&x, [2, 3, 1], |v| v, |s, _| s).iter().all(|v| v.is_nan()));
+    fn what_is_not_a_number_makes_extremes_and_sums() {
+        // Wherever it stands: first, last, in the tail of a register, in another row.
+        for size in [1, 3, 8, 9, 31, 1000] {
+            for at in [0, size / 2, size - 1] {
+                let mut x: Vec<f32> = (0..2 * size).map(|i| i as f32 - 3.0).collect();
+                x[at] = f32::NAN;
+                let is_nan = |v: Vec<f32>| [v[0].is_nan(), v[1].is_nan()];
+                assert_eq!(is_nan(largest(&x, [2, size, 1])), [true, false]);
+                assert_eq!(is_nan(smallest(&x, [2, size, 1])), [true, false]);
+                assert_eq!(is_nan(sum(&x, [2, size, 1], |v| v, |s, _| s)), [true, false]);
+                let across: Vec<f32> = (0..size).flat_map(|i| [x[i], x[size + i]]).collect();
+                assert_eq!(is_nan(largest(&across, [1, size, 2])), [true, false]);
+                assert_eq!(is_nan(smallest(&across, [1, size, 2])), [true, false]);
+            }
+        }
+        assert_eq!(largest(&[], [1, 0, 1]), [f32::NEG_INFINITY]);
     }
 
     #[test]

@@ -16,11 +16,17 @@ use crate::value::{Array, with_f32s};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("clamped_relu", IOS15_17, |b| {
-        two(b, 1.0, 1.0, |a, b| move |x: f32| if x >= 0.0 { x.min(b) } else { (a * x).min(b) })
+        // NaN stays NaN.
+        two(b, 1.0, 1.0, |a, b| {
+            move |x: f32| {
+                let y = if x >= 0.0 { x } else { a * x };
+                if y > b { b } else { y }
+            }
+        })
     }),
-    OpSpec::new("elu", IOS15_17, |b| two(b, 1.0, 0.0, |alpha, _| Elu { alpha })),
+    OpSpec::new("elu", IOS15_17, |b| one_parameter(b, 1.0, |alpha| Elu { alpha })),
     OpSpec::new("gelu", IOS15, gelu),
-    OpSpec::new("leaky_relu", IOS15_17, |b| two(b, 0.01, 0.0, |a, _| move |x| if x >= 0.0 { x } else { a * x })),
+    OpSpec::new("leaky_relu", IOS15_17, |b| one_parameter(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })),
     OpSpec::new("linear_activation", IOS15_17, |b| two(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
     OpSpec::new("prelu", IOS15_17, prelu),
     OpSpec::new("relu", IOS15, |b| float(b, |x| if x < 0.0 { 0.0 } else { x })),
@@ -33,10 +39,19 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("softplus", IOS15, |b| float(b, Softplus)),
     OpSpec::new("softplus_parametric", IOS15_17, softplus_parametric),
     OpSpec::new("softsign", IOS15, |b| float(b, |x: f32| x / (1.0 + x.abs()))),
-    OpSpec::new("thresholded_relu", IOS15_17, |b| two(b, 1.0, 0.0, |a, _| move |x| if x >= a { x } else { 0.0 })),
+    OpSpec::new("thresholded_relu", IOS15_17, |b| one_parameter(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })),
 ];
 
-/// An activation with up to two scalar parameters, `alpha` and `beta`.
+/// An activation with the scalar parameter `alpha`.
+fn one_parameter<F: Unary + Copy + Send + 'static>(
+    b: &Build<'_>,
+    alpha: f32,
+    with: fn(f32) -> F,
+) -> Result<Run, OpError> {
+    float(b, with(b.attr_or("alpha", alpha)?))
+}
+
+/// An activation with the scalar parameters `alpha` and `beta`.
 fn two<F: Unary + Copy + Send + 'static>(
     b: &Build<'_>,
     alpha: f32,
@@ -48,13 +63,13 @@ fn two<F: Unary + Copy + Send + 'static>(
 
 /// `gelu(x, mode = "EXACT")`: with the error function, or the tanh or sigmoid approximation.
 fn gelu(b: &Build<'_>) -> Result<Run, OpError> {
-    let mode: String = b.attr_or("mode", "EXACT".to_owned())?;
-    match mode.as_str() {
-        "EXACT" => float(b, Gelu),
-        "TANH_APPROXIMATION" => float(b, GeluTanh),
-        "SIGMOID_APPROXIMATION" => float(b, Swish { factor: 1.702 }),
-        other => Err(OpError::data(format!("unknown gelu mode `{other}`"))),
-    }
+    type Made = fn(&Build<'_>) -> Result<Run, OpError>;
+    let modes: [(&str, Made); 3] = [
+        ("EXACT", |b| float(b, Gelu)),
+        ("TANH_APPROXIMATION", |b| float(b, GeluTanh)),
+        ("SIGMOID_APPROXIMATION", |b| float(b, Swish { factor: 1.702 })),
+    ];
+    b.choice("mode", &modes)?(b)
 }
 
 /// A vector along dimension 1 of a tensor of this rank.

@@ -159,7 +159,7 @@ fn table_bits(entries: usize) -> Result<u32, OpError> {
 /// `constexpr_lut_to_dense`: iOS16 `(indices, lut, shape)` with packed bytes, iOS18
 /// `(indices, lut, vector_axis?)` with `lut` of shape `[blocks…, 2^n, vector]`.
 fn lut_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
-    if b.has("shape") {
+    if !b.since(Opset::Ios18) {
         return lut_flat(b);
     }
     let indices = weight(b, "indices")?;
@@ -276,7 +276,7 @@ fn set_bits(mask: &[u8], count: usize) -> impl Iterator<Item = usize> + '_ {
 /// `(nonzero_data, mask)` with a mask of `uint1`.
 fn sparse_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
     let nonzero = weight(b, "nonzero_data")?;
-    let (mask, shape) = if b.opset() < Opset::Ios18 && b.has("shape") {
+    let (mask, shape) = if !b.since(Opset::Ios18) {
         let packed = weight(b, "mask")?;
         let raw = packed.raw().ok_or_else(|| OpError::data("a mask that is compressed"))?.clone();
         (raw, sizes(b, "shape")?)

@@ -91,6 +91,8 @@ fn at(index: i64, len: usize) -> Result<usize, OpError> {
 fn make_list(b: &Build<'_>) -> Result<Run, OpError> {
     let length = b.param_or("init_length", 1i64)?;
     let shapes = b.slots("elem_shape")?;
+    // Lists grow here whether they say that they do or not.
+    b.attr_or("dynamic_length", true)?;
     let name: String = b.attr_or("dtype", "fp32".to_owned())?;
     let dtype = DataType::from_name(&name).ok_or_else(|| OpError::data(format!("unknown type `{name}`")))?;
     b.run(move |f| {

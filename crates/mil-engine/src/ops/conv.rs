@@ -33,12 +33,21 @@ pub(super) const OPS: &[OpSpec] = &[
 /// Positions that a window reaches over at most, its gaps among them.
 const FARTHEST: usize = 1 << 30;
 
+/// Where a window operation pads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PadType {
+    Valid,
+    Same,
+    SameLower,
+    Custom,
+}
+
 /// Strides, dilations and padding of a window operation.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     strides: Vec<i64>,
     dilations: Vec<i64>,
-    pad_type: String,
+    pad_type: PadType,
     pad: Vec<i64>,
 }
 
@@ -73,6 +82,11 @@ impl Placed {
             before: three(&self.before, 0),
             out: three(&self.out, 1),
         }
+    }
+
+    /// Taps of a kernel along a dimension, as many as the padded input has at most.
+    pub(super) fn taps(&self, d: usize, kernel: &[usize], input: &[usize]) -> usize {
+        kernel[d].min(input[d].saturating_add(self.before[d]).saturating_add(self.after[d])).max(1)
     }
 
     /// A result `[images, out…, channels]` as `[images, channels, out…]`.
@@ -112,14 +126,37 @@ pub(super) fn channels_second(rank: usize) -> Vec<usize> {
     order
 }
 
+const PAD_TYPES: &[(&str, PadType)] = &[
+    ("valid", PadType::Valid),
+    ("same", PadType::Same),
+    ("same_lower", PadType::SameLower),
+    ("custom", PadType::Custom),
+];
+
 impl Window {
+    /// The parameters `strides?`, `dilations?`, `pad_type = "valid"` and `pad?` of a convolution.
     pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        Ok(Self { dilations: b.attr_or("dilations", Vec::new())?, ..Self::without_dilations(b)? })
+    }
+
+    /// The same for pooling, whose taps are neighbours.
+    pub(super) fn without_dilations(b: &Build<'_>) -> Result<Self, OpError> {
         Ok(Self {
             strides: b.attr_or("strides", Vec::new())?,
-            dilations: b.attr_or("dilations", Vec::new())?,
-            pad_type: b.attr_or("pad_type", "valid".to_owned())?,
+            dilations: Vec::new(),
+            pad_type: b.choice("pad_type", PAD_TYPES)?,
             pad: b.attr_or("pad", Vec::new())?,
         })
+    }
+
+    /// Pairs of amounts for `rank` spatial dimensions, where they are given one by one; zeros when they are left out.
+    fn custom(&self, rank: usize) -> Result<Vec<usize>, OpError> {
+        match self.pad.len() {
+            _ if self.pad_type != PadType::Custom => Ok(Vec::new()),
+            0 => Ok(vec![0; 2 * rank]),
+            n if n == 2 * rank => sizes(&self.pad, 0, "pad"),
+            _ => Err(OpError::shape(format!("`pad` {:?} for {rank} spatial dimensions", self.pad))),
+        }
     }
 
     /// Whether windows and their taps are neighbours.
@@ -139,45 +176,49 @@ impl Window {
         Ok((fill(&self.strides, "strides")?, fill(&self.dilations, "dilations")?))
     }
 
-    /// Places kernels of `kernel` over `input`; with `ceil`, a last window may hang over.
+    /// Places kernels of `kernel` over `input`; with `ceil`, a last window may hang over the end, as coremltools counts
+    /// them: it is dropped where it lies in the padding alone, but not where there is no padding.
     pub(super) fn place(&self, input: &[usize], kernel: &[usize], ceil: bool) -> Result<Placed, OpError> {
         let rank = input.len();
         let (strides, dilations) = self.steps(rank)?;
         let (mut before, mut after, mut out) = (vec![0; rank], vec![0; rank], vec![0; rank]);
-        let custom = if self.pad_type == "custom" { sizes(&self.pad, 0, "pad")? } else { Vec::new() };
+        let custom = self.custom(rank)?;
+        if ceil && self.pad_type == PadType::Same {
+            return Err(OpError::Unsupported("`ceil_mode` with padding of type same".to_owned()));
+        }
         for d in 0..rank {
             let span = kernel[d]
                 .checked_sub(1)
                 .and_then(|k| k.checked_mul(dilations[d]))
                 .and_then(|k| k.checked_add(1))
                 .ok_or_else(|| OpError::shape(format!("a kernel of {kernel:?}")))?;
-            match self.pad_type.as_str() {
-                "valid" => {}
-                "same" | "same_lower" => {
+            match self.pad_type {
+                PadType::Valid => {}
+                PadType::Same | PadType::SameLower => {
                     // At most the extent, so it does not overflow.
                     let last = input[d].div_ceil(strides[d]).saturating_sub(1) * strides[d];
                     let total = last.saturating_add(span).saturating_sub(input[d]);
                     let (less, more) = (total / 2, total - total / 2);
-                    (before[d], after[d]) = if self.pad_type == "same" { (less, more) } else { (more, less) };
+                    (before[d], after[d]) = if self.pad_type == PadType::Same { (less, more) } else { (more, less) };
                 }
-                "custom" => {
-                    let (Some(&b), Some(&a)) = (custom.get(2 * d), custom.get(2 * d + 1)) else {
-                        return Err(OpError::shape(format!("`pad` {custom:?} for {rank} spatial dimensions")));
-                    };
-                    (before[d], after[d]) = (b, a);
-                }
-                other => return Err(OpError::data(format!("unknown pad_type `{other}`"))),
+                PadType::Custom => (before[d], after[d]) = (custom[2 * d], custom[2 * d + 1]),
+            }
+            if ceil && self.pad_type == PadType::Custom && before[d] != after[d] {
+                return Err(OpError::Unsupported(format!("`ceil_mode` with the uneven padding {custom:?}")));
             }
             let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
             // Farther apart than any result is large, taps have no offsets in an image of many channels.
             let most = MAX_ELEMENTS.max(span.min(FARTHEST));
-            let room = padded.filter(|&n| n <= most).and_then(|n| n.checked_sub(span));
+            // Steps that hang over by less than one count, too.
+            let over = if ceil { strides[d] - 1 } else { 0 };
+            let room = padded.filter(|&n| n <= most).and_then(|n| n.saturating_add(over).checked_sub(span));
             let room = room.ok_or_else(|| {
                 OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
             })?;
-            let mut count = if ceil { room.div_ceil(strides[d]) } else { room / strides[d] } + 1;
-            // A window must start inside the input or the padding before it.
-            if ceil && (count - 1).saturating_mul(strides[d]) >= input[d] + before[d] {
+            let mut count = room / strides[d] + 1;
+            // Of padding, half stands before the input.
+            let (total, last) = (before[d].saturating_add(after[d]), (count - 1).saturating_mul(strides[d]));
+            if ceil && total > 0 && last.saturating_mul(2) >= input[d].saturating_mul(2).saturating_add(total) {
                 count -= 1;
             }
             out[d] = count;
@@ -368,9 +409,13 @@ fn add_bias(y: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
 fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let (scale, shift) = (b.slot_opt("quant_scale")?, b.slot_opt("quant_bias")?);
-    let kind: String = b.attr_or("quantization_type", "linear".to_owned())?;
-    if kind != "linear" {
-        return Err(OpError::Unsupported(format!("conv_quantized of type `{kind}`")));
+    if b.required_choice("quantization_type", &[("linear", false), ("lut", true)])? {
+        return Err(OpError::Unsupported("conv_quantized of type `lut`".to_owned()));
+    }
+    // Weights come in a type of whole bytes whatever their width is.
+    let bits = b.attr_or("nbits", 8i64)?;
+    if !(1..=8).contains(&bits) {
+        return Err(OpError::data(format!("weights of {bits} bits")));
     }
     let window = Window::new(b)?;
     let groups = groups_of(b)?;

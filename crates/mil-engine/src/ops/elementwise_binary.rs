@@ -23,10 +23,15 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
     OpSpec::new("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
     OpSpec::new("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
-    OpSpec::new("maximum", IOS15, |b| candle(b, Tensor::broadcast_maximum, |x, y| if x < y { y } else { x })),
-    OpSpec::new("minimum", IOS15, |b| candle(b, Tensor::broadcast_minimum, |x, y| if x > y { y } else { x })),
+    OpSpec::new("maximum", IOS15, |b| {
+        candle(b, Tensor::broadcast_maximum, |x: f32, y: f32| if x < y || y.is_nan() { y } else { x })
+    }),
+    OpSpec::new("minimum", IOS15, |b| {
+        candle(b, Tensor::broadcast_minimum, |x: f32, y: f32| if x > y || y.is_nan() { y } else { x })
+    }),
     OpSpec::new("mod", IOS15, |b| {
-        floats_or_ints(b, |x, y| x - (x / y).floor() * y, |x, y| x.wrapping_sub(floor_div(x, y).wrapping_mul(y)))
+        // Core ML was measured to give what is left of division towards zero: with the sign of the dividend.
+        floats_or_ints(b, |x, y| x % y, |x, y| if y == 0 { x } else { x.wrapping_rem(y) })
     }),
     OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
     OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),

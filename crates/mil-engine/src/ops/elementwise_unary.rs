@@ -145,6 +145,16 @@ pub(super) fn wrap(value: i64, dtype: DataType) -> i64 {
     }
 }
 
+/// A float as an integer of a type, as the processors of Apple's devices convert: towards zero, what is outside 32 bits
+/// (64 for wider types) to the nearest end, NaN to zero; then narrower types keep the low bits.
+fn truncated(value: f32, dtype: DataType) -> i64 {
+    match dtype {
+        DataType::I64 | DataType::U64 => value as i64,
+        DataType::U32 => i64::from(value as u32),
+        _ => wrap(i64::from(value as i32), dtype),
+    }
+}
+
 /// `cast(x, dtype)`: floats are truncated towards zero; fp16 rounds to nearest even, overflow is infinite.
 fn cast(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
@@ -176,7 +186,7 @@ pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
         d if d.is_float() => Array::new(x.tensor().clone(), d),
         d if d.is_int() => {
             let data = if from.is_float() {
-                x.to_f32s()?.into_iter().map(|v| wrap(v as i64, d)).collect()
+                x.to_f32s()?.into_iter().map(|v| truncated(v, d)).collect()
             } else {
                 x.to_i64s()?.into_iter().map(|v| wrap(v, d)).collect()
             };

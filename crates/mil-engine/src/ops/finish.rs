@@ -32,6 +32,10 @@ pub(super) struct Finish {
 impl Finish {
     /// What the operation says; nothing, if it is not of this engine.
     pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        // Files have no such parameters: where one has, it is refused as unread.
+        if !b.op().kind.starts_with("engine.") {
+            return Ok(Self { residual: None, activation: Activation::default() });
+        }
         let bound = |name: &str, default: f32| b.attr_or(name, default);
         let activation = match b.attr_opt::<String>("activation")?.as_deref() {
             None => Activation::default(),

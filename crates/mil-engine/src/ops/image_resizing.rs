@@ -16,7 +16,7 @@ use crate::value::{Array, with_f32s};
 
 mod sampling;
 
-use sampling::{Padding, grid, single, taps_at};
+use sampling::{BoxLayout, Coordinates, Grid, Padding, single, taps_at};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("affine", IOS15, affine),
@@ -93,11 +93,11 @@ fn pick(x: &Array, rows: &[usize], columns: &[usize]) -> Result<Array, OpError> 
 fn resize_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (height, width) = (size(b, "target_size_height", 1)?, size(b, "target_size_width", 1)?);
-    let mode: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
+    let grid = Grid::new(b)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let (h, w) = plane(&x)?;
-        one(interpolate(&x, &grid(h, height, &mode)?, &grid(w, width, &mode)?)?)
+        one(interpolate(&x, &grid.points(h, height), &grid.points(w, width))?)
     })
 }
 
@@ -122,8 +122,8 @@ fn resize(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let shape = b.param::<Vec<i64>>("shape")?;
     let dims = size(b, "resized_dims", 2)?;
-    let mode: String = b.attr_or("interpolation_mode", "LINEAR".to_owned())?;
-    let sampling: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
+    let nearest = b.choice("interpolation_mode", &[("LINEAR", false), ("NEAREST_NEIGHBOR", true)])?;
+    let grid = Grid::new(b)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let shape = shape.get(f)?;
@@ -145,13 +145,14 @@ fn resize(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let (height, width) = (target(2, h)?, target(1, w)?);
         check_size(&[height, width])?;
-        if mode == "NEAREST_NEIGHBOR" {
-            let rows = |n, to| -> Result<Vec<usize>, OpError> {
-                Ok(grid(n, to, &sampling)?.into_iter().map(|v| (v.round() as usize).min(n.saturating_sub(1))).collect())
+        if nearest {
+            let rows = |n: usize, to| -> Vec<usize> {
+                let at = |v: f32| (v.round() as usize).min(n.saturating_sub(1));
+                grid.points(n, to).into_iter().map(at).collect()
             };
-            return one(pick(&x, &rows(h, height)?, &rows(w, width)?)?);
+            return one(pick(&x, &rows(h, height), &rows(w, width))?);
         }
-        one(interpolate(&x, &grid(h, height, &sampling)?, &grid(w, width, &sampling)?)?)
+        one(interpolate(&x, &grid.points(h, height), &grid.points(w, width))?)
     })
 }
 
@@ -181,7 +182,10 @@ fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (sh, sw) = (b.attr_or("scale_factor_height", 1f32)?, b.attr_or("scale_factor_width", 1f32)?);
     let align = b.attr_or("align_corners", true)?;
-    let half = if b.opset() >= Opset::Ios16 { b.attr_or("half_pixel_centers", !align)? } else { !align };
+    let half = b.attr_since(Opset::Ios16, "half_pixel_centers", !align)?;
+    if align && half {
+        return Err(OpError::Unsupported("`align_corners` together with `half_pixel_centers`".to_owned()));
+    }
     b.run(move |f| {
         let x = f.array(x)?;
         let (h, w) = plane(&x)?;
@@ -252,11 +256,21 @@ fn sampled(
 }
 
 /// `resample(x, coordinates, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners)`.
+///
+/// `align_corners` says where the ends of normalized coordinates lie: in the centres of the outermost pixels, or at their
+/// outer edges. Coordinates in pixels count from centre to centre.
 fn resample(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, coordinates) = (b.slot("x")?, b.slot("coordinates")?);
-    let linear = b.attr::<String>("sampling_mode")? == "bilinear";
-    let padding = Padding::new(&b.attr::<String>("padding_mode")?, b.attr_or("padding_value", 0f32)?)?;
-    let mode: String = b.attr("coordinates_mode")?;
+    let linear = b.required_choice("sampling_mode", &[("bilinear", true), ("nearest", false)])?;
+    let padding = Padding::new(b)?;
+    let mode = b.required_choice(
+        "coordinates_mode",
+        &[
+            ("normalized_minus_one_to_one", Coordinates::Signed),
+            ("normalized_zero_to_one", Coordinates::Unit),
+            ("unnormalized", Coordinates::Pixels),
+        ],
+    )?;
     let align = b.attr::<bool>("align_corners")?;
     b.run(move |f| {
         let (x, coordinates) = (f.array(x)?, f.array(coordinates)?);
@@ -266,18 +280,17 @@ fn resample(b: &Build<'_>) -> Result<Run, OpError> {
         if n != n2 || h == 0 || w == 0 {
             return Err(OpError::shape(format!("image {:?}, coordinates {:?}", x.shape(), coordinates.shape())));
         }
-        let (signed, normalized) = (mode == "normalized_minus_one_to_one", mode == "normalized_zero_to_one");
         let place = |v: f32, extent: usize| {
-            let unit = match (signed, normalized) {
-                (true, _) => (v + 1.0) / 2.0,
-                (_, true) => v,
-                _ => return v,
+            let unit = match mode {
+                Coordinates::Signed => (v + 1.0) / 2.0,
+                Coordinates::Unit => v,
+                Coordinates::Pixels => return v,
             };
             if align { unit * (extent - 1) as f32 } else { unit * extent as f32 - 0.5 }
         };
         check_size(&[n, c, rows, columns])?;
         let points = coordinates.to_f32s()?;
-        let (points, align) = (points.as_chunks::<2>().0, align || mode == "unnormalized");
+        let (points, align) = (points.as_chunks::<2>().0, align || mode == Coordinates::Pixels);
         let taps = |i: usize| {
             let at = (place(points[i][1], h), place(points[i][0], w));
             taps_at(i / (rows * columns), (h, w), at, linear, padding, align)
@@ -286,11 +299,20 @@ fn resample(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `affine(x, transform_matrix, output_height, output_width, …)`: bilinear, zero outside, corners aligned.
+/// `affine(x, transform_matrix, output_height, output_width, sampling_mode = "bilinear", padding_mode = "constant",
+/// padding_value, coordinates_mode = "normalized_minus_one_to_one", align_corners)`: the only values that the operation
+/// defines for its modes.
+///
+/// Coordinates of −1 and 1 are the centres of the outermost pixels, of the output and of the input, or their outer edges
+/// without aligned corners.
 fn affine(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, matrix) = (b.slot("x")?, b.slot("transform_matrix")?);
     let (rows, columns) = (size(b, "output_height", 1)?, size(b, "output_width", 1)?);
-    let padding = Padding::new("constant", b.attr_or("padding_value", 0f32)?)?;
+    b.required_choice("sampling_mode", &[("bilinear", ())])?;
+    b.required_choice("padding_mode", &[("constant", ())])?;
+    b.required_choice("coordinates_mode", &[("normalized_minus_one_to_one", ())])?;
+    let padding = Padding::Constant(b.attr_or("padding_value", 0f32)?);
+    let align = b.attr::<bool>("align_corners")?;
     b.run(move |f| {
         let (x, matrix) = (f.array(x)?, f.array(matrix)?);
         let (&[n, c, h, w], &[d, 6]) = (x.shape(), matrix.shape()) else {
@@ -301,12 +323,19 @@ fn affine(b: &Build<'_>) -> Result<Run, OpError> {
         }
         check_size(&[n, c, rows, columns])?;
         let m = matrix.to_f32s()?;
-        let unit = |i: usize, n: usize| if n > 1 { 2.0 * i as f32 / (n - 1) as f32 - 1.0 } else { -1.0 };
+        let unit = |i: usize, n: usize| match align {
+            true if n > 1 => 2.0 * i as f32 / (n - 1) as f32 - 1.0,
+            true => -1.0,
+            false => (2 * i + 1) as f32 / n as f32 - 1.0,
+        };
         let taps = |i: usize| {
             let (batch, row, column) = (i / columns / rows, i / columns % rows, i % columns);
             let m = &m[if d == 1 { 0 } else { batch * 6 }..][..6];
             let (u, v) = (unit(column, columns), unit(row, rows));
-            let at = |a: &[f32], extent: usize| (a[0] * u + a[1] * v + a[2] + 1.0) / 2.0 * (extent - 1) as f32;
+            let at = |a: &[f32], extent: usize| {
+                let at = (a[0] * u + a[1] * v + a[2] + 1.0) / 2.0;
+                if align { at * (extent - 1) as f32 } else { at * extent as f32 - 0.5 }
+            };
             taps_at(batch, (h, w), (at(&m[3..], h), at(m, w)), true, padding, true)
         };
         one(sampled(&x, n, (rows, columns), padding, taps)?)
@@ -319,18 +348,14 @@ fn affine(b: &Build<'_>) -> Result<Run, OpError> {
 /// Samples outside the image are `pad_value` from opset iOS16 on, the nearest pixel before; there, a box that ends
 /// above its start stands for the whole image (as Apple's tests of the operation have it).
 fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
-    let new = b.has("boxes");
+    let new = b.since(Opset::Ios17);
     let (x, boxes) = (b.slot("x")?, b.slot(if new { "boxes" } else { "roi" })?);
     let indices = if new { b.slot_opt("box_indices")? } else { None };
-    let (height, width) = (
-        size(b, if b.has("target_height") { "target_height" } else { "target_size_height" }, 1)?,
-        size(b, "target_width", 1)?,
-    );
+    let (height, width) = (size(b, "target_height", 1)?, size(b, "target_width", 1)?);
     let normalized = b.attr_or("normalized_coordinates", false)?;
     let scale = b.attr_or("spatial_scale", 1f32)?;
-    let layout: String = b.attr_or("box_coordinate_mode", "CORNERS_HEIGHT_FIRST".to_owned())?;
-    let sampling: String = b.attr_or("sampling_mode", "DEFAULT".to_owned())?;
-    let pads = b.opset() >= Opset::Ios16;
+    let (layout, grid) = (BoxLayout::new(b)?, Grid::new(b)?);
+    let pads = b.since(Opset::Ios16);
     let padding = if pads { Padding::Constant(b.attr_or("pad_value", 0f32)?) } else { Padding::Border };
     b.run(move |f| {
         let (x, boxes) = (f.array(x)?, f.array(boxes)?);
@@ -347,7 +372,7 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
         let mut places = Vec::with_capacity(count);
         for (k, row) in values.chunks_exact(fields).enumerate() {
             let mut coordinates = &row[fields - 4..];
-            if !pads && normalized && layout.starts_with("CORNERS") && coordinates[..2] > coordinates[2..] {
+            if !pads && normalized && layout.is_corners() && coordinates[..2] > coordinates[2..] {
                 coordinates = &[0.0, 0.0, 1.0, 1.0];
             }
             let first = match (&chosen, fields) {
@@ -360,7 +385,7 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
             let first =
                 first.ok_or_else(|| OpError::shape(format!("box {k} is of an image outside the batch of {n}")))?;
             let (rows, columns) =
-                sampling::box_points(coordinates, &layout, (h, w), (height, width), normalized, scale, &sampling)?;
+                sampling::box_points(coordinates, layout, (h, w), (height, width), normalized, scale, grid)?;
             places.push((first, rows, columns));
         }
         let taps = |i: usize| {

@@ -31,6 +31,10 @@ enum Kind {
 
 /// `*_pool(x, kernel_sizes, strides?, pad_type, pad?, ceil_mode = false)`; the average also has
 /// `exclude_padding_from_average = false`.
+///
+/// An average divides by all taps of the kernel, also where the window hangs over the end by `ceil_mode`, as Core ML was
+/// measured to do; or by the elements that it covers, if padding is excluded. Taps of a kernel larger than the padded
+/// image count as many as the image has. A window that covers none has the average 0 and the maximum −∞.
 fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let kernel: Vec<i64> = b.attr("kernel_sizes")?;
@@ -38,9 +42,9 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
         .into_iter()
         .map(|k| usize::try_from(k).ok().filter(|&k| k > 0).ok_or_else(|| OpError::shape(format!("a kernel of {k}"))))
         .collect::<Result<_, _>>()?;
-    let window = Window::new(b)?;
+    let window = Window::without_dilations(b)?;
     let ceil = b.attr_or("ceil_mode", false)?;
-    let exclude = b.attr_or("exclude_padding_from_average", false)?;
+    let exclude = kind == Kind::Average && b.attr_or("exclude_padding_from_average", false)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let rank = kernel.len();
@@ -130,8 +134,7 @@ fn counts(p: &Placed, input: &[usize], kernel: &[usize], exclude: bool) -> Vec<f
     let mut all = Vec::with_capacity(p.out.iter().product());
     each_index(&p.out, |at| {
         let count = |d: usize| {
-            let reach = Reach::new(p, d, at[d], kernel[d], input[d]);
-            if exclude { reach.count } else { reach.padded }
+            if exclude { Reach::new(p, d, at[d], kernel[d], input[d]).count } else { p.taps(d, kernel, input) }
         };
         all.push((0..at.len()).map(count).product::<usize>().max(1) as f32);
     });
@@ -145,23 +148,16 @@ struct Reach {
     first: usize,
     count: usize,
     step: usize,
-    /// Taps inside the input or its padding.
-    padded: usize,
 }
 
 impl Reach {
     fn new(p: &Placed, d: usize, at: usize, kernel: usize, input: usize) -> Self {
         let (start, step) = (at * p.strides[d], p.dilations[d]);
-        // Taps before the input, then taps until its end, then until the end of the padding.
+        // Taps before the input, then taps until its end.
         let until = |end: usize| end.saturating_sub(start).div_ceil(step).min(kernel);
         let before = until(p.before[d]);
         let inside = until(p.before[d] + input);
-        Self {
-            first: (start + before * step).saturating_sub(p.before[d]),
-            count: inside - before,
-            step,
-            padded: until(p.before[d] + input + p.after[d]),
-        }
+        Self { first: (start + before * step).saturating_sub(p.before[d]), count: inside - before, step }
     }
 
     fn elements(self) -> impl Iterator<Item = usize> + Clone {
@@ -179,7 +175,7 @@ fn one_window(
     exclude: bool,
 ) -> f32 {
     // Three dimensions, the outer ones of extent one where there are fewer.
-    let whole = Reach { first: 0, count: 1, step: 1, padded: 1 };
+    let whole = Reach { first: 0, count: 1, step: 1 };
     let (mut reach, mut extents, missing) = ([whole; 3], [1; 3], 3 - input.len());
     for d in 0..input.len() {
         reach[missing + d] = Reach::new(p, d, at[d], kernel[d], input[d]);
@@ -196,11 +192,10 @@ fn one_window(
             }
         }
     }
-    let product = |count: fn(&Reach) -> usize| reach.iter().map(|r| count(r) as f64).product::<f64>().max(1.0);
     match kind {
         Kind::Max => best,
         Kind::Norm => sum.sqrt() as f32,
-        Kind::Average if exclude => (sum / product(|r| r.count)) as f32,
-        Kind::Average => (sum / product(|r| r.padded)) as f32,
+        Kind::Average if exclude => (sum / reach.iter().map(|r| r.count as f64).product::<f64>().max(1.0)) as f32,
+        Kind::Average => (sum / (0..kernel.len()).map(|d| p.taps(d, kernel, input) as f64).product::<f64>()) as f32,
     }
 }

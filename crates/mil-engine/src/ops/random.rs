@@ -71,7 +71,7 @@ fn uniform(b: &Build<'_>) -> Result<Run, OpError> {
 /// `random_categorical(x, mode = "logits", size = 1, seed = -1)`: indices by the last dimension of x.
 fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
-    let mode: String = b.attr_or("mode", "logits".to_owned())?;
+    let probabilities = b.choice("mode", &[("logits", false), ("probs", true)])?;
     let size = usize::try_from(b.attr_or("size", 1i64)?).map_err(|_| OpError::shape("a negative size"))?;
     let seed = b.attr_or("seed", -1i64)?;
     let dtype = b.output_dtype(0)?;
@@ -89,7 +89,7 @@ fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
         let mut rng = generator(seed);
         for row in x.to_f32s()?.chunks_exact(classes) {
             let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let weights: Vec<f32> = row.iter().map(|&v| if mode == "probs" { v } else { (v - top).exp() }).collect();
+            let weights: Vec<f32> = row.iter().map(|&v| if probabilities { v } else { (v - top).exp() }).collect();
             let total: f32 = weights.iter().sum();
             for _ in 0..size {
                 let mut left = rng.random::<f32>() * total;

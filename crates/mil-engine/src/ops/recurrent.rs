@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use coreml_format::program::Opset;
 use mil_kernels::elementwise::{Elu, Sigmoid, Softplus, Tanh, map_in_place};
 use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::Precision;
@@ -23,25 +24,31 @@ pub(super) const OPS: &[OpSpec] =
 /// Applied to some elements at a time.
 type Activation = fn(&mut [f32]);
 
-fn activation(name: &str) -> Result<Activation, OpError> {
-    Ok(match name.to_lowercase().as_str() {
-        "linear" => |_| {},
-        "relu" => |v| map_in_place(v, |x: f32| x.max(0.0)),
-        // Both constants of `scaled_tanh` are 1 here, as coremltools' tests of `lstm` have it.
-        "tanh" | "scaled_tanh" => |v| map_in_place(v, Tanh),
-        "sigmoid" => |v| map_in_place(v, Sigmoid),
-        "sigmoid_hard" | "hard_sigmoid" => |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0)),
-        "softplus" => |v| map_in_place(v, Softplus),
-        "softsign" => |v| map_in_place(v, |x: f32| x / (1.0 + x.abs())),
-        "leaky_relu" => |v| map_in_place(v, |x: f32| if x >= 0.0 { x } else { 0.01 * x }),
-        "elu" => |v| map_in_place(v, Elu { alpha: 1.0 }),
-        "thresholded_relu" => |v| map_in_place(v, |x: f32| if x >= 1.0 { x } else { 0.0 }),
-        other => return Err(OpError::data(format!("unknown activation `{other}`"))),
-    })
+/// All activations by name.
+const ACTIVATIONS: [(&str, Activation); 12] = [
+    ("tanh", |v| map_in_place(v, Tanh)),
+    ("sigmoid", |v| map_in_place(v, Sigmoid)),
+    ("linear", |_| {}),
+    ("relu", |v| map_in_place(v, |x: f32| x.max(0.0))),
+    // Both constants of `scaled_tanh` are 1 here, as coremltools' tests of `lstm` have it.
+    ("scaled_tanh", |v| map_in_place(v, Tanh)),
+    ("sigmoid_hard", |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0))),
+    ("hard_sigmoid", |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0))),
+    ("softplus", |v| map_in_place(v, Softplus)),
+    ("softsign", |v| map_in_place(v, |x: f32| x / (1.0 + x.abs()))),
+    ("leaky_relu", |v| map_in_place(v, |x: f32| if x >= 0.0 { x } else { 0.01 * x })),
+    ("elu", |v| map_in_place(v, Elu { alpha: 1.0 })),
+    ("thresholded_relu", |v| map_in_place(v, |x: f32| if x >= 1.0 { x } else { 0.0 })),
+];
+
+/// An activation that a parameter names, `tanh` by default.
+fn tanh_or(b: &Build<'_>, parameter: &str) -> Result<Activation, OpError> {
+    b.choice(parameter, &ACTIVATIONS)
 }
 
-fn named(b: &Build<'_>, parameter: &str, default: &str) -> Result<Activation, OpError> {
-    activation(&b.attr_or(parameter, default.to_owned())?)
+/// An activation that a parameter names, `sigmoid` by default.
+fn sigmoid_or(b: &Build<'_>, parameter: &str) -> Result<Activation, OpError> {
+    b.choice_or(parameter, |v| map_in_place(v, Sigmoid), &ACTIVATIONS)
 }
 
 /// Weights of one direction.
@@ -54,15 +61,22 @@ struct Weights {
 }
 
 impl Weights {
+    /// The parameters `weight_ih`, `weight_hh` and `bias?`, their names continued by the suffix of a direction.
     fn new(b: &Build<'_>, suffix: &str) -> Result<Self, OpError> {
         let name = |n: &str| format!("{n}{suffix}");
         Ok(Self {
             ih: b.slot(&name("weight_ih"))?,
             hh: b.slot(&name("weight_hh"))?,
             bias: b.slot_opt(&name("bias"))?,
-            input_bias: b.slot_opt(&name("input_bias"))?,
-            peephole: b.slot_opt(&name("peephole"))?,
+            input_bias: None,
+            peephole: None,
         })
+    }
+
+    /// The same with `peephole?`.
+    fn with_peephole(b: &Build<'_>, suffix: &str) -> Result<Self, OpError> {
+        let peephole = b.slot_opt(&format!("peephole{suffix}"))?;
+        Ok(Self { peephole, ..Self::new(b, suffix)? })
     }
 }
 
@@ -181,19 +195,13 @@ fn add(x: &mut [f32], y: &[f32]) {
 }
 
 fn is_reverse(b: &Build<'_>) -> Result<bool, OpError> {
-    let direction: String = b.attr_or("direction", "forward".to_owned())?;
-    match direction.as_str() {
-        "forward" => Ok(false),
-        "reverse" => Ok(true),
-        other => Err(OpError::data(format!("unknown direction `{other}`"))),
-    }
+    b.choice("direction", &[("forward", false), ("reverse", true)])
 }
 
 /// `rnn(x, initial_h, weight_ih, weight_hh, bias?, direction, output_sequence = false, activation = "tanh")`.
 fn rnn(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, h0, weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
-    let (reverse, sequence, act) =
-        (is_reverse(b)?, b.attr_or("output_sequence", false)?, named(b, "activation", "tanh")?);
+    let (reverse, sequence, act) = (is_reverse(b)?, b.attr_or("output_sequence", false)?, tanh_or(b, "activation")?);
     b.run(move |f| {
         let x = f.array(x)?;
         let cell = Cell::new(f, &x, &weights, 1, false)?;
@@ -212,11 +220,14 @@ fn rnn(b: &Build<'_>) -> Result<Run, OpError> {
 /// `gru(x, initial_h, weight_ih, weight_hh, bias?, input_bias? (iOS18), direction, output_sequence,
 /// recurrent_activation = "sigmoid", activation = "tanh", reset_after (iOS18) = false)`.
 fn gru(b: &Build<'_>) -> Result<Run, OpError> {
-    let (x, h0, weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
+    let (x, h0, mut weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
     let (reverse, sequence) = (is_reverse(b)?, b.attr_or("output_sequence", false)?);
-    let gate = named(b, "recurrent_activation", "sigmoid")?;
-    let act = named(b, "activation", "tanh")?;
-    let after = b.attr_or("reset_after", false)?;
+    let gate = sigmoid_or(b, "recurrent_activation")?;
+    let act = tanh_or(b, "activation")?;
+    let after = b.attr_since(Opset::Ios18, "reset_after", false)?;
+    if b.since(Opset::Ios18) {
+        weights.input_bias = b.slot_opt("input_bias")?;
+    }
     b.run(move |f| {
         let x = f.array(x)?;
         let cell = Cell::new(f, &x, &weights, 3, true)?;
@@ -305,16 +316,21 @@ fn lstm_direction(
 /// recurrent_activation = "sigmoid", cell_activation = "tanh", activation = "tanh", clip?)` → states, h, c.
 fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, h0, c0) = (b.slot("x")?, b.slot("initial_h")?, b.slot("initial_c")?);
-    let direction: String = b.attr_or("direction", "forward".to_owned())?;
-    let forward = Weights::new(b, "")?;
-    let backward = if direction == "bidirectional" { Some(Weights::new(b, "_back")?) } else { None };
-    let reverse = direction == "reverse";
+    let directions = [("forward", (false, false)), ("reverse", (true, false)), ("bidirectional", (false, true))];
+    let (reverse, both) = b.choice("direction", &directions)?;
+    let forward = Weights::with_peephole(b, "")?;
+    let backward = if both { Some(Weights::with_peephole(b, "_back")?) } else { None };
+    b.without_effect(&["weight_ih_back", "weight_hh_back", "bias_back", "peephole_back"]);
     let sequence = b.attr_or("output_sequence", false)?;
     let gates = Gates {
-        recurrent: named(b, "recurrent_activation", "sigmoid")?,
-        cell: named(b, "cell_activation", "tanh")?,
-        output: named(b, "activation", "tanh")?,
-        clip: b.attr_opt::<f32>("clip")?.filter(|c| *c > 0.0).unwrap_or(f32::INFINITY),
+        recurrent: sigmoid_or(b, "recurrent_activation")?,
+        cell: tanh_or(b, "cell_activation")?,
+        output: tanh_or(b, "activation")?,
+        clip: match b.attr_or("clip", 0f32)? {
+            0.0 => f32::INFINITY,
+            clip if clip > 0.0 => clip,
+            clip => return Err(OpError::data(format!("states clipped to {clip}"))),
+        },
     };
     b.run(move |f| {
         let x = f.array(x)?;

@@ -4,6 +4,7 @@
 //! all, `keep_dims` is false by default.
 
 use coreml_format::dtype::DataType;
+use coreml_format::program::Opset;
 use mil_kernels::reduce as kernel;
 
 use super::{OpSpec, since::*};
@@ -14,18 +15,21 @@ use crate::run::Frame;
 use crate::value::Array;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b)),
-    OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b)),
+    // The first NaN is the largest and the smallest.
+    OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b || (a.is_nan() && !b.is_nan()))),
+    OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b || (a.is_nan() && !b.is_nan()))),
     OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)),
     OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())),
     OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())),
     OpSpec::new("reduce_log_sum_exp", IOS15, |b| by_rows(b, log_sum_exp)),
     OpSpec::new("reduce_max", IOS15, |b| {
-        reduce(b, kernel::largest, |v| v.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
+        reduce(b, kernel::largest, move |v| v.iter().copied().fold(f64::NEG_INFINITY, larger))
     }),
     OpSpec::new("reduce_mean", IOS15, |b| sums(b, |x| x, |s, n| s / n as f64)),
     OpSpec::new("reduce_min", IOS15, |b| {
-        reduce(b, kernel::smallest, |v| v.iter().copied().fold(f64::INFINITY, f64::min))
+        let smaller = |a: f64, b: f64| if b < a || b.is_nan() { b } else { a };
+        reduce(b, kernel::smallest, move |v| v.iter().copied().fold(f64::INFINITY, smaller))
     }),
     OpSpec::new("reduce_prod", IOS15, |b| reduce(b, kernel::product, |v| v.iter().product())),
     OpSpec::new("reduce_sum", IOS15, |b| sums(b, |x| x, |s, _| s)),
@@ -58,6 +62,12 @@ fn result_shape(x: &Array, axes: &[usize], keep: bool) -> Vec<usize> {
     } else {
         dims.filter(|(d, _)| !axes.contains(d)).map(|(_, &n)| n).collect()
     }
+}
+
+/// The element type of indices that a parameter of opset iOS17 chooses.
+pub(super) fn index_dtype(b: &Build<'_>, name: &str) -> Result<DataType, OpError> {
+    const TYPES: [DataType; 5] = [DataType::I32, DataType::I16, DataType::U16, DataType::I8, DataType::U8];
+    if b.since(Opset::Ios17) { b.choice(name, &TYPES.map(|d| (d.name(), d))) } else { Ok(DataType::I32) }
 }
 
 /// The axes that are reduced, in order and once each: all of them when none is named.
@@ -160,12 +170,12 @@ fn sums(
     reduce(b, move |x, extents| kernel::sum(x, extents, of, end), move |v| end(v.iter().map(|&x| of(x)).sum(), v.len()))
 }
 
-/// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32")`: the first best index.
+/// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32" (iOS17))`: the first best index.
 fn arg(b: &Build<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.param_or("axis", -1i64)?;
     let keep = b.attr_or("keep_dims", false)?;
-    let dtype = b.output_dtype(0)?;
+    let dtype = index_dtype(b, "output_dtype")?;
     b.run(move |f| {
         let x = f.array(x)?;
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;

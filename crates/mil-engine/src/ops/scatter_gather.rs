@@ -1,8 +1,9 @@
 //! Reading and writing by index.
 //!
 //! Semantics after the reference documentation of coremltools' `scatter_gather` chapter: negative indices
-//! count from the end. The scatter operations of opset iOS17 have `validate_indices`: indices outside, negative ones
-//! included, are an error when it is set, and nothing is written for them when it is not.
+//! count from the end. From opset iOS17 on, negative indices are outside, and `validate_indices` says what becomes of
+//! those: they are an error when it is set. When it is not, the definition leaves open what becomes of them; here nothing
+//! is written for them, and reading takes negative ones from the end and refuses the others.
 
 use candle_core::Tensor;
 use coreml_format::program::Opset;
@@ -49,12 +50,24 @@ enum Outside {
 }
 
 impl Outside {
-    fn of(b: &Build<'_>) -> Result<Self, OpError> {
-        Ok(match b.opset() {
-            Opset::Ios15 | Opset::Ios16 => Outside::Wrap,
-            _ if b.attr_or("validate_indices", false)? => Outside::Refuse,
-            _ => Outside::Skip,
+    /// Of an operation that writes.
+    fn writing(b: &Build<'_>) -> Result<Self, OpError> {
+        Ok(match b.attr_since(Opset::Ios17, "validate_indices", false)? {
+            _ if !b.since(Opset::Ios17) => Outside::Wrap,
+            true => Outside::Refuse,
+            false => Outside::Skip,
         })
+    }
+
+    /// Of an operation that reads.
+    fn reading(b: &Build<'_>) -> Result<Self, OpError> {
+        let validate = b.attr_since(Opset::Ios17, "validate_indices", false)?;
+        Ok(if validate { Outside::Refuse } else { Outside::Wrap })
+    }
+
+    /// All indices into an extent.
+    fn all(self, indices: &[i64], n: usize) -> Result<Vec<usize>, OpError> {
+        indices.iter().map(|&i| self.at(i, n)).collect()
     }
 
     fn at(self, index: i64, n: usize) -> Result<usize, OpError> {
@@ -65,10 +78,6 @@ impl Outside {
             Outside::Skip => Ok(usize::try_from(index).ok().filter(|&i| i < n).unwrap_or(NOWHERE)),
         }
     }
-}
-
-fn all_at(indices: &[i64], n: usize) -> Result<Vec<usize>, OpError> {
-    indices.iter().map(|&i| at(i, n)).collect()
 }
 
 /// Elements of any array, to be moved about.
@@ -87,18 +96,19 @@ impl Elements {
     }
 }
 
-/// `gather(x, indices, axis = 0, batch_dims = 0, validate_indices = false)`.
+/// `gather(x, indices, axis = 0, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
 fn gather(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
-    let batch_dims = b.attr_or("batch_dims", 0i64)?;
+    let batch_dims = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
+    let outside = Outside::reading(b)?;
     b.run(move |f| {
         let index = f.array(indices)?;
         if let Value::Weight(w) = f.value(x)? {
             // A table of embeddings: only the rows that are asked for are expanded.
             if *axis.get(f)? == 0 && batch_dims == 0 && w.dtype().is_float() && !w.shape().is_empty() {
                 let n = w.shape().first().copied().unwrap_or(0);
-                let rows = all_at(&index.to_i64s()?, n)?;
+                let rows = outside.all(&index.to_i64s()?, n)?;
                 let mut shape = index.shape().to_vec();
                 shape.extend(&w.shape()[1..]);
                 check_size(&shape)?;
@@ -114,7 +124,7 @@ fn gather(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("batches of {:?} and {:?}", x.shape(), index.shape())));
         }
         let (n, dims) = (x.shape()[axis], x.shape());
-        let chosen = all_at(&index.to_i64s()?, n)?;
+        let chosen = outside.all(&index.to_i64s()?, n)?;
         let mut shape = dims[..axis].to_vec();
         shape.extend(&index.shape()[batch..]);
         shape.extend(&dims[axis + 1..]);
@@ -166,10 +176,11 @@ fn check_along(x: &[usize], shape: &[usize], axis: usize) -> Result<(), OpError>
     Err(OpError::shape(format!("indices {shape:?} for {x:?} along axis {axis}")))
 }
 
-/// `gather_along_axis(x, indices, axis = 0)`.
+/// `gather_along_axis(x, indices, axis = 0, validate_indices = false (iOS17))`.
 fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
+    let outside = Outside::reading(b)?;
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
@@ -180,7 +191,7 @@ fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
         for d in (0..x.rank()).filter(|&d| d != axis && shape[d] < x.shape()[d]) {
             part = part.narrow(d, 0, shape[d])?;
         }
-        one(x.with(pick_along(&part, axis, &all_at(&index.to_i64s()?, n)?, shape[axis])?))
+        one(x.with(pick_along(&part, axis, &outside.all(&index.to_i64s()?, n)?, shape[axis])?))
     })
 }
 
@@ -215,13 +226,15 @@ fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<
     Ok((starts, size))
 }
 
-/// `gather_nd(x, indices, batch_dims = 0)`.
+/// `gather_nd(x, indices, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
 fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
-    let batch = usize::try_from(b.attr_or("batch_dims", 0i64)?).map_err(|_| OpError::shape("negative batch_dims"))?;
+    let batch = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
+    let batch = usize::try_from(batch).map_err(|_| OpError::shape("negative batch_dims"))?;
+    let outside = Outside::reading(b)?;
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
-        let (starts, size) = slices(x.shape(), &index, batch, Outside::Wrap)?;
+        let (starts, size) = slices(x.shape(), &index, batch, outside)?;
         let depth = index.shape()[index.rank() - 1];
         let mut shape = index.shape()[..index.rank() - 1].to_vec();
         shape.extend(&x.shape()[batch + depth..]);
@@ -240,8 +253,38 @@ fn check_updates(updates: &Array, positions: Option<usize>) -> Result<(), OpErro
     Err(OpError::shape(format!("{:?} updates for {positions} positions", updates.shape())))
 }
 
+/// How a written value joins the one that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Update,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Max,
+    Min,
+}
+
+impl Mode {
+    /// The parameter `mode = "add"`.
+    fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        b.choice(
+            "mode",
+            &[
+                ("add", Self::Add),
+                ("update", Self::Update),
+                ("sub", Self::Sub),
+                ("mul", Self::Mul),
+                ("div", Self::Div),
+                ("max", Self::Max),
+                ("min", Self::Min),
+            ],
+        )
+    }
+}
+
 /// Writes `updates` to `positions`, combining as `mode` says.
-fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Result<Array, OpError> {
+fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Result<Array, OpError> {
     check_updates(updates, Some(positions.len()))?;
     macro_rules! combine {
         ($data:expr, $updates:expr) => {{
@@ -249,26 +292,25 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Resu
             for (&p, u) in positions.iter().zip($updates).filter(|(p, _)| **p != NOWHERE) {
                 let old = data[p];
                 data[p] = match mode {
-                    "update" => u,
-                    "add" => old + u,
-                    "sub" => old - u,
-                    "mul" => old * u,
-                    "div" => old / u,
-                    "max" => {
+                    Mode::Update => u,
+                    Mode::Add => old + u,
+                    Mode::Sub => old - u,
+                    Mode::Mul => old * u,
+                    Mode::Div => old / u,
+                    Mode::Max => {
                         if u > old {
                             u
                         } else {
                             old
                         }
                     }
-                    "min" => {
+                    Mode::Min => {
                         if u < old {
                             u
                         } else {
                             old
                         }
                     }
-                    other => return Err(OpError::data(format!("unknown scatter mode `{other}`"))),
                 };
             }
             data
@@ -277,7 +319,7 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Resu
     let elements = if data.dtype().is_float() {
         Elements::Float(combine!(data.to_f32s()?, updates.to_f32s()?))
     } else {
-        if mode == "div" && updates.to_i64s()?.contains(&0) {
+        if mode == Mode::Div && updates.to_i64s()?.contains(&0) {
             return Err(OpError::data("division by zero"));
         }
         Elements::Int(combine!(data.to_i64s()?, updates.to_i64s()?))
@@ -289,8 +331,7 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: &str) -> Resu
 fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
-    let mode: String = b.attr_or("mode", "add".to_owned())?;
-    let outside = Outside::of(b)?;
+    let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
@@ -307,7 +348,7 @@ fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
                 }
             }
         }
-        one(write(&data, &positions, &updates, &mode)?)
+        one(write(&data, &positions, &updates, mode)?)
     })
 }
 
@@ -315,21 +356,19 @@ fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
 fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
-    let mode: String = b.attr_or("mode", "add".to_owned())?;
-    let outside = Outside::of(b)?;
+    let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
         let positions = along(data.shape(), &index, axis, outside)?;
-        one(write(&data, &positions, &updates, &mode)?)
+        one(write(&data, &positions, &updates, mode)?)
     })
 }
 
 /// `scatter_nd(data, indices, updates, mode = "add", validate_indices = false)`.
 fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
-    let mode: String = b.attr_or("mode", "add".to_owned())?;
-    let outside = Outside::of(b)?;
+    let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let (starts, size) = slices(data.shape(), &index, 0, outside)?;
@@ -338,6 +377,6 @@ fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
             .into_iter()
             .flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i }))
             .collect();
-        one(write(&data, &positions, &updates, &mode)?)
+        one(write(&data, &positions, &updates, mode)?)
     })
 }

@@ -10,6 +10,7 @@ use mil_kernels::rank;
 use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
+use super::reduction::index_dtype;
 use super::{OpSpec, since::*};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
@@ -40,7 +41,7 @@ pub(super) const OPS: &[OpSpec] = &[
 
 /// `identity(x)`.
 fn identity(b: &Build<'_>) -> Result<Run, OpError> {
-    let x = b.slot(if b.has("x") { "x" } else { "input" })?;
+    let x = b.slot("x")?;
     b.run(move |f| Ok(vec![f.value(x)?.clone()]))
 }
 
@@ -300,14 +301,16 @@ fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `topk(x, k = 1, axis = -1, ascending = false, sort = true, return_indices = true)`.
+/// `topk(x, k = 1, axis = -1, ascending = false, sort = true (iOS16), return_indices = true (iOS16),
+/// output_indices_dtype = "int32" (iOS17))`: sorted also where the program leaves the order open.
 fn topk(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let k = b.param_or("k", 1i64)?;
     let axis = b.attr_or("axis", -1i64)?;
     let ascending = b.attr_or("ascending", false)?;
-    let outputs = b.op().outputs.len();
-    let index_dtype = if outputs > 1 { b.output_dtype(1)? } else { DataType::I32 };
+    b.attr_since(Opset::Ios16, "sort", true)?;
+    let wanted = b.attr_since(Opset::Ios16, "return_indices", true)?;
+    let index_dtype = index_dtype(b, "output_indices_dtype")?;
     b.run(move |f| {
         let x = f.array(x)?;
         let axis = resolve_axis(axis, x.rank())?;
@@ -321,7 +324,7 @@ fn topk(b: &Build<'_>) -> Result<Run, OpError> {
         let last = x.rank() - 1;
         let values = pick_along(&moved, last, &order, k)?.transpose(axis, last)?;
         let mut all = vec![Value::Array(x.with(values))];
-        if outputs > 1 {
+        if wanted {
             let mut shape = moved.dims().to_vec();
             shape[last] = k;
             all.push(Value::Array(indices(order, &shape, axis, index_dtype, f.device())?));
@@ -461,8 +464,16 @@ fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
+/// What lies beyond the ends of a padded dimension.
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    Constant,
+    Reflect,
+    Replicate,
+}
+
 /// Source position of each position of a padded dimension, nowhere for the constant.
-fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<usize>, OpError> {
+fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, OpError> {
     let bad = || OpError::shape(format!("padding of {before} and {after} for an extent of {n}"));
     // Amounts of 32 bits, as programs declare them, leave room for the sums below.
     if i32::try_from(before).is_err() || i32::try_from(after).is_err() {
@@ -476,21 +487,20 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<usize>, O
                 return Ok(i as usize);
             }
             let source = match mode {
-                "constant" => return Ok(NOWHERE),
-                "replicate" => i.max(0).min(len - 1),
-                "reflect" => {
+                Mode::Constant => return Ok(NOWHERE),
+                Mode::Replicate => i.max(0).min(len - 1),
+                Mode::Reflect => {
                     if i < 0 {
                         -i
                     } else {
                         2 * (len - 1) - i
                     }
                 }
-                other => return Err(OpError::data(format!("unknown padding mode `{other}`"))),
             };
             if (0..len).contains(&source) {
                 Ok(source as usize)
             } else {
-                Err(OpError::shape(format!("padding of {before} and {after} by {mode} for an extent of {n}")))
+                Err(OpError::shape(format!("padding of {before} and {after} by {mode:?} for an extent of {n}")))
             }
         })
         .collect()
@@ -500,7 +510,8 @@ fn padded(n: usize, before: i64, after: i64, mode: &str) -> Result<Vec<usize>, O
 fn pad(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let amounts = b.param::<Vec<i64>>("pad")?;
-    let mode: String = b.attr_or("mode", "constant".to_owned())?;
+    let modes = [("constant", Mode::Constant), ("reflect", Mode::Reflect), ("replicate", Mode::Replicate)];
+    let mode = b.choice("mode", &modes)?;
     let value = b.slot_opt("constant_val")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -517,7 +528,7 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
         for k in 0..dims {
             let (d, before, after) = (x.rank() - dims + k, amounts[2 * k], amounts[2 * k + 1]);
             if before != 0 || after != 0 {
-                places[d] = Places::At(padded(x.shape()[d], before, after, &mode)?);
+                places[d] = Places::At(padded(x.shape()[d], before, after, mode)?);
             }
         }
         one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))

@@ -184,11 +184,11 @@ fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `reverse_sequence(x, lengths, seq_axis, batch_axis = 0)`.
+/// `reverse_sequence(x, lengths, seq_axis = 0, batch_axis = 0)`.
 fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let lengths = b.param::<Vec<i64>>("lengths")?;
-    let (seq, batch) = (b.attr::<i64>("seq_axis")?, b.attr_or("batch_axis", 0i64)?);
+    let (seq, batch) = (b.attr_or("seq_axis", 0i64)?, b.attr_or("batch_axis", 0i64)?);
     b.run(move |f| {
         let x = f.array(x)?;
         let (seq, batch) = (resolve_axis(seq, x.rank())?, resolve_axis(batch, x.rank())?);
@@ -199,7 +199,8 @@ fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
         let n = x.shape()[seq];
         let mut parts = Vec::with_capacity(lengths.len());
         for (i, &length) in lengths.iter().enumerate() {
-            let length = usize::try_from(length).unwrap_or(0).min(n);
+            let fits = usize::try_from(length).ok().filter(|&length| length <= n);
+            let length = fits.ok_or_else(|| OpError::shape(format!("a length of {length} of an extent of {n}")))?;
             let places = Places::At((0..length).rev().chain(length..n).collect());
             parts.push(pick_dim(&x.tensor().narrow(batch, i, 1)?, seq, places)?);
         }

@@ -3,8 +3,12 @@
 
 mod agreement;
 mod cases;
+mod core_ml;
+mod declared;
 mod fusions;
 mod hostile;
 mod limits;
 mod others;
+mod parameters;
 mod table;
+mod text;

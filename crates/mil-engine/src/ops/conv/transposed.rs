@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use mil_kernels::conv::{Transposed, TransposedShape};
 use mil_kernels::fresh::zeros;
 
-use super::{Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, sizes, three};
+use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -29,15 +29,15 @@ impl Placed {
     fn new(window: &Window, kernel: &[usize]) -> Result<Self, OpError> {
         let rank = kernel.len();
         let (strides, dilations) = window.steps(rank)?;
-        let custom = if window.pad_type == "custom" { sizes(&window.pad, 0, "pad")? } else { Vec::new() };
-        let crops = (0..rank).map(|d| match window.pad_type.as_str() {
-            "valid" => (0, 0),
-            "custom" => (custom.get(2 * d).copied().unwrap_or(0), custom.get(2 * d + 1).copied().unwrap_or(0)),
-            kind => {
+        let custom = window.custom(rank)?;
+        let crops = (0..rank).map(|d| match window.pad_type {
+            PadType::Valid => (0, 0),
+            PadType::Custom => (custom[2 * d], custom[2 * d + 1]),
+            kind @ (PadType::Same | PadType::SameLower) => {
                 // What the kernel reaches beyond `input · stride` results.
                 let total = span(kernel[d], dilations[d]).saturating_sub(strides[d]);
                 let (less, more) = (total / 2, total - total / 2);
-                if kind == "same_lower" { (more, less) } else { (less, more) }
+                if kind == PadType::SameLower { (more, less) } else { (less, more) }
             }
         });
         let (before, after) = crops.unzip();

@@ -2,54 +2,118 @@
 
 use mil_kernels::resample::{OUTSIDE, Taps};
 
+use crate::build::Build;
 use crate::error::OpError;
 
-/// Positions in an input of `n` that an output of `out` samples, by the mode's rule.
-pub(super) fn grid(n: usize, out: usize, mode: &str) -> Result<Vec<f32>, OpError> {
-    span(0.0, n.saturating_sub(1) as f32, n as f32, out, mode)
-        .map(|points| points.into_iter().map(|v| v.clamp(0.0, n.saturating_sub(1) as f32)).collect())
+/// Which positions of an input a resized output samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grid {
+    Default,
+    StrictAlignCorners,
+    AlignCorners,
+    OffsetCorners,
+    UnalignCorners,
 }
 
-/// `out` positions over `first ..= last`, which stand for `n` elements.
-fn span(first: f32, last: f32, n: f32, out: usize, mode: &str) -> Result<Vec<f32>, OpError> {
-    let size = out as f32;
-    let (start, step) = match mode {
-        "STRICT_ALIGN_CORNERS" => (first, if out > 1 { (last - first) / (size - 1.0) } else { 0.0 }),
-        "ALIGN_CORNERS" if out == 1 => ((first + last) / 2.0, 0.0),
-        "ALIGN_CORNERS" => (first, (last - first) / (size - 1.0)),
-        "DEFAULT" => (first, if out > 1 { (n - n / size) / (size - 1.0) } else { 0.0 }),
-        "OFFSET_CORNERS" => {
-            let delta = (last - first).max(1.0) / size;
-            (first + 0.5 * delta, delta)
-        }
-        "UNALIGN_CORNERS" => (first + 0.5 * n / size - 0.5, n / size),
-        other => return Err(OpError::data(format!("unknown sampling mode `{other}`"))),
-    };
-    Ok((0..out).map(|i| start + i as f32 * step).collect())
+impl Grid {
+    /// The parameter `sampling_mode = "DEFAULT"`.
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        b.choice(
+            "sampling_mode",
+            &[
+                ("DEFAULT", Self::Default),
+                ("STRICT_ALIGN_CORNERS", Self::StrictAlignCorners),
+                ("ALIGN_CORNERS", Self::AlignCorners),
+                ("OFFSET_CORNERS", Self::OffsetCorners),
+                ("UNALIGN_CORNERS", Self::UnalignCorners),
+            ],
+        )
+    }
+
+    /// Positions in an input of `n` that an output of `out` samples.
+    pub(super) fn points(self, n: usize, out: usize) -> Vec<f32> {
+        let last = n.saturating_sub(1) as f32;
+        self.span(0.0, last, n as f32, out).into_iter().map(|v| v.clamp(0.0, last)).collect()
+    }
+
+    /// `out` positions over `first ..= last`, which stand for `n` elements.
+    fn span(self, first: f32, last: f32, n: f32, out: usize) -> Vec<f32> {
+        let size = out as f32;
+        let (start, step) = match self {
+            Self::AlignCorners if out == 1 => ((first + last) / 2.0, 0.0),
+            Self::StrictAlignCorners | Self::Default if out == 1 => (first, 0.0),
+            Self::StrictAlignCorners | Self::AlignCorners => (first, (last - first) / (size - 1.0)),
+            Self::Default => (first, (n - n / size) / (size - 1.0)),
+            Self::OffsetCorners => {
+                let delta = (last - first).max(1.0) / size;
+                (first + 0.5 * delta, delta)
+            }
+            Self::UnalignCorners => (first + 0.5 * n / size - 0.5, n / size),
+        };
+        (0..out).map(|i| start + i as f32 * step).collect()
+    }
+}
+
+/// What the coordinates of a sample are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coordinates {
+    /// −1 to 1 over the image.
+    Signed,
+    /// 0 to 1 over the image.
+    Unit,
+    /// Pixels.
+    Pixels,
+}
+
+/// What the coordinates of a box are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BoxLayout {
+    CornersYx,
+    CornersXy,
+    CenterYx,
+    CenterXy,
+}
+
+impl BoxLayout {
+    /// The parameter `box_coordinate_mode = "CORNERS_HEIGHT_FIRST"`.
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        b.choice(
+            "box_coordinate_mode",
+            &[
+                ("CORNERS_HEIGHT_FIRST", Self::CornersYx),
+                ("CORNERS_WIDTH_FIRST", Self::CornersXy),
+                ("CENTER_SIZE_HEIGHT_FIRST", Self::CenterYx),
+                ("CENTER_SIZE_WIDTH_FIRST", Self::CenterXy),
+            ],
+        )
+    }
+
+    pub(super) fn is_corners(self) -> bool {
+        matches!(self, Self::CornersYx | Self::CornersXy)
+    }
 }
 
 /// Rows and columns of the points that a box is resized to.
 pub(super) fn box_points(
     coordinates: &[f32],
-    layout: &str,
+    layout: BoxLayout,
     (h, w): (usize, usize),
     (height, width): (usize, usize),
     normalized: bool,
     scale: f32,
-    mode: &str,
+    grid: Grid,
 ) -> Result<(Vec<f32>, Vec<f32>), OpError> {
     let &[a, b, c, d] = coordinates else { return Err(OpError::shape("a box has four coordinates")) };
     let (top, left, bottom, right) = match layout {
-        "CORNERS_HEIGHT_FIRST" => (a, b, c, d),
-        "CORNERS_WIDTH_FIRST" => (b, a, d, c),
-        "CENTER_SIZE_HEIGHT_FIRST" => (a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0),
-        "CENTER_SIZE_WIDTH_FIRST" => (b - d / 2.0, a - c / 2.0, b + d / 2.0, a + c / 2.0),
-        other => return Err(OpError::data(format!("unknown box layout `{other}`"))),
+        BoxLayout::CornersYx => (a, b, c, d),
+        BoxLayout::CornersXy => (b, a, d, c),
+        BoxLayout::CenterYx => (a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0),
+        BoxLayout::CenterXy => (b - d / 2.0, a - c / 2.0, b + d / 2.0, a + c / 2.0),
     };
     let unit = |extent: usize| if normalized { (extent - 1) as f32 } else { 1.0 };
     let (top, bottom) = (top * unit(h) * scale, bottom * unit(h) * scale);
     let (left, right) = (left * unit(w) * scale, right * unit(w) * scale);
-    Ok((span(top, bottom, bottom - top + 1.0, height, mode)?, span(left, right, right - left + 1.0, width, mode)?))
+    Ok((grid.span(top, bottom, bottom - top + 1.0, height), grid.span(left, right, right - left + 1.0, width)))
 }
 
 /// What lies outside an image.
@@ -62,14 +126,18 @@ pub(super) enum Padding {
 }
 
 impl Padding {
-    pub(super) fn new(mode: &str, value: f32) -> Result<Self, OpError> {
-        Ok(match mode {
-            "constant" => Padding::Constant(value),
-            "border" => Padding::Border,
-            "reflection" => Padding::Reflection,
-            "symmetric" => Padding::Symmetric,
-            other => return Err(OpError::data(format!("unknown padding mode `{other}`"))),
-        })
+    /// The parameters `padding_mode` and `padding_value = 0`, which counts for constant padding only.
+    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+        let value = b.attr_or("padding_value", 0f32)?;
+        b.required_choice(
+            "padding_mode",
+            &[
+                ("constant", Padding::Constant(value)),
+                ("border", Padding::Border),
+                ("reflection", Padding::Reflection),
+                ("symmetric", Padding::Symmetric),
+            ],
+        )
     }
 }
 
