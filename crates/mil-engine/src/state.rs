@@ -9,8 +9,10 @@ use coreml_format::program::ValueType;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::budget::{self, Counted, Scope, claim};
 use crate::build::check_size;
 use crate::error::{EngineError, OpError};
+use crate::run::Limits;
 use crate::value::{Array, with_f32s};
 
 /// What a program declares about one state.
@@ -67,6 +69,7 @@ impl StateBuffer {
 
     /// The whole buffer as an array: a copy.
     pub fn read(&self) -> Result<Array, OpError> {
+        claim(budget::bytes_of(&self.data))?;
         Array::new(self.data.copy()?, self.spec.dtype)
     }
 
@@ -87,7 +90,7 @@ impl StateBuffer {
                 value.dims()
             )));
         }
-        self.data = value.to_dtype(kept_dtype(self.spec.dtype))?.force_contiguous()?;
+        self.data = value.counted_to_dtype(kept_dtype(self.spec.dtype))?.counted_copy()?;
         Ok(())
     }
 
@@ -108,7 +111,8 @@ impl StateBuffer {
             return Ok(());
         }
         if matches!(self.data.device(), Device::Cpu) && self.data.dtype() == DType::F16 {
-            let rows = crate::layout::contiguous(&update.to_dtype(DType::F32)?)?;
+            let rows = crate::layout::contiguous(&update.counted_to_dtype(DType::F32)?)?;
+            budget::claim_of::<f16>(rows.elem_count())?;
             let source = with_f32s(&rows, |rows| {
                 let mut halves = vec![f16::ZERO; rows.len()];
                 halves.convert_from_f32_slice(rows);
@@ -119,7 +123,9 @@ impl StateBuffer {
             self.data.inplace_op1(&op)?;
             return Ok(());
         }
-        let update = update.to_dtype(self.data.dtype())?;
+        let update = update.counted_to_dtype(self.data.dtype())?;
+        // Candle makes the parts around the slice, and joins them.
+        claim(budget::bytes_of(&self.data).saturating_mul(3))?;
         let ranges: Vec<_> = begin.iter().zip(update.dims()).map(|(&b, &n)| b..b + n).collect();
         self.data = self.data.slice_assign(&ranges, &update)?;
         Ok(())
@@ -179,13 +185,22 @@ pub struct State {
 }
 
 impl State {
-    /// Buffers of zeros for these declarations.
+    /// Buffers of zeros for these declarations, within [`Limits::memory`] as it is by default.
     ///
     /// # Errors
-    /// When a buffer can't be allocated.
+    /// When a buffer can't be allocated, or all of them take more than that.
     pub fn new(specs: &[StateSpec], device: &Device) -> Result<Self, OpError> {
+        Self::within(specs, Limits::default().memory, device)
+    }
+
+    /// Buffers of zeros for these declarations, of so many bytes together at most.
+    ///
+    /// # Errors
+    /// When a buffer can't be allocated, or all of them take more than that.
+    pub fn within(specs: &[StateSpec], memory: usize, device: &Device) -> Result<Self, OpError> {
+        let _scope = Scope::open(Limits { memory, ..Limits::default() });
         let buffers = specs.iter().map(|spec| {
-            let data = Tensor::zeros(spec.shape.as_slice(), kept_dtype(spec.dtype), device)?;
+            let data = budget::zeros(spec.shape.as_slice(), kept_dtype(spec.dtype), device)?;
             Ok(StateBuffer { spec: spec.clone(), data })
         });
         Ok(Self { buffers: buffers.collect::<Result<_, OpError>>()? })
@@ -207,7 +222,7 @@ impl State {
     /// When a buffer can't be allocated.
     pub fn reset(&mut self) -> Result<(), OpError> {
         for buffer in &mut self.buffers {
-            buffer.data = buffer.data.zeros_like()?;
+            buffer.data = buffer.data.counted_zeros_like()?;
         }
         Ok(())
     }

@@ -2,10 +2,12 @@
 
 use mil_kernels::resample::{OUTSIDE, Taps};
 
+use crate::budget::claim_of;
 use crate::error::OpError;
 
 /// Positions in an input of `n` that an output of `out` samples, by the mode's rule.
 pub(super) fn grid(n: usize, out: usize, mode: &str) -> Result<Vec<f32>, OpError> {
+    claim_of::<f32>(out)?;
     span(0.0, n.saturating_sub(1) as f32, n as f32, out, mode)
         .map(|points| points.into_iter().map(|v| v.clamp(0.0, n.saturating_sub(1) as f32)).collect())
 }
