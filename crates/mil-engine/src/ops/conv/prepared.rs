@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use mil_kernels::conv::{Windows, Winograd, conv, conv_packed, depthwise};
 use mil_kernels::fresh::zeros;
 use mil_kernels::matvec::Product;
+use mil_kernels::parallel;
 
 use super::{Placed, Window, channels_last};
 use crate::budget;
@@ -105,7 +106,12 @@ impl Prepared {
         let over = windows.kernel[2].saturating_add(windows.before[2]).saturating_mul(2 * channels);
         let edges = lines.saturating_mul(over);
         let rows = match self.form {
-            Form::Stored(_) => images.saturating_mul(positions).saturating_mul(taps.saturating_mul(channels) + 64),
+            // Of many rows each thread takes some at a time.
+            Form::Stored(_) => {
+                let row = taps.saturating_mul(channels).saturating_add(64);
+                let shares = parallel::threads().saturating_mul(row.saturating_mul(8).max(1 << 17)).max(1 << 18);
+                images.saturating_mul(positions).saturating_mul(row).min(shares)
+            }
             _ => {
                 positions.saturating_mul(images).saturating_mul(4 * taps.min(windows.kernel[0] * windows.kernel[1] * 4))
             }
