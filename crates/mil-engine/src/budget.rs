@@ -26,7 +26,7 @@ const TRIED: usize = 1 << 20;
 const PRODUCTS: usize = 32;
 
 /// Work of a step of a loop, whatever it computes.
-pub(crate) const STEP: u64 = 500;
+pub(crate) const STEP: u64 = 1000;
 
 struct Counters {
     limits: Cell<Option<Limits>>,

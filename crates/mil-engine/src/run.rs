@@ -46,7 +46,8 @@ pub struct Limits {
     /// Work of one operation, in elements that are made; 32 products that are summed are as much as an element. About a
     /// nanosecond each, on one core.
     pub operation_work: u64,
-    /// Work of all its loops together, in the same unit; each step in a loop has 500 beside its elements and products.
+    /// Work of all its loops together, in the same unit; each step in a loop, and each round, has 1000 beside its elements
+    /// and products.
     pub loop_work: u64,
 }
 
