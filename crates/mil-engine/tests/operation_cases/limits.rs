@@ -243,8 +243,7 @@ fn an_operation_of_too_much_work_is_refused() {
         ),
     ];
     for (op, body) in bodies {
-        let program = body.replace("-> (y)", "-> (y)");
-        let text = format!("program(1.3) {{ func main<ios18>() {{ {program} }} -> (y); }}");
+        let text = format!("program(1.3) {{ func main<ios18>() {{ {body} }} -> (y); }}");
         let parsed = mil_text::parse(&text).expect("it parses");
         let options = Options { limits, ..Options::default() };
         let executable = Executable::load(&model(parsed), None, &options).expect("it loads");
