@@ -28,7 +28,7 @@ pub fn run(bytes: &[u8]) {
     let Some(name) = program.functions.keys().next().cloned() else { return };
     let description = ModelDescription { default_function: name, ..Default::default() };
     let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
-    let limits = Limits { rounds: 1 << 8, memory: 1 << 26 };
+    let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
     let Ok(executable) = Executable::load(&model, None, &Options { limits, ..Options::default() }) else { return };
     let mut inputs = Vec::new();
     for input in executable.inputs() {

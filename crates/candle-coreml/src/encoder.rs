@@ -90,7 +90,9 @@ impl TextEncoder {
         let path = files::only_model(folder)?;
         let (tokenizer, limit) = files::tokenizer(folder)?;
         let builder = CoreMLModelBuilder::new(&path, Config::default()).engine(options.choice);
-        let model = builder.compute_units(options.compute_units).passes(options.passes.clone()).build_model()?;
+        let builder =
+            builder.compute_units(options.compute_units).passes(options.passes.clone()).limits(options.limits);
+        let model = builder.build_model()?;
         let names = model.input_names();
         let unknown = names.iter().find(|n| !INPUTS.contains(&n.as_str()));
         if model.is_stateful() || unknown.is_some() || !names.iter().any(|n| n == INPUTS[0]) {

@@ -18,6 +18,7 @@ pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
 use coreml_format::description::ModelDescription;
 use coreml_format::package::Model;
 use indexmap::IndexMap;
+pub use mil_engine::Limits;
 use mil_engine::executable::Output;
 use mil_engine::passes::PassSet;
 use mil_engine::state::StateSpec;
@@ -83,6 +84,8 @@ pub struct EngineOptions {
     pub compute_units: ComputeUnits,
     /// Rewrites that the portable engine makes.
     pub passes: PassSet,
+    /// What a prediction of the portable engine may use up: memory, and work.
+    pub limits: Limits,
     /// Folder of the models that the native engine has compiled; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,
 }
@@ -93,6 +96,7 @@ impl Default for EngineOptions {
             choice: EngineChoice::default(),
             compute_units: ComputeUnits::default(),
             passes: PassSet::all(),
+            limits: Limits::default(),
             cache: None,
         }
     }

@@ -54,7 +54,7 @@ pub use anemll::ModelNamingConfig;
 pub use anemll::model_config::{self, ModelConfig};
 pub use cache::CacheManager;
 pub use config::Config;
-pub use engine::{ComputeUnits, EngineOptions};
+pub use engine::{ComputeUnits, EngineOptions, Limits};
 pub use error::{Error, Result};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;

@@ -14,7 +14,7 @@ pub use mil_engine::value::Strings;
 
 use crate::config::Config;
 pub use crate::engine::EngineChoice;
-use crate::engine::{self, ComputeUnits, Engine, EngineOptions, Loaded, OperationCost, OperationReport};
+use crate::engine::{self, ComputeUnits, Engine, EngineOptions, Limits, Loaded, OperationCost, OperationReport};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::state::CoreMLState;
@@ -484,6 +484,13 @@ impl CoreMLModelBuilder {
     #[must_use]
     pub fn passes(mut self, passes: PassSet) -> Self {
         self.options.passes = passes;
+        self
+    }
+
+    /// Chooses what a prediction of the portable engine may use up.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
         self
     }
 

@@ -61,13 +61,35 @@ pub enum OpError {
         /// Largest number of elements allowed.
         limit: usize,
     },
-    /// Values of a prediction beyond the limit for all of them.
-    #[error("the values of the prediction take {bytes} bytes; the limit is {limit}")]
+    /// Memory beyond the limit of a prediction, or of loading.
+    #[error("needs {bytes} bytes beside the {used} in use; the limit is {limit} bytes")]
     TooMuchMemory {
-        /// Bytes of all values.
+        /// Bytes that were wanted.
         bytes: usize,
-        /// Most bytes allowed.
+        /// Bytes that were in use.
+        used: usize,
+        /// Most bytes allowed ([`Limits::memory`](crate::Limits::memory)).
         limit: usize,
+    },
+    /// Memory within the limit that the system does not give.
+    #[error("{bytes} bytes can't be allocated")]
+    OutOfMemory {
+        /// Bytes that were wanted.
+        bytes: usize,
+    },
+    /// More work than one operation, or all loops of a prediction, may have.
+    #[error(
+        "{} beyond the limit of work: {work} elements or 32 times as many products; the limit is {limit}",
+        if *loops { "loops go on" } else { "the operation is" }
+    )]
+    TooMuchWork {
+        /// Work that was asked for.
+        work: u64,
+        /// Most allowed ([`Limits::operation_work`](crate::Limits::operation_work), or
+        /// [`Limits::loop_work`](crate::Limits::loop_work)).
+        limit: u64,
+        /// Whether it is the work of loops.
+        loops: bool,
     },
     /// A valid program that asks for something this engine does not do.
     #[error("not supported: {0}")]

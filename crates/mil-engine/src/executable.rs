@@ -10,6 +10,7 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
+use crate::budget::Scope;
 use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, Place};
 use crate::layout;
@@ -97,6 +98,8 @@ impl Executable {
             asked: name.to_owned(),
             available: model.program.functions.keys().cloned().collect(),
         })?;
+        // What loading makes of constants is counted by itself.
+        let _scope = Scope::open(options.limits);
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
         let mut open = options.rows.clone();
@@ -147,11 +150,13 @@ impl Executable {
     /// States of zeros.
     ///
     /// # Errors
-    /// When they can't be allocated.
+    /// When they can't be allocated, or take more than [`Limits::memory`] together.
     pub fn new_state(&self) -> Result<State, EngineError> {
-        State::new(&self.plan.states, &self.context.device).map_err(|source| EngineError::Op {
-            place: Place { function: self.function.clone(), kind: "state".to_owned(), name: "states".to_owned() },
-            source,
+        State::within(&self.plan.states, self.context.limits.memory, &self.context.device).map_err(|source| {
+            EngineError::Op {
+                place: Place { function: self.function.clone(), kind: "state".to_owned(), name: "states".to_owned() },
+                source,
+            }
         })
     }
 
@@ -178,6 +183,7 @@ impl Executable {
         state: Option<&mut State>,
         profile: Option<&mut Profile>,
     ) -> Result<IndexMap<String, Output>, EngineError> {
+        let _scope = Scope::open(self.context.limits);
         let values = self.plan.inputs.iter().map(|i| self.input(i, inputs)).collect::<Result<Vec<_>, _>>()?;
         let states = match state {
             Some(state) if !self.plan.states.is_empty() => {
@@ -234,7 +240,13 @@ impl Executable {
         let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
         let tensor = convert::to_declared(tensor, ty.dtype).map_err(unfit)?;
         let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
-        let array = Array::new(tensor, ty.dtype).map_err(|_| bad(ty.dtype.to_string()))?;
+        let array = Array::new(tensor, ty.dtype).map_err(|source| match source {
+            OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => EngineError::Op {
+                place: Place { function: self.function.clone(), kind: "input".to_owned(), name: input.name.clone() },
+                source,
+            },
+            _ => bad(ty.dtype.to_string()),
+        })?;
         Ok(Value::Array(array))
     }
 }

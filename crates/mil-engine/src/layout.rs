@@ -10,6 +10,7 @@ use mil_kernels::fp16;
 use mil_kernels::fresh::zeros;
 use mil_kernels::strided::Strided;
 
+use crate::budget::{self, Counted, claim_of};
 use crate::error::OpError;
 pub(crate) use crate::rearrange::contiguous;
 use crate::reuse::drop_copy;
@@ -67,8 +68,8 @@ pub(crate) fn from_memory<T: WithDType>(
 /// `f` of the elements of an `F32` tensor on the CPU, in the order in which they lie in memory; none for other tensors and
 /// for those with gaps.
 pub(crate) fn map(t: &Tensor, f: impl Unary) -> Result<Option<Tensor>, OpError> {
-    let done = with_memory(t, |data| map_elements(data, f));
-    done.map(|(out, order)| from_memory(out, t.dims(), &order, t)).transpose()
+    let done = with_memory(t, |data| claim_of::<f32>(data.len()).map(|()| map_elements(data, f)));
+    done.map(|(out, order)| from_memory(out?, t.dims(), &order, t)).transpose()
 }
 
 /// The elements in a storage in CPU memory from the first one of a layout on, if they have this type.
@@ -93,21 +94,22 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
     }
     let (n, contiguous) = (t.elem_count(), t.is_contiguous());
     let narrow = |data: &[f32]| {
-        let mut out = vec![f16::ZERO; n];
+        let mut out = budget::filled(f16::ZERO, n)?;
         fp16::narrow(&data[..n], &mut out);
-        Tensor::from_vec(out, t.dims(), t.device())
+        Ok(Tensor::from_vec(out, t.dims(), t.device())?)
     };
     let widen = |data: &[f16]| {
+        claim_of::<f32>(n)?;
         let mut out = zeros(n);
         fp16::widen(&data[..n], &mut out);
-        Tensor::from_vec(out, t.dims(), t.device())
+        Ok(Tensor::from_vec(out, t.dims(), t.device())?)
     };
     let converted = match (t.dtype(), dtype) {
         (DType::F32, DType::F16) if contiguous => with_elements(t, narrow),
         (DType::F16, DType::F32) if contiguous => with_elements(t, widen),
         _ => None,
     };
-    Ok(converted.unwrap_or_else(|| t.to_dtype(dtype))?)
+    converted.unwrap_or_else(|| t.counted_to_dtype(dtype))
 }
 
 /// Runs `f` on floats in row-major order; none if they are not in CPU memory.
@@ -129,22 +131,23 @@ pub(crate) fn of_rows<R>(x: &Array, f: impl Fn(&[f32]) -> R) -> Result<R, OpErro
 /// Floats rounded to fp16.
 pub(crate) fn rounded(t: &Tensor) -> Result<Tensor, OpError> {
     let round = |data: &[f32]| {
+        claim_of::<f32>(data.len())?;
         let mut out = zeros(data.len());
         fp16::round(data, &mut out);
-        out
+        Ok::<_, OpError>(out)
     };
     match with_memory(t, round) {
-        Some((out, order)) => from_memory(out, t.dims(), &order, t),
-        None => Ok(t.to_dtype(DType::F16)?.to_dtype(DType::F32)?),
+        Some((out, order)) => from_memory(out?, t.dims(), &order, t),
+        None => t.counted_to_dtype(DType::F16)?.counted_to_dtype(DType::F32),
     }
 }
 
 /// Elements of an `F32` tensor in row-major order.
 pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
     let t = contiguous(t)?;
-    match with_f32s(&t, <[f32]>::to_vec) {
-        Some(data) => Ok(data),
-        None => Ok(t.flatten_all()?.to_vec1()?),
+    match with_f32s(&t, |data| claim_of::<f32>(data.len()).map(|()| data.to_vec())) {
+        Some(data) => data,
+        None => t.counted_elements(),
     }
 }
 
@@ -162,6 +165,9 @@ pub(crate) fn binary<F: Binary<Output: WithDType>>(
     };
     let dims: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
     let (xs, ys) = (spread(x, shape, &order)?, spread(y, shape, &order)?);
+    if x.dtype() == DType::F32 && y.dtype() == DType::F32 {
+        claim_of::<F::Output>(shape.iter().product())?;
+    }
     let result = with_elements(x, |x| {
         with_elements(y, |y| zip(&dims, Strided { data: x, strides: &xs }, Strided { data: y, strides: &ys }, f))
     });

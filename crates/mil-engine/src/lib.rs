@@ -7,11 +7,13 @@
 //! - [`passes`]: rewrites of the IR: dead code, idioms fused, state updates made in place.
 //! - [`plan`]: binds names to slots, resolves constants, builds one closure per operation.
 //! - [`run`]: executes the plan, within [`Limits`]; [`state`]: buffers that live between predictions.
+//! - `budget`: the memory and work of a prediction, counted before they are used.
 //! - [`convert`]: tensors of callers as values of the declared types.
 //! - [`ops`]: the table of operations, one family per file.
 //! - [`value`], [`weight`]: what flows between operations; weights stay compressed.
 //! - [`profile`]: time per operation, on request.
 
+mod budget;
 pub mod build;
 pub mod convert;
 mod declared;
@@ -19,6 +21,7 @@ pub mod error;
 pub mod executable;
 mod layout;
 mod literal;
+mod machine;
 pub mod ops;
 pub mod passes;
 pub mod plan;

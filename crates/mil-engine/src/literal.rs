@@ -11,9 +11,10 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{TensorData, TensorType, Value as Literal, ValueData};
 use half::{bf16, f16};
 
+use crate::budget::claim;
 use crate::build::check_size;
 use crate::error::OpError;
-use crate::value::{Array, Strings, Value};
+use crate::value::{Array, Strings, Value, storage_dtype};
 use crate::weight::Weight;
 
 /// Constants in weight files with more elements than this stay mapped.
@@ -85,6 +86,8 @@ pub(crate) fn decode(bytes: &[u8], dtype: DataType, shape: &[usize], device: &De
     let bytes = bytes
         .get(..needed)
         .ok_or_else(|| OpError::shape(format!("{dtype} {shape:?} needs {needed} bytes, found {}", bytes.len())))?;
+    let width = storage_dtype(dtype).map_or(0, |d| d.size_in_bytes());
+    claim(count.saturating_mul(width))?;
     match dtype {
         DataType::Bool => Array::from_bool(bytes.iter().map(|&b| u8::from(b != 0)).collect(), shape, device),
         d if d.is_float() => Array::from_f32(floats(bytes, dtype), shape, dtype, device),

@@ -12,6 +12,7 @@ use candle_core::Device;
 use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
 
+use crate::budget;
 use crate::build::{Build, Run, Slot};
 use crate::declared::{self, Declared};
 use crate::error::{EngineError, OpError, Place};
@@ -255,7 +256,19 @@ impl Planner<'_> {
             read: RefCell::default(),
         };
         let built = match spec.kind {
-            OpKind::Constant(evaluate) => Built::Constant(evaluate(&build).map_err(at)?),
+            OpKind::Constant(evaluate) => {
+                let before = budget::used();
+                let value = evaluate(&build).map_err(at)?;
+                // What it took to make it is gone.
+                let kept = match &value {
+                    Value::Array(array) => array.bytes(),
+                    Value::Weight(weight) => weight.held_bytes(),
+                    _ => 0,
+                };
+                budget::set_used(before);
+                budget::claim(kept).map_err(at)?;
+                Built::Constant(value)
+            }
             OpKind::Run(build_op) => Built::Run(build_op(&build).map_err(at)?),
         };
         if let Some(name) = build.unread() {
@@ -361,7 +374,17 @@ impl Planner<'_> {
     fn evaluate(&mut self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
         let context = Context::new(self.device.clone(), Limits::default());
         let mut frame = Frame::new(&self.consts, 0, &context, None);
-        let values = run(&mut frame).map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
+        let before = budget::used();
+        let done = run(&mut frame);
+        budget::set_used(before);
+        let values = match done {
+            Ok(values) => values,
+            // The prediction has limits of its own.
+            Err(OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } | OpError::TooMuchWork { .. }) => {
+                return Ok(None);
+            }
+            Err(source) => return Err(EngineError::Op { place: place(self.function, op), source }),
+        };
         let elements = |v: &Value| match v {
             Value::Array(a) => a.tensor().elem_count(),
             Value::List(items) => items.len(),
@@ -372,6 +395,8 @@ impl Planner<'_> {
             return Ok(None);
         }
         self.folded = total;
+        let kept = values.iter().map(elements).fold(0, usize::saturating_add).saturating_mul(size_of::<i64>());
+        budget::claim(kept).map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
         Ok(Some(values))
     }
 

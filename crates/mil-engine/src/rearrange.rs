@@ -5,6 +5,7 @@ use mil_kernels::fresh::Element;
 use mil_kernels::pick::{self as kernels, Along, Places};
 use mil_kernels::strided::Strided;
 
+use crate::budget::{Counted, bytes_of, claim, lent};
 use crate::build::check_size;
 use crate::error::OpError;
 use crate::layout::{elements, from_memory, memory_order, with_elements};
@@ -21,6 +22,9 @@ macro_rules! by_type {
     };
 }
 
+/// Elements of a result from which on the tables of positions are counted.
+const TABLES: usize = 1 << 14;
+
 fn elsewhere() -> OpError {
     OpError::data("a tensor outside the CPU's memory")
 }
@@ -34,7 +38,8 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
     if shape.len() != t.rank() {
         return Err(OpError::shape(format!("positions along {} dimensions of {:?}", shape.len(), t.dims())));
     }
-    if check_size(&shape)? == 0 {
+    let count = check_size(&shape)?;
+    if count == 0 {
         return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
     }
     for (d, (p, &n)) in places.iter().zip(t.dims()).enumerate() {
@@ -51,8 +56,28 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
         let shape: Vec<usize> = places.iter().map(Places::len).collect();
         from_memory(data, &shape, &order, t)
     }
+    claim(count.saturating_mul(t.dtype().size_in_bytes()))?;
+    let _table = if count > TABLES { Some(lent(tables(t, &shape))?) } else { None };
     let cpu = t.to_device(&Device::Cpu)?;
     Ok(by_type!(cpu, run(&cpu, places, fill))?.to_device(t.device())?)
+}
+
+/// Most bytes of the table that the kernel makes of the positions within a row: of the innermost dimensions, as long as
+/// they are short, and of one that is not.
+fn tables(t: &Tensor, shape: &[usize]) -> usize {
+    const SHORT: usize = 64;
+    const LONGEST: usize = 1 << 22;
+    const PIECES: usize = 1 << 12;
+    let inward = memory_order(t).into_iter().rev().map(|d| shape[d]);
+    let mut row = 1usize;
+    for n in inward {
+        row = row.saturating_mul(n);
+        if row >= SHORT {
+            break;
+        }
+    }
+    let stretches = if row > LONGEST { PIECES } else { row.max(PIECES) };
+    stretches.saturating_mul(2 * size_of::<[usize; 6]>())
 }
 
 /// [`pick`] along one dimension.
@@ -84,6 +109,7 @@ pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Resu
             .ok_or_else(elsewhere)?;
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
     }
+    claim(at.len().saturating_mul(t.dtype().size_in_bytes()))?;
     let cpu = contiguous(&t.to_device(&Device::Cpu)?)?;
     Ok(by_type!(cpu, run(&cpu, dim, at, &shape))?.to_device(t.device())?)
 }
@@ -95,7 +121,7 @@ pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Resu
 pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
     let first = parts.first().ok_or_else(|| OpError::shape("nothing to join"))?;
     let mut shape = first.dims().to_vec();
-    shape[dim] = parts.iter().map(|p| p.dims().get(dim).copied().unwrap_or(0)).sum();
+    shape[dim] = parts.iter().fold(0, |sum, p| p.dims().get(dim).map_or(sum, |&n| sum.saturating_add(n)));
     for p in parts {
         let same = |d: usize| d == dim || p.dims()[d] == shape[d];
         if p.rank() != shape.len() || !(0..shape.len()).all(same) || p.dtype() != first.dtype() {
@@ -103,9 +129,11 @@ pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
             return Err(OpError::shape(format!("{a:?} and {b:?} do not join along dimension {dim}")));
         }
     }
-    if check_size(&shape)? == 0 {
+    let count = check_size(&shape)?;
+    if count == 0 {
         return Ok(Tensor::zeros(shape, first.dtype(), first.device())?);
     }
+    claim(count.saturating_mul(first.dtype().size_in_bytes()))?;
     let largest = parts.iter().max_by_key(|p| p.elem_count()).unwrap_or(first);
     let order: Vec<usize> =
         if parts.iter().all(Tensor::is_contiguous) { (0..shape.len()).collect() } else { memory_order(largest) };
@@ -136,8 +164,9 @@ pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
         return Ok(t.clone());
     }
     if !t.device().is_cpu() || !matches!(t.dtype(), DType::F32 | DType::I64 | DType::U8) {
-        return Ok(t.contiguous()?);
+        return t.counted_contiguous();
     }
+    claim(bytes_of(t))?;
     fn run<T: WithDType + Element>(t: &Tensor) -> Result<Tensor, OpError> {
         let data = with_elements::<T, _>(t, |data| kernels::copied(t.dims(), Strided { data, strides: t.stride() }))
             .ok_or_else(elsewhere)?;

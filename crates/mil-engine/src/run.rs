@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
+use mil_kernels::fresh;
 
+use crate::budget;
 use crate::build::Slot;
 use crate::declared;
 use crate::error::{EngineError, OpError, Place};
-use crate::plan::{BlockPlan, FunctionPlan};
+use crate::plan::{BlockPlan, FunctionPlan, Step};
 use crate::profile::Profile;
 use crate::reuse::Holders;
 use crate::state::{State, StateBuffer};
@@ -33,20 +35,49 @@ impl Context {
     }
 }
 
-/// What one prediction may use up, so that no program runs or grows without bound.
+/// What one prediction may use up, so that no program runs or grows without bound. Each is an error by name, with the
+/// operation, what was wanted, and the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Rounds that all its loops may make together.
     pub rounds: usize,
-    /// Bytes that its values may take at once; constants and states are not counted.
+    /// Bytes that its values and the temporaries of its operations may take at once. Constants as stored and states are
+    /// not among them: what loading makes of constants is counted by itself against the same limit, and so are states.
     pub memory: usize,
+    /// Work of one operation, in elements that are made; 32 products that are summed are as much as an element. About a
+    /// nanosecond each, on one core.
+    pub operation_work: u64,
+    /// Work of all its loops together, in the same unit; each step in a loop, and each round, has 1000 beside its elements
+    /// and products.
+    pub loop_work: u64,
 }
 
 impl Default for Limits {
-    /// 16 million rounds, 16 GiB.
+    /// 16 million rounds; three quarters of the memory that this process may have, 16 GiB where the system does not say;
+    /// 2³⁹ for one operation, which are 1.8 · 10¹³ products; 2³² for loops, a few seconds. `CANDLE_COREML_MEMORY` (in bytes,
+    /// or as `6G`) and `CANDLE_COREML_LOOP_WORK` in the environment replace the memory and the work of loops.
     fn default() -> Self {
-        Self { rounds: 1 << 24, memory: 1 << 34 }
+        let known = crate::machine::memory().map_or(1 << 34, |all| all / 4 * 3);
+        let named = |name: &str| std::env::var(name).ok().and_then(|text| amount(&text));
+        Self {
+            rounds: 1 << 24,
+            memory: named(MEMORY).and_then(|n| usize::try_from(n).ok()).unwrap_or(known),
+            operation_work: 1 << 39,
+            loop_work: named(LOOP_WORK).unwrap_or(1 << 32),
+        }
     }
+}
+
+/// Variables of the environment that limits are taken from.
+const MEMORY: &str = "CANDLE_COREML_MEMORY";
+const LOOP_WORK: &str = "CANDLE_COREML_LOOP_WORK";
+
+/// A number, also of kibi, mebi, gibi and tebi: `6G`.
+fn amount(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let unit = ["K", "M", "G", "T"].iter().position(|unit| text.ends_with(unit));
+    let digits = if unit.is_some() { &text[..text.len() - 1] } else { text };
+    digits.parse::<u64>().ok()?.checked_mul(1 << (10 * unit.map_or(0, |power| power + 1)))
 }
 
 /// The values of one prediction.
@@ -58,9 +89,9 @@ pub struct Frame<'a> {
     /// Place of the step that failed inside a nested block.
     failed: Option<u32>,
     profile: Option<&'a mut Profile>,
-    /// Rounds of loops so far, and bytes set since memory was last counted.
+    /// Rounds of loops so far, and bytes in use when they were last counted.
     rounds: usize,
-    unchecked: usize,
+    counted: usize,
     /// Who holds memory that can be used again; none when nothing is.
     holders: Option<Holders>,
 }
@@ -81,7 +112,7 @@ impl<'a> Frame<'a> {
             failed: None,
             profile: None,
             rounds: 0,
-            unchecked: 0,
+            counted: 0,
             holders: None,
         }
     }
@@ -135,7 +166,7 @@ impl<'a> Frame<'a> {
                 return Err(OpError::Cancelled);
             }
             let started = self.profile.is_some().then(std::time::Instant::now);
-            let values = (step.run)(self).inspect_err(|_| {
+            let values = self.step(step).inspect_err(|_| {
                 self.failed.get_or_insert(step.place);
             })?;
             if let (Some(profile), Some(started)) = (&mut self.profile, started) {
@@ -144,6 +175,12 @@ impl<'a> Frame<'a> {
             declared::check(&step.declared, &values).inspect_err(|_| {
                 self.failed.get_or_insert(step.place);
             })?;
+            if budget::in_loop() {
+                let elements = values.iter().map(elements).fold(0usize, usize::saturating_add);
+                budget::looped(budget::STEP.saturating_add(elements as u64)).inspect_err(|_| {
+                    self.failed.get_or_insert(step.place);
+                })?;
+            }
             for (&var, value) in step.outputs.iter().zip(values) {
                 self.set(var, value);
             }
@@ -151,8 +188,8 @@ impl<'a> Frame<'a> {
                 let value = |&var: &u32| Some((var, self.vars.get(var as usize)?.as_ref()?));
                 holders.step(step.outputs.iter().filter_map(value));
             }
-            if self.unchecked > self.context.limits.memory / 64 {
-                self.check_memory().inspect_err(|_| {
+            if budget::used().saturating_sub(self.counted) > self.context.limits.memory / 64 {
+                self.count_memory().inspect_err(|_| {
                     self.failed.get_or_insert(step.place);
                 })?;
             }
@@ -172,6 +209,7 @@ impl<'a> Frame<'a> {
     /// After as many as the limits allow.
     pub(crate) fn round(&mut self) -> Result<(), OpError> {
         self.rounds += 1;
+        budget::looped(budget::STEP)?;
         let most = self.context.limits.rounds;
         if self.rounds <= most {
             return Ok(());
@@ -179,18 +217,37 @@ impl<'a> Frame<'a> {
         Err(OpError::data(format!("loops of more than {most} rounds in one prediction")))
     }
 
-    /// Counts the memory of all values, what they share once. Called after so many new bytes that it costs little.
-    fn check_memory(&mut self) -> Result<(), OpError> {
-        self.unchecked = 0;
+    /// Runs a step. When memory lacks, it is counted anew and the step is run again, once: what was freed since the last
+    /// count is still in it.
+    fn step(&mut self, step: &Step) -> Result<Vec<Value>, OpError> {
+        match (step.run)(self) {
+            Err(OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. }) if self.failed.is_none() => {
+                fresh::release();
+                self.count_memory()?;
+                (step.run)(self)
+            }
+            done => done,
+        }
+    }
+
+    /// Counts the memory of all values, what they share once, and what is kept to be used again. Called after so many new
+    /// bytes that it costs little.
+    fn count_memory(&mut self) -> Result<(), OpError> {
         let mut seen = HashMap::new();
         self.vars.iter().flatten().for_each(|v| storages(v, &mut seen));
         let bytes = seen.values().fold(0usize, |sum, &n| sum.saturating_add(n));
         let limit = self.context.limits.memory;
-        if bytes <= limit { Ok(()) } else { Err(OpError::TooMuchMemory { bytes, limit }) }
+        let mut kept = fresh::kept().saturating_mul(size_of::<f32>());
+        if bytes.saturating_add(kept) > limit {
+            fresh::release();
+            kept = 0;
+        }
+        self.counted = bytes.saturating_add(kept);
+        budget::set_used(self.counted);
+        if bytes <= limit { Ok(()) } else { Err(OpError::TooMuchMemory { bytes: 0, used: bytes, limit }) }
     }
 
     fn set(&mut self, var: u32, value: Value) {
-        self.unchecked = self.unchecked.saturating_add(new_bytes(&value));
         if let Some(slot) = self.vars.get_mut(var as usize) {
             *slot = Some(value);
         }
@@ -219,6 +276,11 @@ pub(crate) fn run(
     for (input, value) in plan.inputs.iter().zip(inputs) {
         frame.set(input.var, value);
     }
+    let named = |source| EngineError::Op {
+        place: Place { function: String::new(), kind: "inputs".to_owned(), name: String::new() },
+        source,
+    };
+    frame.count_memory().map_err(named)?;
     let results = frame.run_block(&plan.block, Vec::new()).map_err(|source| {
         let place = frame.failed.and_then(|p| plan.places.get(p as usize)).cloned();
         let place =
@@ -228,11 +290,11 @@ pub(crate) fn run(
     Ok((results, frame.holders.unwrap_or_default()))
 }
 
-/// Most bytes that a step can have allocated for its result.
-fn new_bytes(value: &Value) -> usize {
+/// Elements that a value is made of.
+fn elements(value: &Value) -> usize {
     match value {
-        Value::Array(array) => array.bytes(),
-        Value::List(items) => items.len().saturating_mul(size_of::<Value>()),
+        Value::Array(array) => array.tensor().elem_count(),
+        Value::List(items) => items.len(),
         _ => 0,
     }
 }
@@ -255,5 +317,24 @@ fn storages(value: &Value, seen: &mut HashMap<*const (), usize>) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_have_units() {
+        assert_eq!(["17", " 2K ", "3M", "6G", "1T"].map(amount), [17, 2 << 10, 3 << 20, 6 << 30, 1 << 40].map(Some));
+        assert_eq!(["", "G", "-1", "1.5G", "6GB", "99999999999T"].map(amount), [None; 6]);
+    }
+
+    #[test]
+    fn limits_follow_the_memory_of_the_machine() {
+        let Some(all) = crate::machine::memory() else { return };
+        if std::env::var_os(MEMORY).is_none() {
+            assert!(Limits::default().memory <= all && Limits::default().memory >= all / 2);
+        }
     }
 }

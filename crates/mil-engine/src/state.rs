@@ -9,9 +9,11 @@ use coreml_format::program::ValueType;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::budget::{self, Counted, Scope, claim};
 use crate::build::check_size;
 use crate::convert;
 use crate::error::{EngineError, OpError};
+use crate::run::Limits;
 use crate::value::{Array, with_f32s};
 
 /// What a program declares about one state.
@@ -68,6 +70,7 @@ impl StateBuffer {
 
     /// The whole buffer as an array: a copy.
     pub fn read(&self) -> Result<Array, OpError> {
+        claim(budget::bytes_of(&self.data))?;
         Array::new(self.data.copy()?, self.spec.dtype)
     }
 
@@ -94,9 +97,9 @@ impl StateBuffer {
             value.clone()
         } else {
             let declared = convert::to_declared(value, self.spec.dtype).map_err(|e| OpError::data(e.to_string()))?;
-            crate::layout::to_dtype(&declared, kept)?
+            declared.counted_to_dtype(kept)?
         };
-        self.data = value.to_device(self.data.device())?.force_contiguous()?;
+        self.data = value.to_device(self.data.device())?.counted_copy()?;
         Ok(())
     }
 
@@ -117,7 +120,8 @@ impl StateBuffer {
             return Ok(());
         }
         if matches!(self.data.device(), Device::Cpu) && self.data.dtype() == DType::F16 {
-            let rows = crate::layout::contiguous(&crate::layout::to_dtype(update, DType::F32)?)?;
+            let rows = crate::layout::contiguous(&update.counted_to_dtype(DType::F32)?)?;
+            budget::claim_of::<f16>(rows.elem_count())?;
             let source = with_f32s(&rows, |rows| {
                 let mut halves = vec![f16::ZERO; rows.len()];
                 halves.convert_from_f32_slice(rows);
@@ -128,7 +132,9 @@ impl StateBuffer {
             self.data.inplace_op1(&op)?;
             return Ok(());
         }
-        let update = crate::layout::to_dtype(update, self.data.dtype())?;
+        let update = update.counted_to_dtype(self.data.dtype())?;
+        // Candle makes the parts around the slice, and joins them.
+        claim(budget::bytes_of(&self.data).saturating_mul(3))?;
         let ranges: Vec<_> = begin.iter().zip(update.dims()).map(|(&b, &n)| b..b + n).collect();
         self.data = self.data.slice_assign(&ranges, &update)?;
         Ok(())
@@ -188,13 +194,22 @@ pub struct State {
 }
 
 impl State {
-    /// Buffers of zeros for these declarations.
+    /// Buffers of zeros for these declarations, within [`Limits::memory`] as it is by default.
     ///
     /// # Errors
-    /// When a buffer can't be allocated.
+    /// When a buffer can't be allocated, or all of them take more than that.
     pub fn new(specs: &[StateSpec], device: &Device) -> Result<Self, OpError> {
+        Self::within(specs, Limits::default().memory, device)
+    }
+
+    /// Buffers of zeros for these declarations, of so many bytes together at most.
+    ///
+    /// # Errors
+    /// When a buffer can't be allocated, or all of them take more than that.
+    pub fn within(specs: &[StateSpec], memory: usize, device: &Device) -> Result<Self, OpError> {
+        let _scope = Scope::open(Limits { memory, ..Limits::default() });
         let buffers = specs.iter().map(|spec| {
-            let data = Tensor::zeros(spec.shape.as_slice(), kept_dtype(spec.dtype), device)?;
+            let data = budget::zeros(spec.shape.as_slice(), kept_dtype(spec.dtype), device)?;
             Ok(StateBuffer { spec: spec.clone(), data })
         });
         Ok(Self { buffers: buffers.collect::<Result<_, OpError>>()? })
@@ -216,7 +231,7 @@ impl State {
     /// When a buffer can't be allocated.
     pub fn reset(&mut self) -> Result<(), OpError> {
         for buffer in &mut self.buffers {
-            buffer.data = buffer.data.zeros_like()?;
+            buffer.data = buffer.data.counted_zeros_like()?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use coreml_format::dtype::DataType;
 use mil_kernels::matvec::Precision;
 
+use crate::budget::{self, Counted};
 use crate::error::OpError;
 use crate::weight::Weight;
 
@@ -117,19 +118,21 @@ impl Array {
 
     /// Elements as `f32` in row-major order, copied; integers and booleans are converted.
     pub fn to_f32s(&self) -> Result<Vec<f32>, OpError> {
-        crate::layout::to_f32s(&self.tensor.to_dtype(DType::F32)?)
+        crate::layout::to_f32s(&self.tensor.counted_to_dtype(DType::F32)?)
     }
 
     /// Elements as `i64` in row-major order, copied; floats are truncated towards zero.
     pub fn to_i64s(&self) -> Result<Vec<i64>, OpError> {
         if self.tensor.dtype() == DType::I64
             && self.tensor.is_contiguous()
-            && let Some(data) =
-                crate::layout::with_elements(&self.tensor, |data| data[..self.tensor.elem_count()].to_vec())
+            && let Some(data) = crate::layout::with_elements(&self.tensor, |data: &[i64]| {
+                budget::claim(self.bytes())?;
+                Ok(data[..self.tensor.elem_count()].to_vec())
+            })
         {
-            return Ok(data);
+            return data;
         }
-        Ok(crate::layout::contiguous(&self.tensor)?.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?)
+        crate::layout::contiguous(&self.tensor)?.counted_to_dtype(DType::I64)?.counted_elements()
     }
 
     /// Elements as 0 or 1 in row-major order, copied.
@@ -137,9 +140,11 @@ impl Array {
         let tensor = if self.tensor.dtype() == DType::U8 {
             self.tensor.clone()
         } else {
-            self.tensor.ne(&self.tensor.zeros_like()?)?
+            let zeros = self.tensor.counted_zeros_like()?;
+            budget::claim_of::<u8>(zeros.elem_count())?;
+            self.tensor.ne(&zeros)?
         };
-        Ok(crate::layout::contiguous(&tensor)?.flatten_all()?.to_vec1()?)
+        crate::layout::contiguous(&tensor)?.counted_elements()
     }
 }
 

@@ -10,6 +10,7 @@ use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
 use mil_kernels::mat::{Blocks, Form as MatForm, Lut, RowSource, WeightMat};
 
+use crate::budget::{claim, claim_of, lent, room};
 use crate::error::OpError;
 use crate::literal;
 use crate::value::Array;
@@ -97,9 +98,12 @@ pub(crate) struct Palette {
 
 impl Weight {
     /// A weight in memory.
-    pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Self {
+    pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self, OpError> {
+        // Collected, and then shared.
+        let _bytes = lent(size_of_val(values).saturating_mul(2))?;
+        claim(size_of_val(values))?;
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes.into())) }
+        Ok(Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes.into())) })
     }
 }
 
@@ -160,13 +164,15 @@ impl Weight {
     }
 
     /// Dense elements that were computed at load time, kept in their declared float type.
-    pub(crate) fn from_f32s(values: &[f32], dtype: DataType, shape: Vec<usize>) -> Self {
+    pub(crate) fn from_f32s(values: &[f32], dtype: DataType, shape: Vec<usize>) -> Result<Self, OpError> {
+        let _bytes = lent(size_of_val(values).saturating_mul(2))?;
+        claim(size_of_val(values))?;
         let bytes: Vec<u8> = match dtype {
             DataType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
         let kept = if dtype == DataType::F16 { DataType::F16 } else { DataType::F32 };
-        Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes.into())) }
+        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes.into())) })
     }
 
     /// Declared element type after expansion.
@@ -184,6 +190,24 @@ impl Weight {
         match &self.form {
             Form::Dense(raw) => Some(raw),
             _ => None,
+        }
+    }
+
+    /// Bytes that are in memory, and not in a file.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let held = |raw: &Raw| match raw {
+            Raw::Blob(_) => 0,
+            Raw::Bytes(bytes) => bytes.len(),
+        };
+        match &self.form {
+            Form::Dense(raw) => held(raw),
+            Form::Lut(p) => held(&p.indices) + held(&p.tables),
+            Form::Blocks { data, scale, offset } => {
+                data.held_bytes() + size_of::<f32>() * (scale.values.len() + offset.as_ref().map_or(0, Vec::len))
+            }
+            Form::Sparse { mask, nonzero, starts } => {
+                held(mask) + nonzero.held_bytes() + starts.len() * size_of::<usize>()
+            }
         }
     }
 
@@ -238,15 +262,33 @@ impl Weight {
         }
     }
 
+    /// Most bytes that so many elements need beside themselves while they are expanded.
+    fn temporaries(&self, count: usize) -> usize {
+        match &self.form {
+            Form::Dense(_) if self.dtype.is_float() => 0,
+            Form::Dense(_) => count.saturating_mul(size_of::<i64>()),
+            Form::Lut(p) => p.tables.len().saturating_mul(8 * size_of::<f32>()),
+            Form::Blocks { data, .. } => data.temporaries(count),
+            // Where bits are set, and their values.
+            Form::Sparse { nonzero, .. } => {
+                let values = count.saturating_mul(2 * size_of::<usize>() + size_of::<f32>());
+                values.saturating_add(nonzero.temporaries(count))
+            }
+        }
+    }
+
     /// A dense copy.
     ///
     /// # Errors
-    /// When Candle can't create the tensor.
+    /// When it takes more memory than there is, or Candle can't create the tensor.
     pub fn expand(&self, device: &Device) -> Result<Array, OpError> {
         match &self.form {
             Form::Dense(raw) => literal::decode(raw, self.dtype, &self.shape, device),
             _ => {
-                let values = self.elements(0, self.shape.iter().product())?;
+                let count = self.shape.iter().product();
+                claim_of::<f32>(count)?;
+                let _temporaries = lent(self.temporaries(count))?;
+                let values = self.elements(0, count)?;
                 Array::from_f32(values, &self.shape, self.dtype, device)
             }
         }
@@ -259,7 +301,7 @@ impl Weight {
     /// When an index is out of range.
     pub fn rows(&self, indices: &[usize]) -> Result<Vec<f32>, OpError> {
         let slice = self.slice_len();
-        let mut out = Vec::with_capacity(indices.len() * slice);
+        let mut out = room(indices.len().saturating_mul(slice))?;
         let matrix = self.matrix();
         for &i in indices {
             let Some(matrix) = matrix.filter(|m| i < m.rows()) else {

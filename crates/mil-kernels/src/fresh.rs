@@ -116,6 +116,20 @@ pub fn give_back(data: Vec<f32>) {
     });
 }
 
+/// Elements that are lent to this thread and not in use.
+pub fn kept() -> usize {
+    MEMORY.with_borrow(|memory| memory.as_ref().map_or(0, Memory::kept))
+}
+
+/// Gives what is lent to this thread and not in use back to the allocator.
+pub fn release() {
+    MEMORY.with_borrow_mut(|memory| {
+        if let Some(memory) = memory {
+            memory.free.clear();
+        }
+    });
+}
+
 mod sealed {
     /// Keeps [`Element`](super::Element) to the types of this crate.
     pub trait Sealed {}
@@ -244,6 +258,20 @@ mod tests {
         assert!(memory.kept() <= 60_000 && memory.kept() >= 30_000, "{}", memory.kept());
         run(&mut memory, &[]);
         assert_eq!(memory.kept(), 0);
+    }
+
+    #[test]
+    fn what_is_not_in_use_can_be_released() {
+        let mut memory = Memory::default();
+        memory.lend(|| {
+            let used = zeros(10_000);
+            give_back(zeros(20_000));
+            assert_eq!(kept(), 20_000);
+            release();
+            assert_eq!(kept(), 0);
+            give_back(used);
+        });
+        assert_eq!((memory.kept(), kept()), (10_000, 0));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::package::Model;
 use indexmap::IndexMap;
+use mil_engine::Limits;
 use mil_engine::convert::{Unfit, to_declared};
 use mil_engine::error::EngineError;
 use mil_engine::executable::{Executable, Options, Output};
@@ -25,6 +26,8 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
+    /// Bytes that a state may take.
+    memory: usize,
     /// Whether predictions are measured; the sum of what was measured.
     profiling: AtomicBool,
     profile: Mutex<Profile>,
@@ -41,20 +44,26 @@ pub(super) fn load(
     options: &EngineOptions,
     rows: &[(String, usize)],
 ) -> Result<Portable> {
-    let settings = Options { passes: options.passes.clone(), rows: rows.to_vec(), ..Options::default() };
+    let settings =
+        Options { passes: options.passes.clone(), rows: rows.to_vec(), limits: options.limits, ..Options::default() };
     let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
     let (profiling, profile) = Default::default();
-    Ok(Portable { path: package.path.clone(), executable, described, profiling, profile })
+    let memory = options.limits.memory;
+    Ok(Portable { path: package.path.clone(), executable, described, memory, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
     Error::Engine { path: path.to_owned(), source: Box::new(source) }
 }
 
-/// States of zeros.
+/// States of zeros, within the memory that a prediction may take by default.
 pub(super) fn new_state(specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
-    let state = State::new(specs, &Device::Cpu);
+    state_within(specs, Limits::default().memory)
+}
+
+fn state_within(specs: &[StateSpec], memory: usize) -> Result<Box<dyn EngineState>> {
+    let state = State::within(specs, memory, &Device::Cpu);
     let state = state.map_err(|e| Error::Request(format!("states can't be allocated: {e}")))?;
     Ok(Box::new(PortableState(state)))
 }
@@ -81,7 +90,7 @@ impl Engine for Portable {
     }
 
     fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
-        new_state(specs)
+        state_within(specs, self.memory)
     }
 
     fn open_rows(&self) -> &[(String, usize)] {

@@ -9,6 +9,7 @@ use mil_kernels::softmax::softmax as kernel;
 use super::elementwise_unary::{float, map};
 use super::normalization::with_parameter;
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted};
 use crate::build::{Build, Run, one, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
@@ -113,22 +114,24 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
         if t.elem_count() == 0 {
             return one(x);
         }
+        budget::claim(x.bytes())?;
         if let Some((data, order)) = layout::along(t, &[axis], kernel)? {
             return one(x.with(layout::from_memory(data, t.dims(), &order, t)?));
         }
-        let y = softmax_last(&t.transpose(axis, D::Minus1)?.contiguous()?)?.transpose(axis, D::Minus1)?;
+        let y = softmax_last(&t.transpose(axis, D::Minus1)?.counted_contiguous()?)?.transpose(axis, D::Minus1)?;
         one(x.with(y))
     })
 }
 
 /// Softmax along the last dimension.
-pub(super) fn softmax_last(t: &Tensor) -> candle_core::Result<Tensor> {
-    let rows = layout::contiguous(t).map_err(candle_core::Error::wrap)?;
+pub(super) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
+    let rows = layout::contiguous(t)?;
     let size = t.dims().last().copied().unwrap_or(1);
     let softmax = |data: &[f32]| kernel(data, [data.len() / size.max(1), size, 1]);
+    budget::claim(budget::bytes_of(t).saturating_mul(if t.device().is_cpu() { 1 } else { 4 }))?;
     if let Some(out) = with_f32s(&rows, softmax) {
-        return Tensor::from_vec(out, t.dims(), t.device());
+        return Ok(Tensor::from_vec(out, t.dims(), t.device())?);
     }
     let shifted = t.broadcast_sub(&t.max_keepdim(D::Minus1)?)?.exp()?;
-    shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
+    Ok(shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)?)
 }

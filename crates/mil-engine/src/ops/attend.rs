@@ -1,11 +1,13 @@
 //! Attention over whole sequences, by the kernel where it can.
 
 use candle_core::{D, Tensor};
-use mil_kernels::packed::{Heads, Sizes, attend as kernel};
+use mil_kernels::packed::{Heads, PANEL, Sizes, attend as kernel};
+use mil_kernels::parallel;
 
 use super::activation::softmax_last;
 use super::elementwise_binary::broadcast_shape;
 use super::linear::batched;
+use crate::budget::{Counted, claim_of, lent, mapped, products};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -16,9 +18,9 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, 
     if let Some(result) = on_cpu(q, k, v, mask, scale)? {
         return Ok(result);
     }
-    let scores = (batched(q, &k.transpose(D::Minus2, D::Minus1)?)? * f64::from(scale))?;
+    let scores = mapped(&batched(q, &k.transpose(D::Minus2, D::Minus1)?)?, |s| s * f64::from(scale))?;
     let scores = match mask {
-        Some(mask) => scores.broadcast_add(mask)?,
+        Some(mask) => scores.counted_broadcast(mask, Tensor::broadcast_add)?,
         None => scores,
     };
     batched(&softmax_last(&scores)?, v)
@@ -48,7 +50,13 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32)
         return Ok(None);
     }
     let heads: usize = outer.iter().product();
-    check_size(&whole([queries, width]))?;
+    let count = check_size(&whole([queries, width]))?;
+    products(&[heads, queries, keys, dim.saturating_add(width)])?;
+    claim_of::<f32>(count)?;
+    // Where each head begins; of each thread the keys and values of a head in panels, and scores.
+    let head = keys.saturating_mul(dim.saturating_add(width.next_multiple_of(PANEL)).saturating_add(32));
+    let held = head.saturating_add(PANEL * dim).saturating_mul(parallel::threads().min(heads.saturating_mul(8)));
+    let _held = lent(held.saturating_add(heads.saturating_mul(8)).saturating_mul(size_of::<f32>()))?;
     // Rows whose elements lie behind each other, and where each head begins.
     let side = |t: &Tensor, shape: Vec<usize>| -> Result<(Tensor, Vec<usize>), OpError> {
         let t = if t.rank() == 0 { &t.reshape(1)? } else { t };

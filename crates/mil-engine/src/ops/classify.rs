@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use super::{OpSpec, since::*};
+use crate::budget;
 use crate::build::{Build, Run};
 use crate::error::OpError;
 use crate::value::{Array, Strings, Value};
 use coreml_format::dtype::DataType;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("classify", IOS15, classify)];
+
+/// Bytes of a scalar tensor, about.
+const SCALAR: usize = 512;
 
 /// The class labels as single values: a list, or a tensor of them.
 fn labels(classes: &Value) -> Result<Vec<Value>, OpError> {
@@ -35,18 +39,17 @@ fn classify(b: &Build<'_>) -> Result<Run, OpError> {
     let (probabilities, classes) = (b.slot("probabilities")?, b.slot("classes")?);
     b.run(move |f| {
         let values = f.array(probabilities)?.to_f32s()?;
+        // A tensor of its own for each probability and for each class.
+        budget::claim(values.len().saturating_mul(2 * SCALAR))?;
         let labels = labels(f.value(classes)?)?;
         if labels.len() != values.len() || labels.is_empty() {
             return Err(OpError::shape(format!("{} probabilities for {} classes", values.len(), labels.len())));
         }
         let best = (0..values.len()).fold(0, |b, i| if values[i] > values[b] { i } else { b });
-        let entries = labels
-            .iter()
-            .zip(&values)
-            .map(|(label, &p)| {
-                Ok((label.clone(), Value::Array(Array::from_f32(vec![p], &[], DataType::F64, f.device())?)))
-            })
-            .collect::<Result<_, OpError>>()?;
+        let entries = labels.iter().zip(&values).map(|(label, &p)| {
+            Ok((label.clone(), Value::Array(Array::from_f32(vec![p], &[], DataType::F64, f.device())?)))
+        });
+        let entries = budget::try_collect(entries)?;
         Ok(vec![labels[best].clone(), Value::Dictionary(Arc::new(entries))])
     })
 }

@@ -9,6 +9,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 
 use super::{OpSpec, since::*};
+use crate::budget::{Counted, claim, claim_of, collect, collect_most, filled, room};
 use crate::build::{Build, Run, check_size, resolve_axis};
 use crate::error::OpError;
 use crate::literal::KEEP_MAPPED;
@@ -47,6 +48,7 @@ fn pack(a: &Array) -> Result<Vec<u8>, OpError> {
     let dtype = a.dtype();
     if dtype.is_float() {
         let values = a.to_f32s()?;
+        claim_of::<f64>(values.len().saturating_mul(2))?;
         return Ok(match dtype {
             DataType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
             DataType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -58,16 +60,10 @@ fn pack(a: &Array) -> Result<Vec<u8>, OpError> {
     let bits = if dtype == DataType::Bool { 8 } else { dtype.bits().unwrap_or(8) };
     let values = a.to_i64s()?;
     if bits.is_multiple_of(8) {
+        claim_of::<i64>(values.len().saturating_mul(2))?;
         return Ok(values.iter().flat_map(|v| v.to_le_bytes().into_iter().take(bits / 8)).collect());
     }
-    let mut out = vec![0u8; (values.len() * bits).div_ceil(8)];
-    for (i, v) in values.iter().enumerate() {
-        for k in 0..bits {
-            let bit = i * bits + k;
-            out[bit / 8] |= ((v >> k & 1) as u8) << (bit % 8);
-        }
-    }
-    Ok(out)
+    pack_bits(&values, bits as u32)
 }
 
 fn floats(b: &Build<'_>, name: &str) -> Result<(Vec<f32>, Vec<usize>, DataType), OpError> {
@@ -86,7 +82,7 @@ fn finish(b: &Build<'_>, weight: Weight) -> Result<Value, OpError> {
         return Ok(Value::Weight(Arc::new(weight)));
     }
     let values = weight.expand(&candle_core::Device::Cpu)?.to_f32s()?;
-    let dense = Weight::from_f32s(&values, weight.dtype(), weight.shape().to_vec());
+    let dense = Weight::from_f32s(&values, weight.dtype(), weight.shape().to_vec())?;
     if count > KEEP_MAPPED { Ok(Value::Weight(Arc::new(dense))) } else { Ok(Value::Array(dense.expand(b.device())?)) }
 }
 
@@ -107,7 +103,7 @@ fn affine_dequantize(b: &Build<'_>) -> Result<Value, OpError> {
         if v.len() == count {
             Ok(v)
         } else if v.len() == 1 {
-            Ok(vec![v[0]; count])
+            filled(v[0], count)
         } else {
             Err(OpError::shape(format!("{} parameters for {count} channels", v.len())))
         }
@@ -213,14 +209,14 @@ fn palette(b: &Build<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette, Ve
     let raw = match indices.raw() {
         Some(raw) if indices.dtype().bits() == Some(bits as usize) => raw.clone(),
         // Indices in a wider type than the table needs.
-        _ => Raw::Bytes(pack_bits(&indices.expand(&candle_core::Device::Cpu)?.to_i64s()?, bits).into()),
+        _ => Raw::Bytes(pack_bits(&indices.expand(&candle_core::Device::Cpu)?.to_i64s()?, bits)?.into()),
     };
     let tables = match lut.raw() {
         Some(raw) => (raw.clone(), lut.dtype()),
         None => {
             // The table of joint compression: quantized itself.
             let values = lut.expand(&candle_core::Device::Cpu)?.to_f32s()?;
-            let dense = Weight::from_f32s(&values, lut.dtype(), lut.shape().to_vec());
+            let dense = Weight::from_f32s(&values, lut.dtype(), lut.shape().to_vec())?;
             let dtype = dense.dtype();
             (dense.raw().cloned().ok_or_else(|| OpError::data("an expanded table is dense"))?, dtype)
         }
@@ -238,16 +234,18 @@ fn palette(b: &Build<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette, Ve
     Ok((palette, shape))
 }
 
-fn pack_bits(values: &[i64], bits: u32) -> Vec<u8> {
+/// The lowest bits of integers behind each other, and room to share them.
+fn pack_bits(values: &[i64], bits: u32) -> Result<Vec<u8>, OpError> {
     let bits = bits as usize;
-    let mut out = vec![0u8; (values.len() * bits).div_ceil(8)];
+    claim((values.len() * bits).div_ceil(8))?;
+    let mut out = filled(0u8, (values.len() * bits).div_ceil(8))?;
     for (i, v) in values.iter().enumerate() {
         for k in 0..bits {
             let bit = i * bits + k;
             out[bit / 8] |= ((v >> k & 1) as u8) << (bit % 8);
         }
     }
-    out
+    Ok(out)
 }
 
 fn sizes(b: &Build<'_>, name: &str) -> Result<Vec<usize>, OpError> {
@@ -263,7 +261,7 @@ fn mask_bits(b: &Build<'_>, name: &str) -> Result<(Raw, Vec<usize>), OpError> {
     let mask = weight(b, name)?;
     let raw = match mask.raw() {
         Some(raw) if mask.dtype() == DataType::U1 => raw.clone(),
-        _ => Raw::Bytes(pack_bits(&mask.expand(&candle_core::Device::Cpu)?.to_i64s()?, 1).into()),
+        _ => Raw::Bytes(pack_bits(&mask.expand(&candle_core::Device::Cpu)?.to_i64s()?, 1)?.into()),
     };
     Ok((raw, mask.shape().to_vec()))
 }
@@ -288,7 +286,7 @@ fn sparse_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
         return Err(OpError::shape(format!("a mask of {} bytes for shape {shape:?}", mask.len())));
     }
     let slice: usize = shape.iter().skip(1).product::<usize>().max(1);
-    let mut starts = Vec::with_capacity(count / slice + 1);
+    let mut starts = room(count / slice + 1)?;
     let mut total = 0;
     for i in 0..count {
         if i % slice == 0 {
@@ -303,7 +301,7 @@ fn sparse_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
 }
 
 fn two(mask: Value, values: &[f32], dtype: DataType) -> Result<Run, OpError> {
-    let nonzero = Value::Weight(Arc::new(Weight::from_f32s(values, dtype, vec![values.len()])));
+    let nonzero = Value::Weight(Arc::new(Weight::from_f32s(values, dtype, vec![values.len()])?));
     Ok(Box::new(move |_| Ok(vec![mask.clone(), nonzero.clone()])))
 }
 
@@ -314,12 +312,12 @@ fn lut_to_sparse(b: &Build<'_>) -> Result<Run, OpError> {
     let found = weight(b, "indices_nonzero_data")?.expand(&candle_core::Device::Cpu)?.to_i64s()?;
     let lut = weight(b, "lut")?;
     // Spread the indices over the whole shape: their blocks depend on where they stand.
-    let mut spread = vec![0i64; count];
+    let mut spread = filled(0i64, count)?;
     for (i, v) in set_bits(&mask, count).zip(found) {
         spread[i] = v;
     }
     let bits = table_bits(lut.shape().iter().rev().nth(1).copied().unwrap_or(0))?;
-    let packed = Raw::Bytes(pack_bits(&spread, bits).into());
+    let packed = Raw::Bytes(pack_bits(&spread, bits)?.into());
     let dtype = match bits {
         1 => DataType::U1,
         2 => DataType::U2,
@@ -334,17 +332,19 @@ fn lut_to_sparse(b: &Build<'_>) -> Result<Run, OpError> {
     let dense = Weight::with_form(lut.dtype(), out_shape.clone(), Form::Lut(palette));
     let all = dense.expand(&candle_core::Device::Cpu)?.to_f32s()?;
     if vector == 1 {
-        let values: Vec<f32> = set_bits(&mask, count).map(|i| all[i]).collect();
+        let values = collect_most(set_bits(&mask, count).count(), set_bits(&mask, count).map(|i| all[i]))?;
         return two(constant(b, "indices_mask")?.clone(), &values, lut.dtype());
     }
     // A vector of elements comes of each set bit: the mask is repeated along the axis.
-    let bools: Vec<u8> = (0..count).map(|i| mask[i / 8] >> (i % 8) & 1).collect();
+    let bools: Vec<u8> = collect((0..count).map(|i| mask[i / 8] >> (i % 8) & 1))?;
     let small = candle_core::Tensor::from_vec(bools, shape.as_slice(), &candle_core::Device::Cpu)?;
-    let index: Vec<u32> = (0..out_shape[axis]).map(|i| (i / vector) as u32).collect();
-    let index = candle_core::Tensor::new(index, &candle_core::Device::Cpu)?;
+    let index: Vec<u32> = collect((0..out_shape[axis]).map(|i| (i / vector) as u32))?;
+    let index = candle_core::Tensor::from_vec(index, out_shape[axis], &candle_core::Device::Cpu)?;
+    claim(all.len())?;
     let wide = small.index_select(&index, axis)?;
-    let flags: Vec<u8> = wide.flatten_all()?.to_vec1()?;
-    let values: Vec<f32> = all.iter().zip(&flags).filter(|(_, f)| **f == 1).map(|(v, _)| *v).collect();
+    let flags: Vec<u8> = wide.counted_elements()?;
+    let kept = all.iter().zip(&flags).filter(|(_, f)| **f == 1).map(|(v, _)| *v);
+    let values: Vec<f32> = collect_most(all.len(), kept)?;
     let mask = Array::new(wide, DataType::U1)?;
     two(Value::Array(mask), &values, lut.dtype())
 }
@@ -354,7 +354,7 @@ fn sparse_blockwise_shift_scale(b: &Build<'_>) -> Result<Run, OpError> {
     let (mask, shape) = mask_bits(b, "data_mask")?;
     let count = check_size(&shape)?;
     let found = weight(b, "nonzero_data")?.expand(&candle_core::Device::Cpu)?.to_f32s()?;
-    let mut spread = vec![0f32; count];
+    let mut spread = filled(0f32, count)?;
     for (i, v) in set_bits(&mask, count).zip(found) {
         spread[i] = v;
     }
@@ -364,10 +364,10 @@ fn sparse_blockwise_shift_scale(b: &Build<'_>) -> Result<Run, OpError> {
     if offset.as_ref().is_some_and(|o| o.len() != scale.len()) {
         return Err(OpError::shape("`offset` does not have the shape of `scale`"));
     }
-    let data = Arc::new(Weight::from_f32s(&spread, DataType::F32, shape.clone()));
+    let data = Arc::new(Weight::from_f32s(&spread, DataType::F32, shape.clone())?);
     let dense =
         Weight::with_form(dtype, shape, Form::Blocks { data, scale: Blocked { values: scale, shape: blocks }, offset });
     let all = dense.expand(&candle_core::Device::Cpu)?.to_f32s()?;
-    let values: Vec<f32> = set_bits(&mask, count).map(|i| all[i]).collect();
+    let values = collect_most(set_bits(&mask, count).count(), set_bits(&mask, count).map(|i| all[i]))?;
     two(constant(b, "data_mask")?.clone(), &values, dtype)
 }

@@ -8,6 +8,7 @@ use coreml_format::dtype::DataType;
 
 use super::elementwise_binary::broadcast_shape;
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted};
 use crate::build::{Build, Run, Slot, check_size, one};
 use crate::error::OpError;
 use crate::run::Frame;
@@ -38,8 +39,9 @@ fn select(b: &Build<'_>) -> Result<Run, OpError> {
         if shape.contains(&0) {
             return one(x.with(candle_core::Tensor::zeros(shape, x.tensor().dtype(), f.device())?));
         }
-        let y = y.tensor().to_dtype(x.tensor().dtype())?;
+        let y = y.tensor().counted_to_dtype(x.tensor().dtype())?;
         let s = shape.as_slice();
+        budget::claim(shape.iter().product::<usize>().saturating_mul(x.tensor().dtype().size_in_bytes()))?;
         let t = cond.broadcast_as(s)?.where_cond(&x.tensor().broadcast_as(s)?, &y.broadcast_as(s)?)?;
         one(x.with(t))
     })
@@ -62,6 +64,7 @@ fn while_loop(b: &Build<'_>) -> Result<Run, OpError> {
     let [condition, body] = b.blocks() else { return Err(OpError::shape("while_loop needs two blocks")) };
     let (condition, body) = (condition.clone(), body.clone());
     b.run(move |f| {
+        let _open = budget::Loop::open();
         let mut values = vars.iter().map(|&s| f.value(s).cloned()).collect::<Result<Vec<_>, _>>()?;
         loop {
             let flag = f.run_block(&condition, values.clone())?;
@@ -80,6 +83,11 @@ fn list<'f>(f: &'f Frame<'_>, slot: Slot) -> Result<&'f Arc<Vec<Value>>, OpError
         Value::List(l) => Ok(l),
         other => Err(OpError::Kind { name: "ls".to_owned(), expected: "a list", found: other.kind() }),
     }
+}
+
+/// The elements of a list, to be changed.
+fn copy(list: &[Value]) -> Result<Vec<Value>, OpError> {
+    budget::collect(list.iter().cloned())
 }
 
 fn at(index: i64, len: usize) -> Result<usize, OpError> {
@@ -110,9 +118,9 @@ fn make_list(b: &Build<'_>) -> Result<Run, OpError> {
             }
         }
         check_size(&shape)?;
-        let zeros = candle_core::Tensor::zeros(shape, candle_core::DType::F32, f.device())?;
+        let zeros = budget::zeros(shape, candle_core::DType::F32, f.device())?;
         let element = Value::Array(Array::new(zeros, dtype)?);
-        Ok(vec![Value::List(Arc::new(vec![element; length]))])
+        Ok(vec![Value::List(Arc::new(budget::filled(element, length)?))])
     })
 }
 
@@ -141,6 +149,7 @@ fn grow(list: &mut Vec<Value>, length: usize) -> Result<(), OpError> {
         return Err(OpError::shape(format!("a list of more than {MAX_LIST} elements")));
     }
     if let (Some(last), true) = (list.last().cloned(), length > list.len()) {
+        budget::claim_of::<Value>(length)?;
         list.resize(length, last);
     }
     Ok(())
@@ -152,7 +161,7 @@ fn list_write(b: &Build<'_>) -> Result<Run, OpError> {
     let index = b.param::<i64>("index")?;
     b.run(move |f| {
         let value = f.value(value)?.clone();
-        let mut items = Vec::clone(list(f, ls)?);
+        let mut items = copy(list(f, ls)?)?;
         let index = *index.get(f)?;
         if index >= 0 {
             grow(&mut items, index as usize + 1)?;
@@ -169,14 +178,13 @@ fn list_gather(b: &Build<'_>) -> Result<Run, OpError> {
     let indices = b.param::<Vec<i64>>("indices")?;
     b.run(move |f| {
         let items = list(f, ls)?;
-        let picked = indices
-            .get(f)?
-            .iter()
-            .map(|&i| items[at(i, items.len())?].array("ls", f.device()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let indices = indices.get(f)?;
+        let pick = |&i: &i64| items[at(i, items.len())?].array("ls", f.device());
+        let picked = budget::try_collect(indices.iter().map(pick))?;
         let first = picked.first().ok_or_else(|| OpError::shape("no indices"))?;
         let tensors: Vec<_> = picked.iter().map(Array::tensor).collect();
-        one(first.with(candle_core::Tensor::stack(&tensors, 0)?))
+        let parts = tensors.iter().map(|t| t.unsqueeze(0)).collect::<Result<Vec<_>, _>>()?;
+        one(first.with(budget::cat(&parts, 0)?))
     })
 }
 
@@ -186,7 +194,7 @@ fn list_scatter(b: &Build<'_>) -> Result<Run, OpError> {
     let indices = b.param::<Vec<i64>>("indices")?;
     b.run(move |f| {
         let value = f.array(value)?;
-        let mut items = Vec::clone(list(f, ls)?);
+        let mut items = copy(list(f, ls)?)?;
         for (k, &i) in indices.get(f)?.iter().enumerate() {
             if i >= 0 {
                 grow(&mut items, i as usize + 1)?;

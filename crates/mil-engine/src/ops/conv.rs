@@ -13,6 +13,7 @@ use mil_kernels::fresh::zeros;
 use super::finish::Finish;
 use super::linear::{Bias, bias_of, product};
 use super::{OpSpec, since::*};
+use crate::budget::{Counted, claim_of, lent, products};
 use crate::build::{Build, MAX_ELEMENTS, Run, Slot, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -312,7 +313,7 @@ fn groups_of(b: &Build<'_>) -> Result<usize, OpError> {
 fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
     Ok(match b.constant(slot) {
         Some(Value::Weight(w)) => Some(w.clone()),
-        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape()))),
+        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape())?)),
         _ => None,
     })
 }
@@ -376,16 +377,20 @@ fn general(x: &Tensor, w: &Tensor, bias: Option<&[f32]>, p: &Placed, groups: usi
     let positions: usize = p.out.iter().product();
     let mut shape = vec![n, out_channels];
     shape.extend(&p.out);
-    check_size(&shape)?;
+    let count = check_size(&shape)?;
     let plane: usize = input.iter().product();
-    let data = layout::to_f32s(x)?;
     let taps: usize = kernel.iter().product();
+    products(&[count, per_group, taps])?;
+    let data = layout::to_f32s(x)?;
+    // Patches of a group, then its part of the result; all parts are joined, which reshaping a weight may copy.
+    claim_of::<f32>(count.saturating_mul(2).saturating_add(w.elem_count()))?;
     let device = x.device();
     let w = w.reshape((groups, out_channels / groups, per_group * taps))?;
     let mut parts = Vec::with_capacity(n * groups);
     for image in 0..n {
         for g in 0..groups {
             let from = (image * channels + g * per_group) * plane;
+            let _columns = lent(check_size(&[per_group, taps, positions])?.saturating_mul(size_of::<f32>()))?;
             let columns = patches(&data[from..from + per_group * plane], per_group, &input, &kernel, p)?;
             let columns = Tensor::from_vec(columns, (per_group * taps, positions), device)?;
             parts.push(w.get(g)?.matmul(&columns)?);
@@ -402,7 +407,7 @@ fn add_bias(y: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
     let Some(bias) = bias else { return Ok(y.clone()) };
     let mut shape = vec![1; y.rank()];
     shape[1] = bias.len();
-    Ok(y.broadcast_add(&Tensor::new(bias, y.device())?.reshape(shape)?)?)
+    y.counted_broadcast(&Tensor::new(bias, y.device())?.reshape(shape)?, Tensor::broadcast_add)
 }
 
 /// `conv_quantized`: `conv` with integer weights, `w = scale · q + bias` per output channel, or a table.
@@ -428,12 +433,12 @@ fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
             shape[0] = t.elem_count();
             t.reshape(shape)
         };
-        let mut dense = w.tensor().to_dtype(candle_core::DType::F32)?;
+        let mut dense = w.tensor().counted_to_dtype(candle_core::DType::F32)?;
         if let Some(s) = scale {
-            dense = dense.broadcast_mul(&column(f.array(s)?.tensor())?)?;
+            dense = dense.counted_broadcast(&column(f.array(s)?.tensor())?, Tensor::broadcast_mul)?;
         }
         if let Some(s) = shift {
-            dense = dense.broadcast_add(&column(f.array(s)?.tensor())?)?;
+            dense = dense.counted_broadcast(&column(f.array(s)?.tensor())?, Tensor::broadcast_add)?;
         }
         let bias = bias_of(f, bias, w.shape()[0])?;
         let placed = window.place(&x.shape()[2..], &w.shape()[2..], false)?;

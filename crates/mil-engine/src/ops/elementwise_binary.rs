@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -63,8 +64,10 @@ fn promote(x: Array, y: Array) -> Result<(Tensor, Tensor, DataType), OpError> {
     let (x, y) = (x.into_tensor(), y.into_tensor());
     match (x.dtype(), y.dtype()) {
         (a, b) if a == b => Ok((x, y, dtype)),
-        (DType::F32, _) | (_, DType::F32) => Ok((x.to_dtype(DType::F32)?, y.to_dtype(DType::F32)?, dtype)),
-        _ => Ok((x.to_dtype(DType::I64)?, y.to_dtype(DType::I64)?, dtype)),
+        (DType::F32, _) | (_, DType::F32) => {
+            Ok((x.counted_to_dtype(DType::F32)?, y.counted_to_dtype(DType::F32)?, dtype))
+        }
+        _ => Ok((x.counted_to_dtype(DType::I64)?, y.counted_to_dtype(DType::I64)?, dtype)),
     }
 }
 
@@ -100,7 +103,7 @@ where
         if let Some(result) = layout::binary(&x, &y, &shape, floats)? {
             return one(Array::new(result, dtype)?);
         }
-        one(Array::new(apply(&x, &y)?, dtype)?)
+        one(Array::new(x.counted_broadcast(&y, apply)?, dtype)?)
     })
 }
 
@@ -118,6 +121,7 @@ where
         if let Some(result) = layout::binary(&x, &y, &shape, move |x, y| u8::from(floats(x, y)))? {
             return one(Array::new(result, DataType::Bool)?);
         }
+        budget::claim_of::<u8>(shape.iter().product())?;
         one(Array::new(apply(&x, &y)?, DataType::Bool)?)
     })
 }
@@ -129,9 +133,9 @@ fn zip<T: candle_core::WithDType, R>(
     shape: &[usize],
     f: impl Fn(T, T) -> R,
 ) -> Result<Vec<R>, OpError> {
-    let x: Vec<T> = x.broadcast_as(shape)?.flatten_all()?.to_vec1()?;
-    let y: Vec<T> = y.broadcast_as(shape)?.flatten_all()?.to_vec1()?;
-    Ok(x.into_iter().zip(y).map(|(x, y)| f(x, y)).collect())
+    let x: Vec<T> = x.broadcast_as(shape)?.counted_elements()?;
+    let y: Vec<T> = y.broadcast_as(shape)?.counted_elements()?;
+    budget::collect(x.into_iter().zip(y).map(|(x, y)| f(x, y)))
 }
 
 fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
@@ -171,7 +175,7 @@ fn apply(
         }
         return Ok(Tensor::from_vec(zip(x, y, &shape, floats)?, shape, x.device())?);
     }
-    let (x, y) = (x.to_dtype(DType::I64)?, y.to_dtype(DType::I64)?);
+    let (x, y) = (x.counted_to_dtype(DType::I64)?, y.counted_to_dtype(DType::I64)?);
     Ok(Tensor::from_vec(zip(&x, &y, &shape, ints)?, shape, x.device())?)
 }
 

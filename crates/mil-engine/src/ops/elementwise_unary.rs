@@ -8,6 +8,7 @@ use coreml_format::dtype::DataType;
 use mil_kernels::elementwise::{Cos, Erf, Exp, Exp2, LnOf, Sin, Tan, Tanh, Unary};
 
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
 use crate::layout;
@@ -63,11 +64,13 @@ pub(super) fn map(x: &Array, f: impl Unary + Copy) -> Result<Array, OpError> {
     if let Some(y) = layout::map(x.tensor(), f)? {
         return Ok(x.with(y));
     }
-    let data = mil_kernels::elementwise::map(&x.to_f32s()?, f);
+    let elements = x.to_f32s()?;
+    budget::claim_of::<f32>(elements.len())?;
+    let data = mil_kernels::elementwise::map(&elements, f);
     if x.dtype().is_float() {
         return Array::from_f32(data, x.shape(), x.dtype(), device);
     }
-    Array::from_i64(data.into_iter().map(|v| v as i64).collect(), x.shape(), x.dtype(), device)
+    Array::from_i64(budget::collect(data.into_iter().map(|v| v as i64))?, x.shape(), x.dtype(), device)
 }
 
 fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
@@ -180,13 +183,13 @@ pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
             Array::from_bool(data, x.shape(), device)
         }
         DataType::F16 if from != DataType::F16 => {
-            let rounded = layout::rounded(&x.tensor().to_dtype(DType::F32)?)?;
+            let rounded = layout::rounded(&x.tensor().counted_to_dtype(DType::F32)?)?;
             Array::new(rounded, dtype)
         }
         d if d.is_float() => Array::new(x.tensor().clone(), d),
         d if d.is_int() => {
             let data = if from.is_float() {
-                x.to_f32s()?.into_iter().map(|v| truncated(v, d)).collect()
+                budget::collect(x.to_f32s()?.into_iter().map(|v| truncated(v, d)))?
             } else {
                 x.to_i64s()?.into_iter().map(|v| wrap(v, d)).collect()
             };

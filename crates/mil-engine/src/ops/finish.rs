@@ -6,6 +6,7 @@ use mil_kernels::elementwise::{Gelu, HardSigmoid, HardSwish, Sigmoid, Silu};
 use mil_kernels::packed;
 
 use super::elementwise_unary::map;
+use crate::budget::Counted;
 use crate::build::{Build, Slot};
 use crate::error::OpError;
 use crate::layout;
@@ -84,7 +85,7 @@ impl Finish {
             let sum = layout::binary(y.floats()?, residual.floats()?, y.shape(), |a, b| a + b)?;
             y = match sum {
                 Some(sum) => y.with(sum),
-                None => y.with(y.tensor().broadcast_add(residual.tensor())?),
+                None => y.with(y.tensor().counted_broadcast(residual.tensor(), Tensor::broadcast_add)?),
             };
         }
         let activation = self.activation;

@@ -5,6 +5,7 @@
 use candle_core::{CpuStorage, D, Storage, Tensor};
 use mil_kernels::attention::{Cache, Shape, attention as kernel};
 use mil_kernels::fresh::zeros;
+use mil_kernels::parallel;
 use mil_kernels::pick::Places;
 
 use super::activation::softmax_last;
@@ -12,6 +13,7 @@ use super::elementwise_unary::float;
 use super::finish::hard_swish;
 use super::slice::{SliceParams, runs, take};
 use super::{OpSpec, since::*};
+use crate::budget::{Counted, claim_of, lent, products};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
 use crate::layout;
@@ -54,11 +56,12 @@ fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("a norm of {:?} with another gain", x.shape())));
         }
         let norm = |data: &[f32]| {
+            claim_of::<f32>(data.len())?;
             let mut out = zeros(data.len());
             mil_kernels::norm::rms_norm(data, size, epsilon, gain.as_deref(), &mut out);
-            out
+            Ok::<_, OpError>(out)
         };
-        let data = layout::of_rows(&x, norm)?;
+        let data = layout::of_rows(&x, norm)??;
         one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })
 }
@@ -73,7 +76,7 @@ fn state_slice(b: &Build<'_>) -> Result<Run, OpError> {
         let buffer = f.state(state)?;
         let dtype = buffer.spec().dtype;
         // A copy: the buffer changes in place later.
-        let part = take(buffer.tensor(), &positions, &squeeze)?.force_contiguous()?;
+        let part = take(buffer.tensor(), &positions, &squeeze)?.counted_copy()?;
         one(crate::value::Array::new(part, dtype)?)
     })
 }
@@ -92,7 +95,7 @@ fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
         let (positions, _) = params.resolve_rows(f, &shape, rows.and_then(count))?;
         let extents: Vec<usize> = positions.iter().map(Places::len).collect();
         let update = if update.tensor().elem_count() == extents.iter().product::<usize>() {
-            update.tensor().reshape(extents)?
+            update.tensor().counted_reshape(extents)?
         } else {
             update.tensor().broadcast_as(extents)?
         };
@@ -170,6 +173,11 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         let shape_out = if rank == 3 { vec![heads, queries, dim] } else { vec![1, heads, queries, dim] };
         let buffer = f.state(state)?;
         if let Some((entries, shape)) = sizes {
+            products(&[heads, queries, shape.len, 2 * dim])?;
+            claim_of::<f32>(heads.saturating_mul(queries).saturating_mul(dim))?;
+            // Scores of each thread, and rows of keys and values in f32.
+            let row = shape.len.saturating_mul(queries.min(64)).saturating_add(dim * 64);
+            let _scores = lent(row.saturating_mul(4 * size_of::<f32>() * parallel::threads()))?;
             let (qt, mt) = (layout::contiguous(q.tensor())?, layout::contiguous(mask.tensor())?);
             if let Some(out) = in_place(buffer, entries, shape, &qt, &mt, scale) {
                 return one(q.with(Tensor::from_vec(out, shape_out, device)?));
@@ -177,7 +185,7 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         }
         // The definition, on any device.
         let read = |at: &[Places], squeeze: &[bool]| -> Result<Tensor, OpError> {
-            let t = take(buffer.tensor(), at, squeeze)?.to_dtype(candle_core::DType::F32)?;
+            let t = take(buffer.tensor(), at, squeeze)?.counted_to_dtype(candle_core::DType::F32)?;
             let (kv, len, width) = match t.dims() {
                 &[1, kv, len, width] | &[kv, len, width] => (kv, len, width),
                 other => return Err(OpError::shape(format!("attention over a cache {other:?}"))),
@@ -186,9 +194,15 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
                 return Err(OpError::shape(format!("{heads} query heads share {kv} cached heads")));
             }
             let wide = t.reshape((kv, 1, len, width))?.broadcast_as((kv, heads / kv, len, width))?;
-            Ok(wide.reshape((1, heads, len, width))?)
+            wide.counted_reshape((1, heads, len, width))
         };
         let (k, v) = (read(&key_at, &key_squeeze)?, read(&value_at, &value_squeeze)?);
+        products(&[heads, queries, mask.shape().last().copied().unwrap_or(0), 2 * dim])?;
+        // The product, and scaled, masked, shifted and divided.
+        let all = heads.saturating_mul(queries).saturating_mul(k.dims()[2]);
+        claim_of::<f32>(
+            all.saturating_mul(6).saturating_add(k.elem_count()).saturating_add(2 * q.tensor().elem_count()),
+        )?;
         let scores =
             (q.tensor().contiguous()?.matmul(&k.transpose(D::Minus2, D::Minus1)?.contiguous()?)? * f64::from(scale))?;
         let weights = softmax_last(&scores.broadcast_add(mask.tensor())?)?;

@@ -4,10 +4,12 @@
 
 use candle_core::{DType, Device};
 use coreml_format::program::Opset;
+use mil_kernels::parallel;
 use mil_kernels::pick::Places;
 use mil_kernels::resample::{self, Between, OUTSIDE, Taps};
 
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted, claim_of};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -61,9 +63,9 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
         let low = (at.floor().max(0.0) as usize).min(n - 1);
         Between { low, high: (low + 1).min(n - 1), part: at - low as f32 }
     };
-    let columns: Vec<Between> = columns.iter().map(|c| split(c, w)).collect();
-    let rows: Vec<Between> = rows.iter().map(|r| split(r, h)).collect();
-    let t = x.tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let columns = budget::collect(columns.iter().map(|c| split(c, w)))?;
+    let rows = budget::collect(rows.iter().map(|r| split(r, h)))?;
+    let t = x.tensor().to_device(&Device::Cpu)?.counted_to_dtype(DType::F32)?;
     // Channels that lie innermost stay there.
     let mut order: Vec<usize> = (0..rank).collect();
     let mut inner = 1;
@@ -76,16 +78,19 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
         }
     }
     let t = layout::contiguous(&t.permute(order.as_slice())?)?;
+    claim_of::<f32>(count)?;
+    // Each thread keeps two lines.
+    let _lines = budget::lent(columns.len().saturating_mul(inner * 2 * size_of::<f32>() * parallel::threads()))?;
     let out = with_f32s(&t, |x| resample::bilinear(x, (h, w), inner, &rows, &columns));
     let out = out.ok_or_else(|| OpError::data("an image outside the CPU's memory"))?;
     Array::new(layout::from_memory(out, &shape, &order, x.tensor())?, x.dtype())
 }
 
 /// Takes every plane's elements at the given rows and columns.
-fn pick(x: &Array, rows: &[usize], columns: &[usize]) -> Result<Array, OpError> {
+fn pick(x: &Array, rows: Vec<usize>, columns: Vec<usize>) -> Result<Array, OpError> {
     let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
     let rank = x.rank();
-    (places[rank - 2], places[rank - 1]) = (Places::At(rows.to_vec()), Places::At(columns.to_vec()));
+    (places[rank - 2], places[rank - 1]) = (Places::At(rows), Places::At(columns));
     Ok(x.with(rearrange::pick(x.tensor(), &places, None)?))
 }
 
@@ -97,13 +102,13 @@ fn resize_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let (h, w) = plane(&x)?;
-        one(interpolate(&x, &grid.points(h, height), &grid.points(w, width))?)
+        one(interpolate(&x, &grid.points(h, height)?, &grid.points(w, width)?)?)
     })
 }
 
 /// Nearest source of each position: floor(i · n / size).
-fn nearest(n: usize, size: usize) -> Vec<usize> {
-    (0..size).map(|i| ((i as f32 * (n as f32 / size as f32)) as usize).min(n.saturating_sub(1))).collect()
+fn nearest(n: usize, size: usize) -> Result<Vec<usize>, OpError> {
+    budget::collect((0..size).map(|i| ((i as f32 * (n as f32 / size as f32)) as usize).min(n.saturating_sub(1))))
 }
 
 /// `resize_nearest_neighbor(x, target_size_height, target_size_width)`.
@@ -113,7 +118,8 @@ fn resize_nearest(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let (h, w) = plane(&x)?;
-        one(pick(&x, &nearest(h, height), &nearest(w, width))?)
+        check_size(&[height, width])?;
+        one(pick(&x, nearest(h, height)?, nearest(w, width)?)?)
     })
 }
 
@@ -146,13 +152,13 @@ fn resize(b: &Build<'_>) -> Result<Run, OpError> {
         let (height, width) = (target(2, h)?, target(1, w)?);
         check_size(&[height, width])?;
         if nearest {
-            let rows = |n: usize, to| -> Vec<usize> {
+            let rows = |n: usize, to| -> Result<Vec<usize>, OpError> {
                 let at = |v: f32| (v.round() as usize).min(n.saturating_sub(1));
-                grid.points(n, to).into_iter().map(at).collect()
+                budget::collect(grid.points(n, to)?.into_iter().map(at))
             };
-            return one(pick(&x, &rows(h, height), &rows(w, width))?);
+            return one(pick(&x, rows(h, height)?, rows(w, width)?)?);
         }
-        one(interpolate(&x, &grid.points(h, height), &grid.points(w, width))?)
+        one(interpolate(&x, &grid.points(h, height)?, &grid.points(w, width)?)?)
     })
 }
 
@@ -172,7 +178,7 @@ fn upsample_nearest(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let (h, w) = plane(&x)?;
-        one(pick(&x, &nearest(h, scaled(h, sh)?), &nearest(w, scaled(w, sw)?))?)
+        one(pick(&x, nearest(h, scaled(h, sh)?)?, nearest(w, scaled(w, sw)?)?)?)
     })
 }
 
@@ -194,23 +200,21 @@ fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
             let last = n.saturating_sub(1) as f32;
             // Of the sizes as they are, also where the scale asks for a fraction of an element.
             let step = n as f32 / out.max(1) as f32;
-            Ok((0..out)
-                .map(|i| {
-                    let i = i as f32;
-                    let at = match (align, half) {
-                        (true, _) => {
-                            if out > 1 {
-                                i * last / (out - 1) as f32
-                            } else {
-                                0.0
-                            }
+            budget::collect((0..out).map(|i| {
+                let i = i as f32;
+                let at = match (align, half) {
+                    (true, _) => {
+                        if out > 1 {
+                            i * last / (out - 1) as f32
+                        } else {
+                            0.0
                         }
-                        (false, true) => (i + 0.5) * step - 0.5,
-                        (false, false) => i * step,
-                    };
-                    at.clamp(0.0, last)
-                })
-                .collect())
+                    }
+                    (false, true) => (i + 0.5) * step - 0.5,
+                    (false, false) => i * step,
+                };
+                at.clamp(0.0, last)
+            }))
         };
         one(interpolate(&x, &points(h, sh)?, &points(w, sw)?)?)
     })
@@ -247,8 +251,9 @@ fn sampled(
 ) -> Result<Array, OpError> {
     let channels = x.shape()[1];
     let outside = if let Padding::Constant(value) = padding { value } else { 0.0 };
-    let image = x.tensor().to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let image = x.tensor().to_device(&Device::Cpu)?.counted_to_dtype(DType::F32)?;
     let image = layout::contiguous(&image.permute([0, 2, 3, 1].as_slice())?)?;
+    claim_of::<f32>(check_size(&[images, rows, columns, channels])?)?;
     let out = with_f32s(&image, |x| resample::sample(x, channels, images * rows * columns, outside, taps));
     let out = out.ok_or_else(|| OpError::data("an image outside the CPU's memory"))?;
     let t = layout::from_memory(out, &[images, channels, rows, columns], &[0, 2, 3, 1], x.tensor())?;
@@ -369,7 +374,8 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
         let count = values.len() / fields;
         let per_box = if fields == 5 || new { 1 } else { n };
         check_size(&[count, per_box, c, height, width])?;
-        let mut places = Vec::with_capacity(count);
+        let mut places = budget::room(count)?;
+        claim_of::<f32>(check_size(&[count, height.saturating_add(width)])?)?;
         for (k, row) in values.chunks_exact(fields).enumerate() {
             let mut coordinates = &row[fields - 4..];
             if !pads && normalized && layout.is_corners() && coordinates[..2] > coordinates[2..] {

@@ -10,12 +10,13 @@ use mil_kernels::fresh::zeros;
 use mil_kernels::mat::{Form, WeightMat};
 use mil_kernels::matmul::matmul_rows;
 use mil_kernels::matvec::Product;
-use mil_kernels::packed::{Matrices, multiply};
+use mil_kernels::packed::{Matrices, PANEL, multiply};
 use mil_kernels::parallel;
 
 use super::finish::Finish;
 use super::panels::Panels;
 use super::{OpSpec, since::*};
+use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
 use crate::build::{Build, Run, Slot, one};
 use crate::error::OpError;
 use crate::layout;
@@ -42,7 +43,10 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
     let m: usize = shape.iter().product();
     shape.push(out);
     let count = crate::build::check_size(&shape)?;
+    products(&[m, inner, out])?;
     if let (Some(matrix), true) = (weight.matrix(), device.is_cpu()) {
+        claim_of::<f32>(count)?;
+        let _rows = lent(copies(m, inner))?;
         let mut y = zeros(count);
         if m > 0 && out > 0 {
             layout::with_rows(x, |x| mil_kernels::matmul::matmul_t(matrix, x, bias, precision, &mut y))?
@@ -52,11 +56,18 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
     }
     let dense = weight.expand(device)?;
     let w = dense.tensor().reshape((out, inner))?;
+    claim_of::<f32>(count.saturating_mul(2))?;
     let y = x.reshape((m, inner))?.matmul(&w.t()?)?.reshape(shape)?;
     Ok(match bias {
         Some(b) => y.broadcast_add(&Tensor::new(b, device)?)?,
         None => y,
     })
+}
+
+/// Bytes of the rows of an input that products keep in the order of their kernel, in f32 or less; few rows are read as
+/// they are.
+pub(super) fn copies(rows: usize, inner: usize) -> usize {
+    rows.saturating_mul(inner.saturating_add(64)).saturating_mul(size_of::<f32>())
 }
 
 /// A bias, if there is one, as a slice of this length.
@@ -69,7 +80,7 @@ pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Resul
 pub(super) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
     match values.len() {
         n if n == length => Ok(values),
-        1 => Ok(vec![values[0]; length]),
+        1 => filled(values[0], length),
         n => Err(OpError::shape(format!("a bias of {n} for {length} outputs"))),
     }
 }
@@ -94,7 +105,7 @@ impl Bias {
     pub(super) fn get(&self, f: &Frame<'_>, length: usize) -> Result<Option<Cow<'_, [f32]>>, OpError> {
         match self {
             Self::Const(values) if values.len() == length => Ok(Some(Cow::Borrowed(values))),
-            Self::Const(values) => spread(values.clone(), length).map(|b| Some(Cow::Owned(b))),
+            Self::Const(values) => spread(collect(values.iter().copied())?, length).map(|b| Some(Cow::Owned(b))),
             Self::Slot(slot) => Ok(bias_of(f, *slot, length)?.map(Cow::Owned)),
         }
     }
@@ -123,10 +134,10 @@ pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may be of another type than the input.
-        let alike = |t: &Tensor| t.to_dtype(x.tensor().dtype());
+        let alike = |t: &Tensor| t.counted_to_dtype(x.tensor().dtype());
         let y = batched(x.tensor(), &alike(w.tensor())?.t()?)?;
         let y = match bias {
-            Some(bias) => y.broadcast_add(&alike(f.array(bias)?.tensor())?)?,
+            Some(bias) => y.counted_broadcast(&alike(f.array(bias)?.tensor())?, Tensor::broadcast_add)?,
             None => y,
         };
         one(finish.apply(f, x.with(y))?)
@@ -145,14 +156,17 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let mut shape = super::elementwise_binary::broadcast_shape(&x.dims()[..x.rank() - 2], &y.dims()[..y.rank() - 2])?;
     shape.extend([m, n]);
     let t = if shape.contains(&0) || x.elem_count() == 0 {
-        Tensor::zeros(shape, x.dtype(), x.device())?
+        crate::build::check_size(&shape)?;
+        zeros_of(shape, x.dtype(), x.device())?
     } else {
+        let count = crate::build::check_size(&shape)?;
+        products(&[count, x.dims()[x.rank() - 1]])?;
         if let Some(product) = on_cpu(&x, &y, &shape)? {
             return Ok(without_vectors(product, x_vector, y_vector)?);
         }
         let float = x.dtype() == DType::F32;
         // Integers: exact in f64 up to 2⁵³.
-        let (x, y) = if float { (x, y) } else { (x.to_dtype(DType::F64)?, y.to_dtype(DType::F64)?) };
+        let (x, y) = if float { (x, y) } else { (x.counted_to_dtype(DType::F64)?, y.counted_to_dtype(DType::F64)?) };
         let outer: usize = shape[..shape.len() - 2].iter().product();
         // All leading dimensions as one; a matrix that all share stays one.
         let side = |t: &Tensor| -> Result<Tensor, OpError> {
@@ -161,8 +175,10 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
             wide.extend([r, c]);
             Ok(layout::contiguous(&t.broadcast_as(wide)?)?.reshape((outer, r, c))?)
         };
-        let product = side(&x)?.matmul(&side(&y)?)?.reshape(shape)?;
-        if float { product } else { product.to_dtype(DType::I64)? }
+        let (x, y) = (side(&x)?, side(&y)?);
+        claim_of::<f64>(count.saturating_mul(2))?;
+        let product = x.matmul(&y)?.reshape(shape)?;
+        if float { product } else { product.counted_to_dtype(DType::I64)? }
     };
     Ok(without_vectors(t, x_vector, y_vector)?)
 }
@@ -208,7 +224,11 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     };
     if m >= ROWS {
         let x = if x.stride()[outer.len() + 1] == 1 { x } else { layout::contiguous(&x)? };
-        crate::build::check_size(shape)?;
+        claim_of::<f32>(crate::build::check_size(shape)?)?;
+        let matrices = outer.iter().product::<usize>();
+        // Matrices on the right in panels, where each begins, and where the rows on the left do.
+        let panels = matrices.saturating_mul(k).saturating_mul(n.next_multiple_of(PANEL)).saturating_mul(4);
+        let _panels = lent(panels.saturating_add(matrices.saturating_mul(16)).saturating_add(m.saturating_mul(32)))?;
         let run = |x_data: &[f32], y_data: &[f32]| {
             let starts = |t: &Tensor| (0..outer.iter().product()).map(|i| start(t.stride(), i)).collect::<Vec<_>>();
             let strides = |t: &Tensor| [t.stride()[outer.len()], t.stride()[outer.len() + 1]];
@@ -225,7 +245,12 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     }
     let (xs, ys, r) = (x.stride(), y.stride(), outer.len());
     let run = |x: &[f32], y: &[f32]| -> Result<Vec<f32>, OpError> {
-        let mut out = zeros(crate::build::check_size(shape)?);
+        let count = crate::build::check_size(shape)?;
+        claim_of::<f32>(count)?;
+        let mut out = zeros(count);
+        let matrices = outer.iter().product::<usize>();
+        let _matrices = lent(matrices.saturating_mul(size_of::<WeightMat<'_>>() * 2))?;
+        let _rows = lent(copies(m, k).saturating_mul(parallel::threads()))?;
         let fits = |index: usize| WeightMat::new(n, k, Form::Strided(&y[start(ys, index)..], ys[r + 1], ys[r]));
         let all: Result<Vec<WeightMat<'_>>, _> = (0..outer.iter().product()).map(fits).collect();
         let all = all.map_err(|e| OpError::shape(e.to_string()))?;
@@ -270,7 +295,7 @@ fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
         let right = flip(ys.tensor(), ty)?;
         let (left, right) = match (left.dtype(), right.dtype()) {
             (a, b) if a == b => (left, right),
-            _ => (left.to_dtype(DType::F32)?, right.to_dtype(DType::F32)?),
+            _ => (left.counted_to_dtype(DType::F32)?, right.counted_to_dtype(DType::F32)?),
         };
         let result = if xs.dtype().is_float() || !ys.dtype().is_float() { &xs } else { &ys };
         one(Array::new(batched(&left, &right)?, result.dtype())?)
@@ -311,6 +336,8 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
             let (mut t, mut names) = (t.clone(), own.to_vec());
             for d in (0..own.len()).rev() {
                 if !other.contains(&own[d]) && !output.contains(&own[d]) {
+                    // The sum, and a copy in the order in which Candle sums.
+                    claim(bytes_of(&t).saturating_mul(2))?;
                     t = t.sum(d)?;
                     names.remove(d);
                 }
@@ -347,7 +374,8 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
                     }
                 }
                 let shape: Vec<usize> = sizes.iter().map(|s| s.iter().product()).collect();
-                Ok((t.permute(order)?.reshape(shape)?, sizes))
+                crate::build::check_size(&shape)?;
+                Ok((t.permute(order)?.counted_reshape(shape)?, sizes))
             };
         let (xt, [bs, ms, ks]) = arrange(&xt, &xn, [&batch, &rows, &summed])?;
         let (yt, [bs2, ks2, ns]) = arrange(&yt, &yn, [&batch, &summed, &cols])?;
@@ -360,6 +388,6 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
         shape.extend(ns);
         let names: Vec<char> = batch.iter().chain(&rows).chain(&cols).copied().collect();
         let order: Vec<usize> = output.iter().filter_map(|c| names.iter().position(|n| n == c)).collect();
-        one(x.with(t.reshape(shape)?.permute(order)?.contiguous()?))
+        one(x.with(t.reshape(shape)?.permute(order)?.counted_contiguous()?))
     })
 }

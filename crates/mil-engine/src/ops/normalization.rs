@@ -9,6 +9,7 @@ use mil_kernels::fresh::{give_back, zeros};
 use mil_kernels::norm::affine;
 
 use super::{OpSpec, since::*};
+use crate::budget::{Counted, claim_of, filled, products};
 use crate::build::{Build, Run, Slot, one, resolve_axes};
 use crate::error::OpError;
 use crate::layout;
@@ -31,6 +32,8 @@ fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
         return Err(OpError::shape("a normalization by channels needs at least two dimensions"));
     }
     shape[1] = values.tensor().elem_count();
+    // What is computed of it: a few vectors.
+    claim_of::<f32>(shape[1].saturating_mul(4))?;
     Ok(values.floats()?.reshape(shape)?)
 }
 
@@ -53,12 +56,14 @@ fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
         let channels = scale.elem_count();
         if x.shape()[1] == channels && shift.elem_count() == channels {
             let (scales, shifts) = (layout::to_f32s(&scale)?, layout::to_f32s(&shift)?);
+            claim_of::<f32>(x.tensor().elem_count())?;
             let moved = layout::along(x.floats()?, &[1], |x, extents| affine(x, extents, &scales, &shifts))?;
             if let Some((data, order)) = moved {
                 return one(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?));
             }
         }
-        one(x.with(x.tensor().broadcast_mul(&scale)?.broadcast_add(&shift)?))
+        let scaled = x.tensor().counted_broadcast(&scale, Tensor::broadcast_mul)?;
+        one(x.with(scaled.counted_broadcast(&shift, Tensor::broadcast_add)?))
     })
 }
 
@@ -74,10 +79,11 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let mut data = layout::of_rows(&x, |data| normalize_rows(data, size, epsilon, None, None))?;
+        let mut data = layout::of_rows(&x, |data| normalize_rows(data, size, epsilon, None, None))??;
         if gamma.is_some() || beta.is_some() {
             let extents = [x.shape()[0], x.shape()[1], size];
             let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
+            claim_of::<f32>(data.len())?;
             let moved = affine(&data, extents, &scales, &shifts);
             give_back(std::mem::replace(&mut data, moved));
         }
@@ -87,20 +93,27 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// The values of a parameter for so many channels.
 fn of_channels(f: &Frame<'_>, slot: Option<Slot>, count: usize, default: f32) -> Result<Vec<f32>, OpError> {
-    let Some(slot) = slot else { return Ok(vec![default; count]) };
+    let Some(slot) = slot else { return filled(default, count) };
     let values = f.array(slot)?.to_f32s()?;
     match values.len() {
         n if n == count => Ok(values),
-        1 => Ok(vec![values[0]; count]),
+        1 => filled(values[0], count),
         n => Err(OpError::shape(format!("a parameter of {n} elements for {count} channels"))),
     }
 }
 
 /// Each row minus its mean, over the root of its variance plus epsilon; then times gamma, plus beta.
-fn normalize_rows(data: &[f32], size: usize, epsilon: f32, gamma: Option<&[f32]>, beta: Option<&[f32]>) -> Vec<f32> {
+fn normalize_rows(
+    data: &[f32],
+    size: usize,
+    epsilon: f32,
+    gamma: Option<&[f32]>,
+    beta: Option<&[f32]>,
+) -> Result<Vec<f32>, OpError> {
+    claim_of::<f32>(data.len())?;
     let mut out = zeros(data.len());
     mil_kernels::norm::layer_norm(data, size, epsilon, gamma, beta, &mut out);
-    out
+    Ok(out)
 }
 
 /// `l2_norm(x, epsilon = 1e-6)`: x / √(Σ x² + epsilon) over the last three dimensions.
@@ -170,7 +183,7 @@ fn fitting<'p>(
     };
     match values.len() {
         n if n == size => Ok(Some(values)),
-        1 => Ok(Some(Cow::Owned(vec![values[0]; size]))),
+        1 => Ok(Some(Cow::Owned(filled(values[0], size)?))),
         n => Err(OpError::shape(format!("a parameter of {n} elements for a norm of {size}"))),
     }
 }
@@ -198,13 +211,13 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         if last {
             let (gamma, beta) = (fitting(f, &gamma, size)?, fitting(f, &beta, size)?);
             let norm = |s: &[f32]| normalize_rows(s, size, epsilon, gamma.as_deref(), beta.as_deref());
-            let data = layout::of_rows(&x, norm)?;
+            let data = layout::of_rows(&x, norm)??;
             return one(x.with(Tensor::from_vec(data, x.shape(), f.device())?));
         }
         let y = {
             let order: Vec<usize> = (0..rank).filter(|d| !axes.contains(d)).chain(axes.iter().copied()).collect();
             let moved = x.with(x.tensor().permute(order.as_slice())?);
-            let data = normalize_rows(&moved.to_f32s()?, size, epsilon, None, None);
+            let data = normalize_rows(&moved.to_f32s()?, size, epsilon, None, None)?;
             let mut back = vec![0; rank];
             order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
             Tensor::from_vec(data, moved.shape(), f.device())?.permute(back)?
@@ -236,6 +249,8 @@ fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
         let count = x.shape()[1];
         let inner = x.tensor().dims()[2..].iter().product::<usize>();
         let data = x.to_f32s()?;
+        products(&[data.len(), size.min(count)])?;
+        claim_of::<f32>(data.len())?;
         let mut out = zeros(data.len());
         let (before, after) = (size / 2, (size - 1) / 2);
         for (row, out) in data.chunks((count * inner).max(1)).zip(out.chunks_mut((count * inner).max(1))) {

@@ -8,6 +8,7 @@ use mil_kernels::conv::Winograd;
 use mil_kernels::packed::{PANEL, Packed, product};
 
 use super::finish::Finish;
+use crate::budget::{claim, claim_of, lent, products, temporary};
 use crate::error::OpError;
 use crate::layout;
 use crate::weight::Weight;
@@ -48,25 +49,31 @@ impl Panels {
     /// The panels.
     ///
     /// # Errors
-    /// When the weight can't be read.
+    /// When the weight can't be read, or its panels take more memory than there is.
     pub(super) fn packed(&self) -> Result<&Packed, OpError> {
         if let Some(packed) = self.packed.get() {
             return Ok(packed);
         }
-        let (outputs, cols, mut row) = self.rows()?;
+        let (outputs, cols) = self.sizes();
         let own = outputs / self.groups;
         let fits = |&n: &usize| self.groups.is_multiple_of(n) && n * own <= JOINED;
         let joined = (1..=self.groups.min(JOINED)).rev().find(fits).unwrap_or(1);
         let (groups, channels) = (self.groups / joined, self.weight.shape()[1]);
-        let mut weights = vec![0f32; cols];
-        let packed = Packed::new(groups, outputs / groups, cols * joined, |r, out| {
-            row(r, &mut weights);
-            out.fill(0.0);
-            let first = r / own % joined * channels;
-            for (out, tap) in out.chunks_exact_mut(channels * joined).zip(weights.chunks_exact(channels)) {
-                out[first..first + channels].copy_from_slice(tap);
-            }
-        });
+        let panels = groups.saturating_mul((outputs / groups).next_multiple_of(PANEL)).saturating_mul(cols * joined);
+        let bytes = panels.saturating_mul(size_of::<f32>());
+        let packed = temporary(bytes, || {
+            let mut row = self.rows()?;
+            claim(bytes)?;
+            let mut weights = vec![0f32; cols];
+            Ok(Packed::new(groups, outputs / groups, cols * joined, |r, out| {
+                row(r, &mut weights);
+                out.fill(0.0);
+                let first = r / own % joined * channels;
+                for (out, tap) in out.chunks_exact_mut(channels * joined).zip(weights.chunks_exact(channels)) {
+                    out[first..first + channels].copy_from_slice(tap);
+                }
+            }))
+        })?;
         Ok(self.packed.get_or_init(|| packed))
     }
 
@@ -75,24 +82,34 @@ impl Panels {
     /// # Errors
     /// When the weight can't be read.
     pub(super) fn winograd(&self) -> Result<Winograd, OpError> {
-        let (outputs, cols, mut row) = self.rows()?;
-        Ok(Winograd::new(outputs, cols / 9, &mut row))
+        let (outputs, cols) = self.sizes();
+        // Sixteen points for nine taps, in the order of outputs and then in panels.
+        let of = |outputs: usize| (cols / 9 * 16 * size_of::<f32>()).saturating_mul(outputs);
+        let panels = of(outputs.next_multiple_of(PANEL));
+        temporary(panels, || {
+            let mut row = self.rows()?;
+            claim(panels.saturating_add(of(outputs)))?;
+            Ok(Winograd::new(outputs, cols / 9, &mut row))
+        })
     }
 
-    /// Outputs, weights of each, and what writes those of one: `[taps, channels]`.
-    fn rows(&self) -> Result<(usize, usize, impl FnMut(usize, &mut [f32])), OpError> {
+    /// Outputs, and weights of each.
+    fn sizes(&self) -> (usize, usize) {
+        (self.weight.shape()[0], self.weight.shape()[1..].iter().product())
+    }
+
+    /// Writes the weights of an output: `[taps, channels]`.
+    fn rows(&self) -> Result<impl FnMut(usize, &mut [f32]), OpError> {
         let values = self.weight.expand(&Device::Cpu)?.to_f32s()?;
-        let (outputs, channels) = (self.weight.shape()[0], self.weight.shape()[1]);
-        let cols = values.len() / outputs;
+        let (channels, (_, cols)) = (self.weight.shape()[1], self.sizes());
         let taps = cols / channels;
         // Stored as `[channels, taps]`.
-        let row = move |r: usize, out: &mut [f32]| {
+        Ok(move |r: usize, out: &mut [f32]| {
             let row = &values[r * cols..][..cols];
             for (tap, out) in out.chunks_exact_mut(channels).enumerate() {
                 out.iter_mut().zip(row[tap..].iter().step_by(taps)).for_each(|(o, &w)| *o = w);
             }
-        };
-        Ok((outputs, cols, row))
+        })
     }
 
     /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.
@@ -112,7 +129,10 @@ impl Panels {
         }
         let packed = self.packed()?;
         shape.push(packed.outputs());
-        crate::build::check_size(&shape)?;
+        let count = crate::build::check_size(&shape)?;
+        products(&[count, inner])?;
+        claim_of::<f32>(count)?;
+        let _starts = lent(rows.saturating_mul(4 * size_of::<usize>()))?;
         let order: Vec<usize> = (0..shape.len()).collect();
         let residual = finish.residual(f, &shape, &order)?;
         let run = |x: &[f32]| finish.with(bias, residual.as_ref(), |finish| product(x, rows, packed, finish));

@@ -11,6 +11,7 @@ use mil_kernels::parallel;
 
 use super::conv::{Placed, Window, channels_last, each_index};
 use super::{OpSpec, since::*};
+use crate::budget::{claim_of, lent, products};
 use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -56,6 +57,10 @@ fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
         let mut shape = x.shape()[..2].to_vec();
         shape.extend(&placed.out);
         let count = check_size(&shape)?;
+        // A window reads what lies inside.
+        let taps = |d: usize| kernel[d].min(input[d].max(1));
+        products(&[count, (0..rank).map(taps).product()])?;
+        claim_of::<f32>(count)?;
         if let Some(y) = by_lines(&x, &kernel, &placed, kind, exclude)? {
             return one(x.with(y));
         }
@@ -109,6 +114,9 @@ fn by_lines(
         (layout::contiguous(&planes.permute(channels_last(t.rank()))?)?, 1, images * channels)
     };
     let windows = placed.windows(t, kernel);
+    // How many elements each window has, and one weight for each tap and channel.
+    let counted = placed.out.iter().product::<usize>().saturating_add(taps.saturating_mul(channels.saturating_add(4)));
+    let _counts = lent(counted.saturating_mul(size_of::<f32>()))?;
     let pooled = with_f32s(&last, |x| match kind {
         Kind::Max => max_pool(&windows, x, images, channels),
         _ => {

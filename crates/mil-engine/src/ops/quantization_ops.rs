@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use coreml_format::dtype::DataType;
 
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted};
 use crate::build::{Build, Run, Slot, one, resolve_axis};
 use crate::error::OpError;
 use crate::run::Frame;
@@ -16,7 +17,7 @@ pub(super) const OPS: &[OpSpec] =
 
 /// A scalar, or a vector along `axis`, shaped to broadcast.
 fn parameter(f: &Frame<'_>, slot: Slot, axis: Option<i64>, rank: usize) -> Result<Tensor, OpError> {
-    let t = f.array(slot)?.tensor().to_dtype(candle_core::DType::F32)?;
+    let t = f.array(slot)?.tensor().counted_to_dtype(candle_core::DType::F32)?;
     if t.elem_count() == 1 {
         return Ok(t.reshape(())?);
     }
@@ -38,14 +39,20 @@ fn quantize(b: &Build<'_>) -> Result<Run, OpError> {
     };
     b.run(move |f| {
         let x = f.array(x)?;
-        let mut y: Vec<f32> =
-            x.tensor().broadcast_div(&parameter(f, scale, axis, x.rank())?)?.flatten_all()?.to_vec1()?;
+        let scale = parameter(f, scale, axis, x.rank())?;
+        let mut y: Vec<f32> = x.tensor().counted_broadcast(&scale, Tensor::broadcast_div)?.counted_elements()?;
+        if y.len() != x.tensor().elem_count() {
+            return Err(OpError::shape(format!("scales {:?} for {:?}", scale.dims(), x.shape())));
+        }
         y.iter_mut().for_each(|v| *v = v.round_ties_even());
         let mut y = Tensor::from_vec(y, x.shape(), f.device())?;
         if let Some(zero) = zero {
-            y = y.broadcast_add(&parameter(f, zero, axis, x.rank())?)?;
+            y = y.counted_broadcast(&parameter(f, zero, axis, x.rank())?, Tensor::broadcast_add)?;
         }
-        one(Array::new(y.clamp(low, high)?.to_dtype(candle_core::DType::I64)?, dtype)?)
+        // Candle bounds from below, then from above, by tensors of the bounds.
+        let y = budget::mapped(&y, |y| y.maximum(low))?;
+        let y = budget::mapped(&y, |y| y.minimum(high))?;
+        one(Array::new(y.counted_to_dtype(candle_core::DType::I64)?, dtype)?)
     })
 }
 
@@ -56,10 +63,11 @@ fn dequantize(b: &Build<'_>) -> Result<Run, OpError> {
     let dtype = b.output_dtype(0)?;
     b.run(move |f| {
         let x = f.array(x)?;
-        let mut y = x.tensor().to_dtype(candle_core::DType::F32)?;
+        let mut y = x.tensor().counted_to_dtype(candle_core::DType::F32)?;
         if let Some(zero) = zero {
-            y = y.broadcast_sub(&parameter(f, zero, axis, x.rank())?)?;
+            y = y.counted_broadcast(&parameter(f, zero, axis, x.rank())?, Tensor::broadcast_sub)?;
         }
-        one(Array::new(y.broadcast_mul(&parameter(f, scale, axis, x.rank())?)?, dtype)?)
+        let scale = parameter(f, scale, axis, x.rank())?;
+        one(Array::new(y.counted_broadcast(&scale, Tensor::broadcast_mul)?, dtype)?)
     })
 }

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal};
 
 use super::{OpSpec, since::*};
+use crate::budget;
 use crate::build::{Build, Param, Run, check_size, one};
 use crate::error::OpError;
 use crate::run::Frame;
@@ -44,7 +45,7 @@ fn draw(b: &Build<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static
     b.run(move |f| {
         let (shape, count) = shape(f, &extents)?;
         let mut rng = generator(seed);
-        one(Array::from_f32((0..count).map(|_| next(&mut rng)).collect(), &shape, dtype, f.device())?)
+        one(Array::from_f32(budget::collect((0..count).map(|_| next(&mut rng)))?, &shape, dtype, f.device())?)
     })
 }
 
@@ -85,10 +86,12 @@ fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let mut shape = outer.to_vec();
         shape.push(size);
-        let mut out = Vec::with_capacity(check_size(&shape)?);
+        let mut out = budget::room(check_size(&shape)?)?;
+        budget::work(check_size(&shape)?.saturating_mul(classes) as u64)?;
         let mut rng = generator(seed);
         for row in x.to_f32s()?.chunks_exact(classes) {
             let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let _weights = budget::lent(classes.saturating_mul(size_of::<f32>()))?;
             let weights: Vec<f32> = row.iter().map(|&v| if probabilities { v } else { (v - top).exp() }).collect();
             let total: f32 = weights.iter().sum();
             for _ in 0..size {

@@ -11,7 +11,9 @@ use mil_kernels::elementwise::{Elu, Sigmoid, Softplus, Tanh, map_in_place};
 use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::Precision;
 
+use super::linear::copies;
 use super::{OpSpec, since::*};
+use crate::budget;
 use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
 use crate::run::Frame;
@@ -86,7 +88,7 @@ fn matrix(f: &Frame<'_>, slot: Slot) -> Result<Arc<Weight>, OpError> {
         return Ok(w.clone());
     }
     let array = f.array(slot)?;
-    Ok(Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())))
+    Ok(Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())?))
 }
 
 /// `x · Wᵀ + bias`, rows of `x` behind each other.
@@ -132,7 +134,11 @@ impl Cell {
         if !split {
             own.iter_mut().zip(&bias).for_each(|(o, b)| *o += b);
         }
-        let mut inputs = mil_kernels::fresh::zeros(check_size(&[steps, batch, rows])?);
+        let count = check_size(&[steps, batch, rows])?;
+        budget::claim_of::<f32>(count)?;
+        let _rows = budget::lent(copies(steps * batch, width))?;
+        budget::products(&[steps, batch, rows, width.saturating_add(hidden)])?;
+        let mut inputs = mil_kernels::fresh::zeros(count);
         times(&ih, &x.to_f32s()?, Some(&own), &mut inputs)?;
         let peephole = vector(w.peephole, 3 * hidden)?;
         Ok(Self { inputs, hh, bias, peephole, steps, batch, gates, hidden })
@@ -157,8 +163,8 @@ impl Cell {
         }
         h.truncate(size);
         c.truncate(size);
-        let mut all = Vec::with_capacity(self.steps * size);
-        let mut recurrent = vec![0f32; self.batch * n];
+        let mut all = budget::room(check_size(&[self.steps, size])?)?;
+        let mut recurrent = budget::filled(0f32, check_size(&[self.batch, n])?)?;
         for k in 0..self.steps {
             let t = if reverse { self.steps - 1 - k } else { k };
             times(&self.hh, h, None, &mut recurrent)?;
@@ -179,7 +185,7 @@ impl Cell {
     /// The outputs: every state or the last one, and the last one.
     fn outputs(&self, x: &Array, all: Vec<f32>, h: Vec<f32>, sequence: bool) -> Result<Vec<Value>, OpError> {
         let device = x.tensor().device();
-        let last = Array::from_f32(h.clone(), &[self.batch, self.hidden], x.dtype(), device)?;
+        let last = Array::from_f32(budget::collect(h.iter().copied())?, &[self.batch, self.hidden], x.dtype(), device)?;
         let first = if sequence {
             Array::from_f32(all, &[self.steps, self.batch, self.hidden], x.dtype(), device)?
         } else {
@@ -206,7 +212,7 @@ fn rnn(b: &Build<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         let cell = Cell::new(f, &x, &weights, 1, false)?;
         let mut h = f.array(h0)?.to_f32s()?;
-        let mut c = h.clone();
+        let mut c = budget::collect(h.iter().copied())?;
         let all = cell.run(&mut h, &mut c, reverse, |inputs, recurrent, h, _| {
             h.copy_from_slice(inputs);
             add(h, recurrent);
@@ -233,7 +239,7 @@ fn gru(b: &Build<'_>) -> Result<Run, OpError> {
         let cell = Cell::new(f, &x, &weights, 3, true)?;
         let n = cell.hidden;
         let mut h = f.array(h0)?.to_f32s()?;
-        let mut c = h.clone();
+        let mut c = budget::collect(h.iter().copied())?;
         let mut again = vec![0f32; 3 * n];
         let all = cell.run(&mut h, &mut c, reverse, |inputs, recurrent, h, _| {
             add(recurrent, &cell.bias);
@@ -353,7 +359,8 @@ fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
             let (cell, mut all) = lstm_direction(f, &x, weights, gates, (&mut h, &mut c), reverse)?;
             if reverse {
                 // Both directions stand side by side in the order of time.
-                let steps: Vec<&[f32]> = all.chunks_exact((cell.batch * cell.hidden).max(1)).rev().collect();
+                budget::claim_of::<f32>(all.len())?;
+                let steps = budget::collect(all.chunks_exact((cell.batch * cell.hidden).max(1)).rev())?;
                 all = steps.concat();
             }
             let small = [cell.batch, cell.hidden];
@@ -363,8 +370,7 @@ fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
                 part.push(value.array("state", f.device())?.into_tensor());
             }
         }
-        let join =
-            |p: &Vec<Tensor>| -> Result<Value, OpError> { Ok(x.with(Tensor::cat(p, candle_core::D::Minus1)?).into()) };
+        let join = |p: &Vec<Tensor>| -> Result<Value, OpError> { Ok(x.with(budget::cat(p, p[0].rank() - 1)?).into()) };
         parts.iter().map(join).collect()
     })
 }

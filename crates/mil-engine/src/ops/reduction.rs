@@ -8,6 +8,7 @@ use coreml_format::program::Opset;
 use mil_kernels::reduce as kernel;
 
 use super::{OpSpec, since::*};
+use crate::budget;
 use crate::build::{Build, Param, Run, Slot, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
@@ -84,6 +85,9 @@ fn reduced(axes: Option<&Param<Vec<i64>>>, f: &Frame<'_>, rank: usize) -> Result
     Ok(axes)
 }
 
+/// Elements whose sum is part of another one, at least.
+const PART: usize = 1 << 8;
+
 /// What all reductions take: `x`, `axes?` and `keep_dims = false`.
 struct Reduction {
     x: Slot,
@@ -103,8 +107,10 @@ impl Reduction {
         let shape = result_shape(&x, &axes, self.keep);
         let (moved, kept, size) = to_end(&x, &axes)?;
         let count: usize = kept.iter().product();
-        let mut buffer = vec![0f64; size];
-        let mut out = Vec::with_capacity(count);
+        let mut buffer = budget::filled(0f64, size)?;
+        let mut out = budget::room(count)?;
+        // The results in their own type.
+        budget::claim_of::<i64>(count)?;
         let mut each = |values: &mut dyn Iterator<Item = f64>| {
             for _ in 0..count {
                 buffer.iter_mut().zip(&mut *values).for_each(|(b, v)| *b = v);
@@ -131,6 +137,11 @@ impl Reduction {
             return Ok(None);
         }
         let axes = reduced(self.axes.as_ref(), f, x.rank())?;
+        // Sums in f64, of the parts that tasks take, and the results.
+        let left: usize = result_shape(&x, &axes, true).iter().product();
+        budget::claim_of::<f32>(left)?;
+        let parts = left.saturating_add(x.tensor().elem_count().div_ceil(PART)).saturating_mul(2);
+        let _sums = budget::lent(parts.saturating_mul(size_of::<f64>()))?;
         let Some((data, order)) = layout::along(x.tensor(), &axes, kernel)? else { return Ok(None) };
         let mut y = layout::from_memory(data, &result_shape(&x, &axes, true), &order, x.tensor())?;
         if !self.keep {
@@ -185,7 +196,7 @@ fn arg(b: &Build<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
             return Err(OpError::shape("the best of no elements"));
         }
         let values = moved.to_f32s()?;
-        let mut out = Vec::with_capacity(kept.iter().product());
+        let mut out = budget::room(kept.iter().product())?;
         for row in values.chunks_exact(size) {
             let mut best = 0;
             for (i, &v) in row.iter().enumerate() {

@@ -10,6 +10,7 @@ use coreml_format::program::Opset;
 use mil_kernels::pick::Places;
 
 use super::{OpSpec, since::*};
+use crate::budget;
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
@@ -138,7 +139,8 @@ fn gather(b: &Build<'_>) -> Result<Run, OpError> {
         let outer: usize = dims[batch..axis].iter().product();
         let per_batch: usize = index.shape()[batch..].iter().product();
         let rows = |at: usize| chosen[at / outer * per_batch..][..per_batch].iter().map(move |&i| at * n + i);
-        let places = (0..batches * outer).flat_map(rows).collect();
+        let count = (batches * outer).saturating_mul(per_batch);
+        let places = budget::collect_most(count, (0..batches * outer).flat_map(rows))?;
         one(x.with(rows_of(&x, dims[axis + 1..].iter().product(), places, &shape)?))
     })
 }
@@ -165,7 +167,7 @@ fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Ve
         }
         Ok((0..x.len()).map(|d| if d == axis { choice } else { i / own[d] % shape[d] } * target[d]).sum())
     };
-    index.to_i64s()?.into_iter().enumerate().map(position).collect()
+    budget::try_collect(index.to_i64s()?.into_iter().enumerate().map(position))
 }
 
 /// Indices have the extents of `x` or smaller ones, but along `axis`.
@@ -211,7 +213,7 @@ fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<
     let count: usize = index.shape()[..index.rank() - 1].iter().product();
     let per_batch = index.shape()[batch..index.rank() - 1].iter().product::<usize>().max(1);
     let batch_size: usize = x[batch..].iter().product();
-    let mut starts = Vec::with_capacity(count);
+    let mut starts = budget::room(count)?;
     for k in 0..count {
         let mut start = k / per_batch * batch_size;
         for d in 0..depth {
@@ -337,9 +339,9 @@ fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
         let (n, dims) = (data.shape()[axis], data.shape());
         let (outer, inner): (usize, usize) = (dims[..axis].iter().product(), dims[axis + 1..].iter().product());
-        let chosen = index.to_i64s()?.into_iter().map(|i| outside.at(i, n)).collect::<Result<Vec<_>, _>>()?;
+        let chosen = budget::try_collect(index.to_i64s()?.into_iter().map(|i| outside.at(i, n)))?;
         check_updates(&updates, chosen.len().checked_mul(outer).and_then(|k| k.checked_mul(inner)))?;
-        let mut positions = Vec::new();
+        let mut positions = budget::room(updates.tensor().elem_count())?;
         for o in 0..outer {
             for &i in &chosen {
                 match i {
@@ -373,10 +375,8 @@ fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let (starts, size) = slices(data.shape(), &index, 0, outside)?;
         check_updates(&updates, starts.len().checked_mul(size))?;
-        let positions: Vec<usize> = starts
-            .into_iter()
-            .flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i }))
-            .collect();
+        let all = starts.into_iter().flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i }));
+        let positions: Vec<usize> = budget::collect_most(updates.tensor().elem_count(), all)?;
         one(write(&data, &positions, &updates, mode)?)
     })
 }

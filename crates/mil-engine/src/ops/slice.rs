@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use mil_kernels::pick::Places;
 
+use crate::budget::{claim_of, room};
 use crate::build::{Build, Param};
 use crate::error::OpError;
 use crate::rearrange::pick;
@@ -16,6 +17,7 @@ fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_
     let n = n as i64;
     let wrap = |v: i64| if v < 0 { v + n } else { v };
     let mut out = Vec::new();
+    let claimed = |from: i64, to: i64| room::<usize>(from.abs_diff(to).div_ceil(stride.unsigned_abs()) as usize);
     if stride > 0 {
         let begin = if begin_mask { 0 } else { wrap(begin).clamp(0, n) };
         let end = if end_mask { n } else { wrap(end).clamp(0, n) };
@@ -23,6 +25,9 @@ fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_
             return Ok(Places::Run(begin as usize..if stride == 1 { end } else { begin + 1 } as usize));
         }
         let mut i = begin;
+        if begin < end {
+            out = claimed(begin, end)?;
+        }
         while i < end {
             out.push(i as usize);
             i = i.saturating_add(stride);
@@ -31,6 +36,9 @@ fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_
         let begin = if begin_mask { n - 1 } else { wrap(begin).clamp(-1, n - 1) };
         let end = if end_mask { -1 } else { wrap(end).clamp(-1, n - 1) };
         let mut i = begin;
+        if begin > end {
+            out = claimed(begin, end)?;
+        }
         while i > end {
             out.push(i as usize);
             i = i.saturating_add(stride);
@@ -136,7 +144,10 @@ pub(super) fn take(t: &Tensor, positions: &[Places], squeeze: &[bool]) -> Result
                 }
                 places.push(Places::Run(0..run.len()));
             }
-            Places::At(_) => places.push(p.clone()),
+            Places::At(_) => {
+                claim_of::<usize>(p.len())?;
+                places.push(p.clone());
+            }
         }
     }
     if places.iter().any(|p| matches!(p, Places::At(_))) {

@@ -5,6 +5,7 @@
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
+use mil_kernels::parallel;
 use mil_kernels::pick::{NOWHERE, Places};
 use mil_kernels::rank;
 use mil_kernels::reduce::{Running, running_sum};
@@ -12,6 +13,7 @@ use mil_kernels::reduce::{Running, running_sum};
 use super::elementwise_unary::convert;
 use super::reduction::index_dtype;
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted, claim_of, collect_most};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
@@ -79,7 +81,7 @@ fn concat(b: &Build<'_>) -> Result<Run, OpError> {
             if a.rank() != first.rank() {
                 return Err(OpError::shape(format!("concat of shapes {:?} and {:?}", first.shape(), a.shape())));
             }
-            let part = a.tensor().to_dtype(storage)?;
+            let part = a.tensor().counted_to_dtype(storage)?;
             if a.rank() == 0 {
                 parts.push(part.reshape(1)?);
             } else if a.shape()[axis] != 0 {
@@ -180,10 +182,13 @@ fn tile(b: &Build<'_>) -> Result<Run, OpError> {
             x.shape().iter().zip(reps.iter()).map(|(&n, &r)| n.saturating_mul(r as usize)).collect();
         check_size(&shape)?;
         let place = |(&n, &r): (&usize, &i64)| match r {
-            1 => Places::Run(0..n),
-            _ => Places::At((0..r).flat_map(|_| 0..n).collect()),
+            1 => Ok(Places::Run(0..n)),
+            _ => {
+                let count = n.saturating_mul(r as usize);
+                Ok(Places::At(collect_most(count, (0..r).flat_map(|_| 0..n))?))
+            }
         };
-        let places: Vec<Places> = x.shape().iter().zip(reps.iter()).map(place).collect();
+        let places = x.shape().iter().zip(reps.iter()).map(place).collect::<Result<Vec<_>, OpError>>()?;
         one(x.with(pick(x.tensor(), &places, None)?))
     })
 }
@@ -203,10 +208,11 @@ fn fill_with(shape: &[i64], value: &Array, device: &candle_core::Device) -> Resu
         .iter()
         .map(|&n| usize::try_from(n).map_err(|_| OpError::shape(format!("fill of shape {shape:?}"))))
         .collect::<Result<_, _>>()?;
-    check_size(&shape)?;
+    let count = check_size(&shape)?;
     let tensor = if shape.contains(&0) {
         Tensor::zeros(shape, value.tensor().dtype(), device)?
     } else {
+        budget::claim(count.saturating_mul(value.tensor().dtype().size_in_bytes()))?;
         value.tensor().flatten_all()?.narrow(0, 0, 1)?.reshape(())?.broadcast_as(shape)?.contiguous()?
     };
     Ok(value.with(tensor))
@@ -266,6 +272,11 @@ fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, 
     if moved.elem_count() == 0 {
         return Ok((moved, Vec::new()));
     }
+    claim_of::<usize>((moved.elem_count() / n).saturating_mul(k))?;
+    // The words of a row, for each thread.
+    let wide = if x.dtype().is_float() { size_of::<u64>() } else { size_of::<u128>() };
+    let row = n.saturating_mul(wide * 2);
+    let _words = budget::lent(row.saturating_mul(parallel::threads().min(moved.elem_count() / n)))?;
     let order = match with_f32s(&moved, |data| rank::first(data, n, k, ascending)) {
         Some(order) => order,
         None if x.dtype().is_float() => rank::first(&x.with(moved.clone()).to_f32s()?, n, k, ascending),
@@ -282,7 +293,7 @@ fn indices(
     dtype: DataType,
     device: &candle_core::Device,
 ) -> Result<Array, OpError> {
-    let data = data.into_iter().map(|i| i as i64).collect();
+    let data = budget::collect(data.into_iter().map(|i| i as i64))?;
     let array = Array::from_i64(data, shape, dtype, device)?;
     let t = layout::contiguous(&array.tensor().transpose(axis, shape.len() - 1)?)?;
     Ok(array.with(t))
@@ -333,6 +344,11 @@ fn topk(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
+/// The zero of an array's representation.
+fn zero_of(x: &Array) -> Result<Tensor, OpError> {
+    Ok(Tensor::zeros((), x.tensor().dtype(), x.tensor().device())?)
+}
+
 /// `band_part(x, lower = -1, upper = -1)`: the elements of the last two dimensions near the diagonal.
 fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
@@ -347,11 +363,11 @@ fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
             let (i, j) = (i as i64, j as i64);
             (lower < 0 || i - j <= lower) && (upper < 0 || j - i <= upper)
         };
-        let mask: Vec<f32> =
-            (0..rows).flat_map(|i| (0..cols).map(move |j| if keep(i, j) { 1.0 } else { 0.0 })).collect();
+        let mask = collect_most(rows * cols, (0..rows).flat_map(|i| (0..cols).map(move |j| u8::from(keep(i, j)))))?;
         let mask = Tensor::from_vec(mask, (rows, cols), f.device())?.broadcast_as(x.shape())?;
-        let zeros = x.tensor().zeros_like()?;
-        one(x.with(mask.to_dtype(DType::U8)?.where_cond(x.tensor(), &zeros)?))
+        let zeros = zero_of(&x)?.broadcast_as(x.shape())?;
+        budget::claim(x.bytes())?;
+        one(x.with(mask.where_cond(x.tensor(), &zeros)?))
     })
 }
 
@@ -366,6 +382,7 @@ fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
         let (n, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
         if x.dtype().is_float() {
             let running = Running { exclusive, reverse };
+            budget::claim(x.bytes())?;
             let sums = |data: &[f32], extents| running_sum(data, extents, running);
             return match layout::along(x.tensor(), &[axis], sums)? {
                 Some((data, order)) => one(x.with(layout::from_memory(data, x.shape(), &order, x.tensor())?)),
@@ -398,11 +415,11 @@ fn non_zero(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let x = f.array(x)?;
         let strides = crate::weight::strides(x.shape());
-        let mut out = Vec::new();
-        let mut count = 0;
-        for (i, flag) in x.to_bools()?.into_iter().enumerate() {
+        let flags = x.to_bools()?;
+        let count = flags.iter().filter(|&&flag| flag != 0).count();
+        let mut out = budget::room(count.saturating_mul(x.rank()))?;
+        for (i, flag) in flags.into_iter().enumerate() {
             if flag != 0 {
-                count += 1;
                 out.extend(strides.iter().zip(x.shape()).map(|(s, n)| (i / s % n) as i64));
             }
         }
@@ -423,8 +440,7 @@ fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
         let axis = resolve_axis(axis, index.rank() + 1)?;
         let mut shape = index.shape().to_vec();
         shape.push(size);
-        check_size(&shape)?;
-        let mut data = Vec::with_capacity(shape.iter().product());
+        let mut data = budget::room(check_size(&shape)?)?;
         for i in index.to_i64s()? {
             let i = if i < 0 { i + size as i64 } else { i };
             data.extend((0..size).map(|k| if k as i64 == i { on } else { off }));
@@ -433,7 +449,7 @@ fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
         // The new dimension moves from the end to `axis`.
         let mut order: Vec<usize> = (0..index.rank()).collect();
         order.insert(axis, index.rank());
-        one(Array::new(t.permute(order)?.contiguous()?, dtype)?)
+        one(Array::new(t.permute(order)?.counted_contiguous()?, dtype)?)
     })
 }
 
@@ -458,9 +474,10 @@ fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
         let count = check_size(&[count.max(0.0) as usize])?;
         let values = (0..count).map(|i| from + by * i as f64);
         if start.dtype().is_float() {
-            return one(Array::from_f32(values.map(|v| v as f32).collect(), &[count], start.dtype(), f.device())?);
+            let values = budget::collect(values.map(|v| v as f32))?;
+            return one(Array::from_f32(values, &[count], start.dtype(), f.device())?);
         }
-        one(Array::from_i64(values.map(|v| v as i64).collect(), &[count], start.dtype(), f.device())?)
+        one(Array::from_i64(budget::collect(values.map(|v| v as i64))?, &[count], start.dtype(), f.device())?)
     })
 }
 
@@ -480,30 +497,33 @@ fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, O
         return Err(bad());
     }
     let len = i64::try_from(n).map_err(|_| bad())?;
-    check_size(&[usize::try_from(len + before + after).map_err(|_| bad())?])?;
-    (-before..len + after)
-        .map(|i| {
-            if (0..len).contains(&i) {
-                return Ok(i as usize);
-            }
-            let source = match mode {
-                Mode::Constant => return Ok(NOWHERE),
-                Mode::Replicate => i.max(0).min(len - 1),
-                Mode::Reflect => {
-                    if i < 0 {
-                        -i
-                    } else {
-                        2 * (len - 1) - i
-                    }
+    let count = check_size(&[usize::try_from(len + before + after).map_err(|_| bad())?])?;
+    let mut all = budget::room(count)?;
+    let place = |i: i64| {
+        if (0..len).contains(&i) {
+            return Ok(i as usize);
+        }
+        let source = match mode {
+            Mode::Constant => return Ok(NOWHERE),
+            Mode::Replicate => i.max(0).min(len - 1),
+            Mode::Reflect => {
+                if i < 0 {
+                    -i
+                } else {
+                    2 * (len - 1) - i
                 }
-            };
-            if (0..len).contains(&source) {
-                Ok(source as usize)
-            } else {
-                Err(OpError::shape(format!("padding of {before} and {after} by {mode:?} for an extent of {n}")))
             }
-        })
-        .collect()
+        };
+        if (0..len).contains(&source) {
+            Ok(source as usize)
+        } else {
+            Err(OpError::shape(format!("padding of {before} and {after} by {mode:?} for an extent of {n}")))
+        }
+    };
+    for i in -before..len + after {
+        all.push(place(i)?);
+    }
+    Ok(all)
 }
 
 /// `pad(x, pad, mode = "constant", constant_val = 0)`: `pad` holds pairs for the last dimensions.
@@ -540,7 +560,7 @@ fn swap_last(x: &Array) -> Result<Array, OpError> {
     if x.rank() < 2 {
         return Err(OpError::shape(format!("boxes or scores of shape {:?}", x.shape())));
     }
-    Ok(x.with(x.tensor().transpose(x.rank() - 2, x.rank() - 1)?.contiguous()?))
+    Ok(x.with(x.tensor().transpose(x.rank() - 2, x.rank() - 1)?.counted_contiguous()?))
 }
 
 /// Intersection over union of two boxes (x, y, width, height around the centre).
@@ -577,10 +597,14 @@ fn nms(b: &Build<'_>) -> Result<Run, OpError> {
         }
         check_size(&[batch, most, classes.max(4)])?;
         let (all_boxes, all_scores) = (boxes.to_f32s()?, scores.to_f32s()?);
-        let mut out_boxes = vec![0f32; batch * most * 4];
-        let mut out_scores = vec![0f32; batch * most * classes];
-        let mut out_index = vec![-1i64; batch * most];
-        let mut numbers = vec![0i64; batch];
+        let mut out_boxes = budget::filled(0f32, batch * most * 4)?;
+        let mut out_scores = budget::filled(0f32, batch * most * classes)?;
+        let mut out_index = budget::filled(-1i64, batch * most)?;
+        let mut numbers = budget::filled(0i64, batch)?;
+        // The order of the boxes of an image, those that are kept, and what sorting takes. Each box meets all that are
+        // kept, and their best classes are looked for each time.
+        let _order = budget::lent(count.saturating_mul(4 * size_of::<usize>()))?;
+        budget::products(&[batch, count, most.min(count), if per_class { 4 + 2 * classes } else { 4 }])?;
         for n in 0..batch {
             let boxes = &all_boxes[n * count * 4..(n + 1) * count * 4];
             let scores = &all_scores[n * count * classes..(n + 1) * count * classes];

@@ -7,6 +7,7 @@ use mil_kernels::pick::{NOWHERE, Places};
 
 use super::slice::{SliceParams, runs, scatter_positions, take};
 use super::{OpSpec, since::*};
+use crate::budget::{self, Counted};
 use crate::build::{Build, Run, check_size, one, resolve_axes, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
@@ -160,7 +161,7 @@ fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
         }
         let shape: Vec<i64> = shape.into_iter().map(|n: usize| n as i64).collect();
         let shape = target_shape(x.shape(), &shape, false)?;
-        one(x.with(x.tensor().reshape(shape)?))
+        one(x.with(x.tensor().counted_reshape(shape)?))
     })
 }
 
@@ -176,10 +177,10 @@ fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
         };
         // An axis that is named twice is turned back.
         let place = |(d, &n): (usize, &usize)| match axes.iter().filter(|&&axis| axis == d).count() % 2 {
-            0 => Places::Run(0..n),
-            _ => Places::At((0..n).rev().collect()),
+            0 => Ok(Places::Run(0..n)),
+            _ => Ok(Places::At(budget::collect((0..n).rev())?)),
         };
-        let places: Vec<Places> = x.shape().iter().enumerate().map(place).collect();
+        let places = x.shape().iter().enumerate().map(place).collect::<Result<Vec<_>, OpError>>()?;
         one(x.with(pick(x.tensor(), &places, None)?))
     })
 }
@@ -201,6 +202,7 @@ fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
         for (i, &length) in lengths.iter().enumerate() {
             let fits = usize::try_from(length).ok().filter(|&length| length <= n);
             let length = fits.ok_or_else(|| OpError::shape(format!("a length of {length} of an extent of {n}")))?;
+            let _positions = budget::lent(n.saturating_mul(size_of::<usize>()))?;
             let places = Places::At((0..length).rev().chain(length..n).collect());
             parts.push(pick_dim(&x.tensor().narrow(batch, i, 1)?, seq, places)?);
         }
@@ -257,9 +259,9 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
         let update = f.array(update)?;
         let shape: Vec<usize> = positions.iter().map(Places::len).collect();
         let count = check_size(&shape)?;
-        let update = update.tensor().to_dtype(x.tensor().dtype())?;
+        let update = update.tensor().counted_to_dtype(x.tensor().dtype())?;
         let update = if update.elem_count() == count {
-            update.reshape(shape.as_slice())?
+            update.counted_reshape(shape.as_slice())?
         } else {
             update.broadcast_as(shape.as_slice())?
         };
@@ -267,13 +269,17 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
             return one(x);
         }
         if let Some(ranges) = runs(&positions) {
-            return one(x.with(x.tensor().contiguous()?.slice_assign(&ranges, &update.contiguous()?)?));
+            // Candle widens the update and a mask of it to the whole tensor, dimension by dimension.
+            let _parts = budget::lent(x.bytes().saturating_mul(8))?;
+            let (whole, part) = (x.tensor().counted_contiguous()?, update.counted_contiguous()?);
+            budget::claim(x.bytes())?;
+            return one(x.with(whole.slice_assign(&ranges, &part)?));
         }
         if x.tensor().dtype() == DType::F32 {
-            let data = scatter_positions(x.to_f32s()?, x.shape(), &positions, update.flatten_all()?.to_vec1()?);
+            let data = scatter_positions(x.to_f32s()?, x.shape(), &positions, update.counted_elements()?);
             return one(Array::from_f32(data, x.shape(), x.dtype(), f.device())?);
         }
-        let values = update.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
+        let values = update.counted_to_dtype(DType::I64)?.counted_elements()?;
         let data = scatter_positions(x.to_i64s()?, x.shape(), &positions, values);
         let tensor = Tensor::from_vec(data, x.shape(), f.device())?;
         one(Array::new(tensor, x.dtype())?)
@@ -296,7 +302,8 @@ fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
         shape[axis] = size as usize;
         shape.insert(axis, count as usize);
         check_size(&shape)?;
-        let places = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as usize)).collect();
+        let positions = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as usize));
+        let places = budget::collect_most((count * size) as usize, positions)?;
         one(x.with(layout::reshape(&pick_dim(x.tensor(), axis, Places::At(places))?, &shape)?))
     })
 }
@@ -379,15 +386,16 @@ fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
             padded[d + 2] = padded[d + 2].saturating_add(pads[2 * d]).saturating_add(pads[2 * d + 1]);
         }
         check_size(&padded)?;
-        let places: Vec<Places> = (0..x.rank())
+        let places = (0..x.rank())
             .map(|d| match d.checked_sub(2) {
-                None => Places::Run(0..x.shape()[d]),
+                None => Ok(Places::Run(0..x.shape()[d])),
                 Some(d) => {
                     let edge = |n: usize| std::iter::repeat_n(NOWHERE, n);
-                    Places::At(edge(pads[2 * d]).chain(0..x.shape()[d + 2]).chain(edge(pads[2 * d + 1])).collect())
+                    let positions = edge(pads[2 * d]).chain(0..x.shape()[d + 2]).chain(edge(pads[2 * d + 1]));
+                    Ok(Places::At(budget::collect_most(padded[d + 2], positions)?))
                 }
             })
-            .collect();
+            .collect::<Result<Vec<_>, OpError>>()?;
         let t = pick(x.tensor(), &places, None)?;
         let (n, c) = (t.dims()[0], t.dims()[1]);
         let mut split = vec![n, c];

@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 
 use super::attend::attend;
 use super::{OpSpec, since::*};
+use crate::budget::{Counted, claim_of};
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
 
@@ -24,9 +25,10 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         let width = q.shape()[q.rank() - 1].max(1) as f32;
         let mask = match f.array_opt(mask)? {
             Some(m) if !m.dtype().is_float() => {
-                let keep = m.tensor().to_dtype(DType::U8)?;
-                let closed = Tensor::full(f32::NEG_INFINITY, keep.dims(), f.device())?;
-                Some(keep.where_cond(&closed.zeros_like()?, &closed)?)
+                let keep = m.tensor().counted_to_dtype(DType::U8)?;
+                let scalar = |v: f32| Tensor::new(v, f.device())?.broadcast_as(keep.dims());
+                claim_of::<f32>(keep.elem_count())?;
+                Some(keep.where_cond(&scalar(0.0)?, &scalar(f32::NEG_INFINITY)?)?)
             }
             other => other.map(|m| m.into_tensor()),
         };

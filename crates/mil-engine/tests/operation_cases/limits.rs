@@ -134,6 +134,217 @@ fn parameters_that_ask_for_too_much_are_refused_before_anything_is_made() {
     }
 }
 
+/// A fill of so many elements, as a variable.
+fn filled(name: &str, shape: &[usize]) -> String {
+    let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let (rank, extents) = (shape.len(), extents.join(", "));
+    let ty = format!("tensor<fp32, [{extents}]>");
+    format!("{ty} {name} = fill(shape = tensor<int32, [{rank}]>([{extents}]), value = fp32(1));")
+}
+
+/// Programs that ask for gigabytes, of few elements: results, and the positions, patches and copies on the way to them.
+#[test]
+fn what_a_program_asks_for_is_refused_before_it_is_allocated() {
+    const HUGE: usize = 1 << 30;
+    let limits = Limits { memory: 1 << 24, ..Limits::default() };
+    let doubled = |first: &str| {
+        let step = |i: usize| {
+            let before = if i == 0 { first.to_owned() } else { format!("c{}", i - 1) };
+            format!(
+                "tensor<fp32, [?]> c{i} = concat(values = ({before}, {before}), axis = int32(0), interleave = bool(false));"
+            )
+        };
+        (0..30).map(step).collect::<String>() + "tensor<fp32, [?]> y = identity(x = c29);"
+    };
+    // Larger than what is folded when the model is loaded, and within the limit.
+    let row = filled("r", &[1 << 19]);
+    let pixel = filled("q", &[1, 1, 1, 1]);
+    let bodies = [
+        ("fill", filled("y", &[HUGE])),
+        ("tile", format!("{} tensor<fp32, [?]> y = tile(x = p, reps = tensor<int32, [1]>([{HUGE}]));", filled("p", &[1]))),
+        ("concat", doubled("tensor<fp32, [1]>([1])")),
+        ("pad", format!("{row} tensor<fp32, [?]> y = pad(x = r, pad = tensor<int32, [2]>([0, 536870912]), mode = string(\"constant\"));")),
+        ("upsample_nearest_neighbor", format!("{pixel} tensor<fp32, [1, 1, ?, 1]> y = upsample_nearest_neighbor(x = q, scale_factor_height = fp32({HUGE}), scale_factor_width = fp32(1));")),
+        ("upsample_bilinear", format!("{pixel} tensor<fp32, [1, 1, ?, 1]> y = upsample_bilinear(x = q, scale_factor_height = fp32({HUGE}), scale_factor_width = fp32(1));")),
+        ("resize_nearest_neighbor", format!("{pixel} tensor<fp32, [1, 1, ?, 1]> y = resize_nearest_neighbor(x = q, target_size_height = int32({HUGE}), target_size_width = int32(1));")),
+        ("one_hot", format!("tensor<fp32, [?, ?]> y = one_hot(indices = tensor<int32, [4]>([0, 1, 2, 3]), one_hot_vector_size = int32({}));", HUGE / 4)),
+        ("range_1d", format!("tensor<int32, [?]> y = range_1d(start = int32(0), end = int32({HUGE}), step = int32(1));")),
+        ("random_normal", "tensor<fp32, [?]> y = random_normal(shape = tensor<int32, [1]>([1073741824]), mean = fp32(0), stddev = fp32(1), seed = int32(1));".to_owned()),
+        ("add", filled("l", &[32768, 1]) + &filled("k", &[1, 32768]) + "tensor<fp32, [?, ?]> y = add(x = l, y = k);"),
+        ("einsum", filled("l", &[32768]) + &filled("k", &[32768]) + "tensor<fp32, [?, ?]> y = einsum(values = (l, k), equation = string(\"a,b->ab\"));"),
+        // As large as the limit allows, and then their positions are too much, or the words that sorting takes.
+        ("reverse", filled("a", &[3 << 20]) + "tensor<fp32, [?]> y = reverse(x = a, axes = tensor<int32, [1]>([0]));"),
+        ("argsort", filled("a", &[3 << 20]) + "tensor<int32, [?]> y = argsort(x = a, axis = int32(0), ascending = bool(true));"),
+        ("cumsum", filled("a", &[3 << 20]) + "tensor<fp32, [?]> y = cumsum(x = a, axis = int32(0), exclusive = bool(false), reverse = bool(false));"),
+        ("non_zero", filled("a", &[3 << 20]) + "tensor<int32, [?, 1]> y = non_zero(x = a);"),
+        ("sliding_windows", row.clone() + "tensor<fp32, [?, ?]> y = sliding_windows(x = r, axis = int32(0), size = int32(1024), stride = int32(1));"),
+        ("conv", filled("a", &[1, 1, 1024, 1024]) + &filled("w", &[1, 1, 64, 64]) + "tensor<fp32, [1, 1, ?, ?]> y = conv(x = a, weight = w, pad_type = string(\"valid\"));"),
+    ];
+    for (op, body) in bodies {
+        let started = Instant::now();
+        let message = match load(&body, limits) {
+            Err(message) => message,
+            Ok(executable) => failure(&executable),
+        };
+        let named = message.contains(op) && message.contains("the limit is");
+        assert!(named && started.elapsed() < Duration::from_secs(5), "{op}: {message}");
+    }
+}
+
+/// Operations whose operands are small beside their work.
+#[test]
+fn an_operation_of_too_much_work_is_refused() {
+    let limits = Limits { operation_work: 1 << 20, ..Limits::default() };
+    let bodies = [
+        (
+            "matmul",
+            filled("a", &[1024, 1024])
+                + "tensor<fp32, [?, ?]> y = matmul(x = a, y = a, transpose_x = bool(false), transpose_y = bool(false));",
+        ),
+        (
+            "einsum",
+            filled("a", &[1024, 1024])
+                + "tensor<fp32, [?, ?]> y = einsum(values = (a, a), equation = string(\"ab,bc->ac\"));",
+        ),
+        ("linear", filled("a", &[1024, 1024]) + "tensor<fp32, [?, ?]> y = linear(x = a, weight = a);"),
+        (
+            "conv",
+            filled("a", &[1, 1, 1024, 1024])
+                + &filled("w", &[1, 1, 512, 512])
+                + "tensor<fp32, [1, 1, ?, ?]> y = conv(x = a, weight = w, pad_type = string(\"valid\"));",
+        ),
+        (
+            "conv_transpose",
+            filled("a", &[1, 1, 512, 512])
+                + &filled("w", &[1, 1, 512, 512])
+                + "tensor<fp32, [1, 1, ?, ?]> y = conv_transpose(x = a, weight = w, pad_type = string(\"valid\"));",
+        ),
+        (
+            "max_pool",
+            filled("a", &[1, 1, 1024, 1024])
+                + "tensor<fp32, [1, 1, ?, ?]> y = max_pool(x = a, kernel_sizes = tensor<int32, [2]>([512, 512]), strides = tensor<int32, [2]>([1, 1]), pad_type = string(\"valid\"));",
+        ),
+        (
+            "scaled_dot_product_attention",
+            filled("a", &[4096, 128])
+                + "tensor<fp32, [?, ?]> y = scaled_dot_product_attention(query = a, key = a, value = a);",
+        ),
+        (
+            "local_response_norm",
+            filled("a", &[1, 8192, 64])
+                + "tensor<fp32, [?, ?, ?]> y = local_response_norm(x = a, size = int32(8191), alpha = fp32(1), beta = fp32(1), k = fp32(1));",
+        ),
+        (
+            "gru",
+            filled("a", &[512, 1, 512])
+                + &filled("h", &[1, 512])
+                + &filled("i", &[1536, 512])
+                + "tensor<fp32, [?, ?, ?]> y, tensor<fp32, [?, ?]> l = gru(x = a, initial_h = h, weight_ih = i, weight_hh = i);",
+        ),
+    ];
+    for (op, body) in bodies {
+        let text = format!("program(1.3) {{ func main<ios18>() {{ {body} }} -> (y); }}");
+        let parsed = mil_text::parse(&text).expect("it parses");
+        let options = Options { limits, ..Options::default() };
+        let executable = Executable::load(&model(parsed), None, &options).expect("it loads");
+        let message = failure(&executable);
+        assert!(message.contains(op) && message.contains("beyond the limit of work"), "{op}: {message}");
+    }
+}
+
+#[test]
+fn loops_end_after_the_work_that_they_share() {
+    let limits = Limits { loop_work: 1 << 22, ..Limits::default() };
+    let cases = [
+        // Nothing but steps; elements; products.
+        forever("y", "int32 n = add(x = y_b, y = int32(1));"),
+        forever(
+            "y",
+            "tensor<fp32, [65536]> f = fill(shape = tensor<int32, [1]>([65536]), value = fp32(1)); int32 n = add(x = y_b, y = int32(1));",
+        ),
+        forever(
+            "y",
+            &(filled("f", &[256, 256])
+                + "tensor<fp32, [256, 256]> m = matmul(x = f, y = f, transpose_x = bool(false), transpose_y = bool(false)); int32 n = add(x = y_b, y = int32(1));"),
+        ),
+        forever("y", ""),
+    ];
+    for body in cases {
+        let message = failure(&load(&body, limits).expect("it loads"));
+        assert!(message.contains("loops go on beyond the limit of work"), "{message}");
+    }
+}
+
+/// A recurrent network as a loop: thousands of rounds, a dozen steps each.
+#[test]
+fn loops_of_thousands_of_rounds_run_by_default() {
+    let step = |i: usize| {
+        let from = if i == 0 { "h".to_owned() } else { format!("s{}", i - 1) };
+        format!(
+            "tensor<fp32, [1, 64]> m{i} = matmul(x = {from}, y = w, transpose_x = bool(false), transpose_y = bool(false)); tensor<fp32, [1, 64]> s{i} = tanh(x = m{i});"
+        )
+    };
+    let steps: String = (0..4).map(step).collect();
+    let body = format!(
+        "tensor<fp32, [64, 64]> w = fill(shape = tensor<int32, [2]>([64, 64]), value = fp32(0.01)); \
+         tensor<fp32, [1, 64]> z = fill(shape = tensor<int32, [2]>([1, 64]), value = fp32(1)); \
+         int32 y, tensor<fp32, [1, 64]> out = while_loop(loop_vars = (int32(0), z)) \
+         (int32 c, tensor<fp32, [1, 64]> g) {{ bool t = less(x = c, y = int32(5000)); }} -> (t) \
+         (int32 b, tensor<fp32, [1, 64]> h) {{ {steps} int32 n = add(x = b, y = int32(1)); }} -> (n, s3);"
+    );
+    assert!(load(&body, Limits::default()).expect("it loads").predict(&[], None).is_ok());
+}
+
+/// What a step has freed is not held against the steps after it.
+#[test]
+fn memory_that_was_freed_can_be_used_again() {
+    let limits = Limits { memory: 10 << 20, ..Limits::default() };
+    let chain = |i: usize| {
+        let from = if i == 0 { "a".to_owned() } else { format!("b{}", i - 1) };
+        format!("tensor<fp32, [?]> b{i} = add(x = {from}, y = fp32(1));")
+    };
+    let body = filled("a", &[1 << 20])
+        + &(0..50).map(chain).collect::<String>()
+        + "fp32 y = reduce_max(x = b49, keep_dims = bool(false));";
+    let executable = load(&body, limits).expect("it loads");
+    for _ in 0..3 {
+        assert!(executable.predict(&[], None).is_ok());
+    }
+}
+
+#[test]
+fn states_are_within_the_limit() {
+    let text = "program(1.3) { func main<ios18>(state<tensor<fp16, [1024, 1024, 1024]>> s, state<tensor<fp16, [8]>> t) \
+                { tensor<fp16, [8]> y = read_state(input = t); } -> (y); }";
+    let program = mil_text::parse(text).expect("it parses");
+    let load = |memory: usize| {
+        let options = Options { limits: Limits { memory, ..Limits::default() }, ..Options::default() };
+        Executable::load(&model(program.clone()), None, &options).expect("it loads")
+    };
+    let error = load(1 << 20).new_state().expect_err("two gigabytes");
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(error.to_string().contains("state") && cause.contains("2147483648 bytes"), "{error}: {cause}");
+}
+
+/// Constants that loading expands are counted, by name.
+#[test]
+fn constants_that_are_expanded_are_within_the_limit() {
+    let ones = |n: usize| vec!["1"; n].join(", ");
+    let body = format!(
+        "tensor<fp32, [8192]> w = constexpr_blockwise_shift_scale(data = tensor<int8, [8192]>([{}]), scale = tensor<fp32, [1]>([2]))[name = string(\"packed\")]; fp32 y = reduce_max(x = w, keep_dims = bool(false));",
+        ones(8192)
+    );
+    let text = format!("program(1.3) {{ func main<ios18>() {{ {body} }} -> (y); }}");
+    let program = mil_text::parse(&text).expect("it parses");
+    let load = |memory: usize| {
+        let options = Options { limits: Limits { memory, ..Limits::default() }, ..Options::default() };
+        Executable::load(&model(program.clone()), None, &options)
+    };
+    let error = load(90_000).expect_err("decoded, they take more");
+    assert!(error.to_string().contains("packed"), "{error}");
+    assert!(load(1 << 20).is_ok());
+}
+
 /// Blocks without end one beside the other: planning must not look at all names anew for each.
 #[test]
 fn many_blocks_and_many_names_are_planned_in_time() {

@@ -6,8 +6,10 @@ use candle_core::{DType, Device, Tensor};
 use mil_kernels::conv::{Windows, Winograd, conv, conv_packed, depthwise};
 use mil_kernels::fresh::zeros;
 use mil_kernels::matvec::Product;
+use mil_kernels::parallel;
 
 use super::{Placed, Window, channels_last};
+use crate::budget;
 use crate::build::check_size;
 use crate::error::OpError;
 use crate::layout;
@@ -20,6 +22,7 @@ use crate::weight::Weight;
 /// Weights that were put in order once.
 pub(super) struct Prepared {
     kernel: Vec<usize>,
+    groups: usize,
     outputs: usize,
     form: Form,
     /// For panels of 3 × 3 taps in steps of one: transformed weights, where they pay.
@@ -36,9 +39,9 @@ enum Form {
 }
 
 /// `[A, taps]` to `[taps, A]`.
-fn taps_first(values: &[f32], taps: usize) -> Vec<f32> {
+fn taps_first(values: &[f32], taps: usize) -> Result<Vec<f32>, OpError> {
     let channels = values.len() / taps;
-    (0..values.len()).map(|i| values[i % channels * taps + i / channels]).collect()
+    budget::collect((0..values.len()).map(|i| values[i % channels * taps + i / channels]))
 }
 
 impl Prepared {
@@ -58,7 +61,7 @@ impl Prepared {
         let (outputs, taps) = (shape[0], shape[2..].iter().product());
         let mut square = None;
         let form = if groups == outputs && shape[1] == 1 && groups > 1 {
-            Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps))
+            Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps)?)
         } else if let Some(panels) = Panels::new(weight, groups, device) {
             // What is more than a product per position never takes the weight as stored.
             square = (shape[2..] == [3, 3] && groups == 1 && window.is_dense()).then(OnceLock::new);
@@ -79,7 +82,7 @@ impl Prepared {
         } else {
             return Ok(None);
         };
-        Ok(Some(Self { kernel: shape[2..].to_vec(), outputs, form, square }))
+        Ok(Some(Self { kernel: shape[2..].to_vec(), groups, outputs, form, square }))
     }
 
     /// Transformed weights, if these windows pay for them.
@@ -93,6 +96,27 @@ impl Prepared {
             let _ = made.set(panels.winograd()?);
         }
         Ok(made.get())
+    }
+
+    /// Most bytes that a convolution needs beside its result: of windows that hang over the ends of their lines what they
+    /// read, rows of windows as products take them, and where the stretches of some rows begin.
+    fn scratch(&self, windows: &Windows, images: usize, channels: usize) -> usize {
+        let (taps, positions) = (windows.kernel.iter().product::<usize>(), windows.out.iter().product::<usize>());
+        let lines = images.saturating_mul(windows.input[0]).saturating_mul(windows.input[1]);
+        let over = windows.kernel[2].saturating_add(windows.before[2]).saturating_mul(2 * channels);
+        let edges = lines.saturating_mul(over);
+        let rows = match self.form {
+            // Of many rows each thread takes some at a time.
+            Form::Stored(_) => {
+                let row = taps.saturating_mul(channels).saturating_add(64);
+                let shares = parallel::threads().saturating_mul(row.saturating_mul(8).max(1 << 17)).max(1 << 18);
+                images.saturating_mul(positions).saturating_mul(row).min(shares)
+            }
+            _ => {
+                positions.saturating_mul(images).saturating_mul(4 * taps.min(windows.kernel[0] * windows.kernel[1] * 4))
+            }
+        };
+        edges.saturating_add(rows).saturating_mul(size_of::<f32>())
     }
 
     /// Whether the weights are packed, or will be.
@@ -123,6 +147,10 @@ impl Prepared {
         {
             return Ok(None);
         }
+        let taps = self.kernel.iter().product::<usize>();
+        budget::products(&[count, taps, t.dims()[1] / self.groups])?;
+        budget::claim_of::<f32>(count)?;
+        let _scratch = budget::lent(self.scratch(&windows, images, t.dims()[1]))?;
         let order = channels_last(t.rank());
         let residual = finish.residual(f, &shape, &order)?;
         let last = t.permute(order)?;

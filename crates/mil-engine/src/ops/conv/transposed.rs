@@ -3,8 +3,12 @@
 use candle_core::{DType, Tensor};
 use mil_kernels::conv::{Transposed, TransposedShape};
 use mil_kernels::fresh::zeros;
+use mil_kernels::packed::PANEL;
 
-use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};
+use super::{
+    PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, sizes, three,
+};
+use crate::budget::{claim, claim_of, lent, products, temporary};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
@@ -77,8 +81,9 @@ fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Tra
     if phases.is_none_or(|n| n > PHASES) || far || !shape[0].is_multiple_of(groups) || shape.contains(&0) {
         return Ok(None);
     }
-    let values = weight.expand(&candle_core::Device::Cpu)?.to_f32s()?;
     let (outputs, taps) = (shape[1], kernel.iter().product::<usize>());
+    // In panels, as wide as an output is at least.
+    let panels = (shape[0] * taps).saturating_mul(outputs.next_multiple_of(PANEL)).saturating_mul(size_of::<f32>());
     let shape = TransposedShape {
         groups,
         channels: [shape[0] / groups, outputs],
@@ -87,7 +92,11 @@ fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Tra
         dilations: three(&placed.dilations, 1),
         before: three(&placed.before, 0),
     };
-    Ok(Some(Transposed::new(shape, |channel, output, tap| values[(channel * outputs + output) * taps + tap])))
+    temporary(panels, || {
+        let values = weight.expand(&candle_core::Device::Cpu)?.to_f32s()?;
+        claim(panels)?;
+        Ok(Some(Transposed::new(shape, |channel, output, tap| values[(channel * outputs + output) * taps + tap])))
+    })
 }
 
 /// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
@@ -118,10 +127,16 @@ pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
         let placed = Placed::new(&window, kernel)?;
         let out = placed.out(input, kernel, wanted.as_deref())?;
         let shape = [&[xs[0], ws[1] * groups], out.as_slice()].concat();
-        check_size(&shape)?;
+        let count = check_size(&shape)?;
+        let taps = kernel.iter().product::<usize>();
+        products(&[xs.iter().product(), ws[1], taps])?;
         let bias = bias.get(f, ws[1] * groups)?;
         if let Some(weights) = prepared.as_ref().filter(|_| x.tensor().dtype() == DType::F32) {
             let last = layout::contiguous(&x.tensor().permute(channels_last(xs.len()))?)?;
+            // The result, and before it its phases.
+            claim_of::<f32>(count)?;
+            let starts = count.div_ceil(ws[1] * groups).saturating_mul(taps.saturating_mul(size_of::<usize>()));
+            let _phases = lent(count.saturating_mul(size_of::<f32>()).saturating_add(starts))?;
             let run = |x: &[f32]| weights.run(x, xs[0], three(input, 1), three(&out, 1), bias.as_deref());
             if let Some(y) = with_f32s(&last, run) {
                 let stored = [&[xs[0]], out.as_slice(), &[ws[1] * groups]].concat();
@@ -139,10 +154,16 @@ fn general(x: &Tensor, w: &Tensor, groups: usize, placed: &Placed, out: &[usize]
     let (xs, ws) = (x.dims(), w.dims());
     let (input, kernel, per_group) = (&xs[2..], &ws[2..], ws[1]);
     let shape = [&[xs[0], per_group * groups], out].concat();
-    let mut y = zeros(check_size(&shape)?);
+    let count = check_size(&shape)?;
+    claim_of::<f32>(count)?;
+    let mut y = zeros(count);
     let (plane_in, plane_out) = (input.iter().product::<usize>(), out.iter().product::<usize>());
     let taps: usize = kernel.iter().product();
     let channels = xs[1] / groups;
+    // The columns of a group, twice, and copies of its input and weights.
+    let columns = check_size(&[per_group, taps, plane_in])?.saturating_mul(2);
+    let copies = channels.saturating_mul(plane_in.saturating_add(per_group.saturating_mul(2 * taps)));
+    let _columns = lent(columns.saturating_add(copies).saturating_mul(size_of::<f32>()))?;
     for n in 0..xs[0] {
         for g in 0..groups {
             let xg = x.get(n)?.narrow(0, g * channels, channels)?.reshape((channels, plane_in))?;

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use mil_kernels::elementwise::SiluTimes;
 use mil_kernels::fresh::zeros;
 
+use crate::budget;
 use crate::build::{Build, Run, one};
 use crate::error::OpError;
 use crate::layout;
@@ -28,9 +29,10 @@ pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
         let (xt, ct, st) =
             (layout::contiguous(x.floats()?)?, layout::contiguous(cos.tensor())?, layout::contiguous(sin.tensor())?);
         let turned = with_f32s(&xt, |x| with_f32s(&ct, |c| with_f32s(&st, |s| turned_rows(x, c, s, size))));
-        match turned.flatten().flatten() {
+        match turned.flatten().flatten().transpose()? {
             Some(data) => one(x.with(Tensor::from_vec(data, shape, f.device())?)),
             None => {
+                budget::claim(x.bytes().saturating_mul(5))?;
                 let (low, high) =
                     (xt.narrow(shape.len() - 1, 0, size / 2)?, xt.narrow(shape.len() - 1, size / 2, size / 2)?);
                 let halves = Tensor::cat(&[high.neg()?, low], shape.len() - 1)?;
@@ -40,10 +42,11 @@ pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-fn turned_rows(x: &[f32], cos: &[f32], sin: &[f32], size: usize) -> Vec<f32> {
+fn turned_rows(x: &[f32], cos: &[f32], sin: &[f32], size: usize) -> Result<Vec<f32>, OpError> {
+    budget::claim_of::<f32>(x.len())?;
     let mut out = zeros(x.len());
     mil_kernels::rotary::rotary(x, cos, sin, size, &mut out);
-    out
+    Ok(out)
 }
 
 /// `engine.silu_mul(gate, x)`: `gate · sigmoid(gate) · x`.
@@ -55,6 +58,7 @@ pub(super) fn silu_mul(b: &Build<'_>) -> Result<Run, OpError> {
         if let Some(result) = layout::binary(gate.floats()?, x.floats()?, &shape, SiluTimes)? {
             return one(x.with(result));
         }
+        budget::claim_of::<f32>(shape.iter().product::<usize>().saturating_mul(2))?;
         one(x.with(gate.tensor().silu()?.broadcast_mul(x.tensor())?))
     })
 }

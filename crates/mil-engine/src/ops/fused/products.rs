@@ -7,12 +7,13 @@ use mil_kernels::fresh::zeros;
 use mil_kernels::matmul::matmul_t_many;
 use mil_kernels::matvec::Product;
 
+use crate::budget;
 use crate::build::{Build, Run, Slot, check_size};
 use crate::error::OpError;
 use crate::layout;
 use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::finish::Finish;
-use crate::ops::linear::{product, spread};
+use crate::ops::linear::{copies, product, spread};
 use crate::ops::panels::Panels;
 use crate::reuse::drop_copy;
 use crate::value::{Array, Value, with_f32s};
@@ -33,7 +34,7 @@ impl Layer {
             Value::Weight(w) => w.clone(),
             other => {
                 let array = other.array("weight", b.device())?;
-                Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape()))
+                Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())?)
             }
         };
         let outputs = weight.shape().first().copied().unwrap_or(0);
@@ -94,7 +95,13 @@ fn all(x: &Array, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpEr
     let outer = &x.dims()[..x.rank() - 1];
     let m: usize = outer.iter().product();
     let shape = |outputs: usize| [outer, &[outputs]].concat();
-    let sizes = layers.iter().map(|l| check_size(&shape(l.outputs)));
+    let sizes = layers.iter().map(|l| {
+        let count = check_size(&shape(l.outputs))?;
+        budget::products(&[count, inputs])?;
+        budget::claim_of::<f32>(count)?;
+        Ok::<_, OpError>(count)
+    });
+    let _rows = budget::lent(copies(m, inputs))?;
     let mut results: Vec<Vec<f32>> = sizes.map(|n| Ok(zeros(n?))).collect::<Result<_, OpError>>()?;
     let work = matrices.iter().zip(layers).zip(&mut results);
     let run = |x: &[f32]| {

@@ -2,6 +2,7 @@
 
 use mil_kernels::resample::{OUTSIDE, Taps};
 
+use crate::budget::claim_of;
 use crate::build::Build;
 use crate::error::OpError;
 
@@ -31,9 +32,10 @@ impl Grid {
     }
 
     /// Positions in an input of `n` that an output of `out` samples.
-    pub(super) fn points(self, n: usize, out: usize) -> Vec<f32> {
+    pub(super) fn points(self, n: usize, out: usize) -> Result<Vec<f32>, OpError> {
+        claim_of::<f32>(out)?;
         let last = n.saturating_sub(1) as f32;
-        self.span(0.0, last, n as f32, out).into_iter().map(|v| v.clamp(0.0, last)).collect()
+        Ok(self.span(0.0, last, n as f32, out).into_iter().map(|v| v.clamp(0.0, last)).collect())
     }
 
     /// `out` positions over `first ..= last`, which stand for `n` elements.
