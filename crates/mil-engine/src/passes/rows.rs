@@ -24,7 +24,7 @@ pub(crate) fn open(function: &mut Function, inputs: &[(String, usize)]) -> Resul
     for input in &function.inputs {
         types.insert(input.name.as_str(), &input.ty);
     }
-    let mut follow = Follow { graph: Graph::new(&function.block), types, extent: 0, axes: HashMap::new() };
+    let mut follow = Follow { graph: Graph::new(function), types, extent: 0, axes: HashMap::new() };
     for (name, axis) in inputs {
         let ty = follow.types.get_key_value(name.as_str()).ok_or_else(|| format!("there is no input `{name}`"))?;
         let extent = ty.1.tensor().and_then(|t| t.shape.get(*axis)).and_then(|d| d.fixed());

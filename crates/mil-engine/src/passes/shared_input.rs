@@ -72,7 +72,7 @@ fn joined(ops: &[&Operation]) -> Operation {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
+    let graph = Graph::new(function);
     let mut groups: IndexMap<(&str, &str), Vec<usize>> = IndexMap::new();
     for (i, op) in function.block.operations.iter().enumerate() {
         if let Some(x) = input_of(&graph, op) {

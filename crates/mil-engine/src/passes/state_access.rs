@@ -88,7 +88,7 @@ fn slice(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Change> {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
+    let graph = Graph::new(function);
     let writes = Writes::new(&function.block);
     let mut changes = Vec::new();
     for i in 0..function.block.operations.len() {

@@ -1,0 +1,4 @@
+//! Programs that rewrites join, and what they must leave alone.
+
+mod forms;
+mod rotary;
