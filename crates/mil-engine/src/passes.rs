@@ -63,6 +63,11 @@ impl PassSet {
         Self { names: Vec::new() }
     }
 
+    /// One rewrite, by its name in [`ALL`]; none of another name.
+    pub fn only(name: &str) -> Self {
+        Self { names: ALL.iter().map(|p| p.name).filter(|n| *n == name).collect() }
+    }
+
     /// This set without one rewrite.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {

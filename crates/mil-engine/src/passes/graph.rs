@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{
-    Argument, Binding, Block, Function, Operation, TensorData, TensorType, Value, ValueData, ValueType,
+    Argument, Binding, Block, Dim, Function, Operation, TensorData, TensorType, Value, ValueData, ValueType,
 };
 
 /// Makers and users of the values of a function's block; users in nested blocks count for the operation that
@@ -64,6 +64,20 @@ impl<'b> Graph<'b> {
             Some((_, op)) => op.outputs.iter().find(|o| o.name == name)?.ty.tensor(),
             None => self.inputs.get(name)?.tensor(),
         }
+    }
+
+    /// Declared type of what a parameter is bound to.
+    pub(super) fn type_of(&self, op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
+        match op.inputs.get(parameter)? {
+            Argument::One(Binding::Name(name)) => self.declared(name),
+            Argument::One(Binding::Value(value)) => value.ty.tensor(),
+            Argument::Many(_) => None,
+        }
+    }
+
+    /// The same, of floats: integers and booleans are computed by other operations than rewrites make.
+    pub(super) fn float_of(&self, op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
+        self.type_of(op, parameter).filter(|ty| ty.dtype.is_float())
     }
 
     /// The operations that use a value; the block's own result counts as a use by no operation.
@@ -144,6 +158,11 @@ pub(super) fn shape_of(op: &Operation) -> Option<Vec<usize>> {
 /// Declared shape of a value, if it is fixed.
 pub(super) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
     graph.declared(name)?.fixed_shape()
+}
+
+/// The rank that a type declares.
+pub(super) fn rank_of(ty: &TensorType) -> Option<usize> {
+    (!ty.shape.contains(&Dim::Variadic)).then_some(ty.shape.len())
 }
 
 fn numbers(value: &Value) -> Option<Vec<f64>> {
