@@ -26,7 +26,8 @@ fn product<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<&'b Operation>
     let (_, op) = graph.maker(name)?;
     let fits = matches!(op.kind.as_str(), "conv" | "linear" | "engine.conv" | "engine.linear");
     let open = !op.inputs.contains_key("activation") && op.outputs.len() == 1;
-    (fits && open && graph.only_user(name)?.0 == i && is_packed(graph, op)?).then_some(op)
+    let floats = graph.declared(name)?.dtype.is_float();
+    (fits && open && floats && graph.only_user(name)?.0 == i && is_packed(graph, op)?).then_some(op)
 }
 
 fn text<'b>(graph: &Graph<'b>, op: &'b Operation, parameter: &str) -> Option<&'b str> {

@@ -133,8 +133,9 @@ fn attention_over_a_cache_with_queries_of_other_shapes() {
     over_a_cache("[1, 1, 3, 4]", "[1, 2, 3, 4]", "[1, 1, 3, 4]", -1, "[1, 2, 3, 4]");
     over_a_cache("[2, 3, 4]", "[1, 2, 3, 4]", "[1, 1, 3, 4]", -1, "[1, 2, 3, 4]");
     over_a_cache("[1, 1, 2, 3, 4]", "[1, 1, 2, 3, 4]", "[1, 1, 3, 4]", 3, "[1, 1, 2, 3, 4]");
-    // A mask of each head, and one that is as large as a batch.
+    // Masks of each head.
     over_a_cache("[1, 2, 3, 4]", "[1, 2, 3, 4]", "[1, 2, 3, 4]", 3, "[1, 2, 3, 4]");
+    over_a_cache("[1, 1, 3, 4]", "[1, 2, 3, 4]", "[1, 2, 3, 4]", 3, "[1, 2, 3, 4]");
 }
 
 #[test]
@@ -161,4 +162,87 @@ fn a_mask_that_makes_scores_a_batch_is_no_mask() {
         slice("k", 0),
         slice("v", 1)
     ));
+}
+
+#[test]
+fn states_are_cut_in_strides() {
+    let whole = "tensor<fp16, [4, 5]>";
+    agree(&format!(
+        "main<ios18>({whole} u, state<{whole}> c) {{
+            write_state(input = c, data = u);
+            {whole} r = read_state(input = c);
+            tensor<fp16, [2, 2]> y = slice_by_index(x = r, begin = tensor<int32, [2]>([3, 1]), end = tensor<int32, [2]>([0, 4]),
+                stride = tensor<int32, [2]>([-2, 2]));
+         }} -> (y);"
+    ));
+}
+
+#[test]
+fn rotations_of_one_element_have_none() {
+    let part = "begin = tensor<int32, [2]>([0, 0]), end = tensor<int32, [2]>([2, 0])";
+    agree(&format!(
+        "main<ios17>(tensor<fp32, [2, 1]> a, tensor<fp32, [2, 1]> c) {{
+            tensor<fp32, [2, 1]> x = identity(x = a);
+            tensor<fp32, [2, 1]> p = mul(x = x, y = c);
+            tensor<fp32, [2, 0]> l = slice_by_index(x = x, {part});
+            tensor<fp32, [2, 0]> h = slice_by_index(x = x, {part});
+            tensor<fp32, [2, 0]> n = mul(x = h, y = fp32(-1));
+            tensor<fp32, [2, 0]> r = concat(values = (n, l), axis = int32(-1), interleave = bool(false));
+            tensor<fp32, [2, 0]> q = mul(x = r, y = c);
+            tensor<fp32, [2, 0]> y = add(x = p, y = q);
+         }} -> (y);"
+    ));
+}
+
+#[test]
+fn norms_and_gains_of_no_elements() {
+    agree(
+        "main<ios17>(tensor<fp32, [3, 0]> x) {
+            tensor<fp32, [3, 0]> n = mul(x = x, y = fp32(-1));
+            tensor<fp32, [3, 0]> c = concat(values = (x, n), axis = int32(-1), interleave = bool(false));
+            tensor<fp32, [3, 0]> l = layer_norm(x = c, axes = tensor<int32, [1]>([-1]));
+            tensor<fp32, [3, 0]> h = slice_by_index(x = l, begin = tensor<int32, [2]>([0, 0]), end = tensor<int32, [2]>([3, 0]));
+            tensor<fp32, [3, 0]> y = mul(x = h, y = tensor<fp32, [0]>([]));
+         } -> (y);",
+    );
+}
+
+#[test]
+fn products_of_integers_stay_exact() {
+    let weight = "tensor<int32, [2, 3]>([[16777217, 2, 3], [4, 5, 6]])";
+    agree(&format!(
+        "main<ios17>(tensor<int32, [4, 3]> x) {{
+            tensor<int32, [4, 2]> a = linear(x = x, weight = {weight});
+            tensor<int32, [4, 2]> b = linear(x = x, weight = {weight});
+            tensor<int32, [4, 2]> y = add(x = a, y = b);
+         }} -> (y);"
+    ));
+}
+
+#[test]
+fn rotations_and_gates_of_integers() {
+    let t = "tensor<int32, [2, 4]>";
+    let h = "tensor<int32, [2, 2]>";
+    let at =
+        |from: i32| format!("begin = tensor<int32, [2]>([0, {from}]), end = tensor<int32, [2]>([2, {}])", from + 2);
+    agree(&format!(
+        "main<ios17>({t} a, {t} c, {t} s) {{
+            {t} x = identity(x = a);
+            {t} p = mul(x = x, y = c);
+            {h} l = slice_by_index(x = x, {});
+            {h} g = slice_by_index(x = x, {});
+            {h} n = mul(x = g, y = int32(-1));
+            {t} r = concat(values = (n, l), axis = int32(-1), interleave = bool(false));
+            {t} q = mul(x = r, y = s);
+            {t} y = add(x = p, y = q);
+         }} -> (y);",
+        at(0),
+        at(2)
+    ));
+    agree(
+        "main<ios17>(tensor<fp32, [2, 3]> x, tensor<int32, [3]> c) {
+            tensor<fp32, [2, 3]> g = silu(x = x);
+            tensor<fp32, [2, 3]> y = mul(x = g, y = c);
+         } -> (y);",
+    );
 }
