@@ -76,7 +76,7 @@ impl PassSet {
     }
 
     /// Applies the rewrites of this set.
-    pub(crate) fn run(&self, function: &mut Function) {
+    pub fn run(&self, function: &mut Function) {
         for pass in ALL.iter().filter(|p| self.names.contains(&p.name)) {
             let changed = (pass.run)(function);
             tracing::debug!(pass = pass.name, changed, "rewrote");
