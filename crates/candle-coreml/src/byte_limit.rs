@@ -1,6 +1,7 @@
 //! How long a text may be before it is tokenized: tokens take far more memory and time than the bytes they come from.
 
 use crate::error::{Error, Result};
+use crate::generation::vocabulary::Vocabulary;
 
 /// Bytes that a token stands for at least, as far as this limit goes: tokenizers may leave spaces out, and may take a
 /// whole unknown word as one token.
@@ -14,11 +15,9 @@ pub(crate) struct ByteLimit {
 }
 
 impl ByteLimit {
-    /// As many bytes as `context` tokens of the tokenizer's longest text have, or 64 for each if that is more.
-    pub(crate) fn new(tokenizer: &tokenizers::Tokenizer, context: usize) -> Self {
-        let ids = 0..u32::try_from(tokenizer.get_vocab_size(true)).unwrap_or(u32::MAX);
-        let longest = ids.filter_map(|id| tokenizer.id_to_token(id)).map(|token| token.len()).max();
-        Self { context, most: context.saturating_mul(longest.unwrap_or(0).max(USUAL)) }
+    /// As many bytes as `context` tokens have, each as long as the longest of the vocabulary, or 64 bytes if that is more.
+    pub(crate) fn new(vocabulary: &Vocabulary, context: usize) -> Self {
+        Self { context, most: context.saturating_mul(vocabulary.longest_token().max(USUAL)) }
     }
 
     /// Refuses a text of so many bytes that it can't fit.
@@ -40,11 +39,8 @@ mod tests {
         let limit = |token: &str| {
             let vocab = format!("{{\"a\": 0, \"{token}\": 1}}");
             let model = format!("{{\"type\": \"WordLevel\", \"unk_token\": \"a\", \"vocab\": {vocab}}}");
-            let tokenizer: tokenizers::Tokenizer =
-                format!("{{\"version\": \"1.0\", \"added_tokens\": [], \"model\": {model}}}")
-                    .parse()
-                    .expect("a tokenizer");
-            ByteLimit::new(&tokenizer, 3)
+            let file = format!("{{\"version\": \"1.0\", \"added_tokens\": [], \"model\": {model}}}");
+            ByteLimit::new(&Vocabulary::read("tokenizer.json".as_ref(), file.as_bytes()).expect("a tokenizer"), 3)
         };
         assert_eq!(limit("b").most, 3 * USUAL);
         let long = limit(&"b".repeat(100));

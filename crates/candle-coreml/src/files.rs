@@ -1,9 +1,9 @@
-//! Reads the small files beside a model: regular ones only, and no more of them than a stated limit, so that neither a
-//! pipe nor a device nor a file of any size can hold the process up.
+//! Reads the small files beside a model through the door of `coreml-format`: regular ones only, and no more of them
+//! than a stated limit.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
+
+use coreml_format::file;
 
 use crate::error::{Error, Result};
 
@@ -16,29 +16,15 @@ pub(crate) const CONFIGURATION: u64 = 16 << 20;
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] for what is no regular file or larger than `limit` bytes.
 pub(crate) fn bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let fail = |message: String| Error::File { path: path.to_owned(), message };
-    // Asked before it is opened: opening a pipe waits for its other end.
-    let metadata = std::fs::metadata(path).map_err(io)?;
-    if !metadata.is_file() {
-        return Err(fail("expected a regular file".to_owned()));
-    }
-    let too_large = || fail(format!("expected at most {limit} bytes, found more"));
-    if metadata.len() > limit {
-        return Err(too_large());
-    }
-    let mut content = Vec::new();
-    File::open(path).map_err(io)?.take(limit + 1).read_to_end(&mut content).map_err(io)?;
-    if content.len() as u64 > limit { Err(too_large()) } else { Ok(content) }
+    Ok(file::read(path, limit)?)
 }
 
 /// The text of a regular file.
 ///
 /// # Errors
-/// As [`bytes`]; [`Error::File`] for what is no UTF-8.
+/// As [`bytes`]; an error for what is no UTF-8.
 pub(crate) fn text(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(bytes(path, limit)?)
-        .map_err(|e| Error::File { path: path.to_owned(), message: format!("expected UTF-8: {}", e.utf8_error()) })
+    Ok(file::read_text(path, limit)?)
 }
 
 /// The text of a file, if anything has its name.

@@ -63,6 +63,11 @@ impl PassSet {
         Self { names: Vec::new() }
     }
 
+    /// One rewrite, by its name in [`ALL`]; none of another name.
+    pub fn only(name: &str) -> Self {
+        Self { names: ALL.iter().map(|p| p.name).filter(|n| *n == name).collect() }
+    }
+
     /// This set without one rewrite.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
@@ -71,7 +76,7 @@ impl PassSet {
     }
 
     /// Applies the rewrites of this set.
-    pub(crate) fn run(&self, function: &mut Function) {
+    pub fn run(&self, function: &mut Function) {
         for pass in ALL.iter().filter(|p| self.names.contains(&p.name)) {
             let changed = (pass.run)(function);
             tracing::debug!(pass = pass.name, changed, "rewrote");

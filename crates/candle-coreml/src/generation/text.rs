@@ -62,7 +62,7 @@ impl Tokenizer {
 
     /// How many bytes a text of so many tokens may have.
     pub(crate) fn byte_limit(&self, context: usize) -> ByteLimit {
-        ByteLimit::new(&self.inner, context)
+        ByteLimit::new(&self.vocabulary, context)
     }
 
     /// Tokens that end generation.

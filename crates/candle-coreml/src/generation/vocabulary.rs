@@ -115,6 +115,12 @@ impl Vocabulary {
         self.inner.get_vocab_size(true)
     }
 
+    /// Bytes of the longest token.
+    pub(crate) fn longest_token(&self) -> usize {
+        let ids = 0..u32::try_from(self.size()).unwrap_or(u32::MAX);
+        ids.filter_map(|id| self.inner.id_to_token(id)).map(|token| token.len()).max().unwrap_or(0)
+    }
+
     /// The id of a token.
     pub(crate) fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

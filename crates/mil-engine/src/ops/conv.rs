@@ -454,7 +454,7 @@ mod tests {
     fn windows_that_reach_too_far_are_refused() {
         let place = |dilation: i64, pad: i64| {
             let (strides, dilations, pad) = (vec![i64::MAX], vec![dilation], vec![pad, pad]);
-            Window { strides, dilations, pad_type: "custom".to_owned(), pad }.place(&[4], &[2], false)
+            Window { strides, dilations, pad_type: PadType::Custom, pad }.place(&[4], &[2], false)
         };
         // One window, of which no tap lies inside.
         assert!(place(20, 9).is_ok_and(|p| p.out == [1]));

@@ -18,7 +18,7 @@ use crate::build::{Build, Run, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::state::StateBuffer;
-use crate::value::with_f32s;
+use crate::value::{Array, with_f32s};
 
 mod elementwise;
 mod products;
@@ -51,9 +51,12 @@ fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
     };
     b.run(move |f| {
         let x = f.array(x)?;
-        let size = x.shape().last().copied().unwrap_or(1).max(1);
+        let size = x.shape().last().copied().unwrap_or(1);
         if gain.as_ref().is_some_and(|g| g.len() != size) {
             return Err(OpError::shape(format!("a norm of {:?} with another gain", x.shape())));
+        }
+        if x.floats()?.elem_count() == 0 {
+            return one(x);
         }
         let norm = |data: &[f32]| {
             claim_of::<f32>(data.len())?;
@@ -73,12 +76,19 @@ fn state_slice(b: &Build<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let shape = f.state(state)?.spec().shape.clone();
         let (positions, squeeze) = params.resolve(f, &shape)?;
-        let buffer = f.state(state)?;
-        let dtype = buffer.spec().dtype;
-        // A copy: the buffer changes in place later.
-        let part = take(buffer.tensor(), &positions, &squeeze)?.counted_copy()?;
-        one(crate::value::Array::new(part, dtype)?)
+        one(part(f.state(state)?, &positions, &squeeze)?)
     })
+}
+
+/// A part of a state: a copy, since the buffer changes in place later.
+fn part(buffer: &StateBuffer, positions: &[Places], squeeze: &[bool]) -> Result<Array, OpError> {
+    let dtype = buffer.spec().dtype;
+    // Single positions are picked in the representation of values.
+    let part = match runs(positions) {
+        Some(_) => take(buffer.tensor(), positions, squeeze)?,
+        None => take(Array::new(buffer.tensor().clone(), dtype)?.tensor(), positions, squeeze)?,
+    };
+    Array::new(part.counted_copy()?, dtype)
 }
 
 /// `engine.state_update(input, update, begin, end, …, rows?)`: `slice_update` of a state, in place; no result. Along the
@@ -185,7 +195,7 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         }
         // The definition, on any device.
         let read = |at: &[Places], squeeze: &[bool]| -> Result<Tensor, OpError> {
-            let t = take(buffer.tensor(), at, squeeze)?.counted_to_dtype(candle_core::DType::F32)?;
+            let t = part(buffer, at, squeeze)?.floats()?.clone();
             let (kv, len, width) = match t.dims() {
                 &[1, kv, len, width] | &[kv, len, width] => (kv, len, width),
                 other => return Err(OpError::shape(format!("attention over a cache {other:?}"))),

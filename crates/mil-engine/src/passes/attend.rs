@@ -5,7 +5,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, Value};
 
 use super::dead_code;
-use super::graph::{Graph, declared_shape, name_of, replace, shape_of};
+use super::graph::{Graph, declared_shape, name_of, rank_of, replace, shape_of};
 
 /// The operation that makes a value which only operation `i` uses.
 fn own<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<(usize, &'b Operation)> {
@@ -33,8 +33,8 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     }
     let (softmax_at, softmax) = own(graph, name_of(op, "x")?, i)?;
     let shape = shape_of(softmax)?;
-    let last = graph.numbers(softmax, "axis").unwrap_or(vec![-1.0]);
-    if softmax.kind != "softmax" || shape.len() < 3 || (last != [-1.0] && last != [shape.len() as f64 - 1.0]) {
+    let last = graph.number_or(softmax, "axis", -1.0)?;
+    if softmax.kind != "softmax" || shape.len() < 3 || (last != -1.0 && last != shape.len() as f64 - 1.0) {
         return None;
     }
     let (mut at, mut inner) = own(graph, name_of(softmax, "x")?, softmax_at)?;
@@ -48,6 +48,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         let (x, y) = (name_of(inner, "x")?, name_of(inner, "y")?);
         let (scores, other) = if is_scores(x).is_some() { (x, "y") } else { (y, "x") };
         is_scores(scores)?;
+        graph.float_of(inner, other)?;
         mask = Some(inner.inputs.get(other)?);
         (at, inner) = own(graph, scores, at)?;
     }
@@ -58,6 +59,10 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     }
     if inner.kind != "matmul" || !plain(inner, "transpose_x")? || shape_of(inner)? != shape {
         return None;
+    }
+    // Floats with rows and columns; vectors are multiplied elsewhere, and integers exactly.
+    for (op, parameter) in [(inner, "x"), (inner, "y"), (op, "y")] {
+        rank_of(graph.float_of(op, parameter)?).filter(|&rank| rank > 1)?;
     }
     let mut new = op.clone();
     new.kind = "engine.attend".to_owned();
@@ -74,8 +79,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     if let Some(mask) = mask {
         bind("mask", mask.clone());
     }
-    // Integers are multiplied exactly elsewhere.
-    graph.maker(name_of(op, "x")?)?.1.outputs.first()?.ty.tensor()?.dtype.is_float().then_some(new)
+    Some(new)
 }
 
 pub(super) fn run(function: &mut Function) -> usize {

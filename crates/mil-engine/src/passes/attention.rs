@@ -10,8 +10,16 @@ fn ends_with(shape: &[usize], tail: &[usize]) -> bool {
     shape.len() >= tail.len() && shape.ends_with(tail) && shape[..shape.len() - tail.len()].iter().all(|&n| n == 1)
 }
 
-/// The slice of the state that `name` is, each head repeated `share` times in place.
-fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<(usize, &'b Operation)> {
+/// A slice of the state, each head repeated in place.
+struct Slice<'b> {
+    at: usize,
+    op: &'b Operation,
+    /// Heads that there are then, positions, and elements.
+    sizes: [usize; 3],
+}
+
+/// The slice of the state that `name` is.
+fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<Slice<'b>> {
     let target = declared_shape(graph, name)?;
     let (&[1, heads, length, dim] | &[heads, length, dim]) = target.as_slice() else { return None };
     let mut current = name.to_owned();
@@ -22,7 +30,7 @@ fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<(usize, &'b Operatio
             "engine.state_slice" => {
                 let kv = heads / repeated.unwrap_or(1);
                 return (kv > 0 && kv * repeated.unwrap_or(1) == heads && shape_of(op)? == [1, kv, length, dim])
-                    .then_some((i, op));
+                    .then_some(Slice { at: i, op, sizes: [heads, length, dim] });
             }
             "tile" => {
                 // [.., KV, 1, length, dim] → [.., KV, share, length, dim]
@@ -74,9 +82,9 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         weights = from;
     }
     let (_, softmax) = graph.maker_of_kind(weights, "softmax")?;
-    let (values_at, values) = cache_slice(graph, name_of(op, "y")?)?;
-    let last = graph.numbers(softmax, "axis")?;
-    if last != [-1.0] && last != [3.0] {
+    let values = cache_slice(graph, name_of(op, "y")?)?;
+    let last = graph.number_or(softmax, "axis", -1.0)?;
+    if last != -1.0 && last != 3.0 {
         return None;
     }
     let (_, add) = graph.maker_of_kind(name_of(softmax, "x")?, "add")?;
@@ -89,13 +97,27 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     if !graph.flag(scores, "transpose_y", false)? {
         return None;
     }
-    let (keys_at, keys) = cache_slice(graph, keys_name)?;
-    let state = name_of(keys, "input")?;
-    if name_of(values, "input")? != state {
+    let keys = cache_slice(graph, keys_name)?;
+    let state = name_of(keys.op, "input")?;
+    if name_of(values.op, "input")? != state || values.sizes != keys.sizes {
         return None;
     }
+    // One query of each head, and scores of that shape to the end: nothing else is broadcast.
+    let [heads, length, dim] = keys.sizes;
+    let query = graph.float_of(scores, "x")?.fixed_shape()?;
+    let &[1, query_heads, queries, size] = query.as_slice() else { return None };
+    let whole = [1, heads, queries, length];
+    let scored = [scores, mul, add, softmax].into_iter().all(|op| shape_of(op).is_some_and(|s| s == whole));
+    let result = shape_of(op)?;
+    let result = result == [1, heads, queries, dim] || result == [heads, queries, dim];
+    if (query_heads, size) != (heads, dim) || !scored || !result {
+        return None;
+    }
+    for (op, parameter) in [(add, mask), (scores, "y"), (op, "y")] {
+        graph.float_of(op, parameter)?;
+    }
     // The slices are read later than they stood: nothing may write the state in between.
-    let first = keys_at.min(values_at);
+    let first = keys.at.min(values.at);
     let written = (first + 1..i).any(|k| {
         let other = graph.op(k);
         !other.blocks.is_empty()
@@ -114,7 +136,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     bind("mask", add.inputs.get(mask)?);
     bind("scale", mul.inputs.get(scale)?);
     bind("input", &Argument::One(Binding::Name(state.to_owned())));
-    for (prefix, slice) in [("key_", keys), ("value_", values)] {
+    for (prefix, slice) in [("key_", keys.op), ("value_", values.op)] {
         for (name, argument) in &slice.inputs {
             if name != "input" {
                 new.inputs.insert(format!("{prefix}{name}"), argument.clone());

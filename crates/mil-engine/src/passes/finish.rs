@@ -5,7 +5,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, TensorData, Value, ValueData};
 
 use super::dead_code;
-use super::graph::{Graph, declared_type, float, name_of, replace, shape_of};
+use super::graph::{Graph, float, name_of, replace, shape_of};
 
 /// Whether the engine packs the dense weights of an operation, so that its kernel finishes sums.
 fn is_packed(graph: &Graph<'_>, op: &Operation) -> Option<bool> {
@@ -26,7 +26,8 @@ fn product<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<&'b Operation>
     let (_, op) = graph.maker(name)?;
     let fits = matches!(op.kind.as_str(), "conv" | "linear" | "engine.conv" | "engine.linear");
     let open = !op.inputs.contains_key("activation") && op.outputs.len() == 1;
-    (fits && open && graph.only_user(name)?.0 == i && is_packed(graph, op)?).then_some(op)
+    let floats = graph.declared(name)?.dtype.is_float();
+    (fits && open && floats && graph.only_user(name)?.0 == i && is_packed(graph, op)?).then_some(op)
 }
 
 fn text<'b>(graph: &Graph<'b>, op: &'b Operation, parameter: &str) -> Option<&'b str> {
@@ -72,7 +73,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         let with = |own: &str, other: &str| {
             let product = product(graph, name_of(op, own)?, i)?;
             let other = name_of(op, other)?;
-            let residual = declared_type(graph, other)?;
+            let residual = graph.declared(other)?;
             let fits = residual.fixed_shape() == shape_of(op) && shape_of(op)? == shape_of(product)?;
             let free = !product.inputs.contains_key("residual") && other != name_of(op, own)?;
             (fits && free && Some(residual.dtype) == dtype(product)).then_some((product, other))

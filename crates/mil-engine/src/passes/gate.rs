@@ -15,6 +15,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         (graph.only_user(name)?.0 == i).then_some(name_of(silu, "x")?)
     };
     let (gate, other) = gate(x).map(|g| (g, y)).or_else(|| gate(y).map(|g| (g, x)))?;
+    graph.declared(other).filter(|ty| ty.dtype.is_float())?;
     let mut new = op.clone();
     new.kind = "engine.silu_mul".to_owned();
     new.inputs.clear();

@@ -3,12 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Argument, Binding, Block, Function, Operation, TensorData, TensorType, Value, ValueData};
+use coreml_format::program::{
+    Argument, Binding, Block, Dim, Function, Operation, TensorData, TensorType, Value, ValueData, ValueType,
+};
 
-/// Makers and users of the values of one block; users in nested blocks count for the operation that holds
-/// them.
+/// Makers and users of the values of a function's block; users in nested blocks count for the operation that
+/// holds them.
 pub(super) struct Graph<'b> {
-    pub(super) block: &'b Block,
+    block: &'b Block,
+    inputs: HashMap<&'b str, &'b ValueType>,
     makers: HashMap<&'b str, usize>,
     users: HashMap<&'b str, Vec<usize>>,
     returned: HashSet<&'b str>,
@@ -26,7 +29,9 @@ pub(super) fn names(op: &Operation) -> Vec<&str> {
 }
 
 impl<'b> Graph<'b> {
-    pub(super) fn new(block: &'b Block) -> Self {
+    pub(super) fn new(function: &'b Function) -> Self {
+        let block = &function.block;
+        let inputs = function.inputs.iter().map(|input| (input.name.as_str(), &input.ty)).collect();
         let (mut makers, mut users) = (HashMap::new(), HashMap::<_, Vec<usize>>::new());
         for (i, op) in block.operations.iter().enumerate() {
             for output in &op.outputs {
@@ -36,7 +41,7 @@ impl<'b> Graph<'b> {
                 users.entry(name).or_default().push(i);
             }
         }
-        Self { block, makers, users, returned: block.outputs.iter().map(String::as_str).collect() }
+        Self { block, inputs, makers, users, returned: block.outputs.iter().map(String::as_str).collect() }
     }
 
     pub(super) fn op(&self, index: usize) -> &'b Operation {
@@ -51,6 +56,28 @@ impl<'b> Graph<'b> {
     /// The operation of this kind that makes a value.
     pub(super) fn maker_of_kind(&self, name: &str, kind: &str) -> Option<(usize, &'b Operation)> {
         self.maker(name).filter(|(_, op)| op.kind == kind)
+    }
+
+    /// Declared type of a value: of its maker's output, or of the function's input.
+    pub(super) fn declared(&self, name: &str) -> Option<&'b TensorType> {
+        match self.maker(name) {
+            Some((_, op)) => op.outputs.iter().find(|o| o.name == name)?.ty.tensor(),
+            None => self.inputs.get(name)?.tensor(),
+        }
+    }
+
+    /// Declared type of what a parameter is bound to.
+    pub(super) fn type_of(&self, op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
+        match op.inputs.get(parameter)? {
+            Argument::One(Binding::Name(name)) => self.declared(name),
+            Argument::One(Binding::Value(value)) => value.ty.tensor(),
+            Argument::Many(_) => None,
+        }
+    }
+
+    /// The same, of floats: integers and booleans are computed by other operations than rewrites make.
+    pub(super) fn float_of(&self, op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
+        self.type_of(op, parameter).filter(|ty| ty.dtype.is_float())
     }
 
     /// The operations that use a value; the block's own result counts as a use by no operation.
@@ -100,7 +127,7 @@ impl<'b> Graph<'b> {
 
 /// Replaces operations in place by what `matched` makes of them; returns how many.
 pub(super) fn replace(function: &mut Function, matched: impl Fn(&Graph<'_>, usize) -> Option<Operation>) -> usize {
-    let graph = Graph::new(&function.block);
+    let graph = Graph::new(function);
     let count = function.block.operations.len();
     let found: Vec<(usize, Operation)> = (0..count).filter_map(|i| Some((i, matched(&graph, i)?))).collect();
     let count = found.len();
@@ -128,15 +155,14 @@ pub(super) fn shape_of(op: &Operation) -> Option<Vec<usize>> {
     op.outputs.first()?.ty.tensor()?.fixed_shape()
 }
 
-/// Declared type of a value: of its maker's output.
-pub(super) fn declared_type<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b TensorType> {
-    let (_, op) = graph.maker(name)?;
-    op.outputs.iter().find(|o| o.name == name)?.ty.tensor()
+/// Declared shape of a value, if it is fixed.
+pub(super) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
+    graph.declared(name)?.fixed_shape()
 }
 
-/// Its shape, if it is fixed.
-pub(super) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
-    declared_type(graph, name)?.fixed_shape()
+/// The rank that a type declares.
+pub(super) fn rank_of(ty: &TensorType) -> Option<usize> {
+    (!ty.shape.contains(&Dim::Variadic)).then_some(ty.shape.len())
 }
 
 fn numbers(value: &Value) -> Option<Vec<f64>> {

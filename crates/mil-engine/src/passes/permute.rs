@@ -143,7 +143,7 @@ fn matched(graph: &Graph<'_>, chain: &[usize]) -> Option<[Operation; 3]> {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
+    let graph = Graph::new(function);
     let chains = (0..function.block.operations.len()).filter_map(|i| chain(&graph, i));
     let found: Vec<(Vec<usize>, [Operation; 3])> =
         chains.filter_map(|chain| matched(&graph, &chain).map(|new| (chain, new))).collect();

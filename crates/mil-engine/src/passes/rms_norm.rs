@@ -1,5 +1,6 @@
 //! The RMS norm that converters for the Neural Engine write as a layer norm: of x beside −x the mean is
-//! zero and the variance is mean(x²), so that its first half is x / √(mean(x²) + ε).
+//! zero and the variance is mean(x²), so that its first half is x / √(mean(x²) + ε). An infinity makes the whole row of a
+//! layer norm NaN, since its mean is; here it makes itself NaN and the others zero.
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
@@ -32,7 +33,8 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     let (_, mul) = graph.maker_of_kind(negated, "mul")?;
     let minus_one = |p: &str| graph.numbers(mul, p).is_some_and(|v| v == [-1.0]);
     let negates = (name_of(mul, "x") == Some(x) && minus_one("y")) || (name_of(mul, "y") == Some(x) && minus_one("x"));
-    if !negates {
+    let own = graph.declared(x).filter(|ty| ty.dtype.is_float())?.fixed_shape()?;
+    if !negates || own != shape {
         return None;
     }
     let mut new = op.clone();

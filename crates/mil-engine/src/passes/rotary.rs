@@ -2,7 +2,7 @@
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, declared_shape, name_of, replace};
+use super::graph::{Graph, declared_shape, name_of, replace, shape_of};
 
 /// The operands of a commutative operation, both orders.
 fn orders(op: &Operation) -> Option<[(&str, &str); 2]> {
@@ -63,12 +63,18 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     if op.kind != "add" {
         return None;
     }
+    let shape = shape_of(op)?;
     for (plain, turned) in orders(op)? {
         let product = |name| graph.maker_of_kind(name, "mul").and_then(|(_, op)| orders(op));
         let (Some(plain), Some(turned)) = (product(plain), product(turned)) else { continue };
         for (halves, sin) in turned {
             let Some(x) = rotated(graph, halves) else { continue };
             let Some((_, cos)) = plain.into_iter().find(|(found, _)| *found == x) else { continue };
+            // The result has the shape of `x`, so that cosines and sines are what is broadcast.
+            let floats = [x, cos, sin].into_iter().all(|v| graph.declared(v).is_some_and(|ty| ty.dtype.is_float()));
+            if !floats || declared_shape(graph, x)? != shape {
+                continue;
+            }
             let mut new = op.clone();
             new.kind = "engine.rotary".to_owned();
             new.inputs.clear();

@@ -24,7 +24,7 @@ pub(crate) fn open(function: &mut Function, inputs: &[(String, usize)]) -> Resul
     for input in &function.inputs {
         types.insert(input.name.as_str(), &input.ty);
     }
-    let mut follow = Follow { graph: Graph::new(&function.block), types, extent: 0, axes: HashMap::new() };
+    let mut follow = Follow { graph: Graph::new(function), types, extent: 0, axes: HashMap::new() };
     for (name, axis) in inputs {
         let ty = follow.types.get_key_value(name.as_str()).ok_or_else(|| format!("there is no input `{name}`"))?;
         let extent = ty.1.tensor().and_then(|t| t.shape.get(*axis)).and_then(|d| d.fixed());
@@ -297,6 +297,9 @@ impl<'b> Follow<'b> {
         let result = op.outputs.first().and_then(|o| o.ty.tensor()?.fixed_shape()).ok_or("its shape is not known")?;
         // What the operation asks for counts, not what the file declares.
         let asked = self.ints(op, "shape")?;
+        if result.contains(&0) {
+            return Err("nothing tells an extent of a value without elements".to_owned());
+        }
         let same = |(&n, &declared): (&i64, &usize)| n == -1 || usize::try_from(n) == Ok(declared);
         if asked.len() != result.len() || !asked.iter().zip(&result).all(same) {
             return Err("`shape` and the declared result differ".to_owned());
@@ -356,6 +359,11 @@ impl<'b> Follow<'b> {
         let state = name_of(op, "input").and_then(|name| self.types.get(name)?.tensor()?.fixed_shape());
         let rank = state.ok_or("the shape of the state is not known")?.len();
         let axis = (update.axis + rank).checked_sub(update.shape.len()).ok_or("the update has more dimensions")?;
+        // Dimensions are counted from the last one: those that the update lacks come before the rows.
+        let after = self.ints_or_none(op, "squeeze_mask")?.into_iter().skip(axis).any(|v| v != 0);
+        if after && update.shape.len() < rank {
+            return Err("the update lacks a dimension after the rows".to_owned());
+        }
         for name in ["begin_mask", "end_mask", "squeeze_mask"] {
             if self.ints_or_none(op, name)?.get(axis).is_some_and(|&v| v != 0) {
                 return Err(format!("`{name}` is set for the rows"));
@@ -453,6 +461,38 @@ mod tests {
             "tensor<int32, [4, 4]> q = mul(x = p, y = tensor<int32, [4, 1]>([[1], [2], [3], [4]])); tensor<fp32, [1, 4, 4]> z = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true)); tensor<fp32, [1, 4, 4]> y = relu(x = z);",
             &["matmul"],
         );
+    }
+
+    #[test]
+    fn an_extent_of_an_empty_value_is_not_inferred() {
+        let text = "program(1.3) { func main<ios18>(tensor<fp32, [0, 3]> x) {
+                tensor<fp32, [0, 1, 3]> y = reshape(x = x, shape = tensor<int32, [3]>([0, 1, 3]));
+             } -> (y); }";
+        let mut function = mil_text::parse(text).expect("it parses").functions.swap_remove("main").expect("main");
+        let why = open(&mut function, &[("x".to_owned(), 1)]).expect_err("it can't be left open");
+        assert!(why.contains("without elements"), "{why}");
+    }
+
+    #[test]
+    fn rows_of_an_update_are_found_from_the_last_dimension() {
+        let opened = |squeezed: &str| {
+            let text = format!(
+                "program(1.3) {{ func main<ios18>(tensor<fp16, [3, 4, 2]> u, state<tensor<fp16, [3, 4, 5, 2]>> s) {{
+                    tensor<fp16, [3, 4, 5, 2]> r = read_state(input = s);
+                    tensor<fp16, [3, 4, 5, 2]> c = slice_update(x = r, update = u, begin = tensor<int32, [4]>([0, 0, 0, 0]),
+                        end = tensor<int32, [4]>([3, 4, 4, 2]), squeeze_mask = tensor<bool, [4]>([{squeezed}]));
+                    write_state(input = s, data = c);
+                    tensor<fp16, [3, 4, 5, 2]> y = read_state(input = s);
+                 }} -> (y); }}"
+            );
+            let mut function = mil_text::parse(&text).expect("it parses").functions.swap_remove("main").expect("main");
+            super::super::state_access::run(&mut function);
+            assert!(function.block.operations.iter().any(|op| op.kind == "engine.state_update"));
+            open(&mut function, &[("u".to_owned(), 1)])
+        };
+        assert_eq!(opened("true, false, false, false"), Ok(()));
+        let why = opened("false, false, false, true").expect_err("rows of another dimension");
+        assert!(why.contains("after the rows"), "{why}");
     }
 
     #[test]

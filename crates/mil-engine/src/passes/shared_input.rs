@@ -2,48 +2,58 @@
 //! head) become one operation: the input is arranged once, and all of them run in one parallel region.
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Argument, Binding, Function, Operation, Value};
+use coreml_format::program::{Argument, Binding, Function, Operation, TensorType, Value};
 use indexmap::IndexMap;
 
-use super::graph::{Graph, declared_shape, name_of};
+use super::graph::{Graph, name_of, names, rank_of};
 
-/// Whether a value is there before anything runs.
-fn constant(op: &Operation) -> bool {
-    op.kind == "const" || op.kind.starts_with("constexpr_")
+/// Which operations make values that are there before anything runs: constants, and what is made of nothing else.
+fn constants(graph: &Graph<'_>, operations: &[Operation]) -> Vec<bool> {
+    let mut found: Vec<bool> = Vec::with_capacity(operations.len());
+    for op in operations {
+        let known = |name: &str| graph.maker(name).is_some_and(|(i, _)| found.get(i) == Some(&true));
+        found.push(op.kind == "const" || (op.kind.starts_with("constexpr_") && names(op).into_iter().all(known)));
+    }
+    found
 }
 
-fn constant_argument(graph: &Graph<'_>, op: &Operation, parameter: &str) -> bool {
-    match op.inputs.get(parameter) {
-        Some(Argument::One(Binding::Value(_))) | None => true,
-        Some(Argument::One(Binding::Name(n))) => graph.maker(n).is_some_and(|(_, op)| constant(op)),
-        Some(Argument::Many(_)) => false,
-    }
+/// The type of a parameter that is constant.
+fn constant<'b>(graph: &Graph<'b>, found: &[bool], op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
+    let known = match op.inputs.get(parameter)? {
+        Argument::One(Binding::Value(_)) => true,
+        Argument::One(Binding::Name(n)) => graph.maker(n).is_some_and(|(i, _)| found[i]),
+        Argument::Many(_) => false,
+    };
+    graph.type_of(op, parameter).filter(|_| known)
 }
 
 /// The input of a product that can be joined: a linear layer, or a convolution with a kernel of one point.
-fn input_of<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<&'b str> {
-    let simple = op.outputs.len() == 1
-        && constant_argument(graph, op, "weight")
-        && constant_argument(graph, op, "bias")
-        && op.inputs.contains_key("weight");
-    if !simple {
+fn input_of<'b>(graph: &Graph<'b>, found: &[bool], op: &'b Operation) -> Option<&'b str> {
+    if !matches!(op.kind.as_str(), "conv" | "linear") || op.outputs.len() != 1 {
         return None;
     }
+    let weight = constant(graph, found, op, "weight")?.fixed_shape()?;
+    if op.inputs.contains_key("bias") {
+        // One for each output, or one for all.
+        let bias: usize = constant(graph, found, op, "bias")?.fixed_shape()?.iter().product();
+        if bias != 1 && Some(&bias) != weight.first() {
+            return None;
+        }
+    }
+    let x = graph.float_of(op, "x")?;
     if op.kind == "conv" {
         let all = |name: &str, wanted: f64| {
             !op.inputs.contains_key(name) || graph.numbers(op, name).is_some_and(|n| n.iter().all(|&v| v == wanted))
-        };
-        let weight = match name_of(op, "weight") {
-            Some(name) => declared_shape(graph, name)?,
-            None => graph.literal(op, "weight")?.ty.tensor()?.fixed_shape()?,
         };
         let point = weight.len() > 2 && weight[2..].iter().all(|&n| n == 1);
         if !(point && all("strides", 1.0) && all("pad", 0.0) && all("groups", 1.0)) {
             return None;
         }
-    } else if op.kind != "linear" {
+    } else if weight.len() != 2 {
         return None;
     }
+    // A product has the outer dimensions of its input.
+    rank_of(x).filter(|&rank| rank > 0 && (op.kind == "linear" || rank == weight.len()))?;
     name_of(op, "x")
 }
 
@@ -72,10 +82,11 @@ fn joined(ops: &[&Operation]) -> Operation {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
+    let graph = Graph::new(function);
+    let known = constants(&graph, &function.block.operations);
     let mut groups: IndexMap<(&str, &str), Vec<usize>> = IndexMap::new();
     for (i, op) in function.block.operations.iter().enumerate() {
-        if let Some(x) = input_of(&graph, op) {
+        if let Some(x) = input_of(&graph, &known, op) {
             groups.entry((x, op.kind.as_str())).or_default().push(i);
         }
     }
@@ -95,7 +106,7 @@ pub(super) fn run(function: &mut Function) -> usize {
     for (i, op) in std::mem::take(&mut function.block.operations).into_iter().enumerate() {
         match replaced.swap_remove(&i) {
             Some(new) => others.extend(new),
-            None if constant(&op) => constants.push(op),
+            None if known[i] => constants.push(op),
             None => others.push(op),
         }
     }

@@ -2,7 +2,7 @@
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, name_of};
+use super::graph::{Graph, name_of, replace};
 
 /// The operation that replaces `op`, if it is the division at the end of a softmax.
 fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
@@ -31,12 +31,5 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
-    let found: Vec<(usize, Operation)> =
-        (0..function.block.operations.len()).filter_map(|i| Some((i, matched(&graph, graph.op(i))?))).collect();
-    let count = found.len();
-    for (i, op) in found {
-        function.block.operations[i] = op;
-    }
-    count
+    replace(function, |graph, i| matched(graph, graph.op(i)))
 }

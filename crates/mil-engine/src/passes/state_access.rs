@@ -73,7 +73,9 @@ fn update(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<[Change; 2
     // Whoever else uses the old value must do so before the write.
     let others = graph.users(read).iter().all(|&u| u < write) && !graph.returned(read);
     let strided = op.inputs.contains_key("stride") && !graph.numbers(op, "stride")?.iter().all(|&s| s == 1.0);
-    if strided || !same || !others || !writes.quiet(state, at, write) {
+    // An update of another kind of number is converted by the operation that the program has.
+    let alike = graph.type_of(op, "update")?.dtype.is_float() == graph.declared(state)?.dtype.is_float();
+    if strided || !same || !others || !alike || !writes.quiet(state, at, write) {
         return None;
     }
     let mut new = with_state(op, "engine.state_update", state);
@@ -88,7 +90,7 @@ fn slice(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Change> {
 }
 
 pub(super) fn run(function: &mut Function) -> usize {
-    let graph = Graph::new(&function.block);
+    let graph = Graph::new(function);
     let writes = Writes::new(&function.block);
     let mut changes = Vec::new();
     for i in 0..function.block.operations.len() {

@@ -99,7 +99,7 @@ pub(crate) const ROWS: &[(&str, &str, bool)] = &[
     ("argsort", "tensor<int32, [$N]> y = argsort(x = v, axis = int32(0), ascending = bool(true));", false),
     ("band_part", "tensor<fp32, [$A, $H, $H]> y = band_part(x = x, lower = int32(1), upper = int32(1));", false),
     ("band_part", "tensor<fp32, [$M, $M]> y = band_part(x = m, lower = int32(1), upper = int32(1));", false),
-    ("concat", "tensor<fp32, [$N]> y = concat(values = (v, v), axis = int32(0), interleave = bool(false));", false),
+    ("concat", "tensor<fp32, [?]> y = concat(values = (v, v), axis = int32(0), interleave = bool(false));", false),
     ("concat", "tensor<fp32, [?]> y = concat(values = (v, v), axis = int32(0), interleave = bool(true));", false),
     ("concat", "tensor<fp32, [?]> y = concat(values = (v, iv), axis = int32(0), interleave = bool(false));", false),
     (
@@ -487,7 +487,7 @@ pub(crate) const ROWS: &[(&str, &str, bool)] = &[
     ("gather", "tensor<fp32, [?]> y = gather(x = s, indices = iv, axis = int32(0), batch_dims = int32(0));", false),
     (
         "gather",
-        "tensor<fp32, [?, ?, ?, ?]> y = gather(x = x, indices = nd, axis = int32(1), batch_dims = int32(1));",
+        "tensor<fp32, [?, ?, ?]> y = gather(x = x, indices = nd, axis = int32(1), batch_dims = int32(1));",
         false,
     ),
     ("gather_along_axis", "tensor<fp32, [?, ?, ?]> y = gather_along_axis(x = x, indices = i, axis = int32(1));", false),

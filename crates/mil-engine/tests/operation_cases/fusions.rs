@@ -82,8 +82,8 @@ fn convolutions_with_what_follows_them() {
             conv("c", "b", &[20, 1, 3, 3], &format!("{same}, groups = int32(20)"), "[1, 20, 7, 5]"),
             conv("e", "d", &[6, 20, 1, 1], "", "[1, 6, 7, 5]"),
         );
-        // `x` is an input of the function, of which rewrites know no type: the sum stays.
-        check(dtype, &[1, 6, 7, 5], &body, 4);
+        // The residual is an input of the function.
+        check(dtype, &[1, 6, 7, 5], &body, 3);
         // A residual block whose sum is activated, and groups in strides.
         let strides = ", strides = tensor<int32, [2]>([2, 2]), groups = int32(3)";
         let body = format!(

@@ -5,9 +5,7 @@ use mil_kernels::conv::{Transposed, TransposedShape};
 use mil_kernels::fresh::zeros;
 use mil_kernels::packed::PANEL;
 
-use super::{
-    PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, sizes, three,
-};
+use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};
 use crate::budget::{claim, claim_of, lent, products, temporary};
 use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
 use crate::error::OpError;

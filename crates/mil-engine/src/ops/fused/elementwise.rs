@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use mil_kernels::elementwise::SiluTimes;
 use mil_kernels::fresh::zeros;
+use mil_kernels::parallel::rows_mut;
 
 use crate::budget;
 use crate::build::{Build, Run, one};
@@ -10,42 +11,105 @@ use crate::error::OpError;
 use crate::layout;
 use crate::value::with_f32s;
 
-/// `engine.rotary(x [… , T, D], cos [1…, T, D], sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`.
+/// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast to the
+/// shape of `x`.
 pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, cos, sin) = (b.slot("x")?, b.slot("cos")?, b.slot("sin")?);
     b.run(move |f| {
         let (x, cos, sin) = (f.array(x)?, f.array(cos)?, f.array(sin)?);
-        let shape = x.shape().to_vec();
-        let size = shape.last().copied().unwrap_or(0);
-        let fits = |t: &Tensor| {
-            let rows = t.elem_count() / size.max(1);
-            let tail = shape.len() >= 2 && (rows == 1 || rows == shape[shape.len() - 2]);
-            tail && t.dims().last() == Some(&size) && t.dims().iter().rev().skip(2).all(|&n| n == 1)
-        };
-        if size % 2 != 0 || !fits(cos.floats()?) || !fits(sin.floats()?) {
+        let shape = x.shape();
+        let tables = Table::new(cos.floats()?, shape).zip(Table::new(sin.floats()?, shape));
+        let (Some((cos, sin)), Some((&size, rows)), true) =
+            (tables, shape.split_last(), shape.last().is_some_and(|n| n % 2 == 0))
+        else {
             let found = format!("{shape:?}, {:?} and {:?}", cos.shape(), sin.shape());
             return Err(OpError::shape(format!("a rotary embedding of {found}")));
+        };
+        let xt = layout::contiguous(x.floats()?)?;
+        if xt.elem_count() == 0 {
+            return one(x.with(xt));
         }
-        let (xt, ct, st) =
-            (layout::contiguous(x.floats()?)?, layout::contiguous(cos.tensor())?, layout::contiguous(sin.tensor())?);
-        let turned = with_f32s(&xt, |x| with_f32s(&ct, |c| with_f32s(&st, |s| turned_rows(x, c, s, size))));
+        let (ct, st) = (cos.rows(size)?, sin.rows(size)?);
+        let turned =
+            with_f32s(&xt, |x| with_f32s(&ct, |c| with_f32s(&st, |s| turned([(c, &cos), (s, &sin)], x, rows, size))));
         match turned.flatten().flatten().transpose()? {
             Some(data) => one(x.with(Tensor::from_vec(data, shape, f.device())?)),
             None => {
                 budget::claim(x.bytes().saturating_mul(5))?;
-                let (low, high) =
-                    (xt.narrow(shape.len() - 1, 0, size / 2)?, xt.narrow(shape.len() - 1, size / 2, size / 2)?);
-                let halves = Tensor::cat(&[high.neg()?, low], shape.len() - 1)?;
+                let last = rows.len();
+                let (low, high) = (xt.narrow(last, 0, size / 2)?, xt.narrow(last, size / 2, size / 2)?);
+                let halves = Tensor::cat(&[high.neg()?, low], last)?;
                 one(x.with((xt.broadcast_mul(&ct)? + halves.broadcast_mul(&st)?)?))
             }
         }
     })
 }
 
-fn turned_rows(x: &[f32], cos: &[f32], sin: &[f32], size: usize) -> Result<Vec<f32>, OpError> {
+/// Cosines or sines that broadcast to the shape of what they turn.
+struct Table<'a> {
+    tensor: &'a Tensor,
+    /// Extents of all dimensions but the last; of one where the shape has more dimensions.
+    outer: Vec<usize>,
+}
+
+impl<'a> Table<'a> {
+    /// None if it does not broadcast to the shape.
+    fn new(tensor: &'a Tensor, shape: &[usize]) -> Option<Self> {
+        let mut extents = vec![1; shape.len().checked_sub(tensor.rank())?];
+        extents.extend(tensor.dims());
+        let fits = extents.iter().zip(shape).all(|(&own, &n)| own == 1 || own == n);
+        extents.pop().filter(|_| fits).map(|_| Self { tensor, outer: extents })
+    }
+
+    /// Its rows of `size` elements behind each other.
+    fn rows(&self, size: usize) -> Result<Tensor, OpError> {
+        if self.tensor.dims().last() == Some(&size) {
+            return layout::contiguous(self.tensor);
+        }
+        let extents = [&self.outer[..], &[size]].concat();
+        layout::contiguous(&self.tensor.broadcast_as(extents)?)
+    }
+
+    /// Whether its rows from a dimension on come again and again, in the order in which the other rows lie.
+    fn repeats(&self, rows: &[usize], from: usize) -> bool {
+        let own = &self.outer[from..];
+        let first = own.iter().position(|&n| n != 1).unwrap_or(own.len());
+        own[first..] == rows[from + first..]
+    }
+
+    /// The first of its rows for a block of the others, of which there are as many as these extents say.
+    fn first(&self, blocks: &[usize], mut block: usize) -> usize {
+        let mut stride: usize = self.outer[blocks.len()..].iter().product();
+        let mut first = 0;
+        for (&n, &own) in blocks.iter().zip(&self.outer).rev() {
+            if own != 1 {
+                first += block % n * stride;
+                stride *= own;
+            }
+            block /= n;
+        }
+        first
+    }
+}
+
+/// Turns rows by blocks in which both tables repeat; usually there is one.
+fn turned(tables: [(&[f32], &Table<'_>); 2], x: &[f32], rows: &[usize], size: usize) -> Result<Vec<f32>, OpError> {
     budget::claim_of::<f32>(x.len())?;
     let mut out = zeros(x.len());
-    mil_kernels::rotary::rotary(x, cos, sin, size, &mut out);
+    let repeat = |&from: &usize| tables.iter().all(|(_, table)| table.repeats(rows, from));
+    let from = (0..rows.len()).find(repeat).unwrap_or(rows.len());
+    let (blocks, rows) = rows.split_at(from);
+    let length = rows.iter().product::<usize>() * size;
+    rows_mut(&mut out, length, |first, out| {
+        for (i, out) in out.chunks_exact_mut(length).enumerate() {
+            let block = first + i;
+            let [cos, sin] = tables.map(|(data, table)| {
+                let rows: usize = table.outer[from..].iter().product();
+                &data[table.first(blocks, block) * size..][..rows * size]
+            });
+            mil_kernels::rotary::rotary(&x[block * length..][..length], cos, sin, size, out);
+        }
+    });
     Ok(out)
 }
 

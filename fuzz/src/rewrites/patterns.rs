@@ -1,0 +1,531 @@
+//! Programs around the patterns of rewrites of elementwise operations, norms, products and permutations: the plain form,
+//! and what differs from it by a shape, a number, an axis or an operand.
+
+use coreml_format::dtype::DataType;
+use coreml_format::program::{Argument, Binding, Value};
+
+use super::maker::{Maker, Val, eighths};
+
+/// One pattern; none when the choices make no program.
+pub type Pattern = fn(&mut Maker<'_>) -> Option<Val>;
+
+/// A reduction along axes; the result of dropped dimensions keeps its order.
+fn reduce(m: &mut Maker<'_>, kind: &str, x: &Val, axis: usize, kept: bool) -> Val {
+    let rank = x.shape.len();
+    let mut shape = x.shape.clone();
+    match (shape.get_mut(axis), kept) {
+        (Some(n), true) => *n = 1,
+        (Some(_), false) => drop(shape.remove(axis)),
+        (None, _) => {}
+    }
+    let number = m.axis(axis, rank);
+    let axes = m.ints(&[number]);
+    let keep = m.flag(kept);
+    m.op(kind, &[("x", x.argument()), ("axes", axes), ("keep_dims", keep)], &shape)
+}
+
+/// Numbers that are hard on a function of one element.
+const ODD: [f32; 5] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e4, -1e4];
+
+/// The first of these have no neighbours, so that nothing is lost in sums.
+const NO_NUMBERS: usize = 3;
+
+/// An input that rarely holds some of these numbers.
+fn odd_operand(m: &mut Maker<'_>, shape: &[usize], odd: &[f32]) -> Val {
+    if !m.bytes.rare(12) {
+        return m.value(shape);
+    }
+    let mut data = eighths(shape.iter().product(), 3);
+    let (step, odd) = (2 + m.bytes.below(4), m.bytes.pick(odd));
+    data.iter_mut().step_by(step).for_each(|v| *v = odd);
+    m.fed(shape, data)
+}
+
+/// `exp(x − max) / Σ exp(x − max)`.
+pub fn softmax(m: &mut Maker<'_>) -> Option<Val> {
+    let shape = m.shape(1, 5);
+    let rank = shape.len();
+    let x = odd_operand(m, &shape, &ODD);
+    let axis = m.bytes.below(rank);
+    let other = |m: &mut Maker<'_>| if m.bytes.rare(16) { m.bytes.below(rank) } else { axis };
+    let (top, whole) = (other(m), other(m));
+    let kept = [!m.bytes.rare(24), !m.bytes.rare(24)];
+    let source = if m.bytes.rare(24) { m.value(&shape) } else { x.clone() };
+    let kind = if m.bytes.rare(24) { "reduce_min" } else { "reduce_max" };
+    let max = reduce(m, kind, &source, top, kept[0]);
+    let shifted = if m.bytes.rare(24) { m.binary("sub", &max, &x)? } else { m.binary("sub", &x, &max)? };
+    let exp = m.unary("exp", &shifted);
+    let sum = reduce(m, "reduce_sum", &exp, whole, kept[1]);
+    if m.bytes.rare(24) { m.binary("real_div", &sum, &exp) } else { m.binary("real_div", &exp, &sum) }
+}
+
+/// The first half of a layer norm of x beside −x, and a gain.
+pub fn rms_norm(m: &mut Maker<'_>) -> Option<Val> {
+    let shape = m.shape(1, 4);
+    let rank = shape.len();
+    let x = m.value(&shape);
+    let minus = m.near(-1.0, &[1.0, -2.0, 0.0]);
+    let minus = m.number(minus);
+    let negated = m.either("mul", &x, &minus)?;
+    let (first, second) = if m.bytes.rare(24) { (&negated, &x) } else { (&x, &negated) };
+    let axis = if m.bytes.rare(24) { m.bytes.below(rank) } else { rank - 1 };
+    let joined = concat(m, &[first.clone(), second.clone()], axis)?;
+    let normed = if m.bytes.rare(24) { m.bytes.below(rank) } else { rank - 1 };
+    let number = m.axis(normed, rank);
+    let mut inputs = vec![("x", joined.argument()), ("axes", m.ints(&[number]))];
+    if m.bytes.below(2) == 0 {
+        let epsilon = m.bytes.pick(&[1e-5, 1e-3, 1.0]);
+        let value = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[epsilon]));
+        inputs.push(("epsilon", m.parameter(value)));
+    }
+    if m.bytes.rare(24) {
+        let n = joined.shape[normed];
+        let gamma = m.floats(&[n], &eighths(n, 2));
+        inputs.push(("gamma", gamma.argument()));
+    }
+    let norm = m.op("layer_norm", &inputs, &joined.shape);
+    let half = slice_last(m, &norm, 0, shape[rank - 1])?;
+    if m.bytes.rare(6) {
+        return Some(half);
+    }
+    let size = *half.shape.last()?;
+    let extents = match m.bytes.below(8) {
+        1 => m.partner(&half.shape),
+        2 => [vec![1; half.shape.len() - 1], vec![size]].concat(),
+        3 => [vec![1; half.shape.len()], vec![size]].concat(),
+        _ => vec![size],
+    };
+    let gain = match m.bytes.below(4) {
+        3 => m.operand(&extents),
+        _ => m.floats(&extents, &eighths(extents.iter().product(), 6)),
+    };
+    m.either("mul", &half, &gain)
+}
+
+pub fn concat(m: &mut Maker<'_>, parts: &[Val], axis: usize) -> Option<Val> {
+    let first = parts.first()?;
+    let rank = first.shape.len();
+    let mut shape = first.shape.clone();
+    let alike = |p: &Val| p.shape.len() == rank && (0..rank).all(|d| d == axis || p.shape[d] == first.shape[d]);
+    if axis >= rank || !parts.iter().all(alike) {
+        return None;
+    }
+    shape[axis] = parts.iter().map(|p| p.shape[axis]).sum();
+    let number = m.axis(axis, rank);
+    let values = Argument::Many(parts.iter().map(|p| p.binding.clone()).collect());
+    let interleave = parts.iter().all(|p| p.shape == first.shape) && m.bytes.rare(32);
+    let (axis, interleave) = (m.int(number), m.flag(interleave));
+    Some(m.op("concat", &[("values", values), ("axis", axis), ("interleave", interleave)], &shape))
+}
+
+/// A range of the last dimension, written in one of many ways.
+pub fn slice_last(m: &mut Maker<'_>, x: &Val, from: usize, to: usize) -> Option<Val> {
+    let last = x.shape.len().checked_sub(1)?;
+    let n = x.shape[last];
+    let (from, to) = if m.bytes.rare(24) { (m.bytes.below(n + 1), to) } else { (from, to) };
+    if from > to || to > n {
+        return None;
+    }
+    let mut shape = x.shape.clone();
+    shape[last] = to - from;
+    let (mut begin, mut end): (Vec<i32>, Vec<i32>) = (vec![0; last + 1], shape.iter().map(|&n| n as i32).collect());
+    (begin[last], end[last]) = (from as i32, to as i32);
+    let (mut begin_mask, mut end_mask) = (vec![false; last + 1], vec![false; last + 1]);
+    for d in 0..last {
+        end_mask[d] = m.bytes.below(2) == 1;
+        begin_mask[d] = m.bytes.rare(8);
+        if end_mask[d] && m.bytes.rare(8) {
+            end[d] = 0;
+        }
+    }
+    if m.bytes.rare(6) && n > to {
+        end[last] -= n as i32;
+    }
+    if from == 0 && m.bytes.rare(6) {
+        begin_mask[last] = true;
+        begin[last] = m.bytes.pick(&[0, 1, 2]);
+    }
+    end_mask[last] = to == n && m.bytes.below(2) == 1;
+    let mut squeeze = vec![false; last + 1];
+    if last > 0 && shape[0] == 1 && m.bytes.rare(32) {
+        squeeze[0] = true;
+        shape.remove(0);
+    }
+    let (begin, end) = (m.ints(&begin), m.ints(&end));
+    let mut inputs = vec![("x", x.argument()), ("begin", begin), ("end", end)];
+    let always = m.bytes.below(2) == 1;
+    for (name, flags) in [("begin_mask", &begin_mask), ("end_mask", &end_mask), ("squeeze_mask", &squeeze)] {
+        if always || flags.contains(&true) {
+            inputs.push((name, m.flags(flags)));
+        }
+    }
+    if m.bytes.rare(6) {
+        inputs.push(("stride", m.ints(&vec![1; last + 1])));
+    }
+    Some(m.op("slice_by_index", &inputs, &shape))
+}
+
+/// `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`.
+pub fn rotary(m: &mut Maker<'_>) -> Option<Val> {
+    let mut shape = m.shape(0, 4);
+    shape.push(m.bytes.pick(&[4, 2, 8, 6, 1, 3, 0]));
+    let x = odd_operand(m, &shape, &ODD[..NO_NUMBERS]);
+    let (cos, sin) = (angles(m, &shape), angles(m, &shape));
+    rotated(m, &x, &cos, &sin)
+}
+
+/// A cosine or sine for values of this shape.
+fn angles(m: &mut Maker<'_>, shape: &[usize]) -> Val {
+    let extents = m.partner(shape);
+    if m.dtype == DataType::F32 && m.bytes.rare(48) {
+        let rank = extents.len();
+        let n = extents.iter().product::<usize>();
+        let bytes = (0..n).flat_map(|i| (i as i32 % 3 - 1).to_le_bytes()).collect();
+        let binding = m.named(Value::tensor(DataType::I32, &extents[..rank], bytes));
+        return Val { binding, shape: extents };
+    }
+    m.value(&extents)
+}
+
+/// The rotation of a value.
+pub fn rotated(m: &mut Maker<'_>, x: &Val, cos: &Val, sin: &Val) -> Option<Val> {
+    let last = x.shape.len() - 1;
+    let (size, half) = (x.shape[last], x.shape[last] / 2);
+    let low = slice_last(m, x, 0, half)?;
+    let end = if m.bytes.rare(48) { half * 2 } else { size };
+    let high = slice_last(m, x, half, end)?;
+    let minus = m.near(-1.0, &[1.0, -0.5]);
+    let minus = m.number(minus);
+    let negated = m.either("mul", &high, &minus)?;
+    let parts = if m.bytes.rare(48) { [low, negated] } else { [negated, low] };
+    let rank = parts[0].shape.len();
+    let axis = if m.bytes.rare(48) { m.bytes.below(rank) } else { rank.checked_sub(1)? };
+    let halves = concat(m, &parts, axis)?;
+    let plain = m.either("mul", x, cos)?;
+    let turned = m.either("mul", &halves, sin)?;
+    let kind = if m.bytes.rare(48) { "sub" } else { "add" };
+    m.either(kind, &plain, &turned)
+}
+
+/// `silu(a) · b`.
+pub fn gate(m: &mut Maker<'_>) -> Option<Val> {
+    let shape = m.shape(0, 5);
+    let a = odd_operand(m, &shape, &ODD);
+    let gate = m.unary("silu", &a);
+    let other = match m.bytes.below(8) {
+        6 => a,
+        7 => gate.clone(),
+        4 | 5 => {
+            let extents = m.partner(&shape);
+            angles(m, &extents)
+        }
+        _ => odd_operand(m, &shape, &ODD),
+    };
+    m.either("mul", &gate, &other)
+}
+
+/// `w · sigmoid_hard(w)`, of what a threshold leaves.
+pub fn hard_swish(m: &mut Maker<'_>) -> Option<Val> {
+    let shape = m.shape(0, 5);
+    let x = match m.bytes.below(3) {
+        0 => odd_operand(m, &shape, &ODD),
+        1 => m.value(&shape),
+        _ => product(m)?,
+    };
+    swish_of(m, &x)
+}
+
+fn scalars(m: &mut Maker<'_>, from: &[f32], names: [&'static str; 2]) -> Vec<(&'static str, Argument)> {
+    let mut found = Vec::new();
+    for name in names {
+        if m.bytes.below(3) < 2 {
+            let value = m.bytes.pick(from);
+            let value = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[value]));
+            found.push((name, m.parameter(value)));
+        }
+    }
+    found
+}
+
+fn swish_of(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
+    let mut w = x.clone();
+    if m.bytes.below(2) == 0 {
+        // Between the values that exact sums can have.
+        let alpha = m.bytes.pick(&[-3.001, -0.501, 0.251]);
+        let value = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[alpha]));
+        let alpha = m.parameter(value);
+        w = m.op("thresholded_relu", &[("x", x.argument()), ("alpha", alpha)], &x.shape.clone());
+    }
+    let mut inputs = vec![("x", w.argument())];
+    inputs.extend(scalars(m, &[0.25, 0.5, 1.0, -0.25], ["alpha", "beta"]));
+    let gate = m.op("sigmoid_hard", &inputs, &w.shape.clone());
+    let own = match m.bytes.below(16) {
+        14 => x.clone(),
+        15 => {
+            let extents = m.partner(&w.shape);
+            m.value(&extents)
+        }
+        _ => w,
+    };
+    m.either("mul", &own, &gate)
+}
+
+/// A product or convolution with constant weights (rarely computed ones).
+pub fn product(m: &mut Maker<'_>) -> Option<Val> {
+    if m.bytes.below(2) == 0 {
+        let filed = m.bytes.below(4) == 3;
+        let (outputs, inputs) = if filed { (72, 64) } else { (m.extent(), m.extent()) };
+        let mut shape = if filed { vec![m.bytes.pick(&[9, 1, 12])] } else { m.shape(0, 3) };
+        shape.push(inputs);
+        let x = odd_operand(m, &shape, &ODD[..NO_NUMBERS]);
+        let weight = if filed { m.filed() } else { weights(m, &[outputs, inputs]) };
+        return linear(m, &x, &weight);
+    }
+    let spatial = m.bytes.pick(&[2, 1, 3]);
+    let groups = if m.bytes.rare(6) { 2 } else { 1 };
+    let channels = groups * m.bytes.pick(&[2, 1, 3, 4]);
+    let mut shape = vec![m.bytes.pick(&[1, 2]), channels];
+    shape.extend((0..spatial).map(|_| m.bytes.pick(&[4, 5, 3, 7, 1])));
+    // Groups that are computed as one share what is no number: fewer positions than that pays for do not.
+    let odd = if groups > 1 { &[2.0] } else { &ODD[..NO_NUMBERS] };
+    let x = odd_operand(m, &shape, odd);
+    conv(m, &x, groups)
+}
+
+/// Constant weights in one of their forms, rarely computed.
+fn weights(m: &mut Maker<'_>, shape: &[usize]) -> Val {
+    let count = shape.iter().product();
+    match m.bytes.below(8) {
+        6 if m.dtype == DataType::F32 => {
+            let half = Value::tensor(DataType::F16, shape, super::maker::packed(DataType::F16, &eighths(count, 4)));
+            let inputs = [
+                ("source_val", Argument::One(Binding::Value(half))),
+                ("output_dtype", Argument::One(Binding::Value(Value::string("fp32")))),
+            ];
+            m.op("constexpr_cast", &inputs, shape)
+        }
+        5 => {
+            let bytes: Vec<u8> = (0..count).map(|i| (i * 7 % 17) as u8).collect();
+            let one = |value: Value| Argument::One(Binding::Value(value));
+            let scale = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[0.125]));
+            let inputs = [
+                ("quantized_data", one(Value::tensor(DataType::U8, shape, bytes))),
+                ("zero_point", one(Value::tensor(DataType::U8, &[], vec![8]))),
+                ("scale", one(scale)),
+                ("axis", one(Value::int(0))),
+            ];
+            m.op("constexpr_affine_dequantize", &inputs, shape)
+        }
+        7 if m.bytes.rare(4) => m.operand(shape),
+        _ => m.floats(shape, &eighths(count, 4)),
+    }
+}
+
+fn bias(m: &mut Maker<'_>, outputs: usize) -> Option<Argument> {
+    match m.bytes.below(8) {
+        0..4 => Some(m.floats(&[outputs], &eighths(outputs, 9)).argument()),
+        4 => Some(m.operand(&[outputs]).argument()),
+        5 => Some(m.floats(&[1], &[0.5]).argument()),
+        _ => None,
+    }
+}
+
+fn linear(m: &mut Maker<'_>, x: &Val, weight: &Val) -> Option<Val> {
+    let mut shape = x.shape.clone();
+    *shape.last_mut()? = *weight.shape.first()?;
+    let mut inputs = vec![("x", x.argument()), ("weight", weight.argument())];
+    inputs.extend(bias(m, weight.shape[0]).map(|b| ("bias", b)));
+    Some(m.op("linear", &inputs, &shape))
+}
+
+fn conv(m: &mut Maker<'_>, x: &Val, groups: usize) -> Option<Val> {
+    let spatial = x.shape.len().checked_sub(2)?;
+    let outputs = groups * m.bytes.pick(&[2, 3, 1, 9]);
+    let kernel = m.bytes.pick(&[1, 3, 2]);
+    let mut extents = vec![outputs, x.shape[1] / groups];
+    extents.extend(vec![kernel; spatial]);
+    let weight = weights(m, &extents);
+    let mut inputs = vec![("x", x.argument()), ("weight", weight.argument())];
+    inputs.extend(bias(m, outputs).map(|b| ("bias", b)));
+    let stride = if m.bytes.rare(4) { 2 } else { 1 };
+    if stride > 1 || m.bytes.below(2) == 1 {
+        inputs.push(("strides", m.ints(&vec![stride as i32; spatial])));
+    }
+    if groups > 1 || m.bytes.below(2) == 1 {
+        inputs.push(("groups", m.int(groups as i32)));
+    }
+    let mut pad = 0;
+    match m.bytes.below(4) {
+        0 => {
+            inputs.push(("pad_type", m.text("same")));
+            pad = usize::MAX;
+        }
+        1 => {
+            pad = m.bytes.below(2);
+            inputs.push(("pad_type", m.text("custom")));
+            inputs.push(("pad", m.ints(&vec![pad as i32; spatial * 2])));
+        }
+        // Ignored, since padding is not `custom`.
+        2 => inputs.push(("pad", m.ints(&vec![1; spatial * 2]))),
+        _ => {}
+    }
+    let mut shape = vec![x.shape[0], outputs];
+    for &n in &x.shape[2..] {
+        shape.push(match pad {
+            usize::MAX => n.div_ceil(stride),
+            pad => (n + 2 * pad).checked_sub(kernel)? / stride + 1,
+        });
+    }
+    Some(m.op("conv", &inputs, &shape))
+}
+
+/// A product, a residual, an activation: in this order or another.
+pub fn finish(m: &mut Maker<'_>) -> Option<Val> {
+    let mut value = product(m)?;
+    for _ in 0..1 + m.bytes.below(3) {
+        value = if m.bytes.below(2) == 0 { activation(m, &value)? } else { residual(m, &value)? };
+    }
+    Some(value)
+}
+
+fn residual(m: &mut Maker<'_>, value: &Val) -> Option<Val> {
+    let other = match m.bytes.below(12) {
+        11 => value.clone(),
+        9 | 10 => {
+            let extents = m.partner(&value.shape);
+            angles(m, &extents)
+        }
+        8 => m.input(&value.shape.clone()),
+        7 => product(m)?,
+        _ => m.value(&value.shape.clone()),
+    };
+    m.either("add", value, &other)
+}
+
+fn activation(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
+    let kind = m.bytes.pick(&[
+        "relu",
+        "relu6",
+        "clip",
+        "gelu",
+        "silu",
+        "sigmoid",
+        "sigmoid_hard",
+        "swish",
+        "tanh",
+        "leaky_relu",
+    ]);
+    let shape = x.shape.clone();
+    let mut inputs = vec![("x", x.argument())];
+    match kind {
+        "swish" => return swish_of(m, x),
+        "clip" => {
+            // Bounds in the wrong order, too.
+            let bounds = m.bytes.pick(&[[-1.0, 1.0], [0.0, 6.0], [1.0, -1.0], [f32::NEG_INFINITY, f32::INFINITY]]);
+            for (name, value) in ["alpha", "beta"].into_iter().zip(bounds) {
+                let value = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[value]));
+                inputs.push((name, m.parameter(value)));
+            }
+        }
+        "gelu" if m.bytes.below(2) == 1 => {
+            let mode = m.bytes.pick(&["EXACT", "TANH_APPROXIMATION", "SIGMOID_APPROXIMATION"]);
+            inputs.push(("mode", m.text(mode)));
+        }
+        "sigmoid_hard" => inputs.extend(scalars(m, &[0.25, 0.5, 1.0, -0.25], ["alpha", "beta"])),
+        _ => {}
+    }
+    Some(m.op(kind, &inputs, &shape))
+}
+
+/// Several products of one input.
+pub fn shared_input(m: &mut Maker<'_>) -> Option<Val> {
+    let count = 2 + m.bytes.below(3);
+    let linear_layers = m.bytes.below(2) == 0;
+    let filed = linear_layers && m.bytes.below(4) == 3;
+    let mut shape = match (linear_layers, filed) {
+        (true, true) => vec![m.bytes.pick(&[9, 1, 12]), 64],
+        (true, false) => m.shape(1, 4),
+        (false, _) => vec![m.bytes.pick(&[1, 2]), m.bytes.pick(&[2, 4, 3])],
+    };
+    if !linear_layers {
+        let spatial = m.bytes.pick(&[2, 1, 3]);
+        shape.extend((0..spatial).map(|_| m.bytes.pick(&[4, 3, 1, 2])));
+    }
+    let x = m.value(&shape);
+    let mut last = None;
+    for _ in 0..count {
+        last = Some(if linear_layers {
+            let outputs = m.extent();
+            let weight = if filed { m.filed() } else { weights(m, &[outputs, *shape.last()?]) };
+            linear(m, &x, &weight)?
+        } else {
+            let groups = if shape[1] % 2 == 0 && m.bytes.rare(12) { 2 } else { 1 };
+            conv(m, &x, groups)?
+        });
+        if m.bytes.rare(4) {
+            last = Some(activation(m, &last?)?);
+        }
+    }
+    last
+}
+
+/// A chain of reshapes and transposes.
+pub fn permute(m: &mut Maker<'_>) -> Option<Val> {
+    let shape = m.shape(0, 5);
+    let mut x = m.value(&shape);
+    for _ in 0..4 + m.bytes.below(5) {
+        let shape = x.shape.clone();
+        x = match m.bytes.below(8) {
+            0..3 => {
+                let order = m.permutation(shape.len());
+                let perm: Vec<i32> = order.iter().map(|&d| m.axis(d, shape.len())).collect();
+                let moved: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
+                let perm = m.ints(&perm);
+                m.op("transpose", &[("x", x.argument()), ("perm", perm)], &moved)
+            }
+            6 if shape.len() < 5 => {
+                let at = m.bytes.below(shape.len() + 1);
+                let mut wide = shape;
+                wide.insert(at, 1);
+                let number = m.axis(at, wide.len());
+                let axes = m.ints(&[number]);
+                m.op("expand_dims", &[("x", x.argument()), ("axes", axes)], &wide)
+            }
+            7 if shape.contains(&1) => {
+                let at = shape.iter().position(|&n| n == 1)?;
+                let number = m.axis(at, shape.len());
+                let mut narrow = shape;
+                narrow.remove(at);
+                let axes = m.ints(&[number]);
+                m.op("squeeze", &[("x", x.argument()), ("axes", axes)], &narrow)
+            }
+            _ => {
+                let shape = regrouped(m, &shape);
+                m.reshape(&x, &shape)
+            }
+        };
+    }
+    Some(x)
+}
+
+/// Another shape with as many elements: a dimension split, two joined, or all anew.
+fn regrouped(m: &mut Maker<'_>, shape: &[usize]) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    for _ in 0..1 + m.bytes.below(2) {
+        let rank = shape.len();
+        if m.bytes.below(2) == 0 && rank < 6 && rank > 0 {
+            let d = m.bytes.below(rank);
+            let divisors: Vec<usize> = (1..=shape[d]).filter(|f| shape[d].is_multiple_of(*f)).collect();
+            let outer = if divisors.is_empty() { 1 } else { divisors[m.bytes.below(divisors.len())] };
+            shape[d] /= outer;
+            shape.insert(d, outer);
+        } else if rank > 1 {
+            let d = m.bytes.below(rank - 1);
+            let inner = shape.remove(d + 1);
+            shape[d] *= inner;
+        } else if m.bytes.below(2) == 1 {
+            shape.insert(0, 1);
+        }
+    }
+    shape
+}
