@@ -86,6 +86,15 @@ pub(crate) fn set_used(bytes: usize) {
 /// # Errors
 /// When they exceed the limit together with what is in use, or the system can't give them.
 pub(crate) fn claim(bytes: usize) -> Result<(), OpError> {
+    keep(bytes)?;
+    if bytes >= TRIED { attempt(bytes) } else { Ok(()) }
+}
+
+/// Counts bytes that are allocated already.
+///
+/// # Errors
+/// When they exceed the limit together with what is in use.
+pub(crate) fn keep(bytes: usize) -> Result<(), OpError> {
     NOW.with(|now| {
         let used = now.used.get();
         let limit = now.limits.get().map_or(usize::MAX, |limits| limits.memory);
@@ -93,7 +102,7 @@ pub(crate) fn claim(bytes: usize) -> Result<(), OpError> {
             Some(sum) => now.used.set(sum),
             None => return Err(OpError::TooMuchMemory { bytes, used, limit }),
         }
-        if bytes >= TRIED { attempt(bytes) } else { Ok(()) }
+        Ok(())
     })
 }
 

@@ -18,6 +18,7 @@ use coreml_format::dtype::DataType;
 use half::{bf16, f16};
 
 use crate::layout;
+use crate::value::storage_dtype;
 
 /// A tensor that is no value of the declared type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,6 +133,18 @@ macro_rules! with_numbers {
 pub(crate) fn is_taken(dtype: DType) -> bool {
     use DType::*;
     matches!(dtype, U8 | U32 | I16 | I32 | I64 | BF16 | F16 | F32 | F64)
+}
+
+/// Most bytes that [`to_declared`] allocates.
+pub(crate) fn cost(tensor: &Tensor, declared: DataType) -> usize {
+    let found = tensor.dtype();
+    let Some(kept) = storage_dtype(declared) else { return 0 };
+    if found == DType::F32 && kept == DType::F32 {
+        return 0;
+    }
+    let rows = if tensor.is_contiguous() { 0 } else { found.size_in_bytes() };
+    let values = if found == kept { 0 } else { kept.size_in_bytes() };
+    tensor.elem_count().saturating_mul(rows + values)
 }
 
 /// A tensor on the CPU as a value of the declared type, in the representation that programs compute with

@@ -10,7 +10,7 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
-use crate::budget::Scope;
+use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, Place};
 use crate::layout;
@@ -238,15 +238,17 @@ impl Executable {
             return Err(bad(format!("{} [{}]", ty.dtype, shape.join(", "))));
         }
         let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
-        let tensor = convert::to_declared(tensor, ty.dtype).map_err(unfit)?;
-        let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
-        let array = Array::new(tensor, ty.dtype).map_err(|source| match source {
+        let refused = |source: OpError| match source {
             OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => EngineError::Op {
                 place: Place { function: self.function.clone(), kind: "input".to_owned(), name: input.name.clone() },
                 source,
             },
             _ => bad(ty.dtype.to_string()),
-        })?;
+        };
+        budget::claim(convert::cost(tensor, ty.dtype)).map_err(refused)?;
+        let tensor = convert::to_declared(tensor, ty.dtype).map_err(unfit)?;
+        let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
+        let array = Array::new(tensor, ty.dtype).map_err(refused)?;
         Ok(Value::Array(array))
     }
 }

@@ -266,7 +266,7 @@ impl Planner<'_> {
                     _ => 0,
                 };
                 budget::set_used(before);
-                budget::claim(kept).map_err(at)?;
+                budget::keep(kept).map_err(at)?;
                 Built::Constant(value)
             }
             OpKind::Run(build_op) => Built::Run(build_op(&build).map_err(at)?),
@@ -396,7 +396,7 @@ impl Planner<'_> {
         }
         self.folded = total;
         let kept = values.iter().map(elements).fold(0, usize::saturating_add).saturating_mul(size_of::<i64>());
-        budget::claim(kept).map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
+        budget::keep(kept).map_err(|source| EngineError::Op { place: place(self.function, op), source })?;
         Ok(Some(values))
     }
 

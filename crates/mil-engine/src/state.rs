@@ -96,6 +96,7 @@ impl StateBuffer {
         let value = if value.dtype() == DType::F16 && kept == DType::F16 {
             value.clone()
         } else {
+            claim(convert::cost(value, self.spec.dtype))?;
             let declared = convert::to_declared(value, self.spec.dtype).map_err(|e| OpError::data(e.to_string()))?;
             declared.counted_to_dtype(kept)?
         };
