@@ -162,7 +162,7 @@ impl Unary for HardSigmoid {
     }
 }
 
-/// `w · gate(w)`, where `w` is `x` from a threshold on, and 0 below and for NaN; without one it is `x`.
+/// `w · gate(w)`, where `w` is 0 below a threshold and else `x`, NaN included.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HardSwish {
     /// The second factor.
@@ -176,10 +176,10 @@ impl Unary for HardSwish {
     fn at<const FUSED: bool>(&self, x: f32) -> f32 {
         let w = match self.threshold {
             Some(threshold) => {
-                if x >= threshold {
-                    x
-                } else {
+                if x < threshold {
                     0.0
+                } else {
+                    x
                 }
             }
             None => x,

@@ -31,7 +31,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn minus(self, other: Self) -> Self;
     /// `self · other`.
     unsafe fn times(self, other: Self) -> Self;
-    /// The lanes that are no less than `least`; zeros in others.
+    /// Zero where a lane is less than `least`; NaN stays.
     unsafe fn kept_from(self, least: Self) -> Self;
     /// No less than `low` and no more than `high`; NaN stays.
     unsafe fn between(self, low: Self, high: Self) -> Self;
@@ -99,7 +99,7 @@ impl Vector for f32 {
 
     #[inline(always)]
     unsafe fn kept_from(self, least: Self) -> Self {
-        if self >= least { self } else { 0.0 }
+        if self < least { 0.0 } else { self }
     }
 
     #[inline(always)]
@@ -193,7 +193,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn kept_from(self, least: Self) -> Self {
             // SAFETY: the contract.
-            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(self, least), self) }
+            unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self, least), self) }
         }
 
         #[inline(always)]
@@ -281,7 +281,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn kept_from(self, least: Self) -> Self {
             // SAFETY: the contract.
-            unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(self, least), self) }
+            unsafe { _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(self, least), self) }
         }
 
         #[inline(always)]
@@ -384,7 +384,7 @@ mod arm {
         #[inline(always)]
         unsafe fn kept_from(self, least: Self) -> Self {
             // SAFETY: the contract.
-            unsafe { vbslq_f32(vcgeq_f32(self, least), self, vdupq_n_f32(0.0)) }
+            unsafe { vbslq_f32(vcltq_f32(self, least), vdupq_n_f32(0.0), self) }
         }
 
         #[inline(always)]

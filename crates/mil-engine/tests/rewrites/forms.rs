@@ -246,3 +246,15 @@ fn rotations_and_gates_of_integers() {
          } -> (y);",
     );
 }
+
+#[test]
+fn what_is_not_a_number_passes_a_threshold() {
+    agree(
+        "main<ios17>(tensor<fp32, [5, 4]> x) {
+            tensor<fp32, [5, 4]> n = real_div(x = x, y = x);
+            tensor<fp32, [5, 4]> w = thresholded_relu(x = n, alpha = fp32(-3));
+            tensor<fp32, [5, 4]> s = sigmoid_hard(x = w, alpha = fp32(0x1.555556p-3), beta = fp32(0.5));
+            tensor<fp32, [5, 4]> y = mul(x = w, y = s);
+         } -> (y);",
+    );
+}

@@ -60,7 +60,7 @@ fn hard_swish_counts_what_is_below_its_threshold_as_zero() {
     assert_eq!([-4.0, -1.0, 0.5, 1.0, 2.0, 8.0].map(&plain), [0.0, -0.25, 0.3125, 0.75, 2.0, 8.0]);
     assert_eq!([-4.0, -1.0, 0.5, 1.0, 2.0, 8.0].map(&cut), [0.0, 0.0, 0.0, 0.75, 2.0, 8.0]);
     assert!(plain(f32::NAN).is_nan() && plain(f32::NEG_INFINITY).is_nan());
-    assert_eq!((cut(f32::NAN), cut(f32::NEG_INFINITY)), (0.0, 0.0));
+    assert!(cut(f32::NAN).is_nan() && cut(f32::NEG_INFINITY) == 0.0);
 }
 
 #[test]
