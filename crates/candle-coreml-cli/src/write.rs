@@ -1,32 +1,91 @@
 //! Writes results whole or not at all: to a temporary file beside the target, then renamed. Or to standard output.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write;
+use std::ops::Deref;
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, Layout, Storage, Tensor};
+use safetensors::View;
+use tempfile::NamedTempFile;
 
 use crate::CommandResult;
 
 /// Writes bytes.
 pub(crate) fn bytes(path: &Path, content: &[u8]) -> CommandResult {
+    whole(path, |file| file.write_all(content).map_err(|e| e.to_string()))
+}
+
+/// Writes tensors in the safetensors format, from where they lie.
+pub(crate) fn tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> CommandResult {
+    let all = tensors.iter().map(|(name, tensor)| (name.as_str(), in_place(tensor)));
+    whole(path, |file| safetensors::serialize_to_file(all, None, file.path()).map_err(|e| e.to_string()))
+}
+
+/// Writes a temporary file beside `path`, which takes its name when it is complete.
+fn whole(path: &Path, write: impl FnOnce(&mut NamedTempFile) -> Result<(), String>) -> CommandResult {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let fail = |e: std::io::Error| format!("{}: {e}", path.display());
+    let fail = |e: String| format!("{}: {e}", path.display());
     let mut builder = tempfile::Builder::new();
     // Temporary files are for the owner alone; results are as the user's mask says.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(fail)?;
-    file.write_all(content).map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
+    let mut file = builder.tempfile_in(folder).map_err(|e| fail(e.to_string()))?;
+    write(&mut file).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error.to_string()))?;
     Ok(())
 }
 
-/// Writes tensors in the safetensors format.
-pub(crate) fn tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> CommandResult {
-    let content = safetensors::serialize(tensors.iter().map(|(k, v)| (k.as_str(), v)), None)
-        .map_err(|e| format!("{}: {e}", path.display()))?;
-    bytes(path, &content)
+/// A tensor whose elements are read in CPU memory, without the copy that Candle makes.
+struct InPlace<'a, S> {
+    tensor: &'a Tensor,
+    storage: S,
+    layout: &'a Layout,
+}
+
+fn in_place(tensor: &Tensor) -> InPlace<'_, impl Deref<Target = Storage>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    InPlace { tensor, storage, layout }
+}
+
+impl<S: Deref<Target = Storage>> InPlace<'_, S> {
+    /// None where the elements are not contiguous, elsewhere, or of a type that is rare among results.
+    fn bytes(&self) -> Option<&[u8]> {
+        let Storage::Cpu(storage) = &*self.storage else { return None };
+        let (start, end) = self.layout.contiguous_offsets()?;
+        match storage {
+            CpuStorage::U8(all) => all.get(start..end),
+            CpuStorage::U32(all) => all.get(start..end).map(bytemuck::cast_slice),
+            CpuStorage::I32(all) => all.get(start..end).map(bytemuck::cast_slice),
+            CpuStorage::I64(all) => all.get(start..end).map(bytemuck::cast_slice),
+            CpuStorage::F16(all) => all.get(start..end).map(bytemuck::cast_slice),
+            CpuStorage::F32(all) => all.get(start..end).map(bytemuck::cast_slice),
+            _ => None,
+        }
+    }
+}
+
+impl<S: Deref<Target = Storage>> View for InPlace<'_, S> {
+    fn dtype(&self) -> safetensors::Dtype {
+        View::dtype(&self.tensor)
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.tensor.dims()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        // Bytes of a file are little-endian.
+        match self.bytes().filter(|_| cfg!(target_endian = "little")) {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => Cow::Owned(View::data(&self.tensor).into_owned()),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.elem_count() * self.tensor.dtype().size_in_bytes()
+    }
 }
 
 /// Prints a text; a reader that stops early (`| head`) is no failure.
@@ -34,5 +93,31 @@ pub(crate) fn text(content: &str) -> CommandResult {
     match std::io::stdout().write_all(content.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn tensors_of_every_layout_read_back() {
+        let x = Tensor::arange(0f32, 12.0, &Device::Cpu).and_then(|t| t.reshape((3, 4))).expect("a tensor");
+        let types = [DType::U8, DType::U32, DType::I64, DType::F16, DType::BF16, DType::F64];
+        let mut all: HashMap<String, Tensor> =
+            types.iter().map(|&d| (format!("{d:?}"), x.to_dtype(d).expect("a cast"))).collect();
+        all.insert("rows".to_owned(), x.narrow(0, 1, 2).expect("rows"));
+        all.insert("turned".to_owned(), x.t().expect("turned"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.safetensors");
+        tensors(&path, &all).expect("written");
+        let read = candle_core::safetensors::load(&path, &Device::Cpu).expect("it reads back");
+        assert_eq!(read.len(), all.len());
+        for (name, tensor) in &all {
+            let numbers = |t: &Tensor| t.to_dtype(DType::F64).and_then(|t| t.to_vec2::<f64>()).expect("numbers");
+            assert_eq!((read[name].dtype(), numbers(&read[name])), (tensor.dtype(), numbers(tensor)), "{name}");
+        }
+        assert!(tensors(&folder.path().join("absent/out"), &all).is_err());
     }
 }
