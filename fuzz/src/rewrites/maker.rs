@@ -2,51 +2,15 @@
 //! input makes the plain form of a pattern, and a fuzzer that changes a byte changes one choice.
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{
-    Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
-};
+use coreml_format::program::{Argument, Binding, Block, NamedType, Operation, TensorType, Value, ValueType};
 use half::f16;
 use indexmap::IndexMap;
 
+use super::bytes::Bytes;
 use super::weights;
 
 /// Most elements that a value of a program has.
 const LARGEST: usize = 1 << 13;
-
-/// Choices from bytes; zeros after the last one.
-pub struct Bytes<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Bytes<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
-    }
-
-    fn next(&mut self) -> usize {
-        match self.rest.split_first() {
-            Some((first, rest)) => {
-                self.rest = rest;
-                usize::from(*first)
-            }
-            None => 0,
-        }
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        self.next() % n.max(1)
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
-    /// One time in `n`.
-    pub fn rare(&mut self, n: usize) -> bool {
-        self.next() >= 256 - 256 / n
-    }
-}
 
 /// A value of the program, with the shape that it has when it runs.
 #[derive(Clone)]
@@ -86,7 +50,7 @@ pub struct Maker<'a> {
     /// Inputs and dimensions that are rows.
     pub rows: Vec<(String, usize)>,
     /// Floats that operations made.
-    values: Vec<Val>,
+    pub values: Vec<Val>,
     count: usize,
 }
 
@@ -131,7 +95,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn name(&mut self, letter: &str) -> String {
+    pub fn name(&mut self, letter: &str) -> String {
         self.count += 1;
         format!("{letter}{}", self.count)
     }
@@ -445,50 +409,6 @@ impl<'a> Maker<'a> {
         if self.bytes.rare(24) { self.bytes.pick(others) } else { value }
     }
 
-    /// The program; some of its values are also returned or used by others.
-    pub fn finish(mut self) -> Made {
-        let mut outputs: Vec<String> = Vec::new();
-        let values = std::mem::take(&mut self.values);
-        let last = values.len().saturating_sub(1);
-        for (i, value) in values.iter().enumerate() {
-            let Binding::Name(name) = &value.binding else { continue };
-            if i == last || self.bytes.rare(16) {
-                outputs.push(name.clone());
-            }
-            if self.bytes.rare(24) {
-                let used = if self.bytes.below(3) == 0 { self.branch(value, None) } else { self.unary("relu", value) };
-                if let Binding::Name(used) = used.binding {
-                    outputs.push(used);
-                }
-            }
-        }
-        let inputs: Vec<NamedType> = self
-            .inputs
-            .iter()
-            .map(|input| {
-                let dtype = if matches!(input.data, Data::Floats(_)) { self.dtype } else { DataType::I32 };
-                let ty = ValueType::Tensor(TensorType::fixed(dtype, &input.shape));
-                NamedType { name: input.name.clone(), ty }
-            })
-            .chain(self.states.iter().cloned())
-            .collect();
-        let opset = if self.bytes.below(4) == 3 { Opset::Ios18 } else { Opset::Ios17 };
-        let opset = if self.states.is_empty() { opset } else { Opset::Ios18 };
-        let block = Block { inputs: Vec::new(), operations: self.ops, outputs };
-        let mut function = Function { opset, inputs, block, attributes: IndexMap::new() };
-        if self.bytes.rare(12) {
-            let open = self.bytes.pick(&[2, 3, 4, 5]);
-            flexible(&mut function, |_, n| n == open);
-        } else if self.bytes.rare(24) {
-            let every = 2 + self.bytes.below(4);
-            flexible(&mut function, |count, _| count % every == 0);
-        }
-        let mut program = Program::default();
-        program.functions.insert("main".to_owned(), function);
-        let rest: Vec<u8> = self.bytes.rest.to_vec();
-        Made { program, inputs: self.inputs, rows: self.rows, rest }
-    }
-
     /// A value that only a nested block uses, which may also write it to a state.
     pub fn branch(&mut self, value: &Val, state: Option<&Argument>) -> Val {
         let outside = std::mem::take(&mut self.ops);
@@ -519,28 +439,4 @@ impl<'a> Maker<'a> {
         let binding = self.named(weights::value(self.dtype));
         Val { binding, shape }
     }
-}
-
-/// Leaves extents of inputs and results open in their declarations.
-fn flexible(function: &mut Function, open: impl Fn(usize, usize) -> bool) {
-    let mut count = 0;
-    let results = function.block.operations.iter_mut().filter(|op| op.kind != "const").flat_map(|op| &mut op.outputs);
-    for named in function.inputs.iter_mut().chain(results) {
-        let ValueType::Tensor(tensor) = &mut named.ty else { continue };
-        for dim in &mut tensor.shape {
-            count += 1;
-            if dim.fixed().is_some_and(|n| open(count, n)) {
-                *dim = Dim::Unknown;
-            }
-        }
-    }
-}
-
-/// A program and what it is fed with.
-pub struct Made {
-    pub program: Program,
-    pub inputs: Vec<Input>,
-    pub rows: Vec<(String, usize)>,
-    /// Bytes that are left for the runs.
-    pub rest: Vec<u8>,
 }

@@ -25,12 +25,17 @@ use coreml_format::verify::verify;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{EngineError, Executable, Limits, Options, Output, State};
 
-use maker::{Bytes, Data, Input, Made, Maker};
+use bytes::Bytes;
+use made::Made;
+use maker::{Data, Input, Maker};
 use patterns::Pattern;
 
 mod attention;
+mod bytes;
+mod made;
 mod maker;
 mod patterns;
+mod products;
 mod rows;
 mod weights;
 
@@ -40,8 +45,8 @@ const PATTERNS: [Pattern; 12] = [
     patterns::rms_norm,
     patterns::gate,
     patterns::hard_swish,
-    patterns::finish,
-    patterns::shared_input,
+    products::finish,
+    products::shared_input,
     patterns::permute,
     attention::attend,
     attention::cached,
@@ -158,7 +163,7 @@ fn runs(
     passes: &PassSet,
     rows: Option<(&[(String, usize)], usize)>,
 ) -> Result<(Results, bool), EngineError> {
-    let limits = Limits { rounds: 1 << 8, memory: 1 << 28 };
+    let limits = Limits { rounds: 1 << 8, memory: 1 << 28, ..Limits::default() };
     let open = rows.map_or_else(Vec::new, |(rows, _)| rows.to_vec());
     let options = Options { passes: passes.clone(), limits, rows: open, ..Options::default() };
     let executable = Executable::load(&model(&made.program), None, &options)?;

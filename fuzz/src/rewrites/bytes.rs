@@ -1,0 +1,41 @@
+//! Choices from bytes: each takes the next one, and zero chooses what is common.
+
+/// Choices from bytes; zeros after the last one.
+pub struct Bytes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Bytes<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    fn next(&mut self) -> usize {
+        match self.rest.split_first() {
+            Some((first, rest)) => {
+                self.rest = rest;
+                usize::from(*first)
+            }
+            None => 0,
+        }
+    }
+
+    /// Bytes that no choice has taken yet.
+    pub fn rest(&self) -> Vec<u8> {
+        self.rest.to_vec()
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.next() % n.max(1)
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// One time in `n`.
+    pub fn rare(&mut self, n: usize) -> bool {
+        self.next() >= 256 - 256 / n
+    }
+}
