@@ -1,6 +1,6 @@
 //! One Core ML model file, loaded and ready to predict.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -14,52 +14,16 @@ pub use mil_engine::value::Strings;
 
 use crate::config::Config;
 pub use crate::engine::EngineChoice;
-use crate::engine::{self, ComputeUnits, Engine, EngineOptions, Limits, Loaded, OperationCost, OperationReport};
+use crate::engine::{self, Engine, EngineOptions, Loaded, OperationCost, OperationReport};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::state::CoreMLState;
 
-/// Tensors that are given by position: `&tensor`, `&[&a, &b]`, `&vec_of_references`.
-pub trait ModelInputs {
-    /// The tensors, in order.
-    fn tensors(&self) -> Vec<&Tensor>;
-}
+pub use builder::CoreMLModelBuilder;
+pub use inputs::ModelInputs;
 
-impl ModelInputs for Tensor {
-    fn tensors(&self) -> Vec<&Tensor> {
-        vec![self]
-    }
-}
-
-impl ModelInputs for [&Tensor] {
-    fn tensors(&self) -> Vec<&Tensor> {
-        self.to_vec()
-    }
-}
-
-impl<const N: usize> ModelInputs for [&Tensor; N] {
-    fn tensors(&self) -> Vec<&Tensor> {
-        self.to_vec()
-    }
-}
-
-impl ModelInputs for Vec<&Tensor> {
-    fn tensors(&self) -> Vec<&Tensor> {
-        self.clone()
-    }
-}
-
-impl ModelInputs for [Tensor] {
-    fn tensors(&self) -> Vec<&Tensor> {
-        self.iter().collect()
-    }
-}
-
-impl ModelInputs for Vec<Tensor> {
-    fn tensors(&self) -> Vec<&Tensor> {
-        self.iter().collect()
-    }
-}
+mod builder;
+mod inputs;
 
 /// A model (one function of it), loaded.
 ///
@@ -423,83 +387,5 @@ impl CoreMLModel {
             }
         }
         Ok(outputs)
-    }
-}
-
-/// Loads a model with options.
-#[derive(Debug, Clone)]
-pub struct CoreMLModelBuilder {
-    path: PathBuf,
-    config: Config,
-    function: Option<String>,
-    options: EngineOptions,
-}
-
-impl CoreMLModelBuilder {
-    /// A model at this path.
-    pub fn new(path: impl AsRef<Path>, config: Config) -> Self {
-        Self { path: path.as_ref().to_owned(), config, function: None, options: EngineOptions::default() }
-    }
-
-    /// One component of a model on the hub: `org/name[@revision]` and the path there, such as `head.mlpackage`. It is
-    /// downloaded, without the rest of the model, when the cache does not have it.
-    ///
-    /// # Errors
-    /// [`Error::Hub`].
-    #[cfg(feature = "hub")]
-    pub fn load_from_hub(id: &str, file: &str, config: Config) -> Result<Self> {
-        let path = crate::hub::Hub::from_environment()?.ensure_file(id, file)?;
-        Ok(Self::new(path, config))
-    }
-
-    /// Loads this function instead of the default one.
-    #[must_use]
-    pub fn function(mut self, name: &str) -> Self {
-        self.function = Some(name.to_owned());
-        self
-    }
-
-    /// Chooses the engine.
-    #[must_use]
-    pub fn engine(mut self, engine: EngineChoice) -> Self {
-        self.options.choice = engine;
-        self
-    }
-
-    /// Chooses the processors that the native engine may use; the portable engine uses the CPU.
-    #[must_use]
-    pub fn compute_units(mut self, units: ComputeUnits) -> Self {
-        self.options.compute_units = units;
-        self
-    }
-
-    /// Keeps the models that the native engine compiles in this folder instead of the user's cache folder.
-    #[must_use]
-    pub fn compiled_models(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.options.cache = Some(folder.into());
-        self
-    }
-
-    /// Chooses the rewrites that the portable engine makes.
-    #[must_use]
-    pub fn passes(mut self, passes: PassSet) -> Self {
-        self.options.passes = passes;
-        self
-    }
-
-    /// Chooses what a prediction of the portable engine may use up.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.options.limits = limits;
-        self
-    }
-
-    /// Loads the model.
-    ///
-    /// # Errors
-    /// As [`CoreMLModel::load_with_function`]; asking for the native engine where there is none.
-    pub fn build_model(self) -> Result<CoreMLModel> {
-        let package = Arc::new(engine::open(&self.path, &self.options)?);
-        CoreMLModel::from_package_with(package, self.function.as_deref(), self.config, &self.options)
     }
 }
