@@ -4,24 +4,23 @@
 
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
-use coreml_format::program::Opset;
-use mil_kernels::parallel;
 use mil_kernels::pick::{NOWHERE, Places};
-use mil_kernels::rank;
 use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
-use super::reduction::index_dtype;
 use super::{OpSpec, since::*};
-use crate::budget::{self, Counted, claim_of, collect_most};
+use crate::budget::{self, Counted, collect_most};
 use crate::build::{Build, Run, check_size, one, resolve_axis};
 use crate::error::OpError;
 use crate::layout;
-use crate::rearrange::{join, pick, pick_along};
-use crate::value::{Array, Value, storage_dtype, with_f32s};
+use crate::rearrange::{join, pick};
+use crate::value::{Array, Value, storage_dtype};
+
+mod sorting;
+mod suppression;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("argsort", IOS15, argsort),
+    OpSpec::new("argsort", IOS15, sorting::argsort),
     OpSpec::new("band_part", IOS15, band_part),
     OpSpec::new("concat", IOS15, concat),
     OpSpec::new("cumsum", IOS15, cumsum),
@@ -29,7 +28,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("fill_like", IOS16, fill_like),
     OpSpec::new("flatten2d", IOS15, flatten2d),
     OpSpec::new("identity", IOS15, identity),
-    OpSpec::new("non_maximum_suppression", IOS15_17, nms),
+    OpSpec::new("non_maximum_suppression", IOS15_17, suppression::nms),
     OpSpec::new("non_zero", IOS15, non_zero),
     OpSpec::new("one_hot", IOS15, one_hot),
     OpSpec::new("pad", IOS15, pad),
@@ -38,7 +37,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("split", IOS15, split),
     OpSpec::new("stack", IOS15, stack),
     OpSpec::new("tile", IOS15, tile),
-    OpSpec::new("topk", IOS15_16_17, topk),
+    OpSpec::new("topk", IOS15_16_17, sorting::topk),
 ];
 
 /// `identity(x)`.
@@ -262,88 +261,6 @@ fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The tensor with `axis` last, in row-major order, and the indices of the first `k` of each of its rows.
-fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, Vec<usize>), OpError> {
-    let n = x.shape()[axis];
-    if u32::try_from(n).is_err() {
-        return Err(OpError::TooLarge { shape: x.shape().to_vec(), limit: u32::MAX as usize });
-    }
-    let moved = layout::contiguous(&x.tensor().transpose(axis, x.rank() - 1)?)?;
-    if moved.elem_count() == 0 {
-        return Ok((moved, Vec::new()));
-    }
-    claim_of::<usize>((moved.elem_count() / n).saturating_mul(k))?;
-    // The words of a row, for each thread.
-    let wide = if x.dtype().is_float() { size_of::<u64>() } else { size_of::<u128>() };
-    let row = n.saturating_mul(wide * 2);
-    let _words = budget::lent(row.saturating_mul(parallel::threads().min(moved.elem_count() / n)))?;
-    let order = match with_f32s(&moved, |data| rank::first(data, n, k, ascending)) {
-        Some(order) => order,
-        None if x.dtype().is_float() => rank::first(&x.with(moved.clone()).to_f32s()?, n, k, ascending),
-        None => rank::first(&x.with(moved.clone()).to_i64s()?, n, k, ascending),
-    };
-    Ok((moved, order))
-}
-
-/// Indices along the last dimension of `shape`, moved back to `axis`.
-fn indices(
-    data: Vec<usize>,
-    shape: &[usize],
-    axis: usize,
-    dtype: DataType,
-    device: &candle_core::Device,
-) -> Result<Array, OpError> {
-    let data = budget::collect(data.into_iter().map(|i| i as i64))?;
-    let array = Array::from_i64(data, shape, dtype, device)?;
-    let t = layout::contiguous(&array.tensor().transpose(axis, shape.len() - 1)?)?;
-    Ok(array.with(t))
-}
-
-/// `argsort(x, axis = -1, ascending = false)`: stable.
-fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
-    let x = b.slot("x")?;
-    let axis = b.attr_or("axis", -1i64)?;
-    let ascending = b.attr_or("ascending", false)?;
-    b.run(move |f| {
-        let x = f.array(x)?;
-        let axis = resolve_axis(axis, x.rank())?;
-        let (moved, order) = ranked(&x, axis, x.shape()[axis], ascending)?;
-        one(indices(order, moved.dims(), axis, DataType::I32, f.device())?)
-    })
-}
-
-/// `topk(x, k = 1, axis = -1, ascending = false, sort = true (iOS16), return_indices = true (iOS16),
-/// output_indices_dtype = "int32" (iOS17))`: sorted also where the program leaves the order open.
-fn topk(b: &Build<'_>) -> Result<Run, OpError> {
-    let x = b.slot("x")?;
-    let k = b.param_or("k", 1i64)?;
-    let axis = b.attr_or("axis", -1i64)?;
-    let ascending = b.attr_or("ascending", false)?;
-    b.attr_since(Opset::Ios16, "sort", true)?;
-    let wanted = b.attr_since(Opset::Ios16, "return_indices", true)?;
-    let index_dtype = index_dtype(b, "output_indices_dtype")?;
-    b.run(move |f| {
-        let x = f.array(x)?;
-        let axis = resolve_axis(axis, x.rank())?;
-        let n = x.shape()[axis];
-        let k = *k.get(f)?;
-        let k = if k == -1 { n } else { usize::try_from(k).unwrap_or(usize::MAX) };
-        if k > n {
-            return Err(OpError::shape(format!("the best {k} of {n}")));
-        }
-        let (moved, order) = ranked(&x, axis, k, ascending)?;
-        let last = x.rank() - 1;
-        let values = pick_along(&moved, last, &order, k)?.transpose(axis, last)?;
-        let mut all = vec![Value::Array(x.with(values))];
-        if wanted {
-            let mut shape = moved.dims().to_vec();
-            shape[last] = k;
-            all.push(Value::Array(indices(order, &shape, axis, index_dtype, f.device())?));
-        }
-        Ok(all)
-    })
-}
-
 /// The zero of an array's representation.
 fn zero_of(x: &Array) -> Result<Tensor, OpError> {
     Ok(Tensor::zeros((), x.tensor().dtype(), x.tensor().device())?)
@@ -552,97 +469,5 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
             }
         }
         one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))
-    })
-}
-
-/// The tensor with its last two dimensions exchanged.
-fn swap_last(x: &Array) -> Result<Array, OpError> {
-    if x.rank() < 2 {
-        return Err(OpError::shape(format!("boxes or scores of shape {:?}", x.shape())));
-    }
-    Ok(x.with(x.tensor().transpose(x.rank() - 2, x.rank() - 1)?.counted_contiguous()?))
-}
-
-/// Intersection over union of two boxes (x, y, width, height around the centre).
-fn iou(a: &[f32], b: &[f32]) -> f32 {
-    let (lo, hi) = (|v: &[f32], d: usize| v[d] - v[d + 2] / 2.0, |v: &[f32], d: usize| v[d] + v[d + 2] / 2.0);
-    let overlap = |d: usize| (hi(a, d).min(hi(b, d)) - lo(a, d).max(lo(b, d))).max(0.0);
-    let both = overlap(0) * overlap(1);
-    let total = a[2] * a[3] + b[2] * b[3] - both;
-    if total > 0.0 { both / total } else { 0.0 }
-}
-
-/// `non_maximum_suppression(boxes, scores, iou_threshold, score_threshold, max_boxes, per_class_suppression
-/// = false)` → boxes `[n, max, 4]`, scores `[n, max, K]`, indices, number of boxes.
-///
-/// Since iOS 17 without `score_threshold` and the number of boxes, and with the boxes along the last
-/// dimension: `[n, 4, B]` and `[n, K, B]`.
-fn nms(b: &Build<'_>) -> Result<Run, OpError> {
-    let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
-    let boxes_last = b.opset() >= Opset::Ios17;
-    let iou_limit = b.attr::<f32>("iou_threshold")?;
-    let score_limit = if boxes_last { None } else { Some(b.attr::<f32>("score_threshold")?) };
-    let most = usize::try_from(b.attr::<i64>("max_boxes")?).map_err(|_| OpError::shape("a negative `max_boxes`"))?;
-    let per_class = b.attr_or("per_class_suppression", false)?;
-    b.run(move |f| {
-        let (mut boxes, mut scores) = (f.array(boxes)?, f.array(scores)?);
-        if boxes_last {
-            (boxes, scores) = (swap_last(&boxes)?, swap_last(&scores)?);
-        }
-        let (&[batch, count, 4], &[_, _, classes]) = (boxes.shape(), scores.shape()) else {
-            return Err(OpError::shape(format!("boxes {:?}, scores {:?}", boxes.shape(), scores.shape())));
-        };
-        if scores.shape()[..2] != [batch, count] {
-            return Err(OpError::shape(format!("boxes {:?}, scores {:?}", boxes.shape(), scores.shape())));
-        }
-        check_size(&[batch, most, classes.max(4)])?;
-        let (all_boxes, all_scores) = (boxes.to_f32s()?, scores.to_f32s()?);
-        let mut out_boxes = budget::filled(0f32, batch * most * 4)?;
-        let mut out_scores = budget::filled(0f32, batch * most * classes)?;
-        let mut out_index = budget::filled(-1i64, batch * most)?;
-        let mut numbers = budget::filled(0i64, batch)?;
-        // The order of the boxes of an image, those that are kept, and what sorting takes. Each box meets all that are
-        // kept, and their best classes are looked for each time.
-        let _order = budget::lent(count.saturating_mul(4 * size_of::<usize>()))?;
-        budget::products(&[batch, count, most.min(count), if per_class { 4 + 2 * classes } else { 4 }])?;
-        for n in 0..batch {
-            let boxes = &all_boxes[n * count * 4..(n + 1) * count * 4];
-            let scores = &all_scores[n * count * classes..(n + 1) * count * classes];
-            let best = |i: usize| {
-                let row = &scores[i * classes..(i + 1) * classes];
-                row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (c, &s)| if s > b.1 { (c, s) } else { b })
-            };
-            let mut order: Vec<usize> = (0..count).filter(|&i| score_limit.is_none_or(|s| best(i).1 > s)).collect();
-            order.sort_by(|&a, &b| best(b).1.total_cmp(&best(a).1));
-            let mut kept: Vec<usize> = Vec::new();
-            for i in order {
-                if kept.len() == most {
-                    break;
-                }
-                let clash = |&k: &usize| {
-                    (!per_class || best(k).0 == best(i).0)
-                        && iou(&boxes[k * 4..k * 4 + 4], &boxes[i * 4..i * 4 + 4]) > iou_limit
-                };
-                if !kept.iter().any(clash) {
-                    kept.push(i);
-                }
-            }
-            numbers[n] = kept.len() as i64;
-            for (slot, &i) in kept.iter().enumerate() {
-                let at = n * most + slot;
-                out_boxes[at * 4..at * 4 + 4].copy_from_slice(&boxes[i * 4..i * 4 + 4]);
-                out_scores[at * classes..(at + 1) * classes].copy_from_slice(&scores[i * classes..(i + 1) * classes]);
-                out_index[at] = i as i64;
-            }
-        }
-        let d = f.device();
-        let out_boxes = Array::from_f32(out_boxes, &[batch, most, 4], boxes.dtype(), d)?;
-        let out_scores = Array::from_f32(out_scores, &[batch, most, classes], scores.dtype(), d)?;
-        let out_index = Value::Array(Array::from_i64(out_index, &[batch, most], DataType::I32, d)?);
-        if boxes_last {
-            return Ok(vec![Value::Array(swap_last(&out_boxes)?), Value::Array(swap_last(&out_scores)?), out_index]);
-        }
-        let numbers = Value::Array(Array::from_i64(numbers, &[batch], DataType::I32, d)?);
-        Ok(vec![Value::Array(out_boxes), Value::Array(out_scores), out_index, numbers])
     })
 }
