@@ -1,3 +1,5 @@
+//! Decodes image files as inputs of a model.
+
 #![no_main]
 
 #[path = "../src/inputs.rs"]

@@ -1,3 +1,5 @@
+//! Reads `meta.yaml`.
+
 #![no_main]
 
 #[path = "../src/texts.rs"]

@@ -1,3 +1,5 @@
+//! Runs programs with and without each rewrite; results must agree.
+
 #![no_main]
 
 #[path = "../src/rewrites/mod.rs"]

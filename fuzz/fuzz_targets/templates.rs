@@ -1,3 +1,5 @@
+//! Parses and renders chat templates.
+
 #![no_main]
 
 #[path = "../src/texts.rs"]

@@ -1,3 +1,5 @@
+//! Reads files of tensors: safetensors, `.npz`, `.npy`.
+
 #![no_main]
 
 #[path = "../src/inputs.rs"]

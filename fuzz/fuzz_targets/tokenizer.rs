@@ -1,3 +1,5 @@
+//! Loads `tokenizer.json`, encodes and decodes.
+
 #![no_main]
 
 #[path = "../src/texts.rs"]

@@ -1,3 +1,5 @@
+//! Files of tensors: each format, each element type, hostile headers.
+
 use std::io::{Cursor, Write};
 
 use candle_core::DType;

@@ -1,3 +1,5 @@
+//! Templates and what Jinja makes of them; attacks and the limits that end them.
+
 use super::*;
 
 fn messages(all: &serde_json::Value) -> Value {

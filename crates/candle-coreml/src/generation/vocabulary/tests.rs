@@ -1,3 +1,5 @@
+//! Tokenizer files that are refused, and those that load.
+
 use serde_json::{Value, json};
 
 use super::*;
