@@ -1,6 +1,6 @@
 //! Inputs of a prediction as the framework's dictionary of features.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
 use objc2::AllocAnyThread;
 use objc2::rc::Retained;
