@@ -2,7 +2,7 @@
 //!
 //! - [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
 //! - [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
-//! - [`file`]: opens regular files, up to a size; everything that is read comes through it.
+//! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
 //! - [`mil_text`]: the text form of programs in compiled models, read and written.
 //! - [`mod@verify`]: whether a program hangs together; every model that is opened was checked.

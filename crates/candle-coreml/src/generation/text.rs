@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -61,8 +60,9 @@ impl Tokenizer {
     }
 
     /// How many bytes a text of so many tokens may have.
-    pub(crate) fn byte_limit(&self, context: usize) -> ByteLimit {
-        ByteLimit::new(&self.vocabulary, context)
+    #[cfg(feature = "tokio")]
+    pub(crate) fn byte_limit(&self, context: usize) -> crate::byte_limit::ByteLimit {
+        crate::byte_limit::ByteLimit::new(&self.vocabulary, context)
     }
 
     /// Tokens that end generation.

@@ -324,7 +324,7 @@ mod tests {
     use crate::apple::results::outputs;
     use crate::pixels::channels;
     use crate::values::{Output, elements};
-    use candle_core::DType;
+    use candle_core::{DType, Device};
     use coreml_format::dtype::DataType;
 
     fn feature(name: &str, ty: FeatureType) -> FeatureDescription {
