@@ -335,9 +335,13 @@ fn large_bodies_wait_for_their_room() {
         Settings { max_body: 8192, bodies: 16_384, body_time: Duration::from_millis(300), body_rate: 10, ..settings() };
     let server = serve(settings);
     let padded = with(question("2 + 2 ="), json!({"user": "u".repeat(8000)})).to_string();
-    // A slow one takes the room that one address gets.
+    // A slow one takes the room that one address gets: it has it when it is asked for its body.
     let request = post(&padded, "Connection: close\r\n");
-    let slow = sent(&server, &request[..request.len() - 8000]);
+    let invited = post(&padded, "Expect: 100-continue\r\n");
+    let (head, body) = invited.split_at(invited.find("\r\n\r\n").expect("a head") + 4);
+    let mut slow = sent(&server, head);
+    slow.read_exact(&mut [0; 25]).expect("an interim answer");
+    slow.write_all(&body.as_bytes()[..body.len() - 8000]).expect("a part of the body");
     refused(&rest(&sent(&server, &request)), 503, "large requests");
     let small = post(&question("2 + 2 =").to_string(), "Connection: close\r\n");
     refused(&rest(&sent(&server, small)), 503, "large requests");
