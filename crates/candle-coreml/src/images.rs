@@ -131,7 +131,9 @@ pub fn read_from(
         Ok(dims)
     };
     let unknown = || ImageCause::content("a PNG, JPEG or TIFF image", "another file");
-    let format = ImageReader::new(&mut *source).with_guessed_format()?.format().ok_or_else(unknown)?;
+    let known = |f: &ImageFormat| matches!(f, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Tiff);
+    let guessed = ImageReader::new(&mut *source).with_guessed_format()?.format();
+    let format = guessed.filter(known).ok_or_else(unknown)?;
     let tensor = |planes: Vec<f32>, dims: [usize; 4]| {
         Tensor::from_vec(planes, &dims, &Device::Cpu).map_err(|e| ImageCause::Decode(e.to_string()))
     };
@@ -206,5 +208,76 @@ fn check_scans(source: &mut (impl BufRead + Seek), most: usize) -> Result<(), Im
         }
         let n = piece.len();
         source.consume(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coreml_format::description::ShapeConstraint;
+    use std::io::Cursor;
+
+    const SMALL: Limits = Limits { pixels: 4096, bytes: 1 << 16, scans: 4 };
+
+    /// An image input of 2 × 2 pixels, or of any size.
+    fn feature(layout: ColorLayout, sizes: ShapeConstraint) -> FeatureDescription {
+        let ty = FeatureType::Image { layout, width: 2, height: 2, sizes };
+        FeatureDescription { name: "x".to_owned(), description: String::new(), ty, optional: false }
+    }
+
+    fn file(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
+        let mut content = Cursor::new(Vec::new());
+        let pixels = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        pixels.write_to(&mut content, format).expect("encoded");
+        content.into_inner()
+    }
+
+    fn read(bytes: &[u8], sizes: ShapeConstraint, limits: &Limits) -> Result<Tensor, String> {
+        let feature = feature(ColorLayout::Rgb, sizes);
+        read_from(&mut Cursor::new(bytes), &feature, limits).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn sizes_are_refused_before_pixels_are_decoded() {
+        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Tiff] {
+            let whole = file(64, 64, format);
+            assert_eq!(read(&whole, ShapeConstraint::Unspecified, &SMALL).expect("pixels").dims(), [1, 3, 64, 64]);
+            let error = read(&whole, ShapeConstraint::Fixed, &SMALL).expect_err("64 × 64");
+            assert_eq!(error, "expected an image, shape [1, 3, 2, 2], found an image of shape [1, 3, 64, 64]");
+            let few = Limits { pixels: 4095, ..SMALL };
+            let error = read(&whole, ShapeConstraint::Unspecified, &few).expect_err("4,096 pixels");
+            assert_eq!(error, "expected an image of at most 4095 pixels, found 64 × 64");
+            // 12,288 bytes of pixels.
+            let few = Limits { bytes: 12_287, ..SMALL };
+            assert!(read(&whole, ShapeConstraint::Unspecified, &few).is_err(), "{format:?}");
+        }
+        // Pixels that are not there: the size is what is wrong first.
+        let whole = file(64, 64, ImageFormat::Png);
+        let data = whole.windows(4).position(|w| w == b"IDAT").expect("pixels");
+        let error = read(&whole[..data + 8], ShapeConstraint::Fixed, &SMALL).expect_err("64 × 64");
+        assert!(error.contains("[1, 3, 2, 2]"), "{error}");
+        assert!(read(&whole[..data + 8], ShapeConstraint::Unspecified, &SMALL).is_err());
+    }
+
+    #[test]
+    fn jpegs_of_many_scans_are_refused() {
+        let whole = file(2, 2, ImageFormat::Jpeg);
+        assert!(read(&whole, ShapeConstraint::Fixed, &SMALL).is_ok());
+        let many = [whole.as_slice(), &[0xff, 0xda].repeat(4)].concat();
+        let error = read(&many, ShapeConstraint::Fixed, &SMALL).expect_err("five scans");
+        assert_eq!(error, "expected a JPEG of at most 4 scans, found more");
+    }
+
+    #[test]
+    fn what_is_no_image_or_no_image_input_is_refused() {
+        assert!(
+            read(b"P6 1 1 255 abc", ShapeConstraint::Fixed, &SMALL).expect_err("PPM").contains("PNG, JPEG or TIFF")
+        );
+        assert!(read(b"", ShapeConstraint::Fixed, &SMALL).is_err());
+        let number =
+            FeatureDescription { ty: FeatureType::Double, ..feature(ColorLayout::Rgb, ShapeConstraint::Fixed) };
+        let image = file(2, 2, ImageFormat::Png);
+        let error = read_from(&mut Cursor::new(image), &number, &SMALL).expect_err("a number").to_string();
+        assert_eq!(error, "expected a number, found an image");
     }
 }
