@@ -4,6 +4,7 @@
 //! - [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
+//! - [`model_types`]: every model type of the specification, decoded.
 //! - [`mil_text`]: the text form of programs in compiled models, read and written.
 //! - [`mod@verify`]: whether a program hangs together; every model that is opened was checked.
 //! - [`mod@write`]: packages from programs and streamed weights.
@@ -17,6 +18,7 @@ pub mod description;
 pub mod dtype;
 pub mod file;
 pub mod mil_text;
+pub mod model_types;
 pub mod package;
 pub mod program;
 pub mod spec;

@@ -6,6 +6,7 @@
 use prost::Message;
 
 use crate::description::ModelDescription;
+use crate::model_types;
 use crate::program::Program;
 
 mod describe;
@@ -45,50 +46,13 @@ impl SpecError {
     }
 }
 
-/// Name of the model type in this field of the `Model` message; the fields from 200 on are a `oneof`.
-fn model_type(field: u32) -> Option<&'static str> {
-    Some(match field {
-        200 => "pipelineClassifier",
-        201 => "pipelineRegressor",
-        202 => "pipeline",
-        300 => "glmRegressor",
-        301 => "supportVectorRegressor",
-        302 => "treeEnsembleRegressor",
-        303 => "neuralNetworkRegressor",
-        304 => "bayesianProbitRegressor",
-        400 => "glmClassifier",
-        401 => "supportVectorClassifier",
-        402 => "treeEnsembleClassifier",
-        403 => "neuralNetworkClassifier",
-        404 => "kNearestNeighborsClassifier",
-        500 => "neuralNetwork",
-        501 => "itemSimilarityRecommender",
-        555 => "customModel",
-        556 => "linkedModel",
-        560 => "classConfidenceThresholding",
-        600 => "oneHotEncoder",
-        601 => "imputer",
-        602 => "featureVectorizer",
-        603 => "dictVectorizer",
-        604 => "scaler",
-        606 => "categoricalMapping",
-        607 => "normalizer",
-        609 => "arrayFeatureExtractor",
-        610 => "nonMaximumSuppression",
-        900 => "identity",
-        2000..=2006 => "model that Apple keeps to itself",
-        3000 => "serializedModel",
-        _ => return None,
-    })
-}
-
 /// The model types among the top-level fields of a message that has no `mlProgram`.
 fn other_model_type(mut bytes: &[u8]) -> String {
     use prost::encoding::{DecodeContext, decode_key, skip_field};
     while !bytes.is_empty() {
         let Ok((tag, wire)) = decode_key(&mut bytes) else { break };
-        if let Some(name) = model_type(tag) {
-            return name.to_owned();
+        if let Some(row) = model_types::find(tag) {
+            return row.name.to_owned();
         }
         if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
             break;
@@ -140,6 +104,11 @@ fn decode_at(bytes: &[u8], depth: usize) -> Result<(ModelDescription, Program), 
 }
 
 pub use encode::encode;
+
+/// Decodes the message of an ML Program.
+pub(crate) fn decode_program(bytes: prost::bytes::Bytes) -> Result<Program, SpecError> {
+    program::program(proto::Program::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?)
+}
 
 /// Reads a bare `ModelDescription` message, as `coremldata.bin` of a compiled model holds it.
 ///
