@@ -5,12 +5,14 @@
 
 use coreml_format::blob::{BlobRef, WeightFiles};
 use coreml_format::mil_text;
+use coreml_format::model_types::{self, Body, Bytes};
 use coreml_format::package::Model;
 use coreml_format::spec;
 use coreml_format::verify::verify;
 
-/// The protobuf specification of a package, verified if it can be read, and as text.
+/// The protobuf specification of a package, verified if it can be read, and as text; models of other types, decoded.
 pub fn specification(bytes: &[u8]) {
+    decoded(&Bytes::copy_from_slice(bytes), 0);
     if let Ok((description, program)) = spec::decode(bytes) {
         let sound = verify(&program).is_ok();
         let again = spec::decode(&spec::encode(&description, &program));
@@ -19,6 +21,21 @@ pub fn specification(bytes: &[u8]) {
         if sound {
             mil_text::parse(&mil_text::print(&program)).expect("what is printed reads back");
         }
+    }
+}
+
+/// A model of any type, and the models of a pipeline.
+fn decoded(model: &Bytes, depth: usize) {
+    let Ok(Some((row, message))) = model_types::locate(model) else { return };
+    let Ok(body) = row.decode(message) else { return };
+    let pipeline = match body {
+        Body::Pipeline(pipeline) => Some(pipeline),
+        Body::PipelineClassifier(m) => m.pipeline,
+        Body::PipelineRegressor(m) => m.pipeline,
+        _ => None,
+    };
+    if depth < 8 {
+        pipeline.iter().flat_map(|p| &p.models).for_each(|model| decoded(model, depth + 1));
     }
 }
 
