@@ -10,16 +10,20 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
+use crate::array::Array;
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, Place};
+use crate::frame::{Context, States};
 use crate::layout;
+use crate::limits::Limits;
 use crate::passes::{PassSet, open_rows};
-use crate::plan::{self, FunctionPlan, PlanInput};
+use crate::plan;
+use crate::planned::{FunctionPlan, PlanInput};
 use crate::profile::Profile;
-use crate::run::{self, Context, Limits, States};
+use crate::run;
 use crate::state::{State, StateSpec};
-use crate::value::{Array, Strings, Value};
+use crate::value::{Strings, Value};
 
 /// How a function is loaded.
 #[derive(Debug, Clone)]
@@ -205,11 +209,11 @@ impl Executable {
         let mut memory = idle().pop().unwrap_or_default();
         let reuses = run::reuses(&self.plan, &values);
         let predict = || {
-            let (results, mut holders) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
+            let (results, mut owners) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
             let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
                 let made = output(&value, ty.as_ref(), &self.context.device)
                     .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
-                holders.leave(&value, made.tensor());
+                owners.release_output(&value, made.tensor());
                 Ok((name.clone(), made))
             };
             self.plan.outputs.iter().zip(results).map(output).collect()

@@ -13,12 +13,15 @@ use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
 
 use crate::budget;
-use crate::build::{Build, Run, Slot};
+use crate::build::Build;
 use crate::declared::{self, Declared};
 use crate::error::{EngineError, OpError, Place};
+use crate::frame::{Context, Frame, Slot};
+use crate::limits::Limits;
 use crate::literal;
-use crate::ops::{self, OpKind};
-use crate::run::{Context, Frame, Limits};
+use crate::op::OpKind;
+use crate::ops;
+use crate::planned::{BlockPlan, FunctionPlan, PlanInput, Run, Step};
 use crate::state::StateSpec;
 use crate::value::Value;
 
@@ -27,60 +30,6 @@ const FOLD_LIMIT: usize = 1 << 18;
 
 /// Folded results of a function have at most this many elements together; the others are computed in each prediction.
 const FOLD_TOTAL: usize = 1 << 24;
-
-/// One operation, ready to run.
-pub struct Step {
-    pub(crate) run: Run,
-    pub(crate) outputs: Vec<u32>,
-    /// What the program declares about the outputs.
-    pub(crate) declared: Vec<Declared>,
-    /// Variables whose last use is this step.
-    pub(crate) free: Vec<u32>,
-    /// Index into [`FunctionPlan::places`].
-    pub(crate) place: u32,
-}
-
-/// A planned block.
-pub struct BlockPlan {
-    /// Variables that the block's parameters are stored in.
-    pub(crate) inputs: Vec<u32>,
-    /// What the program declares about them.
-    pub(crate) declared: Vec<Declared>,
-    pub(crate) steps: Vec<Step>,
-    /// What the block returns.
-    pub(crate) outputs: Vec<Slot>,
-    /// Variables of enclosing blocks that this block reads.
-    captures: HashSet<u32>,
-}
-
-/// An input of a planned function.
-#[derive(Debug, Clone)]
-pub struct PlanInput {
-    /// Name.
-    pub name: String,
-    /// Declared type.
-    pub ty: ValueType,
-    pub(crate) var: u32,
-}
-
-/// A planned function.
-pub struct FunctionPlan {
-    /// Inputs without states, in order.
-    pub inputs: Vec<PlanInput>,
-    /// States, in order.
-    pub states: Vec<StateSpec>,
-    /// Names of the outputs, in order.
-    pub outputs: Vec<(String, Option<ValueType>)>,
-    /// Where each step stands in the program.
-    pub places: Vec<Place>,
-    /// Bytes of weights that each step takes, as stored, in the order of the places.
-    pub weight_bytes: Vec<u64>,
-    pub(crate) block: BlockPlan,
-    /// Whether some operation holds blocks.
-    pub(crate) has_blocks: bool,
-    pub(crate) consts: Vec<Value>,
-    pub(crate) vars: usize,
-}
 
 /// Plans a function.
 ///

@@ -10,10 +10,10 @@ use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
 use mil_kernels::mat::{Blocks, Form as MatForm, Lut, RowSource, WeightMat};
 
+use crate::array::Array;
 use crate::budget::{claim, claim_of, lent, room};
+use crate::decode;
 use crate::error::OpError;
-use crate::literal;
-use crate::value::Array;
 
 /// Bytes of elements, mapped or in memory.
 #[derive(Clone)]
@@ -283,7 +283,7 @@ impl Weight {
     /// When it takes more memory than there is, or Candle can't create the tensor.
     pub fn expand(&self, device: &Device) -> Result<Array, OpError> {
         match &self.form {
-            Form::Dense(raw) => literal::decode(raw, self.dtype, &self.shape, device),
+            Form::Dense(raw) => decode::decode(raw, self.dtype, &self.shape, device),
             _ => {
                 let count = self.shape.iter().product();
                 claim_of::<f32>(count)?;
@@ -380,23 +380,23 @@ fn dense_elements(raw: &[u8], dtype: DataType, first: usize, count: usize) -> Re
             .get(first * width..(first + count) * width)
             .ok_or_else(|| OpError::shape("a weight is shorter than its shape"))?;
         return Ok(match dtype {
-            d if d.is_float() => literal::floats(bytes, dtype),
-            _ => literal::ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect(),
+            d if d.is_float() => decode::floats(bytes, dtype),
+            _ => decode::ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect(),
         });
     }
     let signed = dtype == DataType::I4;
-    Ok((first..first + count).map(|i| literal::unpack(raw, i, bits, signed) as f32).collect())
+    Ok((first..first + count).map(|i| decode::unpack(raw, i, bits, signed) as f32).collect())
 }
 
 impl Palette {
     /// Elements `first .. first + count` of the expanded shape.
     fn elements(&self, shape: &[usize], first: usize, count: usize) -> Vec<f32> {
-        let tables = literal::floats_or_ints(&self.tables, self.table_dtype);
+        let tables = decode::floats_or_ints(&self.tables, self.table_dtype);
         let entries = 1usize << self.bits;
         let mut out = Vec::with_capacity(count);
         if self.vector == 1 {
             walk_blocks(&self.index_shape, &self.blocks, first..first + count, |i, block| {
-                let index = literal::unpack(&self.indices, i, self.bits as usize, false) as usize;
+                let index = decode::unpack(&self.indices, i, self.bits as usize, false) as usize;
                 out.push(tables.get(block * entries + index).copied().unwrap_or(0.0));
             });
             return out;
@@ -414,7 +414,7 @@ impl Palette {
                 at += i * index_strides[d];
                 block += i / (self.index_shape[d] / self.blocks[d]).max(1) * block_strides[d];
             }
-            let index = literal::unpack(&self.indices, at, self.bits as usize, false) as usize;
+            let index = decode::unpack(&self.indices, at, self.bits as usize, false) as usize;
             out.push(tables.get((block * entries + index) * self.vector + lane).copied().unwrap_or(0.0));
         }
         out

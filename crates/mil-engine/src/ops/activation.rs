@@ -8,12 +8,15 @@ use mil_kernels::softmax::softmax as kernel;
 
 use super::elementwise_unary::{float, map};
 use super::normalization::with_parameter;
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, one, resolve_axis};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::{Array, with_f32s};
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::resolve_axis;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("clamped_relu", IOS15_17, |b| {

@@ -8,9 +8,11 @@ use super::activation::softmax_last;
 use super::elementwise_binary::broadcast_shape;
 use super::linear::batched;
 use crate::budget::{Counted, claim_of, lent, mapped, products};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::planned::Run;
+use crate::shape::check_size;
 
 /// `softmax(scale · q · kᵀ + mask) · v` for `q [… , n, d]`, `k [… , m, d]`, `v [… , m, w]` and a mask that broadcasts to
 /// `[… , n, m]`, all of them floats.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Run};
+use crate::build::Build;
 use crate::error::OpError;
-use crate::value::{Array, Strings, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::value::{Strings, Value};
 use coreml_format::dtype::DataType;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("classify", IOS15, classify)];

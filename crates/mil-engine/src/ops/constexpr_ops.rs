@@ -8,12 +8,15 @@ use std::sync::Arc;
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{Counted, claim, claim_of, collect, collect_most, filled, room};
-use crate::build::{Build, Run, check_size, resolve_axis};
+use crate::build::Build;
 use crate::error::OpError;
 use crate::literal::KEEP_MAPPED;
-use crate::value::{Array, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::{check_size, resolve_axis};
+use crate::value::Value;
 use crate::weight::{Blocked, Form, Palette, Raw, Weight, check_blocks};
 
 pub(super) const OPS: &[OpSpec] = &[

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use coreml_format::dtype::DataType;
 
 use super::elementwise_binary::broadcast_shape;
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, Slot, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::{Array, FromValue, Value};
+use crate::frame::{Frame, Slot};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
+use crate::value::{FromValue, Value};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("cond", IOS15, cond),

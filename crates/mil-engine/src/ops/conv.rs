@@ -12,12 +12,16 @@ use mil_kernels::fresh::zeros;
 
 use super::finish::Finish;
 use super::linear::{Bias, bias_of, product};
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{Counted, claim_of, lent, products};
-use crate::build::{Build, MAX_ELEMENTS, Run, Slot, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
+use crate::frame::Slot;
 use crate::layout;
-use crate::value::{Array, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::{MAX_ELEMENTS, check_size};
+use crate::value::Value;
 use crate::weight::Weight;
 
 mod prepared;

@@ -6,12 +6,14 @@
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),

@@ -7,12 +7,13 @@ use coreml_format::dtype::DataType;
 
 use mil_kernels::elementwise::{Cos, Erf, Exp, Exp2, LnOf, Sin, Tan, Tanh, Unary};
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("abs", IOS15, |b| number(b, f32::abs, i64::wrapping_abs)),

@@ -6,12 +6,13 @@ use mil_kernels::elementwise::{Gelu, HardSigmoid, HardSwish, Sigmoid, Silu};
 use mil_kernels::packed;
 
 use super::elementwise_unary::map;
+use crate::array::Array;
 use crate::budget::Counted;
-use crate::build::{Build, Slot};
+use crate::build::Build;
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::{Array, with_f32s};
+use crate::memory_order::with_f32s;
 
 /// The parameters `slope` and `offset` of a gate.
 fn hard_sigmoid(b: &Build<'_>) -> Result<HardSigmoid, OpError> {

@@ -12,13 +12,15 @@ use super::activation::softmax_last;
 use super::elementwise_unary::float;
 use super::finish::hard_swish;
 use super::slice::{SliceParams, runs, take};
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{Counted, claim_of, lent, products};
-use crate::build::{Build, Run, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::state::StateBuffer;
-use crate::value::{Array, with_f32s};
 
 mod elementwise;
 mod products;
@@ -64,7 +66,7 @@ fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
             mil_kernels::norm::rms_norm(data, size, epsilon, gain.as_deref(), &mut out);
             Ok::<_, OpError>(out)
         };
-        let data = layout::of_rows(&x, norm)??;
+        let data = x.with_rows(norm)??;
         one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })
 }

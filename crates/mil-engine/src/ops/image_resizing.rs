@@ -8,13 +8,16 @@ use mil_kernels::parallel;
 use mil_kernels::pick::Places;
 use mil_kernels::resample::{self, Between, OUTSIDE, Taps};
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted, claim_of};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange;
-use crate::value::{Array, with_f32s};
+use crate::shape::check_size;
 
 mod sampling;
 

@@ -15,13 +15,15 @@ use mil_kernels::parallel;
 
 use super::finish::Finish;
 use super::panels::Panels;
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
-use crate::build::{Build, Run, Slot, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::{Array, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::value::Value;
 use crate::weight::Weight;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -42,7 +44,7 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
     }
     let m: usize = shape.iter().product();
     shape.push(out);
-    let count = crate::build::check_size(&shape)?;
+    let count = crate::shape::check_size(&shape)?;
     products(&[m, inner, out])?;
     if let (Some(matrix), true) = (weight.matrix(), device.is_cpu()) {
         claim_of::<f32>(count)?;
@@ -156,10 +158,10 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let mut shape = super::elementwise_binary::broadcast_shape(&x.dims()[..x.rank() - 2], &y.dims()[..y.rank() - 2])?;
     shape.extend([m, n]);
     let t = if shape.contains(&0) || x.elem_count() == 0 {
-        crate::build::check_size(&shape)?;
+        crate::shape::check_size(&shape)?;
         zeros_of(shape, x.dtype(), x.device())?
     } else {
-        let count = crate::build::check_size(&shape)?;
+        let count = crate::shape::check_size(&shape)?;
         products(&[count, x.dims()[x.rank() - 1]])?;
         if let Some(product) = on_cpu(&x, &y, &shape)? {
             return Ok(without_vectors(product, x_vector, y_vector)?);
@@ -224,7 +226,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     };
     if m >= ROWS {
         let x = if x.stride()[outer.len() + 1] == 1 { x } else { layout::contiguous(&x)? };
-        claim_of::<f32>(crate::build::check_size(shape)?)?;
+        claim_of::<f32>(crate::shape::check_size(shape)?)?;
         let matrices = outer.iter().product::<usize>();
         // Matrices on the right in panels, where each begins, and where the rows on the left do.
         let panels = matrices.saturating_mul(k).saturating_mul(n.next_multiple_of(PANEL)).saturating_mul(4);
@@ -245,7 +247,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     }
     let (xs, ys, r) = (x.stride(), y.stride(), outer.len());
     let run = |x: &[f32], y: &[f32]| -> Result<Vec<f32>, OpError> {
-        let count = crate::build::check_size(shape)?;
+        let count = crate::shape::check_size(shape)?;
         claim_of::<f32>(count)?;
         let mut out = zeros(count);
         let matrices = outer.iter().product::<usize>();
@@ -355,7 +357,7 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
                     shape[d] = other.dims()[at];
                 }
             }
-            crate::build::check_size(&shape)?;
+            crate::shape::check_size(&shape)?;
             Ok(if shape == t.dims() { t } else { t.broadcast_as(shape)? })
         };
         let (xt, yt) = (spread(xt.clone(), &xn, &yt, &yn)?, spread(yt, &yn, &xt, &xn)?);
@@ -374,7 +376,7 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
                     }
                 }
                 let shape: Vec<usize> = sizes.iter().map(|s| s.iter().product()).collect();
-                crate::build::check_size(&shape)?;
+                crate::shape::check_size(&shape)?;
                 Ok((t.permute(order)?.counted_reshape(shape)?, sizes))
             };
         let (xt, [bs, ms, ks]) = arrange(&xt, &xn, [&batch, &rows, &summed])?;

@@ -8,13 +8,15 @@ use candle_core::Tensor;
 use mil_kernels::fresh::{give_back, zeros};
 use mil_kernels::norm::affine;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{Counted, claim_of, filled, products};
-use crate::build::{Build, Run, Slot, one, resolve_axes};
+use crate::build::{Build, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::resolve_axes;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("batch_norm", IOS15_17, batch_norm),
@@ -79,7 +81,7 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let mut data = layout::of_rows(&x, |data| normalize_rows(data, size, epsilon, None, None))??;
+        let mut data = x.with_rows(|data| normalize_rows(data, size, epsilon, None, None))??;
         if gamma.is_some() || beta.is_some() {
             let extents = [x.shape()[0], x.shape()[1], size];
             let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
@@ -211,7 +213,7 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         if last {
             let (gamma, beta) = (fitting(f, &gamma, size)?, fitting(f, &beta, size)?);
             let norm = |s: &[f32]| normalize_rows(s, size, epsilon, gamma.as_deref(), beta.as_deref());
-            let data = layout::of_rows(&x, norm)??;
+            let data = x.with_rows(norm)??;
             return one(x.with(Tensor::from_vec(data, x.shape(), f.device())?));
         }
         let y = {

@@ -115,7 +115,7 @@ impl Panels {
     /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.
     pub(super) fn product(
         &self,
-        f: &crate::run::Frame<'_>,
+        f: &crate::frame::Frame<'_>,
         x: &Tensor,
         bias: Option<&[f32]>,
         finish: &Finish,
@@ -129,7 +129,7 @@ impl Panels {
         }
         let packed = self.packed()?;
         shape.push(packed.outputs());
-        let count = crate::build::check_size(&shape)?;
+        let count = crate::shape::check_size(&shape)?;
         products(&[count, inner])?;
         claim_of::<f32>(count)?;
         let _starts = lent(rows.saturating_mul(4 * size_of::<usize>()))?;

@@ -10,12 +10,15 @@ use mil_kernels::packed::Finish;
 use mil_kernels::parallel;
 
 use super::conv::{Placed, Window, channels_last, each_index};
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{claim_of, lent, products};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::{Array, with_f32s};
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("avg_pool", IOS15, |b| pool(b, Kind::Average)),

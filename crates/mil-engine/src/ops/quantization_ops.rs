@@ -5,12 +5,14 @@
 use candle_core::Tensor;
 use coreml_format::dtype::DataType;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, Slot, one, resolve_axis};
+use crate::build::{Build, one};
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::frame::{Frame, Slot};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::resolve_axis;
 
 pub(super) const OPS: &[OpSpec] =
     &[OpSpec::new("dequantize", IOS17, dequantize), OpSpec::new("quantize", IOS17, quantize)];

@@ -6,12 +6,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal};
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Param, Run, check_size, one};
+use crate::build::{Build, Param, one};
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::frame::Frame;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("random_bernoulli", IOS15, bernoulli),

@@ -12,12 +12,15 @@ use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::Precision;
 
 use super::linear::copies;
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Run, Slot, check_size};
+use crate::build::Build;
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::{Array, Value};
+use crate::frame::{Frame, Slot};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
+use crate::value::Value;
 use crate::weight::Weight;
 
 pub(super) const OPS: &[OpSpec] =

@@ -7,13 +7,15 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 use mil_kernels::reduce as kernel;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Param, Run, Slot, one, resolve_axes, resolve_axis};
+use crate::build::{Build, Param, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::{resolve_axes, resolve_axis};
 
 pub(super) const OPS: &[OpSpec] = &[
     // The first NaN is the largest and the smallest.

@@ -9,13 +9,16 @@ use candle_core::Tensor;
 use coreml_format::program::Opset;
 use mil_kernels::pick::Places;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Run, check_size, one, resolve_axis};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange::{pick_along, pick_dim};
-use crate::value::{Array, Value};
+use crate::shape::{check_size, resolve_axis};
+use crate::value::Value;
 use crate::weight::strides;
 
 pub(super) const OPS: &[OpSpec] = &[

@@ -6,8 +6,8 @@ use mil_kernels::pick::Places;
 use crate::budget::{claim_of, room};
 use crate::build::{Build, Param};
 use crate::error::OpError;
+use crate::frame::Frame;
 use crate::rearrange::pick;
-use crate::run::Frame;
 
 /// The positions that one dimension of a slice takes.
 fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_mask: bool) -> Result<Places, OpError> {

@@ -1,8 +1,9 @@
 //! Reading and writing states (opset iOS18).
 
-use super::{OpSpec, since::*};
-use crate::build::{Build, Run, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::effect("coreml_update_state", IOS18, update),

@@ -8,13 +8,16 @@ use mil_kernels::pick::{NOWHERE, Places};
 use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
-use super::{OpSpec, since::*};
+use crate::array::{Array, storage_dtype};
 use crate::budget::{self, Counted, collect_most};
-use crate::build::{Build, Run, check_size, one, resolve_axis};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange::{join, pick};
-use crate::value::{Array, Value, storage_dtype};
+use crate::shape::{check_size, resolve_axis};
+use crate::value::Value;
 
 mod sorting;
 mod suppression;

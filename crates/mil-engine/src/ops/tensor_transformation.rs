@@ -6,13 +6,15 @@ use candle_core::{DType, Tensor};
 use mil_kernels::pick::{NOWHERE, Places};
 
 use super::slice::{SliceParams, runs, scatter_positions, take};
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, check_size, one, resolve_axes, resolve_axis};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange::{join, pick, pick_dim};
-use crate::value::Array;
+use crate::shape::{check_size, resolve_axes, resolve_axis};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("batch_to_space", IOS15, batch_to_space),

@@ -5,10 +5,11 @@
 use candle_core::{DType, Tensor};
 
 use super::attend::attend;
-use super::{OpSpec, since::*};
 use crate::budget::{Counted, claim_of};
-use crate::build::{Build, Run, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("scaled_dot_product_attention", IOS18, attention)];
 

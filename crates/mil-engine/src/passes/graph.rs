@@ -169,11 +169,11 @@ fn numbers(value: &Value) -> Option<Vec<f64>> {
     let dtype = value.ty.tensor()?.dtype;
     let ValueData::Tensor(TensorData::Bytes(bytes)) = &value.data else { return None };
     if dtype.is_float() {
-        return Some(crate::literal::floats(bytes, dtype).into_iter().map(f64::from).collect());
+        return Some(crate::decode::floats(bytes, dtype).into_iter().map(f64::from).collect());
     }
     if dtype == DataType::Bool {
         return Some(bytes.iter().map(|&b| f64::from(b)).collect());
     }
     let count = bytes.len() * 8 / dtype.bits()?;
-    Some(crate::literal::ints(bytes, dtype, count).into_iter().map(|v| v as f64).collect())
+    Some(crate::decode::ints(bytes, dtype, count).into_iter().map(|v| v as f64).collect())
 }

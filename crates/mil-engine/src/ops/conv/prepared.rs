@@ -9,14 +9,14 @@ use mil_kernels::matvec::Product;
 use mil_kernels::parallel;
 
 use super::{Placed, Window, channels_last};
+use crate::array::Array;
 use crate::budget;
-use crate::build::check_size;
 use crate::error::OpError;
+use crate::frame::Frame;
 use crate::layout;
 use crate::ops::finish::Finish;
 use crate::ops::panels::Panels;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::shape::check_size;
 use crate::weight::Weight;
 
 /// Weights that were put in order once.

@@ -7,11 +7,13 @@ use mil_kernels::packed::PANEL;
 
 use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};
 use crate::budget::{claim, claim_of, lent, products, temporary};
-use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
 use crate::ops::linear::Bias;
-use crate::value::with_f32s;
+use crate::planned::Run;
+use crate::shape::{MAX_ELEMENTS, check_size};
 use crate::weight::Weight;
 
 /// Most phases of a kernel that keeps a matrix for each.

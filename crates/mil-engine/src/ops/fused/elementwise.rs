@@ -6,10 +6,11 @@ use mil_kernels::fresh::zeros;
 use mil_kernels::parallel::rows_mut;
 
 use crate::budget;
-use crate::build::{Build, Run, one};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::with_f32s;
+use crate::memory_order::with_f32s;
+use crate::planned::Run;
 
 /// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast to the
 /// shape of `x`.

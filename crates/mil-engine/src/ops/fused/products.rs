@@ -7,16 +7,21 @@ use mil_kernels::fresh::zeros;
 use mil_kernels::matmul::matmul_t_many;
 use mil_kernels::matvec::Product;
 
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Run, Slot, check_size};
+use crate::build::Build;
 use crate::error::OpError;
+use crate::frame::Slot;
 use crate::layout;
+use crate::memory_order::with_f32s;
 use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::finish::Finish;
 use crate::ops::linear::{copies, product, spread};
 use crate::ops::panels::Panels;
-use crate::reuse::drop_copy;
-use crate::value::{Array, Value, with_f32s};
+use crate::planned::Run;
+use crate::recycle::recycle_temp;
+use crate::shape::check_size;
+use crate::value::Value;
 use crate::weight::Weight;
 
 /// A weight `[outputs, inputs, 1…]` with its bias.
@@ -75,7 +80,7 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
             Some(results) => results,
             None => all(&x.with(rows.clone()), &layers, f.device())?,
         };
-        drop_copy(&rows, x.tensor());
+        recycle_temp(&rows, x.tensor());
         let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
         results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
     })

@@ -5,13 +5,17 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 use mil_kernels::{parallel, rank};
 
+use crate::array::Array;
 use crate::budget::{self, claim_of};
-use crate::build::{Build, Run, one, resolve_axis};
+use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
 use crate::ops::reduction::index_dtype;
+use crate::planned::Run;
 use crate::rearrange::pick_along;
-use crate::value::{Array, Value, with_f32s};
+use crate::shape::resolve_axis;
+use crate::value::Value;
 
 /// The tensor with `axis` last, in row-major order, and the indices of the first `k` of each of its rows.
 fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, Vec<usize>), OpError> {

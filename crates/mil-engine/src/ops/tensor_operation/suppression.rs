@@ -3,10 +3,13 @@
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, check_size};
+use crate::build::Build;
 use crate::error::OpError;
-use crate::value::{Array, Value};
+use crate::planned::Run;
+use crate::shape::check_size;
+use crate::value::Value;
 
 /// The tensor with its last two dimensions exchanged.
 fn swap_last(x: &Array) -> Result<Array, OpError> {
