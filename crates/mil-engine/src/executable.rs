@@ -11,13 +11,14 @@ use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
 use crate::array::Array;
+use crate::backend::Backend;
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, Place};
 use crate::frame::{Context, States};
 use crate::layout;
 use crate::limits::Limits;
-use crate::passes::{PassSet, open_rows};
+use crate::passes::{PassSet, open_batch};
 use crate::plan;
 use crate::planned::{FunctionPlan, PlanInput};
 use crate::profile::Profile;
@@ -28,8 +29,8 @@ use crate::value::{Strings, Value};
 /// How a function is loaded.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Device that runs it.
-    pub device: Device,
+    /// Where it runs.
+    pub backend: Backend,
     /// Rewrites that are applied.
     pub passes: PassSet,
     /// What a prediction may use up.
@@ -41,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu, passes: PassSet::all(), limits: Limits::default(), rows: Vec::new() }
+        Self { backend: Backend::cpu(), passes: PassSet::all(), limits: Limits::default(), rows: Vec::new() }
     }
 }
 
@@ -95,7 +96,8 @@ impl Executable {
     /// Prepares `function` (or the default one) of a model.
     ///
     /// # Errors
-    /// An unknown function, operations that the engine lacks (all of them), malformed operations.
+    /// An unknown function, operations that the engine or the opset of the function lacks (all of them), malformed
+    /// operations.
     pub fn load(model: &Model, function: Option<&str>, options: &Options) -> Result<Self, EngineError> {
         let name = function.unwrap_or(&model.description.default_function);
         let source = model.program.functions.get(name).ok_or_else(|| EngineError::UnknownFunction {
@@ -107,12 +109,12 @@ impl Executable {
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
         let mut open = options.rows.clone();
-        if let Err(why) = open_rows(&mut rewritten, &open) {
+        if let Err(why) = open_batch(&mut rewritten, &open, |kind| options.backend.batch(kind)) {
             tracing::debug!(function = name, why, "takes a fixed number of rows");
             open.clear();
         }
-        let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
-        let context = Context::new(options.device.clone(), options.limits);
+        let context = Context::new(options.backend.device.clone(), options.limits);
+        let plan = plan::plan(name, &rewritten, &model.weights, &options.backend, &context)?;
         Ok(Self { function: name.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 

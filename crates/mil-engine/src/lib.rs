@@ -18,6 +18,8 @@
 //! - [`profile`]: time per operation, on request.
 
 pub mod array;
+pub mod backend;
+mod batch;
 mod budget;
 pub mod build;
 pub mod convert;
@@ -26,6 +28,7 @@ mod decode;
 pub mod error;
 pub mod executable;
 pub mod frame;
+mod graph;
 mod layout;
 mod limits;
 mod literal;
@@ -34,6 +37,7 @@ mod machine;
 mod memory_order;
 pub mod op;
 pub mod ops;
+mod pass;
 pub mod passes;
 pub mod plan;
 pub mod planned;

@@ -1,9 +1,11 @@
-//! One operation of the table: its name, the opsets that define it, and how it is built.
+//! One operation of the table: its name, the opsets that define it, how it is built, and all else that is known of it.
 
-use coreml_format::program::Opset;
+use coreml_format::program::{Operation, Opset};
 
+use crate::batch::{self, BatchRule};
 use crate::build::Build;
 use crate::error::OpError;
+use crate::graph::Graph;
 use crate::planned::Run;
 use crate::value::Value;
 
@@ -16,6 +18,13 @@ pub enum OpKind {
     Constant(fn(&Build<'_>) -> Result<Value, OpError>),
 }
 
+/// An activation as the epilogue of a product: its name there (`ops/epilogue.rs`) and its parameters; none where an operation
+/// is another one, such as `gelu` in another mode.
+pub(crate) type Fuse = for<'b> fn(&Graph<'b>, &'b Operation) -> Option<(&'static str, Vec<(&'static str, f64)>)>;
+
+/// How the names of operations begin that rewrites make and no file has.
+pub(crate) const INTERNAL: &str = "engine.";
+
 /// One operation of the table.
 #[derive(Clone, Copy)]
 pub struct OpSpec {
@@ -26,37 +35,99 @@ pub struct OpSpec {
     /// Build function.
     pub kind: OpKind,
     /// Whether it depends on its inputs alone, so that it can be run at load time when they are constant.
-    pub foldable: bool,
+    pub pure: bool,
+    /// Its own kernel, in words for the documentation.
+    pub kernel: Option<&'static str>,
+    /// How it treats the rows of a batch; with none the batch of a function that has it stays fixed.
+    pub(crate) batch: Option<BatchRule>,
+    /// How it joins the product before it, if it is an activation that kernels compute in registers.
+    pub(crate) fuse: Option<Fuse>,
+    /// The parameter that names the state it writes.
+    pub(crate) writes: Option<&'static str>,
 }
 
 impl OpSpec {
     /// A pure operation.
-    pub(crate) const fn new(
+    pub const fn new(
         name: &'static str,
         opsets: &'static [Opset],
         build: fn(&Build<'_>) -> Result<Run, OpError>,
     ) -> Self {
-        Self { name, opsets, kind: OpKind::Run(build), foldable: true }
+        let kind = OpKind::Run(build);
+        Self { name, opsets, kind, pure: true, kernel: None, batch: None, fuse: None, writes: None }
+    }
+
+    /// A pure operation that works element by element.
+    pub const fn elementwise(
+        name: &'static str,
+        opsets: &'static [Opset],
+        build: fn(&Build<'_>) -> Result<Run, OpError>,
+    ) -> Self {
+        Self::new(name, opsets, build).batch(batch::elementwise)
+    }
+
+    /// The same, compiled for the widest vectors.
+    pub const fn vectorized(
+        name: &'static str,
+        opsets: &'static [Opset],
+        build: fn(&Build<'_>) -> Result<Run, OpError>,
+    ) -> Self {
+        Self::elementwise(name, opsets, build).kernel(VECTORIZED)
     }
 
     /// An operation that must run in every prediction: random numbers, states.
-    pub(crate) const fn effect(
+    pub const fn impure(
         name: &'static str,
         opsets: &'static [Opset],
         build: fn(&Build<'_>) -> Result<Run, OpError>,
     ) -> Self {
-        Self { name, opsets, kind: OpKind::Run(build), foldable: false }
+        let mut op = Self::new(name, opsets, build);
+        op.pure = false;
+        op
     }
 
     /// An operation that makes a constant.
-    pub(crate) const fn constant(
+    pub const fn constant(
         name: &'static str,
         opsets: &'static [Opset],
         make: fn(&Build<'_>) -> Result<Value, OpError>,
     ) -> Self {
-        Self { name, opsets, kind: OpKind::Constant(make), foldable: true }
+        let kind = OpKind::Constant(make);
+        Self { name, opsets, kind, pure: true, kernel: None, batch: None, fuse: None, writes: None }
+    }
+
+    /// With this kernel.
+    pub const fn kernel(mut self, words: &'static str) -> Self {
+        self.kernel = Some(words);
+        self
+    }
+
+    /// With this treatment of the rows of a batch.
+    pub(crate) const fn batch(mut self, rule: BatchRule) -> Self {
+        self.batch = Some(rule);
+        self
+    }
+
+    /// As an activation that joins the product before it.
+    pub(crate) const fn fuse(mut self, fuse: Fuse) -> Self {
+        self.fuse = Some(fuse);
+        self
+    }
+
+    /// As an operation that writes the state which this parameter names.
+    pub(crate) const fn writes(mut self, parameter: &'static str) -> Self {
+        self.writes = Some(parameter);
+        self
+    }
+
+    /// Whether rewrites make it, and no file has it.
+    pub fn is_internal(&self) -> bool {
+        self.name.starts_with(INTERNAL)
     }
 }
+
+/// The kernel of elementwise operations.
+pub(crate) const VECTORIZED: &str = "elementwise, vectorised";
 
 /// Opset lists that recur in the tables.
 pub(crate) mod since {

@@ -1,32 +1,32 @@
 //! The table of operations, one family per file, named after the chapters of coremltools' op set.
 //!
-//! A family file declares its rows in a constant `OPS`; [`find`] looks up all of them. From this table
-//! are made the error for an unknown operation and the documentation of what is supported.
+//! A family file declares its rows in a constant `OPS`. Whatever is known of an operation stands in its row: who else needs
+//! it (rewrites, the documentation of what is supported) asks the row. Operations that a rewrite makes stand beside it, in
+//! `passes`; a [`Backend`](crate::backend::Backend) is made of both.
 
 use crate::op::OpSpec;
 
-mod activation;
-mod attend;
+pub(crate) mod activation;
 mod classify;
 mod constexpr_ops;
 mod control_flow;
-mod conv;
-mod elementwise_binary;
-mod elementwise_unary;
-mod finish;
-mod fused;
+pub(crate) mod conv;
+pub(crate) mod elementwise_binary;
+pub(crate) mod elementwise_unary;
+pub(crate) mod epilogue;
 mod image_resizing;
-mod linear;
-mod normalization;
-mod panels;
+pub(crate) mod linear;
+pub(crate) mod normalization;
+pub(crate) mod panels;
 mod pool;
 mod quantization_ops;
 mod random;
 mod recurrent;
 mod reduction;
 mod scatter_gather;
-mod slice;
-mod states;
+pub(crate) mod sdpa;
+pub(crate) mod slice;
+pub(crate) mod states;
 mod tensor_operation;
 mod tensor_transformation;
 mod transformers;
@@ -40,7 +40,6 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("conv", conv::OPS),
     ("elementwise_binary", elementwise_binary::OPS),
     ("elementwise_unary", elementwise_unary::OPS),
-    ("fused", fused::OPS),
     ("image_resizing", image_resizing::OPS),
     ("linear", linear::OPS),
     ("normalization", normalization::OPS),
@@ -56,57 +55,7 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("transformers", transformers::OPS),
 ];
 
-/// CPU kernels of operations, for the documentation; the others have none of their own. The operations of the family `fused`,
-/// which rewrites make, have kernels of their own.
-#[rustfmt::skip]
-pub const KERNELS: &[(&str, &[&str])] = &[
-    ("product on stored weights", &["conv", "gru", "linear", "lstm", "matmul", "rnn"]),
-    ("one convolution per phase", &["conv_transpose"]),
-    ("elementwise, vectorised", &[
-        "clamped_relu", "elu", "gelu", "leaky_relu", "linear_activation", "prelu", "relu", "relu6", "scaled_tanh",
-        "sigmoid", "sigmoid_hard", "silu", "softplus", "softplus_parametric", "softsign", "thresholded_relu", "add",
-        "equal", "floor_div", "greater", "greater_equal", "less", "less_equal", "maximum", "minimum", "mod", "mul",
-        "not_equal", "pow", "real_div", "sub", "abs", "ceil", "clip", "cos", "erf", "exp", "exp2", "floor", "inverse",
-        "log", "round", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh", "threshold", "batch_norm",
-    ]),
-    ("reduction, vectorised", &[
-        "cumsum", "reduce_l1_norm", "reduce_l2_norm", "reduce_log_sum", "reduce_max", "reduce_mean", "reduce_min",
-        "reduce_prod", "reduce_sum", "reduce_sum_square", "softmax",
-    ]),
-    ("row norm, vectorised", &["layer_norm", "instance_norm"]),
-    ("rows of stored weights", &["gather"]),
-    (
-        "gather",
-        &[
-            "concat",
-            "gather_along_axis",
-            "gather_nd",
-            "pad",
-            "resize_nearest_neighbor",
-            "reverse",
-            "reverse_sequence",
-            "slice_by_index",
-            "sliding_windows",
-            "space_to_batch",
-            "stack",
-            "tile",
-            "upsample_nearest_neighbor",
-        ],
-    ),
-    ("pooling along lines", &["avg_pool", "max_pool"]),
-    ("sampling", &["affine", "crop_resize", "resample"]),
-    ("separable interpolation", &["resize", "resize_bilinear", "upsample_bilinear"]),
-    ("packed-key sort", &["argsort", "topk"]),
-];
-
-/// The operation of this name.
+/// The row of an operation of files.
 pub fn find(name: &str) -> Option<&'static OpSpec> {
-    static INDEX: std::sync::LazyLock<std::collections::HashMap<&'static str, &'static OpSpec>> =
-        std::sync::LazyLock::new(|| FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|op| (op.name, op)).collect());
-    INDEX.get(name).copied()
-}
-
-/// The family of the operation of this name.
-pub(crate) fn family(name: &str) -> Option<&'static str> {
-    FAMILIES.iter().find(|(_, ops)| ops.iter().any(|op| op.name == name)).map(|(family, _)| *family)
+    FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).find(|op| op.name == name)
 }

@@ -12,15 +12,14 @@ use candle_core::Device;
 use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
 
+use crate::backend::Backend;
 use crate::budget;
 use crate::build::Build;
 use crate::declared::{self, Declared};
 use crate::error::{EngineError, OpError, Place};
 use crate::frame::{Context, Frame, Slot};
-use crate::limits::Limits;
 use crate::literal;
 use crate::op::OpKind;
-use crate::ops;
 use crate::planned::{BlockPlan, FunctionPlan, PlanInput, Run, Step};
 use crate::state::StateSpec;
 use crate::value::Value;
@@ -40,9 +39,10 @@ pub fn plan(
     name: &str,
     function: &Function,
     weights: &WeightFiles,
-    device: &Device,
+    backend: &Backend,
+    context: &Context,
 ) -> Result<FunctionPlan, EngineError> {
-    let missing = unsupported(name, &function.block);
+    let missing = unsupported(name, &function.block, backend);
     if !missing.is_empty() {
         return Err(EngineError::UnsupportedOps { ops: missing });
     }
@@ -50,7 +50,9 @@ pub fn plan(
         function: name,
         opset: function.opset,
         weights,
-        device,
+        backend,
+        context,
+        device: &context.device,
         names: HashMap::new(),
         hidden: None,
         types: HashMap::new(),
@@ -89,13 +91,13 @@ pub fn plan(
 }
 
 /// All operations of the block and its nested blocks that the table lacks.
-fn unsupported(function: &str, block: &Block) -> Vec<Place> {
+fn unsupported(function: &str, block: &Block, backend: &Backend) -> Vec<Place> {
     let mut missing = Vec::new();
     for op in &block.operations {
-        if op.kind != "const" && ops::find(&op.kind).is_none() {
+        if op.kind != "const" && backend.find(&op.kind).is_none() {
             missing.push(place(function, op));
         }
-        missing.extend(op.blocks.iter().flat_map(|b| unsupported(function, b)));
+        missing.extend(op.blocks.iter().flat_map(|b| unsupported(function, b, backend)));
     }
     missing
 }
@@ -108,6 +110,9 @@ struct Planner<'a> {
     function: &'a str,
     opset: Opset,
     weights: &'a WeightFiles,
+    backend: &'a Backend,
+    /// In which operations with constant inputs are run now.
+    context: &'a Context,
     device: &'a Device,
     names: HashMap<String, Slot>,
     /// What the names of the open nested blocks hid, to be undone when a block ends; none outside of them.
@@ -192,7 +197,7 @@ impl Planner<'_> {
         let (blocks, captured) = self.nested(op)?;
         used.extend(captured);
         let at = |source: OpError| EngineError::Op { place: place(self.function, op), source };
-        let spec = ops::find(&op.kind).ok_or_else(|| at(OpError::Unsupported(op.kind.clone())))?;
+        let spec = self.backend.find(&op.kind).ok_or_else(|| at(OpError::Unsupported(op.kind.clone())))?;
         let has_blocks = !blocks.is_empty();
         let build = Build {
             op,
@@ -228,7 +233,7 @@ impl Planner<'_> {
             Built::Constant(value) => return self.fold(op, vec![value]).map(|()| None),
             Built::Run(run) => run,
         };
-        if spec.foldable
+        if spec.pure
             && used.is_empty()
             && !has_blocks
             && !self.touches_state(op)
@@ -321,8 +326,7 @@ impl Planner<'_> {
 
     /// Runs an operation whose inputs are constant; `None` if its result is too large to keep.
     fn evaluate(&mut self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
-        let context = Context::new(self.device.clone(), Limits::default());
-        let mut frame = Frame::new(&self.consts, 0, &context, None);
+        let mut frame = Frame::new(&self.consts, 0, self.context, None);
         let before = budget::used();
         let done = run(&mut frame);
         budget::set_used(before);

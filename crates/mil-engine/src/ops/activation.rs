@@ -9,17 +9,18 @@ use mil_kernels::softmax::softmax as kernel;
 use super::elementwise_unary::{float, map};
 use super::normalization::with_parameter;
 use crate::array::Array;
+use crate::batch;
 use crate::budget::{self, Counted};
 use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
-use crate::op::{OpSpec, since::*};
+use crate::op::{OpSpec, VECTORIZED, since::*};
 use crate::planned::Run;
 use crate::shape::resolve_axis;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("clamped_relu", IOS15_17, |b| {
+    OpSpec::vectorized("clamped_relu", IOS15_17, |b| {
         // NaN stays NaN.
         two(b, 1.0, 1.0, |a, b| {
             move |x: f32| {
@@ -28,22 +29,35 @@ pub(super) const OPS: &[OpSpec] = &[
             }
         })
     }),
-    OpSpec::new("elu", IOS15_17, |b| one_parameter(b, 1.0, |alpha| Elu { alpha })),
-    OpSpec::new("gelu", IOS15, gelu),
-    OpSpec::new("leaky_relu", IOS15_17, |b| one_parameter(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })),
-    OpSpec::new("linear_activation", IOS15_17, |b| two(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
-    OpSpec::new("prelu", IOS15_17, prelu),
-    OpSpec::new("relu", IOS15, |b| float(b, |x| if x < 0.0 { 0.0 } else { x })),
-    OpSpec::new("relu6", IOS15, |b| float(b, |x: f32| x.clamp(0.0, 6.0))),
-    OpSpec::new("scaled_tanh", IOS15_17, |b| two(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })),
-    OpSpec::new("sigmoid", IOS15, |b| float(b, Sigmoid)),
-    OpSpec::new("sigmoid_hard", IOS15_17, |b| two(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset })),
-    OpSpec::new("silu", IOS15, |b| float(b, Silu)),
-    OpSpec::new("softmax", IOS15, softmax),
-    OpSpec::new("softplus", IOS15, |b| float(b, Softplus)),
-    OpSpec::new("softplus_parametric", IOS15_17, softplus_parametric),
-    OpSpec::new("softsign", IOS15, |b| float(b, |x: f32| x / (1.0 + x.abs()))),
-    OpSpec::new("thresholded_relu", IOS15_17, |b| one_parameter(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })),
+    OpSpec::vectorized("elu", IOS15_17, |b| one_parameter(b, 1.0, |alpha| Elu { alpha })),
+    OpSpec::vectorized("gelu", IOS15, gelu)
+        .fuse(|graph, op| (graph.word_or(op, "mode", "EXACT")? == "EXACT").then_some(("gelu", Vec::new()))),
+    OpSpec::vectorized("leaky_relu", IOS15_17, |b| {
+        one_parameter(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })
+    }),
+    OpSpec::vectorized("linear_activation", IOS15_17, |b| two(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
+    OpSpec::new("prelu", IOS15_17, prelu).kernel(VECTORIZED),
+    OpSpec::vectorized("relu", IOS15, |b| float(b, |x| if x < 0.0 { 0.0 } else { x }))
+        .fuse(|_, _| Some(("clip", vec![("low", 0.0)]))),
+    OpSpec::vectorized("relu6", IOS15, |b| float(b, |x: f32| x.clamp(0.0, 6.0)))
+        .fuse(|_, _| Some(("clip", vec![("low", 0.0), ("high", 6.0)]))),
+    OpSpec::vectorized("scaled_tanh", IOS15_17, |b| two(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })),
+    OpSpec::vectorized("sigmoid", IOS15, |b| float(b, Sigmoid)).fuse(|_, _| Some(("sigmoid", Vec::new()))),
+    OpSpec::vectorized("sigmoid_hard", IOS15_17, |b| two(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset }))
+        .fuse(|graph, op| {
+            let (slope, offset) = (graph.number_or(op, "alpha", 0.2)?, graph.number_or(op, "beta", 0.5)?);
+            Some(("hard_sigmoid", vec![("slope", slope), ("offset", offset)]))
+        }),
+    OpSpec::vectorized("silu", IOS15, |b| float(b, Silu)).fuse(|_, _| Some(("silu", Vec::new()))),
+    OpSpec::new("softmax", IOS15, softmax)
+        .batch(|dim, op| batch::along_or_last(dim, op, "axis"))
+        .kernel("reduction, vectorised"),
+    OpSpec::vectorized("softplus", IOS15, |b| float(b, Softplus)),
+    OpSpec::new("softplus_parametric", IOS15_17, softplus_parametric).kernel(VECTORIZED),
+    OpSpec::vectorized("softsign", IOS15, |b| float(b, |x: f32| x / (1.0 + x.abs()))),
+    OpSpec::vectorized("thresholded_relu", IOS15_17, |b| {
+        one_parameter(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })
+    }),
 ];
 
 /// An activation with the scalar parameter `alpha`.
@@ -127,7 +141,7 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// Softmax along the last dimension.
-pub(super) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
+pub(crate) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
     let rows = layout::contiguous(t)?;
     let size = t.dims().last().copied().unwrap_or(1);
     let softmax = |data: &[f32]| kernel(data, [data.len() / size.max(1), size, 1]);

@@ -25,7 +25,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("list_scatter", IOS15, list_scatter),
     OpSpec::new("list_write", IOS15, list_write),
     OpSpec::new("make_list", IOS15, make_list),
-    OpSpec::new("select", IOS15, select),
+    OpSpec::elementwise("select", IOS15, select),
     OpSpec::new("while_loop", IOS15, while_loop),
 ];
 

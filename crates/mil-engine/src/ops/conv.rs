@@ -10,9 +10,10 @@ use candle_core::{Device, Tensor};
 use mil_kernels::conv::Windows;
 use mil_kernels::fresh::zeros;
 
-use super::finish::Finish;
+use super::epilogue::EpilogueSpec;
 use super::linear::{Bias, bias_of, product};
 use crate::array::Array;
+use crate::batch;
 use crate::budget::{Counted, claim_of, lent, products};
 use crate::build::{Build, one};
 use crate::error::OpError;
@@ -30,9 +31,9 @@ mod transposed;
 use prepared::Prepared;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("conv", IOS15_17, conv),
+    OpSpec::new("conv", IOS15_17, conv).batch(batch::conv).kernel("product on stored weights"),
     OpSpec::new("conv_quantized", IOS15, conv_quantized),
-    OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose),
+    OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose).kernel("one convolution per phase"),
 ];
 
 /// Positions that a window reaches over at most, its gaps among them.
@@ -118,14 +119,14 @@ fn three(values: &[usize], fill: usize) -> [usize; 3] {
 }
 
 /// `[N, C, …]` to `[N, …, C]`.
-pub(super) fn channels_last(rank: usize) -> Vec<usize> {
+pub(crate) fn channels_last(rank: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rank).collect();
     order[1..].rotate_left(1);
     order
 }
 
 /// `[N, …, C]` to `[N, C, …]`.
-pub(super) fn channels_second(rank: usize) -> Vec<usize> {
+pub(crate) fn channels_second(rank: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rank).collect();
     order[1..].rotate_right(1);
     order
@@ -323,12 +324,12 @@ fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpE
 }
 
 /// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; as `engine.conv` also with what
-/// [`Finish`] takes.
-pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
+/// [`EpilogueSpec`] takes.
+pub(crate) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
-    let finish = Finish::new(b)?;
+    let epilogue = EpilogueSpec::new(b)?;
     let constant = constant_weight(b, weight)?;
     let result = b.output_type(0).and_then(|ty| ty.tensor()).and_then(|ty| ty.fixed_shape());
     let prepared = match constant {
@@ -353,7 +354,7 @@ pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
         };
         // As a product, compressed weights are read as they are stored.
         if let Some(weights) = prepared.as_ref().filter(|p| stored.is_none() || p.in_panels())
-            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &finish)?
+            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &epilogue)?
         {
             return one(x.with(y));
         }
@@ -361,7 +362,7 @@ pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
             Some(w) => pointwise(&x, w, bias.as_deref())?,
             None => general(x.tensor(), f.array(weight)?.tensor(), bias.as_deref(), &placed, groups)?,
         };
-        one(finish.apply(f, x.with(y))?)
+        one(epilogue.apply(f, x.with(y))?)
     })
 }
 

@@ -16,33 +16,33 @@ use crate::planned::Run;
 use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
-    OpSpec::new("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y)),
-    OpSpec::new("floor_div", IOS15, |b| floats_or_ints(b, |x, y| (x / y).floor(), floor_div)),
-    OpSpec::new("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y)),
-    OpSpec::new("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y)),
-    OpSpec::new("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y)),
-    OpSpec::new("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y)),
-    OpSpec::new("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
-    OpSpec::new("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
-    OpSpec::new("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
-    OpSpec::new("maximum", IOS15, |b| {
+    OpSpec::vectorized("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
+    OpSpec::vectorized("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y)),
+    OpSpec::vectorized("floor_div", IOS15, |b| floats_or_ints(b, |x, y| (x / y).floor(), floor_div)),
+    OpSpec::vectorized("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y)),
+    OpSpec::vectorized("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y)),
+    OpSpec::vectorized("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y)),
+    OpSpec::vectorized("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y)),
+    OpSpec::elementwise("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
+    OpSpec::elementwise("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
+    OpSpec::elementwise("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
+    OpSpec::vectorized("maximum", IOS15, |b| {
         candle(b, Tensor::broadcast_maximum, |x: f32, y: f32| if x < y || y.is_nan() { y } else { x })
     }),
-    OpSpec::new("minimum", IOS15, |b| {
+    OpSpec::vectorized("minimum", IOS15, |b| {
         candle(b, Tensor::broadcast_minimum, |x: f32, y: f32| if x > y || y.is_nan() { y } else { x })
     }),
-    OpSpec::new("mod", IOS15, |b| {
+    OpSpec::vectorized("mod", IOS15, |b| {
         // Core ML was measured to give what is left of division towards zero: with the sign of the dividend.
         floats_or_ints(b, |x, y| x % y, |x, y| if y == 0 { x } else { x.wrapping_rem(y) })
     }),
-    OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
-    OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),
-    OpSpec::new("pow", IOS15, pow),
-    OpSpec::new("real_div", IOS15, |b| {
+    OpSpec::vectorized("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
+    OpSpec::vectorized("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),
+    OpSpec::vectorized("pow", IOS15, pow),
+    OpSpec::vectorized("real_div", IOS15, |b| {
         floats_or_ints(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })
     }),
-    OpSpec::new("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
+    OpSpec::vectorized("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
 ];
 
 fn floor_div(x: i64, y: i64) -> i64 {
@@ -74,7 +74,7 @@ fn promote(x: Array, y: Array) -> Result<(Tensor, Tensor, DataType), OpError> {
 }
 
 /// The shape of the result of broadcasting.
-pub(super) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, OpError> {
+pub(crate) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, OpError> {
     let rank = x.len().max(y.len());
     let at = |s: &[usize], d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
     let shape: Vec<usize> = (0..rank)

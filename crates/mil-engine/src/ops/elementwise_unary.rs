@@ -16,26 +16,28 @@ use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("abs", IOS15, |b| number(b, f32::abs, i64::wrapping_abs)),
-    OpSpec::new("acos", IOS15, |b| float(b, f32::acos)),
-    OpSpec::new("asin", IOS15, |b| float(b, f32::asin)),
-    OpSpec::new("atan", IOS15, |b| float(b, f32::atan)),
-    OpSpec::new("atanh", IOS15, |b| float(b, f32::atanh)),
-    OpSpec::new("cast", IOS15_17, cast),
-    OpSpec::new("ceil", IOS15, |b| number(b, f32::ceil, |x| x)),
-    OpSpec::new("clip", IOS15_17, clip),
-    OpSpec::new("cos", IOS15, |b| float(b, Cos)),
-    OpSpec::new("cosh", IOS15, |b| float(b, f32::cosh)),
-    OpSpec::new("erf", IOS15, |b| float(b, Erf)),
-    OpSpec::new("exp", IOS15, |b| float(b, Exp)),
-    OpSpec::new("exp2", IOS15, |b| number(b, Exp2, |x| (x as f64).exp2() as i64)),
-    OpSpec::new("floor", IOS15, |b| number(b, f32::floor, |x| x)),
-    OpSpec::new("inverse", IOS15_17, |b| epsilon(b, 1e-4, |e| move |x| 1.0 / (x + e))),
-    OpSpec::new("log", IOS15_17, |b| epsilon(b, 1e-45, |epsilon| LnOf { epsilon })),
-    OpSpec::new("logical_not", IOS15, logical_not),
-    OpSpec::new("round", IOS15, |b| number(b, f32::round_ties_even, |x| x)),
-    OpSpec::new("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |e| move |x: f32| 1.0 / (x + e).sqrt())),
-    OpSpec::new("sign", IOS15, |b| {
+    OpSpec::vectorized("abs", IOS15, |b| number(b, f32::abs, i64::wrapping_abs)),
+    OpSpec::elementwise("acos", IOS15, |b| float(b, f32::acos)),
+    OpSpec::elementwise("asin", IOS15, |b| float(b, f32::asin)),
+    OpSpec::elementwise("atan", IOS15, |b| float(b, f32::atan)),
+    OpSpec::elementwise("atanh", IOS15, |b| float(b, f32::atanh)),
+    OpSpec::elementwise("cast", IOS15_17, cast),
+    OpSpec::vectorized("ceil", IOS15, |b| number(b, f32::ceil, |x| x)),
+    OpSpec::vectorized("clip", IOS15_17, clip).fuse(|graph, op| {
+        Some(("clip", vec![("low", graph.number(op, "alpha")?), ("high", graph.number(op, "beta")?)]))
+    }),
+    OpSpec::vectorized("cos", IOS15, |b| float(b, Cos)),
+    OpSpec::elementwise("cosh", IOS15, |b| float(b, f32::cosh)),
+    OpSpec::vectorized("erf", IOS15, |b| float(b, Erf)),
+    OpSpec::vectorized("exp", IOS15, |b| float(b, Exp)),
+    OpSpec::vectorized("exp2", IOS15, |b| number(b, Exp2, |x| (x as f64).exp2() as i64)),
+    OpSpec::vectorized("floor", IOS15, |b| number(b, f32::floor, |x| x)),
+    OpSpec::vectorized("inverse", IOS15_17, |b| epsilon(b, 1e-4, |e| move |x| 1.0 / (x + e))),
+    OpSpec::vectorized("log", IOS15_17, |b| epsilon(b, 1e-45, |epsilon| LnOf { epsilon })),
+    OpSpec::elementwise("logical_not", IOS15, logical_not),
+    OpSpec::vectorized("round", IOS15, |b| number(b, f32::round_ties_even, |x| x)),
+    OpSpec::vectorized("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |e| move |x: f32| 1.0 / (x + e).sqrt())),
+    OpSpec::vectorized("sign", IOS15, |b| {
         number(
             b,
             |x| {
@@ -50,13 +52,13 @@ pub(super) const OPS: &[OpSpec] = &[
             i64::signum,
         )
     }),
-    OpSpec::new("sin", IOS15, |b| float(b, Sin)),
-    OpSpec::new("sinh", IOS15, |b| float(b, f32::sinh)),
-    OpSpec::new("sqrt", IOS15, |b| float(b, f32::sqrt)),
-    OpSpec::new("square", IOS15, |b| number(b, |x| x * x, |x| x.wrapping_mul(x))),
-    OpSpec::new("tan", IOS15, |b| float(b, Tan)),
-    OpSpec::new("tanh", IOS15, |b| float(b, Tanh)),
-    OpSpec::new("threshold", IOS15_17, threshold),
+    OpSpec::vectorized("sin", IOS15, |b| float(b, Sin)),
+    OpSpec::elementwise("sinh", IOS15, |b| float(b, f32::sinh)),
+    OpSpec::vectorized("sqrt", IOS15, |b| float(b, f32::sqrt)),
+    OpSpec::vectorized("square", IOS15, |b| number(b, |x| x * x, |x| x.wrapping_mul(x))),
+    OpSpec::vectorized("tan", IOS15, |b| float(b, Tan)),
+    OpSpec::vectorized("tanh", IOS15, |b| float(b, Tanh)),
+    OpSpec::vectorized("threshold", IOS15_17, threshold),
 ];
 
 /// Applies `f` to every element of a float array; integers are computed as floats and truncated.
@@ -80,7 +82,7 @@ fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
 }
 
 /// A function of floats.
-pub(super) fn float(b: &Build<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
+pub(crate) fn float(b: &Build<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| one(map(&f.array(x)?, apply)?))
 }

@@ -24,15 +24,15 @@ mod sampling;
 use sampling::{BoxLayout, Coordinates, Grid, Padding, single, taps_at};
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("affine", IOS15, affine),
+    OpSpec::new("affine", IOS15, affine).kernel("sampling"),
     OpSpec::new("crop", IOS15, crop),
-    OpSpec::new("crop_resize", IOS15_16_17, crop_resize),
-    OpSpec::new("resample", IOS15_16_17, resample),
-    OpSpec::new("resize", IOS17, resize),
-    OpSpec::new("resize_bilinear", IOS15, resize_bilinear),
-    OpSpec::new("resize_nearest_neighbor", IOS15, resize_nearest),
-    OpSpec::new("upsample_bilinear", IOS15_16, upsample_bilinear),
-    OpSpec::new("upsample_nearest_neighbor", IOS15, upsample_nearest),
+    OpSpec::new("crop_resize", IOS15_16_17, crop_resize).kernel("sampling"),
+    OpSpec::new("resample", IOS15_16_17, resample).kernel("sampling"),
+    OpSpec::new("resize", IOS17, resize).kernel("separable interpolation"),
+    OpSpec::new("resize_bilinear", IOS15, resize_bilinear).kernel("separable interpolation"),
+    OpSpec::new("resize_nearest_neighbor", IOS15, resize_nearest).kernel("gather"),
+    OpSpec::new("upsample_bilinear", IOS15_16, upsample_bilinear).kernel("separable interpolation"),
+    OpSpec::new("upsample_nearest_neighbor", IOS15, upsample_nearest).kernel("gather"),
 ];
 
 fn size(b: &Build<'_>, name: &str, default: i64) -> Result<usize, OpError> {

@@ -13,9 +13,10 @@ use mil_kernels::matvec::Product;
 use mil_kernels::packed::{Matrices, PANEL, multiply};
 use mil_kernels::parallel;
 
-use super::finish::Finish;
+use super::epilogue::EpilogueSpec;
 use super::panels::Panels;
 use crate::array::Array;
+use crate::batch;
 use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
 use crate::build::{Build, one};
 use crate::error::OpError;
@@ -28,12 +29,12 @@ use crate::weight::Weight;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("einsum", IOS15, einsum),
-    OpSpec::new("linear", IOS15_17, linear),
-    OpSpec::new("matmul", IOS15_17, matmul),
+    OpSpec::new("linear", IOS15_17, linear).batch(batch::linear).kernel("product on stored weights"),
+    OpSpec::new("matmul", IOS15_17, matmul).kernel("product on stored weights"),
 ];
 
 /// `x[…, I] · Wᵀ + bias` → `[…, O]`, on the CPU from the stored form of the weight.
-pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
+pub(crate) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
     let (precision, x) = (x.precision(), x.tensor());
     let out = weight.shape().first().copied().unwrap_or(0);
     let inner: usize = weight.shape().iter().skip(1).product();
@@ -68,7 +69,7 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
 
 /// Bytes of the rows of an input that products keep in the order of their kernel, in f32 or less; few rows are read as
 /// they are.
-pub(super) fn copies(rows: usize, inner: usize) -> usize {
+pub(crate) fn copies(rows: usize, inner: usize) -> usize {
     rows.saturating_mul(inner.saturating_add(64)).saturating_mul(size_of::<f32>())
 }
 
@@ -79,7 +80,7 @@ pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Resul
 }
 
 /// A bias for this many outputs: one for each, or the same for all.
-pub(super) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
+pub(crate) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
     match values.len() {
         n if n == length => Ok(values),
         1 => filled(values[0], length),
@@ -113,11 +114,11 @@ impl Bias {
     }
 }
 
-/// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`Finish`] takes.
-pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
+/// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`EpilogueSpec`] takes.
+pub(crate) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let constant_bias = Bias::new(b)?;
-    let finish = Finish::new(b)?;
+    let epilogue = EpilogueSpec::new(b)?;
     let panels = match b.constant(weight) {
         Some(Value::Weight(w)) => Panels::new(w, 1, b.device()),
         _ => None,
@@ -127,12 +128,12 @@ pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
         if let Value::Weight(w) = f.value(weight)? {
             let bias = constant_bias.get(f, w.shape().first().copied().unwrap_or(0))?;
             if let Some(panels) = &panels
-                && let Some(y) = panels.product(f, x.tensor(), bias.as_deref(), &finish)?
+                && let Some(y) = panels.product(f, x.tensor(), bias.as_deref(), &epilogue)?
             {
                 return one(x.with(y));
             }
             let y = product(&x, w, bias.as_deref(), f.device())?;
-            return one(finish.apply(f, x.with(y))?);
+            return one(epilogue.apply(f, x.with(y))?);
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may be of another type than the input.
@@ -142,12 +143,12 @@ pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
             Some(bias) => y.counted_broadcast(&alike(f.array(bias)?.tensor())?, Tensor::broadcast_add)?,
             None => y,
         };
-        one(finish.apply(f, x.with(y))?)
+        one(epilogue.apply(f, x.with(y))?)
     })
 }
 
 /// Matrix product with broadcasting of the leading dimensions, vectors as in NumPy; both operands of one type.
-pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
+pub(crate) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let (x_vector, y_vector) = (x.rank() == 1, y.rank() == 1);
     let x = if x_vector { x.unsqueeze(0)? } else { x.clone() };
     let y = if y_vector { y.unsqueeze(1)? } else { y.clone() };

@@ -9,20 +9,23 @@ use mil_kernels::fresh::{give_back, zeros};
 use mil_kernels::norm::affine;
 
 use crate::array::Array;
+use crate::batch;
 use crate::budget::{Counted, claim_of, filled, products};
 use crate::build::{Build, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::op::{OpSpec, since::*};
+use crate::op::{OpSpec, VECTORIZED, since::*};
 use crate::planned::Run;
 use crate::shape::resolve_axes;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("batch_norm", IOS15_17, batch_norm),
-    OpSpec::new("instance_norm", IOS15_17, instance_norm),
+    OpSpec::new("batch_norm", IOS15_17, batch_norm).kernel(VECTORIZED),
+    OpSpec::new("instance_norm", IOS15_17, instance_norm).kernel("row norm, vectorised"),
     OpSpec::new("l2_norm", IOS15_17, l2_norm),
-    OpSpec::new("layer_norm", IOS15_17, layer_norm),
+    OpSpec::new("layer_norm", IOS15_17, layer_norm)
+        .batch(|dim, op| batch::along(dim, op, "axes"))
+        .kernel("row norm, vectorised"),
     OpSpec::new("local_response_norm", IOS15_17, local_response_norm),
 ];
 

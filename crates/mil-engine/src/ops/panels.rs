@@ -7,7 +7,7 @@ use coreml_format::dtype::DataType;
 use mil_kernels::conv::Winograd;
 use mil_kernels::packed::{PANEL, Packed, product};
 
-use super::finish::Finish;
+use super::epilogue::EpilogueSpec;
 use crate::budget::{claim, claim_of, lent, products, temporary};
 use crate::error::OpError;
 use crate::layout;
@@ -21,7 +21,7 @@ const ROWS: usize = 8;
 const JOINED: usize = PANEL / 2;
 
 /// A weight `[outputs, inputs of a group, taps…]` and its panels, when they were needed.
-pub(super) struct Panels {
+pub(crate) struct Panels {
     weight: Arc<Weight>,
     groups: usize,
     packed: OnceLock<Packed>,
@@ -29,7 +29,7 @@ pub(super) struct Panels {
 
 impl Panels {
     /// None for weights that are not dense and for devices other than the CPU.
-    pub(super) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
+    pub(crate) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
         let outputs = weight.shape().first().copied().unwrap_or(0);
         let fits =
             device.is_cpu() && weight.raw().is_some() && weight.dtype().is_float() && !weight.shape().contains(&0);
@@ -113,12 +113,12 @@ impl Panels {
     }
 
     /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.
-    pub(super) fn product(
+    pub(crate) fn product(
         &self,
         f: &crate::frame::Frame<'_>,
         x: &Tensor,
         bias: Option<&[f32]>,
-        finish: &Finish,
+        epilogue: &EpilogueSpec,
     ) -> Result<Option<Tensor>, OpError> {
         let mut shape = x.dims().to_vec();
         let inner = shape.pop().unwrap_or(0);
@@ -134,8 +134,8 @@ impl Panels {
         claim_of::<f32>(count)?;
         let _starts = lent(rows.saturating_mul(4 * size_of::<usize>()))?;
         let order: Vec<usize> = (0..shape.len()).collect();
-        let residual = finish.residual(f, &shape, &order)?;
-        let run = |x: &[f32]| finish.with(bias, residual.as_ref(), |finish| product(x, rows, packed, finish));
+        let residual = epilogue.residual(f, &shape, &order)?;
+        let run = |x: &[f32]| epilogue.with(bias, residual.as_ref(), |epilogue| product(x, rows, packed, epilogue));
         match layout::with_rows(x, run)?.flatten() {
             Some(y) => Ok(Some(Tensor::from_vec(y, shape, x.device())?)),
             None => Ok(None),

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use mil_kernels::conv::{depthwise, max_pool};
 use mil_kernels::fresh::zeros;
-use mil_kernels::packed::Finish;
+use mil_kernels::packed::Epilogue;
 use mil_kernels::parallel;
 
 use super::conv::{Placed, Window, channels_last, each_index};
@@ -21,9 +21,9 @@ use crate::planned::Run;
 use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("avg_pool", IOS15, |b| pool(b, Kind::Average)),
+    OpSpec::new("avg_pool", IOS15, |b| pool(b, Kind::Average)).kernel("pooling along lines"),
     OpSpec::new("l2_pool", IOS15, |b| pool(b, Kind::Norm)),
-    OpSpec::new("max_pool", IOS15, |b| pool(b, Kind::Max)),
+    OpSpec::new("max_pool", IOS15, |b| pool(b, Kind::Max)).kernel("pooling along lines"),
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -123,7 +123,7 @@ fn by_lines(
     let pooled = with_f32s(&last, |x| match kind {
         Kind::Max => max_pool(&windows, x, images, channels),
         _ => {
-            let mut sums = depthwise(&windows, x, images, &vec![1.0; taps * channels], &Finish::default());
+            let mut sums = depthwise(&windows, x, images, &vec![1.0; taps * channels], &Epilogue::default());
             let counts = counts(placed, &t.dims()[2..], kernel, exclude);
             parallel::rows_mut(&mut sums, channels, |first, rows| {
                 for (i, row) in rows.chunks_exact_mut(channels).enumerate() {

@@ -16,10 +16,10 @@ use crate::planned::Run;
 use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::effect("random_bernoulli", IOS15, bernoulli),
-    OpSpec::effect("random_categorical", IOS15, categorical),
-    OpSpec::effect("random_normal", IOS15, normal),
-    OpSpec::effect("random_uniform", IOS15, uniform),
+    OpSpec::impure("random_bernoulli", IOS15, bernoulli),
+    OpSpec::impure("random_categorical", IOS15, categorical),
+    OpSpec::impure("random_normal", IOS15, normal),
+    OpSpec::impure("random_uniform", IOS15, uniform),
 ];
 
 fn generator(seed: i64) -> StdRng {

@@ -23,8 +23,11 @@ use crate::shape::check_size;
 use crate::value::Value;
 use crate::weight::Weight;
 
-pub(super) const OPS: &[OpSpec] =
-    &[OpSpec::new("gru", IOS15_17_18, gru), OpSpec::new("lstm", IOS15_17, lstm), OpSpec::new("rnn", IOS15_17, rnn)];
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("gru", IOS15_17_18, gru).kernel("product on stored weights"),
+    OpSpec::new("lstm", IOS15_17, lstm).kernel("product on stored weights"),
+    OpSpec::new("rnn", IOS15_17, rnn).kernel("product on stored weights"),
+];
 
 /// Applied to some elements at a time.
 type Activation = fn(&mut [f32]);

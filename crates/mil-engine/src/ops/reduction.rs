@@ -21,22 +21,25 @@ pub(super) const OPS: &[OpSpec] = &[
     // The first NaN is the largest and the smallest.
     OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b || (a.is_nan() && !b.is_nan()))),
     OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b || (a.is_nan() && !b.is_nan()))),
-    OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)),
-    OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())),
-    OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())),
+    OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())).kernel("reduction, vectorised"),
     OpSpec::new("reduce_log_sum_exp", IOS15, |b| by_rows(b, log_sum_exp)),
     OpSpec::new("reduce_max", IOS15, |b| {
         let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
         reduce(b, kernel::largest, move |v| v.iter().copied().fold(f64::NEG_INFINITY, larger))
-    }),
-    OpSpec::new("reduce_mean", IOS15, |b| sums(b, |x| x, |s, n| s / n as f64)),
+    })
+    .kernel("reduction, vectorised"),
+    OpSpec::new("reduce_mean", IOS15, |b| sums(b, |x| x, |s, n| s / n as f64)).kernel("reduction, vectorised"),
     OpSpec::new("reduce_min", IOS15, |b| {
         let smaller = |a: f64, b: f64| if b < a || b.is_nan() { b } else { a };
         reduce(b, kernel::smallest, move |v| v.iter().copied().fold(f64::INFINITY, smaller))
-    }),
-    OpSpec::new("reduce_prod", IOS15, |b| reduce(b, kernel::product, |v| v.iter().product())),
-    OpSpec::new("reduce_sum", IOS15, |b| sums(b, |x| x, |s, _| s)),
-    OpSpec::new("reduce_sum_square", IOS15, |b| sums(b, |x| x * x, |s, _| s)),
+    })
+    .kernel("reduction, vectorised"),
+    OpSpec::new("reduce_prod", IOS15, |b| reduce(b, kernel::product, |v| v.iter().product()))
+        .kernel("reduction, vectorised"),
+    OpSpec::new("reduce_sum", IOS15, |b| sums(b, |x| x, |s, _| s)).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_sum_square", IOS15, |b| sums(b, |x| x * x, |s, _| s)).kernel("reduction, vectorised"),
 ];
 
 fn log_sum_exp(values: &[f64]) -> f64 {

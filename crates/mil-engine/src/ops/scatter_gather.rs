@@ -10,6 +10,7 @@ use coreml_format::program::Opset;
 use mil_kernels::pick::Places;
 
 use crate::array::Array;
+use crate::batch;
 use crate::budget;
 use crate::build::{Build, one};
 use crate::error::OpError;
@@ -22,9 +23,9 @@ use crate::value::Value;
 use crate::weight::strides;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("gather", IOS15_16_17, gather),
-    OpSpec::new("gather_along_axis", IOS15_16_17, gather_along_axis),
-    OpSpec::new("gather_nd", IOS15_16_17, gather_nd),
+    OpSpec::new("gather", IOS15_16_17, gather).batch(batch::gather).kernel("rows of stored weights"),
+    OpSpec::new("gather_along_axis", IOS15_16_17, gather_along_axis).kernel("gather"),
+    OpSpec::new("gather_nd", IOS15_16_17, gather_nd).kernel("gather"),
     OpSpec::new("scatter", IOS15_17, scatter),
     OpSpec::new("scatter_along_axis", IOS15_17, scatter_along_axis),
     OpSpec::new("scatter_nd", IOS15_17, scatter_nd),

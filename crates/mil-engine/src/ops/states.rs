@@ -5,10 +5,10 @@ use crate::error::OpError;
 use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
 
-pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::effect("coreml_update_state", IOS18, update),
-    OpSpec::effect("read_state", IOS18, read),
-    OpSpec::effect("write_state", IOS18, write),
+pub(crate) const OPS: &[OpSpec] = &[
+    OpSpec::impure("coreml_update_state", IOS18, update).writes("state"),
+    OpSpec::impure("read_state", IOS18, read),
+    OpSpec::impure("write_state", IOS18, write).writes("input"),
 ];
 
 /// `read_state(input)`: a copy of the state's value now.

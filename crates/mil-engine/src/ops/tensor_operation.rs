@@ -9,6 +9,7 @@ use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
 use crate::array::{Array, storage_dtype};
+use crate::batch;
 use crate::budget::{self, Counted, collect_most};
 use crate::build::{Build, one};
 use crate::error::OpError;
@@ -23,24 +24,24 @@ mod sorting;
 mod suppression;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("argsort", IOS15, sorting::argsort),
+    OpSpec::new("argsort", IOS15, sorting::argsort).kernel("packed-key sort"),
     OpSpec::new("band_part", IOS15, band_part),
-    OpSpec::new("concat", IOS15, concat),
-    OpSpec::new("cumsum", IOS15, cumsum),
+    OpSpec::new("concat", IOS15, concat).batch(batch::concat).kernel("gather"),
+    OpSpec::new("cumsum", IOS15, cumsum).kernel("reduction, vectorised"),
     OpSpec::new("fill", IOS15, fill),
     OpSpec::new("fill_like", IOS16, fill_like),
     OpSpec::new("flatten2d", IOS15, flatten2d),
-    OpSpec::new("identity", IOS15, identity),
+    OpSpec::elementwise("identity", IOS15, identity),
     OpSpec::new("non_maximum_suppression", IOS15_17, suppression::nms),
     OpSpec::new("non_zero", IOS15, non_zero),
     OpSpec::new("one_hot", IOS15, one_hot),
-    OpSpec::new("pad", IOS15, pad),
+    OpSpec::new("pad", IOS15, pad).kernel("gather"),
     OpSpec::new("range_1d", IOS15, range_1d),
     OpSpec::new("shape", IOS15, shape),
     OpSpec::new("split", IOS15, split),
-    OpSpec::new("stack", IOS15, stack),
-    OpSpec::new("tile", IOS15, tile),
-    OpSpec::new("topk", IOS15_16_17, sorting::topk),
+    OpSpec::new("stack", IOS15, stack).kernel("gather"),
+    OpSpec::new("tile", IOS15, tile).kernel("gather"),
+    OpSpec::new("topk", IOS15_16_17, sorting::topk).kernel("packed-key sort"),
 ];
 
 /// `identity(x)`.

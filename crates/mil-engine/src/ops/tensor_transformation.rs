@@ -7,6 +7,7 @@ use mil_kernels::pick::{NOWHERE, Places};
 
 use super::slice::{SliceParams, runs, scatter_positions, take};
 use crate::array::Array;
+use crate::batch;
 use crate::budget::{self, Counted};
 use crate::build::{Build, one};
 use crate::error::OpError;
@@ -19,21 +20,21 @@ use crate::shape::{check_size, resolve_axes, resolve_axis};
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("batch_to_space", IOS15, batch_to_space),
     OpSpec::new("depth_to_space", IOS15, |b| depth(b, "block_size", depth_to_space)),
-    OpSpec::new("expand_dims", IOS15_17, expand_dims),
+    OpSpec::new("expand_dims", IOS15_17, expand_dims).batch(batch::expand_dims),
     OpSpec::new("pixel_shuffle", IOS15, |b| depth(b, "upscale_factor", pixel_shuffle)),
     OpSpec::new("pixel_unshuffle", IOS16, |b| depth(b, "downscale_factor", pixel_unshuffle)),
-    OpSpec::new("reshape", IOS15_17, reshape),
+    OpSpec::new("reshape", IOS15_17, reshape).batch(batch::reshape),
     OpSpec::new("reshape_like", IOS16_17, reshape_like),
-    OpSpec::new("reverse", IOS15_17, reverse),
-    OpSpec::new("reverse_sequence", IOS15_17, reverse_sequence),
-    OpSpec::new("slice_by_index", IOS15_17, slice_by_index),
+    OpSpec::new("reverse", IOS15_17, reverse).kernel("gather"),
+    OpSpec::new("reverse_sequence", IOS15_17, reverse_sequence).kernel("gather"),
+    OpSpec::new("slice_by_index", IOS15_17, slice_by_index).batch(batch::slice).kernel("gather"),
     OpSpec::new("slice_by_size", IOS15_17, slice_by_size),
     OpSpec::new("slice_update", IOS18, slice_update),
-    OpSpec::new("sliding_windows", IOS15_17, sliding_windows),
-    OpSpec::new("space_to_batch", IOS15, space_to_batch),
+    OpSpec::new("sliding_windows", IOS15_17, sliding_windows).kernel("gather"),
+    OpSpec::new("space_to_batch", IOS15, space_to_batch).kernel("gather"),
     OpSpec::new("space_to_depth", IOS15, |b| depth(b, "block_size", space_to_depth)),
-    OpSpec::new("squeeze", IOS15_17, squeeze),
-    OpSpec::new("transpose", IOS15_17, transpose),
+    OpSpec::new("squeeze", IOS15_17, squeeze).batch(batch::squeeze),
+    OpSpec::new("transpose", IOS15_17, transpose).batch(batch::transpose),
 ];
 
 /// `expand_dims(x, axes)`: axes count in the result.

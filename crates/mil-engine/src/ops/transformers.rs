@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::attend::attend;
+use super::sdpa::sdpa;
 use crate::budget::{Counted, claim_of};
 use crate::build::{Build, one};
 use crate::error::OpError;
@@ -33,6 +33,6 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
             }
             other => other.map(|m| m.into_tensor()),
         };
-        one(q.with(attend(q.floats()?, k.floats()?, v.floats()?, mask.as_ref(), 1.0 / width.sqrt())?))
+        one(q.with(sdpa(q.floats()?, k.floats()?, v.floats()?, mask.as_ref(), 1.0 / width.sqrt())?))
     })
 }

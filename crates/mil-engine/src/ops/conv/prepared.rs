@@ -14,7 +14,7 @@ use crate::budget;
 use crate::error::OpError;
 use crate::frame::Frame;
 use crate::layout;
-use crate::ops::finish::Finish;
+use crate::ops::epilogue::EpilogueSpec;
 use crate::ops::panels::Panels;
 use crate::shape::check_size;
 use crate::weight::Weight;
@@ -131,7 +131,7 @@ impl Prepared {
         x: &Array,
         bias: Option<&[f32]>,
         placed: &Placed,
-        finish: &Finish,
+        epilogue: &EpilogueSpec,
     ) -> Result<Option<Tensor>, OpError> {
         let (x_of, t) = (x, x.tensor());
         if t.dtype() != DType::F32 || !t.device().is_cpu() {
@@ -152,7 +152,7 @@ impl Prepared {
         budget::claim_of::<f32>(count)?;
         let _scratch = budget::lent(self.scratch(&windows, images, t.dims()[1]))?;
         let order = channels_last(t.rank());
-        let residual = finish.residual(f, &shape, &order)?;
+        let residual = epilogue.residual(f, &shape, &order)?;
         let last = t.permute(order)?;
         let winograd = self.winograd(&windows, images, t.dims()[1])?;
         let packed = match &self.form {
@@ -161,10 +161,10 @@ impl Prepared {
         };
         let run = |x: &[f32]| match (&self.form, packed) {
             (Form::Depthwise(weights), _) => {
-                finish.with(bias, residual.as_ref(), |finish| depthwise(&windows, x, images, weights, finish))
+                epilogue.with(bias, residual.as_ref(), |epilogue| depthwise(&windows, x, images, weights, epilogue))
             }
             (_, Some(packed)) => {
-                finish.with(bias, residual.as_ref(), |finish| conv_packed(&windows, x, images, packed, finish))
+                epilogue.with(bias, residual.as_ref(), |epilogue| conv_packed(&windows, x, images, packed, epilogue))
             }
             (Form::Stored(weight), _) => weight.matrix().map(|weight| {
                 let mut y = zeros(count);
@@ -172,14 +172,14 @@ impl Prepared {
                 y
             }),
             (Form::Panels(_), None) => winograd.and_then(|winograd| {
-                finish.with(bias, residual.as_ref(), |finish| winograd.conv(&windows, x, images, finish))
+                epilogue.with(bias, residual.as_ref(), |epilogue| winograd.conv(&windows, x, images, epilogue))
             }),
         };
         let Some(y) = layout::with_rows(&last, run)?.flatten() else { return Ok(None) };
         let y = placed.result_of(y, images, self.outputs, t.device())?;
         // The kernel for weights as stored does not finish its sums.
         match self.form {
-            Form::Stored(_) => Ok(Some(finish.apply(f, x_of.with(y))?.into_tensor())),
+            Form::Stored(_) => Ok(Some(epilogue.apply(f, x_of.with(y))?.into_tensor())),
             _ => Ok(Some(y)),
         }
     }

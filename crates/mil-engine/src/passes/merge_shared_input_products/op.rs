@@ -8,14 +8,16 @@ use mil_kernels::matmul::matmul_t_many;
 use mil_kernels::matvec::Product;
 
 use crate::array::Array;
+use crate::batch;
 use crate::budget;
 use crate::build::Build;
 use crate::error::OpError;
 use crate::frame::Slot;
 use crate::layout;
 use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
 use crate::ops::conv::{channels_last, channels_second};
-use crate::ops::finish::Finish;
+use crate::ops::epilogue::EpilogueSpec;
 use crate::ops::linear::{copies, product, spread};
 use crate::ops::panels::Panels;
 use crate::planned::Run;
@@ -23,6 +25,13 @@ use crate::recycle::recycle_temp;
 use crate::shape::check_size;
 use crate::value::Value;
 use crate::weight::Weight;
+
+pub(super) const PRODUCTS: OpSpec = OpSpec::new("engine.products", IOS15, products).batch(|dim, op| {
+    let x = batch::factor(dim, op)?;
+    // Joined convolutions are of single positions.
+    let channels = if dim.graph.flag(op, "channels_first", false) == Some(true) { 1 } else { x.shape.len() - 1 };
+    batch::stays(x.beside(&[channels])?)
+});
 
 /// A weight `[outputs, inputs, 1…]` with its bias.
 struct Layer {
@@ -58,11 +67,11 @@ impl Layer {
 
 /// `engine.products(x, weight_0, bias_0?, weight_1, …, count, channels_first)`: what `linear`, or `conv` with a
 /// kernel of one point (`channels_first`), gives for each weight.
-pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
+fn products(b: &Build<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
     let layers = (0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?;
-    let finish = Finish::new(b)?;
+    let epilogue = EpilogueSpec::new(b)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let rank = x.rank();
@@ -72,7 +81,7 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
         let rows = if channels_first { x.tensor().permute(channels_last(rank))? } else { x.tensor().clone() };
         let rows = layout::contiguous(&rows)?;
         let packed = |l: &Layer| match &l.panels {
-            Some(panels) => panels.product(f, &rows, l.bias.as_deref(), &finish),
+            Some(panels) => panels.product(f, &rows, l.bias.as_deref(), &epilogue),
             None => Ok(None),
         };
         let results = layers.iter().map(packed).collect::<Result<Option<Vec<_>>, _>>()?;
