@@ -30,7 +30,8 @@ pub fn run(bytes: &[u8]) {
     let description = ModelDescription { default_function: name, ..Default::default() };
     let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
     let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
-    let options = Options { limits, ..Options::default() };
+    // Operations that only rewrites make are run as they are written.
+    let options = Options { limits, internal_ops: true, ..Options::default() };
     let Ok(executable) = Executable::load(&model, None, &options) else { return };
     let mut inputs = Vec::new();
     for input in executable.inputs() {

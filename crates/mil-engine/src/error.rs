@@ -2,6 +2,7 @@
 //! add where ([`EngineError`]).
 
 use coreml_format::blob::BlobError;
+use coreml_format::program::Opset;
 
 /// What is wrong with one operation.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +138,15 @@ impl std::fmt::Display for Place {
 /// An operation type that the engine lacks, and where it stands.
 pub type UnsupportedOp = Place;
 
+/// An operation that a later opset than that of its function introduced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewerOp {
+    /// Where it stands.
+    pub place: Place,
+    /// The opset that introduced it.
+    pub since: Opset,
+}
+
 /// Why a program can't be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -153,6 +163,14 @@ pub enum EngineError {
     UnsupportedOps {
         /// Each of them.
         ops: Vec<UnsupportedOp>,
+    },
+    /// Operations that the opset of the function does not have yet: all of them.
+    #[error("{} operation(s) newer than opset {}: {}", ops.len(), opset.text_name(), newer(ops))]
+    NewerOps {
+        /// Opset of the function.
+        opset: Opset,
+        /// Each of them.
+        ops: Vec<NewerOp>,
     },
     /// The program refers to a value that is not defined before it.
     #[error("{place}: value \"{value}\" is not defined")]
@@ -211,4 +229,12 @@ pub enum EngineError {
 
 fn list(ops: &[UnsupportedOp]) -> String {
     ops.iter().map(|o| format!("{} \"{}\" in \"{}\"", o.kind, o.name, o.function)).collect::<Vec<_>>().join("; ")
+}
+
+fn newer(ops: &[NewerOp]) -> String {
+    let one = |o: &NewerOp| {
+        let (place, since) = (&o.place, o.since.text_name());
+        format!("{} \"{}\" in \"{}\" (since {since})", place.kind, place.name, place.function)
+    };
+    ops.iter().map(one).collect::<Vec<_>>().join("; ")
 }

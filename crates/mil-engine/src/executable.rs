@@ -10,6 +10,7 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
+use crate::admit;
 use crate::array::Array;
 use crate::backend::Backend;
 use crate::budget::{self, Scope};
@@ -38,11 +39,20 @@ pub struct Options {
     /// Inputs, and their dimensions, that are the rows of a batch. Where no row of the function needs another one, a
     /// prediction may bring any number of them; [`Executable::open_rows`] tells.
     pub rows: Vec<(String, usize)>,
+    /// Takes operations that only rewrites make, and those of later opsets: for tests that write them down.
+    #[doc(hidden)]
+    pub internal_ops: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { backend: Backend::cpu(), passes: PassSet::all(), limits: Limits::default(), rows: Vec::new() }
+        Self {
+            backend: Backend::cpu(),
+            passes: PassSet::all(),
+            limits: Limits::default(),
+            rows: Vec::new(),
+            internal_ops: false,
+        }
     }
 }
 
@@ -106,6 +116,9 @@ impl Executable {
         })?;
         // What loading makes of constants is counted by itself.
         let _scope = Scope::open(options.limits);
+        if !options.internal_ops {
+            admit::function(name, source, &options.backend)?;
+        }
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
         let mut open = options.rows.clone();

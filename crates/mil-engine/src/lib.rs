@@ -17,6 +17,7 @@
 //! - `budget`: the memory and work of a prediction, counted before they are used.
 //! - [`profile`]: time per operation, on request.
 
+mod admit;
 pub mod array;
 pub mod backend;
 mod batch;

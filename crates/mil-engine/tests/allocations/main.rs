@@ -200,7 +200,7 @@ fn run(body: &str, extents: Extents, memory: usize, operand: impl Fn(&str, &[usi
         assert!(by_limit, "{message}\n{text}");
         End::Refused
     };
-    let options = Options { limits, ..Options::default() };
+    let options = Options { limits, internal_ops: true, ..Options::default() };
     // Loading, states and predictions are each within the limit.
     let (loading, executable) = peak(|| Executable::load(&model, None, &options).map_err(|e| refused(&e)));
     let executable = match executable {
