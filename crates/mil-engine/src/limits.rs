@@ -1,5 +1,7 @@
 //! What one prediction may use up: memory, work and rounds of loops.
 
+use std::sync::LazyLock;
+
 /// What one prediction may use up, so that no program runs or grows without bound. Each is an error by name, with the
 /// operation, what was wanted, and the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +22,15 @@ pub struct Limits {
 impl Default for Limits {
     /// 16 million rounds; three quarters of the memory that this process may have, 16 GiB where the system does not say;
     /// 2³⁹ for one operation, which are 1.8 · 10¹³ products; 2³² for loops, a few seconds. `CANDLE_COREML_MEMORY` (in bytes,
-    /// or as `6G`) and `CANDLE_COREML_LOOP_WORK` in the environment replace the memory and the work of loops.
+    /// or as `6G`) and `CANDLE_COREML_LOOP_WORK` in the environment, read once, replace the memory and the work of loops.
     fn default() -> Self {
+        static READ: LazyLock<Limits> = LazyLock::new(Limits::of_environment);
+        *READ
+    }
+}
+
+impl Limits {
+    fn of_environment() -> Self {
         let known = crate::machine::memory().map_or(1 << 34, |all| all / 4 * 3);
         let named = |name: &str| std::env::var(name).ok().and_then(|text| amount(&text));
         Self {

@@ -6,6 +6,7 @@
 //! whose values also live elsewhere, takes nothing back.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use candle_core::Tensor;
 use mil_kernels::fresh;
@@ -13,13 +14,43 @@ use mil_kernels::fresh;
 use crate::recycle::{address, take_memory};
 use crate::value::Value;
 
+/// A map by addresses and numbers of variables, which nobody chooses: one multiplication spreads them.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let spread = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Low bits choose the place in a map, and those of an aligned address are zero.
+        self.0 = spread ^ spread >> 32;
+    }
+}
+
 /// Which variables hold the memory that the steps of a prediction made.
 #[derive(Default)]
 pub(crate) struct BufferOwners {
     /// Variables that hold the memory at an address.
-    counts: HashMap<usize, usize>,
+    counts: Map<usize, usize>,
     /// Address of the memory that a variable holds, if it is counted.
-    held: HashMap<u32, usize>,
+    held: Map<u32, usize>,
     /// Of the results of the last step.
     results: Vec<(u32, usize)>,
 }
@@ -27,6 +58,10 @@ pub(crate) struct BufferOwners {
 impl BufferOwners {
     /// Learns what a step has set.
     pub(crate) fn step<'v>(&mut self, results: impl Iterator<Item = (u32, &'v Value)>) {
+        // Results that are no buffers of the pool, as all small ones are, need no owner.
+        if self.counts.is_empty() && !fresh::has_made() {
+            return;
+        }
         self.results.clear();
         for (var, value) in results {
             match value {

@@ -1,6 +1,6 @@
 //! Executes a plan: one frame per prediction, one closure per step.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -83,9 +83,9 @@ impl Frame<'_> {
     /// Counts the memory of all values, what they share once, and what is kept to be used again. Called after so many new
     /// bytes that it costs little.
     fn count_memory(&mut self) -> Result<(), OpError> {
-        let mut seen = HashMap::new();
-        self.vars.iter().flatten().for_each(|v| storages(v, &mut seen));
-        let bytes = seen.values().fold(0usize, |sum, &n| sum.saturating_add(n));
+        let (mut found, mut lists) = (Vec::new(), HashSet::new());
+        self.vars.iter().flatten().for_each(|v| storages(v, &mut found, &mut lists));
+        let bytes = once_each(&mut found);
         let limit = self.context.limits.memory;
         let mut kept = fresh::kept().saturating_mul(size_of::<f32>());
         if bytes.saturating_add(kept) > limit {
@@ -143,23 +143,45 @@ fn elements(value: &Value) -> usize {
     }
 }
 
-/// Allocations behind a value by address: views of one tensor share theirs.
-fn storages(value: &Value, seen: &mut HashMap<*const (), usize>) {
+/// Allocations behind a value, by address, and their bytes: views of one tensor share theirs.
+fn storages(value: &Value, found: &mut Vec<(*const (), usize)>, lists: &mut HashSet<*const ()>) {
     match value {
         Value::Array(array) => {
             let (storage, layout) = array.tensor().storage_and_layout();
             // A view may lie anywhere in what it keeps alive; its own part is what can be told.
             let extent = layout.dims().iter().zip(layout.stride()).map(|(n, s)| n.saturating_sub(1) * s).sum::<usize>();
             let bytes = (layout.start_offset() + extent + 1) * array.tensor().dtype().size_in_bytes();
-            let known = seen.entry((&raw const *storage).cast()).or_default();
-            *known = bytes.max(*known);
+            found.push(((&raw const *storage).cast(), bytes));
         }
         Value::List(items) => {
             let address = Arc::as_ptr(items).cast();
-            if seen.insert(address, items.len() * size_of::<Value>()).is_none() {
-                items.iter().for_each(|item| storages(item, seen));
+            if lists.insert(address) {
+                found.push((address, items.len() * size_of::<Value>()));
+                items.iter().for_each(|item| storages(item, found, lists));
             }
         }
         _ => {}
+    }
+}
+
+/// The bytes of all allocations, each with the largest that was found for it.
+fn once_each(found: &mut [(*const (), usize)]) -> usize {
+    found.sort_unstable();
+    let last = |(i, &(address, bytes)): (usize, &(*const (), usize))| {
+        found.get(i + 1).is_none_or(|next| next.0 != address).then_some(bytes)
+    };
+    found.iter().enumerate().filter_map(last).fold(0, usize::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_of_one_allocation_count_once_with_the_largest() {
+        let (a, b) = (0u8, 0u8);
+        let (a, b) = ((&raw const a).cast(), (&raw const b).cast());
+        assert_eq!(once_each(&mut [(a, 8), (b, 1), (a, 24), (a, 16)]), 25);
+        assert_eq!(once_each(&mut []), 0);
     }
 }

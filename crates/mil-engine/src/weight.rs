@@ -99,11 +99,8 @@ pub(crate) struct Palette {
 impl Weight {
     /// A weight in memory.
     pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self, OpError> {
-        // Collected, and then shared.
-        let _bytes = lent(size_of_val(values).saturating_mul(2))?;
-        claim(size_of_val(values))?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Ok(Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes.into())) })
+        let bytes = packed(values, f32::to_le_bytes)?;
+        Ok(Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes)) })
     }
 }
 
@@ -111,6 +108,21 @@ impl std::fmt::Debug for Weight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weight({} {:?})", self.dtype, self.shape)
     }
+}
+
+/// Elements as bytes, written where they stay.
+///
+/// # Errors
+/// When they take more memory than there is.
+fn packed<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Result<Arc<[u8]>, OpError> {
+    let len = values.len().saturating_mul(N);
+    claim(len)?;
+    let mut out: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+    // Nobody else has it yet.
+    if let Some(out) = Arc::get_mut(&mut out) {
+        out.as_chunks_mut::<N>().0.iter_mut().zip(values).for_each(|(out, &v)| *out = bytes(v));
+    }
+    Ok(out)
 }
 
 /// Row-major strides of a shape.
@@ -165,14 +177,11 @@ impl Weight {
 
     /// Dense elements that were computed at load time, kept in their declared float type.
     pub(crate) fn from_f32s(values: &[f32], dtype: DataType, shape: Vec<usize>) -> Result<Self, OpError> {
-        let _bytes = lent(size_of_val(values).saturating_mul(2))?;
-        claim(size_of_val(values))?;
-        let bytes: Vec<u8> = match dtype {
-            DataType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        let (kept, bytes) = match dtype {
+            DataType::F16 => (DataType::F16, packed(values, |v| half::f16::from_f32(v).to_le_bytes())?),
+            _ => (DataType::F32, packed(values, f32::to_le_bytes)?),
         };
-        let kept = if dtype == DataType::F16 { DataType::F16 } else { DataType::F32 };
-        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes.into())) })
+        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes)) })
     }
 
     /// Declared element type after expansion.
