@@ -48,6 +48,8 @@ mod recycle;
 mod run;
 pub mod shape;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod value;
 pub mod weight;
 

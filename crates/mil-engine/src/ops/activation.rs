@@ -152,3 +152,37 @@ pub(crate) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
     let shifted = t.broadcast_sub(&t.max_keepdim(D::Minus1)?)?.exp()?;
     Ok(shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn gelu_has_three_modes() {
+        let gelu = |mode: &str| {
+            of(&format!("tensor<fp32, [3]> y = gelu(x = x, mode = string(\"{mode}\"));"), &[3], &[-1.0, 0.0, 1.0])
+        };
+        near(&gelu("EXACT"), &[-0.158_655_26, 0.0, 0.841_344_7]);
+        near(&gelu("TANH_APPROXIMATION"), &[-0.158_808, 0.0, 0.841_192]);
+        near(&gelu("SIGMOID_APPROXIMATION"), &[-0.154_204_23, 0.0, 0.845_795_8]);
+        refused("tensor<fp32, [1]> y = gelu(x = x, mode = string(\"FAST\"));", &[1], &[1.0], "FAST");
+    }
+
+    #[test]
+    fn relu_and_clamped_relu_keep_nan() {
+        let y = of("tensor<fp32, [3]> y = relu(x = x);", &[3], &[f32::NAN, -1.0, f32::INFINITY]);
+        near(&y, &[f32::NAN, 0.0, f32::INFINITY]);
+        let clamped = "tensor<fp32, [4]> y = clamped_relu(x = x, alpha = fp32(0.5), beta = fp32(2));";
+        near(&of(clamped, &[4], &[f32::NAN, -4.0, 1.0, 3.0]), &[f32::NAN, -2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn softmax_takes_infinities_and_any_axis() {
+        let softmax = |axis: i32, x: &[f32]| {
+            of(&format!("tensor<fp32, [2, 2]> y = softmax(x = x, axis = int32({axis}));"), &[2, 2], x)
+        };
+        near(&softmax(-1, &[f32::NEG_INFINITY, 0.0, 1e4, 1e4]), &[0.0, 1.0, 0.5, 0.5]);
+        near(&softmax(0, &[0.0, 7.0, 0.0, f32::NEG_INFINITY]), &[0.5, 1.0, 0.5, 0.0]);
+        refused("tensor<fp32, [2]> y = softmax(x = x, axis = int32(1));", &[2], &[0.0; 2], "axis 1");
+    }
+}

@@ -55,3 +55,16 @@ fn classify(b: &Build<'_>) -> Result<Run, OpError> {
         Ok(vec![labels[best].clone(), Value::Dictionary(Arc::new(entries))])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn classify_takes_the_first_of_the_likeliest_and_needs_a_class_for_each() {
+        let body =
+            "int64 y, dict<int64, fp64> p = classify(probabilities = x, classes = tensor<int64, [3]>([5, 6, 7]));";
+        near(&of(body, &[3], &[0.2, 0.4, 0.4]), &[6.0]);
+        refused(body, &[2], &[0.5, 0.5], "2 probabilities for 3 classes");
+    }
+}

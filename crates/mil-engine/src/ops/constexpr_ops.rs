@@ -374,3 +374,27 @@ fn sparse_blockwise_shift_scale(b: &Build<'_>) -> Result<Run, OpError> {
     let values = collect_most(set_bits(&mask, count).count(), set_bits(&mask, count).map(|i| all[i]))?;
     two(constant(b, "data_mask")?.clone(), &values, dtype)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn constexpr_affine_dequantize_works_along_its_axis() {
+        let body = "tensor<fp32, [2, 2]> w = constexpr_affine_dequantize()[quantized_data = tensor<uint8, [2, 2]>([[1, 2], [3, 255]]), \
+            zero_point = tensor<uint8, [2]>([1, 3]), scale = tensor<fp32, [2]>([2, 0.5]), axis = int32(0)]; \
+            tensor<fp32, [2, 2]> y = add(x = x, y = w);";
+        near(&of(body, &[1], &[0.0]), &[0.0, 2.0, 0.0, 126.0]);
+    }
+
+    #[test]
+    fn constexpr_sparse_to_dense_fills_with_zeros() {
+        let body = |values: &str| {
+            format!(
+                "tensor<fp32, [4]> w = constexpr_sparse_to_dense(nonzero_data = tensor<fp32, [2]>([{values}]), \
+                 mask = tensor<uint1, [4]>([0, 1, 0, 1])); tensor<fp32, [4]> y = add(x = x, y = w);"
+            )
+        };
+        near(&of(&body("5, 7"), &[1], &[0.0]), &[0.0, 5.0, 0.0, 7.0]);
+    }
+}

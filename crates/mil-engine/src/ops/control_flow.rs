@@ -208,3 +208,42 @@ fn list_scatter(b: &Build<'_>) -> Result<Run, OpError> {
         Ok(vec![Value::List(Arc::new(items))])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn select_takes_nothing_from_the_other_branch() {
+        let body = "tensor<bool, [3]> c = greater(x = x, y = fp32(0)); tensor<fp32, [3]> l = log(x = x); \
+            tensor<fp32, [3]> y = select(cond = c, a = l, b = fp32(7));";
+        near(&of(body, &[3], &[1.0, -1.0, 0.0]), &[0.0, 7.0, 7.0]);
+    }
+
+    #[test]
+    fn while_loop_may_have_no_round() {
+        let body = |most: i32| {
+            format!(
+                "tensor<fp32, [1]> y, int32 n = while_loop(loop_vars = (x, int32(0))) \
+                 (tensor<fp32, [1]> a, int32 k) {{ bool more = less(x = k, y = int32({most})); }} -> (more) \
+                 (tensor<fp32, [1]> d, int32 l) {{ tensor<fp32, [1]> t = add(x = d, y = d); int32 u = add(x = l, y = int32(1)); }} -> (t, u);"
+            )
+        };
+        near(&of(&body(0), &[1], &[3.0]), &[3.0]);
+        near(&of(&body(4), &[1], &[3.0]), &[48.0]);
+    }
+
+    #[test]
+    fn list_read_refuses_positions_outside() {
+        let body = |at: i32| {
+            format!(
+                "list<tensor<fp32, [2]>, 1> e = make_list(init_length = int32(1), elem_shape = (int32(2)), \
+                 dtype = string(\"fp32\"), dynamic_length = bool(false)); \
+                 list<tensor<fp32, [2]>, 1> f = list_write(ls = e, index = int32(0), value = x); \
+                 tensor<fp32, [2]> y = list_read(ls = f, index = int32({at}));"
+            )
+        };
+        near(&of(&body(0), &[2], &[1.0, 2.0]), &[1.0, 2.0]);
+        refused(&body(3), &[2], &[1.0, 2.0], "list_read");
+    }
+}

@@ -204,3 +204,30 @@ fn pow(b: &Build<'_>) -> Result<Run, OpError> {
 fn single(t: &Tensor) -> Result<f32, OpError> {
     Ok(t.flatten_all()?.get(0)?.to_scalar()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn mod_has_the_sign_of_the_dividend_and_floor_div_rounds_down() {
+        let x = [-3.0, 3.0, -7.0, 7.5];
+        near(&of("tensor<fp32, [4]> y = mod(x = x, y = fp32(5));", &[4], &x), &[-3.0, 3.0, -2.0, 2.5]);
+        near(&of("tensor<fp32, [4]> y = floor_div(x = x, y = fp32(2));", &[4], &x), &[-2.0, 1.0, -4.0, 3.0]);
+    }
+
+    #[test]
+    fn real_div_and_pow_follow_ieee() {
+        let y = of("tensor<fp32, [3]> y = real_div(x = x, y = fp32(0));", &[3], &[1.0, -1.0, 0.0]);
+        near(&y, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+        near(&of("tensor<fp32, [3]> y = pow(x = x, y = fp32(0));", &[3], &[0.0, -2.0, f32::NAN]), &[1.0; 3]);
+    }
+
+    #[test]
+    fn operands_broadcast_or_are_refused() {
+        let y = of("tensor<fp32, [2, 3]> y = sub(x = x, y = tensor<fp32, [3]>([1, 2, 3]));", &[2, 1], &[10.0, 20.0]);
+        near(&y, &[9.0, 8.0, 7.0, 19.0, 18.0, 17.0]);
+        near(&of("tensor<fp32, [0]> y = add(x = x, y = fp32(1));", &[0], &[]), &[]);
+        refused("tensor<fp32, [3]> y = add(x = x, y = tensor<fp32, [3]>([1, 2, 3]));", &[2], &[1.0, 2.0], "add");
+    }
+}

@@ -201,3 +201,34 @@ pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
         other => Err(OpError::Unsupported(format!("cast to {other}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn round_goes_to_even() {
+        let y = of("tensor<fp32, [5]> y = round(x = x);", &[5], &[0.5, 1.5, -0.5, -2.5, 2.4]);
+        near(&y, &[0.0, 2.0, 0.0, -2.0, 2.0]);
+    }
+
+    #[test]
+    fn inverse_log_and_rsqrt_have_an_epsilon() {
+        near(&of("tensor<fp32, [1]> y = inverse(x = x, epsilon = fp32(0.25));", &[1], &[0.0]), &[4.0]);
+        near(&of("tensor<fp32, [1]> y = log(x = x, epsilon = fp32(1));", &[1], &[0.0]), &[0.0]);
+        near(&of("tensor<fp32, [1]> y = rsqrt(x = x, epsilon = fp32(0.25));", &[1], &[0.0]), &[2.0]);
+    }
+
+    #[test]
+    fn cast_truncates_towards_zero() {
+        let body = "tensor<int32, [4]> i = cast(x = x, dtype = string(\"int32\")); tensor<fp32, [4]> y = cast(x = i, dtype = string(\"fp32\"));";
+        near(&of(body, &[4], &[1.9, -1.9, 0.5, -0.5]), &[1.0, -1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn clip_and_threshold_bound() {
+        let y = of("tensor<fp32, [3]> y = clip(x = x, alpha = fp32(-1), beta = fp32(2));", &[3], &[-5.0, 0.5, 5.0]);
+        near(&y, &[-1.0, 0.5, 2.0]);
+        near(&of("tensor<fp32, [2]> y = threshold(x = x, alpha = fp32(1));", &[2], &[-5.0, 5.0]), &[1.0, 5.0]);
+    }
+}

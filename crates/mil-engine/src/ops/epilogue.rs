@@ -101,3 +101,20 @@ impl EpilogueSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn a_product_ends_with_its_residual_and_then_its_activation() {
+        let body = |activation: &str| {
+            format!(
+                "tensor<fp32, [2, 1]> r = mul(x = x, y = fp32(2)); tensor<fp32, [2, 1]> y = engine.linear(x = x, \
+                 weight = tensor<fp32, [1, 1]>([[-3]]), residual = r, activation = string(\"{activation}\"), low = fp32(0));"
+            )
+        };
+        near(&of(&body("clip"), &[2, 1], &[1.0, -1.0]), &[0.0, 1.0]);
+        refused(&body("cosine"), &[2, 1], &[1.0, -1.0], "cosine");
+    }
+}

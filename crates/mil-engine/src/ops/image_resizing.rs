@@ -412,3 +412,21 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
         one(out.with(layout::reshape(out.tensor(), &shape)?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn upsample_nearest_neighbor_repeats_pixels() {
+        let body = "tensor<fp32, [1, 1, 2, 4]> y = upsample_nearest_neighbor(x = x, scale_factor_height = fp32(2), scale_factor_width = fp32(2));";
+        near(&of(body, &[1, 1, 1, 2], &[1.0, 2.0]), &[1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn resize_bilinear_with_aligned_corners_keeps_them() {
+        let body = "tensor<fp32, [1, 1, 1, 3]> y = resize_bilinear(x = x, target_size_height = int32(1), target_size_width = int32(3), \
+            sampling_mode = string(\"STRICT_ALIGN_CORNERS\"));";
+        near(&of(body, &[1, 1, 1, 2], &[0.0, 1.0]), &[0.0, 0.5, 1.0]);
+    }
+}

@@ -394,3 +394,46 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
         one(x.with(t.reshape(shape)?.permute(order)?.counted_contiguous()?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn matmul_transposes_broadcasts_and_refuses() {
+        let y = of(
+            "tensor<fp32, [2, 2]> y = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true));",
+            &[2, 1],
+            &[2.0, 3.0],
+        );
+        near(&y, &[4.0, 6.0, 6.0, 9.0]);
+        let y =
+            of("tensor<fp32, [2, 1, 1]> y = matmul(x = x, y = tensor<fp32, [1, 1]>([[10]]));", &[2, 1, 1], &[2.0, 3.0]);
+        near(&y, &[20.0, 30.0]);
+        refused(
+            "tensor<fp32, [1, 1]> y = matmul(x = x, y = tensor<fp32, [1, 1]>([[1]]));",
+            &[1, 2],
+            &[1.0, 2.0],
+            "matmul",
+        );
+    }
+
+    #[test]
+    fn a_product_over_no_elements_is_zero() {
+        near(
+            &of(
+                "tensor<fp32, [2, 2]> y = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true));",
+                &[2, 0],
+                &[],
+            ),
+            &[0.0; 4],
+        );
+    }
+
+    #[test]
+    fn linear_refuses_a_weight_of_other_inputs() {
+        let body = "tensor<fp32, [1, 1]> y = linear(x = x, weight = tensor<fp32, [1, 2]>([[1, 2]]), bias = tensor<fp32, [1]>([3]));";
+        near(&of(body, &[1, 2], &[10.0, 1.0]), &[15.0]);
+        refused(&body.replace("[1, 2]>([[1, 2]])", "[1, 3]>([[1, 2, 3]])"), &[1, 2], &[10.0, 1.0], "linear");
+    }
+}

@@ -271,3 +271,24 @@ fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
         one(Array::from_f32(out, x.shape(), x.dtype(), f.device())?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn layer_norm_of_equal_elements_is_its_offset() {
+        let body = "tensor<fp32, [2, 2]> y = layer_norm(x = x, axes = tensor<int32, [1]>([-1]), gamma = tensor<fp32, [2]>([3, 3]), \
+            beta = tensor<fp32, [2]>([5, 6]), epsilon = fp32(0.000001));";
+        let y = of(body, &[2, 2], &[7.0, 7.0, -1.0, 1.0]);
+        near(&y[..2], &[5.0, 6.0]);
+        near(&y[2..], &[5.0 - 2.999_998_5, 6.0 + 2.999_998_5]);
+    }
+
+    #[test]
+    fn batch_norm_works_by_channel() {
+        let body = "tensor<fp32, [1, 2, 1]> y = batch_norm(x = x, mean = tensor<fp32, [2]>([1, 2]), variance = tensor<fp32, [2]>([4, 0]), \
+            gamma = tensor<fp32, [2]>([2, 1]), beta = tensor<fp32, [2]>([0.5, 0]), epsilon = fp32(0.25));";
+        near(&of(body, &[1, 2, 1], &[1.0, 3.0]), &[0.5, 2.0]);
+    }
+}

@@ -142,3 +142,20 @@ impl Panels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn many_rows_are_what_each_row_is_alone() {
+        let body = |rows: usize| {
+            format!(
+                "tensor<fp32, [{rows}, 2]> y = linear(x = x, weight = tensor<fp32, [2, 3]>([[1, 2, 3], [-4, 5, 0.5]]));"
+            )
+        };
+        let x: Vec<f32> = (0..48).map(|i| i as f32 * 0.25 - 3.0).collect();
+        let alone: Vec<f32> = x.chunks(3).flat_map(|row| of(&body(1), &[1, 3], row)).collect();
+        near(&of(&body(16), &[16, 3], &x), &alone);
+    }
+}

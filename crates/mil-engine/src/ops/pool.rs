@@ -210,3 +210,27 @@ fn one_window(
         Kind::Average => (sum / (0..kernel.len()).map(|d| p.taps(d, kernel, input) as f64).product::<f64>()) as f32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn max_pool_pads_with_less_than_any_number() {
+        let body = "tensor<fp32, [1, 1, 2]> y = max_pool(x = x, kernel_sizes = tensor<int32, [1]>([2]), strides = tensor<int32, [1]>([2]), \
+            pad_type = string(\"custom\"), pad = tensor<int32, [2]>([1, 1]), ceil_mode = bool(false));";
+        near(&of(body, &[1, 1, 2], &[-3.0, -5.0]), &[-3.0, -5.0]);
+    }
+
+    #[test]
+    fn avg_pool_counts_padding_unless_it_is_left_out() {
+        let body = |left_out: bool| {
+            format!(
+                "tensor<fp32, [1, 1, 2]> y = avg_pool(x = x, kernel_sizes = tensor<int32, [1]>([2]), strides = tensor<int32, [1]>([2]), \
+                 pad_type = string(\"custom\"), pad = tensor<int32, [2]>([1, 1]), exclude_padding_from_average = bool({left_out}), ceil_mode = bool(false));"
+            )
+        };
+        near(&of(&body(false), &[1, 1, 2], &[4.0, 6.0]), &[2.0, 3.0]);
+        near(&of(&body(true), &[1, 1, 2], &[4.0, 6.0]), &[4.0, 6.0]);
+    }
+}

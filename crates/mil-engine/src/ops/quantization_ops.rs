@@ -73,3 +73,15 @@ fn dequantize(b: &Build<'_>) -> Result<Run, OpError> {
         one(Array::new(y.counted_broadcast(&scale, Tensor::broadcast_mul)?, dtype)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn quantize_rounds_to_even_and_saturates() {
+        let body = "tensor<int8, [4]> q = quantize(input = x, scale = fp32(2), zero_point = int8(1), output_dtype = string(\"int8\")); \
+            tensor<fp32, [4]> y = dequantize(input = q, scale = fp32(2), zero_point = int8(1));";
+        near(&of(body, &[4], &[1.0, 3.0, 1e6, -1e6]), &[0.0, 4.0, 252.0, -258.0]);
+    }
+}

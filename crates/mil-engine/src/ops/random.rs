@@ -108,3 +108,21 @@ fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
         one(Array::new(candle_core::Tensor::from_vec(out, shape, f.device())?, dtype)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn random_bernoulli_has_certain_ends_and_seeds_repeat() {
+        let body = |probability: f32| {
+            format!(
+                "tensor<fp32, [8]> r = random_bernoulli(shape = tensor<int32, [1]>([8]), prob = fp32({probability}), seed = int32(3)); \
+                 tensor<fp32, [8]> y = add(x = r, y = x);"
+            )
+        };
+        near(&of(&body(0.0), &[1], &[0.0]), &[0.0; 8]);
+        near(&of(&body(1.0), &[1], &[0.0]), &[1.0; 8]);
+        near(&of(&body(0.5), &[1], &[0.0]), &of(&body(0.5), &[1], &[0.0]));
+    }
+}

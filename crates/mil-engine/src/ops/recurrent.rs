@@ -380,3 +380,22 @@ fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
         parts.iter().map(join).collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn rnn_carries_its_state_and_a_reversed_one_begins_at_the_end() {
+        let body = |direction: &str| {
+            format!(
+                "tensor<fp32, [2, 1, 1]> y, tensor<fp32, [1, 1]> h = rnn(x = x, initial_h = tensor<fp32, [1, 1]>([[0.5]]), \
+                 weight_ih = tensor<fp32, [1, 1]>([[1]]), weight_hh = tensor<fp32, [1, 1]>([[1]]), direction = string(\"{direction}\"), \
+                 activation = string(\"relu\"), output_sequence = bool(true));"
+            )
+        };
+        near(&of(&body("forward"), &[2, 1, 1], &[1.0, -4.0]), &[1.5, 0.0]);
+        // Results stand in the order in which they are made.
+        near(&of(&body("reverse"), &[2, 1, 1], &[1.0, -4.0]), &[0.0, 1.0]);
+    }
+}

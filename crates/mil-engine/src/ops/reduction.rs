@@ -214,3 +214,30 @@ fn arg(b: &Build<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
         one(Array::from_i64(out, &shape, dtype, f.device())?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn reduce_log_sum_exp_does_not_overflow() {
+        let body =
+            "tensor<fp32, [1]> y = reduce_log_sum_exp(x = x, axes = tensor<int32, [1]>([0]), keep_dims = bool(true));";
+        near(&of(body, &[2], &[1000.0, 1000.0]), &[1000.0 + std::f32::consts::LN_2]);
+    }
+
+    #[test]
+    fn reduce_sum_takes_all_axes_or_negative_ones() {
+        let x = [1.0, 2.0, 3.0, 4.0];
+        near(&of("tensor<fp32, [1, 1]> y = reduce_sum(x = x, keep_dims = bool(true));", &[2, 2], &x), &[10.0]);
+        let last = "tensor<fp32, [2]> y = reduce_sum(x = x, axes = tensor<int32, [1]>([-1]), keep_dims = bool(false));";
+        near(&of(last, &[2, 2], &x), &[3.0, 7.0]);
+        refused(&last.replace("-1", "2"), &[2, 2], &x, "axis 2");
+    }
+
+    #[test]
+    fn reduce_argmax_takes_the_first_of_equals() {
+        let body = "tensor<int32, [1]> y = reduce_argmax(x = x, axis = int32(0), keep_dims = bool(true));";
+        near(&of(body, &[4], &[1.0, 9.0, 9.0, 0.0]), &[1.0]);
+    }
+}

@@ -384,3 +384,24 @@ fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
         one(write(&data, &positions, &updates, mode)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn gather_counts_from_the_end_and_refuses_what_is_outside() {
+        let body = |at: i32| {
+            format!("tensor<fp32, [1]> y = gather(x = x, indices = tensor<int32, [1]>([{at}]), axis = int32(0));")
+        };
+        near(&of(&body(-1), &[3], &[1.0, 2.0, 3.0]), &[3.0]);
+        refused(&body(3), &[3], &[1.0, 2.0, 3.0], "gather");
+    }
+
+    #[test]
+    fn scatter_adds_what_falls_on_one_place() {
+        let body = "tensor<fp32, [3]> y = scatter(data = x, indices = tensor<int32, [2]>([1, 1]), updates = tensor<fp32, [2]>([10, 20]), \
+            axis = int32(0), mode = string(\"add\"));";
+        near(&of(body, &[3], &[1.0, 2.0, 3.0]), &[1.0, 32.0, 3.0]);
+    }
+}

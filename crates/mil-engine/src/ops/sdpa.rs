@@ -112,3 +112,28 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32)
     let rank = shape.len();
     Ok(Some(Tensor::from_vec(out, shape, q.device())?.transpose(rank - 3, rank - 2)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn keys_that_the_mask_hides_have_no_weight() {
+        let body = "tensor<fp32, [1, 1, 1]> y = engine.sdpa(query = x, key = tensor<fp32, [1, 2, 1]>([[[1], [2]]]), \
+            value = tensor<fp32, [1, 2, 1]>([[[5], [7]]]), mask = tensor<fp32, [1, 1, 2]>([[[-1e30, 0]]]));";
+        near(&of(body, &[1, 1, 1], &[3.0]), &[7.0]);
+        refused(
+            &body.replace("[1, 2, 1]>([[[1], [2]]])", "[1, 2, 2]>([[[1, 0], [2, 0]]])"),
+            &[1, 1, 1],
+            &[3.0],
+            "sdpa",
+        );
+    }
+
+    #[test]
+    fn queries_of_all_heads_share_keys_that_broadcast() {
+        let body = "tensor<fp32, [2, 1, 1]> y = engine.sdpa(query = x, key = tensor<fp32, [1, 2, 1]>([[[0], [100]]]), \
+            value = tensor<fp32, [1, 2, 1]>([[[5], [7]]]));";
+        near(&of(body, &[2, 1, 1], &[1.0, 0.0]), &[7.0, 6.0]);
+    }
+}

@@ -183,3 +183,22 @@ pub(super) fn scatter_positions<T: Copy>(
     }
     data
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn slices_go_backwards_and_squeeze() {
+        let body = "tensor<fp32, [2]> y = slice_by_index(x = x, begin = tensor<int32, [2]>([1, -1]), end = tensor<int32, [2]>([2, 0]), \
+            stride = tensor<int32, [2]>([1, -1]), squeeze_mask = tensor<bool, [2]>([true, false]));";
+        near(&of(body, &[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), &[5.0, 4.0]);
+    }
+
+    #[test]
+    fn a_mask_stands_for_the_whole_extent() {
+        let body = "tensor<fp32, [3]> y = slice_by_index(x = x, begin = tensor<int32, [1]>([2]), end = tensor<int32, [1]>([1]), \
+            begin_mask = tensor<bool, [1]>([true]), end_mask = tensor<bool, [1]>([true]));";
+        near(&of(body, &[3], &[1.0, 2.0, 3.0]), &[1.0, 2.0, 3.0]);
+    }
+}

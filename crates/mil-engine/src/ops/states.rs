@@ -36,3 +36,16 @@ fn update(b: &Build<'_>) -> Result<Run, OpError> {
         one(f.state(state)?.read()?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn what_is_written_is_read_and_earlier_reads_stay() {
+        let body = "tensor<fp16, [4]> before = read_state(input = s); tensor<fp16, [4]> h = cast(x = x, dtype = string(\"fp16\")); \
+            write_state(input = s, data = h); tensor<fp16, [4]> after = read_state(input = s); \
+            tensor<fp16, [8]> y = concat(values = (before, after), axis = int32(0), interleave = bool(false));";
+        near(&of(body, &[4], &[1.0, 2.0, 3.0, 4.0]), &[0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0]);
+    }
+}

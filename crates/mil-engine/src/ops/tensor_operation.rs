@@ -475,3 +475,32 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
         one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn pad_reflects_without_the_edge_and_replicates_it() {
+        let body = |mode: &str| {
+            format!(
+                "tensor<fp32, [6]> y = pad(x = x, pad = tensor<int32, [2]>([2, 1]), mode = string(\"{mode}\"), constant_val = fp32(9));"
+            )
+        };
+        let x = [1.0, 2.0, 3.0];
+        near(&of(&body("constant"), &[3], &x), &[9.0, 9.0, 1.0, 2.0, 3.0, 9.0]);
+        near(&of(&body("reflect"), &[3], &x), &[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
+        near(&of(&body("replicate"), &[3], &x), &[1.0, 1.0, 1.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn concat_interleaves() {
+        let body = |interleave: bool| {
+            format!(
+                "tensor<fp32, [4]> y = concat(values = (x, tensor<fp32, [2]>([7, 8])), axis = int32(0), interleave = bool({interleave}));"
+            )
+        };
+        near(&of(&body(false), &[2], &[1.0, 2.0]), &[1.0, 2.0, 7.0, 8.0]);
+        near(&of(&body(true), &[2], &[1.0, 2.0]), &[1.0, 7.0, 2.0, 8.0]);
+    }
+}

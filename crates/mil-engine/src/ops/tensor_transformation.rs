@@ -443,3 +443,27 @@ fn batch_to_space(b: &Build<'_>) -> Result<Run, OpError> {
         one(x.with(t))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused, run};
+
+    #[test]
+    fn reshape_infers_one_extent_and_refuses_what_does_not_fit() {
+        let body =
+            |shape: &str| format!("tensor<fp32, [?, ?]> y = reshape(x = x, shape = tensor<int32, [2]>([{shape}]));");
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(run(&body("-1, 2"), &[("x", &[2, 3], &x)]).map(|(shape, _)| shape), Ok(vec![3, 2]));
+        refused(&body("4, 2"), &[2, 3], &x, "reshape");
+        refused(&body("-1, -1"), &[2, 3], &x, "reshape");
+    }
+
+    #[test]
+    fn depth_to_space_undoes_space_to_depth() {
+        let x: Vec<f32> = (0..16).map(|i| i as f32).collect();
+        let there = "tensor<fp32, [1, 4, 2, 2]> z = space_to_depth(x = x, block_size = int32(2));";
+        near(&of(&there.replace(" z ", " y "), &[1, 1, 4, 4], &x)[..4], &[0.0, 2.0, 8.0, 10.0]);
+        let back = format!("{there} tensor<fp32, [1, 1, 4, 4]> y = depth_to_space(x = z, block_size = int32(2));");
+        near(&of(&back, &[1, 1, 4, 4], &x), &x);
+    }
+}

@@ -36,3 +36,23 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         one(q.with(sdpa(q.floats()?, k.floats()?, v.floats()?, mask.as_ref(), 1.0 / width.sqrt())?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn scaled_dot_product_attention_attends_where_a_boolean_mask_is_true() {
+        let body = "tensor<bool, [1, 2]> m = greater(x = tensor<fp32, [1, 2]>([[0, 1]]), y = fp32(0.5)); \
+            tensor<fp32, [1, 1]> y = scaled_dot_product_attention(query = x, key = tensor<fp32, [2, 1]>([[4], [2]]), \
+            value = tensor<fp32, [2, 1]>([[5], [7]]), attn_mask = m);";
+        near(&of(body, &[1, 1], &[1.0]), &[7.0]);
+    }
+
+    #[test]
+    fn scaled_dot_product_attention_over_equal_keys_is_the_mean() {
+        let body = "tensor<fp32, [1, 1]> y = scaled_dot_product_attention(query = x, key = tensor<fp32, [2, 1]>([[4], [4]]), \
+            value = tensor<fp32, [2, 1]>([[5], [7]]));";
+        near(&of(body, &[1, 1], &[100.0]), &[6.0]);
+    }
+}

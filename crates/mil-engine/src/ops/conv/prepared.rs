@@ -184,3 +184,19 @@ impl Prepared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn conv_pads_with_zeros_and_steps_between_taps() {
+        let weight = "weight = tensor<fp32, [1, 1, 2]>([[[1, 10]]])";
+        let same = format!(
+            "tensor<fp32, [1, 1, 3]> y = conv(x = x, {weight}, pad_type = string(\"custom\"), pad = tensor<int32, [2]>([1, 0]));"
+        );
+        near(&of(&same, &[1, 1, 3], &[1.0, 2.0, 3.0]), &[10.0, 21.0, 32.0]);
+        let wide = format!("tensor<fp32, [1, 1, 1]> y = conv(x = x, {weight}, dilations = tensor<int32, [1]>([2]));");
+        near(&of(&wide, &[1, 1, 3], &[1.0, 2.0, 3.0]), &[31.0]);
+    }
+}

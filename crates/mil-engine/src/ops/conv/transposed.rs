@@ -197,3 +197,20 @@ fn general(x: &Tensor, w: &Tensor, groups: usize, placed: &Placed, out: &[usize]
     }
     Ok(Tensor::from_vec(y, shape, x.device())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn conv_transpose_spreads_each_element() {
+        let body = "tensor<fp32, [1, 1, 4]> y = conv_transpose(x = x, weight = tensor<fp32, [1, 1, 2]>([[[1, 10]]]), \
+            strides = tensor<int32, [1]>([2]));";
+        near(&of(body, &[1, 1, 2], &[1.0, 2.0]), &[1.0, 10.0, 2.0, 20.0]);
+        // Overlapping parts add up.
+        near(
+            &of(&body.replace("[2]));", "[1]));").replace("1, 4]> y", "1, 3]> y"), &[1, 1, 2], &[1.0, 2.0]),
+            &[1.0, 12.0, 20.0],
+        );
+    }
+}

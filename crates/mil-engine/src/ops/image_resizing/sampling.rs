@@ -198,3 +198,16 @@ pub(super) fn taps_at(
         weights: [(1.0 - v) * (1.0 - u), (1.0 - v) * u, v * (1.0 - u), v * u],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn affine_with_the_identity_gives_the_image() {
+        let body = "tensor<fp32, [1, 1, 2, 2]> y = affine(x = x, transform_matrix = tensor<fp32, [1, 6]>([[1, 0, 0, 0, 1, 0]]), \
+            output_height = int32(2), output_width = int32(2), sampling_mode = string(\"bilinear\"), padding_mode = string(\"constant\"), \
+            padding_value = fp32(0), coordinates_mode = string(\"normalized_minus_one_to_one\"), align_corners = bool(true));";
+        near(&of(body, &[1, 1, 2, 2], &[1.0, 2.0, 3.0, 4.0]), &[1.0, 2.0, 3.0, 4.0]);
+    }
+}

@@ -98,3 +98,17 @@ pub(super) fn topk(b: &Build<'_>) -> Result<Run, OpError> {
         Ok(all)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn argsort_keeps_the_order_of_equals() {
+        let body = |ascending: bool| {
+            format!("tensor<int32, [4]> y = argsort(x = x, axis = int32(0), ascending = bool({ascending}));")
+        };
+        near(&of(&body(true), &[4], &[2.0, 1.0, 2.0, 1.0]), &[1.0, 3.0, 0.0, 2.0]);
+        near(&of(&body(false), &[4], &[2.0, 1.0, 2.0, 1.0]), &[0.0, 2.0, 1.0, 3.0]);
+    }
+}

@@ -102,3 +102,18 @@ pub(super) fn nms(b: &Build<'_>) -> Result<Run, OpError> {
         Ok(vec![Value::Array(out_boxes), Value::Array(out_scores), out_index, numbers])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn boxes_that_overlap_a_better_one_are_left_out() {
+        // x, y, width and height of three boxes; the second one overlaps the first by more than half.
+        let body = "tensor<fp32, [?, ?, ?]> y, tensor<fp32, [?, ?, ?]> sc, tensor<int32, [?, ?]> i = non_maximum_suppression(boxes = x, \
+            scores = tensor<fp32, [1, 1, 3]>([[[0.8, 0.7, 0.1]]]), iou_threshold = fp32(0.5), max_boxes = int32(2));";
+        let boxes = [0.0, 0.1, 9.0, 0.0, 0.0, 9.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0];
+        near(&of(body, &[1, 4, 3], &boxes), &[0.0, 9.0, 0.0, 9.0, 2.0, 2.0, 2.0, 2.0]);
+        near(&of(&body.replace("fp32(0.5)", "fp32(1)"), &[1, 4, 3], &boxes), &[0.0, 0.1, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0]);
+    }
+}
