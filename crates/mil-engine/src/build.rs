@@ -4,7 +4,7 @@
 //! closure ([`Run`]) that the executor calls in every prediction:
 //!
 //! ```text
-//! fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
+//! fn softmax(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 //!     let x = b.slot("x")?;
 //!     let axis = b.param_or("axis", -1i64)?;
 //!     b.run(move |f| {
@@ -58,7 +58,7 @@ impl<T: FromValue> Param<T> {
 }
 
 /// An operation being built.
-pub struct Build<'a> {
+pub struct OpBuilder<'a> {
     pub(crate) op: &'a Operation,
     pub(crate) opset: Opset,
     pub(crate) device: &'a Device,
@@ -70,7 +70,7 @@ pub struct Build<'a> {
     pub(crate) read: RefCell<HashSet<String>>,
 }
 
-impl Build<'_> {
+impl OpBuilder<'_> {
     /// The operation in the program.
     pub fn op(&self) -> &Operation {
         self.op

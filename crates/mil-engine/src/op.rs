@@ -3,7 +3,7 @@
 use coreml_format::program::{Operation, Opset};
 
 use crate::batch::{self, BatchRule};
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::graph::Graph;
 use crate::planned::Run;
@@ -13,9 +13,9 @@ use crate::value::Value;
 #[derive(Clone, Copy)]
 pub enum OpKind {
     /// Built once, run in every prediction.
-    Run(fn(&Build<'_>) -> Result<Run, OpError>),
+    Run(fn(&OpBuilder<'_>) -> Result<Run, OpError>),
     /// A constant that is made at load time.
-    Constant(fn(&Build<'_>) -> Result<Value, OpError>),
+    Constant(fn(&OpBuilder<'_>) -> Result<Value, OpError>),
 }
 
 /// An activation as the epilogue of a product: its name there (`ops/epilogue.rs`) and its parameters; none where an operation
@@ -32,7 +32,7 @@ pub struct OpSpec {
     pub name: &'static str,
     /// Opsets that define or redefine it; the first is the one that introduced it.
     pub opsets: &'static [Opset],
-    /// Build function.
+    /// OpBuilder function.
     pub kind: OpKind,
     /// Whether it depends on its inputs alone, so that it can be run at load time when they are constant.
     pub pure: bool,
@@ -51,7 +51,7 @@ impl OpSpec {
     pub const fn new(
         name: &'static str,
         opsets: &'static [Opset],
-        build: fn(&Build<'_>) -> Result<Run, OpError>,
+        build: fn(&OpBuilder<'_>) -> Result<Run, OpError>,
     ) -> Self {
         let kind = OpKind::Run(build);
         Self { name, opsets, kind, pure: true, kernel: None, batch: None, fuse: None, writes: None }
@@ -61,7 +61,7 @@ impl OpSpec {
     pub const fn elementwise(
         name: &'static str,
         opsets: &'static [Opset],
-        build: fn(&Build<'_>) -> Result<Run, OpError>,
+        build: fn(&OpBuilder<'_>) -> Result<Run, OpError>,
     ) -> Self {
         Self::new(name, opsets, build).batch(batch::elementwise)
     }
@@ -70,7 +70,7 @@ impl OpSpec {
     pub const fn vectorized(
         name: &'static str,
         opsets: &'static [Opset],
-        build: fn(&Build<'_>) -> Result<Run, OpError>,
+        build: fn(&OpBuilder<'_>) -> Result<Run, OpError>,
     ) -> Self {
         Self::elementwise(name, opsets, build).kernel(VECTORIZED)
     }
@@ -79,7 +79,7 @@ impl OpSpec {
     pub const fn impure(
         name: &'static str,
         opsets: &'static [Opset],
-        build: fn(&Build<'_>) -> Result<Run, OpError>,
+        build: fn(&OpBuilder<'_>) -> Result<Run, OpError>,
     ) -> Self {
         let mut op = Self::new(name, opsets, build);
         op.pure = false;
@@ -90,7 +90,7 @@ impl OpSpec {
     pub const fn constant(
         name: &'static str,
         opsets: &'static [Opset],
-        make: fn(&Build<'_>) -> Result<Value, OpError>,
+        make: fn(&OpBuilder<'_>) -> Result<Value, OpError>,
     ) -> Self {
         let kind = OpKind::Constant(make);
         Self { name, opsets, kind, pure: true, kernel: None, batch: None, fuse: None, writes: None }

@@ -14,7 +14,7 @@ use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opse
 
 use crate::backend::Backend;
 use crate::budget;
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::declared::{self, Declared};
 use crate::error::{EngineError, OpError, Place};
 use crate::frame::{Context, Frame, Slot};
@@ -199,7 +199,7 @@ impl Planner<'_> {
         let at = |source: OpError| EngineError::Op { place: place(self.function, op), source };
         let spec = self.backend.find(&op.kind).ok_or_else(|| at(OpError::Unsupported(op.kind.clone())))?;
         let has_blocks = !blocks.is_empty();
-        let build = Build {
+        let build = OpBuilder {
             op,
             opset: self.opset,
             device: self.device,

@@ -11,7 +11,7 @@ use super::normalization::with_parameter;
 use crate::array::Array;
 use crate::batch;
 use crate::budget::{self, Counted};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
@@ -62,7 +62,7 @@ pub(super) const OPS: &[OpSpec] = &[
 
 /// An activation with the scalar parameter `alpha`.
 fn one_parameter<F: Unary + Copy + Send + 'static>(
-    b: &Build<'_>,
+    b: &OpBuilder<'_>,
     alpha: f32,
     with: fn(f32) -> F,
 ) -> Result<Run, OpError> {
@@ -71,7 +71,7 @@ fn one_parameter<F: Unary + Copy + Send + 'static>(
 
 /// An activation with the scalar parameters `alpha` and `beta`.
 fn two<F: Unary + Copy + Send + 'static>(
-    b: &Build<'_>,
+    b: &OpBuilder<'_>,
     alpha: f32,
     beta: f32,
     with: fn(f32, f32) -> F,
@@ -80,8 +80,8 @@ fn two<F: Unary + Copy + Send + 'static>(
 }
 
 /// `gelu(x, mode = "EXACT")`: with the error function, or the tanh or sigmoid approximation.
-fn gelu(b: &Build<'_>) -> Result<Run, OpError> {
-    type Made = fn(&Build<'_>) -> Result<Run, OpError>;
+fn gelu(b: &OpBuilder<'_>) -> Result<Run, OpError> {
+    type Made = fn(&OpBuilder<'_>) -> Result<Run, OpError>;
     let modes: [(&str, Made); 3] = [
         ("EXACT", |b| float(b, Gelu)),
         ("TANH_APPROXIMATION", |b| float(b, GeluTanh)),
@@ -106,13 +106,13 @@ fn with_channels(x: &Array, values: &Array, f: impl Fn(f32, f32) -> f32 + Copy +
 }
 
 /// `prelu(x, alpha)`: `alpha[c]·x` below zero, c along dimension 1.
-fn prelu(b: &Build<'_>) -> Result<Run, OpError> {
+fn prelu(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, alpha) = (b.slot("x")?, b.slot("alpha")?);
     b.run(move |f| one(with_channels(&f.array(x)?, &f.array(alpha)?, |x, a| if x < 0.0 { a * x } else { x })?))
 }
 
 /// `softplus_parametric(x, alpha, beta)`: `alpha[c]·ln(1 + e^(beta[c]·x))`.
-fn softplus_parametric(b: &Build<'_>) -> Result<Run, OpError> {
+fn softplus_parametric(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, alpha, beta) = (b.slot("x")?, b.slot("alpha")?, b.slot("beta")?);
     b.run(move |f| {
         let inner = with_channels(&f.array(x)?, &f.array(beta)?, |x, b| x * b)?;
@@ -121,7 +121,7 @@ fn softplus_parametric(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `softmax(x, axis = -1)`: exp(x − max) / Σ exp(x − max) along `axis`.
-fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
+fn softmax(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.param_or("axis", -1i64)?;
     b.run(move |f| {

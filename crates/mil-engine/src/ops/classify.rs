@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::array::Array;
 use crate::budget;
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
@@ -37,7 +37,7 @@ fn labels(classes: &Value) -> Result<Vec<Value>, OpError> {
 }
 
 /// `classify(probabilities, classes)` → the likeliest class, and a dictionary of probabilities.
-fn classify(b: &Build<'_>) -> Result<Run, OpError> {
+fn classify(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (probabilities, classes) = (b.slot("probabilities")?, b.slot("classes")?);
     b.run(move |f| {
         let values = f.array(probabilities)?.to_f32s()?;

@@ -9,7 +9,7 @@ use coreml_format::dtype::DataType;
 use super::elementwise_binary::broadcast_shape;
 use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::op::{OpSpec, since::*};
@@ -33,7 +33,7 @@ pub(super) const OPS: &[OpSpec] = &[
 const MAX_LIST: usize = 1 << 20;
 
 /// `select(cond, a, b)`: elementwise, with broadcasting.
-fn select(b: &Build<'_>) -> Result<Run, OpError> {
+fn select(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (c, x, y) = (b.slot("cond")?, b.slot("a")?, b.slot("b")?);
     b.run(move |f| {
         let (c, x, y) = (f.array(c)?, f.array(x)?, f.array(y)?);
@@ -51,7 +51,7 @@ fn select(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `cond(pred)` with two blocks.
-fn cond(b: &Build<'_>) -> Result<Run, OpError> {
+fn cond(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let pred = b.param::<bool>("pred")?;
     let [yes, no] = b.blocks() else { return Err(OpError::shape("cond needs two blocks")) };
     let (yes, no) = (yes.clone(), no.clone());
@@ -62,7 +62,7 @@ fn cond(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `while_loop(loop_vars)` with the blocks condition and body; all loops of a prediction share a limit of rounds.
-fn while_loop(b: &Build<'_>) -> Result<Run, OpError> {
+fn while_loop(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let vars = b.slots("loop_vars")?;
     let [condition, body] = b.blocks() else { return Err(OpError::shape("while_loop needs two blocks")) };
     let (condition, body) = (condition.clone(), body.clone());
@@ -99,7 +99,7 @@ fn at(index: i64, len: usize) -> Result<usize, OpError> {
 }
 
 /// `make_list(init_length = 1, dynamic_length = true, elem_shape, dtype)`: elements start as zeros.
-fn make_list(b: &Build<'_>) -> Result<Run, OpError> {
+fn make_list(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let length = b.param_or("init_length", 1i64)?;
     let shapes = b.slots("elem_shape")?;
     // Lists grow here whether they say that they do or not.
@@ -128,7 +128,7 @@ fn make_list(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_length(ls)`.
-fn list_length(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_length(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let ls = b.slot("ls")?;
     b.run(move |f| {
         let n = list(f, ls)?.len() as i64;
@@ -137,7 +137,7 @@ fn list_length(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_read(ls, index)`.
-fn list_read(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_read(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let ls = b.slot("ls")?;
     let index = b.param::<i64>("index")?;
     b.run(move |f| {
@@ -159,7 +159,7 @@ fn grow(list: &mut Vec<Value>, length: usize) -> Result<(), OpError> {
 }
 
 /// `list_write(ls, index, value)`.
-fn list_write(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_write(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (ls, value) = (b.slot("ls")?, b.slot("value")?);
     let index = b.param::<i64>("index")?;
     b.run(move |f| {
@@ -176,7 +176,7 @@ fn list_write(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_gather(ls, indices)`: the elements, stacked.
-fn list_gather(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let ls = b.slot("ls")?;
     let indices = b.param::<Vec<i64>>("indices")?;
     b.run(move |f| {
@@ -192,7 +192,7 @@ fn list_gather(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_scatter(ls, indices, value)`: writes `value[k]` to element `indices[k]`.
-fn list_scatter(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (ls, value) = (b.slot("ls")?, b.slot("value")?);
     let indices = b.param::<Vec<i64>>("indices")?;
     b.run(move |f| {

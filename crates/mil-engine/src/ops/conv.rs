@@ -15,7 +15,7 @@ use super::linear::{Bias, bias_of, product};
 use crate::array::Array;
 use crate::batch;
 use crate::budget::{Counted, claim_of, lent, products};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::Slot;
 use crate::layout;
@@ -141,12 +141,12 @@ const PAD_TYPES: &[(&str, PadType)] = &[
 
 impl Window {
     /// The parameters `strides?`, `dilations?`, `pad_type = "valid"` and `pad?` of a convolution.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self { dilations: b.attr_or("dilations", Vec::new())?, ..Self::without_dilations(b)? })
     }
 
     /// The same for pooling, whose taps are neighbours.
-    pub(super) fn without_dilations(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn without_dilations(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self {
             strides: b.attr_or("strides", Vec::new())?,
             dilations: Vec::new(),
@@ -309,13 +309,13 @@ fn check_shapes(x: &[usize], w: &[usize], groups: usize) -> Result<(), OpError> 
     if fits { Ok(()) } else { Err(OpError::shape(format!("conv of {x:?} with weight {w:?} in {groups} groups"))) }
 }
 
-fn groups_of(b: &Build<'_>) -> Result<usize, OpError> {
+fn groups_of(b: &OpBuilder<'_>) -> Result<usize, OpError> {
     let groups = b.attr_or("groups", 1i64)?;
     usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| OpError::shape(format!("{groups} groups")))
 }
 
 /// A weight that is known when the model is loaded.
-fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
+fn constant_weight(b: &OpBuilder<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
     Ok(match b.constant(slot) {
         Some(Value::Weight(w)) => Some(w.clone()),
         Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape())?)),
@@ -325,7 +325,7 @@ fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpE
 
 /// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; as `engine.conv` also with what
 /// [`EpilogueSpec`] takes.
-pub(crate) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
+pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
@@ -416,7 +416,7 @@ fn add_bias(y: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
 }
 
 /// `conv_quantized`: `conv` with integer weights, `w = scale · q + bias` per output channel, or a table.
-fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
+fn conv_quantized(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let (scale, shift) = (b.slot_opt("quant_scale")?, b.slot_opt("quant_bias")?);
     if b.required_choice("quantization_type", &[("linear", false), ("lut", true)])? {

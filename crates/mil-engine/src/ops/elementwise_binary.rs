@@ -8,7 +8,7 @@ use coreml_format::dtype::DataType;
 
 use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
@@ -91,7 +91,7 @@ pub(crate) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, Op
 type Apply = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
 /// Floats on the CPU by a kernel, everything else by Candle.
-fn candle<F>(b: &Build<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+fn candle<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
 {
@@ -109,7 +109,7 @@ where
     })
 }
 
-fn compare<F>(b: &Build<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+fn compare<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> bool + Copy + Send + Sync + 'static,
 {
@@ -140,7 +140,7 @@ fn zip<T: candle_core::WithDType, R>(
     budget::collect(x.into_iter().zip(y).map(|(x, y)| f(x, y)))
 }
 
-fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
+fn logic(b: &OpBuilder<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y) = (f.array(x)?, f.array(y)?);
@@ -152,7 +152,7 @@ fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
 }
 
 /// A function that floats and integers have, by different definitions.
-fn floats_or_ints<F>(b: &Build<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
+fn floats_or_ints<F>(b: &OpBuilder<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
 {
@@ -182,7 +182,7 @@ fn apply(
 }
 
 /// `pow(x, y)`: powers that are a product or a root are computed as such.
-fn pow(b: &Build<'_>) -> Result<Run, OpError> {
+fn pow(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;

@@ -9,7 +9,7 @@ use mil_kernels::elementwise::{Cos, Erf, Exp, Exp2, LnOf, Sin, Tan, Tanh, Unary}
 
 use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
@@ -82,13 +82,13 @@ fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
 }
 
 /// A function of floats.
-pub(crate) fn float(b: &Build<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
+pub(crate) fn float(b: &OpBuilder<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| one(map(&f.array(x)?, apply)?))
 }
 
 /// A function that integers have, too.
-fn number(b: &Build<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i64) -> i64) -> Result<Run, OpError> {
+fn number(b: &OpBuilder<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i64) -> i64) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -97,12 +97,16 @@ fn number(b: &Build<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i6
 }
 
 /// A function with an `epsilon` that keeps it away from a pole, added in f32 as programs say it.
-fn epsilon<F: Unary + Copy + Send + 'static>(b: &Build<'_>, default: f32, with: fn(f32) -> F) -> Result<Run, OpError> {
+fn epsilon<F: Unary + Copy + Send + 'static>(
+    b: &OpBuilder<'_>,
+    default: f32,
+    with: fn(f32) -> F,
+) -> Result<Run, OpError> {
     let apply = with(b.attr_or("epsilon", default)?);
     float(b, apply)
 }
 
-fn logical_not(b: &Build<'_>) -> Result<Run, OpError> {
+fn logical_not(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -112,7 +116,7 @@ fn logical_not(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `clip(x, alpha, beta)`: between `alpha` and `beta`.
-fn clip(b: &Build<'_>) -> Result<Run, OpError> {
+fn clip(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (low, high) = (b.attr::<f32>("alpha")?, b.attr::<f32>("beta")?);
     b.run(move |f| {
@@ -126,7 +130,7 @@ fn clip(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `threshold(x, alpha)`: max(x, alpha).
-fn threshold(b: &Build<'_>) -> Result<Run, OpError> {
+fn threshold(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let alpha = b.attr::<f32>("alpha")?;
     b.run(move |f| {
@@ -162,7 +166,7 @@ fn truncated(value: f32, dtype: DataType) -> i64 {
 }
 
 /// `cast(x, dtype)`: floats are truncated towards zero; fp16 rounds to nearest even, overflow is infinite.
-fn cast(b: &Build<'_>) -> Result<Run, OpError> {
+fn cast(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let name: String = b.attr("dtype")?;
     let dtype =

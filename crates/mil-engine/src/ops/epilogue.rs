@@ -8,19 +8,19 @@ use mil_kernels::packed;
 use super::elementwise_unary::map;
 use crate::array::Array;
 use crate::budget::Counted;
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::layout;
 use crate::memory_order::with_f32s;
 
 /// The parameters `slope` and `offset` of a gate.
-fn hard_sigmoid(b: &Build<'_>) -> Result<HardSigmoid, OpError> {
+fn hard_sigmoid(b: &OpBuilder<'_>) -> Result<HardSigmoid, OpError> {
     Ok(HardSigmoid { slope: b.attr("slope")?, offset: b.attr("offset")? })
 }
 
 /// The parameters `slope`, `offset` and `threshold?` of a hard swish.
-pub(crate) fn hard_swish(b: &Build<'_>) -> Result<HardSwish, OpError> {
+pub(crate) fn hard_swish(b: &OpBuilder<'_>) -> Result<HardSwish, OpError> {
     Ok(HardSwish { gate: hard_sigmoid(b)?, threshold: b.attr_opt("threshold")? })
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct EpilogueSpec {
 
 impl EpilogueSpec {
     /// What the operation says; nothing, if it is not of this engine.
-    pub(crate) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(crate) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         // Files have no such parameters: where one has, it is refused as unread.
         if !b.op().kind.starts_with("engine.") {
             return Ok(Self { residual: None, activation: Activation::default() });

@@ -18,7 +18,7 @@ use super::panels::Panels;
 use crate::array::Array;
 use crate::batch;
 use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::layout;
@@ -96,7 +96,7 @@ pub(super) enum Bias {
 
 impl Bias {
     /// The parameter `bias`.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let slot = b.slot_opt("bias")?;
         match slot.and_then(|slot| b.constant(slot)) {
             Some(value) => Ok(Self::Const(value.array("bias", b.device())?.to_f32s()?)),
@@ -115,7 +115,7 @@ impl Bias {
 }
 
 /// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`EpilogueSpec`] takes.
-pub(crate) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
+pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let constant_bias = Bias::new(b)?;
     let epilogue = EpilogueSpec::new(b)?;
@@ -279,7 +279,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
 }
 
 /// `matmul(x, y, transpose_x = false, transpose_y = false)`.
-fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
+fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     let (tx, ty) = (b.attr_or("transpose_x", false)?, b.attr_or("transpose_y", false)?);
     b.run(move |f| {
@@ -307,7 +307,7 @@ fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// `einsum(values, equation)`: two operands; indices that only one operand has and the result lacks are
 /// summed, repeated ones in both are contracted.
-fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
+fn einsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let equation: String = b.attr("equation")?;
     let text: String = equation.chars().filter(|c| !c.is_whitespace()).collect();

@@ -11,7 +11,7 @@ use mil_kernels::norm::affine;
 use crate::array::Array;
 use crate::batch;
 use crate::budget::{Counted, claim_of, filled, products};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::layout;
@@ -43,7 +43,7 @@ fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
 }
 
 /// `batch_norm(x, mean, variance, gamma?, beta?, epsilon = 1e-5)`.
-fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn batch_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, mean, variance) = (b.slot("x")?, b.slot("mean")?, b.slot("variance")?);
     let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
     let epsilon = f64::from(b.attr_or("epsilon", 1e-5f32)?);
@@ -73,7 +73,7 @@ fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `instance_norm(x, gamma?, beta?, epsilon = 1e-5)`: over all dimensions after the channels.
-fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn instance_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
     let epsilon = b.attr_or("epsilon", 1e-5f32)?;
@@ -122,7 +122,7 @@ fn normalize_rows(
 }
 
 /// `l2_norm(x, epsilon = 1e-6)`: x / √(Σ x² + epsilon) over the last three dimensions.
-fn l2_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn l2_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let epsilon = f64::from(b.attr_or("epsilon", 1e-6f32)?);
     b.run(move |f| {
@@ -168,7 +168,7 @@ struct Parameter {
 }
 
 impl Parameter {
-    fn new(b: &Build<'_>, name: &str) -> Result<Option<Self>, OpError> {
+    fn new(b: &OpBuilder<'_>, name: &str) -> Result<Option<Self>, OpError> {
         let Some(slot) = b.slot_opt(name)? else { return Ok(None) };
         let constant = b.constant(slot).map(|v| v.array(name, b.device())?.to_f32s());
         Ok(Some(Self { slot, values: constant.transpose()? }))
@@ -195,7 +195,7 @@ fn fitting<'p>(
 
 /// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all when missing); gamma and beta
 /// have the extents of `axes`.
-fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn layer_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.attr_opt::<Vec<i64>>("axes")?;
     let (gamma, beta) = (Parameter::new(b, "gamma")?, Parameter::new(b, "beta")?);
@@ -241,7 +241,7 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `local_response_norm(x, size, alpha = 1e-4, beta = 0.75, k = 1)`: over `size` neighbouring channels.
-fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn local_response_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let size = usize::try_from(b.attr::<i64>("size")?).map_err(|_| OpError::shape("a negative size"))?;
     let (alpha, beta) = (f64::from(b.attr_or("alpha", 1e-4f32)?), f64::from(b.attr_or("beta", 0.75f32)?));

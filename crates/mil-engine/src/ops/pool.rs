@@ -12,7 +12,7 @@ use mil_kernels::parallel;
 use super::conv::{Placed, Window, channels_last, each_index};
 use crate::array::Array;
 use crate::budget::{claim_of, lent, products};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
@@ -39,7 +39,7 @@ enum Kind {
 /// An average divides by all taps of the kernel, also where the window hangs over the end by `ceil_mode`, as Core ML was
 /// measured to do; or by the elements that it covers, if padding is excluded. Taps of a kernel larger than the padded
 /// image count as many as the image has. A window that covers none has the average 0 and the maximum −∞.
-fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
+fn pool(b: &OpBuilder<'_>, kind: Kind) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let kernel: Vec<i64> = b.attr("kernel_sizes")?;
     let kernel: Vec<usize> = kernel

@@ -7,7 +7,7 @@ use coreml_format::dtype::DataType;
 
 use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::op::{OpSpec, since::*};
@@ -30,7 +30,7 @@ fn parameter(f: &Frame<'_>, slot: Slot, axis: Option<i64>, rank: usize) -> Resul
 }
 
 /// `quantize(input, scale, zero_point = 0, output_dtype, axis?)`: clip(round(x / scale) + zero_point).
-fn quantize(b: &Build<'_>) -> Result<Run, OpError> {
+fn quantize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, scale, zero) = (b.slot("input")?, b.slot("scale")?, b.slot_opt("zero_point")?);
     let axis = b.attr_opt::<i64>("axis")?;
     let name: String = b.attr("output_dtype")?;
@@ -59,7 +59,7 @@ fn quantize(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `dequantize(input, scale, zero_point = 0, axis?)`: scale · (q − zero_point).
-fn dequantize(b: &Build<'_>) -> Result<Run, OpError> {
+fn dequantize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, scale, zero) = (b.slot("input")?, b.slot("scale")?, b.slot_opt("zero_point")?);
     let axis = b.attr_opt::<i64>("axis")?;
     let dtype = b.output_dtype(0)?;

@@ -8,7 +8,7 @@ use rand_distr::{Distribution, Normal};
 
 use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Param, one};
+use crate::build::{OpBuilder, Param, one};
 use crate::error::OpError;
 use crate::frame::Frame;
 use crate::op::{OpSpec, since::*};
@@ -40,7 +40,7 @@ fn shape(f: &Frame<'_>, shape: &Param<Vec<i64>>) -> Result<(Vec<usize>, usize), 
 }
 
 /// Draws a tensor of a given shape.
-fn draw(b: &Build<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static) -> Result<Run, OpError> {
+fn draw(b: &OpBuilder<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static) -> Result<Run, OpError> {
     let extents = b.param::<Vec<i64>>("shape")?;
     let seed = b.attr_or("seed", -1i64)?;
     let dtype = b.output_dtype(0)?;
@@ -52,13 +52,13 @@ fn draw(b: &Build<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static
 }
 
 /// `random_bernoulli(shape, prob = 0.5, seed = -1)`.
-fn bernoulli(b: &Build<'_>) -> Result<Run, OpError> {
+fn bernoulli(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let p = b.attr_or("prob", 0.5f32)?;
     draw(b, move |rng| if rng.random::<f32>() < p { 1.0 } else { 0.0 })
 }
 
 /// `random_normal(shape, mean = 0, stddev = 1, seed = -1)`.
-fn normal(b: &Build<'_>) -> Result<Run, OpError> {
+fn normal(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (mean, deviation) = (b.attr_or("mean", 0f32)?, b.attr_or("stddev", 1f32)?);
     let distribution =
         Normal::new(mean, deviation).map_err(|e| OpError::data(format!("a deviation of {deviation}: {e}")))?;
@@ -66,13 +66,13 @@ fn normal(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `random_uniform(shape, low = 0, high = 1, seed = -1)`.
-fn uniform(b: &Build<'_>) -> Result<Run, OpError> {
+fn uniform(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (low, high) = (b.attr_or("low", 0f32)?, b.attr_or("high", 1f32)?);
     draw(b, move |rng| low + (high - low) * rng.random::<f32>())
 }
 
 /// `random_categorical(x, mode = "logits", size = 1, seed = -1)`: indices by the last dimension of x.
-fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
+fn categorical(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let probabilities = b.choice("mode", &[("logits", false), ("probs", true)])?;
     let size = usize::try_from(b.attr_or("size", 1i64)?).map_err(|_| OpError::shape("a negative size"))?;

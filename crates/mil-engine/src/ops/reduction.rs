@@ -9,7 +9,7 @@ use mil_kernels::reduce as kernel;
 
 use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Param, one};
+use crate::build::{OpBuilder, Param, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
 use crate::layout;
@@ -71,7 +71,7 @@ fn result_shape(x: &Array, axes: &[usize], keep: bool) -> Vec<usize> {
 }
 
 /// The element type of indices that a parameter of opset iOS17 chooses.
-pub(super) fn index_dtype(b: &Build<'_>, name: &str) -> Result<DataType, OpError> {
+pub(super) fn index_dtype(b: &OpBuilder<'_>, name: &str) -> Result<DataType, OpError> {
     const TYPES: [DataType; 5] = [DataType::I32, DataType::I16, DataType::U16, DataType::I8, DataType::U8];
     if b.since(Opset::Ios17) { b.choice(name, &TYPES.map(|d| (d.name(), d))) } else { Ok(DataType::I32) }
 }
@@ -101,7 +101,7 @@ struct Reduction {
 }
 
 impl Reduction {
-    fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self { x: b.slot("x")?, axes: b.param_opt("axes")?, keep: b.attr_or("keep_dims", false)? })
     }
 
@@ -159,14 +159,14 @@ impl Reduction {
 }
 
 /// A reduction without a kernel.
-fn by_rows(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
+fn by_rows(b: &OpBuilder<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
     let reduction = Reduction::new(b)?;
     b.run(move |f| one(reduction.by_rows(f, apply)?))
 }
 
 /// A reduction by a kernel, and by its definition for what is not floats on the CPU.
 fn reduce(
-    b: &Build<'_>,
+    b: &OpBuilder<'_>,
     kernel: impl Fn(&[f32], [usize; 3]) -> Vec<f32> + Copy + Send + Sync + 'static,
     apply: impl Fn(&[f64]) -> f64 + Copy + Send + Sync + 'static,
 ) -> Result<Run, OpError> {
@@ -179,7 +179,7 @@ fn reduce(
 
 /// `end(Σ of(x), count)`.
 fn sums(
-    b: &Build<'_>,
+    b: &OpBuilder<'_>,
     of: impl Fn(f64) -> f64 + Copy + Send + Sync + 'static,
     end: impl Fn(f64, usize) -> f64 + Copy + Send + Sync + 'static,
 ) -> Result<Run, OpError> {
@@ -187,7 +187,7 @@ fn sums(
 }
 
 /// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32" (iOS17))`: the first best index.
-fn arg(b: &Build<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
+fn arg(b: &OpBuilder<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.param_or("axis", -1i64)?;
     let keep = b.attr_or("keep_dims", false)?;

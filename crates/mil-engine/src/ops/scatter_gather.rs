@@ -12,7 +12,7 @@ use mil_kernels::pick::Places;
 use crate::array::Array;
 use crate::batch;
 use crate::budget;
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
@@ -56,7 +56,7 @@ enum Outside {
 
 impl Outside {
     /// Of an operation that writes.
-    fn writing(b: &Build<'_>) -> Result<Self, OpError> {
+    fn writing(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(match b.attr_since(Opset::Ios17, "validate_indices", false)? {
             _ if !b.since(Opset::Ios17) => Outside::Wrap,
             true => Outside::Refuse,
@@ -65,7 +65,7 @@ impl Outside {
     }
 
     /// Of an operation that reads.
-    fn reading(b: &Build<'_>) -> Result<Self, OpError> {
+    fn reading(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let validate = b.attr_since(Opset::Ios17, "validate_indices", false)?;
         Ok(if validate { Outside::Refuse } else { Outside::Wrap })
     }
@@ -102,7 +102,7 @@ impl Elements {
 }
 
 /// `gather(x, indices, axis = 0, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
-fn gather(b: &Build<'_>) -> Result<Run, OpError> {
+fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
     let batch_dims = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
@@ -183,7 +183,7 @@ fn check_along(x: &[usize], shape: &[usize], axis: usize) -> Result<(), OpError>
 }
 
 /// `gather_along_axis(x, indices, axis = 0, validate_indices = false (iOS17))`.
-fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
+fn gather_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
     let outside = Outside::reading(b)?;
@@ -233,7 +233,7 @@ fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<
 }
 
 /// `gather_nd(x, indices, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
-fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
+fn gather_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let batch = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
     let batch = usize::try_from(batch).map_err(|_| OpError::shape("negative batch_dims"))?;
@@ -273,7 +273,7 @@ enum Mode {
 
 impl Mode {
     /// The parameter `mode = "add"`.
-    fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         b.choice(
             "mode",
             &[
@@ -334,7 +334,7 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Resu
 }
 
 /// `scatter(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
-fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
+fn scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
     let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
@@ -359,7 +359,7 @@ fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `scatter_along_axis(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
-fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
+fn scatter_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
     let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
@@ -372,7 +372,7 @@ fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `scatter_nd(data, indices, updates, mode = "add", validate_indices = false)`.
-fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
+fn scatter_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
     b.run(move |f| {

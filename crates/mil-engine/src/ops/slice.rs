@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use mil_kernels::pick::Places;
 
 use crate::budget::{claim_of, room};
-use crate::build::{Build, Param};
+use crate::build::{OpBuilder, Param};
 use crate::error::OpError;
 use crate::frame::Frame;
 use crate::rearrange::pick;
@@ -61,12 +61,12 @@ pub(crate) struct SliceParams {
 }
 
 impl SliceParams {
-    pub(crate) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(crate) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Self::with_prefix(b, "")
     }
 
     /// The parameters of one of several slices of an operation.
-    pub(crate) fn with_prefix(b: &Build<'_>, prefix: &str) -> Result<Self, OpError> {
+    pub(crate) fn with_prefix(b: &OpBuilder<'_>, prefix: &str) -> Result<Self, OpError> {
         let named = |name: &str| format!("{prefix}{name}");
         Ok(Self {
             begin: b.param(&named("begin"))?,

@@ -1,6 +1,6 @@
 //! Reading and writing states (opset iOS18).
 
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
@@ -12,13 +12,13 @@ pub(crate) const OPS: &[OpSpec] = &[
 ];
 
 /// `read_state(input)`: a copy of the state's value now.
-fn read(b: &Build<'_>) -> Result<Run, OpError> {
+fn read(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let state = b.slot("input")?;
     b.run(move |f| one(f.state(state)?.read()?))
 }
 
 /// `write_state(input, data)`: replaces the value; no result.
-fn write(b: &Build<'_>) -> Result<Run, OpError> {
+fn write(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (state, data) = (b.slot("input")?, b.slot("data")?);
     b.run(move |f| {
         let data = f.array(data)?;
@@ -28,7 +28,7 @@ fn write(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `coreml_update_state(state, value)`: writes, then reads.
-fn update(b: &Build<'_>) -> Result<Run, OpError> {
+fn update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (state, value) = (b.slot("state")?, b.slot("value")?);
     b.run(move |f| {
         let value = f.array(value)?;

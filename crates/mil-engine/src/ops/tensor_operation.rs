@@ -11,7 +11,7 @@ use super::elementwise_unary::convert;
 use crate::array::{Array, storage_dtype};
 use crate::batch;
 use crate::budget::{self, Counted, collect_most};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
@@ -45,7 +45,7 @@ pub(super) const OPS: &[OpSpec] = &[
 ];
 
 /// `identity(x)`.
-fn identity(b: &Build<'_>) -> Result<Run, OpError> {
+fn identity(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| Ok(vec![f.value(x)?.clone()]))
 }
@@ -66,7 +66,7 @@ fn small_integers(arrays: &[Array]) -> Result<Option<Array>, OpError> {
 }
 
 /// `concat(values, axis, interleave = false)`. Scalars make a vector.
-fn concat(b: &Build<'_>) -> Result<Run, OpError> {
+fn concat(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let axis = b.param_or("axis", 0i64)?;
     let interleave = b.attr_or("interleave", false)?;
@@ -119,7 +119,7 @@ fn stacked(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
 }
 
 /// `stack(values, axis)`.
-fn stack(b: &Build<'_>) -> Result<Run, OpError> {
+fn stack(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let axis = b.attr::<i64>("axis")?;
     b.run(move |f| {
@@ -132,7 +132,7 @@ fn stack(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `split(x, num_splits? | split_sizes?, axis)`.
-fn split(b: &Build<'_>) -> Result<Run, OpError> {
+fn split(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr::<i64>("axis")?;
     let sizes = b.param_opt::<Vec<i64>>("split_sizes")?;
@@ -172,7 +172,7 @@ fn split(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `tile(x, reps)`.
-fn tile(b: &Build<'_>) -> Result<Run, OpError> {
+fn tile(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let reps = b.param::<Vec<i64>>("reps")?;
     b.run(move |f| {
@@ -197,7 +197,7 @@ fn tile(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `shape(x)`: as int32.
-fn shape(b: &Build<'_>) -> Result<Run, OpError> {
+fn shape(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let dims: Vec<i64> = f.array(x)?.shape().iter().map(|&n| n as i64).collect();
@@ -222,7 +222,7 @@ fn fill_with(shape: &[i64], value: &Array, device: &candle_core::Device) -> Resu
 }
 
 /// `fill(shape, value = 0.0)`.
-fn fill(b: &Build<'_>) -> Result<Run, OpError> {
+fn fill(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let shape = b.param::<Vec<i64>>("shape")?;
     let value = b.slot_opt("value")?;
     b.run(move |f| {
@@ -235,7 +235,7 @@ fn fill(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `fill_like(ref_tensor, value = 0.0)`.
-fn fill_like(b: &Build<'_>) -> Result<Run, OpError> {
+fn fill_like(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let like = b.slot("ref_tensor")?;
     let value = b.slot_opt("value")?;
     b.run(move |f| {
@@ -249,7 +249,7 @@ fn fill_like(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `flatten2d(x, axis = 1)`.
-fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
+fn flatten2d(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr_or("axis", 1i64)?;
     b.run(move |f| {
@@ -271,7 +271,7 @@ fn zero_of(x: &Array) -> Result<Tensor, OpError> {
 }
 
 /// `band_part(x, lower = -1, upper = -1)`: the elements of the last two dimensions near the diagonal.
-fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
+fn band_part(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (lower, upper) = (b.attr_or("lower", -1i64)?, b.attr_or("upper", -1i64)?);
     b.run(move |f| {
@@ -293,7 +293,7 @@ fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `cumsum(x, axis = 0, exclusive = false, reverse = false)`.
-fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
+fn cumsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr_or("axis", 0i64)?;
     let (exclusive, reverse) = (b.attr_or("exclusive", false)?, b.attr_or("reverse", false)?);
@@ -331,7 +331,7 @@ fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `non_zero(x)`: the indices `[count, rank]` of the elements that are not zero.
-fn non_zero(b: &Build<'_>) -> Result<Run, OpError> {
+fn non_zero(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -349,7 +349,7 @@ fn non_zero(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `one_hot(indices, one_hot_vector_size, axis = -1, on_value = 1, off_value = 0)`.
-fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
+fn one_hot(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let index = b.slot("indices")?;
     let size = b.param::<i64>("one_hot_vector_size")?;
     let axis = b.attr_or("axis", -1i64)?;
@@ -375,7 +375,7 @@ fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `range_1d(start, end, step)`.
-fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
+fn range_1d(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (start, end, step) = (b.slot("start")?, b.slot("end")?, b.slot("step")?);
     b.run(move |f| {
         let (start, end, step) = (f.array(start)?, f.array(end)?, f.array(step)?);
@@ -448,7 +448,7 @@ fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, O
 }
 
 /// `pad(x, pad, mode = "constant", constant_val = 0)`: `pad` holds pairs for the last dimensions.
-fn pad(b: &Build<'_>) -> Result<Run, OpError> {
+fn pad(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let amounts = b.param::<Vec<i64>>("pad")?;
     let modes = [("constant", Mode::Constant), ("reflect", Mode::Reflect), ("replicate", Mode::Replicate)];

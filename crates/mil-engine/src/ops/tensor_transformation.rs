@@ -9,7 +9,7 @@ use super::slice::{SliceParams, runs, scatter_positions, take};
 use crate::array::Array;
 use crate::batch;
 use crate::budget::{self, Counted};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
@@ -38,7 +38,7 @@ pub(super) const OPS: &[OpSpec] = &[
 ];
 
 /// `expand_dims(x, axes)`: axes count in the result.
-fn expand_dims(b: &Build<'_>) -> Result<Run, OpError> {
+fn expand_dims(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param::<Vec<i64>>("axes")?;
     b.run(move |f| {
@@ -56,7 +56,7 @@ fn expand_dims(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `squeeze(x, axes?)`: removes extents of one; all of them when `axes` is missing.
-fn squeeze(b: &Build<'_>) -> Result<Run, OpError> {
+fn squeeze(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param_opt::<Vec<i64>>("axes")?;
     b.run(move |f| {
@@ -79,7 +79,7 @@ fn squeeze(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `transpose(x, perm)`.
-fn transpose(b: &Build<'_>) -> Result<Run, OpError> {
+fn transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let perm = b.param::<Vec<i64>>("perm")?;
     b.run(move |f| {
@@ -123,7 +123,7 @@ fn target_shape(x: &[usize], shape: &[i64], zero_copies: bool) -> Result<Vec<usi
 }
 
 /// `reshape(x, shape)`.
-fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
+fn reshape(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let shape = b.param::<Vec<i64>>("shape")?;
     b.run(move |f| {
@@ -134,7 +134,7 @@ fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// Constants of a variadic parameter, or of one vector.
-fn tuple(b: &Build<'_>, name: &str) -> Result<Vec<i64>, OpError> {
+fn tuple(b: &OpBuilder<'_>, name: &str) -> Result<Vec<i64>, OpError> {
     let mut all = Vec::new();
     for slot in b.slots(name)? {
         let value = b.constant(slot).ok_or_else(|| OpError::data(format!("`{name}` must be constant")))?;
@@ -145,7 +145,7 @@ fn tuple(b: &Build<'_>, name: &str) -> Result<Vec<i64>, OpError> {
 
 /// `reshape_like(x, ref_tensors, begins, ends, end_masks)`: the extents `begin..end` of each reference, one
 /// after another.
-fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
+fn reshape_like(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let refs = b.slots("ref_tensors")?;
     let (begins, ends) = (tuple(b, "begins")?, tuple(b, "ends")?);
@@ -169,7 +169,7 @@ fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `reverse(x, axes?)`.
-fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
+fn reverse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.attr_opt::<Vec<i64>>("axes")?;
     b.run(move |f| {
@@ -189,7 +189,7 @@ fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `reverse_sequence(x, lengths, seq_axis = 0, batch_axis = 0)`.
-fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
+fn reverse_sequence(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let lengths = b.param::<Vec<i64>>("lengths")?;
     let (seq, batch) = (b.attr_or("seq_axis", 0i64)?, b.attr_or("batch_axis", 0i64)?);
@@ -217,7 +217,7 @@ fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `slice_by_index(x, begin, end, stride?, begin_mask?, end_mask?, squeeze_mask?)`.
-fn slice_by_index(b: &Build<'_>) -> Result<Run, OpError> {
+fn slice_by_index(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let params = SliceParams::new(b)?;
     b.run(move |f| {
@@ -228,7 +228,7 @@ fn slice_by_index(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `slice_by_size(x, begin, size)`: a size of −1 takes the rest.
-fn slice_by_size(b: &Build<'_>) -> Result<Run, OpError> {
+fn slice_by_size(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (begin, size) = (b.param::<Vec<i64>>("begin")?, b.param::<Vec<i64>>("size")?);
     b.run(move |f| {
@@ -253,7 +253,7 @@ fn slice_by_size(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `slice_update(x, update, begin, end, …)`: x with the slice replaced.
-fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
+fn slice_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, update) = (b.slot("x")?, b.slot("update")?);
     let params = SliceParams::new(b)?;
     b.run(move |f| {
@@ -290,7 +290,7 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `sliding_windows(x, axis, size, stride = 1)`: windows along a new dimension before `axis`.
-fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
+fn sliding_windows(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (axis, size, stride) = (b.attr::<i64>("axis")?, b.attr::<i64>("size")?, b.attr_or("stride", 1i64)?);
     b.run(move |f| {
@@ -313,7 +313,7 @@ fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
 
 type Rearrange = fn(&Tensor, usize) -> Result<Tensor, OpError>;
 
-fn depth(b: &Build<'_>, parameter: &str, apply: Rearrange) -> Result<Run, OpError> {
+fn depth(b: &OpBuilder<'_>, parameter: &str, apply: Rearrange) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let block = usize::try_from(b.attr::<i64>(parameter)?).unwrap_or(0);
     b.run(move |f| {
@@ -360,7 +360,7 @@ fn pixel_unshuffle(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
     rearranged(x, &[n, c, h, s, w, s], [0, 1, 3, 5, 2, 4], &[n, c * s * s, h, w])
 }
 
-fn blocks_of(b: &Build<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+fn blocks_of(b: &OpBuilder<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), OpError> {
     let read = |name: &str| {
         let values: Vec<i64> = b.attr(name)?;
         values
@@ -376,7 +376,7 @@ fn blocks_of(b: &Build<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), Op
 }
 
 /// `space_to_batch(x, block_shape, paddings)`: x is [N, C, spatial…].
-fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
+fn space_to_batch(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (block, pads) = blocks_of(b, "paddings")?;
     b.run(move |f| {
@@ -415,7 +415,7 @@ fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `batch_to_space(x, block_shape, crops)`: the inverse of [`space_to_batch`].
-fn batch_to_space(b: &Build<'_>) -> Result<Run, OpError> {
+fn batch_to_space(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (block, crops) = blocks_of(b, "crops")?;
     b.run(move |f| {

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 
 use super::sdpa::sdpa;
 use crate::budget::{Counted, claim_of};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
@@ -15,7 +15,7 @@ pub(super) const OPS: &[OpSpec] = &[OpSpec::new("scaled_dot_product_attention", 
 
 /// `scaled_dot_product_attention(query, key, value, attn_mask?)`: softmax(q · kᵀ / √E + mask) · v; a boolean
 /// mask keeps what is true.
-fn attention(b: &Build<'_>) -> Result<Run, OpError> {
+fn attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
     let mask = b.slot_opt("attn_mask")?;
     b.run(move |f| {

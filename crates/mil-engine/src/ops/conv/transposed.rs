@@ -7,7 +7,7 @@ use mil_kernels::packed::PANEL;
 
 use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};
 use crate::budget::{claim, claim_of, lent, products, temporary};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
@@ -101,7 +101,7 @@ fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Tra
 
 /// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
 /// dilations?, groups = 1)`.
-pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn conv_transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;

@@ -3,7 +3,7 @@
 use mil_kernels::resample::{OUTSIDE, Taps};
 
 use crate::budget::claim_of;
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 
 /// Which positions of an input a resized output samples.
@@ -18,7 +18,7 @@ pub(super) enum Grid {
 
 impl Grid {
     /// The parameter `sampling_mode = "DEFAULT"`.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         b.choice(
             "sampling_mode",
             &[
@@ -78,7 +78,7 @@ pub(super) enum BoxLayout {
 
 impl BoxLayout {
     /// The parameter `box_coordinate_mode = "CORNERS_HEIGHT_FIRST"`.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         b.choice(
             "box_coordinate_mode",
             &[
@@ -129,7 +129,7 @@ pub(super) enum Padding {
 
 impl Padding {
     /// The parameters `padding_mode` and `padding_value = 0`, which counts for constant padding only.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let value = b.attr_or("padding_value", 0f32)?;
         b.required_choice(
             "padding_mode",

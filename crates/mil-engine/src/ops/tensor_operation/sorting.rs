@@ -7,7 +7,7 @@ use mil_kernels::{parallel, rank};
 
 use crate::array::Array;
 use crate::budget::{self, claim_of};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
@@ -55,7 +55,7 @@ fn indices(
 }
 
 /// `argsort(x, axis = -1, ascending = false)`: stable.
-pub(super) fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn argsort(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr_or("axis", -1i64)?;
     let ascending = b.attr_or("ascending", false)?;
@@ -69,7 +69,7 @@ pub(super) fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// `topk(x, k = 1, axis = -1, ascending = false, sort = true (iOS16), return_indices = true (iOS16),
 /// output_indices_dtype = "int32" (iOS17))`: sorted also where the program leaves the order open.
-pub(super) fn topk(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn topk(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let k = b.param_or("k", 1i64)?;
     let axis = b.attr_or("axis", -1i64)?;

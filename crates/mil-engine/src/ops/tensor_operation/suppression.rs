@@ -5,7 +5,7 @@ use coreml_format::program::Opset;
 
 use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::planned::Run;
 use crate::shape::check_size;
@@ -33,7 +33,7 @@ fn iou(a: &[f32], b: &[f32]) -> f32 {
 ///
 /// Since iOS 17 without `score_threshold` and the number of boxes, and with the boxes along the last
 /// dimension: `[n, 4, B]` and `[n, K, B]`.
-pub(super) fn nms(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
     let boxes_last = b.opset() >= Opset::Ios17;
     let iou_limit = b.attr::<f32>("iou_threshold")?;

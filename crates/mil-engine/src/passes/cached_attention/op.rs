@@ -10,7 +10,7 @@ use mil_kernels::pick::Places;
 
 use crate::batch::{BatchDim, Followed};
 use crate::budget::{Counted, claim_of, lent, products};
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
@@ -59,7 +59,7 @@ fn in_place(
 
 /// `engine.cached_attention(query [1, heads, n, dim], mask [1, 1, n, length], scale, input, key_…, value_…)`:
 /// grouped-query attention over two slices of a state. The result may be declared without the leading one.
-fn cached_attention(b: &Build<'_>) -> Result<Run, OpError> {
+fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (query, mask, state) = (b.slot("query")?, b.slot("mask")?, b.slot("input")?);
     let scale = b.attr::<f32>("scale")?;
     let rank = b.output_type(0).and_then(|t| t.tensor()).map_or(4, |t| t.shape.len());

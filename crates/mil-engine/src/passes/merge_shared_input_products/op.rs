@@ -10,7 +10,7 @@ use mil_kernels::matvec::Product;
 use crate::array::Array;
 use crate::batch;
 use crate::budget;
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::frame::Slot;
 use crate::layout;
@@ -42,7 +42,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(b: &Build<'_>, index: i64) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>, index: i64) -> Result<Self, OpError> {
         let constant = |slot: Slot| b.constant(slot).ok_or_else(|| OpError::data("a weight that is not constant"));
         let weight = match constant(b.slot(&format!("weight_{index}"))?)? {
             Value::Weight(w) => w.clone(),
@@ -67,7 +67,7 @@ impl Layer {
 
 /// `engine.products(x, weight_0, bias_0?, weight_1, …, count, channels_first)`: what `linear`, or `conv` with a
 /// kernel of one point (`channels_first`), gives for each weight.
-fn products(b: &Build<'_>) -> Result<Run, OpError> {
+fn products(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
     let layers = (0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?;

@@ -5,7 +5,7 @@ use mil_kernels::fresh::zeros;
 
 use crate::batch;
 use crate::budget::claim_of;
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
@@ -15,7 +15,7 @@ pub(crate) const RMS_NORM: OpSpec =
 
 /// `engine.rms_norm(x, epsilon = 1e-5, gain?)`: x / √(mean(x²) + ε) · gain along the last dimension; the gain is a
 /// constant of its extent.
-fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn rms_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let epsilon = b.attr_or("epsilon", 1e-5f32)?;
     let gain = match b.slot_opt("gain")?.map(|slot| b.constant(slot)) {

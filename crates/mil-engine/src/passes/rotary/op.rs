@@ -6,7 +6,7 @@ use mil_kernels::parallel::rows_mut;
 
 use crate::batch;
 use crate::budget;
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_f32s;
@@ -20,7 +20,7 @@ pub(super) const ROTARY: OpSpec = OpSpec::new("engine.rotary", IOS15, rotary).ba
 
 /// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast to the
 /// shape of `x`.
-fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
+fn rotary(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, cos, sin) = (b.slot("x")?, b.slot("cos")?, b.slot("sin")?);
     b.run(move |f| {
         let (x, cos, sin) = (f.array(x)?, f.array(cos)?, f.array(sin)?);

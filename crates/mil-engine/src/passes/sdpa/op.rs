@@ -2,7 +2,7 @@
 
 use candle_core::D;
 
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::op::{OpSpec, since::*};
 use crate::ops::sdpa::sdpa;
@@ -11,7 +11,7 @@ use crate::planned::Run;
 pub(super) const SDPA: OpSpec = OpSpec::new("engine.sdpa", IOS15, build);
 
 /// `engine.sdpa(query, key, value, mask?, scale = 1, key_columns = false)`; with `key_columns` keys are `[… , d, m]`.
-fn build(b: &Build<'_>) -> Result<Run, OpError> {
+fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
     let mask = b.slot_opt("mask")?;
     let (scale, columns) = (b.attr_or("scale", 1.0f32)?, b.attr_or("key_columns", false)?);

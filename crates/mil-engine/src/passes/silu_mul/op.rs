@@ -3,7 +3,7 @@
 use mil_kernels::elementwise::SiluTimes;
 
 use crate::budget;
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
@@ -13,7 +13,7 @@ use crate::planned::Run;
 pub(super) const SILU_MUL: OpSpec = OpSpec::elementwise("engine.silu_mul", IOS15, silu_mul);
 
 /// `engine.silu_mul(gate, x)`: `gate · sigmoid(gate) · x`.
-fn silu_mul(b: &Build<'_>) -> Result<Run, OpError> {
+fn silu_mul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (gate, x) = (b.slot("gate")?, b.slot("x")?);
     b.run(move |f| {
         let (gate, x) = (f.array(gate)?, f.array(x)?);

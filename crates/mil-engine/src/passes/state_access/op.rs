@@ -7,7 +7,7 @@ use mil_kernels::pick::Places;
 use crate::array::Array;
 use crate::batch::{BatchDim, Followed, literal};
 use crate::budget::Counted;
-use crate::build::{Build, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::graph::name_of;
 use crate::op::{OpSpec, since::*};
@@ -20,7 +20,7 @@ pub(crate) const STATE_UPDATE: OpSpec =
     OpSpec::impure("engine.state_update", IOS18, state_update).batch(batch).writes("input");
 
 /// `engine.state_slice(input, begin, end, …)`: `slice_by_index` of a state.
-fn state_slice(b: &Build<'_>) -> Result<Run, OpError> {
+fn state_slice(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let state = b.slot("input")?;
     let params = SliceParams::new(b)?;
     b.run(move |f| {
@@ -43,7 +43,7 @@ pub(crate) fn part(buffer: &StateBuffer, positions: &[Places], squeeze: &[bool])
 
 /// `engine.state_update(input, update, begin, end, …, rows?)`: `slice_update` of a state, in place; no result. Along the
 /// dimension `rows` of the state, as many positions are written as the update has.
-fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
+fn state_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (state, update) = (b.slot("input")?, b.slot("update")?);
     let params = SliceParams::new(b)?;
     let rows = b.attr_opt::<i64>("rows")?.and_then(|d| usize::try_from(d).ok());
