@@ -22,32 +22,34 @@ use crate::shape::resolve_axis;
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::vectorized("clamped_relu", IOS15_17, |b| {
         // NaN stays NaN.
-        two(b, 1.0, 1.0, |a, b| {
+        with_alpha_beta(b, 1.0, 1.0, |a, b| {
             move |x: f32| {
                 let y = if x >= 0.0 { x } else { a * x };
                 if y > b { b } else { y }
             }
         })
     }),
-    OpSpec::vectorized("elu", IOS15_17, |b| one_parameter(b, 1.0, |alpha| Elu { alpha })),
+    OpSpec::vectorized("elu", IOS15_17, |b| with_alpha(b, 1.0, |alpha| Elu { alpha })),
     OpSpec::vectorized("gelu", IOS15, gelu)
         .fuse(|graph, op| (graph.word_or(op, "mode", "EXACT")? == "EXACT").then_some(("gelu", Vec::new()))),
-    OpSpec::vectorized("leaky_relu", IOS15_17, |b| {
-        one_parameter(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })
-    }),
-    OpSpec::vectorized("linear_activation", IOS15_17, |b| two(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
+    OpSpec::vectorized("leaky_relu", IOS15_17, |b| with_alpha(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })),
+    OpSpec::vectorized("linear_activation", IOS15_17, |b| with_alpha_beta(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
     OpSpec::new("prelu", IOS15_17, prelu).kernel(VECTORIZED),
     OpSpec::vectorized("relu", IOS15, |b| float(b, |x| if x < 0.0 { 0.0 } else { x }))
         .fuse(|_, _| Some(("clip", vec![("low", 0.0)]))),
     OpSpec::vectorized("relu6", IOS15, |b| float(b, |x: f32| x.clamp(0.0, 6.0)))
         .fuse(|_, _| Some(("clip", vec![("low", 0.0), ("high", 6.0)]))),
-    OpSpec::vectorized("scaled_tanh", IOS15_17, |b| two(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })),
+    OpSpec::vectorized("scaled_tanh", IOS15_17, |b| {
+        with_alpha_beta(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })
+    }),
     OpSpec::vectorized("sigmoid", IOS15, |b| float(b, Sigmoid)).fuse(|_, _| Some(("sigmoid", Vec::new()))),
-    OpSpec::vectorized("sigmoid_hard", IOS15_17, |b| two(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset }))
-        .fuse(|graph, op| {
-            let (slope, offset) = (graph.number_or(op, "alpha", 0.2)?, graph.number_or(op, "beta", 0.5)?);
-            Some(("hard_sigmoid", vec![("slope", slope), ("offset", offset)]))
-        }),
+    OpSpec::vectorized("sigmoid_hard", IOS15_17, |b| {
+        with_alpha_beta(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset })
+    })
+    .fuse(|graph, op| {
+        let (slope, offset) = (graph.number_or(op, "alpha", 0.2)?, graph.number_or(op, "beta", 0.5)?);
+        Some(("hard_sigmoid", vec![("slope", slope), ("offset", offset)]))
+    }),
     OpSpec::vectorized("silu", IOS15, |b| float(b, Silu)).fuse(|_, _| Some(("silu", Vec::new()))),
     OpSpec::new("softmax", IOS15, softmax)
         .batch(|dim, op| batch::along_or_last(dim, op, "axis"))
@@ -55,13 +57,11 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::vectorized("softplus", IOS15, |b| float(b, Softplus)),
     OpSpec::new("softplus_parametric", IOS15_17, softplus_parametric).kernel(VECTORIZED),
     OpSpec::vectorized("softsign", IOS15, |b| float(b, |x: f32| x / (1.0 + x.abs()))),
-    OpSpec::vectorized("thresholded_relu", IOS15_17, |b| {
-        one_parameter(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })
-    }),
+    OpSpec::vectorized("thresholded_relu", IOS15_17, |b| with_alpha(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })),
 ];
 
 /// An activation with the scalar parameter `alpha`.
-fn one_parameter<F: Unary + Copy + Send + 'static>(
+fn with_alpha<F: Unary + Copy + Send + 'static>(
     b: &OpBuilder<'_>,
     alpha: f32,
     with: fn(f32) -> F,
@@ -70,7 +70,7 @@ fn one_parameter<F: Unary + Copy + Send + 'static>(
 }
 
 /// An activation with the scalar parameters `alpha` and `beta`.
-fn two<F: Unary + Copy + Send + 'static>(
+fn with_alpha_beta<F: Unary + Copy + Send + 'static>(
     b: &OpBuilder<'_>,
     alpha: f32,
     beta: f32,
