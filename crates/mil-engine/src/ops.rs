@@ -17,7 +17,7 @@ pub(crate) mod epilogue;
 mod image_resizing;
 pub(crate) mod linear;
 pub(crate) mod normalization;
-pub(crate) mod panels;
+pub(crate) mod packed_weight;
 mod pool;
 mod quantization_ops;
 mod random;

@@ -14,7 +14,7 @@ use mil_kernels::packed::{Matrices, PANEL, multiply};
 use mil_kernels::parallel;
 
 use super::epilogue::EpilogueSpec;
-use super::panels::Panels;
+use super::packed_weight::PackedWeight;
 use crate::array::Array;
 use crate::batch;
 use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
@@ -120,7 +120,7 @@ pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let constant_bias = Bias::new(b)?;
     let epilogue = EpilogueSpec::new(b)?;
     let panels = match b.constant(weight) {
-        Some(Value::Weight(w)) => Panels::new(w, 1, b.device()),
+        Some(Value::Weight(w)) => PackedWeight::new(w, 1, b.device()),
         _ => None,
     };
     b.run(move |f| {

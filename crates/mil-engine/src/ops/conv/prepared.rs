@@ -15,7 +15,7 @@ use crate::error::OpError;
 use crate::frame::Frame;
 use crate::layout;
 use crate::ops::epilogue::EpilogueSpec;
-use crate::ops::panels::Panels;
+use crate::ops::packed_weight::PackedWeight;
 use crate::shape::check_size;
 use crate::weight::Weight;
 
@@ -31,7 +31,7 @@ pub(super) struct Prepared {
 
 enum Form {
     /// Dense weights.
-    Panels(Panels),
+    PackedWeight(PackedWeight),
     /// One matrix for all channels, as stored: `[outputs, channels, taps]`.
     Stored(Arc<Weight>),
     /// `[taps, channels]`.
@@ -62,7 +62,7 @@ impl Prepared {
         let mut square = None;
         let form = if groups == outputs && shape[1] == 1 && groups > 1 {
             Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps)?)
-        } else if let Some(panels) = Panels::new(weight, groups, device) {
+        } else if let Some(panels) = PackedWeight::new(weight, groups, device) {
             // What is more than a product per position never takes the weight as stored.
             square = (shape[2..] == [3, 3] && groups == 1 && window.is_dense()).then(OnceLock::new);
             match (&square, result) {
@@ -76,7 +76,7 @@ impl Prepared {
                 _ if taps > 1 => _ = panels.packed()?,
                 _ => {}
             }
-            Form::Panels(panels)
+            Form::PackedWeight(panels)
         } else if groups == 1 && weight.matrix().is_some() {
             Form::Stored(weight.clone())
         } else {
@@ -87,7 +87,7 @@ impl Prepared {
 
     /// Transformed weights, if these windows pay for them.
     fn winograd(&self, windows: &Windows, images: usize, channels: usize) -> Result<Option<&Winograd>, OpError> {
-        let (Some(made), Form::Panels(panels)) = (&self.square, &self.form) else { return Ok(None) };
+        let (Some(made), Form::PackedWeight(panels)) = (&self.square, &self.form) else { return Ok(None) };
         let [_, height, width] = windows.out;
         if !Winograd::takes(windows) || !Winograd::pays(images, [height, width], channels, self.outputs) {
             return Ok(None);
@@ -121,7 +121,7 @@ impl Prepared {
 
     /// Whether the weights are packed, or will be.
     pub(super) fn in_panels(&self) -> bool {
-        matches!(self.form, Form::Panels(_))
+        matches!(self.form, Form::PackedWeight(_))
     }
 
     /// The convolution of `x`, finished; none when it is no f32 tensor on the CPU, or a product of few rows.
@@ -141,9 +141,9 @@ impl Prepared {
         let windows = placed.windows(t, &self.kernel);
         let shape = [&[images, self.outputs], placed.out.as_slice()].concat();
         let count = check_size(&shape)?;
-        if let Form::Panels(panels) = &self.form
+        if let Form::PackedWeight(panels) = &self.form
             && self.kernel.iter().all(|&k| k == 1)
-            && !panels.pay(count / self.outputs, placed.out.iter().filter(|&&n| n > 1).count() > 1)
+            && !panels.is_worthwhile(count / self.outputs, placed.out.iter().filter(|&&n| n > 1).count() > 1)
         {
             return Ok(None);
         }
@@ -156,7 +156,7 @@ impl Prepared {
         let last = t.permute(order)?;
         let winograd = self.winograd(&windows, images, t.dims()[1])?;
         let packed = match &self.form {
-            Form::Panels(panels) if winograd.is_none() => Some(panels.packed()?),
+            Form::PackedWeight(panels) if winograd.is_none() => Some(panels.packed()?),
             _ => None,
         };
         let run = |x: &[f32]| match (&self.form, packed) {
@@ -171,7 +171,7 @@ impl Prepared {
                 conv(&windows, x, images, Product { weight, bias, out: &mut y });
                 y
             }),
-            (Form::Panels(_), None) => winograd.and_then(|winograd| {
+            (Form::PackedWeight(_), None) => winograd.and_then(|winograd| {
                 epilogue.with(bias, residual.as_ref(), |epilogue| winograd.conv(&windows, x, images, epilogue))
             }),
         };

@@ -19,7 +19,7 @@ use crate::op::{OpSpec, since::*};
 use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::epilogue::EpilogueSpec;
 use crate::ops::linear::{copies, product, spread};
-use crate::ops::panels::Panels;
+use crate::ops::packed_weight::PackedWeight;
 use crate::planned::Run;
 use crate::recycle::recycle_temp;
 use crate::shape::check_size;
@@ -38,7 +38,7 @@ struct Layer {
     weight: Arc<Weight>,
     bias: Option<Vec<f32>>,
     outputs: usize,
-    panels: Option<Panels>,
+    panels: Option<PackedWeight>,
 }
 
 impl Layer {
@@ -56,7 +56,7 @@ impl Layer {
             None => None,
             Some(slot) => Some(spread(constant(slot)?.array("bias", b.device())?.to_f32s()?, outputs)?),
         };
-        let panels = Panels::new(&weight, 1, b.device());
+        let panels = PackedWeight::new(&weight, 1, b.device());
         Ok(Self { weight, bias, outputs, panels })
     }
 

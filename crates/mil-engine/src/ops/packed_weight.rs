@@ -14,20 +14,20 @@ use crate::layout;
 use crate::weight::Weight;
 
 /// Rows of an input from which on panels are quicker than weights as stored.
-const ROWS: usize = 8;
+const MIN_ROWS: usize = 8;
 
-/// Outputs of groups that are computed as one, with zeros between groups: half a panel, less of which costs as much. An
+/// Most outputs of groups that are computed as one, with zeros between groups: half a panel, less of which costs as much. An
 /// infinity or NaN reaches all groups that are joined with its own.
-const JOINED: usize = PANEL / 2;
+const MAX_JOINED_OUTPUTS: usize = PANEL / 2;
 
 /// A weight `[outputs, inputs of a group, taps…]` and its panels, when they were needed.
-pub(crate) struct Panels {
+pub(crate) struct PackedWeight {
     weight: Arc<Weight>,
     groups: usize,
     packed: OnceLock<Packed>,
 }
 
-impl Panels {
+impl PackedWeight {
     /// None for weights that are not dense and for devices other than the CPU.
     pub(crate) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
         let outputs = weight.shape().first().copied().unwrap_or(0);
@@ -42,8 +42,8 @@ impl Panels {
 
     /// Whether panels are worth their memory for a product with this many rows. Weights in fp16 become twice as large:
     /// only those of `images` do, not the matrices of language models.
-    pub(super) fn pay(&self, rows: usize, images: bool) -> bool {
-        rows >= ROWS && (images || self.weight.dtype() == DataType::F32)
+    pub(super) fn is_worthwhile(&self, rows: usize, images: bool) -> bool {
+        rows >= MIN_ROWS && (images || self.weight.dtype() == DataType::F32)
     }
 
     /// The panels.
@@ -56,8 +56,8 @@ impl Panels {
         }
         let (outputs, cols) = self.sizes();
         let own = outputs / self.groups;
-        let fits = |&n: &usize| self.groups.is_multiple_of(n) && n * own <= JOINED;
-        let joined = (1..=self.groups.min(JOINED)).rev().find(fits).unwrap_or(1);
+        let fits = |&n: &usize| self.groups.is_multiple_of(n) && n * own <= MAX_JOINED_OUTPUTS;
+        let joined = (1..=self.groups.min(MAX_JOINED_OUTPUTS)).rev().find(fits).unwrap_or(1);
         let (groups, channels) = (self.groups / joined, self.weight.shape()[1]);
         let panels = groups.saturating_mul((outputs / groups).next_multiple_of(PANEL)).saturating_mul(cols * joined);
         let bytes = panels.saturating_mul(size_of::<f32>());
@@ -124,7 +124,7 @@ impl Panels {
         let inner = shape.pop().unwrap_or(0);
         let rows: usize = shape.iter().product();
         let inputs: usize = self.weight.shape()[1..].iter().product();
-        if inner != inputs || !self.pay(rows, false) {
+        if inner != inputs || !self.is_worthwhile(rows, false) {
             return Ok(None);
         }
         let packed = self.packed()?;
