@@ -6,7 +6,7 @@
 use coreml_format::program::{Block, Function, Operation};
 
 use crate::backend::Backend;
-use crate::error::{EngineError, NewerOp, Place};
+use crate::error::{EngineError, NewerOp, OpLocation};
 
 /// Admits a function.
 ///
@@ -17,7 +17,7 @@ pub(crate) fn function(name: &str, function: &Function, backend: &Backend) -> Re
     let (mut internal, mut newer) = (Vec::new(), Vec::new());
     visit(&function.block, &mut |op| {
         let Some(row) = backend.find(&op.kind) else { return };
-        let place = || Place { function: name.to_owned(), kind: op.kind.clone(), name: op.name.clone() };
+        let place = || OpLocation { function: name.to_owned(), kind: op.kind.clone(), name: op.name.clone() };
         if row.is_internal() {
             internal.push(place());
         } else if let Some(&since) = row.opsets.first().filter(|&&since| since > function.opset) {

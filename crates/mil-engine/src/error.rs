@@ -120,7 +120,7 @@ impl OpError {
 
 /// Where in a program an error lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct OpLocation {
     /// Function.
     pub function: String,
     /// Type of the operation.
@@ -129,20 +129,20 @@ pub struct Place {
     pub name: String,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for OpLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "function \"{}\": op \"{}\" ({})", self.function, self.name, self.kind)
     }
 }
 
 /// An operation type that the engine lacks, and where it stands.
-pub type UnsupportedOp = Place;
+pub type UnsupportedOp = OpLocation;
 
 /// An operation that a later opset than that of its function introduced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewerOp {
     /// Where it stands.
-    pub place: Place,
+    pub place: OpLocation,
     /// The opset that introduced it.
     pub since: Opset,
 }
@@ -176,7 +176,7 @@ pub enum EngineError {
     #[error("{place}: value \"{value}\" is not defined")]
     Undefined {
         /// Where.
-        place: Place,
+        place: OpLocation,
         /// Name of the value.
         value: String,
     },
@@ -184,7 +184,7 @@ pub enum EngineError {
     #[error("{place}")]
     Op {
         /// Where.
-        place: Place,
+        place: OpLocation,
         /// What.
         #[source]
         source: OpError,

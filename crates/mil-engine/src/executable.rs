@@ -15,7 +15,7 @@ use crate::array::Array;
 use crate::backend::Backend;
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
-use crate::error::{EngineError, OpError, Place};
+use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, States};
 use crate::layout;
 use crate::limits::Limits;
@@ -152,7 +152,7 @@ impl Executable {
     }
 
     /// Where each step stands in the program, for profiles.
-    pub fn places(&self) -> &[Place] {
+    pub fn places(&self) -> &[OpLocation] {
         &self.plan.places
     }
 
@@ -173,7 +173,11 @@ impl Executable {
     pub fn new_state(&self) -> Result<State, EngineError> {
         State::within(&self.plan.states, self.context.limits.memory, &self.context.device).map_err(|source| {
             EngineError::Op {
-                place: Place { function: self.function.clone(), kind: "state".to_owned(), name: "states".to_owned() },
+                place: OpLocation {
+                    function: self.function.clone(),
+                    kind: "state".to_owned(),
+                    name: "states".to_owned(),
+                },
                 source,
             }
         })
@@ -259,7 +263,11 @@ impl Executable {
         let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
         let refused = |source: OpError| match source {
             OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => EngineError::Op {
-                place: Place { function: self.function.clone(), kind: "input".to_owned(), name: input.name.clone() },
+                place: OpLocation {
+                    function: self.function.clone(),
+                    kind: "input".to_owned(),
+                    name: input.name.clone(),
+                },
                 source,
             },
             _ => bad(ty.dtype.to_string()),

@@ -16,7 +16,7 @@ use crate::backend::Backend;
 use crate::budget;
 use crate::build::OpBuilder;
 use crate::declared::{self, Declared};
-use crate::error::{EngineError, OpError, Place};
+use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, Frame, Slot};
 use crate::literal;
 use crate::op::OpKind;
@@ -91,7 +91,7 @@ pub fn plan(
 }
 
 /// All operations of the block and its nested blocks that the table lacks.
-fn unsupported(function: &str, block: &Block, backend: &Backend) -> Vec<Place> {
+fn unsupported(function: &str, block: &Block, backend: &Backend) -> Vec<OpLocation> {
     let mut missing = Vec::new();
     for op in &block.operations {
         if op.kind != "const" && backend.find(&op.kind).is_none() {
@@ -102,8 +102,8 @@ fn unsupported(function: &str, block: &Block, backend: &Backend) -> Vec<Place> {
     missing
 }
 
-fn place(function: &str, op: &Operation) -> Place {
-    Place { function: function.to_owned(), kind: op.kind.clone(), name: op.name.clone() }
+fn place(function: &str, op: &Operation) -> OpLocation {
+    OpLocation { function: function.to_owned(), kind: op.kind.clone(), name: op.name.clone() }
 }
 
 struct Planner<'a> {
@@ -122,7 +122,7 @@ struct Planner<'a> {
     vars: u32,
     /// Elements of results that were folded.
     folded: usize,
-    places: Vec<Place>,
+    places: Vec<OpLocation>,
     weight_bytes: Vec<u64>,
 }
 
@@ -180,7 +180,7 @@ impl Planner<'_> {
 
     fn output(&self, name: &str) -> Result<Slot, EngineError> {
         self.names.get(name).copied().ok_or_else(|| EngineError::Undefined {
-            place: Place { function: self.function.to_owned(), kind: "return".to_owned(), name: name.to_owned() },
+            place: OpLocation { function: self.function.to_owned(), kind: "return".to_owned(), name: name.to_owned() },
             value: name.to_owned(),
         })
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use coreml_format::program::ValueType;
 
 use crate::declared::Declared;
-use crate::error::{OpError, Place};
+use crate::error::{OpError, OpLocation};
 use crate::frame::{Frame, Slot};
 use crate::state::StateSpec;
 use crate::value::Value;
@@ -57,7 +57,7 @@ pub struct FunctionPlan {
     /// Names of the outputs, in order.
     pub outputs: Vec<(String, Option<ValueType>)>,
     /// Where each step stands in the program.
-    pub places: Vec<Place>,
+    pub places: Vec<OpLocation>,
     /// Bytes of weights that each step takes, as stored, in the order of the places.
     pub weight_bytes: Vec<u64>,
     pub(crate) block: BlockPlan,

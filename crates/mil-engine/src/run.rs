@@ -8,7 +8,7 @@ use mil_kernels::fresh;
 
 use crate::budget;
 use crate::declared;
-use crate::error::{EngineError, OpError, Place};
+use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, Frame, States};
 use crate::liveness::BufferOwners;
 use crate::planned::{BlockPlan, FunctionPlan, Step};
@@ -121,14 +121,17 @@ pub(crate) fn run(
         frame.set(input.var, value);
     }
     let named = |source| EngineError::Op {
-        place: Place { function: String::new(), kind: "inputs".to_owned(), name: String::new() },
+        place: OpLocation { function: String::new(), kind: "inputs".to_owned(), name: String::new() },
         source,
     };
     frame.count_memory().map_err(named)?;
     let results = frame.run_block(&plan.block, Vec::new()).map_err(|source| {
         let place = frame.failed.and_then(|p| plan.places.get(p as usize)).cloned();
-        let place =
-            place.unwrap_or_else(|| Place { function: String::new(), kind: "return".to_owned(), name: String::new() });
+        let place = place.unwrap_or_else(|| OpLocation {
+            function: String::new(),
+            kind: "return".to_owned(),
+            name: String::new(),
+        });
         EngineError::Op { place, source }
     })?;
     Ok((results, frame.owners.unwrap_or_default()))
