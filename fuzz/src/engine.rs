@@ -14,6 +14,7 @@ use coreml_format::program::{
     Argument, Binding, Dim, Function, Opset, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };
 use coreml_format::verify::verify;
+use mil_engine::backend::Backend;
 use mil_engine::{Executable, Limits, Options};
 
 /// Elements of an input at most.
@@ -29,7 +30,9 @@ pub fn run(bytes: &[u8]) {
     let description = ModelDescription { default_function: name, ..Default::default() };
     let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
     let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
-    let Ok(executable) = Executable::load(&model, None, &Options { limits, ..Options::default() }) else { return };
+    // Operations that only rewrites make are run as they are written.
+    let options = Options { limits, internal_ops: true, ..Options::default() };
+    let Ok(executable) = Executable::load(&model, None, &options) else { return };
     let mut inputs = Vec::new();
     for input in executable.inputs() {
         let Some(tensor) = input.ty.tensor().and_then(numbers) else { return };
@@ -161,8 +164,7 @@ fn change(function: &mut Function, dice: &mut Dice) {
         }
         1 if !op.inputs.is_empty() => drop(op.inputs.shift_remove_index(dice.roll(op.inputs.len()))),
         2 => {
-            let all: Vec<&str> =
-                mil_engine::ops::FAMILIES.iter().flat_map(|(_, ops)| ops.iter().map(|o| o.name)).collect();
+            let all: Vec<&str> = Backend::cpu().operations().map(|o| o.name).collect();
             op.kind = dice.pick(&all).map_or_else(|| op.kind.clone(), |k| (*k).to_owned());
         }
         3 | 4 if !op.inputs.is_empty() => {

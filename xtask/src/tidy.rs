@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod circles;
 mod figures;
 mod headers;
 mod length;
@@ -26,6 +27,7 @@ const RULES: &[(&str, fn(&[File]) -> Vec<String>)] = &[
     ("map", map::check),
     ("figures", figures::check),
     ("links", links::check),
+    ("circles", circles::check),
 ];
 
 /// Checks every rule on the files that git tracks or would track.

@@ -36,7 +36,7 @@ fn a_profile_counts_the_operations_of_each_phase() {
     }
     // Four tokens through four layers: attention ran sixteen times.
     let decode = report["profiles"][1]["rows"].as_array().expect("rows");
-    let attention = decode.iter().find(|r| r["operator"] == "engine.attention").expect("attention");
+    let attention = decode.iter().find(|r| r["operator"] == "engine.cached_attention").expect("attention");
     assert_eq!(attention["calls"], 16);
     // Products read their weights; how many bytes a second is not judged, that there are some is.
     let products = decode.iter().find(|r| r["operator"] == "conv").expect("products");

@@ -6,7 +6,7 @@
 //! and allocate; [`Counted`] has Candle's operations that allocate, each with its claim.
 //!
 //! The count belongs to the thread that predicts: [`Scope`] opens it. It is never too low, but may be too high: it grows
-//! with claims and falls when the executor counts what values hold ([`crate::run::Frame`]), which it does now and then
+//! with claims and falls when the executor counts what values hold ([`crate::frame::Frame`]), which it does now and then
 //! and before it gives up. Within one step, temporaries that follow one another are [`lent`] instead.
 //!
 //! Work is counted in nanoseconds, roughly: an element that is produced, or [`PRODUCTS`] products that are summed.
@@ -16,7 +16,7 @@ use std::cell::Cell;
 use candle_core::{DType, Tensor, WithDType};
 
 use crate::error::OpError;
-use crate::run::Limits;
+use crate::limits::Limits;
 
 /// Bytes from which on an allocation is tried before it is relied upon: smaller ones cost less than the trial, and each
 /// trial leaves room for them.

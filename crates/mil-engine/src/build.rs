@@ -4,7 +4,7 @@
 //! closure ([`Run`]) that the executor calls in every prediction:
 //!
 //! ```text
-//! fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
+//! fn softmax(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 //!     let x = b.slot("x")?;
 //!     let axis = b.param_or("axis", -1i64)?;
 //!     b.run(move |f| {
@@ -26,21 +26,9 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
 
 use crate::error::OpError;
-use crate::plan::BlockPlan;
-use crate::run::Frame;
+use crate::frame::{Frame, Slot};
+use crate::planned::{BlockPlan, Run};
 use crate::value::{FromValue, Value};
-
-/// Where a value lies at run time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Slot {
-    /// A constant of the plan.
-    Const(u32),
-    /// A variable of the frame.
-    Var(u32),
-}
-
-/// The closure of one operation.
-pub type Run = Box<dyn Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send + Sync>;
 
 /// An argument that is constant, or lies in a slot until run time.
 #[derive(Debug, Clone)]
@@ -70,7 +58,7 @@ impl<T: FromValue> Param<T> {
 }
 
 /// An operation being built.
-pub struct Build<'a> {
+pub struct OpBuilder<'a> {
     pub(crate) op: &'a Operation,
     pub(crate) opset: Opset,
     pub(crate) device: &'a Device,
@@ -82,7 +70,7 @@ pub struct Build<'a> {
     pub(crate) read: RefCell<HashSet<String>>,
 }
 
-impl Build<'_> {
+impl OpBuilder<'_> {
     /// The operation in the program.
     pub fn op(&self) -> &Operation {
         self.op
@@ -278,38 +266,4 @@ fn chosen<T: Copy>(name: &str, value: &str, values: &[(&str, T)]) -> Result<T, O
 /// The outputs of an operation with one tensor result.
 pub fn one(value: impl Into<Value>) -> Result<Vec<Value>, OpError> {
     Ok(vec![value.into()])
-}
-
-/// The index of dimension `axis` (negative: from the end) of a tensor of this rank.
-///
-/// # Errors
-/// When it is out of range.
-pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
-    let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
-    resolved
-        .and_then(|a| usize::try_from(a).ok())
-        .filter(|&a| a < rank)
-        .ok_or_else(|| OpError::shape(format!("axis {axis} is out of range for rank {rank}")))
-}
-
-/// [`resolve_axis`] for several axes.
-pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
-    axes.iter().map(|&a| resolve_axis(a, rank)).collect()
-}
-
-/// Most elements that one value may have: 4 GiB of `f32`. A program can't ask for more by a single number.
-pub const MAX_ELEMENTS: usize = if cfg!(fuzzing) { 1 << 16 } else { 1 << 30 };
-
-/// Checks the size of a result before it is allocated. Extents of zero do not excuse large ones beside them, which
-/// other operations would walk along.
-///
-/// # Errors
-/// When it has more than [`MAX_ELEMENTS`] elements, extents of zero left out.
-pub fn check_size(shape: &[usize]) -> Result<usize, OpError> {
-    shape
-        .iter()
-        .try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))
-        .filter(|&n| n <= MAX_ELEMENTS)
-        .map(|n| if shape.contains(&0) { 0 } else { n })
-        .ok_or_else(|| OpError::TooLarge { shape: shape.to_vec(), limit: MAX_ELEMENTS })
 }

@@ -17,8 +17,8 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use coreml_format::dtype::DataType;
 use half::{bf16, f16};
 
-use crate::layout;
-use crate::value::storage_dtype;
+use crate::array::storage_dtype;
+use crate::layout::{self, is_taken};
 
 /// A tensor that is no value of the declared type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,12 +129,6 @@ macro_rules! with_numbers {
     }};
 }
 
-/// Whether tensors may bring elements of this type.
-pub(crate) fn is_taken(dtype: DType) -> bool {
-    use DType::*;
-    matches!(dtype, U8 | U32 | I16 | I32 | I64 | BF16 | F16 | F32 | F64)
-}
-
 /// Most bytes that [`to_declared`] allocates.
 pub(crate) fn cost(tensor: &Tensor, declared: DataType) -> usize {
     let found = tensor.dtype();
@@ -148,7 +142,7 @@ pub(crate) fn cost(tensor: &Tensor, declared: DataType) -> usize {
 }
 
 /// A tensor on the CPU as a value of the declared type, in the representation that programs compute with
-/// ([`crate::value::storage_dtype`]). A tensor that is in it already is returned as it lies.
+/// ([`crate::array::storage_dtype`]). A tensor that is in it already is returned as it lies.
 ///
 /// # Errors
 /// [`Unfit`] naming the element type, or the first value, that the declared type does not take.

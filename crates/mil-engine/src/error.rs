@@ -2,6 +2,7 @@
 //! add where ([`EngineError`]).
 
 use coreml_format::blob::BlobError;
+use coreml_format::program::Opset;
 
 /// What is wrong with one operation.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +120,7 @@ impl OpError {
 
 /// Where in a program an error lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct OpLocation {
     /// Function.
     pub function: String,
     /// Type of the operation.
@@ -128,14 +129,23 @@ pub struct Place {
     pub name: String,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for OpLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "function \"{}\": op \"{}\" ({})", self.function, self.name, self.kind)
     }
 }
 
 /// An operation type that the engine lacks, and where it stands.
-pub type UnsupportedOp = Place;
+pub type UnsupportedOp = OpLocation;
+
+/// An operation that a later opset than that of its function introduced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewerOp {
+    /// Where it stands.
+    pub place: OpLocation,
+    /// The opset that introduced it.
+    pub since: Opset,
+}
 
 /// Why a program can't be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -154,11 +164,19 @@ pub enum EngineError {
         /// Each of them.
         ops: Vec<UnsupportedOp>,
     },
+    /// Operations that the opset of the function does not have yet: all of them.
+    #[error("{} operation(s) newer than opset {}: {}", ops.len(), opset.text_name(), newer(ops))]
+    NewerOps {
+        /// Opset of the function.
+        opset: Opset,
+        /// Each of them.
+        ops: Vec<NewerOp>,
+    },
     /// The program refers to a value that is not defined before it.
     #[error("{place}: value \"{value}\" is not defined")]
     Undefined {
         /// Where.
-        place: Place,
+        place: OpLocation,
         /// Name of the value.
         value: String,
     },
@@ -166,7 +184,7 @@ pub enum EngineError {
     #[error("{place}")]
     Op {
         /// Where.
-        place: Place,
+        place: OpLocation,
         /// What.
         #[source]
         source: OpError,
@@ -211,4 +229,12 @@ pub enum EngineError {
 
 fn list(ops: &[UnsupportedOp]) -> String {
     ops.iter().map(|o| format!("{} \"{}\" in \"{}\"", o.kind, o.name, o.function)).collect::<Vec<_>>().join("; ")
+}
+
+fn newer(ops: &[NewerOp]) -> String {
+    let one = |o: &NewerOp| {
+        let (place, since) = (&o.place, o.since.text_name());
+        format!("{} \"{}\" in \"{}\" (since {since})", place.kind, place.name, place.function)
+    };
+    ops.iter().map(one).collect::<Vec<_>>().join("; ")
 }

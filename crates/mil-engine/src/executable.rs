@@ -10,22 +10,28 @@ use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
+use crate::admit;
+use crate::array::Array;
+use crate::backend::Backend;
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
-use crate::error::{EngineError, OpError, Place};
+use crate::error::{EngineError, OpError, OpLocation};
+use crate::frame::{Context, States};
 use crate::layout;
-use crate::passes::{PassSet, open_rows};
-use crate::plan::{self, FunctionPlan, PlanInput};
+use crate::limits::Limits;
+use crate::passes::{PassSet, open_batch};
+use crate::plan;
+use crate::planned::{FunctionPlan, PlanInput};
 use crate::profile::Profile;
-use crate::run::{self, Context, Limits, States};
+use crate::run;
 use crate::state::{State, StateSpec};
-use crate::value::{Array, Strings, Value};
+use crate::value::{Strings, Value};
 
 /// How a function is loaded.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Device that runs it.
-    pub device: Device,
+    /// Where it runs.
+    pub backend: Backend,
     /// Rewrites that are applied.
     pub passes: PassSet,
     /// What a prediction may use up.
@@ -33,11 +39,20 @@ pub struct Options {
     /// Inputs, and their dimensions, that are the rows of a batch. Where no row of the function needs another one, a
     /// prediction may bring any number of them; [`Executable::open_rows`] tells.
     pub rows: Vec<(String, usize)>,
+    /// Takes operations that only rewrites make, and those of later opsets: for tests that write them down.
+    #[doc(hidden)]
+    pub internal_ops: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu, passes: PassSet::all(), limits: Limits::default(), rows: Vec::new() }
+        Self {
+            backend: Backend::cpu(),
+            passes: PassSet::all(),
+            limits: Limits::default(),
+            rows: Vec::new(),
+            internal_ops: false,
+        }
     }
 }
 
@@ -91,7 +106,8 @@ impl Executable {
     /// Prepares `function` (or the default one) of a model.
     ///
     /// # Errors
-    /// An unknown function, operations that the engine lacks (all of them), malformed operations.
+    /// An unknown function, operations that the engine or the opset of the function lacks (all of them), malformed
+    /// operations.
     pub fn load(model: &Model, function: Option<&str>, options: &Options) -> Result<Self, EngineError> {
         let name = function.unwrap_or(&model.description.default_function);
         let source = model.program.functions.get(name).ok_or_else(|| EngineError::UnknownFunction {
@@ -100,15 +116,18 @@ impl Executable {
         })?;
         // What loading makes of constants is counted by itself.
         let _scope = Scope::open(options.limits);
+        if !options.internal_ops {
+            admit::function(name, source, &options.backend)?;
+        }
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
         let mut open = options.rows.clone();
-        if let Err(why) = open_rows(&mut rewritten, &open) {
+        if let Err(why) = open_batch(&mut rewritten, &open, |kind| options.backend.batch(kind)) {
             tracing::debug!(function = name, why, "takes a fixed number of rows");
             open.clear();
         }
-        let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
-        let context = Context::new(options.device.clone(), options.limits);
+        let context = Context::new(options.backend.device.clone(), options.limits);
+        let plan = plan::plan(name, &rewritten, &model.weights, &options.backend, &context)?;
         Ok(Self { function: name.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 
@@ -133,7 +152,7 @@ impl Executable {
     }
 
     /// Where each step stands in the program, for profiles.
-    pub fn places(&self) -> &[Place] {
+    pub fn places(&self) -> &[OpLocation] {
         &self.plan.places
     }
 
@@ -154,7 +173,11 @@ impl Executable {
     pub fn new_state(&self) -> Result<State, EngineError> {
         State::within(&self.plan.states, self.context.limits.memory, &self.context.device).map_err(|source| {
             EngineError::Op {
-                place: Place { function: self.function.clone(), kind: "state".to_owned(), name: "states".to_owned() },
+                place: OpLocation {
+                    function: self.function.clone(),
+                    kind: "state".to_owned(),
+                    name: "states".to_owned(),
+                },
                 source,
             }
         })
@@ -205,11 +228,11 @@ impl Executable {
         let mut memory = idle().pop().unwrap_or_default();
         let reuses = run::reuses(&self.plan, &values);
         let predict = || {
-            let (results, mut holders) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
+            let (results, mut owners) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
             let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
                 let made = output(&value, ty.as_ref(), &self.context.device)
                     .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
-                holders.leave(&value, made.tensor());
+                owners.release_output(&value, made.tensor());
                 Ok((name.clone(), made))
             };
             self.plan.outputs.iter().zip(results).map(output).collect()
@@ -240,7 +263,11 @@ impl Executable {
         let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
         let refused = |source: OpError| match source {
             OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => EngineError::Op {
-                place: Place { function: self.function.clone(), kind: "input".to_owned(), name: input.name.clone() },
+                place: OpLocation {
+                    function: self.function.clone(),
+                    kind: "input".to_owned(),
+                    name: input.name.clone(),
+                },
                 source,
             },
             _ => bad(ty.dtype.to_string()),

@@ -3,7 +3,7 @@
 //! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
 //! order, and the next convolution finds it as it needs it.
 
-use candle_core::{DType, Layout, Storage, Tensor, WithDType};
+use candle_core::{DType, Tensor, WithDType};
 use half::f16;
 use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
@@ -12,58 +12,9 @@ use mil_kernels::strided::Strided;
 
 use crate::budget::{self, Counted, claim_of};
 use crate::error::OpError;
+pub(crate) use crate::memory_order::{from_memory, inverse, memory_order, with_elements, with_f32s, with_memory};
 pub(crate) use crate::rearrange::contiguous;
-use crate::reuse::drop_copy;
-use crate::value::{Array, with_f32s};
-
-/// The dimensions of a tensor from the outermost to the innermost in memory.
-pub(crate) fn memory_order(t: &Tensor) -> Vec<usize> {
-    let strides = t.stride();
-    let mut order: Vec<usize> = (0..strides.len()).collect();
-    // Stable: dimensions of extent one stay where they are.
-    order.sort_by_key(|&d| std::cmp::Reverse(if t.dims()[d] == 1 { usize::MAX } else { strides[d] }));
-    order
-}
-
-/// The order that undoes a permutation.
-pub(crate) fn inverse(order: &[usize]) -> Vec<usize> {
-    let mut back = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
-    back
-}
-
-/// Runs `f` on the elements of an `F32` tensor on the CPU in the order in which they lie in memory, if they lie without
-/// gaps; returns the order of the dimensions too.
-pub(crate) fn with_memory<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<(R, Vec<usize>)> {
-    let order = memory_order(t);
-    let count = is_dense(t, &order).then(|| t.elem_count())?;
-    with_elements(t, |data| Some(f(data.get(..count)?))).flatten().map(|r| (r, order))
-}
-
-/// Whether the elements lie without gaps when its dimensions are in this order.
-fn is_dense(t: &Tensor, order: &[usize]) -> bool {
-    let mut next = 1;
-    order.iter().rev().all(|&d| {
-        let (n, stride) = (t.dims()[d], t.stride()[d]);
-        let fits = n == 1 || stride == next;
-        next *= n;
-        fits
-    })
-}
-
-/// A tensor from elements in the given order of its dimensions.
-pub(crate) fn from_memory<T: WithDType>(
-    data: Vec<T>,
-    shape: &[usize],
-    order: &[usize],
-    like: &Tensor,
-) -> Result<Tensor, OpError> {
-    if order.is_sorted() {
-        return Ok(Tensor::from_vec(data, shape, like.device())?);
-    }
-    let permuted: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
-    Ok(Tensor::from_vec(data, permuted, like.device())?.permute(inverse(order))?)
-}
+use crate::recycle::recycle_temp;
 
 /// `f` of the elements of an `F32` tensor on the CPU, in the order in which they lie in memory; none for other tensors and
 /// for those with gaps.
@@ -72,24 +23,16 @@ pub(crate) fn map(t: &Tensor, f: impl Unary) -> Result<Option<Tensor>, OpError> 
     done.map(|(out, order)| from_memory(out?, t.dims(), &order, t)).transpose()
 }
 
-/// The elements in a storage in CPU memory from the first one of a layout on, if they have this type.
-pub(crate) fn elements<'s, T: WithDType>(storage: &'s Storage, layout: &Layout) -> Option<&'s [T]> {
-    match storage {
-        Storage::Cpu(storage) => T::cpu_storage_as_slice(storage).ok()?.get(layout.start_offset()..),
-        _ => None,
-    }
-}
-
-/// Runs `f` on the elements of a tensor on the CPU, from its first one on.
-pub(crate) fn with_elements<T: WithDType, R>(t: &Tensor, f: impl FnOnce(&[T]) -> R) -> Option<R> {
-    let (storage, layout) = t.storage_and_layout();
-    elements(&storage, layout).map(f)
+/// Whether tensors may bring elements of this type.
+pub(crate) fn is_taken(dtype: DType) -> bool {
+    use DType::*;
+    matches!(dtype, U8 | U32 | I16 | I32 | I64 | BF16 | F16 | F32 | F64)
 }
 
 /// The tensor with elements of another type. Candle's conversions of its formats of 8 bits and less don't all end: those
 /// are refused.
 pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
-    if !crate::convert::is_taken(t.dtype()) {
+    if !is_taken(t.dtype()) {
         return Err(OpError::data(format!("elements of type {}", t.dtype().as_str())));
     }
     let (n, contiguous) = (t.elem_count(), t.is_contiguous());
@@ -116,16 +59,8 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
 pub(crate) fn with_rows<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<Option<R>, OpError> {
     let rows = contiguous(t)?;
     let result = with_f32s(&rows, f);
-    drop_copy(&rows, t);
+    recycle_temp(&rows, t);
     Ok(result)
-}
-
-/// [`with_rows`] of an array of any type, wherever it is.
-pub(crate) fn of_rows<R>(x: &Array, f: impl Fn(&[f32]) -> R) -> Result<R, OpError> {
-    match with_rows(x.tensor(), &f)? {
-        Some(result) => Ok(result),
-        None => Ok(f(&x.to_f32s()?)),
-    }
 }
 
 /// Floats rounded to fp16.

@@ -1,106 +1,35 @@
 //! The table of operations, one family per file, named after the chapters of coremltools' op set.
 //!
-//! A family file declares its rows in a constant `OPS`; [`find`] looks up all of them. From this table
-//! are made the error for an unknown operation and the documentation of what is supported.
+//! A family file declares its rows in a constant `OPS`. Whatever is known of an operation stands in its row: who else needs
+//! it (rewrites, the documentation of what is supported) asks the row. Operations that a rewrite makes stand beside it, in
+//! `passes`; a [`Backend`](crate::backend::Backend) is made of both.
 
-use coreml_format::program::Opset;
+use crate::op::OpSpec;
 
-use crate::build::{Build, Run};
-use crate::error::OpError;
-use crate::value::Value;
-
-mod activation;
-mod attend;
+pub(crate) mod activation;
 mod classify;
 mod constexpr_ops;
 mod control_flow;
-mod conv;
-mod elementwise_binary;
-mod elementwise_unary;
-mod finish;
-mod fused;
+pub(crate) mod conv;
+pub(crate) mod elementwise_binary;
+pub(crate) mod elementwise_unary;
+pub(crate) mod epilogue;
 mod image_resizing;
-mod linear;
-mod normalization;
-mod panels;
+pub(crate) mod linear;
+pub(crate) mod normalization;
+pub(crate) mod packed_weight;
 mod pool;
 mod quantization_ops;
 mod random;
 mod recurrent;
 mod reduction;
 mod scatter_gather;
-mod slice;
-mod states;
+pub(crate) mod sdpa;
+pub(crate) mod slice;
+pub(crate) mod states;
 mod tensor_operation;
 mod tensor_transformation;
 mod transformers;
-
-/// How an operation comes to its result.
-#[derive(Clone, Copy)]
-pub enum OpKind {
-    /// Built once, run in every prediction.
-    Run(fn(&Build<'_>) -> Result<Run, OpError>),
-    /// A constant that is made at load time.
-    Constant(fn(&Build<'_>) -> Result<Value, OpError>),
-}
-
-/// One operation of the table.
-#[derive(Clone, Copy)]
-pub struct OpSpec {
-    /// Name in programs.
-    pub name: &'static str,
-    /// Opsets that define or redefine it; the first is the one that introduced it.
-    pub opsets: &'static [Opset],
-    /// Build function.
-    pub kind: OpKind,
-    /// Whether it depends on its inputs alone, so that it can be run at load time when they are constant.
-    pub foldable: bool,
-}
-
-impl OpSpec {
-    /// A pure operation.
-    pub(crate) const fn new(
-        name: &'static str,
-        opsets: &'static [Opset],
-        build: fn(&Build<'_>) -> Result<Run, OpError>,
-    ) -> Self {
-        Self { name, opsets, kind: OpKind::Run(build), foldable: true }
-    }
-
-    /// An operation that must run in every prediction: random numbers, states.
-    pub(crate) const fn effect(
-        name: &'static str,
-        opsets: &'static [Opset],
-        build: fn(&Build<'_>) -> Result<Run, OpError>,
-    ) -> Self {
-        Self { name, opsets, kind: OpKind::Run(build), foldable: false }
-    }
-
-    /// An operation that makes a constant.
-    pub(crate) const fn constant(
-        name: &'static str,
-        opsets: &'static [Opset],
-        make: fn(&Build<'_>) -> Result<Value, OpError>,
-    ) -> Self {
-        Self { name, opsets, kind: OpKind::Constant(make), foldable: true }
-    }
-}
-
-/// Opset lists that recur in the tables.
-pub(crate) mod since {
-    #![allow(dead_code, reason = "a vocabulary; families pick from it")]
-    use coreml_format::program::Opset::{self, *};
-    pub(crate) const IOS15: &[Opset] = &[Ios15];
-    pub(crate) const IOS16: &[Opset] = &[Ios16];
-    pub(crate) const IOS17: &[Opset] = &[Ios17];
-    pub(crate) const IOS18: &[Opset] = &[Ios18];
-    pub(crate) const IOS15_16: &[Opset] = &[Ios15, Ios16];
-    pub(crate) const IOS15_17: &[Opset] = &[Ios15, Ios17];
-    pub(crate) const IOS16_17: &[Opset] = &[Ios16, Ios17];
-    pub(crate) const IOS16_18: &[Opset] = &[Ios16, Ios18];
-    pub(crate) const IOS15_16_17: &[Opset] = &[Ios15, Ios16, Ios17];
-    pub(crate) const IOS15_17_18: &[Opset] = &[Ios15, Ios17, Ios18];
-}
 
 /// All families: file name and rows.
 pub const FAMILIES: &[(&str, &[OpSpec])] = &[
@@ -111,7 +40,6 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("conv", conv::OPS),
     ("elementwise_binary", elementwise_binary::OPS),
     ("elementwise_unary", elementwise_unary::OPS),
-    ("fused", fused::OPS),
     ("image_resizing", image_resizing::OPS),
     ("linear", linear::OPS),
     ("normalization", normalization::OPS),
@@ -127,57 +55,7 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("transformers", transformers::OPS),
 ];
 
-/// CPU kernels of operations, for the documentation; the others have none of their own. The operations of the family `fused`,
-/// which rewrites make, have kernels of their own.
-#[rustfmt::skip]
-pub const KERNELS: &[(&str, &[&str])] = &[
-    ("product on stored weights", &["conv", "gru", "linear", "lstm", "matmul", "rnn"]),
-    ("one convolution per phase", &["conv_transpose"]),
-    ("elementwise, vectorised", &[
-        "clamped_relu", "elu", "gelu", "leaky_relu", "linear_activation", "prelu", "relu", "relu6", "scaled_tanh",
-        "sigmoid", "sigmoid_hard", "silu", "softplus", "softplus_parametric", "softsign", "thresholded_relu", "add",
-        "equal", "floor_div", "greater", "greater_equal", "less", "less_equal", "maximum", "minimum", "mod", "mul",
-        "not_equal", "pow", "real_div", "sub", "abs", "ceil", "clip", "cos", "erf", "exp", "exp2", "floor", "inverse",
-        "log", "round", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh", "threshold", "batch_norm",
-    ]),
-    ("reduction, vectorised", &[
-        "cumsum", "reduce_l1_norm", "reduce_l2_norm", "reduce_log_sum", "reduce_max", "reduce_mean", "reduce_min",
-        "reduce_prod", "reduce_sum", "reduce_sum_square", "softmax",
-    ]),
-    ("row norm, vectorised", &["layer_norm", "instance_norm"]),
-    ("rows of stored weights", &["gather"]),
-    (
-        "gather",
-        &[
-            "concat",
-            "gather_along_axis",
-            "gather_nd",
-            "pad",
-            "resize_nearest_neighbor",
-            "reverse",
-            "reverse_sequence",
-            "slice_by_index",
-            "sliding_windows",
-            "space_to_batch",
-            "stack",
-            "tile",
-            "upsample_nearest_neighbor",
-        ],
-    ),
-    ("pooling along lines", &["avg_pool", "max_pool"]),
-    ("sampling", &["affine", "crop_resize", "resample"]),
-    ("separable interpolation", &["resize", "resize_bilinear", "upsample_bilinear"]),
-    ("packed-key sort", &["argsort", "topk"]),
-];
-
-/// The operation of this name.
+/// The row of an operation of files.
 pub fn find(name: &str) -> Option<&'static OpSpec> {
-    static INDEX: std::sync::LazyLock<std::collections::HashMap<&'static str, &'static OpSpec>> =
-        std::sync::LazyLock::new(|| FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|op| (op.name, op)).collect());
-    INDEX.get(name).copied()
-}
-
-/// The family of the operation of this name.
-pub(crate) fn family(name: &str) -> Option<&'static str> {
-    FAMILIES.iter().find(|(_, ops)| ops.iter().any(|op| op.name == name)).map(|(family, _)| *family)
+    FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).find(|op| op.name == name)
 }

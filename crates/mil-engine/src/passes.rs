@@ -3,47 +3,39 @@
 
 use coreml_format::program::Function;
 
-pub(crate) use rows::open as open_rows;
+pub use crate::pass::Pass;
+pub(crate) use dynamic_batch::open as open_batch;
 
-mod attend;
-mod attention;
+mod cached_attention;
 mod dead_code;
-mod finish;
-mod gain;
-mod gate;
-mod graph;
+mod dynamic_batch;
+mod fold_rms_gain;
+mod fuse_epilogue;
 mod hard_swish;
+mod merge_shared_input_products;
 mod permute;
 mod rms_norm;
 mod rotary;
-mod rows;
-mod shared_input;
+mod sdpa;
+mod silu_mul;
 mod softmax;
-mod state_access;
+pub(crate) mod state_access;
 
-/// A rewrite: returns how many places it changed.
-pub struct Pass {
-    /// Name, for options and messages.
-    pub name: &'static str,
-    /// What it does to a function.
-    pub run: fn(&mut Function) -> usize,
-}
-
-/// All rewrites, in the order in which they run.
+/// All rewrites, in the order in which they run; each stands behind those that it names in [`Pass::after`].
 pub const ALL: &[Pass] = &[
-    Pass { name: "softmax", run: softmax::run },
-    Pass { name: "rms_norm", run: rms_norm::run },
-    Pass { name: "gain", run: gain::run },
-    Pass { name: "state_access", run: state_access::run },
-    Pass { name: "attention", run: attention::run },
-    Pass { name: "attend", run: attend::run },
-    Pass { name: "rotary", run: rotary::run },
-    Pass { name: "gate", run: gate::run },
-    Pass { name: "hard_swish", run: hard_swish::run },
-    Pass { name: "finish", run: finish::run },
-    Pass { name: "shared_input", run: shared_input::run },
-    Pass { name: "permute", run: permute::run },
-    Pass { name: "dead_code", run: dead_code::run },
+    softmax::PASS,
+    rms_norm::PASS,
+    fold_rms_gain::PASS,
+    state_access::PASS,
+    cached_attention::PASS,
+    sdpa::PASS,
+    rotary::PASS,
+    silu_mul::PASS,
+    hard_swish::PASS,
+    fuse_epilogue::PASS,
+    merge_shared_input_products::PASS,
+    permute::PASS,
+    dead_code::PASS,
 ];
 
 /// Which rewrites run.
@@ -81,5 +73,22 @@ impl PassSet {
             let changed = (pass.run)(function);
             tracing::debug!(pass = pass.name, changed, "rewrote");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rewrite_stands_behind_those_that_it_needs() {
+        for (i, pass) in ALL.iter().enumerate() {
+            for name in pass.after {
+                assert!(ALL[..i].iter().any(|p| p.name == *name), "`{}` stands before `{name}`", pass.name);
+            }
+            assert!(ALL[..i].iter().all(|p| p.name != pass.name), "two rewrites are called `{}`", pass.name);
+            assert!(pass.ops.iter().all(crate::op::OpSpec::is_internal), "`{}` makes what files have", pass.name);
+        }
+        assert_eq!(ALL.last().map(|pass| pass.name), Some("dead_code"), "unused operations go last");
     }
 }

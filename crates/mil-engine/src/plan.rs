@@ -12,13 +12,15 @@ use candle_core::Device;
 use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
 
+use crate::backend::Backend;
 use crate::budget;
-use crate::build::{Build, Run, Slot};
+use crate::build::OpBuilder;
 use crate::declared::{self, Declared};
-use crate::error::{EngineError, OpError, Place};
+use crate::error::{EngineError, OpError, OpLocation};
+use crate::frame::{Context, Frame, Slot};
 use crate::literal;
-use crate::ops::{self, OpKind};
-use crate::run::{Context, Frame, Limits};
+use crate::op::OpKind;
+use crate::planned::{BlockPlan, FunctionPlan, PlanInput, Run, Step};
 use crate::state::StateSpec;
 use crate::value::Value;
 
@@ -27,60 +29,6 @@ const FOLD_LIMIT: usize = 1 << 18;
 
 /// Folded results of a function have at most this many elements together; the others are computed in each prediction.
 const FOLD_TOTAL: usize = 1 << 24;
-
-/// One operation, ready to run.
-pub struct Step {
-    pub(crate) run: Run,
-    pub(crate) outputs: Vec<u32>,
-    /// What the program declares about the outputs.
-    pub(crate) declared: Vec<Declared>,
-    /// Variables whose last use is this step.
-    pub(crate) free: Vec<u32>,
-    /// Index into [`FunctionPlan::places`].
-    pub(crate) place: u32,
-}
-
-/// A planned block.
-pub struct BlockPlan {
-    /// Variables that the block's parameters are stored in.
-    pub(crate) inputs: Vec<u32>,
-    /// What the program declares about them.
-    pub(crate) declared: Vec<Declared>,
-    pub(crate) steps: Vec<Step>,
-    /// What the block returns.
-    pub(crate) outputs: Vec<Slot>,
-    /// Variables of enclosing blocks that this block reads.
-    captures: HashSet<u32>,
-}
-
-/// An input of a planned function.
-#[derive(Debug, Clone)]
-pub struct PlanInput {
-    /// Name.
-    pub name: String,
-    /// Declared type.
-    pub ty: ValueType,
-    pub(crate) var: u32,
-}
-
-/// A planned function.
-pub struct FunctionPlan {
-    /// Inputs without states, in order.
-    pub inputs: Vec<PlanInput>,
-    /// States, in order.
-    pub states: Vec<StateSpec>,
-    /// Names of the outputs, in order.
-    pub outputs: Vec<(String, Option<ValueType>)>,
-    /// Where each step stands in the program.
-    pub places: Vec<Place>,
-    /// Bytes of weights that each step takes, as stored, in the order of the places.
-    pub weight_bytes: Vec<u64>,
-    pub(crate) block: BlockPlan,
-    /// Whether some operation holds blocks.
-    pub(crate) has_blocks: bool,
-    pub(crate) consts: Vec<Value>,
-    pub(crate) vars: usize,
-}
 
 /// Plans a function.
 ///
@@ -91,9 +39,10 @@ pub fn plan(
     name: &str,
     function: &Function,
     weights: &WeightFiles,
-    device: &Device,
+    backend: &Backend,
+    context: &Context,
 ) -> Result<FunctionPlan, EngineError> {
-    let missing = unsupported(name, &function.block);
+    let missing = unsupported(name, &function.block, backend);
     if !missing.is_empty() {
         return Err(EngineError::UnsupportedOps { ops: missing });
     }
@@ -101,7 +50,9 @@ pub fn plan(
         function: name,
         opset: function.opset,
         weights,
-        device,
+        backend,
+        context,
+        device: &context.device,
         names: HashMap::new(),
         hidden: None,
         types: HashMap::new(),
@@ -140,25 +91,28 @@ pub fn plan(
 }
 
 /// All operations of the block and its nested blocks that the table lacks.
-fn unsupported(function: &str, block: &Block) -> Vec<Place> {
+fn unsupported(function: &str, block: &Block, backend: &Backend) -> Vec<OpLocation> {
     let mut missing = Vec::new();
     for op in &block.operations {
-        if op.kind != "const" && ops::find(&op.kind).is_none() {
+        if op.kind != "const" && backend.find(&op.kind).is_none() {
             missing.push(place(function, op));
         }
-        missing.extend(op.blocks.iter().flat_map(|b| unsupported(function, b)));
+        missing.extend(op.blocks.iter().flat_map(|b| unsupported(function, b, backend)));
     }
     missing
 }
 
-fn place(function: &str, op: &Operation) -> Place {
-    Place { function: function.to_owned(), kind: op.kind.clone(), name: op.name.clone() }
+fn place(function: &str, op: &Operation) -> OpLocation {
+    OpLocation { function: function.to_owned(), kind: op.kind.clone(), name: op.name.clone() }
 }
 
 struct Planner<'a> {
     function: &'a str,
     opset: Opset,
     weights: &'a WeightFiles,
+    backend: &'a Backend,
+    /// In which operations with constant inputs are run now.
+    context: &'a Context,
     device: &'a Device,
     names: HashMap<String, Slot>,
     /// What the names of the open nested blocks hid, to be undone when a block ends; none outside of them.
@@ -168,7 +122,7 @@ struct Planner<'a> {
     vars: u32,
     /// Elements of results that were folded.
     folded: usize,
-    places: Vec<Place>,
+    places: Vec<OpLocation>,
     weight_bytes: Vec<u64>,
 }
 
@@ -226,7 +180,7 @@ impl Planner<'_> {
 
     fn output(&self, name: &str) -> Result<Slot, EngineError> {
         self.names.get(name).copied().ok_or_else(|| EngineError::Undefined {
-            place: Place { function: self.function.to_owned(), kind: "return".to_owned(), name: name.to_owned() },
+            place: OpLocation { function: self.function.to_owned(), kind: "return".to_owned(), name: name.to_owned() },
             value: name.to_owned(),
         })
     }
@@ -243,9 +197,9 @@ impl Planner<'_> {
         let (blocks, captured) = self.nested(op)?;
         used.extend(captured);
         let at = |source: OpError| EngineError::Op { place: place(self.function, op), source };
-        let spec = ops::find(&op.kind).ok_or_else(|| at(OpError::Unsupported(op.kind.clone())))?;
+        let spec = self.backend.find(&op.kind).ok_or_else(|| at(OpError::Unsupported(op.kind.clone())))?;
         let has_blocks = !blocks.is_empty();
-        let build = Build {
+        let build = OpBuilder {
             op,
             opset: self.opset,
             device: self.device,
@@ -279,7 +233,7 @@ impl Planner<'_> {
             Built::Constant(value) => return self.fold(op, vec![value]).map(|()| None),
             Built::Run(run) => run,
         };
-        if spec.foldable
+        if spec.pure
             && used.is_empty()
             && !has_blocks
             && !self.touches_state(op)
@@ -372,8 +326,7 @@ impl Planner<'_> {
 
     /// Runs an operation whose inputs are constant; `None` if its result is too large to keep.
     fn evaluate(&mut self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
-        let context = Context::new(self.device.clone(), Limits::default());
-        let mut frame = Frame::new(&self.consts, 0, &context, None);
+        let mut frame = Frame::new(&self.consts, 0, self.context, None);
         let before = budget::used();
         let done = run(&mut frame);
         budget::set_used(before);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Place;
+use crate::error::OpLocation;
 use crate::value::Value;
 
 /// What one step of the plan cost, summed over predictions.
@@ -52,7 +52,7 @@ impl Profile {
     }
 
     /// Steps that ran, with their place in the program.
-    pub fn steps<'a>(&'a self, places: &'a [Place]) -> impl Iterator<Item = (&'a Place, &'a StepCost)> {
+    pub fn steps<'a>(&'a self, places: &'a [OpLocation]) -> impl Iterator<Item = (&'a OpLocation, &'a StepCost)> {
         places.iter().zip(&self.steps).filter(|(_, cost)| cost.calls > 0)
     }
 }

@@ -6,9 +6,9 @@ use mil_kernels::pick::{self as kernels, Along, Places};
 use mil_kernels::strided::Strided;
 
 use crate::budget::{Counted, bytes_of, claim, lent};
-use crate::build::check_size;
 use crate::error::OpError;
-use crate::layout::{elements, from_memory, memory_order, with_elements};
+use crate::memory_order::{elements, from_memory, memory_order, with_elements};
+use crate::shape::check_size;
 
 /// Calls a function that is generic in the element type for the type of a tensor.
 macro_rules! by_type {
@@ -57,27 +57,10 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
         from_memory(data, &shape, &order, t)
     }
     claim(count.saturating_mul(t.dtype().size_in_bytes()))?;
-    let _table = if count > TABLES { Some(lent(tables(t, &shape))?) } else { None };
+    let extents = || memory_order(t).into_iter().map(|d| shape[d]);
+    let _table = if count > TABLES { Some(lent(kernels::table_bytes(extents()))?) } else { None };
     let cpu = t.to_device(&Device::Cpu)?;
     Ok(by_type!(cpu, run(&cpu, places, fill))?.to_device(t.device())?)
-}
-
-/// Most bytes of the table that the kernel makes of the positions within a row: of the innermost dimensions, as long as
-/// they are short, and of one that is not.
-fn tables(t: &Tensor, shape: &[usize]) -> usize {
-    const SHORT: usize = 64;
-    const LONGEST: usize = 1 << 22;
-    const PIECES: usize = 1 << 12;
-    let inward = memory_order(t).into_iter().rev().map(|d| shape[d]);
-    let mut row = 1usize;
-    for n in inward {
-        row = row.saturating_mul(n);
-        if row >= SHORT {
-            break;
-        }
-    }
-    let stretches = if row > LONGEST { PIECES } else { row.max(PIECES) };
-    stretches.saturating_mul(2 * size_of::<[usize; 6]>())
 }
 
 /// [`pick`] along one dimension.

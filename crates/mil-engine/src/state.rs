@@ -9,12 +9,13 @@ use coreml_format::program::ValueType;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::array::Array;
 use crate::budget::{self, Counted, Scope, claim};
-use crate::build::check_size;
 use crate::convert;
 use crate::error::{EngineError, OpError};
-use crate::run::Limits;
-use crate::value::{Array, with_f32s};
+use crate::limits::Limits;
+use crate::memory_order::with_f32s;
+use crate::shape::check_size;
 
 /// What a program declares about one state.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
 use mil_kernels::mat::{Blocks, Form as MatForm, Lut, RowSource, WeightMat};
 
+use crate::array::Array;
 use crate::budget::{claim, claim_of, lent, room};
+use crate::decode;
 use crate::error::OpError;
-use crate::literal;
-use crate::value::Array;
 
 /// Bytes of elements, mapped or in memory.
 #[derive(Clone)]
@@ -99,11 +99,8 @@ pub(crate) struct Palette {
 impl Weight {
     /// A weight in memory.
     pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self, OpError> {
-        // Collected, and then shared.
-        let _bytes = lent(size_of_val(values).saturating_mul(2))?;
-        claim(size_of_val(values))?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Ok(Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes.into())) })
+        let bytes = packed(values, f32::to_le_bytes)?;
+        Ok(Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes)) })
     }
 }
 
@@ -111,6 +108,21 @@ impl std::fmt::Debug for Weight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weight({} {:?})", self.dtype, self.shape)
     }
+}
+
+/// Elements as bytes, written where they stay.
+///
+/// # Errors
+/// When they take more memory than there is.
+fn packed<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Result<Arc<[u8]>, OpError> {
+    let len = values.len().saturating_mul(N);
+    claim(len)?;
+    let mut out: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+    // Nobody else has it yet.
+    if let Some(out) = Arc::get_mut(&mut out) {
+        out.as_chunks_mut::<N>().0.iter_mut().zip(values).for_each(|(out, &v)| *out = bytes(v));
+    }
+    Ok(out)
 }
 
 /// Row-major strides of a shape.
@@ -165,14 +177,11 @@ impl Weight {
 
     /// Dense elements that were computed at load time, kept in their declared float type.
     pub(crate) fn from_f32s(values: &[f32], dtype: DataType, shape: Vec<usize>) -> Result<Self, OpError> {
-        let _bytes = lent(size_of_val(values).saturating_mul(2))?;
-        claim(size_of_val(values))?;
-        let bytes: Vec<u8> = match dtype {
-            DataType::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        let (kept, bytes) = match dtype {
+            DataType::F16 => (DataType::F16, packed(values, |v| half::f16::from_f32(v).to_le_bytes())?),
+            _ => (DataType::F32, packed(values, f32::to_le_bytes)?),
         };
-        let kept = if dtype == DataType::F16 { DataType::F16 } else { DataType::F32 };
-        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes.into())) })
+        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes)) })
     }
 
     /// Declared element type after expansion.
@@ -283,7 +292,7 @@ impl Weight {
     /// When it takes more memory than there is, or Candle can't create the tensor.
     pub fn expand(&self, device: &Device) -> Result<Array, OpError> {
         match &self.form {
-            Form::Dense(raw) => literal::decode(raw, self.dtype, &self.shape, device),
+            Form::Dense(raw) => decode::decode(raw, self.dtype, &self.shape, device),
             _ => {
                 let count = self.shape.iter().product();
                 claim_of::<f32>(count)?;
@@ -380,23 +389,23 @@ fn dense_elements(raw: &[u8], dtype: DataType, first: usize, count: usize) -> Re
             .get(first * width..(first + count) * width)
             .ok_or_else(|| OpError::shape("a weight is shorter than its shape"))?;
         return Ok(match dtype {
-            d if d.is_float() => literal::floats(bytes, dtype),
-            _ => literal::ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect(),
+            d if d.is_float() => decode::floats(bytes, dtype),
+            _ => decode::ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect(),
         });
     }
     let signed = dtype == DataType::I4;
-    Ok((first..first + count).map(|i| literal::unpack(raw, i, bits, signed) as f32).collect())
+    Ok((first..first + count).map(|i| decode::unpack(raw, i, bits, signed) as f32).collect())
 }
 
 impl Palette {
     /// Elements `first .. first + count` of the expanded shape.
     fn elements(&self, shape: &[usize], first: usize, count: usize) -> Vec<f32> {
-        let tables = literal::floats_or_ints(&self.tables, self.table_dtype);
+        let tables = decode::floats_or_ints(&self.tables, self.table_dtype);
         let entries = 1usize << self.bits;
         let mut out = Vec::with_capacity(count);
         if self.vector == 1 {
             walk_blocks(&self.index_shape, &self.blocks, first..first + count, |i, block| {
-                let index = literal::unpack(&self.indices, i, self.bits as usize, false) as usize;
+                let index = decode::unpack(&self.indices, i, self.bits as usize, false) as usize;
                 out.push(tables.get(block * entries + index).copied().unwrap_or(0.0));
             });
             return out;
@@ -414,7 +423,7 @@ impl Palette {
                 at += i * index_strides[d];
                 block += i / (self.index_shape[d] / self.blocks[d]).max(1) * block_strides[d];
             }
-            let index = literal::unpack(&self.indices, at, self.bits as usize, false) as usize;
+            let index = decode::unpack(&self.indices, at, self.bits as usize, false) as usize;
             out.push(tables.get((block * entries + index) * self.vector + lane).copied().unwrap_or(0.0));
         }
         out

@@ -13,7 +13,7 @@ use mil_kernels::conv::{Windows, Winograd, conv_packed};
 use mil_kernels::mat::{Blocks, Form, Lut, WeightMat};
 use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::{Precision, matvec};
-use mil_kernels::packed::{Finish, Packed};
+use mil_kernels::packed::{Epilogue, Packed};
 use mil_kernels::parallel;
 use mil_kernels::pick::{Along, NOWHERE, Places, copied, pick};
 use mil_kernels::strided::Strided;
@@ -156,7 +156,7 @@ fn convolutions(c: &mut Criterion) {
                 out.iter_mut().enumerate().for_each(|(i, w)| *w = ((i + r) % 79) as f32 / 79.0 - 0.5);
             };
             let bias = vec![0.1; channels];
-            let finish = Finish { bias: Some(&bias), ..Finish::default() };
+            let finish = Epilogue { bias: Some(&bias), ..Epilogue::default() };
             let packed = Packed::new(1, channels, 9 * channels, row);
             let winograd = Winograd::new(channels, channels, row);
             let size = format!("{extent}×{extent}, {channels} channels");

@@ -93,6 +93,11 @@ impl Memory {
     }
 }
 
+/// Whether results were made since the last call of [`settle`].
+pub fn has_made() -> bool {
+    MEMORY.with_borrow(|memory| memory.as_ref().is_some_and(|memory| !memory.made.is_empty()))
+}
+
 /// Asks of each result that was made since the last call, by the address at which it begins, whether it is still there.
 pub fn settle(mut lives: impl FnMut(usize) -> bool) {
     MEMORY.with_borrow_mut(|memory| {

@@ -96,7 +96,7 @@ impl Packed {
 
 /// What happens to the sums of a product.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Finish<'a> {
+pub struct Epilogue<'a> {
     /// Added to each output: one value for each.
     pub bias: Option<&'a [f32]>,
     /// Added to the results: as many as there are.
@@ -137,7 +137,7 @@ impl Variant {
 ///
 /// # Panics
 /// When a length does not fit another, and for weights in groups.
-pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
     product_with(Variant::best(), x, m, weights, finish)
 }
 
@@ -145,7 +145,7 @@ pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Ve
 ///
 /// # Panics
 /// As [`product`].
-pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
     assert_eq!((checked([m, weights.cols]), weights.groups), (Some(x.len()), 1), "length of x, and groups");
     let cols = weights.cols;
     let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'a>| {
@@ -188,12 +188,12 @@ fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usi
 ///
 /// # Panics
 /// When a size does not fit another.
-pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
     run_to(variant, x, weights, finish, Layout { row: weights.outputs(), group: weights.outputs })
 }
 
 /// [`run`] with results in a layout that has a place for each of them, without gaps.
-fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Finish<'_>, layout: Layout) -> Vec<f32> {
+fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Epilogue<'_>, layout: Layout) -> Vec<f32> {
     let (m, outputs) = (x.count, weights.outputs());
     let size = size([m, outputs]);
     assert_eq!(checked(x.stretches.into()), Some(weights.cols), "columns of the weights");
@@ -245,14 +245,14 @@ pub(crate) fn run_part(
     assert!(checked([x.count, weights.outputs()]).is_some_and(|size| out.len() >= size), "room for the results");
     let task = Task { group, rows: 0..x.count, panels };
     let layout = Layout { row: weights.outputs(), group: weights.outputs };
-    one_task(variant.0, x, weights, &Finish::default(), &task, layout, &Shared(out.as_mut_ptr()));
+    one_task(variant.0, x, weights, &Epilogue::default(), &task, layout, &Shared(out.as_mut_ptr()));
 }
 
 fn one_task(
     tiles: &Tiles,
     x: &Rows<'_, '_>,
     weights: &Packed,
-    finish: &Finish<'_>,
+    finish: &Epilogue<'_>,
     task: &Task,
     layout: Layout,
     target: &Shared<f32>,
@@ -338,7 +338,7 @@ mod tests {
                     Activation::HardSwish(HardSwish { gate, threshold: Some(-1.25) }),
                 ];
                 for activation in activations {
-                    let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
+                    let finish = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                     for variant in Variant::all() {
                         let y = product_with(variant, &x, m, &packed, &finish);
                         for (at, &y) in y.iter().enumerate() {
@@ -356,14 +356,17 @@ mod tests {
     #[test]
     fn nothing_gives_nothing_and_nan_stays() {
         let empty = Packed::new(1, 0, 4, |_, _| panic!("there is no row"));
-        assert!(product(&[0.0; 8], 2, &empty, &Finish::default()).is_empty());
+        assert!(product(&[0.0; 8], 2, &empty, &Epilogue::default()).is_empty());
         let narrow = Packed::new(1, 3, 0, |_, _| {});
         let bias = [1.0, 2.0, 3.0];
-        assert_eq!(product(&[], 2, &narrow, &Finish { bias: Some(&bias), ..Finish::default() }), [bias, bias].concat());
+        assert_eq!(
+            product(&[], 2, &narrow, &Epilogue { bias: Some(&bias), ..Epilogue::default() }),
+            [bias, bias].concat()
+        );
         let one = Packed::new(1, 33, 1, |_, out| out[0] = 1.0);
         let clamp = Activation::Clamp { low: 0.0, high: 6.0 };
         for variant in Variant::all() {
-            let finish = Finish { activation: clamp, ..Finish::default() };
+            let finish = Epilogue { activation: clamp, ..Epilogue::default() };
             let y = product_with(variant, &[f32::NAN, 7.0, -1.0], 3, &one, &finish);
             assert!(y[..33].iter().all(|v| v.is_nan()), "{}", variant.name());
             assert!(y[33..66].iter().all(|&v| v == 6.0) && y[66..].iter().all(|&v| v == 0.0), "{}", variant.name());
@@ -377,7 +380,7 @@ mod tests {
         let gate = HardSigmoid { slope: 1.0 / 6.0, offset: 0.5 };
         for threshold in [None, Some(-3.0), Some(0.5), Some(f32::NAN)] {
             let f = HardSwish { gate, threshold };
-            let finish = Finish { activation: Activation::HardSwish(f), ..Finish::default() };
+            let finish = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
             for variant in Variant::all() {
                 let y = product_with(variant, &x, x.len(), &one, &finish);
                 for (i, &y) in y.iter().enumerate() {

@@ -230,6 +230,20 @@ const WIDE: [usize; 2] = [256, 64];
 const NARROW: (usize, usize) = (16, 1 << 22);
 /// The same for rows that are wider.
 const PIECES: usize = 1 << 12;
+/// Most bytes of the table of positions that [`pick`] makes for results of these extents, the outermost one first: those
+/// within a row, of the innermost dimensions as long as they are short, and of one that is not.
+pub fn table_bytes(extents: impl DoubleEndedIterator<Item = usize>) -> usize {
+    let mut row = 1usize;
+    for n in extents.rev() {
+        row = row.saturating_mul(n);
+        if row >= WIDE[1] {
+            break;
+        }
+    }
+    let stretches = if row > NARROW.1 { PIECES } else { row.max(PIECES) };
+    stretches.saturating_mul(2 * size_of::<[usize; 6]>())
+}
+
 /// Elements that are copied as a stretch, not one by one.
 const STRETCH: usize = 8;
 

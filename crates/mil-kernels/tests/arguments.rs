@@ -12,7 +12,7 @@ use mil_kernels::elementwise::zip;
 use mil_kernels::mat::{Blocks, Form, Lut, WeightMat};
 use mil_kernels::matmul::{self, matmul_rows, matmul_t, matmul_t_many};
 use mil_kernels::matvec::{self, Precision, Product, matvec, matvec_many};
-use mil_kernels::packed::{Finish, Heads, Matrices, Packed, Sizes, attend, multiply, product};
+use mil_kernels::packed::{Epilogue, Heads, Matrices, Packed, Sizes, attend, multiply, product};
 use mil_kernels::pick::{Along, NOWHERE, Places, copied, join, pick, pick_along};
 use mil_kernels::reduce::{Running, running_sum, sum};
 use mil_kernels::resample::{Between, OUTSIDE, Taps, bilinear, sample};
@@ -154,13 +154,13 @@ fn windows_whose_steps_wrap_are_refused_unless_nothing_steps() {
         out: [1, 1, 4],
     };
     let x = values(8);
-    assert!(answer(|| depthwise(&w(1, 3 << 60, 1), &x, 1, &[1.0], &Finish::default())).is_none());
+    assert!(answer(|| depthwise(&w(1, 3 << 60, 1), &x, 1, &[1.0], &Epilogue::default())).is_none());
     assert!(answer(|| max_pool(&w(2, 1, (1 << 63) | (1 << 60)), &x, 1, 1)).is_none());
     assert!(answer(|| max_pool(&Windows { input: [1, 1 << 63, 2], ..w(1, 1, 1) }, &[], 1, 1)).is_none());
     assert!(answer(|| max_pool(&w(1, 0, 1), &x, 1, 1)).is_none());
     // A single window, or tap, has no neighbour.
     let single = Windows { out: [1, 1, 1], ..w(1, 3 << 60, usize::MAX) };
-    assert_eq!(answer(|| depthwise(&single, &x, 1, &[2.0], &Finish::default())), Some(vec![2.0 * x[0]]));
+    assert_eq!(answer(|| depthwise(&single, &x, 1, &[2.0], &Epilogue::default())), Some(vec![2.0 * x[0]]));
     // Taps that lie outside cost nothing.
     let wide = Windows { before: [0, 0, 1 << 40], ..w(1 << 41, 1, 1) };
     let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -179,7 +179,7 @@ fn padding_far_wider_than_the_image_takes_no_memory() {
         out: [1, 1, 5],
     };
     let weights = Packed::new(1, 1, 3, |_, out| out.copy_from_slice(&[1.0, 10.0, 100.0]));
-    assert_eq!(conv_packed(&w, &[1.0, 2.0, 3.0, 4.0], 1, &weights, &Finish::default()), [0.0, 0.0, 321.0, 0.0, 0.0]);
+    assert_eq!(conv_packed(&w, &[1.0, 2.0, 3.0, 4.0], 1, &weights, &Epilogue::default()), [0.0, 0.0, 321.0, 0.0, 0.0]);
 }
 
 #[test]
@@ -380,7 +380,7 @@ proptest! {
         // Each channel by itself, and one output of all channels in both ways.
         let weights = if odd == 1 { values(5) } else { values_of(&[w.kernel[0], w.kernel[1], w.kernel[2], channels], 5) };
         let close = |got: f32, want: f64| (f64::from(got) - want).abs() < 1e-4;
-        if let Some(y) = answer(|| depthwise(&w, &x, images, &weights, &Finish::default())) {
+        if let Some(y) = answer(|| depthwise(&w, &x, images, &weights, &Epilogue::default())) {
             for (y, (image, at)) in y.chunks(channels.max(1)).zip(positions()) {
                 for (ch, &y) in y.iter().enumerate() {
                     let term = |(tap, at): (usize, usize)| {
@@ -398,7 +398,7 @@ proptest! {
             read_by(&w, at).into_iter().map(sum).sum()
         };
         let packed = Packed::new(1, 1, weights.len(), |_, out| out.copy_from_slice(&weights));
-        if let Some(y) = answer(|| conv_packed(&w, &x, images, &packed, &Finish::default())) {
+        if let Some(y) = answer(|| conv_packed(&w, &x, images, &packed, &Epilogue::default())) {
             for (y, (image, at)) in y.into_iter().zip(positions()) {
                 prop_assert!(close(y, dense(image, at)), "{w:?} {at:?}");
             }
@@ -427,7 +427,7 @@ proptest! {
         let x = values_of(&[images, a, b, c, channels], 9);
         if let Some(winograd) = answer(|| Winograd::new(outputs, channels, |_, out| out.fill(1.0)))
             && tried(results)
-            && let Some(y) = answer(|| winograd.conv(if pays { &w3 } else { &w }, &x, images, &Finish::default()))
+            && let Some(y) = answer(|| winograd.conv(if pays { &w3 } else { &w }, &x, images, &Epilogue::default()))
         {
             prop_assert!(y.len() as u128 == results || !pays);
         }
@@ -501,7 +501,7 @@ proptest! {
         prop_assume!(tried(size(&[m, outputs])));
         let x = if wrong == 0 { values(7) } else { values_of(&[m, cols], 7) };
         let bias = values(if wrong == 1 { 3 } else { outputs.min(99) });
-        let finish = Finish { bias: Some(&bias), activation: Activation::Gelu, ..Finish::default() };
+        let finish = Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..Epilogue::default() };
         if let Some(y) = answer(|| product(&x, m, &packed, &finish)) {
             prop_assert_eq!(y.len() as u128, size(&[m, outputs]));
         }

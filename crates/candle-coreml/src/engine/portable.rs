@@ -140,21 +140,22 @@ impl Engine for Portable {
     fn costs(&self) -> Vec<OperationCost> {
         let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
         let places = self.executable.places().iter().zip(self.executable.weight_bytes());
-        let cost = |((place, &weight_bytes), cost): ((&mil_engine::error::Place, &u64), &StepCost)| OperationCost {
-            function: place.function.clone(),
-            operator: place.kind.clone(),
-            name: place.name.clone(),
-            calls: cost.calls,
-            nanoseconds: u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
-            weight_bytes,
-            output_bytes: cost.output_bytes,
-        };
+        let cost =
+            |((place, &weight_bytes), cost): ((&mil_engine::error::OpLocation, &u64), &StepCost)| OperationCost {
+                function: place.function.clone(),
+                operator: place.kind.clone(),
+                name: place.name.clone(),
+                calls: cost.calls,
+                nanoseconds: u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
+                weight_bytes,
+                output_bytes: cost.output_bytes,
+            };
         places.zip(profile.costs()).map(cost).filter(|c| c.calls > 0).collect()
     }
 
     /// Everything runs on the CPU; what each operation costs is measured by profiling a prediction.
     fn placement(&self) -> Result<Vec<OperationReport>> {
-        let report = |place: &mil_engine::error::Place| OperationReport {
+        let report = |place: &mil_engine::error::OpLocation| OperationReport {
             function: place.function.clone(),
             operator: place.kind.clone(),
             outputs: vec![place.name.clone()],

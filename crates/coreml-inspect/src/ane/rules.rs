@@ -6,128 +6,86 @@ use coreml_format::program::{Binding, Operation, TensorType, ValueType};
 use super::{Flexibility, Judge, Reason, Verdict, fixed, is_open};
 use crate::constants::{Constant, text};
 
-/// Operations that compute in integers or decide at run time what runs.
-const CONTROL: [&str; 9] = [
-    "cond",
-    "while_loop",
-    "make_list",
-    "list_read",
-    "list_write",
-    "list_gather",
-    "list_scatter",
-    "list_length",
-    "classify",
+/// Operations of one chapter on which the same is published.
+struct Published {
+    /// What speaks against them: the rule, the verdict, and why, `{}` for the operation; nothing for those that published
+    /// compute plans show on the Neural Engine, or that were measured there on every chip.
+    against: Option<(&'static str, Verdict, &'static str)>,
+    operations: &'static [&'static str],
+}
+
+const fn runs(operations: &'static [&'static str]) -> Published {
+    Published { against: None, operations }
+}
+
+const fn refuses(rule: &'static str, why: &'static str, operations: &'static [&'static str]) -> Published {
+    Published { against: Some((rule, Verdict::Refused, why)), operations }
+}
+
+const fn depends(why: &'static str, operations: &'static [&'static str]) -> Published {
+    Published { against: Some(("chip", Verdict::Unsure, why)), operations }
+}
+
+const NO_PATH: &str = "no path for `{}` is known";
+
+/// All of them; on any other operation nothing is published.
+#[rustfmt::skip]
+const PUBLISHED: &[Published] = &[
+    // activation
+    runs(&[
+        "relu", "relu6", "gelu", "silu", "sigmoid", "sigmoid_hard", "elu", "prelu", "leaky_relu", "softmax", "softplus",
+        "softplus_parametric", "softsign", "scaled_tanh", "clamped_relu", "thresholded_relu", "linear_activation",
+    ]),
+    // control_flow, classify: they compute in integers or decide at run time what runs
+    refuses("control_flow", "`{}` runs on the CPU", &[
+        "cond", "while_loop", "make_list", "list_read", "list_write", "list_gather", "list_scatter", "list_length", "classify",
+    ]),
+    runs(&["select"]),
+    // conv, linear, transformers
+    runs(&["conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"]),
+    // elementwise_binary
+    runs(&[
+        "add", "sub", "mul", "real_div", "maximum", "minimum", "pow", "equal", "not_equal", "greater", "greater_equal", "less",
+        "less_equal",
+    ]),
+    // elementwise_unary
+    runs(&[
+        "abs", "ceil", "floor", "round", "sign", "exp", "exp2", "log", "sqrt", "rsqrt", "square", "inverse", "erf", "clip",
+        "tanh", "threshold", "cast",
+    ]),
+    depends("`{}` needs an A15 or M2", &["sin", "cos"]),
+    // image_resizing
+    runs(&["upsample_nearest_neighbor", "upsample_bilinear"]),
+    depends("`{}` needs a texture unit, from A14 or M1 on", &["crop_resize", "resample", "resize", "resize_bilinear", "affine"]),
+    // normalization, pool
+    runs(&["layer_norm", "batch_norm", "instance_norm", "l2_norm", "avg_pool", "max_pool", "l2_pool"]),
+    // quantization_ops
+    depends("8-bit activations are for the A17 Pro, the M4 and newer", &["quantize", "dequantize"]),
+    // random
+    refuses("no_path", NO_PATH, &["random_normal", "random_uniform", "random_bernoulli", "random_categorical"]),
+    // recurrent
+    refuses("no_path", NO_PATH, &["lstm", "gru", "rnn"]),
+    // reduction
+    runs(&[
+        "reduce_max", "reduce_min", "reduce_mean", "reduce_sum", "reduce_sum_square", "reduce_l1_norm", "reduce_l2_norm",
+    ]),
+    refuses("no_path", NO_PATH, &["reduce_prod"]),
+    // scatter_gather
+    refuses("gather", "published compute plans have `{}` on the CPU alone", &["gather", "gather_nd", "gather_along_axis"]),
+    refuses("no_path", NO_PATH, &["scatter", "scatter_nd", "scatter_along_axis"]),
+    // states
+    runs(&["read_state", "write_state"]),
+    // tensor_operation
+    runs(&["concat", "split", "stack", "tile", "identity"]),
+    depends("`{}` depends on the chip and on its size", &["topk", "argsort"]),
+    refuses("no_path", NO_PATH, &["non_maximum_suppression", "non_zero"]),
+    // tensor_transformation
+    runs(&[
+        "reshape", "transpose", "squeeze", "expand_dims", "slice_by_index", "slice_by_size", "slice_update", "depth_to_space",
+        "space_to_depth", "pixel_shuffle", "pixel_unshuffle",
+    ]),
 ];
-/// Operations for which no path to the Neural Engine is known.
-const NO_PATH: [&str; 16] = [
-    "lstm",
-    "gru",
-    "rnn",
-    "reduce_prod",
-    "scatter",
-    "scatter_nd",
-    "scatter_along_axis",
-    "non_maximum_suppression",
-    "non_zero",
-    "random_normal",
-    "random_uniform",
-    "random_bernoulli",
-    "random_categorical",
-    "gather",
-    "gather_nd",
-    "gather_along_axis",
-];
-/// Operations that published compute plans show on the Neural Engine, or that were measured there on every chip.
-const KNOWN: [&str; 88] = [
-    "conv",
-    "conv_transpose",
-    "linear",
-    "matmul",
-    "einsum",
-    "scaled_dot_product_attention",
-    "softmax",
-    "layer_norm",
-    "batch_norm",
-    "instance_norm",
-    "l2_norm",
-    "avg_pool",
-    "max_pool",
-    "l2_pool",
-    "reduce_max",
-    "reduce_min",
-    "reduce_mean",
-    "reduce_sum",
-    "reduce_sum_square",
-    "reduce_l1_norm",
-    "reduce_l2_norm",
-    "add",
-    "sub",
-    "mul",
-    "real_div",
-    "maximum",
-    "minimum",
-    "pow",
-    "abs",
-    "ceil",
-    "floor",
-    "round",
-    "sign",
-    "exp",
-    "exp2",
-    "log",
-    "sqrt",
-    "rsqrt",
-    "square",
-    "inverse",
-    "erf",
-    "clip",
-    "relu",
-    "relu6",
-    "gelu",
-    "silu",
-    "sigmoid",
-    "sigmoid_hard",
-    "tanh",
-    "elu",
-    "prelu",
-    "leaky_relu",
-    "softplus",
-    "softplus_parametric",
-    "softsign",
-    "scaled_tanh",
-    "clamped_relu",
-    "thresholded_relu",
-    "threshold",
-    "linear_activation",
-    "reshape",
-    "transpose",
-    "squeeze",
-    "expand_dims",
-    "concat",
-    "split",
-    "stack",
-    "tile",
-    "slice_by_index",
-    "slice_by_size",
-    "slice_update",
-    "identity",
-    "cast",
-    "select",
-    "equal",
-    "not_equal",
-    "greater",
-    "greater_equal",
-    "less",
-    "less_equal",
-    "upsample_nearest_neighbor",
-    "upsample_bilinear",
-    "depth_to_space",
-    "space_to_depth",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "read_state",
-    "write_state",
-];
+
 /// Largest width and height on every chip, and largest extent of any axis.
 const PLANE: usize = 16_384;
 const AXIS: usize = 65_536;
@@ -159,22 +117,12 @@ pub(super) fn reasons<'a>(judge: &Judge<'a>, op: &'a Operation) -> Vec<Reason> {
 
 fn kind(op: &Operation, reasons: &mut Vec<Reason>) {
     let kind = op.kind.as_str();
-    if CONTROL.contains(&kind) {
-        reasons.push(refused("control_flow", format!("`{kind}` runs on the CPU")));
-    } else if kind.contains("gather") && NO_PATH.contains(&kind) {
-        reasons.push(refused("gather", format!("published compute plans have `{kind}` on the CPU alone")));
-    } else if NO_PATH.contains(&kind) {
-        reasons.push(refused("no_path", format!("no path for `{kind}` is known")));
-    } else if kind == "sin" || kind == "cos" {
-        reasons.push(unsure("chip", format!("`{kind}` needs an A15 or M2")));
-    } else if ["crop_resize", "resample", "resize", "resize_bilinear", "affine"].contains(&kind) {
-        reasons.push(unsure("chip", format!("`{kind}` needs a texture unit, from A14 or M1 on")));
-    } else if ["topk", "argsort"].contains(&kind) {
-        reasons.push(unsure("chip", format!("`{kind}` depends on the chip and on its size")));
-    } else if kind == "quantize" || kind == "dequantize" {
-        reasons.push(unsure("chip", "8-bit activations are for the A17 Pro, the M4 and newer".to_owned()));
-    } else if !KNOWN.contains(&kind) {
-        reasons.push(unsure("unpublished", format!("nothing is published about `{kind}`")));
+    match PUBLISHED.iter().find(|known| known.operations.contains(&kind)) {
+        None => reasons.push(unsure("unpublished", format!("nothing is published about `{kind}`"))),
+        Some(Published { against: Some((rule, verdict, why)), .. }) => {
+            reasons.push(Reason { rule, verdict: *verdict, message: why.replace("{}", kind) });
+        }
+        Some(Published { against: None, .. }) => {}
     }
 }
 

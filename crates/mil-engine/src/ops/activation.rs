@@ -8,44 +8,61 @@ use mil_kernels::softmax::softmax as kernel;
 
 use super::elementwise_unary::{float, map};
 use super::normalization::with_parameter;
-use super::{OpSpec, since::*};
+use crate::array::Array;
+use crate::batch;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, one, resolve_axis};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::{Array, with_f32s};
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, VECTORIZED, since::*};
+use crate::planned::Run;
+use crate::shape::resolve_axis;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("clamped_relu", IOS15_17, |b| {
+    OpSpec::vectorized("clamped_relu", IOS15_17, |b| {
         // NaN stays NaN.
-        two(b, 1.0, 1.0, |a, b| {
+        with_alpha_beta(b, 1.0, 1.0, |a, b| {
             move |x: f32| {
                 let y = if x >= 0.0 { x } else { a * x };
                 if y > b { b } else { y }
             }
         })
     }),
-    OpSpec::new("elu", IOS15_17, |b| one_parameter(b, 1.0, |alpha| Elu { alpha })),
-    OpSpec::new("gelu", IOS15, gelu),
-    OpSpec::new("leaky_relu", IOS15_17, |b| one_parameter(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })),
-    OpSpec::new("linear_activation", IOS15_17, |b| two(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
-    OpSpec::new("prelu", IOS15_17, prelu),
-    OpSpec::new("relu", IOS15, |b| float(b, |x| if x < 0.0 { 0.0 } else { x })),
-    OpSpec::new("relu6", IOS15, |b| float(b, |x: f32| x.clamp(0.0, 6.0))),
-    OpSpec::new("scaled_tanh", IOS15_17, |b| two(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })),
-    OpSpec::new("sigmoid", IOS15, |b| float(b, Sigmoid)),
-    OpSpec::new("sigmoid_hard", IOS15_17, |b| two(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset })),
-    OpSpec::new("silu", IOS15, |b| float(b, Silu)),
-    OpSpec::new("softmax", IOS15, softmax),
-    OpSpec::new("softplus", IOS15, |b| float(b, Softplus)),
-    OpSpec::new("softplus_parametric", IOS15_17, softplus_parametric),
-    OpSpec::new("softsign", IOS15, |b| float(b, |x: f32| x / (1.0 + x.abs()))),
-    OpSpec::new("thresholded_relu", IOS15_17, |b| one_parameter(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })),
+    OpSpec::vectorized("elu", IOS15_17, |b| with_alpha(b, 1.0, |alpha| Elu { alpha })),
+    OpSpec::vectorized("gelu", IOS15, gelu)
+        .fuse(|graph, op| (graph.word_or(op, "mode", "EXACT")? == "EXACT").then_some(("gelu", Vec::new()))),
+    OpSpec::vectorized("leaky_relu", IOS15_17, |b| with_alpha(b, 0.01, |a| move |x| if x >= 0.0 { x } else { a * x })),
+    OpSpec::vectorized("linear_activation", IOS15_17, |b| with_alpha_beta(b, 1.0, 0.0, |a, b| move |x| a * x + b)),
+    OpSpec::new("prelu", IOS15_17, prelu).kernel(VECTORIZED),
+    OpSpec::vectorized("relu", IOS15, |b| float(b, |x| if x < 0.0 { 0.0 } else { x }))
+        .fuse(|_, _| Some(("clip", vec![("low", 0.0)]))),
+    OpSpec::vectorized("relu6", IOS15, |b| float(b, |x: f32| x.clamp(0.0, 6.0)))
+        .fuse(|_, _| Some(("clip", vec![("low", 0.0), ("high", 6.0)]))),
+    OpSpec::vectorized("scaled_tanh", IOS15_17, |b| {
+        with_alpha_beta(b, 1.0, 1.0, |alpha, beta| ScaledTanh { alpha, beta })
+    }),
+    OpSpec::vectorized("sigmoid", IOS15, |b| float(b, Sigmoid)).fuse(|_, _| Some(("sigmoid", Vec::new()))),
+    OpSpec::vectorized("sigmoid_hard", IOS15_17, |b| {
+        with_alpha_beta(b, 0.2, 0.5, |slope, offset| HardSigmoid { slope, offset })
+    })
+    .fuse(|graph, op| {
+        let (slope, offset) = (graph.number_or(op, "alpha", 0.2)?, graph.number_or(op, "beta", 0.5)?);
+        Some(("hard_sigmoid", vec![("slope", slope), ("offset", offset)]))
+    }),
+    OpSpec::vectorized("silu", IOS15, |b| float(b, Silu)).fuse(|_, _| Some(("silu", Vec::new()))),
+    OpSpec::new("softmax", IOS15, softmax)
+        .batch(|dim, op| batch::along_or_last(dim, op, "axis"))
+        .kernel("reduction, vectorised"),
+    OpSpec::vectorized("softplus", IOS15, |b| float(b, Softplus)),
+    OpSpec::new("softplus_parametric", IOS15_17, softplus_parametric).kernel(VECTORIZED),
+    OpSpec::vectorized("softsign", IOS15, |b| float(b, |x: f32| x / (1.0 + x.abs()))),
+    OpSpec::vectorized("thresholded_relu", IOS15_17, |b| with_alpha(b, 1.0, |a| move |x| if x < a { 0.0 } else { x })),
 ];
 
 /// An activation with the scalar parameter `alpha`.
-fn one_parameter<F: Unary + Copy + Send + 'static>(
-    b: &Build<'_>,
+fn with_alpha<F: Unary + Copy + Send + 'static>(
+    b: &OpBuilder<'_>,
     alpha: f32,
     with: fn(f32) -> F,
 ) -> Result<Run, OpError> {
@@ -53,8 +70,8 @@ fn one_parameter<F: Unary + Copy + Send + 'static>(
 }
 
 /// An activation with the scalar parameters `alpha` and `beta`.
-fn two<F: Unary + Copy + Send + 'static>(
-    b: &Build<'_>,
+fn with_alpha_beta<F: Unary + Copy + Send + 'static>(
+    b: &OpBuilder<'_>,
     alpha: f32,
     beta: f32,
     with: fn(f32, f32) -> F,
@@ -63,8 +80,8 @@ fn two<F: Unary + Copy + Send + 'static>(
 }
 
 /// `gelu(x, mode = "EXACT")`: with the error function, or the tanh or sigmoid approximation.
-fn gelu(b: &Build<'_>) -> Result<Run, OpError> {
-    type Made = fn(&Build<'_>) -> Result<Run, OpError>;
+fn gelu(b: &OpBuilder<'_>) -> Result<Run, OpError> {
+    type Made = fn(&OpBuilder<'_>) -> Result<Run, OpError>;
     let modes: [(&str, Made); 3] = [
         ("EXACT", |b| float(b, Gelu)),
         ("TANH_APPROXIMATION", |b| float(b, GeluTanh)),
@@ -89,13 +106,13 @@ fn with_channels(x: &Array, values: &Array, f: impl Fn(f32, f32) -> f32 + Copy +
 }
 
 /// `prelu(x, alpha)`: `alpha[c]·x` below zero, c along dimension 1.
-fn prelu(b: &Build<'_>) -> Result<Run, OpError> {
+fn prelu(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, alpha) = (b.slot("x")?, b.slot("alpha")?);
     b.run(move |f| one(with_channels(&f.array(x)?, &f.array(alpha)?, |x, a| if x < 0.0 { a * x } else { x })?))
 }
 
 /// `softplus_parametric(x, alpha, beta)`: `alpha[c]·ln(1 + e^(beta[c]·x))`.
-fn softplus_parametric(b: &Build<'_>) -> Result<Run, OpError> {
+fn softplus_parametric(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, alpha, beta) = (b.slot("x")?, b.slot("alpha")?, b.slot("beta")?);
     b.run(move |f| {
         let inner = with_channels(&f.array(x)?, &f.array(beta)?, |x, b| x * b)?;
@@ -104,7 +121,7 @@ fn softplus_parametric(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `softmax(x, axis = -1)`: exp(x − max) / Σ exp(x − max) along `axis`.
-fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
+fn softmax(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.param_or("axis", -1i64)?;
     b.run(move |f| {
@@ -124,7 +141,7 @@ fn softmax(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// Softmax along the last dimension.
-pub(super) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
+pub(crate) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
     let rows = layout::contiguous(t)?;
     let size = t.dims().last().copied().unwrap_or(1);
     let softmax = |data: &[f32]| kernel(data, [data.len() / size.max(1), size, 1]);
@@ -134,4 +151,38 @@ pub(super) fn softmax_last(t: &Tensor) -> Result<Tensor, OpError> {
     }
     let shifted = t.broadcast_sub(&t.max_keepdim(D::Minus1)?)?.exp()?;
     Ok(shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn gelu_has_three_modes() {
+        let gelu = |mode: &str| {
+            of(&format!("tensor<fp32, [3]> y = gelu(x = x, mode = string(\"{mode}\"));"), &[3], &[-1.0, 0.0, 1.0])
+        };
+        near(&gelu("EXACT"), &[-0.158_655_26, 0.0, 0.841_344_7]);
+        near(&gelu("TANH_APPROXIMATION"), &[-0.158_808, 0.0, 0.841_192]);
+        near(&gelu("SIGMOID_APPROXIMATION"), &[-0.154_204_23, 0.0, 0.845_795_8]);
+        refused("tensor<fp32, [1]> y = gelu(x = x, mode = string(\"FAST\"));", &[1], &[1.0], "FAST");
+    }
+
+    #[test]
+    fn relu_and_clamped_relu_keep_nan() {
+        let y = of("tensor<fp32, [3]> y = relu(x = x);", &[3], &[f32::NAN, -1.0, f32::INFINITY]);
+        near(&y, &[f32::NAN, 0.0, f32::INFINITY]);
+        let clamped = "tensor<fp32, [4]> y = clamped_relu(x = x, alpha = fp32(0.5), beta = fp32(2));";
+        near(&of(clamped, &[4], &[f32::NAN, -4.0, 1.0, 3.0]), &[f32::NAN, -2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn softmax_takes_infinities_and_any_axis() {
+        let softmax = |axis: i32, x: &[f32]| {
+            of(&format!("tensor<fp32, [2, 2]> y = softmax(x = x, axis = int32({axis}));"), &[2, 2], x)
+        };
+        near(&softmax(-1, &[f32::NEG_INFINITY, 0.0, 1e4, 1e4]), &[0.0, 1.0, 0.5, 0.5]);
+        near(&softmax(0, &[0.0, 7.0, 0.0, f32::NEG_INFINITY]), &[0.5, 1.0, 0.5, 0.0]);
+        refused("tensor<fp32, [2]> y = softmax(x = x, axis = int32(1));", &[2], &[0.0; 2], "axis 1");
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Run};
+use crate::build::OpBuilder;
 use crate::error::OpError;
-use crate::value::{Array, Strings, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::value::{Strings, Value};
 use coreml_format::dtype::DataType;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("classify", IOS15, classify)];
@@ -35,7 +37,7 @@ fn labels(classes: &Value) -> Result<Vec<Value>, OpError> {
 }
 
 /// `classify(probabilities, classes)` → the likeliest class, and a dictionary of probabilities.
-fn classify(b: &Build<'_>) -> Result<Run, OpError> {
+fn classify(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (probabilities, classes) = (b.slot("probabilities")?, b.slot("classes")?);
     b.run(move |f| {
         let values = f.array(probabilities)?.to_f32s()?;
@@ -52,4 +54,17 @@ fn classify(b: &Build<'_>) -> Result<Run, OpError> {
         let entries = budget::try_collect(entries)?;
         Ok(vec![labels[best].clone(), Value::Dictionary(Arc::new(entries))])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn classify_takes_the_first_of_the_likeliest_and_needs_a_class_for_each() {
+        let body =
+            "int64 y, dict<int64, fp64> p = classify(probabilities = x, classes = tensor<int64, [3]>([5, 6, 7]));";
+        near(&of(body, &[3], &[0.2, 0.4, 0.4]), &[6.0]);
+        refused(body, &[2], &[0.5, 0.5], "2 probabilities for 3 classes");
+    }
 }

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{Counted, claim, claim_of, collect, collect_most, filled, room};
-use crate::build::{Build, Run, check_size, resolve_axis};
+use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::literal::KEEP_MAPPED;
-use crate::value::{Array, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::{check_size, resolve_axis};
+use crate::value::Value;
 use crate::weight::{Blocked, Form, Palette, Raw, Weight, check_blocks};
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -26,13 +29,13 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::constant("constexpr_sparse_to_dense", IOS16_18, sparse_to_dense),
 ];
 
-fn constant<'b>(b: &'b Build<'_>, name: &str) -> Result<&'b Value, OpError> {
+fn constant<'b>(b: &'b OpBuilder<'_>, name: &str) -> Result<&'b Value, OpError> {
     let slot = b.slot(name)?;
     b.constant(slot).ok_or_else(|| OpError::data(format!("`{name}` of a compressed constant must be constant")))
 }
 
 /// Any constant as a weight; small ones that were decoded are packed again in their own type.
-fn weight(b: &Build<'_>, name: &str) -> Result<Arc<Weight>, OpError> {
+fn weight(b: &OpBuilder<'_>, name: &str) -> Result<Arc<Weight>, OpError> {
     match constant(b, name)? {
         Value::Weight(w) => Ok(w.clone()),
         Value::Array(a) => {
@@ -66,7 +69,7 @@ fn pack(a: &Array) -> Result<Vec<u8>, OpError> {
     pack_bits(&values, bits as u32)
 }
 
-fn floats(b: &Build<'_>, name: &str) -> Result<(Vec<f32>, Vec<usize>, DataType), OpError> {
+fn floats(b: &OpBuilder<'_>, name: &str) -> Result<(Vec<f32>, Vec<usize>, DataType), OpError> {
     let array = constant(b, name)?.array(name, &candle_core::Device::Cpu)?;
     Ok((array.to_f32s()?, array.shape().to_vec(), array.dtype()))
 }
@@ -76,7 +79,7 @@ const DECODED: usize = 1 << 16;
 
 /// The constant that an operation makes. Small ones gain nothing by staying as stored; decoded they take the very way of
 /// constants that never were compressed, to the last bit.
-fn finish(b: &Build<'_>, weight: Weight) -> Result<Value, OpError> {
+fn finish(b: &OpBuilder<'_>, weight: Weight) -> Result<Value, OpError> {
     let count = check_size(weight.shape())?;
     if count > DECODED || !weight.dtype().is_float() {
         return Ok(Value::Weight(Arc::new(weight)));
@@ -88,7 +91,7 @@ fn finish(b: &Build<'_>, weight: Weight) -> Result<Value, OpError> {
 
 /// `constexpr_affine_dequantize(quantized_data, zero_point, scale, axis)`: `scale · (q − zero_point)`, the
 /// parameters scalars or vectors along `axis`.
-fn affine_dequantize(b: &Build<'_>) -> Result<Value, OpError> {
+fn affine_dequantize(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let data = weight(b, "quantized_data")?;
     let (scale, _, dtype) = floats(b, "scale")?;
     let (zero, ..) = floats(b, "zero_point")?;
@@ -115,7 +118,7 @@ fn affine_dequantize(b: &Build<'_>) -> Result<Value, OpError> {
 
 /// `constexpr_blockwise_shift_scale(data, scale, offset?)`: `scale · (data − offset)`; a dimension of
 /// `scale` divides that of `data`.
-fn blockwise_shift_scale(b: &Build<'_>) -> Result<Value, OpError> {
+fn blockwise_shift_scale(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let data = weight(b, "data")?;
     let (values, shape, dtype) = floats(b, "scale")?;
     check_blocks(data.shape(), &shape)?;
@@ -128,7 +131,7 @@ fn blockwise_shift_scale(b: &Build<'_>) -> Result<Value, OpError> {
 }
 
 /// `constexpr_cast(source_val, output_dtype)`.
-fn cast(b: &Build<'_>) -> Result<Value, OpError> {
+fn cast(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let name: String = b.attr("output_dtype")?;
     let dtype = DataType::from_name(&name).ok_or_else(|| OpError::data(format!("unknown type `{name}`")))?;
     match constant(b, "source_val")? {
@@ -154,7 +157,7 @@ fn table_bits(entries: usize) -> Result<u32, OpError> {
 
 /// `constexpr_lut_to_dense`: iOS16 `(indices, lut, shape)` with packed bytes, iOS18
 /// `(indices, lut, vector_axis?)` with `lut` of shape `[blocks…, 2^n, vector]`.
-fn lut_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
+fn lut_to_dense(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     if !b.since(Opset::Ios18) {
         return lut_flat(b);
     }
@@ -164,7 +167,7 @@ fn lut_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
     finish(b, Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
 }
 
-fn lut_flat(b: &Build<'_>) -> Result<Value, OpError> {
+fn lut_flat(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let lut = weight(b, "lut")?;
     let shape = sizes(b, "shape")?;
     let count = check_size(&shape)?;
@@ -189,7 +192,7 @@ fn lut_flat(b: &Build<'_>) -> Result<Value, OpError> {
     finish(b, Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
 }
 
-fn palette(b: &Build<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette, Vec<usize>), OpError> {
+fn palette(b: &OpBuilder<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette, Vec<usize>), OpError> {
     let rank = indices.shape().len();
     let [blocks @ .., entries, vector] = lut.shape() else {
         return Err(OpError::shape(format!("a table of shape {:?}", lut.shape())));
@@ -248,7 +251,7 @@ fn pack_bits(values: &[i64], bits: u32) -> Result<Vec<u8>, OpError> {
     Ok(out)
 }
 
-fn sizes(b: &Build<'_>, name: &str) -> Result<Vec<usize>, OpError> {
+fn sizes(b: &OpBuilder<'_>, name: &str) -> Result<Vec<usize>, OpError> {
     let values: Vec<i64> = b.attr(name)?;
     values
         .into_iter()
@@ -257,7 +260,7 @@ fn sizes(b: &Build<'_>, name: &str) -> Result<Vec<usize>, OpError> {
 }
 
 /// One bit for each element of a mask, and its shape.
-fn mask_bits(b: &Build<'_>, name: &str) -> Result<(Raw, Vec<usize>), OpError> {
+fn mask_bits(b: &OpBuilder<'_>, name: &str) -> Result<(Raw, Vec<usize>), OpError> {
     let mask = weight(b, name)?;
     let raw = match mask.raw() {
         Some(raw) if mask.dtype() == DataType::U1 => raw.clone(),
@@ -272,7 +275,7 @@ fn set_bits(mask: &[u8], count: usize) -> impl Iterator<Item = usize> + '_ {
 
 /// `constexpr_sparse_to_dense`: iOS16 `(nonzero_data, mask, shape)` with a packed mask, iOS18
 /// `(nonzero_data, mask)` with a mask of `uint1`.
-fn sparse_to_dense(b: &Build<'_>) -> Result<Value, OpError> {
+fn sparse_to_dense(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let nonzero = weight(b, "nonzero_data")?;
     let (mask, shape) = if !b.since(Opset::Ios18) {
         let packed = weight(b, "mask")?;
@@ -306,7 +309,7 @@ fn two(mask: Value, values: &[f32], dtype: DataType) -> Result<Run, OpError> {
 }
 
 /// `constexpr_lut_to_sparse(indices_mask, indices_nonzero_data, lut, vector_axis?)` → mask, values.
-fn lut_to_sparse(b: &Build<'_>) -> Result<Run, OpError> {
+fn lut_to_sparse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (mask, shape) = mask_bits(b, "indices_mask")?;
     let count = check_size(&shape)?;
     let found = weight(b, "indices_nonzero_data")?.expand(&candle_core::Device::Cpu)?.to_i64s()?;
@@ -350,7 +353,7 @@ fn lut_to_sparse(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `constexpr_sparse_blockwise_shift_scale(data_mask, nonzero_data, scale, offset?)` → mask, values.
-fn sparse_blockwise_shift_scale(b: &Build<'_>) -> Result<Run, OpError> {
+fn sparse_blockwise_shift_scale(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (mask, shape) = mask_bits(b, "data_mask")?;
     let count = check_size(&shape)?;
     let found = weight(b, "nonzero_data")?.expand(&candle_core::Device::Cpu)?.to_f32s()?;
@@ -370,4 +373,28 @@ fn sparse_blockwise_shift_scale(b: &Build<'_>) -> Result<Run, OpError> {
     let all = dense.expand(&candle_core::Device::Cpu)?.to_f32s()?;
     let values = collect_most(set_bits(&mask, count).count(), set_bits(&mask, count).map(|i| all[i]))?;
     two(constant(b, "data_mask")?.clone(), &values, dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn constexpr_affine_dequantize_works_along_its_axis() {
+        let body = "tensor<fp32, [2, 2]> w = constexpr_affine_dequantize()[quantized_data = tensor<uint8, [2, 2]>([[1, 2], [3, 255]]), \
+            zero_point = tensor<uint8, [2]>([1, 3]), scale = tensor<fp32, [2]>([2, 0.5]), axis = int32(0)]; \
+            tensor<fp32, [2, 2]> y = add(x = x, y = w);";
+        near(&of(body, &[1], &[0.0]), &[0.0, 2.0, 0.0, 126.0]);
+    }
+
+    #[test]
+    fn constexpr_sparse_to_dense_fills_with_zeros() {
+        let body = |values: &str| {
+            format!(
+                "tensor<fp32, [4]> w = constexpr_sparse_to_dense(nonzero_data = tensor<fp32, [2]>([{values}]), \
+                 mask = tensor<uint1, [4]>([0, 1, 0, 1])); tensor<fp32, [4]> y = add(x = x, y = w);"
+            )
+        };
+        near(&of(&body("5, 7"), &[1], &[0.0]), &[0.0, 5.0, 0.0, 7.0]);
+    }
 }

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use coreml_format::dtype::DataType;
 
 use super::elementwise_binary::broadcast_shape;
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, Slot, check_size, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::{Array, FromValue, Value};
+use crate::frame::{Frame, Slot};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
+use crate::value::{FromValue, Value};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("cond", IOS15, cond),
@@ -22,7 +25,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("list_scatter", IOS15, list_scatter),
     OpSpec::new("list_write", IOS15, list_write),
     OpSpec::new("make_list", IOS15, make_list),
-    OpSpec::new("select", IOS15, select),
+    OpSpec::elementwise("select", IOS15, select),
     OpSpec::new("while_loop", IOS15, while_loop),
 ];
 
@@ -30,7 +33,7 @@ pub(super) const OPS: &[OpSpec] = &[
 const MAX_LIST: usize = 1 << 20;
 
 /// `select(cond, a, b)`: elementwise, with broadcasting.
-fn select(b: &Build<'_>) -> Result<Run, OpError> {
+fn select(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (c, x, y) = (b.slot("cond")?, b.slot("a")?, b.slot("b")?);
     b.run(move |f| {
         let (c, x, y) = (f.array(c)?, f.array(x)?, f.array(y)?);
@@ -48,7 +51,7 @@ fn select(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `cond(pred)` with two blocks.
-fn cond(b: &Build<'_>) -> Result<Run, OpError> {
+fn cond(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let pred = b.param::<bool>("pred")?;
     let [yes, no] = b.blocks() else { return Err(OpError::shape("cond needs two blocks")) };
     let (yes, no) = (yes.clone(), no.clone());
@@ -59,7 +62,7 @@ fn cond(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `while_loop(loop_vars)` with the blocks condition and body; all loops of a prediction share a limit of rounds.
-fn while_loop(b: &Build<'_>) -> Result<Run, OpError> {
+fn while_loop(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let vars = b.slots("loop_vars")?;
     let [condition, body] = b.blocks() else { return Err(OpError::shape("while_loop needs two blocks")) };
     let (condition, body) = (condition.clone(), body.clone());
@@ -96,7 +99,7 @@ fn at(index: i64, len: usize) -> Result<usize, OpError> {
 }
 
 /// `make_list(init_length = 1, dynamic_length = true, elem_shape, dtype)`: elements start as zeros.
-fn make_list(b: &Build<'_>) -> Result<Run, OpError> {
+fn make_list(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let length = b.param_or("init_length", 1i64)?;
     let shapes = b.slots("elem_shape")?;
     // Lists grow here whether they say that they do or not.
@@ -125,7 +128,7 @@ fn make_list(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_length(ls)`.
-fn list_length(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_length(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let ls = b.slot("ls")?;
     b.run(move |f| {
         let n = list(f, ls)?.len() as i64;
@@ -134,7 +137,7 @@ fn list_length(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_read(ls, index)`.
-fn list_read(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_read(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let ls = b.slot("ls")?;
     let index = b.param::<i64>("index")?;
     b.run(move |f| {
@@ -156,7 +159,7 @@ fn grow(list: &mut Vec<Value>, length: usize) -> Result<(), OpError> {
 }
 
 /// `list_write(ls, index, value)`.
-fn list_write(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_write(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (ls, value) = (b.slot("ls")?, b.slot("value")?);
     let index = b.param::<i64>("index")?;
     b.run(move |f| {
@@ -173,7 +176,7 @@ fn list_write(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_gather(ls, indices)`: the elements, stacked.
-fn list_gather(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let ls = b.slot("ls")?;
     let indices = b.param::<Vec<i64>>("indices")?;
     b.run(move |f| {
@@ -189,7 +192,7 @@ fn list_gather(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `list_scatter(ls, indices, value)`: writes `value[k]` to element `indices[k]`.
-fn list_scatter(b: &Build<'_>) -> Result<Run, OpError> {
+fn list_scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (ls, value) = (b.slot("ls")?, b.slot("value")?);
     let indices = b.param::<Vec<i64>>("indices")?;
     b.run(move |f| {
@@ -204,4 +207,43 @@ fn list_scatter(b: &Build<'_>) -> Result<Run, OpError> {
         }
         Ok(vec![Value::List(Arc::new(items))])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn select_takes_nothing_from_the_other_branch() {
+        let body = "tensor<bool, [3]> c = greater(x = x, y = fp32(0)); tensor<fp32, [3]> l = log(x = x); \
+            tensor<fp32, [3]> y = select(cond = c, a = l, b = fp32(7));";
+        near(&of(body, &[3], &[1.0, -1.0, 0.0]), &[0.0, 7.0, 7.0]);
+    }
+
+    #[test]
+    fn while_loop_may_have_no_round() {
+        let body = |most: i32| {
+            format!(
+                "tensor<fp32, [1]> y, int32 n = while_loop(loop_vars = (x, int32(0))) \
+                 (tensor<fp32, [1]> a, int32 k) {{ bool more = less(x = k, y = int32({most})); }} -> (more) \
+                 (tensor<fp32, [1]> d, int32 l) {{ tensor<fp32, [1]> t = add(x = d, y = d); int32 u = add(x = l, y = int32(1)); }} -> (t, u);"
+            )
+        };
+        near(&of(&body(0), &[1], &[3.0]), &[3.0]);
+        near(&of(&body(4), &[1], &[3.0]), &[48.0]);
+    }
+
+    #[test]
+    fn list_read_refuses_positions_outside() {
+        let body = |at: i32| {
+            format!(
+                "list<tensor<fp32, [2]>, 1> e = make_list(init_length = int32(1), elem_shape = (int32(2)), \
+                 dtype = string(\"fp32\"), dynamic_length = bool(false)); \
+                 list<tensor<fp32, [2]>, 1> f = list_write(ls = e, index = int32(0), value = x); \
+                 tensor<fp32, [2]> y = list_read(ls = f, index = int32({at}));"
+            )
+        };
+        near(&of(&body(0), &[2], &[1.0, 2.0]), &[1.0, 2.0]);
+        refused(&body(3), &[2], &[1.0, 2.0], "list_read");
+    }
 }

@@ -10,14 +10,19 @@ use candle_core::{Device, Tensor};
 use mil_kernels::conv::Windows;
 use mil_kernels::fresh::zeros;
 
-use super::finish::Finish;
+use super::epilogue::EpilogueSpec;
 use super::linear::{Bias, bias_of, product};
-use super::{OpSpec, since::*};
+use crate::array::Array;
+use crate::batch;
 use crate::budget::{Counted, claim_of, lent, products};
-use crate::build::{Build, MAX_ELEMENTS, Run, Slot, check_size, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
+use crate::frame::Slot;
 use crate::layout;
-use crate::value::{Array, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::{MAX_ELEMENTS, check_size};
+use crate::value::Value;
 use crate::weight::Weight;
 
 mod prepared;
@@ -26,9 +31,9 @@ mod transposed;
 use prepared::Prepared;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("conv", IOS15_17, conv),
+    OpSpec::new("conv", IOS15_17, conv).batch(batch::conv).kernel("product on stored weights"),
     OpSpec::new("conv_quantized", IOS15, conv_quantized),
-    OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose),
+    OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose).kernel("one convolution per phase"),
 ];
 
 /// Positions that a window reaches over at most, its gaps among them.
@@ -114,14 +119,14 @@ fn three(values: &[usize], fill: usize) -> [usize; 3] {
 }
 
 /// `[N, C, …]` to `[N, …, C]`.
-pub(super) fn channels_last(rank: usize) -> Vec<usize> {
+pub(crate) fn channels_last(rank: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rank).collect();
     order[1..].rotate_left(1);
     order
 }
 
 /// `[N, …, C]` to `[N, C, …]`.
-pub(super) fn channels_second(rank: usize) -> Vec<usize> {
+pub(crate) fn channels_second(rank: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rank).collect();
     order[1..].rotate_right(1);
     order
@@ -136,12 +141,12 @@ const PAD_TYPES: &[(&str, PadType)] = &[
 
 impl Window {
     /// The parameters `strides?`, `dilations?`, `pad_type = "valid"` and `pad?` of a convolution.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self { dilations: b.attr_or("dilations", Vec::new())?, ..Self::without_dilations(b)? })
     }
 
     /// The same for pooling, whose taps are neighbours.
-    pub(super) fn without_dilations(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn without_dilations(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self {
             strides: b.attr_or("strides", Vec::new())?,
             dilations: Vec::new(),
@@ -304,13 +309,13 @@ fn check_shapes(x: &[usize], w: &[usize], groups: usize) -> Result<(), OpError> 
     if fits { Ok(()) } else { Err(OpError::shape(format!("conv of {x:?} with weight {w:?} in {groups} groups"))) }
 }
 
-fn groups_of(b: &Build<'_>) -> Result<usize, OpError> {
+fn groups_of(b: &OpBuilder<'_>) -> Result<usize, OpError> {
     let groups = b.attr_or("groups", 1i64)?;
     usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| OpError::shape(format!("{groups} groups")))
 }
 
 /// A weight that is known when the model is loaded.
-fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
+fn constant_weight(b: &OpBuilder<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
     Ok(match b.constant(slot) {
         Some(Value::Weight(w)) => Some(w.clone()),
         Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape())?)),
@@ -319,12 +324,12 @@ fn constant_weight(b: &Build<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpE
 }
 
 /// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; as `engine.conv` also with what
-/// [`Finish`] takes.
-pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
+/// [`EpilogueSpec`] takes.
+pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
-    let finish = Finish::new(b)?;
+    let epilogue = EpilogueSpec::new(b)?;
     let constant = constant_weight(b, weight)?;
     let result = b.output_type(0).and_then(|ty| ty.tensor()).and_then(|ty| ty.fixed_shape());
     let prepared = match constant {
@@ -349,7 +354,7 @@ pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
         };
         // As a product, compressed weights are read as they are stored.
         if let Some(weights) = prepared.as_ref().filter(|p| stored.is_none() || p.in_panels())
-            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &finish)?
+            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &epilogue)?
         {
             return one(x.with(y));
         }
@@ -357,7 +362,7 @@ pub(super) fn conv(b: &Build<'_>) -> Result<Run, OpError> {
             Some(w) => pointwise(&x, w, bias.as_deref())?,
             None => general(x.tensor(), f.array(weight)?.tensor(), bias.as_deref(), &placed, groups)?,
         };
-        one(finish.apply(f, x.with(y))?)
+        one(epilogue.apply(f, x.with(y))?)
     })
 }
 
@@ -411,7 +416,7 @@ fn add_bias(y: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
 }
 
 /// `conv_quantized`: `conv` with integer weights, `w = scale · q + bias` per output channel, or a table.
-fn conv_quantized(b: &Build<'_>) -> Result<Run, OpError> {
+fn conv_quantized(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let (scale, shift) = (b.slot_opt("quant_scale")?, b.slot_opt("quant_bias")?);
     if b.required_choice("quantization_type", &[("linear", false), ("lut", true)])? {

@@ -6,41 +6,43 @@
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
-    OpSpec::new("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y)),
-    OpSpec::new("floor_div", IOS15, |b| floats_or_ints(b, |x, y| (x / y).floor(), floor_div)),
-    OpSpec::new("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y)),
-    OpSpec::new("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y)),
-    OpSpec::new("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y)),
-    OpSpec::new("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y)),
-    OpSpec::new("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
-    OpSpec::new("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
-    OpSpec::new("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
-    OpSpec::new("maximum", IOS15, |b| {
+    OpSpec::vectorized("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
+    OpSpec::vectorized("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y)),
+    OpSpec::vectorized("floor_div", IOS15, |b| floats_or_ints(b, |x, y| (x / y).floor(), floor_div)),
+    OpSpec::vectorized("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y)),
+    OpSpec::vectorized("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y)),
+    OpSpec::vectorized("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y)),
+    OpSpec::vectorized("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y)),
+    OpSpec::elementwise("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
+    OpSpec::elementwise("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
+    OpSpec::elementwise("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
+    OpSpec::vectorized("maximum", IOS15, |b| {
         candle(b, Tensor::broadcast_maximum, |x: f32, y: f32| if x < y || y.is_nan() { y } else { x })
     }),
-    OpSpec::new("minimum", IOS15, |b| {
+    OpSpec::vectorized("minimum", IOS15, |b| {
         candle(b, Tensor::broadcast_minimum, |x: f32, y: f32| if x > y || y.is_nan() { y } else { x })
     }),
-    OpSpec::new("mod", IOS15, |b| {
+    OpSpec::vectorized("mod", IOS15, |b| {
         // Core ML was measured to give what is left of division towards zero: with the sign of the dividend.
         floats_or_ints(b, |x, y| x % y, |x, y| if y == 0 { x } else { x.wrapping_rem(y) })
     }),
-    OpSpec::new("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
-    OpSpec::new("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),
-    OpSpec::new("pow", IOS15, pow),
-    OpSpec::new("real_div", IOS15, |b| {
+    OpSpec::vectorized("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
+    OpSpec::vectorized("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),
+    OpSpec::vectorized("pow", IOS15, pow),
+    OpSpec::vectorized("real_div", IOS15, |b| {
         floats_or_ints(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })
     }),
-    OpSpec::new("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
+    OpSpec::vectorized("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
 ];
 
 fn floor_div(x: i64, y: i64) -> i64 {
@@ -72,7 +74,7 @@ fn promote(x: Array, y: Array) -> Result<(Tensor, Tensor, DataType), OpError> {
 }
 
 /// The shape of the result of broadcasting.
-pub(super) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, OpError> {
+pub(crate) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, OpError> {
     let rank = x.len().max(y.len());
     let at = |s: &[usize], d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
     let shape: Vec<usize> = (0..rank)
@@ -89,7 +91,7 @@ pub(super) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, Op
 type Apply = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
 /// Floats on the CPU by a kernel, everything else by Candle.
-fn candle<F>(b: &Build<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+fn candle<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
 {
@@ -107,7 +109,7 @@ where
     })
 }
 
-fn compare<F>(b: &Build<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+fn compare<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> bool + Copy + Send + Sync + 'static,
 {
@@ -138,7 +140,7 @@ fn zip<T: candle_core::WithDType, R>(
     budget::collect(x.into_iter().zip(y).map(|(x, y)| f(x, y)))
 }
 
-fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
+fn logic(b: &OpBuilder<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y) = (f.array(x)?, f.array(y)?);
@@ -150,7 +152,7 @@ fn logic(b: &Build<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
 }
 
 /// A function that floats and integers have, by different definitions.
-fn floats_or_ints<F>(b: &Build<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
+fn floats_or_ints<F>(b: &OpBuilder<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
 {
@@ -180,7 +182,7 @@ fn apply(
 }
 
 /// `pow(x, y)`: powers that are a product or a root are computed as such.
-fn pow(b: &Build<'_>) -> Result<Run, OpError> {
+fn pow(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y, dtype) = promote(f.array(x)?, f.array(y)?)?;
@@ -201,4 +203,31 @@ fn pow(b: &Build<'_>) -> Result<Run, OpError> {
 /// The one element of a tensor of floats.
 fn single(t: &Tensor) -> Result<f32, OpError> {
     Ok(t.flatten_all()?.get(0)?.to_scalar()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn mod_has_the_sign_of_the_dividend_and_floor_div_rounds_down() {
+        let x = [-3.0, 3.0, -7.0, 7.5];
+        near(&of("tensor<fp32, [4]> y = mod(x = x, y = fp32(5));", &[4], &x), &[-3.0, 3.0, -2.0, 2.5]);
+        near(&of("tensor<fp32, [4]> y = floor_div(x = x, y = fp32(2));", &[4], &x), &[-2.0, 1.0, -4.0, 3.0]);
+    }
+
+    #[test]
+    fn real_div_and_pow_follow_ieee() {
+        let y = of("tensor<fp32, [3]> y = real_div(x = x, y = fp32(0));", &[3], &[1.0, -1.0, 0.0]);
+        near(&y, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+        near(&of("tensor<fp32, [3]> y = pow(x = x, y = fp32(0));", &[3], &[0.0, -2.0, f32::NAN]), &[1.0; 3]);
+    }
+
+    #[test]
+    fn operands_broadcast_or_are_refused() {
+        let y = of("tensor<fp32, [2, 3]> y = sub(x = x, y = tensor<fp32, [3]>([1, 2, 3]));", &[2, 1], &[10.0, 20.0]);
+        near(&y, &[9.0, 8.0, 7.0, 19.0, 18.0, 17.0]);
+        near(&of("tensor<fp32, [0]> y = add(x = x, y = fp32(1));", &[0], &[]), &[]);
+        refused("tensor<fp32, [3]> y = add(x = x, y = tensor<fp32, [3]>([1, 2, 3]));", &[2], &[1.0, 2.0], "add");
+    }
 }

@@ -7,34 +7,37 @@ use coreml_format::dtype::DataType;
 
 use mil_kernels::elementwise::{Cos, Erf, Exp, Exp2, LnOf, Sin, Tan, Tanh, Unary};
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("abs", IOS15, |b| number(b, f32::abs, i64::wrapping_abs)),
-    OpSpec::new("acos", IOS15, |b| float(b, f32::acos)),
-    OpSpec::new("asin", IOS15, |b| float(b, f32::asin)),
-    OpSpec::new("atan", IOS15, |b| float(b, f32::atan)),
-    OpSpec::new("atanh", IOS15, |b| float(b, f32::atanh)),
-    OpSpec::new("cast", IOS15_17, cast),
-    OpSpec::new("ceil", IOS15, |b| number(b, f32::ceil, |x| x)),
-    OpSpec::new("clip", IOS15_17, clip),
-    OpSpec::new("cos", IOS15, |b| float(b, Cos)),
-    OpSpec::new("cosh", IOS15, |b| float(b, f32::cosh)),
-    OpSpec::new("erf", IOS15, |b| float(b, Erf)),
-    OpSpec::new("exp", IOS15, |b| float(b, Exp)),
-    OpSpec::new("exp2", IOS15, |b| number(b, Exp2, |x| (x as f64).exp2() as i64)),
-    OpSpec::new("floor", IOS15, |b| number(b, f32::floor, |x| x)),
-    OpSpec::new("inverse", IOS15_17, |b| epsilon(b, 1e-4, |e| move |x| 1.0 / (x + e))),
-    OpSpec::new("log", IOS15_17, |b| epsilon(b, 1e-45, |epsilon| LnOf { epsilon })),
-    OpSpec::new("logical_not", IOS15, logical_not),
-    OpSpec::new("round", IOS15, |b| number(b, f32::round_ties_even, |x| x)),
-    OpSpec::new("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |e| move |x: f32| 1.0 / (x + e).sqrt())),
-    OpSpec::new("sign", IOS15, |b| {
+    OpSpec::vectorized("abs", IOS15, |b| number(b, f32::abs, i64::wrapping_abs)),
+    OpSpec::elementwise("acos", IOS15, |b| float(b, f32::acos)),
+    OpSpec::elementwise("asin", IOS15, |b| float(b, f32::asin)),
+    OpSpec::elementwise("atan", IOS15, |b| float(b, f32::atan)),
+    OpSpec::elementwise("atanh", IOS15, |b| float(b, f32::atanh)),
+    OpSpec::elementwise("cast", IOS15_17, cast),
+    OpSpec::vectorized("ceil", IOS15, |b| number(b, f32::ceil, |x| x)),
+    OpSpec::vectorized("clip", IOS15_17, clip).fuse(|graph, op| {
+        Some(("clip", vec![("low", graph.number(op, "alpha")?), ("high", graph.number(op, "beta")?)]))
+    }),
+    OpSpec::vectorized("cos", IOS15, |b| float(b, Cos)),
+    OpSpec::elementwise("cosh", IOS15, |b| float(b, f32::cosh)),
+    OpSpec::vectorized("erf", IOS15, |b| float(b, Erf)),
+    OpSpec::vectorized("exp", IOS15, |b| float(b, Exp)),
+    OpSpec::vectorized("exp2", IOS15, |b| number(b, Exp2, |x| (x as f64).exp2() as i64)),
+    OpSpec::vectorized("floor", IOS15, |b| number(b, f32::floor, |x| x)),
+    OpSpec::vectorized("inverse", IOS15_17, |b| epsilon(b, 1e-4, |e| move |x| 1.0 / (x + e))),
+    OpSpec::vectorized("log", IOS15_17, |b| epsilon(b, 1e-45, |epsilon| LnOf { epsilon })),
+    OpSpec::elementwise("logical_not", IOS15, logical_not),
+    OpSpec::vectorized("round", IOS15, |b| number(b, f32::round_ties_even, |x| x)),
+    OpSpec::vectorized("rsqrt", IOS15_17, |b| epsilon(b, 1e-12, |e| move |x: f32| 1.0 / (x + e).sqrt())),
+    OpSpec::vectorized("sign", IOS15, |b| {
         number(
             b,
             |x| {
@@ -49,13 +52,13 @@ pub(super) const OPS: &[OpSpec] = &[
             i64::signum,
         )
     }),
-    OpSpec::new("sin", IOS15, |b| float(b, Sin)),
-    OpSpec::new("sinh", IOS15, |b| float(b, f32::sinh)),
-    OpSpec::new("sqrt", IOS15, |b| float(b, f32::sqrt)),
-    OpSpec::new("square", IOS15, |b| number(b, |x| x * x, |x| x.wrapping_mul(x))),
-    OpSpec::new("tan", IOS15, |b| float(b, Tan)),
-    OpSpec::new("tanh", IOS15, |b| float(b, Tanh)),
-    OpSpec::new("threshold", IOS15_17, threshold),
+    OpSpec::vectorized("sin", IOS15, |b| float(b, Sin)),
+    OpSpec::elementwise("sinh", IOS15, |b| float(b, f32::sinh)),
+    OpSpec::vectorized("sqrt", IOS15, |b| float(b, f32::sqrt)),
+    OpSpec::vectorized("square", IOS15, |b| number(b, |x| x * x, |x| x.wrapping_mul(x))),
+    OpSpec::vectorized("tan", IOS15, |b| float(b, Tan)),
+    OpSpec::vectorized("tanh", IOS15, |b| float(b, Tanh)),
+    OpSpec::vectorized("threshold", IOS15_17, threshold),
 ];
 
 /// Applies `f` to every element of a float array; integers are computed as floats and truncated.
@@ -79,13 +82,13 @@ fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
 }
 
 /// A function of floats.
-pub(super) fn float(b: &Build<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
+pub(crate) fn float(b: &OpBuilder<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| one(map(&f.array(x)?, apply)?))
 }
 
 /// A function that integers have, too.
-fn number(b: &Build<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i64) -> i64) -> Result<Run, OpError> {
+fn number(b: &OpBuilder<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i64) -> i64) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -94,12 +97,16 @@ fn number(b: &Build<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i6
 }
 
 /// A function with an `epsilon` that keeps it away from a pole, added in f32 as programs say it.
-fn epsilon<F: Unary + Copy + Send + 'static>(b: &Build<'_>, default: f32, with: fn(f32) -> F) -> Result<Run, OpError> {
+fn epsilon<F: Unary + Copy + Send + 'static>(
+    b: &OpBuilder<'_>,
+    default: f32,
+    with: fn(f32) -> F,
+) -> Result<Run, OpError> {
     let apply = with(b.attr_or("epsilon", default)?);
     float(b, apply)
 }
 
-fn logical_not(b: &Build<'_>) -> Result<Run, OpError> {
+fn logical_not(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -109,7 +116,7 @@ fn logical_not(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `clip(x, alpha, beta)`: between `alpha` and `beta`.
-fn clip(b: &Build<'_>) -> Result<Run, OpError> {
+fn clip(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (low, high) = (b.attr::<f32>("alpha")?, b.attr::<f32>("beta")?);
     b.run(move |f| {
@@ -123,7 +130,7 @@ fn clip(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `threshold(x, alpha)`: max(x, alpha).
-fn threshold(b: &Build<'_>) -> Result<Run, OpError> {
+fn threshold(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let alpha = b.attr::<f32>("alpha")?;
     b.run(move |f| {
@@ -159,7 +166,7 @@ fn truncated(value: f32, dtype: DataType) -> i64 {
 }
 
 /// `cast(x, dtype)`: floats are truncated towards zero; fp16 rounds to nearest even, overflow is infinite.
-fn cast(b: &Build<'_>) -> Result<Run, OpError> {
+fn cast(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let name: String = b.attr("dtype")?;
     let dtype =
@@ -196,5 +203,36 @@ pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
             Array::from_i64(data, x.shape(), d, device)
         }
         other => Err(OpError::Unsupported(format!("cast to {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn round_goes_to_even() {
+        let y = of("tensor<fp32, [5]> y = round(x = x);", &[5], &[0.5, 1.5, -0.5, -2.5, 2.4]);
+        near(&y, &[0.0, 2.0, 0.0, -2.0, 2.0]);
+    }
+
+    #[test]
+    fn inverse_log_and_rsqrt_have_an_epsilon() {
+        near(&of("tensor<fp32, [1]> y = inverse(x = x, epsilon = fp32(0.25));", &[1], &[0.0]), &[4.0]);
+        near(&of("tensor<fp32, [1]> y = log(x = x, epsilon = fp32(1));", &[1], &[0.0]), &[0.0]);
+        near(&of("tensor<fp32, [1]> y = rsqrt(x = x, epsilon = fp32(0.25));", &[1], &[0.0]), &[2.0]);
+    }
+
+    #[test]
+    fn cast_truncates_towards_zero() {
+        let body = "tensor<int32, [4]> i = cast(x = x, dtype = string(\"int32\")); tensor<fp32, [4]> y = cast(x = i, dtype = string(\"fp32\"));";
+        near(&of(body, &[4], &[1.9, -1.9, 0.5, -0.5]), &[1.0, -1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn clip_and_threshold_bound() {
+        let y = of("tensor<fp32, [3]> y = clip(x = x, alpha = fp32(-1), beta = fp32(2));", &[3], &[-5.0, 0.5, 5.0]);
+        near(&y, &[-1.0, 0.5, 2.0]);
+        near(&of("tensor<fp32, [2]> y = threshold(x = x, alpha = fp32(1));", &[2], &[-5.0, 5.0]), &[1.0, 5.0]);
     }
 }

@@ -8,31 +8,34 @@ use mil_kernels::parallel;
 use mil_kernels::pick::Places;
 use mil_kernels::resample::{self, Between, OUTSIDE, Taps};
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted, claim_of};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange;
-use crate::value::{Array, with_f32s};
+use crate::shape::check_size;
 
 mod sampling;
 
 use sampling::{BoxLayout, Coordinates, Grid, Padding, single, taps_at};
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("affine", IOS15, affine),
+    OpSpec::new("affine", IOS15, affine).kernel("sampling"),
     OpSpec::new("crop", IOS15, crop),
-    OpSpec::new("crop_resize", IOS15_16_17, crop_resize),
-    OpSpec::new("resample", IOS15_16_17, resample),
-    OpSpec::new("resize", IOS17, resize),
-    OpSpec::new("resize_bilinear", IOS15, resize_bilinear),
-    OpSpec::new("resize_nearest_neighbor", IOS15, resize_nearest),
-    OpSpec::new("upsample_bilinear", IOS15_16, upsample_bilinear),
-    OpSpec::new("upsample_nearest_neighbor", IOS15, upsample_nearest),
+    OpSpec::new("crop_resize", IOS15_16_17, crop_resize).kernel("sampling"),
+    OpSpec::new("resample", IOS15_16_17, resample).kernel("sampling"),
+    OpSpec::new("resize", IOS17, resize).kernel("separable interpolation"),
+    OpSpec::new("resize_bilinear", IOS15, resize_bilinear).kernel("separable interpolation"),
+    OpSpec::new("resize_nearest_neighbor", IOS15, resize_nearest).kernel("gather"),
+    OpSpec::new("upsample_bilinear", IOS15_16, upsample_bilinear).kernel("separable interpolation"),
+    OpSpec::new("upsample_nearest_neighbor", IOS15, upsample_nearest).kernel("gather"),
 ];
 
-fn size(b: &Build<'_>, name: &str, default: i64) -> Result<usize, OpError> {
+fn size(b: &OpBuilder<'_>, name: &str, default: i64) -> Result<usize, OpError> {
     let n = b.attr_or(name, default)?;
     let n = usize::try_from(n).ok().filter(|&n| n > 0).ok_or_else(|| OpError::shape(format!("`{name}` is {n}")))?;
     check_size(&[n])
@@ -95,7 +98,7 @@ fn pick(x: &Array, rows: Vec<usize>, columns: Vec<usize>) -> Result<Array, OpErr
 }
 
 /// `resize_bilinear(x, target_size_height = 1, target_size_width = 1, sampling_mode = "DEFAULT")`.
-fn resize_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
+fn resize_bilinear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (height, width) = (size(b, "target_size_height", 1)?, size(b, "target_size_width", 1)?);
     let grid = Grid::new(b)?;
@@ -112,7 +115,7 @@ fn nearest(n: usize, size: usize) -> Result<Vec<usize>, OpError> {
 }
 
 /// `resize_nearest_neighbor(x, target_size_height, target_size_width)`.
-fn resize_nearest(b: &Build<'_>) -> Result<Run, OpError> {
+fn resize_nearest(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (height, width) = (size(b, "target_size_height", 1)?, size(b, "target_size_width", 1)?);
     b.run(move |f| {
@@ -124,7 +127,7 @@ fn resize_nearest(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `resize(x, shape, resized_dims, interpolation_mode = "LINEAR", sampling_mode = "DEFAULT")`.
-fn resize(b: &Build<'_>) -> Result<Run, OpError> {
+fn resize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let shape = b.param::<Vec<i64>>("shape")?;
     let dims = size(b, "resized_dims", 2)?;
@@ -172,7 +175,7 @@ fn scaled(n: usize, scale: f32) -> Result<usize, OpError> {
 }
 
 /// `upsample_nearest_neighbor(x, scale_factor_height = 1, scale_factor_width = 1)`.
-fn upsample_nearest(b: &Build<'_>) -> Result<Run, OpError> {
+fn upsample_nearest(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (sh, sw) = (b.attr_or("scale_factor_height", 1f32)?, b.attr_or("scale_factor_width", 1f32)?);
     b.run(move |f| {
@@ -184,7 +187,7 @@ fn upsample_nearest(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// `upsample_bilinear(x, scale_factor_height = 1, scale_factor_width = 1, align_corners = true,
 /// half_pixel_centers (iOS16) = !align_corners)`.
-fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
+fn upsample_bilinear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (sh, sw) = (b.attr_or("scale_factor_height", 1f32)?, b.attr_or("scale_factor_width", 1f32)?);
     let align = b.attr_or("align_corners", true)?;
@@ -221,7 +224,7 @@ fn upsample_bilinear(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `crop(x, crop_height, crop_width)`: pairs of elements to drop at both ends.
-fn crop(b: &Build<'_>) -> Result<Run, OpError> {
+fn crop(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (rows, columns): (Vec<i64>, Vec<i64>) = (b.attr("crop_height")?, b.attr("crop_width")?);
     b.run(move |f| {
@@ -264,7 +267,7 @@ fn sampled(
 ///
 /// `align_corners` says where the ends of normalized coordinates lie: in the centres of the outermost pixels, or at their
 /// outer edges. Coordinates in pixels count from centre to centre.
-fn resample(b: &Build<'_>) -> Result<Run, OpError> {
+fn resample(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, coordinates) = (b.slot("x")?, b.slot("coordinates")?);
     let linear = b.required_choice("sampling_mode", &[("bilinear", true), ("nearest", false)])?;
     let padding = Padding::new(b)?;
@@ -310,7 +313,7 @@ fn resample(b: &Build<'_>) -> Result<Run, OpError> {
 ///
 /// Coordinates of −1 and 1 are the centres of the outermost pixels, of the output and of the input, or their outer edges
 /// without aligned corners.
-fn affine(b: &Build<'_>) -> Result<Run, OpError> {
+fn affine(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, matrix) = (b.slot("x")?, b.slot("transform_matrix")?);
     let (rows, columns) = (size(b, "output_height", 1)?, size(b, "output_width", 1)?);
     b.required_choice("sampling_mode", &[("bilinear", ())])?;
@@ -352,7 +355,7 @@ fn affine(b: &Build<'_>) -> Result<Run, OpError> {
 ///
 /// Samples outside the image are `pad_value` from opset iOS16 on, the nearest pixel before; there, a box that ends
 /// above its start stands for the whole image (as Apple's tests of the operation have it).
-fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
+fn crop_resize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let new = b.since(Opset::Ios17);
     let (x, boxes) = (b.slot("x")?, b.slot(if new { "boxes" } else { "roi" })?);
     let indices = if new { b.slot_opt("box_indices")? } else { None };
@@ -408,4 +411,22 @@ fn crop_resize(b: &Build<'_>) -> Result<Run, OpError> {
         let shape = if new { vec![count, c, height, width] } else { vec![count, per_box, c, height, width] };
         one(out.with(layout::reshape(out.tensor(), &shape)?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn upsample_nearest_neighbor_repeats_pixels() {
+        let body = "tensor<fp32, [1, 1, 2, 4]> y = upsample_nearest_neighbor(x = x, scale_factor_height = fp32(2), scale_factor_width = fp32(2));";
+        near(&of(body, &[1, 1, 1, 2], &[1.0, 2.0]), &[1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn resize_bilinear_with_aligned_corners_keeps_them() {
+        let body = "tensor<fp32, [1, 1, 1, 3]> y = resize_bilinear(x = x, target_size_height = int32(1), target_size_width = int32(3), \
+            sampling_mode = string(\"STRICT_ALIGN_CORNERS\"));";
+        near(&of(body, &[1, 1, 1, 2], &[0.0, 1.0]), &[0.0, 0.5, 1.0]);
+    }
 }

@@ -13,25 +13,28 @@ use mil_kernels::matvec::Product;
 use mil_kernels::packed::{Matrices, PANEL, multiply};
 use mil_kernels::parallel;
 
-use super::finish::Finish;
-use super::panels::Panels;
-use super::{OpSpec, since::*};
+use super::epilogue::EpilogueSpec;
+use super::packed_weight::PackedWeight;
+use crate::array::Array;
+use crate::batch;
 use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
-use crate::build::{Build, Run, Slot, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::{Array, Value};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::value::Value;
 use crate::weight::Weight;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("einsum", IOS15, einsum),
-    OpSpec::new("linear", IOS15_17, linear),
-    OpSpec::new("matmul", IOS15_17, matmul),
+    OpSpec::new("linear", IOS15_17, linear).batch(batch::linear).kernel("product on stored weights"),
+    OpSpec::new("matmul", IOS15_17, matmul).kernel("product on stored weights"),
 ];
 
 /// `x[…, I] · Wᵀ + bias` → `[…, O]`, on the CPU from the stored form of the weight.
-pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
+pub(crate) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
     let (precision, x) = (x.precision(), x.tensor());
     let out = weight.shape().first().copied().unwrap_or(0);
     let inner: usize = weight.shape().iter().skip(1).product();
@@ -42,7 +45,7 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
     }
     let m: usize = shape.iter().product();
     shape.push(out);
-    let count = crate::build::check_size(&shape)?;
+    let count = crate::shape::check_size(&shape)?;
     products(&[m, inner, out])?;
     if let (Some(matrix), true) = (weight.matrix(), device.is_cpu()) {
         claim_of::<f32>(count)?;
@@ -66,7 +69,7 @@ pub(super) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
 
 /// Bytes of the rows of an input that products keep in the order of their kernel, in f32 or less; few rows are read as
 /// they are.
-pub(super) fn copies(rows: usize, inner: usize) -> usize {
+pub(crate) fn copies(rows: usize, inner: usize) -> usize {
     rows.saturating_mul(inner.saturating_add(64)).saturating_mul(size_of::<f32>())
 }
 
@@ -77,7 +80,7 @@ pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Resul
 }
 
 /// A bias for this many outputs: one for each, or the same for all.
-pub(super) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
+pub(crate) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
     match values.len() {
         n if n == length => Ok(values),
         1 => filled(values[0], length),
@@ -93,7 +96,7 @@ pub(super) enum Bias {
 
 impl Bias {
     /// The parameter `bias`.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let slot = b.slot_opt("bias")?;
         match slot.and_then(|slot| b.constant(slot)) {
             Some(value) => Ok(Self::Const(value.array("bias", b.device())?.to_f32s()?)),
@@ -111,13 +114,13 @@ impl Bias {
     }
 }
 
-/// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`Finish`] takes.
-pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
+/// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`EpilogueSpec`] takes.
+pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let constant_bias = Bias::new(b)?;
-    let finish = Finish::new(b)?;
+    let epilogue = EpilogueSpec::new(b)?;
     let panels = match b.constant(weight) {
-        Some(Value::Weight(w)) => Panels::new(w, 1, b.device()),
+        Some(Value::Weight(w)) => PackedWeight::new(w, 1, b.device()),
         _ => None,
     };
     b.run(move |f| {
@@ -125,12 +128,12 @@ pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
         if let Value::Weight(w) = f.value(weight)? {
             let bias = constant_bias.get(f, w.shape().first().copied().unwrap_or(0))?;
             if let Some(panels) = &panels
-                && let Some(y) = panels.product(f, x.tensor(), bias.as_deref(), &finish)?
+                && let Some(y) = panels.product(f, x.tensor(), bias.as_deref(), &epilogue)?
             {
                 return one(x.with(y));
             }
             let y = product(&x, w, bias.as_deref(), f.device())?;
-            return one(finish.apply(f, x.with(y))?);
+            return one(epilogue.apply(f, x.with(y))?);
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may be of another type than the input.
@@ -140,12 +143,12 @@ pub(super) fn linear(b: &Build<'_>) -> Result<Run, OpError> {
             Some(bias) => y.counted_broadcast(&alike(f.array(bias)?.tensor())?, Tensor::broadcast_add)?,
             None => y,
         };
-        one(finish.apply(f, x.with(y))?)
+        one(epilogue.apply(f, x.with(y))?)
     })
 }
 
 /// Matrix product with broadcasting of the leading dimensions, vectors as in NumPy; both operands of one type.
-pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
+pub(crate) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let (x_vector, y_vector) = (x.rank() == 1, y.rank() == 1);
     let x = if x_vector { x.unsqueeze(0)? } else { x.clone() };
     let y = if y_vector { y.unsqueeze(1)? } else { y.clone() };
@@ -156,10 +159,10 @@ pub(super) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let mut shape = super::elementwise_binary::broadcast_shape(&x.dims()[..x.rank() - 2], &y.dims()[..y.rank() - 2])?;
     shape.extend([m, n]);
     let t = if shape.contains(&0) || x.elem_count() == 0 {
-        crate::build::check_size(&shape)?;
+        crate::shape::check_size(&shape)?;
         zeros_of(shape, x.dtype(), x.device())?
     } else {
-        let count = crate::build::check_size(&shape)?;
+        let count = crate::shape::check_size(&shape)?;
         products(&[count, x.dims()[x.rank() - 1]])?;
         if let Some(product) = on_cpu(&x, &y, &shape)? {
             return Ok(without_vectors(product, x_vector, y_vector)?);
@@ -224,7 +227,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     };
     if m >= ROWS {
         let x = if x.stride()[outer.len() + 1] == 1 { x } else { layout::contiguous(&x)? };
-        claim_of::<f32>(crate::build::check_size(shape)?)?;
+        claim_of::<f32>(crate::shape::check_size(shape)?)?;
         let matrices = outer.iter().product::<usize>();
         // Matrices on the right in panels, where each begins, and where the rows on the left do.
         let panels = matrices.saturating_mul(k).saturating_mul(n.next_multiple_of(PANEL)).saturating_mul(4);
@@ -245,7 +248,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     }
     let (xs, ys, r) = (x.stride(), y.stride(), outer.len());
     let run = |x: &[f32], y: &[f32]| -> Result<Vec<f32>, OpError> {
-        let count = crate::build::check_size(shape)?;
+        let count = crate::shape::check_size(shape)?;
         claim_of::<f32>(count)?;
         let mut out = zeros(count);
         let matrices = outer.iter().product::<usize>();
@@ -276,7 +279,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
 }
 
 /// `matmul(x, y, transpose_x = false, transpose_y = false)`.
-fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
+fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     let (tx, ty) = (b.attr_or("transpose_x", false)?, b.attr_or("transpose_y", false)?);
     b.run(move |f| {
@@ -304,7 +307,7 @@ fn matmul(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// `einsum(values, equation)`: two operands; indices that only one operand has and the result lacks are
 /// summed, repeated ones in both are contracted.
-fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
+fn einsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let equation: String = b.attr("equation")?;
     let text: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
@@ -355,7 +358,7 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
                     shape[d] = other.dims()[at];
                 }
             }
-            crate::build::check_size(&shape)?;
+            crate::shape::check_size(&shape)?;
             Ok(if shape == t.dims() { t } else { t.broadcast_as(shape)? })
         };
         let (xt, yt) = (spread(xt.clone(), &xn, &yt, &yn)?, spread(yt, &yn, &xt, &xn)?);
@@ -374,7 +377,7 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
                     }
                 }
                 let shape: Vec<usize> = sizes.iter().map(|s| s.iter().product()).collect();
-                crate::build::check_size(&shape)?;
+                crate::shape::check_size(&shape)?;
                 Ok((t.permute(order)?.counted_reshape(shape)?, sizes))
             };
         let (xt, [bs, ms, ks]) = arrange(&xt, &xn, [&batch, &rows, &summed])?;
@@ -390,4 +393,47 @@ fn einsum(b: &Build<'_>) -> Result<Run, OpError> {
         let order: Vec<usize> = output.iter().filter_map(|c| names.iter().position(|n| n == c)).collect();
         one(x.with(t.reshape(shape)?.permute(order)?.counted_contiguous()?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn matmul_transposes_broadcasts_and_refuses() {
+        let y = of(
+            "tensor<fp32, [2, 2]> y = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true));",
+            &[2, 1],
+            &[2.0, 3.0],
+        );
+        near(&y, &[4.0, 6.0, 6.0, 9.0]);
+        let y =
+            of("tensor<fp32, [2, 1, 1]> y = matmul(x = x, y = tensor<fp32, [1, 1]>([[10]]));", &[2, 1, 1], &[2.0, 3.0]);
+        near(&y, &[20.0, 30.0]);
+        refused(
+            "tensor<fp32, [1, 1]> y = matmul(x = x, y = tensor<fp32, [1, 1]>([[1]]));",
+            &[1, 2],
+            &[1.0, 2.0],
+            "matmul",
+        );
+    }
+
+    #[test]
+    fn a_product_over_no_elements_is_zero() {
+        near(
+            &of(
+                "tensor<fp32, [2, 2]> y = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true));",
+                &[2, 0],
+                &[],
+            ),
+            &[0.0; 4],
+        );
+    }
+
+    #[test]
+    fn linear_refuses_a_weight_of_other_inputs() {
+        let body = "tensor<fp32, [1, 1]> y = linear(x = x, weight = tensor<fp32, [1, 2]>([[1, 2]]), bias = tensor<fp32, [1]>([3]));";
+        near(&of(body, &[1, 2], &[10.0, 1.0]), &[15.0]);
+        refused(&body.replace("[1, 2]>([[1, 2]])", "[1, 3]>([[1, 2, 3]])"), &[1, 2], &[10.0, 1.0], "linear");
+    }
 }

@@ -8,19 +8,24 @@ use candle_core::Tensor;
 use mil_kernels::fresh::{give_back, zeros};
 use mil_kernels::norm::affine;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
+use crate::batch;
 use crate::budget::{Counted, claim_of, filled, products};
-use crate::build::{Build, Run, Slot, one, resolve_axes};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::op::{OpSpec, VECTORIZED, since::*};
+use crate::planned::Run;
+use crate::shape::resolve_axes;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("batch_norm", IOS15_17, batch_norm),
-    OpSpec::new("instance_norm", IOS15_17, instance_norm),
+    OpSpec::new("batch_norm", IOS15_17, batch_norm).kernel(VECTORIZED),
+    OpSpec::new("instance_norm", IOS15_17, instance_norm).kernel("row norm, vectorised"),
     OpSpec::new("l2_norm", IOS15_17, l2_norm),
-    OpSpec::new("layer_norm", IOS15_17, layer_norm),
+    OpSpec::new("layer_norm", IOS15_17, layer_norm)
+        .batch(|dim, op| batch::along(dim, op, "axes"))
+        .kernel("row norm, vectorised"),
     OpSpec::new("local_response_norm", IOS15_17, local_response_norm),
 ];
 
@@ -38,7 +43,7 @@ fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
 }
 
 /// `batch_norm(x, mean, variance, gamma?, beta?, epsilon = 1e-5)`.
-fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn batch_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, mean, variance) = (b.slot("x")?, b.slot("mean")?, b.slot("variance")?);
     let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
     let epsilon = f64::from(b.attr_or("epsilon", 1e-5f32)?);
@@ -68,7 +73,7 @@ fn batch_norm(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `instance_norm(x, gamma?, beta?, epsilon = 1e-5)`: over all dimensions after the channels.
-fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn instance_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
     let epsilon = b.attr_or("epsilon", 1e-5f32)?;
@@ -79,7 +84,7 @@ fn instance_norm(b: &Build<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("instance_norm of a tensor of rank {rank}")));
         }
         let size: usize = x.shape()[2..].iter().product();
-        let mut data = layout::of_rows(&x, |data| normalize_rows(data, size, epsilon, None, None))??;
+        let mut data = x.with_rows(|data| normalize_rows(data, size, epsilon, None, None))??;
         if gamma.is_some() || beta.is_some() {
             let extents = [x.shape()[0], x.shape()[1], size];
             let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
@@ -117,7 +122,7 @@ fn normalize_rows(
 }
 
 /// `l2_norm(x, epsilon = 1e-6)`: x / √(Σ x² + epsilon) over the last three dimensions.
-fn l2_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn l2_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let epsilon = f64::from(b.attr_or("epsilon", 1e-6f32)?);
     b.run(move |f| {
@@ -163,7 +168,7 @@ struct Parameter {
 }
 
 impl Parameter {
-    fn new(b: &Build<'_>, name: &str) -> Result<Option<Self>, OpError> {
+    fn new(b: &OpBuilder<'_>, name: &str) -> Result<Option<Self>, OpError> {
         let Some(slot) = b.slot_opt(name)? else { return Ok(None) };
         let constant = b.constant(slot).map(|v| v.array(name, b.device())?.to_f32s());
         Ok(Some(Self { slot, values: constant.transpose()? }))
@@ -190,7 +195,7 @@ fn fitting<'p>(
 
 /// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all when missing); gamma and beta
 /// have the extents of `axes`.
-fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn layer_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.attr_opt::<Vec<i64>>("axes")?;
     let (gamma, beta) = (Parameter::new(b, "gamma")?, Parameter::new(b, "beta")?);
@@ -211,7 +216,7 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
         if last {
             let (gamma, beta) = (fitting(f, &gamma, size)?, fitting(f, &beta, size)?);
             let norm = |s: &[f32]| normalize_rows(s, size, epsilon, gamma.as_deref(), beta.as_deref());
-            let data = layout::of_rows(&x, norm)??;
+            let data = x.with_rows(norm)??;
             return one(x.with(Tensor::from_vec(data, x.shape(), f.device())?));
         }
         let y = {
@@ -236,7 +241,7 @@ fn layer_norm(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `local_response_norm(x, size, alpha = 1e-4, beta = 0.75, k = 1)`: over `size` neighbouring channels.
-fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
+fn local_response_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let size = usize::try_from(b.attr::<i64>("size")?).map_err(|_| OpError::shape("a negative size"))?;
     let (alpha, beta) = (f64::from(b.attr_or("alpha", 1e-4f32)?), f64::from(b.attr_or("beta", 0.75f32)?));
@@ -265,4 +270,25 @@ fn local_response_norm(b: &Build<'_>) -> Result<Run, OpError> {
         }
         one(Array::from_f32(out, x.shape(), x.dtype(), f.device())?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn layer_norm_of_equal_elements_is_its_offset() {
+        let body = "tensor<fp32, [2, 2]> y = layer_norm(x = x, axes = tensor<int32, [1]>([-1]), gamma = tensor<fp32, [2]>([3, 3]), \
+            beta = tensor<fp32, [2]>([5, 6]), epsilon = fp32(0.000001));";
+        let y = of(body, &[2, 2], &[7.0, 7.0, -1.0, 1.0]);
+        near(&y[..2], &[5.0, 6.0]);
+        near(&y[2..], &[5.0 - 2.999_998_5, 6.0 + 2.999_998_5]);
+    }
+
+    #[test]
+    fn batch_norm_works_by_channel() {
+        let body = "tensor<fp32, [1, 2, 1]> y = batch_norm(x = x, mean = tensor<fp32, [2]>([1, 2]), variance = tensor<fp32, [2]>([4, 0]), \
+            gamma = tensor<fp32, [2]>([2, 1]), beta = tensor<fp32, [2]>([0.5, 0]), epsilon = fp32(0.25));";
+        near(&of(body, &[1, 2, 1], &[1.0, 3.0]), &[0.5, 2.0]);
+    }
 }

@@ -6,21 +6,24 @@ use candle_core::Tensor;
 
 use mil_kernels::conv::{depthwise, max_pool};
 use mil_kernels::fresh::zeros;
-use mil_kernels::packed::Finish;
+use mil_kernels::packed::Epilogue;
 use mil_kernels::parallel;
 
 use super::conv::{Placed, Window, channels_last, each_index};
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{claim_of, lent, products};
-use crate::build::{Build, Run, check_size, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::{Array, with_f32s};
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("avg_pool", IOS15, |b| pool(b, Kind::Average)),
+    OpSpec::new("avg_pool", IOS15, |b| pool(b, Kind::Average)).kernel("pooling along lines"),
     OpSpec::new("l2_pool", IOS15, |b| pool(b, Kind::Norm)),
-    OpSpec::new("max_pool", IOS15, |b| pool(b, Kind::Max)),
+    OpSpec::new("max_pool", IOS15, |b| pool(b, Kind::Max)).kernel("pooling along lines"),
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -36,7 +39,7 @@ enum Kind {
 /// An average divides by all taps of the kernel, also where the window hangs over the end by `ceil_mode`, as Core ML was
 /// measured to do; or by the elements that it covers, if padding is excluded. Taps of a kernel larger than the padded
 /// image count as many as the image has. A window that covers none has the average 0 and the maximum −∞.
-fn pool(b: &Build<'_>, kind: Kind) -> Result<Run, OpError> {
+fn pool(b: &OpBuilder<'_>, kind: Kind) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let kernel: Vec<i64> = b.attr("kernel_sizes")?;
     let kernel: Vec<usize> = kernel
@@ -120,7 +123,7 @@ fn by_lines(
     let pooled = with_f32s(&last, |x| match kind {
         Kind::Max => max_pool(&windows, x, images, channels),
         _ => {
-            let mut sums = depthwise(&windows, x, images, &vec![1.0; taps * channels], &Finish::default());
+            let mut sums = depthwise(&windows, x, images, &vec![1.0; taps * channels], &Epilogue::default());
             let counts = counts(placed, &t.dims()[2..], kernel, exclude);
             parallel::rows_mut(&mut sums, channels, |first, rows| {
                 for (i, row) in rows.chunks_exact_mut(channels).enumerate() {
@@ -205,5 +208,29 @@ fn one_window(
         Kind::Norm => sum.sqrt() as f32,
         Kind::Average if exclude => (sum / reach.iter().map(|r| r.count as f64).product::<f64>().max(1.0)) as f32,
         Kind::Average => (sum / (0..kernel.len()).map(|d| p.taps(d, kernel, input) as f64).product::<f64>()) as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn max_pool_pads_with_less_than_any_number() {
+        let body = "tensor<fp32, [1, 1, 2]> y = max_pool(x = x, kernel_sizes = tensor<int32, [1]>([2]), strides = tensor<int32, [1]>([2]), \
+            pad_type = string(\"custom\"), pad = tensor<int32, [2]>([1, 1]), ceil_mode = bool(false));";
+        near(&of(body, &[1, 1, 2], &[-3.0, -5.0]), &[-3.0, -5.0]);
+    }
+
+    #[test]
+    fn avg_pool_counts_padding_unless_it_is_left_out() {
+        let body = |left_out: bool| {
+            format!(
+                "tensor<fp32, [1, 1, 2]> y = avg_pool(x = x, kernel_sizes = tensor<int32, [1]>([2]), strides = tensor<int32, [1]>([2]), \
+                 pad_type = string(\"custom\"), pad = tensor<int32, [2]>([1, 1]), exclude_padding_from_average = bool({left_out}), ceil_mode = bool(false));"
+            )
+        };
+        near(&of(&body(false), &[1, 1, 2], &[4.0, 6.0]), &[2.0, 3.0]);
+        near(&of(&body(true), &[1, 1, 2], &[4.0, 6.0]), &[4.0, 6.0]);
     }
 }

@@ -5,12 +5,14 @@
 use candle_core::Tensor;
 use coreml_format::dtype::DataType;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, Slot, one, resolve_axis};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::frame::{Frame, Slot};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::resolve_axis;
 
 pub(super) const OPS: &[OpSpec] =
     &[OpSpec::new("dequantize", IOS17, dequantize), OpSpec::new("quantize", IOS17, quantize)];
@@ -28,7 +30,7 @@ fn parameter(f: &Frame<'_>, slot: Slot, axis: Option<i64>, rank: usize) -> Resul
 }
 
 /// `quantize(input, scale, zero_point = 0, output_dtype, axis?)`: clip(round(x / scale) + zero_point).
-fn quantize(b: &Build<'_>) -> Result<Run, OpError> {
+fn quantize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, scale, zero) = (b.slot("input")?, b.slot("scale")?, b.slot_opt("zero_point")?);
     let axis = b.attr_opt::<i64>("axis")?;
     let name: String = b.attr("output_dtype")?;
@@ -57,7 +59,7 @@ fn quantize(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `dequantize(input, scale, zero_point = 0, axis?)`: scale · (q − zero_point).
-fn dequantize(b: &Build<'_>) -> Result<Run, OpError> {
+fn dequantize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, scale, zero) = (b.slot("input")?, b.slot("scale")?, b.slot_opt("zero_point")?);
     let axis = b.attr_opt::<i64>("axis")?;
     let dtype = b.output_dtype(0)?;
@@ -70,4 +72,16 @@ fn dequantize(b: &Build<'_>) -> Result<Run, OpError> {
         let scale = parameter(f, scale, axis, x.rank())?;
         one(Array::new(y.counted_broadcast(&scale, Tensor::broadcast_mul)?, dtype)?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn quantize_rounds_to_even_and_saturates() {
+        let body = "tensor<int8, [4]> q = quantize(input = x, scale = fp32(2), zero_point = int8(1), output_dtype = string(\"int8\")); \
+            tensor<fp32, [4]> y = dequantize(input = q, scale = fp32(2), zero_point = int8(1));";
+        near(&of(body, &[4], &[1.0, 3.0, 1e6, -1e6]), &[0.0, 4.0, 252.0, -258.0]);
+    }
 }

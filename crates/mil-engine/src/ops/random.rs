@@ -6,18 +6,20 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal};
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Param, Run, check_size, one};
+use crate::build::{OpBuilder, Param, one};
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::frame::Frame;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::effect("random_bernoulli", IOS15, bernoulli),
-    OpSpec::effect("random_categorical", IOS15, categorical),
-    OpSpec::effect("random_normal", IOS15, normal),
-    OpSpec::effect("random_uniform", IOS15, uniform),
+    OpSpec::impure("random_bernoulli", IOS15, bernoulli),
+    OpSpec::impure("random_categorical", IOS15, categorical),
+    OpSpec::impure("random_normal", IOS15, normal),
+    OpSpec::impure("random_uniform", IOS15, uniform),
 ];
 
 fn generator(seed: i64) -> StdRng {
@@ -38,7 +40,7 @@ fn shape(f: &Frame<'_>, shape: &Param<Vec<i64>>) -> Result<(Vec<usize>, usize), 
 }
 
 /// Draws a tensor of a given shape.
-fn draw(b: &Build<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static) -> Result<Run, OpError> {
+fn draw(b: &OpBuilder<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static) -> Result<Run, OpError> {
     let extents = b.param::<Vec<i64>>("shape")?;
     let seed = b.attr_or("seed", -1i64)?;
     let dtype = b.output_dtype(0)?;
@@ -50,13 +52,13 @@ fn draw(b: &Build<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static
 }
 
 /// `random_bernoulli(shape, prob = 0.5, seed = -1)`.
-fn bernoulli(b: &Build<'_>) -> Result<Run, OpError> {
+fn bernoulli(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let p = b.attr_or("prob", 0.5f32)?;
     draw(b, move |rng| if rng.random::<f32>() < p { 1.0 } else { 0.0 })
 }
 
 /// `random_normal(shape, mean = 0, stddev = 1, seed = -1)`.
-fn normal(b: &Build<'_>) -> Result<Run, OpError> {
+fn normal(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (mean, deviation) = (b.attr_or("mean", 0f32)?, b.attr_or("stddev", 1f32)?);
     let distribution =
         Normal::new(mean, deviation).map_err(|e| OpError::data(format!("a deviation of {deviation}: {e}")))?;
@@ -64,13 +66,13 @@ fn normal(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `random_uniform(shape, low = 0, high = 1, seed = -1)`.
-fn uniform(b: &Build<'_>) -> Result<Run, OpError> {
+fn uniform(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (low, high) = (b.attr_or("low", 0f32)?, b.attr_or("high", 1f32)?);
     draw(b, move |rng| low + (high - low) * rng.random::<f32>())
 }
 
 /// `random_categorical(x, mode = "logits", size = 1, seed = -1)`: indices by the last dimension of x.
-fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
+fn categorical(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let probabilities = b.choice("mode", &[("logits", false), ("probs", true)])?;
     let size = usize::try_from(b.attr_or("size", 1i64)?).map_err(|_| OpError::shape("a negative size"))?;
@@ -105,4 +107,22 @@ fn categorical(b: &Build<'_>) -> Result<Run, OpError> {
         }
         one(Array::new(candle_core::Tensor::from_vec(out, shape, f.device())?, dtype)?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn random_bernoulli_has_certain_ends_and_seeds_repeat() {
+        let body = |probability: f32| {
+            format!(
+                "tensor<fp32, [8]> r = random_bernoulli(shape = tensor<int32, [1]>([8]), prob = fp32({probability}), seed = int32(3)); \
+                 tensor<fp32, [8]> y = add(x = r, y = x);"
+            )
+        };
+        near(&of(&body(0.0), &[1], &[0.0]), &[0.0; 8]);
+        near(&of(&body(1.0), &[1], &[0.0]), &[1.0; 8]);
+        near(&of(&body(0.5), &[1], &[0.0]), &of(&body(0.5), &[1], &[0.0]));
+    }
 }

@@ -12,16 +12,22 @@ use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::Precision;
 
 use super::linear::copies;
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Run, Slot, check_size};
+use crate::build::OpBuilder;
 use crate::error::OpError;
-use crate::run::Frame;
-use crate::value::{Array, Value};
+use crate::frame::{Frame, Slot};
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::check_size;
+use crate::value::Value;
 use crate::weight::Weight;
 
-pub(super) const OPS: &[OpSpec] =
-    &[OpSpec::new("gru", IOS15_17_18, gru), OpSpec::new("lstm", IOS15_17, lstm), OpSpec::new("rnn", IOS15_17, rnn)];
+pub(super) const OPS: &[OpSpec] = &[
+    OpSpec::new("gru", IOS15_17_18, gru).kernel("product on stored weights"),
+    OpSpec::new("lstm", IOS15_17, lstm).kernel("product on stored weights"),
+    OpSpec::new("rnn", IOS15_17, rnn).kernel("product on stored weights"),
+];
 
 /// Applied to some elements at a time.
 type Activation = fn(&mut [f32]);
@@ -44,12 +50,12 @@ const ACTIVATIONS: [(&str, Activation); 12] = [
 ];
 
 /// An activation that a parameter names, `tanh` by default.
-fn tanh_or(b: &Build<'_>, parameter: &str) -> Result<Activation, OpError> {
+fn tanh_or(b: &OpBuilder<'_>, parameter: &str) -> Result<Activation, OpError> {
     b.choice(parameter, &ACTIVATIONS)
 }
 
 /// An activation that a parameter names, `sigmoid` by default.
-fn sigmoid_or(b: &Build<'_>, parameter: &str) -> Result<Activation, OpError> {
+fn sigmoid_or(b: &OpBuilder<'_>, parameter: &str) -> Result<Activation, OpError> {
     b.choice_or(parameter, |v| map_in_place(v, Sigmoid), &ACTIVATIONS)
 }
 
@@ -64,7 +70,7 @@ struct Weights {
 
 impl Weights {
     /// The parameters `weight_ih`, `weight_hh` and `bias?`, their names continued by the suffix of a direction.
-    fn new(b: &Build<'_>, suffix: &str) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>, suffix: &str) -> Result<Self, OpError> {
         let name = |n: &str| format!("{n}{suffix}");
         Ok(Self {
             ih: b.slot(&name("weight_ih"))?,
@@ -76,7 +82,7 @@ impl Weights {
     }
 
     /// The same with `peephole?`.
-    fn with_peephole(b: &Build<'_>, suffix: &str) -> Result<Self, OpError> {
+    fn with_peephole(b: &OpBuilder<'_>, suffix: &str) -> Result<Self, OpError> {
         let peephole = b.slot_opt(&format!("peephole{suffix}"))?;
         Ok(Self { peephole, ..Self::new(b, suffix)? })
     }
@@ -200,12 +206,12 @@ fn add(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
-fn is_reverse(b: &Build<'_>) -> Result<bool, OpError> {
+fn is_reverse(b: &OpBuilder<'_>) -> Result<bool, OpError> {
     b.choice("direction", &[("forward", false), ("reverse", true)])
 }
 
 /// `rnn(x, initial_h, weight_ih, weight_hh, bias?, direction, output_sequence = false, activation = "tanh")`.
-fn rnn(b: &Build<'_>) -> Result<Run, OpError> {
+fn rnn(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, h0, weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
     let (reverse, sequence, act) = (is_reverse(b)?, b.attr_or("output_sequence", false)?, tanh_or(b, "activation")?);
     b.run(move |f| {
@@ -225,7 +231,7 @@ fn rnn(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// `gru(x, initial_h, weight_ih, weight_hh, bias?, input_bias? (iOS18), direction, output_sequence,
 /// recurrent_activation = "sigmoid", activation = "tanh", reset_after (iOS18) = false)`.
-fn gru(b: &Build<'_>) -> Result<Run, OpError> {
+fn gru(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, h0, mut weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
     let (reverse, sequence) = (is_reverse(b)?, b.attr_or("output_sequence", false)?);
     let gate = sigmoid_or(b, "recurrent_activation")?;
@@ -320,7 +326,7 @@ fn lstm_direction(
 
 /// `lstm(x, initial_h, initial_c, weight_ih, weight_hh, bias?, peephole?, …_back, direction, output_sequence,
 /// recurrent_activation = "sigmoid", cell_activation = "tanh", activation = "tanh", clip?)` → states, h, c.
-fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
+fn lstm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, h0, c0) = (b.slot("x")?, b.slot("initial_h")?, b.slot("initial_c")?);
     let directions = [("forward", (false, false)), ("reverse", (true, false)), ("bidirectional", (false, true))];
     let (reverse, both) = b.choice("direction", &directions)?;
@@ -373,4 +379,23 @@ fn lstm(b: &Build<'_>) -> Result<Run, OpError> {
         let join = |p: &Vec<Tensor>| -> Result<Value, OpError> { Ok(x.with(budget::cat(p, p[0].rank() - 1)?).into()) };
         parts.iter().map(join).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn rnn_carries_its_state_and_a_reversed_one_begins_at_the_end() {
+        let body = |direction: &str| {
+            format!(
+                "tensor<fp32, [2, 1, 1]> y, tensor<fp32, [1, 1]> h = rnn(x = x, initial_h = tensor<fp32, [1, 1]>([[0.5]]), \
+                 weight_ih = tensor<fp32, [1, 1]>([[1]]), weight_hh = tensor<fp32, [1, 1]>([[1]]), direction = string(\"{direction}\"), \
+                 activation = string(\"relu\"), output_sequence = bool(true));"
+            )
+        };
+        near(&of(&body("forward"), &[2, 1, 1], &[1.0, -4.0]), &[1.5, 0.0]);
+        // Results stand in the order in which they are made.
+        near(&of(&body("reverse"), &[2, 1, 1], &[1.0, -4.0]), &[0.0, 1.0]);
+    }
 }

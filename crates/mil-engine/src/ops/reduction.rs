@@ -7,34 +7,39 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 use mil_kernels::reduce as kernel;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
 use crate::budget;
-use crate::build::{Build, Param, Run, Slot, one, resolve_axes, resolve_axis};
+use crate::build::{OpBuilder, Param, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+use crate::shape::{resolve_axes, resolve_axis};
 
 pub(super) const OPS: &[OpSpec] = &[
     // The first NaN is the largest and the smallest.
     OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b || (a.is_nan() && !b.is_nan()))),
     OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b || (a.is_nan() && !b.is_nan()))),
-    OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)),
-    OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())),
-    OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())),
+    OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())).kernel("reduction, vectorised"),
     OpSpec::new("reduce_log_sum_exp", IOS15, |b| by_rows(b, log_sum_exp)),
     OpSpec::new("reduce_max", IOS15, |b| {
         let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
         reduce(b, kernel::largest, move |v| v.iter().copied().fold(f64::NEG_INFINITY, larger))
-    }),
-    OpSpec::new("reduce_mean", IOS15, |b| sums(b, |x| x, |s, n| s / n as f64)),
+    })
+    .kernel("reduction, vectorised"),
+    OpSpec::new("reduce_mean", IOS15, |b| sums(b, |x| x, |s, n| s / n as f64)).kernel("reduction, vectorised"),
     OpSpec::new("reduce_min", IOS15, |b| {
         let smaller = |a: f64, b: f64| if b < a || b.is_nan() { b } else { a };
         reduce(b, kernel::smallest, move |v| v.iter().copied().fold(f64::INFINITY, smaller))
-    }),
-    OpSpec::new("reduce_prod", IOS15, |b| reduce(b, kernel::product, |v| v.iter().product())),
-    OpSpec::new("reduce_sum", IOS15, |b| sums(b, |x| x, |s, _| s)),
-    OpSpec::new("reduce_sum_square", IOS15, |b| sums(b, |x| x * x, |s, _| s)),
+    })
+    .kernel("reduction, vectorised"),
+    OpSpec::new("reduce_prod", IOS15, |b| reduce(b, kernel::product, |v| v.iter().product()))
+        .kernel("reduction, vectorised"),
+    OpSpec::new("reduce_sum", IOS15, |b| sums(b, |x| x, |s, _| s)).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_sum_square", IOS15, |b| sums(b, |x| x * x, |s, _| s)).kernel("reduction, vectorised"),
 ];
 
 fn log_sum_exp(values: &[f64]) -> f64 {
@@ -66,7 +71,7 @@ fn result_shape(x: &Array, axes: &[usize], keep: bool) -> Vec<usize> {
 }
 
 /// The element type of indices that a parameter of opset iOS17 chooses.
-pub(super) fn index_dtype(b: &Build<'_>, name: &str) -> Result<DataType, OpError> {
+pub(super) fn index_dtype(b: &OpBuilder<'_>, name: &str) -> Result<DataType, OpError> {
     const TYPES: [DataType; 5] = [DataType::I32, DataType::I16, DataType::U16, DataType::I8, DataType::U8];
     if b.since(Opset::Ios17) { b.choice(name, &TYPES.map(|d| (d.name(), d))) } else { Ok(DataType::I32) }
 }
@@ -96,7 +101,7 @@ struct Reduction {
 }
 
 impl Reduction {
-    fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self { x: b.slot("x")?, axes: b.param_opt("axes")?, keep: b.attr_or("keep_dims", false)? })
     }
 
@@ -154,14 +159,14 @@ impl Reduction {
 }
 
 /// A reduction without a kernel.
-fn by_rows(b: &Build<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
+fn by_rows(b: &OpBuilder<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
     let reduction = Reduction::new(b)?;
     b.run(move |f| one(reduction.by_rows(f, apply)?))
 }
 
 /// A reduction by a kernel, and by its definition for what is not floats on the CPU.
 fn reduce(
-    b: &Build<'_>,
+    b: &OpBuilder<'_>,
     kernel: impl Fn(&[f32], [usize; 3]) -> Vec<f32> + Copy + Send + Sync + 'static,
     apply: impl Fn(&[f64]) -> f64 + Copy + Send + Sync + 'static,
 ) -> Result<Run, OpError> {
@@ -174,7 +179,7 @@ fn reduce(
 
 /// `end(Σ of(x), count)`.
 fn sums(
-    b: &Build<'_>,
+    b: &OpBuilder<'_>,
     of: impl Fn(f64) -> f64 + Copy + Send + Sync + 'static,
     end: impl Fn(f64, usize) -> f64 + Copy + Send + Sync + 'static,
 ) -> Result<Run, OpError> {
@@ -182,7 +187,7 @@ fn sums(
 }
 
 /// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32" (iOS17))`: the first best index.
-fn arg(b: &Build<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
+fn arg(b: &OpBuilder<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.param_or("axis", -1i64)?;
     let keep = b.attr_or("keep_dims", false)?;
@@ -208,4 +213,31 @@ fn arg(b: &Build<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
         }
         one(Array::from_i64(out, &shape, dtype, f.device())?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn reduce_log_sum_exp_does_not_overflow() {
+        let body =
+            "tensor<fp32, [1]> y = reduce_log_sum_exp(x = x, axes = tensor<int32, [1]>([0]), keep_dims = bool(true));";
+        near(&of(body, &[2], &[1000.0, 1000.0]), &[1000.0 + std::f32::consts::LN_2]);
+    }
+
+    #[test]
+    fn reduce_sum_takes_all_axes_or_negative_ones() {
+        let x = [1.0, 2.0, 3.0, 4.0];
+        near(&of("tensor<fp32, [1, 1]> y = reduce_sum(x = x, keep_dims = bool(true));", &[2, 2], &x), &[10.0]);
+        let last = "tensor<fp32, [2]> y = reduce_sum(x = x, axes = tensor<int32, [1]>([-1]), keep_dims = bool(false));";
+        near(&of(last, &[2, 2], &x), &[3.0, 7.0]);
+        refused(&last.replace("-1", "2"), &[2, 2], &x, "axis 2");
+    }
+
+    #[test]
+    fn reduce_argmax_takes_the_first_of_equals() {
+        let body = "tensor<int32, [1]> y = reduce_argmax(x = x, axis = int32(0), keep_dims = bool(true));";
+        near(&of(body, &[4], &[1.0, 9.0, 9.0, 0.0]), &[1.0]);
+    }
 }

@@ -9,19 +9,23 @@ use candle_core::Tensor;
 use coreml_format::program::Opset;
 use mil_kernels::pick::Places;
 
-use super::{OpSpec, since::*};
+use crate::array::Array;
+use crate::batch;
 use crate::budget;
-use crate::build::{Build, Run, check_size, one, resolve_axis};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange::{pick_along, pick_dim};
-use crate::value::{Array, Value};
+use crate::shape::{check_size, resolve_axis};
+use crate::value::Value;
 use crate::weight::strides;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("gather", IOS15_16_17, gather),
-    OpSpec::new("gather_along_axis", IOS15_16_17, gather_along_axis),
-    OpSpec::new("gather_nd", IOS15_16_17, gather_nd),
+    OpSpec::new("gather", IOS15_16_17, gather).batch(batch::gather).kernel("rows of stored weights"),
+    OpSpec::new("gather_along_axis", IOS15_16_17, gather_along_axis).kernel("gather"),
+    OpSpec::new("gather_nd", IOS15_16_17, gather_nd).kernel("gather"),
     OpSpec::new("scatter", IOS15_17, scatter),
     OpSpec::new("scatter_along_axis", IOS15_17, scatter_along_axis),
     OpSpec::new("scatter_nd", IOS15_17, scatter_nd),
@@ -52,7 +56,7 @@ enum Outside {
 
 impl Outside {
     /// Of an operation that writes.
-    fn writing(b: &Build<'_>) -> Result<Self, OpError> {
+    fn writing(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(match b.attr_since(Opset::Ios17, "validate_indices", false)? {
             _ if !b.since(Opset::Ios17) => Outside::Wrap,
             true => Outside::Refuse,
@@ -61,7 +65,7 @@ impl Outside {
     }
 
     /// Of an operation that reads.
-    fn reading(b: &Build<'_>) -> Result<Self, OpError> {
+    fn reading(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let validate = b.attr_since(Opset::Ios17, "validate_indices", false)?;
         Ok(if validate { Outside::Refuse } else { Outside::Wrap })
     }
@@ -98,7 +102,7 @@ impl Elements {
 }
 
 /// `gather(x, indices, axis = 0, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
-fn gather(b: &Build<'_>) -> Result<Run, OpError> {
+fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
     let batch_dims = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
@@ -179,7 +183,7 @@ fn check_along(x: &[usize], shape: &[usize], axis: usize) -> Result<(), OpError>
 }
 
 /// `gather_along_axis(x, indices, axis = 0, validate_indices = false (iOS17))`.
-fn gather_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
+fn gather_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
     let outside = Outside::reading(b)?;
@@ -229,7 +233,7 @@ fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<
 }
 
 /// `gather_nd(x, indices, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
-fn gather_nd(b: &Build<'_>) -> Result<Run, OpError> {
+fn gather_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let batch = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
     let batch = usize::try_from(batch).map_err(|_| OpError::shape("negative batch_dims"))?;
@@ -269,7 +273,7 @@ enum Mode {
 
 impl Mode {
     /// The parameter `mode = "add"`.
-    fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         b.choice(
             "mode",
             &[
@@ -330,7 +334,7 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Resu
 }
 
 /// `scatter(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
-fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
+fn scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
     let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
@@ -355,7 +359,7 @@ fn scatter(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `scatter_along_axis(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
-fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
+fn scatter_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
     let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
@@ -368,7 +372,7 @@ fn scatter_along_axis(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `scatter_nd(data, indices, updates, mode = "add", validate_indices = false)`.
-fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
+fn scatter_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
     b.run(move |f| {
@@ -379,4 +383,25 @@ fn scatter_nd(b: &Build<'_>) -> Result<Run, OpError> {
         let positions: Vec<usize> = budget::collect_most(updates.tensor().elem_count(), all)?;
         one(write(&data, &positions, &updates, mode)?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn gather_counts_from_the_end_and_refuses_what_is_outside() {
+        let body = |at: i32| {
+            format!("tensor<fp32, [1]> y = gather(x = x, indices = tensor<int32, [1]>([{at}]), axis = int32(0));")
+        };
+        near(&of(&body(-1), &[3], &[1.0, 2.0, 3.0]), &[3.0]);
+        refused(&body(3), &[3], &[1.0, 2.0, 3.0], "gather");
+    }
+
+    #[test]
+    fn scatter_adds_what_falls_on_one_place() {
+        let body = "tensor<fp32, [3]> y = scatter(data = x, indices = tensor<int32, [2]>([1, 1]), updates = tensor<fp32, [2]>([10, 20]), \
+            axis = int32(0), mode = string(\"add\"));";
+        near(&of(body, &[3], &[1.0, 2.0, 3.0]), &[1.0, 32.0, 3.0]);
+    }
 }

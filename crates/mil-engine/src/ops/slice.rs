@@ -4,10 +4,10 @@ use candle_core::Tensor;
 use mil_kernels::pick::Places;
 
 use crate::budget::{claim_of, room};
-use crate::build::{Build, Param};
+use crate::build::{OpBuilder, Param};
 use crate::error::OpError;
+use crate::frame::Frame;
 use crate::rearrange::pick;
-use crate::run::Frame;
 
 /// The positions that one dimension of a slice takes.
 fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_mask: bool) -> Result<Places, OpError> {
@@ -51,7 +51,7 @@ fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_
 }
 
 /// Parameters of `slice_by_index` and `slice_update`.
-pub(super) struct SliceParams {
+pub(crate) struct SliceParams {
     begin: Param<Vec<i64>>,
     end: Param<Vec<i64>>,
     stride: Param<Vec<i64>>,
@@ -61,12 +61,12 @@ pub(super) struct SliceParams {
 }
 
 impl SliceParams {
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(crate) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Self::with_prefix(b, "")
     }
 
     /// The parameters of one of several slices of an operation.
-    pub(super) fn with_prefix(b: &Build<'_>, prefix: &str) -> Result<Self, OpError> {
+    pub(crate) fn with_prefix(b: &OpBuilder<'_>, prefix: &str) -> Result<Self, OpError> {
         let named = |name: &str| format!("{prefix}{name}");
         Ok(Self {
             begin: b.param(&named("begin"))?,
@@ -79,12 +79,12 @@ impl SliceParams {
     }
 
     /// The positions in each dimension, and which dimensions vanish.
-    pub(super) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<Places>, Vec<bool>), OpError> {
+    pub(crate) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<Places>, Vec<bool>), OpError> {
         self.resolve_rows(f, dims, None)
     }
 
     /// The same; one dimension may have a given number of positions, whatever its end is.
-    pub(super) fn resolve_rows(
+    pub(crate) fn resolve_rows(
         &self,
         f: &Frame<'_>,
         dims: &[usize],
@@ -124,7 +124,7 @@ impl SliceParams {
 }
 
 /// The positions as ranges, if they follow one another in every dimension.
-pub(super) fn runs(positions: &[Places]) -> Option<Vec<std::ops::Range<usize>>> {
+pub(crate) fn runs(positions: &[Places]) -> Option<Vec<std::ops::Range<usize>>> {
     let run = |p: &Places| match p {
         Places::Run(run) => Some(run.clone()),
         Places::At(_) => None,
@@ -133,7 +133,7 @@ pub(super) fn runs(positions: &[Places]) -> Option<Vec<std::ops::Range<usize>>> 
 }
 
 /// Takes the positions of each dimension; runs are views.
-pub(super) fn take(t: &Tensor, positions: &[Places], squeeze: &[bool]) -> Result<Tensor, OpError> {
+pub(crate) fn take(t: &Tensor, positions: &[Places], squeeze: &[bool]) -> Result<Tensor, OpError> {
     let mut t = t.clone();
     let mut places: Vec<Places> = Vec::with_capacity(positions.len());
     for (d, p) in positions.iter().enumerate() {
@@ -182,4 +182,23 @@ pub(super) fn scatter_positions<T: Copy>(
         }
     }
     data
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn slices_go_backwards_and_squeeze() {
+        let body = "tensor<fp32, [2]> y = slice_by_index(x = x, begin = tensor<int32, [2]>([1, -1]), end = tensor<int32, [2]>([2, 0]), \
+            stride = tensor<int32, [2]>([1, -1]), squeeze_mask = tensor<bool, [2]>([true, false]));";
+        near(&of(body, &[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), &[5.0, 4.0]);
+    }
+
+    #[test]
+    fn a_mask_stands_for_the_whole_extent() {
+        let body = "tensor<fp32, [3]> y = slice_by_index(x = x, begin = tensor<int32, [1]>([2]), end = tensor<int32, [1]>([1]), \
+            begin_mask = tensor<bool, [1]>([true]), end_mask = tensor<bool, [1]>([true]));";
+        near(&of(body, &[3], &[1.0, 2.0, 3.0]), &[1.0, 2.0, 3.0]);
+    }
 }

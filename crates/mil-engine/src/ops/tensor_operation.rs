@@ -8,40 +8,44 @@ use mil_kernels::pick::{NOWHERE, Places};
 use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
-use super::{OpSpec, since::*};
+use crate::array::{Array, storage_dtype};
+use crate::batch;
 use crate::budget::{self, Counted, collect_most};
-use crate::build::{Build, Run, check_size, one, resolve_axis};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange::{join, pick};
-use crate::value::{Array, Value, storage_dtype};
+use crate::shape::{check_size, resolve_axis};
+use crate::value::Value;
 
 mod sorting;
 mod suppression;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("argsort", IOS15, sorting::argsort),
+    OpSpec::new("argsort", IOS15, sorting::argsort).kernel("packed-key sort"),
     OpSpec::new("band_part", IOS15, band_part),
-    OpSpec::new("concat", IOS15, concat),
-    OpSpec::new("cumsum", IOS15, cumsum),
+    OpSpec::new("concat", IOS15, concat).batch(batch::concat).kernel("gather"),
+    OpSpec::new("cumsum", IOS15, cumsum).kernel("reduction, vectorised"),
     OpSpec::new("fill", IOS15, fill),
     OpSpec::new("fill_like", IOS16, fill_like),
     OpSpec::new("flatten2d", IOS15, flatten2d),
-    OpSpec::new("identity", IOS15, identity),
+    OpSpec::elementwise("identity", IOS15, identity),
     OpSpec::new("non_maximum_suppression", IOS15_17, suppression::nms),
     OpSpec::new("non_zero", IOS15, non_zero),
     OpSpec::new("one_hot", IOS15, one_hot),
-    OpSpec::new("pad", IOS15, pad),
+    OpSpec::new("pad", IOS15, pad).kernel("gather"),
     OpSpec::new("range_1d", IOS15, range_1d),
     OpSpec::new("shape", IOS15, shape),
     OpSpec::new("split", IOS15, split),
-    OpSpec::new("stack", IOS15, stack),
-    OpSpec::new("tile", IOS15, tile),
-    OpSpec::new("topk", IOS15_16_17, sorting::topk),
+    OpSpec::new("stack", IOS15, stack).kernel("gather"),
+    OpSpec::new("tile", IOS15, tile).kernel("gather"),
+    OpSpec::new("topk", IOS15_16_17, sorting::topk).kernel("packed-key sort"),
 ];
 
 /// `identity(x)`.
-fn identity(b: &Build<'_>) -> Result<Run, OpError> {
+fn identity(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| Ok(vec![f.value(x)?.clone()]))
 }
@@ -62,7 +66,7 @@ fn small_integers(arrays: &[Array]) -> Result<Option<Array>, OpError> {
 }
 
 /// `concat(values, axis, interleave = false)`. Scalars make a vector.
-fn concat(b: &Build<'_>) -> Result<Run, OpError> {
+fn concat(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let axis = b.param_or("axis", 0i64)?;
     let interleave = b.attr_or("interleave", false)?;
@@ -115,7 +119,7 @@ fn stacked(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
 }
 
 /// `stack(values, axis)`.
-fn stack(b: &Build<'_>) -> Result<Run, OpError> {
+fn stack(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let axis = b.attr::<i64>("axis")?;
     b.run(move |f| {
@@ -128,7 +132,7 @@ fn stack(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `split(x, num_splits? | split_sizes?, axis)`.
-fn split(b: &Build<'_>) -> Result<Run, OpError> {
+fn split(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr::<i64>("axis")?;
     let sizes = b.param_opt::<Vec<i64>>("split_sizes")?;
@@ -168,7 +172,7 @@ fn split(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `tile(x, reps)`.
-fn tile(b: &Build<'_>) -> Result<Run, OpError> {
+fn tile(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let reps = b.param::<Vec<i64>>("reps")?;
     b.run(move |f| {
@@ -193,7 +197,7 @@ fn tile(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `shape(x)`: as int32.
-fn shape(b: &Build<'_>) -> Result<Run, OpError> {
+fn shape(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let dims: Vec<i64> = f.array(x)?.shape().iter().map(|&n| n as i64).collect();
@@ -218,7 +222,7 @@ fn fill_with(shape: &[i64], value: &Array, device: &candle_core::Device) -> Resu
 }
 
 /// `fill(shape, value = 0.0)`.
-fn fill(b: &Build<'_>) -> Result<Run, OpError> {
+fn fill(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let shape = b.param::<Vec<i64>>("shape")?;
     let value = b.slot_opt("value")?;
     b.run(move |f| {
@@ -231,7 +235,7 @@ fn fill(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `fill_like(ref_tensor, value = 0.0)`.
-fn fill_like(b: &Build<'_>) -> Result<Run, OpError> {
+fn fill_like(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let like = b.slot("ref_tensor")?;
     let value = b.slot_opt("value")?;
     b.run(move |f| {
@@ -245,7 +249,7 @@ fn fill_like(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `flatten2d(x, axis = 1)`.
-fn flatten2d(b: &Build<'_>) -> Result<Run, OpError> {
+fn flatten2d(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr_or("axis", 1i64)?;
     b.run(move |f| {
@@ -267,7 +271,7 @@ fn zero_of(x: &Array) -> Result<Tensor, OpError> {
 }
 
 /// `band_part(x, lower = -1, upper = -1)`: the elements of the last two dimensions near the diagonal.
-fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
+fn band_part(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (lower, upper) = (b.attr_or("lower", -1i64)?, b.attr_or("upper", -1i64)?);
     b.run(move |f| {
@@ -289,7 +293,7 @@ fn band_part(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `cumsum(x, axis = 0, exclusive = false, reverse = false)`.
-fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
+fn cumsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr_or("axis", 0i64)?;
     let (exclusive, reverse) = (b.attr_or("exclusive", false)?, b.attr_or("reverse", false)?);
@@ -327,7 +331,7 @@ fn cumsum(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `non_zero(x)`: the indices `[count, rank]` of the elements that are not zero.
-fn non_zero(b: &Build<'_>) -> Result<Run, OpError> {
+fn non_zero(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
         let x = f.array(x)?;
@@ -345,7 +349,7 @@ fn non_zero(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `one_hot(indices, one_hot_vector_size, axis = -1, on_value = 1, off_value = 0)`.
-fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
+fn one_hot(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let index = b.slot("indices")?;
     let size = b.param::<i64>("one_hot_vector_size")?;
     let axis = b.attr_or("axis", -1i64)?;
@@ -371,7 +375,7 @@ fn one_hot(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `range_1d(start, end, step)`.
-fn range_1d(b: &Build<'_>) -> Result<Run, OpError> {
+fn range_1d(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (start, end, step) = (b.slot("start")?, b.slot("end")?, b.slot("step")?);
     b.run(move |f| {
         let (start, end, step) = (f.array(start)?, f.array(end)?, f.array(step)?);
@@ -444,7 +448,7 @@ fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, O
 }
 
 /// `pad(x, pad, mode = "constant", constant_val = 0)`: `pad` holds pairs for the last dimensions.
-fn pad(b: &Build<'_>) -> Result<Run, OpError> {
+fn pad(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let amounts = b.param::<Vec<i64>>("pad")?;
     let modes = [("constant", Mode::Constant), ("reflect", Mode::Reflect), ("replicate", Mode::Replicate)];
@@ -470,4 +474,33 @@ fn pad(b: &Build<'_>) -> Result<Run, OpError> {
         }
         one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn pad_reflects_without_the_edge_and_replicates_it() {
+        let body = |mode: &str| {
+            format!(
+                "tensor<fp32, [6]> y = pad(x = x, pad = tensor<int32, [2]>([2, 1]), mode = string(\"{mode}\"), constant_val = fp32(9));"
+            )
+        };
+        let x = [1.0, 2.0, 3.0];
+        near(&of(&body("constant"), &[3], &x), &[9.0, 9.0, 1.0, 2.0, 3.0, 9.0]);
+        near(&of(&body("reflect"), &[3], &x), &[3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
+        near(&of(&body("replicate"), &[3], &x), &[1.0, 1.0, 1.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn concat_interleaves() {
+        let body = |interleave: bool| {
+            format!(
+                "tensor<fp32, [4]> y = concat(values = (x, tensor<fp32, [2]>([7, 8])), axis = int32(0), interleave = bool({interleave}));"
+            )
+        };
+        near(&of(&body(false), &[2], &[1.0, 2.0]), &[1.0, 2.0, 7.0, 8.0]);
+        near(&of(&body(true), &[2], &[1.0, 2.0]), &[1.0, 7.0, 2.0, 8.0]);
+    }
 }

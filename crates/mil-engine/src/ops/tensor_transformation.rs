@@ -6,36 +6,39 @@ use candle_core::{DType, Tensor};
 use mil_kernels::pick::{NOWHERE, Places};
 
 use super::slice::{SliceParams, runs, scatter_positions, take};
-use super::{OpSpec, since::*};
+use crate::array::Array;
+use crate::batch;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, check_size, one, resolve_axes, resolve_axis};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 use crate::rearrange::{join, pick, pick_dim};
-use crate::value::Array;
+use crate::shape::{check_size, resolve_axes, resolve_axis};
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("batch_to_space", IOS15, batch_to_space),
     OpSpec::new("depth_to_space", IOS15, |b| depth(b, "block_size", depth_to_space)),
-    OpSpec::new("expand_dims", IOS15_17, expand_dims),
+    OpSpec::new("expand_dims", IOS15_17, expand_dims).batch(batch::expand_dims),
     OpSpec::new("pixel_shuffle", IOS15, |b| depth(b, "upscale_factor", pixel_shuffle)),
     OpSpec::new("pixel_unshuffle", IOS16, |b| depth(b, "downscale_factor", pixel_unshuffle)),
-    OpSpec::new("reshape", IOS15_17, reshape),
+    OpSpec::new("reshape", IOS15_17, reshape).batch(batch::reshape),
     OpSpec::new("reshape_like", IOS16_17, reshape_like),
-    OpSpec::new("reverse", IOS15_17, reverse),
-    OpSpec::new("reverse_sequence", IOS15_17, reverse_sequence),
-    OpSpec::new("slice_by_index", IOS15_17, slice_by_index),
+    OpSpec::new("reverse", IOS15_17, reverse).kernel("gather"),
+    OpSpec::new("reverse_sequence", IOS15_17, reverse_sequence).kernel("gather"),
+    OpSpec::new("slice_by_index", IOS15_17, slice_by_index).batch(batch::slice).kernel("gather"),
     OpSpec::new("slice_by_size", IOS15_17, slice_by_size),
     OpSpec::new("slice_update", IOS18, slice_update),
-    OpSpec::new("sliding_windows", IOS15_17, sliding_windows),
-    OpSpec::new("space_to_batch", IOS15, space_to_batch),
+    OpSpec::new("sliding_windows", IOS15_17, sliding_windows).kernel("gather"),
+    OpSpec::new("space_to_batch", IOS15, space_to_batch).kernel("gather"),
     OpSpec::new("space_to_depth", IOS15, |b| depth(b, "block_size", space_to_depth)),
-    OpSpec::new("squeeze", IOS15_17, squeeze),
-    OpSpec::new("transpose", IOS15_17, transpose),
+    OpSpec::new("squeeze", IOS15_17, squeeze).batch(batch::squeeze),
+    OpSpec::new("transpose", IOS15_17, transpose).batch(batch::transpose),
 ];
 
 /// `expand_dims(x, axes)`: axes count in the result.
-fn expand_dims(b: &Build<'_>) -> Result<Run, OpError> {
+fn expand_dims(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param::<Vec<i64>>("axes")?;
     b.run(move |f| {
@@ -53,7 +56,7 @@ fn expand_dims(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `squeeze(x, axes?)`: removes extents of one; all of them when `axes` is missing.
-fn squeeze(b: &Build<'_>) -> Result<Run, OpError> {
+fn squeeze(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param_opt::<Vec<i64>>("axes")?;
     b.run(move |f| {
@@ -76,7 +79,7 @@ fn squeeze(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `transpose(x, perm)`.
-fn transpose(b: &Build<'_>) -> Result<Run, OpError> {
+fn transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let perm = b.param::<Vec<i64>>("perm")?;
     b.run(move |f| {
@@ -120,7 +123,7 @@ fn target_shape(x: &[usize], shape: &[i64], zero_copies: bool) -> Result<Vec<usi
 }
 
 /// `reshape(x, shape)`.
-fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
+fn reshape(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let shape = b.param::<Vec<i64>>("shape")?;
     b.run(move |f| {
@@ -131,7 +134,7 @@ fn reshape(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// Constants of a variadic parameter, or of one vector.
-fn tuple(b: &Build<'_>, name: &str) -> Result<Vec<i64>, OpError> {
+fn tuple(b: &OpBuilder<'_>, name: &str) -> Result<Vec<i64>, OpError> {
     let mut all = Vec::new();
     for slot in b.slots(name)? {
         let value = b.constant(slot).ok_or_else(|| OpError::data(format!("`{name}` must be constant")))?;
@@ -142,7 +145,7 @@ fn tuple(b: &Build<'_>, name: &str) -> Result<Vec<i64>, OpError> {
 
 /// `reshape_like(x, ref_tensors, begins, ends, end_masks)`: the extents `begin..end` of each reference, one
 /// after another.
-fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
+fn reshape_like(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let refs = b.slots("ref_tensors")?;
     let (begins, ends) = (tuple(b, "begins")?, tuple(b, "ends")?);
@@ -166,7 +169,7 @@ fn reshape_like(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `reverse(x, axes?)`.
-fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
+fn reverse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.attr_opt::<Vec<i64>>("axes")?;
     b.run(move |f| {
@@ -186,7 +189,7 @@ fn reverse(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `reverse_sequence(x, lengths, seq_axis = 0, batch_axis = 0)`.
-fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
+fn reverse_sequence(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let lengths = b.param::<Vec<i64>>("lengths")?;
     let (seq, batch) = (b.attr_or("seq_axis", 0i64)?, b.attr_or("batch_axis", 0i64)?);
@@ -214,7 +217,7 @@ fn reverse_sequence(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `slice_by_index(x, begin, end, stride?, begin_mask?, end_mask?, squeeze_mask?)`.
-fn slice_by_index(b: &Build<'_>) -> Result<Run, OpError> {
+fn slice_by_index(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let params = SliceParams::new(b)?;
     b.run(move |f| {
@@ -225,7 +228,7 @@ fn slice_by_index(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `slice_by_size(x, begin, size)`: a size of −1 takes the rest.
-fn slice_by_size(b: &Build<'_>) -> Result<Run, OpError> {
+fn slice_by_size(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (begin, size) = (b.param::<Vec<i64>>("begin")?, b.param::<Vec<i64>>("size")?);
     b.run(move |f| {
@@ -250,7 +253,7 @@ fn slice_by_size(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `slice_update(x, update, begin, end, …)`: x with the slice replaced.
-fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
+fn slice_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, update) = (b.slot("x")?, b.slot("update")?);
     let params = SliceParams::new(b)?;
     b.run(move |f| {
@@ -287,7 +290,7 @@ fn slice_update(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `sliding_windows(x, axis, size, stride = 1)`: windows along a new dimension before `axis`.
-fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
+fn sliding_windows(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (axis, size, stride) = (b.attr::<i64>("axis")?, b.attr::<i64>("size")?, b.attr_or("stride", 1i64)?);
     b.run(move |f| {
@@ -310,7 +313,7 @@ fn sliding_windows(b: &Build<'_>) -> Result<Run, OpError> {
 
 type Rearrange = fn(&Tensor, usize) -> Result<Tensor, OpError>;
 
-fn depth(b: &Build<'_>, parameter: &str, apply: Rearrange) -> Result<Run, OpError> {
+fn depth(b: &OpBuilder<'_>, parameter: &str, apply: Rearrange) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let block = usize::try_from(b.attr::<i64>(parameter)?).unwrap_or(0);
     b.run(move |f| {
@@ -357,7 +360,7 @@ fn pixel_unshuffle(x: &Tensor, s: usize) -> Result<Tensor, OpError> {
     rearranged(x, &[n, c, h, s, w, s], [0, 1, 3, 5, 2, 4], &[n, c * s * s, h, w])
 }
 
-fn blocks_of(b: &Build<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), OpError> {
+fn blocks_of(b: &OpBuilder<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), OpError> {
     let read = |name: &str| {
         let values: Vec<i64> = b.attr(name)?;
         values
@@ -373,7 +376,7 @@ fn blocks_of(b: &Build<'_>, second: &str) -> Result<(Vec<usize>, Vec<usize>), Op
 }
 
 /// `space_to_batch(x, block_shape, paddings)`: x is [N, C, spatial…].
-fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
+fn space_to_batch(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (block, pads) = blocks_of(b, "paddings")?;
     b.run(move |f| {
@@ -412,7 +415,7 @@ fn space_to_batch(b: &Build<'_>) -> Result<Run, OpError> {
 }
 
 /// `batch_to_space(x, block_shape, crops)`: the inverse of [`space_to_batch`].
-fn batch_to_space(b: &Build<'_>) -> Result<Run, OpError> {
+fn batch_to_space(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (block, crops) = blocks_of(b, "crops")?;
     b.run(move |f| {
@@ -439,4 +442,28 @@ fn batch_to_space(b: &Build<'_>) -> Result<Run, OpError> {
         }
         one(x.with(t))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused, run};
+
+    #[test]
+    fn reshape_infers_one_extent_and_refuses_what_does_not_fit() {
+        let body =
+            |shape: &str| format!("tensor<fp32, [?, ?]> y = reshape(x = x, shape = tensor<int32, [2]>([{shape}]));");
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(run(&body("-1, 2"), &[("x", &[2, 3], &x)]).map(|(shape, _)| shape), Ok(vec![3, 2]));
+        refused(&body("4, 2"), &[2, 3], &x, "reshape");
+        refused(&body("-1, -1"), &[2, 3], &x, "reshape");
+    }
+
+    #[test]
+    fn depth_to_space_undoes_space_to_depth() {
+        let x: Vec<f32> = (0..16).map(|i| i as f32).collect();
+        let there = "tensor<fp32, [1, 4, 2, 2]> z = space_to_depth(x = x, block_size = int32(2));";
+        near(&of(&there.replace(" z ", " y "), &[1, 1, 4, 4], &x)[..4], &[0.0, 2.0, 8.0, 10.0]);
+        let back = format!("{there} tensor<fp32, [1, 1, 4, 4]> y = depth_to_space(x = z, block_size = int32(2));");
+        near(&of(&back, &[1, 1, 4, 4], &x), &x);
+    }
 }

@@ -4,17 +4,18 @@
 
 use candle_core::{DType, Tensor};
 
-use super::attend::attend;
-use super::{OpSpec, since::*};
+use super::sdpa::sdpa;
 use crate::budget::{Counted, claim_of};
-use crate::build::{Build, Run, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("scaled_dot_product_attention", IOS18, attention)];
 
 /// `scaled_dot_product_attention(query, key, value, attn_mask?)`: softmax(q · kᵀ / √E + mask) · v; a boolean
 /// mask keeps what is true.
-fn attention(b: &Build<'_>) -> Result<Run, OpError> {
+fn attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
     let mask = b.slot_opt("attn_mask")?;
     b.run(move |f| {
@@ -32,6 +33,26 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
             }
             other => other.map(|m| m.into_tensor()),
         };
-        one(q.with(attend(q.floats()?, k.floats()?, v.floats()?, mask.as_ref(), 1.0 / width.sqrt())?))
+        one(q.with(sdpa(q.floats()?, k.floats()?, v.floats()?, mask.as_ref(), 1.0 / width.sqrt())?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn scaled_dot_product_attention_attends_where_a_boolean_mask_is_true() {
+        let body = "tensor<bool, [1, 2]> m = greater(x = tensor<fp32, [1, 2]>([[0, 1]]), y = fp32(0.5)); \
+            tensor<fp32, [1, 1]> y = scaled_dot_product_attention(query = x, key = tensor<fp32, [2, 1]>([[4], [2]]), \
+            value = tensor<fp32, [2, 1]>([[5], [7]]), attn_mask = m);";
+        near(&of(body, &[1, 1], &[1.0]), &[7.0]);
+    }
+
+    #[test]
+    fn scaled_dot_product_attention_over_equal_keys_is_the_mean() {
+        let body = "tensor<fp32, [1, 1]> y = scaled_dot_product_attention(query = x, key = tensor<fp32, [2, 1]>([[4], [4]]), \
+            value = tensor<fp32, [2, 1]>([[5], [7]]));";
+        near(&of(body, &[1, 1], &[100.0]), &[6.0]);
+    }
 }

@@ -4,8 +4,13 @@ use std::collections::HashSet;
 
 use coreml_format::program::{Argument, Binding, Block, Function, Operation};
 
+use super::state_access::written;
+use crate::pass::Pass;
+
+pub(super) const PASS: Pass = Pass { name: "dead_code", after: &[], ops: &[], run };
+
 fn has_effect(op: &Operation) -> bool {
-    matches!(op.kind.as_str(), "write_state" | "coreml_update_state" | "engine.state_update") || op.outputs.is_empty()
+    written(op).is_some() || op.outputs.is_empty()
 }
 
 fn uses(op: &Operation, live: &mut HashSet<String>) {

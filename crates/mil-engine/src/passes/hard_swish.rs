@@ -3,27 +3,42 @@
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, float, name_of, replace};
+use crate::graph::{Graph, float, name_of, replace};
+use crate::op::{OpSpec, since::*};
+use crate::ops::elementwise_unary::float as map_floats;
+use crate::ops::epilogue;
+use crate::pass::Pass;
 
-fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+pub(super) const PASS: Pass = Pass { name: "hard_swish", after: &[], ops: &[HARD_SWISH], run };
+
+/// `engine.hard_swish(x, slope, offset, threshold?)`: `w · min(max(slope · w + offset, 0), 1)`, where `w` is `x`, and 0 below
+/// the threshold.
+pub(super) const HARD_SWISH: OpSpec =
+    OpSpec::elementwise("engine.hard_swish", IOS15, |b| map_floats(b, epilogue::hard_swish(b)?)).fuse(|graph, op| {
+        let mut parameters = vec![("slope", graph.number(op, "slope")?), ("offset", graph.number(op, "offset")?)];
+        parameters.extend(graph.number(op, "threshold").map(|threshold| ("threshold", threshold)));
+        Some(("hard_swish", parameters))
+    });
+
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let op = graph.op(i);
     if op.kind != "mul" {
         return None;
     }
     let gate = |gate: &str, own: &str| {
         let (gate, own) = (name_of(op, gate)?, name_of(op, own)?);
-        let (at, sigmoid) = graph.maker_of_kind(gate, "sigmoid_hard")?;
+        let (at, sigmoid) = graph.producer_of_kind(gate, "sigmoid_hard")?;
         (graph.only_user(gate)?.0 == i && name_of(sigmoid, "x")? == own).then_some((own, at, sigmoid))
     };
     let (own, at, sigmoid) = gate("y", "x").or_else(|| gate("x", "y"))?;
     let mut new = op.clone();
-    new.kind = "engine.hard_swish".to_owned();
+    new.kind = HARD_SWISH.name.to_owned();
     new.inputs.clear();
     for (name, parameter, default) in [("slope", "alpha", 0.2), ("offset", "beta", 0.5)] {
         new.inputs.insert(name.to_owned(), float(graph.number_or(sigmoid, parameter, default)?));
     }
     // Only these two use what is cut off below a threshold.
-    let cut = graph.maker_of_kind(own, "thresholded_relu").and_then(|(_, cut)| {
+    let cut = graph.producer_of_kind(own, "thresholded_relu").and_then(|(_, cut)| {
         let alone = !graph.returned(own) && graph.users(own).iter().all(|user| [i, at].contains(user));
         Some((name_of(cut, "x")?, graph.number_or(cut, "alpha", 1.0)?)).filter(|_| alone)
     });
@@ -35,8 +50,8 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    replace(function, matched)
+fn run(function: &mut Function) -> usize {
+    replace(function, try_match)
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, TensorType, Value, ValueType};
 
-use super::graph::{Graph, name_of, shape_of};
+use crate::graph::{Graph, name_of, shape_of};
+use crate::pass::Pass;
+
+pub(super) const PASS: Pass = Pass { name: "permute", after: &[], ops: &[], run };
 
 /// The dimensions that a chain splits its input into, and where they have gone.
 struct Atoms {
@@ -76,8 +79,9 @@ fn chain(graph: &Graph<'_>, end: usize) -> Option<Vec<usize>> {
         return None;
     }
     let mut all = vec![end];
-    while let Some((i, _)) =
-        graph.maker(name_of(graph.op(all[all.len() - 1]), "x")?).filter(|&(i, op)| rearranges(op) && next(i).is_some())
+    while let Some((i, _)) = graph
+        .producer(name_of(graph.op(all[all.len() - 1]), "x")?)
+        .filter(|&(i, op)| rearranges(op) && next(i).is_some())
     {
         all.push(i);
     }
@@ -93,7 +97,7 @@ fn integers(values: &[usize]) -> Option<Argument> {
 }
 
 /// What takes the place of the last three operations of a chain.
-fn matched(graph: &Graph<'_>, chain: &[usize]) -> Option<[Operation; 3]> {
+fn try_match(graph: &Graph<'_>, chain: &[usize]) -> Option<[Operation; 3]> {
     let mut atoms: Option<Atoms> = None;
     for &i in chain {
         let op = graph.op(i);
@@ -142,11 +146,11 @@ fn matched(graph: &Graph<'_>, chain: &[usize]) -> Option<[Operation; 3]> {
     Some([one, two, three])
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
+fn run(function: &mut Function) -> usize {
     let graph = Graph::new(function);
     let chains = (0..function.block.operations.len()).filter_map(|i| chain(&graph, i));
     let found: Vec<(Vec<usize>, [Operation; 3])> =
-        chains.filter_map(|chain| matched(&graph, &chain).map(|new| (chain, new))).collect();
+        chains.filter_map(|chain| try_match(&graph, &chain).map(|new| (chain, new))).collect();
     let mut keep = vec![true; function.block.operations.len()];
     for (chain, new) in &found {
         let (gone, replaced) = chain.split_at(chain.len() - new.len());

@@ -2,17 +2,23 @@
 //! zero and the variance is mean(x²), so that its first half is x / √(mean(x²) + ε). An infinity makes the whole row of a
 //! layer norm NaN, since its mean is; here it makes itself NaN and the others zero.
 
+pub(super) mod op;
+
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, name_of, replace, shape_of};
+use crate::graph::{Graph, name_of, replace, shape_of};
+use crate::pass::Pass;
+use op::RMS_NORM;
+
+pub(super) const PASS: Pass = Pass { name: "rms_norm", after: &[], ops: &[RMS_NORM], run };
 
 /// The operation that replaces `op`, if it is the slice of the first half.
-fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     if op.kind != "slice_by_index" {
         return None;
     }
-    let (_, norm) = graph.maker_of_kind(name_of(op, "x")?, "layer_norm")?;
-    let (_, concat) = graph.maker_of_kind(name_of(norm, "x")?, "concat")?;
+    let (_, norm) = graph.producer_of_kind(name_of(op, "x")?, "layer_norm")?;
+    let (_, concat) = graph.producer_of_kind(name_of(norm, "x")?, "concat")?;
     let shape = shape_of(op)?;
     let (rank, half) = (shape.len(), *shape.last()?);
     let whole = shape_of(concat)?;
@@ -30,7 +36,7 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
         return None;
     }
     let [Binding::Name(x), Binding::Name(negated)] = concat.inputs.get("values")?.bindings() else { return None };
-    let (_, mul) = graph.maker_of_kind(negated, "mul")?;
+    let (_, mul) = graph.producer_of_kind(negated, "mul")?;
     let minus_one = |p: &str| graph.numbers(mul, p).is_some_and(|v| v == [-1.0]);
     let negates = (name_of(mul, "x") == Some(x) && minus_one("y")) || (name_of(mul, "y") == Some(x) && minus_one("x"));
     let own = graph.declared(x).filter(|ty| ty.dtype.is_float())?.fixed_shape()?;
@@ -38,7 +44,7 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
         return None;
     }
     let mut new = op.clone();
-    new.kind = "engine.rms_norm".to_owned();
+    new.kind = RMS_NORM.name.to_owned();
     new.inputs.clear();
     new.inputs.insert("x".to_owned(), Argument::One(Binding::Name(x.clone())));
     if let Some(epsilon) = norm.inputs.get("epsilon") {
@@ -47,6 +53,6 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    replace(function, |graph, i| matched(graph, graph.op(i)))
+fn run(function: &mut Function) -> usize {
+    replace(function, |graph, i| try_match(graph, graph.op(i)))
 }

@@ -1,8 +1,14 @@
 //! Rotary position embedding with halves: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin` along the last dimension.
 
+mod op;
+
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, declared_shape, name_of, replace, shape_of};
+use crate::graph::{Graph, declared_shape, name_of, replace, shape_of};
+use crate::pass::Pass;
+use op::ROTARY;
+
+pub(super) const PASS: Pass = Pass { name: "rotary", after: &[], ops: &[ROTARY], run };
 
 /// The operands of a commutative operation, both orders.
 fn orders(op: &Operation) -> Option<[(&str, &str); 2]> {
@@ -34,7 +40,7 @@ fn last_range<'b>(graph: &Graph<'b>, op: &'b Operation, from: usize, to: usize) 
 
 /// The value of which `name` is the rotated half: `concat(−x[D/2 ..], x[.. D/2])`.
 fn rotated<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b str> {
-    let (_, concat) = graph.maker_of_kind(name, "concat")?;
+    let (_, concat) = graph.producer_of_kind(name, "concat")?;
     let shape = declared_shape(graph, name)?;
     let (size, axis) = (*shape.last()?, *graph.numbers(concat, "axis")?.first()?);
     let last = axis == -1.0 || axis == shape.len() as f64 - 1.0;
@@ -43,8 +49,8 @@ fn rotated<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b str> {
     }
     let Argument::Many(parts) = concat.inputs.get("values")? else { return None };
     let [Binding::Name(first), Binding::Name(second)] = parts.as_slice() else { return None };
-    let (_, negated) = graph.maker_of_kind(first, "mul")?;
-    let (_, low) = graph.maker(second)?;
+    let (_, negated) = graph.producer_of_kind(first, "mul")?;
+    let (_, low) = graph.producer(second)?;
     let x = last_range(graph, low, 0, size / 2)?;
     let minus_one = |p: &str| graph.numbers(negated, p).is_some_and(|v| v == [-1.0]);
     let high = if minus_one("y") {
@@ -54,18 +60,18 @@ fn rotated<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b str> {
     } else {
         return None;
     };
-    let (_, high) = graph.maker(high)?;
+    let (_, high) = graph.producer(high)?;
     (last_range(graph, high, size / 2, size)? == x).then_some(x)
 }
 
-fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let op = graph.op(i);
     if op.kind != "add" {
         return None;
     }
     let shape = shape_of(op)?;
     for (plain, turned) in orders(op)? {
-        let product = |name| graph.maker_of_kind(name, "mul").and_then(|(_, op)| orders(op));
+        let product = |name| graph.producer_of_kind(name, "mul").and_then(|(_, op)| orders(op));
         let (Some(plain), Some(turned)) = (product(plain), product(turned)) else { continue };
         for (halves, sin) in turned {
             let Some(x) = rotated(graph, halves) else { continue };
@@ -76,7 +82,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
                 continue;
             }
             let mut new = op.clone();
-            new.kind = "engine.rotary".to_owned();
+            new.kind = ROTARY.name.to_owned();
             new.inputs.clear();
             for (name, value) in [("x", x), ("cos", cos), ("sin", sin)] {
                 new.inputs.insert(name.to_owned(), Argument::One(Binding::Name(value.to_owned())));
@@ -87,8 +93,8 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     None
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    replace(function, matched)
+fn run(function: &mut Function) -> usize {
+    replace(function, try_match)
 }
 
 #[cfg(test)]

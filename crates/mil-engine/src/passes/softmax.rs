@@ -2,19 +2,22 @@
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, name_of, replace};
+use crate::graph::{Graph, name_of, replace};
+use crate::pass::Pass;
+
+pub(super) const PASS: Pass = Pass { name: "softmax", after: &[], ops: &[], run };
 
 /// The operation that replaces `op`, if it is the division at the end of a softmax.
-fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     if op.kind != "real_div" {
         return None;
     }
     let exp_name = name_of(op, "x")?;
-    let (_, exp) = graph.maker_of_kind(exp_name, "exp")?;
-    let (_, sum) = graph.maker_of_kind(name_of(op, "y")?, "reduce_sum")?;
-    let (_, sub) = graph.maker_of_kind(name_of(exp, "x")?, "sub")?;
+    let (_, exp) = graph.producer_of_kind(exp_name, "exp")?;
+    let (_, sum) = graph.producer_of_kind(name_of(op, "y")?, "reduce_sum")?;
+    let (_, sub) = graph.producer_of_kind(name_of(exp, "x")?, "sub")?;
     let x = name_of(sub, "x")?;
-    let (_, max) = graph.maker_of_kind(name_of(sub, "y")?, "reduce_max")?;
+    let (_, max) = graph.producer_of_kind(name_of(sub, "y")?, "reduce_max")?;
     let axes = graph.literal(sum, "axes")?;
     let same = name_of(sum, "x")? == exp_name && name_of(max, "x")? == x;
     let axis = graph.numbers(sum, "axes")?;
@@ -30,6 +33,6 @@ fn matched(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    replace(function, |graph, i| matched(graph, graph.op(i)))
+fn run(function: &mut Function) -> usize {
+    replace(function, |graph, i| try_match(graph, graph.op(i)))
 }

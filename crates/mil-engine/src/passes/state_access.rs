@@ -3,11 +3,24 @@
 //! `read_state → slice_update → write_state` becomes one in-place update, and `read_state → slice_by_index`
 //! a read of the slice. A read may move to where it is used only if nothing writes the state in between.
 
+pub(super) mod op;
+
 use std::collections::HashMap;
 
 use coreml_format::program::{Argument, Binding, Block, Function, Operation};
 
-use super::graph::{Graph, name_of};
+use crate::graph::{Graph, name_of};
+use crate::ops;
+use crate::pass::Pass;
+use op::{STATE_SLICE, STATE_UPDATE};
+
+pub(super) const PASS: Pass = Pass { name: "state_access", after: &[], ops: &[STATE_SLICE, STATE_UPDATE], run };
+
+/// The parameter of an operation that names the state which it writes.
+pub(super) fn written(op: &Operation) -> Option<&'static str> {
+    let row = ops::states::OPS.iter().chain(PASS.ops).find(|row| row.name == op.kind)?;
+    row.writes
+}
 
 /// Where states are written, in order.
 #[derive(Default)]
@@ -21,17 +34,14 @@ impl<'b> Writes<'b> {
     fn new(block: &'b Block) -> Self {
         let mut all = Self::default();
         for (i, op) in block.operations.iter().enumerate() {
-            let state = match op.kind.as_str() {
-                "write_state" | "engine.state_update" => name_of(op, "input"),
-                "coreml_update_state" => name_of(op, "state"),
-                _ if op.blocks.is_empty() => None,
-                _ => {
-                    all.any.push(i);
-                    None
+            match written(op) {
+                Some(parameter) => {
+                    if let Some(state) = name_of(op, parameter) {
+                        all.by_state.entry(state).or_default().push(i);
+                    }
                 }
-            };
-            if let Some(state) = state {
-                all.by_state.entry(state).or_default().push(i);
+                None if op.blocks.is_empty() => {}
+                None => all.any.push(i),
             }
         }
         all
@@ -51,7 +61,7 @@ enum Change {
 
 /// The state that a `read_state` reads, and where.
 fn read_of<'b>(graph: &Graph<'b>, value: &str) -> Option<(usize, &'b str)> {
-    let (at, read) = graph.maker_of_kind(value, "read_state")?;
+    let (at, read) = graph.producer_of_kind(value, "read_state")?;
     Some((at, name_of(read, "input")?))
 }
 
@@ -78,7 +88,7 @@ fn update(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<[Change; 2
     if strided || !same || !others || !alike || !writes.quiet(state, at, write) {
         return None;
     }
-    let mut new = with_state(op, "engine.state_update", state);
+    let mut new = with_state(op, STATE_UPDATE.name, state);
     new.outputs.clear();
     Some([Change::Remove(i), Change::Replace(write, Box::new(new))])
 }
@@ -86,7 +96,7 @@ fn update(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<[Change; 2
 fn slice(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Change> {
     let op = graph.op(i);
     let (at, state) = read_of(graph, name_of(op, "x")?)?;
-    writes.quiet(state, at, i).then(|| Change::Replace(i, Box::new(with_state(op, "engine.state_slice", state))))
+    writes.quiet(state, at, i).then(|| Change::Replace(i, Box::new(with_state(op, STATE_SLICE.name, state))))
 }
 
 pub(super) fn run(function: &mut Function) -> usize {

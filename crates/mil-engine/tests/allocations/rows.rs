@@ -396,7 +396,7 @@ pub(crate) const ROWS: &[(&str, &str, bool)] = &[
     ("engine.rms_norm", "tensor<fp32, [?, ?, ?]> y = engine.rms_norm(x = x, epsilon = fp32(0.1));", false),
     // Attention and idioms.
     (
-        "scaled_dot_product_attention engine.attend",
+        "scaled_dot_product_attention engine.sdpa",
         "tensor<fp32, [?, ?, ?]> y = $OP(query = x, key = x, value = x);",
         false,
     ),
@@ -569,5 +569,5 @@ pub(crate) const ELSEWHERE: &[&str] = &[
     "constexpr_sparse_blockwise_shift_scale",
     "constexpr_sparse_to_dense",
     // A rewrite makes it, of a state in slices and a mask; `candle-coreml`'s models run it.
-    "engine.attention",
+    "engine.cached_attention",
 ];

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use super::Windows;
 use crate::activation::{Activation, Gate};
 use crate::fresh::filled;
-use crate::packed::Finish;
+use crate::packed::Epilogue;
 use crate::parallel::threads;
 use crate::sizes::size;
 use crate::vector::Vector;
@@ -16,7 +16,7 @@ use crate::vector::Vector;
 ///
 /// # Panics
 /// When a size does not fit another.
-pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], finish: &Finish<'_>) -> Vec<f32> {
+pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], finish: &Epilogue<'_>) -> Vec<f32> {
     depthwise_with(best(), windows, x, images, weights, finish)
 }
 
@@ -35,7 +35,7 @@ fn depthwise_with(
     x: &[f32],
     images: usize,
     weights: &[f32],
-    finish: &Finish<'_>,
+    finish: &Epilogue<'_>,
 ) -> Vec<f32> {
     let taps = size(windows.kernel);
     assert!(taps > 0 && weights.len().is_multiple_of(taps), "number of weights");
@@ -53,7 +53,7 @@ fn depthwise_with(
 }
 
 fn max_pool_with(lines: &Lines, windows: &Windows, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
-    all(windows, x, images, channels, &Finish::default(), |line| lines.largest(line))
+    all(windows, x, images, channels, &Epilogue::default(), |line| lines.largest(line))
 }
 
 /// Calls `work` for every line of windows.
@@ -62,7 +62,7 @@ fn all(
     x: &[f32],
     images: usize,
     channels: usize,
-    finish: &Finish<'_>,
+    finish: &Epilogue<'_>,
     work: impl Fn(&mut Line<'_, '_>) + Sync,
 ) -> Vec<f32> {
     let windows = &windows.checked(x, images, channels);
@@ -471,7 +471,7 @@ mod tests {
                 let (weights, bias) = (values(w.taps() * channels, 2), values(channels, 3));
                 let residual = values(images * w.positions() * channels, 4);
                 let activation = Activation::Clamp { low: -0.5, high: 0.5 };
-                let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
+                let finish = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                 for lines in LINES.iter().filter(|l| (l.available)()) {
                     let y = depthwise_with(lines, &w, &x, images, &weights, &finish);
                     for (i, &y) in y.iter().enumerate() {
@@ -513,14 +513,15 @@ mod tests {
     fn activations_that_are_no_bounds_follow() {
         let w = windows().remove(0);
         let (x, weights) = (values(w.plane() * 3, 1), values(w.taps() * 3, 2));
-        let plain = depthwise(&w, &x, 1, &weights, &Finish::default());
-        let activated = depthwise(&w, &x, 1, &weights, &Finish { activation: Activation::Silu, ..Finish::default() });
+        let plain = depthwise(&w, &x, 1, &weights, &Epilogue::default());
+        let activated =
+            depthwise(&w, &x, 1, &weights, &Epilogue { activation: Activation::Silu, ..Epilogue::default() });
         let close = |(&x, &y): (&f32, &f32)| (y - crate::elementary::silu::<false>(x)).abs() < 1e-6;
         assert!(plain.iter().zip(&activated).all(close));
         let f = HardSwish { gate: HardSigmoid { slope: 0.5, offset: 0.5 }, threshold: Some(-0.25) };
-        let finish = Finish { activation: Activation::HardSwish(f), ..Finish::default() };
+        let finish = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
         for lines in LINES.iter().filter(|l| (l.available)()) {
-            let plain = depthwise_with(lines, &w, &x, 1, &weights, &Finish::default());
+            let plain = depthwise_with(lines, &w, &x, 1, &weights, &Epilogue::default());
             let finished = depthwise_with(lines, &w, &x, 1, &weights, &finish);
             let want: Vec<f32> = plain.iter().map(|&v| f.at::<false>(v)).collect();
             assert_eq!(finished, want, "{}", lines.name);

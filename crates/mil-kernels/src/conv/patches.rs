@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::Windows;
 use crate::fresh::{give_back, zeros};
-use crate::packed::{self, Finish, Packed, Rows, Starts, Variant};
+use crate::packed::{self, Epilogue, Packed, Rows, Starts, Variant};
 use crate::sizes::{checked, size};
 
 /// Channels below which a row of taps is multiplied as one stretch.
@@ -16,7 +16,7 @@ const NARROW: usize = 16;
 ///
 /// # Panics
 /// When a size does not fit another.
-pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Finish<'_>) -> Vec<f32> {
+pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
     conv_packed_with(Variant::best(), windows, x, images, weights, finish)
 }
 
@@ -26,7 +26,7 @@ fn conv_packed_with(
     x: &[f32],
     images: usize,
     weights: &Packed,
-    finish: &Finish<'_>,
+    finish: &Epilogue<'_>,
 ) -> Vec<f32> {
     let taps = size(windows.kernel);
     assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
@@ -86,7 +86,7 @@ fn multiply<'a>(
     variant: Variant,
     (count, stretches, length): (usize, usize, usize),
     weights: &Packed,
-    finish: &Finish<'_>,
+    finish: &Epilogue<'_>,
     fill: impl Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync,
 ) -> Vec<f32> {
     packed::run(variant, &Rows { count, stretches: (stretches, length), fill: &fill }, weights, finish)
@@ -217,7 +217,7 @@ mod tests {
                     Packed::new(groups, outputs, cols, |r, out| out.copy_from_slice(&weights[r * cols..][..cols]));
                 let bias = values(groups * outputs, 3);
                 for variant in Variant::all() {
-                    let finish = Finish { bias: Some(&bias), ..Finish::default() };
+                    let finish = Epilogue { bias: Some(&bias), ..Epilogue::default() };
                     let y = conv_packed_with(variant, &w, &x, images, &packed, &finish);
                     assert_eq!(y.len(), images * w.positions() * groups * outputs);
                     for (i, &y) in y.iter().enumerate() {

@@ -6,7 +6,7 @@
 
 use super::{Windows, conv_packed};
 use crate::fresh::{give_back, zeros};
-use crate::packed::{Finish, Packed};
+use crate::packed::{Epilogue, Packed};
 use crate::parallel::chunks_mut;
 use crate::pick::{Along, Places, pick};
 use crate::sizes::{checked, size};
@@ -204,7 +204,7 @@ impl Phase {
             before: [0, 1, 2].map(|d| usize::try_from(-self.along[d].first).unwrap_or(0)),
             out: count,
         };
-        let result = conv_packed(&windows, x, images, weights, &Finish { bias, ..Finish::default() });
+        let result = conv_packed(&windows, x, images, weights, &Epilogue { bias, ..Epilogue::default() });
         give_back(cropped);
         Some(result)
     }

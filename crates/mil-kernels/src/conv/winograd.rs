@@ -17,7 +17,7 @@ use crate::activation::Gate;
 use crate::aligned::Aligned;
 use crate::elementwise::HardSwish;
 use crate::fresh::Element;
-use crate::packed::{self, Finish, PANEL, Packed, Rows, Starts, Variant};
+use crate::packed::{self, Epilogue, PANEL, Packed, Rows, Starts, Variant};
 use crate::parallel::{self, Shared};
 use crate::sizes::size;
 use crate::vector::Vector;
@@ -88,7 +88,7 @@ impl Winograd {
     ///
     /// # Panics
     /// When a size does not fit another, and for windows that it does not [take](Self::takes).
-    pub fn conv(&self, windows: &Windows, x: &[f32], images: usize, finish: &Finish<'_>) -> Vec<f32> {
+    pub fn conv(&self, windows: &Windows, x: &[f32], images: usize, finish: &Epilogue<'_>) -> Vec<f32> {
         let transforms = ALL.iter().find(|t| (t.available)()).unwrap_or(&ALL[ALL.len() - 1]);
         self.conv_with(Variant::best(), transforms, windows, x, images, finish)
     }
@@ -100,7 +100,7 @@ impl Winograd {
         windows: &Windows,
         x: &[f32],
         images: usize,
-        finish: &Finish<'_>,
+        finish: &Epilogue<'_>,
     ) -> Vec<f32> {
         let (channels, outputs) = (self.weights.cols(), self.outputs());
         assert!(Self::takes(windows), "3 × 3 windows that are neighbours");
@@ -167,7 +167,7 @@ struct Job<'a> {
     x: &'a [f32],
     /// What lies around the planes.
     zeros: &'a [f32],
-    finish: &'a Finish<'a>,
+    finish: &'a Epilogue<'a>,
     out: Shared<f32>,
 }
 
@@ -484,7 +484,7 @@ mod tests {
                 let gate = HardSigmoid { slope: 0.5, offset: 0.5 };
                 let hard_swish = Activation::HardSwish(HardSwish { gate, threshold: Some(-1.0) });
                 for activation in [Activation::Clamp { low: -1.0, high: 1.0 }, Activation::Silu, hard_swish] {
-                    let finish = Finish { bias: Some(&bias), residual: Some(&residual), activation };
+                    let finish = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                     for (variant, transforms) in
                         Variant::all().flat_map(|v| ALL.iter().filter(|t| (t.available)()).map(move |t| (v, t)))
                     {

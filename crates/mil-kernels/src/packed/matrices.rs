@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Finish, Layout, PANEL, Packed, Rows, Starts, Variant, run_to};
+use super::{Epilogue, Layout, PANEL, Packed, Rows, Starts, Variant, run_to};
 use crate::aligned::Aligned;
 use crate::parallel;
 use crate::sizes;
@@ -77,7 +77,7 @@ fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y
         }
     };
     let rows = Rows { count: m, stretches: (1, k), fill: &fill };
-    run_to(variant, &rows, &weights, &Finish::default(), Layout { row: n, group: m * n })
+    run_to(variant, &rows, &weights, &Epilogue::default(), Layout { row: n, group: m * n })
 }
 
 #[cfg(test)]

@@ -9,14 +9,14 @@ use mil_kernels::matvec::Product;
 use mil_kernels::parallel;
 
 use super::{Placed, Window, channels_last};
+use crate::array::Array;
 use crate::budget;
-use crate::build::check_size;
 use crate::error::OpError;
+use crate::frame::Frame;
 use crate::layout;
-use crate::ops::finish::Finish;
-use crate::ops::panels::Panels;
-use crate::run::Frame;
-use crate::value::Array;
+use crate::ops::epilogue::EpilogueSpec;
+use crate::ops::packed_weight::PackedWeight;
+use crate::shape::check_size;
 use crate::weight::Weight;
 
 /// Weights that were put in order once.
@@ -31,7 +31,7 @@ pub(super) struct Prepared {
 
 enum Form {
     /// Dense weights.
-    Panels(Panels),
+    PackedWeight(PackedWeight),
     /// One matrix for all channels, as stored: `[outputs, channels, taps]`.
     Stored(Arc<Weight>),
     /// `[taps, channels]`.
@@ -62,7 +62,7 @@ impl Prepared {
         let mut square = None;
         let form = if groups == outputs && shape[1] == 1 && groups > 1 {
             Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps)?)
-        } else if let Some(panels) = Panels::new(weight, groups, device) {
+        } else if let Some(panels) = PackedWeight::new(weight, groups, device) {
             // What is more than a product per position never takes the weight as stored.
             square = (shape[2..] == [3, 3] && groups == 1 && window.is_dense()).then(OnceLock::new);
             match (&square, result) {
@@ -76,7 +76,7 @@ impl Prepared {
                 _ if taps > 1 => _ = panels.packed()?,
                 _ => {}
             }
-            Form::Panels(panels)
+            Form::PackedWeight(panels)
         } else if groups == 1 && weight.matrix().is_some() {
             Form::Stored(weight.clone())
         } else {
@@ -87,7 +87,7 @@ impl Prepared {
 
     /// Transformed weights, if these windows pay for them.
     fn winograd(&self, windows: &Windows, images: usize, channels: usize) -> Result<Option<&Winograd>, OpError> {
-        let (Some(made), Form::Panels(panels)) = (&self.square, &self.form) else { return Ok(None) };
+        let (Some(made), Form::PackedWeight(panels)) = (&self.square, &self.form) else { return Ok(None) };
         let [_, height, width] = windows.out;
         if !Winograd::takes(windows) || !Winograd::pays(images, [height, width], channels, self.outputs) {
             return Ok(None);
@@ -121,7 +121,7 @@ impl Prepared {
 
     /// Whether the weights are packed, or will be.
     pub(super) fn in_panels(&self) -> bool {
-        matches!(self.form, Form::Panels(_))
+        matches!(self.form, Form::PackedWeight(_))
     }
 
     /// The convolution of `x`, finished; none when it is no f32 tensor on the CPU, or a product of few rows.
@@ -131,7 +131,7 @@ impl Prepared {
         x: &Array,
         bias: Option<&[f32]>,
         placed: &Placed,
-        finish: &Finish,
+        epilogue: &EpilogueSpec,
     ) -> Result<Option<Tensor>, OpError> {
         let (x_of, t) = (x, x.tensor());
         if t.dtype() != DType::F32 || !t.device().is_cpu() {
@@ -141,9 +141,9 @@ impl Prepared {
         let windows = placed.windows(t, &self.kernel);
         let shape = [&[images, self.outputs], placed.out.as_slice()].concat();
         let count = check_size(&shape)?;
-        if let Form::Panels(panels) = &self.form
+        if let Form::PackedWeight(panels) = &self.form
             && self.kernel.iter().all(|&k| k == 1)
-            && !panels.pay(count / self.outputs, placed.out.iter().filter(|&&n| n > 1).count() > 1)
+            && !panels.is_worthwhile(count / self.outputs, placed.out.iter().filter(|&&n| n > 1).count() > 1)
         {
             return Ok(None);
         }
@@ -152,35 +152,51 @@ impl Prepared {
         budget::claim_of::<f32>(count)?;
         let _scratch = budget::lent(self.scratch(&windows, images, t.dims()[1]))?;
         let order = channels_last(t.rank());
-        let residual = finish.residual(f, &shape, &order)?;
+        let residual = epilogue.residual(f, &shape, &order)?;
         let last = t.permute(order)?;
         let winograd = self.winograd(&windows, images, t.dims()[1])?;
         let packed = match &self.form {
-            Form::Panels(panels) if winograd.is_none() => Some(panels.packed()?),
+            Form::PackedWeight(panels) if winograd.is_none() => Some(panels.packed()?),
             _ => None,
         };
         let run = |x: &[f32]| match (&self.form, packed) {
             (Form::Depthwise(weights), _) => {
-                finish.with(bias, residual.as_ref(), |finish| depthwise(&windows, x, images, weights, finish))
+                epilogue.with(bias, residual.as_ref(), |epilogue| depthwise(&windows, x, images, weights, epilogue))
             }
             (_, Some(packed)) => {
-                finish.with(bias, residual.as_ref(), |finish| conv_packed(&windows, x, images, packed, finish))
+                epilogue.with(bias, residual.as_ref(), |epilogue| conv_packed(&windows, x, images, packed, epilogue))
             }
             (Form::Stored(weight), _) => weight.matrix().map(|weight| {
                 let mut y = zeros(count);
                 conv(&windows, x, images, Product { weight, bias, out: &mut y });
                 y
             }),
-            (Form::Panels(_), None) => winograd.and_then(|winograd| {
-                finish.with(bias, residual.as_ref(), |finish| winograd.conv(&windows, x, images, finish))
+            (Form::PackedWeight(_), None) => winograd.and_then(|winograd| {
+                epilogue.with(bias, residual.as_ref(), |epilogue| winograd.conv(&windows, x, images, epilogue))
             }),
         };
         let Some(y) = layout::with_rows(&last, run)?.flatten() else { return Ok(None) };
         let y = placed.result_of(y, images, self.outputs, t.device())?;
         // The kernel for weights as stored does not finish its sums.
         match self.form {
-            Form::Stored(_) => Ok(Some(finish.apply(f, x_of.with(y))?.into_tensor())),
+            Form::Stored(_) => Ok(Some(epilogue.apply(f, x_of.with(y))?.into_tensor())),
             _ => Ok(Some(y)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn conv_pads_with_zeros_and_steps_between_taps() {
+        let weight = "weight = tensor<fp32, [1, 1, 2]>([[[1, 10]]])";
+        let same = format!(
+            "tensor<fp32, [1, 1, 3]> y = conv(x = x, {weight}, pad_type = string(\"custom\"), pad = tensor<int32, [2]>([1, 0]));"
+        );
+        near(&of(&same, &[1, 1, 3], &[1.0, 2.0, 3.0]), &[10.0, 21.0, 32.0]);
+        let wide = format!("tensor<fp32, [1, 1, 1]> y = conv(x = x, {weight}, dilations = tensor<int32, [1]>([2]));");
+        near(&of(&wide, &[1, 1, 3], &[1.0, 2.0, 3.0]), &[31.0]);
     }
 }

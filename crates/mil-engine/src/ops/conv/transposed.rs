@@ -7,11 +7,13 @@ use mil_kernels::packed::PANEL;
 
 use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};
 use crate::budget::{claim, claim_of, lent, products, temporary};
-use crate::build::{Build, MAX_ELEMENTS, Run, check_size, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
 use crate::ops::linear::Bias;
-use crate::value::with_f32s;
+use crate::planned::Run;
+use crate::shape::{MAX_ELEMENTS, check_size};
 use crate::weight::Weight;
 
 /// Most phases of a kernel that keeps a matrix for each.
@@ -99,7 +101,7 @@ fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Tra
 
 /// `conv_transpose(x, weight[C_in, C_out / groups, kernel…], bias?, pad?, output_shape?, pad_type, strides?,
 /// dilations?, groups = 1)`.
-pub(super) fn conv_transpose(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn conv_transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
     let groups = groups_of(b)?;
@@ -194,4 +196,21 @@ fn general(x: &Tensor, w: &Tensor, groups: usize, placed: &Placed, out: &[usize]
         }
     }
     Ok(Tensor::from_vec(y, shape, x.device())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn conv_transpose_spreads_each_element() {
+        let body = "tensor<fp32, [1, 1, 4]> y = conv_transpose(x = x, weight = tensor<fp32, [1, 1, 2]>([[[1, 10]]]), \
+            strides = tensor<int32, [1]>([2]));";
+        near(&of(body, &[1, 1, 2], &[1.0, 2.0]), &[1.0, 10.0, 2.0, 20.0]);
+        // Overlapping parts add up.
+        near(
+            &of(&body.replace("[2]));", "[1]));").replace("1, 4]> y", "1, 3]> y"), &[1, 1, 2], &[1.0, 2.0]),
+            &[1.0, 12.0, 20.0],
+        );
+    }
 }

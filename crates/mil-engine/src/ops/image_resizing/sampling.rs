@@ -3,7 +3,7 @@
 use mil_kernels::resample::{OUTSIDE, Taps};
 
 use crate::budget::claim_of;
-use crate::build::Build;
+use crate::build::OpBuilder;
 use crate::error::OpError;
 
 /// Which positions of an input a resized output samples.
@@ -18,7 +18,7 @@ pub(super) enum Grid {
 
 impl Grid {
     /// The parameter `sampling_mode = "DEFAULT"`.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         b.choice(
             "sampling_mode",
             &[
@@ -78,7 +78,7 @@ pub(super) enum BoxLayout {
 
 impl BoxLayout {
     /// The parameter `box_coordinate_mode = "CORNERS_HEIGHT_FIRST"`.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         b.choice(
             "box_coordinate_mode",
             &[
@@ -129,7 +129,7 @@ pub(super) enum Padding {
 
 impl Padding {
     /// The parameters `padding_mode` and `padding_value = 0`, which counts for constant padding only.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let value = b.attr_or("padding_value", 0f32)?;
         b.required_choice(
             "padding_mode",
@@ -196,5 +196,18 @@ pub(super) fn taps_at(
     Taps {
         at: [position(top, left), position(top, right), position(bottom, left), position(bottom, right)],
         weights: [(1.0 - v) * (1.0 - u), (1.0 - v) * u, v * (1.0 - u), v * u],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn affine_with_the_identity_gives_the_image() {
+        let body = "tensor<fp32, [1, 1, 2, 2]> y = affine(x = x, transform_matrix = tensor<fp32, [1, 6]>([[1, 0, 0, 0, 1, 0]]), \
+            output_height = int32(2), output_width = int32(2), sampling_mode = string(\"bilinear\"), padding_mode = string(\"constant\"), \
+            padding_value = fp32(0), coordinates_mode = string(\"normalized_minus_one_to_one\"), align_corners = bool(true));";
+        near(&of(body, &[1, 1, 2, 2], &[1.0, 2.0, 3.0, 4.0]), &[1.0, 2.0, 3.0, 4.0]);
     }
 }

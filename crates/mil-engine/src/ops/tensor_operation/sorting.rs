@@ -5,13 +5,17 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 use mil_kernels::{parallel, rank};
 
+use crate::array::Array;
 use crate::budget::{self, claim_of};
-use crate::build::{Build, Run, one, resolve_axis};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
 use crate::ops::reduction::index_dtype;
+use crate::planned::Run;
 use crate::rearrange::pick_along;
-use crate::value::{Array, Value, with_f32s};
+use crate::shape::resolve_axis;
+use crate::value::Value;
 
 /// The tensor with `axis` last, in row-major order, and the indices of the first `k` of each of its rows.
 fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, Vec<usize>), OpError> {
@@ -51,7 +55,7 @@ fn indices(
 }
 
 /// `argsort(x, axis = -1, ascending = false)`: stable.
-pub(super) fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn argsort(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.attr_or("axis", -1i64)?;
     let ascending = b.attr_or("ascending", false)?;
@@ -65,7 +69,7 @@ pub(super) fn argsort(b: &Build<'_>) -> Result<Run, OpError> {
 
 /// `topk(x, k = 1, axis = -1, ascending = false, sort = true (iOS16), return_indices = true (iOS16),
 /// output_indices_dtype = "int32" (iOS17))`: sorted also where the program leaves the order open.
-pub(super) fn topk(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn topk(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let k = b.param_or("k", 1i64)?;
     let axis = b.attr_or("axis", -1i64)?;
@@ -93,4 +97,18 @@ pub(super) fn topk(b: &Build<'_>) -> Result<Run, OpError> {
         }
         Ok(all)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn argsort_keeps_the_order_of_equals() {
+        let body = |ascending: bool| {
+            format!("tensor<int32, [4]> y = argsort(x = x, axis = int32(0), ascending = bool({ascending}));")
+        };
+        near(&of(&body(true), &[4], &[2.0, 1.0, 2.0, 1.0]), &[1.0, 3.0, 0.0, 2.0]);
+        near(&of(&body(false), &[4], &[2.0, 1.0, 2.0, 1.0]), &[0.0, 2.0, 1.0, 3.0]);
+    }
 }

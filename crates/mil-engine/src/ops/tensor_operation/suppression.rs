@@ -3,10 +3,13 @@
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
 
+use crate::array::Array;
 use crate::budget::{self, Counted};
-use crate::build::{Build, Run, check_size};
+use crate::build::OpBuilder;
 use crate::error::OpError;
-use crate::value::{Array, Value};
+use crate::planned::Run;
+use crate::shape::check_size;
+use crate::value::Value;
 
 /// The tensor with its last two dimensions exchanged.
 fn swap_last(x: &Array) -> Result<Array, OpError> {
@@ -30,7 +33,7 @@ fn iou(a: &[f32], b: &[f32]) -> f32 {
 ///
 /// Since iOS 17 without `score_threshold` and the number of boxes, and with the boxes along the last
 /// dimension: `[n, 4, B]` and `[n, K, B]`.
-pub(super) fn nms(b: &Build<'_>) -> Result<Run, OpError> {
+pub(super) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
     let boxes_last = b.opset() >= Opset::Ios17;
     let iou_limit = b.attr::<f32>("iou_threshold")?;
@@ -98,4 +101,19 @@ pub(super) fn nms(b: &Build<'_>) -> Result<Run, OpError> {
         let numbers = Value::Array(Array::from_i64(numbers, &[batch], DataType::I32, d)?);
         Ok(vec![Value::Array(out_boxes), Value::Array(out_scores), out_index, numbers])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn boxes_that_overlap_a_better_one_are_left_out() {
+        // x, y, width and height of three boxes; the second one overlaps the first by more than half.
+        let body = "tensor<fp32, [?, ?, ?]> y, tensor<fp32, [?, ?, ?]> sc, tensor<int32, [?, ?]> i = non_maximum_suppression(boxes = x, \
+            scores = tensor<fp32, [1, 1, 3]>([[[0.8, 0.7, 0.1]]]), iou_threshold = fp32(0.5), max_boxes = int32(2));";
+        let boxes = [0.0, 0.1, 9.0, 0.0, 0.0, 9.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0];
+        near(&of(body, &[1, 4, 3], &boxes), &[0.0, 9.0, 0.0, 9.0, 2.0, 2.0, 2.0, 2.0]);
+        near(&of(&body.replace("fp32(0.5)", "fp32(1)"), &[1, 4, 3], &boxes), &[0.0, 0.1, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0]);
+    }
 }

@@ -1,18 +1,25 @@
 //! Products with constant weights that share an input (queries, keys and values; gate and up; the parts of an LM
 //! head) become one operation: the input is arranged once, and all of them run in one parallel region.
 
+mod op;
+
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, TensorType, Value};
 use indexmap::IndexMap;
 
-use super::graph::{Graph, name_of, names, rank_of};
+use crate::graph::{Graph, name_of, rank_of, used_values};
+use crate::pass::Pass;
+use op::PRODUCTS;
+
+pub(super) const PASS: Pass =
+    Pass { name: "merge_shared_input_products", after: &["fuse_epilogue"], ops: &[PRODUCTS], run };
 
 /// Which operations make values that are there before anything runs: constants, and what is made of nothing else.
 fn constants(graph: &Graph<'_>, operations: &[Operation]) -> Vec<bool> {
     let mut found: Vec<bool> = Vec::with_capacity(operations.len());
     for op in operations {
-        let known = |name: &str| graph.maker(name).is_some_and(|(i, _)| found.get(i) == Some(&true));
-        found.push(op.kind == "const" || (op.kind.starts_with("constexpr_") && names(op).into_iter().all(known)));
+        let known = |name: &str| graph.producer(name).is_some_and(|(i, _)| found.get(i) == Some(&true));
+        found.push(op.kind == "const" || (op.kind.starts_with("constexpr_") && used_values(op).into_iter().all(known)));
     }
     found
 }
@@ -21,7 +28,7 @@ fn constants(graph: &Graph<'_>, operations: &[Operation]) -> Vec<bool> {
 fn constant<'b>(graph: &Graph<'b>, found: &[bool], op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
     let known = match op.inputs.get(parameter)? {
         Argument::One(Binding::Value(_)) => true,
-        Argument::One(Binding::Name(n)) => graph.maker(n).is_some_and(|(i, _)| found[i]),
+        Argument::One(Binding::Name(n)) => graph.producer(n).is_some_and(|(i, _)| found[i]),
         Argument::Many(_) => false,
     };
     graph.type_of(op, parameter).filter(|_| known)
@@ -72,7 +79,7 @@ fn joined(ops: &[&Operation]) -> Operation {
     inputs.insert("count".to_owned(), Argument::One(Binding::Value(count)));
     inputs.insert("channels_first".to_owned(), Argument::One(Binding::Value(Value::bool(first.kind == "conv"))));
     Operation {
-        kind: "engine.products".to_owned(),
+        kind: PRODUCTS.name.to_owned(),
         name: first.name.clone(),
         inputs,
         outputs: ops.iter().flat_map(|op| op.outputs.clone()).collect(),
@@ -81,7 +88,7 @@ fn joined(ops: &[&Operation]) -> Operation {
     }
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
+fn run(function: &mut Function) -> usize {
     let graph = Graph::new(function);
     let known = constants(&graph, &function.block.operations);
     let mut groups: IndexMap<(&str, &str), Vec<usize>> = IndexMap::new();

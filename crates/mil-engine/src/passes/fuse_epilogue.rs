@@ -2,15 +2,27 @@
 //! while they are in registers, instead of written, read and written again.
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Argument, Binding, Function, Operation, TensorData, Value, ValueData};
+use coreml_format::program::{Argument, Binding, Function, Operation, Value};
 
 use super::dead_code;
-use super::graph::{Graph, float, name_of, replace, shape_of};
+use super::hard_swish::HARD_SWISH;
+use crate::batch;
+use crate::graph::{Graph, float, name_of, replace, shape_of};
+use crate::op::{OpSpec, since::*};
+use crate::ops;
+use crate::pass::Pass;
+
+pub(super) const PASS: Pass =
+    Pass { name: "fuse_epilogue", after: &["silu_mul", "hard_swish"], ops: &[CONV, LINEAR], run };
+
+/// `conv` and `linear` with a residual and an activation ([`EpilogueSpec`](crate::ops::epilogue::EpilogueSpec)).
+const CONV: OpSpec = OpSpec::new("engine.conv", IOS15, ops::conv::conv).batch(batch::conv);
+const LINEAR: OpSpec = OpSpec::new("engine.linear", IOS15, ops::linear::linear).batch(batch::linear);
 
 /// Whether the engine packs the dense weights of an operation, so that its kernel finishes sums.
 fn is_packed(graph: &Graph<'_>, op: &Operation) -> Option<bool> {
     let weight = match name_of(op, "weight") {
-        Some(name) => graph.maker_of_kind(name, "const")?.1.attributes.get("val")?,
+        Some(name) => graph.producer_of_kind(name, "const")?.1.attributes.get("val")?,
         None => graph.literal(op, "weight")?,
     };
     Some(match weight.ty.tensor()?.dtype {
@@ -23,50 +35,26 @@ fn is_packed(graph: &Graph<'_>, op: &Operation) -> Option<bool> {
 
 /// The product that makes a value which only operation `i` uses.
 fn product<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<&'b Operation> {
-    let (_, op) = graph.maker(name)?;
-    let fits = matches!(op.kind.as_str(), "conv" | "linear" | "engine.conv" | "engine.linear");
+    let (_, op) = graph.producer(name)?;
+    let fits = ["conv", "linear", CONV.name, LINEAR.name].contains(&op.kind.as_str());
     let open = !op.inputs.contains_key("activation") && op.outputs.len() == 1;
     let floats = graph.declared(name)?.dtype.is_float();
     (fits && open && floats && graph.only_user(name)?.0 == i && is_packed(graph, op)?).then_some(op)
 }
 
-fn text<'b>(graph: &Graph<'b>, op: &'b Operation, parameter: &str) -> Option<&'b str> {
-    match &graph.literal(op, parameter)?.data {
-        ValueData::Tensor(TensorData::Strings(texts)) => texts.first().map(String::as_str),
-        _ => None,
-    }
-}
-
 /// The name of an activation and its parameters.
 fn activation<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<(&'static str, Vec<(&'static str, f64)>)> {
-    let number = |name: &str| graph.numbers(op, name)?.first().copied();
-    Some(match op.kind.as_str() {
-        "relu" => ("clip", vec![("low", 0.0)]),
-        "relu6" => ("clip", vec![("low", 0.0), ("high", 6.0)]),
-        "clip" => ("clip", vec![("low", number("alpha")?), ("high", number("beta")?)]),
-        "gelu" if !op.inputs.contains_key("mode") || text(graph, op, "mode")? == "EXACT" => ("gelu", Vec::new()),
-        "silu" => ("silu", Vec::new()),
-        "sigmoid" => ("sigmoid", Vec::new()),
-        "sigmoid_hard" => {
-            let (slope, offset) = (graph.number_or(op, "alpha", 0.2)?, graph.number_or(op, "beta", 0.5)?);
-            ("hard_sigmoid", vec![("slope", slope), ("offset", offset)])
-        }
-        "engine.hard_swish" => {
-            let mut parameters = vec![("slope", number("slope")?), ("offset", number("offset")?)];
-            parameters.extend(number("threshold").map(|threshold| ("threshold", threshold)));
-            ("hard_swish", parameters)
-        }
-        _ => return None,
-    })
+    let row = ops::find(&op.kind).or((op.kind == HARD_SWISH.name).then_some(&HARD_SWISH))?;
+    row.fuse?(graph, op)
 }
 
 /// The product with another input, as an operation that makes what `op` makes.
 fn extended(product: &Operation, op: &Operation) -> Operation {
-    let kind = product.kind.strip_prefix("engine.").unwrap_or(&product.kind);
-    Operation { kind: format!("engine.{kind}"), outputs: op.outputs.clone(), ..product.clone() }
+    let kind = if product.kind.ends_with("conv") { CONV.name } else { LINEAR.name };
+    Operation { kind: kind.to_owned(), outputs: op.outputs.clone(), ..product.clone() }
 }
 
-fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let op = graph.op(i);
     let dtype = |op: &Operation| Some(op.outputs.first()?.ty.tensor()?.dtype);
     if op.kind == "add" {
@@ -94,11 +82,11 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
+fn run(function: &mut Function) -> usize {
     let mut count = 0;
     // An activation after a residual is found when the residual belongs to the product.
     loop {
-        let changed = replace(function, matched);
+        let changed = replace(function, try_match);
         if changed == 0 {
             return count;
         }

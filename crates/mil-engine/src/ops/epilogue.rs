@@ -6,33 +6,34 @@ use mil_kernels::elementwise::{Gelu, HardSigmoid, HardSwish, Sigmoid, Silu};
 use mil_kernels::packed;
 
 use super::elementwise_unary::map;
+use crate::array::Array;
 use crate::budget::Counted;
-use crate::build::{Build, Slot};
+use crate::build::OpBuilder;
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::layout;
-use crate::run::Frame;
-use crate::value::{Array, with_f32s};
+use crate::memory_order::with_f32s;
 
 /// The parameters `slope` and `offset` of a gate.
-fn hard_sigmoid(b: &Build<'_>) -> Result<HardSigmoid, OpError> {
+fn hard_sigmoid(b: &OpBuilder<'_>) -> Result<HardSigmoid, OpError> {
     Ok(HardSigmoid { slope: b.attr("slope")?, offset: b.attr("offset")? })
 }
 
 /// The parameters `slope`, `offset` and `threshold?` of a hard swish.
-pub(super) fn hard_swish(b: &Build<'_>) -> Result<HardSwish, OpError> {
+pub(crate) fn hard_swish(b: &OpBuilder<'_>) -> Result<HardSwish, OpError> {
     Ok(HardSwish { gate: hard_sigmoid(b)?, threshold: b.attr_opt("threshold")? })
 }
 
 /// The parameters `residual?` and `activation?` of an operation: `"clip"` with `low?` and `high?`, `"gelu"`, `"silu"`,
 /// `"sigmoid"`, `"hard_sigmoid"` with `slope` and `offset`, `"hard_swish"` with these and `threshold?`.
-pub(super) struct Finish {
+pub(crate) struct EpilogueSpec {
     residual: Option<Slot>,
     activation: Activation,
 }
 
-impl Finish {
+impl EpilogueSpec {
     /// What the operation says; nothing, if it is not of this engine.
-    pub(super) fn new(b: &Build<'_>) -> Result<Self, OpError> {
+    pub(crate) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         // Files have no such parameters: where one has, it is refused as unread.
         if !b.op().kind.starts_with("engine.") {
             return Ok(Self { residual: None, activation: Activation::default() });
@@ -54,7 +55,7 @@ impl Finish {
     }
 
     /// The residual of a result of this shape, its dimensions in this order, without gaps.
-    pub(super) fn residual(&self, f: &Frame<'_>, shape: &[usize], order: &[usize]) -> Result<Option<Tensor>, OpError> {
+    pub(crate) fn residual(&self, f: &Frame<'_>, shape: &[usize], order: &[usize]) -> Result<Option<Tensor>, OpError> {
         let Some(slot) = self.residual else { return Ok(None) };
         let residual = f.array(slot)?;
         if residual.shape() != shape {
@@ -64,21 +65,21 @@ impl Finish {
     }
 
     /// Runs `f` with what a kernel needs; none when the residual is not on the CPU.
-    pub(super) fn with<R>(
+    pub(crate) fn with<R>(
         &self,
         bias: Option<&[f32]>,
         residual: Option<&Tensor>,
-        f: impl FnOnce(&packed::Finish<'_>) -> R,
+        f: impl FnOnce(&packed::Epilogue<'_>) -> R,
     ) -> Option<R> {
-        let finish = packed::Finish { bias, residual: None, activation: self.activation };
+        let epilogue = packed::Epilogue { bias, residual: None, activation: self.activation };
         match residual {
-            None => Some(f(&finish)),
-            Some(t) => with_f32s(t, |r| f(&packed::Finish { residual: Some(r), ..finish })),
+            None => Some(f(&epilogue)),
+            Some(t) => with_f32s(t, |r| f(&packed::Epilogue { residual: Some(r), ..epilogue })),
         }
     }
 
     /// The same as operations of their own, for results of other ways.
-    pub(super) fn apply(&self, f: &Frame<'_>, y: Array) -> Result<Array, OpError> {
+    pub(crate) fn apply(&self, f: &Frame<'_>, y: Array) -> Result<Array, OpError> {
         let mut y = y;
         if let Some(slot) = self.residual {
             let residual = f.array(slot)?;
@@ -98,5 +99,22 @@ impl Finish {
             Activation::HardSigmoid(gate) => map(&y, gate),
             Activation::HardSwish(f) => map(&y, f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn a_product_ends_with_its_residual_and_then_its_activation() {
+        let body = |activation: &str| {
+            format!(
+                "tensor<fp32, [2, 1]> r = mul(x = x, y = fp32(2)); tensor<fp32, [2, 1]> y = engine.linear(x = x, \
+                 weight = tensor<fp32, [1, 1]>([[-3]]), residual = r, activation = string(\"{activation}\"), low = fp32(0));"
+            )
+        };
+        near(&of(&body("clip"), &[2, 1], &[1.0, -1.0]), &[0.0, 1.0]);
+        refused(&body("cosine"), &[2, 1], &[1.0, -1.0], "cosine");
     }
 }

@@ -8,13 +8,13 @@ use super::activation::softmax_last;
 use super::elementwise_binary::broadcast_shape;
 use super::linear::batched;
 use crate::budget::{Counted, claim_of, lent, mapped, products};
-use crate::build::{Build, Run, check_size, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::shape::check_size;
 
 /// `softmax(scale · q · kᵀ + mask) · v` for `q [… , n, d]`, `k [… , m, d]`, `v [… , m, w]` and a mask that broadcasts to
 /// `[… , n, m]`, all of them floats.
-pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32) -> Result<Tensor, OpError> {
+pub(crate) fn sdpa(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32) -> Result<Tensor, OpError> {
     if let Some(result) = on_cpu(q, k, v, mask, scale)? {
         return Ok(result);
     }
@@ -113,19 +113,27 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32)
     Ok(Some(Tensor::from_vec(out, shape, q.device())?.transpose(rank - 3, rank - 2)?))
 }
 
-/// `engine.attend(query, key, value, mask?, scale = 1, key_columns = false)`; with `key_columns` keys are `[… , d, m]`.
-pub(super) fn build(b: &Build<'_>) -> Result<Run, OpError> {
-    let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
-    let mask = b.slot_opt("mask")?;
-    let (scale, columns) = (b.attr_or("scale", 1.0f32)?, b.attr_or("key_columns", false)?);
-    b.run(move |f| {
-        let (q, k, v) = (f.array(q)?, f.array(k)?, f.array(v)?);
-        if q.rank() < 2 || k.rank() < 2 || v.rank() < 2 {
-            return Err(OpError::shape("attention of vectors"));
-        }
-        let keys = if columns { k.floats()?.transpose(D::Minus2, D::Minus1)? } else { k.floats()?.clone() };
-        let mask = f.array_opt(mask)?;
-        let mask = mask.as_ref().map(|m| m.floats()).transpose()?;
-        one(q.with(attend(q.floats()?, &keys, v.floats()?, mask, scale)?))
-    })
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of, refused};
+
+    #[test]
+    fn keys_that_the_mask_hides_have_no_weight() {
+        let body = "tensor<fp32, [1, 1, 1]> y = engine.sdpa(query = x, key = tensor<fp32, [1, 2, 1]>([[[1], [2]]]), \
+            value = tensor<fp32, [1, 2, 1]>([[[5], [7]]]), mask = tensor<fp32, [1, 1, 2]>([[[-1e30, 0]]]));";
+        near(&of(body, &[1, 1, 1], &[3.0]), &[7.0]);
+        refused(
+            &body.replace("[1, 2, 1]>([[[1], [2]]])", "[1, 2, 2]>([[[1, 0], [2, 0]]])"),
+            &[1, 1, 1],
+            &[3.0],
+            "sdpa",
+        );
+    }
+
+    #[test]
+    fn queries_of_all_heads_share_keys_that_broadcast() {
+        let body = "tensor<fp32, [2, 1, 1]> y = engine.sdpa(query = x, key = tensor<fp32, [1, 2, 1]>([[[0], [100]]]), \
+            value = tensor<fp32, [1, 2, 1]>([[[5], [7]]]));";
+        near(&of(body, &[2, 1, 1], &[1.0, 0.0]), &[7.0, 6.0]);
+    }
 }

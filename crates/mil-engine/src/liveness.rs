@@ -1,37 +1,72 @@
-//! Memory of values that nobody needs any more, for values to come (see [`mil_kernels::fresh`]).
+//! Liveness of buffers: which variables own a buffer, and when the last owner is gone (see [`mil_kernels::fresh`]).
 //!
-//! Views share their tensor's memory, and Candle does not tell who else has it. A prediction knows: what a step made is
-//! among its results, or gone; and what only variables hold is free when the last of them is freed. Whatever leaves the
-//! variables (in a list, as a result of the function) is not taken back, and functions with nested blocks, whose values
-//! also live elsewhere, take nothing back.
+//! Views share their tensor's buffer, and Candle cannot report who else has it. A prediction can: what a step made is
+//! among its results or gone, and a buffer that only variables own is free when the last of them is freed. A buffer that
+//! leaves the variables (in a list, as a result of the function) is never taken back, and a function with nested blocks,
+//! whose values also live elsewhere, takes nothing back.
 
-use std::cell::Cell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
+use candle_core::Tensor;
 use mil_kernels::fresh;
 
+use crate::recycle::{address, take_memory};
 use crate::value::Value;
+
+/// A map by addresses and numbers of variables, which nobody chooses: one multiplication spreads them.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let spread = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Low bits choose the place in a map, and those of an aligned address are zero.
+        self.0 = spread ^ spread >> 32;
+    }
+}
 
 /// Which variables hold the memory that the steps of a prediction made.
 #[derive(Default)]
-pub(crate) struct Holders {
+pub(crate) struct BufferOwners {
     /// Variables that hold the memory at an address.
-    counts: HashMap<usize, usize>,
+    counts: Map<usize, usize>,
     /// Address of the memory that a variable holds, if it is counted.
-    held: HashMap<u32, usize>,
+    held: Map<u32, usize>,
     /// Of the results of the last step.
     results: Vec<(u32, usize)>,
 }
 
-impl Holders {
+impl BufferOwners {
     /// Learns what a step has set.
     pub(crate) fn step<'v>(&mut self, results: impl Iterator<Item = (u32, &'v Value)>) {
+        // Results that are no buffers of the pool, as all small ones are, need no owner.
+        if self.counts.is_empty() && !fresh::has_made() {
+            return;
+        }
         self.results.clear();
         for (var, value) in results {
             match value {
                 Value::Array(array) => self.results.extend(address(array.tensor()).map(|at| (var, at))),
-                other => self.forget(other),
+                other => self.untrack(other),
             }
         }
         let Self { counts, held, results } = self;
@@ -67,7 +102,7 @@ impl Holders {
     }
 
     /// Takes the memory of a result that leaves as another tensor, if nothing else holds it.
-    pub(crate) fn leave(&mut self, result: &Value, tensor: Option<&Tensor>) {
+    pub(crate) fn release_output(&mut self, result: &Value, tensor: Option<&Tensor>) {
         let (Value::Array(array), Some(tensor)) = (result, tensor) else { return };
         let at = address(array.tensor());
         if at != address(tensor) && at.and_then(|at| self.counts.remove(&at)) == Some(1) {
@@ -75,56 +110,20 @@ impl Holders {
         }
     }
 
-    /// What is in a list or dictionary has holders that are not counted.
-    fn forget(&mut self, value: &Value) {
+    /// What is in a list or dictionary has owners that are not counted.
+    fn untrack(&mut self, value: &Value) {
         match value {
             Value::Array(array) => {
                 if let Some(at) = address(array.tensor()) {
                     self.counts.remove(&at);
                 }
             }
-            Value::List(items) => items.iter().for_each(|item| self.forget(item)),
+            Value::List(items) => items.iter().for_each(|item| self.untrack(item)),
             Value::Dictionary(entries) => entries.iter().for_each(|(k, v)| {
-                self.forget(k);
-                self.forget(v);
+                self.untrack(k);
+                self.untrack(v);
             }),
             Value::Weight(_) | Value::Strings(_) | Value::State(_) => {}
         }
-    }
-}
-
-/// Where the memory of a tensor begins, whichever part of it the tensor is; none if results are not made of such memory.
-fn address(tensor: &Tensor) -> Option<usize> {
-    match &*tensor.storage_and_layout().0 {
-        Storage::Cpu(CpuStorage::F32(data)) => Some(data.as_ptr() as usize),
-        _ => None,
-    }
-}
-
-/// Drops a copy that an operation made of a tensor for itself, or another handle to the same memory.
-pub(crate) fn drop_copy(copy: &Tensor, of: &Tensor) {
-    if address(copy) != address(of) {
-        take_memory(copy);
-    }
-}
-
-/// Leaves a tensor that is about to be dropped, as are all that share its memory, without it.
-fn take_memory(tensor: &Tensor) {
-    struct Take(Cell<Vec<f32>>);
-    impl InplaceOp1 for Take {
-        fn name(&self) -> &'static str {
-            "take-memory"
-        }
-
-        fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-            if let CpuStorage::F32(data) = storage {
-                self.0.set(std::mem::take(data));
-            }
-            Ok(())
-        }
-    }
-    let take = Take(Cell::default());
-    if tensor.inplace_op1(&take).is_ok() {
-        fresh::give_back(take.0.into_inner());
     }
 }

@@ -7,29 +7,29 @@ use coreml_format::dtype::DataType;
 use mil_kernels::conv::Winograd;
 use mil_kernels::packed::{PANEL, Packed, product};
 
-use super::finish::Finish;
+use super::epilogue::EpilogueSpec;
 use crate::budget::{claim, claim_of, lent, products, temporary};
 use crate::error::OpError;
 use crate::layout;
 use crate::weight::Weight;
 
 /// Rows of an input from which on panels are quicker than weights as stored.
-const ROWS: usize = 8;
+const MIN_ROWS: usize = 8;
 
-/// Outputs of groups that are computed as one, with zeros between groups: half a panel, less of which costs as much. An
+/// Most outputs of groups that are computed as one, with zeros between groups: half a panel, less of which costs as much. An
 /// infinity or NaN reaches all groups that are joined with its own.
-const JOINED: usize = PANEL / 2;
+const MAX_JOINED_OUTPUTS: usize = PANEL / 2;
 
 /// A weight `[outputs, inputs of a group, taps…]` and its panels, when they were needed.
-pub(super) struct Panels {
+pub(crate) struct PackedWeight {
     weight: Arc<Weight>,
     groups: usize,
     packed: OnceLock<Packed>,
 }
 
-impl Panels {
+impl PackedWeight {
     /// None for weights that are not dense and for devices other than the CPU.
-    pub(super) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
+    pub(crate) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
         let outputs = weight.shape().first().copied().unwrap_or(0);
         let fits =
             device.is_cpu() && weight.raw().is_some() && weight.dtype().is_float() && !weight.shape().contains(&0);
@@ -42,8 +42,8 @@ impl Panels {
 
     /// Whether panels are worth their memory for a product with this many rows. Weights in fp16 become twice as large:
     /// only those of `images` do, not the matrices of language models.
-    pub(super) fn pay(&self, rows: usize, images: bool) -> bool {
-        rows >= ROWS && (images || self.weight.dtype() == DataType::F32)
+    pub(super) fn is_worthwhile(&self, rows: usize, images: bool) -> bool {
+        rows >= MIN_ROWS && (images || self.weight.dtype() == DataType::F32)
     }
 
     /// The panels.
@@ -56,8 +56,8 @@ impl Panels {
         }
         let (outputs, cols) = self.sizes();
         let own = outputs / self.groups;
-        let fits = |&n: &usize| self.groups.is_multiple_of(n) && n * own <= JOINED;
-        let joined = (1..=self.groups.min(JOINED)).rev().find(fits).unwrap_or(1);
+        let fits = |&n: &usize| self.groups.is_multiple_of(n) && n * own <= MAX_JOINED_OUTPUTS;
+        let joined = (1..=self.groups.min(MAX_JOINED_OUTPUTS)).rev().find(fits).unwrap_or(1);
         let (groups, channels) = (self.groups / joined, self.weight.shape()[1]);
         let panels = groups.saturating_mul((outputs / groups).next_multiple_of(PANEL)).saturating_mul(cols * joined);
         let bytes = panels.saturating_mul(size_of::<f32>());
@@ -113,32 +113,49 @@ impl Panels {
     }
 
     /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.
-    pub(super) fn product(
+    pub(crate) fn product(
         &self,
-        f: &crate::run::Frame<'_>,
+        f: &crate::frame::Frame<'_>,
         x: &Tensor,
         bias: Option<&[f32]>,
-        finish: &Finish,
+        epilogue: &EpilogueSpec,
     ) -> Result<Option<Tensor>, OpError> {
         let mut shape = x.dims().to_vec();
         let inner = shape.pop().unwrap_or(0);
         let rows: usize = shape.iter().product();
         let inputs: usize = self.weight.shape()[1..].iter().product();
-        if inner != inputs || !self.pay(rows, false) {
+        if inner != inputs || !self.is_worthwhile(rows, false) {
             return Ok(None);
         }
         let packed = self.packed()?;
         shape.push(packed.outputs());
-        let count = crate::build::check_size(&shape)?;
+        let count = crate::shape::check_size(&shape)?;
         products(&[count, inner])?;
         claim_of::<f32>(count)?;
         let _starts = lent(rows.saturating_mul(4 * size_of::<usize>()))?;
         let order: Vec<usize> = (0..shape.len()).collect();
-        let residual = finish.residual(f, &shape, &order)?;
-        let run = |x: &[f32]| finish.with(bias, residual.as_ref(), |finish| product(x, rows, packed, finish));
+        let residual = epilogue.residual(f, &shape, &order)?;
+        let run = |x: &[f32]| epilogue.with(bias, residual.as_ref(), |epilogue| product(x, rows, packed, epilogue));
         match layout::with_rows(x, run)?.flatten() {
             Some(y) => Ok(Some(Tensor::from_vec(y, shape, x.device())?)),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{near, of};
+
+    #[test]
+    fn many_rows_are_what_each_row_is_alone() {
+        let body = |rows: usize| {
+            format!(
+                "tensor<fp32, [{rows}, 2]> y = linear(x = x, weight = tensor<fp32, [2, 3]>([[1, 2, 3], [-4, 5, 0.5]]));"
+            )
+        };
+        let x: Vec<f32> = (0..48).map(|i| i as f32 * 0.25 - 3.0).collect();
+        let alone: Vec<f32> = x.chunks(3).flat_map(|row| of(&body(1), &[1, 3], row)).collect();
+        near(&of(&body(16), &[16, 3], &x), &alone);
     }
 }

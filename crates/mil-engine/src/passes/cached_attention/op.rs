@@ -1,127 +1,28 @@
-//! Internal operations that rewrites make out of idioms; no file contains them.
-//!
-//! They check what they are given at run time: declared types of a file may lie.
+//! `engine.cached_attention`: grouped-query attention over two slices of a state, read in place. It checks what it is given
+//! at run time: declared types of a file may lie.
 
 use candle_core::{CpuStorage, D, Storage, Tensor};
+use coreml_format::program::Operation;
 use mil_kernels::attention::{Cache, Shape, attention as kernel};
 use mil_kernels::fresh::zeros;
 use mil_kernels::parallel;
 use mil_kernels::pick::Places;
 
-use super::activation::softmax_last;
-use super::elementwise_unary::float;
-use super::finish::hard_swish;
-use super::slice::{SliceParams, runs, take};
-use super::{OpSpec, since::*};
+use crate::batch::{BatchDim, Followed};
 use crate::budget::{Counted, claim_of, lent, products};
-use crate::build::{Build, Run, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::ops::activation::softmax_last;
+use crate::ops::slice::SliceParams;
+use crate::passes::state_access::op::part;
+use crate::planned::Run;
 use crate::state::StateBuffer;
-use crate::value::{Array, with_f32s};
 
-mod elementwise;
-mod products;
-
-pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::effect("engine.attention", IOS18, attention),
-    OpSpec::new("engine.attend", IOS15, super::attend::build),
-    OpSpec::new("engine.conv", IOS15, super::conv::conv),
-    // `engine.hard_swish(x, slope, offset, threshold?)`: `w · min(max(slope · w + offset, 0), 1)`, where `w` is `x`, and 0
-    // below the threshold.
-    OpSpec::new("engine.hard_swish", IOS15, |b| float(b, hard_swish(b)?)),
-    OpSpec::new("engine.linear", IOS15, super::linear::linear),
-    OpSpec::new("engine.products", IOS15, products::products),
-    OpSpec::new("engine.rms_norm", IOS15, rms_norm),
-    OpSpec::new("engine.rotary", IOS15, elementwise::rotary),
-    OpSpec::new("engine.silu_mul", IOS15, elementwise::silu_mul),
-    OpSpec::effect("engine.state_slice", IOS18, state_slice),
-    OpSpec::effect("engine.state_update", IOS18, state_update),
-];
-
-/// `engine.rms_norm(x, epsilon = 1e-5, gain?)`: x / √(mean(x²) + ε) · gain along the last dimension; the gain is a
-/// constant of its extent.
-fn rms_norm(b: &Build<'_>) -> Result<Run, OpError> {
-    let x = b.slot("x")?;
-    let epsilon = b.attr_or("epsilon", 1e-5f32)?;
-    let gain = match b.slot_opt("gain")?.map(|slot| b.constant(slot)) {
-        None => None,
-        Some(Some(value)) => Some(value.array("gain", b.device())?.to_f32s()?),
-        Some(None) => return Err(OpError::data("a gain that is not constant")),
-    };
-    b.run(move |f| {
-        let x = f.array(x)?;
-        let size = x.shape().last().copied().unwrap_or(1);
-        if gain.as_ref().is_some_and(|g| g.len() != size) {
-            return Err(OpError::shape(format!("a norm of {:?} with another gain", x.shape())));
-        }
-        if x.floats()?.elem_count() == 0 {
-            return one(x);
-        }
-        let norm = |data: &[f32]| {
-            claim_of::<f32>(data.len())?;
-            let mut out = zeros(data.len());
-            mil_kernels::norm::rms_norm(data, size, epsilon, gain.as_deref(), &mut out);
-            Ok::<_, OpError>(out)
-        };
-        let data = layout::of_rows(&x, norm)??;
-        one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
-    })
-}
-
-/// `engine.state_slice(input, begin, end, …)`: `slice_by_index` of a state.
-fn state_slice(b: &Build<'_>) -> Result<Run, OpError> {
-    let state = b.slot("input")?;
-    let params = SliceParams::new(b)?;
-    b.run(move |f| {
-        let shape = f.state(state)?.spec().shape.clone();
-        let (positions, squeeze) = params.resolve(f, &shape)?;
-        one(part(f.state(state)?, &positions, &squeeze)?)
-    })
-}
-
-/// A part of a state: a copy, since the buffer changes in place later.
-fn part(buffer: &StateBuffer, positions: &[Places], squeeze: &[bool]) -> Result<Array, OpError> {
-    let dtype = buffer.spec().dtype;
-    // Single positions are picked in the representation of values.
-    let part = match runs(positions) {
-        Some(_) => take(buffer.tensor(), positions, squeeze)?,
-        None => take(Array::new(buffer.tensor().clone(), dtype)?.tensor(), positions, squeeze)?,
-    };
-    Array::new(part.counted_copy()?, dtype)
-}
-
-/// `engine.state_update(input, update, begin, end, …, rows?)`: `slice_update` of a state, in place; no result. Along the
-/// dimension `rows` of the state, as many positions are written as the update has.
-fn state_update(b: &Build<'_>) -> Result<Run, OpError> {
-    let (state, update) = (b.slot("input")?, b.slot("update")?);
-    let params = SliceParams::new(b)?;
-    let rows = b.attr_opt::<i64>("rows")?.and_then(|d| usize::try_from(d).ok());
-    b.run(move |f| {
-        let shape = f.state(state)?.spec().shape.clone();
-        let update = f.array(update)?;
-        // Dimensions are counted from the last one.
-        let count = |d: usize| Some((d, *update.shape().get((d + update.rank()).checked_sub(shape.len())?)?));
-        let (positions, _) = params.resolve_rows(f, &shape, rows.and_then(count))?;
-        let extents: Vec<usize> = positions.iter().map(Places::len).collect();
-        let update = if update.tensor().elem_count() == extents.iter().product::<usize>() {
-            update.tensor().counted_reshape(extents)?
-        } else {
-            update.tensor().broadcast_as(extents)?
-        };
-        if update.elem_count() == 0 {
-            return Ok(Vec::new());
-        }
-        let Some(ranges) = runs(&positions) else {
-            return Err(OpError::Unsupported(
-                "updating a state at positions that do not follow one another".to_owned(),
-            ));
-        };
-        let begin: Vec<usize> = ranges.iter().map(|r| r.start).collect();
-        f.state(state)?.write_slice(&update, &begin)?;
-        Ok(Vec::new())
-    })
-}
+pub(super) const CACHED_ATTENTION: OpSpec =
+    OpSpec::impure("engine.cached_attention", IOS18, cached_attention).batch(batch);
 
 /// Rows of a state that a slice takes: which entry of the first dimension; all others must be whole.
 fn entry(positions: &[Places], shape: &[usize]) -> Option<usize> {
@@ -156,9 +57,9 @@ fn in_place(
     Some(out)
 }
 
-/// `engine.attention(query [1, heads, n, dim], mask [1, 1, n, length], scale, input, key_…, value_…)`:
+/// `engine.cached_attention(query [1, heads, n, dim], mask [1, 1, n, length], scale, input, key_…, value_…)`:
 /// grouped-query attention over two slices of a state. The result may be declared without the leading one.
-fn attention(b: &Build<'_>) -> Result<Run, OpError> {
+fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (query, mask, state) = (b.slot("query")?, b.slot("mask")?, b.slot("input")?);
     let scale = b.attr::<f32>("scale")?;
     let rank = b.output_type(0).and_then(|t| t.tensor()).map_or(4, |t| t.shape.len());
@@ -218,4 +119,15 @@ fn attention(b: &Build<'_>) -> Result<Run, OpError> {
         let weights = softmax_last(&scores.broadcast_add(mask.tensor())?)?;
         one(q.with(weights.matmul(&v)?.reshape(shape_out)?))
     })
+}
+
+/// Of a batch: queries and rows of the mask; keys and values are in the state.
+fn batch(dim: &BatchDim<'_>, op: &Operation) -> Result<Followed, String> {
+    dim.only(op, &["query", "mask"])?;
+    let (query, mask) = (dim.source(op, "query")?, dim.source(op, "mask")?);
+    let rank = op.outputs.first().and_then(|o| o.ty.tensor()).map_or(0, |t| t.shape.len());
+    if (query.axis, query.shape.len(), mask.axis, mask.shape.len()) != (2, 4, 2, 4) || rank < 3 {
+        return Err("its queries are not the rows".to_owned());
+    }
+    Ok((Some(rank - 2), Vec::new()))
 }

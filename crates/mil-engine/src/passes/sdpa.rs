@@ -1,15 +1,21 @@
 //! Attention over whole sequences as one operation: `softmax(q · kᵀ · scale + mask) · v`, of which scores are never
-//! written to memory. Runs after `attention`, which takes those over a cache.
+//! written to memory. Those over a cache are `cached_attention`, which runs before.
+
+mod op;
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, Value};
 
 use super::dead_code;
-use super::graph::{Graph, declared_shape, name_of, rank_of, replace, shape_of};
+use crate::graph::{Graph, declared_shape, name_of, rank_of, replace, shape_of};
+use crate::pass::Pass;
+use op::SDPA;
+
+pub(super) const PASS: Pass = Pass { name: "sdpa", after: &["softmax", "cached_attention"], ops: &[SDPA], run };
 
 /// The operation that makes a value which only operation `i` uses.
-fn own<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<(usize, &'b Operation)> {
-    (graph.only_user(name)?.0 == i).then(|| graph.maker(name))?
+fn single_use_producer<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<(usize, &'b Operation)> {
+    (graph.only_user(name)?.0 == i).then(|| graph.producer(name))?
 }
 
 /// A factor that an operation has, and the value that it multiplies.
@@ -25,23 +31,23 @@ fn scaled<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<(f64, &'b str)> {
     }
 }
 
-fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let op = graph.op(i);
     let plain = |op, parameter| graph.flag(op, parameter, false).map(|set| !set);
     if op.kind != "matmul" || !plain(op, "transpose_x")? || !plain(op, "transpose_y")? {
         return None;
     }
-    let (softmax_at, softmax) = own(graph, name_of(op, "x")?, i)?;
+    let (softmax_at, softmax) = single_use_producer(graph, name_of(op, "x")?, i)?;
     let shape = shape_of(softmax)?;
     let last = graph.number_or(softmax, "axis", -1.0)?;
     if softmax.kind != "softmax" || shape.len() < 3 || (last != -1.0 && last != shape.len() as f64 - 1.0) {
         return None;
     }
-    let (mut at, mut inner) = own(graph, name_of(softmax, "x")?, softmax_at)?;
+    let (mut at, mut inner) = single_use_producer(graph, name_of(softmax, "x")?, softmax_at)?;
     let mut mask = None;
     if inner.kind == "add" {
         let is_scores = |name: &str| {
-            let (_, op) = own(graph, name, at)?;
+            let (_, op) = single_use_producer(graph, name, at)?;
             let scores = op.kind == "matmul" || scaled(graph, op).is_some();
             (scores && declared_shape(graph, name)? == shape).then_some(())
         };
@@ -50,12 +56,12 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         is_scores(scores)?;
         graph.float_of(inner, other)?;
         mask = Some(inner.inputs.get(other)?);
-        (at, inner) = own(graph, scores, at)?;
+        (at, inner) = single_use_producer(graph, scores, at)?;
     }
     let mut scale = 1.0;
     while let Some((factor, scores)) = scaled(graph, inner) {
         scale *= factor;
-        (at, inner) = own(graph, scores, at)?;
+        (at, inner) = single_use_producer(graph, scores, at)?;
     }
     if inner.kind != "matmul" || !plain(inner, "transpose_x")? || shape_of(inner)? != shape {
         return None;
@@ -65,7 +71,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         rank_of(graph.float_of(op, parameter)?).filter(|&rank| rank > 1)?;
     }
     let mut new = op.clone();
-    new.kind = "engine.attend".to_owned();
+    new.kind = SDPA.name.to_owned();
     new.inputs.clear();
     let columns = plain(inner, "transpose_y")?;
     let scale = Value::tensor(DataType::F32, &[], (scale as f32).to_le_bytes().to_vec());
@@ -82,8 +88,8 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    let count = replace(function, matched);
+fn run(function: &mut Function) -> usize {
+    let count = replace(function, try_match);
     if count > 0 {
         dead_code::run(function);
     }
@@ -113,10 +119,7 @@ mod tests {
         let mut function = program("y");
         assert_eq!(run(&mut function), 1);
         let [op] = function.block.operations.as_slice() else { panic!("{function:?}") };
-        assert_eq!(
-            (op.kind.as_str(), name_of(op, "mask"), name_of(op, "key")),
-            ("engine.attend", Some("m"), Some("k"))
-        );
+        assert_eq!((op.kind.as_str(), name_of(op, "mask"), name_of(op, "key")), ("engine.sdpa", Some("m"), Some("k")));
         assert_eq!(run(&mut program("y, w")), 0);
     }
 }

@@ -1,19 +1,26 @@
-//! `engine.rotary` and `engine.silu_mul`: elementwise idioms of language models in one pass over their operands.
+//! `engine.rotary`: a rotary embedding in one pass over its operands.
 
 use candle_core::Tensor;
-use mil_kernels::elementwise::SiluTimes;
 use mil_kernels::fresh::zeros;
 use mil_kernels::parallel::rows_mut;
 
+use crate::batch;
 use crate::budget;
-use crate::build::{Build, Run, one};
+use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::layout;
-use crate::value::with_f32s;
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
+use crate::planned::Run;
+
+pub(super) const ROTARY: OpSpec = OpSpec::new("engine.rotary", IOS15, rotary).batch(|dim, op| {
+    let (axis, last) = (batch::place(dim, op)?, dim.source(op, "x")?.shape.len() - 1);
+    if axis == last { Err("works along the dimension".to_owned()) } else { batch::stays(axis) }
+});
 
 /// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast to the
 /// shape of `x`.
-pub(super) fn rotary(b: &Build<'_>) -> Result<Run, OpError> {
+fn rotary(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, cos, sin) = (b.slot("x")?, b.slot("cos")?, b.slot("sin")?);
     b.run(move |f| {
         let (x, cos, sin) = (f.array(x)?, f.array(cos)?, f.array(sin)?);
@@ -111,18 +118,4 @@ fn turned(tables: [(&[f32], &Table<'_>); 2], x: &[f32], rows: &[usize], size: us
         }
     });
     Ok(out)
-}
-
-/// `engine.silu_mul(gate, x)`: `gate · sigmoid(gate) · x`.
-pub(super) fn silu_mul(b: &Build<'_>) -> Result<Run, OpError> {
-    let (gate, x) = (b.slot("gate")?, b.slot("x")?);
-    b.run(move |f| {
-        let (gate, x) = (f.array(gate)?, f.array(x)?);
-        let shape = crate::ops::elementwise_binary::broadcast_shape(gate.shape(), x.shape())?;
-        if let Some(result) = layout::binary(gate.floats()?, x.floats()?, &shape, SiluTimes)? {
-            return one(x.with(result));
-        }
-        budget::claim_of::<f32>(shape.iter().product::<usize>().saturating_mul(2))?;
-        one(x.with(gate.tensor().silu()?.broadcast_mul(x.tensor())?))
-    })
 }

@@ -7,28 +7,42 @@ use mil_kernels::fresh::zeros;
 use mil_kernels::matmul::matmul_t_many;
 use mil_kernels::matvec::Product;
 
+use crate::array::Array;
+use crate::batch;
 use crate::budget;
-use crate::build::{Build, Run, Slot, check_size};
+use crate::build::OpBuilder;
 use crate::error::OpError;
+use crate::frame::Slot;
 use crate::layout;
+use crate::memory_order::with_f32s;
+use crate::op::{OpSpec, since::*};
 use crate::ops::conv::{channels_last, channels_second};
-use crate::ops::finish::Finish;
+use crate::ops::epilogue::EpilogueSpec;
 use crate::ops::linear::{copies, product, spread};
-use crate::ops::panels::Panels;
-use crate::reuse::drop_copy;
-use crate::value::{Array, Value, with_f32s};
+use crate::ops::packed_weight::PackedWeight;
+use crate::planned::Run;
+use crate::recycle::recycle_temp;
+use crate::shape::check_size;
+use crate::value::Value;
 use crate::weight::Weight;
+
+pub(super) const PRODUCTS: OpSpec = OpSpec::new("engine.products", IOS15, products).batch(|dim, op| {
+    let x = batch::factor(dim, op)?;
+    // Joined convolutions are of single positions.
+    let channels = if dim.graph.flag(op, "channels_first", false) == Some(true) { 1 } else { x.shape.len() - 1 };
+    batch::stays(x.beside(&[channels])?)
+});
 
 /// A weight `[outputs, inputs, 1…]` with its bias.
 struct Layer {
     weight: Arc<Weight>,
     bias: Option<Vec<f32>>,
     outputs: usize,
-    panels: Option<Panels>,
+    panels: Option<PackedWeight>,
 }
 
 impl Layer {
-    fn new(b: &Build<'_>, index: i64) -> Result<Self, OpError> {
+    fn new(b: &OpBuilder<'_>, index: i64) -> Result<Self, OpError> {
         let constant = |slot: Slot| b.constant(slot).ok_or_else(|| OpError::data("a weight that is not constant"));
         let weight = match constant(b.slot(&format!("weight_{index}"))?)? {
             Value::Weight(w) => w.clone(),
@@ -42,7 +56,7 @@ impl Layer {
             None => None,
             Some(slot) => Some(spread(constant(slot)?.array("bias", b.device())?.to_f32s()?, outputs)?),
         };
-        let panels = Panels::new(&weight, 1, b.device());
+        let panels = PackedWeight::new(&weight, 1, b.device());
         Ok(Self { weight, bias, outputs, panels })
     }
 
@@ -53,11 +67,11 @@ impl Layer {
 
 /// `engine.products(x, weight_0, bias_0?, weight_1, …, count, channels_first)`: what `linear`, or `conv` with a
 /// kernel of one point (`channels_first`), gives for each weight.
-pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
+fn products(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
     let layers = (0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?;
-    let finish = Finish::new(b)?;
+    let epilogue = EpilogueSpec::new(b)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let rank = x.rank();
@@ -67,7 +81,7 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
         let rows = if channels_first { x.tensor().permute(channels_last(rank))? } else { x.tensor().clone() };
         let rows = layout::contiguous(&rows)?;
         let packed = |l: &Layer| match &l.panels {
-            Some(panels) => panels.product(f, &rows, l.bias.as_deref(), &finish),
+            Some(panels) => panels.product(f, &rows, l.bias.as_deref(), &epilogue),
             None => Ok(None),
         };
         let results = layers.iter().map(packed).collect::<Result<Option<Vec<_>>, _>>()?;
@@ -75,7 +89,7 @@ pub(super) fn products(b: &Build<'_>) -> Result<Run, OpError> {
             Some(results) => results,
             None => all(&x.with(rows.clone()), &layers, f.device())?,
         };
-        drop_copy(&rows, x.tensor());
+        recycle_temp(&rows, x.tensor());
         let back = |y: Tensor| if channels_first { y.permute(channels_second(rank)) } else { Ok(y) };
         results.into_iter().map(|y| Ok(x.with(back(y)?).into())).collect()
     })

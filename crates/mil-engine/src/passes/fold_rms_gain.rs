@@ -2,9 +2,13 @@
 
 use coreml_format::program::{Argument, Function, Operation};
 
-use super::graph::{Graph, name_of, replace, shape_of};
+use super::rms_norm::op::RMS_NORM;
+use crate::graph::{Graph, name_of, replace, shape_of};
+use crate::pass::Pass;
 
-fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+pub(super) const PASS: Pass = Pass { name: "fold_rms_gain", after: &["rms_norm"], ops: &[], run };
+
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let op = graph.op(i);
     if op.kind != "mul" {
         return None;
@@ -12,7 +16,7 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let shape = shape_of(op)?;
     let size = *shape.last()?;
     let with = |norm: &str, gain: &str| {
-        let (_, norm_op) = graph.maker_of_kind(name_of(op, norm)?, "engine.rms_norm")?;
+        let (_, norm_op) = graph.producer_of_kind(name_of(op, norm)?, RMS_NORM.name)?;
         let alone = graph.only_user(name_of(op, norm)?)?.0 == i && !norm_op.inputs.contains_key("gain");
         // The product has the shape of the norm, so that the gain repeats along all other dimensions.
         let extents = graph.literal(op, gain)?.ty.tensor()?.fixed_shape()?;
@@ -28,6 +32,6 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    replace(function, matched)
+fn run(function: &mut Function) -> usize {
+    replace(function, try_match)
 }

@@ -1,9 +1,18 @@
 //! Attention over a KV cache in a state: `softmax(q · Kᵀ · scale + mask) · V`, where K and V are slices of
-//! the state, repeated for the query heads that share them. Runs after `state_access`.
+//! the state, repeated for the query heads that share them.
+
+mod op;
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
-use super::graph::{Graph, declared_shape, name_of, replace, shape_of};
+use super::state_access::op::STATE_SLICE;
+use super::state_access::written;
+use crate::graph::{Graph, declared_shape, name_of, replace, shape_of};
+use crate::pass::Pass;
+use op::CACHED_ATTENTION;
+
+pub(super) const PASS: Pass =
+    Pass { name: "cached_attention", after: &["softmax", "state_access"], ops: &[CACHED_ATTENTION], run };
 
 /// Trailing dimensions `[KV, 1 or share, length, dim]` of a shape whose other extents are one.
 fn ends_with(shape: &[usize], tail: &[usize]) -> bool {
@@ -25,9 +34,9 @@ fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<Slice<'b>> {
     let mut current = name.to_owned();
     let mut repeated = None;
     loop {
-        let (i, op) = graph.maker(&current)?;
+        let (i, op) = graph.producer(&current)?;
         match op.kind.as_str() {
-            "engine.state_slice" => {
+            kind if kind == STATE_SLICE.name => {
                 let kv = heads / repeated.unwrap_or(1);
                 return (kv > 0 && kv * repeated.unwrap_or(1) == heads && shape_of(op)? == [1, kv, length, dim])
                     .then_some(Slice { at: i, op, sizes: [heads, length, dim] });
@@ -67,13 +76,13 @@ fn either<'o, T>(op: &'o Operation, pick: impl Fn(&'o str) -> Option<T>) -> Opti
     }
 }
 
-fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let op = graph.op(i);
     if op.kind != "matmul" || graph.flag(op, "transpose_x", false)? || graph.flag(op, "transpose_y", false)? {
         return None;
     }
     let mut weights = name_of(op, "x")?;
-    if let Some((_, reshape)) = graph.maker_of_kind(weights, "reshape") {
+    if let Some((_, reshape)) = graph.producer_of_kind(weights, "reshape") {
         // [1, heads, n, length] → [heads, n, length], as einsum is lowered.
         let from = name_of(reshape, "x")?;
         if declared_shape(graph, from)?.strip_prefix(&[1])? != shape_of(reshape)? {
@@ -81,15 +90,15 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         }
         weights = from;
     }
-    let (_, softmax) = graph.maker_of_kind(weights, "softmax")?;
+    let (_, softmax) = graph.producer_of_kind(weights, "softmax")?;
     let values = cache_slice(graph, name_of(op, "y")?)?;
     let last = graph.number_or(softmax, "axis", -1.0)?;
     if last != -1.0 && last != 3.0 {
         return None;
     }
-    let (_, add) = graph.maker_of_kind(name_of(softmax, "x")?, "add")?;
-    let (mul, mask) = either(add, |n| graph.maker_of_kind(n, "mul").map(|m| m.1))?;
-    let (scores, scale) = either(mul, |n| graph.maker_of_kind(n, "matmul").map(|m| m.1))?;
+    let (_, add) = graph.producer_of_kind(name_of(softmax, "x")?, "add")?;
+    let (mul, mask) = either(add, |n| graph.producer_of_kind(n, "mul").map(|m| m.1))?;
+    let (scores, scale) = either(mul, |n| graph.producer_of_kind(n, "matmul").map(|m| m.1))?;
     if graph.numbers(mul, scale)?.len() != 1 || graph.flag(scores, "transpose_x", false)? {
         return None;
     }
@@ -120,16 +129,13 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let first = keys.at.min(values.at);
     let written = (first + 1..i).any(|k| {
         let other = graph.op(k);
-        !other.blocks.is_empty()
-            || (matches!(other.kind.as_str(), "write_state" | "engine.state_update")
-                && name_of(other, "input") == Some(state))
-            || other.kind == "coreml_update_state"
+        !other.blocks.is_empty() || written(other).is_some_and(|parameter| name_of(other, parameter) == Some(state))
     });
     if written {
         return None;
     }
     let mut new = op.clone();
-    new.kind = "engine.attention".to_owned();
+    new.kind = CACHED_ATTENTION.name.to_owned();
     new.inputs.clear();
     let mut bind = |name: &str, argument: &Argument| new.inputs.insert(name.to_owned(), argument.clone());
     bind("query", scores.inputs.get("x")?);
@@ -146,6 +152,6 @@ fn matched(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     Some(new)
 }
 
-pub(super) fn run(function: &mut Function) -> usize {
-    replace(function, matched)
+fn run(function: &mut Function) -> usize {
+    replace(function, try_match)
 }

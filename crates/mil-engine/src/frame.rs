@@ -1,0 +1,135 @@
+//! The values of one prediction: constants, variables, states, and what it has used up.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::Device;
+
+use crate::array::Array;
+use crate::budget;
+use crate::error::OpError;
+use crate::limits::Limits;
+use crate::liveness::BufferOwners;
+use crate::profile::Profile;
+use crate::state::{State, StateBuffer};
+use crate::value::Value;
+
+/// Where a value lies at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// A constant of the plan.
+    Const(u32),
+    /// A variable of the frame.
+    Var(u32),
+}
+
+/// What a prediction runs in, shared by all its blocks.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Device of all tensors.
+    pub device: Device,
+    /// Stops the prediction at the next step when set.
+    pub cancel: Arc<AtomicBool>,
+    /// What a prediction may use up.
+    pub limits: Limits,
+}
+
+impl Context {
+    /// A context on this device that nobody cancels.
+    pub fn new(device: Device, limits: Limits) -> Self {
+        Self { device, cancel: Arc::default(), limits }
+    }
+}
+
+/// The values of one prediction.
+pub struct Frame<'a> {
+    pub(crate) consts: &'a [Value],
+    pub(crate) vars: Vec<Option<Value>>,
+    pub(crate) context: &'a Context,
+    states: Option<States<'a>>,
+    /// Place of the step that failed inside a nested block.
+    pub(crate) failed: Option<u32>,
+    pub(crate) profile: Option<&'a mut Profile>,
+    /// Rounds of loops so far, and bytes in use when they were last counted.
+    rounds: usize,
+    pub(crate) counted: usize,
+    /// Who holds memory that can be used again; none when nothing is.
+    pub(crate) owners: Option<BufferOwners>,
+}
+
+/// The state buffers of a prediction, in the order of the plan's states.
+pub(crate) struct States<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) order: Vec<usize>,
+}
+
+impl<'a> Frame<'a> {
+    pub(crate) fn new(consts: &'a [Value], vars: usize, context: &'a Context, states: Option<States<'a>>) -> Self {
+        Self {
+            consts,
+            vars: vec![None; vars],
+            context,
+            states,
+            failed: None,
+            profile: None,
+            rounds: 0,
+            counted: 0,
+            owners: None,
+        }
+    }
+
+    /// The device of all tensors.
+    pub fn device(&self) -> &'a Device {
+        &self.context.device
+    }
+
+    /// The value in a slot.
+    pub fn value(&self, slot: Slot) -> Result<&Value, OpError> {
+        let value = match slot {
+            Slot::Const(i) => self.consts.get(i as usize),
+            Slot::Var(i) => self.vars.get(i as usize).and_then(Option::as_ref),
+        };
+        value.ok_or_else(|| OpError::data("a value is used before it is computed"))
+    }
+
+    /// The tensor in a slot; weights are expanded.
+    pub fn array(&self, slot: Slot) -> Result<Array, OpError> {
+        self.value(slot)?.array("input", &self.context.device)
+    }
+
+    /// The tensor in an optional slot.
+    pub fn array_opt(&self, slot: Option<Slot>) -> Result<Option<Array>, OpError> {
+        slot.map(|s| self.array(s)).transpose()
+    }
+
+    /// The state that a slot refers to.
+    pub fn state(&mut self, slot: Slot) -> Result<&mut StateBuffer, OpError> {
+        let index = match self.value(slot)? {
+            Value::State(i) => *i,
+            other => return Err(OpError::Kind { name: "input".to_owned(), expected: "a state", found: other.kind() }),
+        };
+        let states = self.states.as_mut().ok_or_else(|| OpError::data("the prediction has no state"))?;
+        let position = states.order.get(index).copied();
+        position.and_then(|p| states.state.buffer_at(p)).ok_or_else(|| OpError::data("the prediction lacks this state"))
+    }
+
+    /// Counts a round of a loop.
+    ///
+    /// # Errors
+    /// After as many as the limits allow.
+    pub(crate) fn round(&mut self) -> Result<(), OpError> {
+        self.rounds += 1;
+        budget::looped(budget::STEP)?;
+        let most = self.context.limits.rounds;
+        if self.rounds <= most {
+            return Ok(());
+        }
+        Err(OpError::data(format!("loops of more than {most} rounds in one prediction")))
+    }
+
+    pub(crate) fn set(&mut self, var: u32, value: Value) {
+        if let Some(slot) = self.vars.get_mut(var as usize) {
+            *slot = Some(value);
+        }
+    }
+}

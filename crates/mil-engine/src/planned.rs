@@ -1,0 +1,68 @@
+//! A planned function: a flat list of steps, each a closure with its slots resolved.
+
+use std::collections::HashSet;
+
+use coreml_format::program::ValueType;
+
+use crate::declared::Declared;
+use crate::error::{OpError, OpLocation};
+use crate::frame::{Frame, Slot};
+use crate::state::StateSpec;
+use crate::value::Value;
+
+/// The closure of one operation.
+pub type Run = Box<dyn Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send + Sync>;
+
+/// One operation, ready to run.
+pub struct Step {
+    pub(crate) run: Run,
+    pub(crate) outputs: Vec<u32>,
+    /// What the program declares about the outputs.
+    pub(crate) declared: Vec<Declared>,
+    /// Variables whose last use is this step.
+    pub(crate) free: Vec<u32>,
+    /// Index into [`FunctionPlan::places`].
+    pub(crate) place: u32,
+}
+
+/// A planned block.
+pub struct BlockPlan {
+    /// Variables that the block's parameters are stored in.
+    pub(crate) inputs: Vec<u32>,
+    /// What the program declares about them.
+    pub(crate) declared: Vec<Declared>,
+    pub(crate) steps: Vec<Step>,
+    /// What the block returns.
+    pub(crate) outputs: Vec<Slot>,
+    /// Variables of enclosing blocks that this block reads.
+    pub(crate) captures: HashSet<u32>,
+}
+
+/// An input of a planned function.
+#[derive(Debug, Clone)]
+pub struct PlanInput {
+    /// Name.
+    pub name: String,
+    /// Declared type.
+    pub ty: ValueType,
+    pub(crate) var: u32,
+}
+
+/// A planned function.
+pub struct FunctionPlan {
+    /// Inputs without states, in order.
+    pub inputs: Vec<PlanInput>,
+    /// States, in order.
+    pub states: Vec<StateSpec>,
+    /// Names of the outputs, in order.
+    pub outputs: Vec<(String, Option<ValueType>)>,
+    /// Where each step stands in the program.
+    pub places: Vec<OpLocation>,
+    /// Bytes of weights that each step takes, as stored, in the order of the places.
+    pub weight_bytes: Vec<u64>,
+    pub(crate) block: BlockPlan,
+    /// Whether some operation holds blocks.
+    pub(crate) has_blocks: bool,
+    pub(crate) consts: Vec<Value>,
+    pub(crate) vars: usize,
+}
