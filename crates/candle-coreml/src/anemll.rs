@@ -314,7 +314,7 @@ impl Pipeline {
     /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
     pub fn feed(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
         let logits = self.feed_while(session, ids, &mut |_| true)?;
-        logits.ok_or_else(|| Error::Request("the prompt was given up".to_owned()))
+        logits.ok_or(Error::Cancelled)
     }
 
     /// [`Pipeline::feed`] that tells `more` after every batch how many of `ids` have run; none when that does not
@@ -330,16 +330,13 @@ impl Pipeline {
     ) -> Result<Option<Vec<f32>>> {
         let Dimensions { context, vocab, batch, .. } = self.dimensions;
         let (Some(&last), total) = (ids.last(), session.tokens.len() + ids.len()) else {
-            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         };
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::unknown_token(id, vocab));
         }
         if total > context {
-            return Err(Error::Request(format!(
-                "{total} tokens do not fit the context of {context} (the prompt has {})",
-                ids.len()
-            )));
+            return Err(Error::PromptTooLong { tokens: total, context });
         }
         let mut all = session.tokens.clone();
         all.extend(ids);

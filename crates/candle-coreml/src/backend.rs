@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+pub use crate::error::{Fallback, Stage};
 use crate::generation::{Message, Options, Step, StopReason, Summary};
 
 mod availability;
@@ -40,7 +41,7 @@ pub use candle::{CandleGenerator, CandleOptions};
 pub use catalog::{AUTO_MODEL, Fit, KnownModel, Memory, known_models, recommended_model};
 pub use coreml::CoreMLGenerator;
 pub use device::BackendDevice;
-pub use fallback::{Backend, Fallback, FallbackGenerator, Stage};
+pub use fallback::{Backend, FallbackGenerator};
 pub use open::{backends, open};
 pub use shared::SharedModel;
 
@@ -168,7 +169,7 @@ pub trait TextGeneration: Send {
     /// Continues a text as it is, without chat template, and calls `each` with every token.
     ///
     /// # Errors
-    /// [`Error::Request`] for a prompt that is empty or does not fit; failures of the engine.
+    /// [`EmptyPrompt`](crate::Error::EmptyPrompt), [`PromptTooLong`](crate::Error::PromptTooLong), failures of the engine.
     fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
     /// Answers a conversation through the model's chat template. The oldest messages are left out when it does
@@ -202,11 +203,6 @@ pub trait TextGeneration: Send {
     fn share(&self) -> Option<SharedModel> {
         None
     }
-}
-
-/// Whether the request is at fault and not the backend: another one would say the same.
-fn is_request(error: &Error) -> bool {
-    matches!(error, Error::Request(_))
 }
 
 #[cfg(test)]

@@ -191,10 +191,7 @@ impl<'g> Generation<'g> {
         let (total, context) = (self.decoder.tokens().len() + prompt.len(), self.decoder.context());
         // Said before any part runs; a decoder would only notice at the last one.
         if total > context {
-            return Err(Error::Request(format!(
-                "{total} tokens do not fit the context of {context} (the prompt has {})",
-                prompt.len()
-            )));
+            return Err(Error::PromptTooLong { tokens: total, context });
         }
         let progress = self.options.progress.clone();
         progress.begin(prompt.len());

@@ -55,7 +55,7 @@ pub use anemll::model_config::{self, ModelConfig};
 pub use cache::CacheManager;
 pub use config::Config;
 pub use engine::{ComputeUnits, EngineOptions, Limits};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};

@@ -65,7 +65,7 @@ impl FakeGenerator {
             return Err(Error::Unavailable("the kernel did not start".to_owned()));
         }
         if self.fails == Fails::TheRequest {
-            return Err(Error::Request("the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
         let name = self.device.name();
         let mut text = String::new();
@@ -178,7 +178,7 @@ fn a_wrong_request_is_no_reason_to_change_the_backend() {
     let (backends, loads) = chain(&[(Cuda, Fails::TheRequest), (Cpu, Fails::Never)]);
     let mut generator = FallbackGenerator::new(backends).expect("one loads");
     let error = generator.chat(&[], Options::default(), &mut |_| {}).expect_err("refused");
-    assert!(matches!(error, Error::Request(_)), "{error}");
+    assert!(matches!(error, Error::EmptyPrompt), "{error}");
     assert_eq!(loads[1].load(Ordering::Relaxed), 0);
 }
 

@@ -59,7 +59,7 @@ fn what_does_not_fit_is_rejected() {
     let ids = |values: &[u32]| Tensor::new(values, &Device::Cpu).expect("ids");
     assert!(matches!(model.forward(&ids(&[])), Err(Error::Input { .. })));
     assert!(matches!(model.forward(&ids(&vec![0; sizes.context + 1])), Err(Error::Input { .. })));
-    assert!(matches!(model.forward(&ids(&[sizes.vocab as u32])), Err(Error::Request(_))));
+    assert!(matches!(model.forward(&ids(&[sizes.vocab as u32])), Err(Error::UnknownToken { .. })));
     assert!(model.generate(&[], 1, Sampling::default(), &[]).is_err());
     let wrong = CoreMLModelWrapper::load(folder(), sizes.vocab + 1, 8).expect_err("another vocabulary");
     assert!(wrong.to_string().contains("vocabulary"), "{wrong}");

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
-
-use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration, is_request};
-use crate::error::{Error, Result};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
+use crate::error::{Error, Fallback, Result, Stage};
 use crate::generation::{Message, Options, Step, Summary};
 
 /// Something that can become a generator.
@@ -23,47 +21,13 @@ pub trait Backend: Send {
     fn load(&self) -> Result<Box<dyn TextGeneration>>;
 }
 
-/// How far a backend came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// It is not there.
-    Absent,
-    /// It could not load the model.
-    Load,
-    /// It failed before it gave its first token.
-    FirstStep,
-}
-
-/// A backend that was given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fallback {
-    /// Its device.
-    pub device: BackendDevice,
-    /// How far it came.
-    pub stage: Stage,
-    /// What it said.
-    pub reason: String,
-}
-
-impl std::fmt::Display for Fallback {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = match self.stage {
-            Stage::Absent => "can't be had",
-            Stage::Load => "could not load the model",
-            Stage::FirstStep => "failed at its first step",
-        };
-        write!(f, "{} {what}: {}", self.device, self.reason)
-    }
-}
-
 /// A request to a generator, which may be made again to another one.
 type Request<'r> = dyn Fn(&mut dyn TextGeneration, &mut dyn FnMut(&Step)) -> Result<Summary> + 'r;
 
 /// The first backend of a chain that works, until it fails for the first time before it ever gave a token.
 ///
 /// A backend that has given a token stays: when it fails later, that is the caller's error, because an answer
-/// must not begin anew in the middle. A request that is at fault itself ([`Error::Request`]) changes nothing.
+/// must not begin anew in the middle. A request that is at fault itself ([`ErrorKind::is_request`](crate::ErrorKind::is_request)) changes nothing.
 pub struct FallbackGenerator {
     active: Box<dyn TextGeneration>,
     /// Whether `active` has given a token.
@@ -145,7 +109,7 @@ impl FallbackGenerator {
             });
             let error = match result {
                 Ok(summary) => return Ok(summary),
-                Err(e) if self.proven || is_request(&e) => return Err(e),
+                Err(e) if self.proven || e.kind().is_request() => return Err(e),
                 Err(e) => e,
             };
             let device = self.active.info().device;

@@ -132,8 +132,7 @@ impl RemoteGenerator {
     }
 
     fn answer(&mut self, messages: &[Message], options: &Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        let body = Body::new(&self.model, messages, options)
-            .ok_or_else(|| Error::Request("no message of the user to answer".to_owned()))?;
+        let body = Body::new(&self.model, messages, options).ok_or(Error::NoMessages)?;
         let body = serde_json::to_vec(&body).map_err(|e| Error::Request(e.to_string()))?;
         let (started, news) = (Instant::now(), self.send(body));
         let (mut text, mut pieces, mut usage, mut first) = (String::new(), 0, Usage::default(), None);

@@ -27,7 +27,7 @@ impl Prompt {
     pub(super) fn chat(tokenizer: &Tokenizer, messages: &[Message], options: &Options, context: usize) -> Result<Self> {
         let template = tokenizer.needed_template()?;
         if messages.is_empty() {
-            return Err(Error::Request("no messages to answer".to_owned()));
+            return Err(Error::NoMessages);
         }
         let system = usize::from(messages.len() > 1 && messages[0].role == "system");
         let room = context.saturating_sub(options.max_tokens.min(context / 4));

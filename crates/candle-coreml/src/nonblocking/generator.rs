@@ -133,8 +133,9 @@ impl AsyncGenerator {
     /// answer ends it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait, [`Error::Context`] or [`Error::PromptBytes`] for a prompt that is too long, [`Error::Request`] for
-    /// one that is empty or that the model can't take. Failures of the engine come through the answer.
+    /// [`Error::Busy`] when too many wait, [`Error::PromptTooLong`] or [`Error::PromptBytes`], [`Error::EmptyPrompt`] or
+    /// [`Error::NoMessages`], [`Error::UnknownToken`], [`Error::NoChatTemplate`]. Failures of the engine come through
+    /// the answer.
     pub async fn stream(&self, prompt: Prompt, options: Options) -> Result<Answer> {
         let called = Instant::now();
         // Before it waits, so that nothing long waits.
@@ -249,7 +250,7 @@ impl Inner {
     fn check_length(&self, prompt: &Prompt) -> Result<()> {
         let context = self.model.info().context;
         match prompt {
-            Prompt::Tokens(ids) if ids.len() > context => Err(Error::Context { tokens: ids.len(), context }),
+            Prompt::Tokens(ids) if ids.len() > context => Err(Error::PromptTooLong { tokens: ids.len(), context }),
             Prompt::Tokens(_) => Ok(()),
             Prompt::Text(text) => self.bytes.check(text.len()),
             Prompt::Chat(messages) => self.bytes.check(messages.iter().map(|m| m.content.len()).sum()),
@@ -263,7 +264,7 @@ impl Inner {
             Prompt::Tokens(ids) => ids,
             Prompt::Text(text) => tokenizer.encode_with_special(&text)?,
             Prompt::Chat(messages) if messages.is_empty() => {
-                return Err(Error::Request("no messages to answer".to_owned()));
+                return Err(Error::NoMessages);
             }
             Prompt::Chat(messages) => {
                 let text = tokenizer.needed_template()?.render(&messages, options.thinking)?;
@@ -274,13 +275,13 @@ impl Inner {
         };
         let (vocab, context) = (self.model.vocab(), self.model.info().context);
         if ids.is_empty() {
-            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::unknown_token(id, vocab));
         }
         if ids.len() > context {
-            return Err(Error::Context { tokens: ids.len(), context });
+            return Err(Error::PromptTooLong { tokens: ids.len(), context });
         }
         Ok(ids)
     }

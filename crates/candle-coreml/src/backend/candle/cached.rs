@@ -111,17 +111,13 @@ impl Decoder for Cached {
     fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         let total = self.tokens.len() + ids.len();
         if ids.is_empty() {
-            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
-            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {}", self.vocab)));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(Error::unknown_token(id, self.vocab));
         }
         if total > self.context {
-            return Err(Error::Request(format!(
-                "{total} tokens do not fit the context of {} (the prompt has {})",
-                self.context,
-                ids.len()
-            )));
+            return Err(Error::PromptTooLong { tokens: total, context: self.context });
         }
         self.run(ids).map_err(|e| {
             // Some layers may have taken the tokens, others not.
