@@ -8,7 +8,7 @@ use candle_coreml::description::FeatureType;
 use candle_coreml::format::file;
 use candle_coreml::model::{DictionaryKey, Strings};
 use candle_coreml::tensors::{self, Limits};
-use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Output};
+use candle_coreml::{CoreMLModel, Output};
 use serde_json::{Map, Value, json};
 
 use crate::engine::EngineArguments;
@@ -152,12 +152,12 @@ fn pairs<'a>(option: &str, given: &'a [String]) -> Result<Vec<(&'a str, &'a Path
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let EngineArguments { engine, compute_units } = arguments.engine;
-    let mut builder = CoreMLModelBuilder::new(&arguments.model, Config::default());
+    let mut builder = CoreMLModel::builder(&arguments.model);
     builder = builder.engine(engine).compute_units(compute_units);
     if let Some(name) = &arguments.function {
         builder = builder.function(name);
     }
-    let model = builder.build_model()?;
+    let model = builder.load()?;
     let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
     let load = |path: &Path| tensors::read(path, &limits);
     let given = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();

@@ -10,11 +10,10 @@ use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
 
 use crate::byte_limit::ByteLimit;
-use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::generation::vocabulary::Vocabulary;
-use crate::model::{CoreMLModel, CoreMLModelBuilder};
+use crate::model::CoreMLModel;
 
 mod files;
 mod shapes;
@@ -89,10 +88,10 @@ impl TextEncoder {
         let folder = folder.as_ref();
         let path = files::only_model(folder)?;
         let (tokenizer, limit) = files::tokenizer(folder)?;
-        let builder = CoreMLModelBuilder::new(&path, Config::default()).engine(options.choice);
+        let builder = CoreMLModel::builder(&path).engine(options.choice);
         let builder =
             builder.compute_units(options.compute_units).passes(options.passes.clone()).limits(options.limits);
-        let model = builder.build_model()?;
+        let model = builder.load()?;
         let names = model.input_names();
         let unknown = names.iter().find(|n| !INPUTS.contains(&n.as_str()));
         if model.is_stateful() || unknown.is_some() || !names.iter().any(|n| n == INPUTS[0]) {

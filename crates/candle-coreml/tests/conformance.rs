@@ -86,12 +86,12 @@ fn a_state_survives_being_read_and_written_back() {
     let folder = repository().join("models/tiny-qwen3");
     let path = folder.join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
     for engine in engines() {
-        let model = candle_coreml::CoreMLModelBuilder::new(&path, candle_coreml::Config::default())
+        let model = candle_coreml::CoreMLModel::builder(&path)
             .engine(engine)
             .compute_units(candle_coreml::ComputeUnits::CpuOnly)
             .compiled_models(options(engine).cache.expect("a cache"))
             .function("infer")
-            .build_model()
+            .load()
             .expect("it loads");
         let mut state = model.make_state().expect("a state");
         let name = state.names()[0].to_owned();

@@ -222,7 +222,7 @@ where
 async fn states_and_students_go_to_their_thread_and_back() {
     let folder = models().join("tiny-qwen3");
     let chunk = folder.join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
-    let chunk = CoreMLModel::load_with_function(chunk, &candle_coreml::Config::default(), "infer").expect("a chunk");
+    let chunk = CoreMLModel::builder(chunk).function("infer").load().expect("a chunk");
     let names = chunk.input_names();
     let inputs: Vec<Tensor> = names
         .iter()
