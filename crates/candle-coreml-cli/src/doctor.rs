@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_coreml::backend::{BackendDevice, availability, settings};
 use candle_coreml::generation::{Message, Options, Step};
-use candle_coreml::{CacheManager, QwenModel};
+use candle_coreml::{CacheManager, LanguageModel};
 use serde::Serialize;
 use serde_json::json;
 
@@ -179,7 +179,7 @@ fn self_test() -> Check {
     };
     let ask = || -> Result<(String, f64, f64), candle_coreml::Error> {
         let started = Instant::now();
-        let mut model = QwenModel::load_from_directory(&folder, None)?;
+        let mut model = LanguageModel::load_from_directory(&folder, None)?;
         let load = started.elapsed().as_secs_f64();
         let text = model.chat_text(&[Message::user(QUESTION.0)])?;
         let prompt = model.tokenize(&text)?;

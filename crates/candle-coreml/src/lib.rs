@@ -17,7 +17,7 @@
 //! | you have | use |
 //! |---|---|
 //! | one model file | [`CoreMLModel::builder`]; [`CoreMLState`] for its state between predictions |
-//! | a language model in a folder | [`QwenModel::load_from_directory`] |
+//! | a language model in a folder | [`LanguageModel::load_from_directory`] |
 //! | one on the Hugging Face Hub | `UnifiedModelLoader` (feature `hub`) |
 //! | a language model, and any device that can run it | [`backend::open`]: Core ML or Candle, with a chain of fallbacks |
 //! | texts that become vectors | [`encoder::TextEncoder`] |
@@ -58,6 +58,7 @@ pub mod hub;
 mod image;
 #[cfg(feature = "images")]
 pub mod images;
+pub mod language_model;
 #[cfg(feature = "hub")]
 mod loader;
 pub mod model;
@@ -77,6 +78,7 @@ pub use cache::CacheManager;
 pub use config::Config;
 pub use engine::{ComputeUnits, EngineOptions, Limits};
 pub use error::{Error, ErrorKind, Result};
+pub use language_model::{LanguageModel, LanguageModelConfig};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
