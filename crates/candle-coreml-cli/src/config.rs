@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 
-use candle_coreml::backend::settings::{self, Key, Layer};
+use candle_coreml::settings::{self, Key, Layer};
 
 use crate::settings::ConfigArgument;
 use crate::{CommandResult, secret, setup};

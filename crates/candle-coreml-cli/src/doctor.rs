@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use candle_coreml::backend::{BackendDevice, availability, settings};
+use candle_coreml::backend::{BackendDevice, availability};
 use candle_coreml::generation::{Message, Options, Step};
+use candle_coreml::settings;
 use candle_coreml::{CacheManager, LanguageModel};
 use serde::Serialize;
 use serde_json::json;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
 use candle_coreml::backend::BackendDevice;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::generation::{Options, Step, Summary};
+use candle_coreml::settings::Settings;
 use candle_coreml::{ComputeUnits, EngineChoice};
 use serde_json::json;
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
-use candle_coreml::backend::{AUTO_MODEL, BackendDevice, FallbackGenerator, Memory, backends, recommended_model};
+use candle_coreml::backend::{BackendDevice, FallbackGenerator, backends};
+use candle_coreml::catalog::{AUTO_MODEL, Memory, recommended_model};
+use candle_coreml::settings::Settings;
 use secrecy::SecretString;
 use sysinfo::System;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_coreml::backend::BackendDevice;
-use candle_coreml::backend::settings::{self, Layer, Settings};
+use candle_coreml::settings::{self, Layer, Settings};
 
 /// Where the settings are.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -3,8 +3,8 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use candle_coreml::backend::settings::{self, Key, Layer};
 use candle_coreml::backend::{BackendDevice, availability};
+use candle_coreml::settings::{self, Key, Layer};
 
 use crate::settings::{ConfigArgument, ModelArguments};
 use crate::{CommandResult, model, secret};

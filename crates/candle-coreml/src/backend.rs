@@ -4,13 +4,13 @@
 //! backends form a chain: when one can't be had, can't load the model or fails at its very first step, the next
 //! one takes over and [`FallbackGenerator::history`] tells why.
 //!
-//! [`settings`] reads and writes the configuration file. [`recommended_model`] knows a repository for a device and a
-//! memory.
+//! [`settings`](crate::settings) reads and writes a configuration with its file; [`catalog`](crate::catalog) recommends a
+//! repository by device and memory.
 //!
 //! - [`CoreMLGenerator`]: folders of Core ML packages, through [`crate::anemll`].
 //! - `CandleGenerator` (feature `candle-models`): checkpoints (`config.json` and `.safetensors`) of Qwen 2.5,
 //!   Qwen 3 and Llama through candle-transformers, on CPU, Metal or CUDA.
-//! - `RemoteGenerator` (feature `remote`): a model elsewhere, for programs that ask for it; no part of the chain.
+//! - `remote::RemoteGenerator` (feature `remote`): a model elsewhere, for programs that ask for it; no part of the chain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,21 +24,16 @@ use crate::generation::{Message, Options, Step, StopReason, Summary};
 mod availability;
 #[cfg(feature = "candle-models")]
 mod candle;
-mod catalog;
 mod coreml;
 mod device;
 mod fallback;
 mod open;
-#[cfg(feature = "remote")]
-pub mod remote;
-pub mod settings;
 mod shared;
 mod turn;
 
 pub use availability::{Availability, availability};
 #[cfg(feature = "candle-models")]
 pub use candle::{CandleGenerator, CandleOptions};
-pub use catalog::{AUTO_MODEL, Fit, KnownModel, Memory, known_models, recommended_model};
 pub use coreml::CoreMLGenerator;
 pub use device::BackendDevice;
 pub use fallback::{Backend, FallbackGenerator};

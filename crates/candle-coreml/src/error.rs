@@ -205,7 +205,7 @@ pub enum Error {
     /// A remote model gave no answer.
     #[cfg(feature = "remote")]
     #[error(transparent)]
-    Remote(#[from] crate::backend::remote::RemoteError),
+    Remote(#[from] crate::remote::RemoteError),
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

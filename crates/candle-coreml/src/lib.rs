@@ -47,6 +47,7 @@ pub mod anemll;
 pub mod backend;
 mod byte_limit;
 pub mod cache;
+pub mod catalog;
 pub mod config;
 pub mod encoder;
 pub mod engine;
@@ -67,6 +68,9 @@ mod net;
 #[cfg(feature = "tokio")]
 pub mod nonblocking;
 pub mod qwen;
+#[cfg(feature = "remote")]
+pub mod remote;
+pub mod settings;
 pub mod state;
 pub mod student;
 pub mod tensors;

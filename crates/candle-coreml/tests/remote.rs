@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use candle_coreml::Error;
 use candle_coreml::backend::TextGeneration;
-use candle_coreml::backend::remote::{RemoteError, RemoteGenerator};
-use candle_coreml::backend::settings::RemoteSettings;
 use candle_coreml::generation::{Message, Options, StopReason, Summary};
+use candle_coreml::remote::{RemoteError, RemoteGenerator};
+use candle_coreml::settings::RemoteSettings;
 use secrecy::SecretString;
 
 mod messages_server;

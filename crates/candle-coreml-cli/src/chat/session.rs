@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::backend::{CancelHandle, FallbackGenerator, GeneratorInfo, TextGeneration};
 use candle_coreml::generation::{Message, Options, Progress, StopReason, Summary};
+use candle_coreml::settings::Settings;
 
 use super::command::{self, Request};
 use super::conversation::Conversation;

@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use candle_coreml::backend::{BackendDevice, Fallback, Fit, GeneratorInfo, Stats, TextGeneration, Turn, known_models};
+use candle_coreml::backend::{BackendDevice, Fallback, GeneratorInfo, Stats, TextGeneration, Turn};
+use candle_coreml::catalog::{Fit, known_models};
 
 use super::markdown::Painter;
 use crate::{format, model};

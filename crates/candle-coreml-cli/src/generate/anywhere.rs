@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::backend::{FallbackGenerator, TextGeneration};
 use candle_coreml::generation::{Message, Options, Summary, Tokenizer};
+use candle_coreml::settings::Settings;
 
 use super::{Arguments, Output, Report};
 use crate::model;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::generation::Message;
+use candle_coreml::settings::Settings;
 use candle_coreml::{LanguageModel, LanguageModelConfig};
 
 use super::{Arguments, Output, Report};

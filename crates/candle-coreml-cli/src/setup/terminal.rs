@@ -2,7 +2,7 @@
 
 use std::io::{self, stdout};
 
-use candle_coreml::backend::settings::Layer;
+use candle_coreml::settings::Layer;
 use ratatui::crossterm::event::{
     self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
 };

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::settings::RemoteSettings;
-use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, Turn};
+use crate::backend::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, Turn};
 use crate::error::{Error, Result};
 use crate::generation::{Message, Options, Step, StopReason, Summary};
 use crate::net::{tls, url};
+use crate::settings::RemoteSettings;
 
 mod api;
 mod error;
