@@ -264,7 +264,7 @@ impl Pipeline {
     /// A conversation with an empty cache.
     ///
     /// # Errors
-    /// When memory can't be had or chunks declare one state in different shapes.
+    /// If allocation fails, or chunks declare one state in different shapes.
     pub fn session(&self) -> Result<Session> {
         let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]).collect();
         Ok(Session { state: CoreMLState::shared_by(&models)?, tokens: Vec::new() })
@@ -312,17 +312,17 @@ impl Pipeline {
     ///
     /// # Errors
     /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
-    pub fn feed(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
-        let logits = self.feed_while(session, ids, &mut |_| true)?;
+    pub fn forward(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
+        let logits = self.forward_chunked(session, ids, &mut |_| true)?;
         logits.ok_or(Error::Cancelled)
     }
 
-    /// [`Pipeline::feed`] that tells `more` after every batch how many of `ids` have run; none when that does not
+    /// [`Pipeline::forward`] that tells `more` after every batch how many of `ids` have run; none when that does not
     /// want more. The session then holds what has run.
     ///
     /// # Errors
-    /// As [`Pipeline::feed`].
-    pub fn feed_while(
+    /// As [`Pipeline::forward`].
+    pub fn forward_chunked(
         &self,
         session: &mut Session,
         ids: &[u32],
@@ -397,18 +397,18 @@ impl Pipeline {
         Ok(logits)
     }
 
-    /// [`Pipeline::feed`] for one token, sliding the window when it is almost full.
+    /// [`Pipeline::forward`] for one token, sliding the window when it is almost full.
     ///
     /// With two places left, the last tokens are run again from position 0 and the rest is dropped: as many
     /// whole batches as leave two batches free (the rule of ANEMLL's chat program).
     ///
     /// # Errors
-    /// As [`Pipeline::feed`].
-    pub fn feed_sliding(&self, session: &mut Session, id: u32) -> Result<Vec<f32>> {
+    /// As [`Pipeline::forward`].
+    pub fn forward_with_shift(&self, session: &mut Session, id: u32) -> Result<Vec<f32>> {
         let Dimensions { context, batch, .. } = self.dimensions;
         let total = session.tokens.len() + 1;
         if total + 2 < context {
-            return self.feed(session, &[id]);
+            return self.forward(session, &[id]);
         }
         let whole = (context / batch).saturating_sub(2).max(1) * batch;
         let keep = whole.min(context.saturating_sub(batch)).clamp(1, total);
@@ -416,7 +416,7 @@ impl Pipeline {
         tail.push(id);
         session.tokens.clear();
         tracing::debug!(keep, "slid the window");
-        self.feed(session, &tail)
+        self.forward(session, &tail)
     }
 }
 

@@ -28,8 +28,8 @@ mod coreml;
 mod device;
 mod fallback;
 mod open;
+mod request;
 mod shared;
-mod turn;
 
 pub use availability::{Availability, availability};
 #[cfg(feature = "candle-models")]
@@ -84,9 +84,9 @@ pub struct GeneratorInfo {
     pub context: usize,
 }
 
-/// What one request did.
+/// Statistics of one request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Turn {
+pub struct RequestStats {
     /// Tokens of the whole prompt.
     pub prompt_tokens: usize,
     /// Those of them that had to be run; the others were in the cache.
@@ -105,7 +105,7 @@ pub struct Turn {
     pub stop_reason: StopReason,
 }
 
-impl Turn {
+impl RequestStats {
     /// Prompt tokens per second.
     pub fn prefill_rate(&self) -> f64 {
         self.prefilled_tokens as f64 / self.prefill_seconds.max(1e-9)
@@ -117,7 +117,7 @@ impl Turn {
     }
 }
 
-/// What a generator has done.
+/// Statistics of a generator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// Tokens in the cache.
@@ -127,7 +127,7 @@ pub struct Stats {
     /// Tokens that were generated in all.
     pub generated_tokens: usize,
     /// The last request.
-    pub last: Option<Turn>,
+    pub last: Option<RequestStats>,
 }
 
 /// Ends an answer from elsewhere: another thread, a signal handler.
@@ -145,7 +145,7 @@ impl CancelHandle {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes the request back. Every answer does so when it ends.
+    /// Clears a pending cancellation; done automatically when generation ends.
     pub fn clear(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -161,18 +161,18 @@ pub trait TextGeneration: Send {
     /// What this generator is.
     fn info(&self) -> GeneratorInfo;
 
-    /// Continues a text as it is, without chat template, and calls `each` with every token.
+    /// Continues a text as it is, without chat template, and calls `on_token` with every token.
     ///
     /// # Errors
     /// [`EmptyPrompt`](crate::Error::EmptyPrompt), [`PromptTooLong`](crate::Error::PromptTooLong), failures of the engine.
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary>;
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
     /// Answers a conversation through the model's chat template. The oldest messages are left out when it does
     /// not fit the context; a system message at the beginning stays.
     ///
     /// # Errors
     /// As [`TextGeneration::stream`], and when the model has no chat template or the template refuses.
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary>;
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
     /// Continues a text and returns all at once.
     ///
@@ -191,8 +191,8 @@ pub trait TextGeneration: Send {
     /// Ends answers of this generator from elsewhere.
     fn cancel_handle(&self) -> CancelHandle;
 
-    /// Makes this generator obey a handle that exists already.
-    fn obey(&mut self, handle: CancelHandle);
+    /// Uses an existing cancel handle.
+    fn set_cancel_handle(&mut self, handle: CancelHandle);
 
     /// The model for several conversations at once; none where it can't be shared.
     fn share(&self) -> Option<SharedModel> {

@@ -134,7 +134,7 @@ impl LanguageModel {
     /// Starts with an empty cache.
     ///
     /// # Errors
-    /// When memory can't be had.
+    /// If allocation fails.
     pub fn initialize_states(&mut self) -> Result<()> {
         self.session = self.pipeline.session()?;
         Ok(())
@@ -152,7 +152,7 @@ impl LanguageModel {
     pub fn forward_text(&mut self, text: &str) -> Result<u32> {
         let ids = self.tokenize(text)?;
         self.reset_states();
-        let logits = self.pipeline.feed(&mut self.session, &ids)?;
+        let logits = self.pipeline.forward(&mut self.session, &ids)?;
         Ok(crate::generation::Sampler::new(Sampling::default()).choose(&logits, &[]))
     }
 
@@ -171,10 +171,10 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::forward_text`], and when the model has no chat template.
-    pub fn chat(&mut self, messages: &[Message], options: Options, each: impl FnMut(&Step)) -> Result<Summary> {
+    pub fn chat(&mut self, messages: &[Message], options: Options, on_token: impl FnMut(&Step)) -> Result<Summary> {
         let text = self.render(messages, options.thinking.or(self.config.thinking))?;
         let ids = self.tokenize(&text)?;
-        self.generate_tokens(&ids, options, each)
+        self.generate_tokens(&ids, options, on_token)
     }
 
     /// The text that the chat template makes of a conversation.
@@ -189,12 +189,17 @@ impl LanguageModel {
         self.tokenizer.needed_template()?.render(messages, thinking)
     }
 
-    /// Generates after a prompt of token ids and calls `each` with every token.
+    /// Generates after a prompt of token ids and calls `on_token` with every token.
     ///
     /// # Errors
     /// As [`LanguageModel::forward_text`].
-    pub fn generate_tokens(&mut self, prompt: &[u32], options: Options, each: impl FnMut(&Step)) -> Result<Summary> {
-        Generation::new(&self.pipeline, &self.tokenizer, &mut self.session, prompt, options).run(each)
+    pub fn generate_tokens(
+        &mut self,
+        prompt: &[u32],
+        options: Options,
+        on_token: impl FnMut(&Step),
+    ) -> Result<Summary> {
+        Generation::new(&self.pipeline, &self.tokenizer, &mut self.session, prompt, options).run(on_token)
     }
 
     /// The same as an iterator.

@@ -62,6 +62,7 @@ pub mod images;
 pub mod language_model;
 #[cfg(feature = "hub")]
 mod loader;
+pub mod logits_model;
 pub mod model;
 #[cfg(any(feature = "hub", feature = "remote"))]
 mod net;
@@ -72,7 +73,6 @@ pub mod qwen;
 pub mod remote;
 pub mod settings;
 pub mod state;
-pub mod student;
 pub mod tensors;
 pub mod utils;
 
@@ -85,10 +85,10 @@ pub use error::{Error, ErrorKind, Result};
 pub use language_model::{LanguageModel, LanguageModelConfig};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
+pub use logits_model::CoreMLModelWrapper;
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
-pub use student::CoreMLModelWrapper;
 
 /// The native engine itself: batches, futures and hints, which the common interface does not have.
 pub use coreml_apple as native;

@@ -264,7 +264,7 @@ impl CoreMLModel {
     /// States of zeros.
     ///
     /// # Errors
-    /// When memory can't be had.
+    /// If allocation fails.
     pub fn make_state(&self) -> Result<CoreMLState> {
         CoreMLState::shared_by(&[self])
     }

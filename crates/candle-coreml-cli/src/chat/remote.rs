@@ -66,7 +66,7 @@ impl Remote {
         }
         if self.active.is_none() {
             let (mut generator, url) = client(&self.settings)?;
-            generator.obey(self.cancel.clone());
+            generator.set_cancel_handle(self.cancel.clone());
             self.active = Some(generator);
             note(&format!("from now on the conversation is sent to {url} ({})", self.settings.remote.model));
         }

@@ -84,7 +84,7 @@ impl Session {
 
     /// Goes on with a model that was loaded.
     fn take(&mut self, mut generator: FallbackGenerator) {
-        generator.obey(self.cancel.clone());
+        generator.set_cancel_handle(self.cancel.clone());
         (self.local, self.told) = (Some(generator), 0);
         self.tell_fallbacks();
     }

@@ -90,7 +90,7 @@ impl FallbackGenerator {
             return Err(Error::NoBackend { history });
         };
         let cancel = CancelHandle::default();
-        active.obey(cancel.clone());
+        active.set_cancel_handle(cancel.clone());
         Ok(Self { active, proven: false, waiting, history, cancel })
     }
 
@@ -100,12 +100,12 @@ impl FallbackGenerator {
     }
 
     /// Runs a request on the active backend; before its first token ever, the next ones may take over.
-    fn attempt(&mut self, each: &mut dyn FnMut(&Step), request: &Request) -> Result<Summary> {
+    fn attempt(&mut self, on_token: &mut dyn FnMut(&Step), request: &Request) -> Result<Summary> {
         loop {
             let proven = &mut self.proven;
             let result = request(self.active.as_mut(), &mut |step| {
                 *proven = true;
-                each(step);
+                on_token(step);
             });
             let error = match result {
                 Ok(summary) => return Ok(summary),
@@ -117,7 +117,7 @@ impl FallbackGenerator {
             let Some(mut generator) = next(&mut self.waiting, &mut self.history) else {
                 return Err(Error::NoBackend { history: self.history.clone() });
             };
-            generator.obey(self.cancel.clone());
+            generator.set_cancel_handle(self.cancel.clone());
             self.active = generator;
         }
     }
@@ -128,12 +128,12 @@ impl TextGeneration for FallbackGenerator {
         self.active.info()
     }
 
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.attempt(each, &|generator, each| generator.stream(prompt, options.clone(), each))
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.attempt(on_token, &|generator, on_token| generator.stream(prompt, options.clone(), on_token))
     }
 
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.attempt(each, &|generator, each| generator.chat(messages, options.clone(), each))
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.attempt(on_token, &|generator, on_token| generator.chat(messages, options.clone(), on_token))
     }
 
     fn reset(&mut self) {
@@ -148,8 +148,8 @@ impl TextGeneration for FallbackGenerator {
         self.cancel.clone()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
-        self.active.obey(handle.clone());
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
+        self.active.set_cancel_handle(handle.clone());
         self.cancel = handle;
     }
 

@@ -91,7 +91,7 @@ impl Decoder for Cached {
         &self.tokens
     }
 
-    fn rewind(&mut self, length: usize) -> usize {
+    fn truncate(&mut self, length: usize) -> usize {
         if length < self.tokens.len() {
             match &self.remembered {
                 Some((position, network)) if *position <= length => {
@@ -108,7 +108,7 @@ impl Decoder for Cached {
         self.context
     }
 
-    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+    fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         let total = self.tokens.len() + ids.len();
         if ids.is_empty() {
             return Err(Error::EmptyPrompt);
@@ -127,13 +127,13 @@ impl Decoder for Cached {
     }
 
     /// Half of the context is run again when it is full.
-    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
+    fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
         if self.tokens.len() < self.context {
-            return self.feed(&[id]);
+            return self.forward(&[id]);
         }
         let mut tail = self.tokens.split_off(self.tokens.len() - self.context / 2);
         tail.push(id);
         self.clear();
-        self.feed(&tail)
+        self.forward(&tail)
     }
 }

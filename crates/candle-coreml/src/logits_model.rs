@@ -119,7 +119,7 @@ impl CoreMLModelWrapper {
                 let mut session = pipeline.session()?;
                 let mut logits = Vec::with_capacity(ids.len() * self.vocab_size);
                 for &id in ids {
-                    logits.extend(pipeline.feed(&mut session, &[id])?);
+                    logits.extend(pipeline.forward(&mut session, &[id])?);
                 }
                 Ok(Tensor::from_vec(logits, (ids.len(), self.vocab_size), &Device::Cpu)?)
             }
@@ -164,7 +164,7 @@ impl CoreMLModelWrapper {
             let logits = match (&self.kind, &mut cache) {
                 (Kind::Components(pipeline), Some(session)) => {
                     let known = session.tokens().len();
-                    pipeline.feed(session, &all[known..])?
+                    pipeline.forward(session, &all[known..])?
                 }
                 _ if all.is_empty() => return Err(Error::EmptyPrompt),
                 _ => self.sequence(&all)?.get(all.len() - 1)?.to_vec1()?,
