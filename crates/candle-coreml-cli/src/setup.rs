@@ -9,10 +9,10 @@ use candle_coreml::settings::{self, Key, Layer};
 use crate::settings::{ConfigArgument, ModelArguments};
 use crate::{CommandResult, model, secret};
 
-mod draw;
 mod field;
 mod plain;
 mod terminal;
+mod tui;
 mod wizard;
 
 use plain::{Lines, Person};

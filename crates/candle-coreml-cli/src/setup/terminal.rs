@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{
 };
 use ratatui::crossterm::execute;
 
-use super::draw::draw;
+use super::tui::draw;
 use super::wizard::{After, Input, Step, Wizard};
 
 /// Brings the terminal back.
