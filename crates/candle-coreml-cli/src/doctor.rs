@@ -1,4 +1,4 @@
-//! `candle-coreml doctor`: whether everything works on this machine.
+//! `candle-coreml doctor`: checks this installation.
 
 use std::time::Instant;
 
@@ -24,10 +24,10 @@ Exit code 1 means that something essential is broken; warnings do not change it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Also looks whether the Hugging Face hub can be reached.
+    /// Also check the connection to the Hugging Face Hub.
     #[arg(long)]
     online: bool,
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }

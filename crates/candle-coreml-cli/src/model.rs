@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use sysinfo::System;
 
 use crate::format;
-use crate::watch::Pause;
+use crate::progress_monitor::Pause;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 

@@ -81,7 +81,7 @@ impl ApiError {
 
     /// A model that is not served.
     pub(crate) fn no_model(name: &str, available: &str) -> Self {
-        let message = format!("the model `{name}` does not exist here; there are: {available}");
+        let message = format!("model `{name}` not found; available: {available}");
         let error = Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message);
         Self { param: Some("model".to_owned()), ..error }
     }

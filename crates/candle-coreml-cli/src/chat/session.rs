@@ -15,7 +15,7 @@ use super::interrupt::Working;
 use super::remote::Remote;
 use super::show;
 use crate::model;
-use crate::watch::{Limits, Pause, Watch, Watching};
+use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
 /// What comes after a line.
 #[derive(Debug, PartialEq)]

@@ -82,7 +82,7 @@ pub(super) fn for_chunk(
         };
         let tensor = tensor.ok_or_else(|| Error::Components {
             path: model.path().to_owned(),
-            message: format!("function `{}` wants the input `{name}`, which is not known", model.function()),
+            message: format!("function `{}` declares the unsupported input `{name}`", model.function()),
         })?;
         fed.push((name, tensor));
     }

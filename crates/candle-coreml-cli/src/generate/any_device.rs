@@ -1,4 +1,4 @@
-//! On the first device of the settings that works.
+//! `generate` on any device: the first of the settings that works.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use candle_coreml::settings::Settings;
 
 use super::{Arguments, Output, Report};
 use crate::model;
-use crate::watch::{Limits, Pause, Watch, Watching};
+use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 

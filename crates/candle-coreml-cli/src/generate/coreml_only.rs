@@ -1,4 +1,4 @@
-//! On Core ML packages directly: an engine of choice, token ids as the prompt.
+//! `generate` on Core ML packages only: an engine of choice, token ids as the prompt.
 
 use std::time::Instant;
 
