@@ -17,11 +17,11 @@ use crate::generation::{Decoder, Message, Options, Step, Summary, Tokenizer};
 mod cached;
 mod checkpoint;
 mod config;
-mod network;
+mod families;
 
 use cached::Cached;
 use checkpoint::Checkpoint;
-use config::Family;
+use families::Family;
 
 /// How a checkpoint is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +68,11 @@ fn candle_device(device: BackendDevice) -> Result<Device> {
 }
 
 /// The type to compute in when none is asked for.
-///
-/// candle-transformers computes the rotary angles of Qwen 2 in the type of the model. 16-bit types can't tell
-/// large positions apart (bf16 from 256 on), so that this family stays in f32 everywhere.
-fn usual_dtype(device: BackendDevice, family: Family, stored: DType) -> DType {
-    match (device, family) {
-        (_, Family::Qwen2) | (BackendDevice::Cpu, _) => DType::F32,
-        (BackendDevice::Cuda, _) if stored == DType::BF16 => DType::BF16,
+fn usual_dtype(device: BackendDevice, family: &Family, stored: DType) -> DType {
+    match device {
+        BackendDevice::Cpu => DType::F32,
+        _ if family.needs_f32 => DType::F32,
+        BackendDevice::Cuda if stored == DType::BF16 => DType::BF16,
         _ => DType::F16,
     }
 }

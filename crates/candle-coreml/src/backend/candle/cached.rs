@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::network::Network;
+use super::families::Network;
 use crate::error::{Error, Result};
 use crate::generation::Decoder;
 
@@ -16,9 +16,9 @@ const BEFORE_END: usize = 16;
 /// candle-transformers' caches only grow. To go back, the state at an earlier position is kept: networks share
 /// their tensors with their clones, and a cache that grows leaves the old tensors as they are.
 pub(super) struct Cached {
-    network: Network,
-    empty: Network,
-    remembered: Option<(usize, Network)>,
+    network: Box<dyn Network>,
+    empty: Box<dyn Network>,
+    remembered: Option<(usize, Box<dyn Network>)>,
     tokens: Vec<u32>,
     context: usize,
     vocab: usize,
@@ -31,7 +31,7 @@ impl Cached {
         if context < 2 {
             return Err(Error::Request(format!("a context of {context} tokens: expected at least 2")));
         }
-        let empty = Network::load(checkpoint, device, dtype, context)?;
+        let empty = checkpoint.network(device, dtype, context)?;
         Ok(Self {
             network: empty.clone(),
             empty,
