@@ -8,12 +8,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use coreml_format::file;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
 };
 
 use crate::error::{Error, Result};
-use crate::files;
 
 mod charsmap;
 mod rules;
@@ -68,7 +68,7 @@ impl Vocabulary {
     /// # Errors
     /// [`Error::File`] with the field, what was expected and what was found; [`Error::Io`].
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        Self::read(path, &files::bytes(path, LARGEST_FILE)?)
+        Self::read(path, &file::read(path, LARGEST_FILE)?)
     }
 
     /// Reads the content of a `tokenizer.json`, whose errors name `path`.

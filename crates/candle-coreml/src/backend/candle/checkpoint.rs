@@ -12,7 +12,6 @@ use safetensors::Dtype;
 use super::config::{self, Config};
 use super::families::{AttentionBias, Network};
 use crate::error::{Error, Result};
-use crate::files;
 
 /// Largest `config.json` or index that is read.
 const JSON_LIMIT: u64 = 64 << 20;
@@ -27,7 +26,7 @@ pub(super) struct Checkpoint {
 }
 
 fn read(path: &Path) -> Result<String> {
-    files::text(path, JSON_LIMIT)
+    Ok(file::read_text(path, JSON_LIMIT)?)
 }
 
 fn bad(path: &Path, message: impl Into<String>) -> Error {
