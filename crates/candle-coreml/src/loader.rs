@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::anemll::model_config::ModelConfig;
-use crate::cache::layout::read_small;
+use crate::cache::paths::read_small;
 use crate::cache::{CacheEntry, CacheManager};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, ModelId};
