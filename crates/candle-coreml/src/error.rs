@@ -91,7 +91,7 @@ pub enum Error {
     #[error("{0}")]
     Request(String),
     /// A name that is not one of a fixed set.
-    #[error("unknown {what} `{name}`; expected {expected}")]
+    #[error("{what} `{name}`: expected one of {expected}")]
     UnknownName {
         /// Kind of thing.
         what: &'static str,
