@@ -23,14 +23,14 @@ fn measure(c: &mut Criterion, name: &str, folder: &Path) {
     group.bench_function("prefill 64", |b| {
         b.iter(|| {
             session.truncate(0);
-            pipeline.feed(&mut session, &prompt).expect("prefill")
+            pipeline.forward(&mut session, &prompt).expect("prefill")
         });
     });
     group.throughput(Throughput::Elements(1));
     group.bench_function("decode at 64", |b| {
         b.iter(|| {
             session.truncate(POSITION);
-            pipeline.feed(&mut session, &[11]).expect("a token")
+            pipeline.forward(&mut session, &[11]).expect("a token")
         });
     });
     group.finish();

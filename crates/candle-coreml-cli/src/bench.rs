@@ -29,30 +29,30 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Folder with the components of a language model, a model of the hub (org/name[@revision]), or any model file
-    /// (.mlpackage, .mlmodelc, .mlmodel), which gets made-up inputs. No tokenizer is needed.
+    /// (.mlpackage, .mlmodelc, .mlmodel), which gets random inputs. No tokenizer is needed.
     #[arg(long)]
     model: PathBuf,
-    /// Function of a model file; without it, the default one.
+    /// Run this function of a model file instead of the default one.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
-    /// Length of the prompt; also the position at which decoding starts.
+    /// Use a prompt of this many tokens; decoding starts after it.
     #[arg(long, default_value_t = 64)]
     prompt: usize,
-    /// Tokens to decode; predictions of other models.
+    /// Decode this many tokens; predictions for other models.
     #[arg(long, default_value_t = 32)]
     tokens: usize,
-    /// Runs of each measurement; the best one counts, as the machine may be busy. Distributions are of all runs.
+    /// Repeat each measurement this often; the best run counts. Distributions are over all runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     #[command(flatten)]
     engine: EngineArguments,
-    /// Measures each operation, in runs of their own (portable engine).
+    /// Measure each operation in separate runs (portable engine).
     #[arg(long)]
     profile: bool,
-    /// Writes a report with charts, one HTML file that needs nothing else: latencies, speed over the context, operations.
+    /// Write a self-contained HTML report with charts: latencies, speed over the context, operations.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -73,7 +73,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         language::measure(&path, &arguments, &options, profiled)?
     };
     if arguments.profile && measured.profiles.is_empty() {
-        return Err("the native engine does not tell what operations cost; --engine portable does".into());
+        return Err("Core ML does not report per-operation costs; use --engine portable".into());
     }
     if let Some(file) = &arguments.report {
         write::bytes(file, report::html(&path, &measured)?.as_bytes())?;

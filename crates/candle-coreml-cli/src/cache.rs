@@ -17,35 +17,35 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Shows all entries with sizes and ages (what `cache` alone does, too).
+    /// Show all entries with sizes and ages, as `cache` alone does.
     Info {
-        /// Prints one JSON object.
+        /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Deletes entries. Without --yes it asks on a terminal, and only shows what it would delete elsewhere.
+    /// Delete entries. Without --yes, ask on a terminal and only show what would be deleted elsewhere.
     Clean(Clean),
 }
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("rule").required(true).args(["older_than", "max_size", "pattern", "all"]))]
 struct Clean {
-    /// Entries that were not used for this long: 30d, 12h, 2w.
+    /// Delete entries not used for this long: 30d, 12h, 2w.
     #[arg(long, value_name = "TIME", value_parser = format::parse_duration)]
     older_than: Option<Duration>,
-    /// The least recently used entries, until the rest has at most this size: 20GB, 500MiB.
+    /// Delete the least recently used entries until the rest has at most this size: 20GB, 500MiB.
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes)]
     max_size: Option<u64>,
-    /// Entries whose name matches: 'org/*'.
+    /// Delete entries whose name matches: 'org/*'.
     #[arg(long, value_name = "GLOB")]
     pattern: Option<String>,
-    /// Everything.
+    /// Delete everything.
     #[arg(long)]
     all: bool,
-    /// Only shows what would be deleted.
+    /// Show what would be deleted, and delete nothing.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Deletes without asking.
+    /// Delete without asking.
     #[arg(long)]
     yes: bool,
 }

@@ -27,18 +27,18 @@ use session::{After, Session, note};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// The system message to begin with.
+    /// Begin with this system message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// A conversation to go on with, as `/save` writes it.
+    /// Continue a conversation that `/save` wrote.
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
-    /// Most tokens of an answer.
+    /// Generate at most this many tokens per answer.
     #[arg(long, default_value_t = 1024)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArguments,
-    /// Turns the thinking mode of the chat template on or off.
+    /// Turn the thinking mode of the chat template on or off.
     #[arg(long, value_name = "true|false")]
     thinking: Option<bool>,
 }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 
-use candle_coreml::backend::settings::{self, Key, Layer};
+use candle_coreml::settings::{self, Key, Layer};
 
 use crate::settings::ConfigArgument;
 use crate::{CommandResult, secret, setup};
@@ -15,11 +15,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Shows all settings and where each comes from; secrets masked.
+    /// Show all settings and where each comes from; secrets are masked.
     Show(ConfigArgument),
-    /// Prints where the file is.
+    /// Print the path of the settings file.
     Path(ConfigArgument),
-    /// Sets one setting.
+    /// Change one setting.
     Set {
         /// Its name, such as `backend.device`; `config show` lists them.
         key: Key,
@@ -29,7 +29,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
-    /// Takes one setting out of the file.
+    /// Remove one setting from the file.
     Unset {
         /// Its name.
         key: Key,

@@ -1,10 +1,11 @@
-//! `candle-coreml doctor`: whether everything works on this machine.
+//! `candle-coreml doctor`: checks this installation.
 
 use std::time::Instant;
 
-use candle_coreml::backend::{BackendDevice, availability, settings};
+use candle_coreml::backend::{BackendDevice, availability};
 use candle_coreml::generation::{Message, Options, Step};
-use candle_coreml::{CacheManager, QwenModel};
+use candle_coreml::settings;
+use candle_coreml::{CacheManager, LanguageModel};
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,10 +24,10 @@ Exit code 1 means that something essential is broken; warnings do not change it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Also looks whether the Hugging Face hub can be reached.
+    /// Also check the connection to the Hugging Face Hub.
     #[arg(long)]
     online: bool,
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -179,7 +180,7 @@ fn self_test() -> Check {
     };
     let ask = || -> Result<(String, f64, f64), candle_coreml::Error> {
         let started = Instant::now();
-        let mut model = QwenModel::load_from_directory(&folder, None)?;
+        let mut model = LanguageModel::load_from_directory(&folder, None)?;
         let load = started.elapsed().as_secs_f64();
         let text = model.chat_text(&[Message::user(QUESTION.0)])?;
         let prompt = model.tokenize(&text)?;

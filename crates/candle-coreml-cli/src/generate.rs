@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
 use candle_coreml::backend::BackendDevice;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::generation::{Options, Step, Summary};
+use candle_coreml::settings::Settings;
 use candle_coreml::{ComputeUnits, EngineChoice};
 use serde_json::json;
 
@@ -16,42 +16,42 @@ use crate::sampling::SamplingArguments;
 use crate::settings::ModelArguments;
 use crate::{CommandResult, write};
 
-mod anywhere;
-mod pipeline;
+mod any_device;
+mod coreml_only;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Text of the user's message.
+    /// The user's message.
     #[arg(long, conflicts_with = "prompt_tokens", required_unless_present = "prompt_tokens")]
     prompt: Option<String>,
-    /// Prompt as token ids, used as they are.
+    /// The prompt as token ids, used as they are.
     #[arg(long, value_delimiter = ',', value_name = "1,2,3")]
     prompt_tokens: Option<Vec<u32>>,
-    /// Most tokens to generate.
+    /// Generate at most this many tokens.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArguments,
-    /// Continues the prompt as it is, without the chat template.
+    /// Continue the prompt as it is, without the chat template.
     #[arg(long)]
     no_template: bool,
-    /// Turns the thinking mode of the chat template on or off.
+    /// Turn the thinking mode of the chat template on or off.
     #[arg(long, value_name = "true|false")]
     thinking: Option<bool>,
-    /// Text that ends generation (repeatable).
+    /// Stop at this text (repeatable).
     #[arg(long)]
     stop: Vec<String>,
     #[command(flatten)]
     engine: EngineArguments,
-    /// Prints one JSON object instead of the text.
+    /// Print one JSON object instead of the text.
     #[arg(long)]
     json: bool,
-    /// Writes the logits of every step (safetensors: `logits` [steps, vocab], F32).
+    /// Write the logits of every step to this file (safetensors: `logits` [steps, vocab], F32).
     #[arg(long, value_name = "FILE")]
     dump_logits: Option<PathBuf>,
-    /// Feeds these tokens instead of the chosen ones.
+    /// Continue with these tokens instead of sampled ones.
     #[arg(long, value_delimiter = ',', value_name = "4,5,6")]
     force_tokens: Vec<u32>,
 }
@@ -68,8 +68,8 @@ impl Arguments {
         }
     }
 
-    /// Whether something is asked for that only the Core ML pipeline has.
-    fn needs_pipeline(&self) -> bool {
+    /// True for arguments that only the Core ML pipeline has.
+    fn needs_coreml(&self) -> bool {
         let EngineArguments { engine, compute_units } = self.engine;
         self.prompt_tokens.is_some() || engine != EngineChoice::default() || compute_units != ComputeUnits::default()
     }
@@ -142,16 +142,16 @@ impl<'a> Output<'a> {
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let settings = arguments.model.settings()?;
     let mut output = Output::new(&arguments, &settings);
-    let report = if arguments.needs_pipeline() {
+    let report = if arguments.needs_coreml() {
         if settings.backend.chain().first() != Some(&BackendDevice::CoreML) {
             let device = settings.backend.device;
             return Err(
                 format!("--prompt-tokens, --engine and --compute-units need the device coreml, not {device}").into()
             );
         }
-        pipeline::run(&arguments, &settings, &mut output)?
+        coreml_only::run(&arguments, &settings, &mut output)?
     } else {
-        anywhere::run(&arguments, &settings, &mut output)?
+        any_device::run(&arguments, &settings, &mut output)?
     };
     output.finish(&report)
 }

@@ -27,22 +27,22 @@ Examples:
 pub(crate) struct Arguments {
     /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
-    /// Prints one JSON object.
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Prints the program as MIL text.
+    /// Print the program as MIL text.
     #[arg(long, conflicts_with = "json")]
     mil: bool,
-    /// Draws the graph as SVG into this file; `-` is standard output. Layers and branches that are alike are drawn once.
+    /// Draw the graph as SVG into this file; `-` is standard output. Identical layers and branches are drawn once.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "mil", "ane"])]
     svg: Option<PathBuf>,
-    /// Draws every layer and branch.
+    /// Draw every layer and branch.
     #[arg(long, requires = "svg")]
     unfold: bool,
-    /// Only this function, for --svg and --ane.
+    /// Limit --svg and --ane to this function.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
-    /// Estimates for each operation whether the Neural Engine runs it, and says why not.
+    /// Estimate for each operation whether the Neural Engine runs it, and say why not.
     #[arg(long, conflicts_with = "mil")]
     ane: bool,
 }

@@ -8,7 +8,7 @@ use crate::{CommandResult, format};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Prints a JSON array.
+    /// Print a JSON array.
     #[arg(long)]
     json: bool,
 }

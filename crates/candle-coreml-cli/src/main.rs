@@ -26,6 +26,7 @@ mod path;
 mod predict;
 #[cfg(feature = "hub")]
 mod progress;
+mod progress_monitor;
 #[cfg(feature = "hub")]
 mod pull;
 mod rm;
@@ -35,25 +36,24 @@ mod secret;
 mod serve;
 mod settings;
 mod setup;
-mod watch;
 mod write;
 
 const EXAMPLES: &str = "\
 Examples:
-  candle-coreml generate --prompt \"What is 37 + 45?\"     with the small model that comes with the project
-  candle-coreml chat --model org/name                     a model of the Hugging Face hub
-  candle-coreml inspect model.mlpackage                   what a model takes, returns and consists of
+  candle-coreml generate --prompt \"What is 37 + 45?\"     with the small model that ships with the project
+  candle-coreml chat --model org/name                     a model from the Hugging Face Hub
+  candle-coreml inspect model.mlpackage                   inputs, outputs, operations, weights
   candle-coreml predict model.mlpackage --inputs in.safetensors --outputs out.safetensors
-  candle-coreml doctor                                    whether everything works here
+  candle-coreml doctor                                    check this installation
 
 Exit codes: 0 success, 1 failure, 2 wrong usage.
 Environment: RUST_LOG=candle_coreml=debug logs to standard error; NO_COLOR turns colours off;
 CANDLE_COREML_CACHE names the folder of downloaded models, CANDLE_COREML_CONFIG the settings file;
-HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE mean what they mean to Hugging Face's tools.";
+HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE have their usual Hugging Face meaning.";
 
-/// Runs Core ML models on any platform.
+/// Run Core ML models on any platform.
 #[derive(Debug, Parser)]
-#[command(name = "candle-coreml", version, about, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "candle-coreml", version, propagate_version = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -61,48 +61,48 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs one prediction on tensors from a file.
+    /// Run one prediction on tensors from a file.
     #[command(after_help = examples::PREDICT)]
     Predict(predict::Arguments),
-    /// Generates text with a language model.
+    /// Generate text with a language model.
     #[command(after_help = examples::GENERATE)]
     Generate(generate::Arguments),
-    /// Talks with a language model.
+    /// Chat with a language model.
     #[command(after_help = examples::CHAT)]
     Chat(chat::Arguments),
-    /// Asks for the settings and writes them.
+    /// Configure candle-coreml interactively.
     Setup(setup::Arguments),
-    /// Shows or changes single settings.
+    /// Show or change single settings.
     Config(config::Arguments),
-    /// Serves models over HTTP, as OpenAI's clients expect it.
+    /// Serve models over an OpenAI-compatible HTTP API.
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
-    /// Measures how fast a language model runs here.
+    /// Benchmark a model on this machine.
     Bench(bench::Arguments),
-    /// Shows what a model expects, returns and consists of.
+    /// Show the inputs, outputs, operations and weights of a model.
     Inspect(inspect::Arguments),
-    /// Downloads a model from the Hugging Face hub, or what is new of it.
+    /// Download or update a model from the Hugging Face Hub.
     #[cfg(feature = "hub")]
     #[command(after_help = examples::PULL)]
     Pull(pull::Arguments),
-    /// Lists the downloaded models.
+    /// List the downloaded models.
     #[command(after_help = examples::LIST)]
     List(list::Arguments),
-    /// Deletes a downloaded model.
+    /// Delete a downloaded model.
     #[command(after_help = examples::RM)]
     Rm(rm::Arguments),
-    /// Prints the folder of a downloaded model.
+    /// Print the folder of a downloaded model.
     #[cfg(feature = "hub")]
     #[command(after_help = examples::PATH)]
     Path(path::Arguments),
-    /// Shows or cleans the caches: downloaded models, and those of Core ML's runtime.
+    /// Show or clean the caches: downloaded models, and those of Core ML's runtime.
     #[command(after_help = examples::CACHE)]
     Cache(cache::Arguments),
-    /// Looks whether everything works here: machine, devices, settings, caches, and a question with a known answer.
+    /// Check this installation: hardware, devices, settings, caches, one known prompt.
     Doctor(doctor::Arguments),
-    /// Prints the completions of a shell.
+    /// Print shell completions.
     Completions(completions::Arguments),
-    /// Writes manual pages.
+    /// Write manual pages.
     Man(man::Arguments),
 }
 

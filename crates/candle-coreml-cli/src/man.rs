@@ -13,7 +13,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Folder of the pages; it is made when it is not there.
+    /// Write the pages to this folder, created if missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
-use candle_coreml::backend::{AUTO_MODEL, BackendDevice, FallbackGenerator, Memory, backends, recommended_model};
+use candle_coreml::backend::{BackendDevice, FallbackGenerator, backends};
+use candle_coreml::catalog::{AUTO_MODEL, Memory, recommended_model};
+use candle_coreml::settings::Settings;
 use secrecy::SecretString;
 use sysinfo::System;
 
 use crate::format;
-use crate::watch::Pause;
+use crate::progress_monitor::Pause;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 

@@ -8,7 +8,7 @@ use candle_coreml::description::FeatureType;
 use candle_coreml::format::file;
 use candle_coreml::model::{DictionaryKey, Strings};
 use candle_coreml::tensors::{self, Limits};
-use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Output};
+use candle_coreml::{CoreMLModel, Output};
 use serde_json::{Map, Value, json};
 
 use crate::engine::EngineArguments;
@@ -20,33 +20,33 @@ mod images;
 pub(crate) struct Arguments {
     /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
-    /// Tensors by name: safetensors or NumPy's .npz; x.npy is the input x.
+    /// Read input tensors from this file: safetensors or NumPy's .npz by name; x.npy is the input x.
     #[arg(long)]
     inputs: Option<PathBuf>,
-    /// Where the tensors among the outputs go (safetensors).
+    /// Write output tensors to this file (safetensors).
     #[arg(long)]
     outputs: Option<PathBuf>,
-    /// Function of a multi-function model.
+    /// Run this function of a multi-function model.
     #[arg(long)]
     function: Option<String>,
     #[command(flatten)]
     engine: EngineArguments,
-    /// Most bytes of tensors in a file of inputs or states, such as 8GiB.
+    /// Read at most this many bytes of tensors from a file, such as 8GiB.
     #[arg(long, value_name = "SIZE", value_parser = format::parse_bytes, default_value = "4GiB")]
     input_limit: u64,
-    /// State file (safetensors): read if it exists, rewritten after.
+    /// Read the state from this file if it exists, and write it back (safetensors).
     #[arg(long)]
     state: Option<PathBuf>,
-    /// An image input from a file: NAME=FILE.
+    /// Read an image input from a file (repeatable).
     #[arg(long, value_name = "NAME=FILE")]
     image: Vec<String>,
-    /// Where an image output goes: NAME=FILE, 8-bit ones as .png, .jpg or .tiff, 16-bit grayscale as .tiff of floats.
+    /// Write an image output to a file (repeatable): .png, .jpg or .tiff; 16-bit grayscale as .tiff of floats.
     #[arg(long, value_name = "NAME=FILE")]
     image_out: Vec<String>,
-    /// Other inputs by name (JSON): numbers, strings, lists of them, dictionaries of numbers.
+    /// Read other inputs by name from this JSON file: numbers, strings, lists of them, dictionaries of numbers.
     #[arg(long)]
     values: Option<PathBuf>,
-    /// Where outputs that are not tensors go (JSON); standard output when not given.
+    /// Write outputs that are not tensors to this JSON file instead of standard output.
     #[arg(long)]
     values_out: Option<PathBuf>,
 }
@@ -152,12 +152,12 @@ fn pairs<'a>(option: &str, given: &'a [String]) -> Result<Vec<(&'a str, &'a Path
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let EngineArguments { engine, compute_units } = arguments.engine;
-    let mut builder = CoreMLModelBuilder::new(&arguments.model, Config::default());
+    let mut builder = CoreMLModel::builder(&arguments.model);
     builder = builder.engine(engine).compute_units(compute_units);
     if let Some(name) = &arguments.function {
         builder = builder.function(name);
     }
-    let model = builder.build_model()?;
+    let model = builder.load()?;
     let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
     let load = |path: &Path| tensors::read(path, &limits);
     let given = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
@@ -190,7 +190,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         write::tensors(path, &tensors)?;
     }
     for (name, file) in image_outputs {
-        let tensor = tensors.get(name).ok_or_else(|| format!("output `{name}` is no tensor"))?;
+        let tensor = tensors.get(name).ok_or_else(|| format!("output `{name}` is not a tensor"))?;
         images::save(&model, name, tensor, file)?;
     }
     if let (Some(state), Some(path)) = (&state, &arguments.state) {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_coreml::backend::settings::{self, Layer};
 use candle_coreml::hub::{Event, Hub, HubError, Observer};
+use candle_coreml::settings::{self, Layer};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use secrecy::{ExposeSecret, SecretString};
 

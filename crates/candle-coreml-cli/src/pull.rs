@@ -8,7 +8,7 @@ use crate::{CommandResult, progress};
 pub(crate) struct Arguments {
     /// The model: org/name, or org/name@revision.
     id: String,
-    /// Downloads into this folder instead of the cache; it must be new or empty.
+    /// Download into this folder instead of the cache; it must be new or empty.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
 }

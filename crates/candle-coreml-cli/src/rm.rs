@@ -9,7 +9,7 @@ use crate::{CommandResult, cache};
 pub(crate) struct Arguments {
     /// The model, org/name; all its revisions are deleted.
     id: String,
-    /// Only shows what would be deleted.
+    /// Show what would be deleted, and delete nothing.
     #[arg(long)]
     dry_run: bool,
 }

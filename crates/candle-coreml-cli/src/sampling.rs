@@ -4,22 +4,22 @@ use candle_coreml::generation::Sampling;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SamplingArguments {
-    /// 0 always takes the likeliest token.
+    /// Scale randomness; 0 always takes the most likely token.
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
-    /// Chooses among this many tokens; 0: all.
+    /// Keep this many of the most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0)]
     top_k: usize,
-    /// Chooses among the likeliest tokens with this much probability together.
+    /// Keep the most likely tokens that together have this probability.
     #[arg(long, default_value_t = 1.0)]
     top_p: f32,
-    /// Chooses among tokens with at least this share of the likeliest one's probability.
+    /// Keep tokens whose probability is at least this fraction of the most likely token's.
     #[arg(long, default_value_t = 0.0)]
     min_p: f32,
-    /// Makes tokens that occurred less likely; 1: off.
+    /// Make tokens that already occurred less likely; 1 is off.
     #[arg(long, default_value_t = 1.0)]
     repetition_penalty: f32,
-    /// Seed of the random choices.
+    /// Seed the random choices.
     #[arg(long, default_value_t = 299_792_458)]
     seed: u64,
 }

@@ -14,8 +14,8 @@ const LAST_TOKENS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Serve the language model or encoder in this folder, or a model of the hub (repeatable). `NAME=MODEL` gives it
-    /// the name that requests call it by. Without it, serve the small model that comes with the project.
+    /// Serve the language model or encoder in this folder, or a model of the Hub (repeatable). `NAME=MODEL` gives it
+    /// the name that requests call it by. Without it, serve the small model that ships with the project.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<String>,
     /// Listen on this address. Anything but a loopback address lets others in: set a key then.
@@ -31,16 +31,16 @@ pub(crate) struct Arguments {
     /// Read that key from this file; `-` reads standard input.
     #[arg(long, value_name = "FILE|-")]
     api_key_file: Option<PathBuf>,
-    /// Compute so many answers at once, and keep the caches of so many conversations, for each model.
+    /// Compute this many answers at once per model, and keep the caches of as many conversations.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
-    /// Let so many requests wait for a slot, for each model; more are told to try again later.
+    /// Let this many requests per model wait for a slot; tell others to try again later.
     #[arg(long, default_value_t = 64)]
     queue: usize,
     /// Refuse requests with larger bodies.
     #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
     max_body: usize,
-    /// Keep at most so many bytes of bodies in memory at once; a quarter of them for one address.
+    /// Keep at most this many bytes of bodies in memory; a quarter of them for one address.
     #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
     bodies: usize,
     /// End requests that take longer, waiting included.
@@ -55,19 +55,19 @@ pub(crate) struct Arguments {
     /// Close connections that are silent for longer between requests.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     idle_time: u32,
-    /// Keep at most so many connections; beyond them, only /health and /metrics are answered.
+    /// Keep at most this many connections; beyond them, only /health and /metrics are answered.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Keep at most so many connections from one address (IPv6: one /64). Behind a proxy, all come from one.
+    /// Keep at most this many connections per address (IPv6: per /64). Behind a proxy, all come from one.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     share: u32,
-    /// Let answers take so much longer after SIGINT or SIGTERM; a second one ends at once.
+    /// Seconds to let requests finish after SIGINT or SIGTERM; a second signal stops immediately.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     grace: u32,
     /// Run language models here: auto, coreml, metal, cuda, cpu.
     #[arg(long, default_value_t)]
     device: BackendDevice,
-    /// Run them here when that device can't be had or fails at its start.
+    /// Devices to try if the first is unavailable or fails to start.
     #[arg(long, value_delimiter = ',', value_name = "cuda,cpu")]
     fallback: Vec<BackendDevice>,
 }
@@ -107,7 +107,7 @@ fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::
         },
     };
     match key {
-        Some(key) if key.trim().is_empty() => Err("the key is empty: everybody would be let in".into()),
+        Some(key) if key.trim().is_empty() => Err("the API key is empty; any client could connect".into()),
         key => Ok(key),
     }
 }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use candle_coreml::backend::BackendDevice;
-use candle_coreml::backend::settings::{self, Layer, Settings};
+use candle_coreml::settings::{self, Layer, Settings};
 
 /// Where the settings are.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ConfigArgument {
-    /// File with settings; without it, the one that CANDLE_COREML_CONFIG names, else config.toml in the folder
-    /// that the system has for configurations.
+    /// Read settings from this file [default: CANDLE_COREML_CONFIG, else config.toml in the system's configuration
+    /// folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -25,15 +25,15 @@ impl ConfigArgument {
 /// Which model runs where.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ModelArguments {
-    /// Folder with the model (Core ML packages, or a checkpoint), or a model of the hub, org/name[@revision], which is
-    /// downloaded when it is not in the cache; `auto`: the largest known one that fits the memory; without it and
-    /// without one in the settings, the small model that comes with the project.
+    /// Use this model: a folder (Core ML packages, or a checkpoint); a model of the Hub, org/name[@revision], downloaded
+    /// if it is not in the cache; or `auto`, the largest known one that fits the memory [default: the one of the
+    /// settings, else the small model that ships with the project].
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
-    /// Where it runs: auto, coreml, metal, cuda, cpu.
+    /// Run on this device: auto, coreml, metal, cuda, cpu.
     #[arg(long)]
     pub(crate) device: Option<BackendDevice>,
-    /// Devices that take over when that one can't be had or fails at its start.
+    /// Devices to try if the first is unavailable or fails to start.
     #[arg(long, value_delimiter = ',', value_name = "cuda,cpu")]
     pub(crate) fallback: Option<Vec<BackendDevice>>,
     #[command(flatten)]

@@ -3,16 +3,16 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use candle_coreml::backend::settings::{self, Key, Layer};
 use candle_coreml::backend::{BackendDevice, availability};
+use candle_coreml::settings::{self, Key, Layer};
 
 use crate::settings::{ConfigArgument, ModelArguments};
 use crate::{CommandResult, model, secret};
 
-mod draw;
 mod field;
 mod plain;
 mod terminal;
+mod tui;
 mod wizard;
 
 use plain::{Lines, Person};
@@ -22,28 +22,28 @@ use wizard::{Facts, Wizard};
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Asks line by line instead of taking the whole terminal; also what happens without one.
+    /// Ask line by line instead of using the full screen; the default without a full terminal.
     #[arg(long)]
     plain: bool,
-    /// Asks nothing: writes what the other flags say.
+    /// Ask nothing: write what the other flags say.
     #[arg(long, conflicts_with = "plain")]
     non_interactive: bool,
-    /// Where models run: auto, coreml, metal, cuda, cpu.
+    /// Run models on this device: auto, coreml, metal, cuda, cpu.
     #[arg(long)]
     device: Option<BackendDevice>,
-    /// Folder of a model, its name on the hub, or `auto`.
+    /// Use this model: a folder, a name on the Hub, or `auto`.
     #[arg(long)]
     model: Option<String>,
-    /// File with the API key; `-`: standard input.
+    /// Read the API key from this file; `-` is standard input.
     #[arg(long, value_name = "FILE|-")]
     api_key_file: Option<PathBuf>,
-    /// File with the token for the hub; `-`: standard input.
+    /// Read the token for the Hub from this file; `-` is standard input.
     #[arg(long, value_name = "FILE|-")]
     hf_token_file: Option<PathBuf>,
-    /// Whether the chat may ask the remote model.
+    /// Allow the chat to ask the remote model.
     #[arg(long, value_name = "true|false")]
     remote: Option<bool>,
-    /// Whether answers are shown as they come.
+    /// Show answers as they are generated.
     #[arg(long, value_name = "true|false")]
     streaming: Option<bool>,
 }

@@ -21,10 +21,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::app::{self, App};
 use crate::error::ServeError;
 use crate::models::Models;
+use crate::routes;
 use crate::settings::Settings;
+use crate::state::App;
 use exchange::{Connection, Host};
 use places::Places;
 pub(crate) use places::Room;
@@ -60,7 +61,7 @@ impl Server {
         let failed = |source| ServeError::Listen { address: settings.address, source };
         let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (app, router) = app::router(models, &settings);
+        let (app, router) = routes::router(models, &settings);
         Ok(Self { listener, address, app, router, settings })
     }
 

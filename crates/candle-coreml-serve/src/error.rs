@@ -4,7 +4,7 @@
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use candle_coreml::Error;
+use candle_coreml::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 /// Why a server can't run.
@@ -81,7 +81,7 @@ impl ApiError {
 
     /// A model that is not served.
     pub(crate) fn no_model(name: &str, available: &str) -> Self {
-        let message = format!("the model `{name}` does not exist here; there are: {available}");
+        let message = format!("model `{name}` not found; available: {available}");
         let error = Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message);
         Self { param: Some("model".to_owned()), ..error }
     }
@@ -163,19 +163,19 @@ impl ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Request(message) => Self::new(StatusCode::BAD_REQUEST, INVALID, None, message),
-            Error::Context { .. } | Error::PromptBytes { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"), error.to_string())
-            }
-            Error::Busy { .. } => {
+        let invalid = |code, message| Self::new(StatusCode::BAD_REQUEST, INVALID, code, message);
+        match (error.kind(), &error) {
+            (ErrorKind::Argument | ErrorKind::EmptyPrompt | ErrorKind::UnknownToken | ErrorKind::NoChatTemplate, _)
+            | (_, Error::TextTooLong { .. }) => invalid(None, error.to_string()),
+            (ErrorKind::PromptTooLong, _) => invalid(Some("context_length_exceeded"), error.to_string()),
+            // The template refuses the messages; where it lies is not the client's business.
+            (_, Error::Template { source, .. }) => invalid(None, source.to_string()),
+            (ErrorKind::Busy, _) => {
                 let message = format!("the server is busy: {error}; try again later");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"), message)
             }
-            // The template refuses the messages; where it lies is not the client's business.
-            Error::Template { source, .. } => Self::new(StatusCode::BAD_REQUEST, INVALID, None, source.to_string()),
             // Names files of the server: for its log, not for its clients.
-            error => {
+            _ => {
                 tracing::error!(%error, "a model failed");
                 let message = "the model failed; the server's log says why".to_owned();
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, message)
@@ -221,7 +221,10 @@ mod tests {
         let roles = candle_coreml::generation::TemplateError { line: 1, kind };
         for (error, status, part) in [
             (Error::Request("too odd".to_owned()), 400, "too odd"),
-            (Error::Context { tokens: 9, context: 8 }, 400, "context_length_exceeded"),
+            (Error::PromptTooLong { tokens: 9, context: 8 }, 400, "context_length_exceeded"),
+            (Error::EmptyPrompt, 400, "empty"),
+            (Error::NoChatTemplate, 400, "chat template"),
+            (Error::TextTooLong { bytes: 9, most: 8 }, 400, "at most 8 bytes"),
             (Error::PromptBytes { bytes: 9, most: 8, context: 1 }, 400, "context_length_exceeded"),
             (Error::Busy { limit: 3 }, 429, "rate_limit_exceeded"),
             (Error::Template { path: path.clone(), source: roles }, 400, "chat template: line 1: roles"),

@@ -26,15 +26,16 @@
 //! # }
 //! ```
 
-mod app;
 mod auth;
 mod connections;
 mod error;
 mod metrics;
 mod models;
 mod openai;
+mod routes;
 mod settings;
 mod signals;
+mod state;
 
 pub use connections::Server;
 pub use error::ServeError;

@@ -1,6 +1,6 @@
 //! Answers: the same text as the library's, in OpenAI's forms.
 
-use candle_coreml::QwenModel;
+use candle_coreml::LanguageModel;
 use candle_coreml::generation::{Message, Options};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn usage(body: &Value) -> [u64; 4] {
 #[test]
 fn whole_and_streamed_answers_are_the_library_s() {
     let server = serve(settings());
-    let mut model = QwenModel::load_from_directory(folder("tiny-qwen3"), None).expect("the shipped model");
+    let mut model = LanguageModel::load_from_directory(folder("tiny-qwen3"), None).expect("the shipped model");
     let messages = [Message::user("What is the capital of Peru?")];
     let prompt = model.tokenize(&model.chat_text(&messages).expect("a template")).expect("tokens");
     let expected = model.generate_tokens(&prompt, Options::default(), |_| {}).expect("an answer");
@@ -129,7 +129,7 @@ fn messages_may_have_parts_and_the_newer_role() {
 fn conversations_do_not_mix_and_run_only_what_is_new() {
     let server = serve(common::Settings { slots: 2, ..settings() });
     let mut alone =
-        [0, 1].map(|_| QwenModel::load_from_directory(folder("tiny-qwen3"), None).expect("the shipped model"));
+        [0, 1].map(|_| LanguageModel::load_from_directory(folder("tiny-qwen3"), None).expect("the shipped model"));
     let mut talks: [Vec<Message>; 2] = Default::default();
     let mut before = [0, 0];
     for questions in [["12 + 30 =", "Capital of Greece?"], ["And 5 + 6?", "Capital of Peru?"], ["7 + 1 =", "9 - 2 ="]] {
@@ -157,7 +157,7 @@ fn callers_at_once_get_their_own_answers() {
         .take(48)
         .map(|l| serde_json::from_str::<Value>(l).expect("JSON")["question"].as_str().expect("a text").to_owned())
         .collect();
-    let mut model = QwenModel::load_from_directory(folder("tiny-qwen3"), None).expect("the shipped model");
+    let mut model = LanguageModel::load_from_directory(folder("tiny-qwen3"), None).expect("the shipped model");
     let expected: Vec<String> = questions
         .iter()
         .map(|q| model.chat(&[Message::user(q.as_str())], Options::default(), |_| {}).expect("an answer").text)

@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use candle_coreml::generation::{Message, Tokenizer};
 use candle_coreml::model::Output;
 use candle_coreml::utils::sampling::{Sampler, Sampling};
-use candle_coreml::{Config, CoreMLModel, CoreMLState, Error, ModelConfig, QwenConfig, Result};
+use candle_coreml::{CoreMLModel, CoreMLState, Error, ModelConfig, QwenConfig, Result};
 use clap::Parser;
 
 /// A language model's components driven by hand.
@@ -46,7 +46,7 @@ impl Parts {
         let load = |name: &str| {
             let Some(part) = config.components.get(name) else { return Ok(None) };
             println!("{name:<14} {} ({})", part.file, part.function);
-            CoreMLModel::load_with_function(folder.join(&part.file), &Config::default(), &part.function).map(Some)
+            CoreMLModel::builder(folder.join(&part.file)).function(&part.function).load().map(Some)
         };
         let needed = |name: &str| load(name)?.ok_or_else(|| Error::Request(format!("the model has no `{name}`")));
         let chunks = |kind: &str| (1..).map_while(|i| load(&format!("{kind}_{i}")).transpose()).collect::<Result<_>>();

@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let model = match &args.function {
-            Some(function) => CoreMLModel::load_with_function(path, &Default::default(), function)?,
+            Some(function) => CoreMLModel::builder(path).function(function).load()?,
             None => CoreMLModel::load(path)?,
         };
         println!("{name}");

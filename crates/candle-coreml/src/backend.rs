@@ -4,43 +4,39 @@
 //! backends form a chain: when one can't be had, can't load the model or fails at its very first step, the next
 //! one takes over and [`FallbackGenerator::history`] tells why.
 //!
-//! [`settings`] reads and writes the configuration file. [`recommended_model`] knows a repository for a device and a
-//! memory.
+//! [`settings`](crate::settings) reads and writes a configuration with its file; [`catalog`](crate::catalog) recommends a
+//! repository by device and memory.
 //!
 //! - [`CoreMLGenerator`]: folders of Core ML packages, through [`crate::anemll`].
 //! - `CandleGenerator` (feature `candle-models`): checkpoints (`config.json` and `.safetensors`) of Qwen 2.5,
 //!   Qwen 3 and Llama through candle-transformers, on CPU, Metal or CUDA.
-//! - `RemoteGenerator` (feature `remote`): a model elsewhere, for programs that ask for it; no part of the chain.
+//! - `remote::RemoteGenerator` (feature `remote`): a model elsewhere, for programs that ask for it; no part of the chain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+pub use crate::error::{Fallback, Stage};
 use crate::generation::{Message, Options, Step, StopReason, Summary};
 
 mod availability;
 #[cfg(feature = "candle-models")]
 mod candle;
-mod catalog;
 mod coreml;
 mod device;
 mod fallback;
 mod open;
-#[cfg(feature = "remote")]
-pub mod remote;
-pub mod settings;
+mod request;
 mod shared;
-mod turn;
 
 pub use availability::{Availability, availability};
 #[cfg(feature = "candle-models")]
 pub use candle::{CandleGenerator, CandleOptions};
-pub use catalog::{AUTO_MODEL, Fit, KnownModel, Memory, known_models, recommended_model};
 pub use coreml::CoreMLGenerator;
 pub use device::BackendDevice;
-pub use fallback::{Backend, Fallback, FallbackGenerator, Stage};
+pub use fallback::{Backend, FallbackGenerator};
 pub use open::{backends, open};
 pub use shared::SharedModel;
 
@@ -88,9 +84,9 @@ pub struct GeneratorInfo {
     pub context: usize,
 }
 
-/// What one request did.
+/// Statistics of one request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Turn {
+pub struct RequestStats {
     /// Tokens of the whole prompt.
     pub prompt_tokens: usize,
     /// Those of them that had to be run; the others were in the cache.
@@ -109,7 +105,7 @@ pub struct Turn {
     pub stop_reason: StopReason,
 }
 
-impl Turn {
+impl RequestStats {
     /// Prompt tokens per second.
     pub fn prefill_rate(&self) -> f64 {
         self.prefilled_tokens as f64 / self.prefill_seconds.max(1e-9)
@@ -121,7 +117,7 @@ impl Turn {
     }
 }
 
-/// What a generator has done.
+/// Statistics of a generator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// Tokens in the cache.
@@ -131,7 +127,7 @@ pub struct Stats {
     /// Tokens that were generated in all.
     pub generated_tokens: usize,
     /// The last request.
-    pub last: Option<Turn>,
+    pub last: Option<RequestStats>,
 }
 
 /// Ends an answer from elsewhere: another thread, a signal handler.
@@ -149,7 +145,7 @@ impl CancelHandle {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes the request back. Every answer does so when it ends.
+    /// Clears a pending cancellation; done automatically when generation ends.
     pub fn clear(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -165,18 +161,18 @@ pub trait TextGeneration: Send {
     /// What this generator is.
     fn info(&self) -> GeneratorInfo;
 
-    /// Continues a text as it is, without chat template, and calls `each` with every token.
+    /// Continues a text as it is, without chat template, and calls `on_token` with every token.
     ///
     /// # Errors
-    /// [`Error::Request`] for a prompt that is empty or does not fit; failures of the engine.
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary>;
+    /// [`EmptyPrompt`](crate::Error::EmptyPrompt), [`PromptTooLong`](crate::Error::PromptTooLong), failures of the engine.
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
     /// Answers a conversation through the model's chat template. The oldest messages are left out when it does
     /// not fit the context; a system message at the beginning stays.
     ///
     /// # Errors
     /// As [`TextGeneration::stream`], and when the model has no chat template or the template refuses.
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary>;
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
     /// Continues a text and returns all at once.
     ///
@@ -195,18 +191,13 @@ pub trait TextGeneration: Send {
     /// Ends answers of this generator from elsewhere.
     fn cancel_handle(&self) -> CancelHandle;
 
-    /// Makes this generator obey a handle that exists already.
-    fn obey(&mut self, handle: CancelHandle);
+    /// Uses an existing cancel handle.
+    fn set_cancel_handle(&mut self, handle: CancelHandle);
 
     /// The model for several conversations at once; none where it can't be shared.
     fn share(&self) -> Option<SharedModel> {
         None
     }
-}
-
-/// Whether the request is at fault and not the backend: another one would say the same.
-fn is_request(error: &Error) -> bool {
-    matches!(error, Error::Request(_))
 }
 
 #[cfg(test)]

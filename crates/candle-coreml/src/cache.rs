@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-pub(crate) mod layout;
+pub(crate) mod paths;
 mod remove;
 mod scan;
 
-pub use layout::{Receipt, ReceiptFile, default_root};
+pub use paths::{Receipt, ReceiptFile, default_root};
 
 /// What can go wrong with a cache.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +209,7 @@ impl CacheManager {
         let known = !entries.is_empty();
         let report = self.delete(entries, mode);
         if let (Some(root), CleanMode::Delete, true, true) = (&self.models, mode, known, report.kept.is_empty()) {
-            remove::model_folder(root, &layout::folder_name(repository))?;
+            remove::model_folder(root, &paths::folder_name(repository))?;
         }
         Ok(report)
     }

@@ -10,11 +10,10 @@ use candle_core::{DType, Device, Tensor};
 use indexmap::IndexMap;
 
 use crate::byte_limit::ByteLimit;
-use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::generation::vocabulary::Vocabulary;
-use crate::model::{CoreMLModel, CoreMLModelBuilder};
+use crate::model::CoreMLModel;
 
 mod files;
 mod shapes;
@@ -89,10 +88,10 @@ impl TextEncoder {
         let folder = folder.as_ref();
         let path = files::only_model(folder)?;
         let (tokenizer, limit) = files::tokenizer(folder)?;
-        let builder = CoreMLModelBuilder::new(&path, Config::default()).engine(options.choice);
+        let builder = CoreMLModel::builder(&path).engine(options.choice);
         let builder =
             builder.compute_units(options.compute_units).passes(options.passes.clone()).limits(options.limits);
-        let model = builder.build_model()?;
+        let model = builder.load()?;
         let names = model.input_names();
         let unknown = names.iter().find(|n| !INPUTS.contains(&n.as_str()));
         if model.is_stateful() || unknown.is_some() || !names.iter().any(|n| n == INPUTS[0]) {
@@ -184,7 +183,7 @@ impl TextEncoder {
     /// tokenizing them.
     ///
     /// # Errors
-    /// [`Error::PromptBytes`] and [`Error::Context`].
+    /// [`Error::PromptBytes`] and [`Error::PromptTooLong`].
     pub fn check_lengths(&self, texts: &[EncoderInput]) -> Result<()> {
         texts.iter().try_for_each(|text| match text {
             EncoderInput::Text(text) => self.bytes.check(text.len()),
@@ -193,14 +192,14 @@ impl TextEncoder {
     }
 
     fn check_length(&self, tokens: usize) -> Result<()> {
-        if tokens > self.limit { Err(Error::Context { tokens, context: self.limit }) } else { Ok(()) }
+        if tokens > self.limit { Err(Error::PromptTooLong { tokens, context: self.limit }) } else { Ok(()) }
     }
 
     /// The vectors of texts. A text does not depend on the others; nothing is cut.
     ///
     /// # Errors
-    /// [`Error::Context`] or [`Error::PromptBytes`] for a text that is too long, [`Error::Request`] for one without tokens or with ids outside
-    /// the vocabulary; failures of the engine.
+    /// [`Error::PromptTooLong`], [`Error::PromptBytes`], [`Error::EmptyPrompt`], [`Error::UnknownToken`]; failures of
+    /// the engine.
     pub fn embed(&self, texts: &[EncoderInput]) -> Result<Embeddings> {
         let rows = texts.iter().map(|text| self.row(text)).collect::<Result<Vec<_>>>()?;
         // Texts of similar length together: less padding.
@@ -233,10 +232,10 @@ impl TextEncoder {
         };
         let vocab = self.tokenizer.size();
         if ids.is_empty() {
-            return Err(Error::Request("a text without tokens has no embedding".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::unknown_token(id, vocab));
         }
         self.check_length(ids.len())?;
         Ok(ids)
@@ -245,7 +244,7 @@ impl TextEncoder {
     fn fit(&self, rows: usize, longest: usize) -> Result<[usize; 2]> {
         self.shapes
             .fit(rows, longest)
-            .ok_or_else(|| Error::Context { tokens: longest, context: self.shapes.longest().unwrap_or_default() })
+            .ok_or_else(|| Error::PromptTooLong { tokens: longest, context: self.shapes.longest().unwrap_or_default() })
     }
 
     /// Predicts for rows that fit a shape of the model.

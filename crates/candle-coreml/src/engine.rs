@@ -66,7 +66,8 @@ impl std::str::FromStr for EngineChoice {
 
     fn from_str(name: &str) -> Result<Self> {
         let choice = Self::ALL.into_iter().find(|c| c.name() == name);
-        choice.ok_or_else(|| Error::Request(format!("no engine `{name}`; there are auto, native, portable")))
+        let expected = || "auto, native, portable".to_owned();
+        choice.ok_or_else(|| Error::UnknownName { what: "engine", name: name.to_owned(), expected: expected() })
     }
 }
 

@@ -1,8 +1,13 @@
-//! Errors of the library.
+//! Errors of the library: [`Error`] says what was expected and found, [`ErrorKind`] what a program can do about it.
 
 use std::path::PathBuf;
 
-/// What went wrong, where, and what would be right.
+use mil_engine::error::{EngineError, OpError};
+use serde::Serialize;
+
+use crate::backend::BackendDevice;
+
+/// An error with its place, what was expected and what was found. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -72,7 +77,7 @@ pub enum Error {
     #[error("no backend could run the model: {}", history.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     NoBackend {
         /// Each of them, and why.
-        history: Vec<crate::backend::Fallback>,
+        history: Vec<Fallback>,
     },
     /// Files of a multi-component model are missing or do not fit together.
     #[error("{path}: {message}")]
@@ -82,12 +87,36 @@ pub enum Error {
         /// What is missing, or which two sides disagree on what.
         message: String,
     },
-    /// A prompt or a request that the model can't serve.
+    /// An argument or a setting outside what is accepted.
     #[error("{0}")]
     Request(String),
-    /// A prompt that is longer than the model's context.
+    /// A name that is not one of a fixed set.
+    #[error("{what} `{name}`: expected one of {expected}")]
+    UnknownName {
+        /// Kind of thing.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names there are.
+        expected: String,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A conversation without messages.
+    #[error("no messages to answer")]
+    NoMessages,
+    /// A token id outside the vocabulary.
+    #[error("token id {id} is outside the vocabulary of {vocab}")]
+    UnknownToken {
+        /// The id.
+        id: i64,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A prompt, with what the cache holds before it, that is longer than the model's context.
     #[error("the prompt has {tokens} tokens; the context holds {context}")]
-    Context {
+    PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
         /// Tokens that the context holds.
@@ -102,6 +131,36 @@ pub enum Error {
         most: usize,
         /// Tokens that the context holds.
         context: usize,
+    },
+    /// A text with more bytes than the tokenizer takes.
+    #[error("the tokenizer takes texts of at most {most} bytes, found {bytes}")]
+    TextTooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Most bytes that it takes.
+        most: usize,
+    },
+    /// A conversation for a model without a chat template.
+    #[error("the model has no chat template; generate without one")]
+    NoChatTemplate,
+    /// A computation that was cancelled before it had a result.
+    #[error("the computation was cancelled")]
+    Cancelled,
+    /// Buffers that can't be allocated.
+    #[error("{what} can't be allocated: {}", with_causes(source.as_ref()))]
+    Allocation {
+        /// What they are for.
+        what: &'static str,
+        /// Limit or failure.
+        source: Box<OpError>,
+    },
+    /// A state that lacks a buffer, or a value that does not fit it.
+    #[error("state `{name}`: {message}")]
+    State {
+        /// The state.
+        name: String,
+        /// What is wrong.
+        message: String,
     },
     /// More requests wait for a model than may.
     #[error("{limit} requests wait already")]
@@ -146,10 +205,159 @@ pub enum Error {
     /// A remote model gave no answer.
     #[cfg(feature = "remote")]
     #[error(transparent)]
-    Remote(#[from] crate::backend::remote::RemoteError),
+    Remote(#[from] crate::remote::RemoteError),
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// What a program can do about an [`Error`]. Later versions keep these and may add others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Files of a model are missing, malformed or don't fit together.
+    Model,
+    /// The model needs an operation or a feature that the engine lacks.
+    Unsupported,
+    /// An engine failed to load or to run a model.
+    Engine,
+    /// An input or a state does not fit what the model declares.
+    Input,
+    /// An argument or a setting is outside what is accepted.
+    Argument,
+    /// A name is not among those that exist.
+    NotFound,
+    /// The prompt has no tokens or no messages.
+    EmptyPrompt,
+    /// A token id is outside the vocabulary.
+    UnknownToken,
+    /// The prompt does not fit the model's context or the tokenizer.
+    PromptTooLong,
+    /// The model has no chat template.
+    NoChatTemplate,
+    /// The chat template refuses the conversation.
+    Template,
+    /// The computation was cancelled.
+    Cancelled,
+    /// Memory can't be allocated, or a limit forbids it.
+    Allocation,
+    /// Too many requests wait; try again later.
+    Busy,
+    /// The thread that computed ended without a result.
+    Aborted,
+    /// This platform or build can't do what was asked for.
+    Unavailable,
+    /// Every backend failed.
+    NoBackend,
+    /// A file can't be read or written.
+    Io,
+    /// The hub or the network failed.
+    Hub,
+    /// A cache can't be read or cleaned.
+    Cache,
+    /// A remote model failed.
+    Remote,
+    /// Candle refused an operation.
+    Candle,
+}
+
+impl ErrorKind {
+    /// True where the request is at fault: it fails the same way on every backend.
+    pub fn is_request(self) -> bool {
+        use ErrorKind::*;
+        matches!(self, Argument | EmptyPrompt | UnknownToken | PromptTooLong | NoChatTemplate | Cancelled)
+    }
+}
+
+impl Error {
+    /// The kind of error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Load(e) => match e.kind() {
+                "io" => ErrorKind::Io,
+                _ => ErrorKind::Model,
+            },
+            Self::Engine { source, .. } => engine_kind(source),
+            Self::Native { source, .. } => match source.kind() {
+                "unavailable" => ErrorKind::Unavailable,
+                _ => ErrorKind::Engine,
+            },
+            Self::StateEngine { .. } | Self::Input { .. } | Self::State { .. } => ErrorKind::Input,
+            Self::Request(_) | Self::UnknownName { .. } => ErrorKind::Argument,
+            Self::Output { .. } => ErrorKind::Engine,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::NoBackend { .. } => ErrorKind::NoBackend,
+            Self::Components { .. } | Self::File { .. } => ErrorKind::Model,
+            Self::EmptyPrompt | Self::NoMessages => ErrorKind::EmptyPrompt,
+            Self::UnknownToken { .. } => ErrorKind::UnknownToken,
+            Self::PromptTooLong { .. } | Self::PromptBytes { .. } | Self::TextTooLong { .. } => {
+                ErrorKind::PromptTooLong
+            }
+            Self::NoChatTemplate => ErrorKind::NoChatTemplate,
+            Self::Template { .. } => ErrorKind::Template,
+            Self::Cancelled => ErrorKind::Cancelled,
+            Self::Allocation { .. } => ErrorKind::Allocation,
+            Self::Busy { .. } => ErrorKind::Busy,
+            Self::Aborted(_) => ErrorKind::Aborted,
+            Self::Io { .. } => ErrorKind::Io,
+            #[cfg(feature = "hub")]
+            Self::Hub(_) => ErrorKind::Hub,
+            Self::Cache(_) => ErrorKind::Cache,
+            #[cfg(feature = "remote")]
+            Self::Remote(_) => ErrorKind::Remote,
+            Self::Candle(_) => ErrorKind::Candle,
+        }
+    }
+
+    pub(crate) fn unknown_token(id: impl Into<i64>, vocab: usize) -> Self {
+        Self::UnknownToken { id: id.into(), vocab }
+    }
+}
+
+fn engine_kind(error: &EngineError) -> ErrorKind {
+    match error.kind() {
+        "unsupported" => ErrorKind::Unsupported,
+        "unknown-function" => ErrorKind::NotFound,
+        "input" | "state" => ErrorKind::Input,
+        "memory" => ErrorKind::Allocation,
+        "cancelled" => ErrorKind::Cancelled,
+        _ => ErrorKind::Engine,
+    }
+}
+
+/// How far a backend came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It is not there.
+    Absent,
+    /// It could not load the model.
+    Load,
+    /// It failed before it gave its first token.
+    FirstStep,
+}
+
+/// A backend that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fallback {
+    /// Its device.
+    pub device: BackendDevice,
+    /// How far it came.
+    pub stage: Stage,
+    /// What it said.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.stage {
+            Stage::Absent => "can't be had",
+            Stage::Load => "could not load the model",
+            Stage::FirstStep => "failed at its first step",
+        };
+        write!(f, "{} {what}: {}", self.device, self.reason)
+    }
 }
 
 impl From<coreml_format::file::FileError> for Error {
@@ -173,6 +381,36 @@ impl From<Error> for candle_core::Error {
         match e {
             Error::Candle(e) => e,
             other => candle_core::Error::wrap(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mil_engine::error::Place;
+
+    use super::*;
+
+    #[test]
+    fn kinds_say_what_a_program_can_do() {
+        let op = |source| {
+            let place = Place { function: "main".into(), kind: "add".into(), name: "y".into() };
+            Error::Engine { path: "m".into(), source: Box::new(EngineError::Op { place, source }) }
+        };
+        let history = Vec::new();
+        for (error, kind, request) in [
+            (Error::EmptyPrompt, ErrorKind::EmptyPrompt, true),
+            (Error::NoMessages, ErrorKind::EmptyPrompt, true),
+            (Error::unknown_token(-1, 4), ErrorKind::UnknownToken, true),
+            (Error::PromptTooLong { tokens: 9, context: 8 }, ErrorKind::PromptTooLong, true),
+            (Error::NoChatTemplate, ErrorKind::NoChatTemplate, true),
+            (Error::NoBackend { history }, ErrorKind::NoBackend, false),
+            (op(OpError::Cancelled), ErrorKind::Cancelled, true),
+            (op(OpError::OutOfMemory { bytes: 1 }), ErrorKind::Allocation, false),
+            (op(OpError::Unsupported("x".into())), ErrorKind::Unsupported, false),
+            (op(OpError::shape("x")), ErrorKind::Engine, false),
+        ] {
+            assert_eq!((error.kind(), error.kind().is_request()), (kind, request), "{error}");
         }
     }
 }

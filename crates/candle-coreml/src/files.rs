@@ -1,9 +1,8 @@
-//! Reads the small files beside a model through the door of `coreml-format`: regular ones only, and no more of them
-//! than a stated limit.
+//! The optional files beside a model: text or JSON, within a limit. `coreml_format::file` reads those that must be there.
 
 use std::path::Path;
 
-use coreml_format::file;
+use coreml_format::file::read_text;
 
 use crate::error::{Error, Result};
 
@@ -11,37 +10,21 @@ use crate::error::{Error, Result};
 /// about 2 MB at most.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;
 
-/// The content of a regular file.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::File`] for what is no regular file or larger than `limit` bytes.
-pub(crate) fn bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    Ok(file::read(path, limit)?)
-}
-
-/// The text of a regular file.
-///
-/// # Errors
-/// As [`bytes`]; an error for what is no UTF-8.
-pub(crate) fn text(path: &Path, limit: u64) -> Result<String> {
-    Ok(file::read_text(path, limit)?)
-}
-
 /// The text of a file, if anything has its name.
 ///
 /// # Errors
-/// As [`text`].
+/// [`Error::Io`] for what is no regular file, larger than `limit` bytes or not UTF-8.
 pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        _ => text(path, limit).map(Some),
+        _ => Ok(Some(read_text(path, limit)?)),
     }
 }
 
 /// A configuration in JSON, if anything has its name.
 ///
 /// # Errors
-/// As [`text`]; [`Error::File`] for what is no JSON or nested deeper than 128 levels.
+/// As [`text_if_there`]; [`Error::File`] for what is no JSON or nested deeper than 128 levels.
 pub(crate) fn json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
     let Some(text) = text_if_there(path, CONFIGURATION)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })
@@ -57,11 +40,11 @@ mod tests {
         let file = folder.path().join("a");
         assert!(text_if_there(&file, 4).expect("nothing is there").is_none());
         std::fs::write(&file, "1234").expect("written");
-        assert_eq!(text(&file, 4).expect("as large as may be"), "1234");
-        assert!(text(&file, 3).expect_err("too large").to_string().contains("at most 3 bytes"));
-        assert!(text(folder.path(), 4).expect_err("a folder").to_string().contains("regular file"));
+        assert_eq!(read_text(&file, 4).expect("as large as may be"), "1234");
+        assert!(read_text(&file, 3).expect_err("too large").to_string().contains("at most 3 bytes"));
+        assert!(read_text(folder.path(), 4).expect_err("a folder").to_string().contains("regular file"));
         std::fs::write(&file, [0xff]).expect("written");
-        assert!(text(&file, 4).expect_err("no text").to_string().contains("UTF-8"));
+        assert!(read_text(&file, 4).expect_err("no text").to_string().contains("UTF-8"));
         assert!(json_if_there(&file).is_err());
         let deep = "[".repeat(100_000);
         std::fs::write(&file, deep).expect("written");
@@ -76,7 +59,11 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
         assert!(made.success());
         for path in [pipe.as_path(), Path::new("/dev/zero")] {
-            assert!(text(path, 4).expect_err("no file").to_string().contains("regular file"), "{}", path.display());
+            assert!(
+                read_text(path, 4).expect_err("no file").to_string().contains("regular file"),
+                "{}",
+                path.display()
+            );
         }
     }
 }

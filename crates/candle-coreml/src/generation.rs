@@ -142,14 +142,19 @@ impl<'g> Generation<'g> {
         prompt: &[u32],
         options: Options,
     ) -> Self {
-        Self::over(PipelineDecoder { pipeline, session }, tokenizer, prompt, options)
+        Self::with_decoder(PipelineDecoder { pipeline, session }, tokenizer, prompt, options)
     }
 
     /// The same on any decoder.
-    pub fn over(mut decoder: impl Decoder + 'g, tokenizer: &'g Tokenizer, prompt: &[u32], options: Options) -> Self {
+    pub fn with_decoder(
+        mut decoder: impl Decoder + 'g,
+        tokenizer: &'g Tokenizer,
+        prompt: &[u32],
+        options: Options,
+    ) -> Self {
         let known = decoder.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token must run, even if it is known: its logits are wanted.
-        let known = decoder.rewind(known.min(prompt.len().saturating_sub(1)));
+        let known = decoder.truncate(known.min(prompt.len().saturating_sub(1)));
         let sampler = Sampler::new(options.sampling.clone());
         Self {
             decoder: Box::new(decoder),
@@ -191,27 +196,24 @@ impl<'g> Generation<'g> {
         let (total, context) = (self.decoder.tokens().len() + prompt.len(), self.decoder.context());
         // Said before any part runs; a decoder would only notice at the last one.
         if total > context {
-            return Err(Error::Request(format!(
-                "{total} tokens do not fit the context of {context} (the prompt has {})",
-                prompt.len()
-            )));
+            return Err(Error::PromptTooLong { tokens: total, context });
         }
         let progress = self.options.progress.clone();
         progress.begin(prompt.len());
         let flags = [Some(self.options.cancel.clone()), self.cancel.clone()];
-        self.decoder.feed_while(&prompt, &mut |done| {
+        self.decoder.forward_chunked(&prompt, &mut |done| {
             progress.prefilled(done);
             !flags.iter().flatten().any(|flag| flag.load(Ordering::Relaxed))
         })
     }
 
-    /// Runs to the end and calls `each` with every piece of text.
+    /// Runs to the end and calls `on_token` with every piece of text.
     ///
     /// # Errors
     /// What the pipeline reports.
-    pub fn run(mut self, mut each: impl FnMut(&Step)) -> Result<Summary> {
+    pub fn run(mut self, mut on_token: impl FnMut(&Step)) -> Result<Summary> {
         while let Some(step) = self.advance()? {
-            each(&step);
+            on_token(&step);
         }
         Ok(self.finish())
     }
@@ -258,9 +260,9 @@ impl<'g> Generation<'g> {
             }
             Some(token) => {
                 let logits = if self.options.slide {
-                    self.decoder.feed_sliding(token)?
+                    self.decoder.forward_with_shift(token)?
                 } else if self.decoder.tokens().len() < self.decoder.context() {
-                    self.decoder.feed(&[token])?
+                    self.decoder.forward(&[token])?
                 } else {
                     return Ok(self.stop(StopReason::WindowFull));
                 };

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::layout::{self, ModelFolder, PARTIAL, Receipt, is_commit, read_small, write_small};
+use crate::cache::paths::{self, ModelFolder, PARTIAL, Receipt, is_commit, read_small, write_small};
 
 mod digest;
 mod download;
@@ -109,7 +109,7 @@ impl Hub {
     /// # Errors
     /// When there is neither `CANDLE_COREML_CACHE` nor a home folder.
     pub fn from_environment() -> Result<Self> {
-        let root = layout::default_root().ok_or_else(|| {
+        let root = paths::default_root().ok_or_else(|| {
             HubError::Settings("there is no home folder for the cache; set CANDLE_COREML_CACHE".to_owned())
         })?;
         let hub = Self::new(root).endpoint(environment::endpoint()).token(environment::token());
@@ -213,7 +213,7 @@ impl Hub {
     /// for a foreign one too, under its name there.
     pub(crate) fn notes(&self, id: &ModelId, snapshot: &Path) -> Result<PathBuf> {
         let folder = ModelFolder::new(&self.root, id.repository());
-        let name = snapshot.file_name().and_then(|n| n.to_str()).filter(|n| layout::is_snapshot(n));
+        let name = snapshot.file_name().and_then(|n| n.to_str()).filter(|n| paths::is_snapshot(n));
         let Some(name) = name else {
             return Err(HubError::Settings(format!("{} is not a snapshot of a model", snapshot.display())));
         };
@@ -322,7 +322,7 @@ impl Hub {
         if !receipt.is_intact(&snapshot) {
             return None;
         }
-        layout::touch(&snapshot);
+        paths::touch(&snapshot);
         Some(snapshot)
     }
 

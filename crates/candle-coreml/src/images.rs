@@ -43,6 +43,7 @@ pub struct ImageError {
 
 /// What is wrong with an image.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImageCause {
     /// It can't be opened or read.
     #[error(transparent)]

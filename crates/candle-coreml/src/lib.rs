@@ -1,23 +1,44 @@
 //! Core ML models with Candle tensors, on any platform.
 //!
-//! - [`CoreMLModel`]: one model file. [`CoreMLState`]: its state between predictions.
-//! - [`engine`]: Apple's Core ML (`native`) or our own (`portable`); which one runs a model, and why.
-//! - [`anemll`]: language models of several components (embeddings, FFN chunks, LM head).
-//!   [`generation`]: tokenizer, chat template, sampling, streaming.
-//! - [`backend`]: text generation on whatever the machine has, Core ML or Candle, with a chain of fallbacks.
-//! - [`encoder`]: texts to vectors. With the feature `tokio`, `nonblocking`: all of this in async programs.
-//! - [`tensors`]: files of tensors (safetensors, `.npz`, `.npy`). With the feature `images`, `images`: image files.
-//! - [`QwenModel`]: the pipeline by the name that Qwen users know.
-//! - [`cache`]: what lies in the caches of this machine. With the feature `hub`, which is on by default, the module
-//!   `hub` downloads models by name, and `UnifiedModelLoader` loads them without any configuration.
+//! ```
+//! # std::env::set_current_dir("../..")?;
+//! use candle_core::{Device, Tensor};
+//! use candle_coreml::CoreMLModel;
+//!
+//! let model = CoreMLModel::builder("models/tiny-intent/intent.mlpackage").load()?;
+//! let ids = Tensor::new(&[[2i64, 40, 41, 3]], &Device::Cpu)?;
+//! let outputs = model.forward_all(&[&ids, &ids.ones_like()?])?;
+//! assert_eq!(outputs["logits"].dims(), [1, 8]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Which door for what
+//!
+//! | you have | use |
+//! |---|---|
+//! | one model file | [`CoreMLModel::builder`]; [`CoreMLState`] for its state between predictions |
+//! | a language model in a folder | [`LanguageModel::load_from_directory`] |
+//! | one on the Hugging Face Hub | `UnifiedModelLoader` (feature `hub`) |
+//! | a language model, and any device that can run it | [`backend::open`]: Core ML or Candle, with a chain of fallbacks |
+//! | texts that become vectors | [`encoder::TextEncoder`] |
+//! | an async program | `nonblocking::AsyncGenerator`, `nonblocking::AsyncModel` (feature `tokio`) |
+//! | token ids that become logits, in a training loop | [`CoreMLModelWrapper`] |
+//! | a pipeline of your own | [`anemll::Pipeline`] and [`generation::Generation`], or a [`CoreMLModel`] for each component |
+//! | a file to look inside | [`CoreMLModel::description`], [`format`](mod@format), [`CoreMLModel::placement`] |
+//! | tensors or images in files | [`tensors`], `images` (feature `images`) |
+//!
+//! [`engine`] tells which engine runs a model: Apple's Core ML (`native`) or our own (`portable`). [`cache`] measures and
+//! cleans the caches of this machine. Every call returns [`Error`], whose [`kind`](Error::kind) programs can match.
 //!
 //! # Features
 //!
 //! | feature | |
 //! |---|---|
-//! | `hub` (default) | models by name from the Hugging Face hub, in pure Rust |
+//! | `hub` (default) | models by name from the Hugging Face Hub, in pure Rust |
 //! | `hub-ring` | the same on processors that the default TLS does not support; needs a C compiler |
 //! | `images` | PNG, JPEG and TIFF files as inputs |
+//! | `tokio` | `nonblocking`: async models and text streams |
+//! | `remote` | text generation through the Anthropic Messages API |
 //! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends beside Core ML |
 //! | `metal`, `cuda` | Candle's devices for those checkpoints |
 //! | `accelerate`, `mkl` | Candle's own products through Apple's Accelerate or Intel's MKL |
@@ -26,6 +47,7 @@ pub mod anemll;
 pub mod backend;
 mod byte_limit;
 pub mod cache;
+pub mod catalog;
 pub mod config;
 pub mod encoder;
 pub mod engine;
@@ -37,16 +59,20 @@ pub mod hub;
 mod image;
 #[cfg(feature = "images")]
 pub mod images;
+pub mod language_model;
 #[cfg(feature = "hub")]
 mod loader;
+pub mod logits_model;
 pub mod model;
 #[cfg(any(feature = "hub", feature = "remote"))]
 mod net;
 #[cfg(feature = "tokio")]
 pub mod nonblocking;
 pub mod qwen;
+#[cfg(feature = "remote")]
+pub mod remote;
+pub mod settings;
 pub mod state;
-pub mod student;
 pub mod tensors;
 pub mod utils;
 
@@ -55,13 +81,14 @@ pub use anemll::model_config::{self, ModelConfig};
 pub use cache::CacheManager;
 pub use config::Config;
 pub use engine::{ComputeUnits, EngineOptions, Limits};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
+pub use language_model::{LanguageModel, LanguageModelConfig};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
+pub use logits_model::CoreMLModelWrapper;
 pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
-pub use student::CoreMLModelWrapper;
 
 /// The native engine itself: batches, futures and hints, which the common interface does not have.
 pub use coreml_apple as native;

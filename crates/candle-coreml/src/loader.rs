@@ -7,11 +7,11 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::anemll::model_config::ModelConfig;
-use crate::cache::layout::read_small;
+use crate::cache::paths::read_small;
 use crate::cache::{CacheEntry, CacheManager};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, ModelId};
-use crate::qwen::{QwenConfig, QwenModel};
+use crate::language_model::{LanguageModel, LanguageModelConfig};
 
 /// Name of the configuration in a local model's folder.
 const LOCAL_CONFIG: &str = ".candle-coreml-config.json";
@@ -62,15 +62,18 @@ impl UnifiedModelLoader {
     /// Loads a model: `org/name[@revision]`, or a folder.
     ///
     /// # Errors
-    /// [`Error::Hub`], and as [`QwenModel::load_from_directory`].
-    pub fn load_model(&self, id: &str) -> Result<QwenModel> {
+    /// [`Error::Hub`], and as [`LanguageModel::load_from_directory`].
+    pub fn load_model(&self, id: &str) -> Result<LanguageModel> {
         let found = self.look(id)?;
         if let Some(config) = found.saved {
-            return QwenModel::load_from_directory(found.folder, Some(QwenConfig::from_model_config(config)));
+            return LanguageModel::load_from_directory(
+                found.folder,
+                Some(LanguageModelConfig::from_model_config(config)),
+            );
         }
-        let mut model = QwenModel::load_from_directory(&found.folder, None)?;
+        let mut model = LanguageModel::load_from_directory(&found.folder, None)?;
         let config = ModelConfig::of(model.pipeline(), id)?;
-        model.set_config(QwenConfig::from_model_config(found.keep(config)));
+        model.set_config(LanguageModelConfig::from_model_config(found.keep(config)));
         Ok(model)
     }
 

@@ -40,28 +40,45 @@ pub struct CoreMLModel {
 }
 
 impl CoreMLModel {
-    /// Loads a model with its own names for inputs and output.
+    /// A model at this path, to be loaded with options:
+    ///
+    /// ```
+    /// # std::env::set_current_dir("../..")?;
+    /// use candle_coreml::{CoreMLModel, EngineChoice};
+    ///
+    /// let model = CoreMLModel::builder("models/tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage")
+    ///     .function("prefill")
+    ///     .engine(EngineChoice::Portable)
+    ///     .load()?;
+    /// assert!(model.is_stateful());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(path: impl AsRef<Path>) -> CoreMLModelBuilder {
+        CoreMLModelBuilder::new(path, Config::default())
+    }
+
+    /// [`builder`](Self::builder) without options: the default function, on the best engine.
     ///
     /// # Errors
-    /// [`Error`] naming the file and what was expected there.
+    /// As [`CoreMLModelBuilder::load`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        Self::load_from_file(path, &Config::default())
+        Self::builder(path).load()
     }
 
-    /// Loads the default function of a model.
+    /// [`builder`](Self::builder) with a configuration.
     ///
     /// # Errors
-    /// As [`CoreMLModel::load`], and when the configuration names inputs that the model lacks.
+    /// As [`CoreMLModelBuilder::load`].
     pub fn load_from_file(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
-        CoreMLModelBuilder::new(path, config.clone()).build_model()
+        Self::builder(path).config(config.clone()).load()
     }
 
-    /// Loads one function of a multi-function model, such as `infer` or `prefill`.
+    /// [`builder`](Self::builder) with a configuration and a function of a multi-function model.
     ///
     /// # Errors
-    /// As [`CoreMLModel::load_from_file`], and for an unknown function.
+    /// As [`CoreMLModelBuilder::load`].
     pub fn load_with_function(path: impl AsRef<Path>, config: &Config, function: &str) -> Result<Self> {
-        CoreMLModelBuilder::new(path, config.clone()).function(function).build_model()
+        Self::builder(path).config(config.clone()).function(function).load()
     }
 
     /// Loads a function of a package that is open already, with the portable engine; weights are shared.
@@ -247,7 +264,7 @@ impl CoreMLModel {
     /// States of zeros.
     ///
     /// # Errors
-    /// When memory can't be had.
+    /// If allocation fails.
     pub fn make_state(&self) -> Result<CoreMLState> {
         CoreMLState::shared_by(&[self])
     }

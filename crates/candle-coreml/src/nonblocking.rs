@@ -25,8 +25,8 @@
 //! # }
 //! ```
 
+mod admission;
 mod answer;
-mod gate;
 mod generator;
 mod model;
 mod slots;

@@ -50,7 +50,7 @@ impl CoreMLState {
     /// Sets all states to zeros.
     ///
     /// # Errors
-    /// When memory can't be had.
+    /// If allocation fails.
     pub fn reset(&mut self) -> Result<()> {
         self.inner.reset()
     }
@@ -70,7 +70,7 @@ impl CoreMLState {
     /// The states that any of several models declare, shared by all of them.
     ///
     /// # Errors
-    /// When two models declare one state differently or run on different engines, or memory can't be had.
+    /// When two models declare one state differently or run on different engines, or allocation fails.
     pub fn shared_by(models: &[&CoreMLModel]) -> Result<Self> {
         let mut specs: Vec<StateSpec> = Vec::new();
         let mut first: Option<&CoreMLModel> = None;

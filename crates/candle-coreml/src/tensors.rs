@@ -57,6 +57,7 @@ pub struct TensorsError {
 
 /// What is wrong with a file of tensors.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TensorsCause {
     /// It can't be opened or read.
     #[error(transparent)]

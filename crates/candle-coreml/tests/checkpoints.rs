@@ -43,7 +43,7 @@ fn logits_are_those_of_transformers_however_the_tokens_are_fed() {
             let mut model = load(name);
             let mut at = 0;
             for part in parts {
-                let got = model.feed(&ids[at..at + part]).expect("logits");
+                let got = model.forward(&ids[at..at + part]).expect("logits");
                 at += part;
                 let off = distance(&got, &logits[at - 1]);
                 assert!(off < TOLERANCE, "{name}: after {at} tokens fed by {part}: {off}");
@@ -61,7 +61,7 @@ fn half_types_stay_near_the_reference() {
         let mut model = CandleGenerator::load(folder(name), BackendDevice::Cpu, &options).expect("it loads");
         assert_eq!(model.info().dtype, dtype.as_str());
         let (ids, logits) = reference(name);
-        let off = distance(&model.feed(&ids).expect("logits"), &logits[ids.len() - 1]);
+        let off = distance(&model.forward(&ids).expect("logits"), &logits[ids.len() - 1]);
         assert!(off < tolerance, "{name} in {dtype:?}: {off}");
     }
 }
@@ -101,10 +101,10 @@ fn a_full_context_slides_or_ends_and_is_never_exceeded() {
     let stop = Options { force: forced, slide: false, ..Options::default() };
     let summary = model.stream("abc", stop, &mut |_| {}).expect("it ends");
     assert_eq!(summary.stop_reason, candle_coreml::generation::StopReason::WindowFull);
-    let error = model.feed(&[1; 41]).expect_err("too many").to_string();
+    let error = model.forward(&[1; 41]).expect_err("too many").to_string();
     assert!(error.contains("context of 40"), "{error}");
-    assert!(model.feed(&[272]).expect_err("no such token").to_string().contains("272"));
-    assert!(model.feed(&[]).is_err());
+    assert!(model.forward(&[272]).expect_err("no such token").to_string().contains("272"));
+    assert!(model.forward(&[]).is_err());
     let tiny = CandleOptions { context: 1, ..CandleOptions::default() };
     assert!(CandleGenerator::load(folder(ALL[1]), BackendDevice::Cpu, &tiny).is_err());
 }
@@ -202,7 +202,7 @@ fn where_the_head_is_tied_a_stored_one_is_left_out() {
     let logits = || {
         let options = CandleOptions::default();
         let mut model = CandleGenerator::load(folder.path(), BackendDevice::Cpu, &options).expect("it loads");
-        model.feed(&[1, 2, 3]).expect("logits")
+        model.forward(&[1, 2, 3]).expect("logits")
     };
     let with = logits();
     let mut weights = std::collections::HashMap::new();
@@ -249,15 +249,15 @@ fn conversations_share_the_weights_and_nothing_else() {
         let mut one = shared.conversation().expect("a conversation");
         let mut other = shared.conversation().expect("another");
         let (half, last) = (ids.len() / 2, ids.len() - 1);
-        one.feed(&ids[..half]).expect("logits");
+        one.forward(&ids[..half]).expect("logits");
         // What the other one hears must not reach the first.
-        other.feed(&ids[half..]).expect("logits");
-        let off = distance(&one.feed(&ids[half..]).expect("logits"), &logits[last]);
+        other.forward(&ids[half..]).expect("logits");
+        let off = distance(&one.forward(&ids[half..]).expect("logits"), &logits[last]);
         assert!(off < TOLERANCE, "{name}: {off}");
         assert_eq!((one.tokens(), other.tokens().len()), (&ids[..], ids.len() - half), "{name}");
         let on_a_thread = std::thread::spawn(move || {
-            other.rewind(0);
-            other.feed(&ids).expect("logits")
+            other.truncate(0);
+            other.forward(&ids).expect("logits")
         });
         let off = distance(&on_a_thread.join().expect("no panic"), &logits[last]);
         assert!(off < TOLERANCE, "{name}: {off}");

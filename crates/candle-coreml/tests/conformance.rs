@@ -40,8 +40,8 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 /// Logits after a prompt and after each of the tokens that follow it.
 fn logits(pipeline: &Pipeline, prompt: &[u32], tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut session = pipeline.session().expect("a session");
-    let mut all = vec![pipeline.feed(&mut session, prompt).expect("the prompt")];
-    all.extend(tokens.iter().map(|&token| pipeline.feed(&mut session, &[token]).expect("a step")));
+    let mut all = vec![pipeline.forward(&mut session, prompt).expect("the prompt")];
+    all.extend(tokens.iter().map(|&token| pipeline.forward(&mut session, &[token]).expect("a step")));
     all
 }
 
@@ -72,11 +72,11 @@ fn states_keep_conversations_apart_on_every_engine() {
         let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let alone = logits(&pipeline, &[5, 6, 7], &[8, 9]);
         let (mut a, mut b) = (pipeline.session().expect("a session"), pipeline.session().expect("a session"));
-        pipeline.feed(&mut a, &[5, 6, 7]).expect("the prompt");
-        pipeline.feed(&mut b, &[50, 60]).expect("another prompt");
-        pipeline.feed(&mut a, &[8]).expect("a step");
-        pipeline.feed(&mut b, &[70]).expect("a step");
-        let last = pipeline.feed(&mut a, &[9]).expect("a step");
+        pipeline.forward(&mut a, &[5, 6, 7]).expect("the prompt");
+        pipeline.forward(&mut b, &[50, 60]).expect("another prompt");
+        pipeline.forward(&mut a, &[8]).expect("a step");
+        pipeline.forward(&mut b, &[70]).expect("a step");
+        let last = pipeline.forward(&mut a, &[9]).expect("a step");
         assert_eq!(last, alone[2], "{engine}: the same tokens give the same numbers");
     }
 }
@@ -86,12 +86,12 @@ fn a_state_survives_being_read_and_written_back() {
     let folder = repository().join("models/tiny-qwen3");
     let path = folder.join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
     for engine in engines() {
-        let model = candle_coreml::CoreMLModelBuilder::new(&path, candle_coreml::Config::default())
+        let model = candle_coreml::CoreMLModel::builder(&path)
             .engine(engine)
             .compute_units(candle_coreml::ComputeUnits::CpuOnly)
             .compiled_models(options(engine).cache.expect("a cache"))
             .function("infer")
-            .build_model()
+            .load()
             .expect("it loads");
         let mut state = model.make_state().expect("a state");
         let name = state.names()[0].to_owned();

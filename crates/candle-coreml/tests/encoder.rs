@@ -84,9 +84,11 @@ fn many_texts_of_all_lengths_keep_their_order_and_their_vectors() {
 fn what_can_not_be_encoded_is_refused() {
     let encoder = TextEncoder::load(folder()).expect("the shipped encoder");
     let long = encoder.embed(&[text("fine"), text(&"word ".repeat(60))]).expect_err("too long");
-    assert!(matches!(long, Error::Context { context: 48, tokens } if tokens > 48), "{long}");
-    for ids in [vec![], vec![600], vec![u32::MAX]] {
-        assert!(matches!(encoder.embed(&[EncoderInput::Tokens(ids)]), Err(Error::Request(_))));
+    assert!(matches!(long, Error::PromptTooLong { context: 48, tokens } if tokens > 48), "{long}");
+    let refused = |ids: Vec<u32>| encoder.embed(&[EncoderInput::Tokens(ids)]).expect_err("refused");
+    assert!(matches!(refused(vec![]), Error::EmptyPrompt));
+    for id in [600, u32::MAX] {
+        assert!(matches!(refused(vec![id]), Error::UnknownToken { id: found, .. } if found == i64::from(id)));
     }
     let message = |folder: &Path| TextEncoder::load(folder).expect_err("no encoder").to_string();
     let language = folder().join("../tiny-qwen3");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use candle_coreml::anemll::Pipeline;
 use candle_coreml::engine::{EngineChoice, EngineOptions, native_is_available};
-use candle_coreml::{ComputeUnits, Config, CoreMLModel, CoreMLModelBuilder, CoreMLState, Error};
+use candle_coreml::{ComputeUnits, CoreMLModel, CoreMLModelBuilder, CoreMLState, Error};
 
 mod engines;
 
@@ -15,7 +15,7 @@ fn folder() -> PathBuf {
 
 fn builder(engine: EngineChoice) -> CoreMLModelBuilder {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled");
-    CoreMLModelBuilder::new(folder().join("qwen_embeddings.mlpackage"), Config::default())
+    CoreMLModel::builder(folder().join("qwen_embeddings.mlpackage"))
         .engine(engine)
         .compute_units(ComputeUnits::CpuOnly)
         .compiled_models(cache)
@@ -23,12 +23,12 @@ fn builder(engine: EngineChoice) -> CoreMLModelBuilder {
 
 fn chunk(function: &str) -> CoreMLModelBuilder {
     let path = folder().join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
-    CoreMLModelBuilder::new(path, Config::default()).engine(engines::engine()).function(function)
+    CoreMLModel::builder(path).engine(engines::engine()).function(function)
 }
 
 #[test]
 fn the_portable_engine_runs_everywhere_and_says_so() {
-    let model = builder(EngineChoice::Portable).build_model().expect("it loads");
+    let model = builder(EngineChoice::Portable).load().expect("it loads");
     assert_eq!((model.engine(), model.engine_reason()), ("portable", "it was asked for"));
     let placement = model.placement().expect("a report");
     assert!(!placement.is_empty());
@@ -37,7 +37,7 @@ fn the_portable_engine_runs_everywhere_and_says_so() {
 
 #[test]
 fn auto_gives_a_reason_and_a_model_that_predicts() {
-    let model = builder(EngineChoice::Auto).build_model().expect("it loads");
+    let model = builder(EngineChoice::Auto).load().expect("it loads");
     if native_is_available() {
         assert!(model.engine_reason().contains("Core ML"), "{}", model.engine_reason());
     } else {
@@ -53,7 +53,7 @@ fn auto_gives_a_reason_and_a_model_that_predicts() {
 #[cfg(not(target_vendor = "apple"))]
 #[test]
 fn asking_for_core_ml_elsewhere_is_an_error_that_says_what_to_do() {
-    let error = builder(EngineChoice::Native).build_model().expect_err("no Core ML here");
+    let error = builder(EngineChoice::Native).load().expect_err("no Core ML here");
     assert!(matches!(error, Error::Unavailable(_)));
     let text = error.to_string();
     for part in ["qwen_embeddings.mlpackage", "Core ML", std::env::consts::OS, "Portable"] {
@@ -65,8 +65,8 @@ fn asking_for_core_ml_elsewhere_is_an_error_that_says_what_to_do() {
 
 #[test]
 fn states_belong_to_one_engine_and_one_layout() {
-    let infer = chunk("infer").build_model().expect("it loads");
-    let prefill = chunk("prefill").build_model().expect("it loads");
+    let infer = chunk("infer").load().expect("it loads");
+    let prefill = chunk("prefill").load().expect("it loads");
     let mut state = CoreMLState::shared_by(&[&infer, &prefill]).expect("they declare the same");
     assert_eq!(state.engine(), infer.engine());
     let name = state.names().first().map(|n| n.to_string()).expect("a state");
@@ -85,7 +85,7 @@ fn states_belong_to_one_engine_and_one_layout() {
 #[test]
 fn inputs_are_checked_before_the_engine_is_called() {
     for engine in engines::engines() {
-        let model = builder(engine).build_model().expect("it loads");
+        let model = builder(engine).load().expect("it loads");
         let name = model.input_names()[0].clone();
         let predict = |name: &str, ids: Tensor| model.predict(&[(name, ids)], None).map(|_| ());
         let ids = |v: &[f64]| Tensor::new(v, &Device::Cpu).and_then(|t| t.reshape((1, v.len()))).expect("ids");
@@ -103,7 +103,7 @@ fn inputs_are_checked_before_the_engine_is_called() {
 #[test]
 fn unknown_functions_are_errors_on_every_engine() {
     for engine in engines::engines() {
-        let error = chunk("nope").engine(engine).build_model().expect_err("no such function").to_string();
+        let error = chunk("nope").engine(engine).load().expect_err("no such function").to_string();
         assert!(error.contains("nope") && error.contains("infer"), "{engine}: {error}");
     }
 }
@@ -125,7 +125,7 @@ fn metal_tensors_go_in_and_come_out() {
         return;
     };
     for engine in engines::engines() {
-        let model = builder(engine).build_model().expect("it loads");
+        let model = builder(engine).load().expect("it loads");
         let ids = Tensor::new(&[[7_u32]], &metal).expect("ids");
         let row = model.forward(&ids).expect("a prediction");
         assert!(row.device().is_metal(), "{engine}");

@@ -58,14 +58,14 @@ impl Backend for Fake {
 }
 
 impl FakeGenerator {
-    fn answer(&mut self, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+    fn answer(&mut self, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         let request = self.requests;
         self.requests += 1;
         if self.fails == Fails::AtStart(request) {
             return Err(Error::Unavailable("the kernel did not start".to_owned()));
         }
         if self.fails == Fails::TheRequest {
-            return Err(Error::Request("the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
         let name = self.device.name();
         let mut text = String::new();
@@ -74,7 +74,7 @@ impl FakeGenerator {
                 return Err(Error::Unavailable("the device was lost".to_owned()));
             }
             text.push_str(piece);
-            each(&Step { token: i as u32, text: piece.to_owned(), logits: Vec::new() });
+            on_token(&Step { token: i as u32, text: piece.to_owned(), logits: Vec::new() });
         }
         Ok(Summary {
             tokens: vec![0, 1, 2, 3],
@@ -93,12 +93,12 @@ impl TextGeneration for FakeGenerator {
         GeneratorInfo { device: self.device, engine: "fake", model: PathBuf::new(), dtype: "f32", context: 8 }
     }
 
-    fn stream(&mut self, _: &str, _: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.answer(each)
+    fn stream(&mut self, _: &str, _: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.answer(on_token)
     }
 
-    fn chat(&mut self, _: &[Message], _: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.answer(each)
+    fn chat(&mut self, _: &[Message], _: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.answer(on_token)
     }
 
     fn reset(&mut self) {}
@@ -111,7 +111,7 @@ impl TextGeneration for FakeGenerator {
         self.cancel.clone()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
         self.cancel = handle;
     }
 }
@@ -178,7 +178,7 @@ fn a_wrong_request_is_no_reason_to_change_the_backend() {
     let (backends, loads) = chain(&[(Cuda, Fails::TheRequest), (Cpu, Fails::Never)]);
     let mut generator = FallbackGenerator::new(backends).expect("one loads");
     let error = generator.chat(&[], Options::default(), &mut |_| {}).expect_err("refused");
-    assert!(matches!(error, Error::Request(_)), "{error}");
+    assert!(matches!(error, Error::EmptyPrompt), "{error}");
     assert_eq!(loads[1].load(Ordering::Relaxed), 0);
 }
 

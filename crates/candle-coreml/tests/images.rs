@@ -8,7 +8,7 @@ use candle_coreml::description::{
 };
 use candle_coreml::format::{mil_text, write::PackageWriter};
 use candle_coreml::model::Strings;
-use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, Error, Output};
+use candle_coreml::{CoreMLModel, Error, Output};
 
 mod engines;
 
@@ -107,11 +107,11 @@ fn images_keep_their_channels_and_samples_on_every_engine() {
 
 fn load(path: &Path, engine: candle_coreml::EngineChoice) -> CoreMLModel {
     let options = engines::options(engine);
-    CoreMLModelBuilder::new(path, Config::default())
+    CoreMLModel::builder(path)
         .engine(engine)
         .compute_units(options.compute_units)
         .compiled_models(options.cache.expect("a cache"))
-        .build_model()
+        .load()
         .expect("it loads")
 }
 

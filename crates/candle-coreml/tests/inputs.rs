@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder, EngineChoice};
+use candle_coreml::{CoreMLModel, EngineChoice};
 
 /// Inputs of every class of types that programs declare, each returned as it came.
 const PROGRAM: &str = r#"program(1.3)
@@ -34,7 +34,7 @@ fn model(folder: &Path, program: &str) -> CoreMLModel {
     let path = folder.join("inputs.mlmodelc");
     std::fs::create_dir(&path).expect("a folder");
     std::fs::write(path.join("model.mil"), program).expect("written");
-    CoreMLModelBuilder::new(path, Config::default()).engine(EngineChoice::Portable).build_model().expect("a model")
+    CoreMLModel::builder(path).engine(EngineChoice::Portable).load().expect("a model")
 }
 
 /// What `f` returns, within a minute: nothing here takes a second.

@@ -163,10 +163,10 @@ async fn an_answer_that_fits_the_buffer_needs_no_reader() {
 async fn prompts_that_do_not_fit_are_refused_before_anything_runs() {
     let (model, count) = watched(Capacity::default());
     let ask = async |prompt: Prompt| model.stream(prompt, options(4)).await.expect_err("refused");
-    assert!(matches!(ask(Prompt::Tokens(vec![65; 257])).await, Error::Context { tokens: 257, context: 256 }));
-    assert!(matches!(ask(Prompt::Tokens(Vec::new())).await, Error::Request(_)));
-    assert!(matches!(ask(Prompt::Tokens(vec![272])).await, Error::Request(_)));
-    assert!(matches!(ask(Prompt::Chat(Vec::new())).await, Error::Request(_)));
+    assert!(matches!(ask(Prompt::Tokens(vec![65; 257])).await, Error::PromptTooLong { tokens: 257, context: 256 }));
+    assert!(matches!(ask(Prompt::Tokens(Vec::new())).await, Error::EmptyPrompt));
+    assert!(matches!(ask(Prompt::Tokens(vec![272])).await, Error::UnknownToken { id: 272, .. }));
+    assert!(matches!(ask(Prompt::Chat(Vec::new())).await, Error::NoMessages));
     assert_eq!(count.ended.load(Ordering::SeqCst), 0);
     // Exactly the context: one token follows, and then the window is full.
     let full = model.generate(Prompt::Tokens(vec![65; 256]), Options { force: vec![65; 9], ..options(9) }).await;
@@ -222,7 +222,7 @@ where
 async fn states_and_students_go_to_their_thread_and_back() {
     let folder = models().join("tiny-qwen3");
     let chunk = folder.join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
-    let chunk = CoreMLModel::load_with_function(chunk, &candle_coreml::Config::default(), "infer").expect("a chunk");
+    let chunk = CoreMLModel::builder(chunk).function("infer").load().expect("a chunk");
     let names = chunk.input_names();
     let inputs: Vec<Tensor> = names
         .iter()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use candle_coreml::{Config, CoreMLModelBuilder, Output};
+use candle_coreml::{CoreMLModel, Output};
 
 mod engines;
 
@@ -15,11 +15,11 @@ fn a_pipeline_computes_what_its_parts_do_one_after_the_other() {
     let reference = candle_core::safetensors::load(file, &Device::Cpu).expect("the reference");
     for choice in engines::engines() {
         let options = engines::options(choice);
-        let model = CoreMLModelBuilder::new(folder.join("two.mlpackage"), Config::default())
+        let model = CoreMLModel::builder(folder.join("two.mlpackage"))
             .engine(choice)
             .compute_units(options.compute_units)
             .compiled_models(options.cache.expect("a cache"))
-            .build_model()
+            .load()
             .expect("it loads");
         let inputs = ["x", "scale"].map(|name| (name, Output::Tensor(reference[name].clone())));
         let outputs = model.predict_values(&inputs, None).expect("a prediction");

@@ -72,9 +72,9 @@ fn agree(components: &Components, passes: &PassSet, folder: &Path) {
         let greedy = ids(&reference, &format!("{prompt}.greedy_ids"));
         let mut session = pipeline.session().expect("a session");
         let mut got =
-            vec![pipeline.feed(&mut session, &ids(&reference, &format!("{prompt}.prompt_ids"))).expect("prompt")];
+            vec![pipeline.forward(&mut session, &ids(&reference, &format!("{prompt}.prompt_ids"))).expect("prompt")];
         for &token in greedy.iter().take(want.len() - 1) {
-            got.push(pipeline.feed(&mut session, &[token]).expect("a step"));
+            got.push(pipeline.forward(&mut session, &[token]).expect("a step"));
         }
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
             let distance = distance(got, want);
@@ -172,11 +172,11 @@ fn a_full_window_slides_as_in_the_reference() {
         let (want, tokens) = (rows(&reference, "logits"), ids(&reference, "tokens"));
         let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let mut session = pipeline.session().expect("a session");
-        let mut logits = pipeline.feed(&mut session, &ids(&reference, "prompt_ids")).expect("prompt");
+        let mut logits = pipeline.forward(&mut session, &ids(&reference, "prompt_ids")).expect("prompt");
         for (i, (want, &token)) in want.iter().zip(&tokens).enumerate() {
             let distance = distance(&logits, want);
             assert!(distance <= tolerance(engine), "{}, row {i}: off by {distance}", folder.display());
-            logits = pipeline.feed_sliding(&mut session, token).expect("a step");
+            logits = pipeline.forward_with_shift(&mut session, token).expect("a step");
         }
     }
 }
@@ -189,11 +189,11 @@ fn a_conversation_that_grows_gives_the_same_logits_as_one_that_starts_anew() {
         let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let prompt = ids(&reference, "short.prompt_ids");
         let mut grown = pipeline.session().expect("a session");
-        pipeline.feed(&mut grown, &prompt).expect("prompt");
+        pipeline.forward(&mut grown, &prompt).expect("prompt");
         let more: Vec<u32> = prompt.iter().rev().copied().collect();
-        let a = pipeline.feed(&mut grown, &more).expect("more");
+        let a = pipeline.forward(&mut grown, &more).expect("more");
         let mut fresh = pipeline.session().expect("a session");
-        let b = pipeline.feed(&mut fresh, &[prompt, more].concat()).expect("all");
+        let b = pipeline.forward(&mut fresh, &[prompt, more].concat()).expect("all");
         // A token that went through `infer` in one run goes through `prefill` in the other.
         let multi_chunk = discovery::discover(&folder).expect("components").chunks.len() > 1;
         if !multi_chunk {
@@ -209,12 +209,14 @@ fn prompts_that_do_not_fit_are_errors() {
         let pipeline = Pipeline::load_with(&folder, &options(engine)).expect("the model loads");
         let mut session = pipeline.session().expect("a session");
         let long = vec![1; pipeline.dimensions().context + 1];
-        assert!(pipeline.feed(&mut session, &long).expect_err("too long").to_string().contains("context"));
-        assert!(pipeline.feed(&mut session, &[]).is_err());
+        assert!(pipeline.forward(&mut session, &long).expect_err("too long").to_string().contains("context"));
+        assert!(pipeline.forward(&mut session, &[]).is_err());
         let outside = pipeline.dimensions().vocab as u32;
-        assert!(pipeline.feed(&mut session, &[outside]).expect_err("no such token").to_string().contains("vocabulary"));
+        assert!(
+            pipeline.forward(&mut session, &[outside]).expect_err("no such token").to_string().contains("vocabulary")
+        );
         // The whole window can be used.
-        pipeline.feed(&mut session, &long[1..]).expect("a full window");
+        pipeline.forward(&mut session, &long[1..]).expect("a full window");
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use candle_coreml::Error;
 use candle_coreml::backend::TextGeneration;
-use candle_coreml::backend::remote::{RemoteError, RemoteGenerator};
-use candle_coreml::backend::settings::RemoteSettings;
 use candle_coreml::generation::{Message, Options, StopReason, Summary};
+use candle_coreml::remote::{RemoteError, RemoteGenerator};
+use candle_coreml::settings::RemoteSettings;
 use secrecy::SecretString;
 
 mod messages_server;
@@ -165,5 +165,5 @@ fn a_server_that_stays_silent_too_long_is_given_up() {
         Error::Remote(e) => assert_eq!(e.kind(), "broken", "{e}"),
         other => panic!("{other}"),
     }
-    assert!(matches!(generator.chat(&[], Options::default(), &mut |_| {}), Err(Error::Request(_))));
+    assert!(matches!(generator.chat(&[], Options::default(), &mut |_| {}), Err(Error::NoMessages)));
 }

@@ -156,13 +156,13 @@ fn a_prompt_can_be_watched_and_left_between_its_batches() {
     let pipeline = model.pipeline();
     let ids: Vec<u32> = (0..150).map(|i| 40 + i * 7 % 90).collect();
     let mut whole = pipeline.session().expect("a session");
-    let expected = pipeline.feed(&mut whole, &ids).expect("logits");
+    let expected = pipeline.forward(&mut whole, &ids).expect("logits");
     let (mut session, mut seen) = (pipeline.session().expect("a session"), Vec::new());
     let mut first = |n| {
         seen.push(n);
         false
     };
-    assert!(pipeline.feed_while(&mut session, &ids, &mut first).expect("no failure").is_none());
+    assert!(pipeline.forward_chunked(&mut session, &ids, &mut first).expect("no failure").is_none());
     let [first] = seen[..] else { panic!("asked once, not {seen:?}") };
     assert!((2..ids.len() - 1).contains(&first) && session.tokens() == &ids[..first], "the first batch of {first}");
     let mut counts = Vec::new();
@@ -170,13 +170,13 @@ fn a_prompt_can_be_watched_and_left_between_its_batches() {
         counts.push(n);
         true
     };
-    let logits = pipeline.feed_while(&mut session, &ids[first..], &mut all).expect("no failure").expect("logits");
+    let logits = pipeline.forward_chunked(&mut session, &ids[first..], &mut all).expect("no failure").expect("logits");
     assert_eq!(session.tokens(), ids);
     assert!(counts.is_sorted() && counts.last() == Some(&(ids.len() - first)), "{counts:?}");
     // The same batches as in one go: the same arithmetic.
     let off = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off < 1e-4, "{off}");
-    let error = pipeline.feed_while(&mut session, &[], &mut |_| true).expect_err("nothing to run").to_string();
+    let error = pipeline.forward_chunked(&mut session, &[], &mut |_| true).expect_err("nothing to run").to_string();
     assert!(error.contains("the prompt is empty"), "{error}");
 }
 
@@ -197,18 +197,18 @@ fn prompts_of_any_length_leave_the_cache_of_single_steps() {
     let ids: Vec<u32> = (0..90).map(|i| 40 + i * 7 % 90).collect();
     let mut steps = pipeline.session().expect("a session");
     // What follows each prefix, token by token.
-    let wanted: Vec<Vec<f32>> = ids.iter().map(|&id| pipeline.feed(&mut steps, &[id]).expect("logits")).collect();
+    let wanted: Vec<Vec<f32>> = ids.iter().map(|&id| pipeline.forward(&mut steps, &[id]).expect("logits")).collect();
     for n in (1..20).chain([31, 32, 33, 63, 64, 65, 66, 70, 90]) {
         let mut session = pipeline.session().expect("a session");
-        let logits = pipeline.feed(&mut session, &ids[..n]).expect("logits");
+        let logits = pipeline.forward(&mut session, &ids[..n]).expect("logits");
         let off = distance(&logits, &wanted[n - 1]);
         assert!(off < 0.05, "{n} tokens: off by {off}");
     }
     // A second prompt begins where the first one ends, wherever that is.
     for first in [1, 5, 17, 40] {
         let mut session = pipeline.session().expect("a session");
-        pipeline.feed(&mut session, &ids[..first]).expect("logits");
-        let off = distance(&pipeline.feed(&mut session, &ids[first..]).expect("logits"), &wanted[ids.len() - 1]);
+        pipeline.forward(&mut session, &ids[..first]).expect("logits");
+        let off = distance(&pipeline.forward(&mut session, &ids[first..]).expect("logits"), &wanted[ids.len() - 1]);
         assert!(off < 0.05, "after {first} tokens: off by {off}");
     }
 }

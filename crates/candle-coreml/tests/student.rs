@@ -32,7 +32,7 @@ fn a_batch_gives_the_logits_of_every_position() {
         // The whole prompt at once, through prefill: another path to the same numbers. Kernels for batches
         // and for one token add in different orders over an f16 cache, hence the tolerance of the references.
         let mut session = pipeline.session().expect("a session");
-        let expected = pipeline.feed(&mut session, row).expect("logits");
+        let expected = pipeline.forward(&mut session, row).expect("logits");
         let worst = expected.iter().zip(&found[3]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 0.03, "{worst}");
     }
@@ -59,7 +59,7 @@ fn what_does_not_fit_is_rejected() {
     let ids = |values: &[u32]| Tensor::new(values, &Device::Cpu).expect("ids");
     assert!(matches!(model.forward(&ids(&[])), Err(Error::Input { .. })));
     assert!(matches!(model.forward(&ids(&vec![0; sizes.context + 1])), Err(Error::Input { .. })));
-    assert!(matches!(model.forward(&ids(&[sizes.vocab as u32])), Err(Error::Request(_))));
+    assert!(matches!(model.forward(&ids(&[sizes.vocab as u32])), Err(Error::UnknownToken { .. })));
     assert!(model.generate(&[], 1, Sampling::default(), &[]).is_err());
     let wrong = CoreMLModelWrapper::load(folder(), sizes.vocab + 1, 8).expect_err("another vocabulary");
     assert!(wrong.to_string().contains("vocabulary"), "{wrong}");

@@ -20,6 +20,7 @@ pub use key::CacheKey;
 
 /// What is wrong with the cache or a source.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CacheError {
     /// A file or folder can't be read, written or renamed.
     #[error("{}: {source}", path.display())]

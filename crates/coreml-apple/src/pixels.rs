@@ -98,6 +98,7 @@ pub const fn channels(layout: ColorLayout) -> usize {
 
 /// Why an image was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PixelError {
     /// A sample that a byte can't hold.
     #[error("the sample {value} at element {index} is not within 0 to 255")]

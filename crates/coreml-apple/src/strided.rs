@@ -5,6 +5,7 @@
 
 /// Why a strided buffer was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StrideError {
     /// Shape and strides differ in length.
     #[error("shape has {shape} dimensions, strides have {strides}")]

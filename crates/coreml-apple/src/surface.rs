@@ -54,6 +54,7 @@ impl Surface {
 /// Rows that can't be those of the surface that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
+#[non_exhaustive]
 pub enum SurfaceError {
     /// Their length.
     Rows(#[from] PixelError),

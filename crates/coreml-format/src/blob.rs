@@ -33,6 +33,7 @@ pub struct BlobRef {
 
 /// Why a blob can't be read.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum BlobError {
     /// The file can't be opened or mapped.
     #[error("weight file {path}: {reason}")]

@@ -22,6 +22,7 @@ pub struct FileError {
 
 /// What is wrong with a file. As the source of an [`io::Error`] it can be found by [`io::Error::get_ref`].
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FileCause {
     /// The system says so.
     #[error(transparent)]

@@ -15,8 +15,9 @@ use crate::program::Program;
 use crate::spec::{self, SpecError};
 use crate::verify::{VerifyError, verify};
 
-/// Why a model can't be opened.
+/// Why a model can't be opened. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The file or folder can't be read.
     #[error("{path}: {source}")]
@@ -60,6 +61,19 @@ pub enum LoadError {
         /// What is wrong with it, and where.
         source: VerifyError,
     },
+}
+
+impl LoadError {
+    /// Stable name of the kind of error.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::NotAModel { .. } => "not-a-model",
+            Self::Spec { .. } => "specification",
+            Self::Text { .. } => "text",
+            Self::Program { .. } => "program",
+        }
+    }
 }
 
 /// A model that is open: description, program and mapped weights.

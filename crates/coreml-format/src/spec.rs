@@ -17,6 +17,7 @@ pub(crate) mod proto;
 
 /// Why a specification can't be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecError {
     /// The bytes are not a protobuf message of the expected form.
     #[error("not a Core ML specification: {0}")]

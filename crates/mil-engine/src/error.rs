@@ -4,8 +4,9 @@
 use coreml_format::blob::BlobError;
 use coreml_format::program::Opset;
 
-/// What is wrong with one operation.
+/// What is wrong with one operation. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpError {
     /// A required parameter is not bound.
     #[error("parameter \"{0}\" is missing")]
@@ -107,6 +108,24 @@ pub enum OpError {
 }
 
 impl OpError {
+    /// Stable name of the kind of error.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing(_) | Self::Kind { .. } | Self::Attribute { .. } | Self::UnknownParameter { .. } => {
+                "parameter"
+            }
+            Self::Shape(_) => "shape",
+            Self::Declared { .. } => "declared",
+            Self::Data(_) => "data",
+            Self::TooLarge { .. } | Self::TooMuchMemory { .. } | Self::OutOfMemory { .. } => "memory",
+            Self::TooMuchWork { .. } => "work",
+            Self::Unsupported(_) => "unsupported",
+            Self::Cancelled => "cancelled",
+            Self::Blob(_) => "weight",
+            Self::Candle(_) => "candle",
+        }
+    }
+
     /// A shape error with this message.
     pub fn shape(message: impl Into<String>) -> Self {
         Self::Shape(message.into())
@@ -147,8 +166,9 @@ pub struct NewerOp {
     pub since: Opset,
 }
 
-/// Why a program can't be loaded or run.
+/// Why a program can't be loaded or run. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EngineError {
     /// The function does not exist.
     #[error("no function \"{asked}\"; the model has {}", available.join(", "))]
@@ -225,6 +245,21 @@ pub enum EngineError {
         /// Why.
         message: String,
     },
+}
+
+impl EngineError {
+    /// Stable name of the kind of error; an operation's failure has the kind of its [`OpError`].
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownFunction { .. } => "unknown-function",
+            Self::UnsupportedOps { .. } => "unsupported",
+            Self::Undefined { .. } => "undefined",
+            Self::Op { source, .. } => source.kind(),
+            Self::MissingInput { .. } | Self::BadInput { .. } => "input",
+            Self::BadState { .. } => "state",
+            Self::BadOutput { .. } => "output",
+        }
+    }
 }
 
 fn list(ops: &[UnsupportedOp]) -> String {

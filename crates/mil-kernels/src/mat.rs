@@ -5,6 +5,7 @@ use half::f16;
 /// Why a matrix can't be formed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {expected} bytes or elements, found {found}")]
+#[non_exhaustive]
 pub struct MatError {
     /// Which part.
     pub what: &'static str,

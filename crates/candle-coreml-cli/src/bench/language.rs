@@ -37,19 +37,19 @@ pub(super) fn measure(
     let vocab = dimensions.vocab as u32;
     let prompt = prompt(arguments.prompt, vocab);
     let mut session = pipeline.session()?;
-    pipeline.feed(&mut session, &prompt)?;
+    pipeline.forward(&mut session, &prompt)?;
     let first_token_seconds = started.elapsed().as_secs_f64();
     let (mut prefill, mut decode, mut seconds) = (f64::INFINITY, f64::INFINITY, Vec::new());
     for _ in 0..arguments.runs {
         // Decoding forgets its tokens afterwards, so that each run does the same work.
         session.truncate(0);
         let started = Instant::now();
-        pipeline.feed(&mut session, &prompt)?;
+        pipeline.forward(&mut session, &prompt)?;
         prefill = prefill.min(started.elapsed().as_secs_f64());
         let started = Instant::now();
         for i in 0..arguments.tokens {
             let started = Instant::now();
-            pipeline.feed(&mut session, &[token(i, vocab)])?;
+            pipeline.forward(&mut session, &[token(i, vocab)])?;
             seconds.push(started.elapsed().as_secs_f64());
         }
         decode = decode.min(started.elapsed().as_secs_f64());
@@ -90,11 +90,11 @@ fn by_position(pipeline: &Pipeline, session: &mut Session) -> Result<Vec<AtPosit
             continue;
         }
         let known = session.tokens().len();
-        pipeline.feed(session, &all[known..position])?;
+        pipeline.forward(session, &all[known..position])?;
         let mut best = f64::INFINITY;
         for i in 0..EACH {
             let started = Instant::now();
-            pipeline.feed(session, &[token(i, vocab)])?;
+            pipeline.forward(session, &[token(i, vocab)])?;
             best = best.min(started.elapsed().as_secs_f64());
         }
         session.truncate(position);
@@ -116,11 +116,11 @@ fn profiles(pipeline: &Pipeline, session: &mut Session, arguments: &Arguments, p
     if !begin() {
         return Ok(Vec::new());
     }
-    pipeline.feed(session, prompt)?;
+    pipeline.forward(session, prompt)?;
     let prefill = collect("prefill", prompt.len());
     begin();
     for i in 0..arguments.tokens {
-        pipeline.feed(session, &[token(i, vocab)])?;
+        pipeline.forward(session, &[token(i, vocab)])?;
     }
     let decode = collect("decode", arguments.tokens);
     pipeline.functions().for_each(|f| {

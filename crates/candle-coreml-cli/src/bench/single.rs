@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
+use candle_coreml::CoreMLModel;
 use candle_coreml::description::{FeatureDescription, FeatureType};
 use candle_coreml::engine::EngineOptions;
 use candle_coreml::format::dtype::DataType;
-use candle_coreml::{Config, CoreMLModel, CoreMLModelBuilder};
 
 use super::Arguments;
 use super::measure::Measured;
@@ -22,12 +22,12 @@ pub(super) fn is_one_model(path: &Path) -> bool {
 
 pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOptions, profiled: bool) -> Result<Measured> {
     let started = Instant::now();
-    let mut builder = CoreMLModelBuilder::new(path, Config::default());
+    let mut builder = CoreMLModel::builder(path);
     builder = builder.engine(options.choice).compute_units(options.compute_units);
     if let Some(function) = &arguments.function {
         builder = builder.function(function);
     }
-    let model = builder.build_model()?;
+    let model = builder.load()?;
     let load_seconds = started.elapsed().as_secs_f64();
     let inputs = inputs(&model)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();

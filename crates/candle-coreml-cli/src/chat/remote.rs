@@ -2,8 +2,8 @@
 //! on this machine can answer.
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::backend::{CancelHandle, TextGeneration};
+use candle_coreml::settings::Settings;
 
 use super::session::note;
 
@@ -20,7 +20,7 @@ pub(super) struct Remote {
 /// A client for the remote model.
 #[cfg(feature = "remote")]
 fn client(settings: &Settings) -> candle_coreml::Result<(Box<dyn TextGeneration>, String)> {
-    use candle_coreml::backend::remote::{RemoteError, RemoteGenerator};
+    use candle_coreml::remote::{RemoteError, RemoteGenerator};
 
     let key = settings.api_key.as_ref().ok_or_else(|| {
         RemoteError::Settings(
@@ -66,7 +66,7 @@ impl Remote {
         }
         if self.active.is_none() {
             let (mut generator, url) = client(&self.settings)?;
-            generator.obey(self.cancel.clone());
+            generator.set_cancel_handle(self.cancel.clone());
             self.active = Some(generator);
             note(&format!("from now on the conversation is sent to {url} ({})", self.settings.remote.model));
         }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::backend::{CancelHandle, FallbackGenerator, GeneratorInfo, TextGeneration};
 use candle_coreml::generation::{Message, Options, Progress, StopReason, Summary};
+use candle_coreml::settings::Settings;
 
 use super::command::{self, Request};
 use super::conversation::Conversation;
@@ -15,7 +15,7 @@ use super::interrupt::Working;
 use super::remote::Remote;
 use super::show;
 use crate::model;
-use crate::watch::{Limits, Pause, Watch, Watching};
+use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
 /// What comes after a line.
 #[derive(Debug, PartialEq)]
@@ -84,7 +84,7 @@ impl Session {
 
     /// Goes on with a model that was loaded.
     fn take(&mut self, mut generator: FallbackGenerator) {
-        generator.obey(self.cancel.clone());
+        generator.set_cancel_handle(self.cancel.clone());
         (self.local, self.told) = (Some(generator), 0);
         self.tell_fallbacks();
     }

@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use candle_coreml::backend::{BackendDevice, Fallback, Fit, GeneratorInfo, Stats, TextGeneration, Turn, known_models};
+use candle_coreml::backend::{BackendDevice, Fallback, GeneratorInfo, RequestStats, Stats, TextGeneration};
+use candle_coreml::catalog::{Fit, known_models};
 
 use super::markdown::Painter;
 use crate::{format, model};
@@ -85,7 +86,7 @@ fn context(stats: &Stats, info: &GeneratorInfo) -> String {
 }
 
 /// The line after an answer.
-pub(super) fn after_answer(turn: &Turn, stats: &Stats, info: &GeneratorInfo) -> String {
+pub(super) fn after_answer(turn: &RequestStats, stats: &Stats, info: &GeneratorInfo) -> String {
     format!(
         "[{} tokens, {:.1} tokens/s, {} of {} prompt tokens run, context {}]",
         turn.generated_tokens,

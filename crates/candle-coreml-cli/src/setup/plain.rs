@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Write};
 
-use candle_coreml::backend::settings::Layer;
+use candle_coreml::settings::Layer;
 
 use super::wizard::{After, Input, Step, Wizard};
 

@@ -2,13 +2,13 @@
 
 use std::io::{self, stdout};
 
-use candle_coreml::backend::settings::Layer;
+use candle_coreml::settings::Layer;
 use ratatui::crossterm::event::{
     self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
 };
 use ratatui::crossterm::execute;
 
-use super::draw::draw;
+use super::tui::draw;
 use super::wizard::{After, Input, Step, Wizard};
 
 /// Brings the terminal back.

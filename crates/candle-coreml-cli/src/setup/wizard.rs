@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
-use candle_coreml::backend::settings::{Key, Layer};
-use candle_coreml::backend::{AUTO_MODEL, Availability, BackendDevice, Memory};
+use candle_coreml::backend::{Availability, BackendDevice};
+use candle_coreml::catalog::{AUTO_MODEL, Memory};
+use candle_coreml::settings::{Key, Layer};
 
 use super::field::Field;
 use crate::format;

@@ -104,8 +104,12 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).and_then(|()| self.keyboard.flush()).expect("typed");
     }
 
+    /// Resizes the terminal and clears it: only what is drawn after that stands on the screen. The emulator is locked
+    /// meanwhile, so that nothing drawn for the new size meets the old one.
     pub fn resize(&self, rows: u16, columns: u16) {
-        self.screen.lock().expect("not poisoned").screen_mut().set_size(rows, columns);
+        let mut parser = self.screen.lock().expect("not poisoned");
+        parser.screen_mut().set_size(rows, columns);
+        parser.process(b"\x1b[2J");
         self.master.resize(size(rows, columns)).expect("resized");
     }
 

@@ -20,9 +20,9 @@ use super::head::{self, Head, Length};
 use super::places::{Beyond, Place};
 use super::reply::{self, Asked};
 use super::wire::{Patience, Wire};
-use crate::app::App;
 use crate::error::ApiError;
 use crate::settings::Settings;
+use crate::state::App;
 
 /// How long to wait for a client to close a connection in which bytes may be unread.
 const LINGER: Duration = Duration::from_secs(2);
@@ -299,7 +299,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_handler_that_panics_is_an_error_and_the_connection_goes_on() {
         let settings = Settings::default();
-        let (app, _) = crate::app::router(Models::default(), &settings);
+        let (app, _) = crate::routes::router(Models::default(), &settings);
         let router = Router::new().route("/fail", get(fail)).route("/fine", get(async || "fine"));
         let (end, ending) = watch::channel(false);
         let places = Arc::new(Places::new(&settings));

@@ -1,23 +1,15 @@
 //! `POST /v1/chat/completions`.
 
-use std::sync::Arc;
-
-use axum::extract::{Extension, State};
-use axum::response::Response;
 use candle_coreml::generation::Message;
-use candle_coreml::nonblocking::{AsyncGenerator, Prompt};
+use candle_coreml::nonblocking::Prompt;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::inputs::content;
 use super::options::Common;
-use super::parsed::Parsed;
-use super::reply::{Form, Reply};
-use super::stream::Job;
-use crate::app::{App, Deadline};
-use crate::connections::Room;
+use super::reply::ReplyKind;
+use super::request::TextRequest;
 use crate::error::ApiError;
-use crate::models::Models;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request {
@@ -27,7 +19,7 @@ pub(crate) struct Request {
 }
 
 #[derive(Debug, Deserialize)]
-struct Given {
+pub(crate) struct Given {
     role: String,
     #[serde(default)]
     content: Value,
@@ -53,33 +45,20 @@ fn message(index: usize, given: Given) -> Result<Message, ApiError> {
     Ok(Message { role: role.to_owned(), content })
 }
 
-pub(crate) async fn complete(
-    State(app): State<Arc<App>>,
-    Extension(deadline): Extension<Deadline>,
-    Parsed(request, room): Parsed<Request>,
-) -> Result<Response, ApiError> {
-    let (job, model) = prepare(&app.models, request, deadline, room)?;
-    job.run(model).await
-}
+impl TextRequest for Request {
+    type Given = Vec<Given>;
+    const KIND: ReplyKind = ReplyKind::Chat;
 
-/// What to run, and on which model. Nothing else of the request stays in memory while that waits for its turn.
-fn prepare(
-    models: &Models,
-    request: Request,
-    deadline: Deadline,
-    room: Option<Arc<Room>>,
-) -> Result<(Job, &AsyncGenerator), ApiError> {
-    let Request { messages, common } = request;
-    let (name, model) = models.language(common.model.as_deref())?;
-    let messages = messages.into_iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<Vec<_>, _>>()?;
-    let job = Job {
-        prompt: Prompt::Chat(messages),
-        options: common.options(model.info().context)?,
-        reply: Reply::new(Form::Chat, name),
-        stream: common.stream.unwrap_or(false),
-        include_usage: common.include_usage(),
-        deadline,
-        room,
-    };
-    Ok((job, model))
+    fn split(self) -> (Self::Given, Common) {
+        (self.messages, self.common)
+    }
+
+    fn prompt(given: Self::Given) -> Result<Prompt, ApiError> {
+        let messages = given.into_iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<_, _>>()?;
+        Ok(Prompt::Chat(messages))
+    }
+
+    fn default_tokens(context: usize) -> usize {
+        context
+    }
 }

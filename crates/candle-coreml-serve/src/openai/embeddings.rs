@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::inputs::{Input, inputs};
 use super::parsed::Parsed;
-use crate::app::App;
 use crate::error::ApiError;
+use crate::state::App;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request {

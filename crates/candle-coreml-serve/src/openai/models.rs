@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::error::ApiError;
 use crate::models::{Kind, Served};
+use crate::state::App;
 
 fn object(served: &Served, created: u64) -> Value {
     let (does, length) = match &served.kind {

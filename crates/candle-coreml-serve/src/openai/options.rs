@@ -13,7 +13,7 @@ const STOP_BYTES: usize = 1024;
 /// Fields of both kinds of requests. `top_k`, `min_p`, `repetition_penalty` and `chat_template_kwargs` are not
 /// OpenAI's; other servers name them so.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Common {
+pub(crate) struct Common {
     pub(super) model: Option<String>,
     #[serde(default)]
     pub(super) stream: Option<bool>,

@@ -3,17 +3,17 @@
 use candle_coreml::generation::StopReason;
 use serde_json::{Value, json};
 
-/// Which kind of request is answered.
+/// The route that is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum ReplyKind {
     Chat,
     Text,
 }
 
-/// What all objects of one answer say.
+/// Fields that all objects of one answer share.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
-    form: Form,
+    kind: ReplyKind,
     id: String,
     created: u64,
     model: String,
@@ -48,10 +48,10 @@ pub(super) fn finish_reason(reason: StopReason) -> &'static str {
 }
 
 impl Reply {
-    pub(super) fn new(form: Form, model: &str) -> Self {
-        let prefix = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
+    pub(super) fn new(kind: ReplyKind, model: &str) -> Self {
+        let prefix = if kind == ReplyKind::Chat { "chatcmpl" } else { "cmpl" };
         let id = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
-        Self { form, id, created: crate::app::now(), model: model.to_owned() }
+        Self { kind, id, created: crate::state::now(), model: model.to_owned() }
     }
 
     fn object(&self, kind: &str, choices: Value) -> Value {
@@ -61,13 +61,13 @@ impl Reply {
     /// A whole answer.
     pub(super) fn whole(&self, text: &str, reason: StopReason, usage: Usage) -> Value {
         let reason = finish_reason(reason);
-        let mut object = match self.form {
-            Form::Chat => {
+        let mut object = match self.kind {
+            ReplyKind::Chat => {
                 let message = json!({"role": "assistant", "content": text, "refusal": null});
                 let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": reason});
                 self.object("chat.completion", json!([choice]))
             }
-            Form::Text => {
+            ReplyKind::Text => {
                 let choice = json!({"index": 0, "text": text, "logprobs": null, "finish_reason": reason});
                 self.object("text_completion", json!([choice]))
             }
@@ -78,36 +78,36 @@ impl Reply {
 
     fn chunk(&self, delta: Value, text: &str, reason: Option<StopReason>) -> Value {
         let reason = reason.map(finish_reason);
-        match self.form {
-            Form::Chat => {
+        match self.kind {
+            ReplyKind::Chat => {
                 let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": reason});
                 self.object("chat.completion.chunk", json!([choice]))
             }
-            Form::Text => {
+            ReplyKind::Text => {
                 let choice = json!({"index": 0, "text": text, "logprobs": null, "finish_reason": reason});
                 self.object("text_completion", json!([choice]))
             }
         }
     }
 
-    /// What a stream begins with, if it does.
-    pub(super) fn opening(&self) -> Option<Value> {
-        (self.form == Form::Chat).then(|| self.chunk(json!({"role": "assistant", "content": ""}), "", None))
+    /// The first chunk of a stream, where there is one before the text.
+    pub(super) fn first_chunk(&self) -> Option<Value> {
+        (self.kind == ReplyKind::Chat).then(|| self.chunk(json!({"role": "assistant", "content": ""}), "", None))
     }
 
-    /// A piece of text.
-    pub(super) fn piece(&self, text: &str) -> Value {
+    /// A chunk of text.
+    pub(super) fn text_chunk(&self, text: &str) -> Value {
         self.chunk(json!({"content": text}), text, None)
     }
 
-    /// What says why a stream ends.
-    pub(super) fn closing(&self, reason: StopReason) -> Value {
+    /// The chunk with the reason why a stream ends.
+    pub(super) fn last_chunk(&self, reason: StopReason) -> Value {
         self.chunk(json!({}), "", Some(reason))
     }
 
-    /// The figures at the end of a stream that asked for them.
-    pub(super) fn figures(&self, usage: Usage) -> Value {
-        let kind = if self.form == Form::Chat { "chat.completion.chunk" } else { "text_completion" };
+    /// The chunk with token counts, at the end of a stream that asked for it.
+    pub(super) fn usage_chunk(&self, usage: Usage) -> Value {
+        let kind = if self.kind == ReplyKind::Chat { "chat.completion.chunk" } else { "text_completion" };
         let mut object = self.object(kind, json!([]));
         object["usage"] = usage.object();
         object

@@ -12,9 +12,9 @@ use futures_util::stream;
 use serde_json::Value;
 
 use super::reply::{Reply, Usage};
-use crate::app::Deadline;
 use crate::connections::Room;
 use crate::error::ApiError;
+use crate::state::Deadline;
 
 /// A request for text that is ready to run.
 pub(super) struct Job {
@@ -64,8 +64,8 @@ struct Events {
 
 impl Events {
     fn response(mut self) -> Response {
-        if let Some(opening) = self.reply.opening() {
-            self.push(opening);
+        if let Some(first) = self.reply.first_chunk() {
+            self.push(first);
         }
         let events = stream::unfold(self, |mut events| async {
             let event = events.next().await?;
@@ -91,7 +91,7 @@ impl Events {
             }
             match tokio::time::timeout_at(self.deadline.at, self.answer.next()).await {
                 Ok(Some(Ok(piece))) if piece.text.is_empty() => {}
-                Ok(Some(Ok(piece))) => self.push(self.reply.piece(&piece.text)),
+                Ok(Some(Ok(piece))) => self.push(self.reply.text_chunk(&piece.text)),
                 Ok(Some(Err(error))) => self.fail(error.into()),
                 Ok(None) => self.end(),
                 Err(_) => self.fail(ApiError::timeout(self.deadline.after)),
@@ -103,10 +103,10 @@ impl Events {
         self.over = true;
         if let Some(summary) = self.answer.summary() {
             let (reason, completion) = (summary.stop_reason, summary.tokens.len());
-            self.push(self.reply.closing(reason));
+            self.push(self.reply.last_chunk(reason));
             if self.include_usage {
                 let (prompt, cached) = (self.answer.prompt_tokens(), self.answer.cached_tokens());
-                self.push(self.reply.figures(Usage { prompt, cached, completion }));
+                self.push(self.reply.usage_chunk(Usage { prompt, cached, completion }));
             }
         }
         self.ready.push_back(Event::default().data("[DONE]"));

@@ -215,26 +215,26 @@ impl Decoder for Tapped {
         self.inner.tokens()
     }
 
-    fn rewind(&mut self, length: usize) -> usize {
-        self.inner.rewind(length)
+    fn truncate(&mut self, length: usize) -> usize {
+        self.inner.truncate(length)
     }
 
     fn context(&self) -> usize {
         self.inner.context()
     }
 
-    fn feed(&mut self, ids: &[u32]) -> candle_coreml::Result<Vec<f32>> {
+    fn forward(&mut self, ids: &[u32]) -> candle_coreml::Result<Vec<f32>> {
         self.tap.pass();
         assert!(!self.broken_by.is_some_and(|id| ids.contains(&id)), "this token was to break the model");
-        let mut logits = self.inner.feed(ids)?;
+        let mut logits = self.inner.forward(ids)?;
         // Only the letter `a` is ever likely: answers end at their limits.
         logits.fill(0.0);
         logits[self.letter] = 1.0;
         Ok(logits)
     }
 
-    fn feed_sliding(&mut self, id: u32) -> candle_coreml::Result<Vec<f32>> {
-        self.feed(&[id])
+    fn forward_with_shift(&mut self, id: u32) -> candle_coreml::Result<Vec<f32>> {
+        self.forward(&[id])
     }
 }
 
@@ -246,12 +246,12 @@ impl TextGeneration for TappedModel {
         self.0.info()
     }
 
-    fn stream(&mut self, p: &str, o: Options, each: &mut dyn FnMut(&Step)) -> candle_coreml::Result<Summary> {
-        self.0.stream(p, o, each)
+    fn stream(&mut self, p: &str, o: Options, on_token: &mut dyn FnMut(&Step)) -> candle_coreml::Result<Summary> {
+        self.0.stream(p, o, on_token)
     }
 
-    fn chat(&mut self, m: &[Message], o: Options, each: &mut dyn FnMut(&Step)) -> candle_coreml::Result<Summary> {
-        self.0.chat(m, o, each)
+    fn chat(&mut self, m: &[Message], o: Options, on_token: &mut dyn FnMut(&Step)) -> candle_coreml::Result<Summary> {
+        self.0.chat(m, o, on_token)
     }
 
     fn reset(&mut self) {
@@ -266,8 +266,8 @@ impl TextGeneration for TappedModel {
         self.0.cancel_handle()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
-        self.0.obey(handle);
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
+        self.0.set_cancel_handle(handle);
     }
 
     fn share(&self) -> Option<SharedModel> {

@@ -27,7 +27,7 @@ impl Encoder {
         // Some models pad every text to one length; `batch` pads to the longest of its texts instead.
         tokenizer.with_padding(None);
         Ok(Self {
-            model: CoreMLModel::load_from_file(package(folder)?, &config)?,
+            model: CoreMLModel::builder(package(folder)?).config(config).load()?,
             tokenizer,
             labels: labels(&folder.join("config.json"))?,
         })

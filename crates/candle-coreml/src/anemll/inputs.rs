@@ -47,15 +47,59 @@ pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
     }
 }
 
+/// The tokens that a chunk runs: `hidden` `[1, count, hidden]` at positions `start..start + count`.
+struct Tokens<'m> {
+    model: &'m CoreMLModel,
+    hidden: Option<Tensor>,
+    start: usize,
+    count: usize,
+    context: usize,
+}
+
+/// An input that a chunk may declare.
+struct ChunkInput {
+    name: &'static str,
+    /// The dimension that has the tokens of a batch, where a function may leave their number open.
+    tokens: Option<usize>,
+    tensor: fn(&mut Tokens<'_>) -> Result<Option<Tensor>>,
+}
+
+/// Every input that chunks may declare.
+const CHUNK_INPUTS: [ChunkInput; 5] = [
+    ChunkInput { name: "hidden_states", tokens: Some(1), tensor: |t| Ok(t.hidden.take()) },
+    ChunkInput {
+        name: "position_ids",
+        tokens: Some(0),
+        tensor: |t| {
+            let positions: Vec<i64> = (t.start..t.start + t.count).map(|p| p as i64).collect();
+            Ok(Some(Tensor::from_vec(positions, t.count, &Device::Cpu)?))
+        },
+    },
+    ChunkInput {
+        name: "causal_mask",
+        tokens: Some(2),
+        tensor: |t| super::causal_mask(t.start, t.count, t.context).map(Some),
+    },
+    ChunkInput {
+        name: "current_pos",
+        tokens: None,
+        tensor: |t| Ok(Some(Tensor::from_vec(vec![t.start as i64], 1, &Device::Cpu)?)),
+    },
+    ChunkInput {
+        name: "update_mask",
+        tokens: None,
+        tensor: |t| update_mask(t.model, t.start, t.count, t.context).map(Some),
+    },
+];
+
+/// The row of an input.
+fn chunk_input(name: &str) -> Option<&'static ChunkInput> {
+    CHUNK_INPUTS.iter().find(|input| input.name == name)
+}
+
 /// The dimension of each of these inputs that a batch has its tokens in: those of a function that takes no others.
 pub(super) fn token_dimensions(inputs: &[String]) -> Vec<(String, usize)> {
-    let dimension = |name: &String| match name.as_str() {
-        "hidden_states" => Some((name.clone(), 1)),
-        "position_ids" => Some((name.clone(), 0)),
-        "causal_mask" => Some((name.clone(), 2)),
-        _ => None,
-    };
-    inputs.iter().filter_map(dimension).collect()
+    inputs.iter().filter_map(|name| Some((name.clone(), chunk_input(name)?.tokens?))).collect()
 }
 
 /// The inputs of an FFN chunk for `count` tokens at positions `start..`; only what it declares.
@@ -66,23 +110,16 @@ pub(super) fn for_chunk(
     count: usize,
     context: usize,
 ) -> Result<Vec<(String, Tensor)>> {
-    let mut hidden = Some(hidden);
+    let mut tokens = Tokens { model, hidden: Some(hidden), start, count, context };
     let mut fed = Vec::new();
     for name in model.input_names() {
-        let tensor = match name.as_str() {
-            "hidden_states" => hidden.take(),
-            "position_ids" => {
-                let positions: Vec<i64> = (start..start + count).map(|p| p as i64).collect();
-                Some(Tensor::from_vec(positions, count, &Device::Cpu)?)
-            }
-            "causal_mask" => Some(super::causal_mask(start, count, context)?),
-            "current_pos" => Some(Tensor::from_vec(vec![start as i64], 1, &Device::Cpu)?),
-            "update_mask" => Some(update_mask(model, start, count, context)?),
-            _ => None,
+        let tensor = match chunk_input(&name) {
+            Some(input) => (input.tensor)(&mut tokens)?,
+            None => None,
         };
         let tensor = tensor.ok_or_else(|| Error::Components {
             path: model.path().to_owned(),
-            message: format!("function `{}` wants the input `{name}`, which is not known", model.function()),
+            message: format!("function `{}` declares the unsupported input `{name}`", model.function()),
         })?;
         fed.push((name, tensor));
     }

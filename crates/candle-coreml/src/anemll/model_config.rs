@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coreml_format::description::{FeatureDescription, FeatureType};
+use coreml_format::file;
 use serde::{Deserialize, Serialize};
 
 use super::{ModelNamingConfig, Pipeline, inputs};
@@ -147,7 +148,7 @@ impl ModelConfig {
     /// # Errors
     /// When the file can't be read, is malformed or contradicts itself.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = files::text(path, files::CONFIGURATION)?;
+        let text = file::read_text(path, files::CONFIGURATION)?;
         let config: Self = serde_json::from_str(&text)
             .map_err(|e| Error::File { path: path.to_owned(), message: format!("not a model configuration: {e}") })?;
         config.validate()?;

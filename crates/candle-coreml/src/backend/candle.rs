@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device};
 
-use super::turn::{Prompt, Turns};
+use super::request::{Prompt, Requests};
 use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
 use crate::error::{Error, Result};
 use crate::generation::{Decoder, Message, Options, Step, Summary, Tokenizer};
@@ -17,11 +17,11 @@ use crate::generation::{Decoder, Message, Options, Step, Summary, Tokenizer};
 mod cached;
 mod checkpoint;
 mod config;
-mod network;
+mod families;
 
 use cached::Cached;
 use checkpoint::Checkpoint;
-use config::Family;
+use families::Family;
 
 /// How a checkpoint is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct CandleGenerator {
     folder: PathBuf,
     device: BackendDevice,
     dtype: DType,
-    turns: Turns,
+    requests: Requests,
 }
 
 impl std::fmt::Debug for CandleGenerator {
@@ -68,13 +68,11 @@ fn candle_device(device: BackendDevice) -> Result<Device> {
 }
 
 /// The type to compute in when none is asked for.
-///
-/// candle-transformers computes the rotary angles of Qwen 2 in the type of the model. 16-bit types can't tell
-/// large positions apart (bf16 from 256 on), so that this family stays in f32 everywhere.
-fn usual_dtype(device: BackendDevice, family: Family, stored: DType) -> DType {
-    match (device, family) {
-        (_, Family::Qwen2) | (BackendDevice::Cpu, _) => DType::F32,
-        (BackendDevice::Cuda, _) if stored == DType::BF16 => DType::BF16,
+fn usual_dtype(device: BackendDevice, family: &Family, stored: DType) -> DType {
+    match device {
+        BackendDevice::Cpu => DType::F32,
+        _ if family.needs_f32 => DType::F32,
+        BackendDevice::Cuda if stored == DType::BF16 => DType::BF16,
         _ => DType::F16,
     }
 }
@@ -98,15 +96,15 @@ impl CandleGenerator {
         }
         let context = options.context.min(checkpoint.config.max_position_embeddings);
         let model = Cached::load(&checkpoint, &candle_device(device)?, dtype, context)?;
-        Ok(Self { model, tokenizer, folder: folder.to_owned(), device, dtype, turns: Turns::default() })
+        Ok(Self { model, tokenizer, folder: folder.to_owned(), device, dtype, requests: Requests::default() })
     }
 
     /// Appends tokens to the conversation and returns the logits `[vocab]` that follow the last one, F32.
     ///
     /// # Errors
     /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of Candle.
-    pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.model.feed(ids)
+    pub fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.model.forward(ids)
     }
 
     /// The tokenizer.
@@ -114,8 +112,8 @@ impl CandleGenerator {
         &self.tokenizer
     }
 
-    fn run(&mut self, prompt: &Prompt, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.turns.run(&mut self.model, &self.tokenizer, prompt, options, each)
+    fn run(&mut self, prompt: &Prompt, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.requests.run(&mut self.model, &self.tokenizer, prompt, options, on_token)
     }
 }
 
@@ -130,31 +128,31 @@ impl TextGeneration for CandleGenerator {
         }
     }
 
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         let prompt = Prompt::text(&self.tokenizer, prompt)?;
-        self.run(&prompt, options, each)
+        self.run(&prompt, options, on_token)
     }
 
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         let prompt = Prompt::chat(&self.tokenizer, messages, &options, self.model.context())?;
-        self.run(&prompt, options, each)
+        self.run(&prompt, options, on_token)
     }
 
     fn reset(&mut self) {
-        self.model.rewind(0);
-        self.turns.stats.context_used = 0;
+        self.model.truncate(0);
+        self.requests.stats.context_used = 0;
     }
 
     fn stats(&self) -> Stats {
-        self.turns.stats.clone()
+        self.requests.stats.clone()
     }
 
     fn cancel_handle(&self) -> CancelHandle {
-        self.turns.cancel.clone()
+        self.requests.cancel.clone()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
-        self.turns.cancel = handle;
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
+        self.requests.cancel = handle;
     }
 
     fn share(&self) -> Option<SharedModel> {

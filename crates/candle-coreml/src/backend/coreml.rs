@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::turn::{Prompt, Turns};
+use super::request::{Prompt, Requests};
 use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
 use crate::anemll::{Pipeline, Session};
 use crate::error::Result;
@@ -16,7 +16,7 @@ pub struct CoreMLGenerator {
     session: Session,
     tokenizer: Arc<Tokenizer>,
     folder: PathBuf,
-    turns: Turns,
+    requests: Requests,
 }
 
 impl CoreMLGenerator {
@@ -29,12 +29,12 @@ impl CoreMLGenerator {
         let pipeline = Arc::new(Pipeline::load(folder)?);
         let session = pipeline.session()?;
         let tokenizer = Arc::new(Tokenizer::load(folder)?);
-        Ok(Self { pipeline, session, tokenizer, folder: folder.to_owned(), turns: Turns::default() })
+        Ok(Self { pipeline, session, tokenizer, folder: folder.to_owned(), requests: Requests::default() })
     }
 
-    fn run(&mut self, prompt: &Prompt, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+    fn run(&mut self, prompt: &Prompt, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         let decoder = PipelineDecoder { pipeline: &self.pipeline, session: &mut self.session };
-        self.turns.run(decoder, &self.tokenizer, prompt, options, each)
+        self.requests.run(decoder, &self.tokenizer, prompt, options, on_token)
     }
 }
 
@@ -49,31 +49,31 @@ impl TextGeneration for CoreMLGenerator {
         }
     }
 
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         let prompt = Prompt::text(&self.tokenizer, prompt)?;
-        self.run(&prompt, options, each)
+        self.run(&prompt, options, on_token)
     }
 
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         let prompt = Prompt::chat(&self.tokenizer, messages, &options, self.pipeline.dimensions().context)?;
-        self.run(&prompt, options, each)
+        self.run(&prompt, options, on_token)
     }
 
     fn reset(&mut self) {
         self.session.truncate(0);
-        self.turns.stats.context_used = 0;
+        self.requests.stats.context_used = 0;
     }
 
     fn stats(&self) -> Stats {
-        self.turns.stats.clone()
+        self.requests.stats.clone()
     }
 
     fn cancel_handle(&self) -> CancelHandle {
-        self.turns.cancel.clone()
+        self.requests.cancel.clone()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
-        self.turns.cancel = handle;
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
+        self.requests.cancel = handle;
     }
 
     fn share(&self) -> Option<SharedModel> {
@@ -103,19 +103,19 @@ impl Decoder for Conversation {
         self.session.tokens()
     }
 
-    fn rewind(&mut self, length: usize) -> usize {
-        self.decoder().rewind(length)
+    fn truncate(&mut self, length: usize) -> usize {
+        self.decoder().truncate(length)
     }
 
     fn context(&self) -> usize {
         self.pipeline.dimensions().context
     }
 
-    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.decoder().feed(ids)
+    fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.decoder().forward(ids)
     }
 
-    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
-        self.decoder().feed_sliding(id)
+    fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
+        self.decoder().forward_with_shift(id)
     }
 }

@@ -64,7 +64,7 @@ impl std::str::FromStr for BackendDevice {
         let all = Self::ALL.into_iter().chain([Self::Auto]);
         all.clone().find(|d| d.name().eq_ignore_ascii_case(text.trim())).ok_or_else(|| {
             let names: Vec<&str> = all.map(Self::name).collect();
-            Error::Request(format!("device `{text}`: expected one of {}", names.join(", ")))
+            Error::UnknownName { what: "device", name: text.to_owned(), expected: names.join(", ") }
         })
     }
 }

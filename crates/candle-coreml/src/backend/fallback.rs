@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
-
-use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration, is_request};
-use crate::error::{Error, Result};
+use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
+use crate::error::{Error, Fallback, Result, Stage};
 use crate::generation::{Message, Options, Step, Summary};
 
 /// Something that can become a generator.
@@ -23,47 +21,13 @@ pub trait Backend: Send {
     fn load(&self) -> Result<Box<dyn TextGeneration>>;
 }
 
-/// How far a backend came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// It is not there.
-    Absent,
-    /// It could not load the model.
-    Load,
-    /// It failed before it gave its first token.
-    FirstStep,
-}
-
-/// A backend that was given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fallback {
-    /// Its device.
-    pub device: BackendDevice,
-    /// How far it came.
-    pub stage: Stage,
-    /// What it said.
-    pub reason: String,
-}
-
-impl std::fmt::Display for Fallback {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = match self.stage {
-            Stage::Absent => "can't be had",
-            Stage::Load => "could not load the model",
-            Stage::FirstStep => "failed at its first step",
-        };
-        write!(f, "{} {what}: {}", self.device, self.reason)
-    }
-}
-
 /// A request to a generator, which may be made again to another one.
 type Request<'r> = dyn Fn(&mut dyn TextGeneration, &mut dyn FnMut(&Step)) -> Result<Summary> + 'r;
 
 /// The first backend of a chain that works, until it fails for the first time before it ever gave a token.
 ///
 /// A backend that has given a token stays: when it fails later, that is the caller's error, because an answer
-/// must not begin anew in the middle. A request that is at fault itself ([`Error::Request`]) changes nothing.
+/// must not begin anew in the middle. A request that is at fault itself ([`ErrorKind::is_request`](crate::ErrorKind::is_request)) changes nothing.
 pub struct FallbackGenerator {
     active: Box<dyn TextGeneration>,
     /// Whether `active` has given a token.
@@ -126,7 +90,7 @@ impl FallbackGenerator {
             return Err(Error::NoBackend { history });
         };
         let cancel = CancelHandle::default();
-        active.obey(cancel.clone());
+        active.set_cancel_handle(cancel.clone());
         Ok(Self { active, proven: false, waiting, history, cancel })
     }
 
@@ -136,16 +100,16 @@ impl FallbackGenerator {
     }
 
     /// Runs a request on the active backend; before its first token ever, the next ones may take over.
-    fn attempt(&mut self, each: &mut dyn FnMut(&Step), request: &Request) -> Result<Summary> {
+    fn attempt(&mut self, on_token: &mut dyn FnMut(&Step), request: &Request) -> Result<Summary> {
         loop {
             let proven = &mut self.proven;
             let result = request(self.active.as_mut(), &mut |step| {
                 *proven = true;
-                each(step);
+                on_token(step);
             });
             let error = match result {
                 Ok(summary) => return Ok(summary),
-                Err(e) if self.proven || is_request(&e) => return Err(e),
+                Err(e) if self.proven || e.kind().is_request() => return Err(e),
                 Err(e) => e,
             };
             let device = self.active.info().device;
@@ -153,7 +117,7 @@ impl FallbackGenerator {
             let Some(mut generator) = next(&mut self.waiting, &mut self.history) else {
                 return Err(Error::NoBackend { history: self.history.clone() });
             };
-            generator.obey(self.cancel.clone());
+            generator.set_cancel_handle(self.cancel.clone());
             self.active = generator;
         }
     }
@@ -164,12 +128,12 @@ impl TextGeneration for FallbackGenerator {
         self.active.info()
     }
 
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.attempt(each, &|generator, each| generator.stream(prompt, options.clone(), each))
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.attempt(on_token, &|generator, on_token| generator.stream(prompt, options.clone(), on_token))
     }
 
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.attempt(each, &|generator, each| generator.chat(messages, options.clone(), each))
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.attempt(on_token, &|generator, on_token| generator.chat(messages, options.clone(), on_token))
     }
 
     fn reset(&mut self) {
@@ -184,8 +148,8 @@ impl TextGeneration for FallbackGenerator {
         self.cancel.clone()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
-        self.active.obey(handle.clone());
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
+        self.active.set_cancel_handle(handle.clone());
         self.cancel = handle;
     }
 

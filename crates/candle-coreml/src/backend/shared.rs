@@ -54,7 +54,7 @@ impl SharedModel {
     /// A conversation with an empty cache.
     ///
     /// # Errors
-    /// When memory can't be had.
+    /// If allocation fails.
     pub fn conversation(&self) -> Result<Box<dyn Decoder + Send>> {
         (self.make)()
     }

@@ -5,7 +5,7 @@ use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::{ModelFolder, REMOVED};
+use super::paths::{ModelFolder, REMOVED};
 use super::scan::is_recognised;
 use super::{CacheEntry, CacheError, EntryKind, is_folder};
 
@@ -71,7 +71,7 @@ pub(super) fn model_folder(root: &Path, name: &str) -> Result<(), CacheError> {
             _ => {}
         }
     }
-    let marker = folder.path().join(super::layout::MARKER);
+    let marker = folder.path().join(super::paths::MARKER);
     let others = fs::read_dir(folder.path()).map_err(CacheError::io(folder.path()))?.count() > 1;
     if others {
         return Ok(());

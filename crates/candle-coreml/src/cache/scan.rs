@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::layout::{self, MARKER, ModelFolder, PARTIAL, REMOVED, Receipt, is_snapshot, repository_of};
+use super::paths::{self, MARKER, ModelFolder, PARTIAL, REMOVED, Receipt, is_snapshot, repository_of};
 use super::{CacheEntry, CacheError, EntryKind, is_folder};
 
 /// Name of the folder that Core ML's runtime makes.
@@ -77,7 +77,7 @@ fn snapshot(name: &str, child: &DirEntry) -> Option<CacheEntry> {
         return None;
     }
     let commit = Some(Receipt::read(&path)?.commit);
-    let last_used = layout::last_used(&path).unwrap_or(newest);
+    let last_used = paths::last_used(&path).unwrap_or(newest);
     Some(CacheEntry { kind: EntryKind::Model, name, commit, path, bytes, last_used })
 }
 

@@ -64,7 +64,7 @@ pub(super) fn new_state(specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
 
 fn state_within(specs: &[StateSpec], memory: usize) -> Result<Box<dyn EngineState>> {
     let state = State::within(specs, memory, &Device::Cpu);
-    let state = state.map_err(|e| Error::Request(format!("states can't be allocated: {e}")))?;
+    let state = state.map_err(|e| Error::Allocation { what: "states", source: Box::new(e) })?;
     Ok(Box::new(PortableState(state)))
 }
 
@@ -189,6 +189,10 @@ impl Portable {
     }
 }
 
+fn no_buffer(name: &str) -> Error {
+    Error::State { name: name.to_owned(), message: "it has no buffer".to_owned() }
+}
+
 impl EngineState for PortableState {
     fn engine(&self) -> &'static str {
         NAME
@@ -200,17 +204,17 @@ impl EngineState for PortableState {
 
     fn get(&self, name: &str) -> Result<Tensor> {
         let buffer = self.0.buffers().iter().find(|b| b.spec().name == name);
-        let buffer = buffer.ok_or_else(|| Error::Request(format!("state `{name}` has no buffer")))?;
+        let buffer = buffer.ok_or_else(|| no_buffer(name))?;
         Ok(buffer.tensor().copy()?)
     }
 
     fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
         let buffer = self.0.get_mut(name);
-        let buffer = buffer.ok_or_else(|| Error::Request(format!("state `{name}` has no buffer")))?;
-        buffer.write(value).map_err(|e| Error::Request(format!("state `{name}`: {e}")))
+        let buffer = buffer.ok_or_else(|| no_buffer(name))?;
+        buffer.write(value).map_err(|e| Error::State { name: name.to_owned(), message: e.to_string() })
     }
 
     fn reset(&mut self) -> Result<()> {
-        self.0.reset().map_err(|e| Error::Request(e.to_string()))
+        self.0.reset().map_err(|e| Error::Allocation { what: "states", source: Box::new(e) })
     }
 }

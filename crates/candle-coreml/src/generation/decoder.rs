@@ -13,7 +13,7 @@ pub trait Decoder {
 
     /// Forgets tokens so that at most the first `length` stay; returns how many did. A decoder that can't go
     /// back to just any position keeps fewer, and their tokens are run again.
-    fn rewind(&mut self, length: usize) -> usize;
+    fn truncate(&mut self, length: usize) -> usize;
 
     /// Tokens that the cache can hold.
     fn context(&self) -> usize;
@@ -22,19 +22,19 @@ pub trait Decoder {
     ///
     /// # Errors
     /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
-    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
+    fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
 
-    /// [`Decoder::feed`] in parts. `more` learns after each how many of `ids` have run, and says whether to go on;
+    /// [`Decoder::forward`] in parts. `more` learns after each how many of `ids` have run, and says whether to go on;
     /// none when it did not want to. What has run then stays in the cache.
     ///
     /// # Errors
-    /// As [`Decoder::feed`].
-    fn feed_while(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+    /// As [`Decoder::forward`].
+    fn forward_chunked(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
         let mut done = 0;
         loop {
             let part = &ids[done..(done + PART).min(ids.len())];
             // An empty prompt is fed, too: the decoder says what is wrong with it.
-            let logits = self.feed(part)?;
+            let logits = self.forward(part)?;
             done += part.len();
             let go_on = more(done);
             if done == ids.len() {
@@ -46,11 +46,11 @@ pub trait Decoder {
         }
     }
 
-    /// [`Decoder::feed`] for one token; makes room first when the context is full.
+    /// [`Decoder::forward`] for one token; makes room first when the context is full.
     ///
     /// # Errors
-    /// As [`Decoder::feed`].
-    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>>;
+    /// As [`Decoder::forward`].
+    fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>>;
 }
 
 impl<D: Decoder + ?Sized> Decoder for &mut D {
@@ -58,24 +58,24 @@ impl<D: Decoder + ?Sized> Decoder for &mut D {
         (**self).tokens()
     }
 
-    fn rewind(&mut self, length: usize) -> usize {
-        (**self).rewind(length)
+    fn truncate(&mut self, length: usize) -> usize {
+        (**self).truncate(length)
     }
 
     fn context(&self) -> usize {
         (**self).context()
     }
 
-    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        (**self).feed(ids)
+    fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        (**self).forward(ids)
     }
 
-    fn feed_while(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
-        (**self).feed_while(ids, more)
+    fn forward_chunked(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        (**self).forward_chunked(ids, more)
     }
 
-    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
-        (**self).feed_sliding(id)
+    fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
+        (**self).forward_with_shift(id)
     }
 }
 
@@ -93,7 +93,7 @@ impl Decoder for PipelineDecoder<'_> {
         self.session.tokens()
     }
 
-    fn rewind(&mut self, length: usize) -> usize {
+    fn truncate(&mut self, length: usize) -> usize {
         self.session.truncate(length);
         self.session.tokens().len()
     }
@@ -102,15 +102,15 @@ impl Decoder for PipelineDecoder<'_> {
         self.pipeline.dimensions().context
     }
 
-    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.pipeline.feed(self.session, ids)
+    fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.pipeline.forward(self.session, ids)
     }
 
-    fn feed_while(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
-        self.pipeline.feed_while(self.session, ids, more)
+    fn forward_chunked(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        self.pipeline.forward_chunked(self.session, ids, more)
     }
 
-    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
-        self.pipeline.feed_sliding(self.session, id)
+    fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
+        self.pipeline.forward_with_shift(self.session, id)
     }
 }

@@ -77,14 +77,13 @@ impl Tokenizer {
 
     /// The chat template, where there is no answer without one.
     pub(crate) fn needed_template(&self) -> Result<&ChatTemplate> {
-        let missing = || Error::Request("the model has no chat template; generate without one".to_owned());
-        self.template.as_ref().ok_or_else(missing)
+        self.template.as_ref().ok_or(Error::NoChatTemplate)
     }
 
     /// Token ids of a text; special tokens in it are recognised, none are added.
     ///
     /// # Errors
-    /// [`Error::Request`] for a text longer than 16 MiB, or than the tokenizer's rules allow; when the tokenizer fails.
+    /// [`Error::TextTooLong`] beyond 16 MiB, or what the tokenizer's rules allow; when the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.vocabulary.encode(text, false)
     }
@@ -92,7 +91,7 @@ impl Tokenizer {
     /// Token ids of a text as the tokenizer's post-processor completes them (a leading BOS, for instance).
     ///
     /// # Errors
-    /// [`Error::Request`] for a text longer than 16 MiB, or than the tokenizer's rules allow; when the tokenizer fails.
+    /// [`Error::TextTooLong`] beyond 16 MiB, or what the tokenizer's rules allow; when the tokenizer fails.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
         self.vocabulary.encode(text, true)
     }

@@ -8,12 +8,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use coreml_format::file;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
 };
 
 use crate::error::{Error, Result};
-use crate::files;
 
 mod charsmap;
 mod rules;
@@ -68,7 +68,7 @@ impl Vocabulary {
     /// # Errors
     /// [`Error::File`] with the field, what was expected and what was found; [`Error::Io`].
     pub(crate) fn load(path: &Path) -> Result<Self> {
-        Self::read(path, &files::bytes(path, LARGEST_FILE)?)
+        Self::read(path, &file::read(path, LARGEST_FILE)?)
     }
 
     /// Reads the content of a `tokenizer.json`, whose errors name `path`.
@@ -129,11 +129,10 @@ impl Vocabulary {
     /// Token ids of a text; `special`: as the post-processor completes them.
     ///
     /// # Errors
-    /// [`Error::Request`] for a text that is too long for this tokenizer, [`Error::File`] when the library fails.
+    /// [`Error::TextTooLong`] for this tokenizer, [`Error::File`] when the library fails.
     pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         if text.len() > self.longest {
-            let (longest, found) = (self.longest, text.len());
-            return Err(Error::Request(format!("the tokenizer takes texts of at most {longest} bytes, found {found}")));
+            return Err(Error::TextTooLong { bytes: text.len(), most: self.longest });
         }
         contained(|| Ok(self.inner.encode(text, special)?.get_ids().to_vec())).map_err(|e| self.error(e))
     }

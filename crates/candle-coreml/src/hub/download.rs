@@ -13,7 +13,7 @@ use super::http::Client;
 use super::listing::RemoteFile;
 use super::progress::Event;
 use super::unzip;
-use crate::cache::layout::{RECEIPT, Receipt, ReceiptFile, write_small};
+use crate::cache::paths::{RECEIPT, Receipt, ReceiptFile, write_small};
 
 /// Files that are fetched at the same time.
 const THREADS: usize = 4;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cache::layout::read_small;
+use crate::cache::paths::read_small;
 
 /// A variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {

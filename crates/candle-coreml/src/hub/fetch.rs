@@ -10,7 +10,7 @@ use super::error::HubError;
 use super::http::{Answer, Client, Failure};
 use super::listing::RemoteFile;
 use super::progress::Event;
-use crate::cache::layout::{read_small, write_small};
+use crate::cache::paths::{read_small, write_small};
 use crate::net::url;
 
 const BUFFER: usize = 128 << 10;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::listing::RemoteFile;
 use super::{ModelId, Selection};
-use crate::cache::layout::{folder_name, is_commit, read_small};
+use crate::cache::paths::{folder_name, is_commit, read_small};
 
 /// The commit that a revision meant when it was downloaded.
 fn commit(model: &Path, revision: &str) -> Option<String> {

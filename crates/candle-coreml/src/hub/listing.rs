@@ -10,7 +10,7 @@ use super::digest::Digest;
 use super::error::HubError;
 use super::http::Client;
 use super::id::ModelId;
-use crate::cache::layout::is_commit;
+use crate::cache::paths::is_commit;
 use crate::net::url;
 
 const MOST_PAGES: usize = 200;

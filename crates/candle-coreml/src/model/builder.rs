@@ -8,8 +8,18 @@ use crate::config::Config;
 use crate::engine::{self, ComputeUnits, EngineChoice, EngineOptions, Limits};
 use crate::error::Result;
 
-/// Loads a model with options.
+/// Options of a model that is about to be loaded, from [`CoreMLModel::builder`].
+///
+/// | option | default |
+/// |---|---|
+/// | [`function`](Self::function) | the file's default function |
+/// | [`engine`](Self::engine) | Core ML where it loads the model, else the portable engine |
+/// | [`compute_units`](Self::compute_units) | all; native engine only |
+/// | [`config`](Self::config) | the model's own names for inputs and output |
+/// | [`limits`](Self::limits), [`passes`](Self::passes) | most of the memory, all rewrites; portable engine only |
+/// | [`compiled_models`](Self::compiled_models) | the user's cache folder; native engine only |
 #[derive(Debug, Clone)]
+#[must_use = "nothing is loaded before `load`"]
 pub struct CoreMLModelBuilder {
     path: PathBuf,
     config: Config,
@@ -18,7 +28,7 @@ pub struct CoreMLModelBuilder {
 }
 
 impl CoreMLModelBuilder {
-    /// A model at this path.
+    /// A model at this path: [`CoreMLModel::builder`] with a configuration.
     pub fn new(path: impl AsRef<Path>, config: Config) -> Self {
         Self { path: path.as_ref().to_owned(), config, function: None, options: EngineOptions::default() }
     }
@@ -34,43 +44,43 @@ impl CoreMLModelBuilder {
         Ok(Self::new(path, config))
     }
 
-    /// Loads this function instead of the default one.
-    #[must_use]
+    /// Sets names for callers that give tensors by position.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Loads this function, such as `infer` or `prefill`, instead of the default one.
     pub fn function(mut self, name: &str) -> Self {
         self.function = Some(name.to_owned());
         self
     }
 
     /// Chooses the engine.
-    #[must_use]
     pub fn engine(mut self, engine: EngineChoice) -> Self {
         self.options.choice = engine;
         self
     }
 
     /// Chooses the processors that the native engine may use; the portable engine uses the CPU.
-    #[must_use]
     pub fn compute_units(mut self, units: ComputeUnits) -> Self {
         self.options.compute_units = units;
         self
     }
 
     /// Keeps the models that the native engine compiles in this folder instead of the user's cache folder.
-    #[must_use]
     pub fn compiled_models(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.cache = Some(folder.into());
         self
     }
 
-    /// Chooses the rewrites that the portable engine makes.
-    #[must_use]
+    /// Chooses the rewrites that the portable engine makes: a diagnostic, results stay within tolerance with any.
     pub fn passes(mut self, passes: PassSet) -> Self {
         self.options.passes = passes;
         self
     }
 
     /// Chooses what a prediction of the portable engine may use up.
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
@@ -79,9 +89,18 @@ impl CoreMLModelBuilder {
     /// Loads the model.
     ///
     /// # Errors
-    /// As [`CoreMLModel::load_with_function`]; asking for the native engine where there is none.
-    pub fn build_model(self) -> Result<CoreMLModel> {
+    /// [`Error`](crate::Error) naming the file and what was expected there; an unknown function; names in the
+    /// configuration that the model lacks; the native engine where there is none.
+    pub fn load(self) -> Result<CoreMLModel> {
         let package = Arc::new(engine::open(&self.path, &self.options)?);
         CoreMLModel::from_package_with(package, self.function.as_deref(), self.config, &self.options)
+    }
+
+    /// The same as [`load`](Self::load).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn build_model(self) -> Result<CoreMLModel> {
+        self.load()
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Capacity;
+use super::admission::Admission;
 use super::answer::{Answer, CancelOnDrop, Completion, Event, Piece, lost};
-use super::gate::Gate;
 use super::slots::{Slot, Slots};
 use crate::backend::{GeneratorInfo, SharedModel, TextGeneration};
 use crate::byte_limit::ByteLimit;
@@ -42,10 +42,10 @@ pub trait Watch: Send + Sync {
     fn ended(&self, _end: &Result<Summary>) {}
 }
 
-/// Watches nothing.
-struct Blind;
+/// An observer that does nothing.
+struct NoopWatch;
 
-impl Watch for Blind {}
+impl Watch for NoopWatch {}
 
 /// A language model that answers several callers at once without blocking a tokio runtime. Clones share the model.
 ///
@@ -58,7 +58,7 @@ pub struct AsyncGenerator {
 
 struct Inner {
     model: SharedModel,
-    gate: Gate,
+    admission: Admission,
     slots: Slots,
     bytes: ByteLimit,
     buffer: usize,
@@ -76,9 +76,9 @@ impl AsyncGenerator {
     /// middle of the first answers. Blocks: from async code call it where blocking is allowed.
     ///
     /// # Errors
-    /// Failures of the first token, a model that can't be shared, memory that can't be had.
+    /// Failures of the first token, a model that can't be shared, failed allocation.
     pub fn new(model: impl TextGeneration, capacity: Capacity) -> Result<Self> {
-        Self::watched(model, capacity, Arc::new(Blind))
+        Self::watched(model, capacity, Arc::new(NoopWatch))
     }
 
     /// [`AsyncGenerator::new`] with an observer.
@@ -101,12 +101,12 @@ impl AsyncGenerator {
     /// A model that is shared already.
     ///
     /// # Errors
-    /// Memory that can't be had.
+    /// If allocation fails.
     pub fn shared(model: SharedModel, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
         let slots = Slots::new(&model, capacity.slots)?;
         let buffer = capacity.buffer.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         let bytes = model.tokenizer().byte_limit(model.info().context);
-        Ok(Self { inner: Arc::new(Inner { model, gate: Gate::new(capacity), slots, bytes, buffer, watch }) })
+        Ok(Self { inner: Arc::new(Inner { model, admission: Admission::new(capacity), slots, bytes, buffer, watch }) })
     }
 
     /// What the model is.
@@ -121,25 +121,26 @@ impl AsyncGenerator {
 
     /// Calls that wait for their turn.
     pub fn waiting(&self) -> usize {
-        self.inner.gate.waiting()
+        self.inner.admission.waiting()
     }
 
     /// Answers that are computed at the moment.
     pub fn running(&self) -> usize {
-        self.inner.gate.running()
+        self.inner.admission.running()
     }
 
     /// Begins an answer; returns when its turn has come and the prompt was accepted. Dropping the future or the
     /// answer ends it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait, [`Error::Context`] or [`Error::PromptBytes`] for a prompt that is too long, [`Error::Request`] for
-    /// one that is empty or that the model can't take. Failures of the engine come through the answer.
+    /// [`Error::Busy`] when too many wait, [`Error::PromptTooLong`] or [`Error::PromptBytes`], [`Error::EmptyPrompt`] or
+    /// [`Error::NoMessages`], [`Error::UnknownToken`], [`Error::NoChatTemplate`]. Failures of the engine come through
+    /// the answer.
     pub async fn stream(&self, prompt: Prompt, options: Options) -> Result<Answer> {
         let called = Instant::now();
         // Before it waits, so that nothing long waits.
         self.inner.check_length(&prompt)?;
-        let permit = self.inner.gate.enter().await?;
+        let permit = self.inner.admission.enter().await?;
         let (accept, accepted) = oneshot::channel();
         let (sender, events) = mpsc::channel(self.inner.buffer);
         let cancel = CancelOnDrop::default();
@@ -208,8 +209,8 @@ impl Job {
     /// None when nobody waits for the answer any more before it began.
     fn generate(&self, slot: &mut Slot, ids: &[u32], options: Options, accept: Accept) -> Option<Result<Summary>> {
         let watch = &self.inner.watch;
-        let mut generation =
-            Generation::over(&mut **slot, self.inner.model.tokenizer(), ids, options).cancelled_by(self.cancel.clone());
+        let mut generation = Generation::with_decoder(&mut **slot, self.inner.model.tokenizer(), ids, options)
+            .cancelled_by(self.cancel.clone());
         let cached = generation.cached();
         accept.send(Ok((ids.len(), cached))).ok()?;
         watch.started(ids.len(), cached);
@@ -249,7 +250,7 @@ impl Inner {
     fn check_length(&self, prompt: &Prompt) -> Result<()> {
         let context = self.model.info().context;
         match prompt {
-            Prompt::Tokens(ids) if ids.len() > context => Err(Error::Context { tokens: ids.len(), context }),
+            Prompt::Tokens(ids) if ids.len() > context => Err(Error::PromptTooLong { tokens: ids.len(), context }),
             Prompt::Tokens(_) => Ok(()),
             Prompt::Text(text) => self.bytes.check(text.len()),
             Prompt::Chat(messages) => self.bytes.check(messages.iter().map(|m| m.content.len()).sum()),
@@ -263,7 +264,7 @@ impl Inner {
             Prompt::Tokens(ids) => ids,
             Prompt::Text(text) => tokenizer.encode_with_special(&text)?,
             Prompt::Chat(messages) if messages.is_empty() => {
-                return Err(Error::Request("no messages to answer".to_owned()));
+                return Err(Error::NoMessages);
             }
             Prompt::Chat(messages) => {
                 let text = tokenizer.needed_template()?.render(&messages, options.thinking)?;
@@ -274,13 +275,13 @@ impl Inner {
         };
         let (vocab, context) = (self.model.vocab(), self.model.info().context);
         if ids.is_empty() {
-            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {vocab}")));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::unknown_token(id, vocab));
         }
         if ids.len() > context {
-            return Err(Error::Context { tokens: ids.len(), context });
+            return Err(Error::PromptTooLong { tokens: ids.len(), context });
         }
         Ok(ids)
     }

@@ -6,12 +6,12 @@ use candle_core::Tensor;
 use indexmap::IndexMap;
 
 use super::Capacity;
-use super::gate::Gate;
+use super::admission::Admission;
 use crate::error::{Error, Result};
 use crate::generation::Sampling;
+use crate::logits_model::CoreMLModelWrapper;
 use crate::model::{CoreMLModel, Output};
 use crate::state::CoreMLState;
-use crate::student::CoreMLModelWrapper;
 
 /// A model that several callers use without blocking a tokio runtime. Clones share it.
 ///
@@ -20,19 +20,19 @@ use crate::student::CoreMLModelWrapper;
 #[derive(Debug)]
 pub struct AsyncModel<M> {
     model: Arc<M>,
-    gate: Arc<Gate>,
+    admission: Arc<Admission>,
 }
 
 impl<M> Clone for AsyncModel<M> {
     fn clone(&self) -> Self {
-        Self { model: self.model.clone(), gate: self.gate.clone() }
+        Self { model: self.model.clone(), admission: self.admission.clone() }
     }
 }
 
 impl<M: Send + Sync + 'static> AsyncModel<M> {
     /// Takes a model over; [`Capacity::buffer`] means nothing here.
     pub fn new(model: impl Into<Arc<M>>, capacity: Capacity) -> Self {
-        Self { model: model.into(), gate: Arc::new(Gate::new(capacity)) }
+        Self { model: model.into(), admission: Arc::new(Admission::new(capacity)) }
     }
 
     /// The model itself.
@@ -42,12 +42,12 @@ impl<M: Send + Sync + 'static> AsyncModel<M> {
 
     /// Calls that wait for their turn.
     pub fn waiting(&self) -> usize {
-        self.gate.waiting()
+        self.admission.waiting()
     }
 
     /// Calls that are computed at the moment.
     pub fn running(&self) -> usize {
-        self.gate.running()
+        self.admission.running()
     }
 
     /// Calls the model where blocking is allowed.
@@ -55,7 +55,7 @@ impl<M: Send + Sync + 'static> AsyncModel<M> {
     /// # Errors
     /// [`Error::Busy`] when too many wait; what the call returns.
     pub async fn run<R: Send + 'static>(&self, call: impl FnOnce(&M) -> Result<R> + Send + 'static) -> Result<R> {
-        let permit = self.gate.enter().await?;
+        let permit = self.admission.enter().await?;
         let model = self.model.clone();
         let job = move || {
             let _permit = permit;

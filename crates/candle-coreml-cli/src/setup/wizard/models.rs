@@ -1,7 +1,8 @@
 //! The models to choose from.
 
-use candle_coreml::backend::settings::Key;
-use candle_coreml::backend::{AUTO_MODEL, BackendDevice, Fit, known_models, recommended_model};
+use candle_coreml::backend::BackendDevice;
+use candle_coreml::catalog::{AUTO_MODEL, Fit, known_models, recommended_model};
+use candle_coreml::settings::Key;
 
 use super::{Choice, Wizard, choice};
 use crate::format;

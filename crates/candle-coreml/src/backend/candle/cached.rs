@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::network::Network;
+use super::families::Network;
 use crate::error::{Error, Result};
 use crate::generation::Decoder;
 
@@ -16,9 +16,9 @@ const BEFORE_END: usize = 16;
 /// candle-transformers' caches only grow. To go back, the state at an earlier position is kept: networks share
 /// their tensors with their clones, and a cache that grows leaves the old tensors as they are.
 pub(super) struct Cached {
-    network: Network,
-    empty: Network,
-    remembered: Option<(usize, Network)>,
+    network: Box<dyn Network>,
+    empty: Box<dyn Network>,
+    remembered: Option<(usize, Box<dyn Network>)>,
     tokens: Vec<u32>,
     context: usize,
     vocab: usize,
@@ -31,7 +31,7 @@ impl Cached {
         if context < 2 {
             return Err(Error::Request(format!("a context of {context} tokens: expected at least 2")));
         }
-        let empty = Network::load(checkpoint, device, dtype, context)?;
+        let empty = checkpoint.network(device, dtype, context)?;
         Ok(Self {
             network: empty.clone(),
             empty,
@@ -91,7 +91,7 @@ impl Decoder for Cached {
         &self.tokens
     }
 
-    fn rewind(&mut self, length: usize) -> usize {
+    fn truncate(&mut self, length: usize) -> usize {
         if length < self.tokens.len() {
             match &self.remembered {
                 Some((position, network)) if *position <= length => {
@@ -108,20 +108,16 @@ impl Decoder for Cached {
         self.context
     }
 
-    fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+    fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         let total = self.tokens.len() + ids.len();
         if ids.is_empty() {
-            return Err(Error::Request("no tokens to run; the prompt is empty".to_owned()));
+            return Err(Error::EmptyPrompt);
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
-            return Err(Error::Request(format!("token id {id} is outside the vocabulary of {}", self.vocab)));
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(Error::unknown_token(id, self.vocab));
         }
         if total > self.context {
-            return Err(Error::Request(format!(
-                "{total} tokens do not fit the context of {} (the prompt has {})",
-                self.context,
-                ids.len()
-            )));
+            return Err(Error::PromptTooLong { tokens: total, context: self.context });
         }
         self.run(ids).map_err(|e| {
             // Some layers may have taken the tokens, others not.
@@ -131,13 +127,13 @@ impl Decoder for Cached {
     }
 
     /// Half of the context is run again when it is full.
-    fn feed_sliding(&mut self, id: u32) -> Result<Vec<f32>> {
+    fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
         if self.tokens.len() < self.context {
-            return self.feed(&[id]);
+            return self.forward(&[id]);
         }
         let mut tail = self.tokens.split_off(self.tokens.len() - self.context / 2);
         tail.push(id);
         self.clear();
-        self.feed(&tail)
+        self.forward(&tail)
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
 use candle_core::safetensors::MmapedSafetensors;
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
 use coreml_format::file;
 use safetensors::Dtype;
 
-use super::config::{self, Config, Family};
+use super::config::{self, Config};
+use super::families::{AttentionBias, Network};
 use crate::error::{Error, Result};
-use crate::files;
 
 /// Largest `config.json` or index that is read.
 const JSON_LIMIT: u64 = 64 << 20;
@@ -25,7 +26,7 @@ pub(super) struct Checkpoint {
 }
 
 fn read(path: &Path) -> Result<String> {
-    files::text(path, JSON_LIMIT)
+    Ok(file::read_text(path, JSON_LIMIT)?)
 }
 
 fn bad(path: &Path, message: impl Into<String>) -> Error {
@@ -63,6 +64,14 @@ impl Checkpoint {
             _ => DType::F32,
         };
         Ok(Self { config, files, stored })
+    }
+
+    /// Builds the network, for positions up to `context`.
+    pub(super) fn network(&self, device: &Device, dtype: DType, context: usize) -> Result<Box<dyn Network>> {
+        // SAFETY: the files are mapped for reading; as with every mapped weight file, nobody may change them while
+        // the model is loaded.
+        let weights = unsafe { VarBuilder::from_mmaped_safetensors(&self.files, dtype, device) }?;
+        (self.config.family.build)(&self.config, weights, dtype, device, context)
     }
 }
 
@@ -138,17 +147,16 @@ fn needed(c: &Config) -> Vec<(String, Vec<usize>)> {
             ("mlp.down_proj", hidden, mlp),
         ] {
             add(&format!("{name}.weight"), &[rows, columns]);
-            // Qwen 2 has no bias behind the attention; Qwen 3 has it with the others.
             let attention = name.starts_with("self_attn");
-            if c.attention_bias && attention && (c.family == Family::Qwen3 || name != "self_attn.o_proj") {
+            let everywhere = c.family.attention_bias == AttentionBias::AllIfConfigured;
+            if c.attention_bias && attention && (everywhere || name != "self_attn.o_proj") {
                 add(&format!("{name}.bias"), &[rows]);
             }
         }
         add("input_layernorm.weight", &[hidden]);
         add("post_attention_layernorm.weight", &[hidden]);
-        if c.family == Family::Qwen3 {
-            add("self_attn.q_norm.weight", &[c.head_dim]);
-            add("self_attn.k_norm.weight", &[c.head_dim]);
+        for name in c.family.head_norms {
+            add(&format!("{name}.weight"), &[c.head_dim]);
         }
     }
     all

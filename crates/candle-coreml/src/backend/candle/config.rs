@@ -2,16 +2,7 @@
 
 use serde::Deserialize;
 
-/// Architectures that candle-transformers runs for us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::backend) enum Family {
-    /// Qwen 2 and 2.5.
-    Qwen2,
-    /// Qwen 3, dense.
-    Qwen3,
-    /// Llama 2 and 3 and what shares their form.
-    Llama,
-}
+use super::families::{AttentionBias, Family};
 
 /// Angles of the rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,9 +21,9 @@ pub(in crate::backend) struct Llama3 {
 }
 
 /// What a network is built from; every number is in its range.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(in crate::backend) struct Config {
-    pub(in crate::backend) family: Family,
+    pub(in crate::backend) family: &'static Family,
     pub(in crate::backend) vocab_size: usize,
     pub(in crate::backend) hidden_size: usize,
     pub(in crate::backend) intermediate_size: usize,
@@ -77,12 +68,7 @@ struct Raw {
 /// Reads and checks the text of a `config.json`; says what is wrong with it otherwise.
 pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     let raw: Raw = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    let family = match raw.model_type.as_str() {
-        "qwen2" => Family::Qwen2,
-        "qwen3" => Family::Qwen3,
-        "llama" => Family::Llama,
-        other => return Err(format!("model_type `{other}`: expected qwen2, qwen3 or llama")),
-    };
+    let family = Family::find(&raw.model_type)?;
     supported(&raw, family)?;
     let rope = rope(&raw, family)?;
     let heads = raw.num_attention_heads;
@@ -107,8 +93,8 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 1 << 12 {
         return Err(format!("head_dim is {head_dim}: expected an even number up to 4096"));
     }
-    // These two compute it themselves.
-    if family != Family::Qwen3 && head_dim * heads != raw.hidden_size {
+    // These compute it themselves.
+    if !family.free_head_dim && head_dim * heads != raw.hidden_size {
         let hidden = raw.hidden_size;
         return Err(format!("head_dim {head_dim} in {heads} heads does not make hidden_size {hidden}"));
     }
@@ -127,20 +113,24 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
         max_position_embeddings: raw.max_position_embeddings,
         rms_norm_eps: raw.rms_norm_eps,
         tie_word_embeddings: raw.tie_word_embeddings,
-        attention_bias: family == Family::Qwen2 || raw.attention_bias.unwrap_or(false),
+        attention_bias: match family.attention_bias {
+            AttentionBias::InputsAlways => true,
+            AttentionBias::AllIfConfigured => raw.attention_bias.unwrap_or(false),
+            AttentionBias::Never => false,
+        },
         rope,
     })
 }
 
 /// Features that the networks would silently leave out.
-fn supported(raw: &Raw, family: Family) -> Result<(), String> {
+fn supported(raw: &Raw, family: &Family) -> Result<(), String> {
     if raw.quantization_config.is_some() {
         return Err("quantization_config: quantized checkpoints are not supported".to_owned());
     }
     if raw.use_sliding_window {
         return Err("use_sliding_window: attention in a sliding window is not supported".to_owned());
     }
-    if raw.mlp_bias || (family == Family::Llama && raw.attention_bias == Some(true)) {
+    if raw.mlp_bias || (family.attention_bias == AttentionBias::Never && raw.attention_bias == Some(true)) {
         return Err("attention_bias or mlp_bias: a Llama with biases is not supported".to_owned());
     }
     match raw.hidden_act.as_deref() {
@@ -150,17 +140,16 @@ fn supported(raw: &Raw, family: Family) -> Result<(), String> {
 }
 
 /// `rope_parameters` (transformers 5), else `rope_theta` and `rope_scaling` (transformers 4).
-fn rope(raw: &Raw, family: Family) -> Result<Rope, String> {
+fn rope(raw: &Raw, family: &Family) -> Result<Rope, String> {
     let parameters = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
     let of = |name: &str| parameters.and_then(|p| p.get(name));
-    let usual = if family == Family::Llama { 10_000.0 } else { 1_000_000.0 };
-    let theta = of("rope_theta").and_then(serde_json::Value::as_f64).or(raw.rope_theta).unwrap_or(usual);
+    let theta = of("rope_theta").and_then(serde_json::Value::as_f64).or(raw.rope_theta).unwrap_or(family.rope_theta);
     if !(theta.is_finite() && theta > 1.0) {
         return Err(format!("rope_theta is {theta}: expected a number above 1"));
     }
     let kind = of("rope_type").or(of("type")).and_then(serde_json::Value::as_str).unwrap_or("default");
     let llama3 = match (kind, parameters) {
-        ("llama3", Some(p)) if family == Family::Llama => {
+        ("llama3", Some(p)) if family.llama3_rope => {
             let scaling: Llama3 = serde_json::from_value(p.clone()).map_err(|e| format!("rope scaling: {e}"))?;
             let numbers = [scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor];
             let positive = numbers.iter().all(|n| n.is_finite() && *n > 0.0);

@@ -196,38 +196,19 @@ impl Parser<'_> {
             Kind::Sign("[") => {
                 self.at += 1;
                 self.deeper(|p| {
-                    let (mut items, mut height) = (Vec::new(), 0);
-                    while !p.takes("]") {
-                        if !items.is_empty() {
-                            p.expect(",")?;
-                            if p.takes("]") {
-                                break;
-                            }
-                        }
-                        let (item, tall) = p.conditional()?;
-                        height = height.max(tall);
-                        items.push(item);
-                    }
+                    let (items, height) = p.separated("]", |p, _| p.conditional())?;
                     Ok((Expr::List(items), one_higher(height)?))
                 })
             }
             Kind::Sign("{") => {
                 self.at += 1;
                 self.deeper(|p| {
-                    let (mut entries, mut height) = (Vec::new(), 0);
-                    while !p.takes("}") {
-                        if !entries.is_empty() {
-                            p.expect(",")?;
-                            if p.takes("}") {
-                                break;
-                            }
-                        }
+                    let (entries, height) = p.separated("}", |p, _| {
                         let (key, tall) = p.conditional()?;
                         p.expect(":")?;
                         let (value, taller) = p.conditional()?;
-                        height = height.max(tall).max(taller);
-                        entries.push((key, value));
-                    }
+                        Ok(((key, value), tall.max(taller)))
+                    })?;
                     Ok((Expr::Map(entries), one_higher(height)?))
                 })
             }
@@ -288,32 +269,44 @@ impl Parser<'_> {
 
     fn arguments(&mut self) -> Result<Tall<Vec<Argument>>> {
         self.expect("(")?;
-        let (mut all, mut height): (Vec<Argument>, u16) = (Vec::new(), 0);
-        while !self.takes(")") {
-            if !all.is_empty() {
-                self.expect(",")?;
-                if self.takes(")") {
-                    break;
-                }
-            }
-            if self.is_sign("*") || self.is_sign("**") {
+        self.separated(")", |p, all: &[Argument]| {
+            if p.is_sign("*") || p.is_sign("**") {
                 return unsupported("argument form", "*");
             }
-            let named = matches!(self.peek(), Kind::Name(_))
-                && matches!(self.tokens.get(self.at + 1).map(|t| &t.kind), Some(Kind::Sign("=")));
+            let named = matches!(p.peek(), Kind::Name(_))
+                && matches!(p.tokens.get(p.at + 1).map(|t| &t.kind), Some(Kind::Sign("=")));
             let name = if named {
-                let name = self.name()?;
-                self.at += 1;
+                let name = p.name()?;
+                p.at += 1;
                 Some(name)
             } else {
                 None
             };
             if name.is_none() && all.last().is_some_and(|a| a.name.is_some()) {
-                return self.fail("a named argument");
+                return p.fail("a named argument");
             }
-            let (value, tall) = self.conditional()?;
+            let (value, tall) = p.conditional()?;
+            Ok((Argument { name, value }, tall))
+        })
+    }
+
+    /// Items up to `end` with commas between them, and one after the last if it likes. An item is given those before it.
+    fn separated<T>(
+        &mut self,
+        end: &'static str,
+        mut item: impl FnMut(&mut Self, &[T]) -> Result<Tall<T>>,
+    ) -> Result<Tall<Vec<T>>> {
+        let (mut all, mut height) = (Vec::new(), 0);
+        while !self.takes(end) {
+            if !all.is_empty() {
+                self.expect(",")?;
+                if self.takes(end) {
+                    break;
+                }
+            }
+            let (next, tall) = item(self, &all)?;
             height = height.max(tall);
-            all.push(Argument { name, value });
+            all.push(next);
         }
         Ok((all, height))
     }

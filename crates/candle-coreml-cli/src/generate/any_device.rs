@@ -1,16 +1,16 @@
-//! On the first device of the settings that works.
+//! `generate` on any device: the first of the settings that works.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_coreml::Error;
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::backend::{FallbackGenerator, TextGeneration};
 use candle_coreml::generation::{Message, Options, Summary, Tokenizer};
+use candle_coreml::settings::Settings;
 
 use super::{Arguments, Output, Report};
 use crate::model;
-use crate::watch::{Limits, Pause, Watch, Watching};
+use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -46,11 +46,8 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, output: &mut Outpu
     let prompt = arguments.prompt.as_deref().unwrap_or_default();
     let mut plain = arguments.no_template;
     let mut result = ask(&mut generator, prompt, plain, arguments.options(), output);
-    // A request that can't be met: by a model without a template, as a text then.
-    if !plain
-        && matches!(result, Err(Error::Request(_)))
-        && Tokenizer::load(&generator.info().model)?.chat_template().is_none()
-    {
+    // A model without a template continues the prompt as it is.
+    if matches!(result, Err(Error::NoChatTemplate)) {
         plain = true;
         result = ask(&mut generator, prompt, plain, arguments.options(), output);
     }

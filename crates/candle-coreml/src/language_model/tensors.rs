@@ -5,14 +5,16 @@
 use candle_core::{Device, Tensor};
 use half::f16;
 
-use super::QwenConfig;
+use super::LanguageModelConfig;
 use crate::anemll::model_config::{ModelConfig, ShapeConfig};
 use crate::error::{Error, Result};
 
-impl QwenConfig {
+impl LanguageModelConfig {
     fn known(&self) -> Result<&ModelConfig> {
         self.model.as_ref().ok_or_else(|| {
-            Error::Request("the shapes of the model are not known; use `QwenConfig::from_model_config`".to_owned())
+            Error::Request(
+                "the shapes of the model are not known; use `LanguageModelConfig::from_model_config`".to_owned(),
+            )
         })
     }
 

@@ -61,7 +61,7 @@ fn document(path: &Path) -> Result<DocumentMut> {
     let mut text = String::new();
     std::fs::File::open(path).map_err(io)?.take(LIMIT + 1).read_to_string(&mut text).map_err(io)?;
     if text.len() as u64 > LIMIT {
-        return Err(bad(path, format!("longer than {LIMIT} bytes: no settings")));
+        return Err(bad(path, format!("the settings file is longer than {LIMIT} bytes")));
     }
     text.parse().map_err(|e: toml_edit::TomlError| {
         let at = e.span().map_or(0, |s| s.start.min(text.len()));

@@ -4,7 +4,7 @@
 //! checkpoints follow from the dimensions in their `config.json` (16 bits a weight); those of the conversions from
 //! the hub's listing where it tells them, else from the dimensions and the widths in their file names.
 
-use super::BackendDevice;
+use crate::backend::BackendDevice;
 use crate::engine::native_is_available;
 
 /// The name of a model that leaves the choice to [`recommended_model`].
@@ -24,7 +24,7 @@ pub struct KnownModel {
     pub parameters: u64,
     /// Bytes to download, about.
     pub download: u64,
-    /// Whether it always computes in f32 (see [`super::CandleGenerator`]).
+    /// Whether it always computes in f32 (see `backend::CandleGenerator`).
     wide: bool,
 }
 

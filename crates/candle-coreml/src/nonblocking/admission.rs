@@ -1,4 +1,4 @@
-//! Who may compute now, who waits, who is turned away.
+//! Admission control: a semaphore with a bounded queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// First come, first served; a bounded number waits.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct Admission {
     permits: Arc<Semaphore>,
     slots: usize,
     waiting: AtomicUsize,
@@ -26,7 +26,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Gate {
+impl Admission {
     pub(super) fn new(capacity: Capacity) -> Self {
         let slots = capacity.slots.clamp(1, Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(slots));
@@ -64,33 +64,33 @@ mod tests {
 
     #[tokio::test]
     async fn one_too_many_is_turned_away_and_a_place_that_is_left_can_be_taken() {
-        let gate = Arc::new(Gate::new(Capacity { slots: 0, queue: 1, buffer: 1 }));
-        let first = gate.enter().await.expect("a slot: there is always one");
+        let admission = Arc::new(Admission::new(Capacity { slots: 0, queue: 1, buffer: 1 }));
+        let first = admission.enter().await.expect("a slot: there is always one");
         let wait = || {
-            let gate = gate.clone();
-            tokio::spawn(async move { gate.enter().await.map(drop) })
+            let admission = admission.clone();
+            tokio::spawn(async move { admission.enter().await.map(drop) })
         };
         let second = wait();
-        while gate.waiting() == 0 {
+        while admission.waiting() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(gate.enter().await, Err(Error::Busy { limit: 1 })));
+        assert!(matches!(admission.enter().await, Err(Error::Busy { limit: 1 })));
         second.abort();
         assert!(second.await.expect_err("aborted").is_cancelled());
-        assert_eq!((gate.waiting(), gate.running()), (0, 1), "who leaves the queue frees the place");
+        assert_eq!((admission.waiting(), admission.running()), (0, 1), "who leaves the queue frees the place");
         let third = wait();
-        while gate.waiting() == 0 {
+        while admission.waiting() == 0 {
             tokio::task::yield_now().await;
         }
         drop(first);
         third.await.expect("ends").expect("its turn");
-        assert_eq!((gate.waiting(), gate.running()), (0, 0));
+        assert_eq!((admission.waiting(), admission.running()), (0, 0));
     }
 
     #[tokio::test]
     async fn without_a_queue_nobody_waits() {
-        let gate = Gate::new(Capacity { slots: 1, queue: 0, buffer: 1 });
-        let _permit = gate.enter().await.expect("a slot");
-        assert!(matches!(gate.enter().await, Err(Error::Busy { limit: 0 })));
+        let admission = Admission::new(Capacity { slots: 1, queue: 0, buffer: 1 });
+        let _permit = admission.enter().await.expect("a slot");
+        assert!(matches!(admission.enter().await, Err(Error::Busy { limit: 0 })));
     }
 }

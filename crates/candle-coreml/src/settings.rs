@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use super::{BackendConfig, BackendDevice};
+use crate::backend::{BackendConfig, BackendDevice};
 use crate::error::{Error, Result};
 
 mod file;

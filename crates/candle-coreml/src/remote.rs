@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::settings::RemoteSettings;
-use super::{BackendDevice, CancelHandle, GeneratorInfo, Stats, TextGeneration, Turn};
+use crate::backend::{BackendDevice, CancelHandle, GeneratorInfo, RequestStats, Stats, TextGeneration};
 use crate::error::{Error, Result};
 use crate::generation::{Message, Options, Step, StopReason, Summary};
 use crate::net::{tls, url};
+use crate::settings::RemoteSettings;
 
 mod api;
 mod error;
@@ -131,9 +131,8 @@ impl RemoteGenerator {
         receiver
     }
 
-    fn answer(&mut self, messages: &[Message], options: &Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        let body = Body::new(&self.model, messages, options)
-            .ok_or_else(|| Error::Request("no message of the user to answer".to_owned()))?;
+    fn answer(&mut self, messages: &[Message], options: &Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        let body = Body::new(&self.model, messages, options).ok_or(Error::NoMessages)?;
         let body = serde_json::to_vec(&body).map_err(|e| Error::Request(e.to_string()))?;
         let (started, news) = (Instant::now(), self.send(body));
         let (mut text, mut pieces, mut usage, mut first) = (String::new(), 0, Usage::default(), None);
@@ -148,7 +147,7 @@ impl RemoteGenerator {
                     text.push_str(&piece);
                     pieces += 1;
                     options.progress.generated(pieces);
-                    each(&Step { token: 0, text: piece, logits: Vec::new() });
+                    on_token(&Step { token: 0, text: piece, logits: Vec::new() });
                 }
                 Ok(News::Usage(new)) => {
                     usage.input_tokens = usage.input_tokens.max(new.input_tokens);
@@ -176,7 +175,7 @@ impl RemoteGenerator {
         self.stats.turns += 1;
         self.stats.generated_tokens += usage.output_tokens;
         self.stats.context_used = usage.input_tokens + usage.output_tokens;
-        self.stats.last = Some(Turn {
+        self.stats.last = Some(RequestStats {
             prompt_tokens: usage.input_tokens,
             prefilled_tokens: usage.input_tokens,
             prefill_seconds: summary.prefill_seconds,
@@ -203,12 +202,12 @@ impl TextGeneration for RemoteGenerator {
     }
 
     /// The API knows conversations only: the text is sent as a message.
-    fn stream(&mut self, prompt: &str, options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.answer(&[Message::user(prompt)], &options, each)
+    fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.answer(&[Message::user(prompt)], &options, on_token)
     }
 
-    fn chat(&mut self, messages: &[Message], options: Options, each: &mut dyn FnMut(&Step)) -> Result<Summary> {
-        self.answer(messages, &options, each)
+    fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
+        self.answer(messages, &options, on_token)
     }
 
     fn reset(&mut self) {
@@ -223,7 +222,7 @@ impl TextGeneration for RemoteGenerator {
         self.cancel.clone()
     }
 
-    fn obey(&mut self, handle: CancelHandle) {
+    fn set_cancel_handle(&mut self, handle: CancelHandle) {
         self.cancel = handle;
     }
 }

@@ -1,12 +1,12 @@
-//! What all generators do around a decoder: fit the conversation, run the request, keep the books.
+//! Shared request handling: prompt truncation, generation, statistics.
 
-use super::{CancelHandle, Stats, Turn};
+use super::{CancelHandle, RequestStats, Stats};
 use crate::error::{Error, Result};
 use crate::generation::{Decoder, Generation, Message, Options, Step, Summary, Tokenizer};
 
-/// Books of a generator.
+/// Requests of one generator: its cancel handle and its statistics.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct Requests {
     pub(super) cancel: CancelHandle,
     pub(super) stats: Stats,
 }
@@ -27,7 +27,7 @@ impl Prompt {
     pub(super) fn chat(tokenizer: &Tokenizer, messages: &[Message], options: &Options, context: usize) -> Result<Self> {
         let template = tokenizer.needed_template()?;
         if messages.is_empty() {
-            return Err(Error::Request("no messages to answer".to_owned()));
+            return Err(Error::NoMessages);
         }
         let system = usize::from(messages.len() > 1 && messages[0].role == "system");
         let room = context.saturating_sub(options.max_tokens.min(context / 4));
@@ -47,7 +47,7 @@ impl Prompt {
     }
 }
 
-impl Turns {
+impl Requests {
     /// Runs a request to its end.
     pub(super) fn run<'g>(
         &mut self,
@@ -55,14 +55,14 @@ impl Turns {
         tokenizer: &'g Tokenizer,
         prompt: &Prompt,
         options: Options,
-        each: &mut dyn FnMut(&Step),
+        on_token: &mut dyn FnMut(&Step),
     ) -> Result<Summary> {
         let mut generation =
-            Generation::over(decoder, tokenizer, &prompt.ids, options).cancelled_by(self.cancel.flag());
+            Generation::with_decoder(decoder, tokenizer, &prompt.ids, options).cancelled_by(self.cancel.flag());
         let mut failure = None;
         loop {
             match generation.advance() {
-                Ok(Some(step)) => each(&step),
+                Ok(Some(step)) => on_token(&step),
                 Ok(None) => break,
                 Err(e) => {
                     failure = Some(e);
@@ -78,7 +78,7 @@ impl Turns {
         let summary = generation.finish();
         self.stats.turns += 1;
         self.stats.generated_tokens += summary.tokens.len();
-        self.stats.last = Some(Turn {
+        self.stats.last = Some(RequestStats {
             prompt_tokens: prompt.ids.len(),
             prefilled_tokens: summary.prefill_tokens,
             prefill_seconds: summary.prefill_seconds,

@@ -1,4 +1,4 @@
-//! Watches a model at work: how far the prompt is read, and what takes unreasonably long.
+//! Progress of long prompts, and warnings about steps that stall.
 //!
 //! [`Watch`] decides what is worth telling from the time and the counters alone; [`Watching`] is the thread that
 //! looks at both and writes to the terminal.
@@ -94,7 +94,7 @@ impl Watch {
         let warning = (waited >= self.next).then(|| {
             self.next = self.next.saturating_mul(2);
             let place = if self.place.is_empty() { String::new() } else { format!(" on {}", self.place) };
-            format!("still at work for {} s: {step}{place}; Ctrl-C gives it up", waited.as_secs())
+            format!("still running after {} s: {step}{place}; press Ctrl-C to cancel", waited.as_secs())
         });
         Told { status, warning }
     }
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(warnings.iter().map(|w| w.0).collect::<Vec<_>>(), [15, 25, 45]);
         assert_eq!(
             warnings[1].1,
-            "still at work for 20 s: reading the prompt, 64 of 300 tokens on coreml (portable); Ctrl-C gives it up"
+            "still running after 20 s: reading the prompt, 64 of 300 tokens on coreml (portable); press Ctrl-C to cancel"
         );
         // It went on: patience begins anew.
         assert_eq!(w.look(S(60), seen(300, 128, 0)).warning, None);
@@ -276,7 +276,7 @@ mod tests {
         w.skip(S(100));
         assert_eq!(w.look(S(105), Seen::default()).warning, None);
         let told = w.look(S(110), Seen::default()).warning.expect("late");
-        assert_eq!(told, "still at work for 10 s: loading the model; Ctrl-C gives it up");
+        assert_eq!(told, "still running after 10 s: loading the model; press Ctrl-C to cancel");
     }
 
     /// What was written, for the test and the thread.

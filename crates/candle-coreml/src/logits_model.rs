@@ -107,9 +107,7 @@ impl CoreMLModelWrapper {
     fn checked(&self, row: &[i64]) -> Result<Vec<u32>> {
         let id = |&id: &i64| {
             let known = u32::try_from(id).ok().filter(|&i| (i as usize) < self.vocab_size);
-            known.ok_or_else(|| {
-                Error::Request(format!("token id {id} is outside the vocabulary of {}", self.vocab_size))
-            })
+            known.ok_or_else(|| Error::unknown_token(id, self.vocab_size))
         };
         row.iter().map(id).collect()
     }
@@ -121,7 +119,7 @@ impl CoreMLModelWrapper {
                 let mut session = pipeline.session()?;
                 let mut logits = Vec::with_capacity(ids.len() * self.vocab_size);
                 for &id in ids {
-                    logits.extend(pipeline.feed(&mut session, &[id])?);
+                    logits.extend(pipeline.forward(&mut session, &[id])?);
                 }
                 Ok(Tensor::from_vec(logits, (ids.len(), self.vocab_size), &Device::Cpu)?)
             }
@@ -154,11 +152,7 @@ impl CoreMLModelWrapper {
     /// As [`CoreMLModelWrapper::forward`].
     pub fn generate(&self, prompt: &[u32], max_tokens: usize, sampling: Sampling, end: &[u32]) -> Result<Vec<u32>> {
         if prompt.len() > self.max_seq_len {
-            return Err(Error::Request(format!(
-                "the prompt has {} tokens; the limit is {}",
-                prompt.len(),
-                self.max_seq_len
-            )));
+            return Err(Error::PromptTooLong { tokens: prompt.len(), context: self.max_seq_len });
         }
         let mut sampler = Sampler::new(sampling);
         let mut cache: Option<Session> = match &self.kind {
@@ -170,9 +164,9 @@ impl CoreMLModelWrapper {
             let logits = match (&self.kind, &mut cache) {
                 (Kind::Components(pipeline), Some(session)) => {
                     let known = session.tokens().len();
-                    pipeline.feed(session, &all[known..])?
+                    pipeline.forward(session, &all[known..])?
                 }
-                _ if all.is_empty() => return Err(Error::Request("the prompt is empty".to_owned())),
+                _ if all.is_empty() => return Err(Error::EmptyPrompt),
                 _ => self.sequence(&all)?.get(all.len() - 1)?.to_vec1()?,
             };
             let token = sampler.choose(&logits, &all);

@@ -1,10 +1,10 @@
-//! On Core ML packages directly: an engine of choice, token ids as the prompt.
+//! `generate` on Core ML packages only: an engine of choice, token ids as the prompt.
 
 use std::time::Instant;
 
-use candle_coreml::backend::settings::Settings;
 use candle_coreml::generation::Message;
-use candle_coreml::{QwenConfig, QwenModel};
+use candle_coreml::settings::Settings;
+use candle_coreml::{LanguageModel, LanguageModelConfig};
 
 use super::{Arguments, Output, Report};
 use crate::engine::EngineArguments;
@@ -18,8 +18,9 @@ pub(super) fn run(
     let folder = model::coreml_folder(settings)?;
     let started = Instant::now();
     let EngineArguments { engine, compute_units } = arguments.engine;
-    let config = QwenConfig { thinking: arguments.thinking, engine, compute_units, ..QwenConfig::default() };
-    let mut model = QwenModel::load_from_directory(&folder, Some(config))?;
+    let config =
+        LanguageModelConfig { thinking: arguments.thinking, engine, compute_units, ..LanguageModelConfig::default() };
+    let mut model = LanguageModel::load_from_directory(&folder, Some(config))?;
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt = match (&arguments.prompt_tokens, &arguments.prompt) {
         (Some(ids), _) => ids.clone(),

@@ -1,4 +1,4 @@
-//! Draws the wizard.
+//! The wizard on the screen: layout and widgets.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -13,14 +13,7 @@ use super::wizard::{Step, Wizard};
 const QUESTION: u16 = 4;
 
 pub(super) fn draw(frame: &mut Frame<'_>, wizard: &Wizard) {
-    let rows = [
-        Constraint::Length(2),
-        Constraint::Max(QUESTION),
-        Constraint::Min(1),
-        Constraint::Length(2),
-        Constraint::Length(1),
-        Constraint::Length(1),
-    ];
+    let rows = heights(frame.area().height).map(Constraint::Length);
     let [title, question, answer, detail, complaint, keys] = Layout::vertical(rows).areas(frame.area());
     let (number, all) = wizard.position();
     let heading = format!("candle-coreml set-up, {number} of {all}: {}", wizard.title());
@@ -39,6 +32,21 @@ pub(super) fn draw(frame: &mut Frame<'_>, wizard: &Wizard) {
         _ => "↑ ↓ choose   Enter next   Shift-Tab back   Esc leaves, nothing is changed",
     };
     frame.render_widget(Paragraph::new(help).style(Style::new().add_modifier(Modifier::DIM)), keys);
+}
+
+/// Rows of title, question, answer, detail, complaint and keys; together `total`. In a terminal that is too small the
+/// title and the answer stay longest. (Constraints that contradict each other are met by ratatui's solver in an order
+/// that differs from run to run.)
+fn heights(total: u16) -> [u16; 6] {
+    let mut rows = [0; 6];
+    let mut rest = total;
+    for (part, wanted) in [(0, 1), (2, 1), (5, 1), (4, 1), (1, QUESTION), (3, 2), (0, 1)] {
+        let given = rest.min(wanted);
+        rows[part] += given;
+        rest -= given;
+    }
+    rows[2] += rest;
+    rows
 }
 
 /// The part of a line that fits into a width with its cursor.
@@ -85,7 +93,26 @@ fn draw_choices(frame: &mut Frame<'_>, area: Rect, detail: Rect, wizard: &Wizard
 
 #[cfg(test)]
 mod tests {
+    use candle_coreml::catalog::Memory;
+    use candle_coreml::settings::Layer;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::super::wizard::Facts;
     use super::*;
+
+    #[test]
+    fn the_title_keeps_the_first_row_in_a_terminal_of_any_size() {
+        let memory = Memory { total: 0, available: 0 };
+        let facts = Facts { path: "c.toml".into(), existing: Layer::default(), devices: Vec::new(), memory };
+        let wizard = Wizard::new(facts);
+        for (rows, columns) in [(1, 12), (2, 12), (3, 12), (5, 12), (9, 12), (10, 12), (11, 40), (24, 100)] {
+            let mut terminal = Terminal::new(TestBackend::new(columns, rows)).expect("a terminal");
+            terminal.draw(|frame| draw(frame, &wizard)).expect("drawn");
+            let first: String = terminal.backend().buffer().content()[..12].iter().map(|c| c.symbol()).collect();
+            assert_eq!(first, "candle-corem", "{rows} rows:\n{}", terminal.backend());
+        }
+    }
 
     #[test]
     fn a_line_is_shown_around_its_cursor_and_secrets_are_not_shown() {

@@ -1,0 +1,51 @@
+//! State that handlers share: models, key, time limit.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::auth::{Key, is_for_this_machine};
+use crate::models::Models;
+use crate::settings::Settings;
+
+/// State of a server.
+pub(crate) struct App {
+    pub(crate) models: Models,
+    /// Seconds since 1970 when the server began.
+    pub(crate) began: u64,
+    key: Option<Key>,
+    /// Whether only requests that name this machine are served.
+    local: bool,
+    pub(crate) timeout: Duration,
+}
+
+impl App {
+    pub(crate) fn new(models: Models, settings: &Settings) -> Self {
+        let key = settings.api_key.as_ref().map(Key::new);
+        let local = key.is_none() && settings.address.ip().is_loopback();
+        Self { models, began: now(), key, local, timeout: settings.timeout }
+    }
+
+    /// Whether a request names the key, if there is one.
+    pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
+        self.key.as_ref().is_none_or(|key| key.admits(headers))
+    }
+
+    /// Whether a request was meant for this machine, where only those are served.
+    pub(crate) fn is_meant(&self, headers: &HeaderMap) -> bool {
+        !self.local || is_for_this_machine(headers)
+    }
+}
+
+/// When a request must have ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) after: Duration,
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

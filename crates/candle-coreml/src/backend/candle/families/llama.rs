@@ -1,0 +1,64 @@
+//! Llama 2 and 3, and what shares their form.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use candle_transformers::models::llama;
+
+use super::{AttentionBias, Config, Family, Network};
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "llama",
+    rope_theta: 10_000.0,
+    llama3_rope: true,
+    free_head_dim: false,
+    attention_bias: AttentionBias::Never,
+    head_norms: &[],
+    needs_f32: false,
+    build: |config, weights, dtype, device, context| {
+        let config = as_llama(config, context);
+        let model = Arc::new(llama::Llama::load(weights, &config)?);
+        Ok(Box::new(Cached { model, cache: llama::Cache::new(true, dtype, &config, device)? }))
+    },
+};
+
+/// candle-transformers' Llama keeps its cache apart.
+struct Cached {
+    model: Arc<llama::Llama>,
+    cache: llama::Cache,
+}
+
+impl Network for Cached {
+    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
+        self.model.forward(ids, position, &mut self.cache)
+    }
+
+    fn fork(&self) -> Box<dyn Network> {
+        Box::new(Self { model: self.model.clone(), cache: self.cache.clone() })
+    }
+}
+
+fn as_llama(c: &Config, context: usize) -> llama::Config {
+    llama::Config {
+        hidden_size: c.hidden_size,
+        intermediate_size: c.intermediate_size,
+        vocab_size: c.vocab_size,
+        num_hidden_layers: c.num_hidden_layers,
+        num_attention_heads: c.num_attention_heads,
+        num_key_value_heads: c.num_key_value_heads,
+        use_flash_attn: false,
+        rms_norm_eps: c.rms_norm_eps,
+        rope_theta: c.rope.theta as f32,
+        bos_token_id: None,
+        eos_token_id: None,
+        rope_scaling: c.rope.llama3.map(|s| llama::Llama3RopeConfig {
+            factor: s.factor,
+            low_freq_factor: s.low_freq_factor,
+            high_freq_factor: s.high_freq_factor,
+            original_max_position_embeddings: s.original_max_position_embeddings,
+            rope_type: llama::Llama3RopeType::Llama3,
+        }),
+        max_position_embeddings: context,
+        tie_word_embeddings: c.tie_word_embeddings,
+    }
+}

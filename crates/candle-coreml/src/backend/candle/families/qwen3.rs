@@ -1,0 +1,51 @@
+//! Qwen 3, dense.
+
+use candle_core::Tensor;
+use candle_nn::Activation;
+use candle_transformers::models::qwen3;
+
+use super::{AttentionBias, Config, Family, Network};
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3",
+    rope_theta: 1_000_000.0,
+    llama3_rope: false,
+    free_head_dim: true,
+    attention_bias: AttentionBias::AllIfConfigured,
+    head_norms: &["self_attn.q_norm", "self_attn.k_norm"],
+    needs_f32: false,
+    build: |config, weights, _, _, context| {
+        Ok(Box::new(qwen3::ModelForCausalLM::new(&as_qwen3(config, context), weights)?))
+    },
+};
+
+impl Network for qwen3::ModelForCausalLM {
+    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
+        self.forward(ids, position)
+    }
+
+    fn fork(&self) -> Box<dyn Network> {
+        Box::new(self.clone())
+    }
+}
+
+fn as_qwen3(c: &Config, context: usize) -> qwen3::Config {
+    qwen3::Config {
+        vocab_size: c.vocab_size,
+        hidden_size: c.hidden_size,
+        intermediate_size: c.intermediate_size,
+        num_hidden_layers: c.num_hidden_layers,
+        num_attention_heads: c.num_attention_heads,
+        head_dim: c.head_dim,
+        attention_bias: c.attention_bias,
+        num_key_value_heads: c.num_key_value_heads,
+        max_position_embeddings: context,
+        sliding_window: None,
+        max_window_layers: c.num_hidden_layers,
+        tie_word_embeddings: c.tie_word_embeddings,
+        rope_theta: c.rope.theta,
+        rms_norm_eps: c.rms_norm_eps,
+        use_sliding_window: false,
+        hidden_act: Activation::Silu,
+    }
+}

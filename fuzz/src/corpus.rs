@@ -1,0 +1,37 @@
+//! Replays the corpus of a target in ordinary tests, with corruptions that need no fuzzer.
+
+/// The inputs of a target. Tests lie two folders below the root of the repository.
+///
+/// # Panics
+/// When there are none.
+pub fn inputs(target: &str) -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let files = std::fs::read_dir(folder).expect("a corpus").map(|e| e.expect("an entry").path());
+    let inputs: Vec<_> = files.map(|f| std::fs::read(f).expect("an input")).collect();
+    assert!(!inputs.is_empty(), "no inputs for {target}");
+    inputs
+}
+
+/// Runs each input as it is, and cut short at `cuts` places.
+pub fn replay_cut(target: &str, cuts: usize, run: fn(&[u8])) {
+    for input in inputs(target) {
+        run(&input);
+        (1..cuts).for_each(|n| run(&input[..input.len() * n / cuts]));
+    }
+}
+
+/// Runs each input as it is, cut short, and with single bytes changed, at about 64 places.
+pub fn replay_changed(target: &str, run: fn(&[u8])) {
+    for input in inputs(target) {
+        run(&input);
+        let step = (input.len() / 64).max(1);
+        for at in (0..input.len()).step_by(step) {
+            run(&input[..at]);
+            let mut changed = input.clone();
+            for value in [0x00, 0x7f, 0xff, changed[at] ^ 0x08] {
+                changed[at] = value;
+                run(&changed);
+            }
+        }
+    }
+}
