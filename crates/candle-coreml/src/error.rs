@@ -387,14 +387,14 @@ impl From<Error> for candle_core::Error {
 
 #[cfg(test)]
 mod tests {
-    use mil_engine::error::Place;
+    use mil_engine::error::OpLocation;
 
     use super::*;
 
     #[test]
     fn kinds_say_what_a_program_can_do() {
         let op = |source| {
-            let place = Place { function: "main".into(), kind: "add".into(), name: "y".into() };
+            let place = OpLocation { function: "main".into(), kind: "add".into(), name: "y".into() };
             Error::Engine { path: "m".into(), source: Box::new(EngineError::Op { place, source }) }
         };
         let history = Vec::new();

@@ -252,7 +252,7 @@ impl EngineError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::UnknownFunction { .. } => "unknown-function",
-            Self::UnsupportedOps { .. } => "unsupported",
+            Self::UnsupportedOps { .. } | Self::NewerOps { .. } => "unsupported",
             Self::Undefined { .. } => "undefined",
             Self::Op { source, .. } => source.kind(),
             Self::MissingInput { .. } | Self::BadInput { .. } => "input",

@@ -8,7 +8,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::package::Model;
 use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
-use mil_kernels::fresh::Memory;
+use mil_kernels::buffer_pool::Memory;
 
 use crate::admit;
 use crate::array::Array;

@@ -5,9 +5,9 @@
 
 use candle_core::{DType, Tensor, WithDType};
 use half::f16;
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use mil_kernels::fp16;
-use mil_kernels::fresh::zeros;
 use mil_kernels::strided::Strided;
 
 use crate::budget::{self, Counted, claim_of};

@@ -1,4 +1,4 @@
-//! Liveness of buffers: which variables own a buffer, and when the last owner is gone (see [`mil_kernels::fresh`]).
+//! Liveness of buffers: which variables own a buffer, and when the last owner is gone (see [`mil_kernels::buffer_pool`]).
 //!
 //! Views share their tensor's buffer, and Candle cannot report who else has it. A prediction can: what a step made is
 //! among its results or gone, and a buffer that only variables own is free when the last of them is freed. A buffer that
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use candle_core::Tensor;
-use mil_kernels::fresh;
+use mil_kernels::buffer_pool;
 
 use crate::recycle::{address, take_memory};
 use crate::value::Value;
@@ -59,7 +59,7 @@ impl BufferOwners {
     /// Learns what a step has set.
     pub(crate) fn step<'v>(&mut self, results: impl Iterator<Item = (u32, &'v Value)>) {
         // Results that are no buffers of the pool, as all small ones are, need no owner.
-        if self.counts.is_empty() && !fresh::has_made() {
+        if self.counts.is_empty() && !buffer_pool::has_made() {
             return;
         }
         self.results.clear();
@@ -70,7 +70,7 @@ impl BufferOwners {
             }
         }
         let Self { counts, held, results } = self;
-        fresh::settle(|made| {
+        buffer_pool::settle(|made| {
             let lives = results.iter().any(|&(_, at)| at == made);
             if lives {
                 counts.insert(made, 0);

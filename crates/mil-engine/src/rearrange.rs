@@ -1,8 +1,8 @@
 //! Copies by position, of every element type, in the order in which the tensor lies in memory.
 
 use candle_core::{DType, Device, Tensor, WithDType};
-use mil_kernels::fresh::Element;
-use mil_kernels::pick::{self as kernels, Along, Places};
+use mil_kernels::buffer_pool::Element;
+use mil_kernels::gather::{self as kernels, Axis, AxisIndices};
 use mil_kernels::strided::Strided;
 
 use crate::budget::{Counted, bytes_of, claim, lent};
@@ -33,8 +33,8 @@ fn elsewhere() -> OpError {
 ///
 /// # Errors
 /// When a position lies outside the tensor or the result is too large.
-pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
-    let shape: Vec<usize> = places.iter().map(Places::len).collect();
+pub(crate) fn pick(t: &Tensor, places: &[AxisIndices], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
+    let shape: Vec<usize> = places.iter().map(AxisIndices::len).collect();
     if shape.len() != t.rank() {
         return Err(OpError::shape(format!("positions along {} dimensions of {:?}", shape.len(), t.dims())));
     }
@@ -47,13 +47,16 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
             return Err(OpError::shape(format!("position {last} along dimension {d} of {:?}", t.dims())));
         }
     }
-    fn run<T: WithDType + Element>(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
+    fn run<T: WithDType + Element>(
+        t: &Tensor,
+        places: &[AxisIndices],
+        fill: Option<&Tensor>,
+    ) -> Result<Tensor, OpError> {
         let order = memory_order(t);
-        let along: Vec<Along<'_>> =
-            order.iter().map(|&d| Along { stride: t.stride()[d], places: &places[d] }).collect();
+        let along: Vec<Axis<'_>> = order.iter().map(|&d| Axis { stride: t.stride()[d], places: &places[d] }).collect();
         let fill = fill.map_or(Ok(T::zero()), |f| f.reshape(())?.to_scalar::<T>())?;
-        let data = with_elements::<T, _>(t, |x| kernels::pick(x, &along, fill)).ok_or_else(elsewhere)?;
-        let shape: Vec<usize> = places.iter().map(Places::len).collect();
+        let data = with_elements::<T, _>(t, |x| kernels::index_select(x, &along, fill)).ok_or_else(elsewhere)?;
+        let shape: Vec<usize> = places.iter().map(AxisIndices::len).collect();
         from_memory(data, &shape, &order, t)
     }
     claim(count.saturating_mul(t.dtype().size_in_bytes()))?;
@@ -64,8 +67,8 @@ pub(crate) fn pick(t: &Tensor, places: &[Places], fill: Option<&Tensor>) -> Resu
 }
 
 /// [`pick`] along one dimension.
-pub(crate) fn pick_dim(t: &Tensor, dim: usize, places: Places) -> Result<Tensor, OpError> {
-    let mut all: Vec<Places> = t.dims().iter().map(|&n| Places::Run(0..n)).collect();
+pub(crate) fn pick_dim(t: &Tensor, dim: usize, places: AxisIndices) -> Result<Tensor, OpError> {
+    let mut all: Vec<AxisIndices> = t.dims().iter().map(|&n| AxisIndices::Run(0..n)).collect();
     all[dim] = places;
     pick(t, &all, None)
 }
@@ -88,7 +91,7 @@ pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Resu
     fn run<T: WithDType + Element>(t: &Tensor, dim: usize, at: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
         let (n, inner) = (t.dims()[dim], shape[dim + 1..].iter().product());
         let count = t.elem_count();
-        let data = with_elements::<T, _>(t, |x| kernels::pick_along(&x[..count], n, at, shape[dim], inner))
+        let data = with_elements::<T, _>(t, |x| kernels::index_select_along(&x[..count], n, at, shape[dim], inner))
             .ok_or_else(elsewhere)?;
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
     }
@@ -136,7 +139,7 @@ pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
             rows.push((&data[..part.elem_count()], part.dims()[place..].iter().product()));
         }
         let outer = order[..place].iter().map(|&d| shape[d]).product();
-        from_memory(kernels::join(&rows, outer), shape, order, &dense[0])
+        from_memory(kernels::concat(&rows, outer), shape, order, &dense[0])
     }
     Ok(by_type!(first, run(&dense, place, &shape, &order))?.to_device(first.device())?)
 }
@@ -151,8 +154,9 @@ pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
     }
     claim(bytes_of(t))?;
     fn run<T: WithDType + Element>(t: &Tensor) -> Result<Tensor, OpError> {
-        let data = with_elements::<T, _>(t, |data| kernels::copied(t.dims(), Strided { data, strides: t.stride() }))
-            .ok_or_else(elsewhere)?;
+        let data =
+            with_elements::<T, _>(t, |data| kernels::contiguous(t.dims(), Strided { data, strides: t.stride() }))
+                .ok_or_else(elsewhere)?;
         Ok(Tensor::from_vec(data, t.dims(), t.device())?)
     }
     by_type!(t, run(t))

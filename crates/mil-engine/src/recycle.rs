@@ -1,9 +1,9 @@
-//! Buffers of tensors that are about to be dropped, handed back to the pool (see [`mil_kernels::fresh`]).
+//! Buffers of tensors that are about to be dropped, handed back to the pool (see [`mil_kernels::buffer_pool`]).
 
 use std::cell::Cell;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
-use mil_kernels::fresh;
+use mil_kernels::buffer_pool;
 
 /// Where the memory of a tensor begins, whichever part of it the tensor is; none if results are not made of such memory.
 pub(crate) fn address(tensor: &Tensor) -> Option<usize> {
@@ -37,6 +37,6 @@ pub(crate) fn take_memory(tensor: &Tensor) {
     }
     let take = Take(Cell::default());
     if tensor.inplace_op1(&take).is_ok() {
-        fresh::give_back(take.0.into_inner());
+        buffer_pool::recycle(take.0.into_inner());
     }
 }

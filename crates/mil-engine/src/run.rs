@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mil_kernels::fresh;
+use mil_kernels::buffer_pool;
 
 use crate::budget;
 use crate::declared;
@@ -72,7 +72,7 @@ impl Frame<'_> {
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, OpError> {
         match (step.run)(self) {
             Err(OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. }) if self.failed.is_none() => {
-                fresh::release();
+                buffer_pool::release();
                 self.count_memory()?;
                 (step.run)(self)
             }
@@ -87,9 +87,9 @@ impl Frame<'_> {
         self.vars.iter().flatten().for_each(|v| storages(v, &mut found, &mut lists));
         let bytes = once_each(&mut found);
         let limit = self.context.limits.memory;
-        let mut kept = fresh::kept().saturating_mul(size_of::<f32>());
+        let mut kept = buffer_pool::kept().saturating_mul(size_of::<f32>());
         if bytes.saturating_add(kept) > limit {
-            fresh::release();
+            buffer_pool::release();
             kept = 0;
         }
         self.counted = bytes.saturating_add(kept);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
-use mil_kernels::mat::{Blocks, Form as MatForm, Lut, RowSource, WeightMat};
+use mil_kernels::weight_matrix::{Blocks, Lut, RowDecoder, Storage as MatStorage, WeightMatrix};
 
 use crate::array::Array;
 use crate::budget::{claim, claim_of, lent, room};
@@ -325,23 +325,23 @@ impl Weight {
 
     /// The weight as a matrix: the first dimension by all others; `None` for a scalar. Kernels read the common forms
     /// themselves and have rows of the others expanded one by one.
-    pub fn matrix(&self) -> Option<WeightMat<'_>> {
+    pub fn matrix(&self) -> Option<WeightMatrix<'_>> {
         let (rows, cols) = (*self.shape.first()?, self.slice_len());
-        let known = self.known_form(rows, cols).and_then(|form| WeightMat::new(rows, cols, form).ok());
-        known.or_else(|| WeightMat::new(rows, cols, MatForm::Made(self)).ok())
+        let known = self.known_form(rows, cols).and_then(|form| WeightMatrix::new(rows, cols, form).ok());
+        known.or_else(|| WeightMatrix::new(rows, cols, MatStorage::OnDemand(self)).ok())
     }
 
-    fn known_form(&self, rows: usize, cols: usize) -> Option<MatForm<'_>> {
+    fn known_form(&self, rows: usize, cols: usize) -> Option<MatStorage<'_>> {
         match &self.form {
-            Form::Dense(raw) if self.dtype == DataType::F16 => Some(MatForm::F16(raw)),
-            Form::Dense(raw) if self.dtype == DataType::F32 => Some(MatForm::F32(raw)),
+            Form::Dense(raw) if self.dtype == DataType::F16 => Some(MatStorage::F16(raw)),
+            Form::Dense(raw) if self.dtype == DataType::F32 => Some(MatStorage::F32(raw)),
             Form::Lut(p) => {
                 let by_rows = p.vector == 1 && p.blocks.iter().skip(1).all(|&b| b == 1);
                 if !by_rows || p.table_dtype != DataType::F16 {
                     return None;
                 }
                 let group_rows = rows / p.blocks.first()?;
-                Some(MatForm::Lut(Lut { bits: p.bits, indices: &p.indices, tables: &p.tables, group_rows }))
+                Some(MatStorage::Lut(Lut { bits: p.bits, indices: &p.indices, tables: &p.tables, group_rows }))
             }
             Form::Blocks { data, scale, offset } => {
                 let raw = data.raw()?;
@@ -356,7 +356,7 @@ impl Weight {
                 if scale.shape.iter().skip(2).any(|&b| b != 1) {
                     return None;
                 }
-                Some(MatForm::Blocks(Blocks {
+                Some(MatStorage::Blocks(Blocks {
                     bits,
                     signed,
                     data: raw,
@@ -371,7 +371,7 @@ impl Weight {
     }
 }
 
-impl RowSource for Weight {
+impl RowDecoder for Weight {
     fn row(&self, row: usize, out: &mut [f32]) {
         match self.elements(row * out.len(), out.len()) {
             Ok(values) => out.copy_from_slice(&values),

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
-use mil_kernels::attention::{Cache, Shape, attention};
+use mil_kernels::cached_attention::{Cache, Shape, cached_attention};
 use mil_kernels::conv::{Windows, Winograd, conv_packed};
-use mil_kernels::mat::{Blocks, Form, Lut, WeightMat};
+use mil_kernels::gather::{Axis, AxisIndices, FILL, contiguous, index_select};
 use mil_kernels::matmul::matmul_t;
 use mil_kernels::matvec::{Precision, matvec};
 use mil_kernels::packed::{Epilogue, Packed};
 use mil_kernels::parallel;
-use mil_kernels::pick::{Along, NOWHERE, Places, copied, pick};
 use mil_kernels::strided::Strided;
+use mil_kernels::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 
 const ROWS: usize = 3072;
 const COLS: usize = 1024;
@@ -46,13 +46,13 @@ fn tables(bits: u32) -> Vec<u8> {
 }
 
 /// Name, bits of a weight, and the matrix over some bytes.
-type Case<'a> = (String, u32, Box<dyn Fn(&'a [u8]) -> WeightMat<'a> + 'a>);
+type Case<'a> = (String, u32, Box<dyn Fn(&'a [u8]) -> WeightMatrix<'a> + 'a>);
 
 fn forms<'a>(tables: &'a [(u32, Vec<u8>)], scale: &'a [f32]) -> Vec<Case<'a>> {
-    let matrix = |form| WeightMat::new(ROWS, COLS, form).expect("sizes match");
+    let matrix = |form| WeightMatrix::new(ROWS, COLS, form).expect("sizes match");
     let mut all: Vec<Case<'a>> = Vec::new();
     for (bits, tables) in tables {
-        let form = move |indices| matrix(Form::Lut(Lut { bits: *bits, indices, tables, group_rows: GROUP }));
+        let form = move |indices| matrix(Storage::Lut(Lut { bits: *bits, indices, tables, group_rows: GROUP }));
         all.push((format!("tables of {bits} bits"), *bits, Box::new(form)));
     }
     for bits in [4, 8] {
@@ -61,11 +61,11 @@ fn forms<'a>(tables: &'a [(u32, Vec<u8>)], scale: &'a [f32]) -> Vec<Case<'a>> {
         all.push((
             format!("int{bits} in blocks of 32"),
             bits,
-            Box::new(move |data| matrix(Form::Blocks(blocks(data)))),
+            Box::new(move |data| matrix(Storage::Blocks(blocks(data)))),
         ));
     }
-    all.push(("fp16".to_owned(), 16, Box::new(move |data| matrix(Form::F16(data)))));
-    all.push(("f32".to_owned(), 32, Box::new(move |data| matrix(Form::F32(data)))));
+    all.push(("fp16".to_owned(), 16, Box::new(move |data| matrix(Storage::F16(data)))));
+    all.push(("f32".to_owned(), 32, Box::new(move |data| matrix(Storage::F32(data)))));
     all
 }
 
@@ -132,7 +132,7 @@ fn attentions(c: &mut Criterion) {
                     let first = turn.next().expect("a layer") * 2 * layer;
                     let cache = |data| Cache { data, head_stride: len * dim, row_stride: dim };
                     let (keys, values) = (cache(&data[first..]), cache(&data[first + layer..]));
-                    attention(shape, &q, keys, values, Some(&mask), 0.1, &mut out);
+                    cached_attention(shape, &q, keys, values, Some(&mask), 0.1, &mut out);
                 });
             });
         }
@@ -156,16 +156,16 @@ fn convolutions(c: &mut Criterion) {
                 out.iter_mut().enumerate().for_each(|(i, w)| *w = ((i + r) % 79) as f32 / 79.0 - 0.5);
             };
             let bias = vec![0.1; channels];
-            let finish = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
             let packed = Packed::new(1, channels, 9 * channels, row);
             let winograd = Winograd::new(channels, channels, row);
             let size = format!("{extent}×{extent}, {channels} channels");
             group.throughput(Throughput::Elements((extent * extent * channels * channels * 9) as u64));
             group.bench_function(BenchmarkId::new("sums", &size), |b| {
-                b.iter(|| conv_packed(&windows, &x, 1, &packed, &finish));
+                b.iter(|| conv_packed(&windows, &x, 1, &packed, &epilogue));
             });
             group.bench_function(BenchmarkId::new("winograd", &size), |b| {
-                b.iter(|| winograd.conv(&windows, &x, 1, &finish));
+                b.iter(|| winograd.conv(&windows, &x, 1, &epilogue));
             });
         }
     });
@@ -174,9 +174,9 @@ fn convolutions(c: &mut Criterion) {
 /// Copies by position of 64 channels of 56 × 56, beside one that only moves them.
 fn copies(c: &mut Criterion) {
     let x: Vec<f32> = (0..64 * 56 * 56).map(|i| i as f32).collect();
-    let (all, turned) = (|n: usize| Places::Run(0..n), Places::At((0..56).rev().collect()));
-    let padded = Places::At(std::iter::once(NOWHERE).chain(0..56).chain([NOWHERE]).collect());
-    let twice = Places::At((0..112).map(|i| i / 2).collect());
+    let (all, turned) = (|n: usize| AxisIndices::Run(0..n), AxisIndices::At((0..56).rev().collect()));
+    let padded = AxisIndices::At(std::iter::once(FILL).chain(0..56).chain([FILL]).collect());
+    let twice = AxisIndices::At((0..112).map(|i| i / 2).collect());
     let cases = [
         ("moved", [all(64), all(56), all(56)]),
         ("padded", [all(64), padded.clone(), padded]),
@@ -186,15 +186,15 @@ fn copies(c: &mut Criterion) {
     settings(c, "copies", |group| {
         for (name, places) in &cases {
             let strides = [56 * 56, 56, 1];
-            let dims: Vec<Along<'_>> =
-                places.iter().zip(strides).map(|(places, stride)| Along { stride, places }).collect();
-            let written: usize = places.iter().map(Places::len).product();
+            let dims: Vec<Axis<'_>> =
+                places.iter().zip(strides).map(|(places, stride)| Axis { stride, places }).collect();
+            let written: usize = places.iter().map(AxisIndices::len).product();
             group.throughput(Throughput::Bytes(4 * (x.len() + written) as u64));
-            group.bench_function(*name, |b| b.iter(|| pick(&x, &dims, 0.0)));
+            group.bench_function(*name, |b| b.iter(|| index_select(&x, &dims, 0.0)));
         }
         group.throughput(Throughput::Bytes(8 * x.len() as u64));
         group.bench_function("channels last", |b| {
-            b.iter(|| copied(&[56 * 56, 64], Strided { data: &x, strides: &[1, 56 * 56] }));
+            b.iter(|| contiguous(&[56 * 56, 64], Strided { data: &x, strides: &[1, 56 * 56] }));
         });
     });
 }

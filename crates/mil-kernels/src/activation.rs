@@ -1,8 +1,8 @@
-//! What is done to each result of a product.
+//! Activations fused into the epilogue of a product.
 
-use crate::elementary;
 use crate::elementwise::{Gelu, HardSigmoid, HardSwish, Sigmoid, Silu, Unary, map_in_place};
-use crate::vector::Vector;
+use crate::math;
+use crate::simd::Vector;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -17,11 +17,11 @@ pub enum Activation {
         /// The greatest.
         high: f32,
     },
-    /// [`elementary::gelu`].
+    /// [`math::gelu`].
     Gelu,
-    /// [`elementary::silu`].
+    /// [`math::silu`].
     Silu,
-    /// [`elementary::sigmoid`].
+    /// [`math::sigmoid`].
     Sigmoid,
     /// Of each element.
     HardSigmoid(HardSigmoid),
@@ -66,9 +66,9 @@ impl Activation {
                 let x = if x < low { low } else { x };
                 if x > high { high } else { x }
             }
-            Self::Gelu => elementary::gelu::<false>(x),
-            Self::Silu => elementary::silu::<false>(x),
-            Self::Sigmoid => elementary::sigmoid::<false>(x),
+            Self::Gelu => math::gelu::<false>(x),
+            Self::Silu => math::silu::<false>(x),
+            Self::Sigmoid => math::sigmoid::<false>(x),
             Self::HardSigmoid(f) => f.at::<false>(x),
             Self::HardSwish(f) => f.at::<false>(x),
         }

@@ -1,4 +1,4 @@
-//! Buffers that begin with a line of the cache: wide loads that cross lines take twice as long.
+//! Buffers aligned to cache lines; wide loads that cross a line take twice as long.
 
 /// Bytes of a line.
 const LINE: usize = 64;

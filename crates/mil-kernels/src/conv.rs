@@ -1,6 +1,6 @@
 //! Convolutions of channels-last images: `[images, spatial…, channels]`, up to three spatial dimensions.
 //!
-//! A convolution is the product of its patches with the weights. With packed weights, a patch is a list of stretches of
+//! A convolution is the product of its patches with the weights. With packed weights, a patch is a list of segments of
 //! the image and nothing is copied; with weights as stored, patches are copied where a product takes them, so that the
 //! matrix of all patches never exists. Depthwise ones are summed directly.
 
@@ -12,12 +12,12 @@ use crate::matmul::matmul_rows;
 use crate::matvec::Product;
 use crate::sizes::{checked, size};
 
-mod lines;
+mod depthwise;
 mod patches;
 mod transposed;
 mod winograd;
 
-pub use lines::{depthwise, max_pool};
+pub use depthwise::{depthwise, max_pool};
 pub use patches::conv_packed;
 pub use transposed::{Shape as TransposedShape, Transposed};
 pub use winograd::Winograd;
@@ -181,7 +181,7 @@ pub fn conv(windows: &Windows, x: &[f32], images: usize, product: Product<'_, '_
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mat::{Form, WeightMat};
+    use crate::weight_matrix::{Storage, WeightMatrix};
 
     pub(super) fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 31 + seed) % 97) as f32 / 48.0 - 1.0).collect()
@@ -243,7 +243,7 @@ mod tests {
                 let bytes: Vec<u8> = weights.iter().flat_map(|v| v.to_le_bytes()).collect();
                 let bias = values(outputs, 3);
                 let mut y = vec![f32::NAN; images * w.positions() * outputs];
-                let weight = WeightMat::new(outputs, cols, Form::F32(&bytes)).expect("sizes match");
+                let weight = WeightMatrix::new(outputs, cols, Storage::F32(&bytes)).expect("sizes match");
                 conv(&w, &x, images, Product { weight, bias: Some(&bias), out: &mut y });
                 for (i, &y) in y.iter().enumerate() {
                     let (row, o) = (i / outputs, i % outputs);

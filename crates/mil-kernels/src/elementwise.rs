@@ -1,32 +1,31 @@
-//! Functions of one element, or of two, along whole tensors: compiled into loops for the widest vectors and split among
-//! threads.
+//! Unary and binary functions over whole tensors: loops compiled for the widest vectors and split among threads.
 
 use std::mem::MaybeUninit;
 
-use crate::elementary;
-use crate::fresh::{Element, filled_rows};
+use crate::buffer_pool::{Element, alloc_rows_with};
+use crate::dispatch::{SimdOp, dispatch};
+use crate::math;
 use crate::sizes::size_of_shape;
 use crate::strided::{Strided, joined};
-use crate::vectorized::{Work, vectorized};
 
 /// A function of one element; closures are such functions.
 pub trait Unary: Sync {
     /// The magnitude up to which [`at`](Self::at) holds.
-    const FAR: f32 = f32::INFINITY;
+    const LIMIT: f32 = f32::INFINITY;
 
-    /// The result, in an expression without branches or calls that are not inlined. `FUSED` where the CPU multiplies and
+    /// The result, in an expression without branches or calls that are not inlined. `FMA` where the CPU multiplies and
     /// adds in one instruction.
-    fn at<const FUSED: bool>(&self, x: f32) -> f32;
+    fn at<const FMA: bool>(&self, x: f32) -> f32;
 
-    /// The result beyond [`FAR`](Self::FAR).
-    fn far(&self, x: f32) -> f32 {
+    /// The result beyond [`LIMIT`](Self::LIMIT).
+    fn beyond(&self, x: f32) -> f32 {
         self.at::<false>(x)
     }
 }
 
 impl<F: Fn(f32) -> f32 + Sync> Unary for F {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
         self(x)
     }
 }
@@ -37,35 +36,35 @@ pub trait Binary: Sync {
     type Output: Element;
 
     /// As [`Unary::at`].
-    fn at<const FUSED: bool>(&self, x: f32, y: f32) -> Self::Output;
+    fn at<const FMA: bool>(&self, x: f32, y: f32) -> Self::Output;
 }
 
 impl<R: Element, F: Fn(f32, f32) -> R + Sync> Binary for F {
     type Output = R;
 
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32, y: f32) -> R {
+    fn at<const FMA: bool>(&self, x: f32, y: f32) -> R {
         self(x, y)
     }
 }
 
 /// Names for functions of [`elementary`].
 macro_rules! functions {
-    ($($name:ident: $function:ident $(, beyond $limit:path: $far:path)?;)*) => {$(
-        #[doc = concat!("[`elementary::", stringify!($function), "`].")]
+    ($($name:ident: $function:ident $(, beyond $limit:path: $beyond:path)?;)*) => {$(
+        #[doc = concat!("[`math::", stringify!($function), "`].")]
         #[derive(Debug, Clone, Copy)]
         pub struct $name;
 
         impl Unary for $name {
-            $(const FAR: f32 = $limit;)?
+            $(const LIMIT: f32 = $limit;)?
 
             #[inline(always)]
-            fn at<const FUSED: bool>(&self, x: f32) -> f32 {
-                elementary::$function::<FUSED>(x)
+            fn at<const FMA: bool>(&self, x: f32) -> f32 {
+                math::$function::<FMA>(x)
             }
 
-            $(fn far(&self, x: f32) -> f32 {
-                $far(x)
+            $(fn beyond(&self, x: f32) -> f32 {
+                $beyond(x)
             })?
         }
     )*};
@@ -81,9 +80,9 @@ functions! {
     Silu: silu;
     Gelu: gelu;
     GeluTanh: gelu_tanh;
-    Sin: sin, beyond elementary::FAR: f32::sin;
-    Cos: cos, beyond elementary::FAR: f32::cos;
-    Tan: tan, beyond elementary::FAR: f32::tan;
+    Sin: sin, beyond math::MAX_REDUCED: f32::sin;
+    Cos: cos, beyond math::MAX_REDUCED: f32::cos;
+    Tan: tan, beyond math::MAX_REDUCED: f32::tan;
 }
 
 /// `ln(x + ε)`.
@@ -95,8 +94,8 @@ pub struct LnOf {
 
 impl Unary for LnOf {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
-        elementary::ln::<FUSED>(x + self.epsilon)
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
+        math::ln::<FMA>(x + self.epsilon)
     }
 }
 
@@ -111,8 +110,8 @@ pub struct ScaledTanh {
 
 impl Unary for ScaledTanh {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
-        self.alpha * elementary::tanh::<FUSED>(self.beta * x)
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
+        self.alpha * math::tanh::<FMA>(self.beta * x)
     }
 }
 
@@ -125,9 +124,9 @@ pub struct Elu {
 
 impl Unary for Elu {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
         // NaN goes below.
-        let below = self.alpha * elementary::exp_m1::<FUSED>(if x > 0.0 { 0.0 } else { x });
+        let below = self.alpha * math::exp_m1::<FMA>(if x > 0.0 { 0.0 } else { x });
         if x >= 0.0 { x } else { below }
     }
 }
@@ -141,8 +140,8 @@ pub struct Swish {
 
 impl Unary for Swish {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
-        x / (1.0 + elementary::exp::<FUSED>(-self.factor * x))
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
+        x / (1.0 + math::exp::<FMA>(-self.factor * x))
     }
 }
 
@@ -157,7 +156,7 @@ pub struct HardSigmoid {
 
 impl Unary for HardSigmoid {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
         (self.slope * x + self.offset).clamp(0.0, 1.0)
     }
 }
@@ -173,7 +172,7 @@ pub struct HardSwish {
 
 impl Unary for HardSwish {
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32) -> f32 {
+    fn at<const FMA: bool>(&self, x: f32) -> f32 {
         let w = match self.threshold {
             Some(threshold) => {
                 if x < threshold {
@@ -184,7 +183,7 @@ impl Unary for HardSwish {
             }
             None => x,
         };
-        w * self.gate.at::<FUSED>(w)
+        w * self.gate.at::<FMA>(w)
     }
 }
 
@@ -196,8 +195,8 @@ impl Binary for SiluTimes {
     type Output = f32;
 
     #[inline(always)]
-    fn at<const FUSED: bool>(&self, x: f32, y: f32) -> f32 {
-        elementary::silu::<FUSED>(x) * y
+    fn at<const FMA: bool>(&self, x: f32, y: f32) -> f32 {
+        math::silu::<FMA>(x) * y
     }
 }
 
@@ -205,9 +204,9 @@ impl Binary for SiluTimes {
 pub fn map(x: &[f32], f: impl Unary) -> Vec<f32> {
     // SAFETY: the work writes every element of its part.
     unsafe {
-        filled_rows(x.len(), 1, |first, out| {
+        alloc_rows_with(x.len(), 1, |first, out| {
             let x = &x[first..][..out.len()];
-            vectorized(Each { x, out, f: &f });
+            dispatch(Each { x, out, f: &f });
         })
     }
 }
@@ -219,18 +218,18 @@ struct Each<'a, F> {
     f: &'a F,
 }
 
-impl<F: Unary> Work for Each<'_, F> {
+impl<F: Unary> SimdOp for Each<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         for (o, &x) in self.out.iter_mut().zip(self.x) {
-            o.write(self.f.at::<FUSED>(x));
+            o.write(self.f.at::<FMA>(x));
         }
-        if F::FAR < f32::INFINITY {
+        if F::LIMIT < f32::INFINITY {
             for (o, &x) in self.out.iter_mut().zip(self.x) {
-                if x.abs() > F::FAR {
-                    o.write(self.f.far(x));
+                if x.abs() > F::LIMIT {
+                    o.write(self.f.beyond(x));
                 }
             }
         }
@@ -239,7 +238,7 @@ impl<F: Unary> Work for Each<'_, F> {
 
 /// `x[i] = f(x[i])` for each element, on this thread.
 pub fn map_in_place(x: &mut [f32], f: impl Unary) {
-    vectorized(InPlace { x, f });
+    dispatch(InPlace { x, f });
 }
 
 struct InPlace<'a, F> {
@@ -247,13 +246,13 @@ struct InPlace<'a, F> {
     f: F,
 }
 
-impl<F: Unary> Work for InPlace<'_, F> {
+impl<F: Unary> SimdOp for InPlace<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         for x in self.x.iter_mut() {
-            *x = if F::FAR < f32::INFINITY && x.abs() > F::FAR { self.f.far(*x) } else { self.f.at::<FUSED>(*x) };
+            *x = if F::LIMIT < f32::INFINITY && x.abs() > F::LIMIT { self.f.beyond(*x) } else { self.f.at::<FMA>(*x) };
         }
     }
 }
@@ -273,8 +272,8 @@ pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> 
     let unit = Some(dims[dims.len() - 1].0).filter(|&width| width < LONG).unwrap_or(1);
     // SAFETY: the work writes every element of its part.
     unsafe {
-        filled_rows(size, unit, |first, out| {
-            vectorized(Rows { x: x.data, y: y.data, dims: &dims, first: first * unit, out, f: &f });
+        alloc_rows_with(size, unit, |first, out| {
+            dispatch(Rows { x: x.data, y: y.data, dims: &dims, first: first * unit, out, f: &f });
         })
     }
 }
@@ -294,11 +293,11 @@ struct Rows<'a, F: Binary> {
     f: &'a F,
 }
 
-impl<F: Binary> Work for Rows<'_, F> {
+impl<F: Binary> SimdOp for Rows<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, y, dims, first, out, f } = self;
         let Some((&(width, sx, sy), outer)) = dims.split_last() else { return };
         // Rows along the innermost outer dimension follow one another with fixed steps.
@@ -324,24 +323,24 @@ impl<F: Binary> Work for Rows<'_, F> {
                 match (sx, sy) {
                     (1, 1) => {
                         for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
-                            o.write(f.at::<FUSED>(x, y));
+                            o.write(f.at::<FMA>(x, y));
                         }
                     }
                     (1, 0) => {
                         let y = y[0];
                         for (o, &x) in out.iter_mut().zip(x) {
-                            o.write(f.at::<FUSED>(x, y));
+                            o.write(f.at::<FMA>(x, y));
                         }
                     }
                     (0, 1) => {
                         let x = x[0];
                         for (o, &y) in out.iter_mut().zip(y) {
-                            o.write(f.at::<FUSED>(x, y));
+                            o.write(f.at::<FMA>(x, y));
                         }
                     }
                     _ => {
                         for (i, o) in out.iter_mut().enumerate() {
-                            o.write(f.at::<FUSED>(x[i * sx], y[i * sy]));
+                            o.write(f.at::<FMA>(x[i * sx], y[i * sy]));
                         }
                     }
                 }

@@ -1,20 +1,20 @@
 //! Matrix × panel on stored weights: `y[i, r] = Σ_c w[r, c] · x[i, c] + bias[r]`.
 //!
-//! A few rows of weights are expanded to f32 while they fit the nearest cache, and multiplied by the whole panel; the
+//! A few rows of weights are expanded to f32 while they fit L1, and multiplied by the whole panel; the
 //! expansion is paid once for all rows of `x`, and nothing is packed (see `tile`).
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::aligned::Aligned;
-use crate::mat::WeightMat;
 use crate::matvec::{Precision, Product, matvec_many};
 use crate::parallel::{self, Shared};
 use crate::sizes::{checked, size};
+use crate::weight_matrix::WeightMatrix;
 
-#[cfg(target_arch = "x86_64")]
-mod fixed;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod vnni_i16;
 
 use tile::Operand;
 
@@ -28,12 +28,12 @@ const TASK: usize = 48;
 /// Multiply-adds below which waking a second thread costs more than it saves.
 const SPLIT: usize = 1 << 18;
 /// Elements of `x` that all threads share (1 MB); of more, each has its own.
-const FAR: usize = 1 << 18;
+const L2_ELEMENTS: usize = 1 << 18;
 /// Elements that a thread then works on at a time (512 KB), and rows.
-const NEAR: usize = 1 << 17;
-const MOST: usize = 128;
+const BLOCK_ELEMENTS: usize = 1 << 17;
+const MAX_BLOCK_ROWS: usize = 128;
 /// Rows of `x` up to which weights are better multiplied row by row.
-const FEW: usize = 2;
+const MAX_STEPWISE: usize = 2;
 
 /// Distance between padded rows: at least [`tile::STEP`] zeros more than their own elements, so that tiles read whole
 /// steps, and rows a power of two apart do not fall on the same lines of the cache.
@@ -95,7 +95,7 @@ fn best() -> &'static Variant {
 ///
 /// # Panics
 /// When `row` is out of range or `out` is shorter than a row.
-pub fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
+pub fn expand_row(weight: &WeightMatrix<'_>, row: usize, out: &mut [f32]) {
     assert!(row < weight.rows && out.len() >= weight.cols, "row {row} of {}", weight.rows);
     #[cfg(target_arch = "x86_64")]
     if crate::matvec::avx512::available() {
@@ -108,7 +108,7 @@ pub fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
 ///
 /// # Panics
 /// When a slice does not have the length that the matrix demands.
-pub fn matmul_t(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, y: &mut [f32]) {
+pub fn matmul_t(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, y: &mut [f32]) {
     let m = y.len().checked_div(weight.rows).unwrap_or(0);
     matmul_t_many(&mut [Product { weight, bias, out: y }], x, m, precision);
 }
@@ -124,10 +124,10 @@ pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, prec
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if m > FEW && precision == Precision::Half && fixed::run(products, x, m) {
+    if m > MAX_STEPWISE && precision == Precision::Half && vnni_i16::run(products, x, m) {
         return;
     }
-    if m > FEW {
+    if m > MAX_STEPWISE {
         return run(best(), products, &Rows { m, cols, fill: &copy_of(x, cols) });
     }
     for i in 0..m {
@@ -151,7 +151,7 @@ pub fn matmul_rows(products: &mut [Product<'_, '_>], m: usize, cols: usize, fill
 ///
 /// # Panics
 /// As [`matmul_t`], and when this CPU can't run the variant.
-pub fn matmul_t_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn matmul_t_with(variant: &Variant, weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     assert!(variant.available(), "a variant of this CPU");
     let m = y.len().checked_div(weight.rows).unwrap_or(0);
     let products = &mut [Product { weight, bias, out: y }];
@@ -205,7 +205,7 @@ fn columns(products: &[Product<'_, '_>], x: &[f32], m: usize) -> usize {
 
 /// Some rows of one product.
 struct Task<'a> {
-    weight: &'a WeightMat<'a>,
+    weight: &'a WeightMatrix<'a>,
     bias: Option<&'a [f32]>,
     target: &'a Shared<f32>,
     first: usize,
@@ -227,9 +227,9 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
     let stride = padded(x.cols);
     size([m, stride]);
     let threads = if total < SPLIT { 1 } else { parallel::threads() };
-    if m * stride > FAR && m > threads {
+    if m * stride > L2_ELEMENTS && m > threads {
         // Every thread has rows of its own, which stay near while all weights pass by; shares that fill all threads.
-        let most = (NEAR / stride).clamp(PANEL, MOST);
+        let most = (BLOCK_ELEMENTS / stride).clamp(PANEL, MAX_BLOCK_ROWS);
         let shares = m.div_ceil(most * threads) * threads;
         let size = m.div_ceil(shares).next_multiple_of(PANEL);
         let share = |i: usize| {
@@ -322,13 +322,13 @@ fn product(variant: &Variant, x: Operand<'_>, w: Operand<'_>, cols: usize, sums:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mat::{Form, Lut};
+    use crate::weight_matrix::{Lut, Storage};
 
     #[test]
     fn no_rows_and_no_columns_are_fine() {
-        let empty = WeightMat::new(0, 4, Form::F32(&[])).expect("sizes match");
+        let empty = WeightMatrix::new(0, 4, Storage::F32(&[])).expect("sizes match");
         matmul_t(empty, &[], None, Precision::Half, &mut []);
-        let narrow = WeightMat::new(3, 0, Form::F32(&[])).expect("sizes match");
+        let narrow = WeightMatrix::new(3, 0, Storage::F32(&[])).expect("sizes match");
         let mut y = [f32::NAN; 12];
         matmul_t(narrow, &[], Some(&[1.0, 2.0, 3.0]), Precision::Half, &mut y);
         assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
@@ -345,7 +345,7 @@ mod tests {
                     .flat_map(|i| half::f16::from_f32((i % 97) as f32 / 50.0 - 1.0).to_le_bytes())
                     .collect();
                 let lut = Lut { bits, indices: &indices, tables: &tables, group_rows: 8 };
-                let weight = WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match");
+                let weight = WeightMatrix::new(rows, cols, Storage::Lut(lut)).expect("sizes match");
                 let x: Vec<f32> = (0..m * cols).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
                 let bias: Vec<f32> = (0..rows).map(|r| r as f32).collect();
                 for variant in VARIANTS.iter().filter(|v| (v.available)()) {

@@ -1,20 +1,20 @@
 //! Matrix × vector on stored weights: `y[r] = Σ_c w[r, c] · x[c] + bias[r]`.
 //!
-//! Every weight is read once, in file order. Variants: AVX-512 with VBMI looks indices up in registers;
-//! the others expand a stretch of a row and multiply.
+//! Every weight is read once, in file order. With AVX-512 VBMI, indices are looked up in registers; the other variants expand
+//! a segment of a row and multiply.
 
-use crate::mat::{Form, WeightMat};
 use crate::parallel;
+use crate::weight_matrix::{Storage, WeightMatrix};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod fixed;
+pub(crate) mod vnni_i16;
 
 /// One product: a matrix, its bias and where the result goes (`rows` elements).
 pub struct Product<'a, 'o> {
     /// The weights.
-    pub weight: WeightMat<'a>,
+    pub weight: WeightMatrix<'a>,
     /// Added to the result.
     pub bias: Option<&'a [f32]>,
     /// The result.
@@ -22,7 +22,7 @@ pub struct Product<'a, 'o> {
 }
 
 /// A way to compute one run of rows: `(weight, first row, x, prepared x, out)`.
-type Rows = fn(&WeightMat<'_>, usize, &Input<'_>, &mut [f32]);
+type Rows = fn(&WeightMatrix<'_>, usize, &Input<'_>, &mut [f32]);
 
 /// What a product may round the vector to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ struct Input<'a> {
     by_lane: Vec<f32>,
     /// In fixed point, where that is allowed and possible.
     #[cfg(target_arch = "x86_64")]
-    fixed: Option<fixed::Fixed>,
+    fixed: Option<vnni_i16::Fixed>,
 }
 
 /// Order of the 64 elements of a block after `unpack{lo,hi}_epi8` and conversion by halves.
@@ -94,7 +94,7 @@ impl Input<'_> {
 
     #[cfg(target_arch = "x86_64")]
     fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
-        match fixed::Fixed::new(x, orders) {
+        match vnni_i16::Fixed::new(x, orders) {
             Some(fixed) => Input { fixed: Some(fixed), ..Input::plain(x, orders) },
             None => Input::ordered(x, orders),
         }
@@ -174,7 +174,7 @@ const SPLIT: usize = 1 << 15;
 ///
 /// # Panics
 /// When `x`, `bias` or `out` do not have the length that the matrix demands.
-pub fn matvec(weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
+pub fn matvec(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
     matvec_many(&mut [Product { weight, bias, out }], x, precision);
 }
 
@@ -190,13 +190,13 @@ pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32], precision: Preci
 ///
 /// # Panics
 /// As [`matvec`], and when this CPU can't run the variant.
-pub fn matvec_with(variant: &Variant, weight: WeightMat<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+pub fn matvec_with(variant: &Variant, weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
     assert!(variant.available(), "a variant of this CPU");
     run(variant, &mut [Product { weight, bias, out }], x);
 }
 
 /// Some rows of one product: weight, first row, bias of all rows, results of these rows.
-type Job<'a> = (&'a WeightMat<'a>, usize, Option<&'a [f32]>, &'a mut [f32]);
+type Job<'a> = (&'a WeightMatrix<'a>, usize, Option<&'a [f32]>, &'a mut [f32]);
 
 fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
     let (mut total, mut orders) = (0usize, Orders::default());
@@ -206,10 +206,10 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
         assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
         total = total.saturating_add(p.weight.rows * p.weight.cols);
         match p.weight.form {
-            Form::Lut(l) if l.bits == 4 => orders.nibble = true,
-            Form::Lut(_) => orders.lane = true,
-            Form::Blocks(b) if b.bits == 4 => orders.nibble = true,
-            Form::Blocks(_) => orders.plain = true,
+            Storage::Lut(l) if l.bits == 4 => orders.nibble = true,
+            Storage::Lut(_) => orders.lane = true,
+            Storage::Blocks(b) if b.bits == 4 => orders.nibble = true,
+            Storage::Blocks(_) => orders.plain = true,
             _ => {}
         }
     }
@@ -259,20 +259,20 @@ fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize)
     shares
 }
 
-fn scalar_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+fn scalar_rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     expand_and_dot(weight, first, input.x, out);
 }
 
 /// [`dot_rows`] with rows expanded by the definition.
 #[inline(always)]
-pub(crate) fn expand_and_dot(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+pub(crate) fn expand_and_dot(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
     dot_rows(weight, first, x, out, |row, out| weight.expand_row(row, out));
 }
 
 /// Expands each row that is not `f32` already and multiplies, in 16 partial sums; compiled again for each instruction
 /// set.
 #[inline(always)]
-fn dot_rows(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32], expand: impl Fn(usize, &mut [f32])) {
+fn dot_rows(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32], expand: impl Fn(usize, &mut [f32])) {
     let mut row = vec![0f32; weight.cols];
     for (r, o) in out.iter_mut().enumerate() {
         let row = match weight.whole_rows(first + r, 1) {
@@ -300,9 +300,9 @@ fn avx2_available() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx2_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+fn avx2_rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn inner(weight: &WeightMat<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+    fn inner(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         expand_and_dot(weight, first, x, out);
     }
     // SAFETY: the variant is used only where `avx2_available` found these features.
@@ -312,7 +312,7 @@ fn avx2_rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mat::{Blocks, Lut};
+    use crate::weight_matrix::{Blocks, Lut};
 
     /// A small linear congruential generator: tests need spread, not quality.
     fn noise(n: usize, seed: u32) -> Vec<u32> {
@@ -336,7 +336,7 @@ mod tests {
             .collect()
     }
 
-    fn check(weight: WeightMat<'_>) {
+    fn check(weight: WeightMatrix<'_>) {
         let x: Vec<f32> = noise(weight.cols(), 7).into_iter().map(|v| (v % 1999) as f32 / 1000.0 - 1.0).collect();
         let bias: Vec<f32> = (0..weight.rows()).map(|r| r as f32 / 8.0).collect();
         let mut row = vec![0f32; weight.cols()];
@@ -374,7 +374,7 @@ mod tests {
                     let indices = bytes((rows * cols * bits as usize).div_ceil(8), bits + cols as u32);
                     let tables = halves((rows / group_rows) << bits, 3 + bits);
                     let lut = Lut { bits, indices: &indices, tables: &tables, group_rows };
-                    check(WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match"));
+                    check(WeightMatrix::new(rows, cols, Storage::Lut(lut)).expect("sizes match"));
                 }
             }
         }
@@ -384,9 +384,9 @@ mod tests {
     fn dense_and_block_forms_agree() {
         for cols in [1usize, 15, 16, 17, 32, 64, 200] {
             let data = halves(9 * cols, 5);
-            check(WeightMat::new(9, cols, Form::F16(&data)).expect("sizes match"));
+            check(WeightMatrix::new(9, cols, Storage::F16(&data)).expect("sizes match"));
             let data: Vec<u8> = noise(9 * cols, 6).iter().flat_map(|v| (*v as f32 / 2e7).to_le_bytes()).collect();
-            check(WeightMat::new(9, cols, Form::F32(&data)).expect("sizes match"));
+            check(WeightMatrix::new(9, cols, Storage::F32(&data)).expect("sizes match"));
         }
         for (bits, signed) in [(4, false), (4, true), (8, false), (8, true)] {
             for (cols, block_rows, block_cols) in [
@@ -405,7 +405,7 @@ mod tests {
                 let offset: Vec<f32> = (1..=count).map(|i| (i % 5) as f32).collect();
                 for offset in [None, Some(&offset[..])] {
                     let form = Blocks { bits, signed, data: &data, scale: &scale, offset, block_rows, block_cols };
-                    check(WeightMat::new(8, cols, Form::Blocks(form)).expect("sizes match"));
+                    check(WeightMatrix::new(8, cols, Storage::Blocks(form)).expect("sizes match"));
                 }
             }
         }
@@ -414,8 +414,8 @@ mod tests {
     #[test]
     fn parts_that_are_too_small_are_rejected() {
         let lut = Lut { bits: 6, indices: &[0; 47], tables: &[0; 128], group_rows: 1 };
-        assert!(WeightMat::new(1, 64, Form::Lut(lut)).is_err());
-        assert!(WeightMat::new(1, 64, Form::F16(&[0; 127])).is_err());
-        assert!(WeightMat::new(usize::MAX, 64, Form::F32(&[])).is_err());
+        assert!(WeightMatrix::new(1, 64, Storage::Lut(lut)).is_err());
+        assert!(WeightMatrix::new(1, 64, Storage::F16(&[0; 127])).is_err());
+        assert!(WeightMatrix::new(usize::MAX, 64, Storage::F32(&[])).is_err());
     }
 }

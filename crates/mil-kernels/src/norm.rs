@@ -1,13 +1,13 @@
-//! Normalization of rows: RMS norm and layer norm, with their gain and offset; the scale and shift of channels.
+//! RMS norm and layer norm of rows, with gain and offset; per-channel scale and shift.
 //!
-//! Sums are kept in sixteen parts of f32, so that they run in registers and lose no more than pairwise sums do.
+//! Sums are kept in sixteen f32 partial sums: they stay in registers and lose no more than pairwise summation.
 
 use std::mem::MaybeUninit;
 
-use crate::fresh::filled_rows;
+use crate::buffer_pool::alloc_rows_with;
+use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::rows_mut;
 use crate::sizes;
-use crate::vectorized::{Work, vectorized};
 
 /// The sum of `f` of every element.
 #[inline(always)]
@@ -41,11 +41,11 @@ struct Part<'a, 'o> {
     out: &'o mut [f32],
 }
 
-impl Work for Part<'_, '_> {
+impl SimdOp for Part<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Rows { size, epsilon, centre, gain, offset } = self.rows;
         for (x, out) in self.x.chunks_exact(size).zip(self.out.chunks_exact_mut(size)) {
             let mean = if centre { sum(x, |v| v) / size as f32 } else { 0.0 };
@@ -86,7 +86,7 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
     assert!(rows.offset.is_none_or(|b| b.len() == size), "length of the offset");
     rows_mut(out, size, |first, out| {
         let x = &x[first * size..][..out.len()];
-        vectorized(Part { rows, x, out });
+        dispatch(Part { rows, x, out });
     });
 }
 
@@ -117,8 +117,8 @@ pub fn affine(x: &[f32], [outer, size, inner]: [usize; 3], scale: &[f32], shift:
     let width = if inner == 1 { size } else { inner }.max(1);
     // SAFETY: the work writes every row of its part.
     unsafe {
-        filled_rows(x.len(), width, |first, out| {
-            vectorized(Affine { x: &x[first * width..][..out.len()], first, inner, scale, shift, out });
+        alloc_rows_with(x.len(), width, |first, out| {
+            dispatch(Affine { x: &x[first * width..][..out.len()], first, inner, scale, shift, out });
         })
     }
 }
@@ -133,11 +133,11 @@ struct Affine<'a, 'o> {
     out: &'o mut [MaybeUninit<f32>],
 }
 
-impl Work for Affine<'_, '_> {
+impl SimdOp for Affine<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, first, inner, scale, shift, out } = self;
         if inner == 1 {
             for (x, out) in x.chunks_exact(scale.len()).zip(out.chunks_exact_mut(scale.len())) {

@@ -1,27 +1,26 @@
 //! Products with packed weights: `y[i, r] = f(Σ_c w[r, c] · x[i, c] + bias[r] + residual[i, r])`.
 //!
-//! Weights are put into panels of [`PANEL`] outputs once, when a model is prepared: a step of the sum then reads one
-//! stretch of a panel and one element of some rows of `x`. Those stay where they are: a row is a list of stretches, so
-//! that a convolution multiplies its patches without copying them. What follows a product is done with its sums while
-//! they are in registers.
+//! Weights are packed once, at load, into panels of [`PANEL`] outputs: a step of the sum then reads one contiguous segment of
+//! a panel and one element of some rows of `x`. The rows stay in place: each is a list of segments, so that a convolution
+//! multiplies its patches without copying them. The epilogue is applied while the sums are in registers.
 
 use std::ops::Range;
 
 use crate::activation::Activation;
 use crate::aligned::Aligned;
-use crate::fresh::Element;
+use crate::buffer_pool::Element;
 use crate::parallel::{self, Shared};
 use crate::sizes::{checked, part_start, size};
 
-mod attend;
 mod matrices;
 mod rows;
+mod sdpa;
 mod tile;
 
-pub use attend::{Heads, Sizes, attend};
 pub use matrices::{Matrices, multiply};
 use rows::Sources;
 pub(crate) use rows::{Rows, Starts};
+pub use sdpa::{Heads, Sizes, sdpa};
 use tile::{Sums, TILES, Tiles};
 
 /// Outputs of one panel.
@@ -32,7 +31,7 @@ const SPLIT: usize = 1 << 16;
 /// Tasks for each thread, so that none waits long for another at the end.
 const TASKS: usize = 8;
 /// Elements of `x` that a task reads for every panel, at most: 256 KB, which stay in the cache of one core.
-const NEAR: usize = 1 << 16;
+const L2_ELEMENTS: usize = 1 << 16;
 /// Elements of weights that every task may read: 1 MB. Of more, each has a part.
 const SHARED: usize = 1 << 18;
 
@@ -137,21 +136,27 @@ impl Variant {
 ///
 /// # Panics
 /// When a length does not fit another, and for weights in groups.
-pub fn product(x: &[f32], m: usize, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
-    product_with(Variant::best(), x, m, weights, finish)
+pub fn product(x: &[f32], m: usize, weights: &Packed, epilogue: &Epilogue<'_>) -> Vec<f32> {
+    product_with(Variant::best(), x, m, weights, epilogue)
 }
 
 /// [`product`] with a given variant, for tests and benchmarks.
 ///
 /// # Panics
 /// As [`product`].
-pub fn product_with<'a>(variant: Variant, x: &'a [f32], m: usize, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
+pub fn product_with<'a>(
+    variant: Variant,
+    x: &'a [f32],
+    m: usize,
+    weights: &Packed,
+    epilogue: &Epilogue<'_>,
+) -> Vec<f32> {
     assert_eq!((checked([m, weights.cols]), weights.groups), (Some(x.len()), 1), "length of x, and groups");
     let cols = weights.cols;
     let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'a>| {
         out.run(0, 0..rows.len(), x, rows.start * cols, cols);
     };
-    run(variant, &Rows { count: m, stretches: (1, cols), fill: &fill }, weights, finish)
+    run(variant, &Rows { count: m, segments: (1, cols), fill: &fill }, weights, epilogue)
 }
 
 /// Some rows and some panels of a group.
@@ -171,7 +176,7 @@ fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usi
     let (panels, k) = (weights.panels(), weights.cols.max(1));
     let total = [weights.groups, m, panels, PANEL, k].into_iter().fold(1, usize::saturating_mul);
     let wanted = (total / SPLIT).clamp(1, threads * TASKS).div_ceil(weights.groups);
-    let (tiles, near) = (m.div_ceil(step), m.saturating_mul(k).div_ceil(NEAR));
+    let (tiles, near) = (m.div_ceil(step), m.saturating_mul(k).div_ceil(L2_ELEMENTS));
     let wanted = if threads == 1 { 1 } else { wanted };
     // Of the larger operand each task reads a part of its own; rows, where that does not matter.
     let (rows, columns) = if panels * PANEL > m && panels * PANEL * k > SHARED {
@@ -188,18 +193,18 @@ fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usi
 ///
 /// # Panics
 /// When a size does not fit another.
-pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
-    run_to(variant, x, weights, finish, Layout { row: weights.outputs(), group: weights.outputs })
+pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, epilogue: &Epilogue<'_>) -> Vec<f32> {
+    run_to(variant, x, weights, epilogue, Layout { row: weights.outputs(), group: weights.outputs })
 }
 
 /// [`run`] with results in a layout that has a place for each of them, without gaps.
-fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Epilogue<'_>, layout: Layout) -> Vec<f32> {
+fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, epilogue: &Epilogue<'_>, layout: Layout) -> Vec<f32> {
     let (m, outputs) = (x.count, weights.outputs());
     let size = size([m, outputs]);
-    assert_eq!(checked(x.stretches.into()), Some(weights.cols), "columns of the weights");
-    assert!(u32::try_from(x.stretches.0).is_ok(), "stretches of a row");
-    assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
-    assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
+    assert_eq!(checked(x.segments.into()), Some(weights.cols), "columns of the weights");
+    assert!(u32::try_from(x.segments.0).is_ok(), "segments of a row");
+    assert!(epilogue.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
+    assert!(epilogue.residual.is_none_or(|r| r.len() == size), "size of the residual");
     if size == 0 {
         return Vec::new();
     }
@@ -213,7 +218,7 @@ fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, finish: &Epilogu
         let (group, i) = (i / (blocks * columns), i % (blocks * columns));
         let task =
             Task { group, rows: part(m, blocks, i / columns), panels: part(weights.panels(), columns, i % columns) };
-        one_task(variant.0, x, weights, finish, &task, layout, &target);
+        one_task(variant.0, x, weights, epilogue, &task, layout, &target);
     };
     let count = weights.groups * blocks * columns;
     if threads == 1 {
@@ -239,8 +244,8 @@ pub(crate) fn run_part(
     panels: Range<usize>,
     out: &mut [f32],
 ) {
-    assert_eq!(checked(x.stretches.into()), Some(weights.cols), "columns of the weights");
-    assert!(u32::try_from(x.stretches.0).is_ok(), "stretches of a row");
+    assert_eq!(checked(x.segments.into()), Some(weights.cols), "columns of the weights");
+    assert!(u32::try_from(x.segments.0).is_ok(), "segments of a row");
     assert!(group < weights.groups && panels.end <= weights.panels(), "panels of the weights");
     assert!(checked([x.count, weights.outputs()]).is_some_and(|size| out.len() >= size), "room for the results");
     let task = Task { group, rows: 0..x.count, panels };
@@ -252,12 +257,12 @@ fn one_task(
     tiles: &Tiles,
     x: &Rows<'_, '_>,
     weights: &Packed,
-    finish: &Epilogue<'_>,
+    epilogue: &Epilogue<'_>,
     task: &Task,
     layout: Layout,
     target: &Shared<f32>,
 ) {
-    let length = x.stretches.1;
+    let length = x.segments.1;
     let m = task.rows.len();
     // Tiles of about the same height: a last one of a single row would be slow.
     let count = m.div_ceil(tiles.rows);
@@ -266,36 +271,36 @@ fn one_task(
         let width = PANEL.min(weights.outputs - p * PANEL);
         let first = task.group * weights.outputs + p * PANEL;
         let mut bias = [0f32; PANEL];
-        if let Some(values) = finish.bias {
+        if let Some(values) = epilogue.bias {
             bias[..width].copy_from_slice(&values[first..first + width]);
         }
         let panel = weights.panel(task.group, p);
         for t in 0..count {
             let rows = sources.rows(t);
             let at = (task.rows.start + rows.start) * layout.row + task.group * layout.group + p * PANEL;
-            let (starts, stretches) = sources.tile(t);
+            let (starts, segments) = sources.tile(t);
             let sums = Sums {
                 starts,
-                stretches,
+                segments,
                 length,
                 weights: panel,
                 bias: &bias,
-                residual: finish.residual.map(|r| &r[at..]),
+                residual: epilogue.residual.map(|r| &r[at..]),
                 // SAFETY: `at` is inside the result, which has `m · outputs` elements.
                 out: unsafe { target.get().add(at) },
                 step: layout.row,
                 width,
-                hard_swish: finish.activation.hard_swish(),
-                bounds: finish.activation.bounds(),
+                hard_swish: epilogue.activation.hard_swish(),
+                bounds: epilogue.activation.bounds(),
             };
             // SAFETY: every start is that of `length` elements at least, the variant is available (it
             // comes from `Variant::all` or is the definition), and the rows and columns written are this task's.
             unsafe { tiles.run(rows.len(), &sums) };
-            if !finish.activation.in_registers() {
+            if !epilogue.activation.in_registers() {
                 for i in 0..rows.len() {
                     // SAFETY: the tile wrote these elements, which are this task's alone.
                     let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * layout.row), width) };
-                    finish.activation.apply(row);
+                    epilogue.activation.apply(row);
                 }
             }
         }
@@ -338,9 +343,9 @@ mod tests {
                     Activation::HardSwish(HardSwish { gate, threshold: Some(-1.25) }),
                 ];
                 for activation in activations {
-                    let finish = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
+                    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                     for variant in Variant::all() {
-                        let y = product_with(variant, &x, m, &packed, &finish);
+                        let y = product_with(variant, &x, m, &packed, &epilogue);
                         for (at, &y) in y.iter().enumerate() {
                             let mut want = [sum(at / outputs, at % outputs) as f32];
                             activation.apply(&mut want);
@@ -366,8 +371,8 @@ mod tests {
         let one = Packed::new(1, 33, 1, |_, out| out[0] = 1.0);
         let clamp = Activation::Clamp { low: 0.0, high: 6.0 };
         for variant in Variant::all() {
-            let finish = Epilogue { activation: clamp, ..Epilogue::default() };
-            let y = product_with(variant, &[f32::NAN, 7.0, -1.0], 3, &one, &finish);
+            let epilogue = Epilogue { activation: clamp, ..Epilogue::default() };
+            let y = product_with(variant, &[f32::NAN, 7.0, -1.0], 3, &one, &epilogue);
             assert!(y[..33].iter().all(|v| v.is_nan()), "{}", variant.name());
             assert!(y[33..66].iter().all(|&v| v == 6.0) && y[66..].iter().all(|&v| v == 0.0), "{}", variant.name());
         }
@@ -380,9 +385,9 @@ mod tests {
         let gate = HardSigmoid { slope: 1.0 / 6.0, offset: 0.5 };
         for threshold in [None, Some(-3.0), Some(0.5), Some(f32::NAN)] {
             let f = HardSwish { gate, threshold };
-            let finish = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
+            let epilogue = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
             for variant in Variant::all() {
-                let y = product_with(variant, &x, x.len(), &one, &finish);
+                let y = product_with(variant, &x, x.len(), &one, &epilogue);
                 for (i, &y) in y.iter().enumerate() {
                     let want = f.at::<false>(x[i / 33]);
                     assert!(y == want || y.is_nan() && want.is_nan(), "{} {f:?} {}: {y}", variant.name(), x[i / 33]);

@@ -1,16 +1,16 @@
-//! Work shared by threads that stay awake between the steps of a model.
+//! Thread pool whose workers spin between short parallel regions.
 //!
 //! Decoding a token is hundreds of short parallel regions; waking a sleeping thread for each costs more than the work
-//! in it. Helpers here watch for the next region for a moment before they sleep, and the caller takes part itself. A
-//! region is open to whoever comes before the caller is done with it: nobody waits for a helper that has not begun.
+//! in it. Workers spin for the next region briefly before they sleep, and the caller works too. A region is open to any
+//! worker that arrives before the caller is done: the caller never waits for a worker that has not begun.
 //!
-//! Each thread begins with its own part of the work, the same in every region, so that it finds in its cache what it left
-//! there one operation before; one that is done helps the others.
+//! Each thread starts with its own share, the same in every region, so that its data are still in its cache; a thread that
+//! is done steals from the others.
 //!
-//! One region runs at a time; a caller that finds the helpers busy, or is itself inside a region, does its work alone.
+//! One region runs at a time; a caller that finds the workers busy, or is itself inside a region, works alone.
 //!
-//! A panic in the work ends its region, whichever thread it is in: what was not begun is left, and the caller panics with
-//! what the first panic said once everybody has left. The helpers stay, for the regions to come.
+//! A panic ends its region, on whichever thread: remaining work is skipped, and the caller resumes the first panic once all
+//! workers have left. The workers survive.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -32,7 +32,7 @@ const LOOKS: usize = 2000;
 const VARIABLES: [&str; 2] = ["CANDLE_COREML_THREADS", "RAYON_NUM_THREADS"];
 
 /// Most threads, whatever the environment says.
-const MOST: usize = 1024;
+const MAX_THREADS: usize = 1024;
 
 /// Number of threads that share a region, the caller's among them: from the environment (`CANDLE_COREML_THREADS`, else
 /// `RAYON_NUM_THREADS`), else the physical cores that this process may use; at most 1024.
@@ -48,7 +48,7 @@ pub fn threads() -> usize {
                 cores => usable.min(cores),
             }
         });
-        found.min(MOST)
+        found.min(MAX_THREADS)
     })
 }
 

@@ -1,16 +1,16 @@
-//! Reductions and running sums along the middle one of three extents, `[outer, size, inner]`, as elements lie in memory.
+//! Reductions and cumulative sums over the middle of three extents, `[outer, size, inner]`.
 //!
-//! Elements that lie behind each other are taken in lanes, others by columns. Long extents are cut into parts of as many
-//! elements on any number of threads, so that a result does not depend on it.
+//! Contiguous elements are reduced in lanes, others by columns. Long extents are cut into parts of the same size for any
+//! number of threads, so that a result does not depend on it.
 
-use crate::fresh::zeros;
+use crate::buffer_pool::zeros;
+use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::{ColumnsMut, columns_mut, rows_mut, weighed_rows_mut};
 use crate::sizes;
-use crate::vectorized::{Work, vectorized};
 
 /// Lanes in which a row is added up.
 const LANES: usize = 16;
-/// Columns that are added to at once, so that what is known of them stays in the nearest cache.
+/// Columns that are added to at once, so that what is known of them stays in L1.
 const WIDTH: usize = 256;
 /// Columns below which several rows are added to at once.
 const NARROW: usize = 64;
@@ -43,7 +43,7 @@ pub fn reduce<A: Copy + Send + Sync>(
     let unit = if inner < NARROW { inner } else { 1 };
     weighed_rows_mut(&mut known, unit, height * unit, |first, known| {
         let first = first * unit;
-        vectorized(Columns { x, size, inner, parts, height, first, known, start, add: &add, join: &join });
+        dispatch(Columns { x, size, inner, parts, height, first, known, start, add: &add, join: &join });
     });
     if parts == 1 {
         return known.into_iter().map(|all| end(all, size)).collect();
@@ -75,11 +75,11 @@ struct Columns<'a, A, Add, Join> {
     join: &'a Join,
 }
 
-impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> Work for Columns<'_, A, Add, Join> {
+impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> SimdOp for Columns<'_, A, Add, Join> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, size, inner, parts, height, mut first, known, start, add, join } = self;
         let mut left = known;
         while !left.is_empty() {
@@ -239,7 +239,7 @@ pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running
         });
     } else {
         columns_mut(&mut out, [size, inner], WIDTH, |block, first, out| {
-            vectorized(Sums { x: &x[block * size * inner..][..size * inner], inner, first, running, out });
+            dispatch(Sums { x: &x[block * size * inner..][..size * inner], inner, first, running, out });
         });
     }
     out
@@ -254,11 +254,11 @@ struct Sums<'a, 'o> {
     out: ColumnsMut<'o, f32>,
 }
 
-impl Work for Sums<'_, '_> {
+impl SimdOp for Sums<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, inner, first, running, mut out } = self;
         let (mut sums, size) = ([0f64; WIDTH], x.len() / inner);
         for i in 0..size {

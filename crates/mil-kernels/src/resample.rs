@@ -1,11 +1,11 @@
-//! Images between their elements: along rows and columns, or at any place.
+//! Linear interpolation of images: separable, or at arbitrary points.
 
 use std::mem::MaybeUninit;
 
-use crate::fresh::filled;
+use crate::buffer_pool::alloc_with;
+use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::{TASK, threads};
 use crate::sizes;
-use crate::vectorized::{Work, vectorized};
 
 /// Two elements along a dimension, and the part that the second one has.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +35,7 @@ pub fn bilinear(x: &[f32], (h, w): (usize, usize), inner: usize, rows: &[Between
     let run = (4 * TASK).max(len.div_ceil(threads() * 8)).div_ceil(width);
     // SAFETY: every row is written.
     unsafe {
-        filled(len, run * width, |task, out: &mut [MaybeUninit<f32>]| {
+        alloc_with(len, run * width, |task, out: &mut [MaybeUninit<f32>]| {
             let mut lines = Lines { numbers: [usize::MAX; 2], elements: [vec![0f32; width], vec![0f32; width]] };
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let (image, row) = ((task * run + i) / rows.len(), rows[(task * run + i) % rows.len()]);
@@ -43,7 +43,7 @@ pub fn bilinear(x: &[f32], (h, w): (usize, usize), inner: usize, rows: &[Between
                 let low = lines.get(image * h + row.low, image * h + row.high, line(row.low), columns, inner);
                 let high = lines.get(image * h + row.high, image * h + row.low, line(row.high), columns, inner);
                 let (a, b) = (&lines.elements[low], &lines.elements[high]);
-                vectorized(Mix { a, b, part: row.part, out });
+                dispatch(Mix { a, b, part: row.part, out });
             }
         })
     }
@@ -63,7 +63,7 @@ impl Lines {
         }
         let at = usize::from(self.numbers[0] == other);
         self.numbers[at] = number;
-        vectorized(Spread { x, columns, inner, out: &mut self.elements[at] });
+        dispatch(Spread { x, columns, inner, out: &mut self.elements[at] });
         at
     }
 }
@@ -76,11 +76,11 @@ struct Mix<'a> {
     out: &'a mut [MaybeUninit<f32>],
 }
 
-impl Work for Mix<'_> {
+impl SimdOp for Mix<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let rest = 1.0 - self.part;
         for (o, (&a, &b)) in self.out.iter_mut().zip(self.a.iter().zip(self.b)) {
             o.write(a * rest + b * self.part);
@@ -96,11 +96,11 @@ struct Spread<'a> {
     out: &'a mut [f32],
 }
 
-impl Work for Spread<'_> {
+impl SimdOp for Spread<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, columns, inner, out } = self;
         if inner == 1 {
             for (o, c) in out.iter_mut().zip(columns) {
@@ -143,10 +143,10 @@ pub fn sample(x: &[f32], channels: usize, count: usize, outside: f32, taps: impl
     let run = TASK.div_ceil(channels);
     // SAFETY: every row is written.
     unsafe {
-        filled(sizes::size([count, channels]), run * channels, |task, out: &mut [MaybeUninit<f32>]| {
+        alloc_with(sizes::size([count, channels]), run * channels, |task, out: &mut [MaybeUninit<f32>]| {
             for (i, out) in out.chunks_exact_mut(channels).enumerate() {
                 let taps = taps(task * run + i);
-                vectorized(Sum { x, taps, outside, out });
+                dispatch(Sum { x, taps, outside, out });
             }
         })
     }
@@ -160,11 +160,11 @@ struct Sum<'a> {
     out: &'a mut [MaybeUninit<f32>],
 }
 
-impl Work for Sum<'_> {
+impl SimdOp for Sum<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, taps: Taps { at, weights }, outside, out } = self;
         let channels = out.len();
         let inside = |i: usize| at[i] != OUTSIDE && weights[i] != 0.0;

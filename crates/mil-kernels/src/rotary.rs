@@ -1,7 +1,7 @@
 //! Rotary position embedding.
 
+use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::rows_mut;
-use crate::vectorized::{Work, vectorized};
 
 /// `x · cos + concat(−x[size/2 ..], x[.. size/2]) · sin` for each row of `size` elements; row `i` takes row
 /// `i % (cos.len() / size)` of the cosines, and of the sines likewise.
@@ -16,7 +16,7 @@ pub fn rotary(x: &[f32], cos: &[f32], sin: &[f32], size: usize, out: &mut [f32])
     let whole = |n: usize| n > 0 && n.is_multiple_of(size);
     assert!(size > 0 && size.is_multiple_of(2) && whole(x.len()) && whole(cos.len()) && whole(sin.len()), "row size");
     rows_mut(out, size, |first, out| {
-        vectorized(Rows { x: &x[first * size..][..out.len()], cos, sin, size, first, out });
+        dispatch(Rows { x: &x[first * size..][..out.len()], cos, sin, size, first, out });
     });
 }
 
@@ -29,11 +29,11 @@ struct Rows<'a> {
     out: &'a mut [f32],
 }
 
-impl Work for Rows<'_> {
+impl SimdOp for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, cos, sin, size, first, out } = self;
         let half = size / 2;
         let row = |table: &'_ [f32], i: usize| (first + i) % (table.len() / size) * size;

@@ -1,7 +1,7 @@
-//! Arithmetic of sizes that callers name.
+//! Checked arithmetic on caller-supplied sizes.
 //!
-//! Each public function checks its sizes once, before work begins, so that what follows may multiply and add without
-//! checks: a kernel's indices never exceed the sizes that were checked here.
+//! Each public function checks its sizes once, before work begins; the code after it may multiply and add unchecked, because
+//! a kernel's indices never exceed the checked sizes.
 
 /// The product of extents; zero if one of them is, whatever the others are. None where it does not fit.
 #[inline]

@@ -1,12 +1,12 @@
-//! Softmax of rows, and along other axes.
+//! Softmax over the last or any other axis.
 
-use crate::elementary::exp;
+use crate::buffer_pool::alloc_rows_with;
+use crate::buffer_pool::zeros;
+use crate::dispatch::{SimdOp, dispatch};
 use crate::elementwise::map_in_place;
-use crate::fresh::filled_rows;
-use crate::fresh::zeros;
+use crate::math::exp;
 use crate::parallel::{ColumnsMut, columns_mut};
 use crate::sizes;
-use crate::vectorized::{Work, vectorized};
 
 /// `e^x / Σ e^x` along the middle one of three extents.
 ///
@@ -20,7 +20,7 @@ pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
     if inner == 1 {
         // SAFETY: the work writes all of its rows.
         return unsafe {
-            filled_rows(x.len(), size, |first, out| {
+            alloc_rows_with(x.len(), size, |first, out| {
                 let rows = out.write_copy_of_slice(&x[first * size..][..out.len()]);
                 for row in rows.chunks_exact_mut(size) {
                     let factor = 1.0 / exponentials(row, None, 1.0);
@@ -31,7 +31,7 @@ pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
     }
     let mut out = zeros(x.len());
     columns_mut(&mut out, [size, inner], COLUMNS, |block, first, out| {
-        vectorized(Columns { x: &x[block * size * inner..][..size * inner], inner, first, out });
+        dispatch(Columns { x: &x[block * size * inner..][..size * inner], inner, first, out });
     });
     out
 }
@@ -47,11 +47,11 @@ struct Columns<'a, 'o> {
     out: ColumnsMut<'o, f32>,
 }
 
-impl Work for Columns<'_, '_> {
+impl SimdOp for Columns<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<const FMA: bool>(self) {
         let Self { x, inner, first, mut out } = self;
         let width = COLUMNS.min(inner - first);
         let (mut tops, mut sums) = ([f32::NEG_INFINITY; COLUMNS], [0f32; COLUMNS]);
@@ -62,7 +62,7 @@ impl Work for Columns<'_, '_> {
         }
         for (i, row) in x.chunks_exact(inner).enumerate() {
             for (((sum, &top), &v), o) in sums.iter_mut().zip(&tops).zip(&row[first..first + width]).zip(out.row(i)) {
-                *o = exp::<FUSED>(v - top);
+                *o = exp::<FMA>(v - top);
                 *sum += *o;
             }
         }
@@ -83,7 +83,7 @@ pub(crate) fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32)
     if crate::activation::avx512::available() {
         return crate::activation::avx512::exponentials(scores, mask, scale);
     }
-    vectorized(Weights { scores, mask, scale })
+    dispatch(Weights { scores, mask, scale })
 }
 
 struct Weights<'a> {
@@ -92,11 +92,11 @@ struct Weights<'a> {
     scale: f32,
 }
 
-impl Work for Weights<'_> {
+impl SimdOp for Weights<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) -> f32 {
+    fn run<const FMA: bool>(self) -> f32 {
         let Self { scores, mask, scale } = self;
         match mask {
             Some(mask) => {
@@ -124,13 +124,13 @@ impl Work for Weights<'_> {
         let (blocks, rest) = scores.as_chunks_mut::<16>();
         for block in blocks {
             for (s, sum) in block.iter_mut().zip(&mut sums) {
-                *s = exp::<FUSED>(*s - top);
+                *s = exp::<FMA>(*s - top);
                 *sum += *s;
             }
         }
         let mut sum: f32 = sums.iter().sum();
         for s in rest {
-            *s = exp::<FUSED>(*s - top);
+            *s = exp::<FMA>(*s - top);
             sum += *s;
         }
         sum

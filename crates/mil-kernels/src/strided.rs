@@ -1,6 +1,4 @@
-//! Strided operands.
-//!
-//! Dimensions that lie behind each other in memory are treated as one.
+//! Strided operands; dimensions that are contiguous to each other are merged.
 
 use crate::sizes;
 
@@ -84,10 +82,10 @@ pub(crate) mod tests {
             prop_assume!(size < 1 << 18);
             let data: Vec<f32> = (0..size).map(|i| i as f32).collect();
             let x = Strided { data: &data, strides: &xs };
-            let copied = crate::pick::copied(&shape, x);
+            let copied = crate::gather::contiguous(&shape, x);
             prop_assert!(copied.iter().enumerate().all(|(i, &o)| o == at(x, &shape, i)));
             let wide: Vec<i64> = data.iter().map(|&v| v as i64).collect();
-            let wide = crate::pick::copied(&shape, Strided { data: &wide, strides: &xs });
+            let wide = crate::gather::contiguous(&shape, Strided { data: &wide, strides: &xs });
             prop_assert!(copied.iter().zip(&wide).all(|(&o, &w)| o == w as f32) && copied.len() == wide.len());
         }
     }

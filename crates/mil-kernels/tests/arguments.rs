@@ -6,18 +6,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use half::f16;
 use mil_kernels::activation::Activation;
-use mil_kernels::attention::{self, Cache, Shape, attention};
+use mil_kernels::cached_attention::{self, Cache, Shape, cached_attention};
 use mil_kernels::conv::{self, Transposed, TransposedShape, Windows, Winograd, conv_packed, depthwise, max_pool};
 use mil_kernels::elementwise::zip;
-use mil_kernels::mat::{Blocks, Form, Lut, WeightMat};
+use mil_kernels::gather::{Axis, AxisIndices, FILL, concat, contiguous, index_select, index_select_along};
 use mil_kernels::matmul::{self, matmul_rows, matmul_t, matmul_t_many};
 use mil_kernels::matvec::{self, Precision, Product, matvec, matvec_many};
-use mil_kernels::packed::{Epilogue, Heads, Matrices, Packed, Sizes, attend, multiply, product};
-use mil_kernels::pick::{Along, NOWHERE, Places, copied, join, pick, pick_along};
+use mil_kernels::packed::{Epilogue, Heads, Matrices, Packed, Sizes, multiply, product, sdpa};
 use mil_kernels::reduce::{Running, running_sum, sum};
 use mil_kernels::resample::{Between, OUTSIDE, Taps, bilinear, sample};
 use mil_kernels::strided::Strided;
-use mil_kernels::{fp16, norm, parallel, rank, rotary::rotary, softmax::softmax};
+use mil_kernels::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
+use mil_kernels::{fp16, norm, parallel, rotary::rotary, softmax::softmax, sort};
 use proptest::prelude::*;
 
 /// Elements of results, and of buffers beside them, up to which cases are run; those that no memory can have are, too.
@@ -133,14 +133,14 @@ fn all_windows(w: &Windows) -> impl Iterator<Item = [usize; 3]> {
 #[test]
 fn strides_beyond_the_elements_are_refused() {
     let x = [7u8; 16];
-    assert!(answer(|| copied(&[16, 5], Strided { data: &x, strides: &[1, 1 << 62] })).is_none());
-    assert!(answer(|| copied(&[1 << 32, 1 << 32], Strided { data: &x, strides: &[0, 0] })).is_none());
+    assert!(answer(|| contiguous(&[16, 5], Strided { data: &x, strides: &[1, 1 << 62] })).is_none());
+    assert!(answer(|| contiguous(&[1 << 32, 1 << 32], Strided { data: &x, strides: &[0, 0] })).is_none());
     let y = [0f32; 4];
     let operand = |strides| Strided { data: &y, strides };
     assert!(answer(|| zip(&[2, 5], operand(&[1, 1 << 62]), operand(&[0, 0]), |x, y| x + y)).is_none());
     assert!(answer(|| zip(&[1 << 32, 1 << 32], operand(&[0, 0]), operand(&[0, 0]), |x, y| x + y)).is_none());
-    let far = Places::Run(0..5);
-    assert!(answer(|| pick(&x, &[Along { stride: 1 << 62, places: &far }], 0)).is_none());
+    let far = AxisIndices::Run(0..5);
+    assert!(answer(|| index_select(&x, &[Axis { stride: 1 << 62, places: &far }], 0)).is_none());
 }
 
 #[test]
@@ -187,15 +187,15 @@ fn heads_whose_results_wrap_are_refused() {
     let h = Heads { data: &[], starts: &[0], row: 0 };
     // 3 · 0xaaaa_aaaa_aaaa_aaab = 1 in 64 bits.
     let sizes = Sizes { queries: 3, keys: 0, dim: 0, width: 0xaaaa_aaaa_aaaa_aaab, together: 1 };
-    assert!(answer(|| attend(sizes, h, h, h, None, 1.0)).is_none());
+    assert!(answer(|| sdpa(sizes, h, h, h, None, 1.0)).is_none());
 }
 
 #[test]
 fn results_of_several_products_must_have_all_rows() {
     let weights = vec![0u8; 8 * 128 * 4];
-    for form in [Form::F32(&weights), Form::F16(&weights[..8 * 128 * 2])] {
+    for form in [Storage::F32(&weights), Storage::F16(&weights[..8 * 128 * 2])] {
         for precision in [Precision::Half, Precision::Single] {
-            let weight = WeightMat::new(8, 128, form).expect("sizes match");
+            let weight = WeightMatrix::new(8, 128, form).expect("sizes match");
             for m in [1, 2, 3, 40] {
                 let x = vec![1.0; m * 128];
                 for len in [m * 8 - 1, m * 8 + 1, 0] {
@@ -249,7 +249,7 @@ fn a_kernel_that_panics_leaves_the_threads_to_the_next() {
 
 #[test]
 fn variants_run_only_where_the_cpu_has_them() {
-    let weight = WeightMat::new(1, 2, Form::Strided(&[1.0, 2.0], 2, 1)).expect("sizes match");
+    let weight = WeightMatrix::new(1, 2, Storage::Strided(&[1.0, 2.0], 2, 1)).expect("sizes match");
     for variant in matvec::VARIANTS {
         let mut y = [0.0];
         let done = answer(|| matvec::matvec_with(variant, weight, &[3.0, 4.0], None, &mut y));
@@ -288,7 +288,7 @@ proptest! {
         };
         let (x, y) = (Strided { data: &data, strides: &xs }, Strided { data: &data, strides: &ys });
         let inside = |strides: &[usize]| size(&shape) <= MOST && (0..size(&shape) as usize).all(|i| at(strides, i).is_some());
-        let copy = answer(|| copied(&shape, x));
+        let copy = answer(|| contiguous(&shape, x));
         prop_assert_eq!(copy.is_some(), inside(&xs));
         for (i, v) in copy.into_iter().flatten().enumerate() {
             prop_assert_eq!(Some(v), at(&xs, i));
@@ -298,7 +298,7 @@ proptest! {
         for (i, v) in sums.into_iter().flatten().enumerate() {
             prop_assert_eq!(Some(v), at(&xs, i).zip(at(&ys, i)).map(|(x, y)| x + y));
         }
-        prop_assert!(shape.is_empty() || size(&shape) == 0 || answer(|| copied(&shape[1..], x)).is_none());
+        prop_assert!(shape.is_empty() || size(&shape) == 0 || answer(|| contiguous(&shape[1..], x)).is_none());
     }
 
     #[test]
@@ -306,26 +306,26 @@ proptest! {
         dims in prop::collection::vec((extent(), any::<bool>(), prop::collection::vec(one(), 0..5), extent()), 0..4),
         len in 0usize..40,
     ) {
-        let places: Vec<Places> = dims.iter().map(|(start, run, at, _)| match run {
-            true => Places::Run(*start..at.iter().fold(*start, |end, n| end.wrapping_add(*n))),
-            false => Places::At(at.iter().map(|&n| if n == 6 { NOWHERE } else { n }).collect()),
+        let places: Vec<AxisIndices> = dims.iter().map(|(start, run, at, _)| match run {
+            true => AxisIndices::Run(*start..at.iter().fold(*start, |end, n| end.wrapping_add(*n))),
+            false => AxisIndices::At(at.iter().map(|&n| if n == 6 { FILL } else { n }).collect()),
         }).collect();
-        let extents: Vec<usize> = places.iter().map(Places::len).collect();
+        let extents: Vec<usize> = places.iter().map(AxisIndices::len).collect();
         prop_assume!(tried(size(&extents)));
-        let along: Vec<Along<'_>> = places.iter().zip(&dims).map(|(places, d)| Along { stride: d.3, places }).collect();
+        let along: Vec<Axis<'_>> = places.iter().zip(&dims).map(|(places, d)| Axis { stride: d.3, places }).collect();
         let x: Vec<u32> = (1..=len as u32).collect();
         let at = |mut index: usize| {
             let (mut offset, mut inside) = (0u128, true);
             for d in along.iter().rev() {
                 let place = d.places.get(index % d.places.len());
-                inside &= place != NOWHERE;
-                offset += if place == NOWHERE { 0 } else { place as u128 * d.stride as u128 };
+                inside &= place != FILL;
+                offset += if place == FILL { 0 } else { place as u128 * d.stride as u128 };
                 index /= d.places.len();
             }
             if inside { usize::try_from(offset).ok().and_then(|at| x.get(at)).copied() } else { Some(0) }
         };
         let fits = size(&extents) <= MOST && (0..size(&extents) as usize).all(|i| at(i).is_some());
-        let y = answer(|| pick(&x, &along, 0));
+        let y = answer(|| index_select(&x, &along, 0));
         prop_assert_eq!(y.is_some(), fits);
         for (i, v) in y.into_iter().flatten().enumerate() {
             prop_assert_eq!(Some(v), at(i));
@@ -342,18 +342,18 @@ proptest! {
         let at: Vec<usize> = (0..count).map(|i| if odd { at[i % at.len()] } else { i % n.max(1) }).collect();
         // Indices are looked at where they are used.
         if at.iter().any(|&at| at >= n) {
-            prop_assert!(at.is_empty() || catch_unwind(|| pick_along(&x, n, &at, m, inner)).is_err());
-        } else if let Some(y) = answer(|| pick_along(&x, n, &at, m, inner)) {
+            prop_assert!(at.is_empty() || catch_unwind(|| index_select_along(&x, n, &at, m, inner)).is_err());
+        } else if let Some(y) = answer(|| index_select_along(&x, n, &at, m, inner)) {
             for (i, v) in y.into_iter().enumerate() {
                 prop_assert_eq!(v, x[(i / (m * inner) * n + at[i]) * inner + i % inner]);
             }
         }
         let parts: Vec<Vec<f32>> = blocks.iter().map(|&b| values_of(&[b, outer], 5)).collect();
         let parts: Vec<(&[f32], usize)> = parts.iter().map(Vec::as_slice).zip(blocks.iter().copied()).collect();
-        if let Some(y) = answer(|| join(&parts, outer)) {
+        if let Some(y) = answer(|| concat(&parts, outer)) {
             prop_assert_eq!(y.len(), parts.iter().map(|p| p.0.len()).sum::<usize>());
         }
-        let _ = answer(|| rank::first(&x, n, m, odd));
+        let _ = answer(|| sort::top_k(&x, n, m, odd));
     }
 
     #[test]
@@ -406,7 +406,7 @@ proptest! {
         let stored: Vec<f32> = (0..channels.min(weights.len()))
             .flat_map(|ch| weights.iter().skip(ch).step_by(channels.max(1)).copied())
             .collect();
-        let weight = WeightMat::new(1, stored.len(), Form::Strided(&stored, stored.len(), 1)).expect("sizes match");
+        let weight = WeightMatrix::new(1, stored.len(), Storage::Strided(&stored, stored.len(), 1)).expect("sizes match");
         let mut y = vec![0f32; size(&[images, w.out[0], w.out[1], w.out[2]]).min(MOST) as usize];
         if answer(|| conv::conv(&w, &x, images, Product { weight, bias: None, out: &mut y })).is_some() {
             for (y, (image, at)) in y.into_iter().zip(positions()) {
@@ -431,7 +431,7 @@ proptest! {
         {
             prop_assert!(y.len() as u128 == results || !pays);
         }
-        Winograd::pays(a, [b, c], channels, outputs);
+        Winograd::is_worthwhile(a, [b, c], channels, outputs);
         let shape = TransposedShape {
             groups, channels: [channels, outputs], kernel: w.kernel, strides: w.strides, dilations: w.dilations, before: w.before,
         };
@@ -454,18 +454,18 @@ proptest! {
     ) {
         let (bytes, floats) = (vec![0x3cu8; len], values(len));
         let form = match kind {
-            0 => Form::F32(&bytes),
-            1 => Form::F16(&bytes),
-            2 => Form::Strided(&floats, by.0, by.1),
-            3 => Form::Lut(Lut { bits, indices: &bytes, tables: &bytes, group_rows: by.0 }),
-            4 => Form::Blocks(Blocks {
+            0 => Storage::F32(&bytes),
+            1 => Storage::F16(&bytes),
+            2 => Storage::Strided(&floats, by.0, by.1),
+            3 => Storage::Lut(Lut { bits, indices: &bytes, tables: &bytes, group_rows: by.0 }),
+            4 => Storage::Blocks(Blocks {
                 bits, signed: true, data: &bytes, scale: &floats, offset: None, block_rows: by.0, block_cols: by.1,
             }),
-            _ => Form::Blocks(Blocks {
+            _ => Storage::Blocks(Blocks {
                 bits, signed: false, data: &bytes, scale: &floats, offset: Some(&floats), block_rows: by.0, block_cols: by.1,
             }),
         };
-        let Some(Ok(weight)) = answer(|| WeightMat::new(rows, cols, form)) else { return Ok(()) };
+        let Some(Ok(weight)) = answer(|| WeightMatrix::new(rows, cols, form)) else { return Ok(()) };
         prop_assume!(size(&[m, rows]) <= MOST && size(&[m, cols]) <= MOST && size(&[rows, cols]) <= MOST);
         prop_assume!(rows.max(cols) as u128 <= MOST);
         let (mut row, x) = (vec![0f32; cols], values(m * cols));
@@ -501,8 +501,8 @@ proptest! {
         prop_assume!(tried(size(&[m, outputs])));
         let x = if wrong == 0 { values(7) } else { values_of(&[m, cols], 7) };
         let bias = values(if wrong == 1 { 3 } else { outputs.min(99) });
-        let finish = Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..Epilogue::default() };
-        if let Some(y) = answer(|| product(&x, m, &packed, &finish)) {
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..Epilogue::default() };
+        if let Some(y) = answer(|| product(&x, m, &packed, &epilogue)) {
             prop_assert_eq!(y.len() as u128, size(&[m, outputs]));
         }
     }
@@ -542,7 +542,7 @@ proptest! {
         prop_assume!(tried(results) && (tried(scratch) || results == 0));
         let sizes = Sizes { queries, keys, dim, width, together };
         let mask = masked.then(|| heads(rows[3]));
-        if let Some(y) = answer(|| attend(sizes, heads(rows[0]), heads(rows[1]), heads(rows[2]), mask, 0.5)) {
+        if let Some(y) = answer(|| sdpa(sizes, heads(rows[0]), heads(rows[1]), heads(rows[2]), mask, 0.5)) {
             prop_assert_eq!(y.len() as u128, results);
             if mask.is_none() && keys > 0 && width > 0 {
                 // Weighted means lie between the least and the largest value.
@@ -569,9 +569,9 @@ proptest! {
         let cache = Cache { data: &data, head_stride: steps[0], row_stride: steps[1] };
         let shape = Shape { heads, kv_heads, queries, len, dim };
         let mask = (masked > 0).then_some(&mask[..if masked == 1 { mask.len() } else { mask.len() / 2 }]);
-        let done = answer(|| attention(shape, &q, cache, cache, mask, 0.5, &mut out));
+        let done = answer(|| cached_attention(shape, &q, cache, cache, mask, 0.5, &mut out));
         prop_assert!(done.is_none() || out.len() as u128 == size(&[heads, queries, dim]));
-        prop_assert!(attention::open_positions(mask.unwrap_or(&[]), queries, len) <= len);
+        prop_assert!(cached_attention::open_positions(mask.unwrap_or(&[]), queries, len) <= len);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::conv::Windows;
-use mil_kernels::fresh::zeros;
 
 use super::epilogue::EpilogueSpec;
 use super::linear::{Bias, bias_of, product};
@@ -182,7 +182,7 @@ impl Window {
         Ok((fill(&self.strides, "strides")?, fill(&self.dilations, "dilations")?))
     }
 
-    /// Places kernels of `kernel` over `input`; with `ceil`, a last window may hang over the end, as coremltools counts
+    /// AxisIndices kernels of `kernel` over `input`; with `ceil`, a last window may hang over the end, as coremltools counts
     /// them: it is dropped where it lies in the padding alone, but not where there is no padding.
     pub(super) fn place(&self, input: &[usize], kernel: &[usize], ceil: bool) -> Result<Placed, OpError> {
         let rank = input.len();

@@ -194,7 +194,7 @@ fn pow(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             -1.0 => apply(&x, &y, |x, _| 1.0 / x, int_pow)?,
             // Roots of −0 and −∞ are 0 and ∞ as powers.
             0.5 => apply(&x, &y, |x, _| if x == f32::NEG_INFINITY { -x } else { (x + 0.0).sqrt() }, int_pow)?,
-            _ => apply(&x, &y, mil_kernels::elementary::pow, int_pow)?,
+            _ => apply(&x, &y, mil_kernels::math::pow, int_pow)?,
         };
         one(Array::new(result, dtype)?)
     })

@@ -4,8 +4,8 @@
 
 use candle_core::{DType, Device};
 use coreml_format::program::Opset;
+use mil_kernels::gather::AxisIndices;
 use mil_kernels::parallel;
-use mil_kernels::pick::Places;
 use mil_kernels::resample::{self, Between, OUTSIDE, Taps};
 
 use crate::array::Array;
@@ -91,9 +91,9 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
 
 /// Takes every plane's elements at the given rows and columns.
 fn pick(x: &Array, rows: Vec<usize>, columns: Vec<usize>) -> Result<Array, OpError> {
-    let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
+    let mut places: Vec<AxisIndices> = x.shape().iter().map(|&n| AxisIndices::Run(0..n)).collect();
     let rank = x.rank();
-    (places[rank - 2], places[rank - 1]) = (Places::At(rows), Places::At(columns));
+    (places[rank - 2], places[rank - 1]) = (AxisIndices::At(rows), AxisIndices::At(columns));
     Ok(x.with(rearrange::pick(x.tensor(), &places, None)?))
 }
 

@@ -6,12 +6,12 @@
 use std::borrow::Cow;
 
 use candle_core::{DType, Device, Tensor};
-use mil_kernels::fresh::zeros;
-use mil_kernels::mat::{Form, WeightMat};
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::matmul::matmul_rows;
 use mil_kernels::matvec::Product;
 use mil_kernels::packed::{Matrices, PANEL, multiply};
 use mil_kernels::parallel;
+use mil_kernels::weight_matrix::{Storage, WeightMatrix};
 
 use super::epilogue::EpilogueSpec;
 use super::packed_weight::PackedWeight;
@@ -252,10 +252,10 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
         claim_of::<f32>(count)?;
         let mut out = zeros(count);
         let matrices = outer.iter().product::<usize>();
-        let _matrices = lent(matrices.saturating_mul(size_of::<WeightMat<'_>>() * 2))?;
+        let _matrices = lent(matrices.saturating_mul(size_of::<WeightMatrix<'_>>() * 2))?;
         let _rows = lent(copies(m, k).saturating_mul(parallel::threads()))?;
-        let fits = |index: usize| WeightMat::new(n, k, Form::Strided(&y[start(ys, index)..], ys[r + 1], ys[r]));
-        let all: Result<Vec<WeightMat<'_>>, _> = (0..outer.iter().product()).map(fits).collect();
+        let fits = |index: usize| WeightMatrix::new(n, k, Storage::Strided(&y[start(ys, index)..], ys[r + 1], ys[r]));
+        let all: Result<Vec<WeightMatrix<'_>>, _> = (0..outer.iter().product()).map(fits).collect();
         let all = all.map_err(|e| OpError::shape(e.to_string()))?;
         let each = |index: usize, out: &mut [f32]| {
             let x = &x[start(xs, index)..];

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
-use mil_kernels::fresh::{give_back, zeros};
+use mil_kernels::buffer_pool::{recycle, zeros};
 use mil_kernels::norm::affine;
 
 use crate::array::Array;
@@ -90,7 +90,7 @@ fn instance_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let (scales, shifts) = (of_channels(f, gamma, extents[1], 1.0)?, of_channels(f, beta, extents[1], 0.0)?);
             claim_of::<f32>(data.len())?;
             let moved = affine(&data, extents, &scales, &shifts);
-            give_back(std::mem::replace(&mut data, moved));
+            recycle(std::mem::replace(&mut data, moved));
         }
         one(x.with(Tensor::from_vec(data, x.shape(), f.device())?))
     })

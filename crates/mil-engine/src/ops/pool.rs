@@ -4,8 +4,8 @@
 
 use candle_core::Tensor;
 
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::conv::{depthwise, max_pool};
-use mil_kernels::fresh::zeros;
 use mil_kernels::packed::Epilogue;
 use mil_kernels::parallel;
 

@@ -144,7 +144,7 @@ impl Cell {
         budget::claim_of::<f32>(count)?;
         let _rows = budget::lent(copies(steps * batch, width))?;
         budget::products(&[steps, batch, rows, width.saturating_add(hidden)])?;
-        let mut inputs = mil_kernels::fresh::zeros(count);
+        let mut inputs = mil_kernels::buffer_pool::zeros(count);
         times(&ih, &x.to_f32s()?, Some(&own), &mut inputs)?;
         let peephole = vector(w.peephole, 3 * hidden)?;
         Ok(Self { inputs, hh, bias, peephole, steps, batch, gates, hidden })

@@ -7,7 +7,7 @@
 
 use candle_core::Tensor;
 use coreml_format::program::Opset;
-use mil_kernels::pick::Places;
+use mil_kernels::gather::AxisIndices;
 
 use crate::array::Array;
 use crate::batch;
@@ -41,7 +41,7 @@ fn at(index: i64, n: usize) -> Result<usize, OpError> {
 }
 
 /// In the place of a position: nothing is written.
-const NOWHERE: usize = usize::MAX;
+const FILL: usize = usize::MAX;
 
 /// What a scatter operation does with an index outside its extent.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ impl Outside {
             Outside::Wrap => at(index, n),
             Outside::Refuse if index < 0 => Err(OpError::shape(format!("index {index} of an extent of {n}"))),
             Outside::Refuse => at(index, n),
-            Outside::Skip => Ok(usize::try_from(index).ok().filter(|&i| i < n).unwrap_or(NOWHERE)),
+            Outside::Skip => Ok(usize::try_from(index).ok().filter(|&i| i < n).unwrap_or(FILL)),
         }
     }
 }
@@ -135,7 +135,7 @@ fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         shape.extend(&dims[axis + 1..]);
         check_size(&shape)?;
         if batch == 0 {
-            let t = pick_dim(x.tensor(), axis, Places::At(chosen))?;
+            let t = pick_dim(x.tensor(), axis, AxisIndices::At(chosen))?;
             return one(x.with(layout::reshape(&t, &shape)?));
         }
         // Rows `[batches, outer, n]` of `inner` elements.
@@ -155,7 +155,7 @@ fn rows_of(x: &Array, size: usize, places: Vec<usize>, shape: &[usize]) -> Resul
     if size == 0 || places.is_empty() {
         return Ok(Tensor::zeros(shape, x.tensor().dtype(), x.tensor().device())?);
     }
-    let t = pick_dim(&layout::reshape(x.tensor(), &[rows, size])?, 0, Places::At(places))?;
+    let t = pick_dim(&layout::reshape(x.tensor(), &[rows, size])?, 0, AxisIndices::At(places))?;
     layout::reshape(&t, shape)
 }
 
@@ -166,8 +166,8 @@ fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Ve
     let (own, target) = (strides(shape), strides(x));
     let position = |(i, index): (usize, i64)| {
         let choice = outside.at(index, x[axis])?;
-        if choice == NOWHERE {
-            return Ok(NOWHERE);
+        if choice == FILL {
+            return Ok(FILL);
         }
         Ok((0..x.len()).map(|d| if d == axis { choice } else { i / own[d] % shape[d] } * target[d]).sum())
     };
@@ -222,8 +222,8 @@ fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<
         let mut start = k / per_batch * batch_size;
         for d in 0..depth {
             match outside.at(values[k * depth + d], x[batch + d])? {
-                NOWHERE => start = NOWHERE,
-                at if start != NOWHERE => start += at * step[batch + d],
+                FILL => start = FILL,
+                at if start != FILL => start += at * step[batch + d],
                 _ => {}
             }
         }
@@ -295,7 +295,7 @@ fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Resu
     macro_rules! combine {
         ($data:expr, $updates:expr) => {{
             let mut data = $data;
-            for (&p, u) in positions.iter().zip($updates).filter(|(p, _)| **p != NOWHERE) {
+            for (&p, u) in positions.iter().zip($updates).filter(|(p, _)| **p != FILL) {
                 let old = data[p];
                 data[p] = match mode {
                     Mode::Update => u,
@@ -349,7 +349,7 @@ fn scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         for o in 0..outer {
             for &i in &chosen {
                 match i {
-                    NOWHERE => positions.extend(std::iter::repeat_n(NOWHERE, inner)),
+                    FILL => positions.extend(std::iter::repeat_n(FILL, inner)),
                     i => positions.extend((o * n + i) * inner..(o * n + i + 1) * inner),
                 }
             }
@@ -379,7 +379,7 @@ fn scatter_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let (starts, size) = slices(data.shape(), &index, 0, outside)?;
         check_updates(&updates, starts.len().checked_mul(size))?;
-        let all = starts.into_iter().flat_map(|s| (0..size).map(move |i| if s == NOWHERE { NOWHERE } else { s + i }));
+        let all = starts.into_iter().flat_map(|s| (0..size).map(move |i| if s == FILL { FILL } else { s + i }));
         let positions: Vec<usize> = budget::collect_most(updates.tensor().elem_count(), all)?;
         one(write(&data, &positions, &updates, mode)?)
     })

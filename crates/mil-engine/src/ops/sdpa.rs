@@ -1,7 +1,7 @@
 //! Attention over whole sequences, by the kernel where it can.
 
 use candle_core::{D, Tensor};
-use mil_kernels::packed::{Heads, PANEL, Sizes, attend as kernel};
+use mil_kernels::packed::{Heads, PANEL, Sizes, sdpa as kernel};
 use mil_kernels::parallel;
 
 use super::activation::softmax_last;

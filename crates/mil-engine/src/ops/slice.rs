@@ -1,7 +1,7 @@
 //! Which part of a tensor `slice_by_index` and `slice_update` name.
 
 use candle_core::Tensor;
-use mil_kernels::pick::Places;
+use mil_kernels::gather::AxisIndices;
 
 use crate::budget::{claim_of, room};
 use crate::build::{OpBuilder, Param};
@@ -10,7 +10,14 @@ use crate::frame::Frame;
 use crate::rearrange::pick;
 
 /// The positions that one dimension of a slice takes.
-fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_mask: bool) -> Result<Places, OpError> {
+fn positions(
+    n: usize,
+    begin: i64,
+    end: i64,
+    stride: i64,
+    begin_mask: bool,
+    end_mask: bool,
+) -> Result<AxisIndices, OpError> {
     if stride == 0 {
         return Err(OpError::shape("a slice with a stride of zero"));
     }
@@ -22,7 +29,7 @@ fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_
         let begin = if begin_mask { 0 } else { wrap(begin).clamp(0, n) };
         let end = if end_mask { n } else { wrap(end).clamp(0, n) };
         if begin < end && (stride == 1 || end - begin <= stride) {
-            return Ok(Places::Run(begin as usize..if stride == 1 { end } else { begin + 1 } as usize));
+            return Ok(AxisIndices::Run(begin as usize..if stride == 1 { end } else { begin + 1 } as usize));
         }
         let mut i = begin;
         if begin < end {
@@ -44,10 +51,10 @@ fn positions(n: usize, begin: i64, end: i64, stride: i64, begin_mask: bool, end_
             i = i.saturating_add(stride);
         }
         if let [one] = out[..] {
-            return Ok(Places::Run(one..one + 1));
+            return Ok(AxisIndices::Run(one..one + 1));
         }
     }
-    Ok(Places::At(out))
+    Ok(AxisIndices::At(out))
 }
 
 /// Parameters of `slice_by_index` and `slice_update`.
@@ -79,7 +86,7 @@ impl SliceParams {
     }
 
     /// The positions in each dimension, and which dimensions vanish.
-    pub(crate) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<Places>, Vec<bool>), OpError> {
+    pub(crate) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<AxisIndices>, Vec<bool>), OpError> {
         self.resolve_rows(f, dims, None)
     }
 
@@ -89,7 +96,7 @@ impl SliceParams {
         f: &Frame<'_>,
         dims: &[usize],
         rows: Option<(usize, usize)>,
-    ) -> Result<(Vec<Places>, Vec<bool>), OpError> {
+    ) -> Result<(Vec<AxisIndices>, Vec<bool>), OpError> {
         let (begin, mut end) = (self.begin.get(f)?, self.end.get(f)?);
         let (stride, squeeze) = (self.stride.get(f)?, self.squeeze_mask.get(f)?);
         let (begin_mask, end_mask) = (self.begin_mask.get(f)?, self.end_mask.get(f)?);
@@ -112,7 +119,7 @@ impl SliceParams {
                 };
                 let at = usize::try_from(at).ok().filter(|&a| a < n);
                 let at = at.ok_or_else(|| OpError::shape(format!("index {} of an extent of {n}", begin[d])))?;
-                all.push(Places::Run(at..at + 1));
+                all.push(AxisIndices::Run(at..at + 1));
                 continue;
             }
             let step = stride.get(d).copied().unwrap_or(1);
@@ -124,33 +131,33 @@ impl SliceParams {
 }
 
 /// The positions as ranges, if they follow one another in every dimension.
-pub(crate) fn runs(positions: &[Places]) -> Option<Vec<std::ops::Range<usize>>> {
-    let run = |p: &Places| match p {
-        Places::Run(run) => Some(run.clone()),
-        Places::At(_) => None,
+pub(crate) fn runs(positions: &[AxisIndices]) -> Option<Vec<std::ops::Range<usize>>> {
+    let run = |p: &AxisIndices| match p {
+        AxisIndices::Run(run) => Some(run.clone()),
+        AxisIndices::At(_) => None,
     };
     positions.iter().map(run).collect()
 }
 
 /// Takes the positions of each dimension; runs are views.
-pub(crate) fn take(t: &Tensor, positions: &[Places], squeeze: &[bool]) -> Result<Tensor, OpError> {
+pub(crate) fn take(t: &Tensor, positions: &[AxisIndices], squeeze: &[bool]) -> Result<Tensor, OpError> {
     let mut t = t.clone();
-    let mut places: Vec<Places> = Vec::with_capacity(positions.len());
+    let mut places: Vec<AxisIndices> = Vec::with_capacity(positions.len());
     for (d, p) in positions.iter().enumerate() {
         match p {
-            Places::Run(run) => {
+            AxisIndices::Run(run) => {
                 if run.len() != t.dims()[d] {
                     t = t.narrow(d, run.start, run.len())?;
                 }
-                places.push(Places::Run(0..run.len()));
+                places.push(AxisIndices::Run(0..run.len()));
             }
-            Places::At(_) => {
+            AxisIndices::At(_) => {
                 claim_of::<usize>(p.len())?;
                 places.push(p.clone());
             }
         }
     }
-    if places.iter().any(|p| matches!(p, Places::At(_))) {
+    if places.iter().any(|p| matches!(p, AxisIndices::At(_))) {
         t = pick(&t, &places, None)?;
     }
     for d in (0..squeeze.len()).rev() {
@@ -165,7 +172,7 @@ pub(crate) fn take(t: &Tensor, positions: &[Places], squeeze: &[bool]) -> Result
 pub(super) fn scatter_positions<T: Copy>(
     mut data: Vec<T>,
     shape: &[usize],
-    positions: &[Places],
+    positions: &[AxisIndices],
     values: Vec<T>,
 ) -> Vec<T> {
     let strides = crate::weight::strides(shape);

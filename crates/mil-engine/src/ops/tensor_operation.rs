@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
-use mil_kernels::pick::{NOWHERE, Places};
+use mil_kernels::gather::{AxisIndices, FILL};
 use mil_kernels::reduce::{Running, running_sum};
 
 use super::elementwise_unary::convert;
@@ -185,10 +185,10 @@ fn tile(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             x.shape().iter().zip(reps.iter()).map(|(&n, &r)| n.saturating_mul(r as usize)).collect();
         check_size(&shape)?;
         let place = |(&n, &r): (&usize, &i64)| match r {
-            1 => Ok(Places::Run(0..n)),
+            1 => Ok(AxisIndices::Run(0..n)),
             _ => {
                 let count = n.saturating_mul(r as usize);
-                Ok(Places::At(collect_most(count, (0..r).flat_map(|_| 0..n))?))
+                Ok(AxisIndices::At(collect_most(count, (0..r).flat_map(|_| 0..n))?))
             }
         };
         let places = x.shape().iter().zip(reps.iter()).map(place).collect::<Result<Vec<_>, OpError>>()?;
@@ -425,7 +425,7 @@ fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, O
             return Ok(i as usize);
         }
         let source = match mode {
-            Mode::Constant => return Ok(NOWHERE),
+            Mode::Constant => return Ok(FILL),
             Mode::Replicate => i.max(0).min(len - 1),
             Mode::Reflect => {
                 if i < 0 {
@@ -465,11 +465,11 @@ fn pad(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             Some(v) => convert(&f.array(v)?, x.dtype())?,
             None => Array::new(Tensor::zeros((), DType::F32, f.device())?, x.dtype())?,
         };
-        let mut places: Vec<Places> = x.shape().iter().map(|&n| Places::Run(0..n)).collect();
+        let mut places: Vec<AxisIndices> = x.shape().iter().map(|&n| AxisIndices::Run(0..n)).collect();
         for k in 0..dims {
             let (d, before, after) = (x.rank() - dims + k, amounts[2 * k], amounts[2 * k + 1]);
             if before != 0 || after != 0 {
-                places[d] = Places::At(padded(x.shape()[d], before, after, mode)?);
+                places[d] = AxisIndices::At(padded(x.shape()[d], before, after, mode)?);
             }
         }
         one(x.with(pick(x.tensor(), &places, Some(fill.tensor()))?))

@@ -3,7 +3,7 @@
 //! Semantics after the reference documentation of coremltools' `tensor_transformation` chapter.
 
 use candle_core::{DType, Tensor};
-use mil_kernels::pick::{NOWHERE, Places};
+use mil_kernels::gather::{AxisIndices, FILL};
 
 use super::slice::{SliceParams, runs, scatter_positions, take};
 use crate::array::Array;
@@ -180,8 +180,8 @@ fn reverse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         };
         // An axis that is named twice is turned back.
         let place = |(d, &n): (usize, &usize)| match axes.iter().filter(|&&axis| axis == d).count() % 2 {
-            0 => Ok(Places::Run(0..n)),
-            _ => Ok(Places::At(budget::collect((0..n).rev())?)),
+            0 => Ok(AxisIndices::Run(0..n)),
+            _ => Ok(AxisIndices::At(budget::collect((0..n).rev())?)),
         };
         let places = x.shape().iter().enumerate().map(place).collect::<Result<Vec<_>, OpError>>()?;
         one(x.with(pick(x.tensor(), &places, None)?))
@@ -206,7 +206,7 @@ fn reverse_sequence(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let fits = usize::try_from(length).ok().filter(|&length| length <= n);
             let length = fits.ok_or_else(|| OpError::shape(format!("a length of {length} of an extent of {n}")))?;
             let _positions = budget::lent(n.saturating_mul(size_of::<usize>()))?;
-            let places = Places::At((0..length).rev().chain(length..n).collect());
+            let places = AxisIndices::At((0..length).rev().chain(length..n).collect());
             parts.push(pick_dim(&x.tensor().narrow(batch, i, 1)?, seq, places)?);
         }
         if parts.is_empty() {
@@ -260,7 +260,7 @@ fn slice_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         let (positions, _) = params.resolve(f, x.shape())?;
         let update = f.array(update)?;
-        let shape: Vec<usize> = positions.iter().map(Places::len).collect();
+        let shape: Vec<usize> = positions.iter().map(AxisIndices::len).collect();
         let count = check_size(&shape)?;
         let update = update.tensor().counted_to_dtype(x.tensor().dtype())?;
         let update = if update.elem_count() == count {
@@ -307,7 +307,7 @@ fn sliding_windows(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         check_size(&shape)?;
         let positions = (0..count).flat_map(|w| (0..size).map(move |i| (w * stride + i) as usize));
         let places = budget::collect_most((count * size) as usize, positions)?;
-        one(x.with(layout::reshape(&pick_dim(x.tensor(), axis, Places::At(places))?, &shape)?))
+        one(x.with(layout::reshape(&pick_dim(x.tensor(), axis, AxisIndices::At(places))?, &shape)?))
     })
 }
 
@@ -391,11 +391,11 @@ fn space_to_batch(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         check_size(&padded)?;
         let places = (0..x.rank())
             .map(|d| match d.checked_sub(2) {
-                None => Ok(Places::Run(0..x.shape()[d])),
+                None => Ok(AxisIndices::Run(0..x.shape()[d])),
                 Some(d) => {
-                    let edge = |n: usize| std::iter::repeat_n(NOWHERE, n);
+                    let edge = |n: usize| std::iter::repeat_n(FILL, n);
                     let positions = edge(pads[2 * d]).chain(0..x.shape()[d + 2]).chain(edge(pads[2 * d + 1]));
-                    Ok(Places::At(budget::collect_most(padded[d + 2], positions)?))
+                    Ok(AxisIndices::At(budget::collect_most(padded[d + 2], positions)?))
                 }
             })
             .collect::<Result<Vec<_>, OpError>>()?;

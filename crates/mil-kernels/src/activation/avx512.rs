@@ -1,5 +1,5 @@
-//! Exponentials in registers of AVX-512, whose `scalef` multiplies by a power of two without the care that shifts of the
-//! exponent need; polynomials in fused steps. The functions are those of the parent module, to the last few bits.
+//! Exponential activations in AVX-512 registers: `scalef` applies the power of two without exponent shifts, polynomials use
+//! FMA. Results match the parent module to the last few bits.
 
 #![allow(clippy::excessive_precision, reason = "coefficients as published")]
 
@@ -192,7 +192,7 @@ pub(crate) fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::elementary;
+    use crate::math;
 
     #[test]
     fn the_functions_agree_with_those_of_one_element() {
@@ -206,15 +206,15 @@ mod tests {
         x.extend([f32::INFINITY, f32::NAN, 1e30, -1e30, -200.0]);
         let mut y = x.clone();
         silu_all(&mut y);
-        assert!(x.iter().zip(&y).all(|(&x, &y)| close(y, elementary::silu::<false>(x))));
+        assert!(x.iter().zip(&y).all(|(&x, &y)| close(y, math::silu::<false>(x))));
         x.push(f32::NEG_INFINITY);
         let mut y = x.clone();
         sigmoid_all(&mut y);
-        assert!(x.iter().zip(&y).all(|(&x, &y)| close(y, elementary::sigmoid::<false>(x))));
+        assert!(x.iter().zip(&y).all(|(&x, &y)| close(y, math::sigmoid::<false>(x))));
         let mut y = x.clone();
         gelu_all(&mut y);
         for (&x, &y) in x.iter().zip(&y) {
-            let want = elementary::gelu::<false>(x);
+            let want = math::gelu::<false>(x);
             // Both round z² before the exponential, this one once less.
             assert!(close(y, want) || (y - want).abs() <= 1e-5 * want.abs() + 1e-9, "{x}: {y} != {want}");
         }

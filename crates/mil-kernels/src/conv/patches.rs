@@ -1,14 +1,13 @@
-//! Convolutions as products of patches, which stay where they are: windows of a line read at a constant distance from
-//! each other.
+//! Convolution as a product of patches read in place: the windows of a row start at a constant distance.
 
 use std::ops::Range;
 
 use super::Windows;
-use crate::fresh::{give_back, zeros};
+use crate::buffer_pool::{recycle, zeros};
 use crate::packed::{self, Epilogue, Packed, Rows, Starts, Variant};
 use crate::sizes::{checked, size};
 
-/// Channels below which a row of taps is multiplied as one stretch.
+/// Channels below which a row of taps is multiplied as one segment.
 const NARROW: usize = 16;
 
 /// `[images, out…, outputs]` from `x[images, input…, channels]`, finished; weights are packed with their taps first,
@@ -16,8 +15,8 @@ const NARROW: usize = 16;
 ///
 /// # Panics
 /// When a size does not fit another.
-pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, finish: &Epilogue<'_>) -> Vec<f32> {
-    conv_packed_with(Variant::best(), windows, x, images, weights, finish)
+pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, epilogue: &Epilogue<'_>) -> Vec<f32> {
+    conv_packed_with(Variant::best(), windows, x, images, weights, epilogue)
 }
 
 fn conv_packed_with(
@@ -26,7 +25,7 @@ fn conv_packed_with(
     x: &[f32],
     images: usize,
     weights: &Packed,
-    finish: &Epilogue<'_>,
+    epilogue: &Epilogue<'_>,
 ) -> Vec<f32> {
     let taps = size(windows.kernel);
     assert!(taps > 0 && weights.cols().is_multiple_of(taps), "columns of the weights");
@@ -39,10 +38,10 @@ fn conv_packed_with(
     }
     if own == 0 {
         // Nothing is summed, however many taps there are.
-        return multiply(variant, (count, 1, 0), weights, finish, |_, _, _| {});
+        return multiply(variant, (count, 1, 0), weights, epilogue, |_, _, _| {});
     }
     if windows.is_identity() {
-        return multiply(variant, (count, 1, own), weights, finish, |rows, group, out| {
+        return multiply(variant, (count, 1, own), weights, epilogue, |rows, group, out| {
             out.run(0, 0..rows.len(), x, rows.start * channels + group * own, channels);
         });
     }
@@ -55,7 +54,7 @@ fn conv_packed_with(
     };
     let (positions, [outer, inner, _]) = (windows.positions(), windows.kernel);
     let sizes = (count, outer * inner * steps, weights.cols() / (outer * inner * steps));
-    let result = multiply(variant, sizes, weights, finish, |rows, group, out| {
+    let result = multiply(variant, sizes, weights, epilogue, |rows, group, out| {
         let mut row = rows.start;
         while row < rows.end {
             let (image, at) = (row / positions, windows.place(row % positions));
@@ -70,33 +69,33 @@ fn conv_packed_with(
                         let step = windows.strides[2] * channels;
                         let first = source * run.width + run.first + (from - run.windows.start) * step + group * own;
                         let rows = done + from - line.start..done + to - line.start;
-                        out.run((i * inner + j) * steps + run.stretch, rows, run.lines, first, step);
+                        out.run((i * inner + j) * steps + run.segment, rows, run.lines, first, step);
                     }
                 }
             }
             row += line.len();
         }
     });
-    give_back(edges.elements);
+    recycle(edges.elements);
     result
 }
 
-/// The product of rows that `fill` finds; their number, stretches of each, elements of a stretch.
+/// The product of rows that `fill` finds; their number, segments of each, elements of a segment.
 fn multiply<'a>(
     variant: Variant,
-    (count, stretches, length): (usize, usize, usize),
+    (count, segments, length): (usize, usize, usize),
     weights: &Packed,
-    finish: &Epilogue<'_>,
+    epilogue: &Epilogue<'_>,
     fill: impl Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync,
 ) -> Vec<f32> {
-    packed::run(variant, &Rows { count, stretches: (stretches, length), fill: &fill }, weights, finish)
+    packed::run(variant, &Rows { count, segments: (segments, length), fill: &fill }, weights, epilogue)
 }
 
-/// What some windows of a line read of a row of taps: a stretch at a constant distance from that of the window before.
+/// What some windows of a line read of a row of taps: a segment at a constant distance from that of the window before.
 struct Run<'a> {
     windows: Range<usize>,
-    /// Which stretch of the row of taps it is.
-    stretch: usize,
+    /// Which segment of the row of taps it is.
+    segment: usize,
     /// Lines of the images, of `width` elements.
     lines: &'a [f32],
     width: usize,
@@ -104,30 +103,30 @@ struct Run<'a> {
     first: usize,
 }
 
-/// Each tap as a stretch, for those windows of which it lies inside.
+/// Each tap as a segment, for those windows of which it lies inside.
 fn single_taps<'a>(windows: &Windows, x: &'a [f32], channels: usize) -> Vec<Run<'a>> {
     let run = |tap: usize| {
         let inside = windows.inside(2, tap);
         let column = windows.source(2, inside.start, tap)?;
         let (width, first) = (windows.input[2] * channels, column * channels);
-        Some(Run { windows: inside, stretch: tap, lines: x, width, first })
+        Some(Run { windows: inside, segment: tap, lines: x, width, first })
     };
     (0..windows.kernel[2]).filter_map(run).collect()
 }
 
-/// A row of taps as a stretch, of the images or of what hangs over their edges.
+/// A row of taps as a segment, of the images or of what hangs over their edges.
 fn whole_rows<'a>(windows: &Windows, x: &'a [f32], channels: usize, edges: &'a Edges) -> Vec<Run<'a>> {
     let inside = whole(windows);
     let first = (inside.start * windows.strides[2]).saturating_sub(windows.before[2]) * channels;
     let edge = |windows: Range<usize>, first: usize| Run {
         windows,
-        stretch: 0,
+        segment: 0,
         lines: &edges.elements,
         width: edges.width,
         first,
     };
     let (front, back) = (edge(0..inside.start, 0), edge(inside.end..windows.out[2], edges.back));
-    vec![front, Run { windows: inside, stretch: 0, lines: x, width: windows.input[2] * channels, first }, back]
+    vec![front, Run { windows: inside, segment: 0, lines: x, width: windows.input[2] * channels, first }, back]
 }
 
 /// The windows of a line whose taps all lie inside; where there are none, none behind all others.
@@ -149,7 +148,7 @@ struct Edges {
 
 /// Elements for windows that hang over, for each element of the images, and those that are few in any case: padding far
 /// wider than an image would take memory that neither the images nor the results have.
-const FEW: (usize, usize) = (8, 1 << 16);
+const SMALL_INPUT: (usize, usize) = (8, 1 << 16);
 
 impl Edges {
     /// The windows that hang over the front of a line and over its back, and how far they reach.
@@ -169,7 +168,7 @@ impl Edges {
         let [(_, front), (_, back)] = Self::parts(windows);
         // Lines of the images, which may have no elements themselves.
         let lines = x.len().checked_div(windows.input[2] * channels).unwrap_or(usize::MAX);
-        let most = x.len().saturating_mul(FEW.0).max(FEW.1);
+        let most = x.len().saturating_mul(SMALL_INPUT.0).max(SMALL_INPUT.1);
         front.checked_add(back).and_then(|n| checked([lines, n, channels])).is_some_and(|n| n <= most)
     }
 
@@ -217,8 +216,8 @@ mod tests {
                     Packed::new(groups, outputs, cols, |r, out| out.copy_from_slice(&weights[r * cols..][..cols]));
                 let bias = values(groups * outputs, 3);
                 for variant in Variant::all() {
-                    let finish = Epilogue { bias: Some(&bias), ..Epilogue::default() };
-                    let y = conv_packed_with(variant, &w, &x, images, &packed, &finish);
+                    let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+                    let y = conv_packed_with(variant, &w, &x, images, &packed, &epilogue);
                     assert_eq!(y.len(), images * w.positions() * groups * outputs);
                     for (i, &y) in y.iter().enumerate() {
                         let (row, o) = (i / (groups * outputs), i % (groups * outputs));

@@ -5,10 +5,10 @@
 //! interleaved.
 
 use super::{Windows, conv_packed};
-use crate::fresh::{give_back, zeros};
+use crate::buffer_pool::{recycle, zeros};
+use crate::gather::{Axis, AxisIndices, index_select};
 use crate::packed::{Epilogue, Packed};
 use crate::parallel::chunks_mut;
-use crate::pick::{Along, Places, pick};
 use crate::sizes::{checked, size};
 
 /// Weights of a transposed convolution, by phase.
@@ -175,7 +175,7 @@ impl Transposed {
                 }
             }
         });
-        parts.into_iter().for_each(|(_, part)| give_back(part));
+        parts.into_iter().for_each(|(_, part)| recycle(part));
         y
     }
 }
@@ -205,7 +205,7 @@ impl Phase {
             out: count,
         };
         let result = conv_packed(&windows, x, images, weights, &Epilogue { bias, ..Epilogue::default() });
-        give_back(cropped);
+        recycle(cropped);
         Some(result)
     }
 }
@@ -214,10 +214,10 @@ impl Phase {
 fn crop(x: &[f32], images: usize, input: [usize; 3], left: [usize; 3], channels: usize) -> Vec<f32> {
     let [a, b, c] = [0, 1, 2].map(|d| input[d] - left[d]..input[d]);
     let line = input[2] * channels;
-    let places = [0..images, a, b, c.start * channels..c.end * channels].map(Places::Run);
+    let places = [0..images, a, b, c.start * channels..c.end * channels].map(AxisIndices::Run);
     let strides = [input[0] * input[1] * line, input[1] * line, line, 1];
-    let dims: [Along<'_>; 4] = std::array::from_fn(|d| Along { stride: strides[d], places: &places[d] });
-    pick(x, &dims, 0.0)
+    let dims: [Axis<'_>; 4] = std::array::from_fn(|d| Axis { stride: strides[d], places: &places[d] });
+    index_select(x, &dims, 0.0)
 }
 
 #[cfg(test)]

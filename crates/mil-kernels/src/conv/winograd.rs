@@ -15,12 +15,12 @@ use std::ops::Range;
 use super::Windows;
 use crate::activation::Gate;
 use crate::aligned::Aligned;
+use crate::buffer_pool::Element;
 use crate::elementwise::HardSwish;
-use crate::fresh::Element;
 use crate::packed::{self, Epilogue, PANEL, Packed, Rows, Starts, Variant};
 use crate::parallel::{self, Shared};
+use crate::simd::Vector;
 use crate::sizes::size;
-use crate::vector::Vector;
 
 /// Points of a transformed tile.
 const POINTS: usize = 16;
@@ -31,8 +31,8 @@ const TILES: usize = 32;
 /// Elements of transformed tiles and their products that a task holds, at most: 1 MB, of a core's own cache.
 const HELD: usize = 1 << 18;
 /// Tiles of a task, at least and at most.
-const LEAST: usize = 12;
-const MOST: usize = 48;
+const MIN_TILES: usize = 12;
+const MAX_TILES: usize = 48;
 /// Panels that are worth another transform of the same tiles.
 const PANELS: usize = 4;
 
@@ -44,7 +44,7 @@ pub struct Winograd {
 
 impl Winograd {
     /// Whether these windows can be computed so: planes of 3 × 3 that are neighbours.
-    pub fn takes(windows: &Windows) -> bool {
+    pub fn supports(windows: &Windows) -> bool {
         windows.kernel == [1, 3, 3]
             && windows.strides == [1; 3]
             && windows.dilations[1..] == [1; 2]
@@ -53,7 +53,7 @@ impl Winograd {
     }
 
     /// Whether it is quicker than the plain sums, for planes of `[height, width]` results.
-    pub fn pays(planes: usize, plane: [usize; 2], channels: usize, outputs: usize) -> bool {
+    pub fn is_worthwhile(planes: usize, plane: [usize; 2], channels: usize, outputs: usize) -> bool {
         let tiles = planes.saturating_mul(plane[0].div_ceil(2)).saturating_mul(plane[1].div_ceil(2));
         tiles >= TILES && channels.min(outputs) >= CHANNELS
     }
@@ -87,10 +87,10 @@ impl Winograd {
     /// `[images, out…, outputs]` from `x[images, input…, channels]`, finished.
     ///
     /// # Panics
-    /// When a size does not fit another, and for windows that it does not [take](Self::takes).
-    pub fn conv(&self, windows: &Windows, x: &[f32], images: usize, finish: &Epilogue<'_>) -> Vec<f32> {
+    /// When a size does not fit another, and for windows that it does not [take](Self::supports).
+    pub fn conv(&self, windows: &Windows, x: &[f32], images: usize, epilogue: &Epilogue<'_>) -> Vec<f32> {
         let transforms = ALL.iter().find(|t| (t.available)()).unwrap_or(&ALL[ALL.len() - 1]);
-        self.conv_with(Variant::best(), transforms, windows, x, images, finish)
+        self.conv_with(Variant::best(), transforms, windows, x, images, epilogue)
     }
 
     fn conv_with(
@@ -100,14 +100,14 @@ impl Winograd {
         windows: &Windows,
         x: &[f32],
         images: usize,
-        finish: &Epilogue<'_>,
+        epilogue: &Epilogue<'_>,
     ) -> Vec<f32> {
         let (channels, outputs) = (self.weights.cols(), self.outputs());
-        assert!(Self::takes(windows), "3 × 3 windows that are neighbours");
+        assert!(Self::supports(windows), "3 × 3 windows that are neighbours");
         let windows = &windows.checked(x, images, channels);
         let size = size([images, windows.positions(), outputs]);
-        assert!(finish.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
-        assert!(finish.residual.is_none_or(|r| r.len() == size), "size of the residual");
+        assert!(epilogue.bias.is_none_or(|b| b.len() == outputs), "length of the bias");
+        assert!(epilogue.residual.is_none_or(|r| r.len() == size), "size of the residual");
         if size == 0 {
             return Vec::new();
         }
@@ -121,13 +121,13 @@ impl Winograd {
             windows,
             x,
             zeros: &vec![0f32; channels],
-            finish,
+            epilogue,
             out: Shared(out.as_mut_ptr()),
         };
         let tiles = images * windows.out[0] * job.tiles[0] * job.tiles[1];
-        let most = (HELD / POINTS / (channels + outputs)).clamp(LEAST, MOST);
+        let most = (HELD / POINTS / (channels + outputs)).clamp(MIN_TILES, MAX_TILES);
         let wanted = parallel::threads() * 4;
-        let blocks = tiles.div_ceil(most).max(wanted.min(tiles.div_ceil(LEAST * 2)));
+        let blocks = tiles.div_ceil(most).max(wanted.min(tiles.div_ceil(MIN_TILES * 2)));
         let panels = outputs.div_ceil(PANEL);
         let columns = wanted.div_ceil(blocks).clamp(1, panels.div_ceil(PANELS));
         parallel::for_each(blocks * columns, |i| {
@@ -167,7 +167,7 @@ struct Job<'a> {
     x: &'a [f32],
     /// What lies around the planes.
     zeros: &'a [f32],
-    finish: &'a Epilogue<'a>,
+    epilogue: &'a Epilogue<'a>,
     out: Shared<f32>,
 }
 
@@ -203,7 +203,7 @@ impl Job<'_> {
             let fill = |rows: Range<usize>, _: usize, out: &mut Starts<'_, 'h>| {
                 out.run(0, 0..rows.len(), held, (point * count + rows.start) * channels, channels);
             };
-            let rows = Rows { count, stretches: (1, channels), fill: &fill };
+            let rows = Rows { count, segments: (1, channels), fill: &fill };
             packed::run_part(self.variant, &rows, weights, point, panels.clone(), out);
         }
     }
@@ -242,22 +242,22 @@ impl Job<'_> {
                 channels: channels.clone(),
                 row: i,
                 positions,
-                bias: self.finish.bias,
-                residual: self.finish.residual.map(|r| &r[first..first + positions * outputs]),
-                hard_swish: self.finish.activation.hard_swish(),
-                bounds: self.finish.activation.bounds(),
+                bias: self.epilogue.bias,
+                residual: self.epilogue.residual.map(|r| &r[first..first + positions * outputs]),
+                hard_swish: self.epilogue.activation.hard_swish(),
+                bounds: self.epilogue.activation.bounds(),
                 // SAFETY: inside the result, which has `planes · height · width · outputs` elements.
                 out: unsafe { self.out.get().add(first) },
             };
             // SAFETY: the result's positions, of which only this task writes these channels.
             unsafe { self.transforms.output(&results) };
-            if !self.finish.activation.in_registers() {
+            if !self.epilogue.activation.in_registers() {
                 for j in 0..positions {
                     // SAFETY: these elements were just written, and are this task's alone.
                     let out = unsafe {
                         std::slice::from_raw_parts_mut(results.out.add(j * outputs + channels.start), channels.len())
                     };
-                    self.finish.activation.apply(out);
+                    self.epilogue.activation.apply(out);
                 }
             }
         }
@@ -472,7 +472,7 @@ mod tests {
             [([1, 6, 8], [0, 1, 1], [1, 6, 8]), ([2, 5, 7], [0, 0, 2], [2, 3, 9]), ([1, 1, 1], [0, 1, 1], [1, 1, 1])];
         for (input, before, out) in planes {
             let w = Windows { input, kernel: [1, 3, 3], strides: [1; 3], dilations: [1; 3], before, out };
-            assert!(Winograd::takes(&w));
+            assert!(Winograd::supports(&w));
             for (channels, outputs, images) in [(3, 5, 2), (37, 70, 1)] {
                 let x = values(images * w.plane() * channels, 1);
                 let weights = values(outputs * 9 * channels, 2);
@@ -484,11 +484,11 @@ mod tests {
                 let gate = HardSigmoid { slope: 0.5, offset: 0.5 };
                 let hard_swish = Activation::HardSwish(HardSwish { gate, threshold: Some(-1.0) });
                 for activation in [Activation::Clamp { low: -1.0, high: 1.0 }, Activation::Silu, hard_swish] {
-                    let finish = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
+                    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                     for (variant, transforms) in
                         Variant::all().flat_map(|v| ALL.iter().filter(|t| (t.available)()).map(move |t| (v, t)))
                     {
-                        let y = winograd.conv_with(variant, transforms, &w, &x, images, &finish);
+                        let y = winograd.conv_with(variant, transforms, &w, &x, images, &epilogue);
                         assert_eq!(y.len(), residual.len());
                         for (i, &y) in y.iter().enumerate() {
                             let (row, o) = (i / outputs, i % outputs);
@@ -516,16 +516,16 @@ mod tests {
             before: [0; 3],
             out: [1, 4, 6],
         };
-        assert!(Winograd::takes(&w));
+        assert!(Winograd::supports(&w));
         for other in [
             Windows { kernel: [1, 1, 3], ..w },
             Windows { strides: [1, 2, 1], ..w },
             Windows { dilations: [1, 1, 2], ..w },
             Windows { kernel: [3, 3, 3], ..w },
         ] {
-            assert!(!Winograd::takes(&other), "{other:?}");
+            assert!(!Winograd::supports(&other), "{other:?}");
         }
-        assert!(Winograd::pays(1, [14, 14], 256, 256) && !Winograd::pays(1, [7, 7], 512, 512));
-        assert!(!Winograd::pays(1, [56, 56], 3, 64));
+        assert!(Winograd::is_worthwhile(1, [14, 14], 256, 256) && !Winograd::is_worthwhile(1, [7, 7], 512, 512));
+        assert!(!Winograd::is_worthwhile(1, [56, 56], 3, 64));
     }
 }

@@ -1,7 +1,7 @@
-//! The inner product of the panel kernel: a few rows of `x` times a few rows of weights, all of them contiguous along
-//! the summed dimension.
+//! Micro-kernel of the panel product: a few rows of `x` times a few rows of weights, both contiguous along the summed
+//! dimension.
 //!
-//! Each result has one register of partial sums, so that nothing is packed or transposed. A result is the same in every
+//! Each result owns one register of partial sums, so that nothing is packed or transposed. A result is the same in every
 //! tile that it may fall in.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
@@ -107,7 +107,7 @@ pub(super) mod x86 {
     use std::arch::x86_64::*;
 
     use super::Operand;
-    use crate::sums::four_sums;
+    use crate::horizontal_sum::sum_lanes4;
 
     /// In registers of 16: the sums of four rows of `x` and three of `w` at a time (24 would leave too few registers
     /// for a compiler to keep all of them).
@@ -132,7 +132,7 @@ pub(super) mod x86 {
             }
             for i in 0..M {
                 let [a, b, c] = acc[i];
-                let totals = four_sums([a, b, c, _mm512_setzero_ps()]);
+                let totals = sum_lanes4([a, b, c, _mm512_setzero_ps()]);
                 for j in 0..3 {
                     sums[i][first + j] += totals[j];
                 }

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::Input;
-use crate::mat::{Blocks, Form, Lut, WeightMat};
+use crate::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 
 pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -20,33 +20,33 @@ pub(crate) fn available() -> bool {
         && is_x86_feature_detected!("fma")
 }
 
-pub(super) fn rows(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+pub(super) fn rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     // SAFETY: the variant is used only where `available` found these features.
     unsafe { inner(weight, first, input, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn inner(weight: &WeightMat<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     let aligned = |l: &Lut<'_>| (weight.cols * l.bits as usize).is_multiple_of(8);
     match weight.form {
-        Form::Lut(l)
+        Storage::Lut(l)
             if aligned(&l)
                 && let Some(x) = &input.fixed =>
         {
-            super::fixed::rows(weight, &l, first, input, x, out)
+            super::vnni_i16::rows(weight, &l, first, input, x, out)
         }
-        Form::Lut(l) if l.bits == 4 && aligned(&l) => nibbles(weight, &l, first, input, out),
-        Form::Lut(l) if aligned(&l) => tables(weight, &l, first, input, out),
-        Form::F16(bytes) => {
+        Storage::Lut(l) if l.bits == 4 && aligned(&l) => nibbles(weight, &l, first, input, out),
+        Storage::Lut(l) if aligned(&l) => tables(weight, &l, first, input, out),
+        Storage::F16(bytes) => {
             for (r, o) in out.iter_mut().enumerate() {
                 *o = dot_f16(&bytes[(first + r) * weight.cols * 2..][..weight.cols * 2], input.x);
             }
         }
-        Form::Blocks(b)
+        Storage::Blocks(b)
             if let Some(x) = &input.fixed
-                && super::fixed::holds(&b, weight.cols) =>
+                && super::vnni_i16::holds(&b, weight.cols) =>
         {
-            super::fixed::block_rows(&b, first, input.x, x, out)
+            super::vnni_i16::block_rows(&b, first, input.x, x, out)
         }
         _ => super::dot_rows(weight, first, input.x, out, |row, out| expand_row(weight, row, out)),
     }
@@ -62,7 +62,7 @@ pub(super) fn ahead(at: *const u8) {
     fetch(at.wrapping_add(AHEAD));
 }
 
-/// Fetches a line into the second cache.
+/// Fetches a line into L2.
 #[inline(always)]
 pub(crate) fn fetch(at: *const u8) {
     // SAFETY: a prefetch is a hint; no address is invalid for it.
@@ -71,7 +71,7 @@ pub(crate) fn fetch(at: *const u8) {
 
 /// The row from column `done` on, by the definition.
 #[inline(always)]
-pub(super) fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
+pub(super) fn tail(weight: &WeightMatrix<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
     if done == weight.cols {
         return 0.0;
     }
@@ -81,7 +81,7 @@ pub(super) fn tail(weight: &WeightMat<'_>, row: usize, done: usize, x: &[f32], b
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn nibbles(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+fn nibbles(weight: &WeightMatrix<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     let blocks = weight.cols / 128;
     let mut buffer = Vec::new();
     let mut table = _mm512_setzero_ps();
@@ -201,7 +201,7 @@ pub(crate) fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn tables(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+fn tables(weight: &WeightMatrix<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
     if l.bits == 8 {
         table_rows::<true>(weight, l, first, input, out);
     } else {
@@ -210,7 +210,13 @@ fn tables(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, 
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn table_rows<const WIDE: bool>(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+fn table_rows<const WIDE: bool>(
+    weight: &WeightMatrix<'_>,
+    l: &Lut<'_>,
+    first: usize,
+    input: &Input<'_>,
+    out: &mut [f32],
+) {
     let bits = l.bits as usize;
     let blocks = weight.cols / 64;
     let unpack = Unpack::new(bits);
@@ -315,9 +321,9 @@ fn expand_blocks(blocks: &Blocks<'_>, row: usize, out: &mut [f32]) {
 }
 
 /// One row as `f32`; what the registers can't do falls back to the definition.
-pub(crate) fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
+pub(crate) fn expand_row(weight: &WeightMatrix<'_>, row: usize, out: &mut [f32]) {
     let done = match weight.form {
-        Form::Lut(l) if (weight.cols * l.bits as usize).is_multiple_of(8) => {
+        Storage::Lut(l) if (weight.cols * l.bits as usize).is_multiple_of(8) => {
             // SAFETY: callers check `available`.
             unsafe {
                 if l.bits == 8 {
@@ -327,12 +333,12 @@ pub(crate) fn expand_row(weight: &WeightMat<'_>, row: usize, out: &mut [f32]) {
                 }
             }
         }
-        Form::F16(bytes) => {
+        Storage::F16(bytes) => {
             let bytes = &bytes[row * weight.cols * 2..][..weight.cols * 2];
             // SAFETY: callers check `available`.
             unsafe { expand_f16(bytes, &mut out[..weight.cols]) }
         }
-        Form::Blocks(b) => {
+        Storage::Blocks(b) => {
             // SAFETY: callers check `available`.
             unsafe { expand_blocks(&b, row, &mut out[..weight.cols]) }
             weight.cols

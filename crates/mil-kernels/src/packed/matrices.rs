@@ -1,4 +1,4 @@
-//! Products of matrices that are both computed: those on the right are packed first.
+//! Products of two computed matrices; the right-hand one is packed first.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ impl Matrices<'_> {
             }
             return;
         }
-        // A few rows at a time: what is written stays in the nearest cache.
+        // A few rows at a time: what is written stays in L1.
         for first in (0..rows).step_by(PANEL) {
             for (j, column) in columns.clone().enumerate() {
                 for row in first..rows.min(first + PANEL) {
@@ -76,7 +76,7 @@ fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y
             out.run(0, 0..rows.len(), x.data, x.starts[group] + rows.start * x.strides[0], x.strides[0]);
         }
     };
-    let rows = Rows { count: m, stretches: (1, k), fill: &fill };
+    let rows = Rows { count: m, segments: (1, k), fill: &fill };
     run_to(variant, &rows, &weights, &Epilogue::default(), Layout { row: n, group: m * n })
 }
 

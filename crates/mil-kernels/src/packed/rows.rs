@@ -1,46 +1,46 @@
-//! The rows of `x`: where the stretches of each begin.
+//! Row operand of a packed product: where the segments of each row of `x` begin.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::part;
 
-/// Lists of stretches that are as long as each other, one list for each row.
+/// Lists of segments that are as long as each other, one list for each row.
 pub(crate) struct Rows<'a, 'f> {
     /// Their number.
     pub(crate) count: usize,
-    /// Stretches of a row, and elements of a stretch.
-    pub(crate) stretches: (usize, usize),
-    /// Says where the rows of a task (first) of a group (second) begin. Stretches that it leaves out stand for zeros.
+    /// Segments of a row, and elements of a segment.
+    pub(crate) segments: (usize, usize),
+    /// Says where the rows of a task (first) of a group (second) begin. Segments that it leaves out stand for zeros.
     pub(crate) fill: &'f (dyn Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync),
 }
 
-/// Where the stretches of a task's rows begin, tile by tile.
+/// Where the segments of a task's rows begin, tile by tile.
 pub(crate) struct Starts<'t, 'a> {
-    /// `[stretches, rows]` of each tile.
+    /// `[segments, rows]` of each tile.
     starts: &'t mut [*const f32],
-    /// The stretches that some row of each tile has.
+    /// The segments that some row of each tile has.
     some: &'t mut [bool],
     /// The first row of each tile, and behind the last one.
     tiles: &'t [usize],
-    /// Stretches of a row, and elements of a stretch.
-    stretches: (usize, usize),
+    /// Segments of a row, and elements of a segment.
+    segments: (usize, usize),
     /// What is pointed to lives as long.
     from: PhantomData<fn(&'a [f32])>,
 }
 
 impl<'a> Starts<'_, 'a> {
-    /// A stretch of some rows, counted from the first one of the task: `x[first..]`, for each row `step` elements on.
+    /// A segment of some rows, counted from the first one of the task: `x[first..]`, for each row `step` elements on.
     ///
     /// # Panics
-    /// When there is no such stretch or row, or its elements do not lie in `x`.
-    pub(crate) fn run(&mut self, stretch: usize, rows: Range<usize>, x: &'a [f32], first: usize, step: usize) {
+    /// When there is no such segment or row, or its elements do not lie in `x`.
+    pub(crate) fn run(&mut self, segment: usize, rows: Range<usize>, x: &'a [f32], first: usize, step: usize) {
         if rows.is_empty() {
             return;
         }
-        let (count, length) = self.stretches;
+        let (count, length) = self.segments;
         let (m, tiles) = (self.tiles[self.tiles.len() - 1], self.tiles.len() - 1);
-        assert!(stretch < count && rows.end <= m, "a stretch of a row");
+        assert!(segment < count && rows.end <= m, "a segment of a row");
         let reach = (rows.len() - 1).checked_mul(step).and_then(|reach| reach.checked_add(length));
         assert!(reach.is_some_and(|reach| x[first..].len() >= reach), "elements of a run");
         let (mut row, mut start) = (rows.start, x[first..].as_ptr());
@@ -49,12 +49,12 @@ impl<'a> Starts<'_, 'a> {
         while row < rows.end {
             let (from, to) = (self.tiles[tile], self.tiles[tile + 1]);
             if row < to {
-                let own = &mut self.starts[from * count + stretch * (to - from)..][..to - from];
+                let own = &mut self.starts[from * count + segment * (to - from)..][..to - from];
                 for s in &mut own[row - from..to.min(rows.end) - from] {
                     *s = start;
                     start = start.wrapping_add(step);
                 }
-                self.some[tile * count + stretch] = true;
+                self.some[tile * count + segment] = true;
                 row = to;
             }
             tile += 1;
@@ -62,39 +62,39 @@ impl<'a> Starts<'_, 'a> {
     }
 }
 
-/// What rows read that are zeros where others are not, unless stretches are longer.
+/// What rows read that are zeros where others are not, unless segments are longer.
 static ZEROS: [f32; 1 << 14] = [0.0; 1 << 14];
 
 /// What the tiles of a task read.
 pub(super) struct Sources {
-    /// First elements of the stretches of each tile's rows, `[stretches, rows]`.
+    /// First elements of the segments of each tile's rows, `[segments, rows]`.
     starts: Vec<*const f32>,
-    /// The stretches that each tile has: those in which some row is more than zeros.
-    stretches: Vec<u32>,
+    /// The segments that each tile has: those in which some row is more than zeros.
+    segments: Vec<u32>,
     /// Where each tile ends in both.
     ends: Vec<[usize; 2]>,
     /// The first row of each tile, and behind the last one.
     tiles: Vec<usize>,
-    /// Zeros for longer stretches.
+    /// Zeros for longer segments.
     _zeros: Vec<f32>,
 }
 
 impl Sources {
     /// Some rows of a group, in so many tiles of about the same height.
     pub(super) fn new(x: &Rows<'_, '_>, rows: &Range<usize>, group: usize, count: usize) -> Self {
-        let (m, all) = (rows.len(), x.stretches.0);
+        let (m, all) = (rows.len(), x.segments.0);
         let tiles: Vec<usize> = (0..count).map(|t| part(m, count, t).start).chain([m]).collect();
-        let zeros = vec![0f32; if x.stretches.1 > ZEROS.len() { x.stretches.1 } else { 0 }];
+        let zeros = vec![0f32; if x.segments.1 > ZEROS.len() { x.segments.1 } else { 0 }];
         let zero = if zeros.is_empty() { ZEROS.as_ptr() } else { zeros.as_ptr() };
         let mut starts = vec![zero; all * m];
         let mut some = vec![false; all * count];
-        let stretches = x.stretches;
+        let segments = x.segments;
         (x.fill)(
             rows.clone(),
             group,
-            &mut Starts { starts: &mut starts, some: &mut some, tiles: &tiles, stretches, from: PhantomData },
+            &mut Starts { starts: &mut starts, some: &mut some, tiles: &tiles, segments, from: PhantomData },
         );
-        let (mut stretches, mut ends) = (Vec::with_capacity(all * count), Vec::with_capacity(count));
+        let (mut segments, mut ends) = (Vec::with_capacity(all * count), Vec::with_capacity(count));
         let mut end = 0;
         for t in 0..count {
             let (first, height) = (tiles[t] * all, tiles[t + 1] - tiles[t]);
@@ -104,12 +104,12 @@ impl Sources {
                 if from != end {
                     starts.copy_within(from..from + height, end);
                 }
-                stretches.push(s as u32);
+                segments.push(s as u32);
                 end += height;
             }
-            ends.push([end, stretches.len()]);
+            ends.push([end, segments.len()]);
         }
-        Self { starts, stretches, ends, tiles, _zeros: zeros }
+        Self { starts, segments, ends, tiles, _zeros: zeros }
     }
 
     /// The rows of a tile, counted from the first one of the task.
@@ -117,11 +117,11 @@ impl Sources {
         self.tiles[t]..self.tiles[t + 1]
     }
 
-    /// Starts and stretches of a tile: each start has the elements of a stretch.
+    /// Starts and segments of a tile: each start has the elements of a segment.
     pub(super) fn tile(&self, t: usize) -> (&[*const f32], &[u32]) {
-        let [start, stretch] = if t == 0 { [0, 0] } else { self.ends[t - 1] };
+        let [start, segment] = if t == 0 { [0, 0] } else { self.ends[t - 1] };
         let [end, last] = self.ends[t];
-        (&self.starts[start..end], &self.stretches[stretch..last])
+        (&self.starts[start..end], &self.segments[segment..last])
     }
 }
 
@@ -129,20 +129,20 @@ impl Sources {
 mod tests {
     use super::*;
 
-    /// The first elements that tiles read, with the numbers of their stretches.
+    /// The first elements that tiles read, with the numbers of their segments.
     fn read(x: &Rows<'_, '_>, rows: Range<usize>, tiles: usize) -> Vec<Vec<(u32, Vec<f32>)>> {
         let sources = Sources::new(x, &rows, 0, tiles);
         let tile = |t: usize| {
-            let (starts, stretches) = sources.tile(t);
+            let (starts, segments) = sources.tile(t);
             let heights = starts.chunks(sources.rows(t).len());
-            // SAFETY: starts are those of stretches of an element at least.
+            // SAFETY: starts are those of segments of an element at least.
             let first = |starts: &[*const f32]| starts.iter().map(|&s| unsafe { *s }).collect();
-            stretches.iter().copied().zip(heights.map(first)).collect()
+            segments.iter().copied().zip(heights.map(first)).collect()
         };
         (0..tiles).map(tile).collect()
     }
 
-    /// The first stretch of all rows; the second one of those from the fourth on; no third one.
+    /// The first segment of all rows; the second one of those from the fourth on; no third one.
     fn ragged<'a>(x: &'a [f32]) -> impl Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync {
         |rows, _, out| {
             out.run(0, 0..rows.len(), x, rows.start * 2, 2);
@@ -155,14 +155,14 @@ mod tests {
     /// Whether the first so many rows may not begin at `first + i · step`.
     fn refused<'a>(x: &'a [f32], first: usize, step: usize, end: usize) -> bool {
         let fill = |_: Range<usize>, _: usize, out: &mut Starts<'_, 'a>| out.run(0, 0..end, x, first, step);
-        let rows = Rows { count: 3, stretches: (1, 4), fill: &fill };
+        let rows = Rows { count: 3, segments: (1, 4), fill: &fill };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Sources::new(&rows, &(0..3), 0, 1).ends)).is_err()
     }
 
     #[test]
     fn what_all_rows_of_a_tile_lack_is_left_out_and_zeros_where_some_do() {
         let x: Vec<f32> = (1..=20).map(|v| v as f32).collect();
-        let rows = Rows { count: 9, stretches: (3, 2), fill: &ragged(&x) };
+        let rows = Rows { count: 9, segments: (3, 2), fill: &ragged(&x) };
         let want = vec![
             vec![(0, vec![3.0, 5.0])],
             vec![(0, vec![7.0, 9.0, 11.0]), (1, vec![0.0, 5.0, 6.0])],

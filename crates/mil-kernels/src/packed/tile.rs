@@ -1,28 +1,28 @@
-//! The inner product of packed weights: some rows of `x` times a panel.
+//! Micro-kernel of packed weights: some rows of `x` times a panel.
 //!
-//! Each result has a lane of a register; a step multiplies one element of each row with a stretch of the panel. A result
-//! is summed in the order of its columns in every tile that it may fall in.
+//! Each result owns a lane of a register; a step multiplies one element of each row with a segment of the panel. Results are
+//! summed in column order, whichever tile they fall in.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
 
 use super::PANEL;
 use crate::activation::Gate;
 use crate::elementwise::HardSwish;
-use crate::vector::Vector;
+use crate::simd::Vector;
 
 /// Most rows of any tile.
-pub(super) const MOST: usize = 12;
+pub(super) const MAX_ROWS: usize = 12;
 
 /// Elements of a panel that are asked for before they are needed: 16 steps.
 const AHEAD: usize = 16 * PANEL;
 
 /// What a tile computes from, and where it puts it.
 pub(super) struct Sums<'a> {
-    /// First elements of the rows' stretches, `[stretches, rows]`.
+    /// First elements of the rows' segments, `[segments, rows]`.
     pub(super) starts: &'a [*const f32],
-    /// The parts of the panel that these stretches are multiplied with.
-    pub(super) stretches: &'a [u32],
-    /// Elements of a stretch.
+    /// The parts of the panel that these segments are multiplied with.
+    pub(super) segments: &'a [u32],
+    /// Elements of a segment.
     pub(super) length: usize,
     /// A panel, `[parts, length, PANEL]`.
     pub(super) weights: &'a [f32],
@@ -66,8 +66,8 @@ impl Tiles {
     /// # Safety
     /// As [`Tile`].
     pub(super) unsafe fn run(&self, rows: usize, sums: &Sums<'_>) {
-        assert!(sums.starts.len() >= rows * sums.stretches.len(), "starts of all rows");
-        let parts = sums.stretches.iter().max().map_or(0, |&s| s as usize + 1);
+        assert!(sums.starts.len() >= rows * sums.segments.len(), "starts of all rows");
+        let parts = sums.segments.iter().max().map_or(0, |&s| s as usize + 1);
         assert!(sums.weights.len() >= parts * sums.length * PANEL, "a whole panel");
         let end = (rows - 1) * sums.step + sums.width;
         assert!(sums.width <= PANEL && sums.residual.is_none_or(|r| r.len() >= end), "results");
@@ -88,7 +88,7 @@ pub(super) const TILES: &[Tiles] = &[
     Tiles {
         name: "avx512",
         available: || is_x86_feature_detected!("avx512f"),
-        rows: MOST,
+        rows: MAX_ROWS,
         columns: PANEL,
         wide: x86::AVX512_WIDE,
         narrow: x86::AVX512_NARROW,
@@ -115,15 +115,15 @@ const SCALAR: &[Tile] = &[tile::<f32, 1, 16>];
 /// As [`Tile`].
 #[inline(always)]
 unsafe fn tile<V: Vector, const M: usize, const W: usize>(sums: &Sums<'_>, column: usize) {
-    // SAFETY: the caller's contract: rows have `length` elements in each stretch, the panel has a row of `PANEL` for
+    // SAFETY: the caller's contract: rows have `length` elements in each segment, the panel has a row of `PANEL` for
     // each of them, and `column + W · LANES ≤ PANEL`.
     unsafe {
         let zero = V::splat(0.0);
         let mut acc = [[zero; W]; M];
         let panel = sums.weights.as_ptr().add(column);
         let mut starts = sums.starts.as_ptr();
-        for &stretch in sums.stretches {
-            let mut weights = panel.add(stretch as usize * sums.length * PANEL);
+        for &segment in sums.segments {
+            let mut weights = panel.add(segment as usize * sums.length * PANEL);
             let mut rows = [std::ptr::null::<f32>(); M];
             for i in 0..M {
                 rows[i] = *starts.add(i);

@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::conv::{Windows, Winograd, conv, conv_packed, depthwise};
-use mil_kernels::fresh::zeros;
 use mil_kernels::matvec::Product;
 use mil_kernels::parallel;
 
@@ -67,7 +67,7 @@ impl Prepared {
             square = (shape[2..] == [3, 3] && groups == 1 && window.is_dense()).then(OnceLock::new);
             match (&square, result) {
                 (Some(made), Some(&[images, _, height, width]))
-                    if Winograd::pays(images, [height, width], shape[1], outputs) =>
+                    if Winograd::is_worthwhile(images, [height, width], shape[1], outputs) =>
                 {
                     let _ = made.set(panels.winograd()?);
                 }
@@ -89,7 +89,7 @@ impl Prepared {
     fn winograd(&self, windows: &Windows, images: usize, channels: usize) -> Result<Option<&Winograd>, OpError> {
         let (Some(made), Form::PackedWeight(panels)) = (&self.square, &self.form) else { return Ok(None) };
         let [_, height, width] = windows.out;
-        if !Winograd::takes(windows) || !Winograd::pays(images, [height, width], channels, self.outputs) {
+        if !Winograd::supports(windows) || !Winograd::is_worthwhile(images, [height, width], channels, self.outputs) {
             return Ok(None);
         }
         if made.get().is_none() {

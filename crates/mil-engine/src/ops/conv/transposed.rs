@@ -1,8 +1,8 @@
 //! Transposed convolutions.
 
 use candle_core::{DType, Tensor};
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::conv::{Transposed, TransposedShape};
-use mil_kernels::fresh::zeros;
 use mil_kernels::packed::PANEL;
 
 use super::{PadType, Window, add_bias, channels_last, channels_second, constant_weight, each_index, groups_of, three};

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
-use mil_kernels::{parallel, rank};
+use mil_kernels::{parallel, sort};
 
 use crate::array::Array;
 use crate::budget::{self, claim_of};
@@ -32,10 +32,10 @@ fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, 
     let wide = if x.dtype().is_float() { size_of::<u64>() } else { size_of::<u128>() };
     let row = n.saturating_mul(wide * 2);
     let _words = budget::lent(row.saturating_mul(parallel::threads().min(moved.elem_count() / n)))?;
-    let order = match with_f32s(&moved, |data| rank::first(data, n, k, ascending)) {
+    let order = match with_f32s(&moved, |data| sort::top_k(data, n, k, ascending)) {
         Some(order) => order,
-        None if x.dtype().is_float() => rank::first(&x.with(moved.clone()).to_f32s()?, n, k, ascending),
-        None => rank::first(&x.with(moved.clone()).to_i64s()?, n, k, ascending),
+        None if x.dtype().is_float() => sort::top_k(&x.with(moved.clone()).to_f32s()?, n, k, ascending),
+        None => sort::top_k(&x.with(moved.clone()).to_i64s()?, n, k, ascending),
     };
     Ok((moved, order))
 }

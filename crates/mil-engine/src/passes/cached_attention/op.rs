@@ -3,10 +3,10 @@
 
 use candle_core::{CpuStorage, D, Storage, Tensor};
 use coreml_format::program::Operation;
-use mil_kernels::attention::{Cache, Shape, attention as kernel};
-use mil_kernels::fresh::zeros;
+use mil_kernels::buffer_pool::zeros;
+use mil_kernels::cached_attention::{Cache, Shape, cached_attention as kernel};
+use mil_kernels::gather::AxisIndices;
 use mil_kernels::parallel;
-use mil_kernels::pick::Places;
 
 use crate::batch::{BatchDim, Followed};
 use crate::budget::{Counted, claim_of, lent, products};
@@ -25,10 +25,10 @@ pub(super) const CACHED_ATTENTION: OpSpec =
     OpSpec::impure("engine.cached_attention", IOS18, cached_attention).batch(batch);
 
 /// Rows of a state that a slice takes: which entry of the first dimension; all others must be whole.
-fn entry(positions: &[Places], shape: &[usize]) -> Option<usize> {
-    let whole = positions[1..].iter().zip(&shape[1..]).all(|(p, &n)| *p == Places::Run(0..n));
+fn entry(positions: &[AxisIndices], shape: &[usize]) -> Option<usize> {
+    let whole = positions[1..].iter().zip(&shape[1..]).all(|(p, &n)| *p == AxisIndices::Run(0..n));
     match &positions[0] {
-        Places::Run(row) if whole && shape.len() == 4 && row.len() == 1 => Some(row.start),
+        AxisIndices::Run(row) if whole && shape.len() == 4 && row.len() == 1 => Some(row.start),
         _ => None,
     }
 }
@@ -95,7 +95,7 @@ fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             }
         }
         // The definition, on any device.
-        let read = |at: &[Places], squeeze: &[bool]| -> Result<Tensor, OpError> {
+        let read = |at: &[AxisIndices], squeeze: &[bool]| -> Result<Tensor, OpError> {
             let t = part(buffer, at, squeeze)?.floats()?.clone();
             let (kv, len, width) = match t.dims() {
                 &[1, kv, len, width] | &[kv, len, width] => (kv, len, width),

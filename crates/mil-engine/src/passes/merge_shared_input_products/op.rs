@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use mil_kernels::fresh::zeros;
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::matmul::matmul_t_many;
 use mil_kernels::matvec::Product;
 

@@ -1,7 +1,7 @@
 //! `engine.rms_norm`: a root-mean-square norm along the last dimension, with its gain.
 
 use candle_core::Tensor;
-use mil_kernels::fresh::zeros;
+use mil_kernels::buffer_pool::zeros;
 
 use crate::batch;
 use crate::budget::claim_of;

@@ -1,7 +1,7 @@
 //! `engine.rotary`: a rotary embedding in one pass over its operands.
 
 use candle_core::Tensor;
-use mil_kernels::fresh::zeros;
+use mil_kernels::buffer_pool::zeros;
 use mil_kernels::parallel::rows_mut;
 
 use crate::batch;

@@ -2,7 +2,7 @@
 //! given at run time: declared types of a file may lie.
 
 use coreml_format::program::{Operation, Value};
-use mil_kernels::pick::Places;
+use mil_kernels::gather::AxisIndices;
 
 use crate::array::Array;
 use crate::batch::{BatchDim, Followed, literal};
@@ -31,7 +31,7 @@ fn state_slice(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 }
 
 /// A part of a state: a copy, since the buffer changes in place later.
-pub(crate) fn part(buffer: &StateBuffer, positions: &[Places], squeeze: &[bool]) -> Result<Array, OpError> {
+pub(crate) fn part(buffer: &StateBuffer, positions: &[AxisIndices], squeeze: &[bool]) -> Result<Array, OpError> {
     let dtype = buffer.spec().dtype;
     // Single positions are picked in the representation of values.
     let part = match runs(positions) {
@@ -53,7 +53,7 @@ fn state_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         // Dimensions are counted from the last one.
         let count = |d: usize| Some((d, *update.shape().get((d + update.rank()).checked_sub(shape.len())?)?));
         let (positions, _) = params.resolve_rows(f, &shape, rows.and_then(count))?;
-        let extents: Vec<usize> = positions.iter().map(Places::len).collect();
+        let extents: Vec<usize> = positions.iter().map(AxisIndices::len).collect();
         let update = if update.tensor().elem_count() == extents.iter().product::<usize>() {
             update.tensor().counted_reshape(extents)?
         } else {

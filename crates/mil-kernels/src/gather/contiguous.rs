@@ -1,10 +1,10 @@
-//! Strided elements in row-major order: stretches are copied, dimensions that change places go by squares.
+//! Strided elements to row-major order: contiguous segments are copied, transposes go by square blocks.
 
 use std::mem::MaybeUninit;
 use std::ops::{Range, RangeInclusive};
 
-use super::{Along, Places, pick};
-use crate::fresh::Element;
+use super::{Axis, AxisIndices, index_select};
+use crate::buffer_pool::Element;
 use crate::parallel::{SPLIT, Shared, TASK, for_each};
 use crate::sizes::size_of_shape;
 use crate::strided::{Strided, joined};
@@ -18,7 +18,7 @@ const BLOCK: usize = 1 << 12;
 ///
 /// # Panics
 /// When the operand does not cover the shape, or that has no size.
-pub fn copied<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
+pub fn contiguous<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     if shape.contains(&0) {
         return Vec::new();
     }
@@ -29,9 +29,9 @@ pub fn copied<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     if let (Some(&(_, 2..)), Some(near)) = (dims.last(), dims.iter().rposition(|d| d.1 == 1)) {
         return exchanged(&dims, near, x.data);
     }
-    let places: Vec<Places> = dims.iter().map(|d| Places::Run(0..d.0)).collect();
-    let dims: Vec<Along<'_>> = dims.iter().zip(&places).map(|(d, places)| Along { stride: d.1, places }).collect();
-    pick(x.data, &dims, x.data[0])
+    let places: Vec<AxisIndices> = dims.iter().map(|d| AxisIndices::Run(0..d.0)).collect();
+    let dims: Vec<Axis<'_>> = dims.iter().zip(&places).map(|(d, places)| Axis { stride: d.1, places }).collect();
+    index_select(x.data, &dims, x.data[0])
 }
 
 /// The elements of `dims`, extents and strides, of which `near` has a stride of one and is not the last; `x` covers them.
@@ -81,7 +81,7 @@ unsafe fn exchange<T: Copy>(
 ) {
     assert!(rows.end > rows.start && (width - 1) * step + rows.end <= x.len(), "elements of a block");
     if distance == width && width <= 4 {
-        // SAFETY: rows that follow one another are one stretch of places.
+        // SAFETY: rows that follow one another are one segment of places.
         let out = unsafe { std::slice::from_raw_parts_mut(out.add(rows.start * width), rows.len() * width) };
         match width {
             2 => return interleave::<T, 2>(x, step, rows, out),

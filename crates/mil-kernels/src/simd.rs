@@ -1,7 +1,7 @@
-//! Registers of one instruction set: what a tile's body is written in once.
+//! Registers of one instruction set, for tile bodies that are written once.
 //!
-//! A body generic over [`Vector`] is `#[inline(always)]` and is called from one function for each instruction set, which
-//! enables its features.
+//! A body generic over [`Vector`] is `#[inline(always)]` and is called from one function per instruction set, which enables
+//! its features.
 
 #![allow(clippy::needless_range_loop, reason = "dimensions and lanes are addressed by number")]
 

@@ -65,7 +65,7 @@ pub fn open_positions(mask: &[f32], queries: usize, len: usize) -> usize {
 }
 
 /// Queries of a KV head up to which rows of the cache are widened for each of them instead of once for all.
-const FEW: usize = 8;
+const MAX_STEPWISE_QUERIES: usize = 8;
 
 /// Multiply-adds below which waking a second thread costs more than it saves.
 const SPLIT: usize = 1 << 15;
@@ -75,7 +75,7 @@ const SPLIT: usize = 1 << 15;
 ///
 /// # Panics
 /// When a slice is shorter than `shape` demands.
-pub fn attention(
+pub fn cached_attention(
     shape: Shape,
     q: &[f32],
     k: Cache<'_>,
@@ -97,7 +97,7 @@ pub fn attention(
     // Of scores, and of keys and values as `f32`.
     size([open, dim.max(2)]);
     let share = heads / kv_heads;
-    let rows = (queries * share <= FEW && open > 0).then(decode::best);
+    let rows = (queries * share <= MAX_STEPWISE_QUERIES && open > 0).then(decode::best);
     // One task per KV head: its keys and values are converted once for all queries of all its heads.
     let work = |(kv, out): (usize, &mut [f32])| {
         let first = kv * share * queries * dim;
@@ -173,7 +173,7 @@ mod tests {
             }
         }
         let mut out = vec![f32::NAN; 4 * n * 5];
-        attention(shape, &q, cache(k), cache(v), Some(&mask), 0.5, &mut out);
+        cached_attention(shape, &q, cache(k), cache(v), Some(&mask), 0.5, &mut out);
         for h in 0..4 {
             for i in 0..n {
                 let scores: Vec<f64> = (0..7)

@@ -1,11 +1,11 @@
-//! Rows of tables as 16-bit words, looked up in registers.
+//! Palettized rows as i16 values, looked up in registers.
 
 use std::arch::x86_64::*;
 
 use super::{BLOCK, LANES};
-use crate::mat::Lut;
 use crate::matvec::avx512::{Unpack, byte_tables, look_up, table};
-use crate::matvec::fixed::{nibble_words, words};
+use crate::matvec::vnni_i16::{nibble_words, words};
+use crate::weight_matrix::Lut;
 
 /// A table in registers.
 pub(super) struct LookUp {

@@ -1,4 +1,4 @@
-//! Rounding to words: 13 bits and a sign, in groups that share a scale.
+//! Rounding to i16: 13 bits and a sign, in groups that share a scale.
 
 use std::arch::x86_64::*;
 

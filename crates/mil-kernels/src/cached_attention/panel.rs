@@ -1,4 +1,4 @@
-//! Many queries over a cache: two matrix products around a softmax, with the keys and values of a head widened once.
+//! Many queries over a cache: two matrix products around a softmax; the keys and values of a head are widened once.
 
 use std::cell::RefCell;
 
@@ -6,9 +6,9 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{Cache, Head};
 use crate::aligned::Aligned;
-use crate::mat::{Form, WeightMat};
 use crate::matmul::matmul_t;
 use crate::matvec::Precision;
+use crate::weight_matrix::{Storage, WeightMatrix};
 
 /// Queries whose scores are held at a time.
 const QUERIES: usize = 128;
@@ -40,7 +40,7 @@ pub(super) fn one_head(head: &Head<'_>, q: &[f32], out: &mut [f32]) {
                 }
             }
         }
-        let matrix = |data, rows, cols| WeightMat::new(rows, cols, Form::Strided(data, cols, 1));
+        let matrix = |data, rows, cols| WeightMatrix::new(rows, cols, Storage::Strided(data, cols, 1));
         let (Ok(keys), Ok(values)) = (matrix(keys, open, dim), matrix(values, dim, open)) else {
             unreachable!("buffers have the sizes of their matrices");
         };

@@ -1,14 +1,13 @@
-//! Attention over whole sequences: `softmax(scale · q · kᵀ + mask) · v` for each head.
+//! Scaled dot-product attention over whole sequences: `softmax(scale · q · kᵀ + mask) · v` for each head.
 //!
-//! A thread puts the keys and values of a head into panels, which all its queries then share; scores of a tile of
-//! queries never leave the nearest cache.
+//! A thread packs the keys and values of a head once for all its queries; the scores of a tile of queries stay in L1.
 
 use std::cell::RefCell;
 
-use super::tile::{MOST, Sums, Tiles};
+use super::tile::{MAX_ROWS, Sums, Tiles};
 use super::{PANEL, Variant, part};
 use crate::aligned::Aligned;
-use crate::fresh::Element;
+use crate::buffer_pool::Element;
 use crate::parallel::{self, Shared};
 use crate::sizes::{last, size};
 use crate::softmax::exponentials;
@@ -57,7 +56,7 @@ pub struct Sizes {
 ///
 /// # Panics
 /// When a matrix does not have the size that is named, and when `together` does not divide the heads.
-pub fn attend(sizes: Sizes, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, mask: Option<Heads<'_>>, scale: f32) -> Vec<f32> {
+pub fn sdpa(sizes: Sizes, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, mask: Option<Heads<'_>>, scale: f32) -> Vec<f32> {
     attend_with(Variant::best(), sizes, &Operands { q, k, v, mask, scale })
 }
 
@@ -85,7 +84,7 @@ fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f
     assert!(mask.is_none_or(|mask| mask.has(queries, keys)), "rows of the mask");
     // Of panels, which are of whole columns, and of scores.
     let whole = |n: usize| n.checked_next_multiple_of(PANEL).expect("columns of panels");
-    size([whole(keys), dim.max(whole(width)).max(MOST)]);
+    size([whole(keys), dim.max(whole(width)).max(MAX_ROWS)]);
     let mut out = f32::room(len);
     assert!(out.capacity() >= len, "room for the result");
     let target = Shared(out.as_mut_ptr());
@@ -149,7 +148,7 @@ fn one_head(
             let bias = &[0.0; PANEL];
             let sums = Sums {
                 starts,
-                stretches: &[0],
+                segments: &[0],
                 length,
                 weights: panel,
                 bias,
@@ -170,7 +169,7 @@ fn one_head(
             let out = scores[p * PANEL..].as_mut_ptr();
             product(&starts, dim, panel, PANEL.min(keys - p * PANEL), out, keys);
         }
-        let mut sums = [0f32; MOST];
+        let mut sums = [0f32; MAX_ROWS];
         for (i, row) in scores.chunks_exact_mut(keys.max(1)).take(rows).enumerate() {
             let mask = mask.map(|m| m.row(head, first + i, keys));
             sums[i] = exponentials(row, mask, scale);

@@ -1,9 +1,9 @@
-//! The order of the elements of rows: all of them, or the first few.
+//! argsort and top-k of rows.
 
 use crate::parallel::{SPLIT, chunks_mut};
 
 /// Elements with a total order; packed with their index, equal ones keep theirs.
-pub trait Ranked: Copy + Sync {
+pub trait SortKey: Copy + Sync {
     /// Element and index in one word.
     type Packed: Ord + Copy;
     /// Packs an element; `index` fits 32 bits.
@@ -12,7 +12,7 @@ pub trait Ranked: Copy + Sync {
     fn index(packed: Self::Packed) -> usize;
 }
 
-impl Ranked for f32 {
+impl SortKey for f32 {
     type Packed = u64;
 
     /// Both zeros are equal, NaN comes last in either direction.
@@ -31,7 +31,7 @@ impl Ranked for f32 {
     }
 }
 
-impl Ranked for i64 {
+impl SortKey for i64 {
     type Packed = u128;
 
     #[inline(always)]
@@ -51,7 +51,7 @@ impl Ranked for i64 {
 ///
 /// # Panics
 /// When `k` exceeds `n`, rows are not whole, or `n` does not fit 32 bits.
-pub fn first<T: Ranked>(x: &[T], n: usize, k: usize, ascending: bool) -> Vec<usize> {
+pub fn top_k<T: SortKey>(x: &[T], n: usize, k: usize, ascending: bool) -> Vec<usize> {
     assert!(k <= n && u32::try_from(n).is_ok(), "elements of a row");
     if k == 0 {
         return Vec::new();
@@ -70,7 +70,7 @@ pub fn first<T: Ranked>(x: &[T], n: usize, k: usize, ascending: bool) -> Vec<usi
 }
 
 /// The first `k` of a row, sorted.
-fn row<T: Ranked>(x: &[T], k: usize, ascending: bool, best: &mut Vec<T::Packed>) {
+fn row<T: SortKey>(x: &[T], k: usize, ascending: bool, best: &mut Vec<T::Packed>) {
     best.clear();
     let mut rest = x.iter().enumerate().map(|(i, &v)| v.pack(ascending, i));
     // Candidates until there are several times as many as are looked for; then only what comes before the last of these.
@@ -101,11 +101,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check<T: Ranked + PartialOrd + std::fmt::Debug>(x: &[T], n: usize, k: usize) {
+    fn check<T: SortKey + PartialOrd + std::fmt::Debug>(x: &[T], n: usize, k: usize) {
         // NaN, which does not equal itself, comes last.
         let is_nan = |v: &T| v.partial_cmp(v).is_none();
         for ascending in [true, false] {
-            let got = first(x, n, k, ascending);
+            let got = top_k(x, n, k, ascending);
             let mut want = Vec::new();
             for row in x.chunks_exact(n) {
                 let mut order: Vec<usize> = (0..n).collect();

@@ -1,4 +1,4 @@
-//! Few queries over a long cache: each row of the cache is widened in registers where it is used, once for each query.
+//! Few queries over a long cache: each cache row is widened in registers where it is used, once per query.
 
 use half::f16;
 
@@ -114,7 +114,7 @@ mod x86 {
     use half::f16;
 
     use super::Queries;
-    use crate::sums::four_sums;
+    use crate::horizontal_sum::sum_lanes4;
 
     /// Sixteen elements as `f32`.
     #[inline]
@@ -179,7 +179,7 @@ mod x86 {
                 }
                 for (i, sums) in sums.into_iter().enumerate() {
                     let scores = &mut scores[i * len..][..len];
-                    for ((score, sum), (_, k)) in scores[first..].iter_mut().zip(four_sums(sums)).zip(&ks) {
+                    for ((score, sum), (_, k)) in scores[first..].iter_mut().zip(sum_lanes4(sums)).zip(&ks) {
                         *score = sum + tail(q[i].1, k);
                     }
                 }

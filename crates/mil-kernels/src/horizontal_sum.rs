@@ -1,11 +1,11 @@
-//! Sums across the lanes of registers.
+//! Horizontal sums of registers.
 
 use std::arch::x86_64::*;
 
 /// The sums of four registers, each in the same order.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(crate) fn four_sums([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+pub(crate) fn sum_lanes4([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
     // In each 128 bits: a02 b02 a13 b13, then a b c d.
     let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
     let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));

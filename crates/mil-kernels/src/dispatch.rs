@@ -1,27 +1,27 @@
-//! Plain loops compiled for the widest vectors that the CPU has.
+//! Runtime dispatch of plain loops to the widest vectors of the CPU.
 
-/// Work whose body [`vectorized`] compiles once for each instruction set; implementations of `run` are
+/// Work whose body [`dispatch`] compiles once for each instruction set; implementations of `run` are
 /// `#[inline(always)]` and loop with `for`: what the compiler does not inline, such as the `fold` of a long closure, keeps
 /// the baseline's instructions.
-pub(crate) trait Work {
+pub(crate) trait SimdOp {
     /// What it computes.
     type Output;
-    /// Computes it; `FUSED` where the CPU multiplies and adds in one instruction, for work that has steps of that kind.
-    fn run<const FUSED: bool>(self) -> Self::Output;
+    /// Computes it; `FMA` where the CPU multiplies and adds in one instruction, for work that has steps of that kind.
+    fn run<const FMA: bool>(self) -> Self::Output;
 }
 
 /// Runs the work with AVX-512 or AVX2 where the CPU has them. Results are the same everywhere, since Rust neither reorders
 /// nor fuses arithmetic on floats; those of work that fuses steps itself differ by what is rounded once instead of twice.
 #[inline(always)]
-pub(crate) fn vectorized<W: Work>(work: W) -> W::Output {
+pub(crate) fn dispatch<W: SimdOp>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-        fn avx512<W: Work>(work: W) -> W::Output {
+        fn avx512<W: SimdOp>(work: W) -> W::Output {
             work.run::<true>()
         }
         #[target_feature(enable = "avx2,fma")]
-        fn avx2<W: Work>(work: W) -> W::Output {
+        fn avx2<W: SimdOp>(work: W) -> W::Output {
             work.run::<true>()
         }
         if is_x86_feature_detected!("avx512bw")

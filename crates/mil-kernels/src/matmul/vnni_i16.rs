@@ -1,8 +1,8 @@
-//! Matrix × panel in 16-bit fixed point, for inputs that a model keeps in fp16 anyway: an instruction multiplies twice
-//! as many words as it does floats.
+//! Matrix × panel in 16-bit fixed point (AVX-512 VNNI), for inputs that a model keeps in fp16 anyway: one instruction
+//! multiplies twice as many i16 values as floats.
 //!
-//! Rows of `x`, and of weights that are not tables, are rounded to 13 bits and a sign in groups of [`GROUP`] elements
-//! that share a scale; entries of tables as in [`crate::matvec::fixed`]. Products are summed exactly within a group and
+//! Rows of `x`, and of weights without tables, are rounded to 13 bits and a sign in groups of [`GROUP`] elements
+//! that share a scale; table entries as in [`crate::matvec::vnni_i16`]. Products are summed exactly within a group and
 //! in f32 between groups. With `a` and `t` the largest magnitudes of a group (for tables: of a table), the error is at
 //! most `2⁻¹⁴ · a · Σ|w| + 2⁻¹³ · t · Σ|x|`; rounding to fp16 alone moves an `x` of magnitude `a` by `2⁻¹² · a`.
 
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::SPLIT;
 use crate::aligned::Aligned;
-use crate::mat::{Form, WeightMat};
+use crate::dispatch::{SimdOp, dispatch};
 use crate::matvec::avx512::{available, expand_row, fetch};
 use crate::matvec::{Product, expand_and_dot};
 use crate::parallel::{self, Shared};
-use crate::vectorized::{Work, vectorized};
+use crate::weight_matrix::{Storage, WeightMatrix};
 
 mod look_up;
 mod round;
@@ -36,10 +36,10 @@ const GROUPS: usize = BLOCK / GROUP;
 /// Rows of `x` in a panel, and in one register.
 const PANEL: usize = 64;
 const LANES: usize = 16;
-/// Rows of weights that a task takes: their sums and a block of a panel fit the nearest cache.
+/// Rows of weights that a task takes: their sums and a block of a panel fit L1.
 const ROWS: usize = 48;
 /// Columns below which filling a block up costs more than floats do.
-const FEWEST: usize = 64;
+const MIN_COLS: usize = 64;
 /// Rows of `x` up to which weights that are to be rounded are sooner multiplied as floats.
 const FLOATS: usize = 16;
 
@@ -55,11 +55,11 @@ enum Order {
 }
 
 impl Order {
-    fn of(weight: &WeightMat<'_>) -> Self {
+    fn of(weight: &WeightMatrix<'_>) -> Self {
         match weight.form {
-            Form::Lut(l) if !(weight.cols * l.bits as usize).is_multiple_of(8) => Self::Plain,
-            Form::Lut(l) if l.bits == 4 => Self::Nibble,
-            Form::Lut(_) => Self::Lane,
+            Storage::Lut(l) if !(weight.cols * l.bits as usize).is_multiple_of(8) => Self::Plain,
+            Storage::Lut(l) if l.bits == 4 => Self::Nibble,
+            Storage::Lut(_) => Self::Lane,
             _ => Self::Plain,
         }
     }
@@ -95,8 +95,8 @@ struct Buffers {
 /// their sizes, and that there are rows.
 pub(super) fn run(products: &mut [Product<'_, '_>], x: &[f32], m: usize) -> bool {
     let cols = x.len() / m;
-    let rounded = products.iter().any(|p| !matches!(p.weight.form, Form::Lut(_)));
-    if cols < FEWEST || (rounded && m <= FLOATS) || !available() {
+    let rounded = products.iter().any(|p| !matches!(p.weight.form, Storage::Lut(_)));
+    if cols < MIN_COLS || (rounded && m <= FLOATS) || !available() {
         return false;
     }
     let total = products.iter().fold(0usize, |n, p| n.saturating_add(p.out.len().saturating_mul(cols)));
@@ -182,7 +182,7 @@ impl Source<'_> {
         for (x, data) in self.x.chunks(PANEL * self.cols).zip(data.chunks_mut(PANEL * self.blocks() * STEP)) {
             let width = (x.len() / self.cols).next_multiple_of(LANES);
             let block = |index, out: &mut [u32]| {
-                if !vectorized(Pack { x, cols: self.cols, index, columns: &columns, width, out }) {
+                if !dispatch(Pack { x, cols: self.cols, index, columns: &columns, width, out }) {
                     finite.store(false, Ordering::Relaxed);
                 }
             };
@@ -206,11 +206,11 @@ struct Pack<'a> {
     out: &'a mut [u32],
 }
 
-impl Work for Pack<'_> {
+impl SimdOp for Pack<'_> {
     type Output = bool;
 
     #[inline(always)]
-    fn run<const FUSED: bool>(self) -> bool {
+    fn run<const FMA: bool>(self) -> bool {
         let first = self.index * BLOCK;
         let count = BLOCK.min(self.cols - first);
         let mut finite = true;
@@ -240,7 +240,7 @@ impl Work for Pack<'_> {
 
 /// Some rows of one product.
 struct Task<'a> {
-    weight: &'a WeightMat<'a>,
+    weight: &'a WeightMatrix<'a>,
     bias: Option<&'a [f32]>,
     first: usize,
     rows: usize,
@@ -321,8 +321,8 @@ impl Task<'_> {
     /// Asks for the weights of the next task, which are there when this one's are multiplied: row `i` of as many.
     fn fetch_next(&self, i: usize) {
         let bytes = match self.weight.form {
-            Form::F16(bytes) => bytes,
-            Form::Lut(l) => l.indices,
+            Storage::F16(bytes) => bytes,
+            Storage::Lut(l) => l.indices,
             _ => return,
         };
         let each = bytes.len() / self.weight.rows.max(1);
@@ -337,7 +337,7 @@ impl Task<'_> {
     fn expand(&self, out: &mut [u32], each: usize, row: &mut Aligned<f32>) -> Option<Scales> {
         let mut scales = [0f32; ROWS];
         let rows = out.chunks_exact_mut(each).zip(self.first..self.first + self.rows);
-        if let (Form::Lut(l), true) = (self.weight.form, Order::of(self.weight) != Order::Plain) {
+        if let (Storage::Lut(l), true) = (self.weight.form, Order::of(self.weight) != Order::Plain) {
             let mut group = self.first / l.group_rows;
             let mut tables = LookUp::new(&l, group)?;
             for ((out, row), scale) in rows.zip(&mut scales) {
@@ -366,7 +366,7 @@ impl Task<'_> {
     }
 }
 
-/// All sums of a task: block by block, so that the panel's part stays in the nearest cache.
+/// All sums of a task: block by block, so that the panel's part stays in L1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn all_tiles<const R: usize, const T: usize>(
@@ -442,9 +442,9 @@ fn one_tile<const R: usize, const T: usize, const SCALED: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mat::{Blocks, Lut};
     use crate::matmul::matmul_t;
     use crate::matvec::Precision;
+    use crate::weight_matrix::{Blocks, Lut};
 
     /// Numbers that look random, below 2²⁴.
     fn noise(n: usize, seed: u32) -> Vec<u32> {
@@ -466,7 +466,7 @@ mod tests {
     }
 
     /// Against sums in f64 of the definition, within the bound of the module's documentation.
-    fn check(weight: WeightMat<'_>, m: usize) {
+    fn check(weight: WeightMatrix<'_>, m: usize) {
         let (rows, cols) = (weight.rows, weight.cols);
         // Rows of different size, elements up to one.
         let x: Vec<f32> = noise(m * cols, 9)
@@ -486,7 +486,7 @@ mod tests {
                 let want =
                     f64::from(bias[r]) + w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum::<f64>();
                 // Entries of a table reach one; the largest of a row may not occur in it.
-                let table = if matches!(weight.form, Form::Lut(_)) { 1.0 } else { top(&w) };
+                let table = if matches!(weight.form, Storage::Lut(_)) { 1.0 } else { top(&w) };
                 let bound = top(x) * sum(&w) / 16384.0 + table * sum(x) / 8192.0 + 1e-6 * (want.abs() + cols as f64);
                 let got = f64::from(y[i * rows + r]);
                 assert!((got - want).abs() <= bound, "row {r}, vector {i} of {m}: {got} != {want} ± {bound}");
@@ -511,16 +511,16 @@ mod tests {
                 let indices = bytes((rows * cols * bits as usize).div_ceil(8), bits + cols as u32);
                 let tables = halves((rows / group_rows) << bits, 3 + bits);
                 let lut = Lut { bits, indices: &indices, tables: &tables, group_rows };
-                check(WeightMat::new(rows, cols, Form::Lut(lut)).expect("sizes match"), m);
+                check(WeightMatrix::new(rows, cols, Storage::Lut(lut)).expect("sizes match"), m);
             }
         }
         for (rows, cols, m) in [(9, 64, 17), (60, 77, 20), (48, 300, 40), (97, 512, 130)] {
-            check(WeightMat::new(rows, cols, Form::F16(&halves(rows * cols, 5))).expect("sizes match"), m);
+            check(WeightMatrix::new(rows, cols, Storage::F16(&halves(rows * cols, 5))).expect("sizes match"), m);
         }
         let (scale, data) = ((1..=8).map(|i| i as f32 / 100.0).collect::<Vec<_>>(), bytes(8 * 64, 11));
         let offset = None;
         let form = Blocks { bits: 8, signed: true, data: &data, scale: &scale, offset, block_rows: 4, block_cols: 16 };
-        check(WeightMat::new(8, 64, Form::Blocks(form)).expect("sizes match"), 18);
+        check(WeightMatrix::new(8, 64, Storage::Blocks(form)).expect("sizes match"), 18);
     }
 
     #[test]
@@ -530,7 +530,7 @@ mod tests {
         }
         let largest: Vec<u8> = (0..16).flat_map(|_| half::f16::MAX.to_le_bytes()).collect();
         let lut = Lut { bits: 4, indices: &[0x5a; 512], tables: &largest, group_rows: 8 };
-        let weight = WeightMat::new(8, 128, Form::Lut(lut)).expect("sizes match");
+        let weight = WeightMatrix::new(8, 128, Storage::Lut(lut)).expect("sizes match");
         for value in [3f32, -3e30, 1e-45] {
             let mut y = [f32::NAN; 32];
             assert!(run(&mut [Product { weight, bias: None, out: &mut y }], &[value; 512], 4));
@@ -547,10 +547,10 @@ mod tests {
             let mut tables = finite.clone();
             // The first entry of the fifth row's table.
             tables[4 * 32..4 * 32 + 2].copy_from_slice(&odd.to_le_bytes());
-            let lut = |tables| Form::Lut(Lut { bits: 4, indices: &[0x10; 256], tables, group_rows: 1 });
+            let lut = |tables| Storage::Lut(Lut { bits: 4, indices: &[0x10; 256], tables, group_rows: 1 });
             let product = |tables, x: &[f32; 256]| {
                 let mut y = [0f32; 32];
-                let weight = WeightMat::new(8, 64, lut(tables)).expect("sizes match");
+                let weight = WeightMatrix::new(8, 64, lut(tables)).expect("sizes match");
                 matmul_t(weight, x, None, Precision::Half, &mut y);
                 y
             };

@@ -1,7 +1,7 @@
-//! Exponentials, logarithms and their kin without branches, so that loops over them run in registers.
+//! Branch-free exp, log, tanh, … for auto-vectorised loops.
 //!
-//! `FUSED` says whether the CPU multiplies and adds in one instruction; without it, `a · b + c` rounds twice. Bounds hold
-//! for both. Tests compare each function with f64 over all magnitudes.
+//! `FMA` says whether the CPU fuses multiply and add; without it, `a · b + c` rounds twice. The error bounds hold for both.
+//! Tests compare each function with f64 over all magnitudes.
 
 #![allow(clippy::excessive_precision, reason = "coefficients as computed or published")]
 
@@ -13,20 +13,20 @@ mod tests;
 mod trigonometric;
 
 pub use power::pow;
-pub use trigonometric::{FAR, cos, sin, tan};
+pub use trigonometric::{MAX_REDUCED, cos, sin, tan};
 
 /// `a · b + c`.
 #[inline(always)]
-fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
+fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// A polynomial, highest power first.
 #[inline(always)]
-fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
+fn polynomial<const FMA: bool, const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
     let mut p = coefficients[0];
     for &c in &coefficients[1..] {
-        p = fma::<FUSED>(p, x, c);
+        p = fma::<FMA>(p, x, c);
     }
     p
 }
@@ -36,18 +36,18 @@ fn polynomial<const FUSED: bool, const N: usize>(x: f32, coefficients: [f32; N])
 ///
 /// The polynomial is that of Cephes' `expf`, whose parts of ln 2 these are, too.
 #[inline(always)]
-fn exp_parts<const FUSED: bool>(x: f32) -> (i32, f32) {
+fn exp_parts<const FMA: bool>(x: f32) -> (i32, f32) {
     // Adding and subtracting 1.5 · 2²³ rounds to the nearest whole number, which the last bits of the sum hold.
     const ROUND: f32 = 12_582_912.0;
-    let shifted = fma::<FUSED>(x, LOG2_E, ROUND);
+    let shifted = fma::<FMA>(x, LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = fma::<FUSED>(n, -0.693_359_375, x);
-    let r = fma::<FUSED>(n, 2.121_944_4e-4, r);
-    let p = polynomial::<FUSED, 6>(
+    let r = fma::<FMA>(n, -0.693_359_375, x);
+    let r = fma::<FMA>(n, 2.121_944_4e-4, r);
+    let p = polynomial::<FMA, 6>(
         r,
         [1.987_569_15e-4, 1.398_199_95e-3, 8.333_451_9e-3, 4.166_579_6e-2, 1.666_666_55e-1, 5.000_000_1e-1],
     );
-    ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), fma::<FUSED>(p, r * r, r))
+    ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), fma::<FMA>(p, r * r, r))
 }
 
 /// `2^n · (1 + below)`, denormal and infinite results among them.
@@ -63,20 +63,20 @@ fn scaled(n: i32, below: f32, vanishes: bool) -> f32 {
 
 /// `e^x` to within 1.5 units in the last place; 0 below −104.
 #[inline(always)]
-pub fn exp<const FUSED: bool>(x: f32) -> f32 {
-    let (n, below) = exp_parts::<FUSED>(x.clamp(-104.0, 89.0));
+pub fn exp<const FMA: bool>(x: f32) -> f32 {
+    let (n, below) = exp_parts::<FMA>(x.clamp(-104.0, 89.0));
     scaled(n, below, x < -104.0)
 }
 
 /// `2^x` to within 1.5 units in the last place; 0 below −150.
 #[inline(always)]
-pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
+pub fn exp2<const FMA: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let near = x.clamp(-150.0, 129.0);
     let shifted = near + ROUND;
     let r = near - (shifted - ROUND);
     // From the series of 2^r, minimax.
-    let p = polynomial::<FUSED, 6>(
+    let p = polynomial::<FMA, 6>(
         r,
         [1.534_578_9e-4, 1.339_995_75e-3, 9.618_489_2e-3, 5.550_328_7e-2, 2.402_264_7e-1, 6.931_472e-1],
     );
@@ -85,12 +85,12 @@ pub fn exp2<const FUSED: bool>(x: f32) -> f32 {
 
 /// `e^x − 1` for x ≤ 0 to within 2 units in the last place.
 #[inline(always)]
-pub fn exp_m1<const FUSED: bool>(x: f32) -> f32 {
+pub fn exp_m1<const FMA: bool>(x: f32) -> f32 {
     // NaN stays.
     let near = if x < -30.0 { -30.0 } else { x };
-    let (n, below) = exp_parts::<FUSED>(near);
+    let (n, below) = exp_parts::<FMA>(near);
     let scale = f32::from_bits((n.wrapping_add(127) << 23) as u32);
-    let y = fma::<FUSED>(below, scale, scale - 1.0);
+    let y = fma::<FMA>(below, scale, scale - 1.0);
     // The sign of zero.
     if x == 0.0 { x } else { y }
 }
@@ -99,13 +99,13 @@ pub fn exp_m1<const FUSED: bool>(x: f32) -> f32 {
 ///
 /// The exponent times ln 2 and the polynomial of Cephes' `logf` on √½ to √2.
 #[inline(always)]
-pub fn ln<const FUSED: bool>(x: f32) -> f32 {
+pub fn ln<const FMA: bool>(x: f32) -> f32 {
     let denormal = x < f32::MIN_POSITIVE;
     let bits = if denormal { x * 8_388_608.0 } else { x }.to_bits() as i32;
     let e = bits.wrapping_sub(FRAC_1_SQRT_2.to_bits() as i32) >> 23;
     let m = f32::from_bits(bits.wrapping_sub(e << 23) as u32) - 1.0;
     let e = e as f32 - if denormal { 23.0 } else { 0.0 };
-    let p = polynomial::<FUSED, 9>(
+    let p = polynomial::<FMA, 9>(
         m,
         [
             7.037_683_63e-2,
@@ -120,9 +120,9 @@ pub fn ln<const FUSED: bool>(x: f32) -> f32 {
         ],
     );
     let square = m * m;
-    let y = fma::<FUSED>(e, -2.121_944_4e-4, p * square * m);
-    let y = fma::<FUSED>(square, -0.5, y);
-    let y = fma::<FUSED>(e, 0.693_359_375, m + y);
+    let y = fma::<FMA>(e, -2.121_944_4e-4, p * square * m);
+    let y = fma::<FMA>(square, -0.5, y);
+    let y = fma::<FMA>(e, 0.693_359_375, m + y);
     // Infinity and NaN are their own logarithms.
     let y = if x < f32::INFINITY { y } else { x };
     let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
@@ -131,29 +131,29 @@ pub fn ln<const FUSED: bool>(x: f32) -> f32 {
 
 /// `ln(1 + x)` for x from 0 to 1, to within 3 units in the last place.
 #[inline(always)]
-fn ln_1p<const FUSED: bool>(x: f32) -> f32 {
+fn ln_1p<const FMA: bool>(x: f32) -> f32 {
     let sum = 1.0 + x;
     // What the sum lost, over its value.
-    ln::<FUSED>(sum) + (x - (sum - 1.0)) / sum
+    ln::<FMA>(sum) + (x - (sum - 1.0)) / sum
 }
 
 /// `ln(1 + e^x)` to within 4 units in the last place, without overflow.
 #[inline(always)]
-pub fn softplus<const FUSED: bool>(x: f32) -> f32 {
+pub fn softplus<const FMA: bool>(x: f32) -> f32 {
     let above = if x < 0.0 { 0.0 } else { x };
-    above + ln_1p::<FUSED>(exp::<FUSED>(-x.abs()))
+    above + ln_1p::<FMA>(exp::<FMA>(-x.abs()))
 }
 
 /// `1 / (1 + e^−x)` to within 3 units in the last place; 0 below −88.
 #[inline(always)]
-pub fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
-    1.0 / (1.0 + exp::<FUSED>(-x))
+pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FMA>(-x))
 }
 
 /// `tanh x` to within 3 units in the last place.
 #[inline(always)]
-pub fn tanh<const FUSED: bool>(x: f32) -> f32 {
-    let e = exp_m1::<FUSED>(-2.0 * x.abs());
+pub fn tanh<const FMA: bool>(x: f32) -> f32 {
+    let e = exp_m1::<FMA>(-2.0 * x.abs());
     (-e / (e + 2.0)).copysign(x)
 }
 
@@ -161,9 +161,9 @@ pub fn tanh<const FUSED: bool>(x: f32) -> f32 {
 ///
 /// The Chebyshev fit `erfcc` of Numerical Recipes.
 #[inline(always)]
-fn erfc<const FUSED: bool>(z: f32) -> f32 {
-    let t = 1.0 / fma::<FUSED>(z, 0.5, 1.0);
-    let p = polynomial::<FUSED, 10>(
+fn erfc<const FMA: bool>(z: f32) -> f32 {
+    let t = 1.0 / fma::<FMA>(z, 0.5, 1.0);
+    let p = polynomial::<FMA, 10>(
         t,
         [
             0.170_872_77,
@@ -178,15 +178,15 @@ fn erfc<const FUSED: bool>(z: f32) -> f32 {
             -1.265_512_23,
         ],
     );
-    t * exp::<FUSED>(fma::<FUSED>(z, -z, p))
+    t * exp::<FMA>(fma::<FMA>(z, -z, p))
 }
 
 /// The error function to within 3 units in the last place.
 #[inline(always)]
-pub fn erf<const FUSED: bool>(x: f32) -> f32 {
+pub fn erf<const FMA: bool>(x: f32) -> f32 {
     let z = x.abs();
     // Minimax of erf(x) / x in x² up to 1.
-    let near = x * polynomial::<FUSED, 7>(
+    let near = x * polynomial::<FMA, 7>(
         x * x,
         [
             7.853_861_18e-5,
@@ -199,30 +199,30 @@ pub fn erf<const FUSED: bool>(x: f32) -> f32 {
         ],
     );
     // Beyond 10 it is 1 anyway; infinity times zero would not be.
-    let far = (1.0 - erfc::<FUSED>(if z > 10.0 { 10.0 } else { z })).copysign(x);
+    let far = (1.0 - erfc::<FMA>(if z > 10.0 { 10.0 } else { z })).copysign(x);
     if z < 1.0 { near } else { far }
 }
 
 /// `x / (1 + e^−x)`.
 #[inline(always)]
-pub fn silu<const FUSED: bool>(x: f32) -> f32 {
-    x / (1.0 + exp::<FUSED>(-x))
+pub fn silu<const FMA: bool>(x: f32) -> f32 {
+    x / (1.0 + exp::<FMA>(-x))
 }
 
 /// `x · Φ(x)` with the normal distribution Φ; by the complementary error function, so that the tails are as exact as the
 /// rest but for the rounding of x².
 #[inline(always)]
-pub fn gelu<const FUSED: bool>(x: f32) -> f32 {
+pub fn gelu<const FMA: bool>(x: f32) -> f32 {
     // Beyond ±40 the tail is zero; infinity times it would not be.
     let near = x.clamp(-40.0, 40.0);
-    let low = 0.5 * near * erfc::<FUSED>(near.abs() * FRAC_1_SQRT_2);
+    let low = 0.5 * near * erfc::<FMA>(near.abs() * FRAC_1_SQRT_2);
     if x >= 0.0 { x - low } else { low }
 }
 
 /// `½ x · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
 #[inline(always)]
-pub fn gelu_tanh<const FUSED: bool>(x: f32) -> f32 {
+pub fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
     // 1 + tanh u = 2 / (1 + e^−2u), without what the sum loses for negative u.
     const TWICE: f32 = 1.595_769_12;
-    x / (1.0 + exp::<FUSED>(-TWICE * fma::<FUSED>(0.044_715 * x * x, x, x)))
+    x / (1.0 + exp::<FMA>(-TWICE * fma::<FMA>(0.044_715 * x * x, x, x)))
 }

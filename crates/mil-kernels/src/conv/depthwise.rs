@@ -1,4 +1,4 @@
-//! Windows of single channels, summed or compared where they lie: a line of windows at a time, channels in registers.
+//! Depthwise convolution and max pooling on channels-last data: one row of windows at a time, channels in registers.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
 
@@ -6,18 +6,18 @@ use std::mem::MaybeUninit;
 
 use super::Windows;
 use crate::activation::{Activation, Gate};
-use crate::fresh::filled;
+use crate::buffer_pool::alloc_with;
 use crate::packed::Epilogue;
 use crate::parallel::threads;
+use crate::simd::Vector;
 use crate::sizes::size;
-use crate::vector::Vector;
 
 /// Each channel with its own kernel: `weights[taps, channels]`; `[images, out…, channels]`, finished.
 ///
 /// # Panics
 /// When a size does not fit another.
-pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], finish: &Epilogue<'_>) -> Vec<f32> {
-    depthwise_with(best(), windows, x, images, weights, finish)
+pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], epilogue: &Epilogue<'_>) -> Vec<f32> {
+    depthwise_with(best(), windows, x, images, weights, epilogue)
 }
 
 /// The largest element of each window, channel by channel: `[images, out…, channels]`; −∞ where a window has none, NaN
@@ -35,13 +35,13 @@ fn depthwise_with(
     x: &[f32],
     images: usize,
     weights: &[f32],
-    finish: &Epilogue<'_>,
+    epilogue: &Epilogue<'_>,
 ) -> Vec<f32> {
     let taps = size(windows.kernel);
     assert!(taps > 0 && weights.len().is_multiple_of(taps), "number of weights");
     let channels = weights.len() / taps;
     let zeros;
-    let bias = match finish.bias {
+    let bias = match epilogue.bias {
         Some(bias) => bias,
         None => {
             zeros = vec![0f32; channels];
@@ -49,7 +49,7 @@ fn depthwise_with(
         }
     };
     assert!(bias.len() == channels, "length of the bias");
-    all(windows, x, images, channels, finish, |line| lines.sums(line, weights, bias))
+    all(windows, x, images, channels, epilogue, |line| lines.sums(line, weights, bias))
 }
 
 fn max_pool_with(lines: &Lines, windows: &Windows, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
@@ -62,12 +62,12 @@ fn all(
     x: &[f32],
     images: usize,
     channels: usize,
-    finish: &Epilogue<'_>,
+    epilogue: &Epilogue<'_>,
     work: impl Fn(&mut Line<'_, '_>) + Sync,
 ) -> Vec<f32> {
     let windows = &windows.checked(x, images, channels);
     let len = size([images, windows.positions(), channels]);
-    assert!(finish.residual.is_none_or(|r| r.len() == len), "size of the residual");
+    assert!(epilogue.residual.is_none_or(|r| r.len() == len), "size of the residual");
     if len == 0 {
         return Vec::new();
     }
@@ -75,18 +75,18 @@ fn all(
         (windows.out[2] * channels, windows.out[0] * windows.out[1], windows.plane() * channels);
     // Several windows share the loop over all taps, unless far more of these than there are elements lie outside.
     let several = windows.out[2] >= MANY
-        && windows.kernel[2] <= FAR.max(windows.input[2].saturating_add(windows.out[2]).saturating_mul(MANY));
+        && windows.kernel[2] <= SHARED_TAPS.max(windows.input[2].saturating_add(windows.out[2]).saturating_mul(MANY));
     // Neighbouring lines read the same rows: a task takes several.
     let run = (images * lines).div_ceil(threads() * 8);
     // SAFETY: the work writes all windows of its line.
     unsafe {
-        filled(len, run * width, |task, out| {
+        alloc_with(len, run * width, |task, out| {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let line = task * run + i;
                 let (image, at) = (&x[line / lines * plane..][..plane], line % lines);
-                let residual = finish.residual.map(|r| &r[line * width..][..width]);
+                let residual = epilogue.residual.map(|r| &r[line * width..][..width]);
                 let outer = [at / windows.out[1], at % windows.out[1]];
-                let (rows, activation) = (windows.rows(outer), finish.activation);
+                let (rows, activation) = (windows.rows(outer), epilogue.activation);
                 work(&mut Line {
                     windows,
                     image,
@@ -168,7 +168,7 @@ impl Line<'_, '_> {
 /// Windows that share the weights in registers.
 const MANY: usize = 4;
 /// Taps along a line that several windows share in any case.
-const FAR: usize = 1 << 10;
+const SHARED_TAPS: usize = 1 << 10;
 /// Channels that all windows of a line take one after another: their weights, and what neighbours both read, stay in the
 /// nearest cache. A multiple of what a window alone takes at once.
 const PART: usize = 128;
@@ -471,9 +471,9 @@ mod tests {
                 let (weights, bias) = (values(w.taps() * channels, 2), values(channels, 3));
                 let residual = values(images * w.positions() * channels, 4);
                 let activation = Activation::Clamp { low: -0.5, high: 0.5 };
-                let finish = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
+                let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                 for lines in LINES.iter().filter(|l| (l.available)()) {
-                    let y = depthwise_with(lines, &w, &x, images, &weights, &finish);
+                    let y = depthwise_with(lines, &w, &x, images, &weights, &epilogue);
                     for (i, &y) in y.iter().enumerate() {
                         let (row, c) = (i / channels, i % channels);
                         let image = &x[row / w.positions() * w.plane() * channels..];
@@ -516,13 +516,13 @@ mod tests {
         let plain = depthwise(&w, &x, 1, &weights, &Epilogue::default());
         let activated =
             depthwise(&w, &x, 1, &weights, &Epilogue { activation: Activation::Silu, ..Epilogue::default() });
-        let close = |(&x, &y): (&f32, &f32)| (y - crate::elementary::silu::<false>(x)).abs() < 1e-6;
+        let close = |(&x, &y): (&f32, &f32)| (y - crate::math::silu::<false>(x)).abs() < 1e-6;
         assert!(plain.iter().zip(&activated).all(close));
         let f = HardSwish { gate: HardSigmoid { slope: 0.5, offset: 0.5 }, threshold: Some(-0.25) };
-        let finish = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
+        let epilogue = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
         for lines in LINES.iter().filter(|l| (l.available)()) {
             let plain = depthwise_with(lines, &w, &x, 1, &weights, &Epilogue::default());
-            let finished = depthwise_with(lines, &w, &x, 1, &weights, &finish);
+            let finished = depthwise_with(lines, &w, &x, 1, &weights, &epilogue);
             let want: Vec<f32> = plain.iter().map(|&v| f.at::<false>(v)).collect();
             assert_eq!(finished, want, "{}", lines.name);
         }

@@ -1,15 +1,15 @@
-//! Sine, cosine and tangent: reduced by multiples of π/2, in f64 where steps are not fused; polynomials.
+//! Sine, cosine and tangent: range reduction by π/2 (in f64 without FMA), then polynomials.
 
 use super::{fma, polynomial};
 
 /// The magnitude beyond which the reduction is not exact: there the functions of the standard library are to be used.
-pub const FAR: f32 = 1e5;
+pub const MAX_REDUCED: f32 = 1e5;
 
-/// The multiple n of π/2 nearest to x, and x − n · π/2; for x up to [`FAR`].
+/// The multiple n of π/2 nearest to x, and x − n · π/2; for x up to [`MAX_REDUCED`].
 #[inline(always)]
-fn reduced<const FUSED: bool>(x: f32) -> (i32, f32) {
+fn reduced<const FMA: bool>(x: f32) -> (i32, f32) {
     // Adding and subtracting 1.5 · 2²³ (in f64, 2⁵²) rounds to the nearest whole number, which the last bits of the sum hold.
-    if FUSED {
+    if FMA {
         const ROUND: f32 = 12_582_912.0;
         let shifted = x.mul_add(std::f32::consts::FRAC_2_PI, ROUND);
         let n = shifted - ROUND;
@@ -30,43 +30,43 @@ fn reduced<const FUSED: bool>(x: f32) -> (i32, f32) {
 
 /// Sine and cosine of r, at most π/4 in magnitude; minimax in r².
 #[inline(always)]
-fn both<const FUSED: bool>(r: f32) -> (f32, f32) {
+fn both<const FMA: bool>(r: f32) -> (f32, f32) {
     let square = r * r;
-    let sine = polynomial::<FUSED, 3>(square, [-1.958_710_75e-4, 8.332_743_82e-3, -1.666_666_46e-1]);
-    let cosine = polynomial::<FUSED, 3>(square, [2.454_735_5e-5, -1.388_829_98e-3, 4.166_666_46e-2]);
-    let cosine = fma::<FUSED>(cosine * square, square, fma::<FUSED>(square, -0.5, 1.0));
-    (fma::<FUSED>(sine * square, r, r), cosine)
+    let sine = polynomial::<FMA, 3>(square, [-1.958_710_75e-4, 8.332_743_82e-3, -1.666_666_46e-1]);
+    let cosine = polynomial::<FMA, 3>(square, [2.454_735_5e-5, -1.388_829_98e-3, 4.166_666_46e-2]);
+    let cosine = fma::<FMA>(cosine * square, square, fma::<FMA>(square, -0.5, 1.0));
+    (fma::<FMA>(sine * square, r, r), cosine)
 }
 
 /// The sine of r moved on by n quarters of a turn.
 #[inline(always)]
-fn turned<const FUSED: bool>(n: i32, r: f32) -> f32 {
-    let (sine, cosine) = both::<FUSED>(r);
+fn turned<const FMA: bool>(n: i32, r: f32) -> f32 {
+    let (sine, cosine) = both::<FMA>(r);
     let y = if n & 1 == 0 { sine } else { cosine };
     f32::from_bits(y.to_bits() ^ ((n & 2) as u32) << 30)
 }
 
-/// `sin x` to within 2 units in the last place, for x up to [`FAR`].
+/// `sin x` to within 2 units in the last place, for x up to [`MAX_REDUCED`].
 #[inline(always)]
-pub fn sin<const FUSED: bool>(x: f32) -> f32 {
-    let (n, r) = reduced::<FUSED>(x);
-    let y = turned::<FUSED>(n, r);
+pub fn sin<const FMA: bool>(x: f32) -> f32 {
+    let (n, r) = reduced::<FMA>(x);
+    let y = turned::<FMA>(n, r);
     // The sign of zero.
     if x == 0.0 { x } else { y }
 }
 
-/// `cos x` to within 2 units in the last place, for x up to [`FAR`].
+/// `cos x` to within 2 units in the last place, for x up to [`MAX_REDUCED`].
 #[inline(always)]
-pub fn cos<const FUSED: bool>(x: f32) -> f32 {
-    let (n, r) = reduced::<FUSED>(x);
-    turned::<FUSED>(n.wrapping_add(1), r)
+pub fn cos<const FMA: bool>(x: f32) -> f32 {
+    let (n, r) = reduced::<FMA>(x);
+    turned::<FMA>(n.wrapping_add(1), r)
 }
 
-/// `tan x` to within 4 units in the last place, for x up to [`FAR`].
+/// `tan x` to within 4 units in the last place, for x up to [`MAX_REDUCED`].
 #[inline(always)]
-pub fn tan<const FUSED: bool>(x: f32) -> f32 {
-    let (n, r) = reduced::<FUSED>(x);
-    let (sine, cosine) = both::<FUSED>(r);
+pub fn tan<const FMA: bool>(x: f32) -> f32 {
+    let (n, r) = reduced::<FMA>(x);
+    let (sine, cosine) = both::<FMA>(r);
     let y = if n & 1 == 0 { sine / cosine } else { -cosine / sine };
     if x == 0.0 { x } else { y }
 }

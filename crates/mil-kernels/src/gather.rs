@@ -1,37 +1,37 @@
-//! Elements chosen along each dimension: padding, reversal, strided slices, repetition, nearest neighbours.
+//! Index selection along each dimension: padding, reversal, strided slices, tiling, nearest neighbours.
 //!
-//! An index along a dimension of the result reads one position of the source, or nothing and is filled. The innermost
-//! dimensions become a row: stretches that are copied, and what lies scattered, worked out once for all rows.
+//! An index along a result dimension reads one source position, or none and is filled. The innermost dimensions form a row
+//! of contiguous segments and scattered elements; its layout is computed once for all rows.
 
-mod copied;
+mod contiguous;
 
-pub use copied::copied;
+pub use contiguous::contiguous;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::fresh::{Element, filled};
+use crate::buffer_pool::{Element, alloc_with};
 use crate::parallel::{SPLIT, TASK, threads};
 use crate::sizes::{checked, size};
 
 /// In the place of a position: the result is filled there.
-pub const NOWHERE: usize = usize::MAX;
+pub const FILL: usize = usize::MAX;
 
 /// The positions that a dimension of the result reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Places {
+pub enum AxisIndices {
     /// One after another.
     Run(Range<usize>),
-    /// One for each index, [`NOWHERE`] among them.
+    /// One for each index, [`FILL`] among them.
     At(Vec<usize>),
 }
 
-impl Places {
+impl AxisIndices {
     /// The extent of the result.
     pub fn len(&self) -> usize {
         match self {
-            Places::Run(run) => run.len(),
-            Places::At(at) => at.len(),
+            AxisIndices::Run(run) => run.len(),
+            AxisIndices::At(at) => at.len(),
         }
     }
 
@@ -43,8 +43,8 @@ impl Places {
     /// The last position that is read; none if all are filled.
     pub fn last(&self) -> Option<usize> {
         match self {
-            Places::Run(run) => run.end.checked_sub(1).filter(|_| !run.is_empty()),
-            Places::At(at) => at.iter().copied().filter(|&p| p != NOWHERE).max(),
+            AxisIndices::Run(run) => run.end.checked_sub(1).filter(|_| !run.is_empty()),
+            AxisIndices::At(at) => at.iter().copied().filter(|&p| p != FILL).max(),
         }
     }
 
@@ -54,31 +54,45 @@ impl Places {
     /// When there is no such index.
     pub fn get(&self, i: usize) -> usize {
         match self {
-            Places::Run(run) => run.start + i,
-            Places::At(at) => at[i],
+            AxisIndices::Run(run) => run.start + i,
+            AxisIndices::At(at) => at[i],
         }
     }
 }
 
 /// One dimension: the distance between neighbours in the source, and what the result reads.
 #[derive(Debug, Clone)]
-pub struct Along<'a> {
+pub struct Axis<'a> {
     /// Elements between neighbours; 0 repeats one.
     pub stride: usize,
     /// What is read.
-    pub places: &'a Places,
+    pub places: &'a AxisIndices,
 }
 
-/// The elements that `dims` choose of `x`, row-major in the order of `dims`; `fill` where one of them says [`NOWHERE`].
+/// Most bytes of the table of positions that [`index_select`] makes for results of these extents, the outermost one first:
+/// those within a row, of the innermost dimensions as long as they are short, and of one that is not.
+pub fn table_bytes(extents: impl DoubleEndedIterator<Item = usize>) -> usize {
+    let mut row = 1usize;
+    for n in extents.rev() {
+        row = row.saturating_mul(n);
+        if row >= WIDE[1] {
+            break;
+        }
+    }
+    let segments = if row > NARROW.1 { PIECES } else { row.max(PIECES) };
+    segments.saturating_mul(2 * size_of::<[usize; 6]>())
+}
+
+/// The elements that `dims` choose of `x`, row-major in the order of `dims`; `fill` where one of them says [`FILL`].
 ///
 /// # Panics
 /// When a position lies outside `x`, or the result has no size.
-pub fn pick<T: Element>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
+pub fn index_select<T: Element>(x: &[T], dims: &[Axis<'_>], fill: T) -> Vec<T> {
     if dims.iter().any(|d| d.places.is_empty()) {
         return Vec::new();
     }
     let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(d.places.len())).expect("size of the result");
-    // Along each dimension some index reads the last position, so that one element is read at the sum of these; all others
+    // Axis each dimension some index reads the last position, so that one element is read at the sum of these; all others
     // lie before it.
     let mut last = Some(0usize);
     for d in dims {
@@ -91,7 +105,7 @@ pub fn pick<T: Element>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
     let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
     // SAFETY: the parts of rows below follow one another until the chunk ends.
     unsafe {
-        filled(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
+        alloc_with(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
             let (mut done, mut before, mut from) = (0, None, task * chunk % row.width);
             let mut rows = Rows::from(outer, task * chunk / row.width);
             while done < out.len() {
@@ -116,7 +130,7 @@ pub fn pick<T: Element>(x: &[T], dims: &[Along<'_>], fill: T) -> Vec<T> {
 ///
 /// # Panics
 /// When an index lies outside or the sizes do not fit each other.
-pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
+pub fn index_select_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
     if at.is_empty() {
         return Vec::new();
     }
@@ -127,7 +141,7 @@ pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: 
     let chunk = if at.len() < SPLIT { at.len() } else { TASK };
     // SAFETY: every element of a chunk is visited.
     unsafe {
-        filled(at.len(), chunk, |task, out: &mut [MaybeUninit<T>]| {
+        alloc_with(at.len(), chunk, |task, out: &mut [MaybeUninit<T>]| {
             let mut done = 0;
             while done < out.len() {
                 // A line of `inner` elements, or what the chunk has of it.
@@ -156,7 +170,7 @@ pub fn pick_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: 
 ///
 /// # Panics
 /// When a part does not have as many elements as its rows need.
-pub fn join<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
+pub fn concat<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
     assert!(parts.iter().all(|&(x, block)| checked([block, outer]) == Some(x.len())), "sizes of the parts");
     let width = parts.iter().try_fold(0usize, |width, part| width.checked_add(part.1)).expect("width of a row");
     let len = size([width, outer]);
@@ -171,9 +185,9 @@ pub fn join<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
         })
         .collect();
     let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
-    // SAFETY: the stretches below follow one another until the chunk ends.
+    // SAFETY: the segments below follow one another until the chunk ends.
     unsafe {
-        filled(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
+        alloc_with(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
             let mut done = 0;
             while done < out.len() {
                 let (row, from) = ((task * chunk + done) / width, (task * chunk + done) % width);
@@ -193,12 +207,12 @@ pub fn join<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
 
 /// Where rows begin in the source, one after another.
 struct Rows<'d, 'p> {
-    dims: &'d [Along<'p>],
+    dims: &'d [Axis<'p>],
     index: Vec<usize>,
 }
 
 impl<'d, 'p> Rows<'d, 'p> {
-    fn from(dims: &'d [Along<'p>], mut row: usize) -> Self {
+    fn from(dims: &'d [Axis<'p>], mut row: usize) -> Self {
         let mut index = vec![0; dims.len()];
         for (i, d) in index.iter_mut().zip(dims).rev() {
             (*i, row) = (row % d.places.len(), row / d.places.len());
@@ -211,7 +225,7 @@ impl<'d, 'p> Rows<'d, 'p> {
         let mut start = Some(0);
         for (&i, d) in self.index.iter().zip(self.dims) {
             let at = d.places.get(i);
-            start = start.filter(|_| at != NOWHERE).map(|start| start + at * d.stride);
+            start = start.filter(|_| at != FILL).map(|start| start + at * d.stride);
         }
         for (i, d) in self.index.iter_mut().zip(self.dims).rev() {
             *i += 1;
@@ -224,28 +238,14 @@ impl<'d, 'p> Rows<'d, 'p> {
     }
 }
 
-/// Elements of a row from which on outer dimensions are left to the loop over rows: of one stretch, and of more.
+/// Elements of a row from which on outer dimensions are left to the loop over rows: of one segment, and of more.
 const WIDE: [usize; 2] = [256, 64];
-/// Elements below which a row is not worth its own start, and stretches that a row consists of at most.
+/// Elements below which a row is not worth its own start, and segments that a row consists of at most.
 const NARROW: (usize, usize) = (16, 1 << 22);
 /// The same for rows that are wider.
 const PIECES: usize = 1 << 12;
-/// Most bytes of the table of positions that [`pick`] makes for results of these extents, the outermost one first: those
-/// within a row, of the innermost dimensions as long as they are short, and of one that is not.
-pub fn table_bytes(extents: impl DoubleEndedIterator<Item = usize>) -> usize {
-    let mut row = 1usize;
-    for n in extents.rev() {
-        row = row.saturating_mul(n);
-        if row >= WIDE[1] {
-            break;
-        }
-    }
-    let stretches = if row > NARROW.1 { PIECES } else { row.max(PIECES) };
-    stretches.saturating_mul(2 * size_of::<[usize; 6]>())
-}
-
-/// Elements that are copied as a stretch, not one by one.
-const STRETCH: usize = 8;
+/// Elements that are copied as a segment, not one by one.
+const MIN_SEGMENT: usize = 8;
 
 /// Part of a row, until the next one begins.
 #[derive(Debug, Clone, Copy)]
@@ -276,16 +276,16 @@ struct Row {
 }
 
 /// Elements behind each other in the source, or none of them.
-type Stretch = (usize, usize);
+type Segment = (usize, usize);
 
 impl Row {
     /// The row that the innermost dimensions make, and the dimensions that are left.
-    fn new<'d, 'p>(dims: &'d [Along<'p>]) -> (Self, &'d [Along<'p>]) {
-        let (mut stretches, mut width, mut left) = (vec![(0, 1)], 1, dims);
+    fn new<'d, 'p>(dims: &'d [Axis<'p>]) -> (Self, &'d [Axis<'p>]) {
+        let (mut segments, mut width, mut left) = (vec![(0, 1)], 1, dims);
         while let Some((dim, outer)) = left.split_last() {
             let n = dim.places.len();
-            match (dim.places, stretches.as_mut_slice()) {
-                (Places::Run(run), [(start, len)]) if *start != NOWHERE && (*len == dim.stride || n == 1) => {
+            match (dim.places, segments.as_mut_slice()) {
+                (AxisIndices::Run(run), [(start, len)]) if *start != FILL && (*len == dim.stride || n == 1) => {
                     *start += run.start * dim.stride;
                     *len *= n;
                 }
@@ -295,26 +295,26 @@ impl Row {
                     if wide || inner.len() * n > most {
                         break;
                     }
-                    stretches = repeated(dim, inner);
+                    segments = repeated(dim, inner);
                 }
             }
             (width, left) = (width * n, outer);
         }
-        (Self::of(width, &stretches), left)
+        (Self::of(width, &segments), left)
     }
 
-    fn of(width: usize, stretches: &[Stretch]) -> Self {
+    fn of(width: usize, segments: &[Segment]) -> Self {
         let mut row = Self { width, ..Self::default() };
         let (mut i, mut begin, mut scattered) = (0, 0, false);
-        while let Some(&(start, len)) = stretches.get(i) {
-            if start != NOWHERE {
+        while let Some(&(start, len)) = segments.get(i) {
+            if start != FILL {
                 row.reach = row.reach.max(start + len);
             }
-            let back = backward(&stretches[i..]);
+            let back = backward(&segments[i..]);
             let (source, count) = match start {
-                NOWHERE => (Source::Filled, 1),
-                _ if len >= STRETCH => (Source::Forward(start), 1),
-                _ if back >= STRETCH => (Source::Backward(start), back),
+                FILL => (Source::Filled, 1),
+                _ if len >= MIN_SEGMENT => (Source::Forward(start), 1),
+                _ if back >= MIN_SEGMENT => (Source::Backward(start), back),
                 _ => (Source::Scattered(row.offsets.len()), 1),
             };
             let scatters = matches!(source, Source::Scattered(_));
@@ -325,7 +325,7 @@ impl Row {
                 row.offsets.extend(start..start + len);
             }
             scattered = scatters;
-            begin += stretches[i..i + count].iter().map(|s| s.1).sum::<usize>();
+            begin += segments[i..i + count].iter().map(|s| s.1).sum::<usize>();
             i += count;
         }
         row
@@ -364,21 +364,21 @@ impl Row {
 }
 
 /// How many single elements lie one before the other.
-fn backward(stretches: &[Stretch]) -> usize {
-    let before = |pair: &[Stretch]| pair[0].1 == 1 && pair[1] == (pair[0].0.wrapping_sub(1), 1) && pair[0].0 != NOWHERE;
-    1 + stretches.windows(2).take_while(|pair| before(pair)).count()
+fn backward(segments: &[Segment]) -> usize {
+    let before = |pair: &[Segment]| pair[0].1 == 1 && pair[1] == (pair[0].0.wrapping_sub(1), 1) && pair[0].0 != FILL;
+    1 + segments.windows(2).take_while(|pair| before(pair)).count()
 }
 
-/// The stretches of a row for each position of a dimension, joined where they meet.
-fn repeated(dim: &Along<'_>, inner: &[Stretch]) -> Vec<Stretch> {
-    let mut out: Vec<Stretch> = Vec::with_capacity(inner.len() * dim.places.len());
+/// The segments of a row for each position of a dimension, joined where they meet.
+fn repeated(dim: &Axis<'_>, inner: &[Segment]) -> Vec<Segment> {
+    let mut out: Vec<Segment> = Vec::with_capacity(inner.len() * dim.places.len());
     for i in 0..dim.places.len() {
         let at = dim.places.get(i);
         for &(start, len) in inner {
-            let start = if at == NOWHERE || start == NOWHERE { NOWHERE } else { start + at * dim.stride };
+            let start = if at == FILL || start == FILL { FILL } else { start + at * dim.stride };
             match out.last_mut() {
-                Some(last) if last.0 == NOWHERE && start == NOWHERE => last.1 += len,
-                Some(last) if last.0 != NOWHERE && last.0 + last.1 == start => last.1 += len,
+                Some(last) if last.0 == FILL && start == FILL => last.1 += len,
+                Some(last) if last.0 != FILL && last.0 + last.1 == start => last.1 += len,
                 _ => out.push((start, len)),
             }
         }
@@ -392,14 +392,14 @@ mod tests {
     use proptest::prelude::*;
 
     /// The definition: every index by itself.
-    fn definition(x: &[u32], dims: &[Along<'_>], fill: u32) -> Vec<u32> {
+    fn definition(x: &[u32], dims: &[Axis<'_>], fill: u32) -> Vec<u32> {
         let len: usize = dims.iter().map(|d| d.places.len()).product();
         let element = |mut index: usize| {
             let (mut at, mut inside) = (0, true);
             for d in dims.iter().rev() {
                 let place = d.places.get(index % d.places.len());
-                inside &= place != NOWHERE;
-                at += if place == NOWHERE { 0 } else { place * d.stride };
+                inside &= place != FILL;
+                at += if place == FILL { 0 } else { place * d.stride };
                 index /= d.places.len();
             }
             if inside { x[at] } else { fill }
@@ -409,26 +409,26 @@ mod tests {
 
     #[test]
     fn what_reads_nothing_is_filled_without_a_source() {
-        let (nothing, all) = (Places::At(vec![NOWHERE; 2]), Places::Run(0..3));
+        let (nothing, all) = (AxisIndices::At(vec![FILL; 2]), AxisIndices::Run(0..3));
         for dims in [[(&nothing, 3), (&all, 1)], [(&all, 0), (&nothing, 1)]] {
-            let dims = dims.map(|(places, stride)| Along { stride, places });
-            assert_eq!(pick(&[], &dims, 7i64), [7; 6]);
+            let dims = dims.map(|(places, stride)| Axis { stride, places });
+            assert_eq!(index_select(&[], &dims, 7i64), [7; 6]);
         }
     }
 
     /// An extent and positions in it of each kind that operations have.
-    fn places() -> impl Strategy<Value = (usize, Places)> {
+    fn places() -> impl Strategy<Value = (usize, AxisIndices)> {
         (1usize..24, 0usize..6, 0usize..30, any::<bool>()).prop_map(|(n, kind, by, at_end)| {
             let places = match kind {
-                0 => Places::Run(by % n..n),
-                1 => Places::At((0..n).rev().collect()),
-                2 => Places::At((0..n).step_by(1 + by % 3).collect()),
-                3 => Places::At((0..n * 2).map(|i| i / 2).collect()),
-                4 => Places::At((0..n + by % 5).map(|i| (i + by) % n).collect()),
+                0 => AxisIndices::Run(by % n..n),
+                1 => AxisIndices::At((0..n).rev().collect()),
+                2 => AxisIndices::At((0..n).step_by(1 + by % 3).collect()),
+                3 => AxisIndices::At((0..n * 2).map(|i| i / 2).collect()),
+                4 => AxisIndices::At((0..n + by % 5).map(|i| (i + by) % n).collect()),
                 _ => {
-                    let edge = std::iter::repeat_n(NOWHERE, by % 4);
+                    let edge = std::iter::repeat_n(FILL, by % 4);
                     let inside = edge.clone().chain(0..n);
-                    Places::At(if at_end { inside.chain(edge).collect() } else { inside.collect() })
+                    AxisIndices::At(if at_end { inside.chain(edge).collect() } else { inside.collect() })
                 }
             };
             (n, places)
@@ -448,11 +448,11 @@ mod tests {
                 strides[d] = size;
                 size *= dims[d].0.0;
             }
-            let along: Vec<Along<'_>> =
-                dims.iter().zip(&strides).map(|(d, &stride)| Along { stride, places: &d.0.1 }).collect();
+            let along: Vec<Axis<'_>> =
+                dims.iter().zip(&strides).map(|(d, &stride)| Axis { stride, places: &d.0.1 }).collect();
             prop_assume!(along.iter().map(|d| d.places.len()).product::<usize>() < 1 << 19);
             let x: Vec<u32> = (1..=size as u32).collect();
-            prop_assert_eq!(pick(&x, &along, 0), definition(&x, &along, 0));
+            prop_assert_eq!(index_select(&x, &along, 0), definition(&x, &along, 0));
         }
     }
 
@@ -464,13 +464,13 @@ mod tests {
         ) {
             let x: Vec<u32> = (0..(outer * n * inner) as u32).collect();
             let at: Vec<usize> = (0..outer * m * inner).map(|i| i * 7 % n).collect();
-            let y = pick_along(&x, n, &at, m, inner);
+            let y = index_select_along(&x, n, &at, m, inner);
             for (i, &y) in y.iter().enumerate() {
                 let source = (i / (m * inner) * n + at[i]) * inner + i % inner;
                 prop_assert_eq!(y, x[source]);
             }
             let parts = [(x.as_slice(), n * inner), (&[], 0), (y.as_slice(), m * inner)];
-            let joined = join(&parts, outer);
+            let joined = concat(&parts, outer);
             let width = (n + m) * inner;
             for (i, &v) in joined.iter().enumerate() {
                 let (row, at) = (i / width, i % width);
@@ -482,11 +482,12 @@ mod tests {
 
     #[test]
     fn nothing_is_read_where_all_is_filled_and_positions_outside_are_refused() {
-        let (filled, one, none) = (Places::At(vec![NOWHERE; 3]), Places::Run(4..5), Places::At(Vec::new()));
-        let dims = [&filled, &one].map(|places| Along { stride: 1, places });
-        assert_eq!(pick(&[1u8; 5], &dims, 7), [7; 3]);
-        assert_eq!(pick::<u8>(&[], &[Along { stride: 1, places: &none }], 7), []);
-        let outside = std::panic::catch_unwind(|| pick(&[1u8; 4], &[Along { stride: 1, places: &one }], 7));
+        let (alloc_with, one, none) =
+            (AxisIndices::At(vec![FILL; 3]), AxisIndices::Run(4..5), AxisIndices::At(Vec::new()));
+        let dims = [&alloc_with, &one].map(|places| Axis { stride: 1, places });
+        assert_eq!(index_select(&[1u8; 5], &dims, 7), [7; 3]);
+        assert_eq!(index_select::<u8>(&[], &[Axis { stride: 1, places: &none }], 7), []);
+        let outside = std::panic::catch_unwind(|| index_select(&[1u8; 4], &[Axis { stride: 1, places: &one }], 7));
         assert!(outside.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Powers: logarithm and exponential in f64, so that the product with the exponent loses nothing that f32 would show.
+//! `pow`: logarithm and exponential in f64, so that the product with the exponent keeps f32 precision.
 
 /// A polynomial, highest power first.
 #[inline(always)]

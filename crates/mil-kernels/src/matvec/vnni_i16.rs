@@ -1,17 +1,18 @@
-//! Tables, and integers in blocks, times a vector in 16-bit fixed point, for vectors that a model keeps in fp16 anyway.
+//! Palettized and block-quantized weights times a vector in 16-bit fixed point (AVX-512 VNNI), for vectors that a model keeps
+//! in fp16 anyway.
 //!
-//! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, the entries of a table to 14
+//! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, table entries to 14
 //! bits (a power of two as scale, so that the larger ones stay exact); products are summed exactly in 32 bits within a
 //! block and in f32 between blocks. With `a` the largest element of a block and `t` the largest entry, the error is at
 //! most `2⁻¹⁶ · a · Σ|w| + 2⁻¹³ · t · Σ|x|`: an fp16 vector is itself rounded by `2⁻¹² · a` where it is largest.
-//! Integers are words as they are; only the first term is left of their error, with the integers as `w`.
+//! Block-quantized integers are used unchanged: only the first term remains, with the integers as `w`.
 
 use std::arch::x86_64::*;
 
 use super::avx512::{Unpack, ahead, byte_tables, look_up, table};
 use super::{Input, Orders};
-use crate::mat::{Blocks, Lut, WeightMat};
-use crate::sums::four_sums;
+use crate::horizontal_sum::sum_lanes4;
+use crate::weight_matrix::{Blocks, Lut, WeightMatrix};
 
 /// Elements of the vector that share a scale: what 512 bits of 4-bit indices cover.
 pub(super) const BLOCK: usize = 128;
@@ -157,7 +158,14 @@ pub(crate) fn words(entries: &[u8], out: &mut [i16; 256]) -> Option<f32> {
 
 /// Rows of a matrix of tables; those whose table is not finite, by the definition.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-pub(super) fn rows(weight: &WeightMat<'_>, l: &Lut<'_>, first: usize, input: &Input<'_>, x: &Fixed, out: &mut [f32]) {
+pub(super) fn rows(
+    weight: &WeightMatrix<'_>,
+    l: &Lut<'_>,
+    first: usize,
+    input: &Input<'_>,
+    x: &Fixed,
+    out: &mut [f32],
+) {
     let mut entries = [0i16; 256];
     let mut done = 0;
     while done < out.len() {
@@ -366,11 +374,11 @@ fn all_rows(out: &mut [f32], row: impl Fn(usize) -> __m512) {
     let (fours, rest) = out.as_chunks_mut::<4>();
     for (f, out) in fours.iter_mut().enumerate() {
         let r = f * 4;
-        *out = four_sums([row(r), row(r + 1), row(r + 2), row(r + 3)]);
+        *out = sum_lanes4([row(r), row(r + 1), row(r + 2), row(r + 3)]);
     }
     let (first, zero) = (fours.len() * 4, _mm512_setzero_ps());
     for (i, o) in rest.iter_mut().enumerate() {
-        *o = four_sums([row(first + i), zero, zero, zero])[0];
+        *o = sum_lanes4([row(first + i), zero, zero, zero])[0];
     }
 }
 
@@ -413,13 +421,13 @@ fn tables<'a, const WIDE: bool>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mat::Form;
     use crate::matvec::{Precision, matvec};
+    use crate::weight_matrix::Storage;
 
-    fn lut(tables: &[u8]) -> WeightMat<'_> {
+    fn lut(tables: &[u8]) -> WeightMatrix<'_> {
         static INDICES: [u8; 128] = [0x10; 128];
         let lut = Lut { bits: 4, indices: &INDICES, tables, group_rows: 1 };
-        WeightMat::new(2, 128, Form::Lut(lut)).expect("sizes match")
+        WeightMatrix::new(2, 128, Storage::Lut(lut)).expect("sizes match")
     }
 
     fn entries(second: &[f32; 2]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Weight matrices in their stored form.
+//! Weight matrices in their stored form: dense, palettized, block-wise quantized.
 
 use half::f16;
 
@@ -6,7 +6,7 @@ use half::f16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {expected} bytes or elements, found {found}")]
 #[non_exhaustive]
-pub struct MatError {
+pub struct WeightMatrixError {
     /// Which part.
     pub what: &'static str,
     /// Its size by the shape.
@@ -17,15 +17,15 @@ pub struct MatError {
 
 /// A matrix of `rows × cols` weights, row-major; a row holds the weights of one output.
 #[derive(Debug, Clone, Copy)]
-pub struct WeightMat<'a> {
+pub struct WeightMatrix<'a> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) form: Form<'a>,
+    pub(crate) form: Storage<'a>,
 }
 
 /// How the weights are stored. Multi-byte elements are little-endian and may be unaligned.
 #[derive(Debug, Clone, Copy)]
-pub enum Form<'a> {
+pub enum Storage<'a> {
     /// `f32` elements.
     F32(&'a [u8]),
     /// Elements in memory, steps between rows and between columns.
@@ -37,11 +37,11 @@ pub enum Form<'a> {
     /// Integers with a scale for each block.
     Blocks(Blocks<'a>),
     /// Rows that their owner makes when they are needed.
-    Made(&'a dyn RowSource),
+    OnDemand(&'a dyn RowDecoder),
 }
 
 /// Weights in a form that only their owner knows.
-pub trait RowSource: Sync + std::fmt::Debug {
+pub trait RowDecoder: Sync + std::fmt::Debug {
     /// Writes one row of the matrix; `out` has its length.
     fn row(&self, row: usize, out: &mut [f32]);
 }
@@ -79,48 +79,52 @@ pub struct Blocks<'a> {
     pub block_cols: usize,
 }
 
-fn check(what: &'static str, expected: Option<usize>, found: usize) -> Result<(), MatError> {
+fn check(what: &'static str, expected: Option<usize>, found: usize) -> Result<(), WeightMatrixError> {
     match expected {
         Some(n) if found >= n => Ok(()),
-        other => Err(MatError { what, expected: other.unwrap_or(usize::MAX), found }),
+        other => Err(WeightMatrixError { what, expected: other.unwrap_or(usize::MAX), found }),
     }
 }
 
-impl<'a> WeightMat<'a> {
+impl<'a> WeightMatrix<'a> {
     /// A matrix whose parts have the sizes that its shape demands.
     ///
     /// # Errors
-    /// [`MatError`] when a part is too small or groups and blocks do not divide the shape.
-    pub fn new(rows: usize, cols: usize, form: Form<'a>) -> Result<Self, MatError> {
+    /// [`WeightMatrixError`] when a part is too small or groups and blocks do not divide the shape.
+    pub fn new(rows: usize, cols: usize, form: Storage<'a>) -> Result<Self, WeightMatrixError> {
         let count = rows.checked_mul(cols);
         // Also of forms whose elements are repeated or made: a row's place among all of them is a product.
         check("elements", count.map(|_| 0), 0)?;
         match form {
-            Form::F32(b) => check("f32 weights", count.and_then(|n| n.checked_mul(4)), b.len())?,
-            Form::Strided(data, row, col) => {
+            Storage::F32(b) => check("f32 weights", count.and_then(|n| n.checked_mul(4)), b.len())?,
+            Storage::Strided(data, row, col) => {
                 let last = |n: usize, step: usize| n.saturating_sub(1).checked_mul(step);
                 let end = last(rows, row).zip(last(cols, col)).and_then(|(r, c)| r.checked_add(c)?.checked_add(1));
                 check("elements", if count == Some(0) { Some(0) } else { end }, data.len())?;
             }
-            Form::F16(b) => check("f16 weights", count.and_then(|n| n.checked_mul(2)), b.len())?,
-            Form::Lut(l) => {
+            Storage::F16(b) => check("f16 weights", count.and_then(|n| n.checked_mul(2)), b.len())?,
+            Storage::Lut(l) => {
                 if !matches!(l.bits, 1 | 2 | 3 | 4 | 6 | 8) {
-                    return Err(MatError { what: "index width", expected: 8, found: l.bits as usize });
+                    return Err(WeightMatrixError { what: "index width", expected: 8, found: l.bits as usize });
                 }
                 if l.group_rows == 0 || !rows.is_multiple_of(l.group_rows) {
-                    return Err(MatError { what: "rows that share a table", expected: rows, found: l.group_rows });
+                    return Err(WeightMatrixError {
+                        what: "rows that share a table",
+                        expected: rows,
+                        found: l.group_rows,
+                    });
                 }
                 let bits = count.and_then(|n| n.checked_mul(l.bits as usize));
                 check("indices", bits.map(|b| b.div_ceil(8)), l.indices.len())?;
                 check("tables", (rows / l.group_rows).checked_mul(2 << l.bits), l.tables.len())?;
             }
-            Form::Blocks(b) => {
+            Storage::Blocks(b) => {
                 if !matches!(b.bits, 4 | 8) {
-                    return Err(MatError { what: "integer width", expected: 8, found: b.bits as usize });
+                    return Err(WeightMatrixError { what: "integer width", expected: 8, found: b.bits as usize });
                 }
                 let divides = |n: usize, by: usize| by != 0 && n.is_multiple_of(by);
                 if !divides(rows, b.block_rows) || !divides(cols, b.block_cols) {
-                    return Err(MatError { what: "block size", expected: cols, found: b.block_cols });
+                    return Err(WeightMatrixError { what: "block size", expected: cols, found: b.block_cols });
                 }
                 let scales = (rows / b.block_rows).checked_mul(cols / b.block_cols);
                 let bits = count.and_then(|n| n.checked_mul(b.bits as usize));
@@ -130,7 +134,7 @@ impl<'a> WeightMat<'a> {
                     check("offsets", scales, offset.len())?;
                 }
             }
-            Form::Made(_) => {}
+            Storage::OnDemand(_) => {}
         }
         Ok(Self { rows, cols, form })
     }
@@ -150,8 +154,8 @@ impl<'a> WeightMat<'a> {
         let end = first.checked_add(count).filter(|&end| end <= self.rows)?;
         let range = first * self.cols..end * self.cols;
         match self.form {
-            Form::Strided(data, row, 1) if row == self.cols => data.get(range),
-            Form::F32(bytes) if cfg!(target_endian = "little") => {
+            Storage::Strided(data, row, 1) if row == self.cols => data.get(range),
+            Storage::F32(bytes) if cfg!(target_endian = "little") => {
                 // SAFETY: every pattern of bits is an f32.
                 let (before, data, _) = unsafe { bytes.align_to::<f32>() };
                 if before.is_empty() { data.get(range) } else { None }
@@ -173,20 +177,20 @@ impl<'a> WeightMat<'a> {
         }
         let start = row * self.cols;
         match self.form {
-            Form::F32(bytes) => {
+            Storage::F32(bytes) => {
                 let (words, _) = bytes[start * 4..].as_chunks::<4>();
                 out.iter_mut().zip(words).for_each(|(o, &w)| *o = f32::from_le_bytes(w));
             }
-            Form::Strided(data, step, 1) => out.copy_from_slice(&data[row * step..][..self.cols]),
-            Form::Strided(data, step, 0) => out.fill(data[row * step]),
-            Form::Strided(data, step, col) => {
+            Storage::Strided(data, step, 1) => out.copy_from_slice(&data[row * step..][..self.cols]),
+            Storage::Strided(data, step, 0) => out.fill(data[row * step]),
+            Storage::Strided(data, step, col) => {
                 out.iter_mut().zip(data[row * step..].iter().step_by(col)).for_each(|(o, &v)| *o = v);
             }
-            Form::F16(bytes) => {
+            Storage::F16(bytes) => {
                 let (words, _) = bytes[start * 2..].as_chunks::<2>();
                 out.iter_mut().zip(words).for_each(|(o, &w)| *o = f16::from_le_bytes(w).to_f32());
             }
-            Form::Lut(l) => {
+            Storage::Lut(l) => {
                 let entries = 1usize << l.bits;
                 let table = &l.tables[row / l.group_rows * entries * 2..][..entries * 2];
                 let (words, _) = table.as_chunks::<2>();
@@ -204,8 +208,8 @@ impl<'a> WeightMat<'a> {
                     self.cols,
                 );
             }
-            Form::Blocks(b) => b.expand(row, out),
-            Form::Made(source) => source.row(row, out),
+            Storage::Blocks(b) => b.expand(row, out),
+            Storage::OnDemand(source) => source.row(row, out),
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Memory of results: what earlier results had, or fresh; not filled before it is written.
+//! Per-prediction buffer pool; buffers are handed out uninitialised.
 //!
-//! Fresh memory of some size costs about as much as what is computed in it, because the system clears its pages when they
-//! are touched first, and many allocators return large blocks to it at once. A [`Memory`] keeps what a prediction has
-//! done with for the results to come.
+//! A fresh buffer costs about as much as the arithmetic that fills it: the system zeroes its pages on first touch, and many
+//! allocators return large blocks at once. A [`BufferPool`] keeps the dead buffers of one prediction for later results.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -37,7 +36,7 @@ thread_local! {
 
 impl Memory {
     /// Runs `f`, in which results that this thread makes take their memory from here. What `f` brings back with
-    /// [`give_back`] stays for the next time, at most twice what was in use at once.
+    /// [`recycle`] stays for the next time, at most twice what was in use at once.
     pub fn lend<R>(&mut self, f: impl FnOnce() -> R) -> R {
         /// Takes the memory back, after a panic too.
         struct Lent<'a> {
@@ -93,11 +92,6 @@ impl Memory {
     }
 }
 
-/// Whether results were made since the last call of [`settle`].
-pub fn has_made() -> bool {
-    MEMORY.with_borrow(|memory| memory.as_ref().is_some_and(|memory| !memory.made.is_empty()))
-}
-
 /// Asks of each result that was made since the last call, by the address at which it begins, whether it is still there.
 pub fn settle(mut lives: impl FnMut(usize) -> bool) {
     MEMORY.with_borrow_mut(|memory| {
@@ -109,7 +103,7 @@ pub fn settle(mut lives: impl FnMut(usize) -> bool) {
 }
 
 /// Keeps the memory of a result that nobody needs any more.
-pub fn give_back(data: Vec<f32>) {
+pub fn recycle(data: Vec<f32>) {
     MEMORY.with_borrow_mut(|memory| {
         if let Some(memory) = memory
             && data.capacity() >= LARGE
@@ -119,6 +113,11 @@ pub fn give_back(data: Vec<f32>) {
             memory.free.push(Buffer { data, recent: true });
         }
     });
+}
+
+/// Whether results were made since the last call of [`settle`].
+pub fn has_made() -> bool {
+    MEMORY.with_borrow(|memory| memory.as_ref().is_some_and(|memory| !memory.made.is_empty()))
 }
 
 /// Elements that are lent to this thread and not in use.
@@ -183,7 +182,7 @@ pub fn zeros(len: usize) -> Vec<f32> {
 ///
 /// # Safety
 /// `work` writes every element of its chunk.
-pub(crate) unsafe fn filled<T: Element>(
+pub(crate) unsafe fn alloc_with<T: Element>(
     len: usize,
     size: usize,
     work: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
@@ -196,7 +195,7 @@ pub(crate) unsafe fn filled<T: Element>(
 ///
 /// # Safety
 /// `work` writes every element of its rows.
-pub(crate) unsafe fn filled_rows<T: Element>(
+pub(crate) unsafe fn alloc_rows_with<T: Element>(
     len: usize,
     size: usize,
     work: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
@@ -234,9 +233,9 @@ mod tests {
             });
             assert_eq!(seen, [address]);
             settle(|_| panic!("asked once"));
-            give_back(data);
+            recycle(data);
             // Small ones are not kept.
-            give_back(zeros(8));
+            recycle(zeros(8));
             address
         });
         assert_eq!(memory.kept(), 10_000);
@@ -248,7 +247,7 @@ mod tests {
         });
         assert_eq!(memory.kept(), 0, "it did not come back");
         // Outside of predictions memory is the allocator's.
-        give_back(zeros(10_000));
+        recycle(zeros(10_000));
         settle(|_| panic!("nothing is lent"));
     }
 
@@ -256,7 +255,7 @@ mod tests {
     fn no_more_is_kept_than_twice_what_was_in_use() {
         let mut memory = Memory::default();
         let run = |memory: &mut Memory, sizes: &[usize]| {
-            memory.lend(|| sizes.iter().for_each(|&size| give_back(zeros(size))));
+            memory.lend(|| sizes.iter().for_each(|&size| recycle(zeros(size))));
         };
         run(&mut memory, &[100_000]);
         run(&mut memory, &[8_000, 9_000, 30_000]);
@@ -270,11 +269,11 @@ mod tests {
         let mut memory = Memory::default();
         memory.lend(|| {
             let used = zeros(10_000);
-            give_back(zeros(20_000));
+            recycle(zeros(20_000));
             assert_eq!(kept(), 20_000);
             release();
             assert_eq!(kept(), 0);
-            give_back(used);
+            recycle(used);
         });
         assert_eq!((memory.kept(), kept()), (10_000, 0));
     }
@@ -282,10 +281,10 @@ mod tests {
     #[test]
     fn a_panic_brings_the_memory_back() {
         let mut memory = Memory::default();
-        memory.lend(|| give_back(zeros(10_000)));
+        memory.lend(|| recycle(zeros(10_000)));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             memory.lend(|| {
-                give_back(zeros(10_000));
+                recycle(zeros(10_000));
                 panic!("on purpose");
             })
         }));
