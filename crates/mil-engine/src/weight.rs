@@ -318,7 +318,7 @@ impl Weight {
             };
             let start = out.len();
             out.resize(start + slice, 0.0);
-            mil_kernels::matmul::expand_row(&matrix, i, &mut out[start..]);
+            mil_kernels::expand::expand_row(&matrix, i, &mut out[start..]);
         }
         Ok(out)
     }

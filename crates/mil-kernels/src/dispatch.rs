@@ -1,5 +1,7 @@
 //! Runtime dispatch of plain loops to the widest vectors of the CPU.
 
+use crate::isa::Isa;
+
 /// Work whose body [`dispatch`] compiles once for each instruction set; implementations of `run` are
 /// `#[inline(always)]` and loop with `for`: what the compiler does not inline, such as the `fold` of a long closure, keeps
 /// the baseline's instructions.
@@ -16,25 +18,22 @@ pub(crate) trait SimdOp {
 pub(crate) fn dispatch<W: SimdOp>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")]
         fn avx512<W: SimdOp>(work: W) -> W::Output {
             work.run::<true>()
         }
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2<W: SimdOp>(work: W) -> W::Output {
             work.run::<true>()
         }
-        if is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-        {
-            // SAFETY: the features were just detected; avx512bw implies avx512f, and that avx2 and fma.
+        if Isa::Avx512.enabled() {
+            // SAFETY: the instruction set is enabled.
             return unsafe { avx512(work) };
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just detected.
+        if Isa::Avx2.enabled() {
+            // SAFETY: the instruction set is enabled.
             return unsafe { avx2(work) };
         }
     }
-    if cfg!(target_arch = "aarch64") { work.run::<true>() } else { work.run::<false>() }
+    if Isa::Neon.enabled() { work.run::<true>() } else { work.run::<false>() }
 }

@@ -38,10 +38,12 @@ pub mod cached_attention;
 pub mod conv;
 mod dispatch;
 pub mod elementwise;
+pub mod expand;
 pub mod fp16;
 pub mod gather;
 #[cfg(target_arch = "x86_64")]
 mod horizontal_sum;
+pub mod isa;
 pub mod math;
 pub mod matmul;
 pub mod matvec;

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::aligned::Aligned;
+use crate::expand::expand_row;
+use crate::isa::{self, Isa};
 use crate::matvec::{Precision, Product, matvec_many};
 use crate::parallel::{self, Shared};
 use crate::sizes::{checked, size};
@@ -47,61 +49,37 @@ fn padded(cols: usize) -> usize {
 /// The tiles of one instruction set, by rows of `x`: four, and the rest one at a time.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// Name for tests and benchmarks.
-    pub name: &'static str,
-    /// Whether this CPU can run it: nobody else says so, since those that it can't run are undefined behaviour.
-    available: fn() -> bool,
+    /// What it needs: private, since running it where it is not enabled is undefined behaviour.
+    isa: Isa,
     whole: tile::Tile<PANEL, ROWS>,
     single: tile::Tile<1, ROWS>,
 }
 
 impl Variant {
+    /// Name for tests and benchmarks.
+    pub fn name(&self) -> &'static str {
+        self.isa.name()
+    }
+
     /// Whether this CPU can run it.
     pub fn available(&self) -> bool {
-        (self.available)()
+        self.isa.enabled()
     }
 }
 
 /// All variants, fastest first; the last one is the definition.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx512",
-        available: || is_x86_feature_detected!("avx512f"),
-        whole: tile::x86::tile_avx512,
-        single: tile::x86::tile_avx512,
-    },
+    Variant { isa: Isa::Avx512, whole: tile::x86::tile_avx512, single: tile::x86::tile_avx512 },
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx2",
-        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        whole: tile::x86::tile_avx2,
-        single: tile::x86::tile_avx2,
-    },
+    Variant { isa: Isa::Avx2, whole: tile::x86::tile_avx2, single: tile::x86::tile_avx2 },
     #[cfg(target_arch = "aarch64")]
-    Variant { name: "neon", available: || true, whole: tile::arm::neon, single: tile::arm::neon },
-    Variant { name: "scalar", available: || true, whole: tile::scalar, single: tile::scalar },
+    Variant { isa: Isa::Neon, whole: tile::arm::neon, single: tile::arm::neon },
+    Variant { isa: Isa::Scalar, whole: tile::scalar, single: tile::scalar },
 ];
 
 fn best() -> &'static Variant {
-    static BEST: std::sync::OnceLock<&'static Variant> = std::sync::OnceLock::new();
-    BEST.get_or_init(|| {
-        let last = &VARIANTS[VARIANTS.len() - 1];
-        VARIANTS.iter().find(|v| (v.available)()).unwrap_or(last)
-    })
-}
-
-/// One row as `f32`, by the fastest way there is.
-///
-/// # Panics
-/// When `row` is out of range or `out` is shorter than a row.
-pub fn expand_row(weight: &WeightMatrix<'_>, row: usize, out: &mut [f32]) {
-    assert!(row < weight.rows && out.len() >= weight.cols, "row {row} of {}", weight.rows);
-    #[cfg(target_arch = "x86_64")]
-    if crate::matvec::avx512::available() {
-        return crate::matvec::avx512::expand_row(weight, row, out);
-    }
-    weight.expand_row(row, out);
+    isa::best(VARIANTS, |v| v.isa)
 }
 
 /// `Y = X · Wᵀ + bias` for `X` of `m` rows; `y` is `[m, rows]`, row-major.
@@ -348,7 +326,7 @@ mod tests {
                 let weight = WeightMatrix::new(rows, cols, Storage::Lut(lut)).expect("sizes match");
                 let x: Vec<f32> = (0..m * cols).map(|i| ((i * 31 % 101) as f32 - 50.0) / 50.0).collect();
                 let bias: Vec<f32> = (0..rows).map(|r| r as f32).collect();
-                for variant in VARIANTS.iter().filter(|v| (v.available)()) {
+                for variant in VARIANTS.iter().filter(|v| v.isa.enabled()) {
                     let mut y = vec![f32::NAN; m * rows];
                     matmul_t_with(variant, weight, &x, Some(&bias), &mut y);
                     let mut row = vec![0f32; cols];
@@ -358,7 +336,7 @@ mod tests {
                             let want: f64 = f64::from(bias[r])
                                 + row.iter().zip(&x[i * cols..]).map(|(&w, &x)| f64::from(w * x)).sum::<f64>();
                             let got = f64::from(y[i * rows + r]);
-                            let place = format!("{}, {bits} bits, row {r}, vector {i}", variant.name);
+                            let place = format!("{}, {bits} bits, row {r}, vector {i}", variant.name());
                             assert!((got - want).abs() < 1e-6 * (cols as f64 + 64.0), "{place}: {got} != {want}");
                         }
                     }

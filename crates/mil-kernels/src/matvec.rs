@@ -3,11 +3,13 @@
 //! Every weight is read once, in file order. With AVX-512 VBMI, indices are looked up in registers; the other variants expand
 //! a segment of a row and multiply.
 
+use crate::isa::Isa;
 use crate::parallel;
-use crate::weight_matrix::{Storage, WeightMatrix};
+use crate::weight_matrix::{Blocks, Storage, WeightMatrix};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod shuffle_i16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni_i16;
 
@@ -41,9 +43,10 @@ struct Input<'a> {
     by_nibble: Vec<f32>,
     /// In blocks of 64, in the order in which bytes are widened (table kernels).
     by_lane: Vec<f32>,
-    /// In fixed point, where that is allowed and possible.
+    /// In fixed point, where that is allowed and possible: for AVX-512, and for byte shuffles.
     #[cfg(target_arch = "x86_64")]
     fixed: Option<vnni_i16::Fixed>,
+    rounded: Option<shuffle_i16::Rounded>,
 }
 
 /// Order of the 64 elements of a block after `unpack{lo,hi}_epi8` and conversion by halves.
@@ -66,6 +69,7 @@ impl Input<'_> {
             by_lane: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             fixed: None,
+            rounded: None,
         }
     }
 
@@ -89,7 +93,7 @@ impl Input<'_> {
                 }
             }
         }
-        Input { x, by_nibble, by_lane, fixed: None }
+        Input { x, by_nibble, by_lane, fixed: None, rounded: None }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -101,13 +105,11 @@ impl Input<'_> {
     }
 }
 
-/// A named variant; the first one that [`Variant::available`] is used.
+/// The products of one instruction set; the first one that is [`available`](Variant::available) is used.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// Name for tests and benchmarks.
-    pub name: &'static str,
-    /// Whether this CPU can run it: nobody else says so, since those that it can't run are undefined behaviour.
-    available: fn() -> bool,
+    /// What it needs: private, since running it where it is not enabled is undefined behaviour.
+    isa: Isa,
     /// What it rounds the vector to.
     pub precision: Precision,
     prepare: for<'a> fn(&'a [f32], Orders) -> Input<'a>,
@@ -115,56 +117,39 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Name for tests and benchmarks.
+    pub fn name(&self) -> &'static str {
+        self.isa.name()
+    }
+
     /// Whether this CPU can run it.
     pub fn available(&self) -> bool {
-        (self.available)()
+        self.isa.enabled()
     }
 }
 
 /// All variants, fastest first; the last one is the scalar definition.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx512 fixed",
-        available: avx512::available,
-        precision: Precision::Half,
-        prepare: Input::rounded,
-        rows: avx512::rows,
-    },
+    Variant { isa: Isa::Avx512Vbmi, precision: Precision::Half, prepare: Input::rounded, rows: avx512::rows },
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx512",
-        available: avx512::available,
-        precision: Precision::Single,
-        prepare: Input::ordered,
-        rows: avx512::rows,
-    },
+    Variant { isa: Isa::Avx512Vbmi, precision: Precision::Single, prepare: Input::ordered, rows: avx512::rows },
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "avx2",
-        available: avx2_available,
-        precision: Precision::Single,
-        prepare: Input::plain,
-        rows: avx2_rows,
-    },
-    Variant {
-        name: "scalar",
-        available: || true,
-        precision: Precision::Single,
-        prepare: Input::plain,
-        rows: scalar_rows,
-    },
+    Variant { isa: Isa::AvxVnni, precision: Precision::Half, prepare: x86::rounded, rows: x86::avx_vnni },
+    #[cfg(target_arch = "x86_64")]
+    Variant { isa: Isa::Avx2, precision: Precision::Half, prepare: x86::rounded, rows: x86::avx2 },
+    #[cfg(target_arch = "x86_64")]
+    Variant { isa: Isa::Avx2, precision: Precision::Single, prepare: Input::plain, rows: x86::avx2 },
+    #[cfg(target_arch = "aarch64")]
+    Variant { isa: Isa::Neon, precision: Precision::Half, prepare: arm::rounded, rows: arm::neon },
+    #[cfg(target_arch = "aarch64")]
+    Variant { isa: Isa::Neon, precision: Precision::Single, prepare: Input::plain, rows: arm::neon },
+    Variant { isa: Isa::Scalar, precision: Precision::Single, prepare: Input::plain, rows: scalar_rows },
 ];
 
 fn best(precision: Precision) -> &'static Variant {
-    static BEST: std::sync::OnceLock<[&'static Variant; 2]> = std::sync::OnceLock::new();
-    let first = |allowed: &[Precision]| {
-        let last = &VARIANTS[VARIANTS.len() - 1];
-        VARIANTS.iter().find(|v| allowed.contains(&v.precision) && (v.available)()).unwrap_or(last)
-    };
-    let [single, half] =
-        BEST.get_or_init(|| [first(&[Precision::Single]), first(&[Precision::Single, Precision::Half])]);
-    if precision == Precision::Half { half } else { single }
+    let fits = |v: &&Variant| (precision == Precision::Half || v.precision == Precision::Single) && v.available();
+    VARIANTS.iter().find(fits).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
 /// Half the weights that are worth a second thread.
@@ -294,25 +279,72 @@ fn dot_rows(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32],
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn avx2_available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+/// Takes what offsets add off the results of integers in blocks: `Σ scale · offset · Σ x` over the blocks of a row.
+fn subtract_offsets(b: &Blocks<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+    let Some(offsets) = b.offset else { return };
+    let per_row = x.len() / b.block_cols;
+    let sums: Vec<f32> = x.chunks_exact(b.block_cols).map(|x| x.iter().sum()).collect();
+    for (r, o) in out.iter_mut().enumerate() {
+        let group = (first + r) / b.block_rows * per_row;
+        let parts = b.scale[group..].iter().zip(&offsets[group..]).zip(&sums);
+        *o -= parts.map(|((scale, offset), x)| scale * offset * x).sum::<f32>();
+    }
 }
 
+/// The kernels of [`shuffle_i16`], compiled for each instruction set.
 #[cfg(target_arch = "x86_64")]
-fn avx2_rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn inner(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-        expand_and_dot(weight, first, x, out);
+mod x86 {
+    use std::arch::x86_64::{__m256, __m256i};
+
+    use super::{Input, Orders, WeightMatrix, shuffle_i16};
+    use crate::simd::{AvxVnni, Bytes};
+
+    pub(super) fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
+        Input { rounded: shuffle_i16::Rounded::new(x, orders, <__m256i as Bytes>::LANES), ..Input::plain(x, orders) }
     }
-    // SAFETY: the variant is used only where `avx2_available` found these features.
-    unsafe { inner(weight, first, input.x, out) }
+
+    pub(super) fn avx2(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+            // SAFETY: the features of this function.
+            unsafe { shuffle_i16::rows::<__m256i, __m256>(weight, first, input, out) }
+        }
+        // SAFETY: the variant is used only where its instruction set is enabled.
+        unsafe { inner(weight, first, input, out) }
+    }
+
+    pub(super) fn avx_vnni(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+            // SAFETY: the features of this function.
+            unsafe { shuffle_i16::rows::<AvxVnni, __m256>(weight, first, input, out) }
+        }
+        // SAFETY: the variant is used only where its instruction set is enabled.
+        unsafe { inner(weight, first, input, out) }
+    }
+}
+
+/// The kernels of [`shuffle_i16`] for NEON, which every aarch64 CPU has.
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::{float32x4_t, uint8x16_t};
+
+    use super::{Input, Orders, WeightMatrix, shuffle_i16};
+
+    pub(super) fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
+        Input { rounded: shuffle_i16::Rounded::new(x, orders, 1), ..Input::plain(x, orders) }
+    }
+
+    pub(super) fn neon(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+        // SAFETY: every aarch64 CPU has NEON.
+        unsafe { shuffle_i16::rows::<uint8x16_t, float32x4_t>(weight, first, input, out) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weight_matrix::{Blocks, Lut};
+    use crate::weight_matrix::Lut;
 
     /// A small linear congruential generator: tests need spread, not quality.
     fn noise(n: usize, seed: u32) -> Vec<u32> {
@@ -350,7 +382,7 @@ mod tests {
         // Of entries and elements of magnitude one.
         let sum = |v: &[f32]| v.iter().map(|v| f64::from(v.abs())).sum::<f64>();
         let of_x = sum(&x) * 2f64.powi(-13);
-        for variant in VARIANTS.iter().filter(|v| (v.available)()) {
+        for variant in VARIANTS.iter().filter(|v| v.isa.enabled()) {
             let mut got = vec![f32::NAN; weight.rows()];
             matvec_with(variant, weight, &x, Some(&bias), &mut got);
             for (r, (g, w)) in got.iter().zip(&want).enumerate() {
@@ -360,7 +392,7 @@ mod tests {
                     weight.expand_row(r, &mut row);
                     tolerance += of_x + sum(&row) * 2f64.powi(-16);
                 }
-                assert!((f64::from(*g) - w).abs() <= tolerance, "{} row {r}: {g} != {w}", variant.name);
+                assert!((f64::from(*g) - w).abs() <= tolerance, "{} row {r}: {g} != {w}", variant.name());
             }
         }
     }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::buffer_pool::Element;
+use crate::isa;
 use crate::parallel::{self, Shared};
 use crate::sizes::{checked, part_start, size};
 
@@ -118,17 +119,16 @@ pub struct Variant(&'static Tiles);
 impl Variant {
     /// What this CPU can run, fastest first; the last one is the definition.
     pub fn all() -> impl Iterator<Item = Variant> {
-        TILES.iter().filter(|t| (t.available)()).map(Variant)
+        TILES.iter().filter(|t| t.isa.enabled()).map(Variant)
     }
 
     /// Name for tests and benchmarks.
     pub fn name(self) -> &'static str {
-        self.0.name
+        self.0.isa.name()
     }
 
     pub(crate) fn best() -> Self {
-        static BEST: std::sync::OnceLock<&'static Tiles> = std::sync::OnceLock::new();
-        Self(BEST.get_or_init(|| Self::all().next().map_or(&TILES[TILES.len() - 1], |v| v.0)))
+        Self(isa::best(TILES, |t| t.isa))
     }
 }
 

@@ -106,7 +106,7 @@ mod tests {
         let is_nan = |v: &T| v.partial_cmp(v).is_none();
         for ascending in [true, false] {
             let got = top_k(x, n, k, ascending);
-            let mut want = Vec::new();
+            let mut want: Vec<usize> = Vec::new();
             for row in x.chunks_exact(n) {
                 let mut order: Vec<usize> = (0..n).collect();
                 order.sort_by(|&a, &b| match row[a].partial_cmp(&row[b]) {

@@ -17,7 +17,7 @@ use mil_kernels::reduce::{Running, running_sum, sum};
 use mil_kernels::resample::{Between, OUTSIDE, Taps, bilinear, sample};
 use mil_kernels::strided::Strided;
 use mil_kernels::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
-use mil_kernels::{fp16, norm, parallel, rotary::rotary, softmax::softmax, sort};
+use mil_kernels::{expand, fp16, norm, parallel, rotary::rotary, softmax::softmax, sort};
 use proptest::prelude::*;
 
 /// Elements of results, and of buffers beside them, up to which cases are run; those that no memory can have are, too.
@@ -253,14 +253,14 @@ fn variants_run_only_where_the_cpu_has_them() {
     for variant in matvec::VARIANTS {
         let mut y = [0.0];
         let done = answer(|| matvec::matvec_with(variant, weight, &[3.0, 4.0], None, &mut y));
-        assert_eq!(done.is_some(), variant.available(), "{}", variant.name);
-        assert!(done.is_none() || y == [11.0], "{}", variant.name);
+        assert_eq!(done.is_some(), variant.available(), "{}", variant.name());
+        assert!(done.is_none() || y == [11.0], "{}", variant.name());
     }
     for variant in matmul::VARIANTS {
         let mut y = [0.0];
         let done = answer(|| matmul::matmul_t_with(variant, weight, &[3.0, 4.0], None, &mut y));
-        assert_eq!(done.is_some(), variant.available(), "{}", variant.name);
-        assert!(done.is_none() || y == [11.0], "{}", variant.name);
+        assert_eq!(done.is_some(), variant.available(), "{}", variant.name());
+        assert!(done.is_none() || y == [11.0], "{}", variant.name());
     }
 }
 
@@ -471,7 +471,7 @@ proptest! {
         let (mut row, x) = (vec![0f32; cols], values(m * cols));
         for r in 0..rows.min(50) {
             prop_assert!(answer(|| weight.expand_row(r, &mut row)).is_some());
-            prop_assert!(answer(|| matmul::expand_row(&weight, r, &mut row)).is_some());
+            prop_assert!(answer(|| expand::expand_row(&weight, r, &mut row)).is_some());
         }
         prop_assert!(answer(|| weight.expand_row(rows, &mut row)).is_none());
         let mut y = vec![0f32; if wrong == 0 { 3 } else { m * rows }];

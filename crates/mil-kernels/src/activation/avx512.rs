@@ -5,9 +5,11 @@
 
 use std::arch::x86_64::*;
 
-/// Whether this CPU has the instructions.
+use crate::isa::Isa;
+
+/// Whether kernels may use the instructions.
 pub(crate) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
+    Isa::Avx512.enabled()
 }
 
 /// A polynomial, highest power first.

@@ -3,11 +3,13 @@
 use half::f16;
 
 use super::{Cache, Head};
+use crate::isa::{self, Isa};
 
 /// A way to multiply rows of a cache for one or two queries: `(queries, rows, distance, scores of each query)` and
 /// `(weights of each query, rows, distance, results)`.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
+    isa: Isa,
     scores: Kernel,
     mix: Kernel,
 }
@@ -23,18 +25,17 @@ enum Queries {
 
 /// What this CPU has for it.
 pub(super) fn best() -> Rows {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let f16c = is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma");
-        if f16c && is_x86_feature_detected!("avx512f") {
-            return Rows { scores: x86::scores_avx512, mix: x86::mix_avx512 };
-        }
-        if f16c && is_x86_feature_detected!("avx2") {
-            return Rows { scores: x86::scores_avx2, mix: x86::mix_avx2 };
-        }
-    }
-    Rows { scores: plain::scores, mix: plain::mix }
+    *isa::best(VARIANTS, |v| v.isa)
 }
+
+/// All instruction sets, fastest first; the last one is the definition.
+const VARIANTS: &[Rows] = &[
+    #[cfg(target_arch = "x86_64")]
+    Rows { isa: Isa::Avx512, scores: x86::scores_avx512, mix: x86::mix_avx512 },
+    #[cfg(target_arch = "x86_64")]
+    Rows { isa: Isa::Avx2, scores: x86::scores_avx2, mix: x86::mix_avx2 },
+    Rows { isa: Isa::Scalar, scores: plain::scores, mix: plain::mix },
+];
 
 /// The definition.
 mod plain {
@@ -338,24 +339,13 @@ mod tests {
                     mixed.iter_mut().zip(row(p)).for_each(|(o, v)| *o += w * v);
                 }
             }
-            #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, reason = "only x86 has others"))]
-            let mut all: Vec<(Kernel, Kernel)> = vec![(plain::scores, plain::mix)];
-            #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma") {
-                if is_x86_feature_detected!("avx2") {
-                    all.push((x86::scores_avx2, x86::mix_avx2));
-                }
-                if is_x86_feature_detected!("avx512f") {
-                    all.push((x86::scores_avx512, x86::mix_avx512));
-                }
-            }
             let queries = if count == 1 { Queries::One } else { Queries::Two };
-            for (scores, mix) in all {
+            for Rows { isa, scores, mix } in VARIANTS.iter().filter(|v| v.isa.enabled()) {
                 let (mut s, mut o) = (vec![f32::NAN; count * rows], vec![1f32; count * dim]);
                 scores(&q, &data, stride, &mut s, queries);
                 mix(weights, &data, stride, &mut o, queries);
                 let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
-                assert!(near(&s, &dots) && near(&o, &mixed), "{dim}");
+                assert!(near(&s, &dots) && near(&o, &mixed), "{} {dim}", isa.name());
             }
         }
     }

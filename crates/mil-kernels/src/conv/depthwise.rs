@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use super::Windows;
 use crate::activation::{Activation, Gate};
 use crate::buffer_pool::alloc_with;
+use crate::isa::{self, Isa};
 use crate::packed::Epilogue;
 use crate::parallel::threads;
 use crate::simd::Vector;
@@ -399,9 +400,7 @@ type Run = unsafe fn(&mut Line<'_, '_>, Operands<'_>);
 
 /// The lines of one instruction set.
 struct Lines {
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests say which one is wrong"))]
-    name: &'static str,
-    available: fn() -> bool,
+    isa: Isa,
     run: Run,
 }
 
@@ -421,20 +420,16 @@ impl Lines {
 /// All instruction sets, fastest first; the last one is the definition.
 const LINES: &[Lines] = &[
     #[cfg(target_arch = "x86_64")]
-    Lines { name: "avx512", available: || is_x86_feature_detected!("avx512f"), run: x86::avx512 },
+    Lines { isa: Isa::Avx512, run: x86::avx512 },
     #[cfg(target_arch = "x86_64")]
-    Lines {
-        name: "avx2",
-        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        run: x86::avx2,
-    },
+    Lines { isa: Isa::Avx2, run: x86::avx2 },
     #[cfg(target_arch = "aarch64")]
-    Lines { name: "neon", available: || true, run: line::<std::arch::aarch64::float32x4_t> },
-    Lines { name: "scalar", available: || true, run: line::<f32> },
+    Lines { isa: Isa::Neon, run: line::<std::arch::aarch64::float32x4_t> },
+    Lines { isa: Isa::Scalar, run: line::<f32> },
 ];
 
 fn best() -> &'static Lines {
-    LINES.iter().find(|l| (l.available)()).unwrap_or(&LINES[LINES.len() - 1])
+    isa::best(LINES, |l| l.isa)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -472,7 +467,7 @@ mod tests {
                 let residual = values(images * w.positions() * channels, 4);
                 let activation = Activation::Clamp { low: -0.5, high: 0.5 };
                 let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
-                for lines in LINES.iter().filter(|l| (l.available)()) {
+                for lines in LINES.iter().filter(|l| l.isa.enabled()) {
                     let y = depthwise_with(lines, &w, &x, images, &weights, &epilogue);
                     for (i, &y) in y.iter().enumerate() {
                         let (row, c) = (i / channels, i % channels);
@@ -480,7 +475,7 @@ mod tests {
                         let at = |tap, other| if other == c { weights[tap * channels + c] } else { 0.0 };
                         let sum = sum(&w, image, channels, row % w.positions(), at);
                         let want = (f64::from(bias[c]) + sum + f64::from(residual[i])).clamp(-0.5, 0.5);
-                        assert!((f64::from(y) - want).abs() < 1e-5, "{} {w:?} at {i}: {y} != {want}", lines.name);
+                        assert!((f64::from(y) - want).abs() < 1e-5, "{} {w:?} at {i}: {y} != {want}", lines.isa.name());
                     }
                 }
             }
@@ -493,7 +488,7 @@ mod tests {
         for w in windows() {
             let mut x = values(2 * w.plane() * 5, 1);
             x.iter_mut().skip(7).take(1).for_each(|v| *v = f32::NAN);
-            for lines in LINES.iter().filter(|l| (l.available)()) {
+            for lines in LINES.iter().filter(|l| l.isa.enabled()) {
                 let y = max_pool_with(lines, &w, &x, 2, 5);
                 for (i, &y) in y.iter().enumerate() {
                     let (row, c) = (i / 5, i % 5);
@@ -503,7 +498,11 @@ mod tests {
                         let v = image[at * 5 + c];
                         want = if want.is_nan() || v.is_nan() { f32::NAN } else { want.max(v) };
                     });
-                    assert!(y == want || y.is_nan() && want.is_nan(), "{} {w:?} at {i}: {y} != {want}", lines.name);
+                    assert!(
+                        y == want || y.is_nan() && want.is_nan(),
+                        "{} {w:?} at {i}: {y} != {want}",
+                        lines.isa.name()
+                    );
                 }
             }
         }
@@ -520,11 +519,11 @@ mod tests {
         assert!(plain.iter().zip(&activated).all(close));
         let f = HardSwish { gate: HardSigmoid { slope: 0.5, offset: 0.5 }, threshold: Some(-0.25) };
         let epilogue = Epilogue { activation: Activation::HardSwish(f), ..Epilogue::default() };
-        for lines in LINES.iter().filter(|l| (l.available)()) {
+        for lines in LINES.iter().filter(|l| l.isa.enabled()) {
             let plain = depthwise_with(lines, &w, &x, 1, &weights, &Epilogue::default());
             let finished = depthwise_with(lines, &w, &x, 1, &weights, &epilogue);
             let want: Vec<f32> = plain.iter().map(|&v| f.at::<false>(v)).collect();
-            assert_eq!(finished, want, "{}", lines.name);
+            assert_eq!(finished, want, "{}", lines.isa.name());
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::activation::Gate;
 use crate::aligned::Aligned;
 use crate::buffer_pool::Element;
 use crate::elementwise::HardSwish;
+use crate::isa::{self, Isa};
 use crate::packed::{self, Epilogue, PANEL, Packed, Rows, Starts, Variant};
 use crate::parallel::{self, Shared};
 use crate::simd::Vector;
@@ -89,7 +90,7 @@ impl Winograd {
     /// # Panics
     /// When a size does not fit another, and for windows that it does not [take](Self::supports).
     pub fn conv(&self, windows: &Windows, x: &[f32], images: usize, epilogue: &Epilogue<'_>) -> Vec<f32> {
-        let transforms = ALL.iter().find(|t| (t.available)()).unwrap_or(&ALL[ALL.len() - 1]);
+        let transforms = isa::best(ALL, |t| t.isa);
         self.conv_with(Variant::best(), transforms, windows, x, images, epilogue)
     }
 
@@ -374,9 +375,7 @@ unsafe fn output<V: Vector>(r: &Results<'_>) {
 
 /// The transforms of one instruction set.
 struct Transforms {
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests say which one is wrong"))]
-    name: &'static str,
-    available: fn() -> bool,
+    isa: Isa,
     input: unsafe fn(&[&[f32]; POINTS], *mut f32, usize),
     output: unsafe fn(&Results<'_>),
 }
@@ -404,27 +403,16 @@ impl Transforms {
 /// All instruction sets, fastest first; the last one is the definition.
 const ALL: &[Transforms] = &[
     #[cfg(target_arch = "x86_64")]
-    Transforms {
-        name: "avx512",
-        available: || is_x86_feature_detected!("avx512f"),
-        input: x86::avx512_input,
-        output: x86::avx512_output,
-    },
+    Transforms { isa: Isa::Avx512, input: x86::avx512_input, output: x86::avx512_output },
     #[cfg(target_arch = "x86_64")]
-    Transforms {
-        name: "avx2",
-        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        input: x86::avx2_input,
-        output: x86::avx2_output,
-    },
+    Transforms { isa: Isa::Avx2, input: x86::avx2_input, output: x86::avx2_output },
     #[cfg(target_arch = "aarch64")]
     Transforms {
-        name: "neon",
-        available: || true,
+        isa: Isa::Neon,
         input: input::<std::arch::aarch64::float32x4_t>,
         output: output::<std::arch::aarch64::float32x4_t>,
     },
-    Transforms { name: "scalar", available: || true, input: input::<f32>, output: output::<f32> },
+    Transforms { isa: Isa::Scalar, input: input::<f32>, output: output::<f32> },
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -486,7 +474,7 @@ mod tests {
                 for activation in [Activation::Clamp { low: -1.0, high: 1.0 }, Activation::Silu, hard_swish] {
                     let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
                     for (variant, transforms) in
-                        Variant::all().flat_map(|v| ALL.iter().filter(|t| (t.available)()).map(move |t| (v, t)))
+                        Variant::all().flat_map(|v| ALL.iter().filter(|t| t.isa.enabled()).map(move |t| (v, t)))
                     {
                         let y = winograd.conv_with(variant, transforms, &w, &x, images, &epilogue);
                         assert_eq!(y.len(), residual.len());
@@ -497,7 +485,7 @@ mod tests {
                             let sum = sum(&w, image, channels, row % w.positions(), at);
                             let mut want = [(f64::from(bias[o]) + sum + f64::from(residual[i])) as f32];
                             activation.apply(&mut want);
-                            let place = format!("{} {} {w:?} at {i}", variant.name(), transforms.name);
+                            let place = format!("{} {} {w:?} at {i}", variant.name(), transforms.isa.name());
                             assert!((y - want[0]).abs() < 2e-5, "{place}: {y} != {}", want[0]);
                         }
                     }

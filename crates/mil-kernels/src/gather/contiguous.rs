@@ -141,7 +141,7 @@ mod x86 {
         distance: usize,
     ) -> (usize, usize) {
         let (mut row, columns) = (rows.start, width - width % SIDE);
-        if size_of::<T>() != 4 || columns == 0 || !is_x86_feature_detected!("avx") {
+        if size_of::<T>() != 4 || columns == 0 || !crate::isa::Isa::Avx2.enabled() {
             return (row, 0);
         }
         // The last square may read what lies behind its rows.

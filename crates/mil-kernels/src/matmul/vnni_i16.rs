@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::SPLIT;
 use crate::aligned::Aligned;
 use crate::dispatch::{SimdOp, dispatch};
-use crate::matvec::avx512::{available, expand_row, fetch};
+use crate::isa::Isa;
+use crate::matvec::avx512::{expand_row, fetch};
 use crate::matvec::{Product, expand_and_dot};
 use crate::parallel::{self, Shared};
 use crate::weight_matrix::{Storage, WeightMatrix};
@@ -96,7 +97,7 @@ struct Buffers {
 pub(super) fn run(products: &mut [Product<'_, '_>], x: &[f32], m: usize) -> bool {
     let cols = x.len() / m;
     let rounded = products.iter().any(|p| !matches!(p.weight.form, Storage::Lut(_)));
-    if cols < MIN_COLS || (rounded && m <= FLOATS) || !available() {
+    if cols < MIN_COLS || (rounded && m <= FLOATS) || !Isa::Avx512Vbmi.enabled() {
         return false;
     }
     let total = products.iter().fold(0usize, |n, p| n.saturating_add(p.out.len().saturating_mul(cols)));
@@ -266,7 +267,7 @@ impl Task<'_> {
         let each = cols.div_ceil(BLOCK) * BLOCK / 2;
         TASK.with_borrow_mut(|buffers| {
             let words = buffers.words.at_least(ROWS * each);
-            // SAFETY: a task is made only where `available` found the features.
+            // SAFETY: a task is made only where its instruction set is enabled.
             let scales = unsafe { self.expand(words, each, &mut buffers.row) };
             let Some(scales) = scales else { return self.by_definition(x) };
             let mut sums = Sums([[0.0; PANEL]; ROWS]);
@@ -496,7 +497,7 @@ mod tests {
 
     #[test]
     fn all_forms_agree_with_the_definition() {
-        if !available() {
+        if !Isa::Avx512Vbmi.enabled() {
             return;
         }
         for bits in [1u32, 2, 3, 4, 6, 8] {
@@ -525,7 +526,7 @@ mod tests {
 
     #[test]
     fn sums_of_the_largest_words_fit() {
-        if !available() {
+        if !Isa::Avx512Vbmi.enabled() {
             return;
         }
         let largest: Vec<u8> = (0..16).flat_map(|_| half::f16::MAX.to_le_bytes()).collect();

@@ -10,18 +10,8 @@ use std::arch::x86_64::*;
 use super::Input;
 use crate::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 
-pub(crate) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vnni")
-        && is_x86_feature_detected!("f16c")
-        && is_x86_feature_detected!("fma")
-}
-
 pub(super) fn rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
-    // SAFETY: the variant is used only where `available` found these features.
+    // SAFETY: the variant is used only where its instruction set is enabled.
     unsafe { inner(weight, first, input, out) }
 }
 
@@ -324,7 +314,7 @@ fn expand_blocks(blocks: &Blocks<'_>, row: usize, out: &mut [f32]) {
 pub(crate) fn expand_row(weight: &WeightMatrix<'_>, row: usize, out: &mut [f32]) {
     let done = match weight.form {
         Storage::Lut(l) if (weight.cols * l.bits as usize).is_multiple_of(8) => {
-            // SAFETY: callers check `available`.
+            // SAFETY: callers check that the instruction set is enabled.
             unsafe {
                 if l.bits == 8 {
                     expand_tables::<true>(&l, row, weight.cols, out)
@@ -335,11 +325,11 @@ pub(crate) fn expand_row(weight: &WeightMatrix<'_>, row: usize, out: &mut [f32])
         }
         Storage::F16(bytes) => {
             let bytes = &bytes[row * weight.cols * 2..][..weight.cols * 2];
-            // SAFETY: callers check `available`.
+            // SAFETY: callers check that the instruction set is enabled.
             unsafe { expand_f16(bytes, &mut out[..weight.cols]) }
         }
         Storage::Blocks(b) => {
-            // SAFETY: callers check `available`.
+            // SAFETY: callers check that the instruction set is enabled.
             unsafe { expand_blocks(&b, row, &mut out[..weight.cols]) }
             weight.cols
         }

@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 use super::avx512::{Unpack, ahead, byte_tables, look_up, table};
 use super::{Input, Orders};
 use crate::horizontal_sum::sum_lanes4;
+use crate::isa::Isa;
 use crate::weight_matrix::{Blocks, Lut, WeightMatrix};
 
 /// Elements of the vector that share a scale: what 512 bits of 4-bit indices cover.
@@ -36,8 +37,8 @@ struct Words([i16; BLOCK]);
 impl Fixed {
     /// None when an element is not finite, or this CPU lacks the variant.
     pub(super) fn new(x: &[f32], orders: Orders) -> Option<Self> {
-        // SAFETY: the features were just asked for.
-        super::avx512::available().then(|| unsafe { Self::rounded(x, orders) })?
+        // SAFETY: the instruction set is enabled.
+        Isa::Avx512Vbmi.enabled().then(|| unsafe { Self::rounded(x, orders) })?
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
@@ -206,10 +207,6 @@ const SCALED: usize = 32;
 pub(super) fn block_rows(b: &Blocks<'_>, first: usize, whole_x: &[f32], x: &Fixed, out: &mut [f32]) {
     let (cols, per_row) = (whole_x.len(), whole_x.len() / b.block_cols);
     let bytes = cols * b.bits as usize / 8;
-    let x_sums: Vec<f32> = match b.offset {
-        Some(_) => whole_x.chunks_exact(b.block_cols).map(|x| x.iter().sum()).collect(),
-        None => Vec::new(),
-    };
     let wide = b.block_cols != SCALED;
     let integers = |r: usize| &b.data[(first + r) * bytes..][..bytes];
     let row = |r: usize| {
@@ -225,12 +222,7 @@ pub(super) fn block_rows(b: &Blocks<'_>, first: usize, whole_x: &[f32], x: &Fixe
         }
     };
     all_rows(out, row);
-    let Some(offsets) = b.offset else { return };
-    for (r, o) in out.iter_mut().enumerate() {
-        let group = (first + r) / b.block_rows * per_row;
-        let parts = b.scale[group..].iter().zip(&offsets[group..]).zip(&x_sums);
-        *o -= parts.map(|((scale, offset), x)| scale * offset * x).sum::<f32>();
-    }
+    super::subtract_offsets(b, first, whole_x, out);
 }
 
 /// Scales of one row.

@@ -8,6 +8,7 @@
 use super::PANEL;
 use crate::activation::Gate;
 use crate::elementwise::HardSwish;
+use crate::isa::Isa;
 use crate::simd::Vector;
 
 /// Most rows of any tile.
@@ -49,8 +50,7 @@ type Tile = unsafe fn(&Sums<'_>, usize);
 
 /// The tiles of one instruction set.
 pub(super) struct Tiles {
-    pub(super) name: &'static str,
-    pub(super) available: fn() -> bool,
+    pub(super) isa: Isa,
     /// Rows of the highest tile.
     pub(super) rows: usize,
     /// Columns of a wide tile and of a narrow one, which are `PANEL / 2`.
@@ -85,26 +85,12 @@ impl Tiles {
 /// All instruction sets, fastest first; the last one is the definition.
 pub(super) const TILES: &[Tiles] = &[
     #[cfg(target_arch = "x86_64")]
-    Tiles {
-        name: "avx512",
-        available: || is_x86_feature_detected!("avx512f"),
-        rows: MAX_ROWS,
-        columns: PANEL,
-        wide: x86::AVX512_WIDE,
-        narrow: x86::AVX512_NARROW,
-    },
+    Tiles { isa: Isa::Avx512, rows: MAX_ROWS, columns: PANEL, wide: x86::AVX512_WIDE, narrow: x86::AVX512_NARROW },
     #[cfg(target_arch = "x86_64")]
-    Tiles {
-        name: "avx2",
-        available: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        rows: 6,
-        columns: PANEL / 2,
-        wide: x86::AVX2,
-        narrow: x86::AVX2,
-    },
+    Tiles { isa: Isa::Avx2, rows: 6, columns: PANEL / 2, wide: x86::AVX2, narrow: x86::AVX2 },
     #[cfg(target_arch = "aarch64")]
-    Tiles { name: "neon", available: || true, rows: 6, columns: PANEL / 2, wide: arm::NEON, narrow: arm::NEON },
-    Tiles { name: "scalar", available: || true, rows: 1, columns: PANEL / 2, wide: SCALAR, narrow: SCALAR },
+    Tiles { isa: Isa::Neon, rows: 6, columns: PANEL / 2, wide: arm::NEON, narrow: arm::NEON },
+    Tiles { isa: Isa::Scalar, rows: 1, columns: PANEL / 2, wide: SCALAR, narrow: SCALAR },
 ];
 
 const SCALAR: &[Tile] = &[tile::<f32, 1, 16>];

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn many_groups_are_rounded_as_single_ones() {
-        if !is_x86_feature_detected!("avx512f") {
+        if !crate::isa::Isa::Avx512.enabled() {
             return;
         }
         for count in [1, 15, 16, 17, 37, 64] {
