@@ -49,6 +49,8 @@ pub(crate) trait Vector: Copy {
     /// Asks for a line of the cache that will be read.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
+    /// The sum of the lanes of each of four registers.
+    unsafe fn totals(registers: [Self; 4]) -> [f32; 4];
     /// The larger of each pair of lanes; NaN where one is.
     unsafe fn larger(self, other: Self) -> Self;
 }

@@ -4,6 +4,7 @@ use half::f16;
 
 use super::{Cache, Head};
 use crate::isa::{self, Isa};
+use crate::simd::Vector;
 
 /// A way to multiply rows of a cache for one or two queries: `(queries, rows, distance, scores of each query)` and
 /// `(weights of each query, rows, distance, results)`.
@@ -31,9 +32,11 @@ pub(super) fn best() -> Rows {
 /// All instruction sets, fastest first; the last one is the definition.
 const VARIANTS: &[Rows] = &[
     #[cfg(target_arch = "x86_64")]
-    Rows { isa: Isa::Avx512, scores: x86::scores_avx512, mix: x86::mix_avx512 },
+    Rows { isa: Isa::Avx512, scores: avx512::scores, mix: avx512::mix },
     #[cfg(target_arch = "x86_64")]
-    Rows { isa: Isa::Avx2, scores: x86::scores_avx2, mix: x86::mix_avx2 },
+    Rows { isa: Isa::Avx2, scores: avx2::scores, mix: avx2::mix },
+    #[cfg(target_arch = "aarch64")]
+    Rows { isa: Isa::Neon, scores: neon::scores, mix: neon::mix },
     Rows { isa: Isa::Scalar, scores: plain::scores, mix: plain::mix },
 ];
 
@@ -108,212 +111,188 @@ pub(super) fn one_head(rows: Rows, head: &Head<'_>, q: &[f32], out: &mut [f32]) 
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use half::f16;
-
-    use super::Queries;
-    use crate::horizontal_sum::sum_lanes4;
-
-    /// Sixteen elements as `f32`.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn wide(row: &[f16; 16]) -> __m512 {
-        // SAFETY: 32 bytes are there.
-        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(row.as_ptr().cast()) })
-    }
-
-    /// Eight elements as `f32`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn half_wide(row: &[f16; 8]) -> __m256 {
-        // SAFETY: 16 bytes are there.
-        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(row.as_ptr().cast()) })
-    }
-
-    fn tail(q: &[f32], row: &[f16]) -> f32 {
-        q.iter().zip(row).map(|(q, k)| q * k.to_f32()).sum()
-    }
-
-    fn mix_tail(weight: f32, row: &[f16], out: &mut [f32]) {
-        out.iter_mut().zip(row).for_each(|(o, v)| *o += weight * v.to_f32());
-    }
-
-    /// Rows of a cache are read once for each token and lie in memory that other layers have pushed out of the caches.
+/// Fetches a row that will be read soon: rows are read once for each token and lie in memory that other layers have
+/// pushed out of the caches.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn fetch<V: Vector>(row: &[f16]) {
+    /// Bytes between the row that is read and the one that is fetched.
     const AHEAD: usize = 4096;
-
-    /// Fetches the row `AHEAD` bytes on.
-    #[inline(always)]
-    fn ahead(row: &[f16]) {
-        for line in row.chunks(32) {
-            // SAFETY: a prefetch is a hint; no address is invalid for it.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast::<i8>().wrapping_add(AHEAD)) }
-        }
+    for line in row.chunks(32) {
+        // SAFETY: the caller's contract; a prefetch is a hint, no address is invalid for it.
+        unsafe { V::prefetch(line.as_ptr().cast::<u8>().wrapping_add(AHEAD).cast()) }
     }
+}
 
-    /// `scores[i][p] = q[i] · rows[p]`.
-    pub(super) fn scores_avx512(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
-        #[target_feature(enable = "avx512f")]
-        fn inner<const Q: usize>(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
-            let (dim, len) = (q.len() / Q, scores.len() / Q);
-            let q: [_; Q] = std::array::from_fn(|i| q[i * dim..][..dim].as_chunks::<16>());
-            let row = |p: usize| {
-                let row = &rows[p * stride..][..dim];
-                ahead(row);
-                row.as_chunks::<16>()
-            };
-            // The last ones again where four do not divide them.
-            for first in (0..len).step_by(4) {
-                let ks: [_; 4] = std::array::from_fn(|i| row((first + i).min(len - 1)));
-                let mut sums = [[_mm512_setzero_ps(); 4]; Q];
-                for c in 0..dim / 16 {
-                    // SAFETY: 16 floats are there.
-                    let q: [_; Q] = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(q[i].0[c].as_ptr()) });
-                    for p in 0..4 {
-                        let k = wide(&ks[p].0[c]);
-                        for i in 0..Q {
-                            sums[i][p] = _mm512_fmadd_ps(q[i], k, sums[i][p]);
-                        }
-                    }
+/// `scores[i][p] = q[i] · rows[p]`, four positions at a time.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn scores<V: Vector, const Q: usize>(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
+    let (dim, len) = (q.len() / Q, scores.len() / Q);
+    let whole = dim / V::LANES * V::LANES;
+    for first in (0..len).step_by(4) {
+        // The last ones again where four do not divide them.
+        let mut ks = [&rows[..0]; 4];
+        for (i, k) in ks.iter_mut().enumerate() {
+            *k = &rows[(first + i).min(len - 1) * stride..][..dim];
+            // SAFETY: the caller's contract.
+            unsafe { fetch::<V>(k) };
+        }
+        // SAFETY: the caller's contract; queries and rows have `dim` elements, and `at + LANES ≤ whole ≤ dim`.
+        let totals = unsafe {
+            let mut sums = [[V::splat(0.0); 4]; Q];
+            for at in (0..whole).step_by(V::LANES) {
+                let mut qs = [V::splat(0.0); Q];
+                for (i, v) in qs.iter_mut().enumerate() {
+                    *v = V::load(q.as_ptr().add(i * dim + at));
                 }
-                for (i, sums) in sums.into_iter().enumerate() {
-                    let scores = &mut scores[i * len..][..len];
-                    for ((score, sum), (_, k)) in scores[first..].iter_mut().zip(sum_lanes4(sums)).zip(&ks) {
-                        *score = sum + tail(q[i].1, k);
+                for (p, k) in ks.iter().enumerate() {
+                    let k = V::load_f16(k.as_ptr().add(at).cast());
+                    for i in 0..Q {
+                        sums[i][p] = sums[i][p].add_product(qs[i], k);
                     }
                 }
             }
-        }
-        // SAFETY: `best` found the feature.
-        unsafe {
-            match count {
-                Queries::One => inner::<1>(q, rows, stride, scores),
-                Queries::Two => inner::<2>(q, rows, stride, scores),
+            let mut totals = [[0f32; 4]; Q];
+            for (totals, sums) in totals.iter_mut().zip(sums) {
+                *totals = V::totals(sums);
             }
-        }
-    }
-
-    /// `out[i] += Σ_p weights[i][p] · rows[p]`.
-    pub(super) fn mix_avx512(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
-        /// `B` registers of each result, from element `first` on.
-        #[target_feature(enable = "avx512f")]
-        fn part<const Q: usize, const B: usize>(
-            weights: [&[f32]; Q],
-            rows: &[f16],
-            stride: usize,
-            out: &mut [f32],
-            first: usize,
-        ) {
-            let dim = out.len() / Q;
-            let mut sums = [[_mm512_setzero_ps(); B]; Q];
-            for p in 0..weights[0].len() {
-                let row = &rows[p * stride + first..][..16 * B];
-                if weights.iter().all(|w| w[p] == 0.0) {
-                    continue;
-                }
-                ahead(row);
-                let v: [__m512; B] = std::array::from_fn(|b| wide(&row.as_chunks::<16>().0[b]));
-                for i in 0..Q {
-                    let w = _mm512_set1_ps(weights[i][p]);
-                    for b in 0..B {
-                        sums[i][b] = _mm512_fmadd_ps(w, v[b], sums[i][b]);
-                    }
-                }
+            totals
+        };
+        for (i, totals) in totals.iter().enumerate() {
+            let rest = &q[i * dim + whole..(i + 1) * dim];
+            for ((score, total), k) in scores[i * len..][..len][first..].iter_mut().zip(totals).zip(&ks) {
+                *score = total + rest.iter().zip(&k[whole..]).map(|(q, k)| q * k.to_f32()).sum::<f32>();
             }
-            for (i, sums) in sums.into_iter().enumerate() {
-                let out = out[i * dim + first..][..16 * B].as_chunks_mut::<16>().0;
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    // SAFETY: room for 16 floats.
-                    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(out.as_ptr()), sum)) };
-                }
-            }
-        }
-        #[target_feature(enable = "avx512f")]
-        fn inner<const Q: usize>(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
-            let (dim, len) = (out.len() / Q, weights.len() / Q);
-            let weights: [&[f32]; Q] = std::array::from_fn(|i| &weights[i * len..][..len]);
-            let mut first = 0;
-            while dim - first >= 16 {
-                match dim - first {
-                    128.. => (part::<Q, 8>(weights, rows, stride, out, first), first += 128),
-                    64.. => (part::<Q, 4>(weights, rows, stride, out, first), first += 64),
-                    _ => (part::<Q, 1>(weights, rows, stride, out, first), first += 16),
-                };
-            }
-            for (weights, out) in weights.iter().zip(out.chunks_exact_mut(dim)) {
-                for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| first < dim && **w != 0.0) {
-                    mix_tail(weight, &rows[p * stride + first..], &mut out[first..]);
-                }
-            }
-        }
-        // SAFETY: `best` found the feature.
-        unsafe {
-            match count {
-                Queries::One => inner::<1>(weights, rows, stride, out),
-                Queries::Two => inner::<2>(weights, rows, stride, out),
-            }
-        }
-    }
-
-    /// [`scores_avx512`] in registers of eight.
-    pub(super) fn scores_avx2(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
-            let (qs, rest) = q.as_chunks::<8>();
-            for (p, score) in scores.iter_mut().enumerate() {
-                let (ks, ks_rest) = rows[p * stride..][..q.len()].as_chunks::<8>();
-                // SAFETY: eight floats are there.
-                let times =
-                    |q: &[f32; 8], k, sum| _mm256_fmadd_ps(unsafe { _mm256_loadu_ps(q.as_ptr()) }, half_wide(k), sum);
-                let (mut even, mut odd) = (_mm256_setzero_ps(), _mm256_setzero_ps());
-                let ((qs, q_last), (ks, k_last)) = (qs.as_chunks::<2>(), ks.as_chunks::<2>());
-                for (q, k) in qs.iter().zip(ks) {
-                    even = times(&q[0], &k[0], even);
-                    odd = times(&q[1], &k[1], odd);
-                }
-                for (q, k) in q_last.iter().zip(k_last) {
-                    even = times(q, k, even);
-                }
-                let mut lanes = [0f32; 8];
-                // SAFETY: eight floats are there.
-                unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_add_ps(even, odd)) };
-                *score = lanes.iter().sum::<f32>() + tail(rest, ks_rest);
-            }
-        }
-        let (dim, len) = (q.len() / count as usize, scores.len() / count as usize);
-        for (q, scores) in q.chunks_exact(dim).zip(scores.chunks_exact_mut(len)) {
-            // SAFETY: `best` found the features.
-            unsafe { inner(q, rows, stride, scores) }
-        }
-    }
-
-    /// [`mix_avx512`] in registers of eight.
-    pub(super) fn mix_avx2(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32]) {
-            for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
-                let (vs, vs_rest) = rows[p * stride..][..out.len()].as_chunks::<8>();
-                let (os, os_rest) = out.as_chunks_mut::<8>();
-                let w = _mm256_set1_ps(weight);
-                for (o, v) in os.iter_mut().zip(vs) {
-                    // SAFETY: eight floats are there.
-                    unsafe {
-                        let sum = _mm256_fmadd_ps(w, half_wide(v), _mm256_loadu_ps(o.as_ptr()));
-                        _mm256_storeu_ps(o.as_mut_ptr(), sum);
-                    }
-                }
-                mix_tail(weight, vs_rest, os_rest);
-            }
-        }
-        let (dim, len) = (out.len() / count as usize, weights.len() / count as usize);
-        for (weights, out) in weights.chunks_exact(len).zip(out.chunks_exact_mut(dim)) {
-            // SAFETY: `best` found the features.
-            unsafe { inner(weights, rows, stride, out) }
         }
     }
 }
+
+/// `out[i] += Σ_p weights[i][p] · rows[p]`, `B` registers of each result at a time.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn mix<V: Vector, const Q: usize, const B: usize>(
+    weights: &[f32],
+    rows: &[f16],
+    stride: usize,
+    out: &mut [f32],
+) {
+    let (dim, len) = (out.len() / Q, weights.len() / Q);
+    let mut first = 0;
+    // SAFETY: the caller's contract; what a part covers is left of `dim`.
+    unsafe {
+        while dim - first >= B * V::LANES {
+            mix_part::<V, Q, B>(weights, rows, stride, out, first);
+            first += B * V::LANES;
+        }
+        while dim - first >= V::LANES {
+            mix_part::<V, Q, 1>(weights, rows, stride, out, first);
+            first += V::LANES;
+        }
+    }
+    if first < dim {
+        for (weights, out) in weights.chunks_exact(len).zip(out.chunks_exact_mut(dim)) {
+            for (p, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+                let row = &rows[p * stride + first..];
+                out[first..].iter_mut().zip(row).for_each(|(o, v)| *o += weight * v.to_f32());
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`mix`]; each result has `B` registers from element `first` on.
+#[inline(always)]
+unsafe fn mix_part<V: Vector, const Q: usize, const B: usize>(
+    weights: &[f32],
+    rows: &[f16],
+    stride: usize,
+    out: &mut [f32],
+    first: usize,
+) {
+    let (dim, len) = (out.len() / Q, weights.len() / Q);
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut sums = [[V::splat(0.0); B]; Q];
+        for p in 0..len {
+            let row = &rows[p * stride + first..][..B * V::LANES];
+            let mut any = false;
+            for i in 0..Q {
+                any |= weights[i * len + p] != 0.0;
+            }
+            if !any {
+                continue;
+            }
+            fetch::<V>(row);
+            for b in 0..B {
+                let v = V::load_f16(row.as_ptr().add(b * V::LANES).cast());
+                for i in 0..Q {
+                    sums[i][b] = sums[i][b].add_product(V::splat(weights[i * len + p]), v);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (b, sum) in sums.iter().enumerate() {
+                let to = out.as_mut_ptr().add(i * dim + first + b * V::LANES);
+                V::load(to).plus(*sum).store(to);
+            }
+        }
+    }
+}
+
+/// The kernels of one instruction set: `$set` with registers `$vector`, `$registers` of them for each result.
+macro_rules! set {
+    ($set:ident, $features:literal, $vector:ty, $registers:literal) => {
+        mod $set {
+            use half::f16;
+
+            use super::Queries;
+
+            pub(super) fn scores(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
+                #[target_feature(enable = $features)]
+                fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
+                    // SAFETY: the features of this function.
+                    unsafe {
+                        match count {
+                            Queries::One => super::scores::<$vector, 1>(q, rows, stride, scores),
+                            Queries::Two => super::scores::<$vector, 2>(q, rows, stride, scores),
+                        }
+                    }
+                }
+                // SAFETY: the variant is used only where its instruction set is enabled.
+                unsafe { inner(q, rows, stride, scores, count) }
+            }
+
+            pub(super) fn mix(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
+                #[target_feature(enable = $features)]
+                fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
+                    // SAFETY: the features of this function.
+                    unsafe {
+                        match count {
+                            Queries::One => super::mix::<$vector, 1, $registers>(weights, rows, stride, out),
+                            Queries::Two => super::mix::<$vector, 2, $registers>(weights, rows, stride, out),
+                        }
+                    }
+                }
+                // SAFETY: the variant is used only where its instruction set is enabled.
+                unsafe { inner(weights, rows, stride, out, count) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+set!(avx512, "avx512f,f16c,fma", std::arch::x86_64::__m512, 8);
+#[cfg(target_arch = "x86_64")]
+set!(avx2, "avx2,fma,f16c", std::arch::x86_64::__m256, 4);
+#[cfg(target_arch = "aarch64")]
+set!(neon, "neon", std::arch::aarch64::float32x4_t, 8);
 
 #[cfg(test)]
 mod tests {

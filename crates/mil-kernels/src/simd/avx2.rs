@@ -29,6 +29,24 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(from: *const f32) {
+        // SAFETY: the contract; a hint reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn totals([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        let mut out = [0f32; 4];
+        // SAFETY: the contract; room for four elements. Each lane of 128 bits becomes a sum of each register.
+        unsafe {
+            let lanes = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+        }
+        out
+    }
+
+    #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> Self {
         // SAFETY: the contract: 16 bytes; F16C comes with the set.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }

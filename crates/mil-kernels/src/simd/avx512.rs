@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Vector;
+use crate::horizontal_sum::sum_lanes4;
 
 /// The lanes that are `count` first ones.
 #[inline(always)]
@@ -30,6 +31,12 @@ impl Vector for __m512 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the contract.
         unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn totals(registers: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the contract.
+        unsafe { sum_lanes4(registers) }
     }
 
     #[inline(always)]

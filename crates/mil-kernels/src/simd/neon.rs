@@ -23,6 +23,14 @@ impl Vector for float32x4_t {
     }
 
     #[inline(always)]
+    unsafe fn totals([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        let mut out = [0f32; 4];
+        // SAFETY: the contract; room for four elements.
+        unsafe { vst1q_f32(out.as_mut_ptr(), vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))) };
+        out
+    }
+
+    #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> Self {
         // SAFETY: the contract: eight bytes.
         unsafe { vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from))) }

@@ -18,6 +18,11 @@ impl Vector for f32 {
     }
 
     #[inline(always)]
+    unsafe fn totals(registers: [Self; 4]) -> [f32; 4] {
+        registers
+    }
+
+    #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> Self {
         // SAFETY: the contract: two bytes.
         half::f16::from_le_bytes(unsafe { *from.cast::<[u8; 2]>() }).to_f32()
