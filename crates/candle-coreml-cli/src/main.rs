@@ -49,6 +49,7 @@ Examples:
 Exit codes: 0 success, 1 failure, 2 wrong usage.
 Environment: RUST_LOG=candle_coreml=debug logs to standard error; NO_COLOR turns colours off;
 CANDLE_COREML_CACHE names the folder of downloaded models, CANDLE_COREML_CONFIG the settings file;
+CANDLE_COREML_THREADS limits threads, CANDLE_COREML_ISA instruction sets (avx2, scalar, ...; see doctor);
 HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE have their usual Hugging Face meaning.";
 
 /// Run Core ML models on any platform.
@@ -123,6 +124,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Why the instruction set that the environment names can't be used.
+fn unknown_set(name: &str) -> String {
+    use candle_coreml::isa;
+    let detected: Vec<&str> = isa::ALL.iter().filter(|(set, _)| set.detected()).map(|(_, name)| *name).collect();
+    format!("{} is `{name}`; this processor has {}", isa::VARIABLE, detected.join(", "))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if std::env::var_os("RUST_LOG").is_some() {
@@ -131,6 +139,10 @@ fn main() -> ExitCode {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()))
             .init();
+    }
+    if let Err(name) = candle_coreml::isa::requested() {
+        eprintln!("error: {}", unknown_set(&name));
+        return ExitCode::from(2);
     }
     let result = match arguments.command {
         Command::Predict(a) => predict::run(a),

@@ -19,6 +19,23 @@ fn models() -> PathBuf {
 }
 
 #[test]
+fn an_instruction_set_is_limited_or_refused_by_name() {
+    let doctor = |set: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut c = command();
+        c.args(["doctor", "--json"]).env("CANDLE_COREML_ISA", set);
+        c.env("CANDLE_COREML_CACHE", folder.path()).env("CANDLE_COREML_CONFIG", folder.path().join("none.toml"));
+        run(&mut c)
+    };
+    let (_, out, errors) = doctor("scalar");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{errors}"));
+    assert_eq!(report["machine"]["instructions"], serde_json::json!(["scalar"]), "{out}");
+    let (code, _, errors) = doctor("sse9");
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("CANDLE_COREML_ISA is `sse9`") && errors.contains("scalar"), "{errors}");
+}
+
+#[test]
 fn the_doctor_asks_the_shipped_model_and_tells_what_is_broken() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("config.toml");

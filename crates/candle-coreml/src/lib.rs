@@ -96,6 +96,8 @@ pub use coreml_apple as native;
 pub use coreml_format as format;
 /// What models expect and return.
 pub use coreml_format::description;
+/// Instruction sets that the portable engine's kernels are chosen by.
+pub use mil_engine::isa;
 
 /// The Rust in the guides compiles: it is tested as documentation.
 #[cfg(doctest)]

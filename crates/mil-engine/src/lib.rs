@@ -56,4 +56,6 @@ pub mod weight;
 pub use error::{EngineError, OpError};
 pub use executable::{Executable, Options, Output};
 pub use limits::Limits;
+/// Instruction sets that the kernels are chosen by.
+pub use mil_kernels::isa;
 pub use state::State;

@@ -1,5 +1,6 @@
 //! What this machine is: processor, instruction sets, memory.
 
+use candle_coreml::isa;
 use serde::Serialize;
 use sysinfo::System;
 
@@ -11,7 +12,7 @@ pub(super) struct Machine {
     pub(super) system: String,
     pub(super) processor: String,
     pub(super) architecture: &'static str,
-    /// Instruction sets that kernels are chosen by.
+    /// Instruction sets that kernels may use, the widest first.
     pub(super) instructions: Vec<&'static str>,
     /// Threads that this process may use.
     pub(super) threads: usize,
@@ -41,11 +42,10 @@ impl Machine {
 
     /// Names and values, for people.
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
-        let sets = if self.instructions.is_empty() {
-            "none that kernels use".to_owned()
-        } else {
-            self.instructions.join(", ")
-        };
+        let mut sets = self.instructions.join(", ");
+        if let Ok(Some(set)) = isa::requested() {
+            sets = format!("{sets} ({}={})", isa::VARIABLE, set.name());
+        }
         vec![
             ("system", format!("{} on {}", self.system, self.architecture)),
             ("processor", format!("{}, {} threads", self.processor, self.threads)),
@@ -55,30 +55,6 @@ impl Machine {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn instructions() -> Vec<&'static str> {
-    let all = [
-        ("AVX2", is_x86_feature_detected!("avx2")),
-        ("FMA", is_x86_feature_detected!("fma")),
-        ("F16C", is_x86_feature_detected!("f16c")),
-        ("AVX-512F", is_x86_feature_detected!("avx512f")),
-        ("AVX-512BW", is_x86_feature_detected!("avx512bw")),
-        ("AVX-512VBMI", is_x86_feature_detected!("avx512vbmi")),
-    ];
-    all.iter().filter(|s| s.1).map(|s| s.0).collect()
-}
-
-#[cfg(target_arch = "aarch64")]
-fn instructions() -> Vec<&'static str> {
-    let all = [
-        ("NEON", std::arch::is_aarch64_feature_detected!("neon")),
-        ("FP16", std::arch::is_aarch64_feature_detected!("fp16")),
-        ("DotProd", std::arch::is_aarch64_feature_detected!("dotprod")),
-    ];
-    all.iter().filter(|s| s.1).map(|s| s.0).collect()
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn instructions() -> Vec<&'static str> {
-    Vec::new()
+    isa::ALL.iter().filter(|(set, _)| set.enabled()).map(|(_, name)| *name).collect()
 }
