@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{
     Argument, Binding, Dim, Function, Opset, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };

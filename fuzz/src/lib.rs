@@ -5,7 +5,7 @@
 
 use coreml_format::blob::{BlobRef, WeightFiles};
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::spec;
 use coreml_format::verify::verify;
 

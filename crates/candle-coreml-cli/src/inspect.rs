@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::mil_text;
-use candle_coreml::format::package::Model;
+use candle_coreml::format::model::Model;
 use candle_coreml::format::program::{Block, TensorData, Value as Literal, ValueData};
 use serde_json::json;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use half::f16;
 
 use crate::config::Config;

@@ -16,7 +16,7 @@ use candle_core::Tensor;
 pub use coreml_apple::options::{ComputeUnits, UnknownUnits};
 pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
 use coreml_format::description::ModelDescription;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use indexmap::IndexMap;
 pub use mil_engine::Limits;
 use mil_engine::executable::Output;

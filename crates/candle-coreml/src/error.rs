@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// A model file can't be opened.
     #[error(transparent)]
-    Load(#[from] coreml_format::package::LoadError),
+    Load(#[from] coreml_format::model::LoadError),
     /// The portable engine can't load or run a model.
     #[error("{path}: {}", with_causes(source.as_ref()))]
     Engine {

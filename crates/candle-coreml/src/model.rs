@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use coreml_apple::shape;
 use coreml_format::description::{DimRange, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use indexmap::IndexMap;
 pub use mil_engine::executable::{DictionaryKey, Output};
 pub use mil_engine::passes::PassSet;

@@ -11,7 +11,7 @@ use candle_coreml::anemll::{Components, Pipeline, discovery};
 use candle_coreml::description::{FeatureDescription, FeatureType, FunctionDescription};
 use candle_coreml::engine::EngineChoice;
 use candle_coreml::format::mil_text::{self, Dialect};
-use candle_coreml::format::package::Model;
+use candle_coreml::format::model::Model;
 use candle_coreml::generation::{Message, Tokenizer};
 use candle_coreml::model::PassSet;
 

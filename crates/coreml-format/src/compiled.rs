@@ -10,7 +10,7 @@ use crate::blob::WeightFiles;
 use crate::description::{FunctionDescription, ModelDescription};
 use crate::file;
 use crate::mil_text;
-use crate::package::{LoadError, Model};
+use crate::model::{LoadError, Model};
 use crate::program::{Opset, Program};
 use crate::spec;
 

@@ -1,7 +1,7 @@
 //! Reads and writes Core ML model files: bytes to typed programs and back, no tensors.
 //!
 //! - [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
-//! - [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
+//! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
 //! - [`mil_text`]: the text form of programs in compiled models, read and written.
@@ -17,6 +17,7 @@ pub mod description;
 pub mod dtype;
 pub mod file;
 pub mod mil_text;
+pub mod model;
 pub mod package;
 pub mod program;
 pub mod spec;

@@ -8,72 +8,10 @@ use serde::Deserialize;
 
 use crate::blob::WeightFiles;
 use crate::compiled;
-use crate::description::ModelDescription;
-use crate::file::{self, FileError};
-use crate::mil_text::TextError;
-use crate::program::Program;
-use crate::spec::{self, SpecError};
-use crate::verify::{VerifyError, verify};
-
-/// Why a model can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The file or folder can't be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The path is there, but is not a model.
-    #[error("{path} is not a Core ML model: expected {expected}, found {found}")]
-    NotAModel {
-        /// The path.
-        path: PathBuf,
-        /// What a model has there.
-        expected: String,
-        /// What is there.
-        found: String,
-    },
-    /// The specification can't be used.
-    #[error("{path}: {source}")]
-    Spec {
-        /// The specification file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: SpecError,
-    },
-    /// The text of a compiled model can't be used.
-    #[error("{path}: {source}")]
-    Text {
-        /// The `model.mil`.
-        path: PathBuf,
-        /// What is wrong with it, and where.
-        source: TextError,
-    },
-    /// The program contradicts itself.
-    #[error("{path}: {source}")]
-    Program {
-        /// The model.
-        path: PathBuf,
-        /// What is wrong with it, and where.
-        source: VerifyError,
-    },
-}
-
-/// A model that is open: description, program and mapped weights.
-#[derive(Debug, Clone)]
-pub struct Model {
-    /// Where it was opened.
-    pub path: PathBuf,
-    /// What it expects and returns.
-    pub description: ModelDescription,
-    /// Its functions.
-    pub program: Program,
-    /// Its weights.
-    pub weights: WeightFiles,
-}
+use crate::file;
+use crate::model::{LoadError, Model};
+use crate::spec;
+use crate::verify::verify;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,12 +23,6 @@ struct Manifest {
 #[derive(Deserialize)]
 struct ManifestItem {
     path: String,
-}
-
-impl From<FileError> for LoadError {
-    fn from(e: FileError) -> Self {
-        LoadError::Io { path: e.path, source: e.cause.into() }
-    }
 }
 
 /// Largest `Manifest.json`: it lists the few items of a package.

@@ -3,7 +3,7 @@
 use coreml_format::blob::BlobRef;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text::{Dialect, TextError, parse, print, print_as};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorData, TensorType, Value,
     ValueData, ValueType,

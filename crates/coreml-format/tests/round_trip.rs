@@ -4,7 +4,7 @@ use coreml_format::description::{
     FeatureDescription, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint,
 };
 use coreml_format::dtype::DataType;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };

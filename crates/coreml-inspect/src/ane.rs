@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use coreml_format::description::{FeatureType, ModelDescription, ShapeConstraint};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{Block, Dim, NamedType, Opset, TensorType, ValueType};
 use indexmap::IndexMap;
 

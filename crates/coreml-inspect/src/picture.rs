@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
 use coreml_format::description::FunctionDescription;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::Function;
 
 use crate::graph::{Graph, Node, Role};

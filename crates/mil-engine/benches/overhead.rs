@@ -6,7 +6,7 @@ use coreml_format::description::{
 };
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::write::PackageWriter;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mil_engine::executable::{Executable, Options};

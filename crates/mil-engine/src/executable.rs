@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::dtype::DataType;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{Dim, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;

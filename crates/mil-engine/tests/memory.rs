@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor, Var};
 use coreml_format::blob::WeightFiles;
 use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use mil_engine::passes::PassSet;
 use mil_engine::{Executable, Options, Output};
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };

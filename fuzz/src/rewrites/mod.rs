@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Tensor};
 use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::{Function, Program, ValueType};
 use coreml_format::verify::verify;
 use mil_engine::passes::{ALL, PassSet};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use candle_coreml::format::package::Model;
+use candle_coreml::format::model::Model;
 use coreml_inspect::ane::{self, FunctionVerdict, Verdict};
 use serde_json::json;
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 
 use super::ModelNamingConfig;
 use crate::error::{Error, Result};

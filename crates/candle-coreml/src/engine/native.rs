@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use coreml_apple::values::Key;
 use coreml_apple::{Input, NativeError, NativeModel, NativeState, Options};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, ModelDescription};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use indexmap::IndexMap;
 use mil_engine::executable::{DictionaryKey, Output};
 use mil_engine::state::StateSpec;

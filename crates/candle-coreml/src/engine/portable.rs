@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use indexmap::IndexMap;
 use mil_engine::Limits;
 use mil_engine::convert::{Unfit, to_declared};

@@ -1,7 +1,7 @@
 //! Each rule on a program that breaks it and on one that does not.
 
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 
 use super::*;
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::verify::verify;
 use mil_engine::ops::FAMILIES;
 use mil_engine::{Executable, Limits, Options};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::program::Program;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{Executable, Options};

@@ -1,0 +1,79 @@
+//! An open model, and the reasons why one can't be opened.
+//!
+//! [`package`](crate::package) opens files; compiled models are one kind of them.
+
+use std::path::PathBuf;
+
+use crate::blob::WeightFiles;
+use crate::description::ModelDescription;
+use crate::file::FileError;
+use crate::mil_text::TextError;
+use crate::program::Program;
+use crate::spec::SpecError;
+use crate::verify::VerifyError;
+
+/// Why a model can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file or folder can't be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The path is there, but is not a model.
+    #[error("{path} is not a Core ML model: expected {expected}, found {found}")]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// What a model has there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The specification can't be used.
+    #[error("{path}: {source}")]
+    Spec {
+        /// The specification file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SpecError,
+    },
+    /// The text of a compiled model can't be used.
+    #[error("{path}: {source}")]
+    Text {
+        /// The `model.mil`.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: TextError,
+    },
+    /// The program contradicts itself.
+    #[error("{path}: {source}")]
+    Program {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: VerifyError,
+    },
+}
+
+/// A model that is open: description, program and mapped weights.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// Where it was opened.
+    pub path: PathBuf,
+    /// What it expects and returns.
+    pub description: ModelDescription,
+    /// Its functions.
+    pub program: Program,
+    /// Its weights.
+    pub weights: WeightFiles,
+}
+
+impl From<FileError> for LoadError {
+    fn from(e: FileError) -> Self {
+        LoadError::Io { path: e.path, source: e.cause.into() }
+    }
+}
