@@ -3,13 +3,10 @@
 //!
 //! `mil-engine`'s tests replay the corpus with the same function.
 
-use std::path::PathBuf;
-
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
+use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::model::Model;
 use coreml_format::program::{
     Argument, Binding, Dim, Function, Opset, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };
@@ -26,10 +23,12 @@ pub fn run(bytes: &[u8]) {
         return;
     }
     let Some(name) = program.functions.keys().next().cloned() else { return };
-    let description = ModelDescription { default_function: name, ..Default::default() };
-    let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
     let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
-    let Ok(executable) = Executable::load(&model, None, &Options { limits, ..Options::default() }) else { return };
+    let Ok(executable) =
+        Executable::load(&program, &WeightFiles::default(), &name, &Options { limits, ..Options::default() })
+    else {
+        return;
+    };
     let mut inputs = Vec::new();
     for input in executable.inputs() {
         let Some(tensor) = input.ty.tensor().and_then(numbers) else { return };

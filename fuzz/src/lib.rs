@@ -1,19 +1,23 @@
 //! What each fuzz target does with its bytes. Any answer is right, except a panic, a hang or a result that does not
 //! survive being written and read again.
 //!
-//! The same functions replay the corpus in the ordinary tests of `coreml-format`.
+//! The same functions replay the corpus in the ordinary tests of `coreml-lower`.
 
 use coreml_format::blob::{BlobRef, WeightFiles};
 use coreml_format::mil_text;
 use coreml_format::model::Model;
-use coreml_format::spec;
+use coreml_format::model_types::Specification;
+use coreml_format::spec::{self, Bytes};
 use coreml_format::verify::verify;
 
-/// The protobuf specification of a package, verified if it can be read, and as text.
+/// The protobuf specification of a model of any type. It is lowered; a program is verified, written and read again, and
+/// printed as text.
 pub fn specification(bytes: &[u8]) {
-    if let Ok((description, program)) = spec::decode(bytes) {
+    let Ok(Specification { description, body }) = spec::decode(&Bytes::copy_from_slice(bytes)) else { return };
+    let model = Model { path: "fuzzed".into(), description, body, weights: WeightFiles::default() };
+    if let Ok(program) = coreml_lower::lower(&model) {
         let sound = verify(&program).is_ok();
-        let again = spec::decode(&spec::encode(&description, &program));
+        let again = spec::decode(&spec::encode(&model.description, &program).into());
         // A program that contradicts itself may be refused by the second reading.
         assert!(again.is_ok() || !sound);
         if sound {
@@ -58,6 +62,7 @@ pub fn compiled(bytes: &[u8]) {
     }
     if let Ok(model) = Model::open(folder.path()) {
         let function = model.description.default_function;
-        assert!(model.program.functions.contains_key(&function));
+        let program = model.body.program().expect("a program");
+        assert!(program.functions.contains_key(&function));
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::mil_text;
 use candle_coreml::format::model::Model;
-use candle_coreml::format::program::{Block, TensorData, Value as Literal, ValueData};
+use candle_coreml::format::program::{Block, Program, TensorData, Value as Literal, ValueData};
+use candle_coreml::lower::{LowerErrorKind, lower};
 use serde_json::json;
 
 use crate::{CommandResult, write};
@@ -48,9 +49,13 @@ pub(crate) struct Arguments {
 }
 
 /// Draws the graph of the model.
-fn picture(model: &Model, file: &Path, arguments: &Arguments) -> CommandResult {
-    let options = coreml_inspect::picture::Options { function: arguments.function.clone(), unfold: arguments.unfold };
-    let picture = coreml_inspect::picture::draw(model, &options)?;
+fn picture(model: &Model, program: &Program, file: &Path, arguments: &Arguments) -> CommandResult {
+    let options = coreml_inspect::picture::Options {
+        title: model.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+        function: arguments.function.clone(),
+        unfold: arguments.unfold,
+    };
+    let picture = coreml_inspect::picture::draw(program, &model.description, &options)?;
     if file.as_os_str() == "-" { write::text(&picture) } else { write::bytes(file, picture.as_bytes()) }
 }
 
@@ -126,22 +131,35 @@ fn describe(ty: &FeatureType) -> String {
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
-    if arguments.mil {
-        return write::text(&mil_text::print(&model.program));
+    let program = match lower(&model) {
+        // What is asked for by an option is about a program.
+        Err(e)
+            if e.kind() == LowerErrorKind::Unsupported
+                && !(arguments.mil || arguments.svg.is_some() || arguments.ane) =>
+        {
+            None
+        }
+        lowered => Some(lowered.map_err(|e| format!("{}: {e}", model.path.display()))?),
+    };
+    if let Some(program) = &program {
+        if arguments.mil {
+            return write::text(&mil_text::print(program));
+        }
+        if let Some(file) = &arguments.svg {
+            return picture(&model, program, file, &arguments);
+        }
+        if arguments.ane {
+            return ane::report(&model, program, arguments.function.as_deref(), arguments.json);
+        }
     }
-    if let Some(file) = &arguments.svg {
-        return picture(&model, file, &arguments);
-    }
-    if arguments.ane {
-        return ane::report(&model, arguments.function.as_deref(), arguments.json);
-    }
+    let functions = program.as_ref().map(|program| &program.functions);
     let mut survey = Survey::default();
-    for function in model.program.functions.values() {
+    for function in functions.into_iter().flat_map(|all| all.values()) {
         survey.block(&model, &function.block)?;
     }
     if arguments.json {
         let opsets: BTreeMap<_, _> =
-            model.program.functions.iter().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
+            functions.into_iter().flatten().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
         let weights: Vec<_> = survey
             .weights
             .iter()
@@ -164,8 +182,13 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         let _ = writeln!(out, "  {key}: {value}");
     }
     for (name, function) in &d.functions {
-        let opset = model.program.functions.get(name).map_or("?", |f| f.opset.spec_name());
-        let _ = writeln!(out, "\nfunction {name} ({opset})");
+        let _ = match functions {
+            Some(all) => {
+                let opset = all.get(name).map_or("?", |f| f.opset.spec_name());
+                writeln!(out, "\nfunction {name} ({opset})")
+            }
+            None => writeln!(out, "\nfunction {name}"),
+        };
         let groups = [("input", &function.inputs), ("output", &function.outputs), ("state", &function.states)];
         for (kind, features) in groups {
             for f in features {

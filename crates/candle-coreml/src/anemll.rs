@@ -107,7 +107,8 @@ fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -
 /// A prefill function, of batches of any length where the engine can leave it open.
 fn load_prefill(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
     let name = function.unwrap_or(&package.description.default_function);
-    let inputs = package.program.functions.get(name).map_or(&[][..], |f| &f.inputs);
+    let program = crate::engine::program(package);
+    let inputs = program.as_ref().and_then(|p| p.functions.get(name)).map_or(&[][..], |f| &f.inputs);
     let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
     let rows = inputs::token_dimensions(&names);
     CoreMLModel::with_rows(package.clone(), function, options, &rows, LONGEST)

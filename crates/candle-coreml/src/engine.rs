@@ -9,14 +9,18 @@
 //! different lies in `native` (with a stand-in elsewhere).
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 pub use coreml_apple::options::{ComputeUnits, UnknownUnits};
 pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
+use coreml_format::blob::WeightFiles;
 use coreml_format::description::ModelDescription;
 use coreml_format::model::Model;
+use coreml_format::model_types::Body;
+use coreml_format::program::Program;
 use indexmap::IndexMap;
 pub use mil_engine::Limits;
 use mil_engine::executable::Output;
@@ -235,12 +239,17 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Mo
             Ok(Model {
                 path: path.to_owned(),
                 description: ModelDescription::default(),
-                program: coreml_format::program::Program::default(),
-                weights: coreml_format::blob::WeightFiles::new(None),
+                body: Body::Program(Program::default()),
+                weights: WeightFiles::new(None),
             })
         }
         opened => Ok(opened?),
     }
+}
+
+/// The program of a model that can become one.
+pub(crate) fn program(package: &Model) -> Option<Cow<'_, Program>> {
+    coreml_lower::lower(package).ok()
 }
 
 /// Loads a function with the engine that is asked for, or with the best that takes it. `rows` names inputs, and their
@@ -264,8 +273,8 @@ pub(crate) fn load(
         EngineChoice::Auto if !native::AVAILABLE => portable(NO_CORE_ML.to_owned()),
         EngineChoice::Auto => match native::load(package, function, options) {
             Ok(engine) => Ok(Loaded { engine, reason: "Core ML loads the model".to_owned() }),
-            // A model that only Core ML can read has nothing to fall back on.
-            Err(error) if package.program.functions.is_empty() => Err(error),
+            // A model that only Core ML can read or run has nothing to fall back on.
+            Err(error) if program(package).is_none_or(|p| p.functions.is_empty()) => Err(error),
             Err(error) => {
                 tracing::warn!(path = %package.path.display(), %error, "Core ML does not load the model");
                 portable(format!("Core ML does not load the model: {error}"))

@@ -9,6 +9,14 @@ pub enum Error {
     /// A model file can't be opened.
     #[error(transparent)]
     Load(#[from] coreml_format::model::LoadError),
+    /// A model that can't become a program, such as one of a type that can't be run.
+    #[error("{path}: {source}")]
+    Lower {
+        /// The model.
+        path: PathBuf,
+        /// What stands against it.
+        source: coreml_lower::LowerError,
+    },
     /// The portable engine can't load or run a model.
     #[error("{path}: {}", with_causes(source.as_ref()))]
     Engine {

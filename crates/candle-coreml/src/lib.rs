@@ -69,6 +69,8 @@ pub use coreml_apple as native;
 pub use coreml_format as format;
 /// What models expect and return.
 pub use coreml_format::description;
+/// How models of each type become programs.
+pub use coreml_lower as lower;
 
 /// The Rust in the guides compiles: it is tested as documentation.
 #[cfg(doctest)]

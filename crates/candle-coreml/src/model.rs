@@ -213,9 +213,10 @@ impl CoreMLModel {
 
     /// Names of all functions of the file.
     pub fn functions(&self) -> Vec<&str> {
-        let (program, described) = (&self.package.program.functions, &self.package.description.functions);
-        let names = program.keys().map(String::as_str);
-        if program.is_empty() { described.keys().map(String::as_str).collect() } else { names.collect() }
+        match self.package.body.program() {
+            Some(program) if !program.functions.is_empty() => program.functions.keys().map(String::as_str).collect(),
+            _ => self.package.description.functions.keys().map(String::as_str).collect(),
+        }
     }
 
     /// The description of the loaded function; empty if the file describes only others.

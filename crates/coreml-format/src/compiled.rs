@@ -11,6 +11,7 @@ use crate::description::{FunctionDescription, ModelDescription};
 use crate::file;
 use crate::mil_text;
 use crate::model::{LoadError, Model};
+use crate::model_types::Body;
 use crate::program::{Opset, Program};
 use crate::spec;
 
@@ -37,7 +38,8 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
     })?;
     let program = mil_text::parse(&text).map_err(|source| LoadError::Text { path: file, source })?;
     let description = description(path, &program);
-    Ok(Model { path: path.to_owned(), description, program, weights: WeightFiles::new(Some(path.to_owned())) })
+    let body = Body::Program(program);
+    Ok(Model { path: path.to_owned(), description, body, weights: WeightFiles::new(Some(path.to_owned())) })
 }
 
 /// The best description there is; side files that can't be understood are left out.

@@ -1,6 +1,6 @@
 //! Reads and writes Core ML model files: bytes to typed programs and back, no tensors.
 //!
-//! - [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
+//! - [`model_types`]: what a model holds, by its type. [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
 //! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
@@ -18,6 +18,7 @@ pub mod dtype;
 pub mod file;
 pub mod mil_text;
 pub mod model;
+pub mod model_types;
 pub mod package;
 pub mod program;
 pub mod spec;

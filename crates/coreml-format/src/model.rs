@@ -8,7 +8,7 @@ use crate::blob::WeightFiles;
 use crate::description::ModelDescription;
 use crate::file::FileError;
 use crate::mil_text::TextError;
-use crate::program::Program;
+use crate::model_types::Body;
 use crate::spec::SpecError;
 use crate::verify::VerifyError;
 
@@ -59,15 +59,15 @@ pub enum LoadError {
     },
 }
 
-/// A model that is open: description, program and mapped weights.
+/// A model that is open: description, body and mapped weights.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// Where it was opened.
     pub path: PathBuf,
     /// What it expects and returns.
     pub description: ModelDescription,
-    /// Its functions.
-    pub program: Program,
+    /// The model itself, of any type. Programs in it are verified.
+    pub body: Body,
     /// Its weights.
     pub weights: WeightFiles,
 }

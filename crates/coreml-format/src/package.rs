@@ -10,8 +10,9 @@ use crate::blob::WeightFiles;
 use crate::compiled;
 use crate::file;
 use crate::model::{LoadError, Model};
-use crate::spec;
-use crate::verify::verify;
+use crate::model_types::{Body, Specification};
+use crate::spec::{self, Bytes};
+use crate::verify::{VerifyError, verify};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,15 +93,25 @@ impl Model {
         } else {
             Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
         };
-        verify(&model.program).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
+        verify_body(&model.body).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
         Ok(model)
     }
 
     fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
-        let (description, program) = spec::decode(&file::read(&file, LARGEST_SPEC)?)
-            .map_err(|source| LoadError::Spec { path: file.clone(), source })?;
+        let bytes = Bytes::from(file::read(&file, LARGEST_SPEC)?);
+        let Specification { description, body } =
+            spec::decode(&bytes).map_err(|source| LoadError::Spec { path: file.clone(), source })?;
         // `@model_path` is the folder of the specification.
         let root = file.parent().map(Path::to_owned);
-        Ok(Model { path: path.to_owned(), description, program, weights: WeightFiles::new(root) })
+        Ok(Model { path: path.to_owned(), description, body, weights: WeightFiles::new(root) })
+    }
+}
+
+/// Verifies every program of a body.
+fn verify_body(body: &Body) -> Result<(), VerifyError> {
+    match body {
+        Body::Program(program) => verify(program),
+        Body::Pipeline(pipeline) => pipeline.parts.iter().try_for_each(|part| verify_body(&part.body)),
+        Body::Other(_) => Ok(()),
     }
 }

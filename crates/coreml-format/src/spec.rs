@@ -1,16 +1,17 @@
-//! The protobuf specification (`model.mlmodel`): bytes to [`Program`] and [`ModelDescription`].
+//! The protobuf specification (`model.mlmodel`): bytes to [`Specification`].
 //!
 //! `proto` declares the messages, `program` and `describe` convert them, `encode` goes back. Field numbers are those
 //! of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
 
 use prost::Message;
+pub use prost::bytes::Bytes;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use crate::description::ModelDescription;
-use crate::program::Program;
+use crate::model_types::{self, Body, ModelType, Pipeline, Specification};
 
 mod describe;
 mod encode;
-mod pipeline;
 mod program;
 pub(crate) mod proto;
 
@@ -20,9 +21,6 @@ pub enum SpecError {
     /// The bytes are not a protobuf message of the expected form.
     #[error("not a Core ML specification: {0}")]
     Decode(String),
-    /// A model type other than ML Program, alone or as a part of a pipeline.
-    #[error("the model is a {0}; only ML Programs (mlProgram) and pipelines of them can be read")]
-    ModelType(String),
     /// The message lacks something, or contradicts itself.
     #[error("{place}: expected {expected}, found {found}")]
     Invalid {
@@ -45,98 +43,58 @@ impl SpecError {
     }
 }
 
-/// Name of the model type in this field of the `Model` message; the fields from 200 on are a `oneof`.
-fn model_type(field: u32) -> Option<&'static str> {
-    Some(match field {
-        200 => "pipelineClassifier",
-        201 => "pipelineRegressor",
-        202 => "pipeline",
-        300 => "glmRegressor",
-        301 => "supportVectorRegressor",
-        302 => "treeEnsembleRegressor",
-        303 => "neuralNetworkRegressor",
-        304 => "bayesianProbitRegressor",
-        400 => "glmClassifier",
-        401 => "supportVectorClassifier",
-        402 => "treeEnsembleClassifier",
-        403 => "neuralNetworkClassifier",
-        404 => "kNearestNeighborsClassifier",
-        500 => "neuralNetwork",
-        501 => "itemSimilarityRecommender",
-        555 => "customModel",
-        556 => "linkedModel",
-        560 => "classConfidenceThresholding",
-        600 => "oneHotEncoder",
-        601 => "imputer",
-        602 => "featureVectorizer",
-        603 => "dictVectorizer",
-        604 => "scaler",
-        606 => "categoricalMapping",
-        607 => "normalizer",
-        609 => "arrayFeatureExtractor",
-        610 => "nonMaximumSuppression",
-        900 => "identity",
-        2000..=2006 => "model that Apple keeps to itself",
-        3000 => "serializedModel",
-        _ => return None,
-    })
-}
-
-/// The model types among the top-level fields of a message that has no `mlProgram`.
-fn other_model_type(mut bytes: &[u8]) -> String {
-    use prost::encoding::{DecodeContext, decode_key, skip_field};
-    while !bytes.is_empty() {
-        let Ok((tag, wire)) = decode_key(&mut bytes) else { break };
-        if let Some(name) = model_type(tag) {
-            return name.to_owned();
-        }
-        if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
-            break;
-        }
-    }
-    "specification without a model".to_owned()
-}
-
 /// Most pipelines inside of each other.
 const DEPTH: usize = 8;
 
-/// Reads a specification; a pipeline of ML Programs becomes one program.
+/// Reads a specification of any type; what it holds is decoded, not interpreted.
 ///
 /// # Errors
-/// [`SpecError`] when the bytes are not one, hold another type of model or contradict themselves.
-pub fn decode(bytes: &[u8]) -> Result<(ModelDescription, Program), SpecError> {
+/// [`SpecError`] when the bytes are not one, hold no model or contradict themselves.
+pub fn decode(bytes: &Bytes) -> Result<Specification, SpecError> {
     decode_at(bytes, 0)
 }
 
 /// A model that is so deep inside of pipelines.
-fn decode_at(bytes: &[u8], depth: usize) -> Result<(ModelDescription, Program), SpecError> {
-    let model = proto::Model::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
-    let pipeline = [model.pipeline_classifier, model.pipeline_regressor].into_iter().flatten();
-    let pipeline = pipeline.filter_map(|p| p.pipeline).next().or(model.pipeline);
-    let description = |message: Option<proto::ModelDescription>| {
-        describe::description(model.specification_version, message.unwrap_or_default())
-    };
-    if let Some(pipeline) = pipeline {
+fn decode_at(bytes: &Bytes, depth: usize) -> Result<Specification, SpecError> {
+    let model = proto::Model::decode(bytes.clone()).map_err(|e| SpecError::Decode(e.to_string()))?;
+    let description = describe::description(model.specification_version, model.description.unwrap_or_default())?;
+    let pipelines = [
+        ("pipelineClassifier", model.pipeline_classifier.map(|p| p.pipeline.unwrap_or_default())),
+        ("pipelineRegressor", model.pipeline_regressor.map(|p| p.pipeline.unwrap_or_default())),
+        ("pipeline", model.pipeline),
+    ];
+    let body = if let Some((name, pipeline)) = pipelines.into_iter().find_map(|(name, p)| Some((name, p?))) {
         if depth == DEPTH {
             return Err(SpecError::invalid("the pipeline", format!("at most {DEPTH} inside of each other"), "more"));
         }
         let parts = pipeline.models.iter().map(|part| decode_at(part, depth + 1)).collect::<Result<_, _>>()?;
-        let description = description(model.description)?;
-        let program = pipeline::join(&description, parts)?;
-        return Ok((description, program));
-    }
-    let Some(program) = model.ml_program else {
-        return Err(SpecError::ModelType(other_model_type(bytes)));
+        Body::Pipeline(Pipeline { name, parts })
+    } else if let Some(program) = model.ml_program {
+        let mut program = program::program(program)?;
+        // A model without named functions calls its only one `main`.
+        let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
+        if alone {
+            let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
+            program.functions.extend(only);
+        }
+        Body::Program(program)
+    } else {
+        Body::Other(*other(bytes).ok_or_else(|| SpecError::invalid("the specification", "a model", "none"))?)
     };
-    let description = description(model.description)?;
-    let mut program = program::program(program)?;
-    // A model without named functions calls its only one `main`.
-    let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
-    if alone {
-        let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
-        program.functions.extend(only);
+    Ok(Specification { description, body })
+}
+
+/// The first model type among the top-level fields of a message.
+fn other(bytes: &Bytes) -> Option<&'static ModelType> {
+    let mut rest = bytes.clone();
+    while !rest.is_empty() {
+        let (tag, wire) = decode_key(&mut rest).ok()?;
+        if let Some(found) = model_types::of_field(tag) {
+            return Some(found);
+        }
+        skip_field(wire, tag, &mut rest, DecodeContext::default()).ok()?;
     }
-    Ok((description, program))
+    None
 }
 
 pub use encode::encode;
@@ -148,4 +106,50 @@ pub use encode::encode;
 pub(crate) fn decode_description(specification_version: i32, bytes: &[u8]) -> Result<ModelDescription, SpecError> {
     let message = proto::ModelDescription::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
     describe::description(specification_version, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipeline of these specifications.
+    fn pipeline(models: Vec<Bytes>) -> Bytes {
+        proto::Model { pipeline: Some(proto::Pipeline { models }), ..Default::default() }.encode_to_vec().into()
+    }
+
+    /// An empty model of the type in this field.
+    fn empty(field: u32) -> Bytes {
+        let mut bytes = Vec::new();
+        prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut bytes);
+        bytes.push(0);
+        bytes.into()
+    }
+
+    #[test]
+    fn models_of_every_type_are_decoded() {
+        for row in model_types::MODEL_TYPES {
+            match decode(&empty(row.field)) {
+                Ok(model) => assert_eq!(model.body.name(), row.name),
+                // A program has a function at least.
+                Err(e) => assert_eq!((row.name, e.to_string().contains("at least one function")), ("mlProgram", true)),
+            }
+        }
+        assert!(decode(&Bytes::new()).expect_err("nothing").to_string().contains("expected a model, found none"));
+    }
+
+    #[test]
+    fn pipelines_keep_their_parts() {
+        let inner = pipeline(vec![empty(604), empty(302)]);
+        let Body::Pipeline(whole) = decode(&pipeline(vec![inner, empty(900)])).expect("a pipeline").body else {
+            panic!("no pipeline")
+        };
+        let Body::Pipeline(inner) = &whole.parts[0].body else { panic!("no pipeline") };
+        let names = |p: &Pipeline| p.parts.iter().map(|part| part.body.name()).collect::<Vec<_>>();
+        assert_eq!(names(&whole), ["pipeline", "identity"]);
+        assert_eq!(names(inner), ["scaler", "treeEnsembleRegressor"]);
+        assert!(decode(&pipeline(vec![Bytes::new()])).is_err(), "a part without a model");
+        let deep = |n: usize| (0..n).fold(empty(604), |part, _| pipeline(vec![part]));
+        assert!(decode(&deep(8)).is_ok());
+        assert!(decode(&deep(9)).expect_err("nested pipelines").to_string().contains("at most 8"));
+    }
 }

@@ -55,7 +55,8 @@ fn load(operation: &str) -> Executable {
     let path = folder.path().join("chain.mlpackage");
     PackageWriter::create(&path).and_then(|w| w.finish(&description, &program)).expect("a package");
     let model = Model::open(&path).expect("the package opens");
-    Executable::load(&model, None, &Options::default()).expect("it loads")
+    Executable::load(model.body.program().expect("a program"), &model.weights, "main", &Options::default())
+        .expect("it loads")
 }
 
 fn operations(c: &mut Criterion) {

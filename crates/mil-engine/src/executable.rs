@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
+use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
-use coreml_format::model::Model;
-use coreml_format::program::{Dim, TensorType, ValueType};
+use coreml_format::program::{Dim, Program, TensorType, ValueType};
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
@@ -88,15 +88,19 @@ impl std::fmt::Debug for Executable {
 }
 
 impl Executable {
-    /// Prepares `function` (or the default one) of a model.
+    /// Prepares a function of a verified program, whose constants lie in `weights`.
     ///
     /// # Errors
     /// An unknown function, operations that the engine lacks (all of them), malformed operations.
-    pub fn load(model: &Model, function: Option<&str>, options: &Options) -> Result<Self, EngineError> {
-        let name = function.unwrap_or(&model.description.default_function);
-        let source = model.program.functions.get(name).ok_or_else(|| EngineError::UnknownFunction {
-            asked: name.to_owned(),
-            available: model.program.functions.keys().cloned().collect(),
+    pub fn load(
+        program: &Program,
+        weights: &WeightFiles,
+        function: &str,
+        options: &Options,
+    ) -> Result<Self, EngineError> {
+        let source = program.functions.get(function).ok_or_else(|| EngineError::UnknownFunction {
+            asked: function.to_owned(),
+            available: program.functions.keys().cloned().collect(),
         })?;
         // What loading makes of constants is counted by itself.
         let _scope = Scope::open(options.limits);
@@ -104,12 +108,12 @@ impl Executable {
         options.passes.run(&mut rewritten);
         let mut open = options.rows.clone();
         if let Err(why) = open_rows(&mut rewritten, &open) {
-            tracing::debug!(function = name, why, "takes a fixed number of rows");
+            tracing::debug!(function, why, "takes a fixed number of rows");
             open.clear();
         }
-        let plan = plan::plan(name, &rewritten, &model.weights, &options.device)?;
+        let plan = plan::plan(function, &rewritten, weights, &options.device)?;
         let context = Context::new(options.device.clone(), options.limits);
-        Ok(Self { function: name.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
+        Ok(Self { function: function.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 
     /// The inputs, and their dimensions, in which predictions choose how many rows they bring: [`Options::rows`], or none.

@@ -1,7 +1,7 @@
 //! Executes Core ML ML Programs on Candle tensors, on any platform.
 //!
 //! ```text
-//! coreml_format::Model ─▶ passes ─▶ plan ─▶ Executable ── predict(inputs, state) ─▶ outputs
+//! coreml_format Program ─▶ passes ─▶ plan ─▶ Executable ── predict(inputs, state) ─▶ outputs
 //! ```
 //!
 //! - [`passes`]: rewrites of the IR: dead code, idioms fused, state updates made in place.

@@ -2,9 +2,7 @@
 
 use candle_core::{Device, Tensor, Var};
 use coreml_format::blob::WeightFiles;
-use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::model::Model;
 use mil_engine::passes::PassSet;
 use mil_engine::{Executable, Options, Output};
 
@@ -32,10 +30,8 @@ const PROGRAM: &str = "program(1.3) { func main<ios18>(tensor<fp32, [64, 128]> x
 
 fn executable(text: &str) -> Executable {
     let program = mil_text::parse(text).expect("it parses");
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    let model = Model { path: "memory".into(), description, program, weights: WeightFiles::new(None) };
     let options = Options { passes: PassSet::none(), ..Options::default() };
-    Executable::load(&model, None, &options).expect("it loads")
+    Executable::load(&program, &WeightFiles::default(), "main", &options).expect("it loads")
 }
 
 fn input(seed: usize) -> Tensor {

@@ -1,12 +1,9 @@
 //! Joining, padding, contracting and suppressing: forms of the operations that few models use, with
 //! results worked out by hand from the definitions.
 
-use std::path::PathBuf;
-
 use candle_core::{Device, Tensor};
-use coreml_format::description::ModelDescription;
+use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
-use coreml_format::model::Model;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
@@ -57,9 +54,7 @@ fn run(
     };
     let mut program = Program::default();
     program.functions.insert("main".to_owned(), function);
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
-    let executable = Executable::load(&model, None, &Options::default())?;
+    let executable = Executable::load(&program, &WeightFiles::default(), "main", &Options::default())?;
     let inputs: Vec<(&str, Tensor)> = tensors
         .iter()
         .map(|(n, shape, data)| (*n, Tensor::from_slice(data, *shape, &Device::Cpu).expect("a tensor")))

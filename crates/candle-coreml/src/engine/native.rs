@@ -53,7 +53,8 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
         None if package.description.default_function.is_empty() => model.function().to_owned(),
         None => package.description.default_function.clone(),
     };
-    let program = package.program.functions.get(&function);
+    let program = super::program(package);
+    let program = program.as_ref().and_then(|p| p.functions.get(&function));
     let ordered = |features: &[FeatureDescription], order: Vec<&String>| {
         let mut names: Vec<String> = features.iter().map(|f| f.name.clone()).collect();
         names.sort_by_key(|name| order.iter().position(|o| *o == name).unwrap_or(usize::MAX));

@@ -46,7 +46,10 @@ pub(super) fn load(
 ) -> Result<Portable> {
     let settings =
         Options { passes: options.passes.clone(), rows: rows.to_vec(), limits: options.limits, ..Options::default() };
-    let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
+    let program = coreml_lower::lower(package).map_err(|source| Error::Lower { path: package.path.clone(), source })?;
+    let function = function.unwrap_or(&package.description.default_function);
+    let executable = Executable::load(&program, &package.weights, function, &settings);
+    let executable = executable.map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;

@@ -30,8 +30,8 @@ pub struct PipelineOf {
 /// Parts as bytes: which type of model each is can be asked of them.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Pipeline {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    pub models: Vec<Vec<u8>>,
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub models: Vec<prost::bytes::Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

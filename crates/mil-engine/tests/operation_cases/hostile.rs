@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use candle_core::{DType, Device, Tensor};
+use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{
@@ -11,7 +12,7 @@ use coreml_format::program::{
 };
 use mil_engine::{Executable, Options};
 
-use crate::cases::{Case, all, model};
+use crate::cases::{Case, all};
 
 /// Other values in the place of a literal.
 fn others(value: &Value) -> Vec<Value> {
@@ -93,7 +94,8 @@ fn mutations(op: &Operation) -> Vec<Operation> {
 }
 
 fn attempt(program: &Program, inputs: &[(String, Tensor)]) -> Result<(), String> {
-    let executable = Executable::load(&model(program.clone()), None, &Options::default()).map_err(|e| e.to_string())?;
+    let executable =
+        Executable::load(&program, &WeightFiles::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
     let mut state = executable.new_state().map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     executable.predict(&inputs, Some(&mut state)).map(drop).map_err(|e| e.to_string())
