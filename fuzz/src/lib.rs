@@ -6,15 +6,15 @@
 use coreml_format::blob::{BlobRef, WeightFiles};
 use coreml_format::mil_text;
 use coreml_format::model::Model;
-use coreml_format::model_types::Specification;
-use coreml_format::spec::{self, Bytes};
+use coreml_format::model_types::Bytes;
+use coreml_format::spec::{self, Specification};
 use coreml_format::verify::verify;
 
 /// The protobuf specification of a model of any type. It is lowered; a program is verified, written and read again, and
 /// printed as text.
 pub fn specification(bytes: &[u8]) {
-    let Ok(Specification { description, body }) = spec::decode(&Bytes::copy_from_slice(bytes)) else { return };
-    let model = Model { path: "fuzzed".into(), description, body, weights: WeightFiles::default() };
+    let Ok(Specification { description, body, parts }) = spec::decode(&Bytes::copy_from_slice(bytes)) else { return };
+    let model = Model { path: "fuzzed".into(), description, body, parts, weights: WeightFiles::default() };
     if let Ok(program) = coreml_lower::lower(&model) {
         let sound = verify(&program).is_ok();
         let again = spec::decode(&spec::encode(&model.description, &program).into());

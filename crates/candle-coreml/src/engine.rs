@@ -240,6 +240,7 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Mo
                 path: path.to_owned(),
                 description: ModelDescription::default(),
                 body: Body::Program(Program::default()),
+                parts: Vec::new(),
                 weights: WeightFiles::new(None),
             })
         }

@@ -38,8 +38,13 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
     })?;
     let program = mil_text::parse(&text).map_err(|source| LoadError::Text { path: file, source })?;
     let description = description(path, &program);
-    let body = Body::Program(program);
-    Ok(Model { path: path.to_owned(), description, body, weights: WeightFiles::new(Some(path.to_owned())) })
+    Ok(Model {
+        path: path.to_owned(),
+        description,
+        body: Body::Program(program),
+        parts: Vec::new(),
+        weights: WeightFiles::new(Some(path.to_owned())),
+    })
 }
 
 /// The best description there is; side files that can't be understood are left out.

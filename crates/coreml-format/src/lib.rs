@@ -1,6 +1,7 @@
 //! Reads and writes Core ML model files: bytes to typed programs and back, no tensors.
 //!
-//! - [`model_types`]: what a model holds, by its type. [`program`]: the engine-neutral IR. [`description`]: what a model expects and returns.
+//! - [`model_types`]: every model type of the specification, decoded. [`program`]: the engine-neutral IR.
+//! - [`description`]: what a model expects and returns.
 //! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
 //! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.

@@ -9,7 +9,7 @@ use crate::description::ModelDescription;
 use crate::file::FileError;
 use crate::mil_text::TextError;
 use crate::model_types::Body;
-use crate::spec::SpecError;
+use crate::spec::{SpecError, Specification};
 use crate::verify::VerifyError;
 
 /// Why a model can't be opened.
@@ -66,8 +66,10 @@ pub struct Model {
     pub path: PathBuf,
     /// What it expects and returns.
     pub description: ModelDescription,
-    /// The model itself, of any type. Programs in it are verified.
+    /// The model itself, of any type.
     pub body: Body,
+    /// The models of a pipeline, in order; of other types none.
+    pub parts: Vec<Specification>,
     /// Its weights.
     pub weights: WeightFiles,
 }

@@ -10,8 +10,8 @@ use crate::blob::WeightFiles;
 use crate::compiled;
 use crate::file;
 use crate::model::{LoadError, Model};
-use crate::model_types::{Body, Specification};
-use crate::spec::{self, Bytes};
+use crate::model_types::{Body, Bytes};
+use crate::spec::{self, Specification};
 use crate::verify::{VerifyError, verify};
 
 #[derive(Deserialize)]
@@ -93,25 +93,22 @@ impl Model {
         } else {
             Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
         };
-        verify_body(&model.body).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
+        verify_all(&model.body, &model.parts).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
         Ok(model)
     }
 
     fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
         let bytes = Bytes::from(file::read(&file, LARGEST_SPEC)?);
-        let Specification { description, body } =
+        let Specification { description, body, parts } =
             spec::decode(&bytes).map_err(|source| LoadError::Spec { path: file.clone(), source })?;
         // `@model_path` is the folder of the specification.
-        let root = file.parent().map(Path::to_owned);
-        Ok(Model { path: path.to_owned(), description, body, weights: WeightFiles::new(root) })
+        let weights = WeightFiles::new(file.parent().map(Path::to_owned));
+        Ok(Model { path: path.to_owned(), description, body, parts, weights })
     }
 }
 
-/// Verifies every program of a body.
-fn verify_body(body: &Body) -> Result<(), VerifyError> {
-    match body {
-        Body::Program(program) => verify(program),
-        Body::Pipeline(pipeline) => pipeline.parts.iter().try_for_each(|part| verify_body(&part.body)),
-        Body::Other(_) => Ok(()),
-    }
+/// Verifies every program of a model.
+fn verify_all(body: &Body, parts: &[Specification]) -> Result<(), VerifyError> {
+    body.program().map_or(Ok(()), verify)?;
+    parts.iter().try_for_each(|part| verify_all(&part.body, &part.parts))
 }

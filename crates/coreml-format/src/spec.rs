@@ -4,11 +4,10 @@
 //! of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
 
 use prost::Message;
-pub use prost::bytes::Bytes;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use crate::description::ModelDescription;
-use crate::model_types::{self, Body, ModelType, Pipeline, Specification};
+use crate::model_types::{self, Body, Bytes};
+use crate::program::Program;
 
 mod describe;
 mod encode;
@@ -46,7 +45,20 @@ impl SpecError {
 /// Most pipelines inside of each other.
 const DEPTH: usize = 8;
 
+/// A decoded specification: a model, or a part of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Specification {
+    /// What it expects and returns.
+    pub description: ModelDescription,
+    /// The model itself.
+    pub body: Body,
+    /// The models of a pipeline, in order; of other types none.
+    pub parts: Vec<Specification>,
+}
+
 /// Reads a specification of any type; what it holds is decoded, not interpreted.
+///
+/// Weights of neural networks are ranges of `bytes`.
 ///
 /// # Errors
 /// [`SpecError`] when the bytes are not one, hold no model or contradict themselves.
@@ -56,48 +68,33 @@ pub fn decode(bytes: &Bytes) -> Result<Specification, SpecError> {
 
 /// A model that is so deep inside of pipelines.
 fn decode_at(bytes: &Bytes, depth: usize) -> Result<Specification, SpecError> {
-    let model = proto::Model::decode(bytes.clone()).map_err(|e| SpecError::Decode(e.to_string()))?;
-    let description = describe::description(model.specification_version, model.description.unwrap_or_default())?;
-    let pipelines = [
-        ("pipelineClassifier", model.pipeline_classifier.map(|p| p.pipeline.unwrap_or_default())),
-        ("pipelineRegressor", model.pipeline_regressor.map(|p| p.pipeline.unwrap_or_default())),
-        ("pipeline", model.pipeline),
-    ];
-    let body = if let Some((name, pipeline)) = pipelines.into_iter().find_map(|(name, p)| Some((name, p?))) {
-        if depth == DEPTH {
-            return Err(SpecError::invalid("the pipeline", format!("at most {DEPTH} inside of each other"), "more"));
-        }
-        let parts = pipeline.models.iter().map(|part| decode_at(part, depth + 1)).collect::<Result<_, _>>()?;
-        Body::Pipeline(Pipeline { name, parts })
-    } else if let Some(program) = model.ml_program {
-        let mut program = program::program(program)?;
+    let header = proto::Header::decode(bytes.clone()).map_err(|e| SpecError::Decode(e.to_string()))?;
+    let description = describe::description(header.specification_version, header.description.unwrap_or_default())?;
+    let model = model_types::locate(bytes)?;
+    let (row, content) = model.ok_or_else(|| SpecError::invalid("the specification", "a model", "none"))?;
+    let mut body = row.decode(content)?;
+    if let Body::Program(program) = &mut body {
         // A model without named functions calls its only one `main`.
         let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
         if alone {
             let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
             program.functions.extend(only);
         }
-        Body::Program(program)
-    } else {
-        Body::Other(*other(bytes).ok_or_else(|| SpecError::invalid("the specification", "a model", "none"))?)
-    };
-    Ok(Specification { description, body })
-}
-
-/// The first model type among the top-level fields of a message.
-fn other(bytes: &Bytes) -> Option<&'static ModelType> {
-    let mut rest = bytes.clone();
-    while !rest.is_empty() {
-        let (tag, wire) = decode_key(&mut rest).ok()?;
-        if let Some(found) = model_types::of_field(tag) {
-            return Some(found);
-        }
-        skip_field(wire, tag, &mut rest, DecodeContext::default()).ok()?;
     }
-    None
+    let models = body.pipeline().map_or(&[][..], |pipeline| &pipeline.models);
+    if depth == DEPTH && !models.is_empty() {
+        return Err(SpecError::invalid("the pipeline", format!("at most {DEPTH} inside of each other"), "more"));
+    }
+    let parts = models.iter().map(|part| decode_at(part, depth + 1)).collect::<Result<_, _>>()?;
+    Ok(Specification { description, body, parts })
 }
 
 pub use encode::encode;
+
+/// Decodes the message of an ML Program.
+pub(crate) fn decode_program(bytes: Bytes) -> Result<Program, SpecError> {
+    program::program(proto::Program::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?)
+}
 
 /// Reads a bare `ModelDescription` message, as `coremldata.bin` of a compiled model holds it.
 ///
@@ -112,23 +109,25 @@ pub(crate) fn decode_description(specification_version: i32, bytes: &[u8]) -> Re
 mod tests {
     use super::*;
 
-    /// A pipeline of these specifications.
-    fn pipeline(models: Vec<Bytes>) -> Bytes {
-        proto::Model { pipeline: Some(proto::Pipeline { models }), ..Default::default() }.encode_to_vec().into()
-    }
-
-    /// An empty model of the type in this field.
-    fn empty(field: u32) -> Bytes {
+    /// A model of the type in this field.
+    fn model(field: u32, content: &[u8]) -> Bytes {
         let mut bytes = Vec::new();
         prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut bytes);
-        bytes.push(0);
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        bytes.extend_from_slice(content);
         bytes.into()
+    }
+
+    /// A pipeline of these models.
+    fn pipeline(models: Vec<Bytes>) -> Bytes {
+        let pipeline = model_types::pipeline::Pipeline { models, ..Default::default() };
+        model(202, &pipeline.encode_to_vec())
     }
 
     #[test]
     fn models_of_every_type_are_decoded() {
-        for row in model_types::MODEL_TYPES {
-            match decode(&empty(row.field)) {
+        for row in model_types::TYPES {
+            match decode(&model(row.field, &[])) {
                 Ok(model) => assert_eq!(model.body.name(), row.name),
                 // A program has a function at least.
                 Err(e) => assert_eq!((row.name, e.to_string().contains("at least one function")), ("mlProgram", true)),
@@ -138,15 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn pipelines_keep_their_parts() {
-        let inner = pipeline(vec![empty(604), empty(302)]);
-        let Body::Pipeline(whole) = decode(&pipeline(vec![inner, empty(900)])).expect("a pipeline").body else {
-            panic!("no pipeline")
-        };
-        let Body::Pipeline(inner) = &whole.parts[0].body else { panic!("no pipeline") };
-        let names = |p: &Pipeline| p.parts.iter().map(|part| part.body.name()).collect::<Vec<_>>();
+    fn parts_of_pipelines_are_decoded() {
+        let empty = |field| model(field, &[]);
+        let whole = decode(&pipeline(vec![pipeline(vec![empty(604), empty(302)]), empty(900)])).expect("a pipeline");
+        let names = |of: &Specification| of.parts.iter().map(|part| part.body.name()).collect::<Vec<_>>();
         assert_eq!(names(&whole), ["pipeline", "identity"]);
-        assert_eq!(names(inner), ["scaler", "treeEnsembleRegressor"]);
+        assert_eq!(names(&whole.parts[0]), ["scaler", "treeEnsembleRegressor"]);
         assert!(decode(&pipeline(vec![Bytes::new()])).is_err(), "a part without a model");
         let deep = |n: usize| (0..n).fold(empty(604), |part, _| pipeline(vec![part]));
         assert!(decode(&deep(8)).is_ok());

@@ -5,10 +5,10 @@ use coreml_format::description::{
 };
 use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
+use coreml_format::model_types::Bytes;
 use coreml_format::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
-use coreml_format::spec::Bytes;
 use coreml_format::write::PackageWriter;
 use proptest::prelude::*;
 

@@ -29,7 +29,7 @@ mod pipeline;
 /// # Errors
 /// [`LowerError`]: a type that can't be run, by its name; a pipeline whose parts do not fit together.
 pub fn lower(model: &Model) -> Result<Cow<'_, Program>, LowerError> {
-    let program = model_types::lower(&model.description, &model.body, "the model")?;
+    let program = model_types::lower(model.into(), "the model")?;
     if let Cow::Owned(made) = &program {
         verify(made)?;
     }

@@ -3,14 +3,39 @@
 use std::borrow::Cow;
 
 use coreml_format::description::ModelDescription;
+use coreml_format::model::Model;
 use coreml_format::model_types::Body;
 use coreml_format::program::Program;
+use coreml_format::spec::Specification;
 
 use crate::error::LowerError;
 use crate::pipeline;
 
-/// Makes a program of a body of one type. `place` names the model in errors: "the model", "part 1 of the pipeline".
-pub type Lower = for<'m> fn(&'m ModelDescription, &'m Body, place: &str) -> Result<Cow<'m, Program>, LowerError>;
+/// What a program is made of: a model, or a part of a pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'m> {
+    /// What it expects and returns.
+    pub description: &'m ModelDescription,
+    /// The model itself.
+    pub body: &'m Body,
+    /// The models of a pipeline.
+    pub parts: &'m [Specification],
+}
+
+impl<'m> From<&'m Model> for Source<'m> {
+    fn from(model: &'m Model) -> Self {
+        Self { description: &model.description, body: &model.body, parts: &model.parts }
+    }
+}
+
+impl<'m> From<&'m Specification> for Source<'m> {
+    fn from(part: &'m Specification) -> Self {
+        Self { description: &part.description, body: &part.body, parts: &part.parts }
+    }
+}
+
+/// Makes a program of a model of one type. `place` names the model in errors: "the model", "part 1 of the pipeline".
+pub type Lower = for<'m> fn(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError>;
 
 /// A model type.
 #[derive(Debug, Clone, Copy)]
@@ -71,19 +96,16 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// The program of a model or of a part of a pipeline.
-pub(crate) fn lower<'m>(
-    description: &'m ModelDescription,
-    body: &'m Body,
-    place: &str,
-) -> Result<Cow<'m, Program>, LowerError> {
-    let model_type = body.name();
+pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let model_type = source.body.name();
     let lower = ROWS.iter().find(|row| row.model_type == model_type).and_then(|row| row.lower);
     let lower = lower.ok_or_else(|| LowerError::Unsupported { place: place.to_owned(), model_type })?;
-    lower(description, body, place)
+    lower(source, place)
 }
 
 /// An ML Program is one already.
-fn program<'m>(_: &'m ModelDescription, body: &'m Body, place: &str) -> Result<Cow<'m, Program>, LowerError> {
+fn program<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let body = source.body;
     body.program().map(Cow::Borrowed).ok_or_else(|| LowerError::invalid(place, "an ML Program", body.name()))
 }
 
@@ -95,7 +117,7 @@ pub(crate) fn supported() -> String {
 
 #[cfg(test)]
 mod tests {
-    use coreml_format::model_types::MODEL_TYPES;
+    use coreml_format::model_types::{Bytes, TYPES, decode};
 
     use super::*;
     use crate::error::LowerErrorKind;
@@ -103,14 +125,15 @@ mod tests {
     #[test]
     fn rows_are_the_types_of_the_specification() {
         let rows: Vec<&str> = ROWS.iter().map(|row| row.model_type).collect();
-        let types: Vec<&str> = MODEL_TYPES.iter().map(|t| t.name).collect();
+        let types: Vec<&str> = TYPES.iter().map(|row| row.name).collect();
         assert_eq!(rows, types);
     }
 
     #[test]
     fn types_without_a_lowering_are_refused_by_name() {
-        let network = Body::Other(*MODEL_TYPES.iter().find(|t| t.name == "neuralNetwork").expect("a type"));
-        let error = lower(&ModelDescription::default(), &network, "the model").expect_err("no lowering");
+        let body = decode(500, Bytes::new()).expect("an empty network");
+        let source = Source { description: &ModelDescription::default(), body: &body, parts: &[] };
+        let error = lower(source, "the model").expect_err("no lowering");
         assert_eq!(error.kind(), LowerErrorKind::Unsupported);
         assert_eq!(
             error.to_string(),

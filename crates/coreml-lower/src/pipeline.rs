@@ -6,35 +6,28 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use coreml_format::description::{FunctionDescription, ModelDescription};
+use coreml_format::description::FunctionDescription;
 use coreml_format::dtype::DataType;
-use coreml_format::model_types::Body;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, Value, ValueType,
 };
 use indexmap::IndexMap;
 
 use crate::error::LowerError;
-use crate::model_types;
+use crate::model_types::{self, Source};
 
 /// Joins the parts of a pipeline, each with its default function.
 ///
 /// # Errors
 /// [`LowerError`] for a part that can't become a program, when a part takes what nothing before it gives, when the
 /// pipeline returns what none gives, and for parts of several opsets.
-pub(crate) fn lower<'m>(
-    description: &'m ModelDescription,
-    body: &'m Body,
-    place: &str,
-) -> Result<Cow<'m, Program>, LowerError> {
-    let Body::Pipeline(pipeline) = body else {
-        return Err(LowerError::invalid(place, "a pipeline", body.name()));
-    };
+pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let description = source.description;
     let whole = description.function(None).cloned().unwrap_or_default();
     let mut joined = Joined::new(&whole);
-    for (i, part) in pipeline.parts.iter().enumerate() {
+    for (i, part) in source.parts.iter().enumerate() {
         let place = format!("part {i} of the pipeline");
-        let mut program = model_types::lower(&part.description, &part.body, &place)?.into_owned();
+        let mut program = model_types::lower(part.into(), &place)?.into_owned();
         let name = &part.description.default_function;
         let function = program.functions.swap_remove(name);
         let function =
@@ -201,9 +194,10 @@ impl Joined {
 
 #[cfg(test)]
 mod tests {
-    use coreml_format::description::{FeatureDescription, FeatureType, ShapeConstraint};
+    use coreml_format::description::{FeatureDescription, FeatureType, ModelDescription, ShapeConstraint};
     use coreml_format::mil_text;
-    use coreml_format::model_types::{MODEL_TYPES, Pipeline, Specification};
+    use coreml_format::model_types::{Body, Bytes, decode};
+    use coreml_format::spec::Specification;
     use coreml_format::verify::verify;
 
     use super::*;
@@ -239,16 +233,16 @@ mod tests {
         let results = outputs.join(", ");
         let text = format!("program(1.3)\n{{ func main<{opset}>({parameters}) {{ {body} }} -> ({results}); }}");
         let body = Body::Program(mil_text::parse(&text).expect("a program"));
-        Specification { description: described(inputs, outputs), body }
+        Specification { description: described(inputs, outputs), body, parts: Vec::new() }
     }
 
     fn pipeline(inputs: &[&str], outputs: &[&str], parts: Vec<Specification>) -> Specification {
-        let body = Body::Pipeline(Pipeline { name: "pipeline", parts });
-        Specification { description: described(inputs, outputs), body }
+        let body = Body::Pipeline(Default::default());
+        Specification { description: described(inputs, outputs), body, parts }
     }
 
     fn join(of: &Specification) -> Result<Program, LowerError> {
-        model_types::lower(&of.description, &of.body, "the model").map(Cow::into_owned)
+        model_types::lower(of.into(), "the model").map(Cow::into_owned)
     }
 
     /// `h = x + x` in fp16.
@@ -285,8 +279,8 @@ mod tests {
         let wrong = error(pipeline(&["x"], &["lost"], vec![doubled("ios17")]));
         assert!(wrong.contains("`lost`"), "{wrong}");
         assert!(error(pipeline(&["x"], &[], Vec::new())).contains("at least one part"));
-        let network = *MODEL_TYPES.iter().find(|t| t.name == "neuralNetwork").expect("a type");
-        let network = Specification { description: described(&["x"], &["y"]), body: Body::Other(network) };
+        let body = decode(500, Bytes::new()).expect("an empty network");
+        let network = Specification { description: described(&["x"], &["y"]), body, parts: Vec::new() };
         let wrong = error(pipeline(&["x"], &["y"], vec![network]));
         assert!(wrong.contains("part 0") && wrong.contains("neuralNetwork"), "{wrong}");
     }

@@ -1,0 +1,9 @@
+//! `ArrayFeatureExtractor`: elements of an array.
+
+/// The elements at these positions; a single one is a scalar.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ArrayFeatureExtractor {
+    /// Positions in the array, from 0.
+    #[prost(uint64, repeated, tag = "1")]
+    pub extract_index: Vec<u64>,
+}

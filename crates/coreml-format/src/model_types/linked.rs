@@ -1,0 +1,21 @@
+//! `LinkedModel`: a model in another file.
+
+use super::data_structures::StringParameter;
+
+/// Refers to another model.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LinkedModel {
+    #[prost(message, optional, tag = "1")]
+    pub linked_model_file: Option<LinkedModelFile>,
+}
+
+/// Where the other model lies.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LinkedModelFile {
+    /// Name of a compiled model.
+    #[prost(message, optional, tag = "1")]
+    pub linked_model_file_name: Option<StringParameter>,
+    /// Folders to search, separated by `:`, relative to this model or beginning with a `$BUNDLE_…` variable.
+    #[prost(message, optional, tag = "2")]
+    pub linked_model_search_path: Option<StringParameter>,
+}

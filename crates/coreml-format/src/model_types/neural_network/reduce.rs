@@ -1,0 +1,104 @@
+//! Reductions, positions of extrema, sorting.
+
+/// Reduction over some of the last three axes, which stay with an extent of 1.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Reduce {
+    /// A value of [`ReduceOperation`].
+    #[prost(int32, tag = "1")]
+    pub mode: i32,
+    /// Added before a logarithm; 0 is 10⁻⁶.
+    #[prost(float, tag = "2")]
+    pub epsilon: f32,
+    /// A value of [`ReduceAxis`].
+    #[prost(int32, tag = "3")]
+    pub axis: i32,
+}
+
+/// What becomes of the elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum ReduceOperation {
+    Sum = 0,
+    Average = 1,
+    Product = 2,
+    /// Σ ln(x + ε).
+    LogSum = 3,
+    SumSquare = 4,
+    /// Σ |x|.
+    L1 = 5,
+    /// √Σ x².
+    L2 = 6,
+    Max = 7,
+    Min = 8,
+    ArgMax = 9,
+}
+
+/// Axes that are reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum ReduceAxis {
+    Chw = 0,
+    Hw = 1,
+    C = 2,
+    H = 3,
+    W = 4,
+}
+
+/// Reduction over some axes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReduceAxes {
+    #[prost(int64, repeated, tag = "1")]
+    pub axes: Vec<i64>,
+    /// They stay with an extent of 1.
+    #[prost(bool, tag = "2")]
+    pub keep_dims: bool,
+    /// Over all axes.
+    #[prost(bool, tag = "3")]
+    pub reduce_all: bool,
+}
+
+/// Position of an extremum along an axis, as a float.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ArgReduce {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    /// The axis does not stay.
+    #[prost(bool, tag = "2")]
+    pub remove_dim: bool,
+}
+
+/// The largest elements along an axis and their positions.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct TopK {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    /// Replaced by a second input.
+    #[prost(uint64, tag = "2")]
+    pub k: u64,
+    /// The smallest elements.
+    #[prost(bool, tag = "3")]
+    pub use_bottom_k: bool,
+}
+
+/// Positions in sorted order along an axis.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ArgSort {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    #[prost(bool, tag = "2")]
+    pub descending: bool,
+}
+
+/// Cumulative sum along an axis.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct CumSum {
+    /// Replaced by a second input.
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    /// Each sum leaves its own element out.
+    #[prost(bool, tag = "2")]
+    pub exclude_final_sum: bool,
+    /// From the end.
+    #[prost(bool, tag = "3")]
+    pub reverse: bool,
+}

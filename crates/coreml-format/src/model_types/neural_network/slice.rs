@@ -1,0 +1,139 @@
+//! Parts of a blob, and blobs put together.
+
+use super::convolution::BorderAmounts;
+
+/// A window of the plane: without stated borders, or of the size of a second input.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Crop {
+    #[prost(message, optional, tag = "1")]
+    pub crop_amounts: Option<BorderAmounts>,
+    /// `[height, width]` at which the size of the second input begins.
+    #[prost(uint64, repeated, tag = "5")]
+    pub offset: Vec<u64>,
+}
+
+/// A range of one axis.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Slice {
+    #[prost(int64, tag = "1")]
+    pub start_index: i64,
+    /// Exclusive; negative counts from the end.
+    #[prost(int64, tag = "2")]
+    pub end_index: i64,
+    #[prost(uint64, tag = "3")]
+    pub stride: u64,
+    /// A value of [`SliceAxis`].
+    #[prost(int32, tag = "4")]
+    pub axis: i32,
+}
+
+/// The axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum SliceAxis {
+    Channel = 0,
+    Height = 1,
+    Width = 2,
+}
+
+/// A range of each axis.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SliceStatic {
+    #[prost(int64, repeated, tag = "1")]
+    pub begin_ids: Vec<i64>,
+    /// From the beginning, whatever `begin_ids` says.
+    #[prost(bool, repeated, tag = "2")]
+    pub begin_masks: Vec<bool>,
+    #[prost(int64, repeated, tag = "3")]
+    pub end_ids: Vec<i64>,
+    /// To the end, whatever `end_ids` says.
+    #[prost(bool, repeated, tag = "4")]
+    pub end_masks: Vec<bool>,
+    #[prost(int64, repeated, tag = "5")]
+    pub strides: Vec<i64>,
+    /// Only the element at the beginning, and the axis is removed.
+    #[prost(bool, repeated, tag = "6")]
+    pub squeeze_masks: Vec<bool>,
+}
+
+/// A range of each axis, where inputs replace these fields.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SliceDynamic {
+    /// From the beginning, whatever the input says.
+    #[prost(bool, repeated, tag = "2")]
+    pub begin_masks: Vec<bool>,
+    #[prost(int64, repeated, tag = "3")]
+    pub end_ids: Vec<i64>,
+    /// To the end, whatever `end_ids` says.
+    #[prost(bool, repeated, tag = "4")]
+    pub end_masks: Vec<bool>,
+    #[prost(int64, repeated, tag = "5")]
+    pub strides: Vec<i64>,
+    /// Only the element at the beginning, and the axis is removed.
+    #[prost(bool, repeated, tag = "6")]
+    pub squeeze_masks: Vec<bool>,
+}
+
+/// A range of a stated size; it begins where the second input says.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct SliceBySize {
+    #[prost(int64, tag = "2")]
+    pub size: i64,
+    #[prost(int64, tag = "3")]
+    pub axis: i64,
+}
+
+/// Windows along an axis, as a new axis.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct SlidingWindows {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    #[prost(uint64, tag = "2")]
+    pub window_size: u64,
+    #[prost(uint64, tag = "3")]
+    pub step: u64,
+}
+
+/// Inputs one after the other along axis −3.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Concat {
+    /// Along axis −5.
+    #[prost(bool, tag = "100")]
+    pub sequence_concat: bool,
+}
+
+/// Inputs one after the other along an axis.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ConcatNd {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    /// Elements of the inputs in turn.
+    #[prost(bool, tag = "2")]
+    pub interleave: bool,
+}
+
+/// Inputs of one shape along a new axis.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Stack {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+}
+
+/// Equal parts along axis −3.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Split {
+    #[prost(uint64, tag = "1")]
+    pub n_outputs: u64,
+}
+
+/// Parts along an axis.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SplitNd {
+    #[prost(int64, tag = "1")]
+    pub axis: i64,
+    /// Number of equal parts, if no sizes are stated.
+    #[prost(uint64, tag = "2")]
+    pub num_splits: u64,
+    #[prost(uint64, repeated, tag = "3")]
+    pub split_sizes: Vec<u64>,
+}

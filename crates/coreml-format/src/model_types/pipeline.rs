@@ -1,0 +1,28 @@
+//! `Pipeline`, `PipelineClassifier`, `PipelineRegressor`: models that run one after the other.
+
+use prost::bytes::Bytes;
+
+/// Models that take their inputs by name from the inputs of the pipeline and from the outputs of earlier models.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Pipeline {
+    /// Serialized `Model` messages, in the order in which they run.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub models: Vec<Bytes>,
+    /// Names of the models; older files have none.
+    #[prost(string, repeated, tag = "2")]
+    pub names: Vec<String>,
+}
+
+/// A pipeline whose last model is a classifier.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PipelineClassifier {
+    #[prost(message, optional, tag = "1")]
+    pub pipeline: Option<Pipeline>,
+}
+
+/// A pipeline whose last model is a regressor.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PipelineRegressor {
+    #[prost(message, optional, tag = "1")]
+    pub pipeline: Option<Pipeline>,
+}

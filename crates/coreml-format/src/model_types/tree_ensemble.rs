@@ -1,0 +1,108 @@
+//! `TreeEnsembleRegressor` and `TreeEnsembleClassifier`: decision trees, random forests, boosted trees.
+
+use super::data_structures::ClassLabels;
+
+/// The sum of the leaves that are reached, then a function of it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TreeEnsembleRegressor {
+    #[prost(message, optional, tag = "1")]
+    pub tree_ensemble: Option<TreeEnsembleParameters>,
+    /// A value of [`TreeEnsembleTransform`].
+    #[prost(int32, tag = "2")]
+    pub post_evaluation_transform: i32,
+}
+
+/// The sum of the leaves that are reached, turned into class scores.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TreeEnsembleClassifier {
+    #[prost(message, optional, tag = "1")]
+    pub tree_ensemble: Option<TreeEnsembleParameters>,
+    /// A value of [`TreeEnsembleTransform`].
+    #[prost(int32, tag = "2")]
+    pub post_evaluation_transform: i32,
+    #[prost(oneof = "ClassLabels", tags = "100, 101")]
+    pub class_labels: Option<ClassLabels>,
+}
+
+/// Trees as one list of nodes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TreeEnsembleParameters {
+    /// Nodes of all trees, in any order.
+    #[prost(message, repeated, tag = "1")]
+    pub nodes: Vec<TreeNode>,
+    /// Length of a prediction.
+    #[prost(uint64, tag = "2")]
+    pub num_prediction_dimensions: u64,
+    /// Added to the sum of the leaves: one value per dimension.
+    #[prost(double, repeated, tag = "3")]
+    pub base_prediction_value: Vec<f64>,
+}
+
+/// A branch or a leaf.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TreeNode {
+    /// Tree that the node belongs to.
+    #[prost(uint64, tag = "1")]
+    pub tree_id: u64,
+    /// Number of the node in its tree.
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+    /// A value of [`NodeBehavior`].
+    #[prost(int32, tag = "3")]
+    pub node_behavior: i32,
+    /// Element of the input that is compared.
+    #[prost(uint64, tag = "10")]
+    pub branch_feature_index: u64,
+    /// Threshold that it is compared with.
+    #[prost(double, tag = "11")]
+    pub branch_feature_value: f64,
+    /// Next node if the comparison holds.
+    #[prost(uint64, tag = "12")]
+    pub true_child_node_id: u64,
+    /// Next node if it does not hold.
+    #[prost(uint64, tag = "13")]
+    pub false_child_node_id: u64,
+    /// A missing value (NaN) continues as if the comparison held.
+    #[prost(bool, tag = "14")]
+    pub missing_value_tracks_true_child: bool,
+    /// What a leaf adds to the prediction.
+    #[prost(message, repeated, tag = "20")]
+    pub evaluation_info: Vec<EvaluationInfo>,
+    /// How often the node was reached in training; without effect on results.
+    #[prost(double, tag = "30")]
+    pub relative_hit_rate: f64,
+}
+
+/// A value that a leaf adds to one dimension of the prediction.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct EvaluationInfo {
+    #[prost(uint64, tag = "1")]
+    pub evaluation_index: u64,
+    #[prost(double, tag = "2")]
+    pub evaluation_value: f64,
+}
+
+/// Comparison of a branch, input on the left; or a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum NodeBehavior {
+    BranchOnValueLessThanEqual = 0,
+    BranchOnValueLessThan = 1,
+    BranchOnValueGreaterThanEqual = 2,
+    BranchOnValueGreaterThan = 3,
+    BranchOnValueEqual = 4,
+    BranchOnValueNotEqual = 5,
+    LeafNode = 6,
+}
+
+/// Function of the sum of the leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum TreeEnsembleTransform {
+    NoTransform = 0,
+    ClassificationSoftMax = 1,
+    /// 1 / (1 + e⁻ˣ).
+    RegressionLogistic = 2,
+    /// Softmax with a score of 0 put before the first one.
+    ClassificationSoftMaxWithZeroClassReference = 3,
+}
