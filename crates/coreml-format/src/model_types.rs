@@ -1,12 +1,11 @@
 //! Every model type of the specification, decoded and not interpreted.
 //!
-//! [`TYPES`] has one row a type, [`Body`] one case, `model_types/` one file (types that share parameters share it). The
-//! messages are declared by hand with the field numbers of coremltools' `mlmodel/format`; names differ where Rust or this
-//! crate has another custom. `conformance/model_types.json` lists all messages and fields of the format, and a test
-//! proves that each is declared.
+//! Each type has a row in [`TYPES`], a case of [`Body`] and a file in `model_types/`; types that share parameters share a
+//! file. Field numbers are those of coremltools' `mlmodel/format`. `conformance/model_types.json` lists every message and
+//! field of the format, and a test proves that each is declared.
 //!
-//! Enumerations are kept as the number in the file, with `TryFrom<i32>` to the values that the format defines, so that an
-//! unknown one is never taken for the default. Weights are not copied: they are ranges of the buffer that was decoded.
+//! Enumerations keep the number in the file; `TryFrom<i32>` converts it, so that an unknown value is never taken for the
+//! default. Weights are ranges of the buffer that was decoded, not copies.
 #![allow(missing_docs, reason = "fields without a comment mean what their name says")]
 
 use prost::Message;

@@ -1,6 +1,6 @@
 //! `ArrayFeatureExtractor`: elements of an array.
 
-/// The elements at these positions; a single one is a scalar.
+/// Selects elements; a single one becomes a scalar.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ArrayFeatureExtractor {
     /// Positions in the array, from 0.

@@ -1,6 +1,6 @@
 //! `AudioFeaturePrint`: a network for sounds that is part of the system.
 
-/// Names the network; its weights are not in the file.
+/// Identifies the network; its weights are part of the system, not of the file.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct AudioFeaturePrint {
     #[prost(message, optional, tag = "20")]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use prost::bytes::Bytes;
 
-/// Names the class that computes the model.
+/// A model implemented by a class of the application.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CustomModel {
-    /// Class of the application.
+    /// Name of the class.
     #[prost(string, tag = "10")]
     pub class_name: String,
     #[prost(btree_map = "string, message", tag = "30")]
@@ -16,7 +16,7 @@ pub struct CustomModel {
     pub description: String,
 }
 
-/// A value that the class receives.
+/// A parameter passed to the class.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CustomModelParameter {
     #[prost(oneof = "CustomModelValue", tags = "10, 20, 30, 40, 50, 60")]

@@ -104,12 +104,12 @@ pub struct StringParameter {
 pub struct PrecisionRecallCurve {
     #[prost(message, optional, tag = "1")]
     pub precision_values: Option<FloatVector>,
-    /// Thresholds at which `precision_values` were taken.
+    /// Confidence threshold of each precision value.
     #[prost(message, optional, tag = "2")]
     pub precision_confidence_thresholds: Option<FloatVector>,
     #[prost(message, optional, tag = "3")]
     pub recall_values: Option<FloatVector>,
-    /// Thresholds at which `recall_values` were taken.
+    /// Confidence threshold of each recall value.
     #[prost(message, optional, tag = "4")]
     pub recall_confidence_thresholds: Option<FloatVector>,
 }
@@ -123,6 +123,6 @@ pub enum ClassLabels {
     Int64s(Int64Vector),
 }
 
-/// Stands for messages without fields: the field that holds it says everything.
+/// A message without fields.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Empty {}

@@ -13,7 +13,7 @@ pub struct InputColumn {
     /// Name of the input.
     #[prost(string, tag = "1")]
     pub input_column: String,
-    /// How many elements it has.
+    /// Number of elements.
     #[prost(uint64, tag = "2")]
     pub input_dimensions: u64,
 }

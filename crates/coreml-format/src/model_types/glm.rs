@@ -62,7 +62,7 @@ pub enum ClassificationTransform {
     Probit = 1,
 }
 
-/// Which classes have a row of weights.
+/// Encoding of the classes as rows of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ClassEncoding {

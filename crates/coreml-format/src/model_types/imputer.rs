@@ -2,7 +2,7 @@
 
 use super::data_structures::{DoubleVector, Int64ToDoubleMap, Int64Vector, StringToDoubleMap};
 
-/// Replaces values that are equal to one that stands for "missing".
+/// Replaces every value equal to a marker for "missing".
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Imputer {
     #[prost(oneof = "ImputedValue", tags = "1, 2, 3, 4, 5, 6, 7")]
@@ -11,7 +11,7 @@ pub struct Imputer {
     pub replace_value: Option<ReplaceValue>,
 }
 
-/// What missing values become.
+/// Replacement for missing values.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum ImputedValue {
     #[prost(double, tag = "1")]
@@ -30,7 +30,7 @@ pub enum ImputedValue {
     ByInt64(Int64ToDoubleMap),
 }
 
-/// The value that stands for a missing one.
+/// The marker for a missing value.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum ReplaceValue {
     #[prost(double, tag = "11")]

@@ -2,7 +2,7 @@
 
 use super::data_structures::{Int64Vector, StringVector};
 
-/// Scores items by their similarity to given ones.
+/// Recommends items similar to the given ones.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ItemSimilarityRecommender {
     /// Items that have similar ones, in the numbering of the model.
@@ -17,7 +17,7 @@ pub struct ItemSimilarityRecommender {
     /// Input: given items and their scores.
     #[prost(string, tag = "10")]
     pub item_input_feature_name: String,
-    /// Input: how many items to return.
+    /// Input: number of items to return.
     #[prost(string, tag = "11")]
     pub num_recommendations_input_feature_name: String,
     /// Input: the only items to choose from.

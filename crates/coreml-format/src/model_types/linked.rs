@@ -2,14 +2,14 @@
 
 use super::data_structures::StringParameter;
 
-/// Refers to another model.
+/// A reference to another model.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LinkedModel {
     #[prost(message, optional, tag = "1")]
     pub linked_model_file: Option<LinkedModelFile>,
 }
 
-/// Where the other model lies.
+/// Location of the other model.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LinkedModelFile {
     /// Name of a compiled model.

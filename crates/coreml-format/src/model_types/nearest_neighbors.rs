@@ -2,7 +2,7 @@
 
 use super::data_structures::{ClassLabels, Empty, FloatVector, Int64Parameter};
 
-/// The label that most of the nearest samples have.
+/// The majority label of the nearest samples.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct KNearestNeighborsClassifier {
     #[prost(message, optional, tag = "1")]
@@ -12,14 +12,14 @@ pub struct KNearestNeighborsClassifier {
     /// One label per sample, not per class.
     #[prost(oneof = "ClassLabels", tags = "100, 101")]
     pub class_labels: Option<ClassLabels>,
-    /// The answer of a model without samples.
+    /// Result of a model without samples.
     #[prost(oneof = "DefaultClassLabel", tags = "110, 111")]
     pub default_class_label: Option<DefaultClassLabel>,
     #[prost(oneof = "WeightingScheme", tags = "200, 210")]
     pub weighting_scheme: Option<WeightingScheme>,
 }
 
-/// The answer of a model without samples.
+/// Result of a model without samples.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum DefaultClassLabel {
     #[prost(string, tag = "110")]
@@ -53,7 +53,7 @@ pub struct NearestNeighborsIndex {
     pub squared_euclidean_distance: Option<Empty>,
 }
 
-/// How neighbors are found; results do not depend on it.
+/// Search structure; results do not depend on it.
 #[derive(Clone, Copy, PartialEq, prost::Oneof)]
 pub enum IndexType {
     #[prost(message, tag = "100")]
@@ -65,7 +65,7 @@ pub enum IndexType {
 /// Parameters of a k-d tree.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SingleKdTreeIndex {
-    /// Most samples in a leaf of the tree.
+    /// Maximum number of samples in a leaf.
     #[prost(int32, tag = "1")]
     pub leaf_size: i32,
 }

@@ -143,10 +143,10 @@ pub struct NeuralNetworkLayer {
     /// Names of the blobs that it writes.
     #[prost(string, repeated, tag = "3")]
     pub output: Vec<String>,
-    /// Ranks and shapes of the inputs, where the author stated them.
+    /// Declared ranks and shapes of the inputs, if any.
     #[prost(message, repeated, tag = "4")]
     pub input_tensor: Vec<Tensor>,
-    /// Ranks and shapes of the outputs, where the author stated them.
+    /// Declared ranks and shapes of the outputs, if any.
     #[prost(message, repeated, tag = "5")]
     pub output_tensor: Vec<Tensor>,
     /// Its weights can be trained on the device.
@@ -169,7 +169,7 @@ pub struct Tensor {
     pub dim_value: Vec<i64>,
 }
 
-/// How array inputs become blobs.
+/// Blob shape of array inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ArrayShapeMapping {
@@ -179,7 +179,7 @@ pub enum ArrayShapeMapping {
     Exact = 1,
 }
 
-/// How image inputs become blobs.
+/// Blob shape of image inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ImageShapeMapping {

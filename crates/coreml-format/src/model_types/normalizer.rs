@@ -16,6 +16,6 @@ pub enum NormType {
     Max = 0,
     /// The sum of absolute values.
     L1 = 1,
-    /// The root of the sum of squares.
+    /// Square root of the sum of squares.
     L2 = 2,
 }

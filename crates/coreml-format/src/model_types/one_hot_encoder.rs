@@ -24,7 +24,7 @@ pub enum CategoryType {
     Int64s(Int64Vector),
 }
 
-/// What happens to a value that is no category.
+/// Treatment of a value that is not a category.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum HandleUnknown {

@@ -2,7 +2,7 @@
 
 use prost::bytes::Bytes;
 
-/// Models that take their inputs by name from the inputs of the pipeline and from the outputs of earlier models.
+/// A sequence of models. Each takes its inputs by name from the pipeline's inputs and from the outputs of earlier models.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Pipeline {
     /// Serialized `Model` messages, in the order in which they run.

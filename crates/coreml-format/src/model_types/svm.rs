@@ -25,7 +25,7 @@ pub struct SupportVectorClassifier {
     pub number_of_support_vectors_per_class: Vec<i32>,
     #[prost(oneof = "ClassifierVectors", tags = "3, 4")]
     pub support_vectors: Option<ClassifierVectors>,
-    /// One row less than there are classes, each with a value per support vector.
+    /// One row fewer than there are classes, each with a value per support vector.
     #[prost(message, repeated, tag = "5")]
     pub coefficients: Vec<Coefficients>,
     /// One value per pair of classes, in libsvm's order.

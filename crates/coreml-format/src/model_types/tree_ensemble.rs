@@ -2,7 +2,7 @@
 
 use super::data_structures::ClassLabels;
 
-/// The sum of the leaves that are reached, then a function of it.
+/// Sums the leaves that are reached, then applies a transform.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TreeEnsembleRegressor {
     #[prost(message, optional, tag = "1")]
@@ -12,7 +12,7 @@ pub struct TreeEnsembleRegressor {
     pub post_evaluation_transform: i32,
 }
 
-/// The sum of the leaves that are reached, turned into class scores.
+/// Sums the leaves that are reached, then turns the result into class scores.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TreeEnsembleClassifier {
     #[prost(message, optional, tag = "1")]
@@ -53,7 +53,7 @@ pub struct TreeNode {
     /// Element of the input that is compared.
     #[prost(uint64, tag = "10")]
     pub branch_feature_index: u64,
-    /// Threshold that it is compared with.
+    /// Threshold of the comparison.
     #[prost(double, tag = "11")]
     pub branch_feature_value: f64,
     /// Next node if the comparison holds.
@@ -65,10 +65,10 @@ pub struct TreeNode {
     /// A missing value (NaN) continues as if the comparison held.
     #[prost(bool, tag = "14")]
     pub missing_value_tracks_true_child: bool,
-    /// What a leaf adds to the prediction.
+    /// Contribution of a leaf to the prediction.
     #[prost(message, repeated, tag = "20")]
     pub evaluation_info: Vec<EvaluationInfo>,
-    /// How often the node was reached in training; without effect on results.
+    /// Share of training samples that reached the node; no effect on results.
     #[prost(double, tag = "30")]
     pub relative_hit_rate: f64,
 }
@@ -95,7 +95,7 @@ pub enum NodeBehavior {
     LeafNode = 6,
 }
 
-/// Function of the sum of the leaves.
+/// Transform of the sum of the leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum TreeEnsembleTransform {

@@ -1,13 +1,13 @@
 //! `VisionFeaturePrint`: a network for images that is part of the system.
 
-/// Names the network; its weights are not in the file.
+/// Identifies the network; its weights are part of the system, not of the file.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct VisionFeaturePrint {
     #[prost(oneof = "VisionFeaturePrintKind", tags = "20, 21")]
     pub kind: Option<VisionFeaturePrintKind>,
 }
 
-/// What the network looks for.
+/// Subject of the network.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum VisionFeaturePrintKind {
     #[prost(message, tag = "20")]

@@ -100,13 +100,13 @@ pub struct Gelu {
     pub mode: i32,
 }
 
-/// Form of the function.
+/// Variant of GELU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum GeluMode {
     /// x Φ(x).
     Exact = 0,
-    /// With tanh in the place of erf.
+    /// With the tanh approximation of erf.
     TanhApproximation = 1,
     /// x σ(1.702x).
     SigmoidApproximation = 2,

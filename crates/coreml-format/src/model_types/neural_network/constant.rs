@@ -30,7 +30,7 @@ pub struct FillStatic {
 /// Normally distributed numbers.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RandomNormal {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     #[prost(float, tag = "2")]
@@ -42,7 +42,7 @@ pub struct RandomNormal {
 /// Normally distributed numbers of a stated shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RandomNormalStatic {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     #[prost(float, tag = "2")]
@@ -56,7 +56,7 @@ pub struct RandomNormalStatic {
 /// Uniformly distributed numbers, without the maximum.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RandomUniform {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     #[prost(float, tag = "2")]
@@ -68,7 +68,7 @@ pub struct RandomUniform {
 /// Uniformly distributed numbers of a stated shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RandomUniformStatic {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     #[prost(float, tag = "2")]
@@ -82,7 +82,7 @@ pub struct RandomUniformStatic {
 /// Zeros and ones.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RandomBernoulli {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     /// Probability of a 1.
@@ -93,7 +93,7 @@ pub struct RandomBernoulli {
 /// Zeros and ones of a stated shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RandomBernoulliStatic {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     /// Probability of a 1.
@@ -103,10 +103,10 @@ pub struct RandomBernoulliStatic {
     pub output_shape: Vec<u64>,
 }
 
-/// Draws from the distribution in each row of the input.
+/// Samples from the categorical distribution in each row.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct CategoricalDistribution {
-    /// −1 is a new one each time.
+    /// −1 draws a new seed each time.
     #[prost(int64, tag = "1")]
     pub seed: i64,
     #[prost(int64, tag = "2")]
@@ -114,10 +114,10 @@ pub struct CategoricalDistribution {
     /// The input has logits, not probabilities.
     #[prost(bool, tag = "3")]
     pub is_logits: bool,
-    /// 0 is 10⁻¹⁰.
+    /// 0 means 10⁻¹⁰.
     #[prost(float, tag = "4")]
     pub eps: f32,
-    /// 0 is 1.
+    /// 0 means 1.
     #[prost(float, tag = "5")]
     pub temperature: f32,
 }

@@ -2,7 +2,7 @@
 
 use crate::model_types::neural_network::NeuralNetwork;
 
-/// One of two networks, as the input says.
+/// Runs one of two networks, chosen by the input.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Branch {
     /// Runs if |x| > 10⁻⁶.
@@ -13,10 +13,10 @@ pub struct Branch {
     pub else_branch: Option<Box<NeuralNetwork>>,
 }
 
-/// Repeats a network.
+/// Runs a network repeatedly.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Loop {
-    /// Replaced by an input.
+    /// Overridden by an input.
     #[prost(uint64, tag = "1")]
     pub max_loop_iterations: u64,
     /// Blob that ends the loop when it is 0.
@@ -29,7 +29,7 @@ pub struct Loop {
     pub body_network: Option<Box<NeuralNetwork>>,
 }
 
-/// Equally spaced numbers, without the end.
+/// Equally spaced numbers; the end is excluded.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RangeStatic {
     #[prost(float, tag = "1")]

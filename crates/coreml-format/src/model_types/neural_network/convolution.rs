@@ -10,7 +10,7 @@ pub struct Convolution {
     /// Input channels of a group.
     #[prost(uint64, tag = "2")]
     pub kernel_channels: u64,
-    /// 0 is 1.
+    /// 0 means 1.
     #[prost(uint64, tag = "10")]
     pub n_groups: u64,
     /// `[height, width]`, by default `[3, 3]`.
@@ -80,7 +80,7 @@ pub struct SamePadding {
     pub asymmetry_mode: i32,
 }
 
-/// Where an odd amount has its larger half.
+/// Side with the larger half of an odd amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum SamePaddingMode {
@@ -151,7 +151,7 @@ pub struct Convolution3d {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Convolution3dPadding {
-    /// The custom paddings.
+    /// The amounts in the `custom_padding_…` fields.
     Custom = 0,
     Valid = 1,
     Same = 2,

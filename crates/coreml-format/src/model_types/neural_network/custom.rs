@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::weights::WeightParams;
 
-/// Names the class that computes the layer.
+/// A layer implemented by a class of the application.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CustomLayer {
     #[prost(string, tag = "10")]
@@ -17,7 +17,7 @@ pub struct CustomLayer {
     pub description: String,
 }
 
-/// A value that the class receives.
+/// A parameter passed to the class.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CustomLayerParameter {
     #[prost(oneof = "CustomLayerValue", tags = "10, 20, 30, 40, 50")]

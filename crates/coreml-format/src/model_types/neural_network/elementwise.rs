@@ -11,12 +11,12 @@ pub struct UnaryFunction {
     /// Exponent or threshold.
     #[prost(float, tag = "2")]
     pub alpha: f32,
-    /// 0 is 10⁻⁶.
+    /// 0 means 10⁻⁶.
     #[prost(float, tag = "3")]
     pub epsilon: f32,
     #[prost(float, tag = "4")]
     pub shift: f32,
-    /// 0 is 1.
+    /// 0 means 1.
     #[prost(float, tag = "5")]
     pub scale: f32,
 }
@@ -39,14 +39,14 @@ pub enum UnaryOperation {
     Threshold = 7,
 }
 
-/// Sum of the inputs, or of one input and α. Extents of 1 are broadcast.
+/// Sum of all inputs, or of one input and α. Extents of 1 are broadcast.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Add {
     #[prost(float, tag = "1")]
     pub alpha: f32,
 }
 
-/// Product of the inputs, or of one input and α. Extents of 1 are broadcast.
+/// Product of all inputs, or of one input and α. Extents of 1 are broadcast.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Multiply {
     #[prost(float, tag = "1")]
@@ -88,7 +88,7 @@ pub struct DotProduct {
     pub cosine_similarity: bool,
 }
 
-/// x, at least the minimum, at most the maximum.
+/// Clamps x to the range.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Clip {
     #[prost(float, tag = "1")]

@@ -27,7 +27,7 @@ use super::slice::{
 };
 use crate::model_types::data_structures::Empty;
 
-/// A kind of layer and its parameters. Layers without parameters are described here, others at their parameters.
+/// A layer and its parameters. Layers without parameters are documented here, the others at their parameters.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Layer {
     #[prost(message, boxed, tag = "100")]
@@ -67,17 +67,17 @@ pub enum Layer {
     Add(Add),
     #[prost(message, tag = "231")]
     Multiply(Multiply),
-    /// Mean of its inputs, broadcast as those of [`Add`](Self::Add).
+    /// Elementwise mean, broadcast as in [`Add`](Self::Add).
     #[prost(message, tag = "240")]
     Average(Empty),
     #[prost(message, boxed, tag = "245")]
     Scale(Box<Scale>),
     #[prost(message, tag = "250")]
     Bias(Bias),
-    /// Maximum of its inputs, broadcast as those of [`Add`](Self::Add).
+    /// Elementwise maximum, broadcast as in [`Add`](Self::Add).
     #[prost(message, tag = "260")]
     Max(Empty),
-    /// Minimum of its inputs, broadcast as those of [`Add`](Self::Add).
+    /// Elementwise minimum, broadcast as in [`Add`](Self::Add).
     #[prost(message, tag = "261")]
     Min(Empty),
     #[prost(message, tag = "270")]
@@ -194,16 +194,16 @@ pub enum Layer {
     /// x ≥ y, as 1 or 0.
     #[prost(message, tag = "832")]
     GreaterEqual(Order),
-    /// On x ≠ 0, gives 1 or 0.
+    /// Treats x ≠ 0 as true; returns 1 or 0.
     #[prost(message, tag = "840")]
     LogicalOr(Empty),
-    /// On x ≠ 0, gives 1 or 0.
+    /// Treats x ≠ 0 as true; returns 1 or 0.
     #[prost(message, tag = "845")]
     LogicalXor(Empty),
-    /// On x ≠ 0, gives 1 or 0.
+    /// Treats x ≠ 0 as true; returns 1 or 0.
     #[prost(message, tag = "850")]
     LogicalNot(Empty),
-    /// On x ≠ 0, gives 1 or 0.
+    /// Treats x ≠ 0 as true; returns 1 or 0.
     #[prost(message, tag = "855")]
     LogicalAnd(Empty),
     /// Remainder with the sign of the divisor.
@@ -235,7 +235,7 @@ pub enum Layer {
     Gather(Gather),
     #[prost(message, tag = "935")]
     Scatter(Scatter),
-    /// Elements at multi-indices, the last axis of the second input.
+    /// Gathers elements at multi-indices, which are the last axis of the second input.
     #[prost(message, tag = "940")]
     GatherNd(Empty),
     #[prost(message, tag = "945")]
@@ -274,25 +274,25 @@ pub enum Layer {
     EmbeddingNd(EmbeddingNd),
     #[prost(message, tag = "1045")]
     BatchedMatmul(BatchedMatMul),
-    /// The shape of the input as a blob of rank 1.
+    /// The shape of the input, as a blob of rank 1.
     #[prost(message, tag = "1065")]
     GetShape(Empty),
     #[prost(message, tag = "1070")]
     LoadConstantNd(LoadConstant),
-    /// In the shape of the input.
+    /// Shaped like the input.
     #[prost(message, tag = "1080")]
     FillLike(Fill),
     #[prost(message, tag = "1085")]
     FillStatic(FillStatic),
-    /// In the shape that the input lists.
+    /// With the shape given by the input.
     #[prost(message, tag = "1090")]
     FillDynamic(Fill),
-    /// The first input in the shape of the second.
+    /// Broadcasts the first input to the shape of the second.
     #[prost(message, tag = "1100")]
     BroadcastToLike(Empty),
     #[prost(message, tag = "1105")]
     BroadcastToStatic(BroadcastToStatic),
-    /// The first input in the shape that the second lists.
+    /// Broadcasts the first input to the shape given by the second.
     #[prost(message, tag = "1110")]
     BroadcastToDynamic(Empty),
     #[prost(message, tag = "1120")]
@@ -301,40 +301,40 @@ pub enum Layer {
     ExpandDims(ExpandDims),
     #[prost(message, tag = "1130")]
     FlattenTo2d(FlattenTo2d),
-    /// The first input in the shape of the second, of as many elements.
+    /// Reshapes the first input to the shape of the second.
     #[prost(message, tag = "1135")]
     ReshapeLike(Empty),
     #[prost(message, tag = "1140")]
     ReshapeStatic(ReshapeStatic),
-    /// The first input in the shape that the second lists.
+    /// Reshapes the first input to the shape given by the second.
     #[prost(message, tag = "1145")]
     ReshapeDynamic(Empty),
     #[prost(message, tag = "1150")]
     RankPreservingReshape(RankPreservingReshape),
     #[prost(message, tag = "1155")]
     ConstantPad(ConstantPadding),
-    /// In the shape of the input.
+    /// Shaped like the input.
     #[prost(message, tag = "1170")]
     RandomNormalLike(RandomNormal),
     #[prost(message, tag = "1175")]
     RandomNormalStatic(RandomNormalStatic),
-    /// In the shape that the input lists.
+    /// With the shape given by the input.
     #[prost(message, tag = "1180")]
     RandomNormalDynamic(RandomNormal),
-    /// In the shape of the input.
+    /// Shaped like the input.
     #[prost(message, tag = "1190")]
     RandomUniformLike(RandomUniform),
     #[prost(message, tag = "1195")]
     RandomUniformStatic(RandomUniformStatic),
-    /// In the shape that the input lists.
+    /// With the shape given by the input.
     #[prost(message, tag = "1200")]
     RandomUniformDynamic(RandomUniform),
-    /// In the shape of the input.
+    /// Shaped like the input.
     #[prost(message, tag = "1210")]
     RandomBernoulliLike(RandomBernoulli),
     #[prost(message, tag = "1215")]
     RandomBernoulliStatic(RandomBernoulliStatic),
-    /// In the shape that the input lists.
+    /// With the shape given by the input.
     #[prost(message, tag = "1220")]
     RandomBernoulliDynamic(RandomBernoulli),
     #[prost(message, tag = "1230")]

@@ -16,12 +16,12 @@ pub struct InnerProduct {
     pub weights: Option<Box<WeightParams>>,
     #[prost(message, optional, boxed, tag = "21")]
     pub bias: Option<Box<WeightParams>>,
-    /// The input is quantized to 8 bits when it is known, the weights are i8.
+    /// Quantizes the input to 8 bits at run time; weights are i8.
     #[prost(bool, tag = "22")]
     pub int8_dynamic_quantize: bool,
 }
 
-/// Vectors by index, over inputs `[…, 1, 1, 1]`.
+/// Embedding lookup for inputs `[…, 1, 1, 1]`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Embedding {
     /// Number of vectors.
@@ -38,7 +38,7 @@ pub struct Embedding {
     pub bias: Option<Box<WeightParams>>,
 }
 
-/// Vectors by index, in the place of a last axis of 1.
+/// Embedding lookup; the vectors replace a last axis of 1.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EmbeddingNd {
     #[prost(uint64, tag = "1")]
@@ -74,7 +74,7 @@ pub struct BatchedMatMul {
     pub weights: Option<Box<WeightParams>>,
     #[prost(message, optional, boxed, tag = "9")]
     pub bias: Option<Box<WeightParams>>,
-    /// The input is quantized to 8 bits when it is known, the weights are i8.
+    /// Quantizes the input to 8 bits at run time; weights are i8.
     #[prost(bool, tag = "10")]
     pub int8_dynamic_quantize: bool,
 }

@@ -7,13 +7,13 @@ use super::weights::WeightParams;
 pub struct Batchnorm {
     #[prost(uint64, tag = "1")]
     pub channels: u64,
-    /// Mean and variance come from the data.
+    /// Computes mean and variance from the data.
     #[prost(bool, tag = "5")]
     pub compute_mean_var: bool,
-    /// They are those of each instance, not of the batch.
+    /// Computes them per instance instead of over the batch.
     #[prost(bool, tag = "6")]
     pub instance_normalization: bool,
-    /// 0 is 10⁻⁵.
+    /// 0 means 10⁻⁵.
     #[prost(float, tag = "10")]
     pub epsilon: f32,
     #[prost(message, optional, boxed, tag = "15")]
@@ -29,13 +29,13 @@ pub struct Batchnorm {
 /// Subtracts the mean, and divides by the standard deviation, over the last two axes.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct MeanVarianceNormalize {
-    /// Over the last three axes.
+    /// Normalizes over the last three axes.
     #[prost(bool, tag = "1")]
     pub across_channels: bool,
     /// Divides by the standard deviation.
     #[prost(bool, tag = "2")]
     pub normalize_variance: bool,
-    /// 0 is 10⁻⁶.
+    /// 0 means 10⁻⁶.
     #[prost(float, tag = "3")]
     pub epsilon: f32,
 }
@@ -43,7 +43,7 @@ pub struct MeanVarianceNormalize {
 /// x / √(Σ x² + ε) over the last three axes.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct L2Normalize {
-    /// 0 is 10⁻⁶.
+    /// 0 means 10⁻⁶.
     #[prost(float, tag = "1")]
     pub epsilon: f32,
 }
@@ -58,7 +58,7 @@ pub struct LocalResponseNormalization {
     /// The n.
     #[prost(uint64, tag = "3")]
     pub local_size: u64,
-    /// 0 is 1.
+    /// 0 means 1.
     #[prost(float, tag = "4")]
     pub k: f32,
 }

@@ -16,10 +16,10 @@ pub struct Pooling {
     pub stride: Vec<u64>,
     #[prost(oneof = "PoolingPadding", tags = "30, 31, 32")]
     pub padding: Option<PoolingPadding>,
-    /// Means do not count padding.
+    /// Excludes padding from averages.
     #[prost(bool, tag = "50")]
     pub avg_pool_exclude_padding: bool,
-    /// Over the whole height and width.
+    /// Pools the whole height and width; the kernel is ignored.
     #[prost(bool, tag = "60")]
     pub global_pooling: bool,
 }
@@ -31,18 +31,18 @@ pub enum PoolingPadding {
     Valid(ValidPadding),
     #[prost(message, tag = "31")]
     Same(SamePadding),
-    /// Symmetric padding, and windows that reach over the end, as in Caffe.
+    /// Symmetric padding with partial windows at the end, as in Caffe.
     #[prost(message, tag = "32")]
     IncludeLastPixel(ValidCompletePadding),
 }
 
-/// What becomes of a window.
+/// Reduction of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum PoolingType {
     Max = 0,
     Average = 1,
-    /// The root of the sum of squares.
+    /// Square root of the sum of squares.
     L2 = 2,
 }
 
@@ -84,7 +84,7 @@ pub struct Pooling3d {
     pub custom_padding_left: i32,
     #[prost(int32, tag = "13")]
     pub custom_padding_right: i32,
-    /// Means do not count padding.
+    /// Excludes padding from averages.
     #[prost(bool, tag = "14")]
     pub count_exclude_padding: bool,
     /// A value of [`Pooling3dPadding`].
@@ -92,7 +92,7 @@ pub struct Pooling3d {
     pub padding_type: i32,
 }
 
-/// What becomes of a window.
+/// Reduction of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum PoolingType3d {
@@ -104,7 +104,7 @@ pub enum PoolingType3d {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Pooling3dPadding {
-    /// The custom paddings.
+    /// The amounts in the `custom_padding_…` fields.
     Custom = 0,
     Valid = 1,
     Same = 2,
@@ -118,7 +118,7 @@ pub struct GlobalPooling3d {
     pub ty: i32,
 }
 
-/// What becomes of the volume.
+/// Reduction of the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum GlobalPoolingType3d {

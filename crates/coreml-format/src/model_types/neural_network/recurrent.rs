@@ -12,7 +12,7 @@ pub struct SimpleRecurrent {
     pub output_vector_size: u64,
     #[prost(message, optional, tag = "10")]
     pub activation: Option<Activation>,
-    /// Returns all steps, not the last one alone.
+    /// Returns every step, not only the last.
     #[prost(bool, tag = "15")]
     pub sequence_output: bool,
     #[prost(bool, tag = "20")]
@@ -23,22 +23,22 @@ pub struct SimpleRecurrent {
     pub recursion_matrix: Option<Box<WeightParams>>,
     #[prost(message, optional, boxed, tag = "32")]
     pub bias_vector: Option<Box<WeightParams>>,
-    /// Runs from the end.
+    /// Processes the sequence in reverse.
     #[prost(bool, tag = "100")]
     pub reverse_input: bool,
 }
 
-/// A gated recurrent unit.
+/// A gated recurrent unit (GRU).
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Gru {
     #[prost(uint64, tag = "1")]
     pub input_vector_size: u64,
     #[prost(uint64, tag = "2")]
     pub output_vector_size: u64,
-    /// Of the gates, and of the output gate.
+    /// For the gates and the output, in this order.
     #[prost(message, repeated, tag = "10")]
     pub activations: Vec<Activation>,
-    /// Returns all steps, not the last one alone.
+    /// Returns every step, not only the last.
     #[prost(bool, tag = "15")]
     pub sequence_output: bool,
     #[prost(bool, tag = "20")]
@@ -61,41 +61,41 @@ pub struct Gru {
     pub reset_gate_bias_vector: Option<Box<WeightParams>>,
     #[prost(message, optional, boxed, tag = "72")]
     pub output_gate_bias_vector: Option<Box<WeightParams>>,
-    /// Runs from the end.
+    /// Processes the sequence in reverse.
     #[prost(bool, tag = "100")]
     pub reverse_input: bool,
 }
 
-/// A long short-term memory.
+/// A long short-term memory (LSTM).
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct UniDirectionalLstm {
     #[prost(uint64, tag = "1")]
     pub input_vector_size: u64,
     #[prost(uint64, tag = "2")]
     pub output_vector_size: u64,
-    /// Of the gates, of the block input, and of the output.
+    /// For the gates, the block input and the output, in this order.
     #[prost(message, repeated, tag = "10")]
     pub activations: Vec<Activation>,
     #[prost(message, optional, tag = "15")]
     pub params: Option<LstmParams>,
     #[prost(message, optional, tag = "20")]
     pub weight_params: Option<LstmWeightParams>,
-    /// Runs from the end.
+    /// Processes the sequence in reverse.
     #[prost(bool, tag = "100")]
     pub reverse_input: bool,
 }
 
-/// Two long short-term memories, the second from the end.
+/// Two LSTMs; the second processes the sequence in reverse.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BiDirectionalLstm {
     #[prost(uint64, tag = "1")]
     pub input_vector_size: u64,
     #[prost(uint64, tag = "2")]
     pub output_vector_size: u64,
-    /// Of the gates, of the block input, and of the output.
+    /// For the gates, the block input and the output, in this order.
     #[prost(message, repeated, tag = "10")]
     pub activations_forward_lstm: Vec<Activation>,
-    /// Of the gates, of the block input, and of the output.
+    /// For the gates, the block input and the output, in this order.
     #[prost(message, repeated, tag = "11")]
     pub activations_backward_lstm: Vec<Activation>,
     #[prost(message, optional, tag = "15")]
@@ -105,10 +105,10 @@ pub struct BiDirectionalLstm {
     pub weight_params: Vec<LstmWeightParams>,
 }
 
-/// What variants of the memory have.
+/// Options of an LSTM.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct LstmParams {
-    /// Returns all steps, not the last one alone.
+    /// Returns every step, not only the last.
     #[prost(bool, tag = "10")]
     pub sequence_output: bool,
     #[prost(bool, tag = "20")]
@@ -118,10 +118,10 @@ pub struct LstmParams {
     pub forget_bias: bool,
     #[prost(bool, tag = "40")]
     pub has_peephole_vectors: bool,
-    /// The forget gate is 1 − the input gate.
+    /// Sets the forget gate to 1 − input gate.
     #[prost(bool, tag = "50")]
     pub coupled_input_and_forget_gate: bool,
-    /// Clips the cell; 0 is 50.
+    /// Clipping bound of the cell state; 0 means 50.
     #[prost(float, tag = "60")]
     pub cell_clip_threshold: f32,
 }

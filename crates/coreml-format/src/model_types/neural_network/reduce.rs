@@ -6,7 +6,7 @@ pub struct Reduce {
     /// A value of [`ReduceOperation`].
     #[prost(int32, tag = "1")]
     pub mode: i32,
-    /// Added before a logarithm; 0 is 10⁻⁶.
+    /// Added before a logarithm; 0 means 10⁻⁶.
     #[prost(float, tag = "2")]
     pub epsilon: f32,
     /// A value of [`ReduceAxis`].
@@ -14,7 +14,7 @@ pub struct Reduce {
     pub axis: i32,
 }
 
-/// What becomes of the elements.
+/// Reduction operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ReduceOperation {
@@ -49,10 +49,10 @@ pub enum ReduceAxis {
 pub struct ReduceAxes {
     #[prost(int64, repeated, tag = "1")]
     pub axes: Vec<i64>,
-    /// They stay with an extent of 1.
+    /// Keeps reduced axes with an extent of 1.
     #[prost(bool, tag = "2")]
     pub keep_dims: bool,
-    /// Over all axes.
+    /// Reduces all axes.
     #[prost(bool, tag = "3")]
     pub reduce_all: bool,
 }
@@ -62,7 +62,7 @@ pub struct ReduceAxes {
 pub struct ArgReduce {
     #[prost(int64, tag = "1")]
     pub axis: i64,
-    /// The axis does not stay.
+    /// Removes the reduced axis.
     #[prost(bool, tag = "2")]
     pub remove_dim: bool,
 }
@@ -72,10 +72,10 @@ pub struct ArgReduce {
 pub struct TopK {
     #[prost(int64, tag = "1")]
     pub axis: i64,
-    /// Replaced by a second input.
+    /// Overridden by a second input.
     #[prost(uint64, tag = "2")]
     pub k: u64,
-    /// The smallest elements.
+    /// Selects the smallest elements instead.
     #[prost(bool, tag = "3")]
     pub use_bottom_k: bool,
 }
@@ -92,10 +92,10 @@ pub struct ArgSort {
 /// Cumulative sum along an axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct CumSum {
-    /// Replaced by a second input.
+    /// Overridden by a second input.
     #[prost(int64, tag = "1")]
     pub axis: i64,
-    /// Each sum leaves its own element out.
+    /// Computes the exclusive sum.
     #[prost(bool, tag = "2")]
     pub exclude_final_sum: bool,
     /// From the end.

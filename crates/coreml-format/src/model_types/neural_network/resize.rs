@@ -12,7 +12,7 @@ pub struct Padding {
     pub padding_amounts: Option<BorderAmounts>,
 }
 
-/// What the padding is filled with.
+/// Content of the padding.
 #[derive(Clone, Copy, PartialEq, prost::Oneof)]
 pub enum PaddingType {
     #[prost(message, tag = "1")]
@@ -45,7 +45,7 @@ pub struct ConstantPadding {
     pub pad_to_given_output_size_mode: bool,
 }
 
-/// Enlarges height and width.
+/// Upsamples height and width.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Upsample {
     /// `[height, width]`.
@@ -62,7 +62,7 @@ pub struct Upsample {
     pub fractional_scaling_factor: Vec<f32>,
 }
 
-/// How values are found.
+/// Interpolation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum InterpolationMode {
@@ -70,7 +70,7 @@ pub enum InterpolationMode {
     Bilinear = 1,
 }
 
-/// Where points of a bilinear enlargement lie.
+/// Grid of bilinear upsampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum LinearUpsampleMode {
@@ -82,7 +82,7 @@ pub enum LinearUpsampleMode {
     AlignCornersFalse = 2,
 }
 
-/// Resamples height and width.
+/// Resizes height and width.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ResizeBilinear {
     /// `[height, width]`.
@@ -92,7 +92,7 @@ pub struct ResizeBilinear {
     pub mode: Option<SamplingMode>,
 }
 
-/// Where points lie.
+/// Sampling grid.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SamplingMode {
     /// A value of [`SamplingMethod`].
@@ -100,21 +100,21 @@ pub struct SamplingMode {
     pub sampling_method: i32,
 }
 
-/// Where the N points over X elements lie.
+/// Positions of N sampling points over X elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum SamplingMethod {
     /// Spread over 0 to X − 1.
     StrictAlignEndpoints = 0,
-    /// The same; a single point lies in the middle.
+    /// The same, with a single point in the middle.
     AlignEndpoints = 1,
     /// Spread over 0 to X − X/N.
     Upsample = 2,
-    /// In the middle of N equal parts.
+    /// Centers of N equal bins.
     RoiAlign = 3,
 }
 
-/// Resamples boxes of an image; the second input lists them.
+/// Crops and resizes the boxes listed in the second input.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CropResize {
     /// `[height, width]`.
@@ -132,7 +132,7 @@ pub struct CropResize {
     pub spatial_scale: f32,
 }
 
-/// How boxes are stated.
+/// Representation of boxes.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct BoxCoordinatesMode {
     /// A value of [`BoxCoordinates`].

@@ -42,7 +42,7 @@ pub struct ScatterAlongAxis {
     pub mode: i32,
 }
 
-/// How a value is written.
+/// Combination of a written value with the one in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ScatterMode {
@@ -55,10 +55,10 @@ pub enum ScatterMode {
     Min = 6,
 }
 
-/// Vectors that mark an index, along a new axis.
+/// One-hot vectors along a new axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct OneHot {
-    /// Replaced by a second input.
+    /// Overridden by a second input.
     #[prost(uint64, tag = "1")]
     pub one_hot_vector_size: u64,
     #[prost(int64, tag = "2")]
@@ -69,7 +69,7 @@ pub struct OneHot {
     pub off_value: f32,
 }
 
-/// Boxes, scores, indices and count after suppression; inputs replace the first three fields.
+/// Suppresses overlapping boxes; inputs override the first three fields.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct BoxSuppression {
     #[prost(float, tag = "1")]

@@ -1,6 +1,6 @@
 //! Layers that change the shape, or the order of elements.
 
-/// Another shape of blobs of rank 5.
+/// Reshapes a blob of rank 5.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reshape {
     /// `[C, H, W]`, or `[sequence, C, H, W]`.
@@ -20,7 +20,7 @@ pub enum ReshapeOrder {
     ChannelLast = 1,
 }
 
-/// The last three axes as one.
+/// Flattens the last three axes.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Flatten {
     /// A value of [`FlattenOrder`].
@@ -37,21 +37,21 @@ pub enum FlattenOrder {
     ChannelLast = 1,
 }
 
-/// Another order of the axes sequence, C, H, W.
+/// Permutes the axes sequence, C, H and W.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Permute {
     #[prost(uint64, repeated, tag = "1")]
     pub axis: Vec<u64>,
 }
 
-/// Another order of the axes.
+/// Permutes the axes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Transpose {
     #[prost(uint64, repeated, tag = "1")]
     pub axes: Vec<u64>,
 }
 
-/// Moves blocks of the plane into channels, or back.
+/// Rearranges spatial blocks into channels, or back.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ReorganizeData {
     /// A value of [`ReorganizationType`].
@@ -90,14 +90,14 @@ pub struct ExpandDims {
     pub axes: Vec<i64>,
 }
 
-/// The axes before one, and those from it on, as one each.
+/// Flattens the axes before `axis`, and those from it on, into one each.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct FlattenTo2d {
     #[prost(int64, tag = "1")]
     pub axis: i64,
 }
 
-/// Another shape.
+/// Reshapes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ReshapeStatic {
     /// One extent may be −1.
@@ -105,7 +105,7 @@ pub struct ReshapeStatic {
     pub target_shape: Vec<i64>,
 }
 
-/// Another shape of the same rank.
+/// Reshapes, keeping the rank.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RankPreservingReshape {
     /// 0 keeps an extent, one may be −1.
@@ -113,24 +113,24 @@ pub struct RankPreservingReshape {
     pub target_shape: Vec<i64>,
 }
 
-/// Repeats extents of 1.
+/// Broadcasts to a fixed shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BroadcastToStatic {
     #[prost(uint64, repeated, tag = "1")]
     pub target_shape: Vec<u64>,
 }
 
-/// Repeats the input along the sequence.
+/// Tiles along the sequence axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SequenceRepeat {
     #[prost(uint64, tag = "1")]
     pub n_repetitions: u64,
 }
 
-/// Repeats the input along each axis.
+/// Tiles along each axis.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Tile {
-    /// Replaced by a second input.
+    /// Overridden by a second input.
     #[prost(uint64, repeated, tag = "1")]
     pub reps: Vec<u64>,
 }
@@ -138,12 +138,12 @@ pub struct Tile {
 /// Flips axes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reverse {
-    /// For each axis, whether it is flipped.
+    /// One flag per axis.
     #[prost(bool, repeated, tag = "1")]
     pub reverse_dim: Vec<bool>,
 }
 
-/// Flips the first elements of each sequence, as many as the second input says.
+/// Reverses the start of each sequence; the second input has the lengths.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ReverseSeq {
     #[prost(int64, tag = "1")]
@@ -166,7 +166,7 @@ pub struct MatrixBandPart {
 /// Keeps a triangle of each matrix.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Triangular {
-    /// The last diagonal that is kept, 0 the main one.
+    /// Last diagonal that is kept; 0 is the main diagonal.
     #[prost(int64, tag = "1")]
     pub k: i64,
 }

@@ -2,12 +2,12 @@
 
 use super::convolution::BorderAmounts;
 
-/// A window of the plane: without stated borders, or of the size of a second input.
+/// Crops height and width: by border amounts, or to the size of a second input.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Crop {
     #[prost(message, optional, tag = "1")]
     pub crop_amounts: Option<BorderAmounts>,
-    /// `[height, width]` at which the size of the second input begins.
+    /// `[height, width]` of the upper left corner when cropping to a second input.
     #[prost(uint64, repeated, tag = "5")]
     pub offset: Vec<u64>,
 }
@@ -41,17 +41,17 @@ pub enum SliceAxis {
 pub struct SliceStatic {
     #[prost(int64, repeated, tag = "1")]
     pub begin_ids: Vec<i64>,
-    /// From the beginning, whatever `begin_ids` says.
+    /// Ranges that start at the beginning; `begin_ids` is ignored.
     #[prost(bool, repeated, tag = "2")]
     pub begin_masks: Vec<bool>,
     #[prost(int64, repeated, tag = "3")]
     pub end_ids: Vec<i64>,
-    /// To the end, whatever `end_ids` says.
+    /// Ranges that extend to the end; `end_ids` is ignored.
     #[prost(bool, repeated, tag = "4")]
     pub end_masks: Vec<bool>,
     #[prost(int64, repeated, tag = "5")]
     pub strides: Vec<i64>,
-    /// Only the element at the beginning, and the axis is removed.
+    /// Axes reduced to the element at the start of the range, and removed.
     #[prost(bool, repeated, tag = "6")]
     pub squeeze_masks: Vec<bool>,
 }
@@ -59,22 +59,22 @@ pub struct SliceStatic {
 /// A range of each axis, where inputs replace these fields.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SliceDynamic {
-    /// From the beginning, whatever the input says.
+    /// Ranges that start at the beginning; the input is ignored.
     #[prost(bool, repeated, tag = "2")]
     pub begin_masks: Vec<bool>,
     #[prost(int64, repeated, tag = "3")]
     pub end_ids: Vec<i64>,
-    /// To the end, whatever `end_ids` says.
+    /// Ranges that extend to the end; `end_ids` is ignored.
     #[prost(bool, repeated, tag = "4")]
     pub end_masks: Vec<bool>,
     #[prost(int64, repeated, tag = "5")]
     pub strides: Vec<i64>,
-    /// Only the element at the beginning, and the axis is removed.
+    /// Axes reduced to the element at the start of the range, and removed.
     #[prost(bool, repeated, tag = "6")]
     pub squeeze_masks: Vec<bool>,
 }
 
-/// A range of a stated size; it begins where the second input says.
+/// A range of fixed size; the second input is its start.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SliceBySize {
     #[prost(int64, tag = "2")]
@@ -94,7 +94,7 @@ pub struct SlidingWindows {
     pub step: u64,
 }
 
-/// Inputs one after the other along axis −3.
+/// Concatenation along axis −3.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Concat {
     /// Along axis −5.
@@ -102,31 +102,31 @@ pub struct Concat {
     pub sequence_concat: bool,
 }
 
-/// Inputs one after the other along an axis.
+/// Concatenation along an axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ConcatNd {
     #[prost(int64, tag = "1")]
     pub axis: i64,
-    /// Elements of the inputs in turn.
+    /// Interleaves the elements of the inputs.
     #[prost(bool, tag = "2")]
     pub interleave: bool,
 }
 
-/// Inputs of one shape along a new axis.
+/// Stacks inputs of equal shape along a new axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Stack {
     #[prost(int64, tag = "1")]
     pub axis: i64,
 }
 
-/// Equal parts along axis −3.
+/// Splits into equal parts along axis −3.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Split {
     #[prost(uint64, tag = "1")]
     pub n_outputs: u64,
 }
 
-/// Parts along an axis.
+/// Splits along an axis.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SplitNd {
     #[prost(int64, tag = "1")]

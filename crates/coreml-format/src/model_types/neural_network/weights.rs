@@ -16,7 +16,7 @@ pub struct WeightParams {
     /// Quantized values; below 8 bits packed from the most significant bit, described by `quantization`.
     #[prost(bytes = "bytes", tag = "30")]
     pub raw_value: Bytes,
-    /// i8, for products that quantize their input, too.
+    /// i8 values, for products with dynamic quantization.
     #[prost(bytes = "bytes", tag = "31")]
     pub int8_raw_value: Bytes,
     #[prost(message, optional, boxed, tag = "40")]
@@ -26,7 +26,7 @@ pub struct WeightParams {
     pub is_updatable: bool,
 }
 
-/// How quantized values become numbers.
+/// Encoding of quantized values.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct QuantizationParams {
     /// 1 to 8.
