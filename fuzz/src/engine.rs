@@ -4,13 +4,13 @@
 //! `mil-engine`'s tests replay the corpus with the same function.
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{
     Argument, Binding, Dim, Function, Opset, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Limits, Options};
 
 /// Elements of an input at most.
@@ -25,7 +25,7 @@ pub fn run(bytes: &[u8]) {
     let Some(name) = program.functions.keys().next().cloned() else { return };
     let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
     let Ok(executable) =
-        Executable::load(&program, &WeightFiles::default(), &name, &Options { limits, ..Options::default() })
+        Executable::load(&program, &Weights::default(), &name, &Options { limits, ..Options::default() })
     else {
         return;
     };

@@ -3,18 +3,19 @@
 //!
 //! The same functions replay the corpus in the ordinary tests of `coreml-lower`.
 
-use coreml_format::blob::{BlobRef, WeightFiles};
+use coreml_format::blob::BlobRef;
 use coreml_format::mil_text;
 use coreml_format::model::Model;
 use coreml_format::model_types::Bytes;
 use coreml_format::spec::{self, Specification};
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 
 /// The protobuf specification of a model of any type. It is lowered; a program is verified, written and read again, and
 /// printed as text.
 pub fn specification(bytes: &[u8]) {
     let Ok(Specification { description, body, parts }) = spec::decode(&Bytes::copy_from_slice(bytes)) else { return };
-    let model = Model { path: "fuzzed".into(), description, body, parts, weights: WeightFiles::default() };
+    let model = Model { path: "fuzzed".into(), description, body, parts, weights: Weights::default() };
     if let Ok(program) = coreml_lower::lower(&model) {
         let sound = verify(&program).is_ok();
         let again = spec::decode(&spec::encode(&model.description, &program).into());
@@ -31,7 +32,7 @@ pub fn weights(bytes: &[u8]) {
     let Some((offset, file)) = bytes.split_first_chunk::<8>() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("w"), file).expect("written");
-    let files = WeightFiles::new(Some(folder.path().to_owned()));
+    let files = Weights::folder(folder.path().to_owned());
     for offset in [u64::from_le_bytes(*offset), 64] {
         if let Ok(blob) = files.resolve(&BlobRef { file: "w".into(), offset }) {
             let bits = blob.dtype().bits().expect("numbers");

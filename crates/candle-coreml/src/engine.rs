@@ -16,11 +16,11 @@ use std::sync::Arc;
 use candle_core::Tensor;
 pub use coreml_apple::options::{ComputeUnits, UnknownUnits};
 pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
-use coreml_format::blob::WeightFiles;
 use coreml_format::description::ModelDescription;
 use coreml_format::model::Model;
 use coreml_format::model_types::Body;
 use coreml_format::program::Program;
+use coreml_format::weights::Weights;
 use indexmap::IndexMap;
 pub use mil_engine::Limits;
 use mil_engine::executable::Output;
@@ -241,7 +241,7 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Mo
                 description: ModelDescription::default(),
                 body: Body::Program(Program::default()),
                 parts: Vec::new(),
-                weights: WeightFiles::new(None),
+                weights: Weights::default(),
             })
         }
         opened => Ok(opened?),

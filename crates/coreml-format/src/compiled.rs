@@ -6,7 +6,6 @@
 
 use std::path::Path;
 
-use crate::blob::WeightFiles;
 use crate::description::{FunctionDescription, ModelDescription};
 use crate::file;
 use crate::mil_text;
@@ -14,6 +13,7 @@ use crate::model::{LoadError, Model};
 use crate::model_types::Body;
 use crate::program::{Opset, Program};
 use crate::spec;
+use crate::weights::Weights;
 
 mod metadata;
 mod types;
@@ -43,7 +43,7 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
         description,
         body: Body::Program(program),
         parts: Vec::new(),
-        weights: WeightFiles::new(Some(path.to_owned())),
+        weights: Weights::folder(path.to_owned()),
     })
 }
 

@@ -4,7 +4,7 @@
 //! - [`description`]: what a model expects and returns.
 //! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
 //! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
-//! - [`spec`]: the protobuf specification. [`blob`]: weight files. [`dtype`]: element types.
+//! - [`spec`]: the protobuf specification. [`weights`], [`blob`]: weight files. [`dtype`]: element types.
 //! - [`mil_text`]: the text form of programs in compiled models, read and written.
 //! - [`mod@verify`]: whether a program hangs together; every model that is opened was checked.
 //! - [`mod@write`]: packages from programs and streamed weights.
@@ -24,4 +24,5 @@ pub mod package;
 pub mod program;
 pub mod spec;
 pub mod verify;
+pub mod weights;
 pub mod write;

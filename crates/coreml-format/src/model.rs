@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use crate::blob::WeightFiles;
 use crate::description::ModelDescription;
 use crate::file::FileError;
 use crate::mil_text::TextError;
 use crate::model_types::Body;
 use crate::spec::{SpecError, Specification};
 use crate::verify::VerifyError;
+use crate::weights::Weights;
 
 /// Why a model can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ pub struct Model {
     /// The models of a pipeline, in order; of other types none.
     pub parts: Vec<Specification>,
     /// Its weights.
-    pub weights: WeightFiles,
+    pub weights: Weights,
 }
 
 impl From<FileError> for LoadError {

@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::blob::WeightFiles;
 use crate::compiled;
-use crate::file;
+use crate::file::{self, FileCause};
 use crate::model::{LoadError, Model};
 use crate::model_types::{Body, Bytes};
 use crate::spec::{self, Specification};
 use crate::verify::{VerifyError, verify};
+use crate::weights::Weights;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +28,8 @@ struct ManifestItem {
 
 /// Largest `Manifest.json`: it lists the few items of a package.
 const LARGEST_MANIFEST: u64 = 1 << 20;
+/// Stands for the path of a model that has none.
+const IN_MEMORY: &str = "model in memory";
 /// Largest specification: no protobuf message is longer.
 const LARGEST_SPEC: u64 = i32::MAX as u64;
 
@@ -93,17 +95,42 @@ impl Model {
         } else {
             Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
         };
-        verify_all(&model.body, &model.parts).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
-        Ok(model)
+        verified(model)
+    }
+
+    /// Opens a model that lies in memory: the bytes of its specification (`model.mlmodel`) and its weight files.
+    ///
+    /// It is checked as [`Model::open`] does. Its path, for errors, is `model in memory`. Weights of neural networks are
+    /// ranges of `specification`.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the bytes are not a specification or contradict themselves, or are more than 2 GiB. A weight file
+    /// that is missing or cut short is an error of [`Weights::resolve`].
+    pub fn from_bytes(specification: impl Into<Bytes>, weights: Weights) -> Result<Model, LoadError> {
+        let (path, bytes) = (PathBuf::from(IN_MEMORY), specification.into());
+        if bytes.len() as u64 > LARGEST_SPEC {
+            let cause = FileCause::Size { limit: LARGEST_SPEC, found: bytes.len() as u64 };
+            return Err(LoadError::Io { path, source: cause.into() });
+        }
+        let decoded = spec::decode(&bytes).map_err(|source| LoadError::Spec { path: path.clone(), source })?;
+        let Specification { description, body, parts } = decoded;
+        verified(Model { path, description, body, parts, weights })
     }
 
     fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
-        let bytes = Bytes::from(file::read(&file, LARGEST_SPEC)?);
-        let Specification { description, body, parts } =
-            spec::decode(&bytes).map_err(|source| LoadError::Spec { path: file.clone(), source })?;
+        let Specification { description, body, parts } = spec::decode(&file::map(&file, LARGEST_SPEC)?)
+            .map_err(|source| LoadError::Spec { path: file.clone(), source })?;
         // `@model_path` is the folder of the specification.
-        let weights = WeightFiles::new(file.parent().map(Path::to_owned));
+        let weights = file.parent().map(|folder| Weights::folder(folder.to_owned())).unwrap_or_default();
         Ok(Model { path: path.to_owned(), description, body, parts, weights })
+    }
+}
+
+/// The model, if every program of it is sound.
+fn verified(model: Model) -> Result<Model, LoadError> {
+    match verify_all(&model.body, &model.parts) {
+        Ok(()) => Ok(model),
+        Err(source) => Err(LoadError::Program { path: model.path, source }),
     }
 }
 

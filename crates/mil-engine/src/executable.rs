@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Dim, Program, TensorType, ValueType};
+use coreml_format::weights::Weights;
 use indexmap::IndexMap;
 use mil_kernels::fresh::Memory;
 
@@ -92,12 +92,7 @@ impl Executable {
     ///
     /// # Errors
     /// An unknown function, operations that the engine lacks (all of them), malformed operations.
-    pub fn load(
-        program: &Program,
-        weights: &WeightFiles,
-        function: &str,
-        options: &Options,
-    ) -> Result<Self, EngineError> {
+    pub fn load(program: &Program, weights: &Weights, function: &str, options: &Options) -> Result<Self, EngineError> {
         let source = program.functions.get(function).ok_or_else(|| EngineError::UnknownFunction {
             asked: function.to_owned(),
             available: program.functions.keys().cloned().collect(),

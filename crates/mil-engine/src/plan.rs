@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::Device;
-use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
+use coreml_format::weights::Weights;
 
 use crate::budget;
 use crate::build::{Build, Run, Slot};
@@ -87,12 +87,7 @@ pub struct FunctionPlan {
 /// # Errors
 /// [`EngineError::UnsupportedOps`] with all operations that are not in the table; otherwise the first
 /// operation that can't be built.
-pub fn plan(
-    name: &str,
-    function: &Function,
-    weights: &WeightFiles,
-    device: &Device,
-) -> Result<FunctionPlan, EngineError> {
+pub fn plan(name: &str, function: &Function, weights: &Weights, device: &Device) -> Result<FunctionPlan, EngineError> {
     let missing = unsupported(name, &function.block);
     if !missing.is_empty() {
         return Err(EngineError::UnsupportedOps { ops: missing });
@@ -158,7 +153,7 @@ fn place(function: &str, op: &Operation) -> Place {
 struct Planner<'a> {
     function: &'a str,
     opset: Opset,
-    weights: &'a WeightFiles,
+    weights: &'a Weights,
     device: &'a Device,
     names: HashMap<String, Slot>,
     /// What the names of the open nested blocks hid, to be undone when a block ends; none outside of them.

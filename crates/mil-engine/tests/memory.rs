@@ -1,8 +1,8 @@
 //! Memory that results leave is used again, and never while somebody has it.
 
 use candle_core::{Device, Tensor, Var};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use mil_engine::passes::PassSet;
 use mil_engine::{Executable, Options, Output};
 
@@ -31,7 +31,7 @@ const PROGRAM: &str = "program(1.3) { func main<ios18>(tensor<fp32, [64, 128]> x
 fn executable(text: &str) -> Executable {
     let program = mil_text::parse(text).expect("it parses");
     let options = Options { passes: PassSet::none(), ..Options::default() };
-    Executable::load(&program, &WeightFiles::default(), "main", &options).expect("it loads")
+    Executable::load(&program, &Weights::default(), "main", &options).expect("it loads")
 }
 
 fn input(seed: usize) -> Tensor {

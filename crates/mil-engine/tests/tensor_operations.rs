@@ -2,11 +2,11 @@
 //! results worked out by hand from the definitions.
 
 use candle_core::{Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
+use coreml_format::weights::Weights;
 use mil_engine::{EngineError, Executable, Options, Output};
 
 const F32: DataType = DataType::F32;
@@ -54,7 +54,7 @@ fn run(
     };
     let mut program = Program::default();
     program.functions.insert("main".to_owned(), function);
-    let executable = Executable::load(&program, &WeightFiles::default(), "main", &Options::default())?;
+    let executable = Executable::load(&program, &Weights::default(), "main", &Options::default())?;
     let inputs: Vec<(&str, Tensor)> = tensors
         .iter()
         .map(|(n, shape, data)| (*n, Tensor::from_slice(data, *shape, &Device::Cpu).expect("a tensor")))

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::ops::FAMILIES;
 use mil_engine::{Executable, Limits, Options};
 
@@ -199,7 +199,7 @@ fn run(body: &str, extents: Extents, memory: usize, operand: impl Fn(&str, &[usi
     };
     // Loading, states and predictions are each within the limit.
     let (loading, executable) = peak(|| {
-        Executable::load(&program, &WeightFiles::default(), "main", &Options { limits, ..Options::default() })
+        Executable::load(&program, &Weights::default(), "main", &Options { limits, ..Options::default() })
             .map_err(|e| refused(&e))
     });
     let executable = match executable {

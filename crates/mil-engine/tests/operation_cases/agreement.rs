@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use candle_core::{DType, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::program::Block;
+use coreml_format::weights::Weights;
 use mil_engine::ops::FAMILIES;
 use mil_engine::passes::PassSet;
 use mil_engine::{Executable, Options, Output};
@@ -45,7 +45,7 @@ fn excess(found: &[f64], wanted: &Expected, tolerance: Option<f64>) -> f64 {
 fn run(case: &Case, passes: &PassSet) -> Result<Vec<(String, Tensor)>, String> {
     let options = Options { passes: passes.clone(), ..Options::default() };
     let executable =
-        Executable::load(&case.program, &WeightFiles::default(), "main", &options).map_err(|e| e.to_string())?;
+        Executable::load(&case.program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
     let mut state = executable.new_state().map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = case.inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let outputs = executable.predict(&inputs, Some(&mut state)).map_err(|e| e.to_string())?;

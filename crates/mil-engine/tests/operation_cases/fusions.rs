@@ -1,8 +1,8 @@
 //! Whole patterns that rewrites join: the same results with all rewrites, with none, and with each left out.
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{Executable, Options, Output};
 
@@ -30,7 +30,7 @@ fn literal(dtype: &str, shape: &[usize], seed: usize) -> String {
 fn run(text: &str, shape: &[usize], passes: PassSet) -> (Vec<f32>, usize) {
     let program = mil_text::parse(text).unwrap_or_else(|e| panic!("{e}: {text}"));
     let options = Options { passes, ..Options::default() };
-    let executable = Executable::load(&program, &WeightFiles::default(), "main", &options).expect("it loads");
+    let executable = Executable::load(&program, &Weights::default(), "main", &options).expect("it loads");
     let count: usize = shape.iter().product();
     let x: Vec<f32> = (0..count).map(|i| (i * 29 % 64) as f32 / 32.0 - 1.0).collect();
     let x = Tensor::from_vec(x, shape, &Device::Cpu).expect("an input");

@@ -4,12 +4,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{
     Argument, Binding, Operation, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Options};
 
 use crate::cases::{Case, all};
@@ -95,7 +95,7 @@ fn mutations(op: &Operation) -> Vec<Operation> {
 
 fn attempt(program: &Program, inputs: &[(String, Tensor)]) -> Result<(), String> {
     let executable =
-        Executable::load(&program, &WeightFiles::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
+        Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
     let mut state = executable.new_state().map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     executable.predict(&inputs, Some(&mut state)).map(drop).map_err(|e| e.to_string())

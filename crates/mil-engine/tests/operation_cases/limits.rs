@@ -4,16 +4,16 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Limits, Options};
 
 fn load(body: &str, limits: Limits) -> Result<Executable, String> {
     let text = format!("program(1.3) {{ func main<ios17>() {{ {body} }} -> (y); }}");
     let program = mil_text::parse(&text).map_err(|e| e.to_string())?;
     verify(&program).map_err(|e| e.to_string())?;
-    Executable::load(&program, &WeightFiles::default(), "main", &Options { limits, ..Options::default() })
+    Executable::load(&program, &Weights::default(), "main", &Options { limits, ..Options::default() })
         .map_err(|e| e.to_string())
 }
 
@@ -246,7 +246,7 @@ fn an_operation_of_too_much_work_is_refused() {
         let text = format!("program(1.3) {{ func main<ios18>() {{ {body} }} -> (y); }}");
         let parsed = mil_text::parse(&text).expect("it parses");
         let options = Options { limits, ..Options::default() };
-        let executable = Executable::load(&parsed, &WeightFiles::default(), "main", &options).expect("it loads");
+        let executable = Executable::load(&parsed, &Weights::default(), "main", &options).expect("it loads");
         let message = failure(&executable);
         assert!(message.contains(op) && message.contains("beyond the limit of work"), "{op}: {message}");
     }
@@ -319,7 +319,7 @@ fn states_are_within_the_limit() {
     let program = mil_text::parse(text).expect("it parses");
     let load = |memory: usize| {
         let options = Options { limits: Limits { memory, ..Limits::default() }, ..Options::default() };
-        Executable::load(&program, &WeightFiles::default(), "main", &options).expect("it loads")
+        Executable::load(&program, &Weights::default(), "main", &options).expect("it loads")
     };
     let error = load(1 << 20).new_state().expect_err("two gigabytes");
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -338,7 +338,7 @@ fn constants_that_are_expanded_are_within_the_limit() {
     let program = mil_text::parse(&text).expect("it parses");
     let load = |memory: usize| {
         let options = Options { limits: Limits { memory, ..Limits::default() }, ..Options::default() };
-        Executable::load(&program, &WeightFiles::default(), "main", &options)
+        Executable::load(&program, &Weights::default(), "main", &options)
     };
     let error = load(90_000).expect_err("decoded, they take more");
     assert!(error.to_string().contains("packed"), "{error}");

@@ -1,8 +1,8 @@
 //! Operations whose results are no tensors, or not the same tensors twice.
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use indexmap::IndexMap;
 use mil_engine::executable::DictionaryKey;
 use mil_engine::{Executable, Options, Output};
@@ -10,8 +10,7 @@ use mil_engine::{Executable, Options, Output};
 fn run(parameters: &str, body: &str, outputs: &str, inputs: &[(&str, Tensor)]) -> IndexMap<String, Output> {
     let text = format!("program(1.3) {{ func main<ios17>({parameters}) {{ {body} }} -> ({outputs}); }}");
     let program = mil_text::parse(&text).expect("it parses");
-    let executable =
-        Executable::load(&program, &WeightFiles::default(), "main", &Options::default()).expect("it loads");
+    let executable = Executable::load(&program, &Weights::default(), "main", &Options::default()).expect("it loads");
     executable.predict(inputs, None).expect("it runs")
 }
 
@@ -113,7 +112,7 @@ fn initial_states_of_more_rows_than_the_batch_are_those_of_the_first() {
         let program = mil_text::parse(&text).expect("it parses");
         let x = Tensor::new(&[1f32, -2., 0.5, 3., -1., 0.25], &Device::Cpu).and_then(|t| t.reshape((3, 2, 1)));
         let executable =
-            Executable::load(&program, &WeightFiles::default(), "main", &Options::default()).expect("it loads");
+            Executable::load(&program, &Weights::default(), "main", &Options::default()).expect("it loads");
         let found = executable.predict(&[("x", x.expect("an input"))], None).ok()?;
         Some(found.values().map(floats).collect::<Vec<_>>())
     };

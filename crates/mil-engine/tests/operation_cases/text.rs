@@ -1,9 +1,9 @@
 //! Programs of MIL text, one statement or a few, loaded and run.
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Options, Output};
 
 /// An error with its causes.
@@ -22,7 +22,7 @@ pub(crate) fn load(opset: &str, parameters: &str, body: &str) -> Result<Executab
     let text = format!("program(1.3) {{ func main<{opset}>({parameters}) {{ {body} }} -> (y); }}");
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     verify(&program).unwrap_or_else(|e| panic!("{e}: {text}"));
-    Executable::load(&program, &WeightFiles::default(), "main", &Options::default()).map_err(|e| chain(&e))
+    Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| chain(&e))
 }
 
 /// The elements of `y`.

@@ -1,17 +1,16 @@
 //! Programs at the edge of what rewrites match: whatever the operation of a rewrite can't do stays as it is.
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
 use coreml_format::program::Program;
+use coreml_format::weights::Weights;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{Executable, Options};
 
 /// The outputs of a program for inputs of small numbers, one after the other; runs twice, with the same states.
 fn outputs(program: &Program, passes: PassSet) -> Result<Vec<f32>, String> {
     let options = Options { passes, ..Options::default() };
-    let executable =
-        Executable::load(&program, &WeightFiles::default(), "main", &options).map_err(|e| e.to_string())?;
+    let executable = Executable::load(&program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = executable
         .inputs()
         .iter()

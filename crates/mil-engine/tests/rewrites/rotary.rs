@@ -1,8 +1,8 @@
 //! The rotary embedding with cosines and sines of every shape that broadcasts, against its definition.
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::blob::WeightFiles;
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Options};
 
 /// Extents of `x`, of the cosines and of the sines, and whether one operation does it.
@@ -114,7 +114,7 @@ fn text(dtype: &str, shapes: [&[usize]; 3], result: &[usize]) -> String {
 fn run(dtype: &str, shapes: [&[usize]; 3], data: [&[f32]; 3], result: &[usize]) -> Result<(Vec<f32>, usize), String> {
     let program = mil_text::parse(&text(dtype, shapes, result)).expect("it parses");
     let executable =
-        Executable::load(&program, &WeightFiles::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
+        Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
     let tensor = |i: usize| Tensor::from_vec(data[i].to_vec(), shapes[i], &Device::Cpu).expect("an input");
     let inputs = [("a", tensor(0)), ("c", tensor(1)), ("s", tensor(2))];
     let outputs = executable.predict(&inputs, None).map_err(|e| e.to_string())?;
