@@ -14,7 +14,7 @@ use half::f16;
 use crate::config::Config;
 use crate::engine::{EngineChoice, EngineOptions, native_is_available};
 use crate::error::{Error, Result};
-use crate::model::{CoreMLModel, Output, PassSet};
+use crate::model::{CoreMLModel, FeatureValue, PassSet};
 use crate::state::CoreMLState;
 
 pub mod discovery;
@@ -387,7 +387,7 @@ impl Pipeline {
         let mut logits = Vec::with_capacity(self.dimensions.vocab);
         for part in &self.parts {
             match outputs.get(part) {
-                Some(Output::Tensor(t)) => {
+                Some(FeatureValue::Tensor(t)) => {
                     logits.extend(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
                 }
                 _ => {
@@ -463,7 +463,7 @@ fn first_tensor(model: &CoreMLModel, fed: &[(&str, Tensor)], state: Option<&mut 
     outputs
         .into_iter()
         .find_map(|(_, o)| match o {
-            Output::Tensor(t) => Some(t),
+            FeatureValue::Tensor(t) => Some(t),
             _ => None,
         })
         .ok_or_else(|| Error::Components { path: model.path().to_owned(), message: "has no tensor output".to_owned() })

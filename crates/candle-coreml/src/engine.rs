@@ -21,9 +21,9 @@ use coreml_format::model::Model;
 use coreml_format::model_types::Body;
 use coreml_format::program::Program;
 use coreml_format::weights::Weights;
+use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 pub use mil_engine::Limits;
-use mil_engine::executable::Output;
 use mil_engine::passes::PassSet;
 use mil_engine::state::StateSpec;
 
@@ -138,9 +138,9 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     /// can't read where it is, it copies or refuses.
     fn predict(
         &self,
-        inputs: &[(&str, Output)],
+        inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
-    ) -> Result<IndexMap<String, Output>>;
+    ) -> Result<IndexMap<String, FeatureValue>>;
 
     /// Inputs, and their dimensions, in which a prediction may bring fewer or more rows than the model declares.
     fn open_rows(&self) -> &[(String, usize)] {
@@ -206,16 +206,6 @@ fn downcast<'a, T: EngineState>(state: &'a mut (dyn EngineState + 'static), engi
     let found = state.engine();
     let any: &mut dyn Any = state;
     any.downcast_mut().ok_or(Error::StateEngine { expected: engine, found })
-}
-
-/// What a value is, for errors.
-fn kind(value: &Output) -> &'static str {
-    match value {
-        Output::Tensor(_) => "a tensor",
-        Output::Strings(strings) if strings.shape.is_empty() => "a string",
-        Output::Strings(_) => "a sequence of strings",
-        Output::Dictionary(_) => "a dictionary",
-    }
 }
 
 /// A state without buffers, for models that have none.

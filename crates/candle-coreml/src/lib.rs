@@ -58,7 +58,7 @@ pub use engine::{ComputeUnits, EngineOptions, Limits};
 pub use error::{Error, Result};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
-pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
+pub use model::{CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, FeatureValue, ModelInputs};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 pub use student::CoreMLModelWrapper;

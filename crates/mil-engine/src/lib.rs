@@ -33,7 +33,9 @@ pub mod state;
 pub mod value;
 pub mod weight;
 
+/// What predictions take and return.
+pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::{EngineError, OpError};
-pub use executable::{Executable, Options, Output};
+pub use executable::{Executable, Options};
 pub use run::Limits;
 pub use state::State;

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor, Var};
 use coreml_format::mil_text;
 use coreml_format::weights::Weights;
 use mil_engine::passes::PassSet;
-use mil_engine::{Executable, Options, Output};
+use mil_engine::{Executable, FeatureValue, Options};
 
 /// A program whose values share memory in every way that there is: views of views, results that are views, a value that
 /// is returned and used, one that is returned twice, an input that is returned.
@@ -127,7 +127,7 @@ fn what_gradients_follow_is_left_alone() {
     let x = Var::from_tensor(&input(3)).expect("a variable");
     for _ in 0..2 {
         let outputs = executable.predict(&[("x", x.as_tensor().clone())], None).expect("a prediction");
-        let Some(Output::Tensor(h)) = outputs.get("h") else { panic!("a tensor") };
+        let Some(FeatureValue::Tensor(h)) = outputs.get("h") else { panic!("a tensor") };
         assert!(flat(h).iter().zip(&expected(&flat(x.as_tensor()))[4]).all(|(g, w)| (g - w).abs() < 1e-3));
     }
 }

@@ -7,7 +7,7 @@ use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
 use coreml_format::weights::Weights;
-use mil_engine::{EngineError, Executable, Options, Output};
+use mil_engine::{EngineError, Executable, FeatureValue, Options};
 
 const F32: DataType = DataType::F32;
 
@@ -63,7 +63,7 @@ fn run(
     Ok(results
         .values()
         .map(|o| {
-            let Output::Tensor(t) = o else { panic!("{o:?} is not a tensor") };
+            let FeatureValue::Tensor(t) = o else { panic!("{o:?} is not a tensor") };
             let flat = t.to_dtype(candle_core::DType::F32).and_then(|t| t.flatten_all());
             (t.dims().to_vec(), flat.and_then(|t| t.to_vec1()).expect("elements"))
         })

@@ -19,7 +19,7 @@ use coreml_format::mil_text;
 use coreml_format::program::{Function, Program, ValueType};
 use coreml_format::verify::verify;
 use mil_engine::passes::{ALL, PassSet};
-use mil_engine::{EngineError, Executable, Limits, Options, Output, State};
+use mil_engine::{EngineError, Executable, FeatureValue, Limits, Options, State};
 
 use bytes::Bytes;
 use made::Made;
@@ -190,7 +190,7 @@ fn predict(
     let mut all: Vec<(String, Tensor)> = outputs
         .iter()
         .filter_map(|(name, output)| match output {
-            Output::Tensor(t) => Some((name.clone(), float(t))),
+            FeatureValue::Tensor(t) => Some((name.clone(), float(t))),
             _ => None,
         })
         .collect();

@@ -9,7 +9,7 @@ use super::Capacity;
 use super::gate::Gate;
 use crate::error::{Error, Result};
 use crate::generation::Sampling;
-use crate::model::{CoreMLModel, Output};
+use crate::model::{CoreMLModel, FeatureValue};
 use crate::state::CoreMLState;
 use crate::student::CoreMLModelWrapper;
 
@@ -86,7 +86,7 @@ impl AsyncModel<CoreMLModel> {
     ///
     /// # Errors
     /// As there, and [`Error::Busy`].
-    pub async fn predict(&self, inputs: Vec<(String, Tensor)>) -> Result<IndexMap<String, Output>> {
+    pub async fn predict(&self, inputs: Vec<(String, Tensor)>) -> Result<IndexMap<String, FeatureValue>> {
         self.run(move |model| {
             let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
             model.predict(&inputs, None)

@@ -7,7 +7,7 @@ use coreml_format::program::Block;
 use coreml_format::weights::Weights;
 use mil_engine::ops::FAMILIES;
 use mil_engine::passes::PassSet;
-use mil_engine::{Executable, Options, Output};
+use mil_engine::{Executable, FeatureValue, Options};
 use safetensors::Dtype;
 
 use crate::cases::{Case, Expected, all};
@@ -52,7 +52,7 @@ fn run(case: &Case, passes: &PassSet) -> Result<Vec<(String, Tensor)>, String> {
     outputs
         .into_iter()
         .map(|(name, output)| match output {
-            Output::Tensor(t) => Ok((name, t)),
+            FeatureValue::Tensor(t) => Ok((name, t)),
             other => Err(format!("{other:?}")),
         })
         .collect()

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
 use coreml_format::verify::verify;
 use coreml_format::weights::Weights;
-use mil_engine::{Executable, Options, Output};
+use mil_engine::{Executable, FeatureValue, Options};
 
 /// An error with its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -33,7 +33,7 @@ pub(crate) fn run_with(
     inputs: &[(&str, Tensor)],
 ) -> Result<Vec<f64>, String> {
     let outputs = load(opset, parameters, body)?.predict(inputs, None).map_err(|e| chain(&e))?;
-    let Output::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
+    let FeatureValue::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
     Ok(y.to_dtype(DType::F64).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements"))
 }
 
