@@ -3,17 +3,14 @@
 //!
 //! `mil-engine`'s tests replay the corpus with the same function.
 
-use std::path::PathBuf;
-
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 use coreml_format::program::{
     Argument, Binding, Dim, Function, Opset, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::backend::Backend;
 use mil_engine::{Executable, Limits, Options};
 
@@ -27,12 +24,10 @@ pub fn run(bytes: &[u8]) {
         return;
     }
     let Some(name) = program.functions.keys().next().cloned() else { return };
-    let description = ModelDescription { default_function: name, ..Default::default() };
-    let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
     let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
     // Operations that only rewrites make are run as they are written.
     let options = Options { limits, internal_ops: true, ..Options::default() };
-    let Ok(executable) = Executable::load(&model, None, &options) else { return };
+    let Ok(executable) = Executable::load(&program, &Weights::default(), &name, &options) else { return };
     let mut inputs = Vec::new();
     for input in executable.inputs() {
         let Some(tensor) = input.ty.tensor().and_then(numbers) else { return };

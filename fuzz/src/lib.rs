@@ -1,21 +1,24 @@
 //! What each fuzz target does with its bytes. Any answer is right, except a panic, a hang or a result that does not
 //! survive being written and read again.
 //!
-//! The same functions replay the corpus in the ordinary tests of `coreml-format`.
+//! The same functions replay the corpus in the ordinary tests of `coreml-lower`.
 
-use coreml_format::blob::{BlobRef, WeightFiles};
+use coreml_format::blob::BlobRef;
 use coreml_format::mil_text;
-use coreml_format::model_types::{self, Body, Bytes};
-use coreml_format::package::Model;
-use coreml_format::spec;
+use coreml_format::model::Model;
+use coreml_format::model_types::Bytes;
+use coreml_format::spec::{self, Specification};
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 
-/// The protobuf specification of a package, verified if it can be read, and as text; models of other types, decoded.
+/// The protobuf specification of a model of any type. It is lowered; a program is verified, written and read again, and
+/// printed as text.
 pub fn specification(bytes: &[u8]) {
-    decoded(&Bytes::copy_from_slice(bytes), 0);
-    if let Ok((description, program)) = spec::decode(bytes) {
+    let Ok(Specification { description, body, parts }) = spec::decode(&Bytes::copy_from_slice(bytes)) else { return };
+    let model = Model { path: "fuzzed".into(), description, body, parts, weights: Weights::default() };
+    if let Ok(program) = coreml_lower::lower(&model) {
         let sound = verify(&program).is_ok();
-        let again = spec::decode(&spec::encode(&description, &program));
+        let again = spec::decode(&spec::encode(&model.description, &program).into());
         // A program that contradicts itself may be refused by the second reading.
         assert!(again.is_ok() || !sound);
         if sound {
@@ -24,27 +27,12 @@ pub fn specification(bytes: &[u8]) {
     }
 }
 
-/// A model of any type, and the models of a pipeline.
-fn decoded(model: &Bytes, depth: usize) {
-    let Ok(Some((row, message))) = model_types::locate(model) else { return };
-    let Ok(body) = row.decode(message) else { return };
-    let pipeline = match body {
-        Body::Pipeline(pipeline) => Some(pipeline),
-        Body::PipelineClassifier(m) => m.pipeline,
-        Body::PipelineRegressor(m) => m.pipeline,
-        _ => None,
-    };
-    if depth < 8 {
-        pipeline.iter().flat_map(|p| &p.models).for_each(|model| decoded(model, depth + 1));
-    }
-}
-
 /// A weight file, and the offset (first eight bytes) of a record in it.
 pub fn weights(bytes: &[u8]) {
     let Some((offset, file)) = bytes.split_first_chunk::<8>() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("w"), file).expect("written");
-    let files = WeightFiles::new(Some(folder.path().to_owned()));
+    let files = Weights::folder(folder.path().to_owned());
     for offset in [u64::from_le_bytes(*offset), 64] {
         if let Ok(blob) = files.resolve(&BlobRef { file: "w".into(), offset }) {
             let bits = blob.dtype().bits().expect("numbers");
@@ -75,6 +63,7 @@ pub fn compiled(bytes: &[u8]) {
     }
     if let Ok(model) = Model::open(folder.path()) {
         let function = model.description.default_function;
-        assert!(model.program.functions.contains_key(&function));
+        let program = model.body.program().expect("a program");
+        assert!(program.functions.contains_key(&function));
     }
 }

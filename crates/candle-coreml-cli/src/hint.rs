@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use candle_coreml::format::package::LoadError;
+use candle_coreml::format::model::LoadError;
 
 /// How alike names must be.
 const NEAR: f64 = 0.8;

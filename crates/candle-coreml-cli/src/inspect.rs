@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::mil_text;
-use candle_coreml::format::package::Model;
-use candle_coreml::format::program::{Block, TensorData, Value as Literal, ValueData};
-use serde_json::json;
+use candle_coreml::format::model::Model;
+use candle_coreml::format::model_types::Body;
+use candle_coreml::format::model_types::data_structures::ClassLabels;
+use candle_coreml::format::program::{Block, Program, TensorData, Value as Literal, ValueData};
+use candle_coreml::format::spec::Specification;
+use candle_coreml::lower::{LowerErrorKind, lower};
+use serde_json::{Value, json};
 
 use crate::{CommandResult, write};
 
@@ -21,6 +25,9 @@ Examples:
   candle-coreml inspect --svg model.svg model.mlpackage      the graph as a picture, for any browser
   candle-coreml inspect --svg - --function infer M | resvg - infer.png
   candle-coreml inspect --ane model.mlpackage                what Apple's Neural Engine likely refuses";
+
+/// Class labels that are shown at most.
+const LABELS: usize = 10;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,9 +55,13 @@ pub(crate) struct Arguments {
 }
 
 /// Draws the graph of the model.
-fn picture(model: &Model, file: &Path, arguments: &Arguments) -> CommandResult {
-    let options = coreml_inspect::picture::Options { function: arguments.function.clone(), unfold: arguments.unfold };
-    let picture = coreml_inspect::picture::draw(model, &options)?;
+fn picture(model: &Model, program: &Program, file: &Path, arguments: &Arguments) -> CommandResult {
+    let options = coreml_inspect::picture::Options {
+        title: model.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+        function: arguments.function.clone(),
+        unfold: arguments.unfold,
+    };
+    let picture = coreml_inspect::picture::draw(program, &model.description, &options)?;
     if file.as_os_str() == "-" { write::text(&picture) } else { write::bytes(file, picture.as_bytes()) }
 }
 
@@ -120,28 +131,85 @@ fn describe(ty: &FeatureType) -> String {
         }
         FeatureType::State { dtype, shape } => format!("{dtype} {shape:?}"),
         FeatureType::Image { layout, width, height, .. } => format!("{layout:?} image {width} × {height}"),
-        other => format!("{other:?}"),
+        other => other.in_words().to_owned(),
+    }
+}
+
+/// Labels of a classifier: its own, or those of the last model of a pipeline that has some.
+fn class_labels(body: &Body, parts: &[Specification]) -> Option<Vec<Value>> {
+    let own = body.class_labels().map(|labels| match labels {
+        ClassLabels::Strings(all) => all.vector.into_iter().map(Value::from).collect(),
+        ClassLabels::Int64s(all) => all.vector.into_iter().map(Value::from).collect(),
+    });
+    own.or_else(|| parts.iter().rev().find_map(|part| class_labels(&part.body, &part.parts)))
+}
+
+/// Names of the types of a pipeline's models.
+fn part_types(model: &Model) -> Vec<&'static str> {
+    model.parts.iter().map(|part| part.body.name()).collect()
+}
+
+/// What the author wrote, class labels, and the type of a model that is not a program.
+fn header(model: &Model, can_run: bool, out: &mut String) {
+    let metadata = &model.description.metadata;
+    if model.body.program().is_none() {
+        let note = if can_run { "" } else { ", which can't be run" };
+        let _ = writeln!(out, "  type: {}{note}", model.body.name());
+    }
+    if !model.parts.is_empty() {
+        let _ = writeln!(out, "  models: {}", part_types(model).join(", "));
+    }
+    let entries = [
+        ("description", &metadata.description),
+        ("author", &metadata.author),
+        ("version", &metadata.version),
+        ("license", &metadata.license),
+    ];
+    for (key, value) in entries.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(out, "  {key}: {value}");
+    }
+    for (key, value) in &metadata.user {
+        let _ = writeln!(out, "  {key}: {value}");
+    }
+    if let Some(labels) = class_labels(&model.body, &model.parts) {
+        let shown: Vec<String> =
+            labels.iter().take(LABELS).map(|l| l.as_str().map_or(l.to_string(), str::to_owned)).collect();
+        let more = if labels.len() > LABELS { ", …" } else { "" };
+        let _ = writeln!(out, "  {} class labels: {}{more}", labels.len(), shown.join(", "));
     }
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
-    if arguments.mil {
-        return write::text(&mil_text::print(&model.program));
+    let program = match lower(&model) {
+        // What is asked for by an option is about a program.
+        Err(e)
+            if e.kind() == LowerErrorKind::Unsupported
+                && !(arguments.mil || arguments.svg.is_some() || arguments.ane) =>
+        {
+            None
+        }
+        lowered => Some(lowered.map_err(|e| format!("{}: {e}", model.path.display()))?),
+    };
+    if let Some(program) = &program {
+        if arguments.mil {
+            return write::text(&mil_text::print(program));
+        }
+        if let Some(file) = &arguments.svg {
+            return picture(&model, program, file, &arguments);
+        }
+        if arguments.ane {
+            return ane::report(&model, program, arguments.function.as_deref(), arguments.json);
+        }
     }
-    if let Some(file) = &arguments.svg {
-        return picture(&model, file, &arguments);
-    }
-    if arguments.ane {
-        return ane::report(&model, arguments.function.as_deref(), arguments.json);
-    }
+    let functions = program.as_ref().map(|program| &program.functions);
     let mut survey = Survey::default();
-    for function in model.program.functions.values() {
+    for function in functions.into_iter().flat_map(|all| all.values()) {
         survey.block(&model, &function.block)?;
     }
     if arguments.json {
         let opsets: BTreeMap<_, _> =
-            model.program.functions.iter().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
+            functions.into_iter().flatten().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
         let weights: Vec<_> = survey
             .weights
             .iter()
@@ -149,6 +217,9 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             .collect();
         let all = json!({
             "path": model.path,
+            "type": model.body.name(),
+            "models": part_types(&model),
+            "class_labels": class_labels(&model.body, &model.parts),
             "description": model.description,
             "opsets": opsets,
             "operations": survey.operations,
@@ -160,12 +231,15 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let mut out = String::new();
     let _ = writeln!(out, "{}", model.path.display());
     let _ = writeln!(out, "  specification {}, default function `{}`", d.specification_version, d.default_function);
-    for (key, value) in &d.metadata.user {
-        let _ = writeln!(out, "  {key}: {value}");
-    }
+    header(&model, program.is_some(), &mut out);
     for (name, function) in &d.functions {
-        let opset = model.program.functions.get(name).map_or("?", |f| f.opset.spec_name());
-        let _ = writeln!(out, "\nfunction {name} ({opset})");
+        let _ = match functions {
+            Some(all) => {
+                let opset = all.get(name).map_or("?", |f| f.opset.spec_name());
+                writeln!(out, "\nfunction {name} ({opset})")
+            }
+            None => writeln!(out, "\nfunction {name}"),
+        };
         let groups = [("input", &function.inputs), ("output", &function.outputs), ("state", &function.states)];
         for (kind, features) in groups {
             for f in features {
@@ -173,6 +247,9 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
                 let _ = writeln!(out, "  {kind:<7} {:<28} {}{optional}", f.name, describe(&f.ty));
             }
         }
+    }
+    if program.is_none() {
+        return write::text(&out);
     }
     let _ = writeln!(out, "\noperations of all functions");
     let mut operations: Vec<_> = survey.operations.into_iter().collect();

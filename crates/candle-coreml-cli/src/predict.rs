@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::file;
-use candle_coreml::model::{DictionaryKey, Strings};
 use candle_coreml::tensors::{self, Limits};
-use candle_coreml::{CoreMLModel, Output};
+use candle_coreml::{CoreMLModel, DictionaryKey, FeatureValue};
 use serde_json::{Map, Value, json};
 
 use crate::engine::EngineArguments;
@@ -55,14 +54,12 @@ pub(crate) struct Arguments {
 const LARGEST_VALUES: u64 = 64 << 20;
 
 /// A string, a list of strings or a dictionary; `None` for everything else.
-fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<Output> {
+fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<FeatureValue> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match value {
-        Value::String(text) => Some(Output::Strings(Strings { data: vec![text.clone()], shape: Vec::new() })),
+        Value::String(text) => Some(FeatureValue::String(text.clone())),
         Value::Array(items) if !items.is_empty() => {
-            let data = items.iter().map(text).collect::<Option<Vec<_>>>()?;
-            let shape = vec![data.len()];
-            Some(Output::Strings(Strings { data, shape }))
+            items.iter().map(text).collect::<Option<Vec<_>>>().map(FeatureValue::Strings)
         }
         Value::Object(entries) => {
             let described = model.function_description().input(name).map(|f| &f.ty);
@@ -73,14 +70,14 @@ fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<Output> {
                 _ => DictionaryKey::String(key.clone()),
             };
             let entries = entries.iter().map(|(k, number)| Some((key(k), number.as_f64()?)));
-            entries.collect::<Option<Vec<_>>>().map(Output::Dictionary)
+            entries.collect::<Option<Vec<_>>>().map(FeatureValue::Dictionary)
         }
         _ => None,
     }
 }
 
 /// Numbers, (nested) lists of numbers, strings, lists of strings and dictionaries by name.
-fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Output>) -> CommandResult {
+fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, FeatureValue>) -> CommandResult {
     let text = file::read_text(path, LARGEST_VALUES)?;
     let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     for (name, value) in values {
@@ -110,7 +107,7 @@ fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Output>
                 Tensor::from_vec(floats, shape, &Device::Cpu)?
             }
         };
-        inputs.insert(name, Output::Tensor(tensor));
+        inputs.insert(name, FeatureValue::Tensor(tensor));
     }
     Ok(())
 }
@@ -161,12 +158,13 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
     let load = |path: &Path| tensors::read(path, &limits);
     let given = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
-    let mut inputs: HashMap<String, Output> = given.into_iter().map(|(n, t)| (n, Output::Tensor(t))).collect();
+    let mut inputs: HashMap<String, FeatureValue> =
+        given.into_iter().map(|(n, t)| (n, FeatureValue::Tensor(t))).collect();
     if let Some(path) = &arguments.values {
         values(path, &model, &mut inputs)?;
     }
     for (name, file) in pairs("--image", &arguments.image)? {
-        inputs.insert(name.to_owned(), Output::Tensor(images::load(&model, name, file)?));
+        inputs.insert(name.to_owned(), FeatureValue::Tensor(images::load(&model, name, file)?));
     }
     let image_outputs = pairs("--image-out", &arguments.image_out)?;
     for (name, file) in &image_outputs {
@@ -180,7 +178,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             state.set(&name, &value)?;
         }
     }
-    let named: Vec<(&str, Output)> = inputs.iter().map(|(n, value)| (n.as_str(), value.clone())).collect();
+    let named: Vec<(&str, FeatureValue)> = inputs.iter().map(|(n, value)| (n.as_str(), value.clone())).collect();
     let outputs = model.predict_values(&named, state.as_mut())?;
     let (mut tensors, mut values) = (HashMap::new(), Map::new());
     for (name, output) in outputs {
@@ -211,13 +209,13 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
 fn collect(
     model: &CoreMLModel,
     name: String,
-    output: Output,
+    output: FeatureValue,
     tensors: &mut HashMap<String, Tensor>,
     values: &mut Map<String, Value>,
 ) -> CommandResult {
     let described = model.function_description().output(&name).map(|f| &f.ty);
     match output {
-        Output::Tensor(t) => match described {
+        FeatureValue::Tensor(t) => match described {
             Some(FeatureType::Int64) => {
                 let v = t.to_dtype(candle_core::DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
                 values.insert(name, json!(v.first()));
@@ -230,11 +228,22 @@ fn collect(
                 tensors.insert(name, t);
             }
         },
-        Output::Strings(s) => {
-            let value = if s.shape.is_empty() { json!(s.data.first()) } else { json!(s.data) };
-            values.insert(name, value);
+        FeatureValue::Int64(n) => {
+            values.insert(name, json!(n));
         }
-        Output::Dictionary(entries) => {
+        FeatureValue::Double(x) => {
+            values.insert(name, json!(x));
+        }
+        FeatureValue::String(text) => {
+            values.insert(name, json!(text));
+        }
+        FeatureValue::Int64s(all) => {
+            values.insert(name, json!(all));
+        }
+        FeatureValue::Strings(all) => {
+            values.insert(name, json!(all));
+        }
+        FeatureValue::Dictionary(entries) => {
             let entries = entries.into_iter().map(|(k, v)| match k {
                 DictionaryKey::String(s) => (s, json!(v)),
                 DictionaryKey::Int(i) => (i.to_string(), json!(v)),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use candle_core::{DType, Device, Tensor};
-use candle_coreml::{CoreMLModel, EngineChoice, Output};
+use candle_coreml::{CoreMLModel, EngineChoice, FeatureValue};
 use tiff::decoder::{Decoder, DecodingResult};
 use tiff::encoder::{TiffEncoder, colortype::Gray32Float};
 
@@ -102,7 +102,7 @@ fn the_library_returns_the_same_pixels() {
         let path = folder().join(format!("{model}.mlpackage"));
         let loaded = CoreMLModel::builder(path).engine(EngineChoice::Portable).load();
         let found = loaded.expect("it loads").predict(&[("x", all[&format!("{model}/x")].clone())], None);
-        let Output::Tensor(found) = &found.expect("it runs")["y"] else { panic!("a tensor") };
+        let FeatureValue::Tensor(found) = &found.expect("it runs")["y"] else { panic!("a tensor") };
         assert_eq!(found.dtype(), DType::U8);
         assert_eq!(floats(found), floats(&all[&format!("{model}/y")]), "{model}");
     }

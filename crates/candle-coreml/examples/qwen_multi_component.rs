@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
+use candle_coreml::FeatureValue;
 use candle_coreml::generation::{Message, Tokenizer};
-use candle_coreml::model::Output;
 use candle_coreml::utils::sampling::{Sampler, Sampling};
 use candle_coreml::{CoreMLModel, CoreMLState, Error, ModelConfig, QwenConfig, Result};
 use clap::Parser;
@@ -103,8 +103,8 @@ impl Parts {
     }
 }
 
-fn only_tensor(outputs: impl Iterator<Item = Output>) -> Result<Tensor> {
-    let mut tensors = outputs.filter_map(|o| if let Output::Tensor(t) = o { Some(t) } else { None });
+fn only_tensor(outputs: impl Iterator<Item = FeatureValue>) -> Result<Tensor> {
+    let mut tensors = outputs.filter_map(|o| if let FeatureValue::Tensor(t) = o { Some(t) } else { None });
     tensors.next().ok_or_else(|| Error::Request("a chunk gives no tensor".to_owned()))
 }
 

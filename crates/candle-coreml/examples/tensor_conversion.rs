@@ -61,7 +61,7 @@ fn first(model: &CoreMLModel, inputs: &[(&str, Tensor)]) -> Result<(Tensor, DTyp
     let mut state = model.make_state()?;
     let outputs = model.predict(inputs, model.is_stateful().then_some(&mut state))?;
     let tensor = outputs.into_values().find_map(|o| match o {
-        candle_coreml::Output::Tensor(t) => Some(t),
+        candle_coreml::FeatureValue::Tensor(t) => Some(t),
         _ => None,
     });
     let tensor = tensor.ok_or_else(|| Error::Request("the model gives no tensor".to_owned()))?;

@@ -9,6 +9,7 @@
 //! different lies in `native` (with a stand-in elsewhere).
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,10 +17,13 @@ use candle_core::Tensor;
 pub use coreml_apple::options::{ComputeUnits, UnknownUnits};
 pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
 use coreml_format::description::ModelDescription;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
+use coreml_format::model_types::Body;
+use coreml_format::program::Program;
+use coreml_format::weights::Weights;
+use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 pub use mil_engine::Limits;
-use mil_engine::executable::Output;
 use mil_engine::passes::PassSet;
 use mil_engine::state::StateSpec;
 
@@ -135,9 +139,9 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     /// can't read where it is, it copies or refuses.
     fn predict(
         &self,
-        inputs: &[(&str, Output)],
+        inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
-    ) -> Result<IndexMap<String, Output>>;
+    ) -> Result<IndexMap<String, FeatureValue>>;
 
     /// Inputs, and their dimensions, in which a prediction may bring fewer or more rows than the model declares.
     fn open_rows(&self) -> &[(String, usize)] {
@@ -205,16 +209,6 @@ fn downcast<'a, T: EngineState>(state: &'a mut (dyn EngineState + 'static), engi
     any.downcast_mut().ok_or(Error::StateEngine { expected: engine, found })
 }
 
-/// What a value is, for errors.
-fn kind(value: &Output) -> &'static str {
-    match value {
-        Output::Tensor(_) => "a tensor",
-        Output::Strings(strings) if strings.shape.is_empty() => "a string",
-        Output::Strings(_) => "a sequence of strings",
-        Output::Dictionary(_) => "a dictionary",
-    }
-}
-
 /// A state without buffers, for models that have none.
 pub(crate) fn empty_state() -> Result<Box<dyn EngineState>> {
     portable::new_state(&[])
@@ -236,12 +230,18 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Mo
             Ok(Model {
                 path: path.to_owned(),
                 description: ModelDescription::default(),
-                program: coreml_format::program::Program::default(),
-                weights: coreml_format::blob::WeightFiles::new(None),
+                body: Body::Program(Program::default()),
+                parts: Vec::new(),
+                weights: Weights::default(),
             })
         }
         opened => Ok(opened?),
     }
+}
+
+/// The program of a model that can become one.
+pub(crate) fn program(package: &Model) -> Option<Cow<'_, Program>> {
+    coreml_lower::lower(package).ok()
 }
 
 /// Loads a function with the engine that is asked for, or with the best that takes it. `rows` names inputs, and their
@@ -265,8 +265,8 @@ pub(crate) fn load(
         EngineChoice::Auto if !native::AVAILABLE => portable(NO_CORE_ML.to_owned()),
         EngineChoice::Auto => match native::load(package, function, options) {
             Ok(engine) => Ok(Loaded { engine, reason: "Core ML loads the model".to_owned() }),
-            // A model that only Core ML can read has nothing to fall back on.
-            Err(error) if package.program.functions.is_empty() => Err(error),
+            // A model that only Core ML can read or run has nothing to fall back on.
+            Err(error) if program(package).is_none_or(|p| p.functions.is_empty()) => Err(error),
             Err(error) => {
                 tracing::warn!(path = %package.path.display(), %error, "Core ML does not load the model");
                 portable(format!("Core ML does not load the model: {error}"))

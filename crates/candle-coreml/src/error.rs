@@ -13,7 +13,15 @@ use crate::backend::BackendDevice;
 pub enum Error {
     /// A model file can't be opened.
     #[error(transparent)]
-    Load(#[from] coreml_format::package::LoadError),
+    Load(#[from] coreml_format::model::LoadError),
+    /// A model that can't become a program, such as one of a type that can't be run.
+    #[error("{path}: {source}")]
+    Lower {
+        /// The model.
+        path: PathBuf,
+        /// What stands against it.
+        source: coreml_lower::LowerError,
+    },
     /// The portable engine can't load or run a model.
     #[error("{path}: {}", with_causes(source.as_ref()))]
     Engine {
@@ -275,6 +283,10 @@ impl Error {
         match self {
             Self::Load(e) => match e.kind() {
                 "io" => ErrorKind::Io,
+                _ => ErrorKind::Model,
+            },
+            Self::Lower { source, .. } => match source.kind() {
+                coreml_lower::LowerErrorKind::Unsupported => ErrorKind::Unsupported,
                 _ => ErrorKind::Model,
             },
             Self::Engine { source, .. } => engine_kind(source),

@@ -86,7 +86,7 @@ pub use language_model::{LanguageModel, LanguageModelConfig};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
 pub use logits_model::CoreMLModelWrapper;
-pub use model::{CoreMLModel, CoreMLModelBuilder, EngineChoice, ModelInputs, Output};
+pub use model::{CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, FeatureValue, ModelInputs};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 
@@ -96,6 +96,8 @@ pub use coreml_apple as native;
 pub use coreml_format as format;
 /// What models expect and return.
 pub use coreml_format::description;
+/// How models of each type become programs.
+pub use coreml_lower as lower;
 /// Instruction sets that the portable engine's kernels are chosen by.
 pub use mil_engine::isa;
 

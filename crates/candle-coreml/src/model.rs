@@ -6,11 +6,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use coreml_apple::shape;
 use coreml_format::description::{DimRange, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
+pub use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
-pub use mil_engine::executable::{DictionaryKey, Output};
 pub use mil_engine::passes::PassSet;
-pub use mil_engine::value::Strings;
 
 use crate::config::Config;
 pub use crate::engine::EngineChoice;
@@ -230,9 +229,10 @@ impl CoreMLModel {
 
     /// Names of all functions of the file.
     pub fn functions(&self) -> Vec<&str> {
-        let (program, described) = (&self.package.program.functions, &self.package.description.functions);
-        let names = program.keys().map(String::as_str);
-        if program.is_empty() { described.keys().map(String::as_str).collect() } else { names.collect() }
+        match self.package.body.program() {
+            Some(program) if !program.functions.is_empty() => program.functions.keys().map(String::as_str).collect(),
+            _ => self.package.description.functions.keys().map(String::as_str).collect(),
+        }
     }
 
     /// The description of the loaded function; empty if the file describes only others.
@@ -319,7 +319,7 @@ impl CoreMLModel {
         let named: Vec<(&str, Tensor)> = names.iter().zip(tensors).map(|(n, t)| (n.as_str(), (*t).clone())).collect();
         let mut out = IndexMap::new();
         for (name, output) in self.predict(&named, state)? {
-            if let Output::Tensor(t) = output {
+            if let FeatureValue::Tensor(t) = output {
                 out.insert(name, t);
             }
         }
@@ -341,8 +341,9 @@ impl CoreMLModel {
         &self,
         inputs: &[(&str, Tensor)],
         state: Option<&mut CoreMLState>,
-    ) -> Result<IndexMap<String, Output>> {
-        let values: Vec<(&str, Output)> = inputs.iter().map(|(name, t)| (*name, Output::Tensor(t.clone()))).collect();
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        let values: Vec<(&str, FeatureValue)> =
+            inputs.iter().map(|(name, t)| (*name, FeatureValue::Tensor(t.clone()))).collect();
         self.predict_values(&values, state)
     }
 
@@ -352,10 +353,10 @@ impl CoreMLModel {
     /// |---|---|
     /// | array | tensor in its shape |
     /// | image | tensor `[1, channels, height, width]`, samples from 0 to 255, channels in the order of the colour layout |
-    /// | number | tensor of one element |
-    /// | sequence of integers | tensor of one dimension |
-    /// | string, sequence of strings | [`Output::Strings`] without shape, with one dimension |
-    /// | dictionary | [`Output::Dictionary`] |
+    /// | number | [`FeatureValue::Int64`], [`FeatureValue::Double`], or a tensor of one element |
+    /// | sequence of integers | [`FeatureValue::Int64s`], or a tensor of one dimension |
+    /// | string, sequence of strings | [`FeatureValue::String`], [`FeatureValue::Strings`] |
+    /// | dictionary | [`FeatureValue::Dictionary`] |
     ///
     /// ML Programs, and so the portable engine, take arrays and images alone. On the native engine images are made of
     /// bytes: samples take the nearest whole number, and those beyond 0 to 255 are errors. Half-precision images keep
@@ -365,16 +366,16 @@ impl CoreMLModel {
     /// As [`CoreMLModel::forward`].
     pub fn predict_values(
         &self,
-        inputs: &[(&str, Output)],
+        inputs: &[(&str, FeatureValue)],
         state: Option<&mut CoreMLState>,
-    ) -> Result<IndexMap<String, Output>> {
+    ) -> Result<IndexMap<String, FeatureValue>> {
         let described = self.function_description();
         let device = inputs.first().and_then(|(_, value)| value.tensor()).map_or(Device::Cpu, |t| t.device().clone());
         for (name, value) in inputs {
             if !self.engine.inputs().contains(name) {
                 return Err(self.not_found("input", name, self.input_names()));
             }
-            if let (Some(feature), Output::Tensor(tensor)) = (described.input(name), value) {
+            if let (Some(feature), FeatureValue::Tensor(tensor)) = (described.input(name), value) {
                 shape::check(feature, tensor.dims()).map_err(|e| Error::Input {
                     name: e.feature,
                     expected: e.expected,
@@ -384,7 +385,7 @@ impl CoreMLModel {
         }
         let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
         for (name, output) in &mut outputs {
-            let Output::Tensor(t) = output else { continue };
+            let FeatureValue::Tensor(t) = output else { continue };
             match described.output(name).map(|f| &f.ty) {
                 Some(FeatureType::MultiArray { dtype, .. }) => {
                     let wanted = mil_engine::executable::public_dtype(*dtype);

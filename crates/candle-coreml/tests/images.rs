@@ -7,8 +7,7 @@ use candle_coreml::description::{
     ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint,
 };
 use candle_coreml::format::{mil_text, write::PackageWriter};
-use candle_coreml::model::Strings;
-use candle_coreml::{CoreMLModel, Error, Output};
+use candle_coreml::{CoreMLModel, Error, FeatureValue};
 
 mod engines;
 
@@ -59,7 +58,7 @@ fn image(samples: &[f32], channels: usize) -> Tensor {
     Tensor::from_vec(samples.to_vec(), (1, channels, HEIGHT, WIDTH), &Device::Cpu).expect("an image")
 }
 
-fn samples(output: &Output) -> Vec<f32> {
+fn samples(output: &FeatureValue) -> Vec<f32> {
     let tensor = output.tensor().expect("an image");
     tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1()).expect("samples")
 }
@@ -98,8 +97,8 @@ fn images_keep_their_channels_and_samples_on_every_engine() {
             let error = model.predict(&inputs, None).expect_err("another image").to_string();
             assert!(error.contains("picture") && error.contains("[1, 3, 2, 3]"), "{engine}, {i}: {error}");
         }
-        let mut values: Vec<_> = inputs.iter().map(|(n, t)| (*n, Output::Tensor(t.clone()))).collect();
-        values[2].1 = Output::Strings(Strings { data: vec!["grey".to_owned()], shape: Vec::new() });
+        let mut values: Vec<_> = inputs.iter().map(|(n, t)| (*n, FeatureValue::Tensor(t.clone()))).collect();
+        values[2].1 = "grey".into();
         let error = model.predict_values(&values, None).expect_err("a string");
         assert!(matches!(&error, Error::Input { name, found, .. } if name == "gray" && found == "a string"), "{error}");
     }

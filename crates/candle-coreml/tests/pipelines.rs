@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use candle_coreml::{CoreMLModel, Output};
+use candle_coreml::{CoreMLModel, FeatureValue};
 
 mod engines;
 
@@ -21,10 +21,10 @@ fn a_pipeline_computes_what_its_parts_do_one_after_the_other() {
             .compiled_models(options.cache.expect("a cache"))
             .load()
             .expect("it loads");
-        let inputs = ["x", "scale"].map(|name| (name, Output::Tensor(reference[name].clone())));
+        let inputs = ["x", "scale"].map(|name| (name, FeatureValue::Tensor(reference[name].clone())));
         let outputs = model.predict_values(&inputs, None).expect("a prediction");
         for name in ["y", "sum"] {
-            let Output::Tensor(found) = &outputs[name] else { panic!("{name} is no tensor") };
+            let FeatureValue::Tensor(found) = &outputs[name] else { panic!("{name} is no tensor") };
             let far = (found - &reference[name]).and_then(|d: Tensor| d.abs()?.max_all()?.to_scalar::<f32>());
             let far = far.expect("tensors of one shape");
             assert!(far < 1e-4, "{choice:?}: {name} is {far} away");

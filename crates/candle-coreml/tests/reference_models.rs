@@ -11,7 +11,7 @@ use candle_coreml::anemll::{Components, Pipeline, discovery};
 use candle_coreml::description::{FeatureDescription, FeatureType, FunctionDescription};
 use candle_coreml::engine::EngineChoice;
 use candle_coreml::format::mil_text::{self, Dialect};
-use candle_coreml::format::package::Model;
+use candle_coreml::format::model::Model;
 use candle_coreml::generation::{Message, Tokenizer};
 use candle_coreml::model::PassSet;
 
@@ -109,7 +109,8 @@ fn compiled(from: &Path, to: &Path, dialect: Dialect) {
         let model = Model::open(&entry).expect("it opens");
         let folder = to.join(name).with_extension("mlmodelc");
         std::fs::create_dir_all(folder.join("weights")).expect("a folder");
-        std::fs::write(folder.join("model.mil"), mil_text::print_as(&model.program, dialect)).expect("written");
+        std::fs::write(folder.join("model.mil"), mil_text::print_as(model.body.program().expect("a program"), dialect))
+            .expect("written");
         let weights = entry.join("Data/com.apple.CoreML/weights/weight.bin");
         if weights.is_file() {
             std::fs::copy(weights, folder.join("weights/weight.bin")).expect("copied");

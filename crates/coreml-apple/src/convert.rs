@@ -4,8 +4,9 @@
 //! round to nearest, ties to even, and become infinite beyond the range, as IEEE 754 has it; integers that
 //! become floats round likewise.
 
+use coreml_values::number::Number;
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
 use crate::array::{ArrayType, Buffer, Slice};
 
@@ -21,56 +22,6 @@ pub struct ConvertError {
     pub index: usize,
     /// The declared type.
     pub expected: ArrayType,
-}
-
-/// A number that can be read as any other kind.
-trait Number: Copy {
-    fn single(self) -> f32;
-    fn double(self) -> f64;
-    /// `None` unless it is a whole number; limited to `i64`.
-    fn whole(self) -> Option<i64>;
-}
-
-macro_rules! integers {
-    ($($ty:ty),*) => {$(
-        impl Number for $ty {
-            fn single(self) -> f32 {
-                self as f32
-            }
-            fn double(self) -> f64 {
-                self as f64
-            }
-            fn whole(self) -> Option<i64> {
-                Some(i64::from(self))
-            }
-        }
-    )*};
-}
-
-macro_rules! floats {
-    ($($ty:ty: $single:expr, $double:expr;)*) => {$(
-        impl Number for $ty {
-            fn single(self) -> f32 {
-                $single(self)
-            }
-            fn double(self) -> f64 {
-                $double(self)
-            }
-            fn whole(self) -> Option<i64> {
-                let x = $double(self);
-                // What lies beyond `i64` becomes its limit, which no type narrower than it takes.
-                (x.fract() == 0.0).then_some(x as i64)
-            }
-        }
-    )*};
-}
-
-integers!(u8, u32, i8, i16, i32, i64);
-floats! {
-    bf16: bf16::to_f32, bf16::to_f64;
-    f16: f16::to_f32, f16::to_f64;
-    f32: |x| x, f64::from;
-    f64: |x| x as f32, |x| x;
 }
 
 /// Calls a generic function with the elements of a slice, whatever their type.
@@ -118,11 +69,7 @@ pub fn to_array(feature: &str, source: Slice<'_>, ty: ArrayType) -> Result<Buffe
     })
 }
 
-fn whole<S: Number + ToString, T: TryFrom<i64>>(
-    feature: &str,
-    source: &[S],
-    expected: ArrayType,
-) -> Result<Vec<T>, ConvertError> {
+fn whole<S: Number, T: TryFrom<i64>>(feature: &str, source: &[S], expected: ArrayType) -> Result<Vec<T>, ConvertError> {
     let convert = |(index, x): (usize, &S)| {
         x.whole().and_then(|n| T::try_from(n).ok()).ok_or_else(|| ConvertError {
             feature: feature.to_owned(),
@@ -137,6 +84,7 @@ fn whole<S: Number + ToString, T: TryFrom<i64>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::bf16;
     use proptest::prelude::*;
 
     /// The definition for integers: by way of `i128`, which holds all of them.

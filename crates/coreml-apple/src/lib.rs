@@ -31,9 +31,10 @@ pub mod values;
 
 #[cfg(target_vendor = "apple")]
 pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices};
+/// What predictions take and return.
+pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::NativeError;
 pub use options::{ComputeUnits, Options};
-pub use values::{Input, Output};
 
 /// Settings of the property tests. Miri runs some hundred times slower, and has no files to keep failures in.
 #[cfg(test)]

@@ -1,78 +1,10 @@
-//! What a prediction takes and returns.
+//! Numbers of tensors, as features hold them.
 
 use candle_core::{Device, Storage, Tensor, WithDType};
 
 use crate::array::{ArrayType, Buffer, Slice};
 use crate::convert::to_array;
 use crate::error::NativeError;
-
-/// One input. Arrays, numbers, images, sequences of integers are tensors.
-#[derive(Debug, Clone, Copy)]
-pub enum Input<'a> {
-    /// A tensor: an array in its shape, a number (one element), an image (`[1, channels, height, width]`, samples
-    /// from 0 to 255, channels in the order of the model's colour layout), a sequence of integers (`[length]`).
-    Tensor(&'a Tensor),
-    /// A string.
-    Text(&'a str),
-    /// A sequence of strings.
-    Texts(&'a [String]),
-    /// Numbers by key.
-    Dictionary(&'a [(Key, f64)]),
-}
-
-impl Input<'_> {
-    /// What it is, for errors.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Tensor(_) => "a tensor",
-            Self::Text(_) => "a string",
-            Self::Texts(_) => "a sequence of strings",
-            Self::Dictionary(_) => "a dictionary",
-        }
-    }
-}
-
-impl<'a> From<&'a Tensor> for Input<'a> {
-    fn from(tensor: &'a Tensor) -> Self {
-        Self::Tensor(tensor)
-    }
-}
-
-impl<'a> From<&'a Output> for Input<'a> {
-    /// What one prediction returned, for the next.
-    fn from(output: &'a Output) -> Self {
-        match output {
-            Output::Tensor(tensor) => Self::Tensor(tensor),
-            Output::Text(text) => Self::Text(text),
-            Output::Texts(texts) => Self::Texts(texts),
-            Output::Dictionary(entries) => Self::Dictionary(entries),
-        }
-    }
-}
-
-/// One result.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// A tensor on the CPU, in the element type that the framework returned (int8 as `I16`). Integer and
-    /// floating-point scalars are `I64` and `F64` tensors of rank 0, sequences of integers `I64` of rank 1, images
-    /// `F32` (of half precision: `F16`) of shape `[1, channels, height, width]`.
-    Tensor(Tensor),
-    /// A string, such as the label of a classifier.
-    Text(String),
-    /// A sequence of strings.
-    Texts(Vec<String>),
-    /// Numbers by key, such as class probabilities.
-    Dictionary(Vec<(Key, f64)>),
-}
-
-/// A key of a dictionary. Integers come before strings.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
-    /// An integer.
-    Int(i64),
-    /// A string.
-    Text(String),
-}
 
 /// The elements of a tensor as integers: floats must be whole, and within what `f64` tells apart.
 ///
@@ -189,19 +121,5 @@ mod tests {
                 assert!(message.contains("`x`") && message.contains(dtype.as_str()), "{message}");
             }
         }
-    }
-
-    #[test]
-    fn results_can_be_given_to_the_next_prediction() {
-        let tensor = Tensor::new(&[1_i64], &Device::Cpu).expect("a tensor");
-        let all = [
-            Output::Tensor(tensor),
-            Output::Text("a".to_owned()),
-            Output::Texts(vec!["a".to_owned()]),
-            Output::Dictionary(vec![(Key::Int(1), 0.5)]),
-        ];
-        let kinds: Vec<_> = all.iter().map(|output| Input::from(output).kind()).collect();
-        assert_eq!(kinds, ["a tensor", "a string", "a sequence of strings", "a dictionary"]);
-        assert!(Key::Int(i64::MAX) < Key::Text(String::new()));
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use coreml_apple::report::by_device;
-use coreml_apple::{ComputeUnits, NativeError, NativeModel, Options, Output};
+use coreml_apple::{ComputeUnits, FeatureValue, NativeError, NativeModel, Options};
 
 fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-qwen3")
@@ -36,8 +36,8 @@ fn id(n: i32) -> Tensor {
     Tensor::new(&[[n]], &Device::Cpu).expect("an id")
 }
 
-fn values(output: &Output) -> Vec<f32> {
-    let Output::Tensor(tensor) = output else { panic!("{output:?}") };
+fn values(output: &FeatureValue) -> Vec<f32> {
+    let FeatureValue::Tensor(tensor) = output else { panic!("{output:?}") };
     tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1()).expect("values")
 }
 
@@ -133,7 +133,7 @@ fn surfaces_and_plain_memory_give_the_same() {
     }
 }
 
-fn values_of_all(outputs: &indexmap::IndexMap<String, Output>) -> Vec<f32> {
+fn values_of_all(outputs: &indexmap::IndexMap<String, FeatureValue>) -> Vec<f32> {
     outputs.values().flat_map(values).collect()
 }
 

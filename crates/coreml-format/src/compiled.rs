@@ -6,13 +6,14 @@
 
 use std::path::Path;
 
-use crate::blob::WeightFiles;
 use crate::description::{FunctionDescription, ModelDescription};
 use crate::file;
 use crate::mil_text;
-use crate::package::{LoadError, Model};
+use crate::model::{LoadError, Model};
+use crate::model_types::Body;
 use crate::program::{Opset, Program};
 use crate::spec;
+use crate::weights::Weights;
 
 mod metadata;
 mod types;
@@ -37,7 +38,13 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
     })?;
     let program = mil_text::parse(&text).map_err(|source| LoadError::Text { path: file, source })?;
     let description = description(path, &program);
-    Ok(Model { path: path.to_owned(), description, program, weights: WeightFiles::new(Some(path.to_owned())) })
+    Ok(Model {
+        path: path.to_owned(),
+        description,
+        body: Body::Program(program),
+        parts: Vec::new(),
+        weights: Weights::folder(path.to_owned()),
+    })
 }
 
 /// The best description there is; side files that can't be understood are left out.

@@ -10,6 +10,9 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
+use prost::bytes::Bytes;
+
 /// Why a file is not opened or read.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {cause}")]
@@ -143,6 +146,28 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     }
 }
 
+/// Maps a regular file of at most `limit` bytes into memory.
+///
+/// As with every mapped file, somebody who truncates or rewrites it meanwhile can fault the process or change what is read;
+/// model files are not written in place.
+///
+/// # Errors
+/// [`FileError`] as of [`open`], and for larger files.
+pub fn map(path: &Path, limit: u64) -> Result<Bytes, FileError> {
+    let (file, size) = open_sized(path)?;
+    let fail = at(path);
+    if size > limit {
+        return Err(fail(FileCause::Size { limit, found: size }));
+    }
+    // Some systems refuse to map nothing.
+    if size == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the map is read-only and owned by the bytes; for what others may do to the file see above.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| fail(e.into()))?;
+    Ok(Bytes::from_owner(map))
+}
+
 /// Reads a whole text of at most `limit` bytes.
 ///
 /// # Errors
@@ -165,10 +190,13 @@ mod tests {
         std::fs::write(&file, "four").expect("written");
         assert_eq!(read(&file, 4).expect("at the limit"), b"four");
         assert_eq!(read_text(&file, u64::MAX).expect("text"), "four");
+        assert_eq!(&*map(&file, 4).expect("at the limit"), b"four");
+        assert!(matches!(map(&file, 3).expect_err("too large").cause, FileCause::Size { limit: 3, found: 4 }));
         let error = read(&file, 3).expect_err("too large");
         assert!(matches!(error.cause, FileCause::Size { limit: 3, found: 4 }), "{error}");
         std::fs::write(&file, "").expect("written");
         assert_eq!(read(&file, 0).expect("empty"), b"");
+        assert!(map(&file, 0).expect("empty").is_empty());
         std::fs::write(&file, [0xff]).expect("written");
         assert!(read_text(&file, 1).expect_err("no text").to_string().contains("UTF-8"));
     }
@@ -207,7 +235,9 @@ mod tests {
                 // The second is what happens if a pipe takes a file's place between the look and the opening; a socket
                 // can't be opened at all.
                 let late = open_at_once(&path).map(drop).map_err(at(&path));
-                let opened = [open(&path).map(drop), late, read(&path, 1 << 20).map(drop), check(&path).map(drop)];
+                let mapped = map(&path, 1 << 20).map(drop);
+                let opened =
+                    [open(&path).map(drop), late, mapped, read(&path, 1 << 20).map(drop), check(&path).map(drop)];
                 for error in opened.map(|result| result.expect_err("no regular file")) {
                     let socket = kind == "a socket" && matches!(error.cause, FileCause::Io(_));
                     assert!(socket || error.to_string().ends_with(&format!("found {kind}")), "{error}");

@@ -214,6 +214,67 @@ impl ModelType {
 }
 
 impl Body {
+    /// Returns the name of the type, as in [`TYPES`].
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PipelineClassifier(_) => "pipelineClassifier",
+            Self::PipelineRegressor(_) => "pipelineRegressor",
+            Self::Pipeline(_) => "pipeline",
+            Self::GlmRegressor(_) => "glmRegressor",
+            Self::SupportVectorRegressor(_) => "supportVectorRegressor",
+            Self::TreeEnsembleRegressor(_) => "treeEnsembleRegressor",
+            Self::NeuralNetworkRegressor(_) => "neuralNetworkRegressor",
+            Self::BayesianProbitRegressor(_) => "bayesianProbitRegressor",
+            Self::GlmClassifier(_) => "glmClassifier",
+            Self::SupportVectorClassifier(_) => "supportVectorClassifier",
+            Self::TreeEnsembleClassifier(_) => "treeEnsembleClassifier",
+            Self::NeuralNetworkClassifier(_) => "neuralNetworkClassifier",
+            Self::KNearestNeighborsClassifier(_) => "kNearestNeighborsClassifier",
+            Self::NeuralNetwork(_) => "neuralNetwork",
+            Self::ItemSimilarityRecommender(_) => "itemSimilarityRecommender",
+            Self::Program(_) => "mlProgram",
+            Self::CustomModel(_) => "customModel",
+            Self::LinkedModel(_) => "linkedModel",
+            Self::ClassConfidenceThresholding(_) => "classConfidenceThresholding",
+            Self::OneHotEncoder(_) => "oneHotEncoder",
+            Self::Imputer(_) => "imputer",
+            Self::FeatureVectorizer(_) => "featureVectorizer",
+            Self::DictVectorizer(_) => "dictVectorizer",
+            Self::Scaler(_) => "scaler",
+            Self::CategoricalMapping(_) => "categoricalMapping",
+            Self::Normalizer(_) => "normalizer",
+            Self::ArrayFeatureExtractor(_) => "arrayFeatureExtractor",
+            Self::NonMaximumSuppression(_) => "nonMaximumSuppression",
+            Self::Identity(_) => "identity",
+            Self::TextClassifier(_) => "textClassifier",
+            Self::WordTagger(_) => "wordTagger",
+            Self::VisionFeaturePrint(_) => "visionFeaturePrint",
+            Self::SoundAnalysisPreprocessing(_) => "soundAnalysisPreprocessing",
+            Self::Gazetteer(_) => "gazetteer",
+            Self::WordEmbedding(_) => "wordEmbedding",
+            Self::AudioFeaturePrint(_) => "audioFeaturePrint",
+            Self::SerializedModel(_) => "serializedModel",
+        }
+    }
+
+    /// Returns the program, if that is what it is.
+    pub fn program(&self) -> Option<&Program> {
+        match self {
+            Self::Program(program) => Some(program),
+            _ => None,
+        }
+    }
+
+    /// Returns the pipeline, of whatever type.
+    pub fn pipeline(&self) -> Option<&pipeline::Pipeline> {
+        match self {
+            Self::PipelineClassifier(m) => m.pipeline.as_ref(),
+            Self::PipelineRegressor(m) => m.pipeline.as_ref(),
+            Self::Pipeline(m) => Some(m),
+            _ => None,
+        }
+    }
+
     /// Returns the labels of a classifier, in the order of its scores.
     ///
     /// `None` for pipelines, whose last model has them, and for nearest neighbors, which label their samples.

@@ -6,88 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::blob::WeightFiles;
 use crate::compiled;
-use crate::description::ModelDescription;
-use crate::file::{self, FileError};
-use crate::mil_text::TextError;
-use crate::program::Program;
-use crate::spec::{self, SpecError};
+use crate::file::{self, FileCause};
+use crate::model::{LoadError, Model};
+use crate::model_types::{Body, Bytes};
+use crate::spec::{self, Specification};
 use crate::verify::{VerifyError, verify};
-
-/// Why a model can't be opened. Match on [`kind`](Self::kind) or on the variants.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The file or folder can't be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The path is there, but is not a model.
-    #[error("{path} is not a Core ML model: expected {expected}, found {found}")]
-    NotAModel {
-        /// The path.
-        path: PathBuf,
-        /// What a model has there.
-        expected: String,
-        /// What is there.
-        found: String,
-    },
-    /// The specification can't be used.
-    #[error("{path}: {source}")]
-    Spec {
-        /// The specification file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: SpecError,
-    },
-    /// The text of a compiled model can't be used.
-    #[error("{path}: {source}")]
-    Text {
-        /// The `model.mil`.
-        path: PathBuf,
-        /// What is wrong with it, and where.
-        source: TextError,
-    },
-    /// The program contradicts itself.
-    #[error("{path}: {source}")]
-    Program {
-        /// The model.
-        path: PathBuf,
-        /// What is wrong with it, and where.
-        source: VerifyError,
-    },
-}
-
-impl LoadError {
-    /// Stable name of the kind of error.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Io { .. } => "io",
-            Self::NotAModel { .. } => "not-a-model",
-            Self::Spec { .. } => "specification",
-            Self::Text { .. } => "text",
-            Self::Program { .. } => "program",
-        }
-    }
-}
-
-/// A model that is open: description, program and mapped weights.
-#[derive(Debug, Clone)]
-pub struct Model {
-    /// Where it was opened.
-    pub path: PathBuf,
-    /// What it expects and returns.
-    pub description: ModelDescription,
-    /// Its functions.
-    pub program: Program,
-    /// Its weights.
-    pub weights: WeightFiles,
-}
+use crate::weights::Weights;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,14 +26,10 @@ struct ManifestItem {
     path: String,
 }
 
-impl From<FileError> for LoadError {
-    fn from(e: FileError) -> Self {
-        LoadError::Io { path: e.path, source: e.cause.into() }
-    }
-}
-
 /// Largest `Manifest.json`: it lists the few items of a package.
 const LARGEST_MANIFEST: u64 = 1 << 20;
+/// Stands for the path of a model that has none.
+const IN_MEMORY: &str = "model in memory";
 /// Largest specification: no protobuf message is longer.
 const LARGEST_SPEC: u64 = i32::MAX as u64;
 
@@ -174,15 +95,47 @@ impl Model {
         } else {
             Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
         };
-        verify(&model.program).map_err(|source| LoadError::Program { path: path.to_owned(), source })?;
-        Ok(model)
+        verified(model)
+    }
+
+    /// Opens a model that lies in memory: the bytes of its specification (`model.mlmodel`) and its weight files.
+    ///
+    /// It is checked as [`Model::open`] does. Its path, for errors, is `model in memory`. Weights of neural networks are
+    /// ranges of `specification`.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the bytes are not a specification or contradict themselves, or are more than 2 GiB. A weight file
+    /// that is missing or cut short is an error of [`Weights::resolve`].
+    pub fn from_bytes(specification: impl Into<Bytes>, weights: Weights) -> Result<Model, LoadError> {
+        let (path, bytes) = (PathBuf::from(IN_MEMORY), specification.into());
+        if bytes.len() as u64 > LARGEST_SPEC {
+            let cause = FileCause::Size { limit: LARGEST_SPEC, found: bytes.len() as u64 };
+            return Err(LoadError::Io { path, source: cause.into() });
+        }
+        let decoded = spec::decode(&bytes).map_err(|source| LoadError::Spec { path: path.clone(), source })?;
+        let Specification { description, body, parts } = decoded;
+        verified(Model { path, description, body, parts, weights })
     }
 
     fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
-        let (description, program) = spec::decode(&file::read(&file, LARGEST_SPEC)?)
+        let Specification { description, body, parts } = spec::decode(&file::map(&file, LARGEST_SPEC)?)
             .map_err(|source| LoadError::Spec { path: file.clone(), source })?;
         // `@model_path` is the folder of the specification.
-        let root = file.parent().map(Path::to_owned);
-        Ok(Model { path: path.to_owned(), description, program, weights: WeightFiles::new(root) })
+        let weights = file.parent().map(|folder| Weights::folder(folder.to_owned())).unwrap_or_default();
+        Ok(Model { path: path.to_owned(), description, body, parts, weights })
     }
+}
+
+/// The model, if every program of it is sound.
+fn verified(model: Model) -> Result<Model, LoadError> {
+    match verify_all(&model.body, &model.parts) {
+        Ok(()) => Ok(model),
+        Err(source) => Err(LoadError::Program { path: model.path, source }),
+    }
+}
+
+/// Verifies every program of a model.
+fn verify_all(body: &Body, parts: &[Specification]) -> Result<(), VerifyError> {
+    body.program().map_or(Ok(()), verify)?;
+    parts.iter().try_for_each(|part| verify_all(&part.body, &part.parts))
 }

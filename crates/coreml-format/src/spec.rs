@@ -1,4 +1,4 @@
-//! The protobuf specification (`model.mlmodel`): bytes to [`Program`] and [`ModelDescription`].
+//! The protobuf specification (`model.mlmodel`): bytes to [`Specification`].
 //!
 //! `proto` declares the messages, `program` and `describe` convert them, `encode` goes back. Field numbers are those
 //! of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
@@ -6,12 +6,11 @@
 use prost::Message;
 
 use crate::description::ModelDescription;
-use crate::model_types;
+use crate::model_types::{self, Body, Bytes};
 use crate::program::Program;
 
 mod describe;
 mod encode;
-mod pipeline;
 mod program;
 pub(crate) mod proto;
 
@@ -22,9 +21,6 @@ pub enum SpecError {
     /// The bytes are not a protobuf message of the expected form.
     #[error("not a Core ML specification: {0}")]
     Decode(String),
-    /// A model type other than ML Program, alone or as a part of a pipeline.
-    #[error("the model is a {0}; only ML Programs (mlProgram) and pipelines of them can be read")]
-    ModelType(String),
     /// The message lacks something, or contradicts itself.
     #[error("{place}: expected {expected}, found {found}")]
     Invalid {
@@ -47,67 +43,57 @@ impl SpecError {
     }
 }
 
-/// The model types among the top-level fields of a message that has no `mlProgram`.
-fn other_model_type(mut bytes: &[u8]) -> String {
-    use prost::encoding::{DecodeContext, decode_key, skip_field};
-    while !bytes.is_empty() {
-        let Ok((tag, wire)) = decode_key(&mut bytes) else { break };
-        if let Some(row) = model_types::find(tag) {
-            return row.name.to_owned();
-        }
-        if skip_field(wire, tag, &mut bytes, DecodeContext::default()).is_err() {
-            break;
-        }
-    }
-    "specification without a model".to_owned()
-}
-
 /// Most pipelines inside of each other.
 const DEPTH: usize = 8;
 
-/// Reads a specification; a pipeline of ML Programs becomes one program.
+/// A decoded specification: a model, or a part of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Specification {
+    /// What it expects and returns.
+    pub description: ModelDescription,
+    /// The model itself.
+    pub body: Body,
+    /// The models of a pipeline, in order; of other types none.
+    pub parts: Vec<Specification>,
+}
+
+/// Reads a specification of any type; what it holds is decoded, not interpreted.
+///
+/// Weights of neural networks are ranges of `bytes`.
 ///
 /// # Errors
-/// [`SpecError`] when the bytes are not one, hold another type of model or contradict themselves.
-pub fn decode(bytes: &[u8]) -> Result<(ModelDescription, Program), SpecError> {
+/// [`SpecError`] when the bytes are not one, hold no model or contradict themselves.
+pub fn decode(bytes: &Bytes) -> Result<Specification, SpecError> {
     decode_at(bytes, 0)
 }
 
 /// A model that is so deep inside of pipelines.
-fn decode_at(bytes: &[u8], depth: usize) -> Result<(ModelDescription, Program), SpecError> {
-    let model = proto::Model::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
-    let pipeline = [model.pipeline_classifier, model.pipeline_regressor].into_iter().flatten();
-    let pipeline = pipeline.filter_map(|p| p.pipeline).next().or(model.pipeline);
-    let description = |message: Option<proto::ModelDescription>| {
-        describe::description(model.specification_version, message.unwrap_or_default())
-    };
-    if let Some(pipeline) = pipeline {
-        if depth == DEPTH {
-            return Err(SpecError::invalid("the pipeline", format!("at most {DEPTH} inside of each other"), "more"));
+fn decode_at(bytes: &Bytes, depth: usize) -> Result<Specification, SpecError> {
+    let header = proto::Header::decode(bytes.clone()).map_err(|e| SpecError::Decode(e.to_string()))?;
+    let description = describe::description(header.specification_version, header.description.unwrap_or_default())?;
+    let model = model_types::locate(bytes)?;
+    let (row, content) = model.ok_or_else(|| SpecError::invalid("the specification", "a model", "none"))?;
+    let mut body = row.decode(content)?;
+    if let Body::Program(program) = &mut body {
+        // A model without named functions calls its only one `main`.
+        let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
+        if alone {
+            let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
+            program.functions.extend(only);
         }
-        let parts = pipeline.models.iter().map(|part| decode_at(part, depth + 1)).collect::<Result<_, _>>()?;
-        let description = description(model.description)?;
-        let program = pipeline::join(&description, parts)?;
-        return Ok((description, program));
     }
-    let Some(program) = model.ml_program else {
-        return Err(SpecError::ModelType(other_model_type(bytes)));
-    };
-    let description = description(model.description)?;
-    let mut program = program::program(program)?;
-    // A model without named functions calls its only one `main`.
-    let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
-    if alone {
-        let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
-        program.functions.extend(only);
+    let models = body.pipeline().map_or(&[][..], |pipeline| &pipeline.models);
+    if depth == DEPTH && !models.is_empty() {
+        return Err(SpecError::invalid("the pipeline", format!("at most {DEPTH} inside of each other"), "more"));
     }
-    Ok((description, program))
+    let parts = models.iter().map(|part| decode_at(part, depth + 1)).collect::<Result<_, _>>()?;
+    Ok(Specification { description, body, parts })
 }
 
 pub use encode::encode;
 
 /// Decodes the message of an ML Program.
-pub(crate) fn decode_program(bytes: prost::bytes::Bytes) -> Result<Program, SpecError> {
+pub(crate) fn decode_program(bytes: Bytes) -> Result<Program, SpecError> {
     program::program(proto::Program::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?)
 }
 
@@ -118,4 +104,49 @@ pub(crate) fn decode_program(bytes: prost::bytes::Bytes) -> Result<Program, Spec
 pub(crate) fn decode_description(specification_version: i32, bytes: &[u8]) -> Result<ModelDescription, SpecError> {
     let message = proto::ModelDescription::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
     describe::description(specification_version, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of the type in this field.
+    fn model(field: u32, content: &[u8]) -> Bytes {
+        let mut bytes = Vec::new();
+        prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, &mut bytes);
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        bytes.extend_from_slice(content);
+        bytes.into()
+    }
+
+    /// A pipeline of these models.
+    fn pipeline(models: Vec<Bytes>) -> Bytes {
+        let pipeline = model_types::pipeline::Pipeline { models, ..Default::default() };
+        model(202, &pipeline.encode_to_vec())
+    }
+
+    #[test]
+    fn models_of_every_type_are_decoded() {
+        for row in model_types::TYPES {
+            match decode(&model(row.field, &[])) {
+                Ok(model) => assert_eq!(model.body.name(), row.name),
+                // A program has a function at least.
+                Err(e) => assert_eq!((row.name, e.to_string().contains("at least one function")), ("mlProgram", true)),
+            }
+        }
+        assert!(decode(&Bytes::new()).expect_err("nothing").to_string().contains("expected a model, found none"));
+    }
+
+    #[test]
+    fn parts_of_pipelines_are_decoded() {
+        let empty = |field| model(field, &[]);
+        let whole = decode(&pipeline(vec![pipeline(vec![empty(604), empty(302)]), empty(900)])).expect("a pipeline");
+        let names = |of: &Specification| of.parts.iter().map(|part| part.body.name()).collect::<Vec<_>>();
+        assert_eq!(names(&whole), ["pipeline", "identity"]);
+        assert_eq!(names(&whole.parts[0]), ["scaler", "treeEnsembleRegressor"]);
+        assert!(decode(&pipeline(vec![Bytes::new()])).is_err(), "a part without a model");
+        let deep = |n: usize| (0..n).fold(empty(604), |part, _| pipeline(vec![part]));
+        assert!(decode(&deep(8)).is_ok());
+        assert!(decode(&deep(9)).expect_err("nested pipelines").to_string().contains("at most 8"));
+    }
 }

@@ -3,7 +3,8 @@
 use coreml_format::blob::BlobRef;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text::{Dialect, TextError, parse, print, print_as};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
+use coreml_format::model_types::Body;
 use coreml_format::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorData, TensorType, Value,
     ValueData, ValueType,
@@ -160,7 +161,9 @@ fn real_programs_read_back_from_both_dialects() {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path()) {
                 if entry.extension().is_some_and(|e| e == "mlpackage") {
-                    let program = Model::open(&entry).expect("it opens").program;
+                    let Body::Program(program) = Model::open(&entry).expect("it opens").body else {
+                        panic!("no program")
+                    };
                     for dialect in [Dialect::V1_0, Dialect::V1_3] {
                         let text = print_as(&program, dialect);
                         assert!(parse(&text).expect("it parses") == program, "{} in {dialect:?}", entry.display());

@@ -4,7 +4,8 @@ use coreml_format::description::{
     FeatureDescription, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint,
 };
 use coreml_format::dtype::DataType;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
+use coreml_format::model_types::Bytes;
 use coreml_format::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
@@ -113,10 +114,11 @@ proptest! {
         program.functions.insert("other".into(), function);
         writer.finish(&description(), &program).expect("finished");
         let model = Model::open(&path).expect("it opens");
-        prop_assert_eq!(&model.program, &program);
+        let read = model.body.program().expect("a program");
+        prop_assert_eq!(read, &program);
         prop_assert_eq!(&model.description, &description());
         for (value, (dtype, _, bytes, _)) in
-            model.program.functions["main"].block.operations.iter().filter_map(|o| o.attributes.get("val")).zip(&constants)
+            read.functions["main"].block.operations.iter().filter_map(|o| o.attributes.get("val")).zip(&constants)
         {
             if let coreml_format::program::ValueData::Tensor(coreml_format::program::TensorData::Blob(at)) = &value.data {
                 let blob = model.weights.resolve(at).expect("resolves");
@@ -132,7 +134,7 @@ fn no_truncation_of_a_specification_panics_or_hangs() {
     let bytes = coreml_format::spec::encode(&description(), &Program::default());
     for n in 0..bytes.len() {
         // An error, or (at a boundary of fields) a model without a program: never a panic.
-        assert!(coreml_format::spec::decode(&bytes[..n]).is_err());
+        assert!(coreml_format::spec::decode(&Bytes::copy_from_slice(&bytes[..n])).is_err());
     }
 }
 
@@ -144,8 +146,8 @@ fn folders_and_files_that_are_no_models_are_named_in_errors() {
     let file = folder.path().join("x.mlmodel");
     std::fs::write(&file, b"hello").expect("written");
     assert!(Model::open(&file).expect_err("text").to_string().contains("x.mlmodel"));
-    // Field 500 of the message: a neural network.
+    // Field 500 of the message: a neural network. It opens; that it can't be run is for `coreml-lower` to say.
     std::fs::write(&file, [0xa2, 0x1f, 0x00]).expect("written");
-    assert!(Model::open(&file).expect_err("other type").to_string().contains("neuralNetwork"));
+    assert_eq!(Model::open(&file).expect("it opens").body.name(), "neuralNetwork");
     assert!(Model::open(&folder.path().join("missing")).is_err());
 }

@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 
 use coreml_format::description::{FeatureType, ModelDescription, ShapeConstraint};
-use coreml_format::package::Model;
-use coreml_format::program::{Block, Dim, NamedType, Opset, TensorType, ValueType};
+use coreml_format::program::{Block, Dim, NamedType, Opset, Program, TensorType, ValueType};
 use indexmap::IndexMap;
 
 use crate::constants::Constants;
@@ -112,9 +111,9 @@ impl FunctionVerdict {
     }
 }
 
-/// The verdicts on all functions of a model.
-pub fn estimate(model: &Model) -> Vec<FunctionVerdict> {
-    let functions = model.program.functions.iter();
+/// The verdicts on all functions of a program.
+pub fn estimate(program: &Program, description: &ModelDescription) -> Vec<FunctionVerdict> {
+    let functions = program.functions.iter();
     functions
         .map(|(name, function)| {
             let mut constants = Constants::default();
@@ -122,7 +121,7 @@ pub fn estimate(model: &Model) -> Vec<FunctionVerdict> {
             let mut judge = Judge {
                 constants,
                 types: function.inputs.iter().map(|i| (i.name.as_str(), &i.ty)).collect(),
-                flexible: flexibility(&model.description, name),
+                flexible: flexibility(description, name),
                 opset: function.opset,
                 operations: Vec::new(),
             };

@@ -9,9 +9,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
-use coreml_format::description::FunctionDescription;
-use coreml_format::package::Model;
-use coreml_format::program::Function;
+use coreml_format::description::{FunctionDescription, ModelDescription};
+use coreml_format::program::{Function, Program};
 
 use crate::graph::{Graph, Node, Role};
 use crate::layers::{self, Group};
@@ -31,6 +30,8 @@ const BUDGET: usize = 3000;
 /// What is drawn.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// Title of the picture, such as the name of the file.
+    pub title: String,
     /// Only this function.
     pub function: Option<String>,
     /// Draws every layer and branch, also those that are alike.
@@ -54,12 +55,12 @@ impl std::fmt::Display for UnknownFunction {
 
 impl std::error::Error for UnknownFunction {}
 
-/// The picture of a model.
+/// The picture of a program.
 ///
 /// # Errors
 /// [`UnknownFunction`] if the options name one.
-pub fn draw(model: &Model, options: &Options) -> Result<String, UnknownFunction> {
-    let functions = &model.program.functions;
+pub fn draw(program: &Program, description: &ModelDescription, options: &Options) -> Result<String, UnknownFunction> {
+    let functions = &program.functions;
     if let Some(name) = &options.function
         && !functions.contains_key(name)
     {
@@ -67,8 +68,7 @@ pub fn draw(model: &Model, options: &Options) -> Result<String, UnknownFunction>
     }
     let mut body = String::new();
     let (mut width, mut top) = (760.0f64, 44.0);
-    let file = model.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    svg::text(&shorten(&file, 100), "h1", (GAP, top), &mut body);
+    svg::text(&shorten(&options.title, 100), "h1", (GAP, top), &mut body);
     top += 16.0;
     top = legend(top, &mut width, &mut body);
     let mut budget = BUDGET;
@@ -76,7 +76,7 @@ pub fn draw(model: &Model, options: &Options) -> Result<String, UnknownFunction>
         if options.function.as_ref().is_some_and(|f| f != name) {
             continue;
         }
-        let described = model.description.functions.get(name);
+        let described = description.functions.get(name);
         let (wide, bottom) = draw_function(name, function, described, options, &mut budget, top, &mut body);
         (width, top) = (width.max(wide), bottom);
     }

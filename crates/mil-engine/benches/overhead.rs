@@ -6,7 +6,7 @@ use coreml_format::description::{
 };
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 use coreml_format::write::PackageWriter;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mil_engine::executable::{Executable, Options};
@@ -55,7 +55,8 @@ fn load(operation: &str) -> Executable {
     let path = folder.path().join("chain.mlpackage");
     PackageWriter::create(&path).and_then(|w| w.finish(&description, &program)).expect("a package");
     let model = Model::open(&path).expect("the package opens");
-    Executable::load(&model, None, &Options::default()).expect("it loads")
+    Executable::load(model.body.program().expect("a program"), &model.weights, "main", &Options::default())
+        .expect("it loads")
 }
 
 fn operations(c: &mut Criterion) {

@@ -10,12 +10,11 @@
 //! Tensors may bring Candle's `U8`, `U32`, `I16`, `I32`, `I64`, `BF16`, `F16`, `F32` and `F64`. The smaller formats (`F8E4M3`,
 //! `F6E2M3`, `F6E3M2`, `F4`, `F8E8M0`) are refused by name: Candle converts some of them without end, others not at all.
 
-use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use coreml_format::dtype::DataType;
-use half::{bf16, f16};
+use coreml_values::number::Number;
 
 use crate::array::storage_dtype;
 use crate::layout::{self, is_taken};
@@ -28,51 +27,6 @@ pub struct Unfit {
     pub expected: String,
     /// The element type or the first value that it does not take.
     pub found: String,
-}
-
-/// A number that can be read as what programs compute with.
-trait Number: Copy + Display {
-    /// The nearest `f32`.
-    fn single(self) -> f32;
-    /// The whole number that this is; none for fractions, what lies beyond `i64`, infinities and NaN.
-    fn whole(self) -> Option<i64>;
-}
-
-macro_rules! integers {
-    ($($ty:ty),*) => {$(
-        impl Number for $ty {
-            fn single(self) -> f32 {
-                self as f32
-            }
-            fn whole(self) -> Option<i64> {
-                Some(i64::from(self))
-            }
-        }
-    )*};
-}
-
-macro_rules! floats {
-    ($($ty:ty: $single:expr, $double:expr;)*) => {$(
-        impl Number for $ty {
-            fn single(self) -> f32 {
-                $single(self)
-            }
-            fn whole(self) -> Option<i64> {
-                // 2^63, the first number that `i64` does not have; −2^63 is its least one.
-                const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-                let x: f64 = $double(self);
-                (x.trunc() == x && (-BEYOND..BEYOND).contains(&x)).then_some(x as i64)
-            }
-        }
-    )*};
-}
-
-integers!(u8, u32, i16, i32, i64);
-floats! {
-    bf16: bf16::to_f32, bf16::to_f64;
-    f16: f16::to_f32, f16::to_f64;
-    f32: |x| x, f64::from;
-    f64: |x| x as f32, |x| x;
 }
 
 /// The whole numbers that an integer type or `bool` has; none for other types. Of uint64 those that `i64` has, too.
@@ -198,6 +152,8 @@ fn first_outside<T: Number>(numbers: &[T], range: &RangeInclusive<i64>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
 
     const FLOATS: [DataType; 4] = [DataType::F16, DataType::F32, DataType::F64, DataType::BF16];

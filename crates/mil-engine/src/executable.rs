@@ -3,10 +3,11 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use coreml_format::dtype::DataType;
-use coreml_format::package::Model;
-use coreml_format::program::{Dim, TensorType, ValueType};
+use coreml_format::program::{Dim, Program, TensorType, ValueType};
+use coreml_format::weights::Weights;
+use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
 use mil_kernels::buffer_pool::Memory;
 
@@ -25,7 +26,7 @@ use crate::planned::{FunctionPlan, PlanInput};
 use crate::profile::Profile;
 use crate::run;
 use crate::state::{State, StateSpec};
-use crate::value::{Strings, Value};
+use crate::value::Value;
 
 /// How a function is loaded.
 #[derive(Debug, Clone)]
@@ -56,36 +57,6 @@ impl Default for Options {
     }
 }
 
-/// One result of a prediction.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// A tensor in the element type that the program declares (`I32` for int32, `F16` for fp16 …).
-    Tensor(Tensor),
-    /// Strings, such as the label of a classifier.
-    Strings(Strings),
-    /// A dictionary with keys that are strings or integers, such as class probabilities.
-    Dictionary(Vec<(DictionaryKey, f64)>),
-}
-
-impl Output {
-    /// The tensor, if it is one.
-    pub fn tensor(&self) -> Option<&Tensor> {
-        match self {
-            Self::Tensor(tensor) => Some(tensor),
-            Self::Strings(_) | Self::Dictionary(_) => None,
-        }
-    }
-}
-
-/// A key of a dictionary result.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum DictionaryKey {
-    /// A string.
-    String(String),
-    /// An integer.
-    Int(i64),
-}
-
 /// One function of a model, planned for a device.
 pub struct Executable {
     function: String,
@@ -103,32 +74,31 @@ impl std::fmt::Debug for Executable {
 }
 
 impl Executable {
-    /// Prepares `function` (or the default one) of a model.
+    /// Prepares a function of a verified program, whose constants lie in `weights`.
     ///
     /// # Errors
     /// An unknown function, operations that the engine or the opset of the function lacks (all of them), malformed
     /// operations.
-    pub fn load(model: &Model, function: Option<&str>, options: &Options) -> Result<Self, EngineError> {
-        let name = function.unwrap_or(&model.description.default_function);
-        let source = model.program.functions.get(name).ok_or_else(|| EngineError::UnknownFunction {
-            asked: name.to_owned(),
-            available: model.program.functions.keys().cloned().collect(),
+    pub fn load(program: &Program, weights: &Weights, function: &str, options: &Options) -> Result<Self, EngineError> {
+        let source = program.functions.get(function).ok_or_else(|| EngineError::UnknownFunction {
+            asked: function.to_owned(),
+            available: program.functions.keys().cloned().collect(),
         })?;
         // What loading makes of constants is counted by itself.
         let _scope = Scope::open(options.limits);
         if !options.internal_ops {
-            admit::function(name, source, &options.backend)?;
+            admit::function(function, source, &options.backend)?;
         }
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
         let mut open = options.rows.clone();
         if let Err(why) = open_batch(&mut rewritten, &open, |kind| options.backend.batch(kind)) {
-            tracing::debug!(function = name, why, "takes a fixed number of rows");
+            tracing::debug!(function, why, "takes a fixed number of rows");
             open.clear();
         }
         let context = Context::new(options.backend.device.clone(), options.limits);
-        let plan = plan::plan(name, &rewritten, &model.weights, &options.backend, &context)?;
-        Ok(Self { function: name.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
+        let plan = plan::plan(function, &rewritten, weights, &options.backend, &context)?;
+        Ok(Self { function: function.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 
     /// The inputs, and their dimensions, in which predictions choose how many rows they bring: [`Options::rows`], or none.
@@ -183,16 +153,17 @@ impl Executable {
         })
     }
 
-    /// Runs the function. Inputs are converted to the declared types as [`convert`] says; inputs that
-    /// the function does not take are rejected.
+    /// Runs the function. Tensors and numbers are converted to the declared types as [`convert`] says; values of other kinds
+    /// are rejected, as programs take tensors alone. Tensors are returned in the declared element type (`I32` for int32,
+    /// `F16` for fp16 …).
     ///
     /// # Errors
-    /// Missing, unknown or misshapen inputs, values that the declared types do not have, a state that does not fit, a failing operation.
-    pub fn predict(
+    /// Missing or misshapen inputs, values that the declared types do not have, a state that does not fit, a failing operation.
+    pub fn predict<V: Clone + Into<FeatureValue>>(
         &self,
-        inputs: &[(&str, Tensor)],
+        inputs: &[(&str, V)],
         state: Option<&mut State>,
-    ) -> Result<IndexMap<String, Output>, EngineError> {
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
         self.predict_profiled(inputs, state, None)
     }
 
@@ -200,12 +171,22 @@ impl Executable {
     ///
     /// # Errors
     /// As `predict`.
-    pub fn predict_profiled(
+    pub fn predict_profiled<V: Clone + Into<FeatureValue>>(
         &self,
-        inputs: &[(&str, Tensor)],
+        inputs: &[(&str, V)],
         state: Option<&mut State>,
         profile: Option<&mut Profile>,
-    ) -> Result<IndexMap<String, Output>, EngineError> {
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
+        let inputs: Vec<(&str, FeatureValue)> = inputs.iter().map(|(name, v)| (*name, v.clone().into())).collect();
+        self.run(&inputs, state, profile)
+    }
+
+    fn run(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut State>,
+        profile: Option<&mut Profile>,
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
         let _scope = Scope::open(self.context.limits);
         let values = self.plan.inputs.iter().map(|i| self.input(i, inputs)).collect::<Result<Vec<_>, _>>()?;
         let states = match state {
@@ -242,12 +223,16 @@ impl Executable {
         outputs
     }
 
-    fn input(&self, input: &PlanInput, given: &[(&str, Tensor)]) -> Result<Value, EngineError> {
+    fn input(&self, input: &PlanInput, given: &[(&str, FeatureValue)]) -> Result<Value, EngineError> {
         let found = given.iter().find(|(name, _)| *name == input.name);
-        let (_, tensor) = found.ok_or_else(|| EngineError::MissingInput {
+        let (_, value) = found.ok_or_else(|| EngineError::MissingInput {
             name: input.name.clone(),
             expected: self.plan.inputs.iter().map(|i| i.name.clone()).collect(),
         })?;
+        let other =
+            |found: String| EngineError::BadInput { name: input.name.clone(), expected: "a tensor".to_owned(), found };
+        let value = value.clone().numbers_to_tensor().map_err(|e| other(e.to_string()))?;
+        let tensor = value.tensor().ok_or_else(|| other(value.kind().to_owned()))?;
         let bad = |expected: String| EngineError::BadInput {
             name: input.name.clone(),
             expected,
@@ -305,17 +290,22 @@ pub fn public_dtype(dtype: DataType) -> DType {
     }
 }
 
-fn output(value: &Value, ty: Option<&ValueType>, device: &Device) -> Result<Output, OpError> {
+fn output(value: &Value, ty: Option<&ValueType>, device: &Device) -> Result<FeatureValue, OpError> {
     match value {
         Value::Array(_) | Value::Weight(_) => {
             let array = value.array("output", device)?;
             let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
-            Ok(Output::Tensor(layout::to_dtype(&layout::contiguous(array.tensor())?, public_dtype(dtype))?))
+            Ok(FeatureValue::Tensor(layout::to_dtype(&layout::contiguous(array.tensor())?, public_dtype(dtype))?))
         }
-        Value::Strings(s) => Ok(Output::Strings(Strings::clone(s))),
-        Value::Dictionary(entries) => {
-            entries.iter().map(|(k, v)| Ok((key(k)?, number(v)?))).collect::<Result<_, _>>().map(Output::Dictionary)
-        }
+        Value::Strings(s) => Ok(match s.data.as_slice() {
+            [text] if s.shape.is_empty() => FeatureValue::String(text.clone()),
+            texts => FeatureValue::Strings(texts.to_vec()),
+        }),
+        Value::Dictionary(entries) => entries
+            .iter()
+            .map(|(k, v)| Ok((key(k)?, number(v)?)))
+            .collect::<Result<_, _>>()
+            .map(FeatureValue::Dictionary),
         other => Err(OpError::Unsupported(format!("returning a {}", other.kind()))),
     }
 }

@@ -1,7 +1,7 @@
 //! Executes Core ML ML Programs on Candle tensors, on any platform.
 //!
 //! ```text
-//! coreml_format::Model ─▶ passes ─▶ plan ─▶ Executable ── predict(inputs, state) ─▶ outputs
+//! coreml_format Program ─▶ passes ─▶ plan ─▶ Executable ── predict(inputs, state) ─▶ outputs
 //! ```
 //!
 //! Modules by floor; each uses only those below its own.
@@ -53,8 +53,10 @@ mod testing;
 pub mod value;
 pub mod weight;
 
+/// What predictions take and return.
+pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::{EngineError, OpError};
-pub use executable::{Executable, Options, Output};
+pub use executable::{Executable, Options};
 pub use limits::Limits;
 /// Instruction sets that the kernels are chosen by.
 pub use mil_kernels::isa;

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use candle_core::Device;
-use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{TensorData, TensorType, Value as Literal, ValueData};
+use coreml_format::weights::Weights;
 
 use crate::decode::decode;
 use crate::error::OpError;
@@ -23,7 +23,7 @@ pub(crate) const KEEP_MAPPED: usize = 4096;
 ///
 /// # Errors
 /// When its data does not fit its type or a blob can't be resolved.
-pub(crate) fn value(literal: &Literal, weights: &WeightFiles, device: &Device) -> Result<Value, OpError> {
+pub(crate) fn value(literal: &Literal, weights: &Weights, device: &Device) -> Result<Value, OpError> {
     match &literal.data {
         ValueData::Tensor(data) => {
             let ty =
@@ -44,7 +44,7 @@ pub(crate) fn value(literal: &Literal, weights: &WeightFiles, device: &Device) -
     }
 }
 
-fn tensor(ty: &TensorType, data: &TensorData, weights: &WeightFiles, device: &Device) -> Result<Value, OpError> {
+fn tensor(ty: &TensorType, data: &TensorData, weights: &Weights, device: &Device) -> Result<Value, OpError> {
     let shape = ty.fixed_shape().ok_or_else(|| OpError::shape("a literal has unknown extents"))?;
     let count = check_size(&shape)?;
     match data {

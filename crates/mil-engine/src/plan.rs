@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::Device;
-use coreml_format::blob::WeightFiles;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
+use coreml_format::weights::Weights;
 
 use crate::backend::Backend;
 use crate::budget;
@@ -38,7 +38,7 @@ const FOLD_TOTAL: usize = 1 << 24;
 pub fn plan(
     name: &str,
     function: &Function,
-    weights: &WeightFiles,
+    weights: &Weights,
     backend: &Backend,
     context: &Context,
 ) -> Result<FunctionPlan, EngineError> {
@@ -109,7 +109,7 @@ fn place(function: &str, op: &Operation) -> OpLocation {
 struct Planner<'a> {
     function: &'a str,
     opset: Opset,
-    weights: &'a WeightFiles,
+    weights: &'a Weights,
     backend: &'a Backend,
     /// In which operations with constant inputs are run now.
     context: &'a Context,

@@ -1,12 +1,9 @@
 //! MIL text that is run by the tests at the foot of the operations' files.
 
-use std::path::PathBuf;
-
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 
 use crate::{Executable, Options};
 
@@ -25,10 +22,8 @@ pub(crate) fn run(body: &str, inputs: &[Given<'_>]) -> Result<(Vec<usize>, Vec<f
     let text = format!("program(1.3) {{ func main<ios18>({parameters}, {state}) {{ {body} }} -> (y); }}");
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     verify(&program).unwrap_or_else(|e| panic!("{e}: {text}"));
-    let description = ModelDescription { default_function: "main".to_owned(), ..ModelDescription::default() };
-    let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
     let options = Options { internal_ops: true, ..Options::default() };
-    let executable = Executable::load(&model, None, &options).map_err(|e| chain(&e))?;
+    let executable = Executable::load(&program, &Weights::default(), "main", &options).map_err(|e| chain(&e))?;
     let tensor = |(name, shape, data): &Given<'_>| -> (String, Tensor) {
         ((*name).to_owned(), Tensor::from_slice(data, *shape, &Device::Cpu).expect("a tensor"))
     };

@@ -1,12 +1,10 @@
 //! Memory that results leave is used again, and never while somebody has it.
 
 use candle_core::{Device, Tensor, Var};
-use coreml_format::blob::WeightFiles;
-use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
+use coreml_format::weights::Weights;
 use mil_engine::passes::PassSet;
-use mil_engine::{Executable, Options, Output};
+use mil_engine::{Executable, FeatureValue, Options};
 
 /// A program whose values share memory in every way that there is: views of views, results that are views, a value that
 /// is returned and used, one that is returned twice, an input that is returned.
@@ -32,10 +30,8 @@ const PROGRAM: &str = "program(1.3) { func main<ios18>(tensor<fp32, [64, 128]> x
 
 fn executable(text: &str) -> Executable {
     let program = mil_text::parse(text).expect("it parses");
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    let model = Model { path: "memory".into(), description, program, weights: WeightFiles::new(None) };
     let options = Options { passes: PassSet::none(), ..Options::default() };
-    Executable::load(&model, None, &options).expect("it loads")
+    Executable::load(&program, &Weights::default(), "main", &options).expect("it loads")
 }
 
 fn input(seed: usize) -> Tensor {
@@ -131,7 +127,7 @@ fn what_gradients_follow_is_left_alone() {
     let x = Var::from_tensor(&input(3)).expect("a variable");
     for _ in 0..2 {
         let outputs = executable.predict(&[("x", x.as_tensor().clone())], None).expect("a prediction");
-        let Some(Output::Tensor(h)) = outputs.get("h") else { panic!("a tensor") };
+        let Some(FeatureValue::Tensor(h)) = outputs.get("h") else { panic!("a tensor") };
         assert!(flat(h).iter().zip(&expected(&flat(x.as_tensor()))[4]).all(|(g, w)| (g - w).abs() < 1e-3));
     }
 }

@@ -1,16 +1,13 @@
 //! Joining, padding, contracting and suppressing: forms of the operations that few models use, with
 //! results worked out by hand from the definitions.
 
-use std::path::PathBuf;
-
 use candle_core::{Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
-use coreml_format::package::Model;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
-use mil_engine::{EngineError, Executable, Options, Output};
+use coreml_format::weights::Weights;
+use mil_engine::{EngineError, Executable, FeatureValue, Options};
 
 const F32: DataType = DataType::F32;
 
@@ -57,9 +54,7 @@ fn run(
     };
     let mut program = Program::default();
     program.functions.insert("main".to_owned(), function);
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    let model = Model { path: PathBuf::new(), description, program, weights: Default::default() };
-    let executable = Executable::load(&model, None, &Options::default())?;
+    let executable = Executable::load(&program, &Weights::default(), "main", &Options::default())?;
     let inputs: Vec<(&str, Tensor)> = tensors
         .iter()
         .map(|(n, shape, data)| (*n, Tensor::from_slice(data, *shape, &Device::Cpu).expect("a tensor")))
@@ -68,7 +63,7 @@ fn run(
     Ok(results
         .values()
         .map(|o| {
-            let Output::Tensor(t) = o else { panic!("{o:?} is not a tensor") };
+            let FeatureValue::Tensor(t) = o else { panic!("{o:?} is not a tensor") };
             let flat = t.to_dtype(candle_core::DType::F32).and_then(|t| t.flatten_all());
             (t.dims().to_vec(), flat.and_then(|t| t.to_vec1()).expect("elements"))
         })

@@ -13,17 +13,13 @@
 //!
 //! `mil-engine`'s tests replay the corpus and run random programs with the same functions.
 
-use std::path::PathBuf;
-
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 use coreml_format::program::{Function, Program, ValueType};
 use coreml_format::verify::verify;
 use mil_engine::passes::{ALL, PassSet};
-use mil_engine::{EngineError, Executable, Limits, Options, Output, State};
+use mil_engine::{EngineError, Executable, FeatureValue, Limits, Options, State};
 
 use bytes::Bytes;
 use made::Made;
@@ -152,11 +148,6 @@ fn count(source: &Function, tally: &mut Tally) {
 /// Results of some predictions: of each, the outputs and what the states hold.
 type Results = Vec<Vec<(String, Tensor)>>;
 
-fn model(program: &Program) -> Model {
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    Model { path: PathBuf::new(), description, program: program.clone(), weights: weights::files() }
-}
-
 /// Some predictions with the same states, with all rows or fewer; and whether the rows were left open.
 fn runs(
     made: &Made,
@@ -166,7 +157,7 @@ fn runs(
     let limits = Limits { rounds: 1 << 8, memory: 1 << 28, ..Limits::default() };
     let open = rows.map_or_else(Vec::new, |(rows, _)| rows.to_vec());
     let options = Options { passes: passes.clone(), limits, rows: open, ..Options::default() };
-    let executable = Executable::load(&model(&made.program), None, &options)?;
+    let executable = Executable::load(&made.program, &weights::files(), "main", &options)?;
     let opened = !executable.open_rows().is_empty();
     let mut state = executable.new_state()?;
     let mut results = Vec::new();
@@ -199,7 +190,7 @@ fn predict(
     let mut all: Vec<(String, Tensor)> = outputs
         .iter()
         .filter_map(|(name, output)| match output {
-            Output::Tensor(t) => Some((name.clone(), float(t))),
+            FeatureValue::Tensor(t) => Some((name.clone(), float(t))),
             _ => None,
         })
         .collect();

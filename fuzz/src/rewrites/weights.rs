@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use coreml_format::blob::{BlobRef, WeightFiles};
+use coreml_format::blob::BlobRef;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Program, Value};
+use coreml_format::weights::Weights;
 use coreml_format::write::PackageWriter;
 use tempfile::TempDir;
 
@@ -16,7 +17,7 @@ pub const SHAPE: [usize; 2] = [72, 64];
 
 struct Stored {
     _folder: TempDir,
-    files: WeightFiles,
+    files: Weights,
     at: [(DataType, BlobRef); 2],
 }
 
@@ -31,7 +32,7 @@ static STORED: LazyLock<Stored> = LazyLock::new(|| {
     });
     writer.finish(&Default::default(), &Program::default()).expect("written");
     let weights = std::fs::read_dir(root.join("Data")).expect("a folder").flatten().next().expect("an author").path();
-    Stored { _folder: folder, files: WeightFiles::new(Some(weights)), at }
+    Stored { _folder: folder, files: Weights::folder(weights), at }
 });
 
 /// The matrix as a constant.
@@ -41,6 +42,6 @@ pub fn value(dtype: DataType) -> Value {
 }
 
 /// The file that holds it.
-pub fn files() -> WeightFiles {
+pub fn files() -> Weights {
     STORED.files.clone()
 }

@@ -74,7 +74,8 @@ fn floats(count: usize) -> Vec<f32> {
 /// any table and values of any mask.
 fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
     let described = model.function_description();
-    let program = model.package().program.functions.get(model.function());
+    let program = candle_coreml::lower::lower(model.package()).ok();
+    let program = program.as_ref().and_then(|p| p.functions.get(model.function()));
     let mut inputs = Vec::new();
     for name in model.input_names() {
         let feature = described.input(&name);

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use candle_coreml::format::package::Model;
+use candle_coreml::format::model::Model;
+use candle_coreml::format::program::Program;
 use coreml_inspect::ane::{self, FunctionVerdict, Verdict};
 use serde_json::json;
 
@@ -11,8 +12,8 @@ use crate::{CommandResult, write};
 const VERDICTS: [Verdict; 3] = [Verdict::Likely, Verdict::Unsure, Verdict::Refused];
 
 /// Prints the estimate for all functions, or for one.
-pub(super) fn report(model: &Model, function: Option<&str>, as_json: bool) -> CommandResult {
-    let mut functions = ane::estimate(model);
+pub(super) fn report(model: &Model, program: &Program, function: Option<&str>, as_json: bool) -> CommandResult {
+    let mut functions = ane::estimate(program, &model.description);
     if let Some(name) = function {
         let available: Vec<String> = functions.iter().map(|f| f.function.clone()).collect();
         functions.retain(|f| f.function == name);

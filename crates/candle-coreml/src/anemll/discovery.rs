@@ -7,9 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 
 use super::ModelNamingConfig;
+use crate::engine;
 use crate::error::{Error, Result};
 
 /// A function of an open package: the package and the name of the function (none: the default).
@@ -57,10 +58,9 @@ fn role(model: &Model) -> Option<Role> {
     }
     let main = model.description.function(None)?;
     let stateful = !main.states.is_empty()
-        || model
-            .program
-            .functions
-            .values()
+        || engine::program(model)
+            .iter()
+            .flat_map(|program| program.functions.values())
             .any(|f| f.inputs.iter().any(|i| matches!(i.ty, coreml_format::program::ValueType::State(_))));
     if stateful && main.input("hidden_states").is_some() {
         let name = stem(&model.path).to_lowercase();
@@ -119,15 +119,22 @@ fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model
     paths.sort();
     let (mut models, mut failure) = (Vec::new(), None);
     for path in paths {
-        match Model::open(&path) {
+        match open(&path) {
             Ok(model) => models.push(Arc::new(model)),
             Err(e) => {
                 tracing::warn!("skipped: {e}");
-                failure.get_or_insert(Error::Load(e));
+                failure.get_or_insert(e);
             }
         }
     }
     Ok((models, failure))
+}
+
+/// A model that can be run.
+fn open(path: &Path) -> Result<Model> {
+    let model = Model::open(path)?;
+    coreml_lower::lower(&model).map_err(|source| Error::Lower { path: path.to_owned(), source })?;
+    Ok(model)
 }
 
 /// Finds the components in a folder.

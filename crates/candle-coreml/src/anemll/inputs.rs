@@ -23,7 +23,8 @@ pub(super) fn declared_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usiz
 pub(super) fn output_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>> {
     let described = model.function_description().output(name).and_then(|f| feature_shape(&f.ty));
     described.or_else(|| {
-        let function = model.package().program.functions.get(model.function())?;
+        let program = crate::engine::program(model.package())?;
+        let function = program.functions.get(model.function())?;
         let outputs = function.block.operations.iter().flat_map(|op| &op.outputs);
         outputs.filter(|o| o.name == name).find_map(|o| o.ty.tensor()?.fixed_shape())
     })

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 
 use super::{Components, Session, discovery, inputs};
 use crate::config::Config;
 use crate::engine::{EngineChoice, EngineOptions, native_is_available};
 use crate::error::{Error, Result};
-use crate::model::{CoreMLModel, Output, PassSet};
+use crate::model::{CoreMLModel, FeatureValue, PassSet};
 use crate::state::CoreMLState;
 
 /// Sizes of a pipeline, read from its packages.
@@ -70,7 +70,8 @@ fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -
 /// A prefill function, of batches of any length where the engine can leave it open.
 fn load_prefill(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
     let name = function.unwrap_or(&package.description.default_function);
-    let inputs = package.program.functions.get(name).map_or(&[][..], |f| &f.inputs);
+    let program = crate::engine::program(package);
+    let inputs = program.as_ref().and_then(|p| p.functions.get(name)).map_or(&[][..], |f| &f.inputs);
     let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
     let rows = inputs::token_dimensions(&names);
     CoreMLModel::with_rows(package.clone(), function, options, &rows, MAX_PREFILL)
@@ -346,7 +347,7 @@ impl Pipeline {
         let mut logits = Vec::with_capacity(self.dimensions.vocab);
         for part in &self.parts {
             match outputs.get(part) {
-                Some(Output::Tensor(t)) => {
+                Some(FeatureValue::Tensor(t)) => {
                     logits.extend(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
                 }
                 _ => {
@@ -422,7 +423,7 @@ fn first_tensor(model: &CoreMLModel, fed: &[(&str, Tensor)], state: Option<&mut 
     outputs
         .into_iter()
         .find_map(|(_, o)| match o {
-            Output::Tensor(t) => Some(t),
+            FeatureValue::Tensor(t) => Some(t),
             _ => None,
         })
         .ok_or_else(|| Error::Components { path: model.path().to_owned(), message: "has no tensor output".to_owned() })

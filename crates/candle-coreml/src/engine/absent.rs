@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coreml_format::package::Model;
+use coreml_format::model::Model;
 
 use super::{Engine, EngineOptions};
 use crate::error::{Error, Result};

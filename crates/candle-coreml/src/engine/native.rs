@@ -4,14 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use coreml_apple::values::Key;
-use coreml_apple::{Input, NativeError, NativeModel, NativeState, Options};
+use coreml_apple::{NativeError, NativeModel, NativeState, Options};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, ModelDescription};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
+use coreml_values::FeatureValue;
 use indexmap::IndexMap;
-use mil_engine::executable::{DictionaryKey, Output};
 use mil_engine::state::StateSpec;
-use mil_engine::value::Strings;
 
 use super::{Engine, EngineOptions, EngineState, OperationReport, downcast};
 use crate::error::{Error, Result};
@@ -53,7 +51,8 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
         None if package.description.default_function.is_empty() => model.function().to_owned(),
         None => package.description.default_function.clone(),
     };
-    let program = package.program.functions.get(&function);
+    let program = super::program(package);
+    let program = program.as_ref().and_then(|p| p.functions.get(&function));
     let ordered = |features: &[FeatureDescription], order: Vec<&String>| {
         let mut names: Vec<String> = features.iter().map(|f| f.name.clone()).collect();
         names.sort_by_key(|name| order.iter().position(|o| *o == name).unwrap_or(usize::MAX));
@@ -165,63 +164,21 @@ impl Engine for Native {
 
     fn predict(
         &self,
-        inputs: &[(&str, Output)],
+        inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
-    ) -> Result<IndexMap<String, Output>> {
+    ) -> Result<IndexMap<String, FeatureValue>> {
         // A function without states ignores one, whoever made it.
         let state = match state {
             Some(state) if !self.states.is_empty() => Some(&mut downcast::<Kept>(state, NAME)?.state),
             _ => None,
         };
-        let dictionaries: Vec<Vec<(Key, f64)>> = inputs.iter().map(|(_, value)| entries(value)).collect();
-        let named = inputs.iter().zip(&dictionaries);
-        let inputs: Vec<(&str, Input<'_>)> = named.map(|((name, value), d)| (*name, input(value, d))).collect();
-        let mut outputs = self.model.predict(&inputs, state).map_err(|e| self.explain(e))?;
-        let take = |name: &String| Some((name.clone(), translate(outputs.swap_remove(name)?)));
+        let mut outputs = self.model.predict(inputs, state).map_err(|e| self.explain(e))?;
+        let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));
         Ok(self.outputs.iter().filter_map(take).collect())
     }
 
     fn placement(&self) -> Result<Vec<OperationReport>> {
         self.model.compute_plan().map_err(|e| failure(&self.path, e))
-    }
-}
-
-/// An input in the framework's words; `entries` are those of a dictionary.
-fn input<'a>(value: &'a Output, entries: &'a [(Key, f64)]) -> Input<'a> {
-    match value {
-        Output::Tensor(tensor) => Input::Tensor(tensor),
-        Output::Strings(Strings { data, shape }) => match data.as_slice() {
-            [text] if shape.is_empty() => Input::Text(text),
-            texts => Input::Texts(texts),
-        },
-        Output::Dictionary(_) => Input::Dictionary(entries),
-    }
-}
-
-fn entries(value: &Output) -> Vec<(Key, f64)> {
-    let Output::Dictionary(entries) = value else { return Vec::new() };
-    let key = |key: &DictionaryKey| match key {
-        DictionaryKey::String(text) => Key::Text(text.clone()),
-        DictionaryKey::Int(n) => Key::Int(*n),
-    };
-    entries.iter().map(|(k, number)| (key(k), *number)).collect()
-}
-
-fn translate(output: coreml_apple::Output) -> Output {
-    match output {
-        coreml_apple::Output::Tensor(tensor) => Output::Tensor(tensor),
-        coreml_apple::Output::Text(text) => Output::Strings(Strings { data: vec![text], shape: Vec::new() }),
-        coreml_apple::Output::Texts(data) => {
-            let shape = vec![data.len()];
-            Output::Strings(Strings { data, shape })
-        }
-        coreml_apple::Output::Dictionary(entries) => {
-            let key = |key| match key {
-                Key::Text(text) => DictionaryKey::String(text),
-                Key::Int(n) => DictionaryKey::Int(n),
-            };
-            Output::Dictionary(entries.into_iter().map(|(k, value)| (key(k), value)).collect())
-        }
     }
 }
 

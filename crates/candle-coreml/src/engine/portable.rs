@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
-use coreml_format::package::Model;
+use coreml_format::model::Model;
+use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 use mil_engine::Limits;
-use mil_engine::convert::{Unfit, to_declared};
 use mil_engine::error::EngineError;
-use mil_engine::executable::{Executable, Options, Output};
+use mil_engine::executable::{Executable, Options};
 use mil_engine::profile::{Profile, StepCost};
 use mil_engine::state::{State, StateSpec};
 
@@ -46,7 +46,10 @@ pub(super) fn load(
 ) -> Result<Portable> {
     let settings =
         Options { passes: options.passes.clone(), rows: rows.to_vec(), limits: options.limits, ..Options::default() };
-    let executable = Executable::load(package, function, &settings).map_err(|e| failure(&package.path, e))?;
+    let program = coreml_lower::lower(package).map_err(|source| Error::Lower { path: package.path.clone(), source })?;
+    let function = function.unwrap_or(&package.description.default_function);
+    let executable = Executable::load(&program, &package.weights, function, &settings);
+    let executable = executable.map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;
@@ -99,9 +102,9 @@ impl Engine for Portable {
 
     fn predict(
         &self,
-        inputs: &[(&str, Output)],
+        inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
-    ) -> Result<IndexMap<String, Output>> {
+    ) -> Result<IndexMap<String, FeatureValue>> {
         let mut ready = Vec::with_capacity(inputs.len());
         for (name, value) in inputs {
             ready.push((*name, self.input(name, value)?));
@@ -112,7 +115,7 @@ impl Engine for Portable {
                 && let FeatureType::MultiArray { shape, default, .. } = &feature.ty
             {
                 let value = Tensor::full(default.unwrap_or(0.0) as f32, shape.as_slice(), &Device::Cpu)?;
-                ready.push((feature.name.as_str(), value));
+                ready.push((feature.name.as_str(), value.into()));
             }
         }
         // A function without states ignores one, whoever made it.
@@ -126,7 +129,10 @@ impl Engine for Portable {
         if let Some(profile) = profile {
             self.profile.lock().unwrap_or_else(PoisonError::into_inner).merge(&profile);
         }
-        outputs.map_err(|e| failure(&self.path, e))
+        outputs.map_err(|e| match e {
+            EngineError::BadInput { name, expected, found } => Error::Input { name, expected, found },
+            other => failure(&self.path, other),
+        })
     }
 
     fn set_profiling(&self, on: bool) -> bool {
@@ -168,24 +174,16 @@ impl Engine for Portable {
 }
 
 impl Portable {
-    /// An input on the CPU, in the type and shape that the program declares. Programs take tensors alone.
-    fn input(&self, name: &str, value: &Output) -> Result<Tensor> {
-        let Output::Tensor(tensor) = value else {
-            let (name, expected) = (name.to_owned(), "a tensor".to_owned());
-            return Err(Error::Input { name, expected, found: super::kind(value).to_owned() });
-        };
-        let tensor = &tensor.to_device(&Device::Cpu)?;
+    /// An input on the CPU, in the shape that the program declares. The engine converts its elements.
+    fn input(&self, name: &str, value: &FeatureValue) -> Result<FeatureValue> {
+        let FeatureValue::Tensor(tensor) = value.clone().numbers_to_tensor()? else { return Ok(value.clone()) };
+        let tensor = tensor.to_device(&Device::Cpu)?;
         let declared = self.executable.inputs().iter().find(|i| i.name == name);
-        let Some(ty) = declared.and_then(|i| i.ty.tensor()) else { return Ok(tensor.clone()) };
-        let unfit = |e: Unfit| Error::Input { name: name.to_owned(), expected: e.expected, found: e.found };
-        let tensor = to_declared(tensor, ty.dtype).map_err(unfit)?;
         // A scalar of the program is described as an array of one element.
-        match ty.fixed_shape() {
-            Some(s) if s != tensor.dims() && s.iter().product::<usize>() == tensor.elem_count() => {
-                Ok(tensor.reshape(s)?)
-            }
-            _ => Ok(tensor),
-        }
+        Ok(FeatureValue::Tensor(match declared.and_then(|i| i.ty.tensor()?.fixed_shape()) {
+            Some(s) if s != tensor.dims() && s.iter().product::<usize>() == tensor.elem_count() => tensor.reshape(s)?,
+            _ => tensor,
+        }))
     }
 }
 

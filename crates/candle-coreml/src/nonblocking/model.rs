@@ -10,7 +10,7 @@ use super::admission::Admission;
 use crate::error::{Error, Result};
 use crate::generation::Sampling;
 use crate::logits_model::CoreMLModelWrapper;
-use crate::model::{CoreMLModel, Output};
+use crate::model::{CoreMLModel, FeatureValue};
 use crate::state::CoreMLState;
 
 /// A model that several callers use without blocking a tokio runtime. Clones share it.
@@ -86,7 +86,7 @@ impl AsyncModel<CoreMLModel> {
     ///
     /// # Errors
     /// As there, and [`Error::Busy`].
-    pub async fn predict(&self, inputs: Vec<(String, Tensor)>) -> Result<IndexMap<String, Output>> {
+    pub async fn predict(&self, inputs: Vec<(String, Tensor)>) -> Result<IndexMap<String, FeatureValue>> {
         self.run(move |model| {
             let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
             model.predict(&inputs, None)

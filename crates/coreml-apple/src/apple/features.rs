@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
+use coreml_values::{DictionaryKey, FeatureValue};
 use objc2::AllocAnyThread;
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, ProtocolObject};
@@ -18,17 +19,22 @@ use crate::inputs::{Declared, Locked, Memory, check_location, prepare, prepare_o
 use crate::lend::Lender;
 use crate::pixels::PixelFormat;
 use crate::shape;
-use crate::values::{Input, Key, doubles, integers, only, singles};
+use crate::values::{doubles, integers, only, singles};
 
-/// Inputs by name.
-pub(super) type Named<'a> = [(&'a str, Input<'a>)];
+/// Inputs by name, numbers as tensors.
+pub(super) type Named<'a> = [(&'a str, FeatureValue)];
 
 /// Inputs of one prediction, ready for the framework.
 pub(super) type Provider = Retained<ProtocolObject<dyn MLFeatureProvider>>;
 
 /// The inputs that a caller gives.
-pub(super) fn named<'a, I: Copy + Into<Input<'a>>>(inputs: &[(&'a str, I)]) -> Vec<(&'a str, Input<'a>)> {
-    inputs.iter().map(|(name, input)| (*name, (*input).into())).collect()
+///
+/// # Errors
+/// When a number can't become a tensor.
+pub(super) fn named<'a, I: Clone + Into<FeatureValue>>(
+    inputs: &[(&'a str, I)],
+) -> Result<Vec<(&'a str, FeatureValue)>, NativeError> {
+    inputs.iter().map(|(name, input)| Ok((*name, input.clone().into().numbers_to_tensor()?))).collect()
 }
 
 /// Tensors that are lent to Core ML, so that one can tell when it has let go of them.
@@ -52,31 +58,23 @@ pub(super) fn check_names(described: &FunctionDescription, inputs: &Named<'_>) -
     }
 }
 
-/// Tensors where Core ML can read them, and everything else as it is: the first are to be borrowed by the inputs.
+/// The inputs with tensors where Core ML can read them.
 ///
 /// # Errors
 /// Tensors on devices whose memory Core ML can't reach.
-pub(super) fn reachable(inputs: &Named<'_>) -> Result<Vec<Option<Tensor>>, NativeError> {
-    let one = |(name, input): &(&str, Input<'_>)| match input {
-        Input::Tensor(tensor) => {
+pub(super) fn reachable<'a>(inputs: &Named<'a>) -> Result<Vec<(&'a str, FeatureValue)>, NativeError> {
+    let one = |(name, input): &(&'a str, FeatureValue)| match input {
+        FeatureValue::Tensor(tensor) => {
             check_location(name, tensor.device().location())?;
             #[cfg(feature = "metal")]
             let tensor = super::metal::reachable(tensor)?;
             #[cfg(not(feature = "metal"))]
             let tensor = Tensor::clone(tensor);
-            Ok(Some(tensor))
+            Ok((*name, FeatureValue::Tensor(tensor)))
         }
-        _ => Ok(None),
+        other => Ok((*name, other.clone())),
     };
     inputs.iter().map(one).collect()
-}
-
-/// The inputs with these tensors in place of their own.
-pub(super) fn placed<'a>(inputs: &Named<'a>, tensors: &'a [Option<Tensor>]) -> Vec<(&'a str, Input<'a>)> {
-    let one = |((name, input), tensor): (&(&'a str, Input<'a>), &'a Option<Tensor>)| {
-        (*name, tensor.as_ref().map_or(*input, Input::Tensor))
-    };
-    inputs.iter().zip(tensors).map(one).collect()
 }
 
 /// Element type and only shape of an array feature.
@@ -107,12 +105,9 @@ pub(super) struct Borrowing<'l> {
 pub(super) type Values = Vec<Option<Retained<MLFeatureValue>>>;
 
 /// The tensors that become arrays, in the order of the inputs.
-pub(super) fn arrays<'a>(inputs: &Named<'a>, values: &Values) -> Vec<&'a Tensor> {
-    let tensor = |((_, input), value): (&(&'a str, Input<'a>), &Option<_>)| match (input, value) {
-        (Input::Tensor(tensor), None) => Some(*tensor),
-        _ => None,
-    };
-    inputs.iter().zip(values).filter_map(tensor).collect()
+pub(super) fn arrays<'i>(inputs: &'i Named<'_>, values: &Values) -> Vec<&'i Tensor> {
+    let arrays = inputs.iter().zip(values).filter(|(_, value)| value.is_none());
+    arrays.filter_map(|((_, input), _)| input.tensor()).collect()
 }
 
 /// Inputs that Core ML may use until the locks are given up: in surfaces where they suit, else lent where they fit.
@@ -163,8 +158,7 @@ impl Borrowing<'_> {
 
 /// Inputs that outlive the call: copied.
 pub(super) fn copied(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Provider, NativeError> {
-    let tensors = reachable(inputs)?;
-    let inputs = placed(inputs, &tensors);
+    let inputs = reachable(inputs)?;
     let values = plain(described, &inputs)?;
     provider(described, &inputs, values, |declared, tensor| {
         let (shape, buffer) = prepare_owned(declared, tensor)?;
@@ -183,7 +177,7 @@ fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<M
 
 /// All inputs that are no arrays as feature values; the shapes of arrays are checked.
 pub(super) fn plain(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Values, NativeError> {
-    inputs.iter().map(|(name, input)| value(named_input(described, name)?, *input)).collect()
+    inputs.iter().map(|(name, input)| value(named_input(described, name)?, input)).collect()
 }
 
 fn named_input<'d>(described: &'d FunctionDescription, name: &str) -> Result<&'d FeatureDescription, NativeError> {
@@ -192,16 +186,16 @@ fn named_input<'d>(described: &'d FunctionDescription, name: &str) -> Result<&'d
 }
 
 /// One input as a feature value; `None` for arrays.
-fn value(feature: &FeatureDescription, input: Input<'_>) -> Result<Option<Retained<MLFeatureValue>>, NativeError> {
+fn value(feature: &FeatureDescription, input: &FeatureValue) -> Result<Option<Retained<MLFeatureValue>>, NativeError> {
     let name = feature.name.as_str();
     let unfit = || NativeError::feature(name, feature.ty.in_words(), input.kind());
     let tensor = match (&feature.ty, input) {
-        (_, Input::Tensor(tensor)) => tensor,
-        (FeatureType::String, Input::Text(text)) => {
+        (_, FeatureValue::Tensor(tensor)) => tensor,
+        (FeatureType::String, FeatureValue::String(text)) => {
             // SAFETY: rule 1; the value copies or retains the string, here and below.
             return Ok(Some(unsafe { MLFeatureValue::featureValueWithString(&NSString::from_str(text)) }));
         }
-        (FeatureType::Sequence { ints: false }, Input::Texts(texts)) => {
+        (FeatureType::Sequence { ints: false }, FeatureValue::Strings(texts)) => {
             let texts: Vec<_> = texts.iter().map(|text| NSString::from_str(text)).collect();
             // SAFETY: as above.
             return Ok(Some(unsafe {
@@ -209,7 +203,7 @@ fn value(feature: &FeatureDescription, input: Input<'_>) -> Result<Option<Retain
                 MLFeatureValue::featureValueWithSequence(&sequence)
             }));
         }
-        (FeatureType::Dictionary { int_keys }, Input::Dictionary(entries)) => {
+        (FeatureType::Dictionary { int_keys }, FeatureValue::Dictionary(entries)) => {
             return dictionary(name, *int_keys, entries).map(Some);
         }
         _ => return Err(unfit()),
@@ -259,21 +253,28 @@ fn image(name: &str, layout: ColorLayout, tensor: &Tensor) -> Result<Retained<ML
 }
 
 /// Numbers by keys of the declared type.
-fn dictionary(name: &str, int_keys: bool, entries: &[(Key, f64)]) -> Result<Retained<MLFeatureValue>, NativeError> {
+fn dictionary(
+    name: &str,
+    int_keys: bool,
+    entries: &[(DictionaryKey, f64)],
+) -> Result<Retained<MLFeatureValue>, NativeError> {
     let numbers: Vec<_> = entries.iter().map(|(_, number)| NSNumber::new_f64(*number)).collect();
     let unfit = || {
         let expected = if int_keys { "keys that are integers" } else { "keys that are strings" };
         NativeError::feature(name, expected, "another key")
     };
     let dictionary: Retained<NSDictionary<AnyObject, NSNumber>> = if int_keys {
-        let key = |key: &Key| if let Key::Int(n) = key { Some(NSNumber::new_i64(*n)) } else { None };
+        let key =
+            |key: &DictionaryKey| if let DictionaryKey::Int(n) = key { Some(NSNumber::new_i64(*n)) } else { None };
         let keys = entries.iter().map(|(k, _)| key(k)).collect::<Option<Vec<_>>>().ok_or_else(unfit)?;
         let keys: Vec<&NSNumber> = keys.iter().map(|k| &**k).collect();
         let typed = NSDictionary::from_retained_objects(&keys, &numbers);
         // SAFETY: keys of any type are objects.
         unsafe { Retained::cast_unchecked(typed) }
     } else {
-        let key = |key: &Key| if let Key::Text(text) = key { Some(NSString::from_str(text)) } else { None };
+        let key = |key: &DictionaryKey| {
+            if let DictionaryKey::String(text) = key { Some(NSString::from_str(text)) } else { None }
+        };
         let keys = entries.iter().map(|(k, _)| key(k)).collect::<Option<Vec<_>>>().ok_or_else(unfit)?;
         let keys: Vec<&NSString> = keys.iter().map(|k| &**k).collect();
         let typed = NSDictionary::from_retained_objects(&keys, &numbers);
@@ -296,7 +297,7 @@ fn provider(
     for ((name, input), value) in inputs.iter().zip(values) {
         let value = match (value, input) {
             (Some(value), _) => value,
-            (None, Input::Tensor(tensor)) => {
+            (None, FeatureValue::Tensor(tensor)) => {
                 let feature = named_input(described, name)?;
                 let unknown = || NativeError::feature(name, "an element type of arrays", format!("{:?}", feature.ty));
                 let (ty, shape) = declared(feature).ok_or_else(unknown)?;
@@ -323,7 +324,7 @@ mod tests {
     use super::*;
     use crate::apple::results::outputs;
     use crate::pixels::channels;
-    use crate::values::{Output, elements};
+    use crate::values::elements;
     use candle_core::{DType, Device};
     use coreml_format::dtype::DataType;
 
@@ -332,15 +333,15 @@ mod tests {
     }
 
     /// What the framework is given, read back by its own getters.
-    fn back(ty: FeatureType, input: Input<'_>) -> Result<Output, NativeError> {
+    fn back(ty: FeatureType, input: impl Clone + Into<FeatureValue>) -> Result<FeatureValue, NativeError> {
         let features = vec![feature("x", ty)];
         let described = FunctionDescription { inputs: features.clone(), outputs: features, ..Default::default() };
-        let provider = copied(&described, &[("x", input)])?;
+        let provider = copied(&described, &named(&[("x", input)])?)?;
         Ok(outputs(&described, &provider, None)?.swap_remove("x").expect("the only output"))
     }
 
-    fn numbers(output: &Output) -> Vec<f64> {
-        let Output::Tensor(tensor) = output else { panic!("{output:?}") };
+    fn numbers(output: &FeatureValue) -> Vec<f64> {
+        let FeatureValue::Tensor(tensor) = output else { panic!("{output:?}") };
         elements(&tensor.to_dtype(DType::F64).expect("numbers")).expect("numbers")
     }
 
@@ -353,44 +354,44 @@ mod tests {
             let image = Tensor::from_vec(samples.clone(), (1, channels(layout), height, width), &Device::Cpu);
             let image = image.expect("an image");
             let ty = FeatureType::Image { layout, width, height, sizes: ShapeConstraint::Fixed };
-            let output = back(ty.clone(), Input::Tensor(&image)).expect("an image");
+            let output = back(ty.clone(), &image).expect("an image");
             assert_eq!(numbers(&output), samples.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), "{layout:?}");
-            let Output::Tensor(tensor) = &output else { panic!("{output:?}") };
+            let FeatureValue::Tensor(tensor) = &output else { panic!("{output:?}") };
             assert_eq!(tensor.dims(), image.dims());
             let half = layout == ColorLayout::GrayscaleFloat16;
             assert_eq!(tensor.dtype(), if half { DType::F16 } else { DType::F32 });
             let bright = (image * 100.0).expect("an image");
-            assert_eq!(back(ty, Input::Tensor(&bright)).is_ok(), half, "{layout:?}: bytes end at 255");
+            assert_eq!(back(ty, &bright).is_ok(), half, "{layout:?}: bytes end at 255");
         }
     }
 
     #[test]
     fn sequences_strings_numbers_and_dictionaries_come_back() {
         let integers = Tensor::new(&[3_i64, -1, i64::MAX], &Device::Cpu).expect("integers");
-        let ints = back(FeatureType::Sequence { ints: true }, Input::Tensor(&integers)).expect("a sequence");
-        let Output::Tensor(ints) = ints else { panic!("{ints:?}") };
+        let ints = back(FeatureType::Sequence { ints: true }, &integers).expect("a sequence");
+        let FeatureValue::Tensor(ints) = ints else { panic!("{ints:?}") };
         assert_eq!(ints.to_vec1::<i64>().expect("integers"), [3, -1, i64::MAX]);
         let texts = ["a".to_owned(), "ä 日".to_owned()];
         let ty = FeatureType::Sequence { ints: false };
-        let Output::Texts(read) = back(ty.clone(), Input::Texts(&texts)).expect("a sequence") else { panic!() };
+        let FeatureValue::Strings(read) = back(ty.clone(), texts.to_vec()).expect("a sequence") else { panic!() };
         assert_eq!(read, texts);
-        assert!(back(ty, Input::Text("a")).is_err(), "a string is no sequence");
-        let Output::Text(read) = back(FeatureType::String, Input::Text("ß")).expect("a string") else { panic!() };
+        assert!(back(ty, "a").is_err(), "a string is no sequence");
+        let FeatureValue::String(read) = back(FeatureType::String, "ß").expect("a string") else { panic!() };
         assert_eq!(read, "ß");
         let one = Tensor::new(7_i64, &Device::Cpu).expect("a number");
-        assert_eq!(numbers(&back(FeatureType::Int64, Input::Tensor(&one)).expect("a number")), [7.0]);
-        assert_eq!(numbers(&back(FeatureType::Double, Input::Tensor(&one)).expect("a number")), [7.0]);
-        for (int_keys, keys) in
-            [(true, [Key::Int(-1), Key::Int(2)]), (false, [Key::Text("a".to_owned()), Key::Text("b".to_owned())])]
-        {
+        assert_eq!(numbers(&back(FeatureType::Int64, &one).expect("a number")), [7.0]);
+        assert_eq!(numbers(&back(FeatureType::Double, &one).expect("a number")), [7.0]);
+        for (int_keys, keys) in [
+            (true, [DictionaryKey::Int(-1), DictionaryKey::Int(2)]),
+            (false, [DictionaryKey::String("a".to_owned()), DictionaryKey::String("b".to_owned())]),
+        ] {
             let entries = keys.map(|key| (key, 0.5));
             let ty = |int_keys| FeatureType::Dictionary { int_keys };
-            let Output::Dictionary(read) = back(ty(int_keys), Input::Dictionary(&entries)).expect("a dictionary")
-            else {
+            let FeatureValue::Dictionary(read) = back(ty(int_keys), entries.to_vec()).expect("a dictionary") else {
                 panic!()
             };
             assert_eq!(read, entries);
-            assert!(back(ty(!int_keys), Input::Dictionary(&entries)).is_err(), "keys of the other type");
+            assert!(back(ty(!int_keys), entries.to_vec()).is_err(), "keys of the other type");
         }
     }
 
@@ -401,8 +402,8 @@ mod tests {
             let tensor = tensor.expect("a tensor");
             let array =
                 FeatureType::MultiArray { dtype, shape: vec![4, 3], constraint: ShapeConstraint::Fixed, default: None };
-            let output = back(array, Input::Tensor(&tensor)).expect("an array");
-            assert_eq!(numbers(&output), numbers(&Output::Tensor(tensor)), "{dtype}");
+            let output = back(array, &tensor).expect("an array");
+            assert_eq!(numbers(&output), numbers(&FeatureValue::Tensor(tensor)), "{dtype}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use block2::RcBlock;
+use coreml_values::FeatureValue;
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
 use objc2_core_ml::{MLFeatureProvider, MLModel, MLPredictionOptions};
@@ -23,7 +24,6 @@ use super::state::NativeState;
 use crate::completion::{Abandoned, Completer, Completion, pair};
 use crate::error::NativeError;
 use crate::options::Options;
-use crate::values::Input;
 
 fn abandoned(doing: &str, source: Abandoned) -> NativeError {
     NativeError::Abandoned { doing: doing.to_owned(), source }
@@ -55,14 +55,14 @@ impl NativeModel {
     /// # Errors
     /// Before it starts: as [`NativeModel::predict`], and a function with states, which
     /// [`NativeModel::predict_async_with_state`] takes. The future gives failures of the framework.
-    pub fn predict_async<'a, I: Copy + Into<Input<'a>>>(
+    pub fn predict_async<I: Clone + Into<FeatureValue>>(
         &self,
-        inputs: &[(&'a str, I)],
+        inputs: &[(&str, I)],
     ) -> Result<Prediction, NativeError> {
         require(Api::AsyncPrediction)?;
         self.model.check_state(None)?;
         let (completer, completion) = pair();
-        self.start(&named(inputs), None, move |result, _| completer.complete(result))?;
+        self.start(&named(inputs)?, None, move |result, _| completer.complete(result))?;
         Ok(Prediction { completion, function: self.function().to_owned() })
     }
 
@@ -72,15 +72,15 @@ impl NativeModel {
     /// # Errors
     /// As `predict_async`, and for a state that does not fit. After a failure the state is gone, as what it holds
     /// is not defined.
-    pub fn predict_async_with_state<'a, I: Copy + Into<Input<'a>>>(
+    pub fn predict_async_with_state<I: Clone + Into<FeatureValue>>(
         &self,
-        inputs: &[(&'a str, I)],
+        inputs: &[(&str, I)],
         state: NativeState,
     ) -> Result<StatefulPrediction, NativeError> {
         require(Api::State)?;
         self.model.check_state(Some(&state))?;
         let (completer, completion) = pair();
-        self.start(&named(inputs), Some(state), move |result, state| {
+        self.start(&named(inputs)?, Some(state), move |result, state| {
             let state = state.ok_or_else(|| NativeError::feature("state", "a state that comes back", "none"));
             completer.complete(result.and_then(|outputs| Ok((outputs, state?))));
         })?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coreml_format::description::{ColorLayout, FeatureType, FunctionDescription, ModelDescription};
+use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 use objc2::AllocAnyThread;
 use objc2::rc::{Retained, autoreleasepool};
@@ -23,10 +24,9 @@ use super::surface::Pool;
 use crate::error::NativeError;
 use crate::inputs::Locked;
 use crate::options::Options;
-use crate::values::{Input, Output};
 
 /// Results of a prediction by name.
-pub(super) type Outputs = IndexMap<String, Output>;
+pub(super) type Outputs = IndexMap<String, FeatureValue>;
 
 /// The framework's object, which is handed from thread to thread.
 pub(super) struct Handle {
@@ -186,19 +186,18 @@ impl NativeModel {
     /// # Errors
     /// Unknown, missing or misshapen inputs, values that do not fit the declared types, a state that is missing,
     /// not needed or of another model, failures of the framework.
-    pub fn predict<'a, I: Copy + Into<Input<'a>>>(
+    pub fn predict<I: Clone + Into<FeatureValue>>(
         &self,
-        inputs: &[(&'a str, I)],
+        inputs: &[(&str, I)],
         state: Option<&mut NativeState>,
     ) -> Result<Outputs, NativeError> {
         let model = &*self.model;
         let span = tracing::debug_span!("coreml.predict", function = self.function(), inputs = inputs.len());
         let _entered = span.enter();
-        let inputs = features::named(inputs);
+        let inputs = features::named(inputs)?;
         check_names(&model.described, &inputs)?;
         model.check_state(state.as_deref())?;
-        let placed = features::reachable(&inputs)?;
-        let inputs = features::placed(&inputs, &placed);
+        let inputs = features::reachable(&inputs)?;
         // The model first, the tensors after: no thread waits for the model with a lock on a tensor.
         let mut handle = model.handle();
         let Handle { model: object, backings, surfaces } = &mut *handle;
@@ -238,9 +237,9 @@ impl NativeModel {
     ///
     /// # Errors
     /// As [`NativeModel::predict`]; models with states, which the framework does not take in batches.
-    pub fn predict_batch<'a, I: Copy + Into<Input<'a>>>(
+    pub fn predict_batch<I: Clone + Into<FeatureValue>>(
         &self,
-        batch: &[Vec<(&'a str, I)>],
+        batch: &[Vec<(&str, I)>],
     ) -> Result<Vec<Outputs>, NativeError> {
         let model = &*self.model;
         let span = tracing::debug_span!("coreml.predict_batch", function = self.function(), size = batch.len());
@@ -248,7 +247,7 @@ impl NativeModel {
         if !model.described.states.is_empty() {
             return Err(NativeError::feature(self.function(), "a function without states", "states, in a batch"));
         }
-        let batch: Vec<_> = batch.iter().map(|inputs| features::named(inputs)).collect();
+        let batch = batch.iter().map(|inputs| features::named(inputs)).collect::<Result<Vec<_>, _>>()?;
         for inputs in &batch {
             check_names(&model.described, inputs)?;
         }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription};
+use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
 use objc2::rc::Retained;
 use objc2::runtime::{AnyObject, ProtocolObject};
@@ -15,7 +16,6 @@ use super::pixel_buffer::{self, pixels};
 use super::surface::SurfaceArray;
 use crate::error::NativeError;
 use crate::pixels::channels;
-use crate::values::{Key, Output};
 
 /// Arrays that live as long as the model, for outputs of fixed shape.
 pub(super) struct Backings {
@@ -60,7 +60,7 @@ pub(super) fn outputs(
     described: &FunctionDescription,
     features: &ProtocolObject<dyn MLFeatureProvider>,
     backings: Option<&Backings>,
-) -> Result<IndexMap<String, Output>, NativeError> {
+) -> Result<IndexMap<String, FeatureValue>, NativeError> {
     let mut all = IndexMap::with_capacity(described.outputs.len());
     for feature in &described.outputs {
         let name = &feature.name;
@@ -76,7 +76,7 @@ fn output(
     feature: &FeatureDescription,
     value: &MLFeatureValue,
     backings: Option<&Backings>,
-) -> Result<Output, NativeError> {
+) -> Result<FeatureValue, NativeError> {
     let name = &feature.name;
     let none = |what: &str| NativeError::feature(name, what, "none");
     // SAFETY: getters of an immutable value; each is asked only for the kind that it has.
@@ -88,26 +88,26 @@ fn output(
                     Some(surface) => (array::kind(name, &array)?.1, surface.read(name)?),
                     None => array::read(name, &array)?,
                 };
-                Output::Tensor(buffer.into_tensor(shape)?)
+                FeatureValue::Tensor(buffer.into_tensor(shape)?)
             }
             MLFeatureType::Image => {
                 let buffer = value.imageBufferValue().ok_or_else(|| none("an image"))?;
-                Output::Tensor(image_tensor(feature, &buffer)?)
+                FeatureValue::Tensor(image_tensor(feature, &buffer)?)
             }
             MLFeatureType::Sequence => {
                 let sequence = value.sequenceValue().ok_or_else(|| none("a sequence"))?;
                 if sequence.r#type() == MLFeatureType::Int64 {
                     let numbers: Vec<i64> = sequence.int64Values().iter().map(|n| n.as_i64()).collect();
                     let length = numbers.len();
-                    Output::Tensor(Tensor::from_vec(numbers, length, &Device::Cpu)?)
+                    FeatureValue::Tensor(Tensor::from_vec(numbers, length, &Device::Cpu)?)
                 } else {
-                    Output::Texts(sequence.stringValues().iter().map(|s| s.to_string()).collect())
+                    FeatureValue::Strings(sequence.stringValues().iter().map(|s| s.to_string()).collect())
                 }
             }
-            MLFeatureType::Int64 => Output::Tensor(Tensor::new(value.int64Value(), &Device::Cpu)?),
-            MLFeatureType::Double => Output::Tensor(Tensor::new(value.doubleValue(), &Device::Cpu)?),
-            MLFeatureType::String => Output::Text(value.stringValue().to_string()),
-            MLFeatureType::Dictionary => Output::Dictionary(entries(name, &value.dictionaryValue())?),
+            MLFeatureType::Int64 => FeatureValue::Tensor(Tensor::new(value.int64Value(), &Device::Cpu)?),
+            MLFeatureType::Double => FeatureValue::Tensor(Tensor::new(value.doubleValue(), &Device::Cpu)?),
+            MLFeatureType::String => FeatureValue::String(value.stringValue().to_string()),
+            MLFeatureType::Dictionary => FeatureValue::Dictionary(entries(name, &value.dictionaryValue())?),
             other => {
                 let expected = "a feature type that this version knows";
                 return Err(NativeError::feature(name, expected, format!("type {}", other.0)));
@@ -130,11 +130,14 @@ fn image_tensor(feature: &FeatureDescription, buffer: &CVPixelBuffer) -> Result<
 }
 
 /// The entries of a dictionary, in the order of their keys: the framework's has none.
-fn entries(name: &str, dictionary: &NSDictionary<AnyObject, NSNumber>) -> Result<Vec<(Key, f64)>, NativeError> {
+fn entries(
+    name: &str,
+    dictionary: &NSDictionary<AnyObject, NSNumber>,
+) -> Result<Vec<(DictionaryKey, f64)>, NativeError> {
     let (keys, values) = dictionary.to_vecs();
     let key = |object: &AnyObject| {
-        let text = object.downcast_ref::<NSString>().map(|s| Key::Text(s.to_string()));
-        let key = text.or_else(|| object.downcast_ref::<NSNumber>().map(|n| Key::Int(n.as_i64())));
+        let text = object.downcast_ref::<NSString>().map(|s| DictionaryKey::String(s.to_string()));
+        let key = text.or_else(|| object.downcast_ref::<NSNumber>().map(|n| DictionaryKey::Int(n.as_i64())));
         key.ok_or_else(|| NativeError::feature(name, "keys that are strings or integers", "another key"))
     };
     let pairs = keys.iter().zip(&values).map(|(k, v)| Ok((key(k)?, v.as_f64())));

@@ -4,34 +4,24 @@
 
 use std::collections::BTreeMap;
 
+/// A `Model` as it is written.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Model {
     #[prost(int32, tag = "1")]
     pub specification_version: i32,
     #[prost(message, optional, tag = "2")]
     pub description: Option<ModelDescription>,
-    #[prost(message, optional, tag = "200")]
-    pub pipeline_classifier: Option<PipelineOf>,
-    #[prost(message, optional, tag = "201")]
-    pub pipeline_regressor: Option<PipelineOf>,
-    #[prost(message, optional, tag = "202")]
-    pub pipeline: Option<Pipeline>,
     #[prost(message, optional, tag = "502")]
     pub ml_program: Option<Program>,
 }
 
-/// `PipelineClassifier` and `PipelineRegressor`.
+/// What is read of a `Model` whatever its type is.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct PipelineOf {
-    #[prost(message, optional, tag = "1")]
-    pub pipeline: Option<Pipeline>,
-}
-
-/// Parts as bytes: which type of model each is can be asked of them.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Pipeline {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    pub models: Vec<Vec<u8>>,
+pub struct Header {
+    #[prost(int32, tag = "1")]
+    pub specification_version: i32,
+    #[prost(message, optional, tag = "2")]
+    pub description: Option<ModelDescription>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,20 +1,19 @@
 //! Each rule on a program that breaks it and on one that does not.
 
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 
 use super::*;
 
-fn model(inputs: &str, body: &str, output: &str) -> Model {
+fn estimated(inputs: &str, body: &str, output: &str) -> Vec<FunctionVerdict> {
     let text = format!("program(1.3)\n{{ func main<ios18>({inputs}) {{ {body} }} -> ({output}); }}");
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     let description = ModelDescription { default_function: "main".to_owned(), ..ModelDescription::default() };
-    Model { path: "test".into(), description, program, weights: coreml_format::blob::WeightFiles::new(None) }
+    estimate(&program, &description)
 }
 
 /// Verdicts of the operations, with the names of their rules.
 fn verdicts(inputs: &str, body: &str) -> Vec<(Verdict, Vec<&'static str>)> {
-    let report = estimate(&model(inputs, body, "y"));
+    let report = estimated(inputs, body, "y");
     report[0].operations.iter().map(|o| (o.verdict, o.reasons.iter().map(|r| r.rule).collect())).collect()
 }
 
@@ -110,7 +109,7 @@ fn reports_count_operations_multiplications_and_switches() {
                 tensor<fp16, [2, 5]> b = matmul(x = a, y = w)[name = string(\"b\")]; \
                 tensor<fp16, [2, 5]> c = gather(x = b, indices = i, axis = int32(0))[name = string(\"c\")]; \
                 tensor<fp16, [2, 5]> y = relu(x = c)[name = string(\"y\")];";
-    let report = estimate(&model("tensor<fp16, [2, 3]> x, tensor<fp16, [3, 5]> w, tensor<int32, [2]> i", body, "y"));
+    let report = estimated("tensor<fp16, [2, 3]> x, tensor<fp16, [3, 5]> w, tensor<int32, [2]> i", body, "y");
     let main = &report[0];
     assert_eq!((main.function.as_str(), main.needs, main.switches), ("main", "iOS 18, macOS 15", 2));
     assert_eq!([Verdict::Likely, Verdict::Unsure, Verdict::Refused].map(|v| main.count(v)), [3, 0, 1]);
@@ -119,6 +118,6 @@ fn reports_count_operations_multiplications_and_switches() {
     let summary = main.summary();
     assert_eq!((summary[0].0.rule, summary[0].1.get("gather")), ("gather", Some(&1)));
     // Without products there is no share.
-    let none = estimate(&model("tensor<fp16, [2]> x", "tensor<fp16, [2]> y = relu(x = x)[name = string(\"y\")];", "y"));
+    let none = estimated("tensor<fp16, [2]> x", "tensor<fp16, [2]> y = relu(x = x)[name = string(\"y\")];", "y");
     assert_eq!(none[0].share(Verdict::Likely), None);
 }

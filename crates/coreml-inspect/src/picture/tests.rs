@@ -1,20 +1,14 @@
 //! What a picture shows, on programs that are written here.
 
-use coreml_format::blob::WeightFiles;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{Argument, Binding, Block, NamedType, Operation, Opset, Program, TensorType, ValueType};
 
 use super::*;
 
-fn model(program: Program) -> Model {
-    let path = "test.mlpackage".into();
-    Model { path, description: Default::default(), program, weights: WeightFiles::new(None) }
-}
-
 fn picture(text: &str, options: &Options) -> String {
     let program = mil_text::parse(text).unwrap_or_else(|e| panic!("{e}"));
-    draw(&model(program), options).expect("the function is there")
+    draw(&program, &ModelDescription::default(), options).expect("the function is there")
 }
 
 fn main_of(inputs: &str, body: &str, outputs: &str) -> String {
@@ -174,16 +168,19 @@ fn huge_and_hostile_models_give_small_and_safe_pictures() {
     assert!(many.len() < 12_000_000, "{}", many.len());
     // A file can name its operations as it likes.
     let program = by_hand("<script>alert(1)</script>", &[]);
-    let model = Model { path: "<b>.mlpackage".into(), ..model(program) };
-    let drawn = draw(&model, &Options::default()).expect("drawn");
+    let options = Options { title: "<b>.mlpackage".to_owned(), ..Options::default() };
+    let drawn = draw(&program, &ModelDescription::default(), &options).expect("drawn");
     assert!(!drawn.contains("<script") && !drawn.contains("<b>") && drawn.contains("&lt;script&gt;"), "{drawn}");
 }
 
 #[test]
 fn a_function_can_be_chosen_and_missed() {
-    let model = model(mil_text::parse(&network(1, |_| "w".to_owned())).expect("a program"));
-    let options = |f: &str| Options { function: Some(f.to_owned()), unfold: false };
-    assert!(draw(&model, &options("main")).is_ok_and(|p| p.contains("function main")));
-    let error = draw(&model, &options("infer")).expect_err("there is none").to_string();
+    let program = mil_text::parse(&network(1, |_| "w".to_owned())).expect("a program");
+    let draw = |f: &str| {
+        let options = Options { function: Some(f.to_owned()), ..Options::default() };
+        super::draw(&program, &ModelDescription::default(), &options)
+    };
+    assert!(draw("main").is_ok_and(|p| p.contains("function main")));
+    let error = draw("infer").expect_err("there is none").to_string();
     assert!(error.contains("`infer`") && error.contains("main"), "{error}");
 }

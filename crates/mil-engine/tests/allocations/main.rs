@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::backend::Backend;
 use mil_engine::{Executable, Limits, Options};
 
@@ -185,8 +184,6 @@ fn run(body: &str, extents: Extents, memory: usize, operand: impl Fn(&str, &[usi
     let (text, inputs) = program(body, extents);
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     verify(&program).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    let model = Model { path: "memory".into(), description, program, weights: Default::default() };
     let limits = Limits { memory, ..Limits::default() };
     let given: Vec<(&str, Tensor)> = inputs.iter().map(|(name, dtype, dims)| (*name, operand(dtype, dims))).collect();
     let refused = |error: &dyn std::error::Error| {
@@ -202,7 +199,8 @@ fn run(body: &str, extents: Extents, memory: usize, operand: impl Fn(&str, &[usi
     };
     let options = Options { limits, internal_ops: true, ..Options::default() };
     // Loading, states and predictions are each within the limit.
-    let (loading, executable) = peak(|| Executable::load(&model, None, &options).map_err(|e| refused(&e)));
+    let (loading, executable) =
+        peak(|| Executable::load(&program, &Weights::default(), "main", &options).map_err(|e| refused(&e)));
     let executable = match executable {
         Ok(executable) => executable,
         Err(end) => return (end, loading),

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use candle_core::{DType, Tensor};
 use coreml_format::program::Block;
+use coreml_format::weights::Weights;
 use mil_engine::ops::FAMILIES;
 use mil_engine::passes::PassSet;
-use mil_engine::{Executable, Options, Output};
+use mil_engine::{Executable, FeatureValue, Options};
 use safetensors::Dtype;
 
-use crate::cases::{Case, Expected, all, model};
+use crate::cases::{Case, Expected, all};
 
 /// Operations that have no reference here, and why.
 const ELSEWHERE: [(&str, &str); 6] = [
@@ -43,14 +44,15 @@ fn excess(found: &[f64], wanted: &Expected, tolerance: Option<f64>) -> f64 {
 
 fn run(case: &Case, passes: &PassSet) -> Result<Vec<(String, Tensor)>, String> {
     let options = Options { passes: passes.clone(), ..Options::default() };
-    let executable = Executable::load(&model(case.program.clone()), None, &options).map_err(|e| e.to_string())?;
+    let executable =
+        Executable::load(&case.program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
     let mut state = executable.new_state().map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = case.inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let outputs = executable.predict(&inputs, Some(&mut state)).map_err(|e| e.to_string())?;
     outputs
         .into_iter()
         .map(|(name, output)| match output {
-            Output::Tensor(t) => Ok((name, t)),
+            FeatureValue::Tensor(t) => Ok((name, t)),
             other => Err(format!("{other:?}")),
         })
         .collect()

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 use coreml_format::program::Program;
 use safetensors::{Dtype, SafeTensors};
 
@@ -30,12 +28,6 @@ pub(crate) struct Expected {
 struct Entry {
     text: String,
     tolerance: Option<f64>,
-}
-
-/// A model around a program, without weight files.
-pub(crate) fn model(program: Program) -> Model {
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    Model { path: PathBuf::new(), description, program, weights: Default::default() }
 }
 
 fn values(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {

@@ -2,10 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use mil_engine::passes::{ALL, PassSet};
-use mil_engine::{Executable, Options, Output};
-
-use crate::cases::model;
+use mil_engine::{Executable, FeatureValue, Options};
 
 /// Elements between −1 and 1, as a literal of this type.
 fn literal(dtype: &str, shape: &[usize], seed: usize) -> String {
@@ -31,12 +30,12 @@ fn literal(dtype: &str, shape: &[usize], seed: usize) -> String {
 fn run(text: &str, shape: &[usize], passes: PassSet) -> (Vec<f32>, usize) {
     let program = mil_text::parse(text).unwrap_or_else(|e| panic!("{e}: {text}"));
     let options = Options { passes, ..Options::default() };
-    let executable = Executable::load(&model(program), None, &options).expect("it loads");
+    let executable = Executable::load(&program, &Weights::default(), "main", &options).expect("it loads");
     let count: usize = shape.iter().product();
     let x: Vec<f32> = (0..count).map(|i| (i * 29 % 64) as f32 / 32.0 - 1.0).collect();
     let x = Tensor::from_vec(x, shape, &Device::Cpu).expect("an input");
     let outputs = executable.predict(&[("x", x)], None).expect("it runs");
-    let Output::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
+    let FeatureValue::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
     let y = y.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements");
     (y, executable.places().len())
 }

@@ -9,9 +9,10 @@ use coreml_format::mil_text;
 use coreml_format::program::{
     Argument, Binding, Operation, Program, TensorData, TensorType, Value, ValueData, ValueType,
 };
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Options};
 
-use crate::cases::{Case, all, model};
+use crate::cases::{Case, all};
 
 /// Other values in the place of a literal.
 fn others(value: &Value) -> Vec<Value> {
@@ -93,7 +94,8 @@ fn mutations(op: &Operation) -> Vec<Operation> {
 }
 
 fn attempt(program: &Program, inputs: &[(String, Tensor)]) -> Result<(), String> {
-    let executable = Executable::load(&model(program.clone()), None, &Options::default()).map_err(|e| e.to_string())?;
+    let executable =
+        Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
     let mut state = executable.new_state().map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     executable.predict(&inputs, Some(&mut state)).map(drop).map_err(|e| e.to_string())

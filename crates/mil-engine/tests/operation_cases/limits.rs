@@ -4,22 +4,24 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use coreml_format::mil_text;
 use coreml_format::verify::verify;
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Limits, Options};
-
-use crate::cases::model;
 
 fn load(body: &str, limits: Limits) -> Result<Executable, String> {
     let text = format!("program(1.3) {{ func main<ios17>() {{ {body} }} -> (y); }}");
     let program = mil_text::parse(&text).map_err(|e| e.to_string())?;
     verify(&program).map_err(|e| e.to_string())?;
-    Executable::load(&model(program), None, &Options { limits, ..Options::default() }).map_err(|e| e.to_string())
+    Executable::load(&program, &Weights::default(), "main", &Options { limits, ..Options::default() })
+        .map_err(|e| e.to_string())
 }
 
 /// What is wrong with a prediction, causes included.
 fn failure(executable: &Executable) -> String {
-    let mut error: Option<&dyn std::error::Error> = Some(&executable.predict(&[], None).expect_err("it fails"));
+    let mut error: Option<&dyn std::error::Error> =
+        Some(&executable.predict::<Tensor>(&[], None).expect_err("it fails"));
     let mut message = String::new();
     while let Some(e) = error {
         message += &format!("{e}; ");
@@ -55,7 +57,7 @@ fn endless_loops_end_after_the_rounds_that_all_loops_share() {
         let message = failure(&load(&body, limits).expect("it loads"));
         assert!(message.contains("1000 rounds") && message.contains("while_loop"), "{message}");
     }
-    assert!(load(&outer(20), limits).expect("it loads").predict(&[], None).is_ok());
+    assert!(load(&outer(20), limits).expect("it loads").predict::<Tensor>(&[], None).is_ok());
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn values_that_are_kept_count_together_and_views_count_once() {
         let values = names.join(", ");
         format!("tensor<fp32, [?]> y = concat(values = ({values}), axis = int32(0), interleave = bool(false));")
     };
-    let within = |body: String| load(&body, limits).expect("it loads").predict(&[], None);
+    let within = |body: String| load(&body, limits).expect("it loads").predict::<Tensor>(&[], None);
     let views: String = (0..8)
         .map(|i| format!("tensor<fp32, [?]> v{i} = slice_by_index(x = a, begin = tensor<int32, [1]>([{i}]), end = tensor<int32, [1]>([262145]));"))
         .collect();
@@ -246,7 +248,7 @@ fn an_operation_of_too_much_work_is_refused() {
         let text = format!("program(1.3) {{ func main<ios18>() {{ {body} }} -> (y); }}");
         let parsed = mil_text::parse(&text).expect("it parses");
         let options = Options { limits, ..Options::default() };
-        let executable = Executable::load(&model(parsed), None, &options).expect("it loads");
+        let executable = Executable::load(&parsed, &Weights::default(), "main", &options).expect("it loads");
         let message = failure(&executable);
         assert!(message.contains(op) && message.contains("beyond the limit of work"), "{op}: {message}");
     }
@@ -292,7 +294,7 @@ fn loops_of_thousands_of_rounds_run_by_default() {
          (int32 c, tensor<fp32, [1, 64]> g) {{ bool t = less(x = c, y = int32(5000)); }} -> (t) \
          (int32 b, tensor<fp32, [1, 64]> h) {{ {steps} int32 n = add(x = b, y = int32(1)); }} -> (n, s3);"
     );
-    assert!(load(&body, Limits::default()).expect("it loads").predict(&[], None).is_ok());
+    assert!(load(&body, Limits::default()).expect("it loads").predict::<Tensor>(&[], None).is_ok());
 }
 
 /// What a step has freed is not held against the steps after it.
@@ -308,7 +310,7 @@ fn memory_that_was_freed_can_be_used_again() {
         + "fp32 y = reduce_max(x = b49, keep_dims = bool(false));";
     let executable = load(&body, limits).expect("it loads");
     for _ in 0..3 {
-        assert!(executable.predict(&[], None).is_ok());
+        assert!(executable.predict::<Tensor>(&[], None).is_ok());
     }
 }
 
@@ -319,7 +321,7 @@ fn states_are_within_the_limit() {
     let program = mil_text::parse(text).expect("it parses");
     let load = |memory: usize| {
         let options = Options { limits: Limits { memory, ..Limits::default() }, ..Options::default() };
-        Executable::load(&model(program.clone()), None, &options).expect("it loads")
+        Executable::load(&program, &Weights::default(), "main", &options).expect("it loads")
     };
     let error = load(1 << 20).new_state().expect_err("two gigabytes");
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -338,7 +340,7 @@ fn constants_that_are_expanded_are_within_the_limit() {
     let program = mil_text::parse(&text).expect("it parses");
     let load = |memory: usize| {
         let options = Options { limits: Limits { memory, ..Limits::default() }, ..Options::default() };
-        Executable::load(&model(program.clone()), None, &options)
+        Executable::load(&program, &Weights::default(), "main", &options)
     };
     let error = load(90_000).expect_err("decoded, they take more");
     assert!(error.to_string().contains("packed"), "{error}");
@@ -356,7 +358,7 @@ fn many_blocks_and_many_names_are_planned_in_time() {
     let started = Instant::now();
     let executable =
         load(&format!("{consts}{conds} int32 y = identity(x = c7);"), Limits::default()).expect("it loads");
-    assert!(executable.predict(&[], None).is_ok());
+    assert!(executable.predict::<Tensor>(&[], None).is_ok());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
@@ -371,5 +373,5 @@ fn folded_results_are_kept_up_to_a_limit() {
     let executable = load(&format!("{text}{join}"), Limits::default());
     let executable = executable.expect("it loads");
     assert!(executable.places().iter().any(|p| p.kind == "fill"), "some are computed in the prediction");
-    assert!(executable.predict(&[], None).is_ok());
+    assert!(executable.predict::<Tensor>(&[], None).is_ok());
 }

@@ -2,21 +2,20 @@
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use indexmap::IndexMap;
-use mil_engine::executable::DictionaryKey;
-use mil_engine::{Executable, Options, Output};
+use mil_engine::DictionaryKey;
+use mil_engine::{Executable, FeatureValue, Options};
 
-use crate::cases::model;
-
-fn run(parameters: &str, body: &str, outputs: &str, inputs: &[(&str, Tensor)]) -> IndexMap<String, Output> {
+fn run(parameters: &str, body: &str, outputs: &str, inputs: &[(&str, Tensor)]) -> IndexMap<String, FeatureValue> {
     let text = format!("program(1.3) {{ func main<ios17>({parameters}) {{ {body} }} -> ({outputs}); }}");
     let program = mil_text::parse(&text).expect("it parses");
-    let executable = Executable::load(&model(program), None, &Options::default()).expect("it loads");
+    let executable = Executable::load(&program, &Weights::default(), "main", &Options::default()).expect("it loads");
     executable.predict(inputs, None).expect("it runs")
 }
 
-fn floats(output: &Output) -> Vec<f64> {
-    let Output::Tensor(t) = output else { panic!("{output:?} is no tensor") };
+fn floats(output: &FeatureValue) -> Vec<f64> {
+    let FeatureValue::Tensor(t) = output else { panic!("{output:?} is no tensor") };
     t.to_dtype(DType::F64).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements")
 }
 
@@ -83,15 +82,15 @@ fn classifiers_return_a_label_and_a_dictionary() {
         run("tensor<fp32, [3]> x", &body, "l, p", &[("x", x.clone())])
     };
     let found = classify("tensor<string, [3]>([\"cat\", \"dog\", \"emu\"])", "string");
-    let Output::Strings(label) = &found["l"] else { panic!("a label") };
-    assert_eq!(label.data, ["dog"]);
-    let Output::Dictionary(entries) = &found["p"] else { panic!("a dictionary") };
+    let FeatureValue::String(label) = &found["l"] else { panic!("a label") };
+    assert_eq!(label, "dog");
+    let FeatureValue::Dictionary(entries) = &found["p"] else { panic!("a dictionary") };
     let key = |s: &str| DictionaryKey::String(s.to_owned());
     assert_eq!(entries, &[(key("cat"), 0.125), (key("dog"), 0.5), (key("emu"), 0.375)]);
 
     let found = classify("tensor<int64, [3]>([10, 20, 30])", "int64");
     assert_eq!(floats(&found["l"]), [20.0]);
-    let Output::Dictionary(entries) = &found["p"] else { panic!("a dictionary") };
+    let FeatureValue::Dictionary(entries) = &found["p"] else { panic!("a dictionary") };
     assert_eq!(entries[2], (DictionaryKey::Int(30), 0.375));
 }
 
@@ -112,7 +111,8 @@ fn initial_states_of_more_rows_than_the_batch_are_those_of_the_first() {
         let text = format!("program(1.3) {{ func main<ios17>(tensor<fp32, [3, 2, 1]> x) {{ {body} }} -> (y, h, c); }}");
         let program = mil_text::parse(&text).expect("it parses");
         let x = Tensor::new(&[1f32, -2., 0.5, 3., -1., 0.25], &Device::Cpu).and_then(|t| t.reshape((3, 2, 1)));
-        let executable = Executable::load(&model(program), None, &Options::default()).expect("it loads");
+        let executable =
+            Executable::load(&program, &Weights::default(), "main", &Options::default()).expect("it loads");
         let found = executable.predict(&[("x", x.expect("an input"))], None).ok()?;
         Some(found.values().map(floats).collect::<Vec<_>>())
     };

@@ -7,10 +7,11 @@ use std::path::Path;
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{Argument, Binding, Opset, Program, TensorData, TensorType, Value, ValueData, ValueType};
+use coreml_format::weights::Weights;
 use mil_engine::ops::FAMILIES;
 use mil_engine::{EngineError, Executable, OpError, Options};
 
-use crate::cases::{all, model};
+use crate::cases::all;
 use crate::text::chain;
 
 /// One definition of an operation, for some opsets.
@@ -120,7 +121,7 @@ fn bases() -> HashMap<String, Vec<Base>> {
 }
 
 fn load(program: &Program) -> Result<(), EngineError> {
-    Executable::load(&model(program.clone()), None, &Options::default()).map(drop)
+    Executable::load(&program, &Weights::default(), "main", &Options::default()).map(drop)
 }
 
 /// The program in another opset, without the parameters that its operation does not have there.
@@ -326,7 +327,7 @@ fn defaults_are_those_of_the_definitions() {
 }
 
 fn outcome(program: &Program, inputs: &[(String, candle_core::Tensor)]) -> String {
-    let executable = Executable::load(&model(program.clone()), None, &Options::default()).expect("it loads");
+    let executable = Executable::load(&program, &Weights::default(), "main", &Options::default()).expect("it loads");
     let mut state = executable.new_state().expect("a state");
     let inputs: Vec<(&str, candle_core::Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let outputs = executable.predict(&inputs, Some(&mut state)).map_err(|e| chain(&e));

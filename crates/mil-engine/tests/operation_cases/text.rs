@@ -3,9 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
 use coreml_format::verify::verify;
-use mil_engine::{Executable, Options, Output};
-
-use crate::cases::model;
+use coreml_format::weights::Weights;
+use mil_engine::{Executable, FeatureValue, Options};
 
 /// An error with its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -23,7 +22,7 @@ pub(crate) fn load(opset: &str, parameters: &str, body: &str) -> Result<Executab
     let text = format!("program(1.3) {{ func main<{opset}>({parameters}) {{ {body} }} -> (y); }}");
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     verify(&program).unwrap_or_else(|e| panic!("{e}: {text}"));
-    Executable::load(&model(program), None, &Options::default()).map_err(|e| chain(&e))
+    Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| chain(&e))
 }
 
 /// The elements of `y`.
@@ -34,7 +33,7 @@ pub(crate) fn run_with(
     inputs: &[(&str, Tensor)],
 ) -> Result<Vec<f64>, String> {
     let outputs = load(opset, parameters, body)?.predict(inputs, None).map_err(|e| chain(&e))?;
-    let Output::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
+    let FeatureValue::Tensor(y) = &outputs["y"] else { panic!("{outputs:?}") };
     Ok(y.to_dtype(DType::F64).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("elements"))
 }
 

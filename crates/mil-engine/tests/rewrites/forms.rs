@@ -1,24 +1,16 @@
 //! Programs at the edge of what rewrites match: whatever the operation of a rewrite can't do stays as it is.
 
-use std::path::PathBuf;
-
 use candle_core::{DType, Device, Tensor};
-use coreml_format::description::ModelDescription;
 use coreml_format::mil_text;
-use coreml_format::package::Model;
 use coreml_format::program::Program;
+use coreml_format::weights::Weights;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{Executable, Options};
-
-pub(crate) fn model(program: Program) -> Model {
-    let description = ModelDescription { default_function: "main".to_owned(), ..Default::default() };
-    Model { path: PathBuf::new(), description, program, weights: Default::default() }
-}
 
 /// The outputs of a program for inputs of small numbers, one after the other; runs twice, with the same states.
 fn outputs(program: &Program, passes: PassSet) -> Result<Vec<f32>, String> {
     let options = Options { passes, ..Options::default() };
-    let executable = Executable::load(&model(program.clone()), None, &options).map_err(|e| e.to_string())?;
+    let executable = Executable::load(&program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = executable
         .inputs()
         .iter()

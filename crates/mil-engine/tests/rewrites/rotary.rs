@@ -2,9 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
+use coreml_format::weights::Weights;
 use mil_engine::{Executable, Options};
-
-use crate::forms::model;
 
 /// Extents of `x`, of the cosines and of the sines, and whether one operation does it.
 type Form = (&'static [usize], &'static [usize], &'static [usize], bool);
@@ -114,7 +113,8 @@ fn text(dtype: &str, shapes: [&[usize]; 3], result: &[usize]) -> String {
 /// The results of a form, and the operations that made them.
 fn run(dtype: &str, shapes: [&[usize]; 3], data: [&[f32]; 3], result: &[usize]) -> Result<(Vec<f32>, usize), String> {
     let program = mil_text::parse(&text(dtype, shapes, result)).expect("it parses");
-    let executable = Executable::load(&model(program), None, &Options::default()).map_err(|e| e.to_string())?;
+    let executable =
+        Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
     let tensor = |i: usize| Tensor::from_vec(data[i].to_vec(), shapes[i], &Device::Cpu).expect("an input");
     let inputs = [("a", tensor(0)), ("c", tensor(1)), ("s", tensor(2))];
     let outputs = executable.predict(&inputs, None).map_err(|e| e.to_string())?;

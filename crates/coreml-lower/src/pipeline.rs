@@ -3,37 +3,40 @@
 //! A part takes what it needs by name, from the inputs of the pipeline or from what earlier parts returned (coremltools'
 //! `Model.proto`, message `Pipeline`).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use coreml_format::description::FunctionDescription;
+use coreml_format::dtype::DataType;
+use coreml_format::program::{
+    Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, Value, ValueType,
+};
 use indexmap::IndexMap;
 
-use super::SpecError;
-use crate::description::{FunctionDescription, ModelDescription};
-use crate::dtype::DataType;
-use crate::program::{Argument, Binding, Block, Function, NamedType, Operation, Program, Value, ValueType};
+use crate::error::LowerError;
+use crate::model_types::{self, Source};
 
-/// Joins the parts, each with its default function.
+/// Joins the parts of a pipeline, each with its default function.
 ///
 /// # Errors
-/// [`SpecError`] when a part takes what nothing before it gives, when the pipeline returns what none gives, and for parts
-/// of several opsets.
-pub(super) fn join(
-    description: &ModelDescription,
-    parts: Vec<(ModelDescription, Program)>,
-) -> Result<Program, SpecError> {
+/// [`LowerError`] for a part that can't become a program, when a part takes what nothing before it gives, when the
+/// pipeline returns what none gives, and for parts of several opsets.
+pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let description = source.description;
     let whole = description.function(None).cloned().unwrap_or_default();
     let mut joined = Joined::new(&whole);
-    for (i, (own, mut program)) in parts.into_iter().enumerate() {
+    for (i, part) in source.parts.iter().enumerate() {
         let place = format!("part {i} of the pipeline");
-        let function = program.functions.swap_remove(&own.default_function);
-        let function = function.ok_or_else(|| {
-            SpecError::invalid(&place, format!("a function `{}`", own.default_function), "none of this name")
-        })?;
+        let mut program = model_types::lower(part.into(), &place)?.into_owned();
+        let name = &part.description.default_function;
+        let function = program.functions.swap_remove(name);
+        let function =
+            function.ok_or_else(|| LowerError::invalid(&place, format!("a function `{name}`"), "none of this name"))?;
         joined.add(&place, function)?;
     }
     let function = joined.finish(&whole)?;
     let functions = IndexMap::from([(description.default_function.clone(), function)]);
-    Ok(Program { functions, ..Program::default() })
+    Ok(Cow::Owned(Program { functions, ..Program::default() }))
 }
 
 /// What is joined so far.
@@ -48,7 +51,7 @@ struct Joined {
     open: HashSet<String>,
     inputs: Vec<NamedType>,
     operations: Vec<Operation>,
-    opset: Option<crate::program::Opset>,
+    opset: Option<Opset>,
 }
 
 impl Joined {
@@ -80,9 +83,9 @@ impl Joined {
         self.operations.push(Operation { kind, name, inputs, outputs, blocks, attributes });
     }
 
-    fn add(&mut self, place: &str, function: Function) -> Result<(), SpecError> {
+    fn add(&mut self, place: &str, function: Function) -> Result<(), LowerError> {
         if let Some(opset) = self.opset.filter(|&o| o != function.opset) {
-            return Err(SpecError::invalid(place, format!("opset {}", opset.spec_name()), function.opset.spec_name()));
+            return Err(LowerError::invalid(place, format!("opset {}", opset.spec_name()), function.opset.spec_name()));
         }
         self.opset = Some(function.opset);
         let mut names = HashMap::new();
@@ -100,7 +103,7 @@ impl Joined {
         let mut returned = Vec::with_capacity(outputs.len());
         for (feature, name) in outputs.into_iter().zip(&block.outputs) {
             let Some(&ty) = types.get(name.as_str()) else {
-                return Err(SpecError::invalid(place, format!("a value for the output `{feature}`"), "none"));
+                return Err(LowerError::invalid(place, format!("a value for the output `{feature}`"), "none"));
             };
             returned.push((feature, NamedType { name: name.clone(), ty: ty.clone() }));
         }
@@ -110,14 +113,14 @@ impl Joined {
     }
 
     /// The value that an input of a part is.
-    fn input(&mut self, place: &str, input: &NamedType) -> Result<String, SpecError> {
+    fn input(&mut self, place: &str, input: &NamedType) -> Result<String, LowerError> {
         if self.open.remove(&input.name) {
             self.inputs.push(input.clone());
             self.features.insert(input.name.clone(), input.clone());
         }
         let Some(value) = self.features.get(&input.name).cloned() else {
             let expected = format!("`{}` among the inputs of the pipeline or what earlier parts return", input.name);
-            return Err(SpecError::invalid(place, expected, "no such feature"));
+            return Err(LowerError::invalid(place, expected, "no such feature"));
         };
         let dtype = |ty: &ValueType| ty.tensor().map(|t| t.dtype);
         match (dtype(&value.ty), dtype(&input.ty)) {
@@ -136,19 +139,19 @@ impl Joined {
     }
 
     /// The function that returns what the pipeline does.
-    fn finish(mut self, whole: &FunctionDescription) -> Result<Function, SpecError> {
+    fn finish(mut self, whole: &FunctionDescription) -> Result<Function, LowerError> {
         let mut outputs = Vec::with_capacity(whole.outputs.len());
         for feature in &whole.outputs {
             let Some(value) = self.features.get(&feature.name).cloned() else {
                 let expected = format!("a part that returns `{}`", feature.name);
-                return Err(SpecError::invalid("the pipeline", expected, "none"));
+                return Err(LowerError::invalid("the pipeline", expected, "none"));
             };
             if value.name != feature.name {
                 self.unary("identity", &value.name, None, NamedType { name: feature.name.clone(), ty: value.ty });
             }
             outputs.push(feature.name.clone());
         }
-        let opset = self.opset.ok_or_else(|| SpecError::invalid("the pipeline", "at least one part", "none"))?;
+        let opset = self.opset.ok_or_else(|| LowerError::invalid("the pipeline", "at least one part", "none"))?;
         let block = Block { inputs: Vec::new(), operations: self.operations, outputs };
         Ok(Function { opset, inputs: self.inputs, block, attributes: IndexMap::new() })
     }
@@ -191,12 +194,13 @@ impl Joined {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
+    use coreml_format::description::{FeatureDescription, FeatureType, ModelDescription, ShapeConstraint};
+    use coreml_format::mil_text;
+    use coreml_format::model_types::{Body, Bytes, decode};
+    use coreml_format::spec::Specification;
+    use coreml_format::verify::verify;
 
-    use super::super::{decode, encode, proto};
     use super::*;
-    use crate::description::{FeatureDescription, FeatureType, ShapeConstraint};
-    use crate::mil_text;
 
     fn described(inputs: &[&str], outputs: &[&str]) -> ModelDescription {
         let features = |names: &[&str]| {
@@ -225,25 +229,29 @@ mod tests {
         }
     }
 
-    fn part(opset: &str, inputs: &[&str], parameters: &str, body: &str, outputs: &[&str]) -> Vec<u8> {
+    fn part(opset: &str, inputs: &[&str], parameters: &str, body: &str, outputs: &[&str]) -> Specification {
         let results = outputs.join(", ");
         let text = format!("program(1.3)\n{{ func main<{opset}>({parameters}) {{ {body} }} -> ({results}); }}");
-        encode(&described(inputs, outputs), &mil_text::parse(&text).expect("a program"))
+        let body = Body::Program(mil_text::parse(&text).expect("a program"));
+        Specification { description: described(inputs, outputs), body, parts: Vec::new() }
     }
 
-    fn pipeline(inputs: &[&str], outputs: &[&str], models: Vec<Vec<u8>>) -> Vec<u8> {
-        let whole = proto::Model::decode(encode(&described(inputs, outputs), &Program::default()).as_slice());
-        let whole = whole.expect("a model");
-        proto::Model { ml_program: None, pipeline: Some(proto::Pipeline { models }), ..whole }.encode_to_vec()
+    fn pipeline(inputs: &[&str], outputs: &[&str], parts: Vec<Specification>) -> Specification {
+        let body = Body::Pipeline(Default::default());
+        Specification { description: described(inputs, outputs), body, parts }
+    }
+
+    fn join(of: &Specification) -> Result<Program, LowerError> {
+        model_types::lower(of.into(), "the model").map(Cow::into_owned)
     }
 
     /// `h = x + x` in fp16.
-    fn doubled(opset: &str) -> Vec<u8> {
+    fn doubled(opset: &str) -> Specification {
         part(opset, &["x"], "tensor<fp16, [2]> x", "tensor<fp16, [2]> h = add(x = x, y = x);", &["h"])
     }
 
     /// `y = h · h`, with a value that is called as the output of the pipeline before.
-    fn squared(h: &str) -> Vec<u8> {
+    fn squared(h: &str) -> Specification {
         let body = format!("tensor<fp32, [2]> z = mul(x = {h}, y = {h}); tensor<fp32, [2]> y = identity(x = z);");
         part("ios17", &[h], &format!("tensor<fp32, [2]> {h}"), &body, &["y"])
     }
@@ -251,8 +259,8 @@ mod tests {
     #[test]
     fn parts_become_one_program_with_names_of_its_own() {
         let inner = pipeline(&["x"], &["h"], vec![doubled("ios17")]);
-        let (_, program) = decode(&pipeline(&["x"], &["h", "y"], vec![inner, squared("h")])).expect("a pipeline");
-        crate::verify::verify(&program).expect("a valid program");
+        let program = join(&pipeline(&["x"], &["h", "y"], vec![inner, squared("h")])).expect("a pipeline");
+        verify(&program).expect("a valid program");
         let main = &program.functions["main"];
         let inputs: Vec<&str> = main.inputs.iter().map(|i| i.name.as_str()).collect();
         assert_eq!((inputs, &main.block.outputs), (vec!["x"], &vec!["h".to_owned(), "y".to_owned()]));
@@ -263,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let error = |bytes: Vec<u8>| decode(&bytes).expect_err("a part that does not fit").to_string();
+        let error = |of: Specification| join(&of).expect_err("a part that does not fit").to_string();
         let wrong = error(pipeline(&["x"], &["y"], vec![doubled("ios17"), squared("other")]));
         assert!(wrong.contains("part 1") && wrong.contains("`other`"), "{wrong}");
         let wrong = error(pipeline(&["x"], &["y"], vec![doubled("ios16"), squared("h")]));
@@ -271,10 +279,9 @@ mod tests {
         let wrong = error(pipeline(&["x"], &["lost"], vec![doubled("ios17")]));
         assert!(wrong.contains("`lost`"), "{wrong}");
         assert!(error(pipeline(&["x"], &[], Vec::new())).contains("at least one part"));
-        // Field 500 of a model: a neural network.
-        let network = [0xa2, 0x1f, 0x00].to_vec();
-        assert!(error(pipeline(&["x"], &["y"], vec![network])).contains("neuralNetwork"));
-        let deep = (0..20).fold(doubled("ios17"), |part, _| pipeline(&["x"], &["h"], vec![part]));
-        assert!(error(deep).contains("at most"), "nested pipelines");
+        let body = decode(500, Bytes::new()).expect("an empty network");
+        let network = Specification { description: described(&["x"], &["y"]), body, parts: Vec::new() };
+        let wrong = error(pipeline(&["x"], &["y"], vec![network]));
+        assert!(wrong.contains("part 0") && wrong.contains("neuralNetwork"), "{wrong}");
     }
 }

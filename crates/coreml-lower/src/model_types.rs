@@ -1,0 +1,144 @@
+//! The table of model types: how each becomes a program, if it can.
+
+use std::borrow::Cow;
+
+use coreml_format::description::ModelDescription;
+use coreml_format::model::Model;
+use coreml_format::model_types::Body;
+use coreml_format::program::Program;
+use coreml_format::spec::Specification;
+
+use crate::error::LowerError;
+use crate::pipeline;
+
+/// What a program is made of: a model, or a part of a pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'m> {
+    /// What it expects and returns.
+    pub description: &'m ModelDescription,
+    /// The model itself.
+    pub body: &'m Body,
+    /// The models of a pipeline.
+    pub parts: &'m [Specification],
+}
+
+impl<'m> From<&'m Model> for Source<'m> {
+    fn from(model: &'m Model) -> Self {
+        Self { description: &model.description, body: &model.body, parts: &model.parts }
+    }
+}
+
+impl<'m> From<&'m Specification> for Source<'m> {
+    fn from(part: &'m Specification) -> Self {
+        Self { description: &part.description, body: &part.body, parts: &part.parts }
+    }
+}
+
+/// Makes a program of a model of one type. `place` names the model in errors: "the model", "part 1 of the pipeline".
+pub type Lower = for<'m> fn(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError>;
+
+/// A model type.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Name in the specification.
+    pub model_type: &'static str,
+    /// Its lowering; none: models of this type can't be run.
+    pub lower: Option<Lower>,
+}
+
+const fn can(model_type: &'static str, lower: Lower) -> Row {
+    Row { model_type, lower: Some(lower) }
+}
+
+const fn cannot(model_type: &'static str) -> Row {
+    Row { model_type, lower: None }
+}
+
+/// All model types, in the order of the specification.
+pub const ROWS: &[Row] = &[
+    can("pipelineClassifier", pipeline::lower),
+    can("pipelineRegressor", pipeline::lower),
+    can("pipeline", pipeline::lower),
+    cannot("glmRegressor"),
+    cannot("supportVectorRegressor"),
+    cannot("treeEnsembleRegressor"),
+    cannot("neuralNetworkRegressor"),
+    cannot("bayesianProbitRegressor"),
+    cannot("glmClassifier"),
+    cannot("supportVectorClassifier"),
+    cannot("treeEnsembleClassifier"),
+    cannot("neuralNetworkClassifier"),
+    cannot("kNearestNeighborsClassifier"),
+    cannot("neuralNetwork"),
+    cannot("itemSimilarityRecommender"),
+    can("mlProgram", program),
+    cannot("customModel"),
+    cannot("linkedModel"),
+    cannot("classConfidenceThresholding"),
+    cannot("oneHotEncoder"),
+    cannot("imputer"),
+    cannot("featureVectorizer"),
+    cannot("dictVectorizer"),
+    cannot("scaler"),
+    cannot("categoricalMapping"),
+    cannot("normalizer"),
+    cannot("arrayFeatureExtractor"),
+    cannot("nonMaximumSuppression"),
+    cannot("identity"),
+    cannot("textClassifier"),
+    cannot("wordTagger"),
+    cannot("visionFeaturePrint"),
+    cannot("soundAnalysisPreprocessing"),
+    cannot("gazetteer"),
+    cannot("wordEmbedding"),
+    cannot("audioFeaturePrint"),
+    cannot("serializedModel"),
+];
+
+/// The program of a model or of a part of a pipeline.
+pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let model_type = source.body.name();
+    let lower = ROWS.iter().find(|row| row.model_type == model_type).and_then(|row| row.lower);
+    let lower = lower.ok_or_else(|| LowerError::Unsupported { place: place.to_owned(), model_type })?;
+    lower(source, place)
+}
+
+/// An ML Program is one already.
+fn program<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let body = source.body;
+    body.program().map(Cow::Borrowed).ok_or_else(|| LowerError::invalid(place, "an ML Program", body.name()))
+}
+
+/// Names of the types that can be run, for errors.
+pub(crate) fn supported() -> String {
+    let names: Vec<&str> = ROWS.iter().filter(|row| row.lower.is_some()).map(|row| row.model_type).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use coreml_format::model_types::{Bytes, TYPES, decode};
+
+    use super::*;
+    use crate::error::LowerErrorKind;
+
+    #[test]
+    fn rows_are_the_types_of_the_specification() {
+        let rows: Vec<&str> = ROWS.iter().map(|row| row.model_type).collect();
+        let types: Vec<&str> = TYPES.iter().map(|row| row.name).collect();
+        assert_eq!(rows, types);
+    }
+
+    #[test]
+    fn types_without_a_lowering_are_refused_by_name() {
+        let body = decode(500, Bytes::new()).expect("an empty network");
+        let source = Source { description: &ModelDescription::default(), body: &body, parts: &[] };
+        let error = lower(source, "the model").expect_err("no lowering");
+        assert_eq!(error.kind(), LowerErrorKind::Unsupported);
+        assert_eq!(
+            error.to_string(),
+            "the model is a neuralNetwork, which can't be run; models of type pipelineClassifier, pipelineRegressor, \
+             pipeline, mlProgram can"
+        );
+    }
+}
