@@ -123,7 +123,7 @@ pub enum Error {
         vocab: usize,
     },
     /// A prompt, with what the cache holds before it, that is longer than the model's context.
-    #[error("the prompt has {tokens} tokens; the context holds {context}")]
+    #[error("the prompt has {tokens} tokens, more than the context of {context} holds")]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
