@@ -70,11 +70,11 @@ impl Variant {
 /// All variants, fastest first; the last one is the definition.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::Avx512, whole: tile::x86::tile_avx512, single: tile::x86::tile_avx512 },
+    Variant { isa: Isa::Avx512, whole: tile::avx512, single: tile::avx512 },
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::Avx2, whole: tile::x86::tile_avx2, single: tile::x86::tile_avx2 },
+    Variant { isa: Isa::Avx2, whole: tile::avx2, single: tile::avx2 },
     #[cfg(target_arch = "aarch64")]
-    Variant { isa: Isa::Neon, whole: tile::arm::neon, single: tile::arm::neon },
+    Variant { isa: Isa::Neon, whole: tile::neon, single: tile::neon },
     Variant { isa: Isa::Scalar, whole: tile::scalar, single: tile::scalar },
 ];
 

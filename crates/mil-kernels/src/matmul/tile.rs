@@ -6,6 +6,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
 
+use crate::simd::Vector;
+
 /// Columns are summed in steps of this many; callers pad rows with zeros.
 pub(super) const STEP: usize = 16;
 
@@ -67,128 +69,89 @@ pub(super) fn scalar<const M: usize, const N: usize>(
     }
 }
 
-#[cfg(target_arch = "aarch64")]
-pub(super) mod arm {
-    use std::arch::aarch64::*;
-
-    use super::Operand;
-
-    /// In registers of four: 24 sums of 32 registers.
-    pub(in crate::matmul) fn neon<const M: usize, const N: usize>(
-        x: Operand<'_>,
-        w: Operand<'_>,
-        cols: usize,
-        sums: &mut [[f32; N]; M],
-    ) {
-        assert!(x.has(M, cols) && w.has(N, cols));
-        // SAFETY: every aarch64 CPU has NEON; rows have `cols` elements (the assertion), and k + 4 ≤ cols.
-        unsafe {
-            let mut acc = [[vdupq_n_f32(0.0); N]; M];
-            for k in (0..cols / 4 * 4).step_by(4) {
-                let xs: [float32x4_t; M] = std::array::from_fn(|i| vld1q_f32(x.data.as_ptr().add(i * x.stride + k)));
-                for j in 0..N {
-                    let ws = vld1q_f32(w.data.as_ptr().add(j * w.stride + k));
-                    for i in 0..M {
-                        acc[i][j] = vfmaq_f32(acc[i][j], xs[i], ws);
+/// `R` rows of `x` times `J` rows of weights at a time, in as many registers of sums.
+///
+/// # Safety
+/// The CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn tile<V: Vector, const M: usize, const N: usize, const R: usize, const J: usize>(
+    x: Operand<'_>,
+    w: Operand<'_>,
+    cols: usize,
+    sums: &mut [[f32; N]; M],
+) {
+    const { assert!(STEP.is_multiple_of(V::LANES) && N.is_multiple_of(J)) };
+    assert!(cols.is_multiple_of(STEP) && x.has(M, cols) && w.has(N, cols), "rows of the operands");
+    for row in (0..M).step_by(R) {
+        for first in (0..N).step_by(J) {
+            // SAFETY: the caller's contract; rows have `cols` elements, a multiple of a register's. The last row again
+            // where `R` does not divide them.
+            let totals = unsafe {
+                let mut acc = [[V::splat(0.0); J]; R];
+                for k in (0..cols).step_by(V::LANES) {
+                    let mut xs = [V::splat(0.0); R];
+                    for (i, v) in xs.iter_mut().enumerate() {
+                        *v = V::load(x.data.as_ptr().add((row + i).min(M - 1) * x.stride + k));
+                    }
+                    for j in 0..J {
+                        let w = V::load(w.data.as_ptr().add((first + j) * w.stride + k));
+                        for i in 0..R {
+                            acc[i][j] = acc[i][j].add_product(xs[i], w);
+                        }
                     }
                 }
-            }
-            for i in 0..M {
-                for j in 0..N {
-                    sums[i][j] += vaddvq_f32(acc[i][j]);
+                let mut totals = [[0f32; J]; R];
+                for (totals, acc) in totals.iter_mut().zip(&acc) {
+                    for (totals, acc) in totals.chunks_mut(4).zip(acc.chunks(4)) {
+                        let mut four = [V::splat(0.0); 4];
+                        four[..acc.len()].copy_from_slice(acc);
+                        totals.copy_from_slice(&V::totals(four)[..totals.len()]);
+                    }
                 }
+                totals
+            };
+            for (sums, totals) in sums[row..].iter_mut().zip(&totals) {
+                sums[first..].iter_mut().zip(totals).for_each(|(sum, total)| *sum += total);
             }
         }
     }
 }
 
+/// The tiles of one instruction set: `$rows` of `x` times `$weights` rows of weights at a time.
+macro_rules! set {
+    ($set:ident, $features:literal, $vector:ty, $rows:literal, $weights:literal) => {
+        pub(super) fn $set<const M: usize, const N: usize>(
+            x: Operand<'_>,
+            w: Operand<'_>,
+            cols: usize,
+            sums: &mut [[f32; N]; M],
+        ) {
+            #[target_feature(enable = $features)]
+            fn inner<const M: usize, const N: usize>(
+                x: Operand<'_>,
+                w: Operand<'_>,
+                cols: usize,
+                sums: &mut [[f32; N]; M],
+            ) {
+                // SAFETY: the features of this function.
+                unsafe {
+                    if M == 1 {
+                        tile::<$vector, M, N, 1, $weights>(x, w, cols, sums)
+                    } else {
+                        tile::<$vector, M, N, $rows, $weights>(x, w, cols, sums)
+                    }
+                }
+            }
+            // SAFETY: the variant is used only where its instruction set is enabled.
+            unsafe { inner(x, w, cols, sums) }
+        }
+    };
+}
+
+// 24 sums would leave too few registers of 32 for a compiler to keep all of them.
 #[cfg(target_arch = "x86_64")]
-pub(super) mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::Operand;
-    use crate::horizontal_sum::sum_lanes4;
-
-    /// In registers of 16: the sums of four rows of `x` and three of `w` at a time (24 would leave too few registers
-    /// for a compiler to keep all of them).
-    #[target_feature(enable = "avx512f")]
-    fn avx512<const M: usize, const N: usize>(x: Operand<'_>, w: Operand<'_>, cols: usize, sums: &mut [[f32; N]; M]) {
-        const { assert!(N.is_multiple_of(3)) };
-        assert!(x.has(M, cols) && w.has(N, cols));
-        for first in (0..N).step_by(3) {
-            let mut acc = [[_mm512_setzero_ps(); 3]; M];
-            for k in (0..cols / 16 * 16).step_by(16) {
-                // SAFETY: the assertion above: rows have `cols` elements, first + 2 < N, and k + 16 ≤ cols.
-                let ws: [__m512; 3] = std::array::from_fn(|j| unsafe {
-                    _mm512_loadu_ps(w.data.as_ptr().add((first + j) * w.stride + k))
-                });
-                for i in 0..M {
-                    // SAFETY: as above.
-                    let xs = unsafe { _mm512_loadu_ps(x.data.as_ptr().add(i * x.stride + k)) };
-                    for j in 0..3 {
-                        acc[i][j] = _mm512_fmadd_ps(xs, ws[j], acc[i][j]);
-                    }
-                }
-            }
-            for i in 0..M {
-                let [a, b, c] = acc[i];
-                let totals = sum_lanes4([a, b, c, _mm512_setzero_ps()]);
-                for j in 0..3 {
-                    sums[i][first + j] += totals[j];
-                }
-            }
-        }
-    }
-
-    /// In registers of eight; sixteen of them hold the sums of two rows of `x`.
-    #[target_feature(enable = "avx2,fma")]
-    fn avx2<const M: usize, const N: usize>(x: Operand<'_>, w: Operand<'_>, cols: usize, sums: &mut [[f32; N]; M]) {
-        assert!(x.has(M, cols) && w.has(N, cols));
-        for first in (0..M).step_by(2) {
-            // The last row of an odd number is computed twice.
-            let rows = [first, (first + 1).min(M - 1)].map(|i| x.row(i, cols));
-            let mut acc = [[_mm256_setzero_ps(); N]; 2];
-            for k in (0..cols / 8 * 8).step_by(8) {
-                // SAFETY: the assertion above: rows have `cols` elements, and k + 8 ≤ cols.
-                let xs = rows.map(|row| unsafe { _mm256_loadu_ps(row.as_ptr().add(k)) });
-                for j in 0..N {
-                    // SAFETY: as above.
-                    let ws = unsafe { _mm256_loadu_ps(w.data.as_ptr().add(j * w.stride + k)) };
-                    for i in 0..2 {
-                        acc[i][j] = _mm256_fmadd_ps(xs[i], ws, acc[i][j]);
-                    }
-                }
-            }
-            for (i, acc) in acc.into_iter().enumerate().take(M - first) {
-                for (j, acc) in acc.into_iter().enumerate() {
-                    let mut lanes = [0f32; 8];
-                    // SAFETY: eight floats are there.
-                    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), acc) };
-                    sums[first + i][j] += lanes.iter().sum::<f32>();
-                }
-            }
-        }
-    }
-
-    /// A tile for CPUs with AVX-512.
-    pub(in crate::matmul) fn tile_avx512<const M: usize, const N: usize>(
-        x: Operand<'_>,
-        w: Operand<'_>,
-        cols: usize,
-        sums: &mut [[f32; N]; M],
-    ) {
-        // SAFETY: the variant is used only where the feature was found.
-        unsafe { avx512(x, w, cols, sums) }
-    }
-
-    /// A tile for CPUs with AVX2 and FMA.
-    pub(in crate::matmul) fn tile_avx2<const M: usize, const N: usize>(
-        x: Operand<'_>,
-        w: Operand<'_>,
-        cols: usize,
-        sums: &mut [[f32; N]; M],
-    ) {
-        // SAFETY: the variant is used only where the features were found.
-        unsafe { avx2(x, w, cols, sums) }
-    }
-}
+set!(avx512, "avx512f,fma", std::arch::x86_64::__m512, 4, 3);
+#[cfg(target_arch = "x86_64")]
+set!(avx2, "avx2,fma,f16c", std::arch::x86_64::__m256, 2, 6);
+#[cfg(target_arch = "aarch64")]
+set!(neon, "neon", std::arch::aarch64::float32x4_t, 4, 6);
