@@ -8,6 +8,7 @@ use candle_core::Device;
 use crate::array::Array;
 use crate::budget;
 use crate::error::OpError;
+use crate::kept::Kept;
 use crate::limits::Limits;
 use crate::liveness::BufferOwners;
 use crate::profile::Profile;
@@ -32,12 +33,14 @@ pub struct Context {
     pub cancel: Arc<AtomicBool>,
     /// What a prediction may use up.
     pub limits: Limits,
+    /// Room for forms of constants that are made once: a quarter of [`Limits::memory`].
+    pub(crate) kept: Arc<Kept>,
 }
 
 impl Context {
     /// A context on this device that nobody cancels.
     pub fn new(device: Device, limits: Limits) -> Self {
-        Self { device, cancel: Arc::default(), limits }
+        Self { device, cancel: Arc::default(), limits, kept: Arc::new(Kept::new(limits.memory / 4)) }
     }
 }
 
@@ -92,9 +95,12 @@ impl<'a> Frame<'a> {
         value.ok_or_else(|| OpError::data("a value is used before it is computed"))
     }
 
-    /// The tensor in a slot; weights are expanded.
+    /// The tensor in a slot; weights are expanded, constant ones once.
     pub fn array(&self, slot: Slot) -> Result<Array, OpError> {
-        self.value(slot)?.array("input", &self.context.device)
+        match (slot, self.value(slot)?) {
+            (Slot::Const(_), Value::Weight(weight)) => weight.expand_once(&self.context.device, &self.context.kept),
+            (_, value) => value.array("input", &self.context.device),
+        }
     }
 
     /// The tensor in an optional slot.

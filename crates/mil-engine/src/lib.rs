@@ -30,6 +30,7 @@ pub mod error;
 pub mod executable;
 pub mod frame;
 mod graph;
+mod kept;
 mod layout;
 mod limits;
 mod literal;

@@ -3,7 +3,7 @@
 //! Operations on the hot path compute from [`Weight::matrix`] or pick [`Weight::rows`]; any other
 //! operation gets [`Weight::expand`], a temporary dense copy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Device;
 use coreml_format::blob::Blob;
@@ -14,6 +14,11 @@ use crate::array::Array;
 use crate::budget::{claim, claim_of, lent, room};
 use crate::decode;
 use crate::error::OpError;
+use crate::kept::Kept;
+
+/// Elements of the largest dense copy that is kept: 16 MB. Operands of elementwise operations are rarely larger; whole
+/// matrices stay compressed.
+const MAX_KEPT: usize = 1 << 22;
 
 /// Bytes of elements, mapped or in memory.
 #[derive(Clone)]
@@ -40,6 +45,8 @@ pub struct Weight {
     dtype: DataType,
     shape: Vec<usize>,
     form: Form,
+    /// The dense copy, once operations that can't read the stored form have asked for it.
+    expanded: OnceLock<Array>,
 }
 
 /// Values with one entry for each block of a tensor; `shape[d]` divides the extent of dimension d.
@@ -100,7 +107,12 @@ impl Weight {
     /// A weight in memory.
     pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self, OpError> {
         let bytes = packed(values, f32::to_le_bytes)?;
-        Ok(Self { dtype: DataType::F32, shape: shape.to_vec(), form: Form::Dense(Raw::Bytes(bytes)) })
+        Ok(Self {
+            dtype: DataType::F32,
+            shape: shape.to_vec(),
+            form: Form::Dense(Raw::Bytes(bytes)),
+            expanded: OnceLock::new(),
+        })
     }
 }
 
@@ -167,12 +179,12 @@ pub(crate) fn check_blocks(shape: &[usize], blocks: &[usize]) -> Result<(), OpEr
 impl Weight {
     /// Mapped elements; the caller has checked that the blob holds them all.
     pub(crate) fn dense(blob: Blob, dtype: DataType, shape: Vec<usize>) -> Self {
-        Self { dtype, shape, form: Form::Dense(Raw::Blob(blob)) }
+        Self { dtype, shape, form: Form::Dense(Raw::Blob(blob)), expanded: OnceLock::new() }
     }
 
     /// A weight in this form; the caller has checked the sizes.
     pub(crate) fn with_form(dtype: DataType, shape: Vec<usize>, form: Form) -> Self {
-        Self { dtype, shape, form }
+        Self { dtype, shape, form, expanded: OnceLock::new() }
     }
 
     /// Dense elements that were computed at load time, kept in their declared float type.
@@ -181,7 +193,7 @@ impl Weight {
             DataType::F16 => (DataType::F16, packed(values, |v| half::f16::from_f32(v).to_le_bytes())?),
             _ => (DataType::F32, packed(values, f32::to_le_bytes)?),
         };
-        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes)) })
+        Ok(Self { dtype: kept, shape, form: Form::Dense(Raw::Bytes(bytes)), expanded: OnceLock::new() })
     }
 
     /// Declared element type after expansion.
@@ -301,6 +313,21 @@ impl Weight {
                 Array::from_f32(values, &self.shape, self.dtype, device)
             }
         }
+    }
+
+    /// [`expand`](Self::expand), kept for later predictions where the copy is not large.
+    ///
+    /// # Errors
+    /// As `expand`.
+    pub(crate) fn expand_once(&self, device: &Device, kept: &Kept) -> Result<Array, OpError> {
+        if let Some(array) = self.expanded.get() {
+            return Ok(array.clone());
+        }
+        let array = self.expand(device)?;
+        if self.shape.iter().product::<usize>() <= MAX_KEPT && kept.take(array.bytes()) {
+            return Ok(self.expanded.get_or_init(|| array).clone());
+        }
+        Ok(array)
     }
 
     /// Slices of the first dimension, one after another: `[indices.len(), …]`, as `f32`; nothing else is

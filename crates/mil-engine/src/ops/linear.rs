@@ -4,6 +4,7 @@
 //! side stays as stored and is multiplied by kernels that read it compressed.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use mil_kernels::buffer_pool::zeros;
@@ -17,7 +18,9 @@ use super::epilogue::EpilogueSpec;
 use super::packed_weight::PackedWeight;
 use crate::array::Array;
 use crate::batch;
-use crate::budget::{Counted, bytes_of, claim, claim_of, collect, filled, lent, products, zeros as zeros_of};
+use crate::budget::{
+    Counted, bytes_of, claim, claim_of, collect, filled, lent, products, temporary, zeros as zeros_of,
+};
 use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
@@ -278,21 +281,92 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     }
 }
 
+/// A constant matrix on the right of a product, `[outputs, inputs]` as kernels take it.
+struct Matrix {
+    weight: Arc<Weight>,
+    packed: Option<PackedWeight>,
+}
+
+/// The constant right-hand side of `matmul`, arranged when it is needed first and kept.
+struct ConstantRight {
+    slot: Slot,
+    /// Whether it is `[outputs, inputs]` already.
+    transposed: bool,
+    /// None where it may not be kept.
+    matrix: OnceLock<Option<Matrix>>,
+}
+
+impl ConstantRight {
+    /// None for what is computed, and for what is no matrix of floats on the CPU.
+    fn new(b: &OpBuilder<'_>, slot: Slot, transposed: bool) -> Option<Self> {
+        let (shape, dtype) = match b.constant(slot)? {
+            Value::Weight(weight) => (weight.shape(), weight.dtype()),
+            Value::Array(array) => (array.shape(), array.dtype()),
+            _ => return None,
+        };
+        let fits = b.device().is_cpu() && dtype.is_float() && shape.len() == 2 && !shape.contains(&0);
+        fits.then(|| Self { slot, transposed, matrix: OnceLock::new() })
+    }
+
+    fn matrix(&self, f: &Frame<'_>) -> Result<Option<&Matrix>, OpError> {
+        if self.matrix.get().is_none() {
+            let made = self.arrange(f)?;
+            return Ok(self.matrix.get_or_init(|| made).as_ref());
+        }
+        Ok(self.matrix.get().and_then(Option::as_ref))
+    }
+
+    fn arrange(&self, f: &Frame<'_>) -> Result<Option<Matrix>, OpError> {
+        let matrix = |weight: Arc<Weight>| {
+            let packed = PackedWeight::new(&weight, 1, f.device());
+            Some(Matrix { weight, packed })
+        };
+        if let (Value::Weight(weight), true) = (f.value(self.slot)?, self.transposed) {
+            return Ok(matrix(weight.clone()));
+        }
+        let (bytes, dtype) = match f.value(self.slot)? {
+            Value::Weight(weight) => (weight.shape().iter().product::<usize>().saturating_mul(4), weight.dtype()),
+            other => {
+                let array = other.array("y", f.device())?;
+                (array.bytes(), array.dtype())
+            }
+        };
+        // The copy, and its panels.
+        if !f.context.kept.take(bytes.saturating_mul(2)) {
+            return Ok(None);
+        }
+        temporary(bytes, || {
+            let dense = f.value(self.slot)?.array("y", f.device())?;
+            let t = dense.floats()?;
+            let t = if self.transposed { t.clone() } else { t.t()? };
+            let rows = layout::contiguous(&t)?;
+            let values = rows.counted_elements::<f32>()?;
+            Ok(matrix(Arc::new(Weight::from_f32s(&values, dtype, rows.dims().to_vec())?)))
+        })
+    }
+}
+
 /// `matmul(x, y, transpose_x = false, transpose_y = false)`.
 fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     let (tx, ty) = (b.attr_or("transpose_x", false)?, b.attr_or("transpose_y", false)?);
+    let right = ConstantRight::new(b, y, ty);
+    let epilogue = EpilogueSpec::new(b)?;
     b.run(move |f| {
         let xs = f.array(x)?;
         let flip = |t: &Tensor, on: bool| {
             if on && t.rank() >= 2 { t.transpose(t.rank() - 2, t.rank() - 1) } else { Ok(t.clone()) }
         };
         let left = flip(xs.tensor(), tx)?;
-        if let (Value::Weight(w), true) = (f.value(y)?, ty && left.rank() >= 2)
-            && w.shape().len() == 2
-            && left.dtype() == DType::F32
+        if let Some(right) = right.as_ref().filter(|_| left.dtype() == DType::F32 && left.rank() > 0)
+            && let Some(Matrix { weight, packed }) = right.matrix(f)?
         {
-            return one(xs.with(product(&xs.with(left), w, None, f.device())?));
+            if let Some(packed) = packed
+                && let Some(product) = packed.product(f, &left, None, &epilogue)?
+            {
+                return one(xs.with(product));
+            }
+            return one(xs.with(product(&xs.with(left), weight, None, f.device())?));
         }
         let ys = f.array(y)?;
         let right = flip(ys.tensor(), ty)?;
@@ -416,6 +490,29 @@ mod tests {
             &[1.0, 2.0],
             "matmul",
         );
+    }
+
+    #[test]
+    fn matmul_of_a_constant_matrix_is_that_of_a_computed_one() {
+        // [3, 2], and its transpose.
+        let (w, wt) = ([[1.0, -2.0], [0.5, 4.0], [3.0, 0.25f32]], "[[1, 0.5, 3], [-2, 4, 0.25]]");
+        for rows in [1, 2, 3, 8, 19] {
+            let x: Vec<f32> = (0..rows * 3).map(|i| i as f32 * 0.5 - 4.0).collect();
+            let product = |row: &[f32]| [0, 1].map(|o| (0..3).map(|i| row[i] * w[i][o]).sum::<f32>());
+            let expected: Vec<f32> = x.chunks(3).flat_map(product).collect();
+            for (transposed, literal) in [
+                ("false", "tensor<fp32, [3, 2]>([[1, -2], [0.5, 4], [3, 0.25]])".to_owned()),
+                ("true", format!("tensor<fp32, [2, 3]>({wt})")),
+            ] {
+                let body = format!(
+                    "tensor<fp32, [{rows}, 2]> y = matmul(x = x, y = {literal}, transpose_x = bool(false), \
+                     transpose_y = bool({transposed}));"
+                );
+                near(&of(&body, &[rows, 3], &x), &expected);
+            }
+        }
+        let body = "tensor<fp32, [2]> y = matmul(x = x, y = tensor<fp32, [3, 2]>([[1, -2], [0.5, 4], [3, 0.25]]));";
+        near(&of(body, &[3], &[1.0, 2.0, -1.0]), &[-1.0, 5.75]);
     }
 
     #[test]
