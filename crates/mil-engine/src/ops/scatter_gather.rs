@@ -163,15 +163,28 @@ fn rows_of(x: &Array, size: usize, places: Vec<usize>, shape: &[usize]) -> Resul
 fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Vec<usize>, OpError> {
     let shape = index.shape();
     check_along(x, shape, axis)?;
-    let (own, target) = (strides(shape), strides(x));
-    let position = |(i, index): (usize, i64)| {
-        let choice = outside.at(index, x[axis])?;
-        if choice == FILL {
-            return Ok(FILL);
+    let (indices, steps) = (index.to_i64s()?, strides(x));
+    let mut positions = budget::room(indices.len())?;
+    let last = shape.len() - 1;
+    let step = if last == axis { 0 } else { steps[last] };
+    // Coordinates of a row, without the last one.
+    let mut row = vec![0; last];
+    for indices in indices.chunks_exact(shape[last].max(1)) {
+        let others = row.iter().zip(&steps).enumerate().filter(|(d, _)| *d != axis);
+        let first: usize = others.map(|(_, (at, step))| at * step).sum();
+        for (i, &index) in indices.iter().enumerate() {
+            let at = outside.at(index, x[axis])?;
+            positions.push(if at == FILL { FILL } else { first + i * step + at * steps[axis] });
         }
-        Ok((0..x.len()).map(|d| if d == axis { choice } else { i / own[d] % shape[d] } * target[d]).sum())
-    };
-    budget::try_collect(index.to_i64s()?.into_iter().enumerate().map(position))
+        for (at, &n) in row.iter_mut().zip(shape).rev() {
+            *at += 1;
+            if *at < n {
+                break;
+            }
+            *at = 0;
+        }
+    }
+    Ok(positions)
 }
 
 /// Indices have the extents of `x` or smaller ones, but along `axis`.
@@ -289,37 +302,32 @@ impl Mode {
     }
 }
 
+/// Joins each update with the element at its position, in order.
+fn each<T: Copy>(mut data: Vec<T>, positions: &[usize], updates: Vec<T>, join: impl Fn(T, T) -> T) -> Vec<T> {
+    for (&at, update) in positions.iter().zip(updates) {
+        // No position lies outside but that of what is not written.
+        if let Some(element) = data.get_mut(at) {
+            *element = join(*element, update);
+        }
+    }
+    data
+}
+
 /// Writes `updates` to `positions`, combining as `mode` says.
 fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Result<Array, OpError> {
     check_updates(updates, Some(positions.len()))?;
     macro_rules! combine {
         ($data:expr, $updates:expr) => {{
-            let mut data = $data;
-            for (&p, u) in positions.iter().zip($updates).filter(|(p, _)| **p != FILL) {
-                let old = data[p];
-                data[p] = match mode {
-                    Mode::Update => u,
-                    Mode::Add => old + u,
-                    Mode::Sub => old - u,
-                    Mode::Mul => old * u,
-                    Mode::Div => old / u,
-                    Mode::Max => {
-                        if u > old {
-                            u
-                        } else {
-                            old
-                        }
-                    }
-                    Mode::Min => {
-                        if u < old {
-                            u
-                        } else {
-                            old
-                        }
-                    }
-                };
+            let (data, updates) = ($data, $updates);
+            match mode {
+                Mode::Update => each(data, positions, updates, |_, u| u),
+                Mode::Add => each(data, positions, updates, |old, u| old + u),
+                Mode::Sub => each(data, positions, updates, |old, u| old - u),
+                Mode::Mul => each(data, positions, updates, |old, u| old * u),
+                Mode::Div => each(data, positions, updates, |old, u| old / u),
+                Mode::Max => each(data, positions, updates, |old, u| if u > old { u } else { old }),
+                Mode::Min => each(data, positions, updates, |old, u| if u < old { u } else { old }),
             }
-            data
         }};
     }
     let elements = if data.dtype().is_float() {
