@@ -309,7 +309,7 @@ mod tests {
         let out = Box::new(paper.clone());
         let watching = Watching::on(out, true, Watch::new(limits, "waiting", "a fake"), progress.clone(), pause);
         // However slow the machine is, the report comes.
-        while !paper.text().contains("reading the prompt, 0 of 40 tokens on a fake; Ctrl-C gives it up]\n") {
+        while !paper.text().contains("reading the prompt, 0 of 40 tokens on a fake; press Ctrl-C to cancel]\n") {
             std::thread::yield_now();
         }
         watching.answer();

@@ -107,7 +107,7 @@ fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::
         },
     };
     match key {
-        Some(key) if key.trim().is_empty() => Err("the API key is empty; any client could connect".into()),
+        Some(key) if key.trim().is_empty() => Err("the key is empty; any client could connect".into()),
         key => Ok(key),
     }
 }
