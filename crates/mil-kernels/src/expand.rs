@@ -73,6 +73,7 @@ pub(crate) unsafe fn row<B: Bytes, V: Vector>(weight: &WeightMatrix<'_>, row: us
     match weight.form {
         // SAFETY: the caller's contract, here and below.
         Storage::Lut(l) if (weight.cols * l.bits as usize).is_multiple_of(8) => unsafe { table::<B>(&l, row, out) },
+        // SAFETY: as above.
         Storage::F16(bytes) => unsafe { widen::<V>(&bytes[row * weight.cols * 2..][..weight.cols * 2], out) },
         Storage::Blocks(b) => b.expand(row, out),
         _ => weight.expand_row(row, out),
@@ -227,7 +228,8 @@ mod tests {
             for bits in [1u32, 2, 3, 4, 6, 8] {
                 let indices = bytes((8 * cols * bits as usize).div_ceil(8));
                 // Every pattern that is no signalling NaN, which a conversion may quiet.
-                let halves = |i: usize| f16::from_f32((i as f32 * 0.37 - 20.0) * if i % 5 == 0 { 1e-6 } else { 1.0 });
+                let halves =
+                    |i: usize| f16::from_f32((i as f32 * 0.37 - 20.0) * if i.is_multiple_of(5) { 1e-6 } else { 1.0 });
                 let tables: Vec<u8> = (0..2usize << bits).flat_map(|i| halves(i).to_le_bytes()).collect();
                 let lut = Lut { bits, indices: &indices, tables: &tables, group_rows: 4 };
                 check(WeightMatrix::new(8, cols, Storage::Lut(lut)).expect("sizes match"), &format!("{bits} bits"));

@@ -21,7 +21,6 @@ pub fn encode(description: &ModelDescription, program: &Program) -> Vec<u8> {
             functions: program.functions.iter().map(|(n, f)| (n.clone(), function(f))).collect(),
             attributes: attributes(&program.attributes),
         }),
-        ..Default::default()
     }
     .encode_to_vec()
 }

@@ -95,7 +95,7 @@ fn mutations(op: &Operation) -> Vec<Operation> {
 
 fn attempt(program: &Program, inputs: &[(String, Tensor)]) -> Result<(), String> {
     let executable =
-        Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
+        Executable::load(program, &Weights::default(), "main", &Options::default()).map_err(|e| e.to_string())?;
     let mut state = executable.new_state().map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     executable.predict(&inputs, Some(&mut state)).map(drop).map_err(|e| e.to_string())

@@ -121,7 +121,7 @@ fn bases() -> HashMap<String, Vec<Base>> {
 }
 
 fn load(program: &Program) -> Result<(), EngineError> {
-    Executable::load(&program, &Weights::default(), "main", &Options::default()).map(drop)
+    Executable::load(program, &Weights::default(), "main", &Options::default()).map(drop)
 }
 
 /// The program in another opset, without the parameters that its operation does not have there.
@@ -327,7 +327,7 @@ fn defaults_are_those_of_the_definitions() {
 }
 
 fn outcome(program: &Program, inputs: &[(String, candle_core::Tensor)]) -> String {
-    let executable = Executable::load(&program, &Weights::default(), "main", &Options::default()).expect("it loads");
+    let executable = Executable::load(program, &Weights::default(), "main", &Options::default()).expect("it loads");
     let mut state = executable.new_state().expect("a state");
     let inputs: Vec<(&str, candle_core::Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let outputs = executable.predict(&inputs, Some(&mut state)).map_err(|e| chain(&e));

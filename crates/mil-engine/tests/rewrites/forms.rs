@@ -10,7 +10,7 @@ use mil_engine::{Executable, Options};
 /// The outputs of a program for inputs of small numbers, one after the other; runs twice, with the same states.
 fn outputs(program: &Program, passes: PassSet) -> Result<Vec<f32>, String> {
     let options = Options { passes, ..Options::default() };
-    let executable = Executable::load(&program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
+    let executable = Executable::load(program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
     let inputs: Vec<(&str, Tensor)> = executable
         .inputs()
         .iter()

@@ -230,10 +230,11 @@ unsafe fn mix_part<V: Vector, const Q: usize, const B: usize>(
                 continue;
             }
             fetch::<V>(row);
-            for b in 0..B {
-                let v = V::load_f16(row.as_ptr().add(b * V::LANES).cast());
-                for i in 0..Q {
-                    sums[i][b] = sums[i][b].add_product(V::splat(weights[i * len + p]), v);
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let weight = V::splat(weights[i * len + p]);
+                for (b, sum) in sums.iter_mut().enumerate() {
+                    let v = V::load_f16(row.as_ptr().add(b * V::LANES).cast());
+                    *sum = sum.add_product(weight, v);
                 }
             }
         }

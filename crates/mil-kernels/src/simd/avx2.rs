@@ -294,6 +294,7 @@ impl Bytes for AvxVnni {
     unsafe fn look_up_64(tables: [Self; 4], index: Self) -> Self {
         // SAFETY: the contract.
         let [a, b, c, d] = tables;
+        // SAFETY: the contract.
         Self(unsafe { <__m256i as Bytes>::look_up_64([a.0, b.0, c.0, d.0], index.0) })
     }
 
