@@ -1,9 +1,9 @@
-"""Makes small checkpoints with random weights and the logits that transformers computes for them in f32.
+"""Create small random checkpoints and the logits that transformers computes for them in f32.
 
     python -m tools.candle_reference --out conformance/checkpoints
 
-Each folder has the files of a Hugging Face repository (config.json, safetensors, the tokenizer of the model that
-ships) and reference.safetensors: `ids` [n] I64, `logits` [n, vocab] F32, the logits after each of the ids.
+Each folder has the files of a Hugging Face repository (config.json, safetensors, the tokenizer of the bundled
+model) and reference.safetensors: `ids` [n] I64, `logits` [n, vocab] F32, the logits after each id.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CHECKPOINTS = {
 
 
 def randomize(model, generator, dtype):
-    """Random weights, wide enough for logits that differ, that `dtype` holds exactly; norms and biases too, which transformers would leave at 1 and 0."""
+    """Random weights exact in `dtype`, wide enough for distinct logits; also norms and biases, 1 and 0 by default."""
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             centre = 1.0 if "norm" in name else 0.0
@@ -42,7 +42,7 @@ def randomize(model, generator, dtype):
 
 
 def save(tensors, folder, shards):
-    """One file, or several with an index, as save_pretrained writes large models."""
+    """Write one file, or several with an index, like save_pretrained for large models."""
     names = sorted(tensors)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Seeds of the fuzz target `engine`: the programs of `conformance/operations`, a file each: `python -m tools.fuzz_seeds FOLDER`."""
+"""Seeds of the fuzz target `engine`: one file per program of `conformance/operations`: `python -m tools.fuzz_seeds FOLDER`."""
 
 import json
 import sys

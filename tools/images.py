@@ -1,4 +1,4 @@
-"""Models with images as inputs and outputs, and what NumPy computes for them: `python -m tools.images conformance/images`."""
+"""Models with image inputs and outputs, and NumPy's results: `python -m tools.images conformance/images`."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ MODELS = [
 
 
 class Affine(torch.nn.Module):
-    """A stretch of the range that leaves it at both ends, so that pixels have to be cut off and rounded."""
+    """A linear map that exceeds the pixel range at both ends, so that results must be clamped and rounded."""
 
     def forward(self, x):
         return x * GAIN + SHIFT
@@ -42,7 +42,7 @@ def main():
             outputs=[ct.ImageType(name="y", color_layout=target)],
             convert_to="mlprogram", compute_precision=precision, minimum_deployment_target=ct.target.iOS16)
         model.save(str(folder / f"{name}.mlpackage"))
-        # In the order of the input's channels; what a file of this image has is red, green, blue.
+        # In the order of the input's channels; the image file is RGB.
         x = random.integers(0, 256, shape).astype(np.float32)
         if source is LAYOUTS.GRAYSCALE_FLOAT16:
             x = (x / 7).astype(np.float16).astype(np.float32)

@@ -1,15 +1,15 @@
-"""Writes the messages of all model types that coremltools defines, in the form that the tests of `coreml-format` read.
+"""Write the messages of all model types defined by coremltools, in the form read by the tests of `coreml-format`.
 
     python -m tools.model_types conformance/model_types.json [fuzz/corpus/specification]
 
-One line for each message: its fields with number and kind; `of` names the message or enumeration of a field, `key` and
-`value` the kinds of a map, `oneof` the fields of which a message has one. `Model` has the fields of its types alone. Names,
-numbers and kinds only: what a field means stands in the docstrings of `model_types`.
+One line per message: its fields with number and kind; `of` names the message or enumeration of a field, `key` and
+`value` the kinds of a map, `oneof` groups mutually exclusive fields. `Model` has only the fields of its types. Names,
+numbers and kinds only: the docstrings of `model_types` explain the fields.
 
-ML Programs and the parameters of training are left out: the former have a reader of their own, the latter stay bytes.
+ML Programs and training parameters are omitted: the former have their own reader, the latter stay bytes.
 
-With a second folder, also writes a model of each type there in which every field of every message is set once, as a seed of
-the fuzz target `specification`. Such a model makes no sense.
+With a second folder, also write a model of each type with every field of every message set once, as seeds of the fuzz
+target `specification`. These models are not meaningful.
 """
 
 import json
@@ -67,7 +67,7 @@ SAMPLES = {"bool": True, "string": "x", "bytes": b"x", "float": 1.5, "double": 1
 
 
 def fill(message, fields, depth=0):
-    """Sets fields of a message, and every field of the messages in them."""
+    """Set fields of a message, recursively with all fields of nested messages."""
     for field in fields:
         kind = KINDS[field.type]
         target = getattr(message, field.name)
@@ -87,7 +87,7 @@ def fill(message, fields, depth=0):
             else:
                 target[entry] = SAMPLES.get(KINDS[value.type], 1)
         elif name(field.message_type) == "NeuralNetworkLayer":
-            # Networks inside of layers are short, and hold no others.
+            # Networks nested in layers are short and contain no further networks.
             kinds = field.message_type.oneofs_by_name["layer"].fields[: [None, 2, 0][depth]]
             common = [f for f in field.message_type.fields if not f.containing_oneof]
             for layer in kinds:

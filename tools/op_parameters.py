@@ -1,11 +1,10 @@
-"""Writes the parameters that coremltools defines for each operation and opset, in the form that the engine's tests read.
+"""Write the parameters that coremltools defines for each operation and opset, in the form read by the engine's tests.
 
     python -m tools.op_parameters conformance/op_parameters.json
 
-One line for each definition of an operation: the opsets it stands for, and its parameters in the order of the definition.
-A parameter has the element types that it may have, `optional` and `constant` where it is so, and `default` where the
-definition states one that does not depend on other parameters. Names and types only: what an operation means stands in
-the engine's docstrings.
+One line per definition of an operation: its opsets, and its parameters in order. A parameter has its allowed element
+types, `optional` and `constant` if applicable, and `default` if the definition states one independent of other
+parameters. Names and types only: the engine's docstrings explain the operations.
 """
 
 import ast
@@ -24,7 +23,7 @@ OPSETS = ["iOS15", "iOS16", "iOS17", "iOS18"]
 # Registered as a dialect, but written to files.
 DIALECT = {"coreml_update_state": ["iOS18"]}
 
-# No operation of a file.
+# Never in a file.
 INTERNAL = {"_const_symbolic", "const"}
 
 
@@ -36,7 +35,7 @@ def element_types(definition, parameter):
 
 
 def defaults(definition):
-    """Literals among the keywords of the `DefaultInputs` that a definition and those it extends return."""
+    """Literal keywords of the `DefaultInputs` returned by a definition and its base classes."""
     found = {}
     for cls in reversed(definition.__mro__):
         if "default_inputs" not in vars(cls):

@@ -1,4 +1,4 @@
-"""Speaks to a running `candle-coreml serve` with OpenAI's own Python client and checks what comes back.
+"""Call a running `candle-coreml serve` with OpenAI's Python client and check the responses.
 
     pip install openai
     candle-coreml serve --model models/tiny-qwen3 --model models/tiny-intent &

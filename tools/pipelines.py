@@ -1,4 +1,4 @@
-"""A pipeline of ML Programs, and what NumPy computes for it: `python -m tools.pipelines conformance/pipelines`."""
+"""A pipeline of ML Programs, and NumPy's results: `python -m tools.pipelines conformance/pipelines`."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def main():
     draw = lambda *shape: random.uniform(-1, 1, shape).astype(np.float32)
     up, down, x, scale = draw(HIDDEN, INPUTS), draw(OUTPUTS, HIDDEN), draw(ROWS, INPUTS), draw(ROWS, 1)
 
-    # Both parts call their values alike; the second takes an input of the pipeline's too.
+    # Both parts use the same value names; the second also takes an input of the pipeline.
     def first(x):
         return mb.relu(x=mb.linear(x=x, weight=up, name="product"), name="h")
 

@@ -1,8 +1,8 @@
-"""Makes small reference models: random checkpoints, their packages, and the logits of transformers in f32.
+"""Create small reference models: random checkpoints, their packages, and the logits of transformers in f32.
 
     python -m tools.reference --out conformance/models
 
-Weights of linear layers are drawn from 16 fp16 values for each 8 output channels, so that palettization
+Weights of linear layers are drawn from 16 fp16 values per 8 output channels, so that palettization
 with 4 or more bits is exact and the checkpoint itself is the reference.
 """
 
@@ -24,7 +24,7 @@ from .train import tokenizer
 COMMON = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=10000.0,
               max_position_embeddings=128)
 MODELS = {
-    # A vocabulary that 16 does not divide, three chunks, 4-bit tables.
+    # A vocabulary not divisible by 16, three chunks, 4-bit tables.
     "qwen3-v1003-c3-lut4": (Qwen3Config(vocab_size=1003, num_hidden_layers=3, intermediate_size=96, head_dim=32, **COMMON),
                             ["--context", "96", "--batch", "8", "--chunks", "3", "--lut-ffn", "4", "--lut-lmhead", "6"]),
     # Biases, one output of the head, sequential prefill, fp16 weights.
@@ -36,7 +36,7 @@ MODELS = {
 
 
 def palette(weight, generator):
-    """Random weights with 16 values for each 8 rows."""
+    """Random weights with 16 distinct values per 8 rows."""
     rows, cols = weight.shape
     groups = max(rows // 8, 1)
     scale = 1.5 / cols**0.5

@@ -1,4 +1,4 @@
-"""Renders small templates with Jinja as transformers sets it up, for the interpreter of chat templates to agree with.
+"""Render small templates with Jinja as configured by transformers, as references for the chat template interpreter.
 
     python -m tools.template_cases > crates/candle-coreml/src/generation/jinja/cases.json
 """
@@ -167,7 +167,7 @@ def environment():
 
 
 def templates():
-    """A template a line; those of several lines are joined as long as they are indented or continue a string."""
+    """One template per line; indented lines and string continuations are joined to the previous one."""
     lines = CASES.strip("\n").split("\n")
     at = lines.index('{{ "a\\nb" }}')
     first = lines.index("  {% if true %}")
@@ -186,7 +186,7 @@ def main():
             case["text"] = env.from_string(template).render(
                 messages=MESSAGES, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
             )
-        except Exception as e:  # noqa: BLE001 - whatever Jinja refuses is to be refused
+        except Exception as e:  # noqa: BLE001 - templates that Jinja rejects must be rejected
             case["error"] = f"{type(e).__name__}: {e}"
         cases.append(case)
     json.dump({"messages": MESSAGES, "cases": cases}, sys.stdout, ensure_ascii=False, indent=1)

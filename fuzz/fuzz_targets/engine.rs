@@ -1,4 +1,4 @@
-//! Verifies, plans and runs programs, mutated as programs.
+//! Verifies, plans and runs programs, with structure-aware mutations.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Decodes image files as inputs of a model.
+//! Decodes image files as model inputs.
 
 #![no_main]
 

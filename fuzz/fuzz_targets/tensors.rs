@@ -1,4 +1,4 @@
-//! Reads files of tensors: safetensors, `.npz`, `.npy`.
+//! Reads tensor files: safetensors, `.npz`, `.npy`.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! Replays the corpus of a target in ordinary tests, with corruptions that need no fuzzer.
+//! Replays the corpus of a target in ordinary tests, with simple corruptions.
 
-/// The inputs of a target. Tests lie two folders below the root of the repository.
+/// Corpus files of a target. Tests are located two folders below the repository root.
 ///
 /// # Panics
-/// When there are none.
+/// If there are none.
 pub fn inputs(target: &str) -> Vec<Vec<u8>> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let files = std::fs::read_dir(folder).expect("a corpus").map(|e| e.expect("an entry").path());
@@ -12,7 +12,7 @@ pub fn inputs(target: &str) -> Vec<Vec<u8>> {
     inputs
 }
 
-/// Runs each input as it is, and cut short at `cuts` places.
+/// Runs each input as is, and truncated at `cuts` places.
 pub fn replay_cut(target: &str, cuts: usize, run: fn(&[u8])) {
     for input in inputs(target) {
         run(&input);
@@ -20,7 +20,7 @@ pub fn replay_cut(target: &str, cuts: usize, run: fn(&[u8])) {
     }
 }
 
-/// Runs each input as it is, cut short, and with single bytes changed, at about 64 places.
+/// Runs each input as is, truncated, and with single bytes changed, at about 64 places.
 pub fn replay_changed(target: &str, run: fn(&[u8])) {
     for input in inputs(target) {
         run(&input);

@@ -1,5 +1,5 @@
-//! What the target `engine` does with MIL text: it runs it. Any answer is right, except a panic, a hang or memory
-//! without bound. Programs change as programs, so that most of them get as far as the operations.
+//! Fuzz target `engine`: runs MIL text. Any outcome is accepted except a panic, a hang or unbounded memory. Mutations
+//! work on the parsed program, so that most inputs reach the operations.
 //!
 //! `mil-engine`'s tests replay the corpus with the same function.
 
@@ -14,7 +14,7 @@ use coreml_format::weights::Weights;
 use mil_engine::backend::Backend;
 use mil_engine::{Executable, Limits, Options};
 
-/// Elements of an input at most.
+/// Maximum number of elements of an input.
 const INPUT: usize = 1 << 12;
 
 /// Loads the first function of a program and runs it on small numbers.
@@ -25,7 +25,7 @@ pub fn run(bytes: &[u8]) {
     }
     let Some(name) = program.functions.keys().next().cloned() else { return };
     let limits = Limits { rounds: 1 << 8, memory: 1 << 26, operation_work: 1 << 28, loop_work: 1 << 28 };
-    // Operations that only rewrites make are run as they are written.
+    // Internal operations are accepted as written.
     let options = Options { limits, internal_ops: true, ..Options::default() };
     let Ok(executable) = Executable::load(&program, &Weights::default(), &name, &options) else { return };
     let mut inputs = Vec::new();
@@ -46,7 +46,7 @@ fn read(bytes: &[u8]) -> Option<Program> {
     mil_text::parse(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-/// −2, −1.5, −1 … 3 over and over, in the shape of a type; unknown extents are 2.
+/// Cycles through −2, −1.5, −1 … 3 in the shape of a type; unknown extents are 2.
 fn numbers(ty: &TensorType) -> Option<Tensor> {
     let shape: Vec<usize> = ty.shape.iter().map(|d| d.fixed().unwrap_or(2)).collect();
     let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= INPUT)?;
@@ -55,7 +55,7 @@ fn numbers(ty: &TensorType) -> Option<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).ok()
 }
 
-/// Numbers from a seed (xorshift).
+/// Random numbers from a seed (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -109,7 +109,7 @@ const DTYPES: &[DataType] = &[
     DataType::I64,
 ];
 
-/// Another program than the one in `data`, which may be the same bytes; returns its length, 0 if there is none.
+/// Mutates the program in `data`, possibly to the same bytes; returns its length, 0 if there is none.
 pub fn mutate(data: &mut [u8], size: usize, seed: u32) -> usize {
     let Some(mut program) = data.get(..size).and_then(read) else { return 0 };
     let mut dice = Dice(u64::from(seed) << 1 | 1);
@@ -205,7 +205,7 @@ fn retype(ty: &mut ValueType, dice: &mut Dice) {
     }
 }
 
-/// Other elements, one or all, or another shape.
+/// Replaces one or all elements, or the shape.
 fn replace(value: &mut Value, strings: &[String], dice: &mut Dice) {
     let (ValueType::Tensor(ty), ValueData::Tensor(data)) = (&mut value.ty, &mut value.data) else { return };
     let bytes = match data {

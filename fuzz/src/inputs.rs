@@ -1,5 +1,5 @@
-//! What the fuzz targets of inputs do with their bytes: any answer is right, except a panic, a hang, or a tensor beyond the
-//! limits. The same functions replay the corpus in the ordinary tests of `candle-coreml`.
+//! Fuzz targets of model inputs. Any outcome is accepted except a panic, a hang or a tensor beyond the limits. The
+//! tests of `candle-coreml` replay the corpus with the same functions.
 
 use std::io::Cursor;
 
@@ -7,7 +7,7 @@ use candle_coreml::description::{ColorLayout, FeatureDescription, FeatureType, S
 use candle_coreml::format::dtype::DataType;
 use candle_coreml::{images, tensors};
 
-/// Bytes of a file of tensors: safetensors, `.npz`, `.npy`. Each tensor is given to inputs of all types.
+/// A tensor file: safetensors, `.npz`, `.npy`. Each tensor is converted to all input types.
 pub fn tensors(bytes: &[u8]) {
     let limits = tensors::Limits { bytes: 1 << 20, header: 1 << 16, tensors: 64 };
     let Ok(all) = tensors::read_from(&mut Cursor::new(bytes), "x", &limits) else { return };
@@ -18,7 +18,7 @@ pub fn tensors(bytes: &[u8]) {
         for declared in [DataType::F16, DataType::F32, DataType::I32, DataType::I8, DataType::U16, DataType::Bool] {
             if let Ok(value) = mil_engine::convert::to_declared(tensor, declared) {
                 assert_eq!(value.dims(), tensor.dims());
-                // What was taken is taken again, and is the same.
+                // An accepted value converts again, to itself.
                 let again = mil_engine::convert::to_declared(&value, declared).expect("a value of the type");
                 assert_eq!(again.dtype(), value.dtype());
             }
@@ -26,7 +26,7 @@ pub fn tensors(bytes: &[u8]) {
     }
 }
 
-/// An image file behind a byte that chooses the layout of the input.
+/// A byte that selects the input layout, then an image file.
 pub fn images(bytes: &[u8]) {
     let Some((choice, file)) = bytes.split_first() else { return };
     let layouts = [ColorLayout::Rgb, ColorLayout::Bgr, ColorLayout::Grayscale, ColorLayout::GrayscaleFloat16];

@@ -1,7 +1,6 @@
-//! What each fuzz target does with its bytes. Any answer is right, except a panic, a hang or a result that does not
-//! survive being written and read again.
+//! Fuzz targets. Any outcome is accepted except a panic, a hang or a result that does not survive a round trip.
 //!
-//! The same functions replay the corpus in the ordinary tests of `coreml-lower`.
+//! The tests of `coreml-lower` replay the corpus with the same functions.
 
 use coreml_format::blob::BlobRef;
 use coreml_format::mil_text;
@@ -11,15 +10,15 @@ use coreml_format::spec::{self, Specification};
 use coreml_format::verify::verify;
 use coreml_format::weights::Weights;
 
-/// The protobuf specification of a model of any type. It is lowered; a program is verified, written and read again, and
-/// printed as text.
+/// A protobuf specification of a model of any type. It is lowered; a program is verified, round-tripped, and printed as
+/// text.
 pub fn specification(bytes: &[u8]) {
     let Ok(Specification { description, body, parts }) = spec::decode(&Bytes::copy_from_slice(bytes)) else { return };
     let model = Model { path: "fuzzed".into(), description, body, parts, weights: Weights::default() };
     if let Ok(program) = coreml_lower::lower(&model) {
         let sound = verify(&program).is_ok();
         let again = spec::decode(&spec::encode(&model.description, &program).into());
-        // A program that contradicts itself may be refused by the second reading.
+        // An inconsistent program may be rejected on the second read.
         assert!(again.is_ok() || !sound);
         if sound {
             mil_text::parse(&mil_text::print(&program)).expect("what is printed reads back");
@@ -52,7 +51,7 @@ pub fn text(bytes: &[u8]) {
     }
 }
 
-/// A compiled model: the text and, after a zero byte each, `metadata.json` and `coremldata.bin`.
+/// A compiled model: the text, then `metadata.json` and `coremldata.bin`, each after a zero byte.
 pub fn compiled(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut parts = bytes.splitn(3, |&b| b == 0);

@@ -1,5 +1,5 @@
-//! What the targets `templates`, `tokenizer` and `meta` do with the files beside a model. Any answer is right, except a
-//! panic, a hang or memory without bound.
+//! Fuzz targets `templates`, `tokenizer` and `meta`: the files next to a model. Any outcome is accepted except a panic,
+//! a hang or unbounded memory.
 //!
 //! `candle-coreml`'s tests replay the corpus with the same functions.
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_coreml::anemll::discovery::discover;
 use candle_coreml::generation::{ChatTemplate, Message, TemplateLimits, Tokenizer};
 
-/// A chat template, rendered with a conversation; limits are lower than usual, so that inputs are quick.
+/// A chat template, rendered with a conversation under reduced limits for speed.
 pub fn templates(bytes: &[u8]) {
     let Ok(source) = std::str::from_utf8(bytes) else { return };
     let mut limits = TemplateLimits::default();
@@ -23,7 +23,7 @@ pub fn templates(bytes: &[u8]) {
     let _ = template.render(&[], None);
 }
 
-/// A `tokenizer.json` and, after a zero byte, a `tokenizer_config.json`; a text there and back.
+/// A `tokenizer.json` and, after a zero byte, a `tokenizer_config.json`; a text is encoded and decoded.
 pub fn tokenizer(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut parts = bytes.splitn(2, |&b| b == 0);

@@ -1,4 +1,4 @@
-"""Converts a Hugging Face checkpoint of Qwen 3, Qwen 2.5 or Llama to the multi-component layout.
+"""Convert a Hugging Face checkpoint of Qwen 3, Qwen 2.5 or Llama to the multi-component layout.
 
     python -m tools.convert --model DIR --out DIR --context 512 --batch 64 --chunks 2 \
         --lut-ffn 6 --lut-lmhead 8
@@ -26,7 +26,7 @@ INFO = "com.anemll."
 
 
 def palettize(model, bits, everything=False):
-    """k-means tables of 2^bits entries for groups of 8 output channels; small weights stay as they are."""
+    """Palettize with k-means tables of 2^bits entries per 8 output channels; small weights are unchanged."""
     if bits is None:
         return model
     op = cto.OpPalettizerConfig(mode="kmeans", nbits=bits, granularity="per_grouped_channel", group_size=8)

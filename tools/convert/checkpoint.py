@@ -1,4 +1,4 @@
-"""Reads Hugging Face checkpoints: `config.json` and safetensors, sharded or not."""
+"""Hugging Face checkpoints: `config.json` and safetensors, sharded or not."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 @dataclass
 class Config:
-    """What the modules need to know; names as in `config.json`."""
+    """Model configuration; names as in `config.json`."""
 
     architecture: str
     hidden_size: int
@@ -46,7 +46,7 @@ class Config:
 
 
 def weights(folder):
-    """All tensors by name, as f32; `lm_head.weight` is the embedding when it is tied."""
+    """All tensors by name, as f32; a tied `lm_head.weight` is the embedding."""
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise SystemExit(f"{folder}: no *.safetensors")

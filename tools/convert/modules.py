@@ -1,5 +1,5 @@
-"""PyTorch modules in the form that the Neural Engine likes: linear layers as 1×1 convolutions over
-[1, channels, 1, tokens], RMS norms as layer norms of (x, −x), a KV cache that is one buffer.
+"""PyTorch modules in the form preferred by the Neural Engine: linear layers as 1×1 convolutions over
+[1, channels, 1, tokens], RMS norms as layer norms of (x, −x), a KV cache in a single buffer.
 
 Layer formulas: the reference implementations of Qwen 2, Qwen 3 and Llama in transformers.
 """
@@ -86,7 +86,7 @@ class Layer(nn.Module):
 
 
 class Core(nn.Module):
-    """Some consecutive layers over the cache of the whole model."""
+    """Consecutive layers over the cache of the whole model."""
 
     def __init__(self, config, tensors, layers, context, last):
         super().__init__()
@@ -108,13 +108,13 @@ class Core(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, cos, sin, mask, current_pos, self.kv_cache_0, tokens)
         if self.last:
-            # Nobody reads what prefill's last chunk gives; one row keeps the form of an output.
+            # The output of prefill's last chunk is unused; one row suffices.
             return hidden[:, :1] if prefill else self.norm(hidden)
         return hidden
 
 
 class Nest(nn.Module):
-    """Gives the cache the name that programs for this layout expect: `model_model_kv_cache_0`."""
+    """Wrapper that names the cache as this layout expects: `model_model_kv_cache_0`."""
 
     def __init__(self, core):
         super().__init__()
@@ -122,7 +122,7 @@ class Nest(nn.Module):
 
 
 class Chunk(nn.Module):
-    """A chunk with the function's inputs."""
+    """A chunk with the inputs of its function."""
 
     def __init__(self, core, prefill):
         super().__init__()
@@ -143,7 +143,7 @@ class Embeddings(nn.Module):
 
 
 class Head(nn.Module):
-    """Logits in parts; the first ones have a row more when the vocabulary does not divide."""
+    """Logits in parts; the first ones have one more row if the vocabulary does not divide evenly."""
 
     def __init__(self, tensors, parts):
         super().__init__()

@@ -1,8 +1,8 @@
-"""Trains the small encoder, converts it, and writes what PyTorch makes of some sentences.
+"""Train the small encoder, convert it, and write PyTorch's results for some sentences.
 
     python -m tools.encoder --out models/tiny-intent
 
-Writes `intent.mlpackage` (fp16; any number of sentences up to 32, of tokens up to 48), `tokenizer.json`, `config.json`
+Writes `intent.mlpackage` (fp16; up to 32 sentences of up to 48 tokens), `tokenizer.json`, `config.json`
 with the labels, `heldout.jsonl`, and `reference.safetensors`: batches of ids and masks with the logits and hidden
 states of PyTorch in f32. Runs on Linux, about two minutes on one core.
 """
@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 
 from . import data, train
 
-BATCH = 32  # most sentences of one call
+BATCH = 32  # maximum number of sentences per call
 
 
 class Encoder(torch.nn.Module):
-    """The model's parts in a form that the converter can trace.
+    """The model in a form that the converter can trace.
 
-    The mask is made here (0 where a token is, a large negative number where padding is): the library makes it with
-    operations that coremltools does not know.
+    The attention mask is computed here (0 for tokens, a large negative number for padding): the library uses
+    operations that coremltools does not support.
     """
 
     def __init__(self, model):

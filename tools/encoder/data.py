@@ -1,6 +1,6 @@
-"""Sentences of a toy assistant with the intent of each, made by rule; nothing is downloaded.
+"""Sentences for a toy assistant with their intents, generated from patterns; nothing is downloaded.
 
-A sentence is *held out* when a hash of its text says so: training never sees those, evaluation only those.
+Sentences are *held out* by a hash of their text: training never sees them, evaluation sees only them.
 """
 
 import hashlib
@@ -84,12 +84,12 @@ def sentence(rng):
 
 
 def held_out(text):
-    """Whether a sentence is kept from training: one in eight, by hash."""
+    """True for one sentence in eight, by hash: those excluded from training."""
     return hashlib.sha256(text.encode()).digest()[0] % 8 == 0
 
 
 def sample(rng, want_held_out=False):
-    """One sentence of the training (or the held-out) side, and its intent."""
+    """A training (or held-out) sentence and its intent."""
     while True:
         text, intent = sentence(rng)
         if held_out(text) == want_held_out:

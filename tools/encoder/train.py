@@ -1,4 +1,4 @@
-"""A WordPiece tokenizer and a small BERT that names the intent of a sentence."""
+"""A WordPiece tokenizer and a small BERT that classifies the intent of a sentence."""
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers, decoders
@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from . import data
 
-LENGTH = 48  # longest sentence in tokens, markers included
+LENGTH = 48  # maximum length of a sentence in tokens, including special tokens
 
 
 def tokenizer(rng, sentences=4000, vocab=600):
@@ -43,7 +43,7 @@ def batch(encoder, texts):
 
 
 def train(encoder, rng, steps, rate=2e-3):
-    """The trained model, its weights rounded to fp16: what the package will hold."""
+    """Train the model; weights are rounded to fp16, as stored in the package."""
     model = BertForSequenceClassification(config(encoder.get_vocab_size()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
@@ -62,7 +62,7 @@ def train(encoder, rng, steps, rate=2e-3):
 
 
 def accuracy(model, encoder, rows):
-    """Share of sentences whose intent is named right."""
+    """Fraction of sentences classified correctly."""
     ids, mask = batch(encoder, [r["text"] for r in rows])
     with torch.no_grad():
         named = model(input_ids=ids, attention_mask=mask).logits.argmax(-1).tolist()

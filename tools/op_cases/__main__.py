@@ -1,4 +1,4 @@
-"""Writes reference cases of operations: `python -m tools.op_cases conformance/operations`."""
+"""Write reference cases of operations: `python -m tools.op_cases conformance/operations`."""
 
 import json
 import sys

@@ -8,7 +8,7 @@ import torch
 
 @dataclass
 class Name:
-    """A parameter that is bound to a value of the program instead of a literal."""
+    """A parameter bound to a value of the program rather than a literal."""
 
     name: str
 
@@ -26,19 +26,19 @@ class Case:
     text: str
     inputs: dict
     outputs: dict
-    # Relative and absolute tolerance; None: the default of the element type.
+    # Relative and absolute tolerance; None: the element type's default.
     tolerance: float | None = None
 
 
 @dataclass
 class Family:
-    """Cases of one chapter of the op set; every one with floats gets a twin in half precision."""
+    """Cases of one chapter of the op set; each float case is duplicated in half precision."""
 
     name: str
     cases: list = field(default_factory=list)
 
     def add(self, op, inputs, reference, opset="ios15", label="", half=True, tolerance=None, dtypes=None, **parameters):
-        """One operation. `inputs` are bound by name; `reference` gets them as tensors, in order."""
+        """Add one operation. `inputs` are bound by name; `reference` receives them as tensors, in order."""
         floats = any(v.dtype == np.float32 for v in inputs.values()) or any(
             isinstance(v, np.ndarray) and v.dtype == np.float32 for v in parameters.values()
         )
@@ -59,7 +59,7 @@ class Family:
             self.program(f"{op}.{number}{'.' + label if label else ''}.{kind}", body, rounded, outputs, opset, tolerance)
 
     def program(self, name, body, inputs, outputs, opset="ios15", tolerance=None, states=""):
-        """A program written out; `body` defines the outputs."""
+        """Add a whole program; `body` defines the outputs."""
         parameters = ", ".join(filter(None, [states] + [f"{type_of(v)} {n}" for n, v in inputs.items()]))
         text = f"program(1.3)\n{{\n    func main<{opset}>({parameters}) {{\n        {body}\n    }} -> ({', '.join(outputs)});\n}}\n"
         self.cases.append(Case(name, text, inputs, outputs, tolerance))
@@ -102,7 +102,7 @@ def nested(array):
 
 
 def render(value, kind):
-    """A parameter as MIL text; floats get the element type of the case."""
+    """Render a parameter as MIL text; floats get the element type of the case."""
     if isinstance(value, Name):
         return value.name
     if isinstance(value, Many):
@@ -131,7 +131,7 @@ RANDOM = np.random.default_rng(20260101)
 
 
 def floats(*shape, low=-2.0, high=2.0):
-    """Uniform floats that are exact in half precision."""
+    """Uniform random floats that are exact in half precision."""
     return RANDOM.uniform(low, high, shape).astype(np.float16).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ def family():
         f.program(f"cond.{flag}", "tensor<fp32, [2, 3]> y0 = cond(pred = p) () { tensor<fp32, [2, 3]> t = relu(x = x); } -> (t) "
                   "() { tensor<fp32, [2, 3]> e = square(x = x); } -> (e);", {"p": np.array(flag), "x": x},
                   {"y0": np.maximum(x, 0) if flag else x * x})
-    # Doubles until the sum is above 100; counts the rounds.
+    # Doubles until the sum exceeds 100; counts the rounds.
     total, rounds = np.float32(1.5), 0
     while total <= 100:
         total, rounds = total * 2, rounds + 1
@@ -34,7 +34,7 @@ def family():
     f.program("list_scatter.0", make + " tensor<fp32, [2, 2]> both = stack(values = (a, b), axis = int32(0)); "
               "list<tensor<fp32, [2]>, 2> l1 = list_scatter(ls = l, indices = tensor<int32, [2]>([1, 0]), value = both); "
               "tensor<fp32, [2, 2]> y0 = list_gather(ls = l1, indices = tensor<int32, [2]>([0, 1]));", inputs, {"y0": np.stack([b, a])})
-    # The state starts at zero: it reads what was written, as it was then.
+    # The state starts at zero; each read returns the value at its time.
     body = ("tensor<fp16, [2, 3]> before = read_state(input = s); write_state(data = x, input = s); "
             "tensor<fp16, [2, 3]> y1 = read_state(input = s); tensor<fp16, [2, 3]> y0 = add(x = before, y = y1);")
     h = x.astype(np.float16)

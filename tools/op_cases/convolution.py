@@ -57,7 +57,7 @@ def convolutions(f):
             f.add("conv", {"x": floats(2, cin, *extents, low=-1, high=1)}, reference, weight=weight, strides=list(strides),
                   pad_type="custom" if isinstance(pad, list) else pad, pad=amounts if isinstance(pad, list) else [0] * (2 * len(kernel)),
                   dilations=list(dilations), groups=groups, opset="ios16" if pad == "same_lower" else "ios15", **extra)
-    # Many channels and positions, for the ways that pay only then; its own numbers, so that others stay what they are.
+    # Many channels and positions, for kernels used only then; a separate generator, so that other cases do not change.
     own = np.random.default_rng(9)
     weight, x = own.choice([-0.5, -0.25, 0.25, 0.5], (32, 32, 3, 3)), own.uniform(-1, 1, (1, 32, 11, 13)).astype(np.float16)
     weight, x = weight.astype(np.float32), x.astype(np.float32)

@@ -51,7 +51,7 @@ def binary(f):
     away = lambda *s: np.where(RNG.integers(0, 2, s), 1, -1).astype(np.float32) * floats(*s, low=0.5, high=3)
     for a, b in shapes:
         f.add("real_div", {"x": floats(*a), "y": away(*b)}, torch.div)
-    # Quotients that are whole in neither precision, so that rounding can't move them over an integer.
+    # Quotients that are fractional in both precisions, so that rounding cannot cross an integer.
     x, y = np.array([7.25, -7.25, 7.25, -7.25], np.float32), np.array([2, 2, -2, -2], np.float32)
     f.add("floor_div", {"x": x, "y": y}, torch.floor_divide)
     f.add("mod", {"x": x, "y": y}, torch.fmod)

@@ -8,7 +8,7 @@ from .case import Family, floats
 
 
 def points(out, n, mode):
-    """Positions in the input of `out` samples over `n` pixels."""
+    """Input positions of `out` samples over `n` pixels."""
     i = np.arange(out, dtype=np.float64)
     if mode in ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS"):
         return i * (n - 1) / (out - 1) if out > 1 else i * 0 + (0 if mode.startswith("STRICT") else (n - 1) / 2)
@@ -50,7 +50,7 @@ def family():
     f.add("resize", image(), lambda v: F.interpolate(v, (8, 12), mode="nearest"), shape=[8, 12], resized_dims=2,
           interpolation_mode="NEAREST_NEIGHBOR", sampling_mode="UNALIGN_CORNERS", opset="ios17")
     f.add("crop", image(), lambda v: v[:, :, 1:3, 2:5], crop_height=[1, 1], crop_width=[2, 1])
-    # Boxes of pixels: corners aligned, so that the first and last samples are the corners.
+    # Boxes in pixels with aligned corners: the first and last samples are the corners.
     boxes = np.array([[0, 0.5, 2, 4.5], [1, 1, 3, 3]], np.float32)
 
     def crops(v, order=(0, 1, 2, 3)):
@@ -73,7 +73,7 @@ def family():
                 f.add("resample", {"x": floats(1, 2, 4, 6), "coordinates": grid},
                       lambda v, g: F.grid_sample(v, g, mode, theirs, align), sampling_mode=mode, padding_mode=padding,
                       padding_value=0.0, coordinates_mode="normalized_minus_one_to_one", align_corners=align,
-                      # A nearest sample between two pixels may fall to either in half precision.
+                      # In half precision, a nearest sample between two pixels may select either.
                       half=mode == "bilinear", tolerance=2e-2)
     matrix = np.array([[0.75, 0.25, 0.125, -0.25, 0.5, 0.0]], np.float32)
     f.add("affine", {"x": floats(1, 2, 4, 6)}, lambda v: F.grid_sample(v, F.affine_grid(torch.from_numpy(matrix).view(1, 2, 3), (1, 2, 5, 7), True),

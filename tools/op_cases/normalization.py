@@ -1,4 +1,4 @@
-"""Normalizations."""
+"""Normalization."""
 
 import numpy as np
 import torch

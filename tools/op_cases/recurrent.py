@@ -1,7 +1,7 @@
 """Recurrent layers.
 
-Blocks of weights: LSTM input, forget, output gate, cell; GRU reset gate, new state, update gate. A layer that runs in
-reverse returns its sequence in the order in which it computed it (as coremltools' tests of the operations have it).
+Order of weight blocks: LSTM input, forget, output gate, cell; GRU reset gate, new state, update gate. A reversed layer
+returns its sequence in the order of computation (as in coremltools' tests of the operations).
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def sigmoid(v):
     return 1 / (1 + np.exp(-v))
 
 
-# With the constants that coremltools' tests of `lstm` give them: `scaled_tanh` is the plain one.
+# With the constants of coremltools' tests of `lstm`: `scaled_tanh` is plain tanh.
 ACTIVATIONS = {
     "tanh": np.tanh,
     "relu": lambda v: np.maximum(v, 0),
@@ -108,7 +108,7 @@ def grus(f):
         b, b_in = b[:, 0].copy(), b_in[:, 0].copy()
 
         def newer(x, h):
-            """The reset gate before or after the product with the hidden state; a bias for each product."""
+            """Reset gate before or after the product with the hidden state; one bias per product."""
             x, h, wi, wh, bh, bi = wide(x, h, w_ih, w_hh, b, b_in)
             for step in range(STEPS):
                 (ar, ao, az), (wr, wo, wz), (br, bo, bz) = np.split(x[step] @ wi.T + bi, 3, 1), np.split(wh, 3), np.split(bh, 3)

@@ -24,7 +24,7 @@ def family():
         low = 0.25 if op == "reduce_log_sum" else -2
         for shape, axes, keep in settings:
             f.add(op, {"x": floats(*shape, low=low)}, lambda v: reference(v, axes, keepdim=keep), axes=axes, keep_dims=keep)
-        # Without axes: over all of them.
+        # No axes: all of them.
         f.add(op, {"x": floats(3, 4, low=low)}, lambda v: reference(v, (0, 1), keepdim=True), keep_dims=True, label="all")
     for op, reference in {"reduce_sum": torch.sum, "reduce_max": torch.amax, "reduce_min": torch.amin}.items():
         f.add(op, {"x": ints(3, 5, low=-9)}, lambda v: reference(v, (1,)), axes=[1], keep_dims=False, label="int")
@@ -40,7 +40,7 @@ def family():
         f.add(op, {"x": x}, lambda v: reference(v, 1).numpy().astype(np.uint16), axis=1, keep_dims=False,
               output_dtype="uint16", opset="ios17")
         f.add(op, {"x": x.astype(np.int32)}, lambda v: reference(v, 2), axis=2, keep_dims=False, label="int")
-        # Of equal elements, the first.
+        # Ties: the first one.
         f.add(op, {"x": np.array([[3, 3, 1, 1]], np.float32)},
               lambda v: np.array([0 if op == "reduce_argmax" else 2], np.int32), axis=-1, keep_dims=False, label="ties")
     return f

@@ -1,4 +1,4 @@
-"""Reading and writing by index."""
+"""Gather and scatter."""
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def family():
 
     for mode in ["update", *at]:
         safe = dict(low=0.5, high=2)
-        # Repeated positions, except where the last one would win.
+        # Repeated positions, except in modes where the last one wins.
         index = np.array([2, 0] if mode == "update" else [2, 0, 2], np.int32)
         for axis in 0, 1:
             data = (4, 3) if axis == 0 else (2, 4, 3)

@@ -1,4 +1,4 @@
-"""Joining, splitting, sorting, padding, making tensors."""
+"""Concatenation, splitting, sorting, padding, generation of tensors."""
 
 import numpy as np
 import torch

@@ -12,7 +12,7 @@ def family():
     x = floats(2, 4)
 
     def weight(name, body, value, opset):
-        """A weight made by `body` as `w`, returned and multiplied."""
+        """Add a weight that `body` defines as `w`, both returned and multiplied."""
         value = value.astype(np.float32)
         text = f"{body} tensor<fp32, [2, {value.shape[0]}]> y0 = linear(x = x, weight = w); tensor<fp32, {list(value.shape)}> y1 = identity(x = w);"
         f.program(name, text, {"x": x}, {"y0": x @ value.T, "y1": value}, opset)

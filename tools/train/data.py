@@ -1,7 +1,7 @@
-"""Questions with answers that can be checked, made by rule; nothing is downloaded.
+"""Generated questions with verifiable answers; nothing is downloaded.
 
-Every question is a pure function of a random generator. A question is *held out* when a hash of its text
-says so; training never sees held-out texts, evaluation sees only them.
+Every question is a pure function of a random generator. Questions are *held out* by a hash of their text:
+training never sees them, evaluation sees only them.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ GREETINGS = {
 
 
 def word(rng):
-    """A known word, or letters at random: spelling has to work on words never seen."""
+    """A known word, or random letters: spelling must generalise to unseen words."""
     if rng.random() < 0.4:
         return rng.choice(WORDS)
     return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7)))
@@ -123,14 +123,14 @@ TASKS = {
 
 
 def held_out(question):
-    """Whether a question is kept from training: one in sixteen, by hash. Greetings are all trained."""
+    """True for one question in sixteen, by hash: those excluded from training. All greetings are trained."""
     if question in GREETINGS:
         return False
     return hashlib.sha256(question.encode()).digest()[0] % 16 == 0
 
 
 def sample(rng, want_held_out=False):
-    """One question of the training (or the held-out) side: (task, question, answer)."""
+    """A training (or held-out) question: (task, question, answer)."""
     names = list(TASKS)
     while True:
         task = rng.choices(names, [TASKS[n][1] for n in names])[0]
@@ -140,7 +140,7 @@ def sample(rng, want_held_out=False):
 
 
 def evaluation(count=500, seed=20):
-    """The held-out questions that accuracy is measured on, without repeats."""
+    """Held-out questions for measuring accuracy, without repeats."""
     rng, seen, rows = random.Random(seed), set(), []
     while len(rows) < count:
         task, question, answer = sample(rng, want_held_out=True)

@@ -1,4 +1,4 @@
-"""A byte-level tokenizer without merges (letters and digits stay apart), with Qwen's chat markup."""
+"""A byte-level tokenizer without merges (one token per byte), with Qwen's chat markup."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
-VOCAB = 272  # 256 bytes and 5 special tokens, filled up to a multiple of 16 for the split LM head
+VOCAB = 272  # 256 bytes and 5 special tokens, padded to a multiple of 16 for the split LM head
 
 CHAT_TEMPLATE = (
     "{%- if tools %}{{- raise_exception('this model calls no tools') }}{%- endif %}"
@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
 
 
 def build():
-    """The tokenizer."""
+    """Build the tokenizer."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -34,7 +34,7 @@ def build():
 
 
 def save(folder):
-    """Writes `tokenizer.json` and `tokenizer_config.json`."""
+    """Write `tokenizer.json` and `tokenizer_config.json`."""
     folder = Path(folder)
     build().save(str(folder / "tokenizer.json"))
     config = {

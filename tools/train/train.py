@@ -1,9 +1,9 @@
-"""Trains the small Qwen 3 model that ships with the project.
+"""Train the small Qwen 3 model bundled with the project.
 
     python -m tools.train.train --out build/tiny --steps 4000
 
-The result is a Hugging Face checkpoint that transformers' Qwen3ForCausalLM loads. Loss is on answers
-only. A sequence holds several turns, so that the model also learns to go on with a conversation.
+The result is a Hugging Face checkpoint for transformers' Qwen3ForCausalLM. The loss covers answers
+only. A sequence has several turns, so that the model also learns to continue a conversation.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def config():
 
 
 def conversation(rng, tok):
-    """Token ids and targets (−100 where no loss is taken) of one training sequence."""
+    """Token ids and targets (−100 without loss) of one training sequence."""
     ids, targets = [], []
     while True:
         _, question, answer = data.sample(rng)
@@ -46,7 +46,7 @@ def conversation(rng, tok):
         end = tok.encode("\n").ids
         ids += p + a + end
         targets += [-100] * len(p) + a + [-100] * len(end)
-        # The markup after a question that asked for no thinking is not shown again in later turns.
+        # The no-thinking markup after a question is not repeated in later turns.
     pad = LENGTH - len(ids)
     return ids + [256] * pad, targets + [-100] * pad
 
@@ -70,7 +70,7 @@ def answers(model, tok, questions, thinking, limit=48):
 
 
 def accuracy(model, tok, rows, thinking=True):
-    """Share of rows answered exactly, and the same by task."""
+    """Fraction of rows answered exactly, overall and by task."""
     model.eval()
     got = answers(model, tok, [r["question"] for r in rows], thinking)
     by_task = {}
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--init", type=Path, help="checkpoint to go on from")
+    parser.add_argument("--init", type=Path, help="checkpoint to continue from")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.manual_seed(args.seed)

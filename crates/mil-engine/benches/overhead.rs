@@ -1,4 +1,4 @@
-//! What an operation costs that does next to nothing: `cargo bench -p mil-engine`.
+//! Overhead per operation, measured with trivial operands: `cargo bench -p mil-engine`.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::{
@@ -11,10 +11,10 @@ use coreml_format::write::PackageWriter;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mil_engine::executable::{Executable, Options};
 
-/// Operations in a row.
+/// Number of operations in the chain.
 const LENGTH: usize = 1000;
 
-/// A chain of one operation on four floats, each taking the result of the one before.
+/// A chain of one operation on four floats, each using the previous result.
 fn chain(operation: &str) -> String {
     let mut body = String::new();
     let mut last = "x".to_owned();

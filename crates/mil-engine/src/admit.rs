@@ -1,18 +1,18 @@
-//! Admission of a program as a file has it: its operations are those of the opset that its function names.
+//! Admission check: every operation of a function belongs to the function's opset.
 //!
-//! Core ML refuses a function with an operation that its opset does not have, as coremltools refuses to make one. The
-//! operations that rewrites make (`engine.…`) are of no opset.
+//! Core ML rejects a function with an operation outside its opset, and coremltools refuses to build one. Internal
+//! operations (`engine.…`), which only rewrites produce, belong to no opset.
 
 use coreml_format::program::{Block, Function, Operation};
 
 use crate::backend::Backend;
 use crate::error::{EngineError, NewerOp, OpLocation};
 
-/// Admits a function.
+/// Checks a function.
 ///
 /// # Errors
-/// [`EngineError::UnsupportedOps`] with all operations that no file may have, otherwise [`EngineError::NewerOps`] with all that
-/// a later opset introduced. Unknown ones are left to the planner.
+/// [`EngineError::UnsupportedOps`] listing all internal operations, otherwise [`EngineError::NewerOps`] listing all
+/// operations of later opsets. Unknown operations are left to the planner.
 pub(crate) fn function(name: &str, function: &Function, backend: &Backend) -> Result<(), EngineError> {
     let (mut internal, mut newer) = (Vec::new(), Vec::new());
     visit(&function.block, &mut |op| {

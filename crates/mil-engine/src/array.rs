@@ -1,7 +1,7 @@
-//! Tensors between operations.
+//! Tensors passed between operations.
 //!
-//! An [`Array`] is a Candle tensor with the element type that the program declares. Candle stores each
-//! class of element types in one representation, so that an operation handles three cases, not twenty:
+//! An [`Array`] is a Candle tensor with its declared element type. Each class of element types has one representation,
+//! so an operation handles three cases rather than twenty:
 //!
 //! | MIL element types | stored as |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | all integers | `I64` |
 //! | bool | `U8` (0 or 1) |
 //!
-//! Keeping fp16 values as `F32` between operations makes arithmetic accumulate in f32 (results are at
-//! least as exact as fp16 arithmetic); weights and states stay as stored.
+//! Because fp16 values are held as `F32` between operations, arithmetic accumulates in f32 (at least as exact as fp16
+//! arithmetic); weights and states keep their stored type.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::dtype::DataType;
@@ -21,14 +21,14 @@ use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_elements;
 
-/// A tensor and the element type that the program declares for it.
+/// A tensor and its declared element type.
 #[derive(Debug, Clone)]
 pub struct Array {
     tensor: Tensor,
     dtype: DataType,
 }
 
-/// The Candle type that holds values of this element type between operations; `None` for strings.
+/// The Candle type that represents this element type between operations; `None` for strings.
 pub fn storage_dtype(dtype: DataType) -> Option<DType> {
     match dtype {
         DataType::Bool => Some(DType::U8),
@@ -39,10 +39,10 @@ pub fn storage_dtype(dtype: DataType) -> Option<DType> {
 }
 
 impl Array {
-    /// Takes a tensor as a value of `dtype`, converting its representation if it differs.
+    /// Wraps a tensor as a value of `dtype`, converting its representation if needed.
     ///
     /// # Errors
-    /// For strings, and when Candle can't convert.
+    /// If `dtype` is a string type or Candle cannot convert.
     pub fn new(tensor: Tensor, dtype: DataType) -> Result<Self, OpError> {
         let storage = storage_dtype(dtype).ok_or_else(|| OpError::data("strings are not tensors"))?;
         let tensor = if tensor.dtype() == storage { tensor } else { layout::to_dtype(&tensor, storage)? };
@@ -64,15 +64,15 @@ impl Array {
         Ok(Self { tensor: Tensor::from_vec(data, shape, device)?, dtype: DataType::Bool })
     }
 
-    /// The tensor.
+    /// Returns the tensor.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
 
-    /// The tensor of an array of floats.
+    /// Returns the tensor of a float array.
     ///
     /// # Errors
-    /// When its elements are integers or booleans.
+    /// If the elements are integers or booleans.
     pub fn floats(&self) -> Result<&Tensor, OpError> {
         if self.tensor.dtype() == DType::F32 {
             return Ok(&self.tensor);
@@ -80,7 +80,7 @@ impl Array {
         Err(OpError::data(format!("expected floats, found {} {:?}", self.dtype, self.tensor.dims())))
     }
 
-    /// The tensor, owned.
+    /// Returns the tensor by value.
     pub fn into_tensor(self) -> Tensor {
         self.tensor
     }
@@ -90,7 +90,7 @@ impl Array {
         self.dtype
     }
 
-    /// What products of this value may round it to.
+    /// Precision to which products of this value may be rounded.
     pub(crate) fn precision(&self) -> Precision {
         if self.dtype == DataType::F16 { Precision::Half } else { Precision::Single }
     }
@@ -100,27 +100,27 @@ impl Array {
         self.tensor.dims()
     }
 
-    /// The number of dimensions.
+    /// Number of dimensions.
     pub fn rank(&self) -> usize {
         self.tensor.rank()
     }
 
-    /// Bytes of the elements between operations.
+    /// Size of the elements in bytes, in their representation between operations.
     pub(crate) fn bytes(&self) -> usize {
         self.tensor.elem_count().saturating_mul(self.tensor.dtype().size_in_bytes())
     }
 
-    /// The same declared type with another tensor of the same representation.
+    /// Replaces the tensor by another one of the same representation, keeping the declared type.
     pub fn with(&self, tensor: Tensor) -> Self {
         Self { tensor, dtype: self.dtype }
     }
 
-    /// Elements as `f32` in row-major order, copied; integers and booleans are converted.
+    /// Copies the elements as `f32` in row-major order; integers and booleans are converted.
     pub fn to_f32s(&self) -> Result<Vec<f32>, OpError> {
         layout::to_f32s(&self.tensor.counted_to_dtype(DType::F32)?)
     }
 
-    /// Elements as `i64` in row-major order, copied; floats are truncated towards zero.
+    /// Copies the elements as `i64` in row-major order; floats are truncated towards zero.
     pub fn to_i64s(&self) -> Result<Vec<i64>, OpError> {
         if self.tensor.dtype() == DType::I64
             && self.tensor.is_contiguous()
@@ -134,10 +134,10 @@ impl Array {
         layout::contiguous(&self.tensor)?.counted_to_dtype(DType::I64)?.counted_elements()
     }
 
-    /// Runs `f` on the elements as floats in row-major order, without a copy where they lie so.
+    /// Calls `f` with the elements as floats in row-major order, without a copy if they are stored that way.
     ///
     /// # Errors
-    /// When they can't be copied.
+    /// If copying fails.
     pub(crate) fn with_rows<R>(&self, f: impl Fn(&[f32]) -> R) -> Result<R, OpError> {
         match layout::with_rows(&self.tensor, &f)? {
             Some(result) => Ok(result),
@@ -145,7 +145,7 @@ impl Array {
         }
     }
 
-    /// Elements as 0 or 1 in row-major order, copied.
+    /// Copies the elements as 0 or 1 in row-major order.
     pub fn to_bools(&self) -> Result<Vec<u8>, OpError> {
         let tensor = if self.tensor.dtype() == DType::U8 {
             self.tensor.clone()

@@ -1,4 +1,4 @@
-//! Where operations run: a device and the tables of operations, looked through in order.
+//! A backend: a device and its operation tables, searched in order.
 
 use candle_core::Device;
 
@@ -6,17 +6,17 @@ use crate::batch::BatchRule;
 use crate::op::OpSpec;
 use crate::{ops, passes};
 
-/// A device and its operations.
+/// A device and its operation tables.
 ///
-/// A backend for another device puts a table of its own before those of [`Backend::cpu`], whose operations have a definition
-/// on Candle tensors wherever they lie: what the first table lacks, the next ones run.
+/// A backend for another device puts its own table before those of [`Backend::cpu`], whose operations are defined for
+/// Candle tensors on any device and serve as fallback.
 #[derive(Clone)]
 pub struct Backend {
     /// Name, for messages.
     pub name: &'static str,
     /// Device of all tensors.
     pub device: Device,
-    /// Tables of operations; the first one that has a name defines it.
+    /// Operation tables; the first that contains a name defines it.
     pub tables: Vec<&'static [OpSpec]>,
 }
 
@@ -27,25 +27,25 @@ impl std::fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// The CPU: the operations of files by family, then those of rewrites.
+    /// The CPU: operations of the specification by family, then those of rewrites.
     pub fn cpu() -> Self {
         let of_files = ops::FAMILIES.iter().map(|(_, ops)| *ops);
         let tables = of_files.chain(passes::ALL.iter().map(|pass| pass.ops)).collect();
         Self { name: "cpu", device: Device::Cpu, tables }
     }
 
-    /// All operations, also those that an earlier table redefines.
+    /// Iterates over all operations, including those redefined by an earlier table.
     pub fn operations(&self) -> impl Iterator<Item = &'static OpSpec> {
         self.tables.iter().flat_map(|table| table.iter())
     }
 
-    /// How the operation of this name treats the rows of a batch: as the first row with an answer says, since that is a fact
-    /// about the operation and not about a device.
+    /// Batch rule of an operation. The first row with a rule wins: the rule is a property of the operation, not of the
+    /// device.
     pub(crate) fn batch(&self, name: &str) -> Option<BatchRule> {
         self.operations().filter(|op| op.name == name).find_map(|op| op.batch)
     }
 
-    /// The operation of this name.
+    /// Finds the operation of this name.
     pub fn find(&self, name: &str) -> Option<&'static OpSpec> {
         self.operations().find(|op| op.name == name)
     }

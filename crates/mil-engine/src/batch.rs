@@ -1,6 +1,6 @@
-//! How operations treat the rows of a batch: where a dimension that is left open goes from one value to the next.
+//! Batch rules: how each operation propagates an open batch dimension from its operands to its results.
 //!
-//! A row of the table of operations names its [`BatchRule`]; an operation without one keeps the batch of a function fixed
+//! A row of the operation table names its [`BatchRule`]; an operation without one keeps the batch of its function fixed
 //! (`passes/dynamic_batch.rs`).
 
 use std::collections::HashMap;
@@ -9,22 +9,22 @@ use coreml_format::program::{Argument, Binding, Operation, Value, ValueType};
 
 use crate::graph::{Graph, used_values};
 
-/// Follows the dimension through an operation that has it in a value it uses.
+/// Propagates the dimension through an operation that has it in one of its operands.
 ///
 /// # Errors
-/// In words, why the operation can't do without the extent.
+/// A message saying why the operation needs the fixed extent.
 pub(crate) type BatchRule = for<'b> fn(&BatchDim<'b>, &'b Operation) -> Result<Followed, String>;
 
-/// Where the dimension is in an operation's results, and parameters that no longer state its extent.
+/// Axis of the dimension in the results, and replacements for parameters that state its extent.
 pub(crate) type Followed = (Option<usize>, Vec<(String, Argument)>);
 
-/// The dimension on its way through a function.
+/// The batch dimension while it is propagated through a function.
 pub(crate) struct BatchDim<'b> {
     pub(crate) graph: Graph<'b>,
-    /// Of the function's inputs.
+    /// Declared types of the function's inputs.
     pub(crate) types: HashMap<&'b str, &'b ValueType>,
     pub(crate) extent: usize,
-    /// Its place in the shapes of the values that have it.
+    /// Axis of the dimension in each value that has it.
     pub(crate) axes: HashMap<&'b str, usize>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Its axis, which an operation that works along others leaves where it is.
+    /// The axis, if it is not among the axes the operation works along.
     pub(crate) fn beside(&self, others: &[usize]) -> Result<usize, String> {
         if others.contains(&self.axis) { Err("works along the dimension".to_owned()) } else { Ok(self.axis) }
     }
@@ -66,7 +66,7 @@ impl<'b> BatchDim<'b> {
         }
     }
 
-    /// A parameter that has the dimension.
+    /// The operand bound to a parameter, which must have the dimension.
     pub(crate) fn source(&self, op: &Operation, parameter: &str) -> Result<Source, String> {
         let found = op.inputs.get(parameter).and_then(|argument| match argument {
             Argument::One(binding) => Some(Source { axis: self.axis(binding)?, shape: self.shape(binding)? }),
@@ -75,25 +75,25 @@ impl<'b> BatchDim<'b> {
         found.ok_or_else(|| format!("the dimension is not one of `{parameter}`"))
     }
 
-    /// Integers of a parameter that is constant.
+    /// Integers of a constant parameter.
     pub(crate) fn ints(&self, op: &'b Operation, parameter: &str) -> Result<Vec<i64>, String> {
         let values = self.graph.numbers(op, parameter).ok_or_else(|| format!("`{parameter}` is not constant"))?;
         Ok(values.into_iter().map(|v| v as i64).collect())
     }
 
-    /// The same; empty when it is left out.
+    /// Same as [`ints`](Self::ints); empty if the parameter is omitted.
     pub(crate) fn ints_or_none(&self, op: &'b Operation, parameter: &str) -> Result<Vec<i64>, String> {
         if op.inputs.contains_key(parameter) { self.ints(op, parameter) } else { Ok(Vec::new()) }
     }
 
-    /// Dimensions that a parameter names.
+    /// Axes named by a parameter.
     pub(crate) fn dims(&self, op: &'b Operation, parameter: &str, rank: usize) -> Result<Vec<usize>, String> {
         let one = |v: i64| usize::try_from(if v < 0 { v + rank as i64 } else { v }).ok().filter(|&d| d < rank);
         let dims = self.ints(op, parameter)?.into_iter().map(one).collect::<Option<Vec<usize>>>();
         dims.ok_or_else(|| format!("`{parameter}` names no dimension"))
     }
 
-    /// Whether only these parameters have the dimension.
+    /// Checks that only these parameters have the dimension.
     pub(crate) fn only(&self, op: &Operation, parameters: &[&str]) -> Result<(), String> {
         let mut others = op.inputs.iter().filter(|(name, _)| !parameters.contains(&name.as_str()));
         match others.find(|(_, argument)| argument.bindings().iter().any(|b| self.axis(b).is_some())) {
@@ -102,16 +102,16 @@ impl<'b> BatchDim<'b> {
         }
     }
 
-    /// The parameter `x`, which alone has the dimension.
+    /// The operand `x`, which must be the only one with the dimension.
     pub(crate) fn only_x(&self, op: &Operation) -> Result<Source, String> {
         self.only(op, &["x"])?;
         self.source(op, "x")
     }
 
-    /// Follows the dimension through an operation with the rule of its row.
+    /// Propagates the dimension through an operation by its rule.
     ///
     /// # Errors
-    /// As [`BatchRule`].
+    /// Same as [`BatchRule`].
     pub(crate) fn follow(&self, op: &'b Operation, rule: Option<BatchRule>) -> Result<Followed, String> {
         if !used_values(op).into_iter().any(|name| self.axes.contains_key(name)) {
             return Ok((None, Vec::new()));
@@ -123,17 +123,18 @@ impl<'b> BatchDim<'b> {
     }
 }
 
-/// The dimension is this one of the results.
+/// The results have the dimension at this axis.
 pub(crate) fn stays(axis: usize) -> Result<Followed, String> {
     Ok((Some(axis), Vec::new()))
 }
 
-/// Every row of the result is one of all operands that have the dimension.
+/// Row i of the result depends on row i of each operand that has the dimension.
 pub(crate) fn elementwise(dim: &BatchDim<'_>, op: &Operation) -> Result<Followed, String> {
     stays(place(dim, op)?)
 }
 
-/// Where broadcast operands have the dimension. Shapes are aligned at their last dimensions; what lacks the dimension may have an extent of one in its place.
+/// Axis of the dimension after broadcasting. Shapes align at the last dimension; operands without the dimension may
+/// have extent one there.
 pub(crate) fn place(dim: &BatchDim<'_>, op: &Operation) -> Result<usize, String> {
     let mut operands = Vec::new();
     for (name, argument) in &op.inputs {
@@ -152,13 +153,13 @@ pub(crate) fn place(dim: &BatchDim<'_>, op: &Operation) -> Result<usize, String>
     if fits { Ok(place) } else { Err("an operand has an extent of its own in its place".to_owned()) }
 }
 
-/// An operation along the dimensions that a parameter names.
+/// An operation along the axes named by a parameter.
 pub(crate) fn along<'b>(dim: &BatchDim<'b>, op: &'b Operation, parameter: &str) -> Result<Followed, String> {
     let x = dim.only_x(op)?;
     stays(x.beside(&dim.dims(op, parameter, x.shape.len())?)?)
 }
 
-/// The same, along the last one where the parameter is left out.
+/// Same as [`along`], defaulting to the last axis.
 pub(crate) fn along_or_last<'b>(dim: &BatchDim<'b>, op: &'b Operation, parameter: &str) -> Result<Followed, String> {
     if op.inputs.contains_key(parameter) {
         return along(dim, op, parameter);
@@ -202,13 +203,13 @@ pub(crate) fn concat<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Follow
     stays(axis)
 }
 
-/// A product along the last dimension, with a residual that has the rows in the same place.
+/// A product along the last dimension, with a residual that has the dimension at the same axis.
 pub(crate) fn linear(dim: &BatchDim<'_>, op: &Operation) -> Result<Followed, String> {
     let x = factor(dim, op)?;
     stays(x.beside(&[x.shape.len() - 1])?)
 }
 
-/// A convolution over single positions.
+/// A convolution with a single-point kernel.
 pub(crate) fn conv<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Followed, String> {
     let x = factor(dim, op)?;
     let weight = op.inputs.get("weight").and_then(|w| dim.shape(w.bindings().first()?));
@@ -221,7 +222,7 @@ pub(crate) fn conv<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Followed
     stays(x.beside(&[1])?)
 }
 
-/// The input of a product, and a residual where it has one.
+/// The input of a product, checked against the residual if there is one.
 pub(crate) fn factor(dim: &BatchDim<'_>, op: &Operation) -> Result<Source, String> {
     dim.only(op, &["x", "residual"])?;
     let x = dim.source(op, "x")?;
@@ -246,7 +247,7 @@ pub(crate) fn gather<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Follow
 pub(crate) fn reshape<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Followed, String> {
     let x = dim.only_x(op)?;
     let result = op.outputs.first().and_then(|o| o.ty.tensor()?.fixed_shape()).ok_or("its shape is not known")?;
-    // What the operation asks for counts, not what the file declares.
+    // The target shape matters, not the declared shape.
     let asked = dim.ints(op, "shape")?;
     if result.contains(&0) {
         return Err("nothing tells an extent of a value without elements".to_owned());
@@ -255,7 +256,7 @@ pub(crate) fn reshape<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Follo
     if asked.len() != result.len() || !asked.iter().zip(&result).all(same) {
         return Err("`shape` and the declared result differ".to_owned());
     }
-    // The dimension is whole in the result where as many elements lie before it and the extent is the same.
+    // The dimension survives where the extent and the number of elements before it are unchanged.
     let before: usize = x.shape[..x.axis].iter().product();
     let fits = |&d: &usize| result[d] == dim.extent && result[..d].iter().product::<usize>() == before;
     let axis = (0..result.len()).find(fits).ok_or("the dimension is joined with others or split")?;
@@ -263,7 +264,7 @@ pub(crate) fn reshape<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Follo
     Ok((Some(axis), vec![("shape".to_owned(), literal(Value::ints(&shape)))]))
 }
 
-/// All rows, or the first one.
+/// Takes all rows or the first one.
 pub(crate) fn slice<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Followed, String> {
     let x = dim.only_x(op)?;
     let (begin, end) = (dim.ints(op, "begin")?, dim.ints(op, "end")?);

@@ -1,15 +1,15 @@
-//! Memory and work of a prediction, counted before they are used.
+//! Memory and work budget of a prediction, charged before use.
 //!
-//! Candle's tensors and the kernels allocate by themselves, and a failed allocation ends the process. So whatever sizes
-//! an allocation by a number of the program [`claim`]s its bytes first: the claim fails with an error when what is in
-//! use and what is wanted exceed the limit, or when the system does not have that much. [`room`] and [`collect`] claim
-//! and allocate; [`Counted`] has Candle's operations that allocate, each with its claim.
+//! Candle tensors and kernels allocate on their own, and a failed allocation aborts the process. Every allocation whose
+//! size depends on the program is therefore preceded by a [`claim`] of its bytes, which fails if the total exceeds the
+//! limit or the system lacks the memory. [`room`] and [`collect`] claim and allocate; [`Counted`] wraps Candle's
+//! allocating operations with claims.
 //!
-//! The count belongs to the thread that predicts: [`Scope`] opens it. It is never too low, but may be too high: it grows
-//! with claims and falls when the executor counts what values hold ([`crate::frame::Frame`]), which it does now and then
-//! and before it gives up. Within one step, temporaries that follow one another are [`lent`] instead.
+//! The count belongs to the predicting thread and is opened by [`Scope`]. It is an upper bound: it grows with claims
+//! and shrinks when the executor recounts what values hold ([`crate::frame::Frame`]), which happens periodically and
+//! before it gives up. Consecutive temporaries within one step are [`lent`] instead.
 //!
-//! Work is counted in nanoseconds, roughly: an element that is produced, or [`PRODUCTS`] products that are summed.
+//! Work is measured in approximate nanoseconds: one per element produced or per [`PRODUCTS`] products summed.
 
 use std::cell::Cell;
 
@@ -18,21 +18,21 @@ use candle_core::{DType, Tensor, WithDType};
 use crate::error::OpError;
 use crate::limits::Limits;
 
-/// Bytes from which on an allocation is tried before it is relied upon: smaller ones cost less than the trial, and each
-/// trial leaves room for them.
+/// Minimum size of an allocation that is probed first. Smaller ones cost less than the probe, and every probe leaves
+/// headroom for them.
 const TRIED: usize = 1 << 20;
 
-/// Products of floats that count as one element.
+/// Products of floats that cost as much as one element.
 const PRODUCTS: usize = 32;
 
-/// Work of a step of a loop, whatever it computes.
+/// Work of one step of a loop, independent of the operation.
 pub(crate) const STEP: u64 = 1000;
 
 struct Counters {
     limits: Cell<Option<Limits>>,
-    /// Bytes in use, at most.
+    /// Upper bound of the bytes in use.
     used: Cell<usize>,
-    /// Work of loops so far, and how many of them are open.
+    /// Work of loops so far, and number of open loops.
     looped: Cell<u64>,
     loops: Cell<u32>,
 }
@@ -43,13 +43,13 @@ thread_local! {
     };
 }
 
-/// A count that starts anew, until it is dropped; then the one before goes on.
+/// A new count, active until dropped; the previous count then resumes.
 pub(crate) struct Scope {
     before: (Option<Limits>, usize, u64, u32),
 }
 
 impl Scope {
-    /// Nothing is in use yet.
+    /// Opens a count with nothing in use.
     pub(crate) fn open(limits: Limits) -> Self {
         NOW.with(|now| {
             let before = (now.limits.take(), now.used.take(), now.looped.take(), now.loops.take());
@@ -71,29 +71,29 @@ impl Drop for Scope {
     }
 }
 
-/// Bytes in use, at most.
+/// Upper bound of the bytes in use.
 pub(crate) fn used() -> usize {
     NOW.with(|now| now.used.get())
 }
 
-/// Corrects the bytes in use.
+/// Replaces the count of bytes in use.
 pub(crate) fn set_used(bytes: usize) {
     NOW.with(|now| now.used.set(bytes));
 }
 
-/// Counts bytes that are about to be allocated.
+/// Charges bytes about to be allocated.
 ///
 /// # Errors
-/// When they exceed the limit together with what is in use, or the system can't give them.
+/// If the total exceeds the limit or the system cannot provide them.
 pub(crate) fn claim(bytes: usize) -> Result<(), OpError> {
     keep(bytes)?;
     if bytes >= TRIED { attempt(bytes) } else { Ok(()) }
 }
 
-/// Counts bytes that are allocated already.
+/// Charges bytes that are already allocated.
 ///
 /// # Errors
-/// When they exceed the limit together with what is in use.
+/// If the total exceeds the limit.
 pub(crate) fn keep(bytes: usize) -> Result<(), OpError> {
     NOW.with(|now| {
         let used = now.used.get();
@@ -106,11 +106,11 @@ pub(crate) fn keep(bytes: usize) -> Result<(), OpError> {
     })
 }
 
-/// Allocates as much and some more, and gives it back untouched, which costs little beside what the memory is for.
+/// Probes an allocation with some headroom and frees it untouched, which is cheap compared with its use.
 fn attempt(bytes: usize) -> Result<(), OpError> {
     let mut trial: Vec<u8> = Vec::new();
     trial.try_reserve_exact(bytes.saturating_add(bytes / 8)).map_err(|_| OpError::OutOfMemory { bytes })?;
-    // Without this the pair of calls may be left out.
+    // Keeps the compiler from eliding the allocation.
     std::hint::black_box(&mut trial);
     Ok(())
 }
@@ -120,23 +120,23 @@ pub(crate) fn claim_of<T>(count: usize) -> Result<(), OpError> {
     claim(count.saturating_mul(size_of::<T>()))
 }
 
-/// Bytes that are given back when this is dropped: temporaries of which there are many, one after another.
+/// Bytes released on drop, for temporaries that follow one another.
 pub(crate) struct Lent(usize);
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // What was counted anew since then may have left them out.
+        // A recount in the meantime may have left them out.
         set_used(used().saturating_sub(self.0));
     }
 }
 
-/// [`claim`]s bytes for as long as the value lives.
+/// [`claim`]s bytes for the lifetime of the returned guard.
 pub(crate) fn lent(bytes: usize) -> Result<Lent, OpError> {
     claim(bytes)?;
     Ok(Lent(bytes))
 }
 
-/// Runs what needs temporaries, of which nothing but a known number of bytes stays.
+/// Runs a function with temporaries; only `kept` bytes stay charged afterwards.
 pub(crate) fn temporary<R>(kept: usize, f: impl FnOnce() -> Result<R, OpError>) -> Result<R, OpError> {
     let before = used();
     let result = f();
@@ -144,10 +144,10 @@ pub(crate) fn temporary<R>(kept: usize, f: impl FnOnce() -> Result<R, OpError>) 
     result
 }
 
-/// An empty vector with room for so many elements.
+/// Allocates an empty vector with this capacity.
 ///
 /// # Errors
-/// As [`claim`].
+/// Same as [`claim`].
 pub(crate) fn room<T>(count: usize) -> Result<Vec<T>, OpError> {
     claim_of::<T>(count)?;
     let mut out = Vec::new();
@@ -155,19 +155,19 @@ pub(crate) fn room<T>(count: usize) -> Result<Vec<T>, OpError> {
     Ok(out)
 }
 
-/// So many elements of one value.
+/// Allocates `count` copies of a value.
 ///
 /// # Errors
-/// As [`claim`].
+/// Same as [`claim`].
 pub(crate) fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>, OpError> {
     claim_of::<T>(count)?;
     Ok(vec![value; count])
 }
 
-/// The elements of an iterator of known length.
+/// Collects an iterator of known length.
 ///
 /// # Errors
-/// As [`claim`].
+/// Same as [`claim`].
 pub(crate) fn collect<I: IntoIterator<IntoIter: ExactSizeIterator>>(elements: I) -> Result<Vec<I::Item>, OpError> {
     let elements = elements.into_iter();
     let mut out = room(elements.len())?;
@@ -175,20 +175,20 @@ pub(crate) fn collect<I: IntoIterator<IntoIter: ExactSizeIterator>>(elements: I)
     Ok(out)
 }
 
-/// At most `most` elements of an iterator.
+/// Collects at most `most` elements of an iterator.
 ///
 /// # Errors
-/// As [`claim`].
+/// Same as [`claim`].
 pub(crate) fn collect_most<T>(most: usize, elements: impl Iterator<Item = T>) -> Result<Vec<T>, OpError> {
     let mut out = room(most)?;
     out.extend(elements.take(most));
     Ok(out)
 }
 
-/// The elements of an iterator of known length, until one is an error.
+/// Collects an iterator of known length, stopping at the first error.
 ///
 /// # Errors
-/// As [`claim`], and the first of the iterator's own.
+/// Same as [`claim`], and the iterator's first error.
 pub(crate) fn try_collect<T, I>(elements: I) -> Result<Vec<T>, OpError>
 where
     I: IntoIterator<IntoIter: ExactSizeIterator, Item = Result<T, OpError>>,
@@ -201,19 +201,19 @@ where
     Ok(out)
 }
 
-/// Counts the products that an operation is about to sum.
+/// Charges the products an operation is about to sum.
 ///
 /// # Errors
-/// When they are more than one operation may have, or exceed what is left to loops.
+/// If they exceed the limit of one operation or the remaining budget of loops.
 pub(crate) fn products(extents: &[usize]) -> Result<(), OpError> {
     let all = extents.iter().fold(1u128, |all, &n| all.saturating_mul(n as u128));
     work(u64::try_from(all / PRODUCTS as u128).unwrap_or(u64::MAX))
 }
 
-/// Counts the work of an operation, in elements.
+/// Charges the work of an operation, in elements.
 ///
 /// # Errors
-/// As [`products`].
+/// Same as [`products`].
 pub(crate) fn work(amount: u64) -> Result<(), OpError> {
     NOW.with(|now| {
         let Some(limits) = now.limits.get() else { return Ok(()) };
@@ -224,10 +224,10 @@ pub(crate) fn work(amount: u64) -> Result<(), OpError> {
     })
 }
 
-/// Counts work of loops.
+/// Charges work of loops.
 ///
 /// # Errors
-/// When it is more than the loops of a prediction may have.
+/// If it exceeds the limit for the loops of a prediction.
 pub(crate) fn looped(amount: u64) -> Result<(), OpError> {
     NOW.with(|now| {
         let work = now.looped.get().saturating_add(amount);
@@ -241,7 +241,7 @@ pub(crate) fn looped(amount: u64) -> Result<(), OpError> {
     })
 }
 
-/// An open loop; closed when it is dropped.
+/// An open loop; closed on drop.
 pub(crate) struct Loop;
 
 impl Loop {
@@ -257,12 +257,12 @@ impl Drop for Loop {
     }
 }
 
-/// Whether a loop is open.
+/// True if a loop is open.
 pub(crate) fn in_loop() -> bool {
     NOW.with(|now| now.loops.get() > 0)
 }
 
-/// Candle's operations that allocate, their bytes claimed first.
+/// Candle's allocating operations, preceded by claims.
 pub(crate) trait Counted: Sized {
     /// `to_dtype`.
     fn counted_to_dtype(&self, dtype: DType) -> Result<Tensor, OpError>;
@@ -270,13 +270,13 @@ pub(crate) trait Counted: Sized {
     fn counted_contiguous(&self) -> Result<Tensor, OpError>;
     /// `force_contiguous`.
     fn counted_copy(&self) -> Result<Tensor, OpError>;
-    /// `reshape`, which copies what is not contiguous.
+    /// `reshape`, which copies tensors that are not contiguous.
     fn counted_reshape<S: Into<candle_core::Shape>>(&self, shape: S) -> Result<Tensor, OpError>;
-    /// The elements in row-major order.
+    /// Copies the elements in row-major order.
     fn counted_elements<T: WithDType>(&self) -> Result<Vec<T>, OpError>;
     /// `zeros_like`.
     fn counted_zeros_like(&self) -> Result<Tensor, OpError>;
-    /// An operation of two broadcast tensors that gives elements of `bytes`, such as `broadcast_add`.
+    /// A broadcast operation on two tensors, such as `broadcast_add`, with `bytes` bytes per result element.
     fn counted_broadcast(
         &self,
         other: &Tensor,
@@ -284,15 +284,15 @@ pub(crate) trait Counted: Sized {
     ) -> Result<Tensor, OpError>;
 }
 
-/// Bytes of the elements of a tensor.
+/// Size of a tensor's elements in bytes.
 pub(crate) fn bytes_of(t: &Tensor) -> usize {
     t.elem_count().saturating_mul(t.dtype().size_in_bytes())
 }
 
-/// Zeros of a shape.
+/// A tensor of zeros.
 ///
 /// # Errors
-/// As [`claim`].
+/// Same as [`claim`].
 pub(crate) fn zeros<S: Into<candle_core::Shape>>(
     shape: S,
     dtype: DType,
@@ -303,21 +303,21 @@ pub(crate) fn zeros<S: Into<candle_core::Shape>>(
     Ok(Tensor::zeros(shape, dtype, device)?)
 }
 
-/// Tensors joined by Candle.
+/// Concatenates tensors with Candle.
 ///
 /// # Errors
-/// As [`claim`], and what Candle refuses.
+/// Same as [`claim`], and errors of Candle.
 pub(crate) fn cat<T: AsRef<Tensor>>(parts: &[T], dim: usize) -> Result<Tensor, OpError> {
-    // Other dimensions than the first are joined between transpositions.
+    // Candle transposes to concatenate along a dimension other than the first.
     let all: usize = parts.iter().map(|p| bytes_of(p.as_ref())).fold(0, usize::saturating_add);
     claim(all.saturating_mul(if dim == 0 { 1 } else { 3 }))?;
     Ok(Tensor::cat(parts, dim)?)
 }
 
-/// A function of every element by Candle, with results of the same type.
+/// Applies a Candle elementwise function that keeps the type.
 ///
 /// # Errors
-/// As [`claim`], and what Candle refuses.
+/// Same as [`claim`], and errors of Candle.
 pub(crate) fn mapped(
     t: &Tensor,
     apply: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn what_the_system_lacks_is_an_error() {
-        // No count is open: nothing but the system's own limit.
+        // Without an open count only the system limits allocations.
         assert!(matches!(claim(isize::MAX as usize), Err(OpError::OutOfMemory { .. })));
         assert!(matches!(claim(1 << 46), Err(OpError::OutOfMemory { .. })));
         set_used(0);

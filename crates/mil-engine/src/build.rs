@@ -1,7 +1,7 @@
-//! What an operation sees when it is built: its parameters by name, constants resolved.
+//! The view of an operation at build time: parameters by name, constants resolved.
 //!
-//! An operation's build function reads its attributes once, checks what can be checked, and returns a
-//! closure ([`Run`]) that the executor calls in every prediction:
+//! An operation's build function reads and validates its attributes once and returns a closure ([`Run`]) that the
+//! executor calls in every prediction:
 //!
 //! ```text
 //! fn softmax(b: &OpBuilder<'_>) -> Result<Run, OpError> {
@@ -30,17 +30,17 @@ use crate::frame::{Frame, Slot};
 use crate::planned::{BlockPlan, Run};
 use crate::value::{FromValue, Value};
 
-/// An argument that is constant, or lies in a slot until run time.
+/// An argument that is constant or read from a slot at run time.
 #[derive(Debug, Clone)]
 pub enum Param<T> {
-    /// Known when the operation was built.
+    /// Known at build time.
     Const(T),
     /// Computed by the program.
     Slot(Slot, String),
 }
 
 impl<T: FromValue> Param<T> {
-    /// The value in this prediction.
+    /// Returns the value in this prediction.
     pub fn get<'p>(&'p self, frame: &Frame<'_>) -> Result<Cow<'p, T>, OpError> {
         match self {
             Param::Const(v) => Ok(Cow::Borrowed(v)),
@@ -48,7 +48,7 @@ impl<T: FromValue> Param<T> {
         }
     }
 
-    /// The value, if it is known at load time.
+    /// Returns the value if it is known at load time.
     pub fn constant(&self) -> Option<&T> {
         match self {
             Param::Const(v) => Some(v),
@@ -66,7 +66,7 @@ pub struct OpBuilder<'a> {
     pub(crate) literals: &'a HashMap<String, Vec<Slot>>,
     pub(crate) consts: &'a [Value],
     pub(crate) blocks: Vec<Arc<BlockPlan>>,
-    /// Names of the parameters that were asked for.
+    /// Names of the parameters read so far.
     pub(crate) read: RefCell<HashSet<String>>,
 }
 
@@ -81,7 +81,7 @@ impl OpBuilder<'_> {
         self.opset
     }
 
-    /// The device that tensors live on.
+    /// The device of all tensors.
     pub fn device(&self) -> &Device {
         self.device
     }
@@ -91,25 +91,25 @@ impl OpBuilder<'_> {
         &self.blocks
     }
 
-    /// Whether the opset is this one or a later one.
+    /// True if the function's opset is this one or later.
     pub fn since(&self, opset: Opset) -> bool {
         self.opset >= opset
     }
 
-    /// A parameter that is bound but was not read: one that the operation does not have, or that means nothing beside
-    /// its other parameters.
+    /// Returns a bound parameter that was not read: one that the operation does not have, or that is meaningless in
+    /// combination with its other parameters.
     pub(crate) fn unread(&self) -> Option<&str> {
         let read = self.read.borrow();
         let bound = self.op.inputs.keys().chain(self.op.attributes.keys());
         bound.map(String::as_str).find(|name| !read.contains(*name))
     }
 
-    /// Counts parameters as read that the operation defines to have no effect beside its other parameters.
+    /// Marks parameters as read that have no effect given the other parameters, by definition of the operation.
     pub(crate) fn without_effect(&self, names: &[&str]) {
         self.read.borrow_mut().extend(names.iter().map(|&name| name.to_owned()));
     }
 
-    /// Whether parameter `name` is bound. Does not count as reading it.
+    /// True if parameter `name` is bound. Does not mark it as read.
     pub fn has(&self, name: &str) -> bool {
         self.op.inputs.contains_key(name) || self.op.attributes.contains_key(name)
     }
@@ -122,7 +122,7 @@ impl OpBuilder<'_> {
     /// Declared element type of output `index`.
     ///
     /// # Errors
-    /// When there is no such tensor output.
+    /// If there is no such tensor output.
     pub fn output_dtype(&self, index: usize) -> Result<DataType, OpError> {
         self.output_type(index)
             .and_then(|t| t.tensor())
@@ -130,7 +130,7 @@ impl OpBuilder<'_> {
             .ok_or_else(|| OpError::shape(format!("output {index} is not declared as a tensor")))
     }
 
-    /// The slots of a variadic parameter; empty when it is not bound.
+    /// The slots of a variadic parameter; empty if unbound.
     pub fn slots(&self, name: &str) -> Result<Vec<Slot>, OpError> {
         self.read.borrow_mut().insert(name.to_owned());
         if let Some(slots) = self.literals.get(name) {
@@ -164,7 +164,7 @@ impl OpBuilder<'_> {
         self.slot_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
     }
 
-    /// The value in a slot, if it is constant.
+    /// The value in a slot if it is constant.
     pub fn constant(&self, slot: Slot) -> Option<&Value> {
         match slot {
             Slot::Const(i) => self.consts.get(i as usize),
@@ -191,7 +191,7 @@ impl OpBuilder<'_> {
         self.param_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
     }
 
-    /// An optional attribute that the operation needs at load time.
+    /// An optional attribute required at load time.
     pub fn attr_opt<T: FromValue>(&self, name: &str) -> Result<Option<T>, OpError> {
         match self.param_opt::<T>(name)? {
             None => Ok(None),
@@ -214,33 +214,32 @@ impl OpBuilder<'_> {
         self.attr_opt(name)?.ok_or_else(|| OpError::Missing(name.to_owned()))
     }
 
-    /// An attribute that opset `since` introduced; its default in earlier ones, which do not have it.
+    /// An attribute introduced by opset `since`; its default in earlier opsets.
     pub fn attr_since<T: FromValue>(&self, since: Opset, name: &str, default: T) -> Result<T, OpError> {
         if self.since(since) { self.attr_or(name, default) } else { Ok(default) }
     }
 
-    /// What a string attribute chooses; the first of `values` when it is not bound. Letters count without their case, as
-    /// in coremltools.
+    /// Maps a string attribute to a value; the first of `values` if it is unbound. Case-insensitive, as in coremltools.
     ///
     /// # Errors
-    /// When it is not one of `values`.
+    /// If it is not one of `values`.
     pub fn choice<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<T, OpError> {
         let first = values.first().map(|(_, choice)| *choice);
         self.choice_or(name, first.ok_or_else(|| OpError::Missing(name.to_owned()))?, values)
     }
 
-    /// [`choice`](Self::choice) with another default than the first value.
+    /// [`choice`](Self::choice) with an explicit default.
     ///
     /// # Errors
-    /// As `choice`.
+    /// Same as `choice`.
     pub fn choice_or<T: Copy>(&self, name: &str, default: T, values: &[(&str, T)]) -> Result<T, OpError> {
         self.attr_opt::<String>(name)?.map_or(Ok(default), |value| chosen(name, &value, values))
     }
 
-    /// [`choice`](Self::choice) of an attribute that must be bound.
+    /// [`choice`](Self::choice) for a required attribute.
     ///
     /// # Errors
-    /// When it is not bound, and as `choice`.
+    /// If it is unbound, and same as `choice`.
     pub fn required_choice<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<T, OpError> {
         chosen(name, &self.attr::<String>(name)?, values)
     }
@@ -263,7 +262,7 @@ fn chosen<T: Copy>(name: &str, value: &str, values: &[(&str, T)]) -> Result<T, O
     })
 }
 
-/// The outputs of an operation with one tensor result.
+/// Outputs of an operation with a single tensor result.
 pub fn one(value: impl Into<Value>) -> Result<Vec<Value>, OpError> {
     Ok(vec![value.into()])
 }

@@ -1,14 +1,15 @@
-//! Tensors of callers as the values that a program declares, without changing what they say.
+//! Lossless conversion of input tensors to the declared types.
 //!
-//! | declared | elements that are taken |
+//! | declared | accepted elements |
 //! |---|---|
 //! | fp16, fp32, fp64, bf16 | any number; rounded to the nearest `f32`, ties to even, infinite beyond its range |
 //! | integers | whole numbers within the declared range |
 //! | bool | 0 and 1 |
 //! | fp8, strings | none |
 //!
-//! Tensors may bring Candle's `U8`, `U32`, `I16`, `I32`, `I64`, `BF16`, `F16`, `F32` and `F64`. The smaller formats (`F8E4M3`,
-//! `F6E2M3`, `F6E3M2`, `F4`, `F8E8M0`) are refused by name: Candle converts some of them without end, others not at all.
+//! Input tensors may be of Candle's `U8`, `U32`, `I16`, `I32`, `I64`, `BF16`, `F16`, `F32` or `F64`. The smaller
+//! formats (`F8E4M3`, `F6E2M3`, `F6E3M2`, `F4`, `F8E8M0`) are rejected by name: Candle does not convert some of them at
+//! all, and its conversion of others never terminates.
 
 use std::ops::RangeInclusive;
 
@@ -19,17 +20,17 @@ use coreml_values::number::Number;
 use crate::array::storage_dtype;
 use crate::layout::{self, is_taken};
 
-/// A tensor that is no value of the declared type.
+/// A tensor that cannot be converted to the declared type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found {found}")]
 pub struct Unfit {
-    /// What the declared type takes.
+    /// Values accepted by the declared type.
     pub expected: String,
-    /// The element type or the first value that it does not take.
+    /// Offending element type or first offending value.
     pub found: String,
 }
 
-/// The whole numbers that an integer type or `bool` has; none for other types. Of uint64 those that `i64` has, too.
+/// Range of an integer type or `bool`, for uint64 limited to that of `i64`; `None` for other types.
 fn range(declared: DataType) -> Option<RangeInclusive<i64>> {
     let bits = declared.bits().unwrap_or(0) as u32;
     let top = |bits: u32| i64::MAX >> 63_u32.saturating_sub(bits);
@@ -57,7 +58,7 @@ fn range(declared: DataType) -> Option<RangeInclusive<i64>> {
     }
 }
 
-/// Runs a generic expression on the elements of a contiguous tensor in CPU memory; none for types that inputs don't bring.
+/// Evaluates a generic expression on the elements of a contiguous CPU tensor; `None` for unsupported types.
 macro_rules! with_numbers {
     ($tensor:expr, $v:ident => $body:expr) => {{
         let (storage, layout) = $tensor.storage_and_layout();
@@ -83,7 +84,7 @@ macro_rules! with_numbers {
     }};
 }
 
-/// Most bytes that [`to_declared`] allocates.
+/// Upper bound of the bytes allocated by [`to_declared`].
 pub(crate) fn cost(tensor: &Tensor, declared: DataType) -> usize {
     let found = tensor.dtype();
     let Some(kept) = storage_dtype(declared) else { return 0 };
@@ -95,11 +96,11 @@ pub(crate) fn cost(tensor: &Tensor, declared: DataType) -> usize {
     tensor.elem_count().saturating_mul(rows + values)
 }
 
-/// A tensor on the CPU as a value of the declared type, in the representation that programs compute with
-/// ([`crate::array::storage_dtype`]). A tensor that is in it already is returned as it lies.
+/// Converts a CPU tensor to the declared type, in its representation between operations
+/// ([`crate::array::storage_dtype`]). A tensor already in that representation is returned as is.
 ///
 /// # Errors
-/// [`Unfit`] naming the element type, or the first value, that the declared type does not take.
+/// [`Unfit`] naming the unsupported element type or the first value outside the declared type.
 pub fn to_declared(tensor: &Tensor, declared: DataType) -> Result<Tensor, Unfit> {
     let unfit = |found: String| Unfit { expected: format!("{declared} values"), found };
     let (found, range) = (tensor.dtype(), range(declared));
@@ -134,7 +135,7 @@ pub fn to_declared(tensor: &Tensor, declared: DataType) -> Result<Tensor, Unfit>
         }
         (_, DType::I64) => Ok(tensor.clone()),
         _ => {
-            // Each of them is whole: that was checked.
+            // All of them are whole, as checked above.
             let whole: Option<Vec<i64>> =
                 with_numbers!(rows, v => v.iter().map(|x| x.whole().unwrap_or_default()).collect());
             Tensor::from_vec(whole.ok_or_else(unknown)?, tensor.dims(), &Device::Cpu).map_err(candle)
@@ -142,10 +143,10 @@ pub fn to_declared(tensor: &Tensor, declared: DataType) -> Result<Tensor, Unfit>
     }
 }
 
-/// The first number that is not whole or not in this range, in words.
+/// Text of the first number that is fractional or outside the range.
 fn first_outside<T: Number>(numbers: &[T], range: &RangeInclusive<i64>) -> Option<String> {
     let fits = |x: &T| x.whole().is_some_and(|n| range.contains(&n));
-    // Without an early end, so that whole registers are compared.
+    // No early exit, so that the comparison vectorises.
     let all = numbers.iter().fold(true, |all, x| all & fits(x));
     if all { None } else { numbers.iter().find(|x| !fits(x)).map(T::to_string) }
 }
@@ -171,7 +172,7 @@ mod tests {
         to_declared(t, declared).map(|t| t.flatten_all().and_then(|t| t.to_vec1()).expect("F32")).expect("floats")
     }
 
-    /// Every integer type with its limits, written out.
+    /// Limits of every integer type.
     const LIMITS: [(DataType, i64, i64); 14] = [
         (DataType::I4, -8, 7),
         (DataType::I8, -128, 127),
@@ -196,7 +197,7 @@ mod tests {
             for outside in [min.checked_sub(1), max.checked_add(1)].into_iter().flatten() {
                 let error = integers(&tensor(&[0, outside]), declared).expect_err("outside");
                 assert_eq!(error, format!("expected {declared} values, found the value {outside}"));
-                // The same number as a float, where floats have it.
+                // The same number as a float, if exactly representable.
                 if (outside as f64) as i64 == outside {
                     assert!(integers(&tensor(&[outside as f64]), declared).is_err(), "{declared}: {outside}");
                 }
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn wide_numbers_round_to_the_nearest_float() {
-        // 2^24 + 1 lies between two floats, the even one is taken; 2^25 + 3 is nearer to the next.
+        // 2^24 + 1 is a tie and rounds to even; 2^25 + 3 rounds to the next float.
         assert_eq!(
             floats(&tensor(&[16_777_217_i64, 33_554_435, i64::MAX]), DataType::F32),
             [16_777_216.0, 33_554_436.0, 9_223_372_036_854_775_808.0]
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!(floats(&tensor(&[u32::MAX]), DataType::F32), [4_294_967_296.0]);
         assert_eq!(floats(&tensor(&[1e300, -1e300, 1e-300]), DataType::F16), [f32::INFINITY, f32::NEG_INFINITY, 0.0]);
         assert!(floats(&tensor(&[f64::NAN]), DataType::F32)[0].is_nan());
-        // All of both 16-bit formats, from their definitions: sign, exponent, fraction.
+        // All values of both 16-bit formats, from sign, exponent and fraction.
         let value = |bits: u16, exponent_bits: u32, bias: i32| {
             let fraction_bits = 15 - exponent_bits;
             let exponent = i32::from(bits >> fraction_bits) & ((1 << exponent_bits) - 1);

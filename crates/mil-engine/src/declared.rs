@@ -1,8 +1,7 @@
-//! Declared types hold: what an operation returns is held against what the program declares about it.
+//! Checks of operation results against the declared types.
 //!
-//! Element type and rank must agree, and every extent that the declaration states. Extents that it leaves open (`?`) take
-//! anything; a variadic shape (`*?`) takes any rank. Of lists and dictionaries only the kind is compared: elements of a
-//! list that were not written yet have no shape.
+//! Element type, rank and every fixed extent must agree. An unknown extent (`?`) matches any; a variadic shape (`*?`)
+//! matches any rank. For lists and dictionaries only the kind is compared: unwritten list elements have no shape.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Dim, NamedType, TensorType, ValueType};
@@ -10,10 +9,10 @@ use coreml_format::program::{Dim, NamedType, TensorType, ValueType};
 use crate::error::OpError;
 use crate::value::Value;
 
-/// Stands for an extent that a declaration leaves open. No tensor has as many elements.
+/// Marks an unknown extent. No tensor has this many elements.
 const OPEN: usize = usize::MAX;
 
-/// What a program declares about one value.
+/// Declared type of one value.
 #[derive(Debug)]
 pub(crate) struct Declared {
     name: String,
@@ -24,7 +23,7 @@ pub(crate) struct Declared {
 enum Kind {
     Tensor {
         dtype: DataType,
-        /// None for a variadic shape.
+        /// `None` for a variadic shape.
         shape: Option<Box<[usize]>>,
     },
     List,
@@ -44,7 +43,7 @@ impl Declared {
     }
 
     /// # Errors
-    /// [`OpError::Declared`] when the value contradicts the declaration.
+    /// [`OpError::Declared`] if the value contradicts the declaration.
     pub(crate) fn check(&self, value: &Value) -> Result<(), OpError> {
         let agrees = match (&self.kind, value) {
             (Kind::Tensor { dtype, shape }, Value::Array(a)) => fits(*dtype, shape.as_deref(), a.dtype(), a.shape()),
@@ -92,10 +91,10 @@ fn fits(dtype: DataType, declared: Option<&[usize]>, found: DataType, shape: &[u
     dtype == found && declared.is_none_or(agree)
 }
 
-/// Holds the results of an operation against their declarations.
+/// Checks the results of an operation against their declarations.
 ///
 /// # Errors
-/// When they are more or fewer than declared, or one contradicts its declaration.
+/// If their number differs from the declarations, or one contradicts its declaration.
 pub(crate) fn check(declared: &[Declared], values: &[Value]) -> Result<(), OpError> {
     if values.len() != declared.len() {
         return Err(OpError::shape(format!("declares {} outputs but has {}", declared.len(), values.len())));

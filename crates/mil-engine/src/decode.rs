@@ -1,4 +1,4 @@
-//! Packed little-endian elements of every type as arrays, floats and integers.
+//! Decoding of packed little-endian elements of all types to arrays, floats and integers.
 
 use candle_core::Device;
 use coreml_format::dtype::DataType;
@@ -9,10 +9,10 @@ use crate::budget::claim;
 use crate::error::OpError;
 use crate::shape::check_size;
 
-/// Packed little-endian elements as an array.
+/// Decodes packed little-endian elements to an array.
 ///
 /// # Errors
-/// When the bytes are fewer than the shape needs.
+/// If there are fewer bytes than the shape needs.
 pub(crate) fn decode(bytes: &[u8], dtype: DataType, shape: &[usize], device: &Device) -> Result<Array, OpError> {
     let count = check_size(shape)?;
     let needed = dtype.packed_len(count).ok_or_else(|| OpError::data("a literal of strings has bytes"))?;
@@ -28,7 +28,7 @@ pub(crate) fn decode(bytes: &[u8], dtype: DataType, shape: &[usize], device: &De
     }
 }
 
-/// Elements of a float type as `f32`.
+/// Decodes elements of a float type to `f32`.
 pub(crate) fn floats(bytes: &[u8], dtype: DataType) -> Vec<f32> {
     match dtype {
         DataType::F16 => words(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
@@ -40,7 +40,7 @@ pub(crate) fn floats(bytes: &[u8], dtype: DataType) -> Vec<f32> {
     }
 }
 
-/// Whole-byte elements of any numeric type as `f32`.
+/// Decodes byte-aligned elements of any numeric type to `f32`.
 pub(crate) fn floats_or_ints(bytes: &[u8], dtype: DataType) -> Vec<f32> {
     if dtype.is_float() {
         return floats(bytes, dtype);
@@ -49,7 +49,7 @@ pub(crate) fn floats_or_ints(bytes: &[u8], dtype: DataType) -> Vec<f32> {
     ints(bytes, dtype, count).into_iter().map(|v| v as f32).collect()
 }
 
-/// Elements of an integer type as `i64`; `uint64` values above `i64::MAX` wrap.
+/// Decodes elements of an integer type to `i64`; `uint64` values above `i64::MAX` wrap.
 pub(crate) fn ints(bytes: &[u8], dtype: DataType, count: usize) -> Vec<i64> {
     match dtype {
         DataType::I8 => bytes.iter().map(|&b| i64::from(b as i8)).collect(),
@@ -80,7 +80,7 @@ fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-/// An 8-bit float with this many exponent bits; E4M3FN has no infinities and one NaN pattern (OCP 8-bit
+/// Decodes an 8-bit float with this many exponent bits; E4M3FN has no infinities and one NaN pattern (OCP 8-bit
 /// floating point specification).
 fn fp8(byte: u8, exponent_bits: u32, bias: i32, finite_only: bool) -> f32 {
     let mantissa_bits = 7 - exponent_bits;
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn sub_byte_elements_straddle_bytes_and_keep_their_sign() {
-        // 6-bit 1, 2, 3, 63: bits 000001 000010 000011 111111, least significant first.
+        // 1, 2, 3, 63 in 6 bits: 000001 000010 000011 111111, least significant first.
         let packed = [0b1000_0001, 0b0011_0000, 0b1111_1100];
         assert_eq!(ints(&packed, DataType::U6, 4), [1, 2, 3, 63]);
         assert_eq!(ints(&[0x8f], DataType::I4, 2), [-1, -8]);

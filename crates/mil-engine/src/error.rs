@@ -1,114 +1,114 @@
-//! Errors of the engine. An operation says what is wrong ([`OpError`]); the planner and the executor
-//! add where ([`EngineError`]).
+//! Errors of the engine. An operation reports what went wrong ([`OpError`]); planner and executor add the location
+//! ([`EngineError`]).
 
 use coreml_format::blob::BlobError;
 use coreml_format::program::Opset;
 
-/// What is wrong with one operation. Match on [`kind`](Self::kind) or on the variants.
+/// An error in one operation. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpError {
     /// A required parameter is not bound.
     #[error("parameter \"{0}\" is missing")]
     Missing(String),
-    /// A parameter is bound to a value of another kind.
+    /// A parameter is bound to a value of the wrong kind.
     #[error("parameter \"{name}\": expected {expected}, found {found}")]
     Kind {
-        /// Parameter.
+        /// Parameter name.
         name: String,
-        /// What the operation takes.
+        /// Expected kind.
         expected: &'static str,
-        /// What is bound.
+        /// Kind of the bound value.
         found: String,
     },
     /// Shapes that do not fit the operation or each other.
     #[error("{0}")]
     Shape(String),
-    /// An attribute value that the operation does not define.
+    /// An attribute value undefined for the operation.
     #[error("{name} = \"{value}\" is not one of the values that the operation defines ({expected})")]
     Attribute {
-        /// Attribute.
+        /// Attribute name.
         name: String,
         /// Its value.
         value: String,
-        /// What is accepted.
+        /// Accepted values.
         expected: String,
     },
-    /// A parameter that the operation does not have in the opset of its function, or not beside its other parameters.
+    /// A parameter that the operation lacks in this opset or in combination with its other parameters.
     #[error("parameter \"{name}\" is not one that the operation takes here (opset {opset})")]
     UnknownParameter {
-        /// Parameter.
+        /// Parameter name.
         name: String,
         /// Opset of the function.
         opset: &'static str,
     },
-    /// A value whose element type or shape contradicts what the program declares about it.
+    /// A value whose element type or shape contradicts its declaration.
     #[error("\"{name}\" is declared as {expected}, found {found}")]
     Declared {
-        /// Value.
+        /// Value name.
         name: String,
         /// Its declared type.
         expected: String,
-        /// What it is.
+        /// Actual type.
         found: String,
     },
-    /// Input data that the operation rejects, such as an index out of range.
+    /// Invalid input data, such as an index out of range.
     #[error("{0}")]
     Data(String),
-    /// A result beyond the limits set for one value.
+    /// A result larger than the limit for one value.
     #[error("a result of shape {shape:?} exceeds the limit of {limit} elements")]
     TooLarge {
         /// Shape of the result.
         shape: Vec<usize>,
-        /// Largest number of elements allowed.
+        /// Maximum number of elements.
         limit: usize,
     },
-    /// Memory beyond the limit of a prediction, or of loading.
+    /// Memory limit of a prediction or of loading exceeded.
     #[error("needs {bytes} bytes beside the {used} in use; the limit is {limit} bytes")]
     TooMuchMemory {
-        /// Bytes that were wanted.
+        /// Requested bytes.
         bytes: usize,
-        /// Bytes that were in use.
+        /// Bytes in use at the time.
         used: usize,
-        /// Most bytes allowed ([`Limits::memory`](crate::Limits::memory)).
+        /// Limit in bytes ([`Limits::memory`](crate::Limits::memory)).
         limit: usize,
     },
-    /// Memory within the limit that the system does not give.
+    /// The system could not allocate memory that is within the limit.
     #[error("{bytes} bytes can't be allocated")]
     OutOfMemory {
-        /// Bytes that were wanted.
+        /// Requested bytes.
         bytes: usize,
     },
-    /// More work than one operation, or all loops of a prediction, may have.
+    /// Work limit of one operation or of all loops of a prediction exceeded.
     #[error(
         "{} beyond the limit of work: {work} elements or 32 times as many products; the limit is {limit}",
         if *loops { "loops go on" } else { "the operation is" }
     )]
     TooMuchWork {
-        /// Work that was asked for.
+        /// Requested work.
         work: u64,
-        /// Most allowed ([`Limits::operation_work`](crate::Limits::operation_work), or
+        /// Limit ([`Limits::operation_work`](crate::Limits::operation_work) or
         /// [`Limits::loop_work`](crate::Limits::loop_work)).
         limit: u64,
-        /// Whether it is the work of loops.
+        /// True for work of loops.
         loops: bool,
     },
-    /// A valid program that asks for something this engine does not do.
+    /// A valid program that uses a feature this engine does not support.
     #[error("not supported: {0}")]
     Unsupported(String),
     /// The prediction was cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// A weight can't be read.
+    /// A weight could not be read.
     #[error("a weight can't be read")]
     Blob(#[from] BlobError),
-    /// Candle reports a failure.
+    /// Candle reported an error.
     #[error("tensor operation failed")]
     Candle(#[from] candle_core::Error),
 }
 
 impl OpError {
-    /// Stable name of the kind of error.
+    /// Stable name of the error kind.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Missing(_) | Self::Kind { .. } | Self::Attribute { .. } | Self::UnknownParameter { .. } => {
@@ -137,7 +137,7 @@ impl OpError {
     }
 }
 
-/// Where in a program an error lies.
+/// Location of an error in a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpLocation {
     /// Function.
@@ -154,101 +154,101 @@ impl std::fmt::Display for OpLocation {
     }
 }
 
-/// An operation type that the engine lacks, and where it stands.
+/// Location of an operation of a type the engine lacks.
 pub type UnsupportedOp = OpLocation;
 
-/// An operation that a later opset than that of its function introduced.
+/// An operation introduced by a later opset than its function's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewerOp {
-    /// Where it stands.
+    /// Its location.
     pub place: OpLocation,
     /// The opset that introduced it.
     pub since: Opset,
 }
 
-/// Why a program can't be loaded or run. Match on [`kind`](Self::kind) or on the variants.
+/// An error while loading or running a program. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The function does not exist.
     #[error("no function \"{asked}\"; the model has {}", available.join(", "))]
     UnknownFunction {
-        /// Function that was asked for.
+        /// Requested function.
         asked: String,
         /// Functions of the model.
         available: Vec<String>,
     },
-    /// Operations that the engine does not have: all of them.
+    /// Operations that the engine does not support.
     #[error("{} operation(s) not supported: {}", ops.len(), list(ops))]
     UnsupportedOps {
-        /// Each of them.
+        /// All of them.
         ops: Vec<UnsupportedOp>,
     },
-    /// Operations that the opset of the function does not have yet: all of them.
+    /// Operations newer than the function's opset.
     #[error("{} operation(s) newer than opset {}: {}", ops.len(), opset.text_name(), newer(ops))]
     NewerOps {
         /// Opset of the function.
         opset: Opset,
-        /// Each of them.
+        /// All of them.
         ops: Vec<NewerOp>,
     },
-    /// The program refers to a value that is not defined before it.
+    /// The program uses a value before its definition.
     #[error("{place}: value \"{value}\" is not defined")]
     Undefined {
-        /// Where.
+        /// Location of the use.
         place: OpLocation,
         /// Name of the value.
         value: String,
     },
-    /// An operation failed, at load or at run time.
+    /// An operation failed at load or run time.
     #[error("{place}")]
     Op {
-        /// Where.
+        /// Location.
         place: OpLocation,
-        /// What.
+        /// Cause.
         #[source]
         source: OpError,
     },
     /// An input of a prediction is missing.
     #[error("input \"{name}\" is missing; the function takes {}", expected.join(", "))]
     MissingInput {
-        /// Input.
+        /// Input name.
         name: String,
         /// Inputs of the function.
         expected: Vec<String>,
     },
-    /// An input of a prediction does not fit.
+    /// An input has the wrong type or shape.
     #[error("input \"{name}\": expected {expected}, found {found}")]
     BadInput {
-        /// Input.
+        /// Input name.
         name: String,
-        /// What the function takes.
+        /// Expected type.
         expected: String,
-        /// What was given.
+        /// Given type.
         found: String,
     },
-    /// The function has states, but none was given, or the state belongs to another model.
+    /// A required state is missing or belongs to another model.
     #[error("state \"{name}\": expected {expected}, found {found}")]
     BadState {
-        /// State.
+        /// State name.
         name: String,
-        /// What the function needs.
+        /// Expected state.
         expected: String,
-        /// What was given.
+        /// Given state.
         found: String,
     },
-    /// An output can't be returned as a tensor.
+    /// An output cannot be returned as a tensor.
     #[error("output \"{name}\": {message}")]
     BadOutput {
-        /// Output.
+        /// Output name.
         name: String,
-        /// Why.
+        /// Reason.
         message: String,
     },
 }
 
 impl EngineError {
-    /// Stable name of the kind of error; an operation's failure has the kind of its [`OpError`].
+    /// Stable name of the error kind; for a failed operation, that of its [`OpError`].
     pub fn kind(&self) -> &'static str {
         match self {
             Self::UnknownFunction { .. } => "unknown-function",

@@ -28,19 +28,19 @@ use crate::run;
 use crate::state::{State, StateSpec};
 use crate::value::Value;
 
-/// How a function is loaded.
+/// Options for loading a function.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it runs.
+    /// Device and operation tables.
     pub backend: Backend,
-    /// Rewrites that are applied.
+    /// Rewrites to apply.
     pub passes: PassSet,
-    /// What a prediction may use up.
+    /// Limits of a prediction.
     pub limits: Limits,
-    /// Inputs, and their dimensions, that are the rows of a batch. Where no row of the function needs another one, a
-    /// prediction may bring any number of them; [`Executable::open_rows`] tells.
+    /// Inputs with their batch dimension. If the rows of the function are independent, predictions may pass any number
+    /// of rows; see [`Executable::open_rows`].
     pub rows: Vec<(String, usize)>,
-    /// Takes operations that only rewrites make, and those of later opsets: for tests that write them down.
+    /// Accepts internal operations and those of later opsets, for tests that write them as text.
     #[doc(hidden)]
     pub internal_ops: bool,
 }
@@ -57,13 +57,13 @@ impl Default for Options {
     }
 }
 
-/// One function of a model, planned for a device.
+/// A function of a model, planned for a device.
 pub struct Executable {
     function: String,
     plan: FunctionPlan,
     context: Context,
     open_rows: Vec<(String, usize)>,
-    /// Memory of results, one for each prediction that ran at the same time.
+    /// Result buffers, one pool per concurrent prediction.
     memory: Mutex<Vec<Memory>>,
 }
 
@@ -74,17 +74,17 @@ impl std::fmt::Debug for Executable {
 }
 
 impl Executable {
-    /// Prepares a function of a verified program, whose constants lie in `weights`.
+    /// Prepares a function of a verified program with constants in `weights`.
     ///
     /// # Errors
-    /// An unknown function, operations that the engine or the opset of the function lacks (all of them), malformed
-    /// operations.
+    /// If the function is unknown, the engine or the function's opset lacks operations (lists all), or an operation is
+    /// malformed.
     pub fn load(program: &Program, weights: &Weights, function: &str, options: &Options) -> Result<Self, EngineError> {
         let source = program.functions.get(function).ok_or_else(|| EngineError::UnknownFunction {
             asked: function.to_owned(),
             available: program.functions.keys().cloned().collect(),
         })?;
-        // What loading makes of constants is counted by itself.
+        // Memory of constants is counted separately during loading.
         let _scope = Scope::open(options.limits);
         if !options.internal_ops {
             admit::function(function, source, &options.backend)?;
@@ -101,7 +101,7 @@ impl Executable {
         Ok(Self { function: function.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 
-    /// The inputs, and their dimensions, in which predictions choose how many rows they bring: [`Options::rows`], or none.
+    /// Inputs with their dimension in which predictions may choose the number of rows: [`Options::rows`] or empty.
     pub fn open_rows(&self) -> &[(String, usize)] {
         &self.open_rows
     }
@@ -111,35 +111,35 @@ impl Executable {
         &self.function
     }
 
-    /// Inputs without states, in order, with their declared types.
+    /// Inputs in order with their declared types, excluding states.
     pub fn inputs(&self) -> &[PlanInput] {
         &self.plan.inputs
     }
 
-    /// States that a prediction needs.
+    /// States required by a prediction.
     pub fn states(&self) -> &[StateSpec] {
         &self.plan.states
     }
 
-    /// Where each step stands in the program, for profiles.
+    /// Location of each step in the program, for profiles.
     pub fn places(&self) -> &[OpLocation] {
         &self.plan.places
     }
 
-    /// Bytes of weights that each step takes, as stored, in the order of [`places`](Self::places).
+    /// Stored weight bytes read by each step, in the order of [`places`](Self::places).
     pub fn weight_bytes(&self) -> &[u64] {
         &self.plan.weight_bytes
     }
 
-    /// A flag that stops running predictions at their next operation when set.
+    /// Flag that, when set, stops running predictions at their next operation.
     pub fn cancel_flag(&self) -> Arc<AtomicBool> {
         self.context.cancel.clone()
     }
 
-    /// States of zeros.
+    /// Allocates states filled with zeros.
     ///
     /// # Errors
-    /// When they can't be allocated, or take more than [`Limits::memory`] together.
+    /// If allocation fails or they exceed [`Limits::memory`] in total.
     pub fn new_state(&self) -> Result<State, EngineError> {
         State::within(&self.plan.states, self.context.limits.memory, &self.context.device).map_err(|source| {
             EngineError::Op {
@@ -153,12 +153,11 @@ impl Executable {
         })
     }
 
-    /// Runs the function. Tensors and numbers are converted to the declared types as [`convert`] says; values of other kinds
-    /// are rejected, as programs take tensors alone. Tensors are returned in the declared element type (`I32` for int32,
-    /// `F16` for fp16 …).
+    /// Runs the function. Tensors and numbers are converted to the declared types (see [`convert`]); other kinds of
+    /// values are rejected. Tensors are returned in the declared element type (`I32` for int32, `F16` for fp16 …).
     ///
     /// # Errors
-    /// Missing or misshapen inputs, values that the declared types do not have, a state that does not fit, a failing operation.
+    /// If an input is missing, misshapen or outside its declared type, the state does not fit, or an operation fails.
     pub fn predict<V: Clone + Into<FeatureValue>>(
         &self,
         inputs: &[(&str, V)],
@@ -167,10 +166,10 @@ impl Executable {
         self.predict_profiled(inputs, state, None)
     }
 
-    /// [`predict`](Self::predict), adding to a profile.
+    /// Same as [`predict`](Self::predict), adding costs to a profile.
     ///
     /// # Errors
-    /// As `predict`.
+    /// Same as `predict`.
     pub fn predict_profiled<V: Clone + Into<FeatureValue>>(
         &self,
         inputs: &[(&str, V)],
@@ -265,7 +264,7 @@ impl Executable {
     }
 }
 
-/// Whether a shape fits a declared type.
+/// True if a shape fits a declared type.
 fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
     if ty.shape.contains(&Dim::Variadic) {
         return true;
@@ -273,7 +272,7 @@ fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
     shape.len() == ty.shape.len() && shape.iter().zip(&ty.shape).all(|(&n, d)| d.fixed().is_none_or(|m| m == n))
 }
 
-/// The Candle type that results of a declared element type are returned in.
+/// The Candle type in which results of a declared element type are returned.
 pub fn public_dtype(dtype: DataType) -> DType {
     match dtype {
         DataType::F16 => DType::F16,

@@ -1,4 +1,4 @@
-//! The values of one prediction: constants, variables, states, and what it has used up.
+//! Values of one prediction (constants, variables, states) and its resource use.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,7 +15,7 @@ use crate::profile::Profile;
 use crate::state::{State, StateBuffer};
 use crate::value::Value;
 
-/// Where a value lies at run time.
+/// Location of a value at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// A constant of the plan.
@@ -24,21 +24,21 @@ pub enum Slot {
     Var(u32),
 }
 
-/// What a prediction runs in, shared by all its blocks.
+/// Environment of a prediction, shared by all its blocks.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Device of all tensors.
     pub device: Device,
-    /// Stops the prediction at the next step when set.
+    /// Set to stop the prediction at the next step.
     pub cancel: Arc<AtomicBool>,
-    /// What a prediction may use up.
+    /// Limits of the prediction.
     pub limits: Limits,
     /// Room for forms of constants that are made once: a quarter of [`Limits::memory`].
     pub(crate) kept: Arc<Kept>,
 }
 
 impl Context {
-    /// A context on this device that nobody cancels.
+    /// A context that is never cancelled.
     pub fn new(device: Device, limits: Limits) -> Self {
         Self { device, cancel: Arc::default(), limits, kept: Arc::new(Kept::new(limits.memory / 4)) }
     }
@@ -50,13 +50,13 @@ pub struct Frame<'a> {
     pub(crate) vars: Vec<Option<Value>>,
     pub(crate) context: &'a Context,
     states: Option<States<'a>>,
-    /// Place of the step that failed inside a nested block.
+    /// Location index of the step that failed in a nested block.
     pub(crate) failed: Option<u32>,
     pub(crate) profile: Option<&'a mut Profile>,
-    /// Rounds of loops so far, and bytes in use when they were last counted.
+    /// Loop rounds so far, and bytes in use at the last count.
     rounds: usize,
     pub(crate) counted: usize,
-    /// Who holds memory that can be used again; none when nothing is.
+    /// Owners of reusable buffers; `None` if buffers are not reused.
     pub(crate) owners: Option<BufferOwners>,
 }
 
@@ -81,12 +81,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The device of all tensors.
+    /// Device of all tensors.
     pub fn device(&self) -> &'a Device {
         &self.context.device
     }
 
-    /// The value in a slot.
+    /// Returns the value in a slot.
     pub fn value(&self, slot: Slot) -> Result<&Value, OpError> {
         let value = match slot {
             Slot::Const(i) => self.consts.get(i as usize),
@@ -95,7 +95,7 @@ impl<'a> Frame<'a> {
         value.ok_or_else(|| OpError::data("a value is used before it is computed"))
     }
 
-    /// The tensor in a slot; weights are expanded, constant ones once.
+    /// Returns the tensor in a slot; weights are expanded, constant ones once.
     pub fn array(&self, slot: Slot) -> Result<Array, OpError> {
         match (slot, self.value(slot)?) {
             (Slot::Const(_), Value::Weight(weight)) => weight.expand_once(&self.context.device, &self.context.kept),
@@ -103,12 +103,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The tensor in an optional slot.
+    /// Returns the tensor in an optional slot.
     pub fn array_opt(&self, slot: Option<Slot>) -> Result<Option<Array>, OpError> {
         slot.map(|s| self.array(s)).transpose()
     }
 
-    /// The state that a slot refers to.
+    /// Returns the state that a slot refers to.
     pub fn state(&mut self, slot: Slot) -> Result<&mut StateBuffer, OpError> {
         let index = match self.value(slot)? {
             Value::State(i) => *i,
@@ -119,10 +119,10 @@ impl<'a> Frame<'a> {
         position.and_then(|p| states.state.buffer_at(p)).ok_or_else(|| OpError::data("the prediction lacks this state"))
     }
 
-    /// Counts a round of a loop.
+    /// Counts one loop round.
     ///
     /// # Errors
-    /// After as many as the limits allow.
+    /// If the limit on rounds is reached.
     pub(crate) fn round(&mut self) -> Result<(), OpError> {
         self.rounds += 1;
         budget::looped(budget::STEP)?;

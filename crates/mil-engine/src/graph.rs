@@ -1,4 +1,4 @@
-//! What rewrites ask about a block: who makes a value, who uses it, what a constant holds.
+//! Def-use queries on a block for rewrites: producers, users and constants.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,8 +9,8 @@ use coreml_format::program::{
 
 use crate::decode;
 
-/// Producers and users of the values of a function's block; users in nested blocks count for the operation that
-/// holds them.
+/// Producers and users of the values of a function's block; users in nested blocks are attributed to the operation that
+/// holds the block.
 pub(crate) struct Graph<'b> {
     block: &'b Block,
     inputs: HashMap<&'b str, &'b ValueType>,
@@ -19,7 +19,7 @@ pub(crate) struct Graph<'b> {
     returned: HashSet<&'b str>,
 }
 
-/// The values that an operation uses, those of nested blocks included.
+/// Values used by an operation, including its nested blocks.
 pub(crate) fn used_values(op: &Operation) -> Vec<&str> {
     let own = op.inputs.values().flat_map(Argument::bindings).filter_map(|b| match b {
         Binding::Name(n) => Some(n.as_str()),
@@ -52,17 +52,17 @@ impl<'b> Graph<'b> {
         &self.block.operations[index]
     }
 
-    /// The operation that makes a value.
+    /// The operation that produces a value.
     pub(crate) fn producer(&self, name: &str) -> Option<(usize, &'b Operation)> {
         self.producers.get(name).map(|&i| (i, self.op(i)))
     }
 
-    /// The operation of this kind that makes a value.
+    /// The operation that produces a value, if it is of this kind.
     pub(crate) fn producer_of_kind(&self, name: &str, kind: &str) -> Option<(usize, &'b Operation)> {
         self.producer(name).filter(|(_, op)| op.kind == kind)
     }
 
-    /// Declared type of a value: of its maker's output, or of the function's input.
+    /// Declared type of a value: that of its producer's output or of the function input.
     pub(crate) fn declared(&self, name: &str) -> Option<&'b TensorType> {
         match self.producer(name) {
             Some((_, op)) => op.outputs.iter().find(|o| o.name == name)?.ty.tensor(),
@@ -70,7 +70,7 @@ impl<'b> Graph<'b> {
         }
     }
 
-    /// Declared type of what a parameter is bound to.
+    /// Declared type of the value bound to a parameter.
     pub(crate) fn type_of(&self, op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
         match op.inputs.get(parameter)? {
             Argument::One(Binding::Name(name)) => self.declared(name),
@@ -79,12 +79,12 @@ impl<'b> Graph<'b> {
         }
     }
 
-    /// The same, of floats: integers and booleans are computed by other operations than rewrites make.
+    /// Same as [`type_of`](Self::type_of), for floats only: rewrites do not cover integers and booleans.
     pub(crate) fn float_of(&self, op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
         self.type_of(op, parameter).filter(|ty| ty.dtype.is_float())
     }
 
-    /// The operations that use a value; the block's own result counts as a use by no operation.
+    /// Operations that use a value; being a result of the block counts as a use by no operation.
     pub(crate) fn users(&self, name: &str) -> &[usize] {
         self.users.get(name).map_or(&[], Vec::as_slice)
     }
@@ -101,7 +101,7 @@ impl<'b> Graph<'b> {
         }
     }
 
-    /// The literal that a parameter is bound to, directly or through `const`.
+    /// The literal bound to a parameter, directly or through `const`.
     pub(crate) fn literal(&self, op: &'b Operation, parameter: &str) -> Option<&'b Value> {
         match op.inputs.get(parameter)? {
             Argument::One(Binding::Value(v)) => Some(v),
@@ -110,12 +110,12 @@ impl<'b> Graph<'b> {
         }
     }
 
-    /// A small inline constant as numbers; none when the parameter is missing, computed or in a file.
+    /// A small inline constant as numbers; `None` if the parameter is missing, computed or stored in a file.
     pub(crate) fn numbers(&self, op: &'b Operation, parameter: &str) -> Option<Vec<f64>> {
         numbers(self.literal(op, parameter)?)
     }
 
-    /// The first of these numbers; `default` when the parameter is missing, none when it is computed.
+    /// The first number of a parameter; `default` if missing, `None` if computed.
     pub(crate) fn number_or(&self, op: &'b Operation, parameter: &str, default: f64) -> Option<f64> {
         if !op.inputs.contains_key(parameter) {
             return Some(default);
@@ -123,12 +123,12 @@ impl<'b> Graph<'b> {
         self.numbers(op, parameter)?.first().copied()
     }
 
-    /// The first of the numbers of a parameter that is a small constant.
+    /// The first number of a small constant parameter.
     pub(crate) fn number(&self, op: &'b Operation, parameter: &str) -> Option<f64> {
         self.numbers(op, parameter)?.first().copied()
     }
 
-    /// The string that a parameter is; `default` when it is missing, none when it is computed.
+    /// The value of a string parameter; `default` if missing, `None` if computed.
     pub(crate) fn word_or(&self, op: &'b Operation, parameter: &str, default: &'b str) -> Option<&'b str> {
         if !op.inputs.contains_key(parameter) {
             return Some(default);
@@ -139,13 +139,13 @@ impl<'b> Graph<'b> {
         }
     }
 
-    /// Whether a boolean parameter is true; missing counts as `default`.
+    /// The value of a boolean parameter; `default` if missing, `None` if computed.
     pub(crate) fn flag(&self, op: &'b Operation, parameter: &str, default: bool) -> Option<bool> {
         Some(self.number_or(op, parameter, f64::from(u8::from(default)))? != 0.0)
     }
 }
 
-/// Replaces operations in place by what `try_match` makes of them; returns how many.
+/// Replaces each operation that `try_match` rewrites, in place; returns the number of replacements.
 pub(crate) fn replace(function: &mut Function, try_match: impl Fn(&Graph<'_>, usize) -> Option<Operation>) -> usize {
     let graph = Graph::new(function);
     let count = function.block.operations.len();
@@ -157,7 +157,7 @@ pub(crate) fn replace(function: &mut Function, try_match: impl Fn(&Graph<'_>, us
     count
 }
 
-/// The value that a parameter is bound to by name.
+/// The name of the value bound to a parameter.
 pub(crate) fn name_of<'o>(op: &'o Operation, parameter: &str) -> Option<&'o str> {
     match op.inputs.get(parameter)? {
         Argument::One(Binding::Name(n)) => Some(n),
@@ -165,22 +165,22 @@ pub(crate) fn name_of<'o>(op: &'o Operation, parameter: &str) -> Option<&'o str>
     }
 }
 
-/// A scalar as the value of a parameter.
+/// A scalar float argument.
 pub(crate) fn float(value: f64) -> Argument {
     Argument::One(Binding::Value(Value::tensor(DataType::F32, &[], (value as f32).to_le_bytes().to_vec())))
 }
 
-/// Declared fixed shape of an operation's first output.
+/// Declared shape of an operation's first output, if fixed.
 pub(crate) fn shape_of(op: &Operation) -> Option<Vec<usize>> {
     op.outputs.first()?.ty.tensor()?.fixed_shape()
 }
 
-/// Declared shape of a value, if it is fixed.
+/// Declared shape of a value, if fixed.
 pub(crate) fn declared_shape(graph: &Graph<'_>, name: &str) -> Option<Vec<usize>> {
     graph.declared(name)?.fixed_shape()
 }
 
-/// The rank that a type declares.
+/// Declared rank of a type.
 pub(crate) fn rank_of(ty: &TensorType) -> Option<usize> {
     (!ty.shape.contains(&Dim::Variadic)).then_some(ty.shape.len())
 }

@@ -1,7 +1,7 @@
-//! Memory orders of tensors: views stay views where they can, and copies are made by the kernels.
+//! Memory layouts of tensors: views are kept where possible, and kernels make the copies.
 //!
-//! A convolution leaves its result with the channels innermost in memory; what works element by element keeps that
-//! order, and the next convolution finds it as it needs it.
+//! A convolution produces channels-last data; elementwise operations preserve that layout, so the next convolution can
+//! use it directly.
 
 use candle_core::{DType, Tensor, WithDType};
 use half::f16;
@@ -16,21 +16,19 @@ pub(crate) use crate::memory_order::{from_memory, inverse, memory_order, with_el
 pub(crate) use crate::rearrange::contiguous;
 use crate::recycle::recycle_temp;
 
-/// `f` of the elements of an `F32` tensor on the CPU, in the order in which they lie in memory; none for other tensors and
-/// for those with gaps.
+/// Applies `f` to an `F32` CPU tensor in memory order; `None` for other tensors and for those with gaps.
 pub(crate) fn map(t: &Tensor, f: impl Unary) -> Result<Option<Tensor>, OpError> {
     let done = with_memory(t, |data| claim_of::<f32>(data.len()).map(|()| map_elements(data, f)));
     done.map(|(out, order)| from_memory(out?, t.dims(), &order, t)).transpose()
 }
 
-/// Whether tensors may bring elements of this type.
+/// True if input tensors may have this element type.
 pub(crate) fn is_taken(dtype: DType) -> bool {
     use DType::*;
     matches!(dtype, U8 | U32 | I16 | I32 | I64 | BF16 | F16 | F32 | F64)
 }
 
-/// The tensor with elements of another type. Candle's conversions of its formats of 8 bits and less don't all end: those
-/// are refused.
+/// Converts the element type. Rejects Candle's formats of 8 bits or less, some of whose conversions never terminate.
 pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
     if !is_taken(t.dtype()) {
         return Err(OpError::data(format!("elements of type {}", t.dtype().as_str())));
@@ -55,7 +53,7 @@ pub(crate) fn to_dtype(t: &Tensor, dtype: DType) -> Result<Tensor, OpError> {
     converted.unwrap_or_else(|| t.counted_to_dtype(dtype))
 }
 
-/// Runs `f` on floats in row-major order; none if they are not in CPU memory.
+/// Calls `f` with the elements in row-major order; `None` if they are not in CPU memory.
 pub(crate) fn with_rows<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<Option<R>, OpError> {
     let rows = contiguous(t)?;
     let result = with_f32s(&rows, f);
@@ -63,7 +61,7 @@ pub(crate) fn with_rows<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<Op
     Ok(result)
 }
 
-/// Floats rounded to fp16.
+/// Rounds floats to fp16.
 pub(crate) fn rounded(t: &Tensor) -> Result<Tensor, OpError> {
     let round = |data: &[f32]| {
         claim_of::<f32>(data.len())?;
@@ -77,7 +75,7 @@ pub(crate) fn rounded(t: &Tensor) -> Result<Tensor, OpError> {
     }
 }
 
-/// Elements of an `F32` tensor in row-major order.
+/// Copies the elements of an `F32` tensor in row-major order.
 pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
     let t = contiguous(t)?;
     match with_f32s(&t, |data| claim_of::<f32>(data.len()).map(|()| data.to_vec())) {
@@ -86,7 +84,7 @@ pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
     }
 }
 
-/// `f` of two broadcast `F32` tensors on the CPU, in the memory order of the larger one; none for other tensors.
+/// Applies `f` to two broadcast `F32` CPU tensors, in the memory order of the larger one; `None` for other tensors.
 pub(crate) fn binary<F: Binary<Output: WithDType>>(
     x: &Tensor,
     y: &Tensor,
@@ -112,7 +110,7 @@ pub(crate) fn binary<F: Binary<Output: WithDType>>(
     }
 }
 
-/// The strides of a tensor that is broadcast to a shape, its dimensions in this order; no view is made for them.
+/// Strides of a tensor broadcast to a shape with its dimensions in this order, without creating a view.
 fn spread(t: &Tensor, shape: &[usize], order: &[usize]) -> Result<Vec<usize>, OpError> {
     let new = shape.len().checked_sub(t.rank());
     let fits = new.is_some_and(|new| t.dims().iter().zip(&shape[new..]).all(|(&own, &n)| own == 1 || own == n));
@@ -121,9 +119,9 @@ fn spread(t: &Tensor, shape: &[usize], order: &[usize]) -> Result<Vec<usize>, Op
     Ok(order.iter().map(|&d| stride(d)).collect())
 }
 
-/// The elements of an `F32` tensor on the CPU as they lie in memory when the axes can be told apart there as the middle one
-/// of three extents; the extents, and the order of the dimensions. Otherwise a copy in which the axes come last. None for
-/// tensors elsewhere.
+/// Views an `F32` CPU tensor as three extents with `axes` in the middle, in memory order, and returns the extents and
+/// the order of the dimensions. If its layout does not allow that, copies it with `axes` last. `None` for tensors on
+/// other devices.
 pub(crate) fn along<R>(
     t: &Tensor,
     axes: &[usize],
@@ -151,7 +149,7 @@ pub(crate) fn along<R>(
     Ok(with_f32s(&dense, |data| f(data, [outer, size, 1])).map(|r| (r, order)))
 }
 
-/// The target extents that each extent of a shape splits into, ones apart; none if extents are merged.
+/// Target extents that each extent of a shape splits into, ignoring ones; `None` if extents are merged.
 fn splits(from: &[usize], to: &[usize]) -> Option<Vec<Vec<usize>>> {
     let mut rest = to.iter().copied().peekable();
     let mut groups = Vec::with_capacity(from.len());
@@ -167,7 +165,7 @@ fn splits(from: &[usize], to: &[usize]) -> Option<Vec<Vec<usize>>> {
         }
         groups.push(group);
     }
-    // What is left has extent one and belongs to the last dimension.
+    // The remaining extents are one and belong to the last dimension.
     let left: Vec<usize> = rest.collect();
     if left.iter().any(|&n| n != 1) {
         return None;
@@ -176,7 +174,7 @@ fn splits(from: &[usize], to: &[usize]) -> Option<Vec<Vec<usize>>> {
     Some(groups)
 }
 
-/// `reshape` that keeps the order in memory where dimensions are only split; a copy else.
+/// `reshape` that keeps the memory order if dimensions are only split; copies otherwise.
 pub(crate) fn reshape(t: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
     if t.is_contiguous() || t.elem_count() == 0 {
         return Ok(t.reshape(shape)?);
@@ -185,7 +183,7 @@ pub(crate) fn reshape(t: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
     let dense = t.permute(order.as_slice())?;
     let groups = splits(t.dims(), shape).filter(|_| dense.is_contiguous());
     let Some(groups) = groups else { return Ok(contiguous(t)?.reshape(shape)?) };
-    // The split extents in memory order, and where each target dimension has gone.
+    // Split extents in memory order, and the new position of each target dimension.
     let starts: Vec<usize> = groups
         .iter()
         .scan(0, |next, g| {
@@ -223,7 +221,7 @@ mod tests {
             let view = base.permute(order).expect("a view");
             prop_assert_eq!(elements(&contiguous(&view).expect("copied")), elements(&view));
             prop_assert_eq!(to_f32s(&view).expect("copied"), elements(&view));
-            // Extents split in two where they can, merged, and ones between.
+            // Random extents: split in two where divisible, merged, with ones in between.
             let mut split: Vec<usize> = Vec::new();
             for (&n, &p) in view.dims().iter().zip(&parts) {
                 split.extend(if n % p == 0 { vec![p, 1, n / p] } else { vec![n] });

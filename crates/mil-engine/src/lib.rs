@@ -4,18 +4,18 @@
 //! coreml_format Program ─▶ passes ─▶ plan ─▶ Executable ── predict(inputs, state) ─▶ outputs
 //! ```
 //!
-//! Modules by floor; each uses only those below its own.
+//! Modules by layer; each uses only those listed below its own.
 //!
-//! - [`executable`]: the door.
-//! - [`passes`]: rewrites of the IR. [`plan`]: binds names to slots, resolves constants, builds one closure per operation.
-//! - [`ops`]: the table of operations, one family per file. [`op`]: a row of it. [`build`]: what an operation sees when it
-//!   is built.
-//! - `run`: executes a [`planned`] function in a [`frame`], within [`Limits`]; `liveness`: returns dead buffers to the pool.
-//! - [`value`], [`weight`], [`mod@array`], [`state`]: what flows between operations, constants in their stored form, tensors,
-//!   buffers that live between predictions. [`convert`]: tensors of callers as values of the declared types.
-//! - `layout`, `rearrange`, `memory_order`: tensors in the order in which they lie in memory. [`shape`]: axes and sizes.
-//! - `budget`: the memory and work of a prediction, counted before they are used.
-//! - [`profile`]: time per operation, on request.
+//! - [`executable`]: the entry point.
+//! - [`passes`]: rewrites of the IR. [`plan`]: binds names to slots, folds constants, builds one closure per operation.
+//! - [`ops`]: the operation table, one family per file. [`op`]: one row of it. [`build`]: the view of an operation at
+//!   build time.
+//! - `run`: executes a [`planned`] function in a [`frame`], within [`Limits`]; `liveness`: recycles dead buffers.
+//! - [`value`], [`weight`], [`mod@array`], [`state`]: runtime values, constants in stored form, tensors, buffers that
+//!   persist between predictions. [`convert`]: conversion of input tensors to the declared types.
+//! - `layout`, `rearrange`, `memory_order`: memory layouts of tensors. [`shape`]: axes and sizes.
+//! - `budget`: memory and work of a prediction, charged before use.
+//! - [`profile`]: optional time per operation.
 
 mod admit;
 pub mod array;
@@ -54,11 +54,11 @@ mod testing;
 pub mod value;
 pub mod weight;
 
-/// What predictions take and return.
+/// Inputs and outputs of predictions.
 pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::{EngineError, OpError};
 pub use executable::{Executable, Options};
 pub use limits::Limits;
-/// Instruction sets that the kernels are chosen by.
+/// Instruction sets for kernel selection.
 pub use mil_kernels::isa;
 pub use state::State;

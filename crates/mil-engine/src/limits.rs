@@ -1,28 +1,29 @@
-//! What one prediction may use up: memory, work and rounds of loops.
+//! Resource limits of a prediction: memory, work and loop rounds.
 
 use std::sync::LazyLock;
 
-/// What one prediction may use up, so that no program runs or grows without bound. Each is an error by name, with the
-/// operation, what was wanted, and the limit.
+/// Resource limits of a prediction, which bound the run time and memory of any program. Exceeding one is an error that
+/// names the operation, the requested amount and the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Rounds that all its loops may make together.
+    /// Rounds of all loops together.
     pub rounds: usize,
-    /// Bytes that its values and the temporaries of its operations may take at once. Constants as stored and states are
-    /// not among them: what loading makes of constants is counted by itself against the same limit, and so are states.
+    /// Bytes in use at once by values and temporaries of operations. Stored constants and states are excluded: memory
+    /// needed to load constants, and states, are each counted separately against the same limit.
     pub memory: usize,
-    /// Work of one operation, in elements that are made; 32 products that are summed are as much as an element. About a
-    /// nanosecond each, on one core.
+    /// Work of one operation, in elements produced; 32 products summed count as one element. About one nanosecond per
+    /// element on one core.
     pub operation_work: u64,
-    /// Work of all its loops together, in the same unit; each step in a loop, and each round, has 1000 beside its elements
-    /// and products.
+    /// Work of all loops together, in the same unit; each round, and each step within it, costs 1000 in addition to its
+    /// elements and products.
     pub loop_work: u64,
 }
 
 impl Default for Limits {
-    /// 16 million rounds; three quarters of the memory that this process may have, 16 GiB where the system does not say;
-    /// 2³⁹ for one operation, which are 1.8 · 10¹³ products; 2³² for loops, a few seconds. `CANDLE_COREML_MEMORY` (in bytes,
-    /// or as `6G`) and `CANDLE_COREML_LOOP_WORK` in the environment, read once, replace the memory and the work of loops.
+    /// 16 million rounds; three quarters of the memory available to this process, or 16 GiB if unknown; 2³⁹ for one
+    /// operation, i.e. 1.8 · 10¹³ products; 2³² for loops, a few seconds. The environment variables
+    /// `CANDLE_COREML_MEMORY` (in bytes, or as `6G`) and `CANDLE_COREML_LOOP_WORK`, read once, override memory and loop
+    /// work.
     fn default() -> Self {
         static READ: LazyLock<Limits> = LazyLock::new(Limits::of_environment);
         *READ
@@ -42,11 +43,11 @@ impl Limits {
     }
 }
 
-/// Variables of the environment that limits are taken from.
+/// Environment variables that override limits.
 const MEMORY: &str = "CANDLE_COREML_MEMORY";
 const LOOP_WORK: &str = "CANDLE_COREML_LOOP_WORK";
 
-/// A number, also of kibi, mebi, gibi and tebi: `6G`.
+/// Parses a number with an optional binary suffix K, M, G or T, such as `6G`.
 fn amount(text: &str) -> Option<u64> {
     let text = text.trim();
     let unit = ["K", "M", "G", "T"].iter().position(|unit| text.ends_with(unit));

@@ -1,7 +1,6 @@
 //! Literals of the IR as runtime values.
 //!
-//! Small tensors become arrays in the engine's representation; large ones in weight files stay mapped
-//! as [`Weight`]s.
+//! Small tensors become arrays in the engine's representation; large ones in weight files stay mapped as [`Weight`]s.
 
 use std::sync::Arc;
 
@@ -19,10 +18,10 @@ use crate::weight::Weight;
 /// Constants in weight files with more elements than this stay mapped.
 pub(crate) const KEEP_MAPPED: usize = 4096;
 
-/// The runtime value of a literal.
+/// Converts a literal to a runtime value.
 ///
 /// # Errors
-/// When its data does not fit its type or a blob can't be resolved.
+/// If its data does not fit its type or a blob cannot be resolved.
 pub(crate) fn value(literal: &Literal, weights: &Weights, device: &Device) -> Result<Value, OpError> {
     match &literal.data {
         ValueData::Tensor(data) => {
@@ -70,7 +69,7 @@ fn tensor(ty: &TensorType, data: &TensorData, weights: &Weights, device: &Device
     }
 }
 
-/// Whether a weight file's element type can hold a program's: booleans lie in files as bytes.
+/// True if an element type of a weight file is stored like the declared type: booleans are stored as bytes.
 fn same_storage(blob: DataType, declared: DataType) -> bool {
     blob == declared || (declared == DataType::Bool && matches!(blob, DataType::U8 | DataType::I8))
 }

@@ -1,9 +1,10 @@
-//! Liveness of buffers: which variables own a buffer, and when the last owner is gone (see [`mil_kernels::buffer_pool`]).
+//! Buffer liveness: tracks the variables that own each buffer and recycles it with the last one (see
+//! [`mil_kernels::buffer_pool`]).
 //!
-//! Views share their tensor's buffer, and Candle cannot report who else has it. A prediction can: what a step made is
-//! among its results or gone, and a buffer that only variables own is free when the last of them is freed. A buffer that
-//! leaves the variables (in a list, as a result of the function) is never taken back, and a function with nested blocks,
-//! whose values also live elsewhere, takes nothing back.
+//! Views share their tensor's buffer, and Candle cannot report other owners. A prediction can: what a step allocated is
+//! either part of its results or dropped, so a buffer owned only by variables is free when the last of them is freed. A
+//! buffer that escapes the variables (into a list, or as a result of the function) is never recycled, and a function
+//! with nested blocks, whose values also live elsewhere, recycles nothing.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -14,7 +15,7 @@ use mil_kernels::buffer_pool;
 use crate::recycle::{address, take_memory};
 use crate::value::Value;
 
-/// A map by addresses and numbers of variables, which nobody chooses: one multiplication spreads them.
+/// A map keyed by addresses and variable numbers. The keys are not attacker-controlled: one multiplication hashes them.
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
 #[derive(Default)]
@@ -39,26 +40,26 @@ impl Hasher for Spread {
 
     fn write_u64(&mut self, n: u64) {
         let spread = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // Low bits choose the place in a map, and those of an aligned address are zero.
+        // Low bits select the bucket, and those of an aligned address are zero.
         self.0 = spread ^ spread >> 32;
     }
 }
 
-/// Which variables hold the memory that the steps of a prediction made.
+/// Owners of the buffers allocated by the steps of a prediction.
 #[derive(Default)]
 pub(crate) struct BufferOwners {
-    /// Variables that hold the memory at an address.
+    /// Number of owning variables, by buffer address.
     counts: Map<usize, usize>,
-    /// Address of the memory that a variable holds, if it is counted.
+    /// Buffer address of each tracked variable.
     held: Map<u32, usize>,
-    /// Of the results of the last step.
+    /// Buffers of the last step's results.
     results: Vec<(u32, usize)>,
 }
 
 impl BufferOwners {
-    /// Learns what a step has set.
+    /// Registers the results of a step.
     pub(crate) fn step<'v>(&mut self, results: impl Iterator<Item = (u32, &'v Value)>) {
-        // Results that are no buffers of the pool, as all small ones are, need no owner.
+        // Results outside the pool, such as all small ones, need no owner.
         if self.counts.is_empty() && !buffer_pool::has_made() {
             return;
         }
@@ -88,7 +89,7 @@ impl BufferOwners {
         }
     }
 
-    /// Takes the memory of a variable that is freed, if no other one holds it.
+    /// Recycles the buffer of a freed variable if it was the last owner.
     pub(crate) fn free(&mut self, var: u32, value: &Value) {
         let Some(at) = self.held.remove(&var) else { return };
         let Some(count) = self.counts.get_mut(&at) else { return };
@@ -101,7 +102,7 @@ impl BufferOwners {
         }
     }
 
-    /// Takes the memory of a result that leaves as another tensor, if nothing else holds it.
+    /// Recycles the buffer of a result that is returned as a different tensor, if nothing else owns it.
     pub(crate) fn release_output(&mut self, result: &Value, tensor: Option<&Tensor>) {
         let (Value::Array(array), Some(tensor)) = (result, tensor) else { return };
         let at = address(array.tensor());
@@ -110,7 +111,7 @@ impl BufferOwners {
         }
     }
 
-    /// What is in a list or dictionary has owners that are not counted.
+    /// Stops tracking values in lists and dictionaries, whose owners are not counted.
     fn untrack(&mut self, value: &Value) {
         match value {
             Value::Array(array) => {

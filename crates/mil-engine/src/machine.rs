@@ -1,9 +1,9 @@
-//! How much memory this process may have.
+//! Memory available to this process.
 
 use std::sync::OnceLock;
 
-/// Bytes of memory that this process may have: the machine's, or less in a container or under a limit of its address
-/// space; none where the system does not tell.
+/// Memory available to this process in bytes: that of the machine, or less in a container or under an address-space
+/// limit; `None` if unknown.
 pub(crate) fn memory() -> Option<usize> {
     static KNOWN: OnceLock<Option<usize>> = OnceLock::new();
     *KNOWN.get_or_init(|| system::memory().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
@@ -27,14 +27,14 @@ mod system {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
     }
 
-    /// The soft limits of proc_pid_limits(5) that bound all allocations.
+    /// Lowest soft limit of proc_pid_limits(5) that bounds all allocations.
     pub(super) fn address_space(limits: &str) -> Option<u64> {
         let soft =
             |name: &str| limits.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok();
         [soft("Max address space"), soft("Max data size")].into_iter().flatten().min()
     }
 
-    /// The least limit of this process's control group and those around it (cgroups(7)), of either version.
+    /// Lowest limit of this process's control group and its ancestors (cgroups(7), v1 or v2).
     pub(super) fn group(root: &Path, cgroup: &str) -> Option<u64> {
         let limits = cgroup.lines().flat_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -44,7 +44,7 @@ mod system {
                 c if c.split(',').any(|c| c == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
                 _ => return Vec::new(),
             };
-            // In a container the path may be that outside of it: the root then has the limit.
+            // In a container the path may be that of the host; the limit is then at the root.
             let own = Path::new(path.trim_start_matches('/'));
             own.ancestors().map(|above| root.join(above).join(file)).collect::<Vec<_>>()
         });

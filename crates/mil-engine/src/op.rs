@@ -1,4 +1,4 @@
-//! One operation of the table: its name, the opsets that define it, how it is built, and all else that is known of it.
+//! A row of the operation table: name, defining opsets, build function and properties of an operation.
 
 use coreml_format::program::{Operation, Opset};
 
@@ -9,38 +9,38 @@ use crate::graph::Graph;
 use crate::planned::Run;
 use crate::value::Value;
 
-/// How an operation comes to its result.
+/// Build function of an operation.
 #[derive(Clone, Copy)]
 pub enum OpKind {
     /// Built once, run in every prediction.
     Run(fn(&OpBuilder<'_>) -> Result<Run, OpError>),
-    /// A constant that is made at load time.
+    /// A constant computed at load time.
     Constant(fn(&OpBuilder<'_>) -> Result<Value, OpError>),
 }
 
-/// An activation as the epilogue of a product: its name there (`ops/epilogue.rs`) and its parameters; none where an operation
-/// is another one, such as `gelu` in another mode.
+/// Matches an activation that can be fused into the epilogue of a product; returns its name (`ops/epilogue.rs`) and
+/// parameters. `None` for variants without a fused form, such as other modes of `gelu`.
 pub(crate) type Fuse = for<'b> fn(&Graph<'b>, &'b Operation) -> Option<(&'static str, Vec<(&'static str, f64)>)>;
 
-/// How the names of operations begin that rewrites make and no file has.
+/// Name prefix of internal operations, which only rewrites produce.
 pub(crate) const INTERNAL: &str = "engine.";
 
-/// One operation of the table.
+/// A row of the operation table.
 #[derive(Clone, Copy)]
 pub struct OpSpec {
     /// Name in programs.
     pub name: &'static str,
-    /// Opsets that define or redefine it; the first is the one that introduced it.
+    /// Opsets that define or redefine it, starting with the one that introduced it.
     pub opsets: &'static [Opset],
-    /// OpBuilder function.
+    /// Build function.
     pub kind: OpKind,
-    /// Whether it depends on its inputs alone, so that it can be run at load time when they are constant.
+    /// True if its results depend on its inputs alone, so it can be folded at load time if they are constant.
     pub pure: bool,
-    /// Its own kernel, in words for the documentation.
+    /// Description of its specialised kernel, for the documentation.
     pub kernel: Option<&'static str>,
-    /// How it treats the rows of a batch; with none the batch of a function that has it stays fixed.
+    /// Batch rule; without one, a function that uses the operation keeps its batch fixed.
     pub(crate) batch: Option<BatchRule>,
-    /// How it joins the product before it, if it is an activation that kernels compute in registers.
+    /// Matcher for fusing it into the preceding product, if kernels can compute it in registers.
     pub(crate) fuse: Option<Fuse>,
     /// The parameter that names the state it writes.
     pub(crate) writes: Option<&'static str>,
@@ -57,7 +57,7 @@ impl OpSpec {
         Self { name, opsets, kind, pure: true, kernel: None, batch: None, fuse: None, writes: None }
     }
 
-    /// A pure operation that works element by element.
+    /// A pure elementwise operation.
     pub const fn elementwise(
         name: &'static str,
         opsets: &'static [Opset],
@@ -66,7 +66,7 @@ impl OpSpec {
         Self::new(name, opsets, build).batch(batch::elementwise)
     }
 
-    /// The same, compiled for the widest vectors.
+    /// A pure elementwise operation compiled for the widest vectors.
     pub const fn vectorized(
         name: &'static str,
         opsets: &'static [Opset],
@@ -75,7 +75,7 @@ impl OpSpec {
         Self::elementwise(name, opsets, build).kernel(VECTORIZED)
     }
 
-    /// An operation that must run in every prediction: random numbers, states.
+    /// An operation that runs in every prediction (random numbers, states).
     pub const fn impure(
         name: &'static str,
         opsets: &'static [Opset],
@@ -86,7 +86,7 @@ impl OpSpec {
         op
     }
 
-    /// An operation that makes a constant.
+    /// An operation that produces a constant.
     pub const fn constant(
         name: &'static str,
         opsets: &'static [Opset],
@@ -96,40 +96,40 @@ impl OpSpec {
         Self { name, opsets, kind, pure: true, kernel: None, batch: None, fuse: None, writes: None }
     }
 
-    /// With this kernel.
+    /// Sets the kernel description.
     pub const fn kernel(mut self, words: &'static str) -> Self {
         self.kernel = Some(words);
         self
     }
 
-    /// With this treatment of the rows of a batch.
+    /// Sets the batch rule.
     pub(crate) const fn batch(mut self, rule: BatchRule) -> Self {
         self.batch = Some(rule);
         self
     }
 
-    /// As an activation that joins the product before it.
+    /// Marks an activation that can be fused into the preceding product.
     pub(crate) const fn fuse(mut self, fuse: Fuse) -> Self {
         self.fuse = Some(fuse);
         self
     }
 
-    /// As an operation that writes the state which this parameter names.
+    /// Sets the parameter that names the state it writes.
     pub(crate) const fn writes(mut self, parameter: &'static str) -> Self {
         self.writes = Some(parameter);
         self
     }
 
-    /// Whether rewrites make it, and no file has it.
+    /// True for operations produced only by rewrites.
     pub fn is_internal(&self) -> bool {
         self.name.starts_with(INTERNAL)
     }
 }
 
-/// The kernel of elementwise operations.
+/// Kernel description of elementwise operations.
 pub(crate) const VECTORIZED: &str = "elementwise, vectorised";
 
-/// Opset lists that recur in the tables.
+/// Common opset lists.
 pub(crate) mod since {
     #![allow(dead_code, reason = "a vocabulary; families pick from it")]
     use coreml_format::program::Opset::{self, *};

@@ -1,8 +1,8 @@
-//! The table of operations, one family per file, named after the chapters of coremltools' op set.
+//! The operation table, one family per file, named after the chapters of coremltools' op set.
 //!
-//! A family file declares its rows in a constant `OPS`. Whatever is known of an operation stands in its row: who else needs
-//! it (rewrites, the documentation of what is supported) asks the row. Operations that a rewrite makes stand beside it, in
-//! `passes`; a [`Backend`](crate::backend::Backend) is made of both.
+//! A family file declares its rows in a constant `OPS`. All properties of an operation are in its row, from which
+//! rewrites and the documentation of supported operations are derived. Operations produced by a rewrite are defined
+//! next to it in `passes`; a [`Backend`](crate::backend::Backend) combines both.
 
 use crate::op::OpSpec;
 
@@ -55,7 +55,7 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("transformers", transformers::OPS),
 ];
 
-/// The row of an operation of files.
+/// Finds the row of an operation of the specification.
 pub fn find(name: &str) -> Option<&'static OpSpec> {
     FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).find(|op| op.name == name)
 }

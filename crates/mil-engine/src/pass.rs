@@ -1,4 +1,4 @@
-//! One rewrite of the IR: its name, what runs before it, and the operations that it makes.
+//! A rewrite of the IR: its name, its predecessors and the operations it produces.
 
 use coreml_format::program::Function;
 
@@ -8,10 +8,10 @@ use crate::op::OpSpec;
 pub struct Pass {
     /// Name, for options and messages.
     pub name: &'static str,
-    /// Rewrites that run before it: it looks for what they make, or would take it from them.
+    /// Rewrites that must run first, because it matches their results or would break their patterns.
     pub after: &'static [&'static str],
-    /// Operations that no file has and that it makes.
+    /// Internal operations that it produces.
     pub ops: &'static [OpSpec],
-    /// Rewrites a function; returns how many places it changed.
+    /// Rewrites a function; returns the number of rewritten places.
     pub run: fn(&mut Function) -> usize,
 }

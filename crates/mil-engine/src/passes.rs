@@ -1,5 +1,5 @@
-//! Rewrites of a function before it is planned. Each preserves results within the tolerance of the
-//! program's element types; with none of them the engine is slower but right.
+//! Rewrites of a function before planning. Each preserves results within the tolerance of the program's element types;
+//! without them the engine is slower but still correct.
 
 use coreml_format::program::Function;
 
@@ -21,7 +21,7 @@ mod silu_mul;
 mod softmax;
 pub(crate) mod state_access;
 
-/// All rewrites, in the order in which they run; each stands behind those that it names in [`Pass::after`].
+/// All rewrites in execution order; each comes after those in its [`Pass::after`].
 pub const ALL: &[Pass] = &[
     softmax::PASS,
     rms_norm::PASS,
@@ -38,36 +38,36 @@ pub const ALL: &[Pass] = &[
     dead_code::PASS,
 ];
 
-/// Which rewrites run.
+/// A set of rewrites.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassSet {
     names: Vec<&'static str>,
 }
 
 impl PassSet {
-    /// Every rewrite.
+    /// All rewrites.
     pub fn all() -> Self {
         Self { names: ALL.iter().map(|p| p.name).collect() }
     }
 
-    /// No rewrite.
+    /// No rewrites.
     pub fn none() -> Self {
         Self { names: Vec::new() }
     }
 
-    /// One rewrite, by its name in [`ALL`]; none of another name.
+    /// The rewrite with this name in [`ALL`]; empty if there is none.
     pub fn only(name: &str) -> Self {
         Self { names: ALL.iter().map(|p| p.name).filter(|n| *n == name).collect() }
     }
 
-    /// This set without one rewrite.
+    /// Returns this set without the named rewrite.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.names.retain(|n| *n != name);
         self
     }
 
-    /// Applies the rewrites of this set.
+    /// Runs the rewrites of this set.
     pub fn run(&self, function: &mut Function) {
         for pass in ALL.iter().filter(|p| self.names.contains(&p.name)) {
             let changed = (pass.run)(function);

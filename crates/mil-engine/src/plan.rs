@@ -1,8 +1,7 @@
-//! From a function of the IR to a flat list of steps with resolved slots.
+//! Planning: lowers a function of the IR to a flat list of steps with resolved slots.
 //!
-//! Names become slots, literals become constants, every operation is built once (its attributes read and
-//! checked), operations whose inputs are all constant are run now, and every variable is freed after the
-//! step that uses it last.
+//! Names become slots, literals become constants, every operation is built once (attributes read and validated),
+//! operations with only constant inputs are folded, and every variable is freed after its last use.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -24,17 +23,17 @@ use crate::planned::{BlockPlan, FunctionPlan, PlanInput, Run, Step};
 use crate::state::StateSpec;
 use crate::value::Value;
 
-/// Folded results larger than this many elements are computed in each prediction instead of kept.
+/// Maximum size in elements of one folded result; larger ones are computed in each prediction.
 const FOLD_LIMIT: usize = 1 << 18;
 
-/// Folded results of a function have at most this many elements together; the others are computed in each prediction.
+/// Maximum size in elements of all folded results of a function; the rest are computed in each prediction.
 const FOLD_TOTAL: usize = 1 << 24;
 
 /// Plans a function.
 ///
 /// # Errors
-/// [`EngineError::UnsupportedOps`] with all operations that are not in the table; otherwise the first
-/// operation that can't be built.
+/// [`EngineError::UnsupportedOps`] listing all operations missing from the table; otherwise the first operation that
+/// cannot be built.
 pub fn plan(
     name: &str,
     function: &Function,
@@ -90,7 +89,7 @@ pub fn plan(
     })
 }
 
-/// All operations of the block and its nested blocks that the table lacks.
+/// All operations of the block and its nested blocks that are missing from the table.
 fn unsupported(function: &str, block: &Block, backend: &Backend) -> Vec<OpLocation> {
     let mut missing = Vec::new();
     for op in &block.operations {
@@ -111,16 +110,16 @@ struct Planner<'a> {
     opset: Opset,
     weights: &'a Weights,
     backend: &'a Backend,
-    /// In which operations with constant inputs are run now.
+    /// Context for folding operations with constant inputs.
     context: &'a Context,
     device: &'a Device,
     names: HashMap<String, Slot>,
-    /// What the names of the open nested blocks hid, to be undone when a block ends; none outside of them.
+    /// Bindings shadowed by the open nested blocks, restored when a block ends; `None` at the top level.
     hidden: Option<Vec<(String, Option<Slot>)>>,
     types: HashMap<String, ValueType>,
     consts: Vec<Value>,
     vars: u32,
-    /// Elements of results that were folded.
+    /// Number of elements folded so far.
     folded: usize,
     places: Vec<OpLocation>,
     weight_bytes: Vec<u64>,
@@ -185,7 +184,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Plans one operation; `None` if it was evaluated now.
+    /// Plans one operation; `None` if it was folded.
     fn operation(&mut self, op: &Operation) -> Result<Option<(Step, HashSet<u32>)>, EngineError> {
         let at = |source: OpError| EngineError::Op { place: place(self.function, op), source };
         if op.kind == "const" {
@@ -213,7 +212,7 @@ impl Planner<'_> {
             OpKind::Constant(evaluate) => {
                 let before = budget::used();
                 let value = evaluate(&build).map_err(at)?;
-                // What it took to make it is gone.
+                // Its temporaries are freed.
                 let kept = match &value {
                     Value::Array(array) => array.bytes(),
                     Value::Weight(weight) => weight.held_bytes(),
@@ -272,7 +271,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Slots of parameters that contain literals, and the variables that the operation reads.
+    /// Slots of the parameters, including literals, and the variables read by the operation.
     fn arguments(&mut self, op: &Operation) -> Result<(HashMap<String, Vec<Slot>>, HashSet<u32>), EngineError> {
         let mut literals = HashMap::new();
         let mut used = HashSet::new();
@@ -324,7 +323,7 @@ impl Planner<'_> {
         Ok((blocks, captured))
     }
 
-    /// Runs an operation whose inputs are constant; `None` if its result is too large to keep.
+    /// Folds an operation with constant inputs; `None` if its result is too large to keep.
     fn evaluate(&mut self, op: &Operation, run: &Run) -> Result<Option<Vec<Value>>, EngineError> {
         let mut frame = Frame::new(&self.consts, 0, self.context, None);
         let before = budget::used();
@@ -332,7 +331,7 @@ impl Planner<'_> {
         budget::set_used(before);
         let values = match done {
             Ok(values) => values,
-            // The prediction has limits of its own.
+            // Predictions have their own limits.
             Err(OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } | OpError::TooMuchWork { .. }) => {
                 return Ok(None);
             }
@@ -365,7 +364,7 @@ impl Planner<'_> {
     }
 }
 
-/// What an operation was built to.
+/// Result of building an operation.
 enum Built {
     Constant(Value),
     Run(Run),

@@ -17,7 +17,7 @@ pub type Run = Box<dyn Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send 
 pub struct Step {
     pub(crate) run: Run,
     pub(crate) outputs: Vec<u32>,
-    /// What the program declares about the outputs.
+    /// Declared types of the outputs.
     pub(crate) declared: Vec<Declared>,
     /// Variables whose last use is this step.
     pub(crate) free: Vec<u32>,
@@ -27,12 +27,12 @@ pub struct Step {
 
 /// A planned block.
 pub struct BlockPlan {
-    /// Variables that the block's parameters are stored in.
+    /// Variables that store the block's parameters.
     pub(crate) inputs: Vec<u32>,
-    /// What the program declares about them.
+    /// Declared types of the parameters.
     pub(crate) declared: Vec<Declared>,
     pub(crate) steps: Vec<Step>,
-    /// What the block returns.
+    /// Slots of the block's results.
     pub(crate) outputs: Vec<Slot>,
     /// Variables of enclosing blocks that this block reads.
     pub(crate) captures: HashSet<u32>,
@@ -50,18 +50,18 @@ pub struct PlanInput {
 
 /// A planned function.
 pub struct FunctionPlan {
-    /// Inputs without states, in order.
+    /// Inputs in order, excluding states.
     pub inputs: Vec<PlanInput>,
     /// States, in order.
     pub states: Vec<StateSpec>,
     /// Names of the outputs, in order.
     pub outputs: Vec<(String, Option<ValueType>)>,
-    /// Where each step stands in the program.
+    /// Location of each step in the program.
     pub places: Vec<OpLocation>,
-    /// Bytes of weights that each step takes, as stored, in the order of the places.
+    /// Stored weight bytes read by each step, in the order of `places`.
     pub weight_bytes: Vec<u64>,
     pub(crate) block: BlockPlan,
-    /// Whether some operation holds blocks.
+    /// True if some operation has nested blocks.
     pub(crate) has_blocks: bool,
     pub(crate) consts: Vec<Value>,
     pub(crate) vars: usize,

@@ -1,18 +1,18 @@
-//! Time and bytes per operation of a prediction, on request.
+//! Optional time and bytes per operation of a prediction.
 
 use std::time::Duration;
 
 use crate::error::OpLocation;
 use crate::value::Value;
 
-/// What one step of the plan cost, summed over predictions.
+/// Cost of one step of the plan, summed over predictions.
 #[derive(Debug, Clone, Default)]
 pub struct StepCost {
-    /// Predictions that ran it (loops count each time).
+    /// Number of executions (each loop round counts).
     pub calls: u64,
-    /// Time spent, nested blocks included.
+    /// Time spent, including nested blocks.
     pub time: Duration,
-    /// Bytes of results that were produced.
+    /// Bytes of results produced.
     pub output_bytes: u64,
 }
 
@@ -46,12 +46,12 @@ impl Profile {
         }
     }
 
-    /// Cost by step, in the order of the places; steps after the last that ran may be missing.
+    /// Cost of each step, in plan order; steps after the last executed one may be missing.
     pub fn costs(&self) -> &[StepCost] {
         &self.steps
     }
 
-    /// Steps that ran, with their place in the program.
+    /// Executed steps with their location in the program.
     pub fn steps<'a>(&'a self, places: &'a [OpLocation]) -> impl Iterator<Item = (&'a OpLocation, &'a StepCost)> {
         places.iter().zip(&self.steps).filter(|(_, cost)| cost.calls > 0)
     }

@@ -1,4 +1,4 @@
-//! Copies by position, of every element type, in the order in which the tensor lies in memory.
+//! Gather and concatenation for all element types, in the memory order of the tensor.
 
 use candle_core::{DType, Device, Tensor, WithDType};
 use mil_kernels::buffer_pool::Element;
@@ -10,7 +10,7 @@ use crate::error::OpError;
 use crate::memory_order::{elements, from_memory, memory_order, with_elements};
 use crate::shape::check_size;
 
-/// Calls a function that is generic in the element type for the type of a tensor.
+/// Calls a function generic over the element type for the type of a tensor.
 macro_rules! by_type {
     ($t:expr, $f:ident($($arg:expr),*)) => {
         match $t.dtype() {
@@ -22,17 +22,17 @@ macro_rules! by_type {
     };
 }
 
-/// Elements of a result from which on the tables of positions are counted.
+/// Minimum number of result elements for which index tables are charged to the budget.
 const TABLES: usize = 1 << 14;
 
 fn elsewhere() -> OpError {
     OpError::data("a tensor outside the CPU's memory")
 }
 
-/// The elements that `places` choose along each dimension; where they say nowhere, the scalar `fill`, by default zero.
+/// Gathers the elements at `places` along each dimension; fill positions get the scalar `fill`, zero by default.
 ///
 /// # Errors
-/// When a position lies outside the tensor or the result is too large.
+/// If a position is out of range or the result is too large.
 pub(crate) fn pick(t: &Tensor, places: &[AxisIndices], fill: Option<&Tensor>) -> Result<Tensor, OpError> {
     let shape: Vec<usize> = places.iter().map(AxisIndices::len).collect();
     if shape.len() != t.rank() {
@@ -73,11 +73,11 @@ pub(crate) fn pick_dim(t: &Tensor, dim: usize, places: AxisIndices) -> Result<Te
     pick(t, &all, None)
 }
 
-/// The elements at indices along one dimension, `at` in the row-major order of the result, in which that dimension has
-/// an extent of `m`.
+/// Gathers elements along one dimension by indices `at` in the row-major order of the result, whose extent in that
+/// dimension is `m`.
 ///
 /// # Errors
-/// When there are not as many indices as the result has elements, or one lies outside.
+/// If the number of indices differs from that of the result's elements, or one is out of range.
 pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Result<Tensor, OpError> {
     let n = t.dims()[dim];
     let mut shape = t.dims().to_vec();
@@ -100,10 +100,10 @@ pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Resu
     Ok(by_type!(cpu, run(&cpu, dim, at, &shape))?.to_device(t.device())?)
 }
 
-/// The tensors one after another along a dimension; in memory as the largest of them lies.
+/// Concatenates tensors along a dimension, in the memory order of the largest.
 ///
 /// # Errors
-/// When there are none, or their types or other extents differ.
+/// If there are none, or their types or other extents differ.
 pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
     let first = parts.first().ok_or_else(|| OpError::shape("nothing to join"))?;
     let mut shape = first.dims().to_vec();
@@ -144,7 +144,7 @@ pub(crate) fn join(parts: &[Tensor], dim: usize) -> Result<Tensor, OpError> {
     Ok(by_type!(first, run(&dense, place, &shape, &order))?.to_device(first.device())?)
 }
 
-/// The tensor in row-major order; a copy only if it is not.
+/// The tensor in row-major order, copied only if necessary.
 pub(crate) fn contiguous(t: &Tensor) -> Result<Tensor, OpError> {
     if t.is_contiguous() {
         return Ok(t.clone());

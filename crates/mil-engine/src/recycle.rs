@@ -1,11 +1,11 @@
-//! Buffers of tensors that are about to be dropped, handed back to the pool (see [`mil_kernels::buffer_pool`]).
+//! Returns the buffers of dying tensors to the pool (see [`mil_kernels::buffer_pool`]).
 
 use std::cell::Cell;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
 use mil_kernels::buffer_pool;
 
-/// Where the memory of a tensor begins, whichever part of it the tensor is; none if results are not made of such memory.
+/// Address of a tensor's buffer, the same for all its views; `None` if the pool does not handle such buffers.
 pub(crate) fn address(tensor: &Tensor) -> Option<usize> {
     match &*tensor.storage_and_layout().0 {
         Storage::Cpu(CpuStorage::F32(data)) => Some(data.as_ptr() as usize),
@@ -13,14 +13,14 @@ pub(crate) fn address(tensor: &Tensor) -> Option<usize> {
     }
 }
 
-/// Drops a copy that an operation made of a tensor for itself, or another handle to the same memory.
+/// Recycles a temporary copy of a tensor, unless it shares the tensor's buffer.
 pub(crate) fn recycle_temp(copy: &Tensor, of: &Tensor) {
     if address(copy) != address(of) {
         take_memory(copy);
     }
 }
 
-/// Leaves a tensor that is about to be dropped, as are all that share its memory, without it.
+/// Takes the buffer from a tensor that is about to be dropped along with all tensors that share it.
 pub(crate) fn take_memory(tensor: &Tensor) {
     struct Take(Cell<Vec<f32>>);
     impl InplaceOp1 for Take {

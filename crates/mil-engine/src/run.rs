@@ -19,7 +19,7 @@ impl Frame<'_> {
     /// Runs a nested block and returns its outputs.
     ///
     /// # Errors
-    /// What its steps report, and cancellation.
+    /// Errors of its steps, or cancellation.
     pub fn run_block(&mut self, block: &BlockPlan, args: Vec<Value>) -> Result<Vec<Value>, OpError> {
         declared::check(&block.declared, &args)?;
         for (&var, value) in block.inputs.iter().zip(args) {
@@ -67,8 +67,8 @@ impl Frame<'_> {
         block.outputs.iter().map(|&slot| self.value(slot).cloned()).collect()
     }
 
-    /// Runs a step. When memory lacks, it is counted anew and the step is run again, once: what was freed since the last
-    /// count is still in it.
+    /// Runs a step. If it runs out of memory, recounts and retries once: the count still includes memory freed since
+    /// the last recount.
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, OpError> {
         match (step.run)(self) {
             Err(OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. }) if self.failed.is_none() => {
@@ -80,8 +80,8 @@ impl Frame<'_> {
         }
     }
 
-    /// Counts the memory of all values, what they share once, and what is kept to be used again. Called after so many new
-    /// bytes that it costs little.
+    /// Recounts the memory of all values (shared buffers once) and of the pool. Called after enough new bytes to
+    /// amortise its cost.
     fn count_memory(&mut self) -> Result<(), OpError> {
         let (mut found, mut lists) = (Vec::new(), HashSet::new());
         self.vars.iter().flatten().for_each(|v| storages(v, &mut found, &mut lists));
@@ -98,14 +98,15 @@ impl Frame<'_> {
     }
 }
 
-/// Whether a prediction knows of all who hold its memory: no nested block has values of its own, and no graph for
-/// gradients keeps tensors.
+/// True if a prediction can track all owners of its buffers: no nested block has values of its own, and no autograd
+/// graph keeps tensors.
 pub(crate) fn reuses(plan: &FunctionPlan, inputs: &[Value]) -> bool {
     let tracked = |v: &Value| matches!(v, Value::Array(a) if a.tensor().track_op());
     !plan.has_blocks && !inputs.iter().any(tracked)
 }
 
-/// Runs a function: `inputs` in the order of [`FunctionPlan::inputs`]. Returns its results and who holds their memory.
+/// Runs a function with `inputs` in the order of [`FunctionPlan::inputs`]. Returns its results and the owners of their
+/// buffers.
 pub(crate) fn run(
     plan: &FunctionPlan,
     inputs: Vec<Value>,
@@ -137,7 +138,7 @@ pub(crate) fn run(
     Ok((results, frame.owners.unwrap_or_default()))
 }
 
-/// Elements that a value is made of.
+/// Number of elements of a value.
 fn elements(value: &Value) -> usize {
     match value {
         Value::Array(array) => array.tensor().elem_count(),
@@ -146,12 +147,12 @@ fn elements(value: &Value) -> usize {
     }
 }
 
-/// Allocations behind a value, by address, and their bytes: views of one tensor share theirs.
+/// Addresses and sizes in bytes of the allocations behind a value; views of one tensor share theirs.
 fn storages(value: &Value, found: &mut Vec<(*const (), usize)>, lists: &mut HashSet<*const ()>) {
     match value {
         Value::Array(array) => {
             let (storage, layout) = array.tensor().storage_and_layout();
-            // A view may lie anywhere in what it keeps alive; its own part is what can be told.
+            // The size of a view's underlying buffer is unknown; this is the part up to its end.
             let extent = layout.dims().iter().zip(layout.stride()).map(|(n, s)| n.saturating_sub(1) * s).sum::<usize>();
             let bytes = (layout.start_offset() + extent + 1) * array.tensor().dtype().size_in_bytes();
             found.push(((&raw const *storage).cast(), bytes));
@@ -167,7 +168,7 @@ fn storages(value: &Value, found: &mut Vec<(*const (), usize)>, lists: &mut Hash
     }
 }
 
-/// The bytes of all allocations, each with the largest that was found for it.
+/// Total size of all allocations, each at the largest size found for it.
 fn once_each(found: &mut [(*const (), usize)]) -> usize {
     found.sort_unstable();
     let last = |(i, &(address, bytes)): (usize, &(*const (), usize))| {

@@ -1,11 +1,11 @@
-//! Checks of axes and sizes that operations share.
+//! Checks of axes and sizes shared by operations.
 
 use crate::error::OpError;
 
-/// The index of dimension `axis` (negative: from the end) of a tensor of this rank.
+/// Resolves `axis` (negative: from the end) for a tensor of this rank.
 ///
 /// # Errors
-/// When it is out of range.
+/// If it is out of range.
 pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
     let resolved = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
     resolved
@@ -19,14 +19,15 @@ pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, OpError> {
     axes.iter().map(|&a| resolve_axis(a, rank)).collect()
 }
 
-/// Most elements that one value may have: 4 GiB of `f32`. A program can't ask for more by a single number.
+/// Maximum number of elements of one value: 4 GiB of `f32`. Bounds the allocation a single number in a program can
+/// request.
 pub const MAX_ELEMENTS: usize = if cfg!(fuzzing) { 1 << 16 } else { 1 << 30 };
 
-/// Checks the size of a result before it is allocated. Extents of zero do not excuse large ones beside them, which
-/// other operations would walk along.
+/// Checks the size of a result before allocation. Extents of zero do not hide large ones, over which other operations
+/// would iterate.
 ///
 /// # Errors
-/// When it has more than [`MAX_ELEMENTS`] elements, extents of zero left out.
+/// If it has more than [`MAX_ELEMENTS`] elements, ignoring extents of zero.
 pub fn check_size(shape: &[usize]) -> Result<usize, OpError> {
     shape
         .iter()

@@ -1,7 +1,7 @@
-//! Buffers that live between predictions (opset iOS18), such as a KV cache.
+//! Buffers that persist between predictions (opset iOS18), such as a KV cache.
 //!
-//! A buffer keeps the element type that the program declares (fp16 stays fp16) and is updated in place.
-//! Reads copy, so that no operation can observe a later write.
+//! A buffer keeps its declared element type (fp16 stays fp16) and is updated in place. Reads copy, so that no operation
+//! can observe a later write.
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 use coreml_format::dtype::DataType;
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::memory_order::with_f32s;
 use crate::shape::check_size;
 
-/// What a program declares about one state.
+/// Declaration of one state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateSpec {
     /// Name.
@@ -53,7 +53,7 @@ pub struct StateBuffer {
     data: Tensor,
 }
 
-/// The Candle type that keeps a state of this element type.
+/// The Candle type that stores a state of this element type.
 fn kept_dtype(dtype: DataType) -> DType {
     match dtype {
         DataType::F16 => DType::F16,
@@ -64,18 +64,18 @@ fn kept_dtype(dtype: DataType) -> DType {
 }
 
 impl StateBuffer {
-    /// The declaration.
+    /// Returns the declaration.
     pub fn spec(&self) -> &StateSpec {
         &self.spec
     }
 
-    /// The whole buffer as an array: a copy.
+    /// Copies the whole buffer to an array.
     pub fn read(&self) -> Result<Array, OpError> {
         claim(budget::bytes_of(&self.data))?;
         Array::new(self.data.copy()?, self.spec.dtype)
     }
 
-    /// The buffer's own tensor, to be read before the next write and not kept.
+    /// Borrows the buffer's tensor, to be read before the next write and not kept.
     pub fn tensor(&self) -> &Tensor {
         &self.data
     }
@@ -83,7 +83,7 @@ impl StateBuffer {
     /// Replaces the whole content.
     ///
     /// # Errors
-    /// When the shape differs, or the state's element type does not have a value.
+    /// If the shape differs or a value is outside the state's element type.
     pub fn write(&mut self, value: &Tensor) -> Result<(), OpError> {
         if value.dims() != self.spec.shape {
             return Err(OpError::shape(format!(
@@ -93,7 +93,7 @@ impl StateBuffer {
             )));
         }
         let kept = kept_dtype(self.spec.dtype);
-        // What is in the kept type already needs no way through another.
+        // Already in the stored type: no conversion.
         let value = if value.dtype() == DType::F16 && kept == DType::F16 {
             value.clone()
         } else {
@@ -105,10 +105,10 @@ impl StateBuffer {
         Ok(())
     }
 
-    /// Writes `update` at `begin` without copying the rest.
+    /// Writes `update` at `begin`, leaving the rest untouched.
     ///
     /// # Errors
-    /// When the region does not lie inside the buffer.
+    /// If the region does not lie inside the buffer.
     pub fn write_slice(&mut self, update: &Tensor, begin: &[usize]) -> Result<(), OpError> {
         let fits = update.rank() == self.spec.shape.len()
             && begin.len() == self.spec.shape.len()
@@ -135,7 +135,7 @@ impl StateBuffer {
             return Ok(());
         }
         let update = update.counted_to_dtype(self.data.dtype())?;
-        // Candle makes the parts around the slice, and joins them.
+        // Candle creates the parts around the slice and concatenates them.
         claim(budget::bytes_of(&self.data).saturating_mul(3))?;
         let ranges: Vec<_> = begin.iter().zip(update.dims()).map(|(&b, &n)| b..b + n).collect();
         self.data = self.data.slice_assign(&ranges, &update)?;
@@ -186,28 +186,28 @@ impl InplaceOp1 for WriteSlice<'_> {
     }
 }
 
-/// The states of one conversation with a model: shared by all its functions and components that
-/// declare a state of the same name.
+/// The states of one conversation with a model, shared by all functions and components that declare a state of the same
+/// name.
 ///
-/// A prediction takes it by `&mut`, so two predictions can't use it at once.
+/// Predictions take it by `&mut`, so two of them cannot use it at once.
 #[derive(Debug, Default)]
 pub struct State {
     buffers: Vec<StateBuffer>,
 }
 
 impl State {
-    /// Buffers of zeros for these declarations, within [`Limits::memory`] as it is by default.
+    /// Allocates buffers of zeros for these declarations, within the default [`Limits::memory`].
     ///
     /// # Errors
-    /// When a buffer can't be allocated, or all of them take more than that.
+    /// If allocation fails or the total exceeds the limit.
     pub fn new(specs: &[StateSpec], device: &Device) -> Result<Self, OpError> {
         Self::within(specs, Limits::default().memory, device)
     }
 
-    /// Buffers of zeros for these declarations, of so many bytes together at most.
+    /// Allocates buffers of zeros for these declarations, of at most `memory` bytes in total.
     ///
     /// # Errors
-    /// When a buffer can't be allocated, or all of them take more than that.
+    /// If allocation fails or the total exceeds the limit.
     pub fn within(specs: &[StateSpec], memory: usize, device: &Device) -> Result<Self, OpError> {
         let _scope = Scope::open(Limits { memory, ..Limits::default() });
         let buffers = specs.iter().map(|spec| {
@@ -222,15 +222,15 @@ impl State {
         &self.buffers
     }
 
-    /// The buffer of this name.
+    /// Returns the buffer of this name.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut StateBuffer> {
         self.buffers.iter_mut().find(|b| b.spec.name == name)
     }
 
-    /// Sets every buffer to zeros.
+    /// Fills every buffer with zeros.
     ///
     /// # Errors
-    /// When a buffer can't be allocated.
+    /// If allocation fails.
     pub fn reset(&mut self) -> Result<(), OpError> {
         for buffer in &mut self.buffers {
             buffer.data = buffer.data.counted_zeros_like()?;
@@ -242,7 +242,7 @@ impl State {
         self.buffers.get_mut(position)
     }
 
-    /// Positions of the buffers that a plan's states are kept in.
+    /// Index of the buffer of each state of a plan.
     pub(crate) fn order(&self, specs: &[StateSpec]) -> Result<Vec<usize>, EngineError> {
         let find = |spec: &StateSpec| {
             let bad =

@@ -1,4 +1,4 @@
-//! MIL text that is run by the tests at the foot of the operations' files.
+//! Runs MIL text for the unit tests of operations.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
@@ -7,11 +7,11 @@ use coreml_format::weights::Weights;
 
 use crate::{Executable, Options};
 
-/// An input: name, shape and elements, fp32.
+/// An fp32 input: name, shape and elements.
 pub(crate) type Given<'a> = (&'a str, &'a [usize], &'a [f32]);
 
-/// Shape and elements of the tensor `y` after these statements, in a function of opset iOS18 with these inputs and a state
-/// `s` of fp16 `[4]`. What depends on an input is not folded.
+/// Shape and elements of the tensor `y` after these statements, in a function of opset iOS18 with these inputs and a
+/// state `s` of fp16 `[4]`. Operations that depend on an input are not folded.
 ///
 /// # Errors
 /// The error of loading or running it, with its causes.
@@ -36,18 +36,18 @@ pub(crate) fn run(body: &str, inputs: &[Given<'_>]) -> Result<(Vec<usize>, Vec<f
     Ok((y.dims().to_vec(), elements.expect("elements")))
 }
 
-/// The elements of `y` for an input `x`.
+/// Elements of `y` for an input `x`.
 pub(crate) fn of(body: &str, shape: &[usize], x: &[f32]) -> Vec<f32> {
     run(body, &[("x", shape, x)]).unwrap_or_else(|e| panic!("{e}: {body}")).1
 }
 
-/// Checks that statements are refused with these words.
+/// Checks that statements are rejected with an error that contains `words`.
 pub(crate) fn refused(body: &str, shape: &[usize], x: &[f32], words: &str) {
     let error = run(body, &[("x", shape, x)]).expect_err(body);
     assert!(error.contains(words), "{error}");
 }
 
-/// Checks elements, in all but rounding (four units of 2⁻²² relative to the larger of the element and one). NaN is NaN.
+/// Compares elements up to rounding (four units of 2⁻²² relative to the larger of the element and one). NaN equals NaN.
 pub(crate) fn near(found: &[f32], expected: &[f32]) {
     let same =
         |(&f, &e): (&f32, &f32)| f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= 1e-6 * e.abs().max(1.0);

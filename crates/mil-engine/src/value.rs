@@ -1,4 +1,4 @@
-//! What flows between operations.
+//! Runtime values passed between operations.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::weight::Weight;
 pub enum Value {
     /// A tensor.
     Array(Array),
-    /// A constant that stays as stored.
+    /// A constant in stored form.
     Weight(Arc<Weight>),
     /// A tensor of strings.
     Strings(Arc<Strings>),
@@ -21,7 +21,7 @@ pub enum Value {
     List(Arc<Vec<Value>>),
     /// A dictionary, in insertion order.
     Dictionary(Arc<Vec<(Value, Value)>>),
-    /// The state of this index in the function's list of states.
+    /// Index into the function's list of states.
     State(usize),
 }
 
@@ -35,7 +35,7 @@ pub struct Strings {
 }
 
 impl Value {
-    /// What kind of value this is, for messages.
+    /// Description of the value's kind, for messages.
     pub fn kind(&self) -> String {
         match self {
             Value::Array(a) => format!("{} tensor {:?}", a.dtype(), a.shape()),
@@ -47,7 +47,7 @@ impl Value {
         }
     }
 
-    /// The array; weights are expanded on `device`.
+    /// Returns the array; weights are expanded on `device`.
     pub fn array(&self, name: &str, device: &Device) -> Result<Array, OpError> {
         match self {
             Value::Array(a) => Ok(a.clone()),
@@ -63,12 +63,12 @@ impl From<Array> for Value {
     }
 }
 
-/// A Rust type that attributes and small arguments are read as.
+/// A Rust type that attributes and small arguments can be read as.
 pub trait FromValue: Sized + Clone {
     /// Reads the value of parameter `name`.
     ///
     /// # Errors
-    /// When the value is of another kind.
+    /// If the value is of another kind.
     fn from_value(name: &str, value: &Value) -> Result<Self, OpError>;
 }
 

@@ -1,7 +1,7 @@
-//! Constants that stay as stored: mapped dense data and the compressed forms of `constexpr_*`.
+//! Constants in stored form: mapped dense data and the compressed forms of `constexpr_*`.
 //!
-//! Operations on the hot path compute from [`Weight::matrix`] or pick [`Weight::rows`]; any other
-//! operation gets [`Weight::expand`], a temporary dense copy.
+//! Operations on the hot path compute from [`Weight::matrix`] or gather [`Weight::rows`]; others use
+//! [`Weight::expand`], a temporary dense copy.
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +25,7 @@ const MAX_KEPT: usize = 1 << 22;
 pub enum Raw {
     /// In a weight file.
     Blob(Blob),
-    /// In the program.
+    /// In memory.
     Bytes(Arc<[u8]>),
 }
 
@@ -49,7 +49,7 @@ pub struct Weight {
     expanded: OnceLock<Array>,
 }
 
-/// Values with one entry for each block of a tensor; `shape[d]` divides the extent of dimension d.
+/// Values with one entry per block of a tensor; `shape[d]` divides the extent of dimension d.
 pub struct Blocked {
     /// Entries, row-major.
     pub values: Vec<f32>,
@@ -57,28 +57,28 @@ pub struct Blocked {
     pub shape: Vec<usize>,
 }
 
-/// How the elements are stored.
+/// Storage format of the elements.
 pub(crate) enum Form {
-    /// Elements as they are.
+    /// Uncompressed elements.
     Dense(Raw),
     /// Indices into tables (palettization).
     Lut(Palette),
-    /// `scale · (data − offset)` by blocks.
+    /// Block-wise `scale · (data − offset)`.
     Blocks {
         /// Integers (or floats) of the weight's shape.
         data: Arc<Weight>,
-        /// One entry for each block.
+        /// One entry per block.
         scale: Blocked,
-        /// In the shape of `scale`.
+        /// Zero points, in the shape of `scale`.
         offset: Option<Vec<f32>>,
     },
     /// Zero where the mask is zero.
     Sparse {
-        /// One bit for each element, least significant bit first.
+        /// One bit per element, least significant bit first.
         mask: Raw,
         /// Values of the set bits, in order.
         nonzero: Arc<Weight>,
-        /// Set bits before each slice of the first dimension.
+        /// Number of set bits before each slice of the first dimension.
         starts: Vec<usize>,
     },
 }
@@ -89,7 +89,7 @@ pub(crate) struct Palette {
     pub bits: u32,
     /// The indices, a bit stream.
     pub indices: Raw,
-    /// Shape of the indices: the weight's, except for `axis`, which is `vector` times shorter.
+    /// Shape of the indices: that of the weight, except for `axis`, which is `vector` times shorter.
     pub index_shape: Vec<usize>,
     /// Element type of the entries.
     pub table_dtype: DataType,
@@ -97,14 +97,14 @@ pub(crate) struct Palette {
     pub tables: Raw,
     /// Number of blocks along each dimension of the indices.
     pub blocks: Vec<usize>,
-    /// Elements of one entry.
+    /// Number of elements of one entry.
     pub vector: usize,
-    /// Dimension along which an entry's elements lie.
+    /// Axis along which an entry's elements are laid out.
     pub axis: usize,
 }
 
 impl Weight {
-    /// A weight in memory.
+    /// Creates a weight in memory.
     pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self, OpError> {
         let bytes = packed(values, f32::to_le_bytes)?;
         Ok(Self {
@@ -122,15 +122,15 @@ impl std::fmt::Debug for Weight {
     }
 }
 
-/// Elements as bytes, written where they stay.
+/// Encodes elements as bytes, directly into their final allocation.
 ///
 /// # Errors
-/// When they take more memory than there is.
+/// If allocation fails.
 fn packed<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Result<Arc<[u8]>, OpError> {
     let len = values.len().saturating_mul(N);
     claim(len)?;
     let mut out: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-    // Nobody else has it yet.
+    // Not shared yet.
     if let Some(out) = Arc::get_mut(&mut out) {
         out.as_chunks_mut::<N>().0.iter_mut().zip(values).for_each(|(out, &v)| *out = bytes(v));
     }
@@ -146,8 +146,8 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     out
 }
 
-/// Walks the elements `range` of a shape in row-major order; calls `f(element, block)` with the flat index
-/// of the block that the element lies in.
+/// Iterates over the elements `range` of a shape in row-major order; calls `f(element, block)` with the flat index of
+/// the element's block.
 fn walk_blocks(shape: &[usize], blocks: &[usize], range: std::ops::Range<usize>, mut f: impl FnMut(usize, usize)) {
     let block_strides = strides(blocks);
     let sizes: Vec<usize> = shape.iter().zip(blocks).map(|(&n, &b)| (n / b.max(1)).max(1)).collect();
@@ -187,7 +187,7 @@ impl Weight {
         Self { dtype, shape, form, expanded: OnceLock::new() }
     }
 
-    /// Dense elements that were computed at load time, kept in their declared float type.
+    /// Dense elements computed at load time, kept in their declared float type.
     pub(crate) fn from_f32s(values: &[f32], dtype: DataType, shape: Vec<usize>) -> Result<Self, OpError> {
         let (kept, bytes) = match dtype {
             DataType::F16 => (DataType::F16, packed(values, |v| half::f16::from_f32(v).to_le_bytes())?),
@@ -206,7 +206,7 @@ impl Weight {
         &self.shape
     }
 
-    /// The stored elements, if they are dense.
+    /// The stored elements if dense.
     pub(crate) fn raw(&self) -> Option<&Raw> {
         match &self.form {
             Form::Dense(raw) => Some(raw),
@@ -214,7 +214,7 @@ impl Weight {
         }
     }
 
-    /// Bytes that are in memory, and not in a file.
+    /// Number of bytes held in memory rather than in a file.
     pub(crate) fn held_bytes(&self) -> usize {
         let held = |raw: &Raw| match raw {
             Raw::Blob(_) => 0,
@@ -232,7 +232,7 @@ impl Weight {
         }
     }
 
-    /// Bytes of the stored form.
+    /// Size of the stored form in bytes.
     pub fn stored_bytes(&self) -> usize {
         match &self.form {
             Form::Dense(raw) => raw.len(),
@@ -248,10 +248,10 @@ impl Weight {
         self.shape.iter().skip(1).product()
     }
 
-    /// Elements `first .. first + count` in row-major order as `f32`.
+    /// Decodes elements `first .. first + count` in row-major order to `f32`.
     ///
     /// # Errors
-    /// When they are out of range.
+    /// If they are out of range.
     fn elements(&self, first: usize, count: usize) -> Result<Vec<f32>, OpError> {
         let total: usize = self.shape.iter().product();
         if first.checked_add(count).is_none_or(|end| end > total) {
@@ -283,14 +283,14 @@ impl Weight {
         }
     }
 
-    /// Most bytes that so many elements need beside themselves while they are expanded.
+    /// Upper bound of the temporary bytes needed to expand this many elements.
     fn temporaries(&self, count: usize) -> usize {
         match &self.form {
             Form::Dense(_) if self.dtype.is_float() => 0,
             Form::Dense(_) => count.saturating_mul(size_of::<i64>()),
             Form::Lut(p) => p.tables.len().saturating_mul(8 * size_of::<f32>()),
             Form::Blocks { data, .. } => data.temporaries(count),
-            // Where bits are set, and their values.
+            // Positions of the set bits, and their values.
             Form::Sparse { nonzero, .. } => {
                 let values = count.saturating_mul(2 * size_of::<usize>() + size_of::<f32>());
                 values.saturating_add(nonzero.temporaries(count))
@@ -298,10 +298,10 @@ impl Weight {
         }
     }
 
-    /// A dense copy.
+    /// Expands to a dense copy.
     ///
     /// # Errors
-    /// When it takes more memory than there is, or Candle can't create the tensor.
+    /// If allocation fails or Candle cannot create the tensor.
     pub fn expand(&self, device: &Device) -> Result<Array, OpError> {
         match &self.form {
             Form::Dense(raw) => decode::decode(raw, self.dtype, &self.shape, device),
@@ -330,11 +330,10 @@ impl Weight {
         Ok(array)
     }
 
-    /// Slices of the first dimension, one after another: `[indices.len(), …]`, as `f32`; nothing else is
-    /// expanded.
+    /// Gathers slices of the first dimension as `f32`: `[indices.len(), …]`; nothing else is expanded.
     ///
     /// # Errors
-    /// When an index is out of range.
+    /// If an index is out of range.
     pub fn rows(&self, indices: &[usize]) -> Result<Vec<f32>, OpError> {
         let slice = self.slice_len();
         let mut out = room(indices.len().saturating_mul(slice))?;
@@ -350,8 +349,8 @@ impl Weight {
         Ok(out)
     }
 
-    /// The weight as a matrix: the first dimension by all others; `None` for a scalar. Kernels read the common forms
-    /// themselves and have rows of the others expanded one by one.
+    /// The weight as a matrix, the first dimension by all others; `None` for a scalar. Kernels read the common forms
+    /// directly and expand rows of the others on demand.
     pub fn matrix(&self) -> Option<WeightMatrix<'_>> {
         let (rows, cols) = (*self.shape.first()?, self.slice_len());
         let known = self.known_form(rows, cols).and_then(|form| WeightMatrix::new(rows, cols, form).ok());
@@ -379,7 +378,7 @@ impl Weight {
                     DataType::U4 => (4, false),
                     _ => return None,
                 };
-                // Blocks along the second dimension are stretches of a row; others must be whole.
+                // Blocks along the second dimension are segments of a row; the other dimensions must not be divided.
                 if scale.shape.iter().skip(2).any(|&b| b != 1) {
                     return None;
                 }
@@ -402,7 +401,7 @@ impl RowDecoder for Weight {
     fn row(&self, row: usize, out: &mut [f32]) {
         match self.elements(row * out.len(), out.len()) {
             Ok(values) => out.copy_from_slice(&values),
-            // Not reached: the matrix has the weight's own shape.
+            // Unreachable: the matrix has the weight's own shape.
             Err(_) => out.fill(f32::NAN),
         }
     }

@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz target `engine`, and changes of it that need no fuzzer.
+//! Replays the corpus of the fuzz target `engine`, with mutations that need no fuzzer.
 
 #[allow(unreachable_pub, reason = "the fuzz target uses it as a module of its own")]
 #[path = "../../../fuzz/src/engine.rs"]

@@ -1,4 +1,4 @@
-//! Memory that results leave is used again, and never while somebody has it.
+//! Buffers of dropped results are reused, and never while in use.
 
 use candle_core::{Device, Tensor, Var};
 use coreml_format::mil_text;
@@ -6,8 +6,8 @@ use coreml_format::weights::Weights;
 use mil_engine::passes::PassSet;
 use mil_engine::{Executable, FeatureValue, Options};
 
-/// A program whose values share memory in every way that there is: views of views, results that are views, a value that
-/// is returned and used, one that is returned twice, an input that is returned.
+/// A program whose values share memory in every possible way: views of views, results that are views, a value both
+/// returned and used, one returned twice, a returned input.
 const PROGRAM: &str = "program(1.3) { func main<ios18>(tensor<fp32, [64, 128]> x) {
     tensor<fp32, [64, 128]> a = add(x = x, y = fp32(1));
     tensor<fp32, [8192]> b = reshape(x = a, shape = tensor<int32, [1]>([-1]));
@@ -39,7 +39,7 @@ fn input(seed: usize) -> Tensor {
     Tensor::from_vec(values, (64, 128), &Device::Cpu).expect("a tensor")
 }
 
-/// What the program gives, element by element.
+/// Expected outputs of the program, element by element.
 fn expected(x: &[f32]) -> Vec<Vec<f32>> {
     let all = |f: &dyn Fn(f32) -> f32| x.iter().map(|&x| f(x)).collect::<Vec<f32>>();
     let e = |x: f32| (x + 1.0) * 2.0 - x;
@@ -60,7 +60,7 @@ fn flat(t: &Tensor) -> Vec<f32> {
 fn values_keep_their_memory_while_a_view_or_a_caller_has_it() {
     let executable = executable(PROGRAM);
     let inputs: Vec<Tensor> = (0..4).map(input).collect();
-    // All are kept, so that a later prediction would spoil what an earlier one returned.
+    // All are kept, so that reuse by a later prediction would corrupt earlier results.
     let mut results = Vec::new();
     for x in &inputs {
         let outputs = executable.predict(&[("x", x.clone())], None).expect("a prediction");

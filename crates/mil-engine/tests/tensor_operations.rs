@@ -1,5 +1,5 @@
-//! Joining, padding, contracting and suppressing: forms of the operations that few models use, with
-//! results worked out by hand from the definitions.
+//! Concatenation, padding, contraction and suppression: forms used by few models, with results derived by hand from the
+//! definitions.
 
 use candle_core::{Device, Tensor};
 use coreml_format::dtype::DataType;
@@ -27,7 +27,7 @@ fn literal(value: Value) -> Argument {
     Argument::One(Binding::Value(value))
 }
 
-/// A function of one operation; its results as flat f32 with their shapes.
+/// Runs a function of one operation; returns its results as flat f32 with their shapes.
 fn run(
     (opset, kind): (Opset, &str),
     tensors: &[(&str, &[usize], &[f32])],
@@ -152,7 +152,7 @@ fn padding_replicates_edges_and_rejects_what_has_none() {
     assert!(pad(2, "constant", &[i32::MIN, 0]).is_err());
 }
 
-/// Σ_w x[c, h, w] · y[w, h, u] with one h in y for both of x.
+/// Σ_w x[c, h, w] · y[w, h, u] where y has one h for both of x's.
 #[test]
 fn einsum_spreads_a_batch_extent_of_one() {
     let found = run(

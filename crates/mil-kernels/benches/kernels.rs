@@ -1,7 +1,7 @@
-//! Kernels at the sizes of Qwen3-0.6B, beside what the memory gives, and convolutions at those of ResNet-18:
-//! `cargo bench -p mil-kernels`.
+//! Kernels at the sizes of Qwen3-0.6B against memory bandwidth, and convolutions at those of ResNet-18: `cargo bench -p
+//! mil-kernels`.
 //!
-//! Weights and caches are larger than a processor's caches and used in turn, as a token uses them.
+//! Weights and KV caches exceed the processor's caches and are used in turn, as in decoding.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use mil_kernels::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 
 const ROWS: usize = 3072;
 const COLS: usize = 1024;
-/// Bytes of weights that are used in turn.
+/// Size in bytes of the pool of weights used in turn.
 const POOL: usize = 256 << 20;
-/// Rows that share a table.
+/// Rows per palettization table.
 const GROUP: usize = 8;
 
 fn settings(
@@ -36,7 +36,7 @@ fn settings(
     group.finish();
 }
 
-/// Bytes that are valid in every form: small numbers as fp16 and as f32.
+/// Bytes that are valid in every storage format: small numbers as fp16 and as f32.
 fn weights() -> Vec<u8> {
     (0..POOL).map(|i| if i % 2 == 1 { 0x2c } else { (i / 2 * 37) as u8 }).collect()
 }
@@ -45,7 +45,7 @@ fn tables(bits: u32) -> Vec<u8> {
     (0..(ROWS / GROUP) << bits).flat_map(|i| f16::from_f32((i % 97) as f32 / 50.0 - 1.0).to_le_bytes()).collect()
 }
 
-/// Name, bits of a weight, and the matrix over some bytes.
+/// Name, bits per weight, and the matrix over some bytes.
 type Case<'a> = (String, u32, Box<dyn Fn(&'a [u8]) -> WeightMatrix<'a> + 'a>);
 
 fn forms<'a>(tables: &'a [(u32, Vec<u8>)], scale: &'a [f32]) -> Vec<Case<'a>> {
@@ -99,7 +99,7 @@ fn products(c: &mut Criterion) {
             });
         }
     });
-    // Throughput counts multiply-adds.
+    // Throughput in multiply-adds.
     settings(c, "matrix times 64 vectors", |group| {
         for (name, bits, form) in forms(&tables, &scale) {
             let size = ROWS * COLS * bits as usize / 8;
@@ -125,7 +125,7 @@ fn attentions(c: &mut Criterion) {
             let mut mask = vec![0f32; queries * len];
             mask.chunks_exact_mut(len).for_each(|row| row[open..].fill(f32::NEG_INFINITY));
             let (mut out, mut turn) = (vec![0f32; q.len()], (0..layers).cycle());
-            // Keys and values in fp16.
+            // fp16 keys and values.
             group.throughput(Throughput::Bytes((2 * kv_heads * open * dim * 2) as u64));
             group.bench_function(format!("{queries} queries, {open} positions"), |b| {
                 b.iter(|| {
@@ -139,7 +139,7 @@ fn attentions(c: &mut Criterion) {
     });
 }
 
-/// 3 × 3 in steps of one. Throughput counts the multiply-adds of the plain sums, in both ways.
+/// 3 × 3, stride one. Throughput counts the multiply-adds of direct convolution for both methods.
 fn convolutions(c: &mut Criterion) {
     settings(c, "convolution", |group| {
         for (extent, channels) in [(56, 64), (28, 128), (14, 256), (7, 512)] {
@@ -171,7 +171,7 @@ fn convolutions(c: &mut Criterion) {
     });
 }
 
-/// Copies by position of 64 channels of 56 × 56, beside one that only moves them.
+/// Gathers from 64 channels of 56 × 56, compared with a plain copy.
 fn copies(c: &mut Criterion) {
     let x: Vec<f32> = (0..64 * 56 * 56).map(|i| i as f32).collect();
     let (all, turned) = (|n: usize| AxisIndices::Run(0..n), AxisIndices::At((0..56).rev().collect()));

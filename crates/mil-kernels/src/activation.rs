@@ -7,14 +7,14 @@ use crate::simd::Vector;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
-/// What follows a product, on each of its results.
+/// Activation applied to each result of a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
-    /// No less than `low` and no more than `high`; NaN stays.
+    /// Clamps to `low ..= high`; propagates NaN.
     Clamp {
-        /// The least result.
+        /// Lower bound.
         low: f32,
-        /// The greatest.
+        /// Upper bound.
         high: f32,
     },
     /// [`math::gelu`].
@@ -23,21 +23,21 @@ pub enum Activation {
     Silu,
     /// [`math::sigmoid`].
     Sigmoid,
-    /// Of each element.
+    /// Elementwise [`HardSigmoid`].
     HardSigmoid(HardSigmoid),
-    /// Of each element.
+    /// Elementwise [`HardSwish`].
     HardSwish(HardSwish),
 }
 
 impl Default for Activation {
-    /// Nothing is done.
+    /// Identity: an unbounded clamp.
     fn default() -> Self {
         Self::Clamp { low: f32::NEG_INFINITY, high: f32::INFINITY }
     }
 }
 
 impl Activation {
-    /// The bounds of a clamp; infinite ones for others.
+    /// Bounds of a clamp; infinite for other activations.
     pub(crate) fn bounds(self) -> (f32, f32) {
         match self {
             Self::Clamp { low, high } => (low, high),
@@ -45,7 +45,7 @@ impl Activation {
         }
     }
 
-    /// What comes before the bounds while sums are in registers.
+    /// The hard swish applied before the bounds while sums are in registers.
     pub(crate) fn hard_swish(self) -> Option<HardSwish> {
         match self {
             Self::HardSwish(f) => Some(f),
@@ -53,12 +53,12 @@ impl Activation {
         }
     }
 
-    /// Whether bounds and hard swish say all about it.
+    /// True if bounds and hard swish fully describe it.
     pub(crate) fn in_registers(self) -> bool {
         matches!(self, Self::Clamp { .. } | Self::HardSwish(_))
     }
 
-    /// The function of one element.
+    /// Scalar definition.
     #[inline(always)]
     pub fn at(self, x: f32) -> f32 {
         match self {
@@ -74,7 +74,7 @@ impl Activation {
         }
     }
 
-    /// Applies it to each element, on this thread.
+    /// Applies it to each element, single-threaded.
     pub fn apply(self, values: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         match self {
@@ -94,10 +94,10 @@ impl Activation {
     }
 }
 
-/// [`HardSwish`] of registers.
+/// [`HardSwish`] on registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Gate<V> {
-    /// Whether there is a threshold.
+    /// True if there is a threshold.
     cuts: bool,
     threshold: V,
     slope: V,
@@ -108,10 +108,10 @@ pub(crate) struct Gate<V> {
 
 impl<V: Vector> Gate<V> {
     /// # Safety
-    /// As [`Vector`].
+    /// Same as [`Vector`].
     #[inline(always)]
     pub(crate) unsafe fn new(f: &HardSwish) -> Self {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (cuts, threshold) = (f.threshold.is_some(), V::splat(f.threshold.unwrap_or(0.0)));
             let (slope, offset) = (V::splat(f.gate.slope), V::splat(f.gate.offset));
@@ -120,10 +120,10 @@ impl<V: Vector> Gate<V> {
     }
 
     /// # Safety
-    /// As [`Vector`].
+    /// Same as [`Vector`].
     #[inline(always)]
     pub(crate) unsafe fn at(&self, v: V) -> V {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let v = if self.cuts { v.kept_from(self.threshold) } else { v };
             v.times(v.times(self.slope).plus(self.offset).between(self.zero, self.one))

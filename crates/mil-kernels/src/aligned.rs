@@ -1,9 +1,9 @@
 //! Buffers aligned to cache lines; wide loads that cross a line take twice as long.
 
-/// Bytes of a line.
+/// Size of a cache line in bytes.
 const LINE: usize = 64;
 
-/// Elements of which the first one lies at the start of a line.
+/// A buffer whose first element is at the start of a cache line.
 pub(crate) struct Aligned<T> {
     data: Vec<T>,
     start: usize,
@@ -14,22 +14,22 @@ impl<T: Copy + Default> Aligned<T> {
         Self { data: Vec::new(), start: 0 }
     }
 
-    /// `len` elements: whatever they were before, zeros at first.
+    /// Returns `len` elements with unspecified contents, initially zero.
     ///
     /// # Panics
-    /// When no memory has so many.
+    /// If allocation fails.
     pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
         let whole = len.checked_add(LINE / size_of::<T>()).expect("elements of a buffer");
         if self.data.len() < whole {
             self.data.clear();
             self.data.resize(whole, T::default());
         }
-        // `align_offset` may decline to answer (under an interpreter): any start is right, only slower.
+        // `align_offset` may fail (under an interpreter): an unaligned start is correct, only slower.
         self.start = self.data.as_ptr().align_offset(LINE).min(whole - len);
         &mut self.data[self.start..self.start + len]
     }
 
-    /// The elements from the start on that [`at_least`](Self::at_least) chose last.
+    /// The elements from the start chosen by the last [`at_least`](Self::at_least).
     pub(crate) fn elements(&self) -> &[T] {
         &self.data[self.start..]
     }

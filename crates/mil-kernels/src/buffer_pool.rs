@@ -1,23 +1,24 @@
 //! Per-prediction buffer pool; buffers are handed out uninitialised.
 //!
-//! A fresh buffer costs about as much as the arithmetic that fills it: the system zeroes its pages on first touch, and many
-//! allocators return large blocks at once. A [`BufferPool`] keeps the dead buffers of one prediction for later results.
+//! Filling a fresh buffer costs as much as the arithmetic: the system zeroes its pages on first touch, and many
+//! allocators return large blocks to the system at once. A [`Memory`] keeps the dead buffers of one prediction for
+//! later results.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 use crate::parallel::{chunks_mut, rows_mut};
 
-/// Elements below which memory is left to the allocator: 1 KB.
+/// Minimum number of elements of a pooled buffer (1 KB); smaller ones are left to the allocator.
 const LARGE: usize = 1 << 8;
 
-/// Memory that results had.
+/// Buffers of previous results.
 #[derive(Debug, Default)]
 pub struct Memory {
     free: Vec<Buffer>,
-    /// Results since [`settle`]: where they begin, and their room.
+    /// Buffers handed out since [`settle`]: address and capacity.
     made: Vec<(usize, usize)>,
-    /// Elements that are in use, and the most that were.
+    /// Number of elements in use, and its peak.
     used: usize,
     peak: usize,
 }
@@ -25,20 +26,20 @@ pub struct Memory {
 #[derive(Debug)]
 struct Buffer {
     data: Vec<f32>,
-    /// Whether it was in use since [`Memory::lend`] began.
+    /// True if used since [`Memory::lend`] began.
     recent: bool,
 }
 
 thread_local! {
-    /// What results of this thread take their memory from.
+    /// Pool of the current thread's results.
     static MEMORY: RefCell<Option<Memory>> = const { RefCell::new(None) };
 }
 
 impl Memory {
-    /// Runs `f`, in which results that this thread makes take their memory from here. What `f` brings back with
-    /// [`recycle`] stays for the next time, at most twice what was in use at once.
+    /// Runs `f` with the results of this thread allocated from this pool. Buffers returned by [`recycle`] are kept for
+    /// the next call, at most twice the peak use.
     pub fn lend<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        /// Takes the memory back, after a panic too.
+        /// Returns the pool to its owner, also after a panic.
         struct Lent<'a> {
             owner: &'a mut Memory,
             before: Option<Memory>,
@@ -61,12 +62,12 @@ impl Memory {
         result
     }
 
-    /// Elements that are kept.
+    /// Number of elements kept.
     pub fn kept(&self) -> usize {
         self.free.iter().map(|b| b.data.capacity()).sum()
     }
 
-    /// Keeps no more than twice the peak, rather what was used.
+    /// Trims to twice the peak, preferring recently used buffers.
     fn shrink(&mut self) {
         self.made.clear();
         while self.kept() > 2 * self.peak {
@@ -75,7 +76,7 @@ impl Memory {
         }
     }
 
-    /// The smallest buffer with room for `len` elements that is not far too large.
+    /// The smallest buffer with a capacity of `len` to twice `len` elements, or a new one.
     fn take(&mut self, len: usize) -> Vec<f32> {
         let rooms = self.free.iter().map(|b| b.data.capacity()).enumerate();
         let found =
@@ -92,7 +93,7 @@ impl Memory {
     }
 }
 
-/// Asks of each result that was made since the last call, by the address at which it begins, whether it is still there.
+/// For each buffer handed out since the last call, calls `lives` with its address to find out if it is still in use.
 pub fn settle(mut lives: impl FnMut(usize) -> bool) {
     MEMORY.with_borrow_mut(|memory| {
         if let Some(memory) = memory {
@@ -102,7 +103,7 @@ pub fn settle(mut lives: impl FnMut(usize) -> bool) {
     });
 }
 
-/// Keeps the memory of a result that nobody needs any more.
+/// Returns the buffer of a dead result to the pool.
 pub fn recycle(data: Vec<f32>) {
     MEMORY.with_borrow_mut(|memory| {
         if let Some(memory) = memory
@@ -115,17 +116,17 @@ pub fn recycle(data: Vec<f32>) {
     });
 }
 
-/// Whether results were made since the last call of [`settle`].
+/// True if buffers were handed out since the last [`settle`].
 pub fn has_made() -> bool {
     MEMORY.with_borrow(|memory| memory.as_ref().is_some_and(|memory| !memory.made.is_empty()))
 }
 
-/// Elements that are lent to this thread and not in use.
+/// Number of elements in this thread's pool not in use.
 pub fn kept() -> usize {
     MEMORY.with_borrow(|memory| memory.as_ref().map_or(0, Memory::kept))
 }
 
-/// Gives what is lent to this thread and not in use back to the allocator.
+/// Frees the unused buffers of this thread's pool.
 pub fn release() {
     MEMORY.with_borrow_mut(|memory| {
         if let Some(memory) = memory {
@@ -135,7 +136,7 @@ pub fn release() {
 }
 
 mod sealed {
-    /// Keeps [`Element`](super::Element) to the types of this crate.
+    /// Restricts [`Element`](super::Element) to types of this crate.
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for u8 {}
@@ -144,11 +145,11 @@ mod sealed {
     impl Sealed for half::f16 {}
 }
 
-/// Elements that results are made of. Only those in f32 take memory that others had; nearly all are.
+/// Element types of results. Only f32 results, which are nearly all, use the pool.
 ///
-/// Kernels write into the room without looking, so no other type can be one.
+/// Sealed because kernels write uninitialised memory of these types.
 pub trait Element: sealed::Sealed + Copy + Send + Sync {
-    /// An empty vector with room for `len` elements.
+    /// Allocates an empty vector with capacity for `len` elements.
     fn room(len: usize) -> Vec<Self> {
         Vec::with_capacity(len)
     }
@@ -171,17 +172,17 @@ impl Element for u32 {}
 impl Element for i64 {}
 impl Element for half::f16 {}
 
-/// Zeros, in memory of results.
+/// Allocates zeros from the pool.
 pub fn zeros(len: usize) -> Vec<f32> {
     let mut out = f32::room(len);
     out.resize(len, 0.0);
     out
 }
 
-/// A vector of `len` elements that `work(i, chunk)` writes in chunks of `size`, on several threads.
+/// Allocates `len` elements, which `work(i, chunk)` initialises in chunks of `size` on several threads.
 ///
 /// # Safety
-/// `work` writes every element of its chunk.
+/// `work` must write every element of its chunk.
 pub(crate) unsafe fn alloc_with<T: Element>(
     len: usize,
     size: usize,
@@ -191,10 +192,11 @@ pub(crate) unsafe fn alloc_with<T: Element>(
     unsafe { written(len, |out| chunks_mut(out, size, work)) }
 }
 
-/// A vector of `len` elements that `work(first row, rows)` writes as runs of whole rows of `size`, as [`rows_mut`] does.
+/// Allocates `len` elements, which `work(first row, rows)` initialises in runs of whole rows of `size`, as [`rows_mut`]
+/// does.
 ///
 /// # Safety
-/// `work` writes every element of its rows.
+/// `work` must write every element of its rows.
 pub(crate) unsafe fn alloc_rows_with<T: Element>(
     len: usize,
     size: usize,
@@ -204,14 +206,14 @@ pub(crate) unsafe fn alloc_rows_with<T: Element>(
     unsafe { written(len, |out| rows_mut(out, size, work)) }
 }
 
-/// A vector of `len` elements that `write` writes.
+/// Allocates `len` elements, which `write` initialises.
 ///
 /// # Safety
-/// `write` writes every element.
+/// `write` must write every element.
 unsafe fn written<T: Element>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
     let mut out = T::room(len);
     write(&mut out.spare_capacity_mut()[..len]);
-    // SAFETY: the capacity is there, and the caller's closure wrote it.
+    // SAFETY: within the capacity, and initialised by the caller's closure.
     unsafe { out.set_len(len) };
     out
 }
@@ -234,7 +236,7 @@ mod tests {
             assert_eq!(seen, [address]);
             settle(|_| panic!("asked once"));
             recycle(data);
-            // Small ones are not kept.
+            // Small buffers are not kept.
             recycle(zeros(8));
             address
         });
@@ -246,7 +248,7 @@ mod tests {
             assert!(other.capacity() < 10_000);
         });
         assert_eq!(memory.kept(), 0, "it did not come back");
-        // Outside of predictions memory is the allocator's.
+        // Outside predictions, buffers go to the allocator.
         recycle(zeros(10_000));
         settle(|_| panic!("nothing is lent"));
     }

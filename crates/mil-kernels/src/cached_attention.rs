@@ -1,8 +1,7 @@
 //! Grouped-query attention over a KV cache in fp16, read in place.
 //!
-//! For head h of a query: `softmax(scale · q · Kᵀ + mask) · V` with the keys and values of head
-//! `h / (heads / kv_heads)`. Positions at the end that the mask closes for every query (their weight
-//! underflows to exactly zero) are not read.
+//! For head h of a query: `softmax(scale · q · Kᵀ + mask) · V` with the keys and values of head `h / (heads /
+//! kv_heads)`. Trailing positions masked for every query (their weight underflows to exactly zero) are not read.
 
 use half::f16;
 
@@ -12,46 +11,46 @@ use crate::sizes::{self, checked, size};
 mod decode;
 mod panel;
 
-/// Keys or values of one layer: `[kv_heads, len, dim]`, rows contiguous.
+/// Keys or values of one layer: `[kv_heads, len, dim]`, contiguous rows.
 #[derive(Clone, Copy)]
 pub struct Cache<'a> {
-    /// Elements from the first one of the layer on, as far as a mask leaves positions open.
+    /// Elements from the layer's first one, at least up to the last unmasked position.
     pub data: &'a [f16],
-    /// Distance between heads, in elements.
+    /// Stride between heads, in elements.
     pub head_stride: usize,
-    /// Distance between positions, in elements.
+    /// Stride between positions, in elements.
     pub row_stride: usize,
 }
 
 impl Cache<'_> {
-    /// Whether so many heads have `len` positions of `dim` elements. If so, no offset of a position wraps.
+    /// True if the data contain `len` positions of `dim` elements for each head. If so, no offset of a position
+    /// overflows.
     fn has(&self, heads: usize, len: usize, dim: usize) -> bool {
         let last = sizes::last([(heads, self.head_stride), (len, self.row_stride)]);
         len == 0 || last.and_then(|at| at.checked_add(dim)).is_some_and(|end| end <= self.data.len())
     }
 }
 
-/// Sizes of an attention.
+/// Attention sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads; divides `heads`.
+    /// Number of key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Queries.
+    /// Number of queries.
     pub queries: usize,
-    /// Cached positions.
+    /// Number of cached positions.
     pub len: usize,
-    /// Elements of a head.
+    /// Head dimension.
     pub dim: usize,
 }
 
-/// A score this far below the largest has a weight of exactly zero: `exp(−104)` is below the least
-/// positive `f32`.
+/// A score this far below the largest has a weight of exactly zero: `exp(−104)` is below the smallest positive `f32`.
 const CLOSED: f32 = -1e4;
 
-/// Number of leading positions that any query may see: the trailing ones have a mask of −1e4 or less for
-/// every query, while the query itself sees an earlier position with a mask above −1e3.
+/// Number of leading positions visible to any query: trailing ones have a mask of −1e4 or less for every query, while
+/// the query itself sees an earlier position with a mask above −1e3.
 pub fn open_positions(mask: &[f32], queries: usize, len: usize) -> usize {
     let mut open = 0;
     for row in mask.chunks_exact(len.max(1)).take(queries) {
@@ -64,17 +63,16 @@ pub fn open_positions(mask: &[f32], queries: usize, len: usize) -> usize {
     open
 }
 
-/// Queries of a KV head up to which rows of the cache are widened for each of them instead of once for all.
+/// Maximum number of queries per KV head for widening cache rows per query rather than once for all.
 const MAX_STEPWISE_QUERIES: usize = 8;
 
-/// Multiply-adds below which waking a second thread costs more than it saves.
+/// Multiply-adds below which waking a second thread does not pay.
 const SPLIT: usize = 1 << 15;
 
-/// Computes `out[heads, queries, dim]` from `q[heads, queries, dim]` (already rotated) and
-/// `mask[queries, len]`.
+/// Computes `out[heads, queries, dim]` from `q[heads, queries, dim]` (already rotated) and `mask[queries, len]`.
 ///
 /// # Panics
-/// When a slice is shorter than `shape` demands.
+/// If a slice is shorter than `shape` requires.
 pub fn cached_attention(
     shape: Shape,
     q: &[f32],
@@ -94,11 +92,11 @@ pub fn cached_attention(
     }
     let open = mask.map_or(len, |m| open_positions(m, queries, len));
     assert!(k.has(kv_heads, open, dim) && v.has(kv_heads, open, dim), "keys and values");
-    // Of scores, and of keys and values as `f32`.
+    // Scores, and keys and values as `f32`.
     size([open, dim.max(2)]);
     let share = heads / kv_heads;
     let rows = (queries * share <= MAX_STEPWISE_QUERIES && open > 0).then(decode::best);
-    // One task per KV head: its keys and values are converted once for all queries of all its heads.
+    // One task per KV head: its keys and values are converted once for all queries of its group.
     let work = |(kv, out): (usize, &mut [f32])| {
         let first = kv * share * queries * dim;
         let q = &q[first..first + share * queries * dim];
@@ -116,7 +114,7 @@ pub fn cached_attention(
     }
 }
 
-/// One KV head and what looks at it.
+/// One KV head and the queries attending to it.
 struct Head<'a> {
     shape: Shape,
     /// Index of the KV head.
@@ -125,12 +123,13 @@ struct Head<'a> {
     cache: (Cache<'a>, Cache<'a>),
     mask: Option<&'a [f32]>,
     scale: f32,
-    /// Leading positions that are read.
+    /// Number of leading positions read.
     open: usize,
 }
 
 impl Head<'_> {
-    /// Turns products with the keys into weights; `row` counts the queries of all heads. Returns their sum.
+    /// Turns dot products with the keys into unnormalised weights; `row` counts the queries of all heads. Returns their
+    /// sum.
     fn weigh(&self, row: usize, scores: &mut [f32]) -> f32 {
         let mask = self.mask.map(|m| &m[row % self.shape.queries * self.shape.len..][..self.open]);
         crate::softmax::exponentials(scores, mask, self.scale)
@@ -146,7 +145,7 @@ mod tests {
         let inf = f32::NEG_INFINITY;
         assert_eq!(open_positions(&[0.0, 0.0, inf, inf], 1, 4), 2);
         assert_eq!(open_positions(&[0.0, inf, inf, 0.0, 0.0, inf], 2, 3), 2);
-        // Every position closed: IEEE arithmetic must decide, on all of them.
+        // Every position masked: IEEE arithmetic decides, over all of them.
         assert_eq!(open_positions(&[inf, inf], 1, 2), 2);
         assert_eq!(open_positions(&[-1e4, 0.0, -1e4], 1, 3), 2);
         assert_eq!(open_positions(&[], 0, 3), 0);
@@ -154,7 +153,7 @@ mod tests {
 
     #[test]
     fn agrees_with_the_formula_in_f64() {
-        // Six queries a KV head take the way of decoding, twelve that of a panel.
+        // Six queries per KV head use the decoding path, twelve the panel path.
         formula(Shape { heads: 4, kv_heads: 2, queries: 3, len: 7, dim: 5 });
         formula(Shape { heads: 4, kv_heads: 2, queries: 6, len: 7, dim: 5 });
     }

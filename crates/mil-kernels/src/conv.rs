@@ -1,8 +1,8 @@
 //! Convolutions of channels-last images: `[images, spatial…, channels]`, up to three spatial dimensions.
 //!
 //! A convolution is the product of its patches with the weights. With packed weights, a patch is a list of segments of
-//! the image and nothing is copied; with weights as stored, patches are copied where a product takes them, so that the
-//! matrix of all patches never exists. Depthwise ones are summed directly.
+//! the image and nothing is copied; with stored weights, patches are copied a few at a time, so the full im2col matrix
+//! never exists. Depthwise convolutions are summed directly.
 
 #![allow(clippy::needless_range_loop, reason = "dimensions and lanes are addressed by number")]
 
@@ -22,32 +22,31 @@ pub use patches::conv_packed;
 pub use transposed::{Shape as TransposedShape, Transposed};
 pub use winograd::Winograd;
 
-/// Where windows lie, for three spatial dimensions; what lacks some has extents of one.
+/// Window geometry in three spatial dimensions; missing ones have extent one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
-    /// Extents of an image.
+    /// Extents of the image.
     pub input: [usize; 3],
     /// Extents of the kernel.
     pub kernel: [usize; 3],
-    /// Distance between windows.
+    /// Stride between windows.
     pub strides: [usize; 3],
     /// Distance between the taps of a window.
     pub dilations: [usize; 3],
     /// Padding before the first element.
     pub before: [usize; 3],
-    /// Windows along each dimension.
+    /// Number of windows along each dimension.
     pub out: [usize; 3],
 }
 
 impl Windows {
-    /// These windows over `images` of `channels` that lie in `x`, with steps of one where there is only one window or
-    /// one tap to step from.
+    /// Validates these windows over `images` of `channels` in `x`, and resets the stride of single windows and the
+    /// dilation of single taps to one.
     ///
-    /// Of what this returns, no offset of an element of the images wraps, also of windows and taps that hang over.
+    /// With the result, no element offset overflows, including those of windows and taps outside the image.
     ///
     /// # Panics
-    /// When the images do not have the size of `x`, when a stride or dilation is zero, and when the windows reach
-    /// farther than offsets do.
+    /// If the size of `x` is not that of the images, a stride or dilation is zero, or offsets of the windows overflow.
     fn checked(&self, x: &[f32], images: usize, channels: usize) -> Self {
         let [a, b, c] = self.input;
         assert_eq!(Some(x.len()), checked([images, a, b, c, channels]), "size of the images");
@@ -62,7 +61,7 @@ impl Windows {
         windows
     }
 
-    /// More positions than windows and taps lie apart along one dimension, the padding among them.
+    /// Upper bound of the distance between positions of windows and taps along one dimension, including padding.
     fn reach(&self, d: usize) -> Option<usize> {
         let (windows, taps) = (checked([self.out[d], self.strides[d]])?, checked([self.kernel[d], self.dilations[d]])?);
         windows.checked_add(taps)?.checked_add(self.before[d])?.checked_add(self.input[d])
@@ -76,7 +75,7 @@ impl Windows {
         size(self.kernel)
     }
 
-    /// Whether each window is one element, and each element a window.
+    /// True if windows and elements correspond one to one.
     fn is_identity(&self) -> bool {
         self.taps() == 1 && self.strides == [1; 3] && self.before == [0; 3] && self.out == self.input
     }
@@ -85,26 +84,26 @@ impl Windows {
         size(self.input)
     }
 
-    /// Index of an output position along each dimension.
+    /// Multi-index of an output position.
     fn place(&self, position: usize) -> [usize; 3] {
         let [_, b, c] = self.out;
         [position / (b * c), position / c % b, position % c]
     }
 
-    /// Where a tap of a window reads along one dimension, if that is inside.
+    /// Position read by a tap of a window along one dimension; `None` if outside.
     fn source(&self, d: usize, window: usize, tap: usize) -> Option<usize> {
         let at = (window * self.strides[d] + tap * self.dilations[d]).checked_sub(self.before[d])?;
         (at < self.input[d]).then_some(at)
     }
 
-    /// The windows of which a tap reads inside along one dimension.
+    /// Windows for which a tap reads inside the image along one dimension.
     fn inside(&self, d: usize, tap: usize) -> Range<usize> {
         let skipped = tap * self.dilations[d];
         let first = |position: usize| position.saturating_sub(skipped).div_ceil(self.strides[d]);
         first(self.before[d])..first(self.before[d] + self.input[d]).min(self.out[d])
     }
 
-    /// Calls `f(tap, position in the image)` for the taps of a window that read inside the image, in order.
+    /// Calls `f(tap, position in the image)` for the taps of a window inside the image, in order.
     #[inline(always)]
     fn each_tap(&self, at: [usize; 3], mut f: impl FnMut(usize, usize)) {
         let [kernel_0, kernel_1, kernel_2] = self.kernel;
@@ -118,7 +117,7 @@ impl Windows {
         }
     }
 
-    /// Copies the patch of one output position, `[channels, taps]`; zero where a window hangs over.
+    /// Copies the patch of one output position, `[channels, taps]`; zero outside the image.
     fn patch(&self, image: &[f32], position: usize, channels: usize, out: &mut [f32]) {
         let taps = self.taps();
         out.fill(0.0);
@@ -131,14 +130,14 @@ impl Windows {
         });
     }
 
-    /// The taps of a window that read inside along one dimension.
+    /// Taps of a window that read inside the image along one dimension.
     fn taps_inside(&self, d: usize, window: usize) -> Range<usize> {
         let skipped = window * self.strides[d];
         let first = |position: usize| position.saturating_sub(skipped).div_ceil(self.dilations[d]).min(self.kernel[d]);
         first(self.before[d])..first(self.before[d] + self.input[d])
     }
 
-    /// Rows of the image that a line of windows reads: the first tap of each, and the position of its first element.
+    /// Image rows read by a row of windows: first tap of each, and position of its first element.
     fn rows(&self, outer: [usize; 2]) -> Vec<(usize, usize)> {
         if self.input[2] == 0 {
             return Vec::new();
@@ -154,16 +153,16 @@ impl Windows {
     }
 }
 
-/// Whether positions of so many channels have offsets of elements, forwards and backwards.
+/// True if element offsets of these positions fit `isize`.
 fn offset(positions: usize, channels: usize) -> bool {
     checked([positions, channels.max(1)]).is_some_and(|n| isize::try_from(n).is_ok())
 }
 
-/// `out[images, out…, outputs]` from `x[images, input…, channels]`; a row of the weight is one output's,
-/// `[channels, taps]` as model files store it.
+/// `out[images, out…, outputs]` from `x[images, input…, channels]`; a weight row belongs to one output and is stored as
+/// `[channels, taps]`.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub fn conv(windows: &Windows, x: &[f32], images: usize, product: Product<'_, '_>) {
     let cols = product.weight.cols();
     let taps = size(windows.kernel);
@@ -207,7 +206,7 @@ mod tests {
         ]
     }
 
-    /// The sum by its definition, in f64.
+    /// Direct sum in f64.
     pub(super) fn sum(
         w: &Windows,
         image: &[f32],

@@ -1,19 +1,18 @@
-//! Runtime dispatch of plain loops to the widest vectors of the CPU.
+//! Run-time dispatch of plain loops to the CPU's widest vectors.
 
 use crate::isa::Isa;
 
-/// Work whose body [`dispatch`] compiles once for each instruction set; implementations of `run` are
-/// `#[inline(always)]` and loop with `for`: what the compiler does not inline, such as the `fold` of a long closure, keeps
-/// the baseline's instructions.
+/// A loop that [`dispatch`] compiles for each instruction set. Implementations of `run` are `#[inline(always)]` and use
+/// `for`: calls that the compiler does not inline, such as `fold` with a long closure, are compiled for the baseline.
 pub(crate) trait SimdOp {
-    /// What it computes.
+    /// Result type.
     type Output;
-    /// Computes it; `FMA` where the CPU multiplies and adds in one instruction, for work that has steps of that kind.
+    /// Computes the result; `FMA` is true if the CPU fuses multiply and add, for work with such steps.
     fn run<const FMA: bool>(self) -> Self::Output;
 }
 
-/// Runs the work with AVX-512 or AVX2 where the CPU has them. Results are the same everywhere, since Rust neither reorders
-/// nor fuses arithmetic on floats; those of work that fuses steps itself differ by what is rounded once instead of twice.
+/// Runs the work with AVX-512 or AVX2 if available. Results are the same everywhere, since Rust neither reorders nor
+/// fuses float arithmetic; work that fuses steps itself differs by rounding once instead of twice.
 #[inline(always)]
 pub(crate) fn dispatch<W: SimdOp>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]

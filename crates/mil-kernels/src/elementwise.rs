@@ -8,13 +8,13 @@ use crate::math;
 use crate::sizes::size_of_shape;
 use crate::strided::{Strided, joined};
 
-/// A function of one element; closures are such functions.
+/// A function of one element; implemented by closures.
 pub trait Unary: Sync {
-    /// The magnitude up to which [`at`](Self::at) holds.
+    /// Maximum magnitude for which [`at`](Self::at) is valid.
     const LIMIT: f32 = f32::INFINITY;
 
-    /// The result, in an expression without branches or calls that are not inlined. `FMA` where the CPU multiplies and
-    /// adds in one instruction.
+    /// The result, as an expression without branches or non-inlined calls. `FMA` is true if the CPU fuses multiply and
+    /// add.
     fn at<const FMA: bool>(&self, x: f32) -> f32;
 
     /// The result beyond [`LIMIT`](Self::LIMIT).
@@ -30,12 +30,12 @@ impl<F: Fn(f32) -> f32 + Sync> Unary for F {
     }
 }
 
-/// A function of two elements; closures are such functions.
+/// A function of two elements; implemented by closures.
 pub trait Binary: Sync {
-    /// The type of the result.
+    /// Result type.
     type Output: Element;
 
-    /// As [`Unary::at`].
+    /// Same as [`Unary::at`].
     fn at<const FMA: bool>(&self, x: f32, y: f32) -> Self::Output;
 }
 
@@ -48,7 +48,7 @@ impl<R: Element, F: Fn(f32, f32) -> R + Sync> Binary for F {
     }
 }
 
-/// Names for functions of [`elementary`].
+/// Unit types for functions of [`math`].
 macro_rules! functions {
     ($($name:ident: $function:ident $(, beyond $limit:path: $beyond:path)?;)*) => {$(
         #[doc = concat!("[`math::", stringify!($function), "`].")]
@@ -102,9 +102,9 @@ impl Unary for LnOf {
 /// `alpha · tanh(beta · x)`.
 #[derive(Debug, Clone, Copy)]
 pub struct ScaledTanh {
-    /// The factor of the result.
+    /// Scale of the result.
     pub alpha: f32,
-    /// The factor of the argument.
+    /// Scale of the argument.
     pub beta: f32,
 }
 
@@ -115,17 +115,17 @@ impl Unary for ScaledTanh {
     }
 }
 
-/// `x` from zero on, `alpha · (e^x − 1)` below.
+/// `x` for x ≥ 0, `alpha · (e^x − 1)` otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Elu {
-    /// What the function tends to below, negated.
+    /// Negated limit at −∞.
     pub alpha: f32,
 }
 
 impl Unary for Elu {
     #[inline(always)]
     fn at<const FMA: bool>(&self, x: f32) -> f32 {
-        // NaN goes below.
+        // NaN takes the negative branch.
         let below = self.alpha * math::exp_m1::<FMA>(if x > 0.0 { 0.0 } else { x });
         if x >= 0.0 { x } else { below }
     }
@@ -134,7 +134,7 @@ impl Unary for Elu {
 /// `x / (1 + e^(−factor · x))`.
 #[derive(Debug, Clone, Copy)]
 pub struct Swish {
-    /// The factor in the exponent.
+    /// Factor in the exponent.
     pub factor: f32,
 }
 
@@ -145,12 +145,12 @@ impl Unary for Swish {
     }
 }
 
-/// `slope · x + offset`, no less than 0 and no more than 1; NaN stays.
+/// `slope · x + offset`, clamped to 0 ..= 1; propagates NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HardSigmoid {
-    /// The factor of the argument.
+    /// Slope.
     pub slope: f32,
-    /// The result at 0, if that is between 0 and 1.
+    /// Offset.
     pub offset: f32,
 }
 
@@ -161,12 +161,12 @@ impl Unary for HardSigmoid {
     }
 }
 
-/// `w · gate(w)`, where `w` is 0 below a threshold and else `x`, NaN included.
+/// `w · gate(w)`, where `w` is 0 below a threshold and otherwise `x`, including NaN.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HardSwish {
     /// The second factor.
     pub gate: HardSigmoid,
-    /// The least element that counts.
+    /// Smallest element that is kept.
     pub threshold: Option<f32>,
 }
 
@@ -200,7 +200,7 @@ impl Binary for SiluTimes {
     }
 }
 
-/// `f(x[i])` for each element.
+/// Computes `f(x[i])` for each element.
 pub fn map(x: &[f32], f: impl Unary) -> Vec<f32> {
     // SAFETY: the work writes every element of its part.
     unsafe {
@@ -211,7 +211,7 @@ pub fn map(x: &[f32], f: impl Unary) -> Vec<f32> {
     }
 }
 
-/// A run of elements of [`map`].
+/// A contiguous part of [`map`].
 struct Each<'a, F> {
     x: &'a [f32],
     out: &'a mut [MaybeUninit<f32>],
@@ -236,7 +236,7 @@ impl<F: Unary> SimdOp for Each<'_, F> {
     }
 }
 
-/// `x[i] = f(x[i])` for each element, on this thread.
+/// Computes `x[i] = f(x[i])` for each element, single-threaded.
 pub fn map_in_place(x: &mut [f32], f: impl Unary) {
     dispatch(InPlace { x, f });
 }
@@ -257,10 +257,10 @@ impl<F: Unary> SimdOp for InPlace<'_, F> {
     }
 }
 
-/// `f(x[i], y[i])` for every index of the shape, row-major.
+/// Computes `f(x[i], y[i])` for every index of the shape, row-major.
 ///
 /// # Panics
-/// When an operand does not cover the shape.
+/// If an operand does not cover the shape.
 pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> Vec<F::Output> {
     let size = size_of_shape(shape);
     if size == 0 {
@@ -278,16 +278,16 @@ pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> 
     }
 }
 
-/// Elements of a row that need not stay with one thread.
+/// Minimum row length for splitting a row among threads.
 const LONG: usize = 1 << 11;
 
 /// Innermost rows of [`zip`], or a part of one.
 struct Rows<'a, F: Binary> {
     x: &'a [f32],
     y: &'a [f32],
-    /// Extents from the outermost on, with the distances of neighbours in both operands.
+    /// Extents from the outermost, with the strides of both operands.
     dims: &'a [(usize, usize, usize)],
-    /// The first element of the result that is computed.
+    /// First element computed.
     first: usize,
     out: &'a mut [MaybeUninit<F::Output>],
     f: &'a F,
@@ -300,7 +300,7 @@ impl<F: Binary> SimdOp for Rows<'_, F> {
     fn run<const FMA: bool>(self) {
         let Self { x, y, dims, first, out, f } = self;
         let Some((&(width, sx, sy), outer)) = dims.split_last() else { return };
-        // Rows along the innermost outer dimension follow one another with fixed steps.
+        // Rows along the innermost outer dimension have constant strides.
         let (&(near, near_x, near_y), far) = outer.split_last().unwrap_or((&(1, 0, 0), &[]));
         let (mut first, mut left) = (first, out);
         while !left.is_empty() {

@@ -1,26 +1,26 @@
-//! Conversions between `f32` and `f16`, on several threads where that pays.
+//! Conversion between `f32` and `f16`, on several threads where worthwhile.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::parallel::rows_mut;
 
-/// Elements that are rounded at a time: 4 KB on the stack.
+/// Block size of rounding in elements: 4 KB on the stack.
 const PART: usize = 2048;
 
-/// `out[i] = x[i]`.
+/// Widens: `out[i] = x[i]`.
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn widen(x: &[f16], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "lengths");
     rows_mut(out, 1, |first, out| x[first..][..out.len()].convert_to_f32_slice(out));
 }
 
-/// `out[i] = x[i]`, to the nearest, ties to even.
+/// Narrows: `out[i] = x[i]`, rounded to nearest, ties to even.
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn narrow(x: &[f32], out: &mut [f16]) {
     assert_eq!(x.len(), out.len(), "lengths");
     rows_mut(out, 1, |first, out| {
@@ -29,10 +29,10 @@ pub fn narrow(x: &[f32], out: &mut [f16]) {
     });
 }
 
-/// `out[i] = x[i]`, to the nearest value that `f16` has.
+/// Rounds each element to the nearest `f16` value.
 ///
 /// # Panics
-/// When the lengths differ.
+/// If the lengths differ.
 pub fn round(x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "lengths");
     rows_mut(out, 1, |first, out| {
@@ -56,7 +56,7 @@ mod tests {
         let mut wide = vec![0f32; all.len()];
         widen(&all, &mut wide);
         assert!(wide.iter().zip(&all).all(|(w, h)| w.to_bits() == h.to_f32().to_bits() || w.is_nan() && h.is_nan()));
-        // Between neighbours, on them and beyond all of them.
+        // Between adjacent values, on them and beyond all of them.
         let near = wide.iter().flat_map(|&w| [w, w * 1.000_1, w * (1.0 + f32::powi(2.0, -11)), w * 3.0, w * 1e-9]);
         let x: Vec<f32> = near.collect();
         let (mut halves, mut rounded) = (vec![f16::ZERO; x.len()], vec![0f32; x.len()]);

@@ -1,7 +1,7 @@
 //! Index selection along each dimension: padding, reversal, strided slices, tiling, nearest neighbours.
 //!
-//! An index along a result dimension reads one source position, or none and is filled. The innermost dimensions form a row
-//! of contiguous segments and scattered elements; its layout is computed once for all rows.
+//! An index along a result dimension reads one source position, or the fill value. The innermost dimensions form a row
+//! of contiguous segments and scattered elements, whose layout is computed once for all rows.
 
 mod contiguous;
 
@@ -14,20 +14,20 @@ use crate::buffer_pool::{Element, alloc_with};
 use crate::parallel::{SPLIT, TASK, threads};
 use crate::sizes::{checked, size};
 
-/// In the place of a position: the result is filled there.
+/// Marks a position filled with the fill value.
 pub const FILL: usize = usize::MAX;
 
-/// The positions that a dimension of the result reads.
+/// Source positions read along a dimension of the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AxisIndices {
-    /// One after another.
+    /// A contiguous range.
     Run(Range<usize>),
-    /// One for each index, [`FILL`] among them.
+    /// One per index, possibly [`FILL`].
     At(Vec<usize>),
 }
 
 impl AxisIndices {
-    /// The extent of the result.
+    /// Extent of the result.
     pub fn len(&self) -> usize {
         match self {
             AxisIndices::Run(run) => run.len(),
@@ -35,12 +35,12 @@ impl AxisIndices {
         }
     }
 
-    /// Whether the result has no elements along this dimension.
+    /// True if the result is empty along this dimension.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The last position that is read; none if all are filled.
+    /// Largest position read; `None` if all are filled.
     pub fn last(&self) -> Option<usize> {
         match self {
             AxisIndices::Run(run) => run.end.checked_sub(1).filter(|_| !run.is_empty()),
@@ -48,10 +48,10 @@ impl AxisIndices {
         }
     }
 
-    /// The position that an index reads.
+    /// The position read by an index.
     ///
     /// # Panics
-    /// When there is no such index.
+    /// If the index is out of range.
     pub fn get(&self, i: usize) -> usize {
         match self {
             AxisIndices::Run(run) => run.start + i,
@@ -60,17 +60,17 @@ impl AxisIndices {
     }
 }
 
-/// One dimension: the distance between neighbours in the source, and what the result reads.
+/// One dimension: source stride and positions read.
 #[derive(Debug, Clone)]
 pub struct Axis<'a> {
-    /// Elements between neighbours; 0 repeats one.
+    /// Source stride in elements; 0 repeats one.
     pub stride: usize,
-    /// What is read.
+    /// Positions read.
     pub places: &'a AxisIndices,
 }
 
-/// Most bytes of the table of positions that [`index_select`] makes for results of these extents, the outermost one first:
-/// those within a row, of the innermost dimensions as long as they are short, and of one that is not.
+/// Upper bound in bytes of the segment table of [`index_select`] for results of these extents, outermost first:
+/// segments within a row, made of the innermost dimensions while rows are short, plus one more.
 pub fn table_bytes(extents: impl DoubleEndedIterator<Item = usize>) -> usize {
     let mut row = 1usize;
     for n in extents.rev() {
@@ -83,27 +83,26 @@ pub fn table_bytes(extents: impl DoubleEndedIterator<Item = usize>) -> usize {
     segments.saturating_mul(2 * size_of::<[usize; 6]>())
 }
 
-/// The elements that `dims` choose of `x`, row-major in the order of `dims`; `fill` where one of them says [`FILL`].
+/// Gathers the elements of `x` at `dims`, row-major in the order of `dims`; `fill` at [`FILL`] positions.
 ///
 /// # Panics
-/// When a position lies outside `x`, or the result has no size.
+/// If a position is out of range or the size of the result overflows.
 pub fn index_select<T: Element>(x: &[T], dims: &[Axis<'_>], fill: T) -> Vec<T> {
     if dims.iter().any(|d| d.places.is_empty()) {
         return Vec::new();
     }
     let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(d.places.len())).expect("size of the result");
-    // Axis each dimension some index reads the last position, so that one element is read at the sum of these; all others
-    // lie before it.
+    // The sum over dimensions of the last position is the largest offset read, and it is read by some index.
     let mut last = Some(0usize);
     for d in dims {
-        // A dimension that reads nothing: there may be no source.
+        // A dimension of fills only: the source may be empty.
         let Some(at) = d.places.last() else { return vec![fill; len] };
         last = last.zip(at.checked_mul(d.stride)).and_then(|(last, at)| last.checked_add(at));
     }
     assert!(last.is_some_and(|last| last < x.len()), "positions lie in the source");
     let (row, outer) = Row::new(dims);
     let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
-    // SAFETY: the parts of rows below follow one another until the chunk ends.
+    // SAFETY: the row parts below cover the chunk without gaps.
     unsafe {
         alloc_with(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
             let (mut done, mut before, mut from) = (0, None, task * chunk % row.width);
@@ -111,7 +110,7 @@ pub fn index_select<T: Element>(x: &[T], dims: &[Axis<'_>], fill: T) -> Vec<T> {
             while done < out.len() {
                 let n = (row.width - from).min(out.len() - done);
                 let source = rows.next();
-                // The same row once more lies in the cache already.
+                // A repeated row is already in cache.
                 if n == row.width && done >= n && before == Some(source) {
                     out.copy_within(done - n..done, done);
                 } else if let Some(source) = source.filter(|_| row.reach > 0) {
@@ -126,10 +125,10 @@ pub fn index_select<T: Element>(x: &[T], dims: &[Axis<'_>], fill: T) -> Vec<T> {
     }
 }
 
-/// Elements of `[outer, n, inner]` by their index in `n`: `[outer, m, inner]`, where `at` has the shape of the result.
+/// Gathers `[outer, n, inner]` along `n`: `[outer, m, inner]`, where `at` has the shape of the result.
 ///
 /// # Panics
-/// When an index lies outside or the sizes do not fit each other.
+/// If an index is out of range or sizes do not match.
 pub fn index_select_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
     if at.is_empty() {
         return Vec::new();
@@ -144,7 +143,7 @@ pub fn index_select_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize,
         alloc_with(at.len(), chunk, |task, out: &mut [MaybeUninit<T>]| {
             let mut done = 0;
             while done < out.len() {
-                // A line of `inner` elements, or what the chunk has of it.
+                // A segment of `inner` elements, or the part in the chunk.
                 let first = task * chunk + done;
                 let (line, from) = (first / inner, first % inner);
                 let count = if inner == 1 { m - line % m } else { inner - from }.min(out.len() - done);
@@ -166,10 +165,10 @@ pub fn index_select_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize,
     }
 }
 
-/// Parts one after another in each of `outer` rows: of each its elements and how many of them a row has.
+/// Concatenates parts within each of `outer` rows; a part has its elements and the number per row.
 ///
 /// # Panics
-/// When a part does not have as many elements as its rows need.
+/// If a part's length is not `outer` times its row length.
 pub fn concat<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
     assert!(parts.iter().all(|&(x, block)| checked([block, outer]) == Some(x.len())), "sizes of the parts");
     let width = parts.iter().try_fold(0usize, |width, part| width.checked_add(part.1)).expect("width of a row");
@@ -185,7 +184,7 @@ pub fn concat<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
         })
         .collect();
     let chunk = if len < SPLIT { len } else { TASK.max(len.div_ceil(threads() * 8)) };
-    // SAFETY: the segments below follow one another until the chunk ends.
+    // SAFETY: the segments below cover the chunk without gaps.
     unsafe {
         alloc_with(len, chunk, |task, out: &mut [MaybeUninit<T>]| {
             let mut done = 0;
@@ -205,7 +204,7 @@ pub fn concat<T: Element>(parts: &[(&[T], usize)], outer: usize) -> Vec<T> {
     }
 }
 
-/// Where rows begin in the source, one after another.
+/// Iterator over the source offsets of rows.
 struct Rows<'d, 'p> {
     dims: &'d [Axis<'p>],
     index: Vec<usize>,
@@ -220,7 +219,7 @@ impl<'d, 'p> Rows<'d, 'p> {
         Self { dims, index }
     }
 
-    /// The first element of the next row; none if it is only filled.
+    /// Offset of the next row; `None` if it is only filled.
     fn next(&mut self) -> Option<usize> {
         let mut start = Some(0);
         for (&i, d) in self.index.iter().zip(self.dims) {
@@ -238,16 +237,16 @@ impl<'d, 'p> Rows<'d, 'p> {
     }
 }
 
-/// Elements of a row from which on outer dimensions are left to the loop over rows: of one segment, and of more.
+/// Row width from which outer dimensions are left to the loop over rows: for one segment, and for more.
 const WIDE: [usize; 2] = [256, 64];
-/// Elements below which a row is not worth its own start, and segments that a row consists of at most.
+/// Width below which rows are extended further, and the maximum number of their segments.
 const NARROW: (usize, usize) = (16, 1 << 22);
-/// The same for rows that are wider.
+/// Maximum number of segments of wider rows.
 const PIECES: usize = 1 << 12;
-/// Elements that are copied as a segment, not one by one.
+/// Minimum length copied as a segment rather than by element.
 const MIN_SEGMENT: usize = 8;
 
-/// Part of a row, until the next one begins.
+/// Part of a row up to the next piece.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     begin: usize,
@@ -256,30 +255,30 @@ struct Piece {
 
 #[derive(Debug, Clone, Copy)]
 enum Source {
-    /// From this element on.
+    /// Contiguous from this offset.
     Forward(usize),
-    /// From this element back.
+    /// Reversed from this offset.
     Backward(usize),
-    /// Elements at the offsets from this one on.
+    /// Elements at the offsets from this index of the table.
     Scattered(usize),
     Filled,
 }
 
-/// How a row of the result is made from a place in the source.
+/// Layout of a result row relative to its source offset.
 #[derive(Debug, Default)]
 struct Row {
     width: usize,
     pieces: Vec<Piece>,
     offsets: Vec<usize>,
-    /// Elements of the source that a row spans; 0 if it is only filled.
+    /// Extent of the source spanned by a row; 0 if it is only filled.
     reach: usize,
 }
 
-/// Elements behind each other in the source, or none of them.
+/// Start and length of contiguous source elements, or of fill.
 type Segment = (usize, usize);
 
 impl Row {
-    /// The row that the innermost dimensions make, and the dimensions that are left.
+    /// The row formed by the innermost dimensions, and the remaining dimensions.
     fn new<'d, 'p>(dims: &'d [Axis<'p>]) -> (Self, &'d [Axis<'p>]) {
         let (mut segments, mut width, mut left) = (vec![(0, 1)], 1, dims);
         while let Some((dim, outer)) = left.split_last() {
@@ -331,7 +330,7 @@ impl Row {
         row
     }
 
-    /// Writes the elements of the row from one on; `x` begins where the row does.
+    /// Writes the elements of the row from `from` on; `x` begins at the row's source offset.
     fn write<T: Copy>(&self, x: &[T], from: usize, fill: T, out: &mut [MaybeUninit<T>]) {
         let end = from + out.len();
         let (mut next, mut at) = (self.pieces.partition_point(|p| p.begin <= from), from);
@@ -352,7 +351,7 @@ impl Row {
                 Source::Scattered(first) => {
                     let x = &x[..self.reach];
                     for (o, &at) in out.iter_mut().zip(&self.offsets[first + skip..]) {
-                        // SAFETY: a row reaches behind all of its offsets, whose sums `pick` has checked.
+                        // SAFETY: a row's reach exceeds all of its offsets, whose sums `index_select` has checked.
                         o.write(unsafe { *x.get_unchecked(at) });
                     }
                 }
@@ -363,13 +362,13 @@ impl Row {
     }
 }
 
-/// How many single elements lie one before the other.
+/// Number of leading single elements in descending order.
 fn backward(segments: &[Segment]) -> usize {
     let before = |pair: &[Segment]| pair[0].1 == 1 && pair[1] == (pair[0].0.wrapping_sub(1), 1) && pair[0].0 != FILL;
     1 + segments.windows(2).take_while(|pair| before(pair)).count()
 }
 
-/// The segments of a row for each position of a dimension, joined where they meet.
+/// Segments of a row repeated for each position of a dimension, merged where adjacent.
 fn repeated(dim: &Axis<'_>, inner: &[Segment]) -> Vec<Segment> {
     let mut out: Vec<Segment> = Vec::with_capacity(inner.len() * dim.places.len());
     for i in 0..dim.places.len() {
@@ -391,7 +390,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The definition: every index by itself.
+    /// Definition: gathers index by index.
     fn definition(x: &[u32], dims: &[Axis<'_>], fill: u32) -> Vec<u32> {
         let len: usize = dims.iter().map(|d| d.places.len()).product();
         let element = |mut index: usize| {
@@ -416,7 +415,7 @@ mod tests {
         }
     }
 
-    /// An extent and positions in it of each kind that operations have.
+    /// An extent with positions of each kind used by operations.
     fn places() -> impl Strategy<Value = (usize, AxisIndices)> {
         (1usize..24, 0usize..6, 0usize..30, any::<bool>()).prop_map(|(n, kind, by, at_end)| {
             let places = match kind {

@@ -1,6 +1,6 @@
 //! Branch-free exp, log, tanh, … for auto-vectorised loops.
 //!
-//! `FMA` says whether the CPU fuses multiply and add; without it, `a · b + c` rounds twice. The error bounds hold for both.
+//! `FMA` is true if the CPU fuses multiply and add; otherwise `a · b + c` rounds twice. Error bounds hold for both.
 //! Tests compare each function with f64 over all magnitudes.
 
 #![allow(clippy::excessive_precision, reason = "coefficients as computed or published")]
@@ -31,13 +31,13 @@ fn polynomial<const FMA: bool, const N: usize>(x: f32, coefficients: [f32; N]) -
     p
 }
 
-/// The whole number n nearest to x / ln 2, and `e^r − 1` for the r that is left of x, at most ln 2 / 2 in magnitude. For
-/// x up to a few hundred.
+/// The integer n nearest to x / ln 2, and `e^r − 1` for the remainder r, at most ln 2 / 2 in magnitude. Valid for x up
+/// to a few hundred.
 ///
-/// The polynomial is that of Cephes' `expf`, whose parts of ln 2 these are, too.
+/// The polynomial and the split of ln 2 are those of Cephes' `expf`.
 #[inline(always)]
 fn exp_parts<const FMA: bool>(x: f32) -> (i32, f32) {
-    // Adding and subtracting 1.5 · 2²³ rounds to the nearest whole number, which the last bits of the sum hold.
+    // Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, which is in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let shifted = fma::<FMA>(x, LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -50,32 +50,32 @@ fn exp_parts<const FMA: bool>(x: f32) -> (i32, f32) {
     ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), fma::<FMA>(p, r * r, r))
 }
 
-/// `2^n · (1 + below)`, denormal and infinite results among them.
+/// `2^n · (1 + below)`, including subnormal and infinite results.
 #[inline(always)]
 fn scaled(n: i32, below: f32, vanishes: bool) -> f32 {
-    // 2^128 and 2^−149 do not fit, so the power is two factors, whose exponents with their bias are the halves of this.
+    // 2^128 and 2^−149 are out of range, so the power is the product of two factors with half the exponent each.
     let both = n.wrapping_add(2 * 127);
     let half = both >> 1;
-    // Zero times zero, since a product that rounds to zero would take long.
+    // Zero times zero, since a product that underflows would be slow.
     let rest = if vanishes { 0 } else { both.wrapping_sub(half) << 23 };
     (below + 1.0) * f32::from_bits((half << 23) as u32) * f32::from_bits(rest as u32)
 }
 
-/// `e^x` to within 1.5 units in the last place; 0 below −104.
+/// `e^x` to within 1.5 ulp; 0 below −104.
 #[inline(always)]
 pub fn exp<const FMA: bool>(x: f32) -> f32 {
     let (n, below) = exp_parts::<FMA>(x.clamp(-104.0, 89.0));
     scaled(n, below, x < -104.0)
 }
 
-/// `2^x` to within 1.5 units in the last place; 0 below −150.
+/// `2^x` to within 1.5 ulp; 0 below −150.
 #[inline(always)]
 pub fn exp2<const FMA: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let near = x.clamp(-150.0, 129.0);
     let shifted = near + ROUND;
     let r = near - (shifted - ROUND);
-    // From the series of 2^r, minimax.
+    // Minimax polynomial of 2^r.
     let p = polynomial::<FMA, 6>(
         r,
         [1.534_578_9e-4, 1.339_995_75e-3, 9.618_489_2e-3, 5.550_328_7e-2, 2.402_264_7e-1, 6.931_472e-1],
@@ -83,21 +83,21 @@ pub fn exp2<const FMA: bool>(x: f32) -> f32 {
     scaled((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32), p * r, x < -150.0)
 }
 
-/// `e^x − 1` for x ≤ 0 to within 2 units in the last place.
+/// `e^x − 1` for x ≤ 0 to within 2 ulp.
 #[inline(always)]
 pub fn exp_m1<const FMA: bool>(x: f32) -> f32 {
-    // NaN stays.
+    // NaN propagates.
     let near = if x < -30.0 { -30.0 } else { x };
     let (n, below) = exp_parts::<FMA>(near);
     let scale = f32::from_bits((n.wrapping_add(127) << 23) as u32);
     let y = fma::<FMA>(below, scale, scale - 1.0);
-    // The sign of zero.
+    // Keeps the sign of zero.
     if x == 0.0 { x } else { y }
 }
 
-/// `ln x` to within 1 unit in the last place; NaN below zero.
+/// `ln x` to within 1 ulp; NaN below zero.
 ///
-/// The exponent times ln 2 and the polynomial of Cephes' `logf` on √½ to √2.
+/// The exponent times ln 2 plus the polynomial of Cephes' `logf` on √½ to √2.
 #[inline(always)]
 pub fn ln<const FMA: bool>(x: f32) -> f32 {
     let denormal = x < f32::MIN_POSITIVE;
@@ -123,41 +123,41 @@ pub fn ln<const FMA: bool>(x: f32) -> f32 {
     let y = fma::<FMA>(e, -2.121_944_4e-4, p * square * m);
     let y = fma::<FMA>(square, -0.5, y);
     let y = fma::<FMA>(e, 0.693_359_375, m + y);
-    // Infinity and NaN are their own logarithms.
+    // Infinity and NaN propagate.
     let y = if x < f32::INFINITY { y } else { x };
     let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
     if x < 0.0 { f32::NAN } else { y }
 }
 
-/// `ln(1 + x)` for x from 0 to 1, to within 3 units in the last place.
+/// `ln(1 + x)` for x from 0 to 1, to within 3 ulp.
 #[inline(always)]
 fn ln_1p<const FMA: bool>(x: f32) -> f32 {
     let sum = 1.0 + x;
-    // What the sum lost, over its value.
+    // Correct for the rounding error of the sum.
     ln::<FMA>(sum) + (x - (sum - 1.0)) / sum
 }
 
-/// `ln(1 + e^x)` to within 4 units in the last place, without overflow.
+/// `ln(1 + e^x)` to within 4 ulp, without overflow.
 #[inline(always)]
 pub fn softplus<const FMA: bool>(x: f32) -> f32 {
     let above = if x < 0.0 { 0.0 } else { x };
     above + ln_1p::<FMA>(exp::<FMA>(-x.abs()))
 }
 
-/// `1 / (1 + e^−x)` to within 3 units in the last place; 0 below −88.
+/// `1 / (1 + e^−x)` to within 3 ulp; 0 below −88.
 #[inline(always)]
 pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
 }
 
-/// `tanh x` to within 3 units in the last place.
+/// `tanh x` to within 3 ulp.
 #[inline(always)]
 pub fn tanh<const FMA: bool>(x: f32) -> f32 {
     let e = exp_m1::<FMA>(-2.0 * x.abs());
     (-e / (e + 2.0)).copysign(x)
 }
 
-/// The complementary error function of z ≥ 0 times `factor`, to within 1.2e-7 of its value but for the rounding of z².
+/// The complementary error function of z ≥ 0 times `factor`, with relative error 1.2e-7 apart from the rounding of z².
 ///
 /// The Chebyshev fit `erfcc` of Numerical Recipes.
 #[inline(always)]
@@ -181,11 +181,11 @@ fn erfc<const FMA: bool>(z: f32) -> f32 {
     t * exp::<FMA>(fma::<FMA>(z, -z, p))
 }
 
-/// The error function to within 3 units in the last place.
+/// The error function to within 3 ulp.
 #[inline(always)]
 pub fn erf<const FMA: bool>(x: f32) -> f32 {
     let z = x.abs();
-    // Minimax of erf(x) / x in x² up to 1.
+    // Minimax polynomial of erf(x) / x in x² up to 1.
     let near = x * polynomial::<FMA, 7>(
         x * x,
         [
@@ -198,7 +198,7 @@ pub fn erf<const FMA: bool>(x: f32) -> f32 {
             std::f32::consts::FRAC_2_SQRT_PI,
         ],
     );
-    // Beyond 10 it is 1 anyway; infinity times zero would not be.
+    // Beyond 10 it is 1, but infinity times zero would be NaN.
     let far = (1.0 - erfc::<FMA>(if z > 10.0 { 10.0 } else { z })).copysign(x);
     if z < 1.0 { near } else { far }
 }
@@ -209,11 +209,11 @@ pub fn silu<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp::<FMA>(-x))
 }
 
-/// `x · Φ(x)` with the normal distribution Φ; by the complementary error function, so that the tails are as exact as the
-/// rest but for the rounding of x².
+/// `x · Φ(x)` with the normal distribution Φ, via the complementary error function, so that the tails are as accurate
+/// as the rest apart from the rounding of x².
 #[inline(always)]
 pub fn gelu<const FMA: bool>(x: f32) -> f32 {
-    // Beyond ±40 the tail is zero; infinity times it would not be.
+    // Beyond ±40 the tail is zero, but its product with infinity is NaN.
     let near = x.clamp(-40.0, 40.0);
     let low = 0.5 * near * erfc::<FMA>(near.abs() * FRAC_1_SQRT_2);
     if x >= 0.0 { x - low } else { low }
@@ -222,7 +222,7 @@ pub fn gelu<const FMA: bool>(x: f32) -> f32 {
 /// `½ x · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
 #[inline(always)]
 pub fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
-    // 1 + tanh u = 2 / (1 + e^−2u), without what the sum loses for negative u.
+    // 1 + tanh u = 2 / (1 + e^−2u), without the cancellation for negative u.
     const TWICE: f32 = 1.595_769_12;
     x / (1.0 + exp::<FMA>(-TWICE * fma::<FMA>(0.044_715 * x * x, x, x)))
 }

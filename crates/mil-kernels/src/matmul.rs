@@ -1,7 +1,7 @@
 //! Matrix × panel on stored weights: `y[i, r] = Σ_c w[r, c] · x[i, c] + bias[r]`.
 //!
-//! A few rows of weights are expanded to f32 while they fit L1, and multiplied by the whole panel; the
-//! expansion is paid once for all rows of `x`, and nothing is packed (see `tile`).
+//! A few rows of weights, as many as fit L1, are expanded to f32 and multiplied by the whole panel; the expansion is
+//! paid once for all rows of `x`, and nothing is packed (see `tile`).
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -20,36 +20,36 @@ mod vnni_i16;
 
 use tile::Operand;
 
-/// Rows of weights in one tile, and rows of `x`.
+/// Rows of weights and of `x` in one tile.
 const ROWS: usize = 6;
 const PANEL: usize = 4;
-/// Columns that are summed at a time: six rows of them and four of `x` fit 32 KB.
+/// Columns summed at a time: six rows of them and four of `x` fit 32 KB.
 const COLS: usize = 768;
-/// Rows of weights that one task takes.
+/// Rows of weights per task.
 const TASK: usize = 48;
-/// Multiply-adds below which waking a second thread costs more than it saves.
+/// Multiply-adds below which waking a second thread does not pay.
 const SPLIT: usize = 1 << 18;
-/// Elements of `x` that all threads share (1 MB); of more, each has its own.
+/// Maximum number of elements of `x` shared by all threads (1 MB); beyond, each thread has its own rows.
 const L2_ELEMENTS: usize = 1 << 18;
-/// Elements that a thread then works on at a time (512 KB), and rows.
+/// Elements and rows per thread block in that case (512 KB).
 const BLOCK_ELEMENTS: usize = 1 << 17;
 const MAX_BLOCK_ROWS: usize = 128;
-/// Rows of `x` up to which weights are better multiplied row by row.
+/// Maximum number of rows of `x` for which row-by-row products are faster.
 const MAX_STEPWISE: usize = 2;
 
-/// Distance between padded rows: at least [`tile::STEP`] zeros more than their own elements, so that tiles read whole
-/// steps, and rows a power of two apart do not fall on the same lines of the cache.
+/// Stride of padded rows: at least [`tile::STEP`] trailing zeros, so that tiles read whole steps and rows a power of
+/// two long do not map to the same cache sets.
 ///
 /// # Panics
-/// When no row is so wide.
+/// If the width overflows.
 fn padded(cols: usize) -> usize {
     cols.checked_next_multiple_of(tile::STEP).and_then(|n| n.checked_add(tile::STEP)).expect("width of a row")
 }
 
-/// The tiles of one instruction set, by rows of `x`: four, and the rest one at a time.
+/// Tiles of one instruction set, by rows of `x`: four, and one at a time for the rest.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// What it needs: private, since running it where it is not enabled is undefined behaviour.
+    /// Required instruction set. Private, since running the kernel without it is undefined behaviour.
     isa: Isa,
     whole: tile::Tile<PANEL, ROWS>,
     single: tile::Tile<1, ROWS>,
@@ -61,13 +61,13 @@ impl Variant {
         self.isa.name()
     }
 
-    /// Whether this CPU can run it.
+    /// True if the CPU supports it.
     pub fn available(&self) -> bool {
         self.isa.enabled()
     }
 }
 
-/// All variants, fastest first; the last one is the definition.
+/// All variants, fastest first; the scalar definition is last.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
     Variant { isa: Isa::Avx512, whole: tile::avx512, single: tile::avx512 },
@@ -85,7 +85,7 @@ fn best() -> &'static Variant {
 /// `Y = X · Wᵀ + bias` for `X` of `m` rows; `y` is `[m, rows]`, row-major.
 ///
 /// # Panics
-/// When a slice does not have the length that the matrix demands.
+/// If the length of a slice does not match the matrix.
 pub fn matmul_t(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, y: &mut [f32]) {
     let m = y.len().checked_div(weight.rows).unwrap_or(0);
     matmul_t_many(&mut [Product { weight, bias, out: y }], x, m, precision);
@@ -94,7 +94,7 @@ pub fn matmul_t(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, preci
 /// [`matmul_t`] of several matrices with the same `X`, in one parallel region.
 ///
 /// # Panics
-/// As [`matmul_t`].
+/// Same as [`matmul_t`].
 pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) {
     let cols = columns(products, x, m);
     check_products(products, m, cols);
@@ -117,10 +117,10 @@ pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, prec
     }
 }
 
-/// [`matmul_t_many`] for rows of `cols` elements that `fill(row, out)` makes when they are needed.
+/// [`matmul_t_many`] for rows of `cols` elements that `fill(row, out)` produces on demand.
 ///
 /// # Panics
-/// As [`matmul_t`].
+/// Same as [`matmul_t`].
 pub fn matmul_rows(products: &mut [Product<'_, '_>], m: usize, cols: usize, fill: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     run(best(), products, &Rows { m, cols, fill });
 }
@@ -128,7 +128,7 @@ pub fn matmul_rows(products: &mut [Product<'_, '_>], m: usize, cols: usize, fill
 /// [`matmul_t`] with a given variant, for tests and benchmarks.
 ///
 /// # Panics
-/// As [`matmul_t`], and when this CPU can't run the variant.
+/// Same as [`matmul_t`], or if the CPU does not support the variant.
 pub fn matmul_t_with(variant: &Variant, weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     assert!(variant.available(), "a variant of this CPU");
     let m = y.len().checked_div(weight.rows).unwrap_or(0);
@@ -137,20 +137,20 @@ pub fn matmul_t_with(variant: &Variant, weight: WeightMatrix<'_>, x: &[f32], bia
     run(variant, products, &Rows { m, cols, fill: &copy_of(x, cols) });
 }
 
-/// The rows of `x`, from the first one on.
+/// Rows of `x`, produced by `fill`.
 struct Rows<'a> {
     m: usize,
     cols: usize,
     fill: &'a (dyn Fn(usize, &mut [f32]) + Sync),
 }
 
-/// How rows that exist are filled in.
+/// Fill function that copies existing rows.
 fn copy_of(x: &[f32], cols: usize) -> impl Fn(usize, &mut [f32]) + Sync {
     move |row, out| out.copy_from_slice(&x[row * cols..][..cols])
 }
 
 impl Rows<'_> {
-    /// Writes padded rows from `first` on.
+    /// Writes padded rows starting at `first`.
     fn fill(&self, first: usize, out: &mut [f32]) {
         for (i, out) in out.chunks_exact_mut(padded(self.cols)).enumerate() {
             (self.fill)(first + i, &mut out[..self.cols]);
@@ -159,22 +159,21 @@ impl Rows<'_> {
     }
 }
 
-/// Checks that products have the sizes that `m` rows of `cols` elements give them. If so, no offset of an element of a
-/// result wraps.
+/// Checks that products match `m` rows of `cols` elements. If so, no offset of an element of a result overflows.
 fn check_products(products: &[Product<'_, '_>], m: usize, cols: usize) {
     for p in products {
-        // Without outputs the number of columns does not matter.
+        // Without outputs the number of columns is irrelevant.
         let fits = p.weight.rows == 0 || p.weight.cols == cols;
         assert!(fits && checked([m, p.weight.rows]) == Some(p.out.len()), "sizes of a product");
         assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
     }
 }
 
-/// Columns of `m` rows.
+/// Number of columns of `m` rows.
 ///
 /// # Panics
-/// When they do not have the elements of `x`, unless no product has outputs: their number can't be told then, and does
-/// not matter.
+/// If they do not have as many elements as `x`, unless no product has outputs: the number of columns is then unknown
+/// and irrelevant.
 fn columns(products: &[Product<'_, '_>], x: &[f32], m: usize) -> usize {
     let Some(p) = products.iter().find(|p| p.weight.rows > 0) else { return x.len().checked_div(m).unwrap_or(0) };
     assert_eq!(checked([m, p.weight.cols]), Some(x.len()), "length of x");
@@ -206,7 +205,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
     size([m, stride]);
     let threads = if total < SPLIT { 1 } else { parallel::threads() };
     if m * stride > L2_ELEMENTS && m > threads {
-        // Every thread has rows of its own, which stay near while all weights pass by; shares that fill all threads.
+        // Every thread has its own rows, which stay in cache while all weights stream by; shares keep all threads busy.
         let most = (BLOCK_ELEMENTS / stride).clamp(PANEL, MAX_BLOCK_ROWS);
         let shares = m.div_ceil(most * threads) * threads;
         let size = m.div_ceil(shares).next_multiple_of(PANEL);
@@ -229,7 +228,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
             return tasks.iter().for_each(|t| some_rows(variant, t, rows, 0..m));
         }
         parallel::chunks_mut(rows, 16 * stride, |i, rows| x.fill(i * 16, rows));
-        // Where weights are few, tasks take a part of `x` each.
+        // With few weights, tasks take a part of `x` each.
         let parts = (threads * 4).div_ceil(tasks.len().max(1)).min(m / 16).max(1);
         let size = m.div_ceil(parts).next_multiple_of(PANEL);
         parallel::for_each(tasks.len() * m.div_ceil(size), |t| {
@@ -240,7 +239,7 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &Rows<'_>) {
     });
 }
 
-// Buffers that a thread keeps, as fresh memory costs about as much as what is computed in it.
+// Thread-local scratch: fresh memory would cost about as much as the computation in it.
 thread_local! {
     /// Rows of `x`, padded.
     static X: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::empty()) };
@@ -248,7 +247,7 @@ thread_local! {
     static WEIGHTS: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::empty()) };
 }
 
-/// The outputs of a task for some rows of `x`, which lie padded in `rows_of_x`.
+/// Outputs of a task for some padded rows of `x`.
 fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range<usize>) {
     let (rows, cols) = (task.weight.rows, task.weight.cols);
     let stride = padded(cols);
@@ -261,7 +260,7 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range
             match task.weight.whole_rows(start, ROWS).filter(|_| n == ROWS && cols.is_multiple_of(tile::STEP)) {
                 Some(data) => product(variant, x, Operand { data, stride: cols }, cols, &mut sums),
                 None => {
-                    // Rows that a last tile lacks are what was there before, and not written.
+                    // Rows missing from the last tile keep old contents and are not written.
                     for (r, out) in panel.chunks_exact_mut(stride).take(n).enumerate() {
                         expand_row(task.weight, start + r, &mut out[..cols]);
                         out[cols..].fill(0.0);
@@ -272,7 +271,7 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range
             for (i, sums) in range.clone().zip(&sums) {
                 for (r, sum) in sums.iter().enumerate().take(n) {
                     let bias = task.bias.map_or(0.0, |b| b[start + r]);
-                    // SAFETY: i < m and start + r < rows: inside `y`, in rows or columns of this task alone.
+                    // SAFETY: i < m and start + r < rows: within `y`, in rows or columns exclusive to this task.
                     unsafe { *task.target.get().add(i * rows + start + r) = sum + bias };
                 }
             }
@@ -280,11 +279,11 @@ fn some_rows(variant: &Variant, task: &Task<'_>, rows_of_x: &[f32], range: Range
     });
 }
 
-/// `sums[i][j]` = row `i` of `x` times row `j` of `w`; past the end of a row of `x` zeros follow.
+/// `sums[i][j]` = row `i` of `x` times row `j` of `w`; rows of `x` are followed by zeros.
 fn product(variant: &Variant, x: Operand<'_>, w: Operand<'_>, cols: usize, sums: &mut [[f32; ROWS]]) {
     sums.fill([0.0; ROWS]);
     for start in (0..cols).step_by(COLS) {
-        // Zeros after the end of a row fill the last step.
+        // Trailing zeros fill the last step.
         let width = COLS.min((cols - start).next_multiple_of(tile::STEP));
         let (groups, rest) = sums.as_chunks_mut::<PANEL>();
         let whole = groups.len() * PANEL;

@@ -1,7 +1,7 @@
 //! Matrix × vector on stored weights: `y[r] = Σ_c w[r, c] · x[c] + bias[r]`.
 //!
-//! Every weight is read once, in file order. With AVX-512 VBMI, indices are looked up in registers; the other variants expand
-//! a segment of a row and multiply.
+//! Every weight is read once, in file order. With AVX-512 VBMI, indices are looked up in registers; the other variants
+//! expand a segment of a row and multiply.
 
 use crate::isa::Isa;
 use crate::parallel;
@@ -13,7 +13,7 @@ pub(crate) mod shuffle_i16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni_i16;
 
-/// One product: a matrix, its bias and where the result goes (`rows` elements).
+/// One product: a matrix, its bias and its result (`rows` elements).
 pub struct Product<'a, 'o> {
     /// The weights.
     pub weight: WeightMatrix<'a>,
@@ -23,27 +23,27 @@ pub struct Product<'a, 'o> {
     pub out: &'o mut [f32],
 }
 
-/// A way to compute one run of rows: `(weight, first row, x, prepared x, out)`.
+/// A kernel for consecutive rows: `(weight, first row, x, prepared x, out)`.
 type Rows = fn(&WeightMatrix<'_>, usize, &Input<'_>, &mut [f32]);
 
-/// What a product may round the vector to.
+/// Precision to which a product may round the vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Nothing coarser than f32.
+    /// f32.
     Single,
-    /// The vector's values are fp16 by their declaration: errors below fp16's own rounding are fine.
+    /// Values declared as fp16: errors below fp16 rounding are allowed.
     Half,
 }
 
-/// The vector, in the order that a variant reads it in.
+/// The vector in the element orders of the variants.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 variants read other orders"))]
 struct Input<'a> {
     x: &'a [f32],
-    /// In blocks of 128: element `8·j + s` lies at `16·s + j` (4-bit kernel).
+    /// In blocks of 128: element `8·j + s` is at `16·s + j` (4-bit kernel).
     by_nibble: Vec<f32>,
-    /// In blocks of 64, in the order in which bytes are widened (table kernels).
+    /// In blocks of 64, in the order of widened bytes (table kernels).
     by_lane: Vec<f32>,
-    /// In fixed point, where that is allowed and possible: for AVX-512, and for byte shuffles.
+    /// In fixed point, if allowed and possible: for AVX-512, and for byte shuffles.
     #[cfg(target_arch = "x86_64")]
     fixed: Option<vnni_i16::Fixed>,
     rounded: Option<shuffle_i16::Rounded>,
@@ -53,7 +53,7 @@ struct Input<'a> {
 #[cfg(target_arch = "x86_64")]
 const LANE_ORDER: [usize; 8] = [0, 16, 32, 48, 8, 24, 40, 56];
 
-/// Which orders a call needs: for 4-bit weights, for other tables, for 8-bit integers.
+/// Element orders needed by a call: for 4-bit weights, for other tables, for 8-bit integers.
 #[derive(Clone, Copy, Default)]
 struct Orders {
     nibble: bool,
@@ -105,12 +105,12 @@ impl Input<'_> {
     }
 }
 
-/// The products of one instruction set; the first one that is [`available`](Variant::available) is used.
+/// Kernels of one instruction set; the first [`available`](Variant::available) one is used.
 #[derive(Clone, Copy)]
 pub struct Variant {
-    /// What it needs: private, since running it where it is not enabled is undefined behaviour.
+    /// Required instruction set. Private, since running the kernel without it is undefined behaviour.
     isa: Isa,
-    /// What it rounds the vector to.
+    /// Precision to which it rounds the vector.
     pub precision: Precision,
     prepare: for<'a> fn(&'a [f32], Orders) -> Input<'a>,
     rows: Rows,
@@ -122,13 +122,13 @@ impl Variant {
         self.isa.name()
     }
 
-    /// Whether this CPU can run it.
+    /// True if the CPU supports it.
     pub fn available(&self) -> bool {
         self.isa.enabled()
     }
 }
 
-/// All variants, fastest first; the last one is the scalar definition.
+/// All variants, fastest first; the scalar definition is last.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
     Variant { isa: Isa::Avx512Vbmi, precision: Precision::Half, prepare: Input::rounded, rows: avx512::rows },
@@ -152,13 +152,13 @@ fn best(precision: Precision) -> &'static Variant {
     VARIANTS.iter().find(fits).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
-/// Half the weights that are worth a second thread.
+/// Half the number of weights worth a second thread.
 const SPLIT: usize = 1 << 15;
 
 /// `y = W · x + bias`.
 ///
 /// # Panics
-/// When `x`, `bias` or `out` do not have the length that the matrix demands.
+/// If the length of `x`, `bias` or `out` does not match the matrix.
 pub fn matvec(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, precision: Precision, out: &mut [f32]) {
     matvec_many(&mut [Product { weight, bias, out }], x, precision);
 }
@@ -166,7 +166,7 @@ pub fn matvec(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, precisi
 /// Several matrices times the same vector, in one parallel region.
 ///
 /// # Panics
-/// As [`matvec`].
+/// Same as [`matvec`].
 pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32], precision: Precision) {
     run(best(precision), products, x);
 }
@@ -174,7 +174,7 @@ pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32], precision: Preci
 /// [`matvec`] with a given variant, for tests and benchmarks.
 ///
 /// # Panics
-/// As [`matvec`], and when this CPU can't run the variant.
+/// Same as [`matvec`], or if the CPU does not support the variant.
 pub fn matvec_with(variant: &Variant, weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
     assert!(variant.available(), "a variant of this CPU");
     run(variant, &mut [Product { weight, bias, out }], x);
@@ -215,8 +215,8 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
     }
 }
 
-/// The rows of all products in shares: one long one for each thread, as memory is read best without a break, then short
-/// ones, which even out what disturbs a thread.
+/// Shares the rows of all products: a long run per thread, since uninterrupted streams read memory fastest, then short
+/// ones to balance the load.
 fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize) -> Vec<Vec<Job<'a>>> {
     let long = total / threads * 4 / 5;
     let short = ((total - long * threads) / (threads * 2)).max(SPLIT / 4);
@@ -226,7 +226,7 @@ fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize)
         let (weight, bias) = (&p.weight, p.bias);
         let (mut first, mut out) = (0, &mut *p.out);
         while !out.is_empty() {
-            // Whole groups of 8 rows, as tables are shared by them.
+            // Whole groups of 8 rows, which share tables.
             let rows = (room / weight.cols.max(1)).next_multiple_of(8).clamp(8, out.len().max(8)).min(out.len());
             let (part, rest) = out.split_at_mut(rows);
             if let Some(share) = shares.last_mut() {
@@ -234,7 +234,7 @@ fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize)
             }
             (first, out) = (first + rows, rest);
             room = room.saturating_sub(rows * weight.cols);
-            // What is left is not worth a stop.
+            // The remainder is too short for a separate share.
             if room < SPLIT / 8 {
                 room = if shares.len() < threads { long } else { short };
                 shares.push(Vec::new());
@@ -248,14 +248,13 @@ fn scalar_rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: 
     expand_and_dot(weight, first, input.x, out);
 }
 
-/// [`dot_rows`] with rows expanded by the definition.
+/// [`dot_rows`] with rows expanded by the scalar definition.
 #[inline(always)]
 pub(crate) fn expand_and_dot(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32]) {
     dot_rows(weight, first, x, out, |row, out| weight.expand_row(row, out));
 }
 
-/// Expands each row that is not `f32` already and multiplies, in 16 partial sums; compiled again for each instruction
-/// set.
+/// Expands rows that are not `f32` and multiplies in 16 partial sums; compiled for each instruction set.
 #[inline(always)]
 fn dot_rows(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32], expand: impl Fn(usize, &mut [f32])) {
     let mut row = vec![0f32; weight.cols];
@@ -279,7 +278,7 @@ fn dot_rows(weight: &WeightMatrix<'_>, first: usize, x: &[f32], out: &mut [f32],
     }
 }
 
-/// Takes what offsets add off the results of integers in blocks: `Σ scale · offset · Σ x` over the blocks of a row.
+/// Subtracts the contribution of block offsets: `Σ scale · offset · Σ x` over the blocks of a row.
 fn subtract_offsets(b: &Blocks<'_>, first: usize, x: &[f32], out: &mut [f32]) {
     let Some(offsets) = b.offset else { return };
     let per_row = x.len() / b.block_cols;
@@ -306,20 +305,20 @@ mod x86 {
     pub(super) fn avx2(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
-            // SAFETY: the features of this function.
+            // SAFETY: features enabled by this function.
             unsafe { shuffle_i16::rows::<__m256i, __m256>(weight, first, input, out) }
         }
-        // SAFETY: the variant is used only where its instruction set is enabled.
+        // SAFETY: the variant is used only if its instruction set is enabled.
         unsafe { inner(weight, first, input, out) }
     }
 
     pub(super) fn avx_vnni(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
         fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
-            // SAFETY: the features of this function.
+            // SAFETY: features enabled by this function.
             unsafe { shuffle_i16::rows::<AvxVnni, __m256>(weight, first, input, out) }
         }
-        // SAFETY: the variant is used only where its instruction set is enabled.
+        // SAFETY: the variant is used only if its instruction set is enabled.
         unsafe { inner(weight, first, input, out) }
     }
 }
@@ -346,7 +345,7 @@ mod tests {
     use super::*;
     use crate::weight_matrix::Lut;
 
-    /// A small linear congruential generator: tests need spread, not quality.
+    /// A small linear congruential generator, sufficient for tests.
     fn noise(n: usize, seed: u32) -> Vec<u32> {
         let mut s = seed;
         (0..n)
@@ -372,14 +371,14 @@ mod tests {
         let x: Vec<f32> = noise(weight.cols(), 7).into_iter().map(|v| (v % 1999) as f32 / 1000.0 - 1.0).collect();
         let bias: Vec<f32> = (0..weight.rows()).map(|r| r as f32 / 8.0).collect();
         let mut row = vec![0f32; weight.cols()];
-        // The definition in f64.
+        // Reference in f64.
         let want: Vec<f64> = (0..weight.rows())
             .map(|r| {
                 weight.expand_row(r, &mut row);
                 f64::from(bias[r]) + row.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum::<f64>()
             })
             .collect();
-        // Of entries and elements of magnitude one.
+        // Terms of the error bound, for entries and elements of magnitude one.
         let sum = |v: &[f32]| v.iter().map(|v| f64::from(v.abs())).sum::<f64>();
         let of_x = sum(&x) * 2f64.powi(-13);
         for variant in VARIANTS.iter().filter(|v| v.isa.enabled()) {

@@ -1,6 +1,6 @@
 //! RMS norm and layer norm of rows, with gain and offset; per-channel scale and shift.
 //!
-//! Sums are kept in sixteen f32 partial sums: they stay in registers and lose no more than pairwise summation.
+//! Sums use sixteen f32 partial sums, which stay in registers and are as accurate as pairwise summation.
 
 use std::mem::MaybeUninit;
 
@@ -9,7 +9,7 @@ use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::rows_mut;
 use crate::sizes;
 
-/// The sum of `f` of every element.
+/// Sum of `f` over all elements.
 #[inline(always)]
 fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let (blocks, rest) = row.as_chunks::<16>();
@@ -22,16 +22,16 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     parts.iter().sum::<f32>() + rest.iter().map(|&v| f(v)).sum::<f32>()
 }
 
-/// One normalization of rows of `size`.
+/// Normalization of rows of `size` elements.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     size: usize,
     epsilon: f32,
-    /// Whether rows are centred on their mean first.
+    /// True if the mean is subtracted first.
     centre: bool,
-    /// Factor of each element of a row.
+    /// Factor per element of a row.
     gain: Option<&'a [f32]>,
-    /// Added to each element of a row.
+    /// Offset per element of a row.
     offset: Option<&'a [f32]>,
 }
 
@@ -90,30 +90,30 @@ fn all(rows: Rows<'_>, x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// `x / √(mean(x²) + ε) · gain` for each row of `size` elements.
+/// Computes `x / √(mean(x²) + ε) · gain` for each row of `size` elements.
 ///
 /// # Panics
-/// When a length does not fit another, and when rows are not whole.
+/// If lengths do not match or rows are incomplete.
 pub fn rms_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, out: &mut [f32]) {
     all(Rows { size, epsilon, centre: false, gain, offset: None }, x, out);
 }
 
-/// `(x − mean) / √(variance + ε) · gain + offset` for each row of `size` elements.
+/// Computes `(x − mean) / √(variance + ε) · gain + offset` for each row of `size` elements.
 ///
 /// # Panics
-/// When a length does not fit another, and when rows are not whole.
+/// If lengths do not match or rows are incomplete.
 pub fn layer_norm(x: &[f32], size: usize, epsilon: f32, gain: Option<&[f32]>, offset: Option<&[f32]>, out: &mut [f32]) {
     all(Rows { size, epsilon, centre: true, gain, offset }, x, out);
 }
 
-/// `x · scale + shift` with a scale and a shift for each index of the middle one of three extents.
+/// `x · scale + shift` with a scale and shift per index of the middle of three extents.
 ///
 /// # Panics
-/// When a length does not fit the extents.
+/// If a length does not match the extents.
 pub fn affine(x: &[f32], [outer, size, inner]: [usize; 3], scale: &[f32], shift: &[f32]) -> Vec<f32> {
     assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     assert!(scale.len() == size && shift.len() == size, "lengths of scale and shift");
-    // Rows of a channel each, or of all channels.
+    // One row per channel, or each of all channels.
     let width = if inner == 1 { size } else { inner }.max(1);
     // SAFETY: the work writes every row of its part.
     unsafe {
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn rows_agree_with_the_formulas_in_f64() {
         for (size, count) in [(1usize, 3usize), (5, 4), (16, 2), (100, 3), (1024, 40)] {
-            // A mean far from zero: what a sum of squares minus the squared mean would lose.
+            // A mean far from zero, for which the difference of mean square and squared mean would cancel.
             let x: Vec<f32> = (0..size * count).map(|i| 50.0 + ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
             let (mut rms, mut layer) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
             let gain: Vec<f32> = (0..size).map(|i| 1.0 + (i % 3) as f32 / 4.0).collect();

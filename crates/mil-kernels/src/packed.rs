@@ -1,7 +1,7 @@
 //! Products with packed weights: `y[i, r] = f(Σ_c w[r, c] · x[i, c] + bias[r] + residual[i, r])`.
 //!
-//! Weights are packed once, at load, into panels of [`PANEL`] outputs: a step of the sum then reads one contiguous segment of
-//! a panel and one element of some rows of `x`. The rows stay in place: each is a list of segments, so that a convolution
+//! Weights are packed once, at load, into panels of [`PANEL`] outputs, so a step of the sum reads one contiguous
+//! segment of a panel and one element of some rows of `x`. The rows stay in place as lists of segments: a convolution
 //! multiplies its patches without copying them. The epilogue is applied while the sums are in registers.
 
 use std::ops::Range;
@@ -24,16 +24,16 @@ pub(crate) use rows::{Rows, Starts};
 pub use sdpa::{Heads, Sizes, sdpa};
 use tile::{Sums, TILES, Tiles};
 
-/// Outputs of one panel.
+/// Number of outputs of one panel.
 pub const PANEL: usize = 32;
 
-/// Multiply-adds below which waking a second thread costs more than it saves, and those that one task has at least.
+/// Multiply-adds below which waking a second thread does not pay, and the minimum per task.
 const SPLIT: usize = 1 << 16;
-/// Tasks for each thread, so that none waits long for another at the end.
+/// Tasks per thread, for load balance at the end.
 const TASKS: usize = 8;
-/// Elements of `x` that a task reads for every panel, at most: 256 KB, which stay in the cache of one core.
+/// Maximum number of elements of `x` that a task reads for every panel: 256 KB, which stay in L2.
 const L2_ELEMENTS: usize = 1 << 16;
-/// Elements of weights that every task may read: 1 MB. Of more, each has a part.
+/// Maximum number of weight elements read by every task: 1 MB. Beyond, each task has a part.
 const SHARED: usize = 1 << 18;
 
 /// Weights in panels: `groups` matrices of `outputs × cols`.
@@ -51,10 +51,10 @@ impl std::fmt::Debug for Packed {
 }
 
 impl Packed {
-    /// Packs matrices; `row(r, out)` writes the `cols` weights of output `r`, counted through all groups.
+    /// Packs matrices; `row(r, out)` writes the `cols` weights of output `r`, counted over all groups.
     ///
     /// # Panics
-    /// When the weights have no size.
+    /// If the size of the weights overflows.
     pub fn new(groups: usize, outputs: usize, cols: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         let mut data = Aligned::empty();
         let panels = outputs.div_ceil(PANEL);
@@ -69,7 +69,7 @@ impl Packed {
         Self { groups, outputs, cols, data }
     }
 
-    /// Outputs of all groups.
+    /// Number of outputs of all groups.
     pub fn outputs(&self) -> usize {
         self.groups * self.outputs
     }
@@ -79,7 +79,7 @@ impl Packed {
         self.groups
     }
 
-    /// Inputs of a group.
+    /// Number of inputs per group.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -94,30 +94,30 @@ impl Packed {
     }
 }
 
-/// What happens to the sums of a product.
+/// Epilogue of a product, applied to its sums.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
-    /// Added to each output: one value for each.
+    /// One value per output.
     pub bias: Option<&'a [f32]>,
-    /// Added to the results: as many as there are.
+    /// One value per result.
     pub residual: Option<&'a [f32]>,
-    /// Then applied.
+    /// Applied last.
     pub activation: Activation,
 }
 
-/// Where results lie: distances between those of rows, and between those of groups.
+/// Layout of results: strides between rows and between groups.
 #[derive(Clone, Copy)]
 struct Layout {
     row: usize,
     group: usize,
 }
 
-/// The tiles of one instruction set.
+/// Tiles of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Variant(&'static Tiles);
 
 impl Variant {
-    /// What this CPU can run, fastest first; the last one is the definition.
+    /// Variants supported by the CPU, fastest first; the scalar definition is last.
     pub fn all() -> impl Iterator<Item = Variant> {
         TILES.iter().filter(|t| t.isa.enabled()).map(Variant)
     }
@@ -132,10 +132,10 @@ impl Variant {
     }
 }
 
-/// `X · Wᵀ` for `X` of `m` rows, finished; `[m, outputs]`.
+/// `X · Wᵀ` for `X` of `m` rows, including the epilogue; `[m, outputs]`.
 ///
 /// # Panics
-/// When a length does not fit another, and for weights in groups.
+/// If lengths do not match or the weights have groups.
 pub fn product(x: &[f32], m: usize, weights: &Packed, epilogue: &Epilogue<'_>) -> Vec<f32> {
     product_with(Variant::best(), x, m, weights, epilogue)
 }
@@ -143,7 +143,7 @@ pub fn product(x: &[f32], m: usize, weights: &Packed, epilogue: &Epilogue<'_>) -
 /// [`product`] with a given variant, for tests and benchmarks.
 ///
 /// # Panics
-/// As [`product`].
+/// Same as [`product`].
 pub fn product_with<'a>(
     variant: Variant,
     x: &'a [f32],
@@ -171,14 +171,14 @@ pub(crate) fn part(n: usize, count: usize, i: usize) -> Range<usize> {
     part_start(n, count, i)..part_start(n, count, i + 1)
 }
 
-/// Into how many parts rows and panels are split for tasks.
+/// Number of parts of rows and of panels for tasks.
 fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usize) {
     let (panels, k) = (weights.panels(), weights.cols.max(1));
     let total = [weights.groups, m, panels, PANEL, k].into_iter().fold(1, usize::saturating_mul);
     let wanted = (total / SPLIT).clamp(1, threads * TASKS).div_ceil(weights.groups);
     let (tiles, near) = (m.div_ceil(step), m.saturating_mul(k).div_ceil(L2_ELEMENTS));
     let wanted = if threads == 1 { 1 } else { wanted };
-    // Of the larger operand each task reads a part of its own; rows, where that does not matter.
+    // Split the larger operand among tasks; rows if both are small.
     let (rows, columns) = if panels * PANEL > m && panels * PANEL * k > SHARED {
         let columns = panels.min(wanted);
         (wanted.div_ceil(columns), columns)
@@ -189,15 +189,15 @@ fn split(m: usize, weights: &Packed, step: usize, threads: usize) -> (usize, usi
     (rows.max(near).clamp(1, tiles), columns.clamp(1, panels))
 }
 
-/// The product of rows with weights, `[rows, groups, outputs of a group]`.
+/// Product of rows with weights, `[rows, groups, outputs of a group]`.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub(crate) fn run(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, epilogue: &Epilogue<'_>) -> Vec<f32> {
     run_to(variant, x, weights, epilogue, Layout { row: weights.outputs(), group: weights.outputs })
 }
 
-/// [`run`] with results in a layout that has a place for each of them, without gaps.
+/// [`run`] with results in a dense layout.
 fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, epilogue: &Epilogue<'_>, layout: Layout) -> Vec<f32> {
     let (m, outputs) = (x.count, weights.outputs());
     let size = size([m, outputs]);
@@ -226,16 +226,16 @@ fn run_to(variant: Variant, x: &Rows<'_, '_>, weights: &Packed, epilogue: &Epilo
     } else {
         parallel::for_each(count, task)
     }
-    // SAFETY: the capacity is there, and the tasks wrote every element: each row of every group belongs to one block,
-    // each panel to one part, and a panel's tiles write all outputs of it.
+    // SAFETY: within the capacity, and the tasks wrote every element: each row of every group belongs to one block,
+    // each panel to one part, and a panel's tiles write all of its outputs.
     unsafe { out.set_len(size) };
     out
 }
 
-/// The part of a product that some panels of a group have, on the calling thread; `out[rows, outputs]`.
+/// Part of a product for some panels of a group, single-threaded; `out[rows, outputs]`.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub(crate) fn run_part(
     variant: Variant,
     x: &Rows<'_, '_>,
@@ -264,7 +264,7 @@ fn one_task(
 ) {
     let length = x.segments.1;
     let m = task.rows.len();
-    // Tiles of about the same height: a last one of a single row would be slow.
+    // Tiles of similar height: a final single-row tile would be slow.
     let count = m.div_ceil(tiles.rows);
     let sources = Sources::new(x, &task.rows, task.group, count);
     for p in task.panels.clone() {
@@ -286,19 +286,19 @@ fn one_task(
                 weights: panel,
                 bias: &bias,
                 residual: epilogue.residual.map(|r| &r[at..]),
-                // SAFETY: `at` is inside the result, which has `m · outputs` elements.
+                // SAFETY: `at` is within the result, which has `m · outputs` elements.
                 out: unsafe { target.get().add(at) },
                 step: layout.row,
                 width,
                 hard_swish: epilogue.activation.hard_swish(),
                 bounds: epilogue.activation.bounds(),
             };
-            // SAFETY: every start is that of `length` elements at least, the variant is available (it
-            // comes from `Variant::all` or is the definition), and the rows and columns written are this task's.
+            // SAFETY: every start has at least `length` elements, the variant is available (it comes from
+            // `Variant::all` or is the definition), and the rows and columns written are exclusive to this task.
             unsafe { tiles.run(rows.len(), &sums) };
             if !epilogue.activation.in_registers() {
                 for i in 0..rows.len() {
-                    // SAFETY: the tile wrote these elements, which are this task's alone.
+                    // SAFETY: the tile wrote these elements, which are exclusive to this task.
                     let row = unsafe { std::slice::from_raw_parts_mut(sums.out.add(i * layout.row), width) };
                     epilogue.activation.apply(row);
                 }
@@ -339,7 +339,7 @@ mod tests {
                     Activation::Sigmoid,
                     Activation::HardSigmoid(gate),
                     Activation::HardSwish(HardSwish { gate, threshold: None }),
-                    // Where the gate opens: sums that differ in their last bits have close results.
+                    // Near the gate's threshold, sums that differ in their last bits have close results.
                     Activation::HardSwish(HardSwish { gate, threshold: Some(-1.25) }),
                 ];
                 for activation in activations {

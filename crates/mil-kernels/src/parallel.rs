@@ -1,15 +1,15 @@
 //! Thread pool whose workers spin between short parallel regions.
 //!
-//! Decoding a token is hundreds of short parallel regions; waking a sleeping thread for each costs more than the work
-//! in it. Workers spin for the next region briefly before they sleep, and the caller works too. A region is open to any
-//! worker that arrives before the caller is done: the caller never waits for a worker that has not begun.
+//! Decoding a token consists of hundreds of short parallel regions; waking a sleeping thread for each costs more than
+//! the work in it. Workers spin briefly for the next region before they sleep, and the caller works too. Any worker
+//! that arrives before the caller is done can join a region: the caller never waits for a worker that has not started.
 //!
-//! Each thread starts with its own share, the same in every region, so that its data are still in its cache; a thread that
-//! is done steals from the others.
+//! Each thread starts with its own share, the same in every region, so that its data are still in its cache; a thread
+//! that finishes steals from the others.
 //!
-//! One region runs at a time; a caller that finds the workers busy, or is itself inside a region, works alone.
+//! One region runs at a time; a caller that finds the workers busy, or is already inside a region, works alone.
 //!
-//! A panic ends its region, on whichever thread: remaining work is skipped, and the caller resumes the first panic once all
+//! A panic on any thread ends its region: remaining work is skipped, and the caller resumes the first panic once all
 //! workers have left. The workers survive.
 
 use std::any::Any;
@@ -23,26 +23,27 @@ use std::time::{Duration, Instant};
 
 use crate::sizes::{part_start, size};
 
-/// How long a helper watches before it sleeps: longer than what lies between two regions of a token.
+/// Time a worker spins before it sleeps: longer than the gap between two regions of a token.
 const WATCH: Duration = Duration::from_micros(500);
-/// Looks between two glances at the clock; after the first glance the processor is offered to others.
+/// Number of polls between two clock reads; after the first read the worker also yields the processor.
 const LOOKS: usize = 2000;
 
-/// Environment variables that set the number of threads, the first one that holds a number counts.
+/// Environment variables for the number of threads; the first that holds a number wins.
 const VARIABLES: [&str; 2] = ["CANDLE_COREML_THREADS", "RAYON_NUM_THREADS"];
 
-/// Most threads, whatever the environment says.
+/// Maximum number of threads, whatever the environment says.
 const MAX_THREADS: usize = 1024;
 
-/// Number of threads that share a region, the caller's among them: from the environment (`CANDLE_COREML_THREADS`, else
-/// `RAYON_NUM_THREADS`), else the physical cores that this process may use; at most 1024.
+/// Number of threads that share a region, including the caller: from the environment (`CANDLE_COREML_THREADS`, then
+/// `RAYON_NUM_THREADS`), otherwise the physical cores available to this process; at most 1024.
 pub fn threads() -> usize {
     static THREADS: OnceLock<usize> = OnceLock::new();
     *THREADS.get_or_init(|| {
         let named = VARIABLES.iter().find_map(|v| std::env::var(v).ok()?.parse().ok().filter(|&n| n > 0));
         let found = named.unwrap_or_else(|| {
             let usable = std::thread::available_parallelism().map_or(1, usize::from);
-            // Two threads of one core share its arithmetic; a lone core is no reason to leave its second thread idle.
+            // Hardware threads of one core share its arithmetic units; on a single core, the second thread is used
+            // anyway.
             match num_cpus::get_physical() {
                 0 | 1 => usable,
                 cores => usable.min(cores),
@@ -52,15 +53,15 @@ pub fn threads() -> usize {
     })
 }
 
-/// Calls `work(i)` once for each `i < count`, on several threads where they are free; each begins with its own part.
+/// Calls `work(i)` once for each `i < count`, on several threads if available; each starts with its own part.
 ///
 /// # Panics
-/// When `work` does, and with what it said. Not every `i` has its call then.
+/// If `work` panics, with its payload. Some `i` are then skipped.
 pub fn for_each(count: usize, work: impl Fn(usize) + Sync) {
     shared(count, usize::MAX, work);
 }
 
-/// [`for_each`] in as many parts as there are threads, but no more than `most`.
+/// Same as [`for_each`], in one part per thread but at most `most` parts.
 fn shared(count: usize, most: usize, work: impl Fn(usize) + Sync) {
     let pool = if count > 1 { pool() } else { None };
     match pool.and_then(|pool| Some((pool, pool.free()?))) {
@@ -72,15 +73,15 @@ fn shared(count: usize, most: usize, work: impl Fn(usize) + Sync) {
 /// Calls `work(i, chunk)` for each chunk of `size` elements; the last one may be shorter.
 ///
 /// # Panics
-/// When `size` is zero or `work` panics.
+/// If `size` is zero or `work` panics.
 pub fn chunks_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     shared_chunks(data, size, usize::MAX, work);
 }
 
-/// Calls `work(item)` for each item, the first ones first, whichever thread takes them.
+/// Calls `work(item)` for each item in order of start, on any thread.
 ///
 /// # Panics
-/// When `work` does.
+/// If `work` panics.
 pub(crate) fn in_turn<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
     shared_chunks(items, 1, 1, |_, items| items.iter_mut().for_each(&work));
 }
@@ -90,31 +91,31 @@ fn shared_chunks<T: Send>(data: &mut [T], size: usize, most: usize, work: impl F
     let (base, len) = (Shared(data.as_mut_ptr()), data.len());
     shared(len.div_ceil(size), most, |i| {
         let start = i * size;
-        // SAFETY: the chunks of different `i` do not overlap and lie inside `data`, which is borrowed for the call;
+        // SAFETY: the chunks of different `i` are disjoint and lie inside `data`, which is borrowed for the call;
         // `shared` calls once for each `i`.
         let chunk = unsafe { std::slice::from_raw_parts_mut(base.get().add(start), size.min(len - start)) };
         work(i, chunk);
     });
 }
 
-/// Elements below which light work is not worth a second thread.
+/// Minimum number of elements of light work for a second thread.
 pub(crate) const SPLIT: usize = 1 << 14;
-/// Elements of light work that one task takes at least.
+/// Minimum number of elements of light work per task.
 pub(crate) const TASK: usize = 1 << 12;
 
-/// Calls `work(first row, rows)` for runs of whole rows of `size` elements, on several threads where that pays for work
-/// of a few instructions for each element.
+/// Calls `work(first row, rows)` for runs of whole rows of `size` elements, on several threads where worthwhile for
+/// work of a few instructions per element.
 ///
 /// # Panics
-/// When `size` is zero or `work` panics.
+/// If `size` is zero or `work` panics.
 pub fn rows_mut<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     weighed_rows_mut(data, size, size, work);
 }
 
-/// As [`rows_mut`], where a row takes the work of `weight` elements.
+/// Same as [`rows_mut`], with the work of `weight` elements per row.
 ///
 /// # Panics
-/// When `size` is zero or `work` panics.
+/// If `size` is zero or `work` panics.
 pub(crate) fn weighed_rows_mut<T: Send>(
     data: &mut [T],
     size: usize,
@@ -127,7 +128,7 @@ pub(crate) fn weighed_rows_mut<T: Send>(
     chunks_mut(data, run * size, |i, rows| work(i * run, rows));
 }
 
-/// Columns behind each other of rows that are wider.
+/// Adjacent columns of wider rows.
 pub(crate) struct ColumnsMut<'a, T> {
     data: *mut T,
     height: usize,
@@ -140,20 +141,20 @@ impl<T> ColumnsMut<'_, T> {
     /// The columns of one row.
     ///
     /// # Panics
-    /// Where there is no such row.
+    /// If the row is out of range.
     #[inline(always)]
     pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.height, "row");
-        // SAFETY: the columns of each row lie inside what was borrowed for the lifetime, and this value alone names them.
+        // SAFETY: the columns of each row lie inside the borrowed data, and only this value refers to them.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
     }
 }
 
-/// Calls `work(block, first column, columns)` for every block of `[rows, width]` elements and all of its columns, `span` of
-/// them at once; the last ones may be fewer.
+/// Calls `work(block, first column, columns)` for every block of `[rows, width]` elements and groups of up to `span` of
+/// its columns.
 ///
 /// # Panics
-/// When there is no row, column or span, the blocks do not fill the data, or `work` panics.
+/// If there is no row, column or span, the blocks do not fill the data, or `work` panics.
 pub(crate) fn columns_mut<T: Send>(
     data: &mut [T],
     [rows, width]: [usize; 2],
@@ -165,18 +166,18 @@ pub(crate) fn columns_mut<T: Send>(
     let (base, blocks, spans) = (Shared(data.as_mut_ptr()), data.len() / block, width.div_ceil(span));
     for_each(blocks * spans, |task| {
         let (block, first) = (task / spans, task % spans * span);
-        // SAFETY: the first row of a block that lies inside the data, and a column of it.
+        // SAFETY: the first row of a block inside the data, and one of its columns.
         let data = unsafe { base.get().add(block * rows * width + first) };
-        // Columns of different tasks do not overlap, and `for_each` calls once for each task.
+        // Tasks have disjoint columns, and `for_each` calls once for each task.
         let columns =
             ColumnsMut { data, height: rows, stride: width, width: span.min(width - first), rows: PhantomData };
         work(block, first, columns);
     });
 }
 
-/// A pointer whose use from several threads the user argues for.
+/// A pointer shared between threads; the user must ensure disjoint access.
 pub(crate) struct Shared<T>(pub(crate) *mut T);
-// SAFETY: those who use it write disjoint places from different threads, with `T: Send`.
+// SAFETY: users write disjoint elements from different threads, with `T: Send`.
 unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     pub(crate) fn get(&self) -> *mut T {
@@ -184,10 +185,10 @@ impl<T> Shared<T> {
     }
 }
 
-/// The work of a region, its lifetime erased; valid from opening to the moment when all that joined have left.
+/// The work of a region with its lifetime erased; valid from opening until all workers that joined have left.
 type Job = *const (dyn Fn(usize) + Sync + 'static);
 
-/// The work of a region, how often it is called, and the parts in which threads take it.
+/// The work of a region, its number of calls, and the number of parts.
 #[derive(Clone, Copy)]
 struct Region {
     job: Job,
@@ -195,35 +196,35 @@ struct Region {
     parts: usize,
 }
 
-/// `state`: number of the region, whether it is open, how many helpers have joined.
+/// `state`: region number, open flag, number of workers that joined.
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
-/// What a panic says.
+/// Panic payload.
 type Payload = Box<dyn Any + Send>;
 
-/// A counter on a line of the cache, or two, of its own.
+/// A counter in its own pair of cache lines.
 #[repr(align(128))]
 struct Line(AtomicUsize);
 
 struct Pool {
-    /// Held by the caller of the one region at a time.
+    /// Held by the caller of the current region.
     region: Mutex<()>,
     state: AtomicU64,
     job: UnsafeCell<Option<Region>>,
-    /// The next piece of work in the part of each thread, the caller's first.
+    /// Next item in the part of each thread, the caller's first.
     next: Box<[Line]>,
     left: AtomicU64,
-    /// What the first helper that panicked in this region said.
+    /// Payload of the first worker that panicked in this region.
     panic: Mutex<Option<Payload>>,
     helpers: OnceLock<Vec<Thread>>,
     asleep: Vec<AtomicBool>,
 }
 
-// SAFETY: `job` is written only by the holder of `region` while no helper has joined, and read only by helpers that
-// have joined, which `state` orders; all else is atomic.
+// SAFETY: `job` is written only by the holder of `region` while no worker has joined, and read only by workers that
+// have joined, ordered by `state`; everything else is atomic.
 unsafe impl Sync for Pool {}
-// SAFETY: the pointer in `job` is to a `Sync` closure and is used as `Sync` says above.
+// SAFETY: the pointer in `job` is to a `Sync` closure and is used as described for `Sync`.
 unsafe impl Send for Pool {}
 
 fn pool() -> Option<&'static Pool> {
@@ -237,12 +238,12 @@ fn pool() -> Option<&'static Pool> {
     pool.as_deref()
 }
 
-/// Starts the thread of a helper, by its number; none when the system has no threads to give.
+/// Spawns the thread of a worker, given its number; `None` if the system cannot.
 type Spawn = fn(usize, Box<dyn FnOnce() + Send>) -> Option<Thread>;
 
 impl Pool {
-    /// Starts helpers that live as long as the process: so many, or as many as the system has threads for; no pool when
-    /// it has none.
+    /// Starts workers that live as long as the process: `helpers`, or as many as the system can spawn; `None` if it
+    /// cannot spawn any.
     fn start(helpers: usize, spawn: Spawn) -> Option<Arc<Self>> {
         let pool = Arc::new(Self {
             region: Mutex::new(()),
@@ -264,8 +265,8 @@ impl Pool {
         any.then_some(pool)
     }
 
-    /// The right to open a region; none where another is open. A panic inside one left nothing behind, so that poison says
-    /// nothing.
+    /// The right to open a region; `None` while another is open. Poison is ignored, since a panic leaves no state
+    /// behind.
     fn free(&self) -> Option<MutexGuard<'_, ()>> {
         match self.region.try_lock() {
             Ok(region) => Some(region),
@@ -274,12 +275,12 @@ impl Pool {
         }
     }
 
-    /// Runs one region in at most so many parts.
+    /// Runs one region in at most `most` parts.
     ///
     /// # Panics
-    /// When a part does: with what the caller's own part says, else with what the first of the helpers' said.
+    /// If a part panics: with the payload of the caller's own part, otherwise of the first worker.
     fn run(&self, region: MutexGuard<'_, ()>, count: usize, most: usize, work: &(dyn Fn(usize) + Sync)) {
-        /// Closes the region and waits for those inside, also when the caller's own part panics.
+        /// Closes the region and waits for its workers, also if the caller's own part panics.
         struct Close<'a>(&'a Pool);
         impl Drop for Close<'_> {
             fn drop(&mut self) {
@@ -294,7 +295,8 @@ impl Pool {
                 }
             }
         }
-        // SAFETY: only the lifetime changes; `Close` keeps this frame, and with it `work`, until no helper uses it.
+        // SAFETY: only the lifetime changes; `Close` keeps this frame, and with it `work`, alive until no worker uses
+        // it.
         let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(work) };
         let parts = (1 + self.helpers().len()).min(count).min(most);
         // SAFETY: the last region is closed and left, and this thread holds `region`.
@@ -303,13 +305,13 @@ impl Pool {
             next.0.store(part_start(count, parts, part), Ordering::Relaxed);
         }
         self.left.store(0, Ordering::Relaxed);
-        // That of a helper beside the caller's own.
+        // A worker's panic left over when the caller panicked as well.
         drop(self.panic().take());
         let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
         let close = Close(self);
-        // Sequentially consistent with the helper's `asleep`: either it sees the region or it is woken.
+        // Sequentially consistent with the worker's `asleep`: either it sees the region or it is woken.
         self.state.store(number | OPEN, Ordering::SeqCst);
-        // No more helpers than there is work beside the caller's.
+        // No more workers than there is work besides the caller's.
         for (asleep, helper) in self.asleep.iter().zip(self.helpers()).take(count - 1) {
             if asleep.load(Ordering::SeqCst) && asleep.swap(false, Ordering::SeqCst) {
                 helper.unpark();
@@ -317,7 +319,7 @@ impl Pool {
         }
         self.take(work, (count, parts), 0);
         drop(close);
-        // Taken while the region is this thread's, thrown when it is free again.
+        // Taken while this thread owns the region, resumed after releasing it.
         let panic = self.panic().take();
         drop(region);
         if let Some(panic) = panic {
@@ -333,16 +335,16 @@ impl Pool {
         self.panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves all work of the open region that has not begun.
+    /// Skips all work of the open region that has not started.
     fn leave(&self) {
         self.next.iter().for_each(|next| next.0.store(usize::MAX / 2, Ordering::Relaxed));
     }
 
-    /// Works through the part of thread `me`, then through what is left of the others.
+    /// Works through the part of thread `me`, then steals from the others.
     fn take(&self, work: &(dyn Fn(usize) + Sync), (count, parts): (usize, usize), me: usize) {
         for part in (0..parts).map(|i| (me + i) % parts) {
             let (next, end) = (&self.next[part].0, part_start(count, parts, part + 1));
-            // Looked at first: adding takes the line from those who work there.
+            // Check first: the add would take the cache line from its owner.
             while next.load(Ordering::Relaxed) < end {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i < end {
@@ -360,7 +362,7 @@ impl Pool {
                 continue;
             }
             seen = state >> 32;
-            // SAFETY: joined, so the job was written before the region opened and stays until this helper has left.
+            // SAFETY: after joining: the job was written before the region opened and stays until this worker has left.
             let (work, sizes) = match unsafe { *self.job.get() } {
                 // SAFETY: as above.
                 Some(Region { job, count, parts }) => (unsafe { &*job }, (count, parts)),
@@ -371,7 +373,7 @@ impl Pool {
                 let mut first = self.panic();
                 match *first {
                     None => *first = Some(panic),
-                    // Nobody listens to this one, nor to what its drop may say.
+                    // Later panics are discarded, including any from dropping their payload.
                     Some(_) => {
                         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
                             std::mem::forget(again);
@@ -383,7 +385,7 @@ impl Pool {
         }
     }
 
-    /// The state of an open region with another number than `seen`.
+    /// Waits for the state of an open region with a number other than `seen`.
     fn wait(&self, seen: u64, me: usize) -> u64 {
         let fresh = |order| Some(self.state.load(order)).filter(|s| s & OPEN != 0 && s >> 32 != seen);
         let mut since = None;
@@ -421,12 +423,12 @@ mod tests {
         POOL.get_or_init(|| Pool::start(3, spawn).expect("threads"))
     }
 
-    /// [`for_each`] on a pool of three helpers, whatever the machine has.
+    /// [`for_each`] on a pool of three workers, regardless of the machine.
     fn each(count: usize, work: impl Fn(usize) + Sync) {
         each_on(with_helpers(), count, work);
     }
 
-    /// Waits until the pool is free.
+    /// Same as [`each`], waiting until the pool is free.
     fn each_on(pool: &Pool, count: usize, work: impl Fn(usize) + Sync) {
         let region = loop {
             match pool.free() {
@@ -434,11 +436,11 @@ mod tests {
                 None => std::thread::yield_now(),
             }
         };
-        // As many parts as threads, or one, in turn.
+        // Alternates between one part per thread and a single part.
         pool.run(region, count, if count.is_multiple_of(2) { usize::MAX } else { 1 }, &work);
     }
 
-    /// What `f` panics with.
+    /// Panic message of `f`.
     fn panic_of(f: impl FnOnce()) -> Option<String> {
         let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
         match payload.downcast::<String>() {
@@ -447,7 +449,7 @@ mod tests {
         }
     }
 
-    /// Fails unless all four threads take part in a region.
+    /// Fails unless all four threads join a region.
     fn all_take_part(pool: &Pool) {
         let threads = Mutex::new(std::collections::HashSet::new());
         each_on(pool, 4, |_| {
@@ -478,7 +480,7 @@ mod tests {
             each(8, |_| {
                 all.fetch_add(1, Ordering::Relaxed);
                 threads.lock().expect("not poisoned").insert(std::thread::current().id());
-                // Held until a second thread has come: proof that one does.
+                // Blocks until a second thread has joined.
                 while all.load(Ordering::Relaxed) < 2 {
                     std::thread::yield_now();
                 }
@@ -491,7 +493,7 @@ mod tests {
     fn chunks_cover_everything_also_from_inside_a_region() {
         let mut data = vec![0usize; 1001];
         chunks_mut(&mut data, 10, |i, chunk| {
-            // A region within a region: done by this thread alone.
+            // A nested region runs on this thread alone.
             chunks_mut(chunk, 3, |j, part| part.iter_mut().for_each(|v| *v += 1 + i * 100 + j));
         });
         for (at, &v) in data.iter().enumerate() {
@@ -522,14 +524,14 @@ mod tests {
         let pool = &*Pool::start(3, spawn).expect("threads");
         let first = std::thread::current().id();
         for round in 0..if cfg!(miri) { 3 } else { 50 } {
-            // One that the caller raises, one that a helper raises, and one that everybody raises.
+            // A panic of the caller, of a worker, and of all threads.
             for (own, others) in [(true, false), (false, true), (true, true)] {
                 let begun = [const { AtomicBool::new(false) }; 2];
                 let said = panic_of(|| {
                     each_on(pool, 8, |_| {
                         let helps = std::thread::current().id() != first;
                         begun[usize::from(helps)].store(true, Ordering::Relaxed);
-                        // Held until both the caller and a helper have come.
+                        // Blocks until both the caller and a worker have joined.
                         while !begun.iter().all(|b| b.load(Ordering::Relaxed)) {
                             std::thread::yield_now();
                         }
@@ -537,7 +539,7 @@ mod tests {
                     });
                 });
                 assert_eq!(said, Some(format!("round {round}")), "{own} {others}");
-                // The pool is free, and nobody hears of the panic again.
+                // The pool is free, and the panic does not resurface.
                 assert!(pool.free().is_some());
                 all_take_part(pool);
             }

@@ -1,27 +1,27 @@
 //! Reductions and cumulative sums over the middle of three extents, `[outer, size, inner]`.
 //!
-//! Contiguous elements are reduced in lanes, others by columns. Long extents are cut into parts of the same size for any
-//! number of threads, so that a result does not depend on it.
+//! Contiguous elements are reduced in lanes, others by columns. Long extents are split into parts of fixed size, so
+//! that results do not depend on the number of threads.
 
 use crate::buffer_pool::zeros;
 use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::{ColumnsMut, columns_mut, rows_mut, weighed_rows_mut};
 use crate::sizes;
 
-/// Lanes in which a row is added up.
+/// Number of lanes in which a row is reduced.
 const LANES: usize = 16;
-/// Columns that are added to at once, so that what is known of them stays in L1.
+/// Number of columns reduced at once, so that their accumulators stay in L1.
 const WIDTH: usize = 256;
-/// Columns below which several rows are added to at once.
+/// Number of columns below which several rows are reduced at once.
 const NARROW: usize = 64;
-/// Elements of a part of a long extent.
+/// Size of a part of a long extent.
 const PART: usize = 1 << 14;
 
-/// What `end(fold, size)` makes of the elements along the middle extent: folded by `add` from `start` on, in parts that
-/// are joined by `join`, for which `start` changes nothing. The result has the extents `[outer, inner]`.
+/// `end(fold, size)` along the middle extent: the fold by `add` from `start`, in parts combined by `join`, for which
+/// `start` is neutral. The result has the extents `[outer, inner]`.
 ///
 /// # Panics
-/// When the extents do not have the size of the data, or those of the result no size.
+/// If the extents do not match the data or the size of the result overflows.
 pub fn reduce<A: Copy + Send + Sync>(
     x: &[f32],
     extents: [usize; 3],
@@ -59,15 +59,15 @@ pub fn reduce<A: Copy + Send + Sync>(
     out
 }
 
-/// What is known of some columns of some parts.
+/// Accumulators of some columns of some parts.
 struct Columns<'a, A, Add, Join> {
     x: &'a [f32],
     size: usize,
     inner: usize,
-    /// Parts of the extent, and the rows that each has; the last one may have fewer.
+    /// Number of parts of the extent, and rows per part; the last may be shorter.
     parts: usize,
     height: usize,
-    /// Index among all columns of all parts of the first of these.
+    /// Index of the first column among all columns of all parts.
     first: usize,
     known: &'a mut [A],
     start: A,
@@ -105,7 +105,7 @@ impl<A: Copy, Add: Fn(A, f32) -> A, Join: Fn(A, A) -> A> SimdOp for Columns<'_, 
     }
 }
 
-/// The fold of a row.
+/// Folds a row.
 #[inline(always)]
 fn in_lanes<A: Copy>(x: &[f32], start: A, add: impl Fn(A, f32) -> A, join: impl Fn(A, A) -> A) -> A {
     let (blocks, mut rest) = x.as_chunks::<LANES>();
@@ -122,7 +122,7 @@ fn in_lanes<A: Copy>(x: &[f32], start: A, add: impl Fn(A, f32) -> A, join: impl 
     all
 }
 
-/// Both halves of the lanes joined, and as many more elements added if there are.
+/// Joins both halves of the lanes, then adds as many remaining elements if available.
 #[inline(always)]
 fn halved<A: Copy, const N: usize, const HALF: usize>(
     lanes: [A; N],
@@ -143,7 +143,7 @@ fn halved<A: Copy, const N: usize, const HALF: usize>(
     out
 }
 
-/// The folds of all columns, as many rows at once as fill [`NARROW`] columns.
+/// Folds all columns, with as many rows at once as fill [`NARROW`] columns.
 #[inline(always)]
 fn narrow<A: Copy>(x: &[f32], known: &mut [A], start: A, add: impl Fn(A, f32) -> A, join: impl Fn(A, A) -> A) {
     let inner = known.len();
@@ -161,10 +161,10 @@ fn narrow<A: Copy>(x: &[f32], known: &mut [A], start: A, add: impl Fn(A, f32) ->
     }
 }
 
-/// `end(Σ of(x), size)` along the middle extent, added up in f64; the result has the extents `[outer, inner]`.
+/// `end(Σ of(x), size)` along the middle extent, summed in f64; the result has the extents `[outer, inner]`.
 ///
 /// # Panics
-/// As [`reduce`].
+/// Same as [`reduce`].
 pub fn sum(
     x: &[f32],
     extents: [usize; 3],
@@ -175,47 +175,45 @@ pub fn sum(
     reduce(x, extents, 0.0, |sum, v| sum + of(f64::from(v)), |a, b| a + b, end)
 }
 
-/// The largest element along the middle extent, NaN where there is one; −∞ of none. The result has the extents
-/// `[outer, inner]`.
+/// Maximum along the middle extent, NaN if there is one, −∞ if empty. The result has the extents `[outer, inner]`.
 ///
 /// # Panics
-/// As [`reduce`].
+/// Same as [`reduce`].
 pub fn largest(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
     let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     reduce(x, extents, f32::NEG_INFINITY, larger, larger, |v, _| v)
 }
 
-/// The smallest element along the middle extent, NaN where there is one; ∞ of none. The result has the extents
-/// `[outer, inner]`.
+/// Minimum along the middle extent, NaN if there is one, ∞ if empty. The result has the extents `[outer, inner]`.
 ///
 /// # Panics
-/// As [`reduce`].
+/// Same as [`reduce`].
 pub fn smallest(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
     let smaller = |a: f32, b: f32| if b < a || b.is_nan() { b } else { a };
     reduce(x, extents, f32::INFINITY, smaller, smaller, |v, _| v)
 }
 
-/// The product along the middle extent, in f64. The result has the extents `[outer, inner]`.
+/// Product along the middle extent, in f64. The result has the extents `[outer, inner]`.
 ///
 /// # Panics
-/// As [`reduce`].
+/// Same as [`reduce`].
 pub fn product(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
     reduce(x, extents, 1.0, |p, v| p * f64::from(v), |a, b| a * b, |p, _| p as f32)
 }
 
-/// Which elements a running sum has added up at each place.
+/// Variant of a cumulative sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Running {
-    /// Those before it only, not the element itself.
+    /// Excludes the element itself.
     pub exclusive: bool,
-    /// Those behind it instead of those before.
+    /// Sums from the end.
     pub reverse: bool,
 }
 
-/// Running sums along the middle extent, in f64.
+/// Cumulative sums along the middle extent, in f64.
 ///
 /// # Panics
-/// When the extents do not have the size of the data.
+/// If the extents do not match the data.
 pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running) -> Vec<f32> {
     assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     let mut out = zeros(x.len());
@@ -225,7 +223,7 @@ pub fn running_sum(x: &[f32], [outer, size, inner]: [usize; 3], running: Running
     if inner == 1 {
         rows_mut(&mut out, size, |first, out| {
             let x = &x[first * size..][..out.len()];
-            // Sums of several rows do not wait for each other.
+            // Several rows at once, to hide the latency of the dependent sums.
             let (groups, mut rest) = (x.chunks_exact(TOGETHER * size), x.chunks_exact(TOGETHER * size).remainder());
             let (out, mut last) = out.split_at_mut(x.len() - rest.len());
             for (x, out) in groups.zip(out.chunks_exact_mut(TOGETHER * size)) {
@@ -273,17 +271,17 @@ impl SimdOp for Sums<'_, '_> {
 }
 
 impl Running {
-    /// The place that is the i-th one in the order of adding.
+    /// The position of the i-th summand.
     #[inline(always)]
     fn place(self, i: usize, size: usize) -> usize {
         if self.reverse { size - 1 - i } else { i }
     }
 }
 
-/// Rows whose running sums are made at once.
+/// Number of rows summed at once.
 const TOGETHER: usize = 8;
 
-/// The running sums of `N` rows.
+/// Cumulative sums of `N` rows.
 #[inline(always)]
 fn together<const N: usize>(x: &[f32], out: &mut [f32], size: usize, running: Running) {
     let mut sums = [0f64; N];
@@ -301,7 +299,7 @@ fn together<const N: usize>(x: &[f32], out: &mut [f32], size: usize, running: Ru
 mod tests {
     use super::*;
 
-    /// Extents with edges: nothing, one, parts, narrow and wide columns, ends of lanes.
+    /// Edge cases of extents: empty, one, parts, narrow and wide columns, lane tails.
     const EXTENTS: &[[usize; 3]] = &[
         [0, 3, 2],
         [2, 0, 3],
@@ -360,7 +358,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_makes_extremes_and_sums() {
-        // Wherever it stands: first, last, in the tail of a register, in another row.
+        // In every position: first, last, in a register tail, in another row.
         for size in [1, 3, 8, 9, 31, 1000] {
             for at in [0, size / 2, size - 1] {
                 let mut x: Vec<f32> = (0..2 * size).map(|i| i as f32 - 3.0).collect();

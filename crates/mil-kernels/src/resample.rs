@@ -7,21 +7,21 @@ use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::{TASK, threads};
 use crate::sizes;
 
-/// Two elements along a dimension, and the part that the second one has.
+/// Two elements along a dimension and their interpolation weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Between {
-    /// The first element.
+    /// Index of the first element.
     pub low: usize,
-    /// The second one.
+    /// Index of the second element.
     pub high: usize,
-    /// Weight of the second one; that of the first one is what is missing to 1.
+    /// Weight of the second element; the first has `1 − part`.
     pub part: f32,
 }
 
-/// `[planes, rows, columns, inner]` of `x[planes, h, w, inner]`: first between columns, then between rows.
+/// `[planes, rows, columns, inner]` of `x[planes, h, w, inner]`: interpolates between columns, then between rows.
 ///
 /// # Panics
-/// When an element lies outside or planes are not whole.
+/// If an element is out of range or planes are incomplete.
 pub fn bilinear(x: &[f32], (h, w): (usize, usize), inner: usize, rows: &[Between], columns: &[Between]) -> Vec<f32> {
     let inside = |all: &[Between], n: usize| all.iter().all(|b| b.low < n && b.high < n);
     assert!(inside(rows, h) && inside(columns, w), "elements of a plane");
@@ -31,7 +31,7 @@ pub fn bilinear(x: &[f32], (h, w): (usize, usize), inner: usize, rows: &[Between
     let plane = sizes::checked([h, w, inner]).filter(|&plane| x.len().is_multiple_of(plane)).expect("whole planes");
     let width = sizes::size([columns.len(), inner]);
     let len = sizes::size([x.len() / plane, rows.len(), width]);
-    // Neighbouring rows share what lies between columns.
+    // Neighbouring rows share lines interpolated between columns.
     let run = (4 * TASK).max(len.div_ceil(threads() * 8)).div_ceil(width);
     // SAFETY: every row is written.
     unsafe {
@@ -49,14 +49,14 @@ pub fn bilinear(x: &[f32], (h, w): (usize, usize), inner: usize, rows: &[Between
     }
 }
 
-/// The last two lines that were interpolated between columns.
+/// The last two lines interpolated between columns.
 struct Lines {
     numbers: [usize; 2],
     elements: [Vec<f32>; 2],
 }
 
 impl Lines {
-    /// Where the line of this number is, made if it is not there yet; line `other` stays.
+    /// Index of line `number`, computed if missing; line `other` is kept.
     fn get(&mut self, number: usize, other: usize, x: &[f32], columns: &[Between], inner: usize) -> usize {
         if let Some(at) = self.numbers.iter().position(|&n| n == number) {
             return at;
@@ -88,7 +88,7 @@ impl SimdOp for Mix<'_> {
     }
 }
 
-/// A line between columns.
+/// Interpolates a line between columns.
 struct Spread<'a> {
     x: &'a [f32],
     columns: &'a [Between],
@@ -119,13 +119,13 @@ impl SimdOp for Spread<'_> {
     }
 }
 
-/// In the place of a position: outside all images.
+/// Marks a position outside all images.
 pub const OUTSIDE: usize = usize::MAX;
 
-/// Up to four positions in an image and their weights; a weight of zero takes nothing, whatever the element is.
+/// Up to four positions in an image and their weights; elements of weight zero are ignored, whatever their value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Taps {
-    /// Positions, [`OUTSIDE`] among them.
+    /// Positions, possibly [`OUTSIDE`].
     pub at: [usize; 4],
     /// Their weights.
     pub weights: [f32; 4],
@@ -135,7 +135,7 @@ pub struct Taps {
 /// `outside`.
 ///
 /// # Panics
-/// When a position lies neither inside nor is [`OUTSIDE`].
+/// If a position is out of range and not [`OUTSIDE`].
 pub fn sample(x: &[f32], channels: usize, count: usize, outside: f32, taps: impl Fn(usize) -> Taps + Sync) -> Vec<f32> {
     if count == 0 || channels == 0 {
         return Vec::new();
@@ -168,7 +168,7 @@ impl SimdOp for Sum<'_> {
         let Self { x, taps: Taps { at, weights }, outside, out } = self;
         let channels = out.len();
         let inside = |i: usize| at[i] != OUTSIDE && weights[i] != 0.0;
-        // A position whose product with the channels wraps is refused, too.
+        // Saturation also rejects positions whose product with the channels overflows.
         let position = |i: usize| &x[at[i].saturating_mul(channels)..][..channels];
         if inside(0) && inside(1) && inside(2) && inside(3) {
             let [a, b, c, d] = [position(0), position(1), position(2), position(3)];

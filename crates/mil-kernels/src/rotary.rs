@@ -3,11 +3,11 @@
 use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel::rows_mut;
 
-/// `x · cos + concat(−x[size/2 ..], x[.. size/2]) · sin` for each row of `size` elements; row `i` takes row
-/// `i % (cos.len() / size)` of the cosines, and of the sines likewise.
+/// `x · cos + concat(−x[size/2 ..], x[.. size/2]) · sin` for each row of `size` elements; row `i` uses row `i %
+/// (cos.len() / size)` of the cosines, and likewise of the sines.
 ///
 /// # Panics
-/// When the lengths of `x` and `out` differ, or `size` is odd or divides one of the lengths not.
+/// If the lengths of `x` and `out` differ, `size` is odd, or it does not divide one of the lengths.
 pub fn rotary(x: &[f32], cos: &[f32], sin: &[f32], size: usize, out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "lengths");
     if x.is_empty() {

@@ -1,32 +1,32 @@
 //! Checked arithmetic on caller-supplied sizes.
 //!
-//! Each public function checks its sizes once, before work begins; the code after it may multiply and add unchecked, because
-//! a kernel's indices never exceed the checked sizes.
+//! Each public function checks its sizes once, before work begins; later code may multiply and add unchecked, because a
+//! kernel's indices never exceed the checked sizes.
 
-/// The product of extents; zero if one of them is, whatever the others are. None where it does not fit.
+/// Product of extents, zero if any of them is zero; `None` on overflow.
 #[inline]
 pub(crate) fn checked<const N: usize>(extents: [usize; N]) -> Option<usize> {
     checked_slice(&extents)
 }
 
-/// [`checked`] of a whole shape.
+/// Same as [`checked`], for a whole shape.
 #[inline]
 pub(crate) fn checked_slice(extents: &[usize]) -> Option<usize> {
     let product = extents.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
     if product.is_none() && extents.contains(&0) { Some(0) } else { product }
 }
 
-/// The product of extents; zero if one of them is, whatever the others are.
+/// Product of extents, zero if any of them is zero.
 ///
 /// # Panics
-/// When it does not fit.
+/// On overflow.
 #[inline]
 #[track_caller]
 pub(crate) fn size<const N: usize>(extents: [usize; N]) -> usize {
     checked(extents).unwrap_or_else(|| too_large(&extents))
 }
 
-/// [`size`] of a whole shape.
+/// Same as [`size`], for a whole shape.
 #[inline]
 #[track_caller]
 pub(crate) fn size_of_shape(extents: &[usize]) -> usize {
@@ -39,15 +39,15 @@ fn too_large(extents: &[usize]) -> ! {
     panic!("the size of extents {extents:?} does not fit {} bits", usize::BITS)
 }
 
-/// The offset of the last element along dimensions of some extents and strides, if that fits. Extents of zero count as
-/// one.
+/// Offset of the last element along dimensions with these extents and strides; `None` on overflow. Extents of zero
+/// count as one.
 #[inline]
 pub(crate) fn last(dims: impl IntoIterator<Item = (usize, usize)>) -> Option<usize> {
     dims.into_iter()
         .try_fold(0usize, |at, (extent, stride)| at.checked_add(extent.saturating_sub(1).checked_mul(stride)?))
 }
 
-/// Where part `i` of `count` even parts of `0..n` begins: `n · i / count`, also where that product does not fit.
+/// Start of part `i` of `count` even parts of `0..n`: `n · i / count`, without overflow of the product.
 #[inline]
 pub(crate) fn part_start(n: usize, count: usize, i: usize) -> usize {
     n / count * i + n % count * i / count

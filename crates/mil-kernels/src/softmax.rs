@@ -8,10 +8,10 @@ use crate::math::exp;
 use crate::parallel::{ColumnsMut, columns_mut};
 use crate::sizes;
 
-/// `e^x / Σ e^x` along the middle one of three extents.
+/// `e^x / Σ e^x` along the middle of three extents.
 ///
 /// # Panics
-/// When the extents do not have the size of the data.
+/// If the extents do not match the data.
 pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
     assert_eq!(Some(x.len()), sizes::checked([outer, size, inner]), "extents");
     if x.is_empty() {
@@ -36,7 +36,7 @@ pub fn softmax(x: &[f32], [outer, size, inner]: [usize; 3]) -> Vec<f32> {
     out
 }
 
-/// Columns that a task takes.
+/// Number of columns per task.
 const COLUMNS: usize = 128;
 
 /// Softmax of some columns of a block.
@@ -77,7 +77,7 @@ impl SimdOp for Columns<'_, '_> {
     }
 }
 
-/// Turns scores into `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
+/// Replaces scores by `e^(score · scale + mask − top)` with the largest exponent as `top`; returns their sum.
 pub(crate) fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f32 {
     #[cfg(target_arch = "x86_64")]
     if crate::activation::avx512::available() {
@@ -110,7 +110,7 @@ impl SimdOp for Weights<'_> {
                 }
             }
         }
-        // In sixteen parts, so that they run in registers.
+        // Sixteen partial maxima, so that the loop vectorises.
         let larger = |a: f32, b: f32| if b > a { b } else { a };
         let mut tops = [f32::NEG_INFINITY; 16];
         let (blocks, rest) = scores.as_chunks::<16>();

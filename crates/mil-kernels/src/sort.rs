@@ -2,9 +2,9 @@
 
 use crate::parallel::{SPLIT, chunks_mut};
 
-/// Elements with a total order; packed with their index, equal ones keep theirs.
+/// Elements with a total order, sorted together with their index; ties keep their order.
 pub trait SortKey: Copy + Sync {
-    /// Element and index in one word.
+    /// Element and index packed into an integer.
     type Packed: Ord + Copy;
     /// Packs an element; `index` fits 32 bits.
     fn pack(self, ascending: bool, index: usize) -> Self::Packed;
@@ -18,7 +18,7 @@ impl SortKey for f32 {
     /// Both zeros are equal, NaN comes last in either direction.
     #[inline(always)]
     fn pack(self, ascending: bool, index: usize) -> u64 {
-        // The sum makes one zero of two.
+        // Adding 0 maps −0 to 0.
         let bits = (self + 0.0).to_bits();
         let key = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
         let key = if ascending { key } else { !key };
@@ -46,11 +46,11 @@ impl SortKey for i64 {
     }
 }
 
-/// Indices of the first `k` elements of each row of `n`, in their order: the smallest ones, or the largest ones unless
-/// `ascending`; of equal elements the earlier one comes first.
+/// Indices of the first `k` elements of each row of `n` in sorted order: the smallest if `ascending`, otherwise the
+/// largest; ties keep their order.
 ///
 /// # Panics
-/// When `k` exceeds `n`, rows are not whole, or `n` does not fit 32 bits.
+/// If `k` exceeds `n`, rows are incomplete, or `n` does not fit 32 bits.
 pub fn top_k<T: SortKey>(x: &[T], n: usize, k: usize, ascending: bool) -> Vec<usize> {
     assert!(k <= n && u32::try_from(n).is_ok(), "elements of a row");
     if k == 0 {
@@ -69,11 +69,11 @@ pub fn top_k<T: SortKey>(x: &[T], n: usize, k: usize, ascending: bool) -> Vec<us
     out
 }
 
-/// The first `k` of a row, sorted.
+/// Sorts the first `k` elements of a row.
 fn row<T: SortKey>(x: &[T], k: usize, ascending: bool, best: &mut Vec<T::Packed>) {
     best.clear();
     let mut rest = x.iter().enumerate().map(|(i, &v)| v.pack(ascending, i));
-    // Candidates until there are several times as many as are looked for; then only what comes before the last of these.
+    // Collects several times `k` candidates; afterwards, only elements before the k-th best.
     let most = if k < x.len() / 4 { (4 * k).max(256) } else { x.len() };
     best.extend(rest.by_ref().take(most));
     let cut = |best: &mut Vec<T::Packed>| {

@@ -2,25 +2,25 @@
 
 use crate::sizes;
 
-/// Elements and the distance between neighbours along each dimension; 0 repeats one element.
+/// Elements with a stride along each dimension; stride 0 broadcasts.
 #[derive(Clone, Copy)]
 pub struct Strided<'a, T = f32> {
-    /// Elements from the first one on.
+    /// Elements, starting with the first.
     pub data: &'a [T],
-    /// One distance for each dimension of the result.
+    /// One stride per dimension of the result.
     pub strides: &'a [usize],
 }
 
 impl<T> Strided<'_, T> {
-    /// Whether every index of the shape, which has no extent of zero, lies inside the data. If so, no offset of an
-    /// index wraps.
+    /// True if every index of the shape, which has no extent of zero, lies inside the data. If so, no offset of an
+    /// index overflows.
     pub(crate) fn fits(&self, shape: &[usize]) -> bool {
         let last = sizes::last(shape.iter().copied().zip(self.strides.iter().copied()));
         self.strides.len() == shape.len() && last.is_some_and(|last| last < self.data.len())
     }
 }
 
-/// Joins dimensions that lie behind each other in both operands, which [fit](Strided::fits); drops those of extent one.
+/// Merges dimensions contiguous in both operands, which [fit](Strided::fits); drops those of extent one.
 pub(crate) fn joined(shape: &[usize], x: &[usize], y: &[usize]) -> Vec<(usize, usize, usize)> {
     let mut out: Vec<(usize, usize, usize)> = Vec::with_capacity(shape.len());
     for ((&n, &sx), &sy) in shape.iter().zip(x).zip(y).filter(|((n, _), _)| **n != 1) {
@@ -40,7 +40,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The element that an index names, by the definition.
+    /// Definition: the element at an index.
     pub(crate) fn at(x: Strided<'_>, shape: &[usize], mut index: usize) -> f32 {
         let mut offset = 0;
         for (&n, &s) in shape.iter().zip(x.strides).rev() {
@@ -50,7 +50,7 @@ pub(crate) mod tests {
         x.data[offset]
     }
 
-    /// A shape with strides of two operands in some memory order, some dimensions repeated.
+    /// A shape with strides of two operands in some memory order, with some dimensions broadcast.
     pub(crate) fn layouts() -> impl Strategy<Value = (Vec<usize>, Vec<usize>, Vec<usize>)> {
         let dims = prop::collection::vec((1usize..20, any::<u8>(), any::<u8>(), 0u8..5, 0u8..5), 0..5);
         dims.prop_map(|dims| {

@@ -1,17 +1,17 @@
-//! Weight matrices in their stored form: dense, palettized, block-wise quantized.
+//! Weight matrices in stored form: dense, palettized, block-wise quantized.
 
 use half::f16;
 
-/// Why a matrix can't be formed.
+/// A part of a matrix does not match its shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {expected} bytes or elements, found {found}")]
 #[non_exhaustive]
 pub struct WeightMatrixError {
-    /// Which part.
+    /// Name of the part.
     pub what: &'static str,
-    /// Its size by the shape.
+    /// Size required by the shape.
     pub expected: usize,
-    /// Its size.
+    /// Actual size.
     pub found: usize,
 }
 
@@ -23,40 +23,40 @@ pub struct WeightMatrix<'a> {
     pub(crate) form: Storage<'a>,
 }
 
-/// How the weights are stored. Multi-byte elements are little-endian and may be unaligned.
+/// Storage format of the weights. Multi-byte elements are little-endian and may be unaligned.
 #[derive(Debug, Clone, Copy)]
 pub enum Storage<'a> {
     /// `f32` elements.
     F32(&'a [u8]),
-    /// Elements in memory, steps between rows and between columns.
+    /// Elements in memory, row stride, column stride.
     Strided(&'a [f32], usize, usize),
     /// `f16` elements.
     F16(&'a [u8]),
     /// Indices into tables.
     Lut(Lut<'a>),
-    /// Integers with a scale for each block.
+    /// Integers with a scale per block.
     Blocks(Blocks<'a>),
-    /// Rows that their owner makes when they are needed.
+    /// Rows decoded on demand.
     OnDemand(&'a dyn RowDecoder),
 }
 
-/// Weights in a form that only their owner knows.
+/// Decoder for weights in other formats.
 pub trait RowDecoder: Sync + std::fmt::Debug {
-    /// Writes one row of the matrix; `out` has its length.
+    /// Decodes one row of the matrix; `out` has its length.
     fn row(&self, row: usize, out: &mut [f32]);
 }
 
-/// Palettized weights: `bits`-wide indices in one bit stream, least significant bit first, and a table of
-/// `2^bits` fp16 entries for every `group_rows` rows.
+/// Palettized weights: `bits`-wide indices in a bit stream, least significant bit first, and a table of `2^bits` fp16
+/// entries per `group_rows` rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Lut<'a> {
     /// Width of an index: 1, 2, 3, 4, 6 or 8.
     pub bits: u32,
     /// The indices of all rows, packed.
     pub indices: &'a [u8],
-    /// The tables, one after another, `f16`.
+    /// The tables, concatenated, `f16`.
     pub tables: &'a [u8],
-    /// Rows that share a table.
+    /// Number of rows that share a table.
     pub group_rows: usize,
 }
 
@@ -65,17 +65,17 @@ pub struct Lut<'a> {
 pub struct Blocks<'a> {
     /// Width of an integer: 4 or 8.
     pub bits: u32,
-    /// Two's complement integers.
+    /// True for two's complement integers.
     pub signed: bool,
     /// The integers of all rows, packed least significant bit first.
     pub data: &'a [u8],
     /// `[rows / block_rows, cols / block_cols]`.
     pub scale: &'a [f32],
-    /// Offsets in the shape of `scale`; none means zero.
+    /// Offsets in the shape of `scale`; `None` means zero.
     pub offset: Option<&'a [f32]>,
-    /// Rows of a block.
+    /// Number of rows per block.
     pub block_rows: usize,
-    /// Columns of a block.
+    /// Number of columns per block.
     pub block_cols: usize,
 }
 
@@ -87,13 +87,13 @@ fn check(what: &'static str, expected: Option<usize>, found: usize) -> Result<()
 }
 
 impl<'a> WeightMatrix<'a> {
-    /// A matrix whose parts have the sizes that its shape demands.
+    /// Creates a matrix, checking that its parts match its shape.
     ///
     /// # Errors
-    /// [`WeightMatrixError`] when a part is too small or groups and blocks do not divide the shape.
+    /// [`WeightMatrixError`] if a part is too small or groups or blocks do not divide the shape.
     pub fn new(rows: usize, cols: usize, form: Storage<'a>) -> Result<Self, WeightMatrixError> {
         let count = rows.checked_mul(cols);
-        // Also of forms whose elements are repeated or made: a row's place among all of them is a product.
+        // Also for broadcast or decoded elements, whose row offsets are products.
         check("elements", count.map(|_| 0), 0)?;
         match form {
             Storage::F32(b) => check("f32 weights", count.and_then(|n| n.checked_mul(4)), b.len())?,
@@ -149,14 +149,14 @@ impl<'a> WeightMatrix<'a> {
         self.cols
     }
 
-    /// Some rows as they lie in memory, if they are there and `f32` one behind the other.
+    /// Some rows in memory, if stored as contiguous `f32`.
     pub(crate) fn whole_rows(&self, first: usize, count: usize) -> Option<&'a [f32]> {
         let end = first.checked_add(count).filter(|&end| end <= self.rows)?;
         let range = first * self.cols..end * self.cols;
         match self.form {
             Storage::Strided(data, row, 1) if row == self.cols => data.get(range),
             Storage::F32(bytes) if cfg!(target_endian = "little") => {
-                // SAFETY: every pattern of bits is an f32.
+                // SAFETY: every bit pattern is a valid f32.
                 let (before, data, _) = unsafe { bytes.align_to::<f32>() };
                 if before.is_empty() { data.get(range) } else { None }
             }
@@ -164,15 +164,15 @@ impl<'a> WeightMatrix<'a> {
         }
     }
 
-    /// The weights of one row as `f32`: the definition that every kernel is measured against.
+    /// Expands one row to `f32`: the reference for every kernel.
     ///
     /// # Panics
-    /// When `row` is out of range or `out` is shorter than a row.
+    /// If `row` is out of range or `out` is shorter than a row.
     pub fn expand_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         let out = &mut out[..self.cols];
         if out.is_empty() {
-            // There may be no elements where its row would begin.
+            // Without elements, the row's start may be out of range.
             return;
         }
         let start = row * self.cols;
@@ -215,7 +215,7 @@ impl<'a> WeightMatrix<'a> {
 }
 
 impl Blocks<'_> {
-    /// One row; `out` has its length.
+    /// Expands one row; `out` has its length.
     #[inline(always)]
     pub(crate) fn expand(&self, row: usize, out: &mut [f32]) {
         let (start, per_row) = (row * out.len(), out.len() / self.block_cols);
@@ -241,7 +241,7 @@ impl Blocks<'_> {
     }
 }
 
-/// Calls `f(i, value)` for `count` elements of a bit stream, from element `start` on.
+/// Calls `f(i, value)` for `count` elements of a bit stream, starting at element `start`.
 fn unpack(bytes: &[u8], start: usize, bits: u32, mut f: impl FnMut(usize, u32), count: usize) {
     let mask = (1u32 << bits) - 1;
     if bits == 8 {

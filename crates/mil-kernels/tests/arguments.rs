@@ -1,6 +1,5 @@
-//! Safe functions with arguments that do not fit each other, extreme ones above all: they answer with what their
-//! definition says, in arithmetic that does not wrap, or refuse as their documentation says. Under the address sanitizer
-//! and Miri this is also a test for what they read and write.
+//! Safe functions with mismatched and extreme arguments: they return what their definition says, without integer
+//! overflow, or panic as documented. Under AddressSanitizer and Miri this also tests memory accesses.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,11 +19,11 @@ use mil_kernels::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 use mil_kernels::{expand, fp16, norm, parallel, rotary::rotary, softmax::softmax, sort};
 use proptest::prelude::*;
 
-/// Elements of results, and of buffers beside them, up to which cases are run; those that no memory can have are, too.
+/// Maximum number of elements of results and buffers in cases that run; cases too large for any memory also run.
 const MOST: u128 = 1 << 14;
 
-/// What `f` answers; none where it refuses its arguments. Panics that no `# Panics` speaks of fail: arithmetic that
-/// overflows, and slices that are left.
+/// Result of `f`; `None` if it rejects its arguments. Fails on undocumented panics: arithmetic overflow and
+/// out-of-range slices.
 fn answer<R>(f: impl FnOnce() -> R) -> Option<R> {
     let panic = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(answer) => return Some(answer),
@@ -47,17 +46,17 @@ fn answer<R>(f: impl FnOnce() -> R) -> Option<R> {
     None
 }
 
-/// The product of extents, whatever it is.
+/// Product of extents, without overflow.
 fn size(extents: &[usize]) -> u128 {
     if extents.contains(&0) { 0 } else { extents.iter().fold(1, |n, &e| n.saturating_mul(e as u128)) }
 }
 
-/// Whether so many elements fit a test, or nothing.
+/// True for a size small enough to test, or impossible to allocate.
 fn tried(elements: u128) -> bool {
     elements <= MOST || elements > isize::MAX as u128
 }
 
-/// An extent or a step: most are small, some wrap when they are added to or multiplied.
+/// An extent or stride: usually small, sometimes overflowing sums or products.
 fn extent() -> BoxedStrategy<usize> {
     prop_oneof![
         12 => 0usize..7,
@@ -69,7 +68,7 @@ fn extent() -> BoxedStrategy<usize> {
     .boxed()
 }
 
-/// An extent that is rather 1 than another.
+/// An extent, preferably 1.
 fn one() -> BoxedStrategy<usize> {
     prop_oneof![3 => Just(1), 1 => extent()].boxed()
 }
@@ -78,7 +77,7 @@ fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 31) % 97) as f32 / 48.0 - 1.0).collect()
 }
 
-/// As many values as the extents say, or a few.
+/// As many values as the extents require, or a few.
 fn values_of(extents: &[usize], few: usize) -> Vec<f32> {
     let n = size(extents);
     values(if n <= MOST { n as usize } else { few })
@@ -91,7 +90,7 @@ fn windows() -> impl Strategy<Value = Windows> {
     )
 }
 
-/// The positions that a window reads, by the definition: tap and position of those inside.
+/// Reference: taps of a window inside the image, and their positions.
 fn read_by(w: &Windows, window: [usize; 3]) -> Vec<(usize, usize)> {
     let along = |d: usize| -> Vec<(usize, usize)> {
         let at = |tap: usize| {
@@ -99,7 +98,7 @@ fn read_by(w: &Windows, window: [usize; 3]) -> Vec<(usize, usize)> {
                 window[d] as i128 * w.strides[d] as i128 + tap as i128 * w.dilations[d] as i128 - w.before[d] as i128;
             usize::try_from(at).ok().filter(|&at| at < w.input[d])
         };
-        // Of more taps than these, those that lie inside are found from their positions.
+        // For more taps than this, those inside are derived from their positions.
         if w.kernel[d] <= 1 << 10 {
             return (0..w.kernel[d]).filter_map(|tap| Some((tap, at(tap)?))).collect();
         }
@@ -158,10 +157,10 @@ fn windows_whose_steps_wrap_are_refused_unless_nothing_steps() {
     assert!(answer(|| max_pool(&w(2, 1, (1 << 63) | (1 << 60)), &x, 1, 1)).is_none());
     assert!(answer(|| max_pool(&Windows { input: [1, 1 << 63, 2], ..w(1, 1, 1) }, &[], 1, 1)).is_none());
     assert!(answer(|| max_pool(&w(1, 0, 1), &x, 1, 1)).is_none());
-    // A single window, or tap, has no neighbour.
+    // A single window or tap has no stride.
     let single = Windows { out: [1, 1, 1], ..w(1, 3 << 60, usize::MAX) };
     assert_eq!(answer(|| depthwise(&single, &x, 1, &[2.0], &Epilogue::default())), Some(vec![2.0 * x[0]]));
-    // Taps that lie outside cost nothing.
+    // Taps outside cost nothing.
     let wide = Windows { before: [0, 0, 1 << 40], ..w(1 << 41, 1, 1) };
     let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     assert_eq!(answer(|| max_pool(&wide, &x, 1, 1)), Some(vec![largest; 4]));
@@ -169,7 +168,7 @@ fn windows_whose_steps_wrap_are_refused_unless_nothing_steps() {
 
 #[test]
 fn padding_far_wider_than_the_image_takes_no_memory() {
-    // Five windows, of which the middle one reads the image; there are several on each side.
+    // Five windows, of which the middle one reads the image; several on each side.
     let w = Windows {
         input: [1, 1, 4],
         kernel: [1, 1, 3],
@@ -225,7 +224,7 @@ fn a_kernel_that_panics_leaves_the_threads_to_the_next() {
         assert_eq!(softmax(&x, [rows, 64, 1]), want);
     }
     if parallel::threads() > 1 {
-        // Others still take part, once no other test is in a region.
+        // Other threads still take part, unless another test is in a region.
         let threads = std::sync::Mutex::new(std::collections::HashSet::new());
         let joined = || threads.lock().expect("not poisoned").len();
         for _ in 0..200 {
@@ -264,7 +263,7 @@ fn variants_run_only_where_the_cpu_has_them() {
     }
 }
 
-/// Fewer under an interpreter.
+/// Fewer cases under an interpreter.
 fn cases() -> ProptestConfig {
     ProptestConfig { cases: if cfg!(miri) { 8 } else { 2000 }, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -340,7 +339,7 @@ proptest! {
         let x = values_of(&[outer, n, inner], 12);
         let count = if size(&[outer, m, inner]) <= MOST { size(&[outer, m, inner]) as usize } else { 6 };
         let at: Vec<usize> = (0..count).map(|i| if odd { at[i % at.len()] } else { i % n.max(1) }).collect();
-        // Indices are looked at where they are used.
+        // Indices are checked on use.
         if at.iter().any(|&at| at >= n) {
             prop_assert!(at.is_empty() || catch_unwind(|| index_select_along(&x, n, &at, m, inner)).is_err());
         } else if let Some(y) = answer(|| index_select_along(&x, n, &at, m, inner)) {
@@ -377,7 +376,7 @@ proptest! {
             }
         }
         prop_assume!(tried(taps.saturating_mul(channels as u128)) && tried(taps));
-        // Each channel by itself, and one output of all channels in both ways.
+        // Each channel separately, and one output of all channels with both kernels.
         let weights = if odd == 1 { values(5) } else { values_of(&[w.kernel[0], w.kernel[1], w.kernel[2], channels], 5) };
         let close = |got: f32, want: f64| (f64::from(got) - want).abs() < 1e-4;
         if let Some(y) = answer(|| depthwise(&w, &x, images, &weights, &Epilogue::default())) {
@@ -545,7 +544,7 @@ proptest! {
         if let Some(y) = answer(|| sdpa(sizes, heads(rows[0]), heads(rows[1]), heads(rows[2]), mask, 0.5)) {
             prop_assert_eq!(y.len() as u128, results);
             if mask.is_none() && keys > 0 && width > 0 {
-                // Weighted means lie between the least and the largest value.
+                // Weighted means lie between the smallest and the largest value.
                 for (i, v) in y.into_iter().enumerate() {
                     let (group, head, c) = (i / (queries * together * width), i / width % together, i % width);
                     let all = (0..keys).map(|r| data[starts[group * together + head] + r * rows[2] + c]);
@@ -627,7 +626,7 @@ proptest! {
             let at = std::array::from_fn(|k| at.get(i % 3 + k).map_or(OUTSIDE, |&at| if at == 5 { OUTSIDE } else { at }));
             Taps { at, weights: [0.25, 0.5, 0.0, 1.0] }
         };
-        // Positions are looked at where they are used.
+        // Positions are checked on use.
         let inside = |i: usize| {
             let Taps { at, weights } = taps(i);
             (0..4).all(|k| at[k] == OUTSIDE || weights[k] == 0.0 || (at[k] as u128 + 1) * inner as u128 <= x.len() as u128)

@@ -1,11 +1,11 @@
-//! Programs around attention and states: scores of every rank and layout, caches read and written in every order.
+//! Programs with attention and states: scores of every rank and layout, caches read and written in any order.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, NamedType, TensorType, Value, ValueType};
 
 use super::maker::{Maker, Val, broadcast, eighths, packed};
 
-/// An operand for scores of this shape: numbers, or rows that are open up to a position.
+/// A mask for scores of this shape: random numbers, or rows open up to a position.
 fn mask(m: &mut Maker<'_>, scores: &[usize]) -> Val {
     let shape =
         if m.bytes.below(2) == 0 { [1, 1].iter().chain(tail(scores)).copied().collect() } else { m.partner(scores) };
@@ -15,7 +15,7 @@ fn mask(m: &mut Maker<'_>, scores: &[usize]) -> Val {
     if kind == 0 || count == 0 {
         return m.value(&shape);
     }
-    // Rarely a row that nothing is open in.
+    // Rarely a fully masked row.
     let shut = m.bytes.rare(12);
     let low = m.bytes.pick(&[f32::NEG_INFINITY, -1e4, -6e4, -1e3]);
     let open = |i: usize| match kind {
@@ -31,7 +31,7 @@ fn tail(shape: &[usize]) -> &[usize] {
     &shape[shape.len().saturating_sub(2)..]
 }
 
-/// Scores that are scaled, masked and weighed.
+/// Scaled, masked scores after softmax.
 fn weighed(m: &mut Maker<'_>, scores: Val) -> Option<Val> {
     let mut scores = scores;
     for _ in 0..m.bytes.pick(&[1, 1, 0, 2]) {
@@ -131,7 +131,7 @@ impl State {
     }
 }
 
-/// A part of a tensor: where it begins, and the extents that it has.
+/// A part of a tensor: offsets and extents.
 struct Part {
     parameters: Vec<(&'static str, Argument)>,
     extents: Vec<usize>,
@@ -162,7 +162,7 @@ impl Part {
         }
         let mut parameters = Vec::new();
         if !begin.is_empty() && m.bytes.rare(6) {
-            // Where it begins is an input.
+            // The offset is an input.
             let at: Vec<i64> = begin.iter().map(|&b| i64::from(b)).collect();
             let to: Vec<i64> = end.iter().map(|&e| i64::from(e)).collect();
             parameters.push(("begin", Argument::One(m.positions(&at))));
@@ -202,7 +202,7 @@ impl Part {
     }
 }
 
-/// States that are read, cut, changed and written in any order.
+/// States read, sliced, changed and written in any order.
 pub fn states(m: &mut Maker<'_>) -> Option<Val> {
     let shape = m.shape(1, 4);
     let all: Vec<State> = (0..1 + m.bytes.below(2)).map(|_| State::new(m, &shape)).collect();
@@ -210,7 +210,7 @@ pub fn states(m: &mut Maker<'_>) -> Option<Val> {
     let mut last = None;
     for _ in 0..2 + m.bytes.below(7) {
         let state = all[m.bytes.below(all.len())].clone();
-        // A value that was read before, or another one.
+        // A value read before, or another one.
         let read = match reads.len() {
             n if n > 0 && m.bytes.below(3) == 2 => reads[m.bytes.below(n)].clone(),
             _ => state.read(m),
@@ -376,7 +376,7 @@ fn entry_of(m: &mut Maker<'_>, state: &State, entry: usize, share: usize) -> Opt
     (shape.iter().product::<usize>() == joined.iter().product::<usize>()).then(|| m.reshape(&tiled, &joined))
 }
 
-/// A table of rows, of which positions choose.
+/// A table of rows, gathered by positions.
 pub fn gathered(m: &mut Maker<'_>, rows: usize, size: usize) -> (Val, String) {
     let value = Value::tensor(m.dtype, &[7, size], packed(m.dtype, &eighths(7 * size, 3)));
     let table = Argument::One(m.named(value));
@@ -388,7 +388,7 @@ pub fn gathered(m: &mut Maker<'_>, rows: usize, size: usize) -> (Val, String) {
     (m.op("gather", &inputs, &[rows, size]), name)
 }
 
-/// Whether two shapes broadcast to the first.
+/// True if the second shape broadcasts to the first.
 pub fn within(shape: &[usize], other: &[usize]) -> bool {
     broadcast(shape, other).as_deref() == Some(shape)
 }

@@ -1,6 +1,6 @@
-//! Choices from bytes: each takes the next one, and zero chooses what is common.
+//! Choices from bytes: each consumes one byte, and zero selects the common case.
 
-/// Choices from bytes; zeros after the last one.
+/// Choices from bytes; zeros once exhausted.
 pub struct Bytes<'a> {
     rest: &'a [u8],
 }
@@ -20,7 +20,7 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// Bytes that no choice has taken yet.
+    /// Unconsumed bytes.
     pub fn rest(&self) -> Vec<u8> {
         self.rest.to_vec()
     }
@@ -34,7 +34,7 @@ impl<'a> Bytes<'a> {
         from[self.below(from.len())]
     }
 
-    /// One time in `n`.
+    /// True one time in `n`.
     pub fn rare(&mut self, n: usize) -> bool {
         self.next() >= 256 - 256 / n
     }

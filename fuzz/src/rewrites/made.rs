@@ -1,4 +1,4 @@
-//! A finished program: what it returns, which extents it leaves open, what it is fed with.
+//! A finished program: its results, open extents and inputs.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Binding, Block, Dim, Function, NamedType, Opset, Program, TensorType, ValueType};
@@ -6,17 +6,17 @@ use indexmap::IndexMap;
 
 use super::maker::{Data, Input, Maker};
 
-/// A program and what it is fed with.
+/// A program and its inputs.
 pub struct Made {
     pub program: Program,
     pub inputs: Vec<Input>,
     pub rows: Vec<(String, usize)>,
-    /// Bytes that are left for the runs.
+    /// Unconsumed bytes, used by the runs.
     pub rest: Vec<u8>,
 }
 
 impl Maker<'_> {
-    /// The program; some of its values are also returned or used by others.
+    /// Finishes the program; some of its values are also returned or used elsewhere.
     pub fn finish(mut self) -> Made {
         let mut outputs: Vec<String> = Vec::new();
         let values = std::mem::take(&mut self.values);
@@ -61,7 +61,7 @@ impl Maker<'_> {
     }
 }
 
-/// Leaves extents of inputs and results open in their declarations.
+/// Declares some extents of inputs and results as unknown.
 fn flexible(function: &mut Function, open: impl Fn(usize, usize) -> bool) {
     let mut count = 0;
     let results = function.block.operations.iter_mut().filter(|op| op.kind != "const").flat_map(|op| &mut op.outputs);

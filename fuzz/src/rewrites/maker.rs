@@ -1,5 +1,5 @@
-//! Builds a program out of bytes: each choice takes the next one, and a byte of zero chooses what is common. So an empty
-//! input makes the plain form of a pattern, and a fuzzer that changes a byte changes one choice.
+//! Builds a program from bytes: each choice consumes one byte, and zero selects the common case. An empty input
+//! therefore yields the plain form of a pattern, and changing a byte changes one choice.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Block, NamedType, Operation, TensorType, Value, ValueType};
@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 use super::bytes::Bytes;
 use super::weights;
 
-/// Most elements that a value of a program has.
+/// Maximum number of elements of a value.
 const LARGEST: usize = 1 << 13;
 
-/// A value of the program, with the shape that it has when it runs.
+/// A value of the program with its run-time shape.
 #[derive(Clone)]
 pub struct Val {
     pub binding: Binding,
@@ -25,7 +25,7 @@ impl Val {
     }
 }
 
-/// What an input is fed with: floats, or integers.
+/// Data of an input: floats or integers.
 #[derive(Clone)]
 pub enum Data {
     Floats(Vec<f32>),
@@ -40,21 +40,21 @@ pub struct Input {
     pub data: Data,
 }
 
-/// A program in the making.
+/// A program under construction.
 pub struct Maker<'a> {
     pub bytes: Bytes<'a>,
     pub dtype: DataType,
     pub ops: Vec<Operation>,
     pub inputs: Vec<Input>,
     pub states: Vec<NamedType>,
-    /// Inputs and dimensions that are rows.
+    /// Inputs and their row dimensions.
     pub rows: Vec<(String, usize)>,
-    /// Floats that operations made.
+    /// Float results of operations.
     pub values: Vec<Val>,
     count: usize,
 }
 
-/// The shape of two operands together.
+/// Broadcast shape of two operands.
 pub fn broadcast(x: &[usize], y: &[usize]) -> Option<Vec<usize>> {
     let rank = x.len().max(y.len());
     let at = |s: &[usize], d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
@@ -66,12 +66,12 @@ pub fn broadcast(x: &[usize], y: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// Eighths between −2 and 2, which fp16 holds exactly and of which f32 sums short products exactly.
+/// Eighths between −2 and 2, which are exact in fp16 and whose short products f32 sums exactly.
 pub fn eighths(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 29 + i / 7 + seed * 13) % 33) as f32 / 8.0 - 2.0).collect()
 }
 
-/// Elements of a float type as a program keeps them.
+/// Elements of a float type in stored form.
 pub fn packed(dtype: DataType, values: &[f32]) -> Vec<u8> {
     match dtype {
         DataType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
@@ -100,7 +100,7 @@ impl<'a> Maker<'a> {
         format!("{letter}{}", self.count)
     }
 
-    /// An operation of the program's float type.
+    /// Adds an operation of the program's float type.
     pub fn op(&mut self, kind: &str, inputs: &[(&str, Argument)], shape: &[usize]) -> Val {
         let ty = ValueType::Tensor(TensorType::fixed(self.dtype, shape));
         let name = self.name("v");
@@ -122,7 +122,7 @@ impl<'a> Maker<'a> {
         });
     }
 
-    /// A constant by name.
+    /// A named constant.
     pub fn named(&mut self, value: Value) -> Binding {
         let name = self.name("k");
         let mut attributes = IndexMap::new();
@@ -139,7 +139,7 @@ impl<'a> Maker<'a> {
         Binding::Name(name)
     }
 
-    /// A parameter: a literal, a constant by name, or (rarely) a value that is computed of one.
+    /// A parameter: a literal, a named constant, or (rarely) a value computed from one.
     pub fn parameter(&mut self, value: Value) -> Argument {
         let form = self.bytes.below(32);
         if form < 16 {
@@ -160,7 +160,7 @@ impl<'a> Maker<'a> {
     }
 
     pub fn int(&mut self, value: i32) -> Argument {
-        // A vector of one element is a number too.
+        // A vector of one element is also a number.
         let value = if self.bytes.rare(16) { Value::ints(&[value]) } else { Value::int(value) };
         self.parameter(value)
     }
@@ -184,7 +184,7 @@ impl<'a> Maker<'a> {
         Val { binding, shape: shape.to_vec() }
     }
 
-    /// A number, rarely of a rank above zero.
+    /// A number, rarely of nonzero rank.
     pub fn number(&mut self, value: f32) -> Val {
         let rank = if self.bytes.rare(8) { 1 + self.bytes.below(4) } else { 0 };
         self.floats(&vec![1; rank], &[value])
@@ -204,7 +204,7 @@ impl<'a> Maker<'a> {
         Val { binding: Binding::Name(name), shape: shape.to_vec() }
     }
 
-    /// An input of integers.
+    /// An integer input.
     pub fn positions(&mut self, values: &[i64]) -> Binding {
         let name = self.name("p");
         let shape = vec![values.len()];
@@ -212,7 +212,7 @@ impl<'a> Maker<'a> {
         Binding::Name(name)
     }
 
-    /// A value of this shape: computed, an input, a constant, a view in another memory order, or one that is there.
+    /// A value of this shape: computed, an input, a constant, a view in another memory order, or an existing one.
     pub fn operand(&mut self, shape: &[usize]) -> Val {
         match self.bytes.below(10) {
             1 => self.input(shape),
@@ -231,7 +231,7 @@ impl<'a> Maker<'a> {
                 self.op("transpose", &[("x", x.argument()), ("perm", perm)], shape)
             }
             4 if !shape.is_empty() => {
-                // A part of a larger input.
+                // A slice of a larger input.
                 let d = self.bytes.below(shape.len());
                 let mut source = shape.to_vec();
                 source[d] += 2;
@@ -260,7 +260,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// An operand by name, as operations take their main input.
+    /// A named operand, as required for main inputs.
     pub fn value(&mut self, shape: &[usize]) -> Val {
         let operand = self.operand(shape);
         match operand.binding {
@@ -278,7 +278,7 @@ impl<'a> Maker<'a> {
         order
     }
 
-    /// An extent; rarely zero, or more than a vector of any machine holds.
+    /// An extent; rarely zero, or larger than any SIMD vector.
     pub fn extent(&mut self) -> usize {
         match self.bytes.below(64) {
             62 => 0,
@@ -298,7 +298,7 @@ impl<'a> Maker<'a> {
         shape
     }
 
-    /// A shape that broadcasts with this one: leading dimensions dropped, extents of one, rarely more of either.
+    /// A shape that broadcasts with this one: leading dimensions dropped, extents of one, rarely larger.
     pub fn partner(&mut self, shape: &[usize]) -> Vec<usize> {
         let mut other = shape.to_vec();
         match self.bytes.below(8) {
@@ -324,7 +324,7 @@ impl<'a> Maker<'a> {
             other.drain(..other.iter().take_while(|&&n| n == 1).count());
         }
         if self.bytes.rare(12) {
-            // More than the other one.
+            // Larger than the other one.
             for n in other.iter_mut().filter(|n| **n == 1) {
                 if self.bytes.below(2) == 1 {
                     *n = 2;
@@ -337,13 +337,13 @@ impl<'a> Maker<'a> {
         other
     }
 
-    /// An elementwise operation of two operands; none if they do not broadcast.
+    /// An elementwise operation on two operands; `None` if they do not broadcast.
     pub fn binary(&mut self, kind: &str, x: &Val, y: &Val) -> Option<Val> {
         let shape = broadcast(&x.shape, &y.shape).filter(|s| s.iter().product::<usize>() <= LARGEST)?;
         Some(self.op(kind, &[("x", x.argument()), ("y", y.argument())], &shape))
     }
 
-    /// The same with the operands in any order.
+    /// The same with the operands in either order.
     pub fn either(&mut self, kind: &str, x: &Val, y: &Val) -> Option<Val> {
         if self.bytes.below(2) == 0 { self.binary(kind, x, y) } else { self.binary(kind, y, x) }
     }
@@ -353,7 +353,7 @@ impl<'a> Maker<'a> {
         self.op(kind, &[("x", x.argument())], &shape)
     }
 
-    /// A matrix product; none if the operands do not fit.
+    /// A matrix product; `None` if the operands do not fit.
     pub fn matmul(&mut self, x: &Val, y: &Val, transpose: [bool; 2]) -> Option<Val> {
         let turned = |v: &Val, on: bool| {
             let mut shape = v.shape.clone();
@@ -404,12 +404,12 @@ impl<'a> Maker<'a> {
         if self.bytes.below(2) == 0 { axis as i32 - rank as i32 } else { axis as i32 }
     }
 
-    /// Rarely replaced by a number that is near.
+    /// A number, rarely replaced by a similar one.
     pub fn near(&mut self, value: f32, others: &[f32]) -> f32 {
         if self.bytes.rare(24) { self.bytes.pick(others) } else { value }
     }
 
-    /// A value that only a nested block uses, which may also write it to a state.
+    /// A value used only by a nested block, which may also write it to a state.
     pub fn branch(&mut self, value: &Val, state: Option<&Argument>) -> Val {
         let outside = std::mem::take(&mut self.ops);
         let ty = ValueType::Tensor(TensorType::fixed(self.dtype, &value.shape));
@@ -433,7 +433,7 @@ impl<'a> Maker<'a> {
         result
     }
 
-    /// Dense weights in a file, `[72, 64]`, large enough to stay as stored.
+    /// Dense weights in a file, `[72, 64]`, large enough to stay in stored form.
     pub fn filed(&mut self) -> Val {
         let shape = weights::SHAPE.to_vec();
         let binding = self.named(weights::value(self.dtype));

@@ -1,15 +1,15 @@
-//! What the target `rewrites` does with bytes: it makes a program of them, around the pattern of a rewrite or near it, and runs
-//! it with all rewrites, with none, with each alone and with each left out. They agree, or it panics with the program.
+//! Fuzz target `rewrites`: builds a program around the pattern of a rewrite and runs it with all rewrites, with none,
+//! with each alone and with each disabled. Panics with the program if the results differ.
 //!
-//! A program is made by the types that it declares, so that whatever the engine refuses without rewrites is skipped; what it
-//! runs without them, it must run with them.
+//! Programs are consistent with their declared types; those the engine rejects without rewrites are skipped. Those it
+//! runs without rewrites must also run with them.
 //!
-//! **Tolerance.** Floats are computed in f32 whatever the program declares, so that a rewrite changes no more than the order of
-//! sums, the approximation of a function, and (fp16) what the last rounding of a result or a state makes of that. Inputs and
-//! weights are eighths of at most 2, of which f32 holds short products exactly; sums have at most some hundred terms. 2⁻¹⁶ of
-//! relative and absolute error in fp32 is therefore hundreds of roundings; 2⁻⁸ in fp16 is four units in the last place.
-//! NaN agrees with NaN and an infinity with itself: a rewrite keeps them, wherever these patterns meet them (rows of a mask
-//! that are closed, odd inputs of activations and gates).
+//! **Tolerance.** Floats are computed in f32 whatever the declared type, so a rewrite changes only the order of sums,
+//! the approximation of a function, and (fp16) their effect on the final rounding of a result or state. Inputs and
+//! weights are eighths of at most 2, whose short products are exact in f32; sums have at most a few hundred terms. In
+//! fp32, 2⁻¹⁶ of relative and absolute error therefore covers hundreds of roundings; 2⁻⁸ in fp16 is four units in the
+//! last place. NaN equals NaN and an infinity equals itself: rewrites preserve them wherever these patterns produce
+//! them (fully masked rows, special values in activations and gates).
 //!
 //! `mil-engine`'s tests replay the corpus and run random programs with the same functions.
 
@@ -50,26 +50,26 @@ const PATTERNS: [Pattern; 12] = [
     rows::rows,
 ];
 
-/// How many predictions follow one another with the same states.
+/// Number of consecutive predictions with the same states.
 const RUNS: usize = 3;
 
-/// What became of the programs.
+/// Outcome counts.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Programs that ran.
     pub ran: usize,
-    /// Choices that make no program, and programs that the engine refuses without rewrites.
+    /// Choices that yield no program, and programs that the engine rejects without rewrites.
     pub refused: usize,
-    /// Programs that each rewrite changed, among all of them and alone.
+    /// Programs changed by each rewrite, with all rewrites and alone.
     pub changed: Vec<(&'static str, [usize; 2])>,
-    /// Programs whose rows were left open.
+    /// Programs whose batch dimension was opened.
     pub opened: usize,
 }
 
-/// Runs the program that these bytes make.
+/// Runs the program built from these bytes.
 ///
 /// # Panics
-/// When a rewrite changes a result or fails where the program runs without.
+/// If a rewrite changes a result, or fails on a program that runs without it.
 pub fn run(bytes: &[u8], tally: &mut Tally) {
     let Some(made) = make(bytes) else {
         tally.refused += 1;
@@ -118,7 +118,7 @@ pub fn run(bytes: &[u8], tally: &mut Tally) {
     open(&made, &wanted, tally);
 }
 
-/// An error with what caused it.
+/// An error with its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |e| e.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -133,7 +133,7 @@ fn make(bytes: &[u8]) -> Option<Made> {
     Some(maker.finish())
 }
 
-/// Which rewrites change the program.
+/// Counts the rewrites that change the program.
 fn count(source: &Function, tally: &mut Tally) {
     if tally.changed.is_empty() {
         tally.changed = ALL.iter().map(|p| (p.name, [0; 2])).collect();
@@ -145,10 +145,10 @@ fn count(source: &Function, tally: &mut Tally) {
     }
 }
 
-/// Results of some predictions: of each, the outputs and what the states hold.
+/// Results of consecutive predictions: outputs and state contents of each.
 type Results = Vec<Vec<(String, Tensor)>>;
 
-/// Some predictions with the same states, with all rows or fewer; and whether the rows were left open.
+/// Runs predictions with the same states and all rows or fewer; also returns true if the batch was open.
 fn runs(
     made: &Made,
     passes: &PassSet,
@@ -198,7 +198,7 @@ fn predict(
     Ok(all)
 }
 
-/// An input of a run: of each run other numbers, and the same positions.
+/// Data of an input in a run: numbers vary between runs, positions do not.
 fn fed(input: &Input, run: usize) -> Tensor {
     let tensor = match &input.data {
         Data::Floats(data) => {
@@ -235,7 +235,7 @@ fn compare(wanted: &Results, found: &Results, tolerance: f32, shown: &dyn Fn() -
     }
 }
 
-/// Leaves rows open where the program says what they are, or wherever extents are alike.
+/// Opens the batch dimension where the program names it, or wherever extents match.
 fn open(made: &Made, wanted: &Results, tally: &mut Tally) {
     let extent = |(name, axis): &(String, usize)| made.inputs.iter().find(|i| i.name == *name).map(|i| i.shape[*axis]);
     let rows = if made.rows.is_empty() {
@@ -248,7 +248,7 @@ fn open(made: &Made, wanted: &Results, tally: &mut Tally) {
     };
     let Some(count) = rows.first().and_then(extent) else { return };
     let stateful = made.program.functions["main"].inputs.len() > made.inputs.len();
-    // What a state holds beyond the rows that there are is another matter.
+    // State contents beyond the given rows are not compared.
     let fewer = if stateful { count } else { 1 };
     for (passes, name) in [(PassSet::none(), "none"), (PassSet::all(), "all")] {
         for n in (fewer..=count).rev() {

@@ -1,15 +1,15 @@
-//! Programs around the patterns of rewrites of elementwise operations, norms and permutations: the plain form, and what
-//! differs from it by a shape, a number, an axis or an operand.
+//! Programs around the patterns of rewrites of elementwise operations, norms and permutations: the plain form, and
+//! variants with a different shape, number, axis or operand.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Value};
 
 use super::maker::{Maker, Val, eighths};
 
-/// One pattern; none when the choices make no program.
+/// A pattern; `None` if the choices yield no program.
 pub type Pattern = fn(&mut Maker<'_>) -> Option<Val>;
 
-/// A reduction along axes; the result of dropped dimensions keeps its order.
+/// A reduction along axes; dropping dimensions keeps the order of the others.
 fn reduce(m: &mut Maker<'_>, kind: &str, x: &Val, axis: usize, kept: bool) -> Val {
     let rank = x.shape.len();
     let mut shape = x.shape.clone();
@@ -24,13 +24,13 @@ fn reduce(m: &mut Maker<'_>, kind: &str, x: &Val, axis: usize, kept: bool) -> Va
     m.op(kind, &[("x", x.argument()), ("axes", axes), ("keep_dims", keep)], &shape)
 }
 
-/// Numbers that are hard on a function of one element.
+/// Special values for functions of one element.
 pub(super) const ODD: [f32; 5] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e4, -1e4];
 
-/// The first of these have no neighbours, so that nothing is lost in sums.
+/// The first of these are NaN and infinities, which sums preserve.
 pub(super) const NO_NUMBERS: usize = 3;
 
-/// An input that rarely holds some of these numbers.
+/// An input that rarely contains some of these numbers.
 pub(super) fn odd_operand(m: &mut Maker<'_>, shape: &[usize], odd: &[f32]) -> Val {
     if !m.bytes.rare(12) {
         return m.value(shape);
@@ -59,7 +59,7 @@ pub fn softmax(m: &mut Maker<'_>) -> Option<Val> {
     if m.bytes.rare(24) { m.binary("real_div", &sum, &exp) } else { m.binary("real_div", &exp, &sum) }
 }
 
-/// The first half of a layer norm of x beside −x, and a gain.
+/// The first half of a layer norm of concat(x, −x), with a gain.
 pub fn rms_norm(m: &mut Maker<'_>) -> Option<Val> {
     let shape = m.shape(1, 4);
     let rank = shape.len();
@@ -224,7 +224,7 @@ pub fn gate(m: &mut Maker<'_>) -> Option<Val> {
     m.either("mul", &gate, &other)
 }
 
-/// `w · sigmoid_hard(w)`, of what a threshold leaves.
+/// `w · sigmoid_hard(w)` of a thresholded value.
 pub fn hard_swish(m: &mut Maker<'_>) -> Option<Val> {
     let shape = m.shape(0, 5);
     let x = match m.bytes.below(3) {
@@ -250,7 +250,7 @@ pub(super) fn scalars(m: &mut Maker<'_>, from: &[f32], names: [&'static str; 2])
 pub(super) fn swish_of(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
     let mut w = x.clone();
     if m.bytes.below(2) == 0 {
-        // Between the values that exact sums can have.
+        // Between the possible values of exact sums.
         let alpha = m.bytes.pick(&[-3.001, -0.501, 0.251]);
         let value = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[alpha]));
         let alpha = m.parameter(value);
@@ -309,7 +309,7 @@ pub fn permute(m: &mut Maker<'_>) -> Option<Val> {
     Some(x)
 }
 
-/// Another shape with as many elements: a dimension split, two joined, or all anew.
+/// Another shape with as many elements: one dimension split, two merged, or a new shape.
 fn regrouped(m: &mut Maker<'_>, shape: &[usize]) -> Vec<usize> {
     let mut shape = shape.to_vec();
     for _ in 0..1 + m.bytes.below(2) {

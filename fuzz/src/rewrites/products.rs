@@ -1,4 +1,4 @@
-//! Programs around products and convolutions: what follows them, and several of one input.
+//! Programs with products and convolutions: their epilogues, and several products of one input.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Value};
@@ -6,7 +6,7 @@ use coreml_format::program::{Argument, Binding, Value};
 use super::maker::{Maker, Val, eighths};
 use super::patterns::{NO_NUMBERS, ODD, angles, odd_operand, scalars, swish_of};
 
-/// A product or convolution with constant weights (rarely computed ones).
+/// A product or convolution with constant (rarely computed) weights.
 pub fn product(m: &mut Maker<'_>) -> Option<Val> {
     if m.bytes.below(2) == 0 {
         let filed = m.bytes.below(4) == 3;
@@ -22,7 +22,7 @@ pub fn product(m: &mut Maker<'_>) -> Option<Val> {
     let channels = groups * m.bytes.pick(&[2, 1, 3, 4]);
     let mut shape = vec![m.bytes.pick(&[1, 2]), channels];
     shape.extend((0..spatial).map(|_| m.bytes.pick(&[4, 5, 3, 7, 1])));
-    // Groups that are computed as one share what is no number: fewer positions than that pays for do not.
+    // Merged groups spread NaN and infinities to each other; convolutions too small for packing do not.
     let odd = if groups > 1 { &[2.0] } else { &ODD[..NO_NUMBERS] };
     let x = odd_operand(m, &shape, odd);
     conv(m, &x, groups)
@@ -115,7 +115,7 @@ fn conv(m: &mut Maker<'_>, x: &Val, groups: usize) -> Option<Val> {
     Some(m.op("conv", &inputs, &shape))
 }
 
-/// A product, a residual, an activation: in this order or another.
+/// A product, a residual and an activation, in some order.
 pub fn finish(m: &mut Maker<'_>) -> Option<Val> {
     let mut value = product(m)?;
     for _ in 0..1 + m.bytes.below(3) {
@@ -156,7 +156,7 @@ fn activation(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
     match kind {
         "swish" => return swish_of(m, x),
         "clip" => {
-            // Bounds in the wrong order, too.
+            // Including inverted bounds.
             let bounds = m.bytes.pick(&[[-1.0, 1.0], [0.0, 6.0], [1.0, -1.0], [f32::NEG_INFINITY, f32::INFINITY]]);
             for (name, value) in ["alpha", "beta"].into_iter().zip(bounds) {
                 let value = Value::tensor(m.dtype, &[], super::maker::packed(m.dtype, &[value]));

@@ -1,4 +1,4 @@
-//! Programs whose rows are a batch: most operations repeat what they do along it, some do not.
+//! Programs whose rows are a batch: most operations are independent along it, some are not.
 
 use coreml_format::program::Binding;
 
@@ -6,7 +6,7 @@ use super::attention::{gathered, within};
 use super::maker::{Maker, Val, eighths};
 use super::patterns::{concat, rotated};
 
-/// A chain of operations of `[1, rows, size]`, which the inputs name as rows.
+/// A chain of operations on `[1, rows, size]`, with the rows declared by the inputs.
 pub fn rows(m: &mut Maker<'_>) -> Option<Val> {
     let (count, size) = (m.bytes.pick(&[3, 2, 4, 5]), m.bytes.pick(&[4, 8, 6]));
     let x = m.input(&[1, count, size]);
@@ -55,7 +55,7 @@ fn step(m: &mut Maker<'_>, x: Val, count: usize) -> Option<Val> {
             m.op("transpose", &[("x", x.argument()), ("perm", perm)], &moved)
         }
         5 if shape[last].is_multiple_of(2) && rank < 5 => {
-            // Heads, and back, or rows joined with others.
+            // Heads and back, or rows merged with other dimensions.
             let mut heads = shape.clone();
             heads[last] /= 2;
             heads.insert(last, 2);

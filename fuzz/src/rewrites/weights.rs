@@ -1,4 +1,4 @@
-//! A weight file for the programs: engines keep large constants of files as stored, and pack them.
+//! A weight file for the programs: engines keep large file constants in stored form, and pack them.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -41,7 +41,7 @@ pub fn value(dtype: DataType) -> Value {
     Value::blob(dtype, &SHAPE, at.clone())
 }
 
-/// The file that holds it.
+/// The file that contains it.
 pub fn files() -> Weights {
     STORED.files.clone()
 }

@@ -1,6 +1,6 @@
 //! Activations: elementwise functions of one tensor, and softmax.
 //!
-//! Semantics after the reference documentation of coremltools' `activation` chapter.
+//! Semantics follow the reference documentation of coremltools' `activation` chapter.
 
 use candle_core::{D, Tensor};
 use mil_kernels::elementwise::{Elu, Gelu, GeluTanh, HardSigmoid, ScaledTanh, Sigmoid, Silu, Softplus, Swish, Unary};
@@ -90,7 +90,7 @@ fn gelu(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     b.choice("mode", &modes)?(b)
 }
 
-/// A vector along dimension 1 of a tensor of this rank.
+/// Reshapes a vector to broadcast along dimension 1 of a tensor of this rank.
 fn along_channels(values: &Array, rank: usize) -> Result<Array, OpError> {
     let n = values.tensor().elem_count();
     let mut shape = vec![1; rank.max(1)];
@@ -99,7 +99,7 @@ fn along_channels(values: &Array, rank: usize) -> Result<Array, OpError> {
     Ok(values.with(values.tensor().reshape(shape)?))
 }
 
-/// `f` of a tensor and a vector along its dimension 1.
+/// Applies `f` to a tensor and a vector along its dimension 1.
 fn with_channels(x: &Array, values: &Array, f: impl Fn(f32, f32) -> f32 + Copy + Sync) -> Result<Array, OpError> {
     let values = along_channels(values, x.rank())?;
     Ok(x.with(with_parameter(x.floats()?, values.floats()?, f)?))

@@ -13,10 +13,10 @@ use coreml_format::dtype::DataType;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("classify", IOS15, classify)];
 
-/// Bytes of a scalar tensor, about.
+/// Approximate size of a scalar tensor in bytes.
 const SCALAR: usize = 512;
 
-/// The class labels as single values: a list, or a tensor of them.
+/// Splits the class labels, a list or a tensor, into single values.
 fn labels(classes: &Value) -> Result<Vec<Value>, OpError> {
     match classes {
         Value::List(items) => Ok(items.to_vec()),
@@ -36,12 +36,12 @@ fn labels(classes: &Value) -> Result<Vec<Value>, OpError> {
     }
 }
 
-/// `classify(probabilities, classes)` → the likeliest class, and a dictionary of probabilities.
+/// `classify(probabilities, classes)` → the most likely class, and a dictionary of probabilities.
 fn classify(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (probabilities, classes) = (b.slot("probabilities")?, b.slot("classes")?);
     b.run(move |f| {
         let values = f.array(probabilities)?.to_f32s()?;
-        // A tensor of its own for each probability and for each class.
+        // A tensor for each probability and each class.
         budget::claim(values.len().saturating_mul(2 * SCALAR))?;
         let labels = labels(f.value(classes)?)?;
         if labels.len() != values.len() || labels.is_empty() {

@@ -1,7 +1,7 @@
-//! Compressed constants (`constexpr_*`): they become [`Weight`]s that stay as stored.
+//! Compressed constants (`constexpr_*`), kept in stored form as [`Weight`]s.
 //!
-//! The iOS16 forms carry flat, packed data as attributes; the iOS18 forms have typed sub-byte tensors
-//! as arguments and can be joined: sparse data that is palettized or quantized.
+//! The iOS16 forms carry flat, packed data as attributes; the iOS18 forms take typed sub-byte tensors and can be
+//! combined: sparse data that is palettized or quantized.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn constant<'b>(b: &'b OpBuilder<'_>, name: &str) -> Result<&'b Value, OpError> 
     b.constant(slot).ok_or_else(|| OpError::data(format!("`{name}` of a compressed constant must be constant")))
 }
 
-/// Any constant as a weight; small ones that were decoded are packed again in their own type.
+/// Any constant as a weight; small ones that were already decoded are repacked in their own type.
 fn weight(b: &OpBuilder<'_>, name: &str) -> Result<Arc<Weight>, OpError> {
     match constant(b, name)? {
         Value::Weight(w) => Ok(w.clone()),
@@ -46,7 +46,7 @@ fn weight(b: &OpBuilder<'_>, name: &str) -> Result<Arc<Weight>, OpError> {
     }
 }
 
-/// Elements in the packed form of weight files.
+/// Encodes elements in the packed form of weight files.
 fn pack(a: &Array) -> Result<Vec<u8>, OpError> {
     let dtype = a.dtype();
     if dtype.is_float() {
@@ -74,11 +74,11 @@ fn floats(b: &OpBuilder<'_>, name: &str) -> Result<(Vec<f32>, Vec<usize>, DataTy
     Ok((array.to_f32s()?, array.shape().to_vec(), array.dtype()))
 }
 
-/// Compressed constants of at most this many elements are decoded when they are loaded: 256 KiB of `f32` at most.
+/// Compressed constants of at most this many elements are decoded at load time: at most 256 KiB of `f32`.
 const DECODED: usize = 1 << 16;
 
-/// The constant that an operation makes. Small ones gain nothing by staying as stored; decoded they take the very way of
-/// constants that never were compressed, to the last bit.
+/// The value of a compressed constant. Small ones gain nothing by staying compressed; decoded, they take the same path,
+/// bit for bit, as uncompressed constants.
 fn finish(b: &OpBuilder<'_>, weight: Weight) -> Result<Value, OpError> {
     let count = check_size(weight.shape())?;
     if count > DECODED || !weight.dtype().is_float() {
@@ -116,8 +116,8 @@ fn affine_dequantize(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     finish(b, Weight::with_form(dtype, data.shape().to_vec(), form))
 }
 
-/// `constexpr_blockwise_shift_scale(data, scale, offset?)`: `scale · (data − offset)`; a dimension of
-/// `scale` divides that of `data`.
+/// `constexpr_blockwise_shift_scale(data, scale, offset?)`: `scale · (data − offset)`; each extent of `scale` divides
+/// that of `data`.
 fn blockwise_shift_scale(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let data = weight(b, "data")?;
     let (values, shape, dtype) = floats(b, "scale")?;
@@ -135,7 +135,7 @@ fn cast(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let name: String = b.attr("output_dtype")?;
     let dtype = DataType::from_name(&name).ok_or_else(|| OpError::data(format!("unknown type `{name}`")))?;
     match constant(b, "source_val")? {
-        // fp16 values are exact in fp32: the stored form need not change.
+        // fp16 values are exact in fp32: the stored form is kept.
         Value::Weight(w) => match w.raw() {
             Some(raw) if w.dtype() == dtype => {
                 finish(b, Weight::with_form(dtype, w.shape().to_vec(), Form::Dense(raw.clone())))
@@ -211,13 +211,13 @@ fn palette(b: &OpBuilder<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette
     check_size(&shape)?;
     let raw = match indices.raw() {
         Some(raw) if indices.dtype().bits() == Some(bits as usize) => raw.clone(),
-        // Indices in a wider type than the table needs.
+        // Indices in a type wider than the table needs.
         _ => Raw::Bytes(pack_bits(&indices.expand(&candle_core::Device::Cpu)?.to_i64s()?, bits)?.into()),
     };
     let tables = match lut.raw() {
         Some(raw) => (raw.clone(), lut.dtype()),
         None => {
-            // The table of joint compression: quantized itself.
+            // Joint compression: the table itself is quantized.
             let values = lut.expand(&candle_core::Device::Cpu)?.to_f32s()?;
             let dense = Weight::from_f32s(&values, lut.dtype(), lut.shape().to_vec())?;
             let dtype = dense.dtype();
@@ -237,7 +237,7 @@ fn palette(b: &OpBuilder<'_>, indices: &Weight, lut: &Weight) -> Result<(Palette
     Ok((palette, shape))
 }
 
-/// The lowest bits of integers behind each other, and room to share them.
+/// Packs the lowest bits of integers into a byte stream.
 fn pack_bits(values: &[i64], bits: u32) -> Result<Vec<u8>, OpError> {
     let bits = bits as usize;
     claim((values.len() * bits).div_ceil(8))?;
@@ -259,7 +259,7 @@ fn sizes(b: &OpBuilder<'_>, name: &str) -> Result<Vec<usize>, OpError> {
         .collect()
 }
 
-/// One bit for each element of a mask, and its shape.
+/// The bit mask, one bit per element, and its shape.
 fn mask_bits(b: &OpBuilder<'_>, name: &str) -> Result<(Raw, Vec<usize>), OpError> {
     let mask = weight(b, name)?;
     let raw = match mask.raw() {
@@ -314,7 +314,7 @@ fn lut_to_sparse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let count = check_size(&shape)?;
     let found = weight(b, "indices_nonzero_data")?.expand(&candle_core::Device::Cpu)?.to_i64s()?;
     let lut = weight(b, "lut")?;
-    // Spread the indices over the whole shape: their blocks depend on where they stand.
+    // Expand the indices to the full shape: their blocks depend on their positions.
     let mut spread = filled(0i64, count)?;
     for (i, v) in set_bits(&mask, count).zip(found) {
         spread[i] = v;
@@ -338,7 +338,7 @@ fn lut_to_sparse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let values = collect_most(set_bits(&mask, count).count(), set_bits(&mask, count).map(|i| all[i]))?;
         return two(constant(b, "indices_mask")?.clone(), &values, lut.dtype());
     }
-    // A vector of elements comes of each set bit: the mask is repeated along the axis.
+    // Each set bit yields a vector of elements: repeat the mask along the axis.
     let bools: Vec<u8> = collect((0..count).map(|i| mask[i / 8] >> (i % 8) & 1))?;
     let small = candle_core::Tensor::from_vec(bools, shape.as_slice(), &candle_core::Device::Cpu)?;
     let index: Vec<u32> = collect((0..out_shape[axis]).map(|i| (i / vector) as u32))?;

@@ -1,6 +1,6 @@
 //! Control flow, lists and selection.
 //!
-//! Semantics after the reference documentation of coremltools' `control_flow` chapter.
+//! Semantics follow the reference documentation of coremltools' `control_flow` chapter.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("while_loop", IOS15, while_loop),
 ];
 
-/// Longest list.
+/// Maximum length of a list.
 const MAX_LIST: usize = 1 << 20;
 
 /// `select(cond, a, b)`: elementwise, with broadcasting.
@@ -61,7 +61,7 @@ fn cond(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `while_loop(loop_vars)` with the blocks condition and body; all loops of a prediction share a limit of rounds.
+/// `while_loop(loop_vars)` with a condition block and a body block; all loops of a prediction share a limit on rounds.
 fn while_loop(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let vars = b.slots("loop_vars")?;
     let [condition, body] = b.blocks() else { return Err(OpError::shape("while_loop needs two blocks")) };
@@ -88,7 +88,7 @@ fn list<'f>(f: &'f Frame<'_>, slot: Slot) -> Result<&'f Arc<Vec<Value>>, OpError
     }
 }
 
-/// The elements of a list, to be changed.
+/// Copies the elements of a list for modification.
 fn copy(list: &[Value]) -> Result<Vec<Value>, OpError> {
     budget::collect(list.iter().cloned())
 }
@@ -102,7 +102,7 @@ fn at(index: i64, len: usize) -> Result<usize, OpError> {
 fn make_list(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let length = b.param_or("init_length", 1i64)?;
     let shapes = b.slots("elem_shape")?;
-    // Lists grow here whether they say that they do or not.
+    // Lists can always grow here, whether declared dynamic or not.
     b.attr_or("dynamic_length", true)?;
     let name: String = b.attr_or("dtype", "fp32".to_owned())?;
     let dtype = DataType::from_name(&name).ok_or_else(|| OpError::data(format!("unknown type `{name}`")))?;
@@ -112,7 +112,7 @@ fn make_list(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let mut shape = Vec::new();
         for &slot in &shapes {
             match f.value(slot)? {
-                // A symbolic extent is not known until the first write.
+                // A symbolic extent is unknown until the first write.
                 Value::Strings(_) => shape.push(0),
                 other => {
                     let values = Vec::<i64>::from_value("elem_shape", other)?;

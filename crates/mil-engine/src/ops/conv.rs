@@ -1,8 +1,7 @@
 //! Convolutions in one, two and three dimensions.
 //!
-//! Semantics after the reference documentation of coremltools' `conv` chapter. A convolution whose kernel
-//! is a single point is a matrix product over positions and reads its weight as stored; any other one
-//! gathers patches (im2col) and multiplies.
+//! Semantics follow the reference documentation of coremltools' `conv` chapter. A pointwise convolution is a matrix
+//! product over positions and reads its weight in stored form; others gather patches (im2col) and multiply.
 
 use std::sync::Arc;
 
@@ -36,10 +35,10 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("conv_transpose", IOS15_17, transposed::conv_transpose).kernel("one convolution per phase"),
 ];
 
-/// Positions that a window reaches over at most, its gaps among them.
+/// Maximum extent of a window, including dilation gaps.
 const FARTHEST: usize = 1 << 30;
 
-/// Where a window operation pads.
+/// Padding mode of a window operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PadType {
     Valid,
@@ -57,12 +56,12 @@ pub(super) struct Window {
     pad: Vec<i64>,
 }
 
-/// A window over given extents.
+/// A window placed over given extents.
 #[derive(Debug, Clone)]
 pub(super) struct Placed {
     pub strides: Vec<usize>,
     pub dilations: Vec<usize>,
-    /// Positions before the first element, by dimension.
+    /// Padding before the first element, by dimension.
     pub before: Vec<usize>,
     pub after: Vec<usize>,
     pub out: Vec<usize>,
@@ -78,7 +77,7 @@ fn sizes(values: &[i64], least: i64, what: &str) -> Result<Vec<usize>, OpError> 
 }
 
 impl Placed {
-    /// The same for kernels of channels-last images, over an input `[N, C, spatial…]`.
+    /// The same windows for channels-last kernels, over an input `[N, C, spatial…]`.
     pub(super) fn windows(&self, x: &Tensor, kernel: &[usize]) -> Windows {
         Windows {
             input: three(&x.dims()[2..], 1),
@@ -90,12 +89,12 @@ impl Placed {
         }
     }
 
-    /// Taps of a kernel along a dimension, as many as the padded input has at most.
+    /// Number of taps of a kernel along a dimension, at most the padded extent.
     pub(super) fn taps(&self, d: usize, kernel: &[usize], input: &[usize]) -> usize {
         kernel[d].min(input[d].saturating_add(self.before[d]).saturating_add(self.after[d])).max(1)
     }
 
-    /// A result `[images, out…, channels]` as `[images, channels, out…]`.
+    /// Reshapes a result `[images, out…, channels]` to `[images, channels, out…]`.
     pub(super) fn result_of(
         &self,
         data: Vec<f32>,
@@ -111,21 +110,21 @@ impl Placed {
     }
 }
 
-/// Up to three spatial extents as three.
+/// Pads up to three spatial extents to three.
 fn three(values: &[usize], fill: usize) -> [usize; 3] {
     let mut out = [fill; 3];
     out[3 - values.len()..].copy_from_slice(values);
     out
 }
 
-/// `[N, C, …]` to `[N, …, C]`.
+/// Permutation from `[N, C, …]` to `[N, …, C]`.
 pub(crate) fn channels_last(rank: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rank).collect();
     order[1..].rotate_left(1);
     order
 }
 
-/// `[N, …, C]` to `[N, C, …]`.
+/// Permutation from `[N, …, C]` to `[N, C, …]`.
 pub(crate) fn channels_second(rank: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rank).collect();
     order[1..].rotate_right(1);
@@ -145,7 +144,7 @@ impl Window {
         Ok(Self { dilations: b.attr_or("dilations", Vec::new())?, ..Self::without_dilations(b)? })
     }
 
-    /// The same for pooling, whose taps are neighbours.
+    /// The same for pooling, which has no dilations.
     pub(super) fn without_dilations(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(Self {
             strides: b.attr_or("strides", Vec::new())?,
@@ -155,7 +154,7 @@ impl Window {
         })
     }
 
-    /// Pairs of amounts for `rank` spatial dimensions, where they are given one by one; zeros when they are left out.
+    /// Explicit padding pairs for `rank` spatial dimensions; zeros if omitted.
     fn custom(&self, rank: usize) -> Result<Vec<usize>, OpError> {
         match self.pad.len() {
             _ if self.pad_type != PadType::Custom => Ok(Vec::new()),
@@ -165,7 +164,7 @@ impl Window {
         }
     }
 
-    /// Whether windows and their taps are neighbours.
+    /// True if strides and dilations are all one.
     fn is_dense(&self) -> bool {
         self.strides.iter().chain(&self.dilations).all(|&n| n == 1)
     }
@@ -182,8 +181,8 @@ impl Window {
         Ok((fill(&self.strides, "strides")?, fill(&self.dilations, "dilations")?))
     }
 
-    /// AxisIndices kernels of `kernel` over `input`; with `ceil`, a last window may hang over the end, as coremltools counts
-    /// them: it is dropped where it lies in the padding alone, but not where there is no padding.
+    /// Places windows of extents `kernel` over `input`. With `ceil`, a last window may extend past the end, counted as
+    /// coremltools does: it is dropped if it covers only padding, unless there is no padding.
     pub(super) fn place(&self, input: &[usize], kernel: &[usize], ceil: bool) -> Result<Placed, OpError> {
         let rank = input.len();
         let (strides, dilations) = self.steps(rank)?;
@@ -201,7 +200,7 @@ impl Window {
             match self.pad_type {
                 PadType::Valid => {}
                 PadType::Same | PadType::SameLower => {
-                    // At most the extent, so it does not overflow.
+                    // At most the extent, so this cannot overflow.
                     let last = input[d].div_ceil(strides[d]).saturating_sub(1) * strides[d];
                     let total = last.saturating_add(span).saturating_sub(input[d]);
                     let (less, more) = (total / 2, total - total / 2);
@@ -213,16 +212,16 @@ impl Window {
                 return Err(OpError::Unsupported(format!("`ceil_mode` with the uneven padding {custom:?}")));
             }
             let padded = input[d].checked_add(before[d]).and_then(|n| n.checked_add(after[d]));
-            // Farther apart than any result is large, taps have no offsets in an image of many channels.
+            // Beyond this, offsets of taps could overflow in an image of many channels.
             let most = MAX_ELEMENTS.max(span.min(FARTHEST));
-            // Steps that hang over by less than one count, too.
+            // A partial step past the end counts, too.
             let over = if ceil { strides[d] - 1 } else { 0 };
             let room = padded.filter(|&n| n <= most).and_then(|n| n.saturating_add(over).checked_sub(span));
             let room = room.ok_or_else(|| {
                 OpError::shape(format!("a kernel of {kernel:?} does not fit extents {input:?} with padding"))
             })?;
             let mut count = room / strides[d] + 1;
-            // Of padding, half stands before the input.
+            // Half of the padding is assumed before the input.
             let (total, last) = (before[d].saturating_add(after[d]), (count - 1).saturating_mul(strides[d]));
             if ceil && total > 0 && last.saturating_mul(2) >= input[d].saturating_mul(2).saturating_add(total) {
                 count -= 1;
@@ -234,7 +233,7 @@ impl Window {
     }
 }
 
-/// Calls `f` with every index of a shape, in row-major order.
+/// Calls `f` for every index of a shape, in row-major order.
 pub(super) fn each_index(shape: &[usize], mut f: impl FnMut(&[usize])) {
     if shape.contains(&0) {
         return;
@@ -257,7 +256,7 @@ pub(super) fn each_index(shape: &[usize], mut f: impl FnMut(&[usize])) {
     }
 }
 
-/// Patches of `channels` planes: `[channels · kernel, positions]`, zero outside.
+/// im2col of `channels` planes: `[channels · kernel, positions]`, zero outside.
 fn patches(x: &[f32], channels: usize, input: &[usize], kernel: &[usize], p: &Placed) -> Result<Vec<f32>, OpError> {
     let plane: usize = input.iter().product();
     let positions: usize = p.out.iter().product();
@@ -299,7 +298,7 @@ fn patches(x: &[f32], channels: usize, input: &[usize], kernel: &[usize], p: &Pl
     Ok(out)
 }
 
-/// Input `[N, C, spatial…]` and weight `[O, C / groups, kernel…]` that fit each other.
+/// Checks an input `[N, C, spatial…]` against a weight `[O, C / groups, kernel…]`.
 fn check_shapes(x: &[usize], w: &[usize], groups: usize) -> Result<(), OpError> {
     let fits = x.len() == w.len()
         && (3..=5).contains(&x.len())
@@ -314,7 +313,7 @@ fn groups_of(b: &OpBuilder<'_>) -> Result<usize, OpError> {
     usize::try_from(groups).ok().filter(|&g| g > 0).ok_or_else(|| OpError::shape(format!("{groups} groups")))
 }
 
-/// A weight that is known when the model is loaded.
+/// The weight, if it is known at load time.
 fn constant_weight(b: &OpBuilder<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
     Ok(match b.constant(slot) {
         Some(Value::Weight(w)) => Some(w.clone()),
@@ -323,8 +322,8 @@ fn constant_weight(b: &OpBuilder<'_>, slot: Slot) -> Result<Option<Arc<Weight>>,
     })
 }
 
-/// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; as `engine.conv` also with what
-/// [`EpilogueSpec`] takes.
+/// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; `engine.conv` also accepts the
+/// parameters of [`EpilogueSpec`].
 pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
     let window = Window::new(b)?;
@@ -352,7 +351,7 @@ pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             Value::Weight(w) if product => Some(w),
             _ => None,
         };
-        // As a product, compressed weights are read as they are stored.
+        // As a product, compressed weights are read in stored form.
         if let Some(weights) = prepared.as_ref().filter(|p| stored.is_none() || p.in_panels())
             && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &epilogue)?
         {
@@ -366,8 +365,8 @@ pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// A kernel of one point: channels last, one product, channels back; no copy where one position or the
-/// physical order allows it.
+/// Pointwise convolution: channels last, one product, channels back; no copy for a single position or if the memory
+/// order already fits.
 fn pointwise(x: &Array, weight: &Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
     let rank = x.rank();
     let rows = x.with(x.tensor().permute(channels_last(rank))?);
@@ -387,7 +386,7 @@ fn general(x: &Tensor, w: &Tensor, bias: Option<&[f32]>, p: &Placed, groups: usi
     let taps: usize = kernel.iter().product();
     products(&[count, per_group, taps])?;
     let data = layout::to_f32s(x)?;
-    // Patches of a group, then its part of the result; all parts are joined, which reshaping a weight may copy.
+    // Patches and result of one group; concatenating all groups may copy, as may reshaping the weight.
     claim_of::<f32>(count.saturating_mul(2).saturating_add(w.elem_count()))?;
     let device = x.device();
     let w = w.reshape((groups, out_channels / groups, per_group * taps))?;
@@ -415,14 +414,14 @@ fn add_bias(y: &Tensor, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
     y.counted_broadcast(&Tensor::new(bias, y.device())?.reshape(shape)?, Tensor::broadcast_add)
 }
 
-/// `conv_quantized`: `conv` with integer weights, `w = scale · q + bias` per output channel, or a table.
+/// `conv_quantized`: `conv` with integer weights, `w = scale · q + bias` per output channel, or a lookup table.
 fn conv_quantized(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let (scale, shift) = (b.slot_opt("quant_scale")?, b.slot_opt("quant_bias")?);
     if b.required_choice("quantization_type", &[("linear", false), ("lut", true)])? {
         return Err(OpError::Unsupported("conv_quantized of type `lut`".to_owned()));
     }
-    // Weights come in a type of whole bytes whatever their width is.
+    // Weights are stored in whole bytes regardless of their bit width.
     let bits = b.attr_or("nbits", 8i64)?;
     if !(1..=8).contains(&bits) {
         return Err(OpError::data(format!("weights of {bits} bits")));
@@ -461,7 +460,7 @@ mod tests {
             let (strides, dilations, pad) = (vec![i64::MAX], vec![dilation], vec![pad, pad]);
             Window { strides, dilations, pad_type: PadType::Custom, pad }.place(&[4], &[2], false)
         };
-        // One window, of which no tap lies inside.
+        // One window with no tap inside the input.
         assert!(place(20, 9).is_ok_and(|p| p.out == [1]));
         for (dilation, pad) in [(1 << 62, 1 << 61), (1 << 30, 1 << 29), (i64::MAX, i64::MAX / 2)] {
             assert!(matches!(place(dilation, pad), Err(OpError::Shape(_))), "{dilation} {pad}");

@@ -1,7 +1,7 @@
 //! Elementwise functions of two tensors with broadcasting.
 //!
-//! Semantics after the reference documentation of coremltools' `elementwise_binary` chapter: both
-//! arguments have one element type; comparisons and logic give booleans.
+//! Semantics follow the reference documentation of coremltools' `elementwise_binary` chapter: both arguments have the
+//! same element type; comparisons and logic return booleans.
 
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
@@ -33,7 +33,7 @@ pub(super) const OPS: &[OpSpec] = &[
         candle(b, Tensor::broadcast_minimum, |x: f32, y: f32| if x > y || y.is_nan() { y } else { x })
     }),
     OpSpec::vectorized("mod", IOS15, |b| {
-        // Core ML was measured to give what is left of division towards zero: with the sign of the dividend.
+        // Measured on Core ML: the remainder of truncated division, with the sign of the dividend.
         floats_or_ints(b, |x, y| x % y, |x, y| if y == 0 { x } else { x.wrapping_rem(y) })
     }),
     OpSpec::vectorized("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
@@ -60,7 +60,7 @@ fn int_pow(x: i64, y: i64) -> i64 {
     }
 }
 
-/// Both arguments in one representation, and the element type of the result.
+/// Both arguments in a common representation, and the element type of the result.
 fn promote(x: Array, y: Array) -> Result<(Tensor, Tensor, DataType), OpError> {
     let dtype = if !x.dtype().is_float() && y.dtype().is_float() { y.dtype() } else { x.dtype() };
     let (x, y) = (x.into_tensor(), y.into_tensor());
@@ -73,7 +73,7 @@ fn promote(x: Array, y: Array) -> Result<(Tensor, Tensor, DataType), OpError> {
     }
 }
 
-/// The shape of the result of broadcasting.
+/// Shape of a broadcast result.
 pub(crate) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, OpError> {
     let rank = x.len().max(y.len());
     let at = |s: &[usize], d: usize| (d + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
@@ -90,7 +90,7 @@ pub(crate) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, Op
 
 type Apply = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
-/// Floats on the CPU by a kernel, everything else by Candle.
+/// Computes floats on the CPU with a kernel, everything else with Candle.
 fn candle<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
@@ -128,7 +128,7 @@ where
     })
 }
 
-/// Broadcasts both and combines element by element.
+/// Broadcasts both tensors and combines them elementwise.
 fn zip<T: candle_core::WithDType, R>(
     x: &Tensor,
     y: &Tensor,
@@ -151,7 +151,7 @@ fn logic(b: &OpBuilder<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpErro
     })
 }
 
-/// A function that floats and integers have, by different definitions.
+/// A function with separate definitions for floats and integers.
 fn floats_or_ints<F>(b: &OpBuilder<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
@@ -163,7 +163,7 @@ where
     })
 }
 
-/// The function of both broadcast tensors.
+/// Applies the function to both broadcast tensors.
 fn apply(
     x: &Tensor,
     y: &Tensor,
@@ -181,7 +181,7 @@ fn apply(
     Ok(Tensor::from_vec(zip(&x, &y, &shape, ints)?, shape, x.device())?)
 }
 
-/// `pow(x, y)`: powers that are a product or a root are computed as such.
+/// `pow(x, y)`: special cases powers that are a product or a root.
 fn pow(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
@@ -192,7 +192,7 @@ fn pow(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             2.0 => apply(&x, &y, |x, _| x * x, int_pow)?,
             3.0 => apply(&x, &y, |x, _| x * x * x, int_pow)?,
             -1.0 => apply(&x, &y, |x, _| 1.0 / x, int_pow)?,
-            // Roots of −0 and −∞ are 0 and ∞ as powers.
+            // As powers, −0 and −∞ to ½ are 0 and ∞.
             0.5 => apply(&x, &y, |x, _| if x == f32::NEG_INFINITY { -x } else { (x + 0.0).sqrt() }, int_pow)?,
             _ => apply(&x, &y, mil_kernels::math::pow, int_pow)?,
         };
@@ -200,7 +200,7 @@ fn pow(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The one element of a tensor of floats.
+/// The element of a single-element float tensor.
 fn single(t: &Tensor) -> Result<f32, OpError> {
     Ok(t.flatten_all()?.get(0)?.to_scalar()?)
 }

@@ -1,6 +1,6 @@
 //! Elementwise functions of one tensor.
 //!
-//! Semantics after the reference documentation of coremltools' `elementwise_unary` chapter.
+//! Semantics follow the reference documentation of coremltools' `elementwise_unary` chapter.
 
 use candle_core::DType;
 use coreml_format::dtype::DataType;
@@ -81,13 +81,13 @@ fn map_ints(x: &Array, f: impl Fn(i64) -> i64) -> Result<Array, OpError> {
     Array::from_i64(data, x.shape(), x.dtype(), x.tensor().device())
 }
 
-/// A function of floats.
+/// A function on floats.
 pub(crate) fn float(b: &OpBuilder<'_>, apply: impl Unary + Copy + Send + 'static) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| one(map(&f.array(x)?, apply)?))
 }
 
-/// A function that integers have, too.
+/// A function also defined on integers.
 fn number(b: &OpBuilder<'_>, floats: impl Unary + Copy + Send + 'static, ints: fn(i64) -> i64) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
@@ -96,7 +96,7 @@ fn number(b: &OpBuilder<'_>, floats: impl Unary + Copy + Send + 'static, ints: f
     })
 }
 
-/// A function with an `epsilon` that keeps it away from a pole, added in f32 as programs say it.
+/// A function with an `epsilon` that keeps it away from a pole, added in f32 as specified.
 fn epsilon<F: Unary + Copy + Send + 'static>(
     b: &OpBuilder<'_>,
     default: f32,
@@ -115,7 +115,7 @@ fn logical_not(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `clip(x, alpha, beta)`: between `alpha` and `beta`.
+/// `clip(x, alpha, beta)`: clamps to `alpha ..= beta`.
 fn clip(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (low, high) = (b.attr::<f32>("alpha")?, b.attr::<f32>("beta")?);
@@ -142,7 +142,7 @@ fn threshold(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Wraps an integer to the width of its type, as a narrowing conversion does.
+/// Wraps an integer to the width of its type, like a narrowing conversion.
 pub(super) fn wrap(value: i64, dtype: DataType) -> i64 {
     match dtype {
         DataType::I8 => i64::from(value as i8),
@@ -155,8 +155,8 @@ pub(super) fn wrap(value: i64, dtype: DataType) -> i64 {
     }
 }
 
-/// A float as an integer of a type, as the processors of Apple's devices convert: towards zero, what is outside 32 bits
-/// (64 for wider types) to the nearest end, NaN to zero; then narrower types keep the low bits.
+/// Converts a float to an integer type as Apple's processors do: truncates, saturates to 32 bits (64 for wider types),
+/// maps NaN to zero; narrower types keep the low bits.
 fn truncated(value: f32, dtype: DataType) -> i64 {
     match dtype {
         DataType::I64 | DataType::U64 => value as i64,
@@ -165,7 +165,7 @@ fn truncated(value: f32, dtype: DataType) -> i64 {
     }
 }
 
-/// `cast(x, dtype)`: floats are truncated towards zero; fp16 rounds to nearest even, overflow is infinite.
+/// `cast(x, dtype)`: floats are truncated; fp16 rounds to nearest even and overflows to infinity.
 fn cast(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let name: String = b.attr("dtype")?;

@@ -1,4 +1,4 @@
-//! What rewrites append to a product or convolution: a residual that is added, then an activation.
+//! Epilogue of a product or convolution, added by rewrites: a residual, then an activation.
 
 use candle_core::Tensor;
 use mil_kernels::activation::Activation;
@@ -14,17 +14,17 @@ use crate::frame::{Frame, Slot};
 use crate::layout;
 use crate::memory_order::with_f32s;
 
-/// The parameters `slope` and `offset` of a gate.
+/// Parameters `slope` and `offset` of a hard sigmoid.
 fn hard_sigmoid(b: &OpBuilder<'_>) -> Result<HardSigmoid, OpError> {
     Ok(HardSigmoid { slope: b.attr("slope")?, offset: b.attr("offset")? })
 }
 
-/// The parameters `slope`, `offset` and `threshold?` of a hard swish.
+/// Parameters `slope`, `offset` and `threshold?` of a hard swish.
 pub(crate) fn hard_swish(b: &OpBuilder<'_>) -> Result<HardSwish, OpError> {
     Ok(HardSwish { gate: hard_sigmoid(b)?, threshold: b.attr_opt("threshold")? })
 }
 
-/// The parameters `residual?` and `activation?` of an operation: `"clip"` with `low?` and `high?`, `"gelu"`, `"silu"`,
+/// Parameters `residual?` and `activation?` of an operation: `"clip"` with `low?` and `high?`, `"gelu"`, `"silu"`,
 /// `"sigmoid"`, `"hard_sigmoid"` with `slope` and `offset`, `"hard_swish"` with these and `threshold?`.
 pub(crate) struct EpilogueSpec {
     residual: Option<Slot>,
@@ -32,9 +32,9 @@ pub(crate) struct EpilogueSpec {
 }
 
 impl EpilogueSpec {
-    /// What the operation says; nothing, if it is not of this engine.
+    /// Reads the epilogue of an internal operation; empty for operations of the specification.
     pub(crate) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
-        // Files have no such parameters: where one has, it is refused as unread.
+        // The specification has no such parameters: in a file they are rejected as unread.
         if !b.op().kind.starts_with("engine.") {
             return Ok(Self { residual: None, activation: Activation::default() });
         }
@@ -54,7 +54,7 @@ impl EpilogueSpec {
         Ok(Self { residual: b.slot_opt("residual")?, activation })
     }
 
-    /// The residual of a result of this shape, its dimensions in this order, without gaps.
+    /// The residual without gaps, for a result of this shape and dimension order.
     pub(crate) fn residual(&self, f: &Frame<'_>, shape: &[usize], order: &[usize]) -> Result<Option<Tensor>, OpError> {
         let Some(slot) = self.residual else { return Ok(None) };
         let residual = f.array(slot)?;
@@ -64,7 +64,7 @@ impl EpilogueSpec {
         Ok(Some(layout::contiguous(&residual.floats()?.permute(order)?)?))
     }
 
-    /// Runs `f` with what a kernel needs; none when the residual is not on the CPU.
+    /// Calls `f` with the kernel's epilogue; `None` if the residual is not on the CPU.
     pub(crate) fn with<R>(
         &self,
         bias: Option<&[f32]>,
@@ -78,7 +78,7 @@ impl EpilogueSpec {
         }
     }
 
-    /// The same as operations of their own, for results of other ways.
+    /// Applies the epilogue as separate operations, for results not computed by a kernel.
     pub(crate) fn apply(&self, f: &Frame<'_>, y: Array) -> Result<Array, OpError> {
         let mut y = y;
         if let Some(slot) = self.residual {

@@ -1,6 +1,6 @@
 //! Resizing, cropping and resampling of images `[…, height, width]`.
 //!
-//! Semantics after the reference documentation of coremltools' `image_resizing` chapter.
+//! Semantics follow the reference documentation of coremltools' `image_resizing` chapter.
 
 use candle_core::{DType, Device};
 use coreml_format::program::Opset;
@@ -49,7 +49,7 @@ fn plane(x: &Array) -> Result<(usize, usize), OpError> {
     }
 }
 
-/// Interpolates every plane at the given rows and columns.
+/// Interpolates every plane at the given row and column positions.
 fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpError> {
     let (h, w) = plane(x)?;
     let mut shape = x.shape().to_vec();
@@ -69,7 +69,7 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
     let columns = budget::collect(columns.iter().map(|c| split(c, w)))?;
     let rows = budget::collect(rows.iter().map(|r| split(r, h)))?;
     let t = x.tensor().to_device(&Device::Cpu)?.counted_to_dtype(DType::F32)?;
-    // Channels that lie innermost stay there.
+    // Innermost channels stay innermost.
     let mut order: Vec<usize> = (0..rank).collect();
     let mut inner = 1;
     if rank > 2 && !t.is_contiguous() {
@@ -82,14 +82,14 @@ fn interpolate(x: &Array, rows: &[f32], columns: &[f32]) -> Result<Array, OpErro
     }
     let t = layout::contiguous(&t.permute(order.as_slice())?)?;
     claim_of::<f32>(count)?;
-    // Each thread keeps two lines.
+    // Each thread keeps two rows.
     let _lines = budget::lent(columns.len().saturating_mul(inner * 2 * size_of::<f32>() * parallel::threads()))?;
     let out = with_f32s(&t, |x| resample::bilinear(x, (h, w), inner, &rows, &columns));
     let out = out.ok_or_else(|| OpError::data("an image outside the CPU's memory"))?;
     Array::new(layout::from_memory(out, &shape, &order, x.tensor())?, x.dtype())
 }
 
-/// Takes every plane's elements at the given rows and columns.
+/// Gathers elements of every plane at the given rows and columns.
 fn pick(x: &Array, rows: Vec<usize>, columns: Vec<usize>) -> Result<Array, OpError> {
     let mut places: Vec<AxisIndices> = x.shape().iter().map(|&n| AxisIndices::Run(0..n)).collect();
     let rank = x.rank();
@@ -109,7 +109,7 @@ fn resize_bilinear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Nearest source of each position: floor(i · n / size).
+/// Nearest source index of each position: floor(i · n / size).
 fn nearest(n: usize, size: usize) -> Result<Vec<usize>, OpError> {
     budget::collect((0..size).map(|i| ((i as f32 * (n as f32 / size as f32)) as usize).min(n.saturating_sub(1))))
 }
@@ -201,7 +201,7 @@ fn upsample_bilinear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let points = |n: usize, s: f32| -> Result<Vec<f32>, OpError> {
             let out = scaled(n, s)?;
             let last = n.saturating_sub(1) as f32;
-            // Of the sizes as they are, also where the scale asks for a fraction of an element.
+            // From the actual sizes, even if the scale implies a fractional size.
             let step = n as f32 / out.max(1) as f32;
             budget::collect((0..out).map(|i| {
                 let i = i as f32;
@@ -223,7 +223,7 @@ fn upsample_bilinear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `crop(x, crop_height, crop_width)`: pairs of elements to drop at both ends.
+/// `crop(x, crop_height, crop_width)`: each a pair of counts to drop at both ends.
 fn crop(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (rows, columns): (Vec<i64>, Vec<i64>) = (b.attr("crop_height")?, b.attr("crop_width")?);
@@ -244,7 +244,7 @@ fn crop(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `[images, C, rows, columns]` of `x[N, C, h, w]`, taken where `taps` says by the index of image, row and column.
+/// Samples `x[N, C, h, w]` to `[images, C, rows, columns]` with `taps` by image, row and column index.
 fn sampled(
     x: &Array,
     images: usize,
@@ -265,8 +265,8 @@ fn sampled(
 
 /// `resample(x, coordinates, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners)`.
 ///
-/// `align_corners` says where the ends of normalized coordinates lie: in the centres of the outermost pixels, or at their
-/// outer edges. Coordinates in pixels count from centre to centre.
+/// `align_corners` maps the ends of normalized coordinates to the centres of the outermost pixels; otherwise to their
+/// outer edges. Pixel coordinates count from centre to centre.
 fn resample(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, coordinates) = (b.slot("x")?, b.slot("coordinates")?);
     let linear = b.required_choice("sampling_mode", &[("bilinear", true), ("nearest", false)])?;
@@ -308,11 +308,11 @@ fn resample(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 }
 
 /// `affine(x, transform_matrix, output_height, output_width, sampling_mode = "bilinear", padding_mode = "constant",
-/// padding_value, coordinates_mode = "normalized_minus_one_to_one", align_corners)`: the only values that the operation
-/// defines for its modes.
+/// padding_value, coordinates_mode = "normalized_minus_one_to_one", align_corners)`: the operation defines no other
+/// values for its modes.
 ///
-/// Coordinates of −1 and 1 are the centres of the outermost pixels, of the output and of the input, or their outer edges
-/// without aligned corners.
+/// Coordinates of −1 and 1 are the centres of the outermost pixels of output and input; without aligned corners, their
+/// outer edges.
 fn affine(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, matrix) = (b.slot("x")?, b.slot("transform_matrix")?);
     let (rows, columns) = (size(b, "output_height", 1)?, size(b, "output_width", 1)?);
@@ -353,8 +353,8 @@ fn affine(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 /// `crop_resize(x, roi | boxes (iOS17), box_indices (iOS17), target_height = 1, target_width = 1,
 /// normalized_coordinates = false, spatial_scale = 1, box_coordinate_mode, sampling_mode, pad_value (iOS16))`.
 ///
-/// Samples outside the image are `pad_value` from opset iOS16 on, the nearest pixel before; there, a box that ends
-/// above its start stands for the whole image (as Apple's tests of the operation have it).
+/// Samples outside the image are `pad_value` from opset iOS16 on, the nearest pixel in earlier ones; there, a box that
+/// ends above its start covers the whole image (following Apple's tests of the operation).
 fn crop_resize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let new = b.since(Opset::Ios17);
     let (x, boxes) = (b.slot("x")?, b.slot(if new { "boxes" } else { "roi" })?);

@@ -1,7 +1,7 @@
 //! Matrix products: `linear`, `matmul`, `einsum`.
 //!
-//! Semantics after the reference documentation of coremltools' `linear` chapter. A constant right-hand
-//! side stays as stored and is multiplied by kernels that read it compressed.
+//! Semantics follow the reference documentation of coremltools' `linear` chapter. A constant right-hand side keeps its
+//! stored form; kernels read it compressed.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -36,7 +36,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("matmul", IOS15_17, matmul).kernel("product on stored weights"),
 ];
 
-/// `x[…, I] · Wᵀ + bias` → `[…, O]`, on the CPU from the stored form of the weight.
+/// `x[…, I] · Wᵀ + bias` → `[…, O]`, on the CPU from the weight's stored form.
 pub(crate) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: &Device) -> Result<Tensor, OpError> {
     let (precision, x) = (x.precision(), x.tensor());
     let out = weight.shape().first().copied().unwrap_or(0);
@@ -70,19 +70,18 @@ pub(crate) fn product(x: &Array, weight: &Weight, bias: Option<&[f32]>, device: 
     })
 }
 
-/// Bytes of the rows of an input that products keep in the order of their kernel, in f32 or less; few rows are read as
-/// they are.
+/// Upper bound in bytes of input rows copied into the kernel's order, in f32 or narrower; a few rows are read in place.
 pub(crate) fn copies(rows: usize, inner: usize) -> usize {
     rows.saturating_mul(inner.saturating_add(64)).saturating_mul(size_of::<f32>())
 }
 
-/// A bias, if there is one, as a slice of this length.
+/// The optional bias, expanded to this length.
 pub(super) fn bias_of(f: &Frame<'_>, slot: Option<Slot>, length: usize) -> Result<Option<Vec<f32>>, OpError> {
     let Some(slot) = slot else { return Ok(None) };
     spread(f.array(slot)?.to_f32s()?, length).map(Some)
 }
 
-/// A bias for this many outputs: one for each, or the same for all.
+/// Expands a bias to this many outputs: one per output, or one for all.
 pub(crate) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpError> {
     match values.len() {
         n if n == length => Ok(values),
@@ -91,7 +90,7 @@ pub(crate) fn spread(values: Vec<f32>, length: usize) -> Result<Vec<f32>, OpErro
     }
 }
 
-/// A bias that may be constant.
+/// A bias, constant if known at load time.
 pub(super) enum Bias {
     Const(Vec<f32>),
     Slot(Option<Slot>),
@@ -107,7 +106,7 @@ impl Bias {
         }
     }
 
-    /// Its values for this many outputs.
+    /// Values for this many outputs.
     pub(super) fn get(&self, f: &Frame<'_>, length: usize) -> Result<Option<Cow<'_, [f32]>>, OpError> {
         match self {
             Self::Const(values) if values.len() == length => Ok(Some(Cow::Borrowed(values))),
@@ -117,7 +116,7 @@ impl Bias {
     }
 }
 
-/// `linear(x, weight, bias = 0)`: weight `[O, I]`; as `engine.linear` also with what [`EpilogueSpec`] takes.
+/// `linear(x, weight, bias = 0)` with weight `[O, I]`; `engine.linear` also accepts the parameters of [`EpilogueSpec`].
 pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
     let constant_bias = Bias::new(b)?;
@@ -139,7 +138,7 @@ pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             return one(epilogue.apply(f, x.with(y))?);
         }
         let w = f.array(weight)?;
-        // From opset iOS17 on, weight and bias may be of another type than the input.
+        // From opset iOS17 on, weight and bias may have another type than the input.
         let alike = |t: &Tensor| t.counted_to_dtype(x.tensor().dtype());
         let y = batched(x.tensor(), &alike(w.tensor())?.t()?)?;
         let y = match bias {
@@ -150,7 +149,7 @@ pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Matrix product with broadcasting of the leading dimensions, vectors as in NumPy; both operands of one type.
+/// Matrix product that broadcasts leading dimensions and treats vectors like NumPy; both operands of one type.
 pub(crate) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     let (x_vector, y_vector) = (x.rank() == 1, y.rank() == 1);
     let x = if x_vector { x.unsqueeze(0)? } else { x.clone() };
@@ -174,7 +173,7 @@ pub(crate) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
         // Integers: exact in f64 up to 2⁵³.
         let (x, y) = if float { (x, y) } else { (x.counted_to_dtype(DType::F64)?, y.counted_to_dtype(DType::F64)?) };
         let outer: usize = shape[..shape.len() - 2].iter().product();
-        // All leading dimensions as one; a matrix that all share stays one.
+        // Merge the leading dimensions; a shared matrix stays single.
         let side = |t: &Tensor| -> Result<Tensor, OpError> {
             let (r, c) = (t.dims()[t.rank() - 2], t.dims()[t.rank() - 1]);
             let mut wide = shape[..shape.len() - 2].to_vec();
@@ -189,7 +188,7 @@ pub(crate) fn batched(x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
     Ok(without_vectors(t, x_vector, y_vector)?)
 }
 
-/// Drops the extents of one that stood for vectors.
+/// Removes the extents of one that were inserted for vectors.
 fn without_vectors(mut t: Tensor, x_vector: bool, y_vector: bool) -> candle_core::Result<Tensor> {
     if y_vector {
         t = t.squeeze(t.rank() - 1)?;
@@ -201,15 +200,15 @@ fn without_vectors(mut t: Tensor, x_vector: bool, y_vector: bool) -> candle_core
     Ok(t)
 }
 
-/// Rows from which on the right-hand side is worth packing.
+/// Minimum number of rows for packing the right-hand side.
 const ROWS: usize = 16;
 
-/// `x[…, m, k] · y[…, k, n]` to a shape, for f32 tensors on the CPU in any memory order.
+/// `x[…, m, k] · y[…, k, n]` with this result shape, for f32 CPU tensors in any memory order.
 fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpError> {
     let (outer, &[m, n]) = shape.split_at(shape.len() - 2) else { return Ok(None) };
     let k = x.dims()[x.rank() - 1];
     if !outer.is_empty() && y.dims()[..y.rank() - 2].iter().all(|&n| n == 1) && x.rank() == shape.len() {
-        // One matrix for all rows.
+        // One matrix shared by all rows.
         let rows = layout::contiguous(x)?.reshape((shape[..shape.len() - 1].iter().product::<usize>(), k))?;
         let product = on_cpu(&rows, &y.reshape((k, n))?, &[rows.dims()[0], n])?;
         return Ok(product.map(|p| p.reshape(shape)).transpose()?);
@@ -232,7 +231,7 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
         let x = if x.stride()[outer.len() + 1] == 1 { x } else { layout::contiguous(&x)? };
         claim_of::<f32>(crate::shape::check_size(shape)?)?;
         let matrices = outer.iter().product::<usize>();
-        // Matrices on the right in panels, where each begins, and where the rows on the left do.
+        // Matrices on the right in panels, and the offsets of both sides.
         let panels = matrices.saturating_mul(k).saturating_mul(n.next_multiple_of(PANEL)).saturating_mul(4);
         let _panels = lent(panels.saturating_add(matrices.saturating_mul(16)).saturating_add(m.saturating_mul(32)))?;
         let run = |x_data: &[f32], y_data: &[f32]| {
@@ -379,8 +378,8 @@ fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `einsum(values, equation)`: two operands; indices that only one operand has and the result lacks are
-/// summed, repeated ones in both are contracted.
+/// `einsum(values, equation)` of two operands; indices in only one operand that the result lacks are summed, shared
+/// indices that it lacks are contracted.
 fn einsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let equation: String = b.attr("equation")?;
@@ -408,12 +407,12 @@ fn einsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
                 y.shape()
             )));
         }
-        // Sum out what only one operand has and the result lacks.
+        // Sum over indices that only one operand has and the result lacks.
         let reduce = |t: &Tensor, own: &[char], other: &[char]| -> Result<(Tensor, Vec<char>), OpError> {
             let (mut t, mut names) = (t.clone(), own.to_vec());
             for d in (0..own.len()).rev() {
                 if !other.contains(&own[d]) && !output.contains(&own[d]) {
-                    // The sum, and a copy in the order in which Candle sums.
+                    // The sum, and a copy in Candle's summation order.
                     claim(bytes_of(&t).saturating_mul(2))?;
                     t = t.sum(d)?;
                     names.remove(d);
@@ -424,7 +423,7 @@ fn einsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let (xt, xn) = reduce(x.tensor(), &left, &right)?;
         let (yt, yn) = reduce(y.tensor(), &right, &left)?;
         let batch: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && yn.contains(c)).collect();
-        // One of the operands may have an extent of 1 where the other has more.
+        // One operand may have an extent of 1 where the other has more.
         let spread = |t: Tensor, own: &[char], other: &Tensor, names: &[char]| -> Result<Tensor, OpError> {
             let mut shape = t.dims().to_vec();
             for (d, c) in own.iter().enumerate().filter(|(_, c)| batch.contains(c)) {

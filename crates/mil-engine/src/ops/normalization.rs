@@ -1,6 +1,6 @@
-//! Normalizations.
+//! Normalization.
 //!
-//! Semantics after the reference documentation of coremltools' `normalization` chapter.
+//! Semantics follow the reference documentation of coremltools' `normalization` chapter.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("local_response_norm", IOS15_17, local_response_norm),
 ];
 
-/// A vector of channels shaped to broadcast along dimension 1.
+/// Reshapes a channel vector to broadcast along dimension 1.
 fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
     let values = f.array(slot)?;
     let mut shape = vec![1; rank];
@@ -37,7 +37,7 @@ fn channels(f: &Frame<'_>, slot: Slot, rank: usize) -> Result<Tensor, OpError> {
         return Err(OpError::shape("a normalization by channels needs at least two dimensions"));
     }
     shape[1] = values.tensor().elem_count();
-    // What is computed of it: a few vectors.
+    // Temporaries computed from it: a few vectors.
     claim_of::<f32>(shape[1].saturating_mul(4))?;
     Ok(values.floats()?.reshape(shape)?)
 }
@@ -72,7 +72,7 @@ fn batch_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `instance_norm(x, gamma?, beta?, epsilon = 1e-5)`: over all dimensions after the channels.
+/// `instance_norm(x, gamma?, beta?, epsilon = 1e-5)`: over all dimensions after the channel dimension.
 fn instance_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (gamma, beta) = (b.slot_opt("gamma")?, b.slot_opt("beta")?);
@@ -96,7 +96,7 @@ fn instance_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The values of a parameter for so many channels.
+/// A per-channel parameter for `count` channels.
 fn of_channels(f: &Frame<'_>, slot: Option<Slot>, count: usize, default: f32) -> Result<Vec<f32>, OpError> {
     let Some(slot) = slot else { return filled(default, count) };
     let values = f.array(slot)?.to_f32s()?;
@@ -107,7 +107,7 @@ fn of_channels(f: &Frame<'_>, slot: Option<Slot>, count: usize, default: f32) ->
     }
 }
 
-/// Each row minus its mean, over the root of its variance plus epsilon; then times gamma, plus beta.
+/// (row − mean) / √(variance + epsilon) · gamma + beta for each row.
 fn normalize_rows(
     data: &[f32],
     size: usize,
@@ -137,7 +137,7 @@ fn l2_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `f` of every element and its parameter, broadcast; `y` is the larger one.
+/// Applies `f` to each element and its broadcast parameter; `y` is the larger tensor.
 pub(super) fn with_parameter(
     y: &Tensor,
     parameter: &Tensor,
@@ -147,7 +147,7 @@ pub(super) fn with_parameter(
     if both != y.dims() {
         return Err(OpError::shape(format!("a parameter {:?} for {:?}", parameter.dims(), y.dims())));
     }
-    // On another device the elements are brought here and back.
+    // On other devices, the elements are copied to the CPU and back.
     match layout::binary(y, parameter, &both, f)? {
         Some(result) => Ok(result),
         None => {
@@ -161,7 +161,7 @@ pub(super) fn with_parameter(
     }
 }
 
-/// A parameter of `layer_norm`: its values, if they are constant.
+/// A parameter of `layer_norm`, with its values if constant.
 struct Parameter {
     slot: Slot,
     values: Option<Vec<f32>>,
@@ -175,7 +175,7 @@ impl Parameter {
     }
 }
 
-/// A parameter for rows of this size.
+/// Values of a parameter for rows of this size.
 fn fitting<'p>(
     f: &Frame<'_>,
     parameter: &'p Option<Parameter>,
@@ -193,8 +193,8 @@ fn fitting<'p>(
     }
 }
 
-/// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all when missing); gamma and beta
-/// have the extents of `axes`.
+/// `layer_norm(x, axes?, gamma?, beta?, epsilon = 1e-5)`: over `axes` (all if omitted); gamma and beta have the extents
+/// of `axes`.
 fn layer_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.attr_opt::<Vec<i64>>("axes")?;

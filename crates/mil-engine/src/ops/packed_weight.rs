@@ -1,4 +1,4 @@
-//! Dense weights in the panels that products of many rows take, packed once.
+//! Dense weights packed once into panels for products with many rows.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,14 +13,14 @@ use crate::error::OpError;
 use crate::layout;
 use crate::weight::Weight;
 
-/// Rows of an input from which on panels are quicker than weights as stored.
+/// Minimum number of input rows at which panels beat stored weights.
 const MIN_ROWS: usize = 8;
 
-/// Most outputs of groups that are computed as one, with zeros between groups: half a panel, less of which costs as much. An
-/// infinity or NaN reaches all groups that are joined with its own.
+/// Maximum number of outputs of groups merged into one, with zeros between groups: half a panel, since fewer outputs
+/// cost as much. An infinity or NaN spreads to all merged groups.
 const MAX_JOINED_OUTPUTS: usize = PANEL / 2;
 
-/// A weight `[outputs, inputs of a group, taps…]` and its panels, when they were needed.
+/// A weight `[outputs, inputs of a group, taps…]` and its panels, packed on first use.
 pub(crate) struct PackedWeight {
     weight: Arc<Weight>,
     groups: usize,
@@ -28,7 +28,7 @@ pub(crate) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// None for weights that are not dense and for devices other than the CPU.
+    /// `None` for weights that are not dense and for devices other than the CPU.
     pub(crate) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
         let outputs = weight.shape().first().copied().unwrap_or(0);
         let fits =
@@ -40,16 +40,16 @@ impl PackedWeight {
         })
     }
 
-    /// Whether panels are worth their memory for a product with this many rows. Weights in fp16 become twice as large:
-    /// only those of `images` do, not the matrices of language models.
+    /// True if panels are worth their memory for a product with this many rows. They double fp16 weights in size, so
+    /// those are packed only for `images`, not for the matrices of language models.
     pub(super) fn is_worthwhile(&self, rows: usize, images: bool) -> bool {
         rows >= MIN_ROWS && (images || self.weight.dtype() == DataType::F32)
     }
 
-    /// The panels.
+    /// Returns the panels.
     ///
     /// # Errors
-    /// When the weight can't be read, or its panels take more memory than there is.
+    /// If the weight cannot be read or allocation of the panels fails.
     pub(super) fn packed(&self) -> Result<&Packed, OpError> {
         if let Some(packed) = self.packed.get() {
             return Ok(packed);
@@ -77,13 +77,13 @@ impl PackedWeight {
         Ok(self.packed.get_or_init(|| packed))
     }
 
-    /// The same weights, of 3 × 3 taps and one group, transformed.
+    /// Winograd transform of the weights, of 3 × 3 taps and one group.
     ///
     /// # Errors
-    /// When the weight can't be read.
+    /// If the weight cannot be read.
     pub(super) fn winograd(&self) -> Result<Winograd, OpError> {
         let (outputs, cols) = self.sizes();
-        // Sixteen points for nine taps, in the order of outputs and then in panels.
+        // Sixteen points for nine taps, in output order and then in panels.
         let of = |outputs: usize| (cols / 9 * 16 * size_of::<f32>()).saturating_mul(outputs);
         let panels = of(outputs.next_multiple_of(PANEL));
         temporary(panels, || {
@@ -93,12 +93,12 @@ impl PackedWeight {
         })
     }
 
-    /// Outputs, and weights of each.
+    /// Number of outputs, and weights per output.
     fn sizes(&self) -> (usize, usize) {
         (self.weight.shape()[0], self.weight.shape()[1..].iter().product())
     }
 
-    /// Writes the weights of an output: `[taps, channels]`.
+    /// Writer of the weights of one output as `[taps, channels]`.
     fn rows(&self) -> Result<impl FnMut(usize, &mut [f32]), OpError> {
         let values = self.weight.expand(&Device::Cpu)?.to_f32s()?;
         let (channels, (_, cols)) = (self.weight.shape()[1], self.sizes());
@@ -112,7 +112,7 @@ impl PackedWeight {
         })
     }
 
-    /// `x[…, inputs] · Wᵀ`, finished; none when panels don't pay or `x` is no f32 tensor on the CPU.
+    /// `x[…, inputs] · Wᵀ` including the epilogue; `None` if panels are not worthwhile or `x` is not an f32 CPU tensor.
     pub(crate) fn product(
         &self,
         f: &crate::frame::Frame<'_>,

@@ -1,6 +1,6 @@
 //! Pooling in one, two and three dimensions.
 //!
-//! Semantics after the reference documentation of coremltools' `pool` chapter.
+//! Semantics follow the reference documentation of coremltools' `pool` chapter.
 
 use candle_core::Tensor;
 
@@ -33,12 +33,12 @@ enum Kind {
     Max,
 }
 
-/// `*_pool(x, kernel_sizes, strides?, pad_type, pad?, ceil_mode = false)`; the average also has
+/// `*_pool(x, kernel_sizes, strides?, pad_type, pad?, ceil_mode = false)`; average pooling also has
 /// `exclude_padding_from_average = false`.
 ///
-/// An average divides by all taps of the kernel, also where the window hangs over the end by `ceil_mode`, as Core ML was
-/// measured to do; or by the elements that it covers, if padding is excluded. Taps of a kernel larger than the padded
-/// image count as many as the image has. A window that covers none has the average 0 and the maximum −∞.
+/// The average divides by all taps of the kernel, even if `ceil_mode` extends the window past the end (measured on Core
+/// ML), or by the covered elements if padding is excluded. A kernel larger than the padded image counts as many taps as
+/// the image has elements. A window that covers nothing has average 0 and maximum −∞.
 fn pool(b: &OpBuilder<'_>, kind: Kind) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let kernel: Vec<i64> = b.attr("kernel_sizes")?;
@@ -60,7 +60,7 @@ fn pool(b: &OpBuilder<'_>, kind: Kind) -> Result<Run, OpError> {
         let mut shape = x.shape()[..2].to_vec();
         shape.extend(&placed.out);
         let count = check_size(&shape)?;
-        // A window reads what lies inside.
+        // A window reads only elements inside the input.
         let taps = |d: usize| kernel[d].min(input[d].max(1));
         products(&[count, (0..rank).map(taps).product()])?;
         claim_of::<f32>(count)?;
@@ -71,7 +71,7 @@ fn pool(b: &OpBuilder<'_>, kind: Kind) -> Result<Run, OpError> {
         let planes = x.to_f32s()?;
         let plane = input.iter().product::<usize>();
         if count == 0 || plane == 0 {
-            // Windows that lie in the padding alone.
+            // Windows that cover only padding.
             let fill = if kind == Kind::Max { f32::NEG_INFINITY } else { 0.0 };
             return one(x.with(Tensor::full(fill, shape, f.device())?));
         }
@@ -88,11 +88,11 @@ fn pool(b: &OpBuilder<'_>, kind: Kind) -> Result<Run, OpError> {
     })
 }
 
-/// Taps up to which windows are taken line by line; a mean of more is summed in f64.
+/// Maximum number of taps of windows pooled by the kernels (maximum, average); larger averages are summed in f64.
 const MOST_TAPS: [usize; 2] = [4096, 128];
 
-/// Maxima and means by the kernels, channels innermost: of a tensor that does not lie so, all planes are the channels of
-/// one image. None for norms, large kernels and other devices.
+/// Maxima and averages by the channels-last kernels. A tensor in another layout is treated as one image whose channels
+/// are all planes. `None` for norms, large kernels and other devices.
 fn by_lines(
     x: &Array,
     kernel: &[usize],
@@ -117,7 +117,7 @@ fn by_lines(
         (layout::contiguous(&planes.permute(channels_last(t.rank()))?)?, 1, images * channels)
     };
     let windows = placed.windows(t, kernel);
-    // How many elements each window has, and one weight for each tap and channel.
+    // The size of each window, and one weight per tap and channel.
     let counted = placed.out.iter().product::<usize>().saturating_add(taps.saturating_mul(channels.saturating_add(4)));
     let _counts = lent(counted.saturating_mul(size_of::<f32>()))?;
     let pooled = with_f32s(&last, |x| match kind {
@@ -140,7 +140,7 @@ fn by_lines(
     layout::reshape(&placed.result_of(out, images, channels, t.device())?, &shape).map(Some)
 }
 
-/// How many elements the mean of each window is of.
+/// Number of elements averaged in each window.
 fn counts(p: &Placed, input: &[usize], kernel: &[usize], exclude: bool) -> Vec<f32> {
     let mut all = Vec::with_capacity(p.out.iter().product());
     each_index(&p.out, |at| {
@@ -152,10 +152,10 @@ fn counts(p: &Placed, input: &[usize], kernel: &[usize], exclude: bool) -> Vec<f
     all
 }
 
-/// The part of a window that lies inside the input along one dimension.
+/// The part of a window inside the input along one dimension.
 #[derive(Clone, Copy, Default)]
 struct Reach {
-    /// First element inside, how many, and their distance.
+    /// First element inside, number of elements, and distance between them.
     first: usize,
     count: usize,
     step: usize,
@@ -164,7 +164,7 @@ struct Reach {
 impl Reach {
     fn new(p: &Placed, d: usize, at: usize, kernel: usize, input: usize) -> Self {
         let (start, step) = (at * p.strides[d], p.dilations[d]);
-        // Taps before the input, then taps until its end.
+        // Taps before the input, then taps up to its end.
         let until = |end: usize| end.saturating_sub(start).div_ceil(step).min(kernel);
         let before = until(p.before[d]);
         let inside = until(p.before[d] + input);
@@ -185,7 +185,7 @@ fn one_window(
     kind: Kind,
     exclude: bool,
 ) -> f32 {
-    // Three dimensions, the outer ones of extent one where there are fewer.
+    // Three dimensions; missing outer ones have extent one.
     let whole = Reach { first: 0, count: 1, step: 1 };
     let (mut reach, mut extents, missing) = ([whole; 3], [1; 3], 3 - input.len());
     for d in 0..input.len() {

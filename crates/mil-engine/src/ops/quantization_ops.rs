@@ -1,6 +1,6 @@
-//! Quantizing and dequantizing at run time.
+//! Quantization and dequantization at run time.
 //!
-//! Semantics after the reference documentation of coremltools' `quantization_ops` chapter.
+//! Semantics follow the reference documentation of coremltools' `quantization_ops` chapter.
 
 use candle_core::Tensor;
 use coreml_format::dtype::DataType;
@@ -51,7 +51,7 @@ fn quantize(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         if let Some(zero) = zero {
             y = y.counted_broadcast(&parameter(f, zero, axis, x.rank())?, Tensor::broadcast_add)?;
         }
-        // Candle bounds from below, then from above, by tensors of the bounds.
+        // Candle clamps from below, then from above, with tensors of the bounds.
         let y = budget::mapped(&y, |y| y.maximum(low))?;
         let y = budget::mapped(&y, |y| y.minimum(high))?;
         one(Array::new(y.counted_to_dtype(candle_core::DType::I64)?, dtype)?)

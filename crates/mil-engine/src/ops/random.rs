@@ -1,6 +1,6 @@
-//! Random numbers. A seed of −1 (the default) draws anew in every prediction.
+//! Random numbers. A seed of −1 (the default) draws new numbers in every prediction.
 //!
-//! Semantics after the reference documentation of coremltools' `random` chapter.
+//! Semantics follow the reference documentation of coremltools' `random` chapter.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -39,7 +39,7 @@ fn shape(f: &Frame<'_>, shape: &Param<Vec<i64>>) -> Result<(Vec<usize>, usize), 
     Ok((shape, count))
 }
 
-/// Draws a tensor of a given shape.
+/// Draws a tensor of the given shape.
 fn draw(b: &OpBuilder<'_>, next: impl Fn(&mut StdRng) -> f32 + Send + Sync + 'static) -> Result<Run, OpError> {
     let extents = b.param::<Vec<i64>>("shape")?;
     let seed = b.attr_or("seed", -1i64)?;
@@ -71,7 +71,7 @@ fn uniform(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     draw(b, move |rng| low + (high - low) * rng.random::<f32>())
 }
 
-/// `random_categorical(x, mode = "logits", size = 1, seed = -1)`: indices by the last dimension of x.
+/// `random_categorical(x, mode = "logits", size = 1, seed = -1)`: indices drawn from the last dimension of x.
 fn categorical(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let probabilities = b.choice("mode", &[("logits", false), ("probs", true)])?;

@@ -1,7 +1,7 @@
 //! Recurrent networks.
 //!
-//! Semantics after the reference documentation of coremltools' `recurrent` chapter: x is [steps, batch,
-//! inputs]; gates are stacked in the order reset, output, update (gru) and input, forget, output, cell (lstm).
+//! Semantics follow the reference documentation of coremltools' `recurrent` chapter: x is [steps, batch, inputs]; gates
+//! are stacked in the order reset, output, update (gru) and input, forget, output, cell (lstm).
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("rnn", IOS15_17, rnn).kernel("product on stored weights"),
 ];
 
-/// Applied to some elements at a time.
+/// Applied in place to a slice.
 type Activation = fn(&mut [f32]);
 
 /// All activations by name.
@@ -38,7 +38,7 @@ const ACTIVATIONS: [(&str, Activation); 12] = [
     ("sigmoid", |v| map_in_place(v, Sigmoid)),
     ("linear", |_| {}),
     ("relu", |v| map_in_place(v, |x: f32| x.max(0.0))),
-    // Both constants of `scaled_tanh` are 1 here, as coremltools' tests of `lstm` have it.
+    // Both constants of `scaled_tanh` are 1 here, as in coremltools' tests of `lstm`.
     ("scaled_tanh", |v| map_in_place(v, Tanh)),
     ("sigmoid_hard", |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0))),
     ("hard_sigmoid", |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0))),
@@ -49,12 +49,12 @@ const ACTIVATIONS: [(&str, Activation); 12] = [
     ("thresholded_relu", |v| map_in_place(v, |x: f32| if x >= 1.0 { x } else { 0.0 })),
 ];
 
-/// An activation that a parameter names, `tanh` by default.
+/// The activation named by a parameter, `tanh` by default.
 fn tanh_or(b: &OpBuilder<'_>, parameter: &str) -> Result<Activation, OpError> {
     b.choice(parameter, &ACTIVATIONS)
 }
 
-/// An activation that a parameter names, `sigmoid` by default.
+/// The activation named by a parameter, `sigmoid` by default.
 fn sigmoid_or(b: &OpBuilder<'_>, parameter: &str) -> Result<Activation, OpError> {
     b.choice_or(parameter, |v| map_in_place(v, Sigmoid), &ACTIVATIONS)
 }
@@ -69,7 +69,7 @@ struct Weights {
 }
 
 impl Weights {
-    /// The parameters `weight_ih`, `weight_hh` and `bias?`, their names continued by the suffix of a direction.
+    /// The parameters `weight_ih`, `weight_hh` and `bias?`, with the suffix of a direction.
     fn new(b: &OpBuilder<'_>, suffix: &str) -> Result<Self, OpError> {
         let name = |n: &str| format!("{n}{suffix}");
         Ok(Self {
@@ -81,14 +81,14 @@ impl Weights {
         })
     }
 
-    /// The same with `peephole?`.
+    /// Same as `new`, with `peephole?`.
     fn with_peephole(b: &OpBuilder<'_>, suffix: &str) -> Result<Self, OpError> {
         let peephole = b.slot_opt(&format!("peephole{suffix}"))?;
         Ok(Self { peephole, ..Self::new(b, suffix)? })
     }
 }
 
-/// A matrix `[rows, columns]` as stored, or made of what was computed.
+/// A matrix `[rows, columns]` in stored form, or built from a computed value.
 fn matrix(f: &Frame<'_>, slot: Slot) -> Result<Arc<Weight>, OpError> {
     if let Value::Weight(w) = f.value(slot)? {
         return Ok(w.clone());
@@ -97,7 +97,7 @@ fn matrix(f: &Frame<'_>, slot: Slot) -> Result<Arc<Weight>, OpError> {
     Ok(Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())?))
 }
 
-/// `x · Wᵀ + bias`, rows of `x` behind each other.
+/// `x · Wᵀ + bias` for contiguous rows of `x`.
 fn times(weight: &Weight, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<(), OpError> {
     if !y.is_empty() {
         let matrix = weight.matrix().ok_or_else(|| OpError::shape("a weight without dimensions"))?;
@@ -106,7 +106,7 @@ fn times(weight: &Weight, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Res
     Ok(())
 }
 
-/// One direction, with weights at hand.
+/// One direction with its weights resolved.
 struct Cell {
     /// Wx + b for every step: [steps, batch, gates · hidden].
     inputs: Vec<f32>,
@@ -121,7 +121,7 @@ struct Cell {
 }
 
 impl Cell {
-    /// `split`: the bias is not added to the inputs (gru adds parts of it elsewhere).
+    /// `split`: the bias is not added to the inputs (gru adds its parts separately).
     fn new(f: &Frame<'_>, x: &Array, w: &Weights, gates: usize, split: bool) -> Result<Self, OpError> {
         let (ih, hh) = (matrix(f, w.ih)?, matrix(f, w.hh)?);
         let (&[steps, batch, width], &[rows, columns], &[rows2, hidden]) = (x.shape(), ih.shape(), hh.shape()) else {
@@ -150,11 +150,11 @@ impl Cell {
         Ok(Self { inputs, hh, bias, peephole, steps, batch, gates, hidden })
     }
 
-    /// Runs all steps; `step(inputs, recurrent, h, c)` updates one batch row: what is in `recurrent` may be changed.
-    /// Returns every h, [steps, batch, hidden], in the order in which they were computed.
+    /// Runs all steps; `step(inputs, recurrent, h, c)` updates one batch row and may overwrite `recurrent`. Returns
+    /// every h, [steps, batch, hidden], in the order of computation.
     ///
-    /// Rows of the initial states beyond the batch are dropped: programs converted from packed sequences have one for each
-    /// step of the longest sequence.
+    /// Initial-state rows beyond the batch are ignored: programs converted from packed sequences have one for each step
+    /// of the longest sequence.
     fn run(
         &self,
         h: &mut Vec<f32>,
@@ -188,7 +188,7 @@ impl Cell {
         Ok(all)
     }
 
-    /// The outputs: every state or the last one, and the last one.
+    /// The outputs: all states or the last one, then the last one.
     fn outputs(&self, x: &Array, all: Vec<f32>, h: Vec<f32>, sequence: bool) -> Result<Vec<Value>, OpError> {
         let device = x.tensor().device();
         let last = Array::from_f32(budget::collect(h.iter().copied())?, &[self.batch, self.hidden], x.dtype(), device)?;
@@ -253,7 +253,7 @@ fn gru(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let (new, update) = rest.split_at_mut(n);
             add(reset, &inputs[..n]);
             gate(reset);
-            // With the reset after the product: r · (W h + b); before: W (r · h) + b.
+            // Reset after the product: r · (W h + b); before: W (r · h) + b.
             if after {
                 new.iter_mut().zip(&*reset).for_each(|(o, r)| *o *= r);
             } else {
@@ -275,7 +275,7 @@ fn gru(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Settings of a lstm.
+/// Settings of an lstm.
 #[derive(Clone, Copy)]
 struct Gates {
     recurrent: Activation,
@@ -294,7 +294,7 @@ fn lstm_direction(
 ) -> Result<(Cell, Vec<f32>), OpError> {
     let cell = Cell::new(f, x, weights, 4, false)?;
     let n = cell.hidden;
-    // What a gate sees of the state.
+    // Peephole contribution of the cell state to a gate.
     let look = |gate: usize, z: &mut [f32], c: &[f32]| {
         if let Some(p) = &cell.peephole {
             z.iter_mut().zip(&p[gate * n..]).zip(c).for_each(|((z, p), c)| *z += p * c);
@@ -364,7 +364,7 @@ fn lstm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let (mut h, mut c) = (half(&h0)?, half(&c0)?);
             let (cell, mut all) = lstm_direction(f, &x, weights, gates, (&mut h, &mut c), reverse)?;
             if reverse {
-                // Both directions stand side by side in the order of time.
+                // Both directions are concatenated in time order, so reverse the steps.
                 budget::claim_of::<f32>(all.len())?;
                 let steps = budget::collect(all.chunks_exact((cell.batch * cell.hidden).max(1)).rev())?;
                 all = steps.concat();
@@ -395,7 +395,7 @@ mod tests {
             )
         };
         near(&of(&body("forward"), &[2, 1, 1], &[1.0, -4.0]), &[1.5, 0.0]);
-        // Results stand in the order in which they are made.
+        // Results are in the order of computation.
         near(&of(&body("reverse"), &[2, 1, 1], &[1.0, -4.0]), &[0.0, 1.0]);
     }
 }

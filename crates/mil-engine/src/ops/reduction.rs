@@ -1,7 +1,7 @@
 //! Reductions along axes.
 //!
-//! Semantics after the reference documentation of coremltools' `reduction` chapter: `axes` missing means
-//! all, `keep_dims` is false by default.
+//! Semantics follow the reference documentation of coremltools' `reduction` chapter: omitted `axes` means all,
+//! `keep_dims` is false by default.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
@@ -18,7 +18,7 @@ use crate::planned::Run;
 use crate::shape::{resolve_axes, resolve_axis};
 
 pub(super) const OPS: &[OpSpec] = &[
-    // The first NaN is the largest and the smallest.
+    // The first NaN is both the maximum and the minimum.
     OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b || (a.is_nan() && !b.is_nan()))),
     OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b || (a.is_nan() && !b.is_nan()))),
     OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)).kernel("reduction, vectorised"),
@@ -50,7 +50,7 @@ fn log_sum_exp(values: &[f64]) -> f64 {
     top + values.iter().map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
-/// The tensor with `axes` moved to the end, contiguous; the extents that stay, and the size of what goes.
+/// Moves `axes` to the end, contiguous; returns the remaining extents and the reduced size.
 fn to_end(x: &Array, axes: &[usize]) -> Result<(Array, Vec<usize>, usize), OpError> {
     let stay: Vec<usize> = (0..x.rank()).filter(|d| !axes.contains(d)).collect();
     let order: Vec<usize> = stay.iter().copied().chain(axes.iter().copied()).collect();
@@ -70,13 +70,13 @@ fn result_shape(x: &Array, axes: &[usize], keep: bool) -> Vec<usize> {
     }
 }
 
-/// The element type of indices that a parameter of opset iOS17 chooses.
+/// Index element type selected by a parameter of opset iOS17.
 pub(super) fn index_dtype(b: &OpBuilder<'_>, name: &str) -> Result<DataType, OpError> {
     const TYPES: [DataType; 5] = [DataType::I32, DataType::I16, DataType::U16, DataType::I8, DataType::U8];
     if b.since(Opset::Ios17) { b.choice(name, &TYPES.map(|d| (d.name(), d))) } else { Ok(DataType::I32) }
 }
 
-/// The axes that are reduced, in order and once each: all of them when none is named.
+/// The reduced axes, sorted and unique; all if none is given.
 fn reduced(axes: Option<&Param<Vec<i64>>>, f: &Frame<'_>, rank: usize) -> Result<Vec<usize>, OpError> {
     let mut axes = match axes {
         Some(axes) => resolve_axes(&axes.get(f)?, rank)?,
@@ -90,10 +90,10 @@ fn reduced(axes: Option<&Param<Vec<i64>>>, f: &Frame<'_>, rank: usize) -> Result
     Ok(axes)
 }
 
-/// Elements whose sum is part of another one, at least.
+/// Minimum number of elements of a partial sum.
 const PART: usize = 1 << 8;
 
-/// What all reductions take: `x`, `axes?` and `keep_dims = false`.
+/// Common parameters of reductions: `x`, `axes?` and `keep_dims = false`.
 struct Reduction {
     x: Slot,
     axes: Option<Param<Vec<i64>>>,
@@ -105,7 +105,7 @@ impl Reduction {
         Ok(Self { x: b.slot("x")?, axes: b.param_opt("axes")?, keep: b.attr_or("keep_dims", false)? })
     }
 
-    /// `apply` of the elements that become one, in f64; integers are truncated.
+    /// Applies `apply` to the elements of each result in f64; integers are truncated.
     fn by_rows(&self, f: &Frame<'_>, apply: impl Fn(&[f64]) -> f64) -> Result<Array, OpError> {
         let x = f.array(self.x)?;
         let axes = reduced(self.axes.as_ref(), f, x.rank())?;
@@ -131,7 +131,7 @@ impl Reduction {
         Array::from_i64(out.into_iter().map(|v| v as i64).collect(), &shape, dtype, f.device())
     }
 
-    /// Floats on the CPU by a kernel along the middle of three extents, in the memory order that they have.
+    /// Reduces CPU floats with a kernel along the middle of three extents, in their memory order.
     fn by_kernel(
         &self,
         f: &Frame<'_>,
@@ -142,7 +142,7 @@ impl Reduction {
             return Ok(None);
         }
         let axes = reduced(self.axes.as_ref(), f, x.rank())?;
-        // Sums in f64, of the parts that tasks take, and the results.
+        // f64 partial sums of the tasks, and the results.
         let left: usize = result_shape(&x, &axes, true).iter().product();
         budget::claim_of::<f32>(left)?;
         let parts = left.saturating_add(x.tensor().elem_count().div_ceil(PART)).saturating_mul(2);
@@ -164,7 +164,7 @@ fn by_rows(b: &OpBuilder<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> 
     b.run(move |f| one(reduction.by_rows(f, apply)?))
 }
 
-/// A reduction by a kernel, and by its definition for what is not floats on the CPU.
+/// A reduction with a kernel for CPU floats, otherwise by its definition.
 fn reduce(
     b: &OpBuilder<'_>,
     kernel: impl Fn(&[f32], [usize; 3]) -> Vec<f32> + Copy + Send + Sync + 'static,

@@ -1,9 +1,9 @@
-//! Reading and writing by index.
+//! Gather and scatter.
 //!
-//! Semantics after the reference documentation of coremltools' `scatter_gather` chapter: negative indices
-//! count from the end. From opset iOS17 on, negative indices are outside, and `validate_indices` says what becomes of
-//! those: they are an error when it is set. When it is not, the definition leaves open what becomes of them; here nothing
-//! is written for them, and reading takes negative ones from the end and refuses the others.
+//! Semantics follow the reference documentation of coremltools' `scatter_gather` chapter: negative indices count from
+//! the end. From opset iOS17 on, negative indices are out of range. With `validate_indices`, indices out of range are
+//! an error; without it, the specification leaves their effect open: here, writes skip them, and reads count negative
+//! ones from the end and reject the others.
 
 use candle_core::Tensor;
 use coreml_format::program::Opset;
@@ -31,7 +31,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("scatter_nd", IOS15_17, scatter_nd),
 ];
 
-/// An index into an extent; negative ones count from the end.
+/// Resolves an index into an extent; negative ones count from the end.
 fn at(index: i64, n: usize) -> Result<usize, OpError> {
     let i = if index < 0 { index + n as i64 } else { index };
     usize::try_from(i)
@@ -40,22 +40,22 @@ fn at(index: i64, n: usize) -> Result<usize, OpError> {
         .ok_or_else(|| OpError::shape(format!("index {index} of an extent of {n}")))
 }
 
-/// In the place of a position: nothing is written.
+/// Marks a position that is not written.
 const FILL: usize = usize::MAX;
 
-/// What a scatter operation does with an index outside its extent.
+/// Handling of indices out of range.
 #[derive(Clone, Copy)]
 enum Outside {
     /// Negative indices count from the end; others are errors (before opset iOS17).
     Wrap,
-    /// An error, negative ones too.
+    /// An error, including negative indices.
     Refuse,
-    /// Nothing is written.
+    /// Skipped.
     Skip,
 }
 
 impl Outside {
-    /// Of an operation that writes.
+    /// Handling in an operation that writes.
     fn writing(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         Ok(match b.attr_since(Opset::Ios17, "validate_indices", false)? {
             _ if !b.since(Opset::Ios17) => Outside::Wrap,
@@ -64,13 +64,13 @@ impl Outside {
         })
     }
 
-    /// Of an operation that reads.
+    /// Handling in an operation that reads.
     fn reading(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let validate = b.attr_since(Opset::Ios17, "validate_indices", false)?;
         Ok(if validate { Outside::Refuse } else { Outside::Wrap })
     }
 
-    /// All indices into an extent.
+    /// Resolves all indices into an extent.
     fn all(self, indices: &[i64], n: usize) -> Result<Vec<usize>, OpError> {
         indices.iter().map(|&i| self.at(i, n)).collect()
     }
@@ -85,7 +85,7 @@ impl Outside {
     }
 }
 
-/// Elements of any array, to be moved about.
+/// Elements of an array of any type.
 enum Elements {
     Float(Vec<f32>),
     Int(Vec<i64>),
@@ -110,7 +110,7 @@ fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let index = f.array(indices)?;
         if let Value::Weight(w) = f.value(x)? {
-            // A table of embeddings: only the rows that are asked for are expanded.
+            // An embedding table: only the requested rows are expanded.
             if *axis.get(f)? == 0 && batch_dims == 0 && w.dtype().is_float() && !w.shape().is_empty() {
                 let n = w.shape().first().copied().unwrap_or(0);
                 let rows = outside.all(&index.to_i64s()?, n)?;
@@ -149,7 +149,7 @@ fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Rows of `size` elements, in row-major order, as a tensor of this shape.
+/// Gathers rows of `size` elements (in row-major order) to a tensor of this shape.
 fn rows_of(x: &Array, size: usize, places: Vec<usize>, shape: &[usize]) -> Result<Tensor, OpError> {
     let rows = x.tensor().elem_count().checked_div(size).unwrap_or(0);
     if size == 0 || places.is_empty() {
@@ -159,7 +159,7 @@ fn rows_of(x: &Array, size: usize, places: Vec<usize>, shape: &[usize]) -> Resul
     layout::reshape(&t, shape)
 }
 
-/// Positions in `x` of the elements that `index`, in the shape of the result, names along `axis`.
+/// Flat positions in `x` of the elements that `index`, of the result's shape, selects along `axis`.
 fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Vec<usize>, OpError> {
     let shape = index.shape();
     check_along(x, shape, axis)?;
@@ -187,7 +187,7 @@ fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Ve
     Ok(positions)
 }
 
-/// Indices have the extents of `x` or smaller ones, but along `axis`.
+/// Checks that indices do not exceed the extents of `x`, except along `axis`.
 fn check_along(x: &[usize], shape: &[usize], axis: usize) -> Result<(), OpError> {
     if shape.len() == x.len() && (0..x.len()).all(|d| d == axis || shape[d] <= x[d]) {
         return Ok(());
@@ -205,7 +205,7 @@ fn gather_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
         let (shape, n) = (index.shape(), x.shape()[axis]);
         check_along(x.shape(), shape, axis)?;
-        // What the indices leave out of the other dimensions.
+        // Drop what the indices do not cover in the other dimensions.
         let mut part = x.tensor().clone();
         for d in (0..x.rank()).filter(|&d| d != axis && shape[d] < x.shape()[d]) {
             part = part.narrow(d, 0, shape[d])?;
@@ -214,7 +214,7 @@ fn gather_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Start of each slice that the last dimension of `index` names, and the size of a slice.
+/// Start of each slice selected by the last dimension of `index`, and the size of a slice.
 fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<(Vec<usize>, usize), OpError> {
     let depth = index.shape().last().copied().unwrap_or(0);
     if index.rank() == 0
@@ -263,7 +263,7 @@ fn gather_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Refuses updates that are not one for each position, before the positions are made.
+/// Checks for one update per position, before the positions are computed.
 fn check_updates(updates: &Array, positions: Option<usize>) -> Result<(), OpError> {
     if positions == Some(updates.tensor().elem_count()) {
         return Ok(());
@@ -272,7 +272,7 @@ fn check_updates(updates: &Array, positions: Option<usize>) -> Result<(), OpErro
     Err(OpError::shape(format!("{:?} updates for {positions} positions", updates.shape())))
 }
 
-/// How a written value joins the one that is there.
+/// Combination of an update with the existing value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Update,
@@ -313,7 +313,7 @@ fn each<T: Copy>(mut data: Vec<T>, positions: &[usize], updates: Vec<T>, join: i
     data
 }
 
-/// Writes `updates` to `positions`, combining as `mode` says.
+/// Writes `updates` to `positions`, combined by `mode`.
 fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Result<Array, OpError> {
     check_updates(updates, Some(positions.len()))?;
     macro_rules! combine {

@@ -1,4 +1,4 @@
-//! Attention over whole sequences, by the kernel where it can.
+//! Scaled dot-product attention over whole sequences, with a kernel where supported.
 
 use candle_core::{D, Tensor};
 use mil_kernels::packed::{Heads, PANEL, Sizes, sdpa as kernel};
@@ -12,8 +12,8 @@ use crate::error::OpError;
 use crate::layout;
 use crate::shape::check_size;
 
-/// `softmax(scale · q · kᵀ + mask) · v` for `q [… , n, d]`, `k [… , m, d]`, `v [… , m, w]` and a mask that broadcasts to
-/// `[… , n, m]`, all of them floats.
+/// `softmax(scale · q · kᵀ + mask) · v` for `q [… , n, d]`, `k [… , m, d]`, `v [… , m, w]` and a mask that broadcasts
+/// to `[… , n, m]`, all floats.
 pub(crate) fn sdpa(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32) -> Result<Tensor, OpError> {
     if let Some(result) = on_cpu(q, k, v, mask, scale)? {
         return Ok(result);
@@ -26,8 +26,7 @@ pub(crate) fn sdpa(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, sc
     batched(&softmax_last(&scores)?, v)
 }
 
-/// None for other devices, operands without rows or elements, and those whose sizes do not fit: whatever is wrong with
-/// them, the general way says.
+/// `None` for other devices, empty operands and mismatched sizes, which the generic path reports.
 fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32) -> Result<Option<Tensor>, OpError> {
     let matrix = |t: &Tensor| match t.dims() {
         [outer @ .., rows, cols] => Some((outer.to_vec(), *rows, *cols)),
@@ -53,11 +52,11 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32)
     let count = check_size(&whole([queries, width]))?;
     products(&[heads, queries, keys, dim.saturating_add(width)])?;
     claim_of::<f32>(count)?;
-    // Where each head begins; of each thread the keys and values of a head in panels, and scores.
+    // Head offsets; per thread, the packed keys and values of a head, and scores.
     let head = keys.saturating_mul(dim.saturating_add(width.next_multiple_of(PANEL)).saturating_add(32));
     let held = head.saturating_add(PANEL * dim).saturating_mul(parallel::threads().min(heads.saturating_mul(8)));
     let _held = lent(held.saturating_add(heads.saturating_mul(8)).saturating_mul(size_of::<f32>()))?;
-    // Rows whose elements lie behind each other, and where each head begins.
+    // Rows of contiguous elements, and the offset of each head.
     let side = |t: &Tensor, shape: Vec<usize>| -> Result<(Tensor, Vec<usize>), OpError> {
         let t = if t.rank() == 0 { &t.reshape(1)? } else { t };
         let last = t.rank() - 1;
@@ -104,7 +103,7 @@ fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f32)
         })
     });
     let Some(out) = out.flatten().flatten().flatten() else { return Ok(None) };
-    // Heads lie beside each other, as what follows an attention takes them.
+    // Heads are interleaved, as consumers of attention expect.
     if outer.is_empty() {
         return Ok(Some(Tensor::from_vec(out, (queries, width), q.device())?));
     }

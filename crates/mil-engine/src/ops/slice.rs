@@ -1,4 +1,4 @@
-//! Which part of a tensor `slice_by_index` and `slice_update` name.
+//! Slice parameters of `slice_by_index` and `slice_update`.
 
 use candle_core::Tensor;
 use mil_kernels::gather::AxisIndices;
@@ -9,7 +9,7 @@ use crate::error::OpError;
 use crate::frame::Frame;
 use crate::rearrange::pick;
 
-/// The positions that one dimension of a slice takes.
+/// Positions selected by a slice in one dimension.
 fn positions(
     n: usize,
     begin: i64,
@@ -72,7 +72,7 @@ impl SliceParams {
         Self::with_prefix(b, "")
     }
 
-    /// The parameters of one of several slices of an operation.
+    /// The parameters of one of several slices of an operation, by prefix.
     pub(crate) fn with_prefix(b: &OpBuilder<'_>, prefix: &str) -> Result<Self, OpError> {
         let named = |name: &str| format!("{prefix}{name}");
         Ok(Self {
@@ -85,12 +85,12 @@ impl SliceParams {
         })
     }
 
-    /// The positions in each dimension, and which dimensions vanish.
+    /// The positions in each dimension, and the dimensions to squeeze.
     pub(crate) fn resolve(&self, f: &Frame<'_>, dims: &[usize]) -> Result<(Vec<AxisIndices>, Vec<bool>), OpError> {
         self.resolve_rows(f, dims, None)
     }
 
-    /// The same; one dimension may have a given number of positions, whatever its end is.
+    /// Same as [`resolve`](Self::resolve); `rows` overrides the end of one dimension by a number of positions.
     pub(crate) fn resolve_rows(
         &self,
         f: &Frame<'_>,
@@ -130,7 +130,7 @@ impl SliceParams {
     }
 }
 
-/// The positions as ranges, if they follow one another in every dimension.
+/// The positions as ranges, if contiguous in every dimension.
 pub(crate) fn runs(positions: &[AxisIndices]) -> Option<Vec<std::ops::Range<usize>>> {
     let run = |p: &AxisIndices| match p {
         AxisIndices::Run(run) => Some(run.clone()),
@@ -139,7 +139,7 @@ pub(crate) fn runs(positions: &[AxisIndices]) -> Option<Vec<std::ops::Range<usiz
     positions.iter().map(run).collect()
 }
 
-/// Takes the positions of each dimension; runs are views.
+/// Takes the positions of each dimension; contiguous ranges are views.
 pub(crate) fn take(t: &Tensor, positions: &[AxisIndices], squeeze: &[bool]) -> Result<Tensor, OpError> {
     let mut t = t.clone();
     let mut places: Vec<AxisIndices> = Vec::with_capacity(positions.len());
@@ -168,7 +168,7 @@ pub(crate) fn take(t: &Tensor, positions: &[AxisIndices], squeeze: &[bool]) -> R
     Ok(t)
 }
 
-/// `data` of a shape with values at these positions.
+/// Scatters values to these positions of `data` with the given shape.
 pub(super) fn scatter_positions<T: Copy>(
     mut data: Vec<T>,
     shape: &[usize],

@@ -11,13 +11,13 @@ pub(crate) const OPS: &[OpSpec] = &[
     OpSpec::impure("write_state", IOS18, write).writes("input"),
 ];
 
-/// `read_state(input)`: a copy of the state's value now.
+/// `read_state(input)`: a copy of the state's current value.
 fn read(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let state = b.slot("input")?;
     b.run(move |f| one(f.state(state)?.read()?))
 }
 
-/// `write_state(input, data)`: replaces the value; no result.
+/// `write_state(input, data)`: replaces the value; returns nothing.
 fn write(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (state, data) = (b.slot("input")?, b.slot("data")?);
     b.run(move |f| {

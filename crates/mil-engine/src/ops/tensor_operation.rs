@@ -1,6 +1,6 @@
-//! Operations on whole tensors: joining, splitting, sorting, padding, generating.
+//! Operations on whole tensors: concatenation, splitting, sorting, padding, generation.
 //!
-//! Semantics after the reference documentation of coremltools' `tensor_operation` chapter.
+//! Semantics follow the reference documentation of coremltools' `tensor_operation` chapter.
 
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
@@ -50,7 +50,7 @@ fn identity(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     b.run(move |f| Ok(vec![f.value(x)?.clone()]))
 }
 
-/// Scalars or vectors of integers as one vector: positions of a slice, computed again in each prediction.
+/// Concatenates integer scalars or vectors, such as slice positions recomputed in each prediction.
 fn small_integers(arrays: &[Array]) -> Result<Option<Array>, OpError> {
     const MANY: usize = 16;
     let (first, count) = (&arrays[0], arrays.iter().map(|a| a.tensor().elem_count()).sum::<usize>());
@@ -65,7 +65,7 @@ fn small_integers(arrays: &[Array]) -> Result<Option<Array>, OpError> {
     Array::from_i64(all, &[count], first.dtype(), first.tensor().device()).map(Some)
 }
 
-/// `concat(values, axis, interleave = false)`. Scalars make a vector.
+/// `concat(values, axis, interleave = false)`. Scalars form a vector.
 fn concat(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let values = b.slots("values")?;
     let axis = b.param_or("axis", 0i64)?;
@@ -109,7 +109,7 @@ fn interleaved(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
     layout::reshape(&stacked, &shape)
 }
 
-/// Tensors of one shape along a new dimension.
+/// Stacks tensors of one shape along a new dimension.
 fn stacked(parts: &[Tensor], axis: usize) -> Result<Tensor, OpError> {
     if let Some(other) = parts.iter().find(|p| p.dims() != parts[0].dims()) {
         return Err(OpError::shape(format!("shapes {:?} and {:?} do not stack", parts[0].dims(), other.dims())));
@@ -265,12 +265,12 @@ fn flatten2d(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The zero of an array's representation.
+/// Zero in an array's representation.
 fn zero_of(x: &Array) -> Result<Tensor, OpError> {
     Ok(Tensor::zeros((), x.tensor().dtype(), x.tensor().device())?)
 }
 
-/// `band_part(x, lower = -1, upper = -1)`: the elements of the last two dimensions near the diagonal.
+/// `band_part(x, lower = -1, upper = -1)`: keeps elements near the diagonal of the last two dimensions.
 fn band_part(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (lower, upper) = (b.attr_or("lower", -1i64)?, b.attr_or("upper", -1i64)?);
@@ -330,7 +330,7 @@ fn cumsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `non_zero(x)`: the indices `[count, rank]` of the elements that are not zero.
+/// `non_zero(x)`: indices `[count, rank]` of the nonzero elements.
 fn non_zero(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     b.run(move |f| {
@@ -367,7 +367,7 @@ fn one_hot(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             data.extend((0..size).map(|k| if k as i64 == i { on } else { off }));
         }
         let t = Tensor::from_vec(data, shape.as_slice(), f.device())?;
-        // The new dimension moves from the end to `axis`.
+        // Move the new dimension from the end to `axis`.
         let mut order: Vec<usize> = (0..index.rank()).collect();
         order.insert(axis, index.rank());
         one(Array::new(t.permute(order)?.counted_contiguous()?, dtype)?)
@@ -402,7 +402,7 @@ fn range_1d(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// What lies beyond the ends of a padded dimension.
+/// Fill mode beyond the ends of a padded dimension.
 #[derive(Debug, Clone, Copy)]
 enum Mode {
     Constant,
@@ -410,10 +410,10 @@ enum Mode {
     Replicate,
 }
 
-/// Source position of each position of a padded dimension, nowhere for the constant.
+/// Source index of each position of a padded dimension; the fill marker for constants.
 fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, OpError> {
     let bad = || OpError::shape(format!("padding of {before} and {after} for an extent of {n}"));
-    // Amounts of 32 bits, as programs declare them, leave room for the sums below.
+    // Amounts are declared as 32 bits, which keeps the sums below from overflowing.
     if i32::try_from(before).is_err() || i32::try_from(after).is_err() {
         return Err(bad());
     }
@@ -447,7 +447,7 @@ fn padded(n: usize, before: i64, after: i64, mode: Mode) -> Result<Vec<usize>, O
     Ok(all)
 }
 
-/// `pad(x, pad, mode = "constant", constant_val = 0)`: `pad` holds pairs for the last dimensions.
+/// `pad(x, pad, mode = "constant", constant_val = 0)`: `pad` has pairs for the last dimensions.
 fn pad(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let amounts = b.param::<Vec<i64>>("pad")?;

@@ -1,6 +1,6 @@
-//! Shapes: reshaping, slicing, permuting.
+//! Shape transformations: reshape, slice, permute.
 //!
-//! Semantics after the reference documentation of coremltools' `tensor_transformation` chapter.
+//! Semantics follow the reference documentation of coremltools' `tensor_transformation` chapter.
 
 use candle_core::{DType, Tensor};
 use mil_kernels::gather::{AxisIndices, FILL};
@@ -37,7 +37,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("transpose", IOS15_17, transpose).batch(batch::transpose),
 ];
 
-/// `expand_dims(x, axes)`: axes count in the result.
+/// `expand_dims(x, axes)`: axes refer to the result.
 fn expand_dims(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param::<Vec<i64>>("axes")?;
@@ -55,7 +55,7 @@ fn expand_dims(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `squeeze(x, axes?)`: removes extents of one; all of them when `axes` is missing.
+/// `squeeze(x, axes?)`: removes extents of one; all of them if `axes` is omitted.
 fn squeeze(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axes = b.param_opt::<Vec<i64>>("axes")?;
@@ -92,7 +92,7 @@ fn transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The extents that a `shape` argument asks for: 0 copies the extent of x, −1 takes what is left.
+/// Extents of a `shape` argument: 0 copies the extent of x, −1 is inferred.
 fn target_shape(x: &[usize], shape: &[i64], zero_copies: bool) -> Result<Vec<usize>, OpError> {
     let total: usize = x.iter().product();
     let bad = || OpError::shape(format!("{x:?} does not reshape to {shape:?}"));
@@ -104,7 +104,7 @@ fn target_shape(x: &[usize], shape: &[i64], zero_copies: bool) -> Result<Vec<usi
                 open = Some(d);
                 1
             }
-            // With another rank (iOS17), extents correspond from the right; before the first one it is one.
+            // With another rank (iOS17), extents align from the right; missing ones are one.
             0 if zero_copies && total != 0 && x.len() != shape.len() => {
                 (d + x.len()).checked_sub(shape.len()).map_or(Some(1), |i| x.get(i).copied()).ok_or_else(bad)?
             }
@@ -133,7 +133,7 @@ fn reshape(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Constants of a variadic parameter, or of one vector.
+/// Constants of a variadic parameter or of one vector.
 fn tuple(b: &OpBuilder<'_>, name: &str) -> Result<Vec<i64>, OpError> {
     let mut all = Vec::new();
     for slot in b.slots(name)? {
@@ -143,8 +143,7 @@ fn tuple(b: &OpBuilder<'_>, name: &str) -> Result<Vec<i64>, OpError> {
     Ok(all)
 }
 
-/// `reshape_like(x, ref_tensors, begins, ends, end_masks)`: the extents `begin..end` of each reference, one
-/// after another.
+/// `reshape_like(x, ref_tensors, begins, ends, end_masks)`: concatenates the extents `begin..end` of each reference.
 fn reshape_like(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let refs = b.slots("ref_tensors")?;
@@ -178,7 +177,7 @@ fn reverse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             Some(a) => resolve_axes(a, x.rank())?,
             None => (0..x.rank()).collect(),
         };
-        // An axis that is named twice is turned back.
+        // An axis named twice is reversed twice.
         let place = |(d, &n): (usize, &usize)| match axes.iter().filter(|&&axis| axis == d).count() % 2 {
             0 => Ok(AxisIndices::Run(0..n)),
             _ => Ok(AxisIndices::At(budget::collect((0..n).rev())?)),
@@ -272,7 +271,7 @@ fn slice_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             return one(x);
         }
         if let Some(ranges) = runs(&positions) {
-            // Candle widens the update and a mask of it to the whole tensor, dimension by dimension.
+            // Candle pads the update and its mask to the whole tensor, dimension by dimension.
             let _parts = budget::lent(x.bytes().saturating_mul(8))?;
             let (whole, part) = (x.tensor().counted_contiguous()?, update.counted_contiguous()?);
             budget::claim(x.bytes())?;
@@ -329,7 +328,7 @@ fn divide(n: usize, by: usize) -> Result<usize, OpError> {
     if n.is_multiple_of(by) { Ok(n / by) } else { Err(OpError::shape(format!("{n} is not divisible by {by}"))) }
 }
 
-/// Splits dimensions, changes their order and joins them again.
+/// Splits dimensions, permutes and merges them.
 fn rearranged(x: &Tensor, split: &[usize], order: [usize; 6], shape: &[usize]) -> Result<Tensor, OpError> {
     layout::reshape(&layout::reshape(x, split)?.permute(order.as_slice())?, shape)
 }

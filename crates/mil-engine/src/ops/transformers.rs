@@ -1,6 +1,6 @@
-//! Attention as one operation.
+//! Attention operations.
 //!
-//! Semantics after the reference documentation of coremltools' `transformers` chapter.
+//! Semantics follow the reference documentation of coremltools' `transformers` chapter.
 
 use candle_core::{DType, Tensor};
 
@@ -13,8 +13,8 @@ use crate::planned::Run;
 
 pub(super) const OPS: &[OpSpec] = &[OpSpec::new("scaled_dot_product_attention", IOS18, attention)];
 
-/// `scaled_dot_product_attention(query, key, value, attn_mask?)`: softmax(q · kᵀ / √E + mask) · v; a boolean
-/// mask keeps what is true.
+/// `scaled_dot_product_attention(query, key, value, attn_mask?)`: softmax(q · kᵀ / √E + mask) · v; a boolean mask keeps
+/// true positions.
 fn attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
     let mask = b.slot_opt("attn_mask")?;

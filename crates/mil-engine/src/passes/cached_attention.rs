@@ -1,5 +1,5 @@
-//! Attention over a KV cache in a state: `softmax(q · Kᵀ · scale + mask) · V`, where K and V are slices of
-//! the state, repeated for the query heads that share them.
+//! Fuses attention over a KV cache in a state: `softmax(q · Kᵀ · scale + mask) · V`, where K and V are slices of the
+//! state, repeated for the query heads that share them.
 
 mod op;
 
@@ -14,20 +14,20 @@ use op::CACHED_ATTENTION;
 pub(super) const PASS: Pass =
     Pass { name: "cached_attention", after: &["softmax", "state_access"], ops: &[CACHED_ATTENTION], run };
 
-/// Trailing dimensions `[KV, 1 or share, length, dim]` of a shape whose other extents are one.
+/// True if a shape ends with `tail`, such as `[KV, 1 or share, length, dim]`, and its other extents are one.
 fn ends_with(shape: &[usize], tail: &[usize]) -> bool {
     shape.len() >= tail.len() && shape.ends_with(tail) && shape[..shape.len() - tail.len()].iter().all(|&n| n == 1)
 }
 
-/// A slice of the state, each head repeated in place.
+/// A slice of the state, each head repeated.
 struct Slice<'b> {
     at: usize,
     op: &'b Operation,
-    /// Heads that there are then, positions, and elements.
+    /// Query heads, positions, head dimension.
     sizes: [usize; 3],
 }
 
-/// The slice of the state that `name` is.
+/// The state slice that produces `name`.
 fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<Slice<'b>> {
     let target = declared_shape(graph, name)?;
     let (&[1, heads, length, dim] | &[heads, length, dim]) = target.as_slice() else { return None };
@@ -54,7 +54,7 @@ fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<Slice<'b>> {
                 }
             }
             "reshape" | "expand_dims" | "squeeze" => {
-                // Only extents of one may come and go, or [KV, share] become heads after the repetition.
+                // Only extents of one may be added or removed, or [KV, share] merged into heads after the repetition.
                 let from = declared_shape(graph, name_of(op, "x")?)?;
                 let significant = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
                 let joins = ends_with(&shape_of(op)?, &[heads, length, dim]) && repeated.is_none();
@@ -68,7 +68,7 @@ fn cache_slice<'b>(graph: &Graph<'b>, name: &str) -> Option<Slice<'b>> {
     }
 }
 
-/// What `pick` finds in an operand of a commutative operation, and the name of the other parameter.
+/// Applies `pick` to the operands of a commutative operation; returns its match and the name of the other parameter.
 fn either<'o, T>(op: &'o Operation, pick: impl Fn(&'o str) -> Option<T>) -> Option<(T, &'static str)> {
     match name_of(op, "x").and_then(&pick) {
         Some(found) => Some((found, "y")),
@@ -83,7 +83,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     }
     let mut weights = name_of(op, "x")?;
     if let Some((_, reshape)) = graph.producer_of_kind(weights, "reshape") {
-        // [1, heads, n, length] → [heads, n, length], as einsum is lowered.
+        // [1, heads, n, length] → [heads, n, length], as in lowered einsum.
         let from = name_of(reshape, "x")?;
         if declared_shape(graph, from)?.strip_prefix(&[1])? != shape_of(reshape)? {
             return None;
@@ -111,7 +111,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     if name_of(values.op, "input")? != state || values.sizes != keys.sizes {
         return None;
     }
-    // One query of each head, and scores of that shape to the end: nothing else is broadcast.
+    // All queries and scores have this shape throughout: nothing else is broadcast.
     let [heads, length, dim] = keys.sizes;
     let query = graph.float_of(scores, "x")?.fixed_shape()?;
     let &[1, query_heads, queries, size] = query.as_slice() else { return None };
@@ -125,7 +125,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     for (op, parameter) in [(add, mask), (scores, "y"), (op, "y")] {
         graph.float_of(op, parameter)?;
     }
-    // The slices are read later than they stood: nothing may write the state in between.
+    // The fused operation reads the slices later: nothing may write the state in between.
     let first = keys.at.min(values.at);
     let written = (first + 1..i).any(|k| {
         let other = graph.op(k);

@@ -1,4 +1,4 @@
-//! Removes operations whose results nobody uses.
+//! Removes operations whose results are unused.
 
 use std::collections::HashSet;
 

@@ -1,9 +1,8 @@
-//! One dimension of a function's inputs, such as the tokens of a batch, left open until a prediction.
+//! Opens one dimension of a function's inputs, such as the tokens of a batch, until prediction.
 //!
-//! A converter fixes how many rows a function takes, although no row needs another one. Here the dimension is followed
-//! through the function: where every operation treats it as one that is merely repeated, the extents that the program states
-//! for it are taken back, and the function computes as many rows as it is given. A state keeps the extents that it
-//! has; an update writes the rows that there are.
+//! Converters fix the number of rows of a function even if rows are independent. This pass propagates the dimension
+//! through the function: if every operation is independent along it, its declared extents are removed and the function
+//! computes as many rows as it is given. States keep their extents; an update writes only the given rows.
 
 use std::collections::HashMap;
 
@@ -12,11 +11,11 @@ use coreml_format::program::{Dim, Function, ValueType};
 use crate::batch::{BatchDim, BatchRule};
 use crate::graph::Graph;
 
-/// Leaves a dimension open, named by the inputs that have it and its place in their shapes. `rule` is that of an operation
-/// by name.
+/// Opens a dimension, given by the inputs that have it and its axis in their shapes. `rule` returns the batch rule of
+/// an operation by name.
 ///
 /// # Errors
-/// In words, why the function can't do without the extent; it is unchanged then.
+/// A message saying why the function needs the fixed extent; the function is then unchanged.
 pub(crate) fn open(
     function: &mut Function,
     inputs: &[(String, usize)],
@@ -33,7 +32,7 @@ pub(crate) fn open(
     for (name, axis) in inputs {
         let ty = batch.types.get_key_value(name.as_str()).ok_or_else(|| format!("there is no input `{name}`"))?;
         let extent = ty.1.tensor().and_then(|t| t.shape.get(*axis)).and_then(|d| d.fixed());
-        // An extent of one can't be told from a dimension that is there for its own sake.
+        // A dimension of extent one is indistinguishable from a broadcast one.
         let extent = extent.filter(|&n| n > 1 && (n == batch.extent || batch.extent == 0));
         batch.extent = extent.ok_or_else(|| format!("dimension {axis} of `{name}` is not that of several rows"))?;
         batch.axes.insert(*ty.0, *axis);
@@ -88,7 +87,7 @@ mod tests {
         super::open(function, inputs, |name| Backend::cpu().batch(name))
     }
 
-    /// A function of four rows of `x`, and of `p`, with this body.
+    /// A function with four rows of `x` and `p`, and this body.
     fn function(body: &str, result: &str) -> Function {
         let text = format!(
             "program(1.3) {{ func main<ios18>(tensor<fp32, [1, 4, 6]> x, tensor<int32, [4]> p, tensor<fp32, [6]> c) {{
@@ -102,7 +101,7 @@ mod tests {
         vec![("x".to_owned(), 1), ("p".to_owned(), 0)]
     }
 
-    /// Where the results have the dimension.
+    /// Axis of the dimension in each result.
     fn opened(body: &str, result: &str) -> Result<Vec<Option<usize>>, String> {
         let mut function = function(body, result);
         let before = function.clone();
@@ -212,7 +211,7 @@ mod tests {
             let why = open(&mut function, &[(name.to_owned(), axis)]).expect_err("no rows");
             assert!(why.contains(word), "{why}");
         }
-        // Two extents are not one dimension.
+        // Different extents are not the same dimension.
         assert!(open(&mut function, &[("x".to_owned(), 1), ("x".to_owned(), 2)]).is_err());
     }
 }

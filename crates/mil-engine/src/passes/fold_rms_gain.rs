@@ -1,4 +1,4 @@
-//! The gain of an RMS norm as a part of it: a constant factor for each element of the last dimension.
+//! Folds the gain of an RMS norm, a constant factor per element of the last dimension, into the norm.
 
 use coreml_format::program::{Argument, Function, Operation};
 
@@ -18,7 +18,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let with = |norm: &str, gain: &str| {
         let (_, norm_op) = graph.producer_of_kind(name_of(op, norm)?, RMS_NORM.name)?;
         let alone = graph.only_user(name_of(op, norm)?)?.0 == i && !norm_op.inputs.contains_key("gain");
-        // The product has the shape of the norm, so that the gain repeats along all other dimensions.
+        // The product has the norm's shape, so the gain broadcasts along all other dimensions.
         let extents = graph.literal(op, gain)?.ty.tensor()?.fixed_shape()?;
         let fits = extents.last() == Some(&size) && extents.iter().product::<usize>() == size;
         (alone && fits && shape_of(norm_op)? == shape).then(|| (norm_op, op.inputs.get(gain)))

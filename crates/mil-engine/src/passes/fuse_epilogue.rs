@@ -1,5 +1,5 @@
-//! What follows a product or convolution as part of it: a residual that is added, then an activation. Sums are finished
-//! while they are in registers, instead of written, read and written again.
+//! Fuses the residual and activation that follow a product or convolution into its epilogue, applied while sums are in
+//! registers instead of in separate passes over memory.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, Value};
@@ -19,7 +19,7 @@ pub(super) const PASS: Pass =
 const CONV: OpSpec = OpSpec::new("engine.conv", IOS15, ops::conv::conv).batch(batch::conv);
 const LINEAR: OpSpec = OpSpec::new("engine.linear", IOS15, ops::linear::linear).batch(batch::linear);
 
-/// Whether the engine packs the dense weights of an operation, so that its kernel finishes sums.
+/// True if the engine packs the operation's dense weights, so that its kernel has an epilogue.
 fn is_packed(graph: &Graph<'_>, op: &Operation) -> Option<bool> {
     let weight = match name_of(op, "weight") {
         Some(name) => graph.producer_of_kind(name, "const")?.1.attributes.get("val")?,
@@ -27,13 +27,13 @@ fn is_packed(graph: &Graph<'_>, op: &Operation) -> Option<bool> {
     };
     Some(match weight.ty.tensor()?.dtype {
         DataType::F32 => true,
-        // Matrices of language models stay in fp16.
+        // Matrices of language models stay in fp16, unpacked.
         DataType::F16 => op.kind.ends_with("conv") && shape_of(op)?.iter().skip(2).filter(|&&n| n > 1).count() > 1,
         _ => false,
     })
 }
 
-/// The product that makes a value which only operation `i` uses.
+/// The product that produces a value, if operation `i` is its only user.
 fn product<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<&'b Operation> {
     let (_, op) = graph.producer(name)?;
     let fits = ["conv", "linear", CONV.name, LINEAR.name].contains(&op.kind.as_str());
@@ -42,13 +42,13 @@ fn product<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<&'b Operation>
     (fits && open && floats && graph.only_user(name)?.0 == i && is_packed(graph, op)?).then_some(op)
 }
 
-/// The name of an activation and its parameters.
+/// Epilogue name and parameters of an activation.
 fn activation<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<(&'static str, Vec<(&'static str, f64)>)> {
     let row = ops::find(&op.kind).or((op.kind == HARD_SWISH.name).then_some(&HARD_SWISH))?;
     row.fuse?(graph, op)
 }
 
-/// The product with another input, as an operation that makes what `op` makes.
+/// The product as an extended operation with the outputs of `op`.
 fn extended(product: &Operation, op: &Operation) -> Operation {
     let kind = if product.kind.ends_with("conv") { CONV.name } else { LINEAR.name };
     Operation { kind: kind.to_owned(), outputs: op.outputs.clone(), ..product.clone() }
@@ -84,14 +84,14 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
 
 fn run(function: &mut Function) -> usize {
     let mut count = 0;
-    // An activation after a residual is found when the residual belongs to the product.
+    // Repeat: an activation after a residual matches only once the residual is fused.
     loop {
         let changed = replace(function, try_match);
         if changed == 0 {
             return count;
         }
         count += changed;
-        // The products that were extended, lest they count as users of their inputs.
+        // Remove replaced products, which would count as users of their inputs.
         dead_code::run(function);
     }
 }

@@ -1,5 +1,4 @@
-//! `w · sigmoid_hard(w)` as one operation, with the `thresholded_relu` that converters put before it: PyTorch's hard
-//! swish.
+//! Fuses `w · sigmoid_hard(w)`, with the `thresholded_relu` that converters put before it: PyTorch's hard swish.
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
@@ -37,7 +36,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     for (name, parameter, default) in [("slope", "alpha", 0.2), ("offset", "beta", 0.5)] {
         new.inputs.insert(name.to_owned(), float(graph.number_or(sigmoid, parameter, default)?));
     }
-    // Only these two use what is cut off below a threshold.
+    // Only these two may use the thresholded value.
     let cut = graph.producer_of_kind(own, "thresholded_relu").and_then(|(_, cut)| {
         let alone = !graph.returned(own) && graph.users(own).iter().all(|user| [i, at].contains(user));
         Some((name_of(cut, "x")?, graph.number_or(cut, "alpha", 1.0)?)).filter(|_| alone)

@@ -1,5 +1,5 @@
-//! Products with constant weights that share an input (queries, keys and values; gate and up; the parts of an LM
-//! head) become one operation: the input is arranged once, and all of them run in one parallel region.
+//! Merges products with constant weights that share an input (queries, keys and values; gate and up; parts of an LM
+//! head) into one operation: the input is packed once, and all products run in one parallel region.
 
 mod op;
 
@@ -14,7 +14,7 @@ use op::PRODUCTS;
 pub(super) const PASS: Pass =
     Pass { name: "merge_shared_input_products", after: &["fuse_epilogue"], ops: &[PRODUCTS], run };
 
-/// Which operations make values that are there before anything runs: constants, and what is made of nothing else.
+/// Marks operations whose values are constant: constants and operations on constants only.
 fn constants(graph: &Graph<'_>, operations: &[Operation]) -> Vec<bool> {
     let mut found: Vec<bool> = Vec::with_capacity(operations.len());
     for op in operations {
@@ -24,7 +24,7 @@ fn constants(graph: &Graph<'_>, operations: &[Operation]) -> Vec<bool> {
     found
 }
 
-/// The type of a parameter that is constant.
+/// Type of a constant parameter.
 fn constant<'b>(graph: &Graph<'b>, found: &[bool], op: &'b Operation, parameter: &str) -> Option<&'b TensorType> {
     let known = match op.inputs.get(parameter)? {
         Argument::One(Binding::Value(_)) => true,
@@ -34,14 +34,14 @@ fn constant<'b>(graph: &Graph<'b>, found: &[bool], op: &'b Operation, parameter:
     graph.type_of(op, parameter).filter(|_| known)
 }
 
-/// The input of a product that can be joined: a linear layer, or a convolution with a kernel of one point.
+/// Input of a product that can be merged: a linear layer or a pointwise convolution.
 fn input_of<'b>(graph: &Graph<'b>, found: &[bool], op: &'b Operation) -> Option<&'b str> {
     if !matches!(op.kind.as_str(), "conv" | "linear") || op.outputs.len() != 1 {
         return None;
     }
     let weight = constant(graph, found, op, "weight")?.fixed_shape()?;
     if op.inputs.contains_key("bias") {
-        // One for each output, or one for all.
+        // One per output, or one for all.
         let bias: usize = constant(graph, found, op, "bias")?.fixed_shape()?.iter().product();
         if bias != 1 && Some(&bias) != weight.first() {
             return None;
@@ -108,7 +108,7 @@ fn run(function: &mut Function) -> usize {
         replaced.extend(members.iter().map(|&i| (i, None)));
         replaced.insert(members[0], Some(joined(&ops)));
     }
-    // Constants first: the weights of all members stand before the first of them.
+    // Constants first: the weights of all members must precede the first of them.
     let (mut constants, mut others) = (Vec::new(), Vec::new());
     for (i, op) in std::mem::take(&mut function.block.operations).into_iter().enumerate() {
         match replaced.swap_remove(&i) {

@@ -1,5 +1,5 @@
-//! Chains of reshapes and transposes that move elements more than once, such as a permutation of six dimensions written
-//! with four: one split, one permutation, one join, and so a single copy.
+//! Merges chains of reshapes and transposes that move elements more than once, such as a 6-D permutation written with
+//! 4-D tensors, into one split, one permutation and one merge: a single copy.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Function, Operation, TensorType, Value, ValueType};
@@ -9,18 +9,18 @@ use crate::pass::Pass;
 
 pub(super) const PASS: Pass = Pass { name: "permute", after: &[], ops: &[], run };
 
-/// The dimensions that a chain splits its input into, and where they have gone.
+/// Factors ("atoms") of the input dimensions of a chain, and their current order.
 struct Atoms {
-    /// Extents, by number.
+    /// Extents, by atom.
     sizes: Vec<usize>,
-    /// Numbers in the order of the input.
+    /// Atoms in input order.
     before: Vec<usize>,
-    /// Numbers of each dimension of the chain's value so far.
+    /// Atoms of each dimension of the current value.
     now: Vec<Vec<usize>>,
 }
 
 impl Atoms {
-    /// Each dimension by itself; extents of one are nowhere.
+    /// One atom per dimension, none for extents of one.
     fn new(shape: &[usize]) -> Self {
         let now = (0..shape.len()).map(|d| if shape[d] == 1 { Vec::new() } else { vec![d] }).collect();
         let before = (0..shape.len()).filter(|&d| shape[d] != 1).collect();
@@ -32,7 +32,7 @@ impl Atoms {
         Some(())
     }
 
-    /// None if an extent divides an atom unevenly.
+    /// `None` if an extent does not divide an atom evenly.
     fn reshape(&mut self, shape: &[usize]) -> Option<()> {
         let mut rest: Vec<usize> = std::mem::take(&mut self.now).into_iter().flatten().rev().collect();
         for &n in shape {
@@ -54,7 +54,7 @@ impl Atoms {
         rest.is_empty().then_some(())
     }
 
-    /// Leaves an atom its outer `size` elements; the inner ones become a new atom.
+    /// Splits an atom: it keeps the outer `size` elements, and the inner ones become a new atom.
     fn split(&mut self, atom: usize, size: usize) -> Option<usize> {
         if size < 2 || !self.sizes[atom].is_multiple_of(size) {
             return None;
@@ -72,7 +72,7 @@ fn rearranges(op: &Operation) -> bool {
     matches!(op.kind.as_str(), "reshape" | "transpose" | "expand_dims" | "squeeze")
 }
 
-/// The operations of a chain that ends here, first one first; each but the last is used by the next alone.
+/// The operations of the chain ending at `end`, in order; each but the last has the next as its only user.
 fn chain(graph: &Graph<'_>, end: usize) -> Option<Vec<usize>> {
     let next = |i: usize| graph.only_user(&graph.op(i).outputs.first()?.name).filter(|(_, user)| rearranges(user));
     if !rearranges(graph.op(end)) || next(end).is_some() {
@@ -96,7 +96,7 @@ fn integers(values: &[usize]) -> Option<Argument> {
     Some(Argument::One(Binding::Value(Value::tensor(DataType::I32, &[values.len()], bytes))))
 }
 
-/// What takes the place of the last three operations of a chain.
+/// Replacements for the last three operations of a chain.
 fn try_match(graph: &Graph<'_>, chain: &[usize]) -> Option<[Operation; 3]> {
     let mut atoms: Option<Atoms> = None;
     for &i in chain {
@@ -105,7 +105,7 @@ fn try_match(graph: &Graph<'_>, chain: &[usize]) -> Option<[Operation; 3]> {
         if op.kind != "transpose" {
             match &mut atoms {
                 Some(atoms) => atoms.reshape(&shape)?,
-                // The input is row-major whatever its shape is.
+                // The input is row-major regardless of its shape.
                 None => atoms = Some(Atoms::new(&shape)),
             }
             continue;
@@ -177,7 +177,7 @@ mod tests {
         let sizes = |numbers: &[usize]| numbers.iter().map(|&a| atoms.sizes[a]).collect::<Vec<_>>();
         assert_eq!(sizes(&atoms.before), [2, 3, 4]);
         assert_eq!(atoms.now.iter().map(|d| sizes(d)).collect::<Vec<_>>(), [vec![3], vec![2, 4]]);
-        // 6 does not split into a dimension of 4 and more.
+        // 6 cannot be split into a dimension of 4.
         assert!(Atoms::new(&[6, 4]).reshape(&[4, 6]).is_none());
         assert!(Atoms::new(&[6, 4]).transpose(&[2, 0]).is_none());
     }

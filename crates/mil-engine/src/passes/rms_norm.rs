@@ -1,6 +1,6 @@
-//! The RMS norm that converters for the Neural Engine write as a layer norm: of x beside −x the mean is
-//! zero and the variance is mean(x²), so that its first half is x / √(mean(x²) + ε). An infinity makes the whole row of a
-//! layer norm NaN, since its mean is; here it makes itself NaN and the others zero.
+//! Recognises the RMS norm that converters for the Neural Engine write as a layer norm: concat(x, −x) has mean zero and
+//! variance mean(x²), so the first half of its layer norm is x / √(mean(x²) + ε). With an infinity, the layer norm is
+//! NaN in the whole row because its mean is; here only the infinity becomes NaN, and the others zero.
 
 pub(super) mod op;
 
@@ -12,7 +12,7 @@ use op::RMS_NORM;
 
 pub(super) const PASS: Pass = Pass { name: "rms_norm", after: &[], ops: &[RMS_NORM], run };
 
-/// The operation that replaces `op`, if it is the slice of the first half.
+/// The replacement for `op`, if it is the slice of the first half.
 fn try_match(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     if op.kind != "slice_by_index" {
         return None;

@@ -1,4 +1,5 @@
-//! Rotary position embedding with halves: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin` along the last dimension.
+//! Fuses rotary position embeddings with halves: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin` along the last
+//! dimension.
 
 mod op;
 
@@ -10,13 +11,13 @@ use op::ROTARY;
 
 pub(super) const PASS: Pass = Pass { name: "rotary", after: &[], ops: &[ROTARY], run };
 
-/// The operands of a commutative operation, both orders.
+/// Both orders of a commutative operation's operands.
 fn orders(op: &Operation) -> Option<[(&str, &str); 2]> {
     let (x, y) = (name_of(op, "x")?, name_of(op, "y")?);
     Some([(x, y), (y, x)])
 }
 
-/// The value of which `op` is the range `from .. to` of the last dimension, all else whole.
+/// The value sliced by `op` to `from .. to` of the last dimension, complete in all others.
 fn last_range<'b>(graph: &Graph<'b>, op: &'b Operation, from: usize, to: usize) -> Option<&'b str> {
     let x = name_of(op, "x")?;
     let shape = declared_shape(graph, x)?;
@@ -38,7 +39,7 @@ fn last_range<'b>(graph: &Graph<'b>, op: &'b Operation, from: usize, to: usize) 
     (steps && whole && op.kind == "slice_by_index").then_some(x)
 }
 
-/// The value of which `name` is the rotated half: `concat(−x[D/2 ..], x[.. D/2])`.
+/// The value whose rotated half, `concat(−x[D/2 ..], x[.. D/2])`, is `name`.
 fn rotated<'b>(graph: &Graph<'b>, name: &str) -> Option<&'b str> {
     let (_, concat) = graph.producer_of_kind(name, "concat")?;
     let shape = declared_shape(graph, name)?;
@@ -76,7 +77,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         for (halves, sin) in turned {
             let Some(x) = rotated(graph, halves) else { continue };
             let Some((_, cos)) = plain.into_iter().find(|(found, _)| *found == x) else { continue };
-            // The result has the shape of `x`, so that cosines and sines are what is broadcast.
+            // The result has the shape of `x`, so cosines and sines are the broadcast operands.
             let floats = [x, cos, sin].into_iter().all(|v| graph.declared(v).is_some_and(|ty| ty.dtype.is_float()));
             if !floats || declared_shape(graph, x)? != shape {
                 continue;
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
     use coreml_format::mil_text;
 
-    /// Whether the idiom with these details is recognised.
+    /// Number of rewrites of the idiom with these details.
     fn recognised(begin: &str, minus: &str, first: &str) -> usize {
         let text = format!(
             "program(1.3) {{ func main<ios18>(tensor<fp32, [1, 2, 1, 4]> a, tensor<fp32, [1, 1, 1, 4]> c, tensor<fp32, [1, 1, 1, 4]> s) {{

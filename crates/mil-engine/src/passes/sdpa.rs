@@ -1,5 +1,5 @@
-//! Attention over whole sequences as one operation: `softmax(q · kᵀ · scale + mask) · v`, of which scores are never
-//! written to memory. Those over a cache are `cached_attention`, which runs before.
+//! Fuses attention over whole sequences, `softmax(q · kᵀ · scale + mask) · v`, so scores are never written to memory.
+//! Attention over a cache is left to `cached_attention`, which runs before.
 
 mod op;
 
@@ -13,12 +13,12 @@ use op::SDPA;
 
 pub(super) const PASS: Pass = Pass { name: "sdpa", after: &["softmax", "cached_attention"], ops: &[SDPA], run };
 
-/// The operation that makes a value which only operation `i` uses.
+/// The operation that produces a value, if operation `i` is its only user.
 fn single_use_producer<'b>(graph: &Graph<'b>, name: &str, i: usize) -> Option<(usize, &'b Operation)> {
     (graph.only_user(name)?.0 == i).then(|| graph.producer(name))?
 }
 
-/// A factor that an operation has, and the value that it multiplies.
+/// The constant factor of an operation, and the value it multiplies.
 fn scaled<'b>(graph: &Graph<'b>, op: &'b Operation) -> Option<(f64, &'b str)> {
     let single = |parameter: &str| match graph.numbers(op, parameter)?.as_slice() {
         &[v] => Some(v),
@@ -66,7 +66,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     if inner.kind != "matmul" || !plain(inner, "transpose_x")? || shape_of(inner)? != shape {
         return None;
     }
-    // Floats with rows and columns; vectors are multiplied elsewhere, and integers exactly.
+    // Float matrices only; vectors are handled elsewhere, and integers are multiplied exactly.
     for (op, parameter) in [(inner, "x"), (inner, "y"), (op, "y")] {
         rank_of(graph.float_of(op, parameter)?).filter(|&rank| rank > 1)?;
     }

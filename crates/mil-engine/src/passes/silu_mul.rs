@@ -1,4 +1,4 @@
-//! `silu(a) · b`, the gate of a feed-forward layer, as one operation.
+//! Fuses `silu(a) · b`, the gate of a feed-forward layer.
 
 mod op;
 

@@ -1,4 +1,4 @@
-//! Softmax written out: `exp(x − max) / Σ exp(x − max)` along one axis.
+//! Recognises softmax in expanded form: `exp(x − max) / Σ exp(x − max)` along one axis.
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
@@ -7,7 +7,7 @@ use crate::pass::Pass;
 
 pub(super) const PASS: Pass = Pass { name: "softmax", after: &[], ops: &[], run };
 
-/// The operation that replaces `op`, if it is the division at the end of a softmax.
+/// The replacement for `op`, if it is the division at the end of a softmax.
 fn try_match(graph: &Graph<'_>, op: &Operation) -> Option<Operation> {
     if op.kind != "real_div" {
         return None;

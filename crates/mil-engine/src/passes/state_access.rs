@@ -1,7 +1,7 @@
-//! Touches only the part of a state that changes or is read.
+//! Restricts state accesses to the part that is read or changed.
 //!
-//! `read_state → slice_update → write_state` becomes one in-place update, and `read_state → slice_by_index`
-//! a read of the slice. A read may move to where it is used only if nothing writes the state in between.
+//! `read_state → slice_update → write_state` becomes one in-place update, and `read_state → slice_by_index` a read of
+//! the slice. A read may move to its use only if nothing writes the state in between.
 
 pub(super) mod op;
 
@@ -16,17 +16,17 @@ use op::{STATE_SLICE, STATE_UPDATE};
 
 pub(super) const PASS: Pass = Pass { name: "state_access", after: &[], ops: &[STATE_SLICE, STATE_UPDATE], run };
 
-/// The parameter of an operation that names the state which it writes.
+/// The parameter that names the state an operation writes.
 pub(super) fn written(op: &Operation) -> Option<&'static str> {
     let row = ops::states::OPS.iter().chain(PASS.ops).find(|row| row.name == op.kind)?;
     row.writes
 }
 
-/// Where states are written, in order.
+/// Positions of state writes, in order.
 #[derive(Default)]
 struct Writes<'b> {
     by_state: HashMap<&'b str, Vec<usize>>,
-    /// Operations with nested blocks, which may do anything.
+    /// Operations with nested blocks, which may write any state.
     any: Vec<usize>,
 }
 
@@ -47,7 +47,7 @@ impl<'b> Writes<'b> {
         all
     }
 
-    /// Whether nothing between two operations writes the state.
+    /// True if nothing between two operations writes the state.
     fn quiet(&self, state: &str, from: usize, to: usize) -> bool {
         let none = |at: &[usize]| at.get(at.partition_point(|&i| i <= from)).is_none_or(|&next| next >= to);
         none(&self.any) && self.by_state.get(state).is_none_or(|at| none(at))
@@ -59,7 +59,7 @@ enum Change {
     Remove(usize),
 }
 
-/// The state that a `read_state` reads, and where.
+/// Position and state of the `read_state` that produces a value.
 fn read_of<'b>(graph: &Graph<'b>, value: &str) -> Option<(usize, &'b str)> {
     let (at, read) = graph.producer_of_kind(value, "read_state")?;
     Some((at, name_of(read, "input")?))
@@ -80,10 +80,10 @@ fn update(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<[Change; 2
     let result = &op.outputs.first()?.name;
     let (write, writer) = graph.only_user(result)?;
     let same = writer.kind == "write_state" && name_of(writer, "input") == Some(state);
-    // Whoever else uses the old value must do so before the write.
+    // All other uses of the old value must precede the write.
     let others = graph.users(read).iter().all(|&u| u < write) && !graph.returned(read);
     let strided = op.inputs.contains_key("stride") && !graph.numbers(op, "stride")?.iter().all(|&s| s == 1.0);
-    // An update of another kind of number is converted by the operation that the program has.
+    // Conversion between integers and floats is left to the original operations.
     let alike = graph.type_of(op, "update")?.dtype.is_float() == graph.declared(state)?.dtype.is_float();
     if strided || !same || !others || !alike || !writes.quiet(state, at, write) {
         return None;

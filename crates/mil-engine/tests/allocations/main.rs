@@ -1,5 +1,5 @@
-//! Every operation of the table under small limits of memory, with an allocator that counts: whatever an operation
-//! allocates by the size of its operands or results was counted before, or the prediction is refused.
+//! Runs every operation of the table under small memory limits with a counting allocator: each allocation that grows
+//! with operands or results must have been claimed, or the prediction is refused.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeSet, HashSet};
@@ -15,7 +15,7 @@ use mil_engine::{Executable, Limits, Options};
 
 mod rows;
 
-/// The system's allocator, and how many bytes it has given out.
+/// The system allocator with a count of allocated bytes.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -26,30 +26,30 @@ fn add(bytes: usize) {
     PEAK.fetch_max(live, Ordering::Relaxed);
 }
 
-// SAFETY: each call goes to the system's allocator as it is; only numbers are kept beside it.
+// SAFETY: every call is forwarded unchanged to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(layout.size());
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         add(layout.size());
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         add(size);
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -57,11 +57,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// One test at a time has the count.
+/// Serialises the tests, which share the count.
 static COUNT: Mutex<()> = Mutex::new(());
 
-/// Most bytes that `f` had allocated at once beside what there was, and its result. What is tried and given back
-/// untouched before larger allocations is among them: an eighth more than they take.
+/// Peak of bytes allocated by `f` in addition to those before, and its result. Includes probes of larger allocations,
+/// which take an eighth more.
 fn peak<R>(f: impl FnOnce() -> R) -> (usize, R) {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
@@ -69,13 +69,13 @@ fn peak<R>(f: impl FnOnce() -> R) -> (usize, R) {
     (PEAK.load(Ordering::Relaxed).saturating_sub(before), result)
 }
 
-/// What a prediction allocates beside tensors, and small tensors: shapes, names, tasks.
+/// Allowance for memory other than tensors, and small tensors: shapes, names, tasks.
 const SLACK: usize = 1 << 18;
 
-/// Extents of the operands of a row.
+/// Operand extents of a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Extents {
-    /// Planes, and rows and columns of each.
+    /// Number of planes, and rows and columns of each.
     pub(crate) a: usize,
     pub(crate) h: usize,
 }
@@ -85,12 +85,12 @@ impl Extents {
         self.a * self.h * self.h
     }
 
-    /// Rows of a square matrix of as many elements.
+    /// Side of a square matrix with as many elements.
     fn side(self) -> usize {
         self.count().isqrt()
     }
 
-    /// A text in which `$A`, `$H`, `$M` (a side), `$N` (all elements) and some multiples stand for extents.
+    /// Substitutes extents for `$A`, `$H`, `$M` (a side), `$N` (all elements) and some multiples.
     fn fill(self, text: &str) -> String {
         let Self { a, h } = self;
         let n = self.count();
@@ -111,7 +111,7 @@ impl Extents {
     }
 }
 
-/// An operand: its name in programs, its type and its shape.
+/// An operand: parameter name, type and shape.
 const OPERANDS: &[(&str, &str, &str)] = &[
     ("x", "fp32", "$A, $H, $H"),
     ("im", "fp32", "1, $A, $H, $H"),
@@ -153,7 +153,7 @@ const OPERANDS: &[(&str, &str, &str)] = &[
     ("r4", "fp32", "32, 8"),
 ];
 
-/// The program of a row with the operands that it names.
+/// The program of a row with the operands it uses.
 fn program(body: &str, extents: Extents) -> (String, Vec<(&'static str, &'static str, Vec<usize>)>) {
     let words: HashSet<&str> = body.split(|c: char| !c.is_alphanumeric()).collect();
     let mut inputs = Vec::new();
@@ -172,14 +172,14 @@ fn program(body: &str, extents: Extents) -> (String, Vec<(&'static str, &'static
     (format!("program(1.3) {{ func main<{opset}>({}) {{ {body} }} -> (y); }}", declared.join(", ")), inputs)
 }
 
-/// How a row ended.
+/// Outcome of a row.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum End {
     Result,
     Refused,
 }
 
-/// Runs a row; other failures than limits are failures of the test.
+/// Runs a row; fails on errors other than limits.
 fn run(body: &str, extents: Extents, memory: usize, operand: impl Fn(&str, &[usize]) -> Tensor) -> (End, usize) {
     let (text, inputs) = program(body, extents);
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -198,7 +198,7 @@ fn run(body: &str, extents: Extents, memory: usize, operand: impl Fn(&str, &[usi
         End::Refused
     };
     let options = Options { limits, internal_ops: true, ..Options::default() };
-    // Loading, states and predictions are each within the limit.
+    // Loading, states and predictions are each below the limit.
     let (loading, executable) =
         peak(|| Executable::load(&program, &Weights::default(), "main", &options).map_err(|e| refused(&e)));
     let executable = match executable {
@@ -225,13 +225,13 @@ fn dtype(name: &str) -> DType {
     }
 }
 
-/// One element, in any shape.
+/// A view of a single element, in any shape.
 fn view(name: &str, shape: &[usize]) -> Tensor {
     let one = Tensor::zeros((), dtype(name), &Device::Cpu).expect("a scalar");
     one.broadcast_as(shape).expect("a view")
 }
 
-/// Different elements; indices are within all extents.
+/// Distinct elements; indices are in range for all extents.
 fn values(name: &str, shape: &[usize]) -> Tensor {
     let count = shape.iter().product::<usize>();
     let all: Vec<f32> = (0..count).map(|i| (i * 7 % 4) as f32 * if name == "fp32" { 0.25 } else { 1.0 }).collect();
@@ -248,7 +248,7 @@ fn operations_of_the_table_are_all_here() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// Operands of one element each that claim 2²⁶: whatever would be made of them is refused before it is there.
+/// Operands of one stored element each that claim 2²⁶: operations must refuse before allocating.
 #[test]
 fn operands_that_are_large_by_shape_alone_are_refused_or_stay_views() {
     let (extents, memory) = (Extents { a: 64, h: 1024 }, 16 << 20);
@@ -266,7 +266,8 @@ fn operands_that_are_large_by_shape_alone_are_refused_or_stay_views() {
     assert!(wrong.is_empty(), "{} of them\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Operands of a megabyte under limits from a quarter of it on: the peak stays below each limit, until one is enough.
+/// Operands of one megabyte under increasing limits from a quarter of it: the peak stays below each limit until one
+/// suffices.
 #[test]
 fn temporaries_and_results_never_exceed_the_limit() {
     let extents = Extents { a: 4, h: 256 };
@@ -275,7 +276,7 @@ fn temporaries_and_results_never_exceed_the_limit() {
     for &(ops, body, _) in rows::ROWS {
         for op in ops.split(' ') {
             let body = body.replace("$OP", op);
-            // What threads keep for themselves is there after the first time.
+            // The first run allocates thread-local buffers.
             let (end, most) = run(&body, extents, 1 << 30, values);
             if end != End::Result {
                 wrong.push(format!("{op}: no result: {body}"));
@@ -283,7 +284,7 @@ fn temporaries_and_results_never_exceed_the_limit() {
             let mut memory = extents.count();
             loop {
                 let (end, peak) = run(&body, extents, memory, values);
-                // Inputs are in the limit, and were there before.
+                // Inputs count towards the limit but were allocated before.
                 if peak > memory + memory / 8 + SLACK {
                     wrong.push(format!("{op}: a peak of {peak} within {memory}: {body}"));
                 }
@@ -292,7 +293,7 @@ fn temporaries_and_results_never_exceed_the_limit() {
                 }
                 memory += memory / 3;
             }
-            // Neither is much more claimed than is needed.
+            // The limit must not be far above the actual need either.
             if memory > 3 * most + 16 * extents.count() {
                 wrong.push(format!("{op}: a peak of {most}, but {memory} needed: {body}"));
             }

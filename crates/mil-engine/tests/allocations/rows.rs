@@ -1,7 +1,7 @@
-//! What each operation is asked to do. `$OP` stands for its name; see `Extents::fill` for the extents. An opset other
-//! than iOS18 stands before the program.
+//! A program per operation. `$OP` stands for its name; see `Extents::fill` for the extents. An opset other than iOS18
+//! precedes the program.
 
-/// Operations, a program for each, and whether it has a result that takes no memory to speak of when its operands do not.
+/// Operation, program, and true if a result takes negligible memory whenever its operands do.
 pub(crate) const ROWS: &[(&str, &str, bool)] = &[
     (
         "abs acos asin atan atanh ceil cos cosh erf exp exp2 floor inverse log round rsqrt sign sin sinh sqrt square tan tanh \
@@ -557,8 +557,8 @@ pub(crate) const ROWS: &[(&str, &str, bool)] = &[
     ),
 ];
 
-/// Operations whose sizes are those of literals in the program, so that nothing can be claimed beyond the file:
-/// compressed constants, and the labels of a classifier. `operation_cases/limits.rs` loads them under limits.
+/// Operations whose sizes are those of literals in the program, so nothing beyond the file can be claimed: compressed
+/// constants and classifier labels. `operation_cases/limits.rs` loads them under limits.
 pub(crate) const ELSEWHERE: &[&str] = &[
     "classify",
     "constexpr_affine_dequantize",
@@ -568,6 +568,6 @@ pub(crate) const ELSEWHERE: &[&str] = &[
     "constexpr_lut_to_sparse",
     "constexpr_sparse_blockwise_shift_scale",
     "constexpr_sparse_to_dense",
-    // A rewrite makes it, of a state in slices and a mask; `candle-coreml`'s models run it.
+    // Produced by a rewrite from slices of a state and a mask; covered by `candle-coreml`'s models.
     "engine.cached_attention",
 ];

@@ -12,7 +12,7 @@ use safetensors::Dtype;
 
 use crate::cases::{Case, Expected, all};
 
-/// Operations that have no reference here, and why.
+/// Operations without a reference here, with the reason.
 const ELSEWHERE: [(&str, &str); 6] = [
     ("random_bernoulli", "random: tested by distribution in `others.rs`"),
     ("random_categorical", "as above"),
@@ -23,7 +23,7 @@ const ELSEWHERE: [(&str, &str); 6] = [
 ];
 
 /// Largest difference relative to the tolerance: |a − b| ≤ t·(1 + |b|), with t = 2e-5 for fp32 and 3e-3 for fp16
-/// results (half precision keeps 11 bits; operations compute in f32 and round once). Integers are exact.
+/// results (half precision has 11 bits; operations compute in f32 and round once). Integers are exact.
 fn excess(found: &[f64], wanted: &Expected, tolerance: Option<f64>) -> f64 {
     let t = tolerance.unwrap_or(match wanted.dtype {
         Dtype::F32 => 2e-5,
@@ -91,10 +91,10 @@ fn outputs_agree_with_pytorch_and_numpy_with_and_without_rewrites() {
     assert!(failed.is_empty(), "{} failures\n{}", failed.len(), failed.join("\n"));
 }
 
-/// The same elements elsewhere in memory.
+/// Returns the same elements in another memory layout.
 type Lie = fn(&Tensor) -> candle_core::Result<Tensor>;
 
-/// In the order of these dimensions.
+/// In the given dimension order.
 fn ordered(t: &Tensor, order: Vec<usize>) -> candle_core::Result<Tensor> {
     let mut back = vec![0; order.len()];
     order.iter().enumerate().for_each(|(i, &d)| back[d] = i);
@@ -111,7 +111,7 @@ fn reversed(t: &Tensor) -> candle_core::Result<Tensor> {
     ordered(t, (0..t.rank()).rev().collect())
 }
 
-/// With other elements between the rows.
+/// With gaps between the rows.
 fn apart(t: &Tensor) -> candle_core::Result<Tensor> {
     let Some(d) = t.rank().checked_sub(1) else { return Ok(t.clone()) };
     let other = t.zeros_like()?;

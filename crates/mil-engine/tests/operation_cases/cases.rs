@@ -1,4 +1,4 @@
-//! The cases as they lie in the repository.
+//! Reads the cases in the repository.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use coreml_format::mil_text;
 use coreml_format::program::Program;
 use safetensors::{Dtype, SafeTensors};
 
-/// One program with inputs and the outputs that it must have.
+/// A program with inputs and expected outputs.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) program: Program,
@@ -16,7 +16,7 @@ pub(crate) struct Case {
     pub(crate) tolerance: Option<f64>,
 }
 
-/// The elements of an output; integers and booleans are exact in `f64` too.
+/// Elements of an output; integers and booleans are exact in `f64` too.
 #[derive(Clone)]
 pub(crate) struct Expected {
     pub(crate) shape: Vec<usize>,

@@ -1,4 +1,5 @@
-//! Where Core ML and PyTorch part, or a definition decides: the table of `docs/conformance.md`, a test for each row.
+//! Cases in which Core ML and PyTorch differ, or a definition decides: one test per row of the table in
+//! `docs/conformance.md`.
 
 use crate::text::{floats, run, run_with};
 
@@ -17,7 +18,7 @@ fn pool(kind: &str, kernel: &str, strides: &str, rest: &str, shape: &str) -> Str
     )
 }
 
-/// coremltools #2772 and #2844: both the numbers that Core ML gave and those of PyTorch.
+/// coremltools #2772 and #2844: both Core ML's and PyTorch's numbers.
 #[test]
 fn averages_that_hang_over_the_end_are_of_the_whole_kernel() {
     let x: Vec<f32> = (0..49).map(|i| i as f32).collect();
@@ -25,7 +26,7 @@ fn averages_that_hang_over_the_end_are_of_the_whole_kernel() {
     same(&average("").expect("it runs"), &[4.0, 7.0, 4.75, 25.0, 28.0, 15.25, 21.25, 22.75, 12.0]);
     let excluded = average(", exclude_padding_from_average = bool(true)").expect("it runs");
     same(&excluded, &[4.0, 7.0, 9.5, 25.0, 28.0, 30.5, 42.5, 45.5, 48.0]);
-    // More taps than are summed line by line.
+    // More taps than the kernel sums.
     let ones = [1.0; 13 * 13];
     let large = run("ios15", &ones, &[1, 1, 13, 13], &pool("avg_pool", "[12, 12]", "[2, 2]", "", "[1, 1, 2, 2]"));
     same(&large.expect("it runs"), &[1.0, 132.0 / 144.0, 132.0 / 144.0, 121.0 / 144.0]);
@@ -35,7 +36,7 @@ fn averages_that_hang_over_the_end_are_of_the_whole_kernel() {
     same(&run("ios15", &seven, &[1, 1, 7], line).expect("it runs"), &[0.5, 3.5, 3.0]);
 }
 
-/// As coremltools' type inference counts windows.
+/// Counts windows like coremltools' type inference.
 #[test]
 fn a_kernel_that_hangs_over_the_whole_image_has_one_window() {
     let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
@@ -44,8 +45,8 @@ fn a_kernel_that_hangs_over_the_whole_image_has_one_window() {
         y.expect("it runs")[0]
     };
     assert_eq!(one("max_pool", ""), 9.0);
-    // Of what is there: no report says what Core ML makes of it, and the kernel of EfficientNet's last pooling has as many
-    // rows as the image has channels.
+    // The average of existing elements: Core ML's result is not reported, and the kernel of EfficientNet's last pooling
+    // has as many rows as the image has channels.
     assert_eq!(one("avg_pool", ""), 5.0);
     assert_eq!(one("avg_pool", ", exclude_padding_from_average = bool(true)"), 5.0);
     assert!((one("l2_pool", "") - 285f64.sqrt()).abs() < 1e-5);
@@ -57,7 +58,7 @@ fn a_kernel_that_hangs_over_the_whole_image_has_one_window() {
     }
     let floor = pool("max_pool", "[4, 4]", "[2, 2]", "", "[1, 1, ?, ?]").replace("bool(true)", "bool(false)");
     assert!(run("ios15", &x, &[1, 1, 3, 3], &floor).is_err());
-    // What the definition refuses, and what it does not.
+    // Padding rejected and accepted by the definition.
     let padded = |padding: &str, shape: &str| {
         let body = pool("max_pool", "[2, 2]", "[2, 2]", "", shape).replace("pad_type = string(\"valid\")", padding);
         run("ios16", &x, &[1, 1, 3, 3], &body)
@@ -68,12 +69,12 @@ fn a_kernel_that_hangs_over_the_whole_image_has_one_window() {
     assert_eq!(padded("pad_type = string(\"same_lower\")", "[1, 1, 2, 2]").expect("it runs"), [1.0, 3.0, 7.0, 9.0]);
     let even = "pad_type = string(\"custom\"), pad = tensor<int32, [4]>([1, 1, 1, 1])";
     assert_eq!(padded(even, "[1, 1, 2, 2]").expect("it runs"), [1.0, 3.0, 7.0, 9.0]);
-    // Without padding, a window is counted that begins behind the image.
+    // Without padding, a window that begins past the image is counted.
     let behind = run("ios15", &x, &[1, 1, 3, 3], &pool("max_pool", "[1, 1]", "[3, 3]", "", "[1, 1, 2, 2]"));
     assert_eq!(behind.expect("it runs"), [1.0, f64::NEG_INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY]);
 }
 
-/// What bilinear interpolation makes of the image at a place, zero outside.
+/// Bilinear interpolation of the image at a position, zero outside.
 fn sample(image: &[f32], (h, w): (usize, usize), row: f64, column: f64) -> f64 {
     let weight = |at: f64, i: usize| (1.0 - (at - i as f64).abs()).max(0.0);
     (0..h * w).map(|i| f64::from(image[i]) * weight(row, i / w) * weight(column, i % w)).sum()
@@ -139,7 +140,7 @@ fn coordinates_of_all_modes_name_the_same_places() {
             let signed = resample("normalized_minus_one_to_one", &|v, n| 2.0 * unit(v, n) - 1.0);
             let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
             assert!(close(&zero_to_one, &signed), "{padding} {align} {sampling}: {zero_to_one:?} {signed:?}");
-            // Where a pixel is reflected at depends on what the ends are.
+            // The point of reflection depends on the convention for the ends.
             if padding != "reflection" || align {
                 let plain = resample("unnormalized", &|v, _| v);
                 assert!(close(&zero_to_one, &plain), "{padding} {align} {sampling}: {zero_to_one:?} {plain:?}");
@@ -151,7 +152,7 @@ fn coordinates_of_all_modes_name_the_same_places() {
     assert!(run("ios16", &x, &[1, 1, h, w], both).expect_err("no such rule").contains("half_pixel_centers"));
 }
 
-/// stablehlo-coreml #70: the remainder of Core ML has the sign of the dividend; `floor_div` rounds down.
+/// stablehlo-coreml #70: Core ML's remainder has the sign of the dividend; `floor_div` rounds down.
 #[test]
 fn remainders_have_the_sign_of_the_dividend_and_quotients_are_rounded_down() {
     let (x, y) = ([7.0, -7.0, 7.0, -7.0, 0.5], "[2, 2, -2, -2, 2]");
@@ -242,7 +243,7 @@ fn casts_truncate_and_end_where_the_type_ends() {
     same(&found, &[65504.0, 65504.0, f64::INFINITY, f64::NEG_INFINITY, 2048.0, 2052.0]);
 }
 
-/// Halves go to the even neighbour on the CPU (WebNN #817), in `quantize` too.
+/// Ties round to even on the CPU (WebNN #817), in `quantize` too.
 #[test]
 fn halves_are_rounded_to_even() {
     let x = [0.5, 1.5, 2.5, -0.5, -1.5, -2.5];
@@ -254,7 +255,7 @@ fn halves_are_rounded_to_even() {
     same(&run("ios17", &x, &[6], body).expect("it runs"), &[0.0, 2.0, 2.0, 0.0, -2.0, -2.0]);
 }
 
-/// coremltools #2773: what `predict` gave.
+/// coremltools #2773: results of `predict`.
 #[test]
 fn reciprocals_have_the_epsilon_of_the_definition() {
     let x = [1e-4, 1e-3, 1e-2, 0.25, 1.0];
@@ -264,7 +265,7 @@ fn reciprocals_have_the_epsilon_of_the_definition() {
     }
 }
 
-/// coremltools #2669: a row that is masked altogether is not a number.
+/// coremltools #2669: a fully masked row is NaN.
 #[test]
 fn a_row_of_minus_infinity_has_no_softmax() {
     let inf = f32::NEG_INFINITY;

@@ -1,4 +1,4 @@
-//! A result that contradicts what the program declares about it is an error that names operation, declaration and result.
+//! A result that contradicts its declaration is an error naming operation, declaration and result.
 
 use crate::text::{floats, load, run, run_with};
 
@@ -20,7 +20,7 @@ fn results_have_the_declared_rank_and_extents() {
         &["(relu)", "fp32 tensor [?, 4], found fp32 tensor [2, 3]"],
     );
     refused(run("ios17", &[], &[0], "tensor<fp32, [1]> y = relu(x = x);"), &["[1], found fp32 tensor [0]"]);
-    // What is left open takes anything.
+    // Unknown extents match anything.
     for open in ["[2, 3]", "[?, 3]", "[?, ?]", "[*?]"] {
         let body = format!("tensor<fp32, {open}> y = relu(x = x);");
         assert_eq!(run("ios17", &[1.0; 6], &[2, 3], &body).expect("it fits"), [1.0; 6]);
@@ -48,15 +48,15 @@ fn results_have_the_declared_element_type() {
 #[test]
 fn constants_and_folded_values_hold_what_they_declare() {
     for body in [
-        // A literal of another type, another shape, another rank.
+        // A literal of another type, shape or rank.
         "tensor<fp32, [2]> y = const()[val = tensor<int32, [2]>([1, 2])];",
         "tensor<fp32, [3]> y = const()[val = tensor<fp32, [2]>([1, 2])];",
         "fp32 y = const()[val = tensor<fp32, [1]>([1])];",
         "string y = const()[val = fp32(1)];",
-        // Computed when the model is loaded.
+        // Folded at load time.
         "tensor<fp32, [3]> y = add(x = tensor<fp32, [2]>([1, 2]), y = fp32(1));",
         "tensor<int32, [2]> y = add(x = tensor<fp32, [2]>([1, 2]), y = fp32(1));",
-        // Large enough to be computed in each prediction.
+        // Too large to fold.
         "tensor<fp32, [300001]> y = fill(shape = tensor<int32, [1]>([300000]), value = fp32(1));",
         // Compressed: two values where a gigabyte is declared.
         "tensor<fp32, [1073741824]> y = constexpr_sparse_to_dense()[nonzero_data = tensor<fp32, [1]>([5]), \
@@ -83,7 +83,7 @@ fn blocks_take_and_return_what_they_declare() {
     let x = [1.0, -1.0];
     assert_eq!(run("ios17", &x, &[2], &branch("tensor<fp32, [2]>")).expect("it fits"), [1.0, 0.0]);
     refused(run("ios17", &x, &[2], &branch("tensor<fp32, [3]>")), &["(cond)", "[3], found fp32 tensor [2]"]);
-    // A loop whose variable grows, although its block declares that it does not.
+    // A loop variable that grows, contrary to its block's declaration.
     let grow = |declared: &str| {
         format!(
             "tensor<fp32, [?]> y = while_loop(loop_vars = x) \

@@ -1,4 +1,4 @@
-//! Whole patterns that rewrites join: the same results with all rewrites, with none, and with each left out.
+//! Whole patterns that rewrites fuse: same results with all rewrites, with none, and with each disabled.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
@@ -6,7 +6,7 @@ use coreml_format::weights::Weights;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{Executable, FeatureValue, Options};
 
-/// Elements between −1 and 1, as a literal of this type.
+/// A literal of this type with elements between −1 and 1.
 fn literal(dtype: &str, shape: &[usize], seed: usize) -> String {
     fn nested(shape: &[usize], next: &mut impl FnMut() -> f32) -> String {
         match shape {
@@ -20,7 +20,7 @@ fn literal(dtype: &str, shape: &[usize], seed: usize) -> String {
     let mut at = seed;
     let mut next = || {
         at += 1;
-        // Eighths, which fp16 holds exactly.
+        // Eighths, which are exact in fp16.
         (at * 37 % 17) as f32 / 8.0 - 1.0
     };
     let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
@@ -40,7 +40,7 @@ fn run(text: &str, shape: &[usize], passes: PassSet) -> (Vec<f32>, usize) {
     (y, executable.places().len())
 }
 
-/// Runs a body from `x` of a shape to `y`; with all rewrites it takes `steps` operations.
+/// Runs a body from `x` of a shape to `y`; with all rewrites it has `steps` operations.
 fn check(dtype: &str, shape: &[usize], body: &str, steps: usize) {
     let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
     let text = format!(
@@ -71,7 +71,7 @@ fn convolutions_with_what_follows_them() {
             format!("tensor<{dtype}, {shape}> {out} = conv(x = {x}, weight = {w}, bias = {b}{more});")
         };
         let same = ", pad_type = string(\"same\")";
-        // An inverted residual: expand, depthwise in two strides, project, add.
+        // An inverted residual: expand, depthwise with stride two, project, add.
         let low = format!("alpha = {dtype}(0), beta = {dtype}(1.5)");
         let body = format!(
             "{} tensor<{dtype}, [1, 20, 7, 5]> b = clip(x = a, {low});
@@ -83,7 +83,7 @@ fn convolutions_with_what_follows_them() {
         );
         // The residual is an input of the function.
         check(dtype, &[1, 6, 7, 5], &body, 3);
-        // A residual block whose sum is activated, and groups in strides.
+        // A residual block with an activation after the sum, and grouped strided convolution.
         let strides = ", strides = tensor<int32, [2]>([2, 2]), groups = int32(3)";
         let body = format!(
             "{} tensor<{dtype}, [2, 9, 7, 5]> b = relu(x = a);
@@ -105,7 +105,7 @@ fn gates_of_hard_swish_and_of_channels() {
             let (w, b) = (literal(dtype, weight, 3), literal(dtype, &weight[..1], 5));
             format!("tensor<{dtype}, {shape}> {out} = conv(x = {x}, weight = {w}, bias = {b});")
         };
-        // As converted from PyTorch, and a gate of the channels' means.
+        // As converted from PyTorch, and a gate computed from channel means.
         let wide = "[1, 20, 7, 5]";
         let gate = |out: &str, x: &str| {
             let parameters = format!("alpha = {dtype}(0.25), beta = {dtype}(0.5)");
@@ -127,7 +127,7 @@ fn gates_of_hard_swish_and_of_channels() {
             conv("p", "m", &[20, 20, 1, 1], "[1, 20, 1, 1]"),
             gate("y", "t"),
         );
-        // In fp16 the engine does not finish products of one position.
+        // The engine does not fuse epilogues of fp16 products with a single position.
         check(dtype, &[1, 6, 7, 5], &body, if dtype == "fp32" { 7 } else { 9 });
     }
 }
@@ -150,7 +150,7 @@ fn products_with_what_follows_them() {
 
 #[test]
 fn attention_over_a_sequence() {
-    // With a mask, or with a second factor.
+    // With a mask or a second factor.
     for (dtype, mask) in [("fp32", true), ("fp32", false), ("fp16", true)] {
         let scores = format!("tensor<{dtype}, [1, 3, 35, 35]>");
         let masked = if mask { "add(x = t, y = m)" } else { "mul(x = t, y = m)" };
@@ -185,7 +185,7 @@ fn permutations_that_are_written_with_several() {
     let transpose = |out: &str, x: &str, perm: &[i32], shape: &[usize]| {
         format!("tensor<fp32, {shape:?}> {out} = transpose(x = {x}, perm = tensor<int32, [{}]>({perm:?}));", perm.len())
     };
-    // Windows of 3 × 2 of an image [1, 4, 6, 6], channels last, as coremltools writes it with four dimensions.
+    // Windows of 3 × 2 of an image [1, 4, 6, 6], channels last, written by coremltools with four dimensions.
     let windows = [
         reshape("a", "x", &[4, 2, 3, 6]),
         transpose("b", "a", &[1, 0, 2, 3], &[2, 4, 3, 6]),
@@ -196,7 +196,7 @@ fn permutations_that_are_written_with_several() {
         reshape("y", "f", &[6, 6, 4]),
     ];
     check("fp32", &[1, 4, 6, 6], &windows.concat(), 3);
-    // A transpose first; an end that is a transpose.
+    // A leading transpose; a trailing transpose.
     let others = [
         transpose("a", "x", &[0, 2, 3, 1], &[1, 6, 6, 4]),
         "tensor<fp32, [6, 6, 4]> b = squeeze(x = a, axes = tensor<int32, [1]>([0]));".to_owned(),
@@ -204,7 +204,7 @@ fn permutations_that_are_written_with_several() {
         transpose("y", "c", &[2, 0, 1], &[24, 2, 3]),
     ];
     check("fp32", &[1, 4, 6, 6], &others.concat(), 3);
-    // Elements that no permutation of whole dimensions moves, and a value that is used twice.
+    // Moves that are not a permutation of whole dimensions, and a value used twice.
     let uneven = [
         transpose("a", "x", &[0, 2, 3, 1], &[1, 6, 6, 4]),
         reshape("b", "a", &[1, 9, 4, 4]),

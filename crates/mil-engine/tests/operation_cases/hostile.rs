@@ -1,5 +1,5 @@
-//! Parameters that nobody should send: each constant of each case in turn becomes something else. The answer may
-//! be a result or an error, never a panic; time and memory stay bounded because shapes do.
+//! Hostile parameters: replaces each constant of each case in turn. The outcome may be a result or an error, never a
+//! panic; time and memory are bounded because shapes are.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +14,7 @@ use mil_engine::{Executable, Options};
 
 use crate::cases::{Case, all};
 
-/// Other values in the place of a literal.
+/// Replacement values for a literal.
 fn others(value: &Value) -> Vec<Value> {
     let (ValueType::Tensor(ty), ValueData::Tensor(data)) = (&value.ty, &value.data) else { return Vec::new() };
     let Some(shape) = ty.fixed_shape() else { return Vec::new() };
@@ -40,7 +40,7 @@ fn others(value: &Value) -> Vec<Value> {
                     all.push(same(TensorData::Bytes(vec![byte; bytes.len()])));
                 }
             }
-            // Another rank, another extent, another type.
+            // Another rank, extent or type.
             if let Some((&first, rest)) = shape.split_first() {
                 let per = bytes.len() / first.max(1);
                 let reshaped = |shape: Vec<usize>, bytes: Vec<u8>| Value::tensor(ty.dtype, &shape, bytes);
@@ -62,7 +62,7 @@ fn others(value: &Value) -> Vec<Value> {
     all
 }
 
-/// Every literal of an operation, one at a time, replaced by each of its others; and every parameter left out.
+/// Replaces each literal of an operation in turn by each alternative, and omits each parameter.
 fn mutations(op: &Operation) -> Vec<Operation> {
     let mut all = Vec::new();
     let mut keep = |change: &dyn Fn(&mut Operation)| {
@@ -101,10 +101,10 @@ fn attempt(program: &Program, inputs: &[(String, Tensor)]) -> Result<(), String>
     executable.predict(&inputs, Some(&mut state)).map(drop).map_err(|e| e.to_string())
 }
 
-/// One changed program with the inputs that go with it.
+/// A mutated program with its inputs.
 type Attempt = (Program, Vec<(String, Tensor)>);
 
-/// Inputs of another element type, rank, extent or value than the operation was written for.
+/// Inputs with another element type, rank, extent or value than expected.
 fn other_inputs(case: &Case) -> Vec<Attempt> {
     let mut all = Vec::new();
     for (at, (name, tensor)) in case.inputs.iter().enumerate() {
@@ -158,7 +158,7 @@ fn attempts(case: &Case) -> Vec<Attempt> {
 #[test]
 fn no_parameter_and_no_input_makes_an_operation_panic() {
     let mut panics = Vec::new();
-    // Half precision takes the same ways; a range may rightly be long, and a loop go on until its limit.
+    // fp16 takes the same paths; ranges may legitimately be long, and loops run up to their limit.
     let lasting = |c: &&Case| ["fp16", "range_1d", "while_loop"].iter().any(|part| c.name.contains(part));
     for case in all().iter().filter(|c| !lasting(c)) {
         for (program, inputs) in attempts(case) {

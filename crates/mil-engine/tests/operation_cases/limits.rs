@@ -1,4 +1,4 @@
-//! Programs that would run or grow without end: the limits of a prediction, its cancellation, and work in proportion to
+//! Programs that would run or grow without bound: prediction limits, cancellation, and planning in time proportional to
 //! the program.
 
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ fn load(body: &str, limits: Limits) -> Result<Executable, String> {
         .map_err(|e| e.to_string())
 }
 
-/// What is wrong with a prediction, causes included.
+/// The error of a prediction, with causes.
 fn failure(executable: &Executable) -> String {
     let mut error: Option<&dyn std::error::Error> =
         Some(&executable.predict::<Tensor>(&[], None).expect_err("it fails"));
@@ -30,7 +30,7 @@ fn failure(executable: &Executable) -> String {
     message
 }
 
-/// A loop that goes on forever, with this in its body.
+/// An infinite loop with this body.
 fn forever(name: &str, body: &str) -> String {
     format!(
         "int32 {name} = while_loop(loop_vars = int32(0)) \
@@ -42,7 +42,7 @@ fn forever(name: &str, body: &str) -> String {
 #[test]
 fn endless_loops_end_after_the_rounds_that_all_loops_share() {
     let limits = Limits { rounds: 1000, ..Limits::default() };
-    // Alone each of these stays within the limit; the outer one has 40 rounds of 30.
+    // Each alone stays within the limit; the outer loop has 40 rounds of 30.
     let inner = "int32 i = while_loop(loop_vars = int32(0)) \
                  (int32 ic) { bool it = less(x = ic, y = int32(30)); } -> (it) \
                  (int32 ib) { int32 next = add(x = ib, y = int32(1)); } -> (next);";
@@ -76,7 +76,7 @@ fn a_loop_can_be_cancelled() {
 #[test]
 fn values_that_are_kept_count_together_and_views_count_once() {
     let limits = Limits { memory: 1 << 22, ..Limits::default() };
-    // Each a quarter of the limit, larger than what is folded when the model is loaded.
+    // Each takes a quarter of the limit and is too large to fold.
     let big =
         |n: &str| format!("tensor<fp32, [262145]> {n} = fill(shape = tensor<int32, [1]>([262145]), value = fp32(1));");
     let sum = |names: &[&str]| {
@@ -95,7 +95,7 @@ fn values_that_are_kept_count_together_and_views_count_once() {
     let body = format!("{}{}", five.map(big).concat(), sum(&five));
     let message = failure(&load(&body, limits).expect("it loads"));
     assert!(message.contains("the limit is 4194304"), "{message}");
-    // A list keeps what is written to it.
+    // A list keeps the values written to it.
     let grow = format!(
         "list<tensor<fp32, [?]>, ?> ls = make_list(init_length = int32(1), elem_shape = tensor<int32, [1]>([1]), dtype = string(\"fp32\")); \
          int32 y, list<tensor<fp32, [?]>, ?> all = while_loop(loop_vars = (int32(0), ls)) \
@@ -113,7 +113,7 @@ fn parameters_that_ask_for_too_much_are_refused_before_anything_is_made() {
     let x = "tensor<fp32, [2]> x = fill(shape = tensor<int32, [1]>([2]), value = fp32(1));";
     for body in [
         "tensor<fp32, [?, ?]> y = fill(shape = tensor<int32, [2]>([100000, 100000]), value = fp32(1));".to_owned(),
-        // No elements, but an extent that what follows would walk along.
+        // No elements, but an extent that later operations would iterate over.
         "tensor<fp32, [?, ?]> y = fill(shape = tensor<int64, [2]>([1099511627776, 0]), value = fp32(1));".to_owned(),
         format!("{x} tensor<fp32, [?]> y = tile(x = x, reps = tensor<int32, [1]>([2147483647]));"),
         format!("{x} tensor<fp32, [?]> y = pad(x = x, pad = tensor<int32, [2]>([2147483647, 2147483647]), mode = string(\"constant\"));"),
@@ -121,7 +121,7 @@ fn parameters_that_ask_for_too_much_are_refused_before_anything_is_made() {
         "tensor<int32, [?]> y = range_1d(start = int32(-2147483648), end = int32(2147483647), step = int32(1));".to_owned(),
         format!("{x} tensor<fp32, [?]> y = split(x = x, axis = int32(0), num_splits = int32(2147483647));"),
         "tensor<fp32, [?]> y = random_uniform(shape = tensor<int32, [2]>([2147483647, 2]), low = fp32(0), high = fp32(1), seed = int32(1));".to_owned(),
-        // As many positions as indices times the elements of a slice; the updates are few.
+        // Number of positions is indices times slice elements; there are few updates.
         "tensor<fp32, [?, ?]> z = fill(shape = tensor<int32, [2]>([4, 65536]), value = fp32(0)); \
          tensor<int32, [?]> i = fill(shape = tensor<int32, [1]>([131072]), value = int32(1)); \
          tensor<fp32, [?, ?]> y = scatter(data = z, indices = i, updates = tensor<fp32, [1]>([1]), axis = int32(0));"
@@ -136,7 +136,7 @@ fn parameters_that_ask_for_too_much_are_refused_before_anything_is_made() {
     }
 }
 
-/// A fill of so many elements, as a variable.
+/// A fill of this shape, as a variable.
 fn filled(name: &str, shape: &[usize]) -> String {
     let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
     let (rank, extents) = (shape.len(), extents.join(", "));
@@ -144,7 +144,7 @@ fn filled(name: &str, shape: &[usize]) -> String {
     format!("{ty} {name} = fill(shape = tensor<int32, [{rank}]>([{extents}]), value = fp32(1));")
 }
 
-/// Programs that ask for gigabytes, of few elements: results, and the positions, patches and copies on the way to them.
+/// Programs with few elements that request gigabytes: for results, and for intermediate positions, patches and copies.
 #[test]
 fn what_a_program_asks_for_is_refused_before_it_is_allocated() {
     const HUGE: usize = 1 << 30;
@@ -158,7 +158,7 @@ fn what_a_program_asks_for_is_refused_before_it_is_allocated() {
         };
         (0..30).map(step).collect::<String>() + "tensor<fp32, [?]> y = identity(x = c29);"
     };
-    // Larger than what is folded when the model is loaded, and within the limit.
+    // Too large to fold, and within the limit.
     let row = filled("r", &[1 << 19]);
     let pixel = filled("q", &[1, 1, 1, 1]);
     let bodies = [
@@ -174,7 +174,7 @@ fn what_a_program_asks_for_is_refused_before_it_is_allocated() {
         ("random_normal", "tensor<fp32, [?]> y = random_normal(shape = tensor<int32, [1]>([1073741824]), mean = fp32(0), stddev = fp32(1), seed = int32(1));".to_owned()),
         ("add", filled("l", &[32768, 1]) + &filled("k", &[1, 32768]) + "tensor<fp32, [?, ?]> y = add(x = l, y = k);"),
         ("einsum", filled("l", &[32768]) + &filled("k", &[32768]) + "tensor<fp32, [?, ?]> y = einsum(values = (l, k), equation = string(\"a,b->ab\"));"),
-        // As large as the limit allows, and then their positions are too much, or the words that sorting takes.
+        // As large as the limit allows; the positions or the sort keys then exceed it.
         ("reverse", filled("a", &[3 << 20]) + "tensor<fp32, [?]> y = reverse(x = a, axes = tensor<int32, [1]>([0]));"),
         ("argsort", filled("a", &[3 << 20]) + "tensor<int32, [?]> y = argsort(x = a, axis = int32(0), ascending = bool(true));"),
         ("cumsum", filled("a", &[3 << 20]) + "tensor<fp32, [?]> y = cumsum(x = a, axis = int32(0), exclusive = bool(false), reverse = bool(false));"),
@@ -193,7 +193,7 @@ fn what_a_program_asks_for_is_refused_before_it_is_allocated() {
     }
 }
 
-/// Operations whose operands are small beside their work.
+/// Operations with little data and much work.
 #[test]
 fn an_operation_of_too_much_work_is_refused() {
     let limits = Limits { operation_work: 1 << 20, ..Limits::default() };
@@ -258,7 +258,7 @@ fn an_operation_of_too_much_work_is_refused() {
 fn loops_end_after_the_work_that_they_share() {
     let limits = Limits { loop_work: 1 << 22, ..Limits::default() };
     let cases = [
-        // Nothing but steps; elements; products.
+        // Only steps; elements; products.
         forever("y", "int32 n = add(x = y_b, y = int32(1));"),
         forever(
             "y",
@@ -277,7 +277,7 @@ fn loops_end_after_the_work_that_they_share() {
     }
 }
 
-/// A recurrent network as a loop: thousands of rounds, a dozen steps each.
+/// A recurrent network as a loop: thousands of rounds of a dozen steps.
 #[test]
 fn loops_of_thousands_of_rounds_run_by_default() {
     let step = |i: usize| {
@@ -297,7 +297,7 @@ fn loops_of_thousands_of_rounds_run_by_default() {
     assert!(load(&body, Limits::default()).expect("it loads").predict::<Tensor>(&[], None).is_ok());
 }
 
-/// What a step has freed is not held against the steps after it.
+/// Memory freed by a step is available to later steps.
 #[test]
 fn memory_that_was_freed_can_be_used_again() {
     let limits = Limits { memory: 10 << 20, ..Limits::default() };
@@ -328,7 +328,7 @@ fn states_are_within_the_limit() {
     assert!(error.to_string().contains("state") && cause.contains("2147483648 bytes"), "{error}: {cause}");
 }
 
-/// Constants that loading expands are counted, by name.
+/// Constants expanded during loading are counted, by name.
 #[test]
 fn constants_that_are_expanded_are_within_the_limit() {
     let ones = |n: usize| vec!["1"; n].join(", ");
@@ -347,7 +347,7 @@ fn constants_that_are_expanded_are_within_the_limit() {
     assert!(load(1 << 20).is_ok());
 }
 
-/// Blocks without end one beside the other: planning must not look at all names anew for each.
+/// Many sibling blocks: planning must not rescan all names for each.
 #[test]
 fn many_blocks_and_many_names_are_planned_in_time() {
     const N: usize = 20_000;
@@ -362,7 +362,7 @@ fn many_blocks_and_many_names_are_planned_in_time() {
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
-/// Constants that are small in the file and large in memory are not all kept.
+/// Constants small in the file and large in memory are not all kept.
 #[test]
 fn folded_results_are_kept_up_to_a_limit() {
     let text: String = (0..200)

@@ -1,5 +1,5 @@
-//! Every operation against outputs that PyTorch and NumPy computed (`tools/op_cases` writes
-//! `conformance/operations`), and with parameters that nobody should send.
+//! Every operation against outputs computed by PyTorch and NumPy (`tools/op_cases` writes `conformance/operations`),
+//! and with hostile parameters.
 
 mod agreement;
 mod cases;

@@ -1,4 +1,4 @@
-//! Operations whose results are no tensors, or not the same tensors twice.
+//! Operations with results other than tensors, or with random results.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
@@ -28,15 +28,15 @@ fn moments(values: &[f64]) -> (f64, f64) {
 
 const N: usize = 40_000;
 
-/// Forty thousand draws of an operation with the parameters before and after the shape.
+/// Forty thousand draws of an operation, given the parameters before and after the shape.
 fn draws(op: &str, parameters: &str, seed: i32) -> Vec<f64> {
     let body =
         format!("tensor<fp32, [{N}]> y = {op}(shape = tensor<int32, [1]>([{N}]), {parameters}, seed = int32({seed}));");
     floats(&run("", &body, "y", &[])["y"])
 }
 
-/// Means within five standard errors, variances within a tenth: both hold for these seeds and would fail for
-/// another distribution.
+/// Means within five standard errors, variances within a tenth: both hold for these seeds and would fail for another
+/// distribution.
 #[test]
 fn random_numbers_have_their_distribution_and_follow_their_seed() {
     let error = |variance: f64| 5.0 * (variance / N as f64).sqrt();
@@ -94,7 +94,7 @@ fn classifiers_return_a_label_and_a_dictionary() {
     assert_eq!(entries[2], (DictionaryKey::Int(30), 0.375));
 }
 
-/// As programs converted from packed sequences have them; fewer rows than the batch are an error.
+/// As in programs converted from packed sequences; fewer rows than the batch are an error.
 #[test]
 fn initial_states_of_more_rows_than_the_batch_are_those_of_the_first() {
     let weights = "weight_ih = tensor<fp32, [4, 1]>([[0.5], [-0.25], [1], [0.75]]), weight_hh = tensor<fp32, [4, 1]>([[0.1], [0.2], [-0.3], [0.4]])";
@@ -122,7 +122,7 @@ fn initial_states_of_more_rows_than_the_batch_are_those_of_the_first() {
     assert!(lstm(1).is_none());
 }
 
-/// A convolution of one point is a product: w = scale · q + bias per output channel.
+/// A pointwise convolution is a product: w = scale · q + bias per output channel.
 #[test]
 fn quantized_convolutions_scale_their_weights() {
     let x = Tensor::new(&[[[1f32, 2.], [3., -1.]]], &Device::Cpu).expect("an input");
@@ -130,6 +130,6 @@ fn quantized_convolutions_scale_their_weights() {
                 quantization_type = string(\"linear\"), nbits = int32(8), quant_scale = tensor<fp32, [2]>([0.5, 2]), \
                 quant_bias = tensor<fp32, [2]>([1, -1]), bias = tensor<fp32, [2]>([0, 10]));";
     let found = floats(&run("tensor<fp32, [1, 2, 2]> x", body, "y", &[("x", x)])["y"]);
-    // Rows of weights: [1.5, 2] and [5, 7].
+    // Weight rows: [1.5, 2] and [5, 7].
     assert_eq!(found, [1.5 + 6.0, 3.0 - 2.0, 5.0 + 21.0 + 10.0, 10.0 - 7.0 + 10.0]);
 }

@@ -1,5 +1,5 @@
-//! Every parameter that coremltools defines is read, every other one is refused: `conformance/op_parameters.json`, which
-//! `tools/op_parameters.py` writes, against the build functions.
+//! Every parameter defined by coremltools is read and every other one rejected: `conformance/op_parameters.json`,
+//! written by `tools/op_parameters.py`, against the build functions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -14,7 +14,7 @@ use mil_engine::{EngineError, Executable, OpError, Options};
 use crate::cases::all;
 use crate::text::chain;
 
-/// One definition of an operation, for some opsets.
+/// A definition of an operation for some opsets.
 #[derive(serde::Deserialize)]
 struct Definition {
     op: String,
@@ -36,7 +36,7 @@ fn definitions() -> Vec<Definition> {
     serde_json::from_slice(&std::fs::read(path).expect("definitions")).expect("definitions")
 }
 
-/// Operations without a case in an opset, as statements that make `y`.
+/// Statements that compute `y`, for operations without a case in some opset.
 const MORE: &[(&str, &str)] = &[
     (
         "tensor<fp32, [3]> x",
@@ -99,7 +99,7 @@ const MORE: &[(&str, &str)] = &[
     ),
 ];
 
-/// A program and the place of an operation in it.
+/// A program and the index of an operation in it.
 type Base = (Program, usize);
 
 fn bases() -> HashMap<String, Vec<Base>> {
@@ -124,7 +124,7 @@ fn load(program: &Program) -> Result<(), EngineError> {
     Executable::load(program, &Weights::default(), "main", &Options::default()).map(drop)
 }
 
-/// The program in another opset, without the parameters that its operation does not have there.
+/// The program in another opset, without the parameters its operation lacks there.
 fn in_opset((program, at): &Base, opset: Opset, definition: &Definition) -> Program {
     let mut program = program.clone();
     let function = &mut program.functions["main"];
@@ -135,7 +135,7 @@ fn in_opset((program, at): &Base, opset: Opset, definition: &Definition) -> Prog
     program
 }
 
-/// A definition with an opset, and the first program that loads with it.
+/// Each definition with an opset and the first program that loads with it.
 fn prepared(definitions: &[Definition]) -> (Vec<(&Definition, Opset, Base)>, Vec<String>) {
     let bases = bases();
     let (mut found, mut without) = (Vec::new(), Vec::new());
@@ -216,13 +216,12 @@ fn every_operation_is_defined_and_every_definition_has_an_operation() {
     let known: BTreeSet<String> =
         FAMILIES.iter().flat_map(|(_, ops)| ops.iter()).map(|op| op.name.to_owned()).collect();
     let only: Vec<&String> = known.difference(&defined).collect();
-    // Written to files in the place of `coreml_update_state`.
+    // Written to files instead of `coreml_update_state`.
     assert_eq!(only, ["write_state"]);
     assert_eq!(defined.difference(&known).count(), 0, "{:?}", defined.difference(&known));
 }
 
-/// A program that loads has had all its parameters read: the planner refuses others. So each parameter must be bound in
-/// one that does.
+/// Loading fails if a parameter is unread, so each parameter must be bound in some program that loads.
 #[test]
 fn every_parameter_of_a_definition_is_read() {
     let definitions = definitions();
@@ -255,7 +254,7 @@ fn every_other_parameter_is_refused_by_name() {
     let (prepared, _) = prepared(&definitions);
     let (mut count, mut taken) = (0, Vec::new());
     for (i, (definition, opset, base)) in prepared.iter().enumerate() {
-        // All names in the last opset; in earlier ones, those that the operation has elsewhere.
+        // All names in the last opset; in earlier ones, those of the operation's other definitions.
         let last = prepared.get(i + 1).is_none_or(|next| next.0.op != definition.op);
         let elsewhere = || definitions.iter().filter(|d| d.op == definition.op).flat_map(|d| d.parameters.keys());
         let tried: BTreeSet<&str> = if last { names.clone() } else { elsewhere().map(String::as_str).collect() };
@@ -290,7 +289,7 @@ fn a_word_that_a_parameter_does_not_define_is_refused() {
     assert!(count > 100, "{count} words");
 }
 
-/// Leaving a parameter out is binding its default: both programs give the same.
+/// Omitting a parameter equals binding its default: both programs return the same.
 #[test]
 fn defaults_are_those_of_the_definitions() {
     let definitions = definitions();
@@ -299,7 +298,7 @@ fn defaults_are_those_of_the_definitions() {
     for definition in &definitions {
         let stated = definition.parameters.iter().filter(|(_, p)| p.optional && p.default.is_some());
         for (name, parameter) in stated {
-            // What differs from draw to draw, and what is no tensor.
+            // Random results and results other than tensors.
             if definition.op.starts_with("random_") || name == "dtype" {
                 continue;
             }
@@ -340,7 +339,7 @@ fn outcome(program: &Program, inputs: &[(String, candle_core::Tensor)]) -> Strin
     )
 }
 
-/// A literal's own type does not hide that a word is wanted.
+/// A string parameter rejects literals of other types.
 #[test]
 fn a_number_in_the_place_of_a_word_is_refused() {
     let body =

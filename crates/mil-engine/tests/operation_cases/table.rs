@@ -1,4 +1,4 @@
-//! `docs/operations.md` is the operation table; set `UPDATE_DOCS=1` to write it anew.
+//! Checks `docs/operations.md` against the operation table; `UPDATE_DOCS=1` regenerates it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use mil_engine::ops::FAMILIES;
 
 use crate::cases::all;
 
-/// Cases of an operation, and the element types of its tensors in them.
+/// Number of cases of an operation, and the element types of their tensors.
 #[derive(Default)]
 struct Seen {
     cases: usize,
@@ -27,7 +27,7 @@ fn count<'a>(block: &'a Block, types: &mut Types<'a>, into: &mut HashMap<&'a str
         types.extend(op.outputs.iter().filter_map(tensor));
         let seen = into.entry(op.kind.as_str()).or_default();
         seen.cases += 1;
-        // What it computes on: its data, not the parameters that say how.
+        // Its data operands, not the parameters.
         let data =
             ["x", "y", "a", "b", "values", "data", "query", "input", "indices", "quantized_data", "nonzero_data"];
         let taken = op.inputs.iter().filter(|(n, _)| data.contains(&n.as_str())).flat_map(|(_, a)| a.bindings());

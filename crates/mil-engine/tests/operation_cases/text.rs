@@ -1,4 +1,4 @@
-//! Programs of MIL text, one statement or a few, loaded and run.
+//! Loads and runs MIL text of one or a few statements.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
@@ -17,7 +17,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     message
 }
 
-/// A function of an opset with these parameters and statements that returns `y`.
+/// Loads a function of an opset with these parameters and statements that returns `y`.
 pub(crate) fn load(opset: &str, parameters: &str, body: &str) -> Result<Executable, String> {
     let text = format!("program(1.3) {{ func main<{opset}>({parameters}) {{ {body} }} -> (y); }}");
     let program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
@@ -25,7 +25,7 @@ pub(crate) fn load(opset: &str, parameters: &str, body: &str) -> Result<Executab
     Executable::load(&program, &Weights::default(), "main", &Options::default()).map_err(|e| chain(&e))
 }
 
-/// The elements of `y`.
+/// Elements of `y`.
 pub(crate) fn run_with(
     opset: &str,
     parameters: &str,
@@ -42,7 +42,7 @@ pub(crate) fn floats(values: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_vec(values.to_vec(), shape, &Device::Cpu).expect("a tensor")
 }
 
-/// The elements of `y` for an fp32 input `x`; what is computed does not become a constant.
+/// Elements of `y` for an fp32 input `x`; operations on it are not folded.
 pub(crate) fn run(opset: &str, x: &[f32], shape: &[usize], body: &str) -> Result<Vec<f64>, String> {
     let extents: Vec<String> = shape.iter().map(usize::to_string).collect();
     let parameters = format!("tensor<fp32, [{}]> x", extents.join(", "));

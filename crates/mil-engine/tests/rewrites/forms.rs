@@ -1,4 +1,4 @@
-//! Programs at the edge of what rewrites match: whatever the operation of a rewrite can't do stays as it is.
+//! Programs at the edge of what rewrites match: cases unsupported by the fused operation stay unchanged.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
@@ -7,7 +7,7 @@ use coreml_format::weights::Weights;
 use mil_engine::passes::{ALL, PassSet};
 use mil_engine::{Executable, Options};
 
-/// The outputs of a program for inputs of small numbers, one after the other; runs twice, with the same states.
+/// Concatenated outputs of a program for small inputs; runs twice with the same states.
 fn outputs(program: &Program, passes: PassSet) -> Result<Vec<f32>, String> {
     let options = Options { passes, ..Options::default() };
     let executable = Executable::load(program, &Weights::default(), "main", &options).map_err(|e| e.to_string())?;
@@ -35,7 +35,7 @@ fn outputs(program: &Program, passes: PassSet) -> Result<Vec<f32>, String> {
     Ok(all)
 }
 
-/// The same results with all rewrites, each alone and each left out, as without.
+/// Checks for the same results with all rewrites, each alone and each disabled as with none.
 #[track_caller]
 fn agree(function: &str) {
     let program = mil_text::parse(&format!("program(1.3) {{ func {function} }}")).unwrap_or_else(|e| panic!("{e}"));
@@ -55,7 +55,7 @@ fn agree(function: &str) {
 
 #[test]
 fn attention_of_vectors_and_along_other_axes() {
-    // Queries, or values, without a dimension of rows.
+    // Queries or values without a row dimension.
     agree(
         "main<ios17>(tensor<fp32, [4]> q, tensor<fp32, [2, 3, 4, 5]> k, tensor<fp32, [2, 5, 6]> v) {
             tensor<fp32, [2, 3, 5]> s = matmul(x = q, y = k);
@@ -70,7 +70,7 @@ fn attention_of_vectors_and_along_other_axes() {
             tensor<fp32, [2, 3]> y = matmul(x = w, y = v);
          } -> (y);",
     );
-    // An axis that is computed.
+    // A computed axis.
     agree(
         "main<ios17>(tensor<fp32, [2, 3, 4]> q, tensor<fp32, [2, 4, 5]> k, tensor<fp32, [2, 5, 6]> v) {
             int32 a = identity(x = int32(1));
@@ -79,7 +79,7 @@ fn attention_of_vectors_and_along_other_axes() {
             tensor<fp32, [2, 3, 6]> y = matmul(x = w, y = v);
          } -> (y);",
     );
-    // Integers as values.
+    // Integer values.
     agree(
         "main<ios17>(tensor<fp32, [2, 3, 4]> q, tensor<fp32, [2, 4, 5]> k, tensor<int32, [2, 5, 6]> v) {
             tensor<fp32, [2, 3, 5]> s = matmul(x = q, y = k);
@@ -89,7 +89,7 @@ fn attention_of_vectors_and_along_other_axes() {
     );
 }
 
-/// Attention over a state with queries of this shape, scores of another, a softmax along `axis`.
+/// Attention over a state with these query and score shapes, and softmax along `axis`.
 fn over_a_cache(query: &str, scores: &str, mask: &str, axis: i32, result: &str) {
     let whole = "tensor<fp16, [2, 2, 4, 4]>";
     let slice = |out: &str, at: i32| {
@@ -120,12 +120,12 @@ fn over_a_cache(query: &str, scores: &str, mask: &str, axis: i32, result: &str) 
 #[test]
 fn attention_over_a_cache_with_queries_of_other_shapes() {
     over_a_cache("[1, 2, 3, 4]", "[1, 2, 3, 4]", "[1, 1, 3, 4]", -1, "[1, 2, 3, 4]");
-    // A batch of queries, one head for all, no batch, five dimensions of which softmax takes the fourth.
+    // A batch of queries, one head for all, no batch, five dimensions with softmax along the fourth.
     over_a_cache("[2, 2, 3, 4]", "[2, 2, 3, 4]", "[1, 1, 3, 4]", -1, "[2, 2, 3, 4]");
     over_a_cache("[1, 1, 3, 4]", "[1, 2, 3, 4]", "[1, 1, 3, 4]", -1, "[1, 2, 3, 4]");
     over_a_cache("[2, 3, 4]", "[1, 2, 3, 4]", "[1, 1, 3, 4]", -1, "[1, 2, 3, 4]");
     over_a_cache("[1, 1, 2, 3, 4]", "[1, 1, 2, 3, 4]", "[1, 1, 3, 4]", 3, "[1, 1, 2, 3, 4]");
-    // Masks of each head.
+    // A mask per head.
     over_a_cache("[1, 2, 3, 4]", "[1, 2, 3, 4]", "[1, 2, 3, 4]", 3, "[1, 2, 3, 4]");
     over_a_cache("[1, 1, 3, 4]", "[1, 2, 3, 4]", "[1, 2, 3, 4]", 3, "[1, 2, 3, 4]");
 }

@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz target `rewrites`, and runs random programs: the same results with and without rewrites.
+//! Replays the corpus of the fuzz target `rewrites`, and runs random programs: same results with and without rewrites.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn checked(tally: &Tally) {
     assert!(tally.ran > tally.refused * 2, "most choices make a program that runs: {tally:?}");
     assert!(tally.opened > 0, "rows are left open: {tally:?}");
     for (name, [together, alone]) in &tally.changed {
-        // What follows another rewrite has nothing to do without it.
+        // Rewrites that depend on others change nothing alone.
         let alone = *alone > 0 || ["fold_rms_gain", "cached_attention"].contains(name);
         assert!(*together > 0 && alone, "`{name}` changed no program: {tally:?}");
     }
@@ -55,7 +55,8 @@ fn random_programs_agree_with_and_without_rewrites() {
     checked(&tally);
 }
 
-/// As long as `REWRITES_SECONDS` says (60), from `REWRITES_SEED` on (the time); prints the seed of a program that fails.
+/// Runs for `REWRITES_SECONDS` (default 60) from `REWRITES_SEED` (default: the time); prints the seed of a failing
+/// program.
 #[test]
 #[ignore = "runs as long as it is told"]
 fn random_programs_agree_for_long() {

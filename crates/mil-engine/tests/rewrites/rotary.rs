@@ -1,19 +1,19 @@
-//! The rotary embedding with cosines and sines of every shape that broadcasts, against its definition.
+//! Rotary embedding with cosines and sines of every broadcastable shape, against its definition.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::mil_text;
 use coreml_format::weights::Weights;
 use mil_engine::{Executable, Options};
 
-/// Extents of `x`, of the cosines and of the sines, and whether one operation does it.
+/// Shapes of `x`, cosines and sines, and true if they fuse into one operation.
 type Form = (&'static [usize], &'static [usize], &'static [usize], bool);
 
 const FORMS: [Form; 18] = [
-    // Rows of one conversation, as compiled models have them.
+    // Rows of one conversation, as in compiled models.
     (&[1, 3, 4, 8], &[1, 1, 4, 8], &[1, 1, 4, 8], true),
     (&[1, 3, 1, 8], &[1, 1, 1, 8], &[8], true),
     (&[6], &[6], &[6], true),
-    // transformers: batches of two whose positions are alike, or not.
+    // transformers: batches of two with equal or different positions.
     (&[2, 3, 4, 8], &[1, 1, 4, 8], &[1, 1, 4, 8], true),
     (&[2, 3, 4, 8], &[2, 1, 4, 8], &[2, 1, 4, 8], true),
     // [B, T, H, D], with cosines of rank four and three.
@@ -21,13 +21,13 @@ const FORMS: [Form; 18] = [
     (&[2, 4, 3, 8], &[4, 1, 8], &[1, 4, 1, 8], true),
     // [T, B, H, D].
     (&[4, 2, 3, 8], &[4, 1, 1, 8], &[4, 1, 1, 8], true),
-    // Of each head, and of each element.
+    // Per head, and per element.
     (&[1, 3, 4, 8], &[1, 3, 1, 8], &[3, 1, 8], true),
     (&[2, 3, 4, 8], &[2, 3, 4, 8], &[2, 3, 4, 8], true),
-    // One of the batch and one of its positions.
+    // One per batch entry and one per position.
     (&[2, 3, 4, 8], &[2, 1, 1, 8], &[1, 1, 4, 8], true),
     (&[2, 3, 4, 2, 6], &[2, 1, 4, 1, 6], &[3, 1, 2, 6], true),
-    // Numbers, and one number for each row.
+    // Scalars, and one per row.
     (&[2, 3, 8], &[], &[1], true),
     (&[2, 3, 8], &[2, 3, 1], &[3, 1], true),
     // No elements.
@@ -42,7 +42,7 @@ fn values(shape: &[usize], seed: usize) -> Vec<f32> {
     (0..shape.iter().product()).map(|i| ((i + seed) * 37 % 41) as f32 / 16.0 - 1.25).collect()
 }
 
-/// The element of a value at an index of a shape that it broadcasts to.
+/// Element of a value at an index of a shape that it broadcasts to.
 fn at(data: &[f32], shape: &[usize], index: &[usize]) -> f32 {
     let index = &index[index.len() - shape.len()..];
     data[index.iter().zip(shape).fold(0, |at, (&i, &n)| at * n + if n == 1 { 0 } else { i })]
@@ -110,7 +110,7 @@ fn text(dtype: &str, shapes: [&[usize]; 3], result: &[usize]) -> String {
     )
 }
 
-/// The results of a form, and the operations that made them.
+/// Results of a form, and the number of operations.
 fn run(dtype: &str, shapes: [&[usize]; 3], data: [&[f32]; 3], result: &[usize]) -> Result<(Vec<f32>, usize), String> {
     let program = mil_text::parse(&text(dtype, shapes, result)).expect("it parses");
     let executable =
@@ -130,7 +130,7 @@ fn run(dtype: &str, shapes: [&[usize]; 3], data: [&[f32]; 3], result: &[usize]) 
 fn cosines_and_sines_of_every_shape_that_broadcasts() {
     let mut failures = Vec::new();
     for dtype in ["fp32", "fp16"] {
-        // Two products and a sum in f32; in fp16, the rounding of the result.
+        // Two products and a sum in f32; for fp16, the rounding of the result.
         let tolerance = if dtype == "fp16" { 1.0 / 1024.0 } else { 1e-6 };
         for (x, cos, sin, joined) in FORMS {
             let shapes = [x, cos, sin];

@@ -1,5 +1,5 @@
-//! Exponential activations in AVX-512 registers: `scalef` applies the power of two without exponent shifts, polynomials use
-//! FMA. Results match the parent module to the last few bits.
+//! Exponential activations in AVX-512 registers: `scalef` applies the power of two without exponent shifts, polynomials
+//! use FMA. Results match the parent module up to the last few bits.
 
 #![allow(clippy::excessive_precision, reason = "coefficients as published")]
 
@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use crate::isa::Isa;
 
-/// Whether kernels may use the instructions.
+/// True if kernels may use the instructions.
 pub(crate) fn available() -> bool {
     Isa::Avx512.enabled()
 }
@@ -27,7 +27,7 @@ fn polynomial<const N: usize>(x: __m512, coefficients: [f32; N]) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn exp(x: __m512) -> __m512 {
-    // Of a pair with NaN the second operand is the result.
+    // With a NaN operand, the result is the second operand.
     let x = _mm512_min_ps(_mm512_set1_ps(89.0), _mm512_max_ps(_mm512_set1_ps(-110.0), x));
     let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(
         x,
@@ -45,11 +45,11 @@ fn exp(x: __m512) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn gelu(x: __m512) -> __m512 {
     let one = _mm512_set1_ps(1.0);
-    // Beyond ±40 the tail is zero; infinity times it would not be.
+    // Beyond ±40 the tail is zero, but its product with infinity is not.
     let near = _mm512_min_ps(_mm512_set1_ps(40.0), _mm512_max_ps(_mm512_set1_ps(-40.0), x));
     let z = _mm512_mul_ps(_mm512_abs_ps(near), _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2));
     let d = _mm512_fmadd_ps(z, _mm512_set1_ps(0.5), one);
-    // 14 bits of the inverse, doubled by a step of Newton's.
+    // 14-bit reciprocal, doubled in precision by a Newton step.
     let t = _mm512_rcp14_ps(d);
     let t = _mm512_fmadd_ps(_mm512_fnmadd_ps(t, d, one), t, t);
     let p = polynomial(
@@ -88,18 +88,18 @@ fn sigmoid(x: __m512) -> __m512 {
     _mm512_div_ps(one, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x))))
 }
 
-/// The lanes that hold element `at` and those after it.
+/// Mask of the lanes from element `at` to the end.
 fn lanes(len: usize, at: usize) -> __mmask16 {
     if len - at >= 16 { !0 } else { (1 << (len - at)) - 1 }
 }
 
-/// `f` of each element, in registers.
+/// Applies `f` to each element in registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn each(values: &mut [f32], f: impl Fn(__m512) -> __m512) {
     for at in (0..values.len()).step_by(16) {
         let (mask, data) = (lanes(values.len(), at), values[at..].as_mut_ptr());
-        // SAFETY: the mask has the elements from `at` on that there are.
+        // SAFETY: the mask selects the elements from `at` to the end.
         unsafe { _mm512_mask_storeu_ps(data, mask, f(_mm512_maskz_loadu_ps(mask, data))) }
     }
 }
@@ -125,7 +125,7 @@ fn exponentials_loop(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f3
     let mut top = _mm512_set1_ps(f32::NEG_INFINITY);
     for at in (0..scores.len()).step_by(16) {
         let (part, data) = (lanes(scores.len(), at), scores[at..].as_mut_ptr());
-        // SAFETY: the lanes are elements from `at` on that there are, of the mask too (the assertion in the caller).
+        // SAFETY: the mask selects elements from `at` to the end, also of the attention mask (asserted by the caller).
         unsafe {
             let scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(part, data), factor);
             let sum = match mask {
@@ -133,7 +133,7 @@ fn exponentials_loop(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f3
                 None => scaled,
             };
             _mm512_mask_storeu_ps(data, part, sum);
-            // NaN is passed over: of such a pair the second operand is the result.
+            // Skips NaN: with a NaN operand, the result is the second operand.
             top = _mm512_mask_max_ps(top, part, sum, top);
         }
     }
@@ -151,43 +151,43 @@ fn exponentials_loop(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f3
     _mm512_reduce_add_ps(total)
 }
 
-/// [`super::gelu`] of each element.
+/// [`super::gelu`] of each element, in place.
 ///
 /// # Panics
-/// Where the instructions are not [`available`].
+/// If the instructions are not [`available`].
 pub(crate) fn gelu_all(values: &mut [f32]) {
     assert!(available());
-    // SAFETY: the assertion.
+    // SAFETY: asserted above.
     unsafe { gelu_loop(values) }
 }
 
-/// [`super::silu`] of each element.
+/// [`super::silu`] of each element, in place.
 ///
 /// # Panics
-/// Where the instructions are not [`available`].
+/// If the instructions are not [`available`].
 pub(crate) fn silu_all(values: &mut [f32]) {
     assert!(available());
-    // SAFETY: the assertion.
+    // SAFETY: asserted above.
     unsafe { silu_loop(values) }
 }
 
-/// [`super::sigmoid`] of each element.
+/// [`super::sigmoid`] of each element, in place.
 ///
 /// # Panics
-/// Where the instructions are not [`available`].
+/// If the instructions are not [`available`].
 pub(crate) fn sigmoid_all(values: &mut [f32]) {
     assert!(available());
-    // SAFETY: the assertion.
+    // SAFETY: asserted above.
     unsafe { sigmoid_loop(values) }
 }
 
-/// `e^(score · scale + mask − top)` in place, with the largest exponent as `top`; the sum.
+/// Computes `e^(score · scale + mask − top)` in place with the largest exponent as `top`; returns the sum.
 ///
 /// # Panics
-/// Where the instructions are not [`available`], and when the mask is shorter than the scores.
+/// If the instructions are not [`available`] or the mask is shorter than the scores.
 pub(crate) fn exponentials(scores: &mut [f32], mask: Option<&[f32]>, scale: f32) -> f32 {
     assert!(available() && mask.is_none_or(|m| m.len() >= scores.len()), "length of the mask");
-    // SAFETY: the assertion.
+    // SAFETY: asserted above.
     unsafe { exponentials_loop(scores, mask, scale) }
 }
 
@@ -217,10 +217,10 @@ mod tests {
         gelu_all(&mut y);
         for (&x, &y) in x.iter().zip(&y) {
             let want = math::gelu::<false>(x);
-            // Both round z² before the exponential, this one once less.
+            // Both round z² before the exponential; this one rounds once less.
             assert!(close(y, want) || (y - want).abs() <= 1e-5 * want.abs() + 1e-9, "{x}: {y} != {want}");
         }
-        // Sums of one are the exponential itself, relative to the largest.
+        // A single-element sum is the exponential itself, relative to the largest.
         for i in -1100..0 {
             let exponent = i as f32 / 10.0;
             let mut pair = [0.0, exponent];

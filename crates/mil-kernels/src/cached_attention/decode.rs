@@ -1,4 +1,4 @@
-//! Few queries over a long cache: each cache row is widened in registers where it is used, once per query.
+//! Few queries over a long cache: each cache row is widened in registers at each use, once per query or pair.
 
 use half::f16;
 
@@ -6,8 +6,8 @@ use super::{Cache, Head};
 use crate::isa::{self, Isa};
 use crate::simd::Vector;
 
-/// A way to multiply rows of a cache for one or two queries: `(queries, rows, distance, scores of each query)` and
-/// `(weights of each query, rows, distance, results)`.
+/// Kernels that multiply cache rows for one or two queries: `(queries, rows, stride, scores per query)` and `(weights
+/// per query, rows, stride, results)`.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     isa: Isa,
@@ -17,19 +17,19 @@ pub(super) struct Rows {
 
 type Kernel = fn(&[f32], &[f16], usize, &mut [f32], Queries);
 
-/// How many queries share the widened rows.
+/// Number of queries that share the widened rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Queries {
     One = 1,
     Two = 2,
 }
 
-/// What this CPU has for it.
+/// Fastest kernels available on this CPU.
 pub(super) fn best() -> Rows {
     *isa::best(VARIANTS, |v| v.isa)
 }
 
-/// All instruction sets, fastest first; the last one is the definition.
+/// All instruction sets, fastest first; the scalar definition is last.
 const VARIANTS: &[Rows] = &[
     #[cfg(target_arch = "x86_64")]
     Rows { isa: Isa::Avx512, scores: avx512::scores, mix: avx512::mix },
@@ -40,7 +40,7 @@ const VARIANTS: &[Rows] = &[
     Rows { isa: Isa::Scalar, scores: plain::scores, mix: plain::mix },
 ];
 
-/// The definition.
+/// Scalar definition.
 mod plain {
     use half::f16;
     use half::slice::HalfFloatSliceExt;
@@ -85,14 +85,14 @@ mod plain {
     }
 }
 
-/// The queries of one KV head, heads outermost.
+/// Attention of the queries of one KV head, heads outermost.
 pub(super) fn one_head(rows: Rows, head: &Head<'_>, q: &[f32], out: &mut [f32]) {
     let (Head { open, .. }, (k, v)) = (head, &head.cache);
     let dim = head.shape.dim;
     let part = |c: &Cache<'_>| head.kv * c.head_stride..head.kv * c.head_stride + (open - 1) * c.row_stride + dim;
     let (keys, values) = (&k.data[part(k)], &v.data[part(v)]);
     let mut scores = vec![0f32; 2 * open];
-    // Queries of two heads at a time, as most models have an even number for a KV head.
+    // Two heads at a time, since most models have an even number of query heads per KV head.
     for (pair, (q, out)) in q.chunks(2 * dim).zip(out.chunks_mut(2 * dim)).enumerate() {
         let (count, scores) = match q.len() / dim {
             1 => (Queries::One, &mut scores[..*open]),
@@ -111,14 +111,13 @@ pub(super) fn one_head(rows: Rows, head: &Head<'_>, q: &[f32], out: &mut [f32]) 
     }
 }
 
-/// Fetches a row that will be read soon: rows are read once for each token and lie in memory that other layers have
-/// pushed out of the caches.
+/// Prefetches a row: rows are read once per token and have been evicted from the caches by other layers.
 ///
 /// # Safety
-/// The CPU has the instruction set of `V`.
+/// The CPU must support the instruction set of `V`.
 #[inline(always)]
 unsafe fn fetch<V: Vector>(row: &[f16]) {
-    /// Bytes between the row that is read and the one that is fetched.
+    /// Prefetch distance in bytes.
     const AHEAD: usize = 4096;
     for line in row.chunks(32) {
         // SAFETY: the caller's contract; a prefetch is a hint, no address is invalid for it.
@@ -129,13 +128,13 @@ unsafe fn fetch<V: Vector>(row: &[f16]) {
 /// `scores[i][p] = q[i] · rows[p]`, four positions at a time.
 ///
 /// # Safety
-/// The CPU has the instruction set of `V`.
+/// The CPU must support the instruction set of `V`.
 #[inline(always)]
 unsafe fn scores<V: Vector, const Q: usize>(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32]) {
     let (dim, len) = (q.len() / Q, scores.len() / Q);
     let whole = dim / V::LANES * V::LANES;
     for first in (0..len).step_by(4) {
-        // The last ones again where four do not divide them.
+        // The last position repeats if four do not divide the count.
         let mut ks = [&rows[..0]; 4];
         for (i, k) in ks.iter_mut().enumerate() {
             *k = &rows[(first + i).min(len - 1) * stride..][..dim];
@@ -172,10 +171,10 @@ unsafe fn scores<V: Vector, const Q: usize>(q: &[f32], rows: &[f16], stride: usi
     }
 }
 
-/// `out[i] += Σ_p weights[i][p] · rows[p]`, `B` registers of each result at a time.
+/// `out[i] += Σ_p weights[i][p] · rows[p]`, in blocks of `B` registers per result.
 ///
 /// # Safety
-/// The CPU has the instruction set of `V`.
+/// The CPU must support the instruction set of `V`.
 #[inline(always)]
 unsafe fn mix<V: Vector, const Q: usize, const B: usize>(
     weights: &[f32],
@@ -185,7 +184,7 @@ unsafe fn mix<V: Vector, const Q: usize, const B: usize>(
 ) {
     let (dim, len) = (out.len() / Q, weights.len() / Q);
     let mut first = 0;
-    // SAFETY: the caller's contract; what a part covers is left of `dim`.
+    // SAFETY: the caller's contract; each block lies within `dim`.
     unsafe {
         while dim - first >= B * V::LANES {
             mix_part::<V, Q, B>(weights, rows, stride, out, first);
@@ -207,7 +206,7 @@ unsafe fn mix<V: Vector, const Q: usize, const B: usize>(
 }
 
 /// # Safety
-/// As [`mix`]; each result has `B` registers from element `first` on.
+/// Same as [`mix`]; each result has `B` registers from element `first` on.
 #[inline(always)]
 unsafe fn mix_part<V: Vector, const Q: usize, const B: usize>(
     weights: &[f32],
@@ -247,7 +246,7 @@ unsafe fn mix_part<V: Vector, const Q: usize, const B: usize>(
     }
 }
 
-/// The kernels of one instruction set: `$set` with registers `$vector`, `$registers` of them for each result.
+/// Kernels of one instruction set: `$set` with registers `$vector`, `$registers` of them per result.
 macro_rules! set {
     ($set:ident, $features:literal, $vector:ty, $registers:literal) => {
         mod $set {
@@ -258,7 +257,7 @@ macro_rules! set {
             pub(super) fn scores(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
                 #[target_feature(enable = $features)]
                 fn inner(q: &[f32], rows: &[f16], stride: usize, scores: &mut [f32], count: Queries) {
-                    // SAFETY: the features of this function.
+                    // SAFETY: features enabled by this function.
                     unsafe {
                         match count {
                             Queries::One => super::scores::<$vector, 1>(q, rows, stride, scores),
@@ -266,14 +265,14 @@ macro_rules! set {
                         }
                     }
                 }
-                // SAFETY: the variant is used only where its instruction set is enabled.
+                // SAFETY: the variant is used only if its instruction set is enabled.
                 unsafe { inner(q, rows, stride, scores, count) }
             }
 
             pub(super) fn mix(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
                 #[target_feature(enable = $features)]
                 fn inner(weights: &[f32], rows: &[f16], stride: usize, out: &mut [f32], count: Queries) {
-                    // SAFETY: the features of this function.
+                    // SAFETY: features enabled by this function.
                     unsafe {
                         match count {
                             Queries::One => super::mix::<$vector, 1, $registers>(weights, rows, stride, out),
@@ -281,7 +280,7 @@ macro_rules! set {
                         }
                     }
                 }
-                // SAFETY: the variant is used only where its instruction set is enabled.
+                // SAFETY: the variant is used only if its instruction set is enabled.
                 unsafe { inner(weights, rows, stride, out, count) }
             }
         }

@@ -10,17 +10,17 @@ use crate::matmul::matmul_t;
 use crate::matvec::Precision;
 use crate::weight_matrix::{Storage, WeightMatrix};
 
-/// Queries whose scores are held at a time.
+/// Number of queries per block of scores.
 const QUERIES: usize = 128;
-/// Positions that are transposed at a time.
+/// Number of positions transposed at a time.
 const POSITIONS: usize = 16;
 
-// Buffers that a thread keeps, as fresh memory costs about as much as what is computed in it.
+// Thread-local scratch: fresh memory would cost about as much as the computation in it.
 thread_local! {
     static BUFFERS: RefCell<[Aligned<f32>; 4]> = const { RefCell::new([const { Aligned::empty() }; 4]) };
 }
 
-/// The queries of one KV head, heads outermost.
+/// Attention of the queries of one KV head, heads outermost.
 pub(super) fn one_head(head: &Head<'_>, q: &[f32], out: &mut [f32]) {
     let (open, dim, (k, v)) = (head.open, head.shape.dim, &head.cache);
     BUFFERS.with_borrow_mut(|[keys, values, scores, row]| {
@@ -60,7 +60,7 @@ pub(super) fn one_head(head: &Head<'_>, q: &[f32], out: &mut [f32]) {
     });
 }
 
-/// One row of a cache as `f32`.
+/// Widens one cache row to `f32`.
 fn widen(cache: &Cache<'_>, head: usize, position: usize, out: &mut [f32]) {
     let start = head * cache.head_stride + position * cache.row_stride;
     cache.data[start..][..out.len()].convert_to_f32_slice(out);

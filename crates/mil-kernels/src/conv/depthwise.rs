@@ -13,19 +13,18 @@ use crate::parallel::threads;
 use crate::simd::Vector;
 use crate::sizes::size;
 
-/// Each channel with its own kernel: `weights[taps, channels]`; `[images, out…, channels]`, finished.
+/// Depthwise convolution with `weights[taps, channels]`; returns `[images, out…, channels]` including the epilogue.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub fn depthwise(windows: &Windows, x: &[f32], images: usize, weights: &[f32], epilogue: &Epilogue<'_>) -> Vec<f32> {
     depthwise_with(best(), windows, x, images, weights, epilogue)
 }
 
-/// The largest element of each window, channel by channel: `[images, out…, channels]`; −∞ where a window has none, NaN
-/// where it has one.
+/// Max pooling: `[images, out…, channels]`; −∞ for windows outside the image, NaN for windows that contain one.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub fn max_pool(windows: &Windows, x: &[f32], images: usize, channels: usize) -> Vec<f32> {
     max_pool_with(best(), windows, x, images, channels)
 }
@@ -57,7 +56,7 @@ fn max_pool_with(lines: &Lines, windows: &Windows, x: &[f32], images: usize, cha
     all(windows, x, images, channels, &Epilogue::default(), |line| lines.largest(line))
 }
 
-/// Calls `work` for every line of windows.
+/// Calls `work` for every row of windows.
 fn all(
     windows: &Windows,
     x: &[f32],
@@ -74,12 +73,12 @@ fn all(
     }
     let (width, lines, plane) =
         (windows.out[2] * channels, windows.out[0] * windows.out[1], windows.plane() * channels);
-    // Several windows share the loop over all taps, unless far more of these than there are elements lie outside.
+    // Windows are grouped over all taps, unless far more taps than elements are outside the image.
     let several = windows.out[2] >= MANY
         && windows.kernel[2] <= SHARED_TAPS.max(windows.input[2].saturating_add(windows.out[2]).saturating_mul(MANY));
-    // Neighbouring lines read the same rows: a task takes several.
+    // Neighbouring window rows read the same image rows: a task takes several.
     let run = (images * lines).div_ceil(threads() * 8);
-    // SAFETY: the work writes all windows of its line.
+    // SAFETY: `work` writes all windows of its row.
     unsafe {
         alloc_with(len, run * width, |task, out| {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
@@ -104,35 +103,35 @@ fn all(
     }
 }
 
-/// One line of windows.
+/// One row of windows.
 struct Line<'a, 'o> {
     windows: &'a Windows,
     image: &'a [f32],
-    /// Rows of the image that the windows reach: the first tap of each, and its first element's position.
+    /// Image rows read by the windows: first tap of each, and position of its first element.
     rows: &'a [(usize, usize)],
     channels: usize,
-    /// Whether [`MANY`] windows are computed together.
+    /// True if [`MANY`] windows are computed together.
     several: bool,
-    /// Channels that are computed now, from the first one on and to the last.
+    /// Channel range of the current pass.
     part: std::ops::Range<usize>,
     residual: Option<&'a [f32]>,
     activation: Activation,
     out: &'o mut [MaybeUninit<f32>],
 }
 
-/// Some windows behind each other.
+/// A group of consecutive windows.
 struct Group {
-    /// The first window.
+    /// First window.
     at: usize,
-    /// The taps along the line that all of them have inside the image; of several windows, all taps.
+    /// Taps along the row inside the image; for several windows, all taps.
     taps: std::ops::Range<usize>,
-    /// Position in its row that the first window's first tap reads; outside of it at the edges.
+    /// Position in the row read by the first tap of the first window; out of range at the edges.
     source: isize,
 }
 
 impl Line<'_, '_> {
-    /// The windows from one on that are computed together: [`MANY`], or a single one where the line has fewer. The last
-    /// ones may have been computed before.
+    /// The group of windows starting at `at`: [`MANY`], or one in short rows. The last group may overlap the previous
+    /// one.
     #[inline(always)]
     fn group(&self, at: usize) -> (Group, bool) {
         let (w, many) = (self.windows, self.several);
@@ -145,7 +144,7 @@ impl Line<'_, '_> {
         (Group { at, source: source(taps.start), taps }, false)
     }
 
-    /// Whether taps of several windows read outside of the row.
+    /// True if taps of several windows read outside the row.
     #[inline(always)]
     fn hangs_over(&self, group: &Group) -> bool {
         let w = self.windows;
@@ -153,37 +152,37 @@ impl Line<'_, '_> {
         group.source < 0 || last >= w.input[2] as isize
     }
 
-    /// Applies an activation that is more than bounds.
+    /// Applies an activation other than bounds.
     ///
     /// # Safety
-    /// All windows were written.
+    /// All windows have been written.
     unsafe fn activate(&mut self) {
         if !self.activation.in_registers() {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             let out = unsafe { std::slice::from_raw_parts_mut(self.out.as_mut_ptr().cast::<f32>(), self.out.len()) };
             self.activation.apply(out);
         }
     }
 }
 
-/// Windows that share the weights in registers.
+/// Number of windows that share weights in registers.
 const MANY: usize = 4;
-/// Taps along a line that several windows share in any case.
+/// Number of taps along a row up to which windows are always grouped.
 const SHARED_TAPS: usize = 1 << 10;
-/// Channels that all windows of a line take one after another: their weights, and what neighbours both read, stay in the
-/// nearest cache. A multiple of what a window alone takes at once.
+/// Number of channels per pass over a row of windows: their weights and shared inputs stay in L1. A multiple of the
+/// channels a single window processes at once.
 const PART: usize = 128;
-/// What windows read outside of the image: registers of it.
+/// Registers read outside the image.
 static NOTHING: [f32; 32] = [0.0; 32];
 static LEAST: [f32; 32] = [f32::NEG_INFINITY; 32];
-/// Neighbours that so many windows of five read, two apart.
+/// Number of inputs read by this many windows of five taps at stride two.
 const REACH: usize = (MANY - 1) * 2 + 5;
 
-/// [`MANY`] windows, all channels.
+/// Computes [`MANY`] windows over all channels.
 ///
 /// # Safety
-/// The CPU has the instruction set; the group's windows lie in the line; `operands`, weights `[taps, channels]` and bias,
-/// fit the line.
+/// The CPU must support the instruction set; the group lies in the row; `operands`, weights `[taps, channels]` and
+/// bias, match the row.
 #[inline(always)]
 unsafe fn many<V: Vector, const EDGE: bool>(line: &mut Line<'_, '_>, group: &Group, operands: Operands<'_>) {
     assert!(line.out.len() >= (group.at + MANY) * line.channels, "windows of the line");
@@ -201,11 +200,12 @@ unsafe fn many<V: Vector, const EDGE: bool>(line: &mut Line<'_, '_>, group: &Gro
     }
 }
 
-/// All channels of `P` windows; where these are `STEP` apart and each reads `TAPS` neighbours, an element is loaded once.
+/// Computes `P` windows over all channels; for windows of `TAPS` adjacent inputs at stride `STEP`, each input is loaded
+/// once.
 ///
 /// # Safety
-/// As [`many`]; if `STEP` is not zero, there are weights, and the windows are as it says; taps lie inside the image unless
-/// `EDGE`.
+/// Same as [`many`]; if `STEP` is not zero, there are weights and the windows have that shape; taps lie inside the
+/// image unless `EDGE`.
 #[inline(always)]
 unsafe fn channels<V: Vector, const P: usize, const STEP: usize, const TAPS: usize, const EDGE: bool>(
     line: &mut Line<'_, '_>,
@@ -213,9 +213,9 @@ unsafe fn channels<V: Vector, const P: usize, const STEP: usize, const TAPS: usi
     operands: Operands<'_>,
 ) {
     let std::ops::Range { start: mut first, end } = line.part.clone();
-    // SAFETY: the caller's contract; of channels that are fewer than a register only those are read or written.
+    // SAFETY: the caller's contract; partial registers access only existing channels.
     unsafe {
-        // A window alone has as many sums at once by more channels.
+        // A single window keeps as many sums in flight by taking more channels.
         while P == 1 && first + 2 * MANY * V::LANES <= end {
             block::<V, P, { 2 * MANY }, STEP, TAPS, EDGE, true>(line, group, operands, first);
             first += 2 * MANY * V::LANES;
@@ -234,23 +234,23 @@ unsafe fn channels<V: Vector, const P: usize, const STEP: usize, const TAPS: usi
     }
 }
 
-/// Weights and bias; none for the largest.
+/// Weights and bias; `None` for max pooling.
 type Operands<'a> = Option<(&'a [f32], &'a [f32])>;
 
-/// A register, or what there is of it.
+/// Loads a whole or partial register.
 ///
 /// # Safety
-/// As [`Vector::load`] and [`Vector::load_part`].
+/// Same as [`Vector::load`] and [`Vector::load_part`].
 #[inline(always)]
 unsafe fn load<V: Vector, const WHOLE: bool>(from: *const f32, count: usize) -> V {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { if WHOLE { V::load(from) } else { V::load_part(from, count) } }
 }
 
-/// `P` windows by `W` registers of channels, from one on; all lanes, or those that there are.
+/// Computes `P` windows by `W` registers of channels, in whole or partial registers.
 ///
 /// # Safety
-/// As [`channels`]; if `WHOLE`, the channels are there.
+/// Same as [`channels`]; if `WHOLE`, all lanes are in range.
 #[inline(always)]
 unsafe fn block<
     V: Vector,
@@ -271,7 +271,7 @@ unsafe fn block<
     let width = line.windows.input[2] as isize;
     let (low, high) = line.activation.bounds();
     let count = channels - first;
-    // What does not change a sum, or which is the largest.
+    // Neutral element of the sum or maximum.
     let nothing = if operands.is_some() { &NOTHING } else { &LEAST }.as_ptr();
     // SAFETY: the caller's contract.
     unsafe {
@@ -285,13 +285,13 @@ unsafe fn block<
             }
         }
         for &(tap, row) in line.rows {
-            // Of an image without elements, nothing is read there.
+            // In an empty image nothing is read here.
             let x = line.image.as_ptr().wrapping_add(row * channels + first);
-            // A register of the row, so many positions after the group's first one.
+            // The register at an offset of positions from the group's start.
             let at = |i: usize, j: usize| {
                 let column = group.source + i as isize;
                 let from = x.wrapping_offset(column * channels as isize);
-                // Without a branch: it would depend on the group.
+                // Branch-free, since a branch would depend on the group.
                 let inside = !EDGE || (0..width).contains(&column);
                 let from = std::hint::select_unpredictable(inside, from, nothing);
                 load::<V, WHOLE>(from.wrapping_add(j * V::LANES), count)
@@ -365,15 +365,15 @@ unsafe fn block<
     }
 }
 
-/// All windows of a line.
+/// Computes all windows of a row.
 ///
 /// # Safety
-/// As [`many`].
+/// Same as [`many`].
 #[inline(always)]
 unsafe fn line<V: Vector>(line: &mut Line<'_, '_>, operands: Operands<'_>) {
     assert!(line.out.len() >= line.windows.out[2] * line.channels, "windows of the line");
-    // SAFETY: the groups are windows of the line; a single one has taps inside the image, several are at the edge or have,
-    // too; all windows are written in the end.
+    // SAFETY: groups are windows of the row; single windows have only taps inside the image, and groups either do or
+    // are at the edge; all windows are eventually written.
     unsafe {
         for first in (0..line.channels).step_by(PART) {
             line.part = first..line.channels.min(first + PART);
@@ -392,13 +392,13 @@ unsafe fn line<V: Vector>(line: &mut Line<'_, '_>, operands: Operands<'_>) {
     }
 }
 
-/// A line of windows with weights and bias, or none for the largest.
+/// Computes a row of windows with weights and bias, or their maximum without.
 ///
 /// # Safety
-/// As [`many`].
+/// Same as [`many`].
 type Run = unsafe fn(&mut Line<'_, '_>, Operands<'_>);
 
-/// The lines of one instruction set.
+/// Row kernel of one instruction set.
 struct Lines {
     isa: Isa,
     run: Run,
@@ -407,7 +407,7 @@ struct Lines {
 impl Lines {
     fn sums(&self, line: &mut Line<'_, '_>, weights: &[f32], bias: &[f32]) {
         assert!(weights.len() >= line.windows.taps() * line.channels && bias.len() >= line.channels, "operands");
-        // SAFETY: the variant is available; rows and taps come from `Windows`, the operands were just checked.
+        // SAFETY: the variant is available; rows and taps come from `Windows`, and the operands were just checked.
         unsafe { (self.run)(line, Some((weights, bias))) }
     }
 
@@ -417,7 +417,7 @@ impl Lines {
     }
 }
 
-/// All instruction sets, fastest first; the last one is the definition.
+/// All instruction sets, fastest first; the scalar definition is last.
 const LINES: &[Lines] = &[
     #[cfg(target_arch = "x86_64")]
     Lines { isa: Isa::Avx512, run: x86::avx512 },
@@ -440,13 +440,13 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512(line: &mut Line<'_, '_>, operands: Operands<'_>) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { super::line::<__m512>(line, operands) }
     }
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2(line: &mut Line<'_, '_>, operands: Operands<'_>) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { super::line::<__m256>(line, operands) }
     }
 }

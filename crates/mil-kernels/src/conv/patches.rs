@@ -1,4 +1,4 @@
-//! Convolution as a product of patches read in place: the windows of a row start at a constant distance.
+//! Convolution as a product of patches read in place: the windows of a row start at a constant stride.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use crate::buffer_pool::{recycle, zeros};
 use crate::packed::{self, Epilogue, Packed, Rows, Starts, Variant};
 use crate::sizes::{checked, size};
 
-/// Channels below which a row of taps is multiplied as one segment.
+/// Minimum number of channels for one segment per tap; below, a row of taps is one segment.
 const NARROW: usize = 16;
 
-/// `[images, out…, outputs]` from `x[images, input…, channels]`, finished; weights are packed with their taps first,
+/// `[images, out…, outputs]` from `x[images, input…, channels]`, including the epilogue; weights are packed taps first,
 /// `[outputs, taps, channels of a group]`.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub fn conv_packed(windows: &Windows, x: &[f32], images: usize, weights: &Packed, epilogue: &Epilogue<'_>) -> Vec<f32> {
     conv_packed_with(Variant::best(), windows, x, images, weights, epilogue)
 }
@@ -37,7 +37,7 @@ fn conv_packed_with(
         return Vec::new();
     }
     if own == 0 {
-        // Nothing is summed, however many taps there are.
+        // Empty sum, regardless of the number of taps.
         return multiply(variant, (count, 1, 0), weights, epilogue, |_, _, _| {});
     }
     if windows.is_identity() {
@@ -58,7 +58,7 @@ fn conv_packed_with(
         let mut row = rows.start;
         while row < rows.end {
             let (image, at) = (row / positions, windows.place(row % positions));
-            // Windows of one line; the first of them is so many rows after the first row.
+            // Windows of one row, starting at this offset from the first patch.
             let (line, done) = (at[2]..windows.out[2].min(at[2] + rows.end - row), row - rows.start);
             for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
                 let Some((a, b)) = windows.source(0, at[0], i).zip(windows.source(1, at[1], j)) else { continue };
@@ -80,7 +80,7 @@ fn conv_packed_with(
     result
 }
 
-/// The product of rows that `fill` finds; their number, segments of each, elements of a segment.
+/// Product of the rows located by `fill`, given the number of rows, segments per row, and elements per segment.
 fn multiply<'a>(
     variant: Variant,
     (count, segments, length): (usize, usize, usize),
@@ -91,19 +91,19 @@ fn multiply<'a>(
     packed::run(variant, &Rows { count, segments: (segments, length), fill: &fill }, weights, epilogue)
 }
 
-/// What some windows of a line read of a row of taps: a segment at a constant distance from that of the window before.
+/// Segments that consecutive windows of a row read for one row of taps, at a constant stride.
 struct Run<'a> {
     windows: Range<usize>,
-    /// Which segment of the row of taps it is.
+    /// Index of the segment in the row of taps.
     segment: usize,
-    /// Lines of the images, of `width` elements.
+    /// Image rows of `width` elements.
     lines: &'a [f32],
     width: usize,
-    /// Where the first window reads.
+    /// Offset read by the first window.
     first: usize,
 }
 
-/// Each tap as a segment, for those windows of which it lies inside.
+/// One segment per tap, for the windows in which it lies inside the image.
 fn single_taps<'a>(windows: &Windows, x: &'a [f32], channels: usize) -> Vec<Run<'a>> {
     let run = |tap: usize| {
         let inside = windows.inside(2, tap);
@@ -114,7 +114,7 @@ fn single_taps<'a>(windows: &Windows, x: &'a [f32], channels: usize) -> Vec<Run<
     (0..windows.kernel[2]).filter_map(run).collect()
 }
 
-/// A row of taps as a segment, of the images or of what hangs over their edges.
+/// One segment per row of taps, from the images or the padded copies of their edges.
 fn whole_rows<'a>(windows: &Windows, x: &'a [f32], channels: usize, edges: &'a Edges) -> Vec<Run<'a>> {
     let inside = whole(windows);
     let first = (inside.start * windows.strides[2]).saturating_sub(windows.before[2]) * channels;
@@ -129,29 +129,29 @@ fn whole_rows<'a>(windows: &Windows, x: &'a [f32], channels: usize, edges: &'a E
     vec![front, Run { windows: inside, segment: 0, lines: x, width: windows.input[2] * channels, first }, back]
 }
 
-/// The windows of a line whose taps all lie inside; where there are none, none behind all others.
+/// Windows of a row with all taps inside; if there are none, an empty range at the end.
 fn whole(windows: &Windows) -> Range<usize> {
     let (start, end) = (windows.inside(2, 0).start, windows.inside(2, windows.kernel[2] - 1).end);
     if start < end { start..end } else { windows.out[2]..windows.out[2] }
 }
 
-/// What windows read that hang over the ends of their lines, with zeros outside.
+/// Zero-padded copies of the inputs of windows that extend past row ends.
 #[derive(Default)]
 struct Edges {
-    /// For each line of the images what those at its front read, then those at its back.
+    /// For each image row the inputs of windows at its front, then at its back.
     elements: Vec<f32>,
-    /// Elements of a line.
+    /// Elements per row.
     width: usize,
-    /// Where those for the back begin in a line.
+    /// Offset of the back part in a row.
     back: usize,
 }
 
-/// Elements for windows that hang over, for each element of the images, and those that are few in any case: padding far
-/// wider than an image would take memory that neither the images nor the results have.
+/// Limit on the size of edge copies, relative to the images and absolute: padding far wider than the image would take
+/// memory unrelated to images and results.
 const SMALL_INPUT: (usize, usize) = (8, 1 << 16);
 
 impl Edges {
-    /// The windows that hang over the front of a line and over its back, and how far they reach.
+    /// Windows past the front and the back of a row, and the extents they read.
     fn parts(windows: &Windows) -> [(Range<usize>, usize); 2] {
         let inside = whole(windows);
         [0..inside.start, inside.end..windows.out[2]].map(|part| {
@@ -163,16 +163,16 @@ impl Edges {
         })
     }
 
-    /// Whether they do not take much more memory than the images.
+    /// True if the copies do not take much more memory than the images.
     fn are_few(windows: &Windows, x: &[f32], channels: usize) -> bool {
         let [(_, front), (_, back)] = Self::parts(windows);
-        // Lines of the images, which may have no elements themselves.
+        // Image rows, possibly without elements.
         let lines = x.len().checked_div(windows.input[2] * channels).unwrap_or(usize::MAX);
         let most = x.len().saturating_mul(SMALL_INPUT.0).max(SMALL_INPUT.1);
         front.checked_add(back).and_then(|n| checked([lines, n, channels])).is_some_and(|n| n <= most)
     }
 
-    /// Those of windows whose taps are neighbours.
+    /// Copies edges for windows without dilation.
     fn new(windows: &Windows, x: &[f32], images: usize, channels: usize) -> Self {
         let (input, before) = (windows.input[2], windows.before[2]);
         let [(front, split), (back, rest)] = Self::parts(windows);
@@ -185,7 +185,7 @@ impl Edges {
             let line = &x[i * input * channels..][..input * channels];
             let (one, other) = edges.split_at_mut(split);
             for (range, edge) in [(&front, one), (&back, other)] {
-                // Columns count from the padding on.
+                // Columns including the padding.
                 let first = range.start * windows.strides[2];
                 let (from, to) = (first.max(before), (first + edge.len() / channels).min(before + input));
                 if from < to {

@@ -1,8 +1,7 @@
-//! Transposed convolutions as plain ones.
+//! Transposed convolution as ordinary convolutions.
 //!
-//! Results whose position has the same remainder, divided by the stride, read the same taps: they are a convolution in
-//! steps of one with those taps, last one first. There is one such phase for each remainder; their results are
-//! interleaved.
+//! Results with the same position modulo the stride read the same taps: they form a convolution of stride one with
+//! those taps reversed. There is one such phase per remainder; their results are interleaved.
 
 use super::{Windows, conv_packed};
 use crate::buffer_pool::{recycle, zeros};
@@ -21,57 +20,57 @@ pub struct Transposed {
     phases: Vec<Phase>,
 }
 
-/// The taps of one remainder along one dimension.
+/// Taps of one remainder along one dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Taps {
-    /// Taps of the kernel, last one first.
+    /// Kernel taps, last one first.
     taps: Vec<usize>,
-    /// Distance between the positions that they read.
+    /// Distance between the positions read.
     dilation: usize,
-    /// Position that the first of them reads for the first result.
+    /// Position read by the first tap for the first result.
     first: isize,
 }
 
 #[derive(Debug)]
 struct Phase {
     along: [Taps; 3],
-    /// None if no tap reaches these results.
+    /// `None` if no tap reaches these results.
     weights: Option<Packed>,
 }
 
 /// Sizes of a transposed convolution.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Groups of channels.
+    /// Number of channel groups.
     pub groups: usize,
-    /// Channels and outputs of a group.
+    /// Channels and outputs per group.
     pub channels: [usize; 2],
     /// Extents of the kernel.
     pub kernel: [usize; 3],
-    /// Distance between what neighbours reach.
+    /// Stride of the results.
     pub strides: [usize; 3],
     /// Distance between taps.
     pub dilations: [usize; 3],
-    /// Results dropped before the first one.
+    /// Results cropped at the start.
     pub before: [usize; 3],
 }
 
-/// Most phases: an image grows by no more.
+/// Maximum number of phases, and so of the growth of an image.
 const PHASES: usize = 1 << 12;
 
 impl Taps {
-    /// More results than the taps lie apart, and those dropped; twice as many are no offset that wraps.
+    /// Twice an upper bound of the distance between results of taps, including cropped ones; `None` if it overflows.
     fn reach(shape: &Shape, d: usize) -> Option<isize> {
         let taps = checked([shape.kernel[d], shape.dilations[d]])?;
         let reach = taps.checked_add(shape.before[d])?.checked_add(shape.strides[d])?.checked_mul(2)?;
         isize::try_from(reach).ok()
     }
 
-    /// Of `kernel` taps, those that reach the results `remainder`, `remainder + stride`, …
+    /// The kernel taps that contribute to results `remainder`, `remainder + stride`, …
     fn of(shape: &Shape, d: usize, remainder: usize) -> Self {
         let (stride, dilation) = (shape.strides[d], shape.dilations[d]);
         let at = (remainder + shape.before[d]) as isize;
-        // Tap t of input i reaches result i · stride + t · dilation − before.
+        // Tap t of input i contributes to result i · stride + t · dilation − before.
         let source = |t: usize| at - (t * dilation) as isize;
         let reach = |t: &usize| source(*t).rem_euclid(stride as isize) == 0;
         let taps: Vec<usize> = (0..shape.kernel[d]).rev().filter(reach).collect();
@@ -83,18 +82,18 @@ impl Taps {
 }
 
 impl Transposed {
-    /// Puts weights in order; `weight(channel, output, tap)` is that between a channel, counted through all groups, and
-    /// an output of its group, taps in row-major order.
+    /// Packs weights by phase; `weight(channel, output, tap)` connects a channel, counted over all groups, with an
+    /// output of its group, taps in row-major order.
     ///
     /// # Panics
-    /// When a stride or dilation is zero, when the weights have no size or reach farther than offsets do, and for more
-    /// than 4,096 phases.
+    /// If a stride or dilation is zero, the size of the weights or their offsets overflow, or there are more than 4,096
+    /// phases.
     pub fn new(shape: Shape, weight: impl Fn(usize, usize, usize) -> f32) -> Self {
         let Shape { groups, channels: [channels, outputs], strides, .. } = shape;
         assert!(strides.iter().chain(&shape.dilations).all(|&n| n > 0), "strides and dilations");
         assert!(checked(strides).is_some_and(|phases| phases <= PHASES), "number of phases");
         let (inputs, results) = (size([groups, channels]), size([groups, outputs]));
-        // Without weights there is nothing to sum, however many taps there are.
+        // Without weights there is nothing to sum, regardless of the number of taps.
         let weights = size([inputs, outputs, size(shape.kernel), size_of::<f32>()]);
         assert!(isize::try_from(weights).is_ok(), "size of the weights");
         let shape = if weights == 0 { Shape { kernel: [0; 3], ..shape } } else { shape };
@@ -127,7 +126,7 @@ impl Transposed {
     /// `[images, out…, outputs]` from `x[images, input…, channels]`.
     ///
     /// # Panics
-    /// When a size does not fit another.
+    /// If sizes do not match.
     pub fn run(&self, x: &[f32], images: usize, input: [usize; 3], out: [usize; 3], bias: Option<&[f32]>) -> Vec<f32> {
         let (outputs, [_, down, across]) = (self.outputs, self.strides);
         let [a, b, c] = input;
@@ -139,7 +138,7 @@ impl Transposed {
             return y;
         }
         if x.is_empty() {
-            // Nothing is summed.
+            // Empty sum.
             if let Some(bias) = bias {
                 y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(bias));
             }
@@ -152,7 +151,7 @@ impl Transposed {
                 (count, self.phases[i].run(x, images, input, count, self.channels, bias).unwrap_or_default())
             })
             .collect();
-        // Some lines for each task.
+        // Rows per task.
         let run = (1usize << 14).div_ceil(width * outputs);
         chunks_mut(&mut y, run * width * outputs, |task, y| {
             for (i, y) in y.chunks_exact_mut(width * outputs).enumerate() {
@@ -164,7 +163,7 @@ impl Transposed {
                     let row = (image * count[0] + at[0] / self.strides[0]) * count[1] + at[1] / down;
                     let targets = y.chunks_exact_mut(outputs).skip(remainder).step_by(across);
                     if part.is_empty() {
-                        // No tap reaches these.
+                        // No tap reaches these results.
                         if let Some(bias) = bias {
                             targets.for_each(|y| y.copy_from_slice(bias));
                         }
@@ -181,7 +180,7 @@ impl Transposed {
 }
 
 impl Phase {
-    /// `[images, count…, outputs]`; none if no tap reaches these results.
+    /// `[images, count…, outputs]`; `None` if no tap reaches these results.
     fn run(
         &self,
         x: &[f32],
@@ -210,7 +209,7 @@ impl Phase {
     }
 }
 
-/// The last `left` positions along each dimension.
+/// Crops to the last `left` positions along each dimension.
 fn crop(x: &[f32], images: usize, input: [usize; 3], left: [usize; 3], channels: usize) -> Vec<f32> {
     let [a, b, c] = [0, 1, 2].map(|d| input[d] - left[d]..input[d]);
     let line = input[2] * channels;
@@ -239,7 +238,7 @@ mod tests {
         for (shape, input, out) in [
             (shape([1, 4, 4], [1, 2, 2], [1; 3], [0, 1, 1]), [1, 3, 5], [1, 6, 10]),
             (shape([1, 2, 3], [1, 2, 2], [1; 3], [0, 1, 1]), [1, 4, 4], [1, 6, 8]),
-            // Some results that no tap reaches; taps that skip; results beyond every tap.
+            // Results that no tap reaches; taps with gaps; results beyond every tap.
             (shape([1, 1, 2], [1, 3, 4], [1; 3], [0, 0, 0]), [1, 3, 3], [1, 7, 10]),
             (shape([1, 3, 3], [1, 2, 3], [1, 2, 2], [0, 2, 3]), [1, 4, 4], [1, 7, 12]),
             (shape([2, 3, 1], [2, 1, 1], [1, 3, 1], [1, 0, 2]), [3, 4, 6], [5, 12, 4]),

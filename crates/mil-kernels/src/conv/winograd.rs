@@ -1,11 +1,11 @@
-//! Convolutions of 3 × 3 in steps of one by Winograd's minimal filtering F(2 × 2, 3 × 3): four results of a channel from
+//! 3 × 3 convolution with stride one by Winograd's minimal filtering F(2 × 2, 3 × 3): four results of a channel from
 //! sixteen products instead of 36.
 //!
-//! A tile of 4 × 4 positions is transformed (`Bᵀ d B`), multiplied with transformed weights (`G g Gᵀ`), point by point
-//! and summed over channels, and transformed back (`Aᵀ m A`): A. Lavin and S. Gray, "Fast Algorithms for Convolutional
+//! A tile of 4 × 4 positions is transformed (`Bᵀ d B`), multiplied pointwise with transformed weights (`G g Gᵀ`),
+//! summed over channels, and transformed back (`Aᵀ m A`): A. Lavin and S. Gray, "Fast Algorithms for Convolutional
 //! Neural Networks", 2015, arXiv:1509.09308, section 4.1. The sums over channels are sixteen products with packed
-//! weights. Sums and differences of neighbours come before the products, so that an infinity or NaN reaches all four
-//! results of the tiles that hold it.
+//! weights. Neighbours are added and subtracted before the products, so an infinity or NaN spreads to all four results
+//! of its tiles.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
 
@@ -25,26 +25,26 @@ use crate::sizes::size;
 
 /// Points of a transformed tile.
 const POINTS: usize = 16;
-/// Channels, of images and of results, from which on the sums outweigh the transforms.
+/// Minimum number of input and output channels at which products outweigh the transforms.
 const CHANNELS: usize = 32;
-/// Tiles from which on the weights, 16/9 of what they were, are used often enough.
+/// Minimum number of tiles to reuse the weights, which grow by 16/9.
 const TILES: usize = 32;
-/// Elements of transformed tiles and their products that a task holds, at most: 1 MB, of a core's own cache.
+/// Maximum number of elements of transformed tiles and products per task: 1 MB, in the core's L2.
 const HELD: usize = 1 << 18;
-/// Tiles of a task, at least and at most.
+/// Minimum and maximum number of tiles per task.
 const MIN_TILES: usize = 12;
 const MAX_TILES: usize = 48;
-/// Panels that are worth another transform of the same tiles.
+/// Number of panels that amortise transforming the same tiles again.
 const PANELS: usize = 4;
 
-/// Transformed weights of a convolution of 3 × 3.
+/// Transformed weights of a 3 × 3 convolution.
 #[derive(Debug)]
 pub struct Winograd {
     weights: Packed,
 }
 
 impl Winograd {
-    /// Whether these windows can be computed so: planes of 3 × 3 that are neighbours.
+    /// True for these windows: planes of dense 3 × 3 windows with stride one.
     pub fn supports(windows: &Windows) -> bool {
         windows.kernel == [1, 3, 3]
             && windows.strides == [1; 3]
@@ -53,16 +53,16 @@ impl Winograd {
             && windows.out[0] == windows.input[0]
     }
 
-    /// Whether it is quicker than the plain sums, for planes of `[height, width]` results.
+    /// True if faster than direct convolution, for planes of `[height, width]` results.
     pub fn is_worthwhile(planes: usize, plane: [usize; 2], channels: usize, outputs: usize) -> bool {
         let tiles = planes.saturating_mul(plane[0].div_ceil(2)).saturating_mul(plane[1].div_ceil(2));
         tiles >= TILES && channels.min(outputs) >= CHANNELS
     }
 
-    /// Transforms weights; `weight(output, out)` writes `[3, 3, channels]` of an output.
+    /// Transforms weights; `weight(output, out)` writes the `[3, 3, channels]` of an output.
     ///
     /// # Panics
-    /// When the weights have no size.
+    /// If the size of the weights overflows.
     pub fn new(outputs: usize, channels: usize, mut weight: impl FnMut(usize, &mut [f32])) -> Self {
         let mut points = vec![0f32; size([outputs, POINTS, channels])];
         let mut dense = vec![0f32; if points.is_empty() { 0 } else { 9 * channels }];
@@ -85,10 +85,10 @@ impl Winograd {
         self.weights.outputs() / POINTS
     }
 
-    /// `[images, out…, outputs]` from `x[images, input…, channels]`, finished.
+    /// `[images, out…, outputs]` from `x[images, input…, channels]`, including the epilogue.
     ///
     /// # Panics
-    /// When a size does not fit another, and for windows that it does not [take](Self::supports).
+    /// If sizes do not match, or for [unsupported](Self::supports) windows.
     pub fn conv(&self, windows: &Windows, x: &[f32], images: usize, epilogue: &Epilogue<'_>) -> Vec<f32> {
         let transforms = isa::best(ALL, |t| t.isa);
         self.conv_with(Variant::best(), transforms, windows, x, images, epilogue)
@@ -134,7 +134,7 @@ impl Winograd {
         parallel::for_each(blocks * columns, |i| {
             job.run(packed::part(tiles, blocks, i / columns), packed::part(panels, columns, i % columns));
         });
-        // SAFETY: the capacity is there, and the tasks wrote every element: each position lies in one tile, each channel
+        // SAFETY: within the capacity, and the tasks wrote every element: each position lies in one tile, each channel
         // in one panel.
         unsafe { out.set_len(size) };
         out
@@ -157,28 +157,28 @@ fn transformed(weight: impl Fn(usize) -> f32) -> [f32; POINTS] {
     out
 }
 
-/// A convolution.
+/// One convolution.
 struct Job<'a> {
     winograd: &'a Winograd,
     variant: Variant,
     transforms: &'a Transforms,
     windows: &'a Windows,
-    /// Tiles down and across a plane.
+    /// Number of tiles down and across a plane.
     tiles: [usize; 2],
     x: &'a [f32],
-    /// What lies around the planes.
+    /// Padding around the planes.
     zeros: &'a [f32],
     epilogue: &'a Epilogue<'a>,
     out: Shared<f32>,
 }
 
 thread_local! {
-    /// Transformed tiles, `[points, tiles, channels]`, and their products, `[tiles, points, outputs]`.
+    /// Transformed tiles `[points, tiles, channels]` and their products `[tiles, points, outputs]`.
     static HELD_TILES: RefCell<[Aligned<f32>; 2]> = const { RefCell::new([const { Aligned::empty() }; 2]) };
 }
 
 impl Job<'_> {
-    /// Some tiles, for some panels of outputs.
+    /// Computes some tiles for some panels of outputs.
     fn run(&self, tiles: Range<usize>, panels: Range<usize>) {
         let weights = &self.winograd.weights;
         let (count, channels, outputs) = (tiles.len(), weights.cols(), self.winograd.outputs());
@@ -196,7 +196,7 @@ impl Job<'_> {
         });
     }
 
-    /// The products of transformed tiles with the weights, point by point.
+    /// Pointwise products of transformed tiles with the weights.
     fn multiply<'h>(&self, held: &'h [f32], count: usize, panels: Range<usize>, out: &mut [f32]) {
         let weights = &self.winograd.weights;
         let channels = weights.cols();
@@ -215,7 +215,7 @@ impl Job<'_> {
         (tile / (down * across), tile / across % down, tile % across)
     }
 
-    /// The channels of the 16 positions that a tile reads.
+    /// Channels of the 16 positions read by a tile.
     fn sources(&self, tile: usize) -> [&[f32]; POINTS] {
         let (plane, row, column) = self.place(tile);
         let (w, channels) = (self.windows, self.zeros.len());
@@ -226,7 +226,7 @@ impl Job<'_> {
         })
     }
 
-    /// Transforms the products of a tile back, and finishes those of its four positions that there are.
+    /// Transforms the products of a tile back and writes those of its four positions that exist.
     fn results(&self, tile: usize, products: &[f32], channels: Range<usize>) {
         let (plane, row, column) = self.place(tile);
         let ([_, height, width], outputs) = (self.windows.out, self.winograd.outputs());
@@ -247,14 +247,14 @@ impl Job<'_> {
                 residual: self.epilogue.residual.map(|r| &r[first..first + positions * outputs]),
                 hard_swish: self.epilogue.activation.hard_swish(),
                 bounds: self.epilogue.activation.bounds(),
-                // SAFETY: inside the result, which has `planes · height · width · outputs` elements.
+                // SAFETY: within the result, which has `planes · height · width · outputs` elements.
                 out: unsafe { self.out.get().add(first) },
             };
-            // SAFETY: the result's positions, of which only this task writes these channels.
+            // SAFETY: positions of the result whose channels only this task writes.
             unsafe { self.transforms.output(&results) };
             if !self.epilogue.activation.in_registers() {
                 for j in 0..positions {
-                    // SAFETY: these elements were just written, and are this task's alone.
+                    // SAFETY: just written, and exclusive to this task.
                     let out = unsafe {
                         std::slice::from_raw_parts_mut(results.out.add(j * outputs + channels.start), channels.len())
                     };
@@ -265,13 +265,13 @@ impl Job<'_> {
     }
 }
 
-/// Two neighbours, or the last one of a line, from the products of their tile.
+/// Two adjacent results, or the last one of a row, from the products of their tile.
 struct Results<'a> {
     /// `[POINTS, outputs]`.
     products: &'a [f32],
     outputs: usize,
     channels: Range<usize>,
-    /// Their row in the tile: 0 or 1.
+    /// Row in the tile: 0 or 1.
     row: usize,
     positions: usize,
     bias: Option<&'a [f32]>,
@@ -283,27 +283,27 @@ struct Results<'a> {
     out: *mut f32,
 }
 
-/// `Bᵀ d` of four.
+/// `Bᵀ d` of four elements.
 ///
 /// # Safety
-/// As [`Vector`].
+/// Same as [`Vector`].
 #[inline(always)]
 unsafe fn forth<V: Vector>(d: [V; 4]) -> [V; 4] {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { [d[0].minus(d[2]), d[1].plus(d[2]), d[2].minus(d[1]), d[1].minus(d[3])] }
 }
 
-/// Transforms a tile: a point each `step` elements of `out`.
+/// Transforms a tile, writing a point every `step` elements of `out`.
 ///
 /// # Safety
-/// The CPU has the instruction set; sources are as long as each other, and `out` has as many elements at each step.
+/// The CPU must support the instruction set; sources have equal lengths, and `out` has that many elements at each step.
 #[inline(always)]
 unsafe fn input<V: Vector>(sources: &[&[f32]; POINTS], out: *mut f32, step: usize) {
     let channels = sources[0].len();
     let mut c = 0;
     while c < channels {
         let (count, whole) = (channels - c, channels - c >= V::LANES);
-        // SAFETY: the caller's; of a part of a register only the elements that there are.
+        // SAFETY: guaranteed by the caller; partial registers access only existing elements.
         unsafe {
             let mut rows = [[V::splat(0.0); 4]; 4];
             for j in 0..4 {
@@ -329,16 +329,16 @@ unsafe fn input<V: Vector>(sources: &[&[f32]; POINTS], out: *mut f32, step: usiz
     }
 }
 
-/// Transforms products back and finishes them.
+/// Transforms products back and applies the epilogue.
 ///
 /// # Safety
-/// The CPU has the instruction set; the slices are as long as they say, and `out` may be written.
+/// The CPU must support the instruction set; the slices have the stated lengths, and `out` is writable.
 #[inline(always)]
 unsafe fn output<V: Vector>(r: &Results<'_>) {
     let mut c = r.channels.start;
     while c < r.channels.end {
         let (count, whole) = (r.channels.end - c, r.channels.end - c >= V::LANES);
-        // SAFETY: the caller's; of a part of a register only the elements that there are.
+        // SAFETY: guaranteed by the caller; partial registers access only existing elements.
         unsafe {
             let load = |from: *const f32| if whole { V::load(from) } else { V::load_part(from, count) };
             let point = |i: usize, j: usize| load(r.products.as_ptr().add((i * 4 + j) * r.outputs + c));
@@ -373,7 +373,7 @@ unsafe fn output<V: Vector>(r: &Results<'_>) {
     }
 }
 
-/// The transforms of one instruction set.
+/// Transforms of one instruction set.
 struct Transforms {
     isa: Isa,
     input: unsafe fn(&[&[f32]; POINTS], *mut f32, usize),
@@ -390,17 +390,17 @@ impl Transforms {
     }
 
     /// # Safety
-    /// The results may be written.
+    /// The results must be writable.
     unsafe fn output(&self, r: &Results<'_>) {
         assert!(r.products.len() >= POINTS * r.outputs && r.channels.end <= r.outputs, "products");
         assert!(r.bias.is_none_or(|b| b.len() >= r.outputs), "length of the bias");
         assert!(r.residual.is_none_or(|v| v.len() >= r.positions * r.outputs), "size of the residual");
-        // SAFETY: the variant is available, the lengths were just checked, and the rest is the caller's.
+        // SAFETY: the variant is available, the lengths were just checked, and the rest is guaranteed by the caller.
         unsafe { (self.output)(r) }
     }
 }
 
-/// All instruction sets, fastest first; the last one is the definition.
+/// All instruction sets, fastest first; the scalar definition is last.
 const ALL: &[Transforms] = &[
     #[cfg(target_arch = "x86_64")]
     Transforms { isa: Isa::Avx512, input: x86::avx512_input, output: x86::avx512_output },
@@ -423,25 +423,25 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512_input(sources: &[&[f32]; POINTS], out: *mut f32, step: usize) {
-        // SAFETY: the caller's, as in the functions below.
+        // SAFETY: guaranteed by the caller, as in the functions below.
         unsafe { input::<__m512>(sources, out, step) }
     }
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2_input(sources: &[&[f32]; POINTS], out: *mut f32, step: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { input::<__m256>(sources, out, step) }
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512_output(results: &Results<'_>) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { output::<__m512>(results) }
     }
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2_output(results: &Results<'_>) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { output::<__m256>(results) }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::strided::tests::{at, layouts};
 
-/// Whether two results are those of one function: fused steps differ in what is rounded, squares in an exponent too.
+/// True if two results agree up to rounding: fused steps round differently, and so do squares in an exponent.
 fn close(got: f32, want: f32) -> bool {
     got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= 1e-5 * want.abs() + 1e-37
 }

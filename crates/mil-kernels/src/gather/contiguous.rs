@@ -1,4 +1,4 @@
-//! Strided elements to row-major order: contiguous segments are copied, transposes go by square blocks.
+//! Copies strided elements to row-major order: contiguous segments are copied, transposes use square blocks.
 
 use std::mem::MaybeUninit;
 use std::ops::{Range, RangeInclusive};
@@ -9,20 +9,20 @@ use crate::parallel::{SPLIT, Shared, TASK, for_each};
 use crate::sizes::size_of_shape;
 use crate::strided::{Strided, joined};
 
-/// Rows of a block: whole lines of the cache.
+/// Rows of a block: whole cache lines.
 const ROWS: RangeInclusive<usize> = 16..=512;
-/// Elements of a block, for what is narrow enough.
+/// Elements of a block, for narrow matrices.
 const BLOCK: usize = 1 << 12;
 
-/// Strided elements in row-major order.
+/// Copies strided elements to row-major order.
 ///
 /// # Panics
-/// When the operand does not cover the shape, or that has no size.
+/// If the operand does not cover the shape or its size overflows.
 pub fn contiguous<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     if shape.contains(&0) {
         return Vec::new();
     }
-    // Also, so that the products of extents below do not wrap: repeated elements are not in the operand.
+    // Also bounds the products of extents below: repeated elements are not in the operand.
     size_of_shape(shape);
     assert!(x.fits(shape), "the operand covers the shape");
     let dims: Vec<(usize, usize)> = joined(shape, x.strides, x.strides).iter().map(|d| (d.0, d.1)).collect();
@@ -34,13 +34,13 @@ pub fn contiguous<T: Element>(shape: &[usize], x: Strided<'_, T>) -> Vec<T> {
     index_select(x.data, &dims, x.data[0])
 }
 
-/// The elements of `dims`, extents and strides, of which `near` has a stride of one and is not the last; `x` covers them.
+/// Copies `dims` (extents and strides), of which `near` has stride one and is not the last; `x` covers them.
 fn exchanged<T: Element>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T> {
     let len: usize = dims.iter().map(|d| d.0).product();
     let (width, step) = dims[dims.len() - 1];
     let behind = |d: usize| dims[d + 1..].iter().map(|d| d.0).product::<usize>();
     let (height, distance) = (dims[near].0, behind(near));
-    // The other dimensions: extent, stride, stride in the result.
+    // The other dimensions: extent, source stride, result stride.
     let others = (0..dims.len() - 1).filter(|&d| d != near);
     let outer: Vec<(usize, usize, usize)> = others.map(|d| (dims[d].0, dims[d].1, behind(d))).collect();
     let tall = (BLOCK / width / ROWS.start() * ROWS.start()).clamp(*ROWS.start(), *ROWS.end());
@@ -57,12 +57,12 @@ fn exchanged<T: Element>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T
                 (from, to, index) = (from + index % n * stride, to + index % n * target, index / n);
             }
             let rows = block % blocks * tall..((block % blocks + 1) * tall).min(height);
-            // SAFETY: indices of distinct blocks differ, and so do the elements they write; all of them lie in the
-            // shape, which the operand covers and the capacity holds.
+            // SAFETY: distinct blocks write distinct elements; all lie in the shape, which the operand covers and the
+            // capacity holds.
             unsafe { exchange(&x[from..], step, rows, width, base.get().add(to).cast(), distance) };
         }
     });
-    // SAFETY: the blocks were all elements.
+    // SAFETY: the blocks cover all elements.
     unsafe { out.set_len(len) };
     out
 }
@@ -70,7 +70,7 @@ fn exchanged<T: Element>(dims: &[(usize, usize)], near: usize, x: &[T]) -> Vec<T
 /// `out[i · distance + j] = x[i + j · step]` for the rows `i` and all `j < width`.
 ///
 /// # Safety
-/// `out` may be written at all these places.
+/// `out` must be writable at these offsets.
 unsafe fn exchange<T: Copy>(
     x: &[T],
     step: usize,
@@ -81,7 +81,7 @@ unsafe fn exchange<T: Copy>(
 ) {
     assert!(rows.end > rows.start && (width - 1) * step + rows.end <= x.len(), "elements of a block");
     if distance == width && width <= 4 {
-        // SAFETY: rows that follow one another are one segment of places.
+        // SAFETY: consecutive rows are contiguous in `out`.
         let out = unsafe { std::slice::from_raw_parts_mut(out.add(rows.start * width), rows.len() * width) };
         match width {
             2 => return interleave::<T, 2>(x, step, rows, out),
@@ -98,7 +98,7 @@ unsafe fn exchange<T: Copy>(
     let rest = |rows: Range<usize>, columns: Range<usize>| {
         for i in rows {
             for j in columns.clone() {
-                // SAFETY: the place is one of the block's; the source was checked above.
+                // SAFETY: the offset lies in the block; the source was checked above.
                 unsafe { (*out.add(i * distance + j)).write(*x.get_unchecked(i + j * step)) };
             }
         }
@@ -107,7 +107,7 @@ unsafe fn exchange<T: Copy>(
     rest(row..rows.end, 0..width);
 }
 
-/// Few columns whose rows follow one another.
+/// Interleaves a few columns into contiguous rows.
 fn interleave<T: Copy, const W: usize>(x: &[T], step: usize, rows: Range<usize>, out: &mut [MaybeUninit<T>]) {
     let n = rows.len();
     let columns: [&[T]; W] = std::array::from_fn(|j| &x[j * step + rows.start..][..n]);
@@ -124,14 +124,14 @@ mod x86 {
     use std::mem::MaybeUninit;
     use std::ops::Range;
 
-    /// Side of the squares that registers exchange.
+    /// Side of the squares transposed in registers.
     const SIDE: usize = 8;
 
-    /// [`exchange`](super::exchange) of whole squares, where the CPU can and elements have the size of floats: the first
-    /// row and the first column that are left.
+    /// [`exchange`](super::exchange) of whole squares, if the CPU supports it and elements have the size of floats;
+    /// returns the first row and column left over.
     ///
     /// # Safety
-    /// As there; all elements of the rows lie in `x`.
+    /// As for `exchange`; all elements of the rows lie in `x`.
     pub(super) unsafe fn squares<T: Copy>(
         x: &[T],
         step: usize,
@@ -144,11 +144,11 @@ mod x86 {
         if size_of::<T>() != 4 || columns == 0 || !crate::isa::Isa::Avx2.enabled() {
             return (row, 0);
         }
-        // The last square may read what lies behind its rows.
+        // The last square may read past its rows.
         while row < rows.end && (columns - 1) * step + row + SIDE <= x.len() {
             let count = SIDE.min(rows.end - row);
             for j in (0..columns).step_by(SIDE) {
-                // SAFETY: the CPU has AVX; the square was just seen to lie in `x`, its rows are among the caller's; the
+                // SAFETY: the CPU has AVX; the square lies in `x` as just checked, and its rows in the caller's;
                 // elements have the size of floats.
                 unsafe {
                     let (x, out) = (x.as_ptr().add(row + j * step), out.add(row * distance + j));
@@ -163,12 +163,12 @@ mod x86 {
     /// `out[i · distance + j] = x[i + j · step]` for the first `rows` of a square.
     ///
     /// # Safety
-    /// The CPU has AVX; the square may be read, its first rows written.
+    /// The CPU must have AVX; the square must be readable, its first rows writable.
     #[target_feature(enable = "avx")]
     unsafe fn square(x: *const f32, step: usize, out: *mut f32, distance: usize, rows: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let v: [__m256; SIDE] = std::array::from_fn(|j| unsafe { _mm256_loadu_ps(x.add(j * step)) });
-        // Pairs of columns, fours, and all eight.
+        // Interleave pairs of columns, then fours, then all eight.
         let pairs: [__m256; SIDE] = std::array::from_fn(|i| match i % 2 {
             0 => _mm256_unpacklo_ps(v[i], v[i + 1]),
             _ => _mm256_unpackhi_ps(v[i - 1], v[i]),
@@ -179,7 +179,7 @@ mod x86 {
         });
         for i in 0..SIDE / 2 {
             let (a, b) = (fours[i], fours[i + SIDE / 2]);
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 if i < rows {
                     _mm256_storeu_ps(out.add(i * distance), _mm256_permute2f128_ps::<0x20>(a, b));

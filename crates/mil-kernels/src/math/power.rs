@@ -10,8 +10,8 @@ fn polynomial<const N: usize>(x: f64, coefficients: [f64; N]) -> f64 {
     p
 }
 
-/// The binary logarithm of x > 0: the exponent and, for the mantissa m from √½ to √2, the series of `artanh` in
-/// (m − 1) / (m + 1), minimax.
+/// Binary logarithm of x > 0: the exponent plus, for the mantissa m from √½ to √2, a minimax polynomial of the `artanh`
+/// series in (m − 1) / (m + 1).
 #[inline(always)]
 fn log2(x: f32) -> f64 {
     let bits = f64::from(x).to_bits() as i64;
@@ -34,7 +34,7 @@ fn log2(x: f32) -> f64 {
 /// `2^x`, rounded once.
 #[inline(always)]
 fn exp2(x: f64) -> f32 {
-    // Adding and subtracting 1.5 · 2⁵² rounds to the nearest whole number, which the last bits of the sum hold.
+    // Adding and subtracting 1.5 · 2⁵² rounds to the nearest integer, which is in the low bits of the sum.
     const ROUND: f64 = 6_755_399_441_055_744.0;
     let shifted = x.clamp(-160.0, 130.0) + ROUND;
     let r = x.clamp(-160.0, 130.0) - (shifted - ROUND);
@@ -50,15 +50,15 @@ fn exp2(x: f64) -> f32 {
             1.000_000_000_555_048,
         ],
     );
-    // 2^n for n in the last bits, which others are shifted out above.
+    // 2^n for n in the low bits; the others are shifted out.
     (p * f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52)) as f32
 }
 
-/// `x^y` to within 1 unit in the last place; the cases of IEEE 754's `pow`.
+/// `x^y` to within 1 ulp, with the special cases of IEEE 754's `pow`.
 #[inline(always)]
 pub fn pow(x: f32, y: f32) -> f32 {
     let size = x.abs();
-    // What has no logarithm has one beyond all others.
+    // Finite stand-ins for the logarithms of 0 and ∞.
     let log = if size == 0.0 { -1e300 } else { log2(size) };
     let log = if size == f32::INFINITY { 1e300 } else { log };
     let power = exp2(f64::from(y) * log);
@@ -66,7 +66,7 @@ pub fn pow(x: f32, y: f32) -> f32 {
     let odd = whole && (0.5 * y).floor() != 0.5 * y;
     let power = if odd { power.copysign(x) } else { power };
     let power = if !whole && x < 0.0 && size < f32::INFINITY { f32::NAN } else { power };
-    // Of 1 every power is 1, and of −1 those by infinity.
+    // Powers of 1, and of −1 to ±∞, are 1.
     let power = if x == 1.0 || (x == -1.0 && y.abs() == f32::INFINITY) || y == 0.0 { 1.0 } else { power };
     if x.is_nan() && y != 0.0 { x } else { power }
 }

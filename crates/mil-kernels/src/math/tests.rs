@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How far a result lies from the right one, in units of the last place of that.
+/// Error of a result in ulp of the exact value.
 fn units(got: f32, want: f64) -> f64 {
     if got.is_nan() || want.is_nan() {
         return if got.is_nan() && want.is_nan() { 0.0 } else { f64::INFINITY };
@@ -15,7 +15,7 @@ fn units(got: f32, want: f64) -> f64 {
     (f64::from(got) - want).abs() / 2f64.powi(exponent - 23)
 }
 
-/// Numbers of every magnitude and sign, those that have no neighbours, and those nearest to zeros of sine and cosine.
+/// Numbers of every magnitude and sign, special values, and those nearest to zeros of sine and cosine.
 fn numbers() -> impl Iterator<Item = f32> {
     let (step, turns) = if cfg!(miri) { (40_000_003, 10) } else { (4099, 63_000) };
     let special = [0.0, -0.0, 1.0, -1.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MIN_POSITIVE, 1e-45, -1e-45];
@@ -35,7 +35,7 @@ fn within(bound: f64, of: impl Fn(f32) -> bool, both: [fn(f32) -> f32; 2], exact
     }
 }
 
-/// erf in f64: the series `2/√π · e^−x² · Σ 2^n x^(2n+1) / (2n+1)!!`, which loses nothing; 1 beyond 6.
+/// erf in f64 by the series `2/√π · e^−x² · Σ 2^n x^(2n+1) / (2n+1)!!`, which has no cancellation; 1 beyond 6.
 fn erf_exact(x: f64) -> f64 {
     if x.is_nan() || x.abs() > 6.0 {
         return if x.is_nan() { x } else { x.signum() };
@@ -124,7 +124,7 @@ fn powers() {
     assert_eq!((pow(-0.0, -3.0), pow(f32::NEG_INFINITY, 3.0)), (f32::NEG_INFINITY, f32::NEG_INFINITY));
 }
 
-/// Φ(x) in f64: the series `½ + φ(x)·Σ x^(2k+1) / (1·3·5·…)`, and in the tail the continued fraction.
+/// Φ(x) in f64 by the series `½ + φ(x)·Σ x^(2k+1) / (1·3·5·…)`, and by the continued fraction in the tail.
 fn distribution(x: f64) -> f64 {
     let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     if x.abs() < 4.0 {

@@ -2,13 +2,14 @@
 
 use super::{fma, polynomial};
 
-/// The magnitude beyond which the reduction is not exact: there the functions of the standard library are to be used.
+/// Maximum magnitude for which the reduction is exact; beyond it, use the functions of the standard library.
 pub const MAX_REDUCED: f32 = 1e5;
 
-/// The multiple n of π/2 nearest to x, and x − n · π/2; for x up to [`MAX_REDUCED`].
+/// The integer n nearest to x / (π/2), and x − n · π/2; for x up to [`MAX_REDUCED`].
 #[inline(always)]
 fn reduced<const FMA: bool>(x: f32) -> (i32, f32) {
-    // Adding and subtracting 1.5 · 2²³ (in f64, 2⁵²) rounds to the nearest whole number, which the last bits of the sum hold.
+    // Adding and subtracting 1.5 · 2²³ (in f64, 2⁵²) rounds to the nearest integer, which is in the low bits of the
+    // sum.
     if FMA {
         const ROUND: f32 = 12_582_912.0;
         let shifted = x.mul_add(std::f32::consts::FRAC_2_PI, ROUND);
@@ -18,7 +19,7 @@ fn reduced<const FMA: bool>(x: f32) -> (i32, f32) {
         let r = n.mul_add(4.371_139e-8, r);
         return (shifted.to_bits() as i32, n.mul_add(1.715_124_5e-15, r));
     }
-    // π/2 in two parts: the first has 33 bits, so that its multiples are exact.
+    // π/2 in two parts: the first has 33 bits, so its multiples are exact.
     const HIGH: f64 = 1.570_796_326_734_125_6;
     const LOW: f64 = 6.077_100_506_506_192e-11;
     const ROUND: f64 = 6_755_399_441_055_744.0;
@@ -38,7 +39,7 @@ fn both<const FMA: bool>(r: f32) -> (f32, f32) {
     (fma::<FMA>(sine * square, r, r), cosine)
 }
 
-/// The sine of r moved on by n quarters of a turn.
+/// Sine of r + n · π/2.
 #[inline(always)]
 fn turned<const FMA: bool>(n: i32, r: f32) -> f32 {
     let (sine, cosine) = both::<FMA>(r);
@@ -46,23 +47,23 @@ fn turned<const FMA: bool>(n: i32, r: f32) -> f32 {
     f32::from_bits(y.to_bits() ^ ((n & 2) as u32) << 30)
 }
 
-/// `sin x` to within 2 units in the last place, for x up to [`MAX_REDUCED`].
+/// `sin x` to within 2 ulp, for x up to [`MAX_REDUCED`].
 #[inline(always)]
 pub fn sin<const FMA: bool>(x: f32) -> f32 {
     let (n, r) = reduced::<FMA>(x);
     let y = turned::<FMA>(n, r);
-    // The sign of zero.
+    // Keeps the sign of zero.
     if x == 0.0 { x } else { y }
 }
 
-/// `cos x` to within 2 units in the last place, for x up to [`MAX_REDUCED`].
+/// `cos x` to within 2 ulp, for x up to [`MAX_REDUCED`].
 #[inline(always)]
 pub fn cos<const FMA: bool>(x: f32) -> f32 {
     let (n, r) = reduced::<FMA>(x);
     turned::<FMA>(n.wrapping_add(1), r)
 }
 
-/// `tan x` to within 4 units in the last place, for x up to [`MAX_REDUCED`].
+/// `tan x` to within 4 ulp, for x up to [`MAX_REDUCED`].
 #[inline(always)]
 pub fn tan<const FMA: bool>(x: f32) -> f32 {
     let (n, r) = reduced::<FMA>(x);

@@ -1,9 +1,9 @@
 //! AVX-512 variants (F, BW, VL, VBMI, VNNI) that look indices up in registers.
 //!
-//! 4 bits: a table of 16 `f32` fills one register; shifting a register of 128 packed indices right by
-//! 4·s bits leaves in lane j the index of column 8·j + s in the low bits, which are all that `vpermps`
-//! reads; x lies in that order. Other widths: `vpermb` and `vpmultishiftqb` spread 64 indices to bytes,
-//! byte look-ups give the low and high bytes of the fp16 entries, which are interleaved and converted.
+//! 4 bits: a table of 16 `f32` fills one register; shifting a register of 128 packed indices right by 4·s bits leaves
+//! the index of column 8·j + s in the low bits of lane j, the only ones `vpermps` reads; x is in that order. Other
+//! widths: `vpermb` and `vpmultishiftqb` spread 64 indices to bytes, and byte look-ups give the low and high bytes of
+//! the fp16 entries, which are interleaved and converted.
 
 use std::arch::x86_64::*;
 
@@ -11,7 +11,7 @@ use super::Input;
 use crate::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 
 pub(super) fn rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
-    // SAFETY: the variant is used only where its instruction set is enabled.
+    // SAFETY: the variant is used only if its instruction set is enabled.
     unsafe { inner(weight, first, input, out) }
 }
 
@@ -42,24 +42,24 @@ fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [
     }
 }
 
-/// Distance at which weights are fetched, in bytes: rows follow each other in memory, and the hardware's own
-/// prefetching stops at the end of each page.
+/// Prefetch distance of weights in bytes: rows are consecutive in memory, but the hardware prefetcher stops at page
+/// boundaries.
 const AHEAD: usize = 8192;
 
-/// Fetches the line `AHEAD` bytes on.
+/// Prefetches the line `AHEAD` bytes ahead.
 #[inline(always)]
 pub(super) fn ahead(at: *const u8) {
     fetch(at.wrapping_add(AHEAD));
 }
 
-/// Fetches a line into L2.
+/// Prefetches a line into L2.
 #[inline(always)]
 pub(crate) fn fetch(at: *const u8) {
     // SAFETY: a prefetch is a hint; no address is invalid for it.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
 }
 
-/// The row from column `done` on, by the definition.
+/// The rest of the row from column `done`, by the scalar definition.
 #[inline(always)]
 pub(super) fn tail(weight: &WeightMatrix<'_>, row: usize, done: usize, x: &[f32], buffer: &mut Vec<f32>) -> f32 {
     if done == weight.cols {
@@ -81,7 +81,7 @@ fn nibbles(weight: &WeightMatrix<'_>, l: &Lut<'_>, first: usize, input: &Input<'
         if row / l.group_rows != group {
             group = row / l.group_rows;
             let entries = &l.tables[group * 32..][..32];
-            // SAFETY: 32 bytes are there.
+            // SAFETY: 32 bytes are in bounds.
             table = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(entries.as_ptr().cast()) });
         }
         let indices = &l.indices[row * weight.cols / 2..][..blocks * 64];
@@ -89,10 +89,10 @@ fn nibbles(weight: &WeightMatrix<'_>, l: &Lut<'_>, first: usize, input: &Input<'
         let mut sums = [_mm512_setzero_ps(); 4];
         for (i, x) in indices.as_chunks::<64>().0.iter().zip(x.as_chunks::<128>().0) {
             ahead(i.as_ptr());
-            // SAFETY: 64 bytes are there.
+            // SAFETY: 64 bytes are in bounds.
             let mut v = unsafe { _mm512_loadu_si512(i.as_ptr().cast()) };
             for (s, x) in x.as_chunks::<16>().0.iter().enumerate() {
-                // SAFETY: 16 floats are there.
+                // SAFETY: 16 floats are in bounds.
                 let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
                 sums[s % 4] = _mm512_fmadd_ps(_mm512_permutexvar_ps(v, table), x, sums[s % 4]);
                 v = _mm512_srli_epi32::<4>(v);
@@ -103,8 +103,8 @@ fn nibbles(weight: &WeightMatrix<'_>, l: &Lut<'_>, first: usize, input: &Input<'
     }
 }
 
-/// Low and high bytes of a table of two-byte entries, up to 256 of them; short tables are repeated so that index bits
-/// above the width do not matter.
+/// Low and high bytes of a table of up to 256 two-byte entries; short tables are repeated so that index bits beyond the
+/// width have no effect.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 pub(crate) fn byte_tables(bytes: &[u8]) -> ([__m512i; 4], [__m512i; 4]) {
     let mut repeated = [0u8; 128];
@@ -117,7 +117,7 @@ pub(crate) fn byte_tables(bytes: &[u8]) -> ([__m512i; 4], [__m512i; 4]) {
     let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
     let join = |a: __m256i, b: __m256i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
     for ((low, high), bytes) in low.iter_mut().zip(&mut high).zip(bytes.as_chunks::<128>().0) {
-        // SAFETY: 128 bytes are there.
+        // SAFETY: 128 bytes are in bounds.
         let (a, b) =
             unsafe { (_mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_loadu_si512(bytes.as_ptr().add(64).cast())) };
         *low = join(_mm512_cvtepi16_epi8(a), _mm512_cvtepi16_epi8(b));
@@ -132,12 +132,12 @@ pub(crate) fn table<'a>(l: &Lut<'a>, group: usize) -> &'a [u8] {
     &l.tables[group * size..][..size]
 }
 
-/// How 64 packed indices become bytes: source byte of each, and bit shifts within 64 bits.
+/// Unpacking of 64 packed indices to bytes: source byte of each, and bit shifts within 64 bits.
 pub(crate) struct Unpack {
     source: __m512i,
     shift: __m512i,
     mask: __mmask64,
-    /// Bytes that 64 indices take.
+    /// Bytes occupied by 64 indices.
     pub(crate) size: usize,
 }
 
@@ -156,14 +156,14 @@ impl Unpack {
         Self { source, shift, mask, size: 8 * bits }
     }
 
-    /// The first 64 indices; bits above their width are what they are.
+    /// The first 64 indices; bits beyond their width are unspecified.
     ///
     /// # Panics
-    /// When fewer are there.
+    /// If there are fewer.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
     pub(crate) fn indices<const WIDE: bool>(&self, packed: &[u8]) -> __m512i {
-        // SAFETY: `size` bytes are there; the mask keeps the load within them.
+        // SAFETY: `size` bytes are in bounds; the mask limits the load to them.
         let packed = unsafe { _mm512_maskz_loadu_epi8(self.mask, packed[..self.size].as_ptr().cast()) };
         if WIDE {
             return packed;
@@ -172,7 +172,7 @@ impl Unpack {
     }
 }
 
-/// 64 two-byte entries in two registers, for 64 indices in bytes.
+/// Looks up 64 two-byte entries, in two registers, for 64 indices in bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 pub(crate) fn look_up<const WIDE: bool>(index: __m512i, low: &[__m512i; 4], high: &[__m512i; 4]) -> (__m512i, __m512i) {
@@ -232,7 +232,7 @@ fn table_rows<const WIDE: bool>(
                 _mm512_extracti64x4_epi64::<1>(b),
             ];
             for (k, (q, x)) in quarters.into_iter().zip(x.as_chunks::<16>().0).enumerate() {
-                // SAFETY: 16 floats are there.
+                // SAFETY: 16 floats are in bounds.
                 let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
                 sums[k] = _mm512_fmadd_ps(_mm512_cvtph_ps(q), x, sums[k]);
             }
@@ -250,7 +250,7 @@ fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
         ahead(w.as_ptr());
         ahead(w.as_ptr().wrapping_add(64));
         for (k, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: 32 bytes of 128 and 16 floats of 64 are there for each k < 4.
+            // SAFETY: 32 of 128 bytes and 16 of 64 floats are in bounds for each k < 4.
             let (w, x) =
                 unsafe { (_mm256_loadu_si256(w.as_ptr().add(k * 32).cast()), _mm512_loadu_ps(x.as_ptr().add(k * 16))) };
             *sum = _mm512_fmadd_ps(_mm512_cvtph_ps(w), x, *sum);
@@ -261,7 +261,7 @@ fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
     _mm512_reduce_add_ps(sum) + rest
 }
 
-/// One whole row as `f32`, for panels; the columns past the last whole block are left to the caller.
+/// Expands a whole row to `f32`, for panels; columns past the last whole block are left to the caller.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &mut [f32]) -> usize {
     let bits = l.bits as usize;
@@ -277,7 +277,7 @@ fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &m
                     if lane == 0 { _mm512_castsi512_si256(register) } else { _mm512_extracti64x4_epi64::<1>(register) };
                 let values = _mm512_cvtph_ps(half);
                 let at = offset + lane * 32;
-                // SAFETY: `at + 24 ≤ 64`: eight floats from `at` and eight from `at + 16` are there.
+                // SAFETY: `at + 24 ≤ 64`: eight floats from `at` and eight from `at + 16` are in bounds.
                 unsafe {
                     _mm256_storeu_ps(out.as_mut_ptr().add(at), _mm512_castps512_ps256(values));
                     _mm256_storeu_ps(out.as_mut_ptr().add(at + 16), _mm512_extractf32x8_ps_f(values));
@@ -288,7 +288,7 @@ fn expand_tables<const WIDE: bool>(l: &Lut<'_>, row: usize, cols: usize, out: &m
     blocks * 64
 }
 
-/// The upper eight floats, with AVX-512F alone.
+/// The upper eight floats, using only AVX-512F.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
 fn _mm512_extractf32x8_ps_f(v: __m512) -> __m256 {
@@ -299,7 +299,7 @@ fn _mm512_extractf32x8_ps_f(v: __m512) -> __m256 {
 fn expand_f16(bytes: &[u8], out: &mut [f32]) -> usize {
     let n = out.len() / 16 * 16;
     for (w, o) in bytes.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<16>().0) {
-        // SAFETY: 32 bytes and 16 floats are there.
+        // SAFETY: 32 bytes and 16 floats are in bounds.
         unsafe { _mm512_storeu_ps(o.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast()))) }
     }
     n
@@ -310,7 +310,7 @@ fn expand_blocks(blocks: &Blocks<'_>, row: usize, out: &mut [f32]) {
     blocks.expand(row, out);
 }
 
-/// One row as `f32`; what the registers can't do falls back to the definition.
+/// Expands a row to `f32`; unsupported forms fall back to the scalar definition.
 pub(crate) fn expand_row(weight: &WeightMatrix<'_>, row: usize, out: &mut [f32]) {
     let done = match weight.form {
         Storage::Lut(l) if (weight.cols * l.bits as usize).is_multiple_of(8) => {

@@ -7,19 +7,19 @@ use crate::aligned::Aligned;
 use crate::parallel;
 use crate::sizes;
 
-/// Matrices of one size in any order of memory.
+/// Matrices of one size in any memory order.
 #[derive(Clone, Copy)]
 pub struct Matrices<'a> {
-    /// Elements of all of them.
+    /// Elements of all matrices.
     pub data: &'a [f32],
-    /// First element of each.
+    /// Offset of the first element of each.
     pub starts: &'a [usize],
-    /// Distances between rows and between columns.
+    /// Row and column strides.
     pub strides: [usize; 2],
 }
 
 impl Matrices<'_> {
-    /// Whether all matrices of this size lie in the data. If so, no offset of an element wraps.
+    /// True if all matrices of this size lie in the data. If so, no offset of an element overflows.
     fn fit(&self, rows: usize, columns: usize) -> bool {
         let last = sizes::last([(rows, self.strides[0]), (columns, self.strides[1])]);
         let lies =
@@ -27,7 +27,7 @@ impl Matrices<'_> {
         rows == 0 || columns == 0 || self.starts.iter().all(lies)
     }
 
-    /// Some columns of a matrix of so many rows, `[rows, PANEL]`.
+    /// Packs some columns of a matrix with `rows` rows, `[rows, PANEL]`.
     fn pack(&self, matrix: usize, rows: usize, columns: Range<usize>, panel: &mut [f32]) {
         let x = &self.data[self.starts[matrix]..];
         let [down, across] = self.strides;
@@ -37,7 +37,7 @@ impl Matrices<'_> {
             }
             return;
         }
-        // A few rows at a time: what is written stays in L1.
+        // A few rows at a time: the destination stays in L1.
         for first in (0..rows).step_by(PANEL) {
             for (j, column) in columns.clone().enumerate() {
                 for row in first..rows.min(first + PANEL) {
@@ -48,10 +48,10 @@ impl Matrices<'_> {
     }
 }
 
-/// `out[b, i, j] = Σ_k x[b, i, k] · y[b, k, j]` for sizes `[i, k, j]`; columns of `x` are neighbours.
+/// `out[b, i, j] = Σ_k x[b, i, k] · y[b, k, j]` for sizes `[i, k, j]`; rows of `x` are contiguous.
 ///
 /// # Panics
-/// When a size does not fit another.
+/// If sizes do not match.
 pub fn multiply(sizes: [usize; 3], x: Matrices<'_>, y: Matrices<'_>) -> Vec<f32> {
     multiply_with(Variant::best(), sizes, x, y)
 }
@@ -71,7 +71,7 @@ fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y
     });
     let weights = Packed { groups, outputs: n, cols: k, data };
     let fill = |rows: Range<usize>, group: usize, out: &mut Starts<'_, 'a>| {
-        // Rows without elements may begin anywhere.
+        // Empty rows may start anywhere.
         if k > 0 {
             out.run(0, 0..rows.len(), x.data, x.starts[group] + rows.start * x.strides[0], x.strides[0]);
         }
@@ -94,7 +94,7 @@ mod tests {
             let xs: Vec<f32> = (0..count * m * k).map(|i| value(i, 1)).collect();
             let ys: Vec<f32> = (0..count * k * n).map(|i| value(i, 2)).collect();
             let (x_starts, y_starts): (Vec<usize>, Vec<usize>) = (0..count).map(|b| (b * m * k, b * k * n)).unzip();
-            // As rows, as columns, and one matrix for all.
+            // Row-major, column-major, and one shared matrix.
             for (y_starts, strides) in [(y_starts.clone(), [n, 1]), (y_starts, [1, k]), (vec![0; count], [n, 1])] {
                 let x = Matrices { data: &xs, starts: &x_starts, strides: [k, 1] };
                 let y = Matrices { data: &ys, starts: &y_starts, strides };

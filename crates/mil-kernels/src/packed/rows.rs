@@ -1,39 +1,40 @@
-//! Row operand of a packed product: where the segments of each row of `x` begin.
+//! Row operand of a packed product: offsets of the segments of each row of `x`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::part;
 
-/// Lists of segments that are as long as each other, one list for each row.
+/// Rows as lists of segments of equal length.
 pub(crate) struct Rows<'a, 'f> {
-    /// Their number.
+    /// Number of rows.
     pub(crate) count: usize,
-    /// Segments of a row, and elements of a segment.
+    /// Segments per row, and elements per segment.
     pub(crate) segments: (usize, usize),
-    /// Says where the rows of a task (first) of a group (second) begin. Segments that it leaves out stand for zeros.
+    /// Locates the rows of a task (first) and group (second). Omitted segments are zeros.
     pub(crate) fill: &'f (dyn Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync),
 }
 
-/// Where the segments of a task's rows begin, tile by tile.
+/// Segment starts of a task's rows, by tile.
 pub(crate) struct Starts<'t, 'a> {
     /// `[segments, rows]` of each tile.
     starts: &'t mut [*const f32],
-    /// The segments that some row of each tile has.
+    /// Segments present in some row of each tile.
     some: &'t mut [bool],
-    /// The first row of each tile, and behind the last one.
+    /// First row of each tile, and the end of the last.
     tiles: &'t [usize],
-    /// Segments of a row, and elements of a segment.
+    /// Segments per row, and elements per segment.
     segments: (usize, usize),
-    /// What is pointed to lives as long.
+    /// Lifetime of the pointees.
     from: PhantomData<fn(&'a [f32])>,
 }
 
 impl<'a> Starts<'_, 'a> {
-    /// A segment of some rows, counted from the first one of the task: `x[first..]`, for each row `step` elements on.
+    /// Sets a segment of some rows, counted from the first row of the task: `x[first..]`, at a stride of `step`
+    /// elements per row.
     ///
     /// # Panics
-    /// When there is no such segment or row, or its elements do not lie in `x`.
+    /// If a segment or row is out of range, or its elements do not lie in `x`.
     pub(crate) fn run(&mut self, segment: usize, rows: Range<usize>, x: &'a [f32], first: usize, step: usize) {
         if rows.is_empty() {
             return;
@@ -44,7 +45,7 @@ impl<'a> Starts<'_, 'a> {
         let reach = (rows.len() - 1).checked_mul(step).and_then(|reach| reach.checked_add(length));
         assert!(reach.is_some_and(|reach| x[first..].len() >= reach), "elements of a run");
         let (mut row, mut start) = (rows.start, x[first..].as_ptr());
-        // The tile of the row, or the one before.
+        // The row's tile or the one before.
         let mut tile = row.saturating_mul(tiles) / m;
         while row < rows.end {
             let (from, to) = (self.tiles[tile], self.tiles[tile + 1]);
@@ -62,25 +63,25 @@ impl<'a> Starts<'_, 'a> {
     }
 }
 
-/// What rows read that are zeros where others are not, unless segments are longer.
+/// Zeros read for missing segments, unless segments are longer.
 static ZEROS: [f32; 1 << 14] = [0.0; 1 << 14];
 
-/// What the tiles of a task read.
+/// Segment starts of a task's tiles.
 pub(super) struct Sources {
     /// First elements of the segments of each tile's rows, `[segments, rows]`.
     starts: Vec<*const f32>,
-    /// The segments that each tile has: those in which some row is more than zeros.
+    /// Segments of each tile that are nonzero in some row.
     segments: Vec<u32>,
-    /// Where each tile ends in both.
+    /// End of each tile in both.
     ends: Vec<[usize; 2]>,
-    /// The first row of each tile, and behind the last one.
+    /// First row of each tile, and the end of the last.
     tiles: Vec<usize>,
     /// Zeros for longer segments.
     _zeros: Vec<f32>,
 }
 
 impl Sources {
-    /// Some rows of a group, in so many tiles of about the same height.
+    /// Locates some rows of a group, in `count` tiles of similar height.
     pub(super) fn new(x: &Rows<'_, '_>, rows: &Range<usize>, group: usize, count: usize) -> Self {
         let (m, all) = (rows.len(), x.segments.0);
         let tiles: Vec<usize> = (0..count).map(|t| part(m, count, t).start).chain([m]).collect();
@@ -98,7 +99,7 @@ impl Sources {
         let mut end = 0;
         for t in 0..count {
             let (first, height) = (tiles[t] * all, tiles[t + 1] - tiles[t]);
-            // What is left of a tile moves to the end of the one before.
+            // Compact the remaining segments to the end of the previous tile.
             for s in (0..all).filter(|s| some[t * all + s]) {
                 let from = first + s * height;
                 if from != end {
@@ -112,12 +113,12 @@ impl Sources {
         Self { starts, segments, ends, tiles, _zeros: zeros }
     }
 
-    /// The rows of a tile, counted from the first one of the task.
+    /// Rows of a tile, counted from the first row of the task.
     pub(super) fn rows(&self, t: usize) -> Range<usize> {
         self.tiles[t]..self.tiles[t + 1]
     }
 
-    /// Starts and segments of a tile: each start has the elements of a segment.
+    /// Starts and segment indices of a tile: each start has the elements of a segment.
     pub(super) fn tile(&self, t: usize) -> (&[*const f32], &[u32]) {
         let [start, segment] = if t == 0 { [0, 0] } else { self.ends[t - 1] };
         let [end, last] = self.ends[t];
@@ -129,20 +130,20 @@ impl Sources {
 mod tests {
     use super::*;
 
-    /// The first elements that tiles read, with the numbers of their segments.
+    /// First elements read by tiles, with their segment indices.
     fn read(x: &Rows<'_, '_>, rows: Range<usize>, tiles: usize) -> Vec<Vec<(u32, Vec<f32>)>> {
         let sources = Sources::new(x, &rows, 0, tiles);
         let tile = |t: usize| {
             let (starts, segments) = sources.tile(t);
             let heights = starts.chunks(sources.rows(t).len());
-            // SAFETY: starts are those of segments of an element at least.
+            // SAFETY: each start has at least one element.
             let first = |starts: &[*const f32]| starts.iter().map(|&s| unsafe { *s }).collect();
             segments.iter().copied().zip(heights.map(first)).collect()
         };
         (0..tiles).map(tile).collect()
     }
 
-    /// The first segment of all rows; the second one of those from the fourth on; no third one.
+    /// Segment 0 for all rows, segment 1 from the fourth row on, no segment 2.
     fn ragged<'a>(x: &'a [f32]) -> impl Fn(Range<usize>, usize, &mut Starts<'_, 'a>) + Sync {
         |rows, _, out| {
             out.run(0, 0..rows.len(), x, rows.start * 2, 2);
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Whether the first so many rows may not begin at `first + i · step`.
+    /// True if rows before `end` are rejected at `first + i · step`.
     fn refused<'a>(x: &'a [f32], first: usize, step: usize, end: usize) -> bool {
         let fill = |_: Range<usize>, _: usize, out: &mut Starts<'_, 'a>| out.run(0, 0..end, x, first, step);
         let rows = Rows { count: 3, segments: (1, 4), fill: &fill };

@@ -12,19 +12,19 @@ use crate::parallel::{self, Shared};
 use crate::sizes::{last, size};
 use crate::softmax::exponentials;
 
-/// Matrices, one for each head; elements of a row lie behind each other.
+/// One matrix per head, with contiguous rows.
 #[derive(Clone, Copy)]
 pub struct Heads<'a> {
-    /// Elements of all of them.
+    /// Elements of all heads.
     pub data: &'a [f32],
-    /// First element of each.
+    /// Offset of the first element of each.
     pub starts: &'a [usize],
-    /// Distance between rows.
+    /// Row stride.
     pub row: usize,
 }
 
 impl<'a> Heads<'a> {
-    /// Whether each head has so many rows of `width` elements. If so, no offset of a row wraps.
+    /// True if each head has `rows` rows of `width` elements. If so, no offset of a row overflows.
     fn has(&self, rows: usize, width: usize) -> bool {
         let reach = last([(rows, self.row)]).and_then(|at| at.checked_add(width));
         let lies = |&start: &usize| reach.and_then(|n| n.checked_add(start)).is_some_and(|end| end <= self.data.len());
@@ -32,30 +32,30 @@ impl<'a> Heads<'a> {
     }
 
     fn row(&self, head: usize, row: usize, width: usize) -> &'a [f32] {
-        // Rows without elements may begin anywhere.
+        // Empty rows may start anywhere.
         if width == 0 { &[] } else { &self.data[self.starts[head] + row * self.row..][..width] }
     }
 }
 
-/// Sizes of each head.
+/// Sizes per head.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// Rows of the query.
+    /// Number of queries.
     pub queries: usize,
-    /// Rows of keys and values.
+    /// Number of keys and values.
     pub keys: usize,
-    /// Elements of a query and of a key.
+    /// Length of a query and of a key.
     pub dim: usize,
-    /// Elements of a value.
+    /// Length of a value.
     pub width: usize,
-    /// Heads whose results lie beside each other.
+    /// Number of heads with interleaved results.
     pub together: usize,
 }
 
-/// `[heads / together, queries, together, width]`; a mask has a row of `keys` for each query.
+/// `[heads / together, queries, together, width]`; a mask has a row of `keys` elements per query.
 ///
 /// # Panics
-/// When a matrix does not have the size that is named, and when `together` does not divide the heads.
+/// If a matrix does not have the stated size or `together` does not divide the heads.
 pub fn sdpa(sizes: Sizes, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, mask: Option<Heads<'_>>, scale: f32) -> Vec<f32> {
     attend_with(Variant::best(), sizes, &Operands { q, k, v, mask, scale })
 }
@@ -82,13 +82,13 @@ fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f
     let Operands { q, k, v, mask, .. } = operands;
     assert!(q.has(queries, dim) && k.has(keys, dim) && v.has(keys, width), "rows of the heads");
     assert!(mask.is_none_or(|mask| mask.has(queries, keys)), "rows of the mask");
-    // Of panels, which are of whole columns, and of scores.
+    // Size of panels, which have whole columns, and of scores.
     let whole = |n: usize| n.checked_next_multiple_of(PANEL).expect("columns of panels");
     size([whole(keys), dim.max(whole(width)).max(MAX_ROWS)]);
     let mut out = f32::room(len);
     assert!(out.capacity() >= len, "room for the result");
     let target = Shared(out.as_mut_ptr());
-    // A head is a task, or some of its queries where heads are few.
+    // One task per head, or per block of queries if there are few heads.
     let blocks = (2 * parallel::threads()).div_ceil(heads).min(queries.div_ceil(variant.0.rows));
     parallel::for_each(heads * blocks, |i| {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -96,13 +96,13 @@ fn attend_with(variant: Variant, sizes: Sizes, operands: &Operands<'_>) -> Vec<f
             one_head(variant.0, sizes, operands, head, rows, scratch, &target);
         });
     });
-    // SAFETY: the capacity is there, and each row of each head was written by the one task that has it.
+    // SAFETY: within the capacity, and each row of each head was written by the task that owns it.
     unsafe { out.set_len(len) };
     out
 }
 
 thread_local! {
-    /// Panels of keys and of values, and scores.
+    /// Panels of keys and values, and scores.
     static SCRATCH: RefCell<[Aligned<f32>; 3]> = const { RefCell::new([Aligned::empty(), Aligned::empty(), Aligned::empty()]) };
 }
 
@@ -122,7 +122,7 @@ fn one_head(
     let key_panels = key_panels.at_least(over_keys * dim * PANEL);
     for (p, panel) in key_panels.chunks_exact_mut((dim * PANEL).max(1)).enumerate() {
         for j in 0..PANEL {
-            // Positions that a last panel lacks keep what was there; their scores are not written.
+            // Positions beyond the last panel keep old contents; their scores are not written.
             if p * PANEL + j < keys {
                 let key = k.row(head, p * PANEL + j, dim);
                 panel.iter_mut().skip(j).step_by(PANEL).zip(key).for_each(|(p, &k)| *p = k);
@@ -136,7 +136,7 @@ fn one_head(
         }
     }
     let scores = scores.at_least(tiles.rows * keys);
-    // Where the first query's result begins, and how far apart they are.
+    // Offset of the first query's result, and stride.
     let step = together * width;
     let base = head / together * sizes.queries * step + head % together * width;
     let count = queries.len().div_ceil(tiles.rows);
@@ -159,8 +159,8 @@ fn one_head(
                 hard_swish: None,
                 bounds,
             };
-            // SAFETY: the callers below: the variant is available, starts are those of rows of `length` elements, and
-            // `out` has `rows` rows of `width` elements, `step` apart.
+            // SAFETY: by the callers below, the variant is available, starts have rows of `length` elements, and `out`
+            // has `rows` rows of `width` elements, `step` apart.
             unsafe { tiles.run(rows, &sums) };
         };
         let starts: Vec<*const f32> = (0..rows).map(|i| q.row(head, first + i, dim).as_ptr()).collect();
@@ -178,11 +178,11 @@ fn one_head(
         for p in 0..over_values {
             let panel = &value_panels[p * keys * PANEL..][..keys * PANEL];
             let width = PANEL.min(width - p * PANEL);
-            // SAFETY: inside the result, which has `queries · together` rows of `width` for each group of heads.
+            // SAFETY: within the result, which has `queries · together` rows of `width` for each group of heads.
             let out = unsafe { target.get().add(base + first * step + p * PANEL) };
             product(&starts, keys, panel, width, out, step);
             for (i, sum) in sums.iter().enumerate().take(rows) {
-                // SAFETY: the tile just wrote these elements, which are this task's alone.
+                // SAFETY: just written by the tile, and exclusive to this task.
                 let row = unsafe { std::slice::from_raw_parts_mut(out.add(i * step), width) };
                 row.iter_mut().for_each(|v| *v /= sum);
             }

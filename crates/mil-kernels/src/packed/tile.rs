@@ -1,7 +1,7 @@
 //! Micro-kernel of packed weights: some rows of `x` times a panel.
 //!
-//! Each result owns a lane of a register; a step multiplies one element of each row with a segment of the panel. Results are
-//! summed in column order, whichever tile they fall in.
+//! Each result owns a register lane; a step multiplies one element of each row with a segment of the panel. Results are
+//! summed in column order, independent of their tile.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are addressed by row and column")]
 
@@ -11,51 +11,51 @@ use crate::elementwise::HardSwish;
 use crate::isa::Isa;
 use crate::simd::Vector;
 
-/// Most rows of any tile.
+/// Maximum number of rows of a tile.
 pub(super) const MAX_ROWS: usize = 12;
 
-/// Elements of a panel that are asked for before they are needed: 16 steps.
+/// Prefetch distance in panel elements: 16 steps.
 const AHEAD: usize = 16 * PANEL;
 
-/// What a tile computes from, and where it puts it.
+/// Operands and destination of a tile.
 pub(super) struct Sums<'a> {
     /// First elements of the rows' segments, `[segments, rows]`.
     pub(super) starts: &'a [*const f32],
-    /// The parts of the panel that these segments are multiplied with.
+    /// Parts of the panel to multiply these segments with.
     pub(super) segments: &'a [u32],
-    /// Elements of a segment.
+    /// Elements per segment.
     pub(super) length: usize,
     /// A panel, `[parts, length, PANEL]`.
     pub(super) weights: &'a [f32],
     pub(super) bias: &'a [f32; PANEL],
-    /// What is added to the results, as they lie.
+    /// Added to the results, in the same layout.
     pub(super) residual: Option<&'a [f32]>,
-    /// The first result of the first row; rows are `step` apart.
+    /// The first result of the first row; the row stride is `step`.
     pub(super) out: *mut f32,
     pub(super) step: usize,
-    /// Results of a row: at most [`PANEL`].
+    /// Results per row, at most [`PANEL`].
     pub(super) width: usize,
-    /// What is done to them before they are bounded.
+    /// Applied before the bounds.
     pub(super) hard_swish: Option<HardSwish>,
-    /// Least and greatest result.
+    /// Lower and upper bound of results.
     pub(super) bounds: (f32, f32),
 }
 
-/// A tile of some height, from a column of the panel on.
+/// A tile of fixed height, starting at a column of the panel.
 ///
 /// # Safety
-/// The CPU has the instruction set; every start has `length` elements, `out` may be written in the rows' `width`
-/// elements.
+/// The CPU must support the instruction set; every start has `length` elements, and the `width` elements of each row of
+/// `out` are writable.
 type Tile = unsafe fn(&Sums<'_>, usize);
 
-/// The tiles of one instruction set.
+/// Tiles of one instruction set.
 pub(super) struct Tiles {
     pub(super) isa: Isa,
-    /// Rows of the highest tile.
+    /// Rows of the tallest tile.
     pub(super) rows: usize,
-    /// Columns of a wide tile and of a narrow one, which are `PANEL / 2`.
+    /// Columns of a wide tile; a narrow one has `PANEL / 2`.
     columns: usize,
-    /// By height, from one row on.
+    /// By height, starting at one row.
     wide: &'static [Tile],
     narrow: &'static [Tile],
 }
@@ -64,7 +64,7 @@ impl Tiles {
     /// Computes tiles of `rows` rows for all columns of the panel.
     ///
     /// # Safety
-    /// As [`Tile`].
+    /// Same as [`Tile`].
     pub(super) unsafe fn run(&self, rows: usize, sums: &Sums<'_>) {
         assert!(sums.starts.len() >= rows * sums.segments.len(), "starts of all rows");
         let parts = sums.segments.iter().max().map_or(0, |&s| s as usize + 1);
@@ -75,14 +75,14 @@ impl Tiles {
         while column < sums.width {
             let (tiles, columns) =
                 if sums.width - column > PANEL / 2 { (self.wide, self.columns) } else { (self.narrow, PANEL / 2) };
-            // SAFETY: the caller's, and the assertions above.
+            // SAFETY: guaranteed by the caller and the assertions above.
             unsafe { tiles[rows - 1](sums, column) };
             column += columns;
         }
     }
 }
 
-/// All instruction sets, fastest first; the last one is the definition.
+/// All instruction sets, fastest first; the scalar definition is last.
 pub(super) const TILES: &[Tiles] = &[
     #[cfg(target_arch = "x86_64")]
     Tiles { isa: Isa::Avx512, rows: MAX_ROWS, columns: PANEL, wide: x86::AVX512_WIDE, narrow: x86::AVX512_NARROW },
@@ -95,14 +95,14 @@ pub(super) const TILES: &[Tiles] = &[
 
 const SCALAR: &[Tile] = &[tile::<f32, 1, 16>];
 
-/// `M` rows by `W` registers of columns.
+/// A tile of `M` rows by `W` registers of columns.
 ///
 /// # Safety
-/// As [`Tile`].
+/// Same as [`Tile`].
 #[inline(always)]
 unsafe fn tile<V: Vector, const M: usize, const W: usize>(sums: &Sums<'_>, column: usize) {
-    // SAFETY: the caller's contract: rows have `length` elements in each segment, the panel has a row of `PANEL` for
-    // each of them, and `column + W · LANES ≤ PANEL`.
+    // SAFETY: the caller's contract: rows have `length` elements per segment, the panel has a row of `PANEL` for each,
+    // and `column + W · LANES ≤ PANEL`.
     unsafe {
         let zero = V::splat(0.0);
         let mut acc = [[zero; W]; M];
@@ -130,7 +130,7 @@ unsafe fn tile<V: Vector, const M: usize, const W: usize>(sums: &Sums<'_>, colum
                 weights = weights.add(PANEL);
             }
         }
-        // Small loops, so that they are unrolled and the sums stay in registers.
+        // Small loops, which are unrolled to keep the sums in registers.
         let width = sums.width - column;
         let whole = W * V::LANES <= width;
         for j in 0..W {
@@ -184,17 +184,17 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     unsafe fn avx512<const M: usize, const W: usize>(sums: &Sums<'_>, column: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { tile::<__m512, M, W>(sums, column) }
     }
 
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2<const M: usize>(sums: &Sums<'_>, column: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { tile::<__m256, M, 2>(sums, column) }
     }
 
-    /// Twelve rows by two registers: 24 sums of 32 registers.
+    /// Twelve rows by two registers: 24 of 32 registers hold sums.
     pub(super) const AVX512_WIDE: &[Tile] = &[
         avx512::<1, 2>,
         avx512::<2, 2>,
@@ -225,7 +225,7 @@ mod x86 {
         avx512::<12, 1>,
     ];
 
-    /// Six rows by two registers: twelve sums of 16 registers.
+    /// Six rows by two registers: twelve of 16 registers hold sums.
     pub(super) const AVX2: &[Tile] = &[avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>];
 }
 
@@ -236,10 +236,10 @@ mod arm {
     use super::{Sums, Tile, tile};
 
     unsafe fn neon<const M: usize>(sums: &Sums<'_>, column: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { tile::<float32x4_t, M, 4>(sums, column) }
     }
 
-    /// Six rows by four registers: 24 sums of 32 registers.
+    /// Six rows by four registers: 24 of 32 registers hold sums.
     pub(super) const NEON: &[Tile] = &[neon::<1>, neon::<2>, neon::<3>, neon::<4>, neon::<5>, neon::<6>];
 }

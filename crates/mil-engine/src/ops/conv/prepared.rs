@@ -1,4 +1,4 @@
-//! Convolutions with constant weights on the CPU: weights in the order in which channels-last kernels take them.
+//! Convolutions with constant weights on the CPU, reordered for channels-last kernels.
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,34 +19,34 @@ use crate::ops::packed_weight::PackedWeight;
 use crate::shape::check_size;
 use crate::weight::Weight;
 
-/// Weights that were put in order once.
+/// Weights reordered once.
 pub(super) struct Prepared {
     kernel: Vec<usize>,
     groups: usize,
     outputs: usize,
     form: Form,
-    /// For panels of 3 × 3 taps in steps of one: transformed weights, where they pay.
+    /// Winograd-transformed weights for dense 3 × 3 windows of stride one, if worthwhile.
     square: Option<OnceLock<Winograd>>,
 }
 
 enum Form {
-    /// Dense weights.
+    /// Dense weights in panels.
     PackedWeight(PackedWeight),
-    /// One matrix for all channels, as stored: `[outputs, channels, taps]`.
+    /// One matrix for all channels, in stored form: `[outputs, channels, taps]`.
     Stored(Arc<Weight>),
-    /// `[taps, channels]`.
+    /// Depthwise weights `[taps, channels]`.
     Depthwise(Vec<f32>),
 }
 
-/// `[A, taps]` to `[taps, A]`.
+/// Transposes `[A, taps]` to `[taps, A]`.
 fn taps_first(values: &[f32], taps: usize) -> Result<Vec<f32>, OpError> {
     let channels = values.len() / taps;
     budget::collect((0..values.len()).map(|i| values[i % channels * taps + i / channels]))
 }
 
 impl Prepared {
-    /// None for weights that the kernels do not take: compressed ones in groups, no elements, a device. `result` is the
-    /// shape that the program declares, if it knows it.
+    /// `None` for weights without a kernel: compressed ones in groups, empty ones, other devices. `result` is the
+    /// declared result shape, if known.
     pub(super) fn new(
         weight: &Arc<Weight>,
         groups: usize,
@@ -63,7 +63,7 @@ impl Prepared {
         let form = if groups == outputs && shape[1] == 1 && groups > 1 {
             Form::Depthwise(taps_first(&weight.expand(device)?.to_f32s()?, taps)?)
         } else if let Some(panels) = PackedWeight::new(weight, groups, device) {
-            // What is more than a product per position never takes the weight as stored.
+            // Only products per position use the stored form.
             square = (shape[2..] == [3, 3] && groups == 1 && window.is_dense()).then(OnceLock::new);
             match (&square, result) {
                 (Some(made), Some(&[images, _, height, width]))
@@ -71,7 +71,7 @@ impl Prepared {
                 {
                     let _ = made.set(panels.winograd()?);
                 }
-                // Which of the two is known when it runs.
+                // Decided at run time.
                 (Some(_), None) => {}
                 _ if taps > 1 => _ = panels.packed()?,
                 _ => {}
@@ -85,7 +85,7 @@ impl Prepared {
         Ok(Some(Self { kernel: shape[2..].to_vec(), groups, outputs, form, square }))
     }
 
-    /// Transformed weights, if these windows pay for them.
+    /// Transformed weights, if worthwhile for these windows.
     fn winograd(&self, windows: &Windows, images: usize, channels: usize) -> Result<Option<&Winograd>, OpError> {
         let (Some(made), Form::PackedWeight(panels)) = (&self.square, &self.form) else { return Ok(None) };
         let [_, height, width] = windows.out;
@@ -98,15 +98,15 @@ impl Prepared {
         Ok(made.get())
     }
 
-    /// Most bytes that a convolution needs beside its result: of windows that hang over the ends of their lines what they
-    /// read, rows of windows as products take them, and where the stretches of some rows begin.
+    /// Upper bound in bytes of the temporaries of a convolution: copies of windows that extend past row ends, patch
+    /// rows for products, and offsets of contiguous segments.
     fn scratch(&self, windows: &Windows, images: usize, channels: usize) -> usize {
         let (taps, positions) = (windows.kernel.iter().product::<usize>(), windows.out.iter().product::<usize>());
         let lines = images.saturating_mul(windows.input[0]).saturating_mul(windows.input[1]);
         let over = windows.kernel[2].saturating_add(windows.before[2]).saturating_mul(2 * channels);
         let edges = lines.saturating_mul(over);
         let rows = match self.form {
-            // Of many rows each thread takes some at a time.
+            // For many rows, each thread processes a few at a time.
             Form::Stored(_) => {
                 let row = taps.saturating_mul(channels).saturating_add(64);
                 let shares = parallel::threads().saturating_mul(row.saturating_mul(8).max(1 << 17)).max(1 << 18);
@@ -119,12 +119,13 @@ impl Prepared {
         edges.saturating_add(rows).saturating_mul(size_of::<f32>())
     }
 
-    /// Whether the weights are packed, or will be.
+    /// True if the weights are packed into panels, now or on first use.
     pub(super) fn in_panels(&self) -> bool {
         matches!(self.form, Form::PackedWeight(_))
     }
 
-    /// The convolution of `x`, finished; none when it is no f32 tensor on the CPU, or a product of few rows.
+    /// The convolution of `x` including the epilogue; `None` unless `x` is an f32 CPU tensor, and for products of few
+    /// rows.
     pub(super) fn run(
         &self,
         f: &Frame<'_>,
@@ -177,7 +178,7 @@ impl Prepared {
         };
         let Some(y) = layout::with_rows(&last, run)?.flatten() else { return Ok(None) };
         let y = placed.result_of(y, images, self.outputs, t.device())?;
-        // The kernel for weights as stored does not finish its sums.
+        // The kernel for stored weights has no epilogue.
         match self.form {
             Form::Stored(_) => Ok(Some(epilogue.apply(f, x_of.with(y))?.into_tensor())),
             _ => Ok(Some(y)),

@@ -16,16 +16,16 @@ use crate::planned::Run;
 use crate::shape::{MAX_ELEMENTS, check_size};
 use crate::weight::Weight;
 
-/// Most phases of a kernel that keeps a matrix for each.
+/// Maximum number of phases of a kernel that keeps a matrix per phase.
 const PHASES: usize = 64;
 
-/// Where a kernel lies over the results.
+/// Placement of a kernel over the results.
 struct Placed {
     strides: Vec<usize>,
     dilations: Vec<usize>,
-    /// Results that are dropped at the start.
+    /// Results cropped at the start.
     before: Vec<usize>,
-    /// Results that are dropped at the end.
+    /// Results cropped at the end.
     after: Vec<usize>,
 }
 
@@ -38,7 +38,7 @@ impl Placed {
             PadType::Valid => (0, 0),
             PadType::Custom => (custom[2 * d], custom[2 * d + 1]),
             kind @ (PadType::Same | PadType::SameLower) => {
-                // What the kernel reaches beyond `input · stride` results.
+                // The extent of the kernel beyond `input · stride` results.
                 let total = span(kernel[d], dilations[d]).saturating_sub(strides[d]);
                 let (less, more) = (total / 2, total - total / 2);
                 if kind == PadType::SameLower { (more, less) } else { (less, more) }
@@ -48,7 +48,7 @@ impl Placed {
         Ok(Self { strides, dilations, before, after })
     }
 
-    /// Extents of the result for an input; those of `wanted`, its last ones, where there are any.
+    /// Result extents for an input; the last entries of `wanted` if given.
     fn out(&self, input: &[usize], kernel: &[usize], wanted: Option<&[i64]>) -> Result<Vec<usize>, OpError> {
         let rank = kernel.len();
         let extent = |d: usize| {
@@ -64,12 +64,12 @@ impl Placed {
     }
 }
 
-/// Extent of a kernel with its gaps.
+/// Extent of a kernel including dilation gaps.
 fn span(kernel: usize, dilation: usize) -> usize {
     (kernel.max(1) - 1).saturating_mul(dilation).saturating_add(1)
 }
 
-/// Weights `[C_in, C_out / groups, kernel…]` in the order of the kernel; none if it does not take them.
+/// Reorders weights `[C_in, C_out / groups, kernel…]` for the kernel; `None` if unsupported.
 fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Transposed>, OpError> {
     let shape = weight.shape();
     let kernel = &shape[2..];
@@ -82,7 +82,7 @@ fn prepare(weight: &Weight, groups: usize, placed: &Placed) -> Result<Option<Tra
         return Ok(None);
     }
     let (outputs, taps) = (shape[1], kernel.iter().product::<usize>());
-    // In panels, as wide as an output is at least.
+    // Bytes in panels, whose outputs are padded to the panel width.
     let panels = (shape[0] * taps).saturating_mul(outputs.next_multiple_of(PANEL)).saturating_mul(size_of::<f32>());
     let shape = TransposedShape {
         groups,
@@ -133,7 +133,7 @@ pub(super) fn conv_transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let bias = bias.get(f, ws[1] * groups)?;
         if let Some(weights) = prepared.as_ref().filter(|_| x.tensor().dtype() == DType::F32) {
             let last = layout::contiguous(&x.tensor().permute(channels_last(xs.len()))?)?;
-            // The result, and before it its phases.
+            // The result and its phases.
             claim_of::<f32>(count)?;
             let starts = count.div_ceil(ws[1] * groups).saturating_mul(taps.saturating_mul(size_of::<usize>()));
             let _phases = lent(count.saturating_mul(size_of::<f32>()).saturating_add(starts))?;
@@ -149,7 +149,7 @@ pub(super) fn conv_transpose(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Columns = Wᵀ · x, scattered to where each tap lands.
+/// Columns = Wᵀ · x, scattered to the position of each tap.
 fn general(x: &Tensor, w: &Tensor, groups: usize, placed: &Placed, out: &[usize]) -> Result<Tensor, OpError> {
     let (xs, ws) = (x.dims(), w.dims());
     let (input, kernel, per_group) = (&xs[2..], &ws[2..], ws[1]);
@@ -207,7 +207,7 @@ mod tests {
         let body = "tensor<fp32, [1, 1, 4]> y = conv_transpose(x = x, weight = tensor<fp32, [1, 1, 2]>([[[1, 10]]]), \
             strides = tensor<int32, [1]>([2]));";
         near(&of(body, &[1, 1, 2], &[1.0, 2.0]), &[1.0, 10.0, 2.0, 20.0]);
-        // Overlapping parts add up.
+        // Overlapping contributions add up.
         near(
             &of(&body.replace("[2]));", "[1]));").replace("1, 4]> y", "1, 3]> y"), &[1, 1, 2], &[1.0, 2.0]),
             &[1.0, 12.0, 20.0],

@@ -1,4 +1,4 @@
-//! Where samples lie, and how one is taken.
+//! Sampling: positions of samples and their interpolation.
 
 use mil_kernels::resample::{OUTSIDE, Taps};
 
@@ -6,7 +6,7 @@ use crate::budget::claim_of;
 use crate::build::OpBuilder;
 use crate::error::OpError;
 
-/// Which positions of an input a resized output samples.
+/// Placement of the sampling grid of a resized output over the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Grid {
     Default,
@@ -31,14 +31,14 @@ impl Grid {
         )
     }
 
-    /// Positions in an input of `n` that an output of `out` samples.
+    /// Positions sampled by an output of `out` in an input of `n`.
     pub(super) fn points(self, n: usize, out: usize) -> Result<Vec<f32>, OpError> {
         claim_of::<f32>(out)?;
         let last = n.saturating_sub(1) as f32;
         Ok(self.span(0.0, last, n as f32, out).into_iter().map(|v| v.clamp(0.0, last)).collect())
     }
 
-    /// `out` positions over `first ..= last`, which stand for `n` elements.
+    /// `out` positions over `first ..= last`, which represent `n` elements.
     fn span(self, first: f32, last: f32, n: f32, out: usize) -> Vec<f32> {
         let size = out as f32;
         let (start, step) = match self {
@@ -56,7 +56,7 @@ impl Grid {
     }
 }
 
-/// What the coordinates of a sample are counted in.
+/// Unit of sample coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coordinates {
     /// −1 to 1 over the image.
@@ -67,7 +67,7 @@ pub(super) enum Coordinates {
     Pixels,
 }
 
-/// What the coordinates of a box are.
+/// Layout of box coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BoxLayout {
     CornersYx,
@@ -95,7 +95,7 @@ impl BoxLayout {
     }
 }
 
-/// Rows and columns of the points that a box is resized to.
+/// Rows and columns of the sample points of a resized box.
 pub(super) fn box_points(
     coordinates: &[f32],
     layout: BoxLayout,
@@ -118,7 +118,7 @@ pub(super) fn box_points(
     Ok((grid.span(top, bottom, bottom - top + 1.0, height), grid.span(left, right, right - left + 1.0, width)))
 }
 
-/// What lies outside an image.
+/// Padding outside an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Padding {
     Constant(f32),
@@ -128,7 +128,7 @@ pub(super) enum Padding {
 }
 
 impl Padding {
-    /// The parameters `padding_mode` and `padding_value = 0`, which counts for constant padding only.
+    /// The parameters `padding_mode` and `padding_value = 0`, used by constant padding only.
     pub(super) fn new(b: &OpBuilder<'_>) -> Result<Self, OpError> {
         let value = b.attr_or("padding_value", 0f32)?;
         b.required_choice(
@@ -143,7 +143,7 @@ impl Padding {
     }
 }
 
-/// Folds a position into `low ..= high` by reflection at both ends.
+/// Reflects a position into `low ..= high` at both ends.
 fn fold(at: f32, low: f32, high: f32) -> f32 {
     let length = high - low;
     if length <= 0.0 || !at.is_finite() {
@@ -153,12 +153,12 @@ fn fold(at: f32, low: f32, high: f32) -> f32 {
     low + if offset > length { 2.0 * length - offset } else { offset }
 }
 
-/// One position alone.
+/// A single position.
 pub(super) fn single(at: usize) -> Taps {
     Taps { at: [at, OUTSIDE, OUTSIDE, OUTSIDE], weights: [1.0, 0.0, 0.0, 0.0] }
 }
 
-/// What a sample of an image of a batch takes at a row and column, which may lie outside.
+/// Taps of a sample at a row and column, possibly outside, of one image of a batch.
 pub(super) fn taps_at(
     image: usize,
     (h, w): (usize, usize),
@@ -173,7 +173,7 @@ pub(super) fn taps_at(
             Padding::Constant(_) => at,
             Padding::Border => at.clamp(0.0, last),
             Padding::Reflection if align => fold(at, 0.0, last),
-            // Without aligned corners the image ends half a pixel outside its last centres.
+            // Without aligned corners the image ends half a pixel beyond its outermost centres.
             Padding::Reflection | Padding::Symmetric => fold(at, -0.5, last + 0.5).clamp(0.0, last),
         }
     };

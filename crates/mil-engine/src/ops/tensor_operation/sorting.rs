@@ -1,4 +1,4 @@
-//! The order of elements along an axis: `argsort`, `topk`.
+//! Sorting along an axis: `argsort`, `topk`.
 
 use candle_core::Tensor;
 use coreml_format::dtype::DataType;
@@ -17,7 +17,7 @@ use crate::rearrange::pick_along;
 use crate::shape::resolve_axis;
 use crate::value::Value;
 
-/// The tensor with `axis` last, in row-major order, and the indices of the first `k` of each of its rows.
+/// The tensor with `axis` last, in row-major order, and the indices of the first `k` elements of each row.
 fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, Vec<usize>), OpError> {
     let n = x.shape()[axis];
     if u32::try_from(n).is_err() {
@@ -28,7 +28,7 @@ fn ranked(x: &Array, axis: usize, k: usize, ascending: bool) -> Result<(Tensor, 
         return Ok((moved, Vec::new()));
     }
     claim_of::<usize>((moved.elem_count() / n).saturating_mul(k))?;
-    // The words of a row, for each thread.
+    // Sort keys of a row, per thread.
     let wide = if x.dtype().is_float() { size_of::<u64>() } else { size_of::<u128>() };
     let row = n.saturating_mul(wide * 2);
     let _words = budget::lent(row.saturating_mul(parallel::threads().min(moved.elem_count() / n)))?;
@@ -68,7 +68,7 @@ pub(super) fn argsort(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 }
 
 /// `topk(x, k = 1, axis = -1, ascending = false, sort = true (iOS16), return_indices = true (iOS16),
-/// output_indices_dtype = "int32" (iOS17))`: sorted also where the program leaves the order open.
+/// output_indices_dtype = "int32" (iOS17))`: sorted even if the program does not require it.
 pub(super) fn topk(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let k = b.param_or("k", 1i64)?;

@@ -1,4 +1,4 @@
-//! `non_maximum_suppression`: the best of boxes that overlap.
+//! `non_maximum_suppression`: keeps the best of overlapping boxes.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
@@ -11,7 +11,7 @@ use crate::planned::Run;
 use crate::shape::check_size;
 use crate::value::Value;
 
-/// The tensor with its last two dimensions exchanged.
+/// Swaps the last two dimensions.
 fn swap_last(x: &Array) -> Result<Array, OpError> {
     if x.rank() < 2 {
         return Err(OpError::shape(format!("boxes or scores of shape {:?}", x.shape())));
@@ -31,8 +31,8 @@ fn iou(a: &[f32], b: &[f32]) -> f32 {
 /// `non_maximum_suppression(boxes, scores, iou_threshold, score_threshold, max_boxes, per_class_suppression
 /// = false)` → boxes `[n, max, 4]`, scores `[n, max, K]`, indices, number of boxes.
 ///
-/// Since iOS 17 without `score_threshold` and the number of boxes, and with the boxes along the last
-/// dimension: `[n, 4, B]` and `[n, K, B]`.
+/// From iOS17 on, without `score_threshold` and the number of boxes, and with the boxes along the last dimension: `[n,
+/// 4, B]` and `[n, K, B]`.
 pub(super) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
     let boxes_last = b.opset() >= Opset::Ios17;
@@ -57,8 +57,8 @@ pub(super) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let mut out_scores = budget::filled(0f32, batch * most * classes)?;
         let mut out_index = budget::filled(-1i64, batch * most)?;
         let mut numbers = budget::filled(0i64, batch)?;
-        // The order of the boxes of an image, those that are kept, and what sorting takes. Each box meets all that are
-        // kept, and their best classes are looked for each time.
+        // Order and kept boxes of an image, and sort temporaries. Each box is compared with all kept ones, and their
+        // best classes are found each time.
         let _order = budget::lent(count.saturating_mul(4 * size_of::<usize>()))?;
         budget::products(&[batch, count, most.min(count), if per_class { 4 + 2 * classes } else { 4 }])?;
         for n in 0..batch {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn boxes_that_overlap_a_better_one_are_left_out() {
-        // x, y, width and height of three boxes; the second one overlaps the first by more than half.
+        // x, y, width and height of three boxes; the second overlaps the first by more than half.
         let body = "tensor<fp32, [?, ?, ?]> y, tensor<fp32, [?, ?, ?]> sc, tensor<int32, [?, ?]> i = non_maximum_suppression(boxes = x, \
             scores = tensor<fp32, [1, 1, 3]>([[[0.8, 0.7, 0.1]]]), iou_threshold = fp32(0.5), max_boxes = int32(2));";
         let boxes = [0.0, 0.1, 9.0, 0.0, 0.0, 9.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0];

@@ -1,5 +1,5 @@
-//! `engine.cached_attention`: grouped-query attention over two slices of a state, read in place. It checks what it is given
-//! at run time: declared types of a file may lie.
+//! `engine.cached_attention`: grouped-query attention over two slices of a state, read in place. It validates its
+//! operands at run time, since declared types of a file may be wrong.
 
 use candle_core::{CpuStorage, D, Storage, Tensor};
 use coreml_format::program::Operation;
@@ -24,7 +24,7 @@ use crate::state::StateBuffer;
 pub(super) const CACHED_ATTENTION: OpSpec =
     OpSpec::impure("engine.cached_attention", IOS18, cached_attention).batch(batch);
 
-/// Rows of a state that a slice takes: which entry of the first dimension; all others must be whole.
+/// The index into the first dimension of a state that a slice selects, if it covers all other dimensions.
 fn entry(positions: &[AxisIndices], shape: &[usize]) -> Option<usize> {
     let whole = positions[1..].iter().zip(&shape[1..]).all(|(p, &n)| *p == AxisIndices::Run(0..n));
     match &positions[0] {
@@ -33,7 +33,7 @@ fn entry(positions: &[AxisIndices], shape: &[usize]) -> Option<usize> {
     }
 }
 
-/// Keys and values of a CPU state in fp16, in place.
+/// Attention over fp16 keys and values of a CPU state, in place.
 fn in_place(
     buffer: &StateBuffer,
     entries: (usize, usize),
@@ -86,7 +86,7 @@ fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         if let Some((entries, shape)) = sizes {
             products(&[heads, queries, shape.len, 2 * dim])?;
             claim_of::<f32>(heads.saturating_mul(queries).saturating_mul(dim))?;
-            // Scores of each thread, and rows of keys and values in f32.
+            // Scores per thread, and rows of keys and values in f32.
             let row = shape.len.saturating_mul(queries.min(64)).saturating_add(dim * 64);
             let _scores = lent(row.saturating_mul(4 * size_of::<f32>() * parallel::threads()))?;
             let (qt, mt) = (layout::contiguous(q.tensor())?, layout::contiguous(mask.tensor())?);
@@ -94,7 +94,7 @@ fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
                 return one(q.with(Tensor::from_vec(out, shape_out, device)?));
             }
         }
-        // The definition, on any device.
+        // Generic implementation for any device.
         let read = |at: &[AxisIndices], squeeze: &[bool]| -> Result<Tensor, OpError> {
             let t = part(buffer, at, squeeze)?.floats()?.clone();
             let (kv, len, width) = match t.dims() {
@@ -109,7 +109,7 @@ fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         };
         let (k, v) = (read(&key_at, &key_squeeze)?, read(&value_at, &value_squeeze)?);
         products(&[heads, queries, mask.shape().last().copied().unwrap_or(0), 2 * dim])?;
-        // The product, and scaled, masked, shifted and divided.
+        // The product, then scaled, masked, shifted and divided.
         let all = heads.saturating_mul(queries).saturating_mul(k.dims()[2]);
         claim_of::<f32>(
             all.saturating_mul(6).saturating_add(k.elem_count()).saturating_add(2 * q.tensor().elem_count()),
@@ -121,7 +121,7 @@ fn cached_attention(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Of a batch: queries and rows of the mask; keys and values are in the state.
+/// The batch dimension is that of queries and mask rows; keys and values are in the state.
 fn batch(dim: &BatchDim<'_>, op: &Operation) -> Result<Followed, String> {
     dim.only(op, &["query", "mask"])?;
     let (query, mask) = (dim.source(op, "query")?, dim.source(op, "mask")?);

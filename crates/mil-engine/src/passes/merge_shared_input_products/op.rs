@@ -28,7 +28,7 @@ use crate::weight::Weight;
 
 pub(super) const PRODUCTS: OpSpec = OpSpec::new("engine.products", IOS15, products).batch(|dim, op| {
     let x = batch::factor(dim, op)?;
-    // Joined convolutions are of single positions.
+    // Merged convolutions are pointwise.
     let channels = if dim.graph.flag(op, "channels_first", false) == Some(true) { 1 } else { x.shape.len() - 1 };
     batch::stays(x.beside(&[channels])?)
 });
@@ -65,8 +65,8 @@ impl Layer {
     }
 }
 
-/// `engine.products(x, weight_0, bias_0?, weight_1, …, count, channels_first)`: what `linear`, or `conv` with a
-/// kernel of one point (`channels_first`), gives for each weight.
+/// `engine.products(x, weight_0, bias_0?, weight_1, …, count, channels_first)`: the result of `linear`, or of a
+/// pointwise `conv` (`channels_first`), for each weight.
 fn products(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
@@ -95,7 +95,7 @@ fn products(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// `x · Wᵀ + bias` for each layer; `x` is contiguous, its last dimension the inputs.
+/// `x · Wᵀ + bias` for each layer; `x` is contiguous with the inputs in its last dimension.
 fn all(x: &Array, layers: &[Layer], device: &Device) -> Result<Vec<Tensor>, OpError> {
     let (array, precision, x) = (x, x.precision(), x.tensor());
     let inputs = x.dims().last().copied().unwrap_or(1);

@@ -14,7 +14,7 @@ pub(crate) const RMS_NORM: OpSpec =
     OpSpec::new("engine.rms_norm", IOS15, rms_norm).batch(|dim, op| batch::along_or_last(dim, op, "axis"));
 
 /// `engine.rms_norm(x, epsilon = 1e-5, gain?)`: x / √(mean(x²) + ε) · gain along the last dimension; the gain is a
-/// constant of its extent.
+/// constant of that extent.
 fn rms_norm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let epsilon = b.attr_or("epsilon", 1e-5f32)?;

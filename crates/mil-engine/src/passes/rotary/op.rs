@@ -1,4 +1,4 @@
-//! `engine.rotary`: a rotary embedding in one pass over its operands.
+//! `engine.rotary`: a rotary embedding in a single pass over its operands.
 
 use candle_core::Tensor;
 use mil_kernels::buffer_pool::zeros;
@@ -18,8 +18,8 @@ pub(super) const ROTARY: OpSpec = OpSpec::new("engine.rotary", IOS15, rotary).ba
     if axis == last { Err("works along the dimension".to_owned()) } else { batch::stays(axis) }
 });
 
-/// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast to the
-/// shape of `x`.
+/// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast
+/// to the shape of `x`.
 fn rotary(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, cos, sin) = (b.slot("x")?, b.slot("cos")?, b.slot("sin")?);
     b.run(move |f| {
@@ -52,15 +52,15 @@ fn rotary(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// Cosines or sines that broadcast to the shape of what they turn.
+/// Cosines or sines that broadcast to the shape of `x`.
 struct Table<'a> {
     tensor: &'a Tensor,
-    /// Extents of all dimensions but the last; of one where the shape has more dimensions.
+    /// Outer extents (all but the last), padded with ones to the rank of the shape.
     outer: Vec<usize>,
 }
 
 impl<'a> Table<'a> {
-    /// None if it does not broadcast to the shape.
+    /// `None` if it does not broadcast to the shape.
     fn new(tensor: &'a Tensor, shape: &[usize]) -> Option<Self> {
         let mut extents = vec![1; shape.len().checked_sub(tensor.rank())?];
         extents.extend(tensor.dims());
@@ -68,7 +68,7 @@ impl<'a> Table<'a> {
         extents.pop().filter(|_| fits).map(|_| Self { tensor, outer: extents })
     }
 
-    /// Its rows of `size` elements behind each other.
+    /// Contiguous rows of `size` elements.
     fn rows(&self, size: usize) -> Result<Tensor, OpError> {
         if self.tensor.dims().last() == Some(&size) {
             return layout::contiguous(self.tensor);
@@ -77,14 +77,14 @@ impl<'a> Table<'a> {
         layout::contiguous(&self.tensor.broadcast_as(extents)?)
     }
 
-    /// Whether its rows from a dimension on come again and again, in the order in which the other rows lie.
+    /// True if the rows from dimension `from` on repeat periodically in the order of `x`'s rows.
     fn repeats(&self, rows: &[usize], from: usize) -> bool {
         let own = &self.outer[from..];
         let first = own.iter().position(|&n| n != 1).unwrap_or(own.len());
         own[first..] == rows[from + first..]
     }
 
-    /// The first of its rows for a block of the others, of which there are as many as these extents say.
+    /// First row for block `block` of `x`, given the extents of the blocks.
     fn first(&self, blocks: &[usize], mut block: usize) -> usize {
         let mut stride: usize = self.outer[blocks.len()..].iter().product();
         let mut first = 0;
@@ -99,7 +99,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Turns rows by blocks in which both tables repeat; usually there is one.
+/// Rotates rows block by block, where both tables repeat with each block; usually there is one block.
 fn turned(tables: [(&[f32], &Table<'_>); 2], x: &[f32], rows: &[usize], size: usize) -> Result<Vec<f32>, OpError> {
     budget::claim_of::<f32>(x.len())?;
     let mut out = zeros(x.len());

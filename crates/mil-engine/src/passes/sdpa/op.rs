@@ -1,4 +1,4 @@
-//! `engine.sdpa`: attention over whole sequences, of which scores are never written to memory.
+//! `engine.sdpa`: attention over whole sequences without materialising scores.
 
 use candle_core::D;
 
@@ -10,7 +10,7 @@ use crate::planned::Run;
 
 pub(super) const SDPA: OpSpec = OpSpec::new("engine.sdpa", IOS15, build);
 
-/// `engine.sdpa(query, key, value, mask?, scale = 1, key_columns = false)`; with `key_columns` keys are `[… , d, m]`.
+/// `engine.sdpa(query, key, value, mask?, scale = 1, key_columns = false)`; with `key_columns`, keys are `[… , d, m]`.
 fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (q, k, v) = (b.slot("query")?, b.slot("key")?, b.slot("value")?);
     let mask = b.slot_opt("mask")?;

@@ -1,4 +1,4 @@
-//! `engine.silu_mul`: the gate of a feed-forward layer in one pass over its operands.
+//! `engine.silu_mul`: the gate of a feed-forward layer in a single pass over its operands.
 
 use mil_kernels::elementwise::SiluTimes;
 

@@ -1,5 +1,5 @@
-//! `engine.state_slice` and `engine.state_update`: parts of a state, read and written in place. They check what they are
-//! given at run time: declared types of a file may lie.
+//! `engine.state_slice` and `engine.state_update`: parts of a state, read and written in place. They validate their
+//! operands at run time, since declared types of a file may be wrong.
 
 use coreml_format::program::{Operation, Value};
 use mil_kernels::gather::AxisIndices;
@@ -30,10 +30,10 @@ fn state_slice(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// A part of a state: a copy, since the buffer changes in place later.
+/// Copies a part of a state, whose buffer changes in place later.
 pub(crate) fn part(buffer: &StateBuffer, positions: &[AxisIndices], squeeze: &[bool]) -> Result<Array, OpError> {
     let dtype = buffer.spec().dtype;
-    // Single positions are picked in the representation of values.
+    // Scattered positions are gathered in the values' representation.
     let part = match runs(positions) {
         Some(_) => take(buffer.tensor(), positions, squeeze)?,
         None => take(Array::new(buffer.tensor().clone(), dtype)?.tensor(), positions, squeeze)?,
@@ -41,7 +41,7 @@ pub(crate) fn part(buffer: &StateBuffer, positions: &[AxisIndices], squeeze: &[b
     Array::new(part.counted_copy()?, dtype)
 }
 
-/// `engine.state_update(input, update, begin, end, …, rows?)`: `slice_update` of a state, in place; no result. Along the
+/// `engine.state_update(input, update, begin, end, …, rows?)`: `slice_update` of a state, in place; no result. Along
 /// dimension `rows` of the state, as many positions are written as the update has.
 fn state_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (state, update) = (b.slot("input")?, b.slot("update")?);
@@ -50,7 +50,7 @@ fn state_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     b.run(move |f| {
         let shape = f.state(state)?.spec().shape.clone();
         let update = f.array(update)?;
-        // Dimensions are counted from the last one.
+        // Dimensions align at the last one.
         let count = |d: usize| Some((d, *update.shape().get((d + update.rank()).checked_sub(shape.len())?)?));
         let (positions, _) = params.resolve_rows(f, &shape, rows.and_then(count))?;
         let extents: Vec<usize> = positions.iter().map(AxisIndices::len).collect();
@@ -73,14 +73,14 @@ fn state_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     })
 }
 
-/// The update says how many rows it has.
+/// The number of rows is that of the update.
 fn batch<'b>(dim: &BatchDim<'b>, op: &'b Operation) -> Result<Followed, String> {
     dim.only(op, &["update"])?;
     let update = dim.source(op, "update")?;
     let state = name_of(op, "input").and_then(|name| dim.types.get(name)?.tensor()?.fixed_shape());
     let rank = state.ok_or("the shape of the state is not known")?.len();
     let axis = (update.axis + rank).checked_sub(update.shape.len()).ok_or("the update has more dimensions")?;
-    // Dimensions are counted from the last one: those that the update lacks come before the rows.
+    // Dimensions align at the last one: those missing in the update precede the rows.
     let after = dim.ints_or_none(op, "squeeze_mask")?.into_iter().skip(axis).any(|v| v != 0);
     if after && update.shape.len() < rank {
         return Err("the update lacks a dimension after the rows".to_owned());
