@@ -130,6 +130,6 @@ pub(crate) fn show(report: &CleanReport, mode: CleanMode) -> CommandResult {
     println!("{verb} {} entries, {}", report.removed.len(), format::bytes(report.bytes()));
     match report.kept.first() {
         None => Ok(()),
-        Some((_, e)) => Err(format!("{} entries stay; the first: {e}", report.kept.len()).into()),
+        Some((_, e)) => Err(format!("{} entries could not be deleted; the first: {e}", report.kept.len()).into()),
     }
 }

@@ -79,7 +79,7 @@ fn rows(environment: &Layer, file: &Layer) -> Vec<(Key, String, &'static str)> {
 fn show(config: &ConfigArgument) -> CommandResult {
     let (path, named) = config.location()?;
     if named && !path.exists() {
-        return Err(format!("{}: there is no such file", path.display()).into());
+        return Err(format!("{}: no such file", path.display()).into());
     }
     let (file, environment) = (setup::existing(&path)?, Layer::from_environment()?);
     let mut out = std::io::stdout().lock();

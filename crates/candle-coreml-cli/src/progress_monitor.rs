@@ -138,7 +138,7 @@ struct Screen<W> {
 }
 
 impl<W: Write> Screen<W> {
-    /// Ignore errors: if the terminal is gone, nobody reads this.
+    /// Ignores errors: if the terminal is gone, there is no reader.
     fn write(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }

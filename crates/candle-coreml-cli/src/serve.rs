@@ -120,7 +120,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     };
     if api_key.is_none() && !arguments.host.is_loopback() {
         eprintln!(
-            "warning: everybody who reaches {} is served; --api-key-file or {KEY_VARIABLE} sets a key",
+            "warning: any client that can reach {} is served; --api-key-file or {KEY_VARIABLE} sets a key",
             arguments.host
         );
     }

@@ -31,7 +31,7 @@ pub enum CacheError {
         source: std::io::Error,
     },
     /// No key can be computed for the source.
-    #[error("{} is no model that can be cached: {found}", path.display())]
+    #[error("{} is not a cacheable model: {found}", path.display())]
     Source {
         /// File or folder.
         path: PathBuf,

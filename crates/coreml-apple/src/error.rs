@@ -73,7 +73,7 @@ pub enum NativeError {
         found: String,
     },
     /// A name unknown to the model.
-    #[error("no {what} `{name}`; there are: {}", available.join(", "))]
+    #[error("no {what} `{name}`; available: {}", available.join(", "))]
     Unknown {
         /// Kind of object.
         what: &'static str,
@@ -92,7 +92,7 @@ pub enum NativeError {
         path: std::path::PathBuf,
     },
     /// Error from Candle.
-    #[error("a tensor can't be made or read: {0}")]
+    #[error("cannot create or read a tensor: {0}")]
     Candle(#[from] candle_core::Error),
 }
 

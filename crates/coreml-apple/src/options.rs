@@ -56,7 +56,7 @@ impl std::fmt::Display for ComputeUnits {
 
 /// Unknown name of compute units.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no compute units `{0}`; there are cpu, cpu-and-gpu, cpu-and-ne, all")]
+#[error("unknown compute units `{0}`; expected cpu, cpu-and-gpu, cpu-and-ne or all")]
 pub struct UnknownUnits(pub String);
 
 impl std::str::FromStr for ComputeUnits {

@@ -44,7 +44,7 @@ pub enum BlobError {
     #[error("weight file `{0}` is not inside the model")]
     Outside(String),
     /// An in-memory model lacks this file.
-    #[error("weight file `{file}` was not given; there are: {}", given.join(", "))]
+    #[error("missing weight file `{file}`; given: {}", given.join(", "))]
     Missing {
         /// File name used by the program.
         file: String,

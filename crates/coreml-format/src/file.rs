@@ -1,6 +1,6 @@
 //! Opens untrusted files: regular files only, and no larger than a given limit.
 //!
-//! Opening a named pipe blocks until somebody writes to it, a device such as `/dev/zero` never ends, and a sparse file
+//! Opening a named pipe blocks until it has a writer, a device such as `/dev/zero` never ends, and a sparse file
 //! claims more bytes than a disk has. So the path is checked before opening, the open file is checked again, as the
 //! path may have changed by then, and whole files are read up to a limit.
 //!
@@ -148,7 +148,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
 
 /// Memory-maps a regular file of at most `limit` bytes.
 ///
-/// As with every mapped file, truncating or rewriting it meanwhile can crash the process or change the data; model
+/// Like any mapped file: truncating or rewriting it meanwhile can crash the process or change the data; model
 /// files are not written in place.
 ///
 /// # Errors
@@ -171,7 +171,7 @@ pub fn map(path: &Path, limit: u64) -> Result<Bytes, FileError> {
 /// Reads a UTF-8 file of at most `limit` bytes.
 ///
 /// # Errors
-/// As for [`read`], or if the bytes are not UTF-8.
+/// [`FileError`] as for [`read`], or if the bytes are not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, FileError> {
     let invalid = |e: std::string::FromUtf8Error| {
         at(path)(io::Error::new(io::ErrorKind::InvalidData, format!("expected UTF-8 text: {}", e.utf8_error())).into())

@@ -13,8 +13,8 @@ use candle_core::{Device, Result, Tensor};
 /// | string, sequence of strings | `String`, `Strings` | the same |
 /// | dictionary | `Dictionary` | `Dictionary` |
 ///
-/// An image is a tensor; the feature's description defines its samples. Outputs of one prediction are valid inputs of the
-/// next.
+/// An image is a tensor; the feature's description defines its samples. Outputs of one prediction are valid inputs of
+/// the next.
 #[derive(Debug, Clone)]
 pub enum FeatureValue {
     /// A tensor: an array, an image, or numbers.

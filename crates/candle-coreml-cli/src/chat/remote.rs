@@ -7,7 +7,7 @@ use candle_coreml::settings::Settings;
 
 use super::session::note;
 
-/// How to enable it.
+/// Hint for enabling it.
 const HOW: &str = "allow it with `candle-coreml config set remote.enabled true`";
 
 /// The remote model and its on/off state.

@@ -17,7 +17,7 @@ use super::show;
 use crate::model;
 use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
-/// What to do after a line.
+/// Next action after a line.
 #[derive(Debug, PartialEq)]
 pub(super) enum After {
     Go,
@@ -47,7 +47,7 @@ fn is_exhausted(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Prints a note to standard error.
 pub(super) fn note(text: &str) {
-    // If stderr is closed, nobody reads the note.
+    // If stderr is closed, the note has no reader.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

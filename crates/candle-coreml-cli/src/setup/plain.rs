@@ -53,7 +53,7 @@ impl Answers for Person {
 
 /// Runs the wizard; returns the settings to save, or `None` if input ended first.
 pub(super) fn run(wizard: &mut Wizard, answers: &mut dyn Answers, out: &mut dyn Write) -> io::Result<Option<Layer>> {
-    writeln!(out, "Set-up of candle-coreml. An empty answer takes what is marked or goes on, `{BACK}` goes back,")?;
+    writeln!(out, "candle-coreml setup. An empty answer takes the marked choice or continues, `{BACK}` goes back,")?;
     writeln!(out, "Ctrl-D or Ctrl-C leaves and changes nothing.")?;
     loop {
         ask(wizard, out)?;

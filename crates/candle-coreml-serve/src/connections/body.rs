@@ -103,7 +103,7 @@ impl<'w> Incoming<'w> {
             }
             let here = &self.wire.unread()[..count.min(self.wire.unread().len())];
             let used = here.len();
-            self.body.try_reserve(used).map_err(|_| ApiError::overloaded("there is no memory for the body"))?;
+            self.body.try_reserve(used).map_err(|_| ApiError::overloaded("out of memory for the body"))?;
             self.body.extend_from_slice(here);
             self.wire.consume(used);
             count -= used;
