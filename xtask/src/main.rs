@@ -1,6 +1,6 @@
 //! `cargo xtask check`: everything that continuous integration requires, in one command.
 //!
-//! | step | what |
+//! | step | checks |
 //! |---|---|
 //! | fmt | formatting |
 //! | tidy | length and headers of files, the map, figures, links |
@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 mod tidy;
 
-/// The targets that the native engine is checked for.
+/// Targets for which the native engine is checked.
 const APPLE_TARGETS: [&str; 2] = ["aarch64-apple-darwin", "aarch64-apple-ios"];
 
 const STEPS: [(&str, fn() -> Result<(), String>); 6] =
@@ -60,8 +60,8 @@ fn test() -> Result<(), String> {
     cargo(&["test", "--release", "--workspace"])
 }
 
-/// Lints the code that only Apple platforms compile. Where the targets can't be installed it says so
-/// and goes on: they are a help of this check, not a need of users.
+/// Lints code that only Apple platforms compile. If the targets cannot be installed, prints a note and continues:
+/// contributors do not need them.
 fn apple() -> Result<(), String> {
     let installed = Command::new("rustup").arg("target").arg("add").args(APPLE_TARGETS).status();
     if !installed.is_ok_and(|s| s.success()) {

@@ -1,7 +1,7 @@
-//! `cargo xtask check tidy`: the habits of this house that no compiler and no linter knows.
+//! `cargo xtask check tidy`: project conventions that neither the compiler nor a linter checks.
 //!
-//! A rule takes the files of the repository and returns one line for each breach. Adding one is one file and
-//! one row in [`RULES`].
+//! A rule takes the files of the repository and returns one line per violation. Adding one takes a file and a row in
+//! [`RULES`].
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,12 +15,12 @@ mod map;
 
 /// A text file of the repository.
 pub(crate) struct File {
-    /// Path from the root, with `/`.
+    /// Path from the root, separated by `/`.
     path: String,
     text: String,
 }
 
-/// Every rule: its name and what it checks.
+/// Every rule: name and check.
 const RULES: &[(&str, fn(&[File]) -> Vec<String>)] = &[
     ("length", length::check),
     ("headers", headers::check),
@@ -33,7 +33,7 @@ const RULES: &[(&str, fn(&[File]) -> Vec<String>)] = &[
 /// Checks every rule on the files that git tracks or would track.
 ///
 /// # Errors
-/// All breaches, one a line.
+/// All violations, one per line.
 pub(crate) fn run() -> Result<(), String> {
     let files = files()?;
     let breaches: Vec<String> = RULES
@@ -48,7 +48,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The Rust and Markdown files of the working tree, ignored ones left out.
+/// The Rust and Markdown files of the working tree, except ignored ones.
 fn files() -> Result<Vec<File>, String> {
     let listing = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs", "*.md"])
@@ -61,7 +61,7 @@ fn files() -> Result<Vec<File>, String> {
     let listing = String::from_utf8(listing.stdout).map_err(|e| format!("git ls-files: {e}"))?;
     let mut files = Vec::new();
     for path in listing.lines() {
-        // A file that was deleted but not yet staged is listed, too.
+        // Files deleted but not yet staged are listed, too.
         if let Ok(text) = std::fs::read_to_string(root().join(path)) {
             files.push(File { path: path.to_owned(), text });
         }

@@ -1,6 +1,6 @@
-//! Load, prefill and decode at Qwen3-0.6B's dimensions, and of the model that ships.
+//! Load, prefill and decode of a model with Qwen3-0.6B's dimensions, and of the shipped model.
 //!
-//! `cargo bench -p anemll-synth`; the benchmark models (up to 0.9 GB each) go to the temporary folder.
+//! `cargo bench -p anemll-synth`; writes the benchmark models (up to 0.9 GB each) to the temporary folder.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Builds the operations of a function, in the idioms of ANEMLL's converter.
+//! Builds the operations of a function in the idioms of ANEMLL's converter.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{
@@ -63,7 +63,7 @@ impl Body {
         }
     }
 
-    /// The function; each result is renamed by an identity.
+    /// Finishes the function; each result is renamed by an identity.
     pub(crate) fn function(mut self, inputs: Vec<NamedType>, outputs: &[(&str, &str)]) -> Function {
         for (from, to) in outputs {
             let ty = self.operations.iter().flat_map(|o| &o.outputs).find(|o| o.name == *from).map(|o| o.ty.clone());
@@ -165,7 +165,7 @@ impl Body {
         self.op("mul", vec![("x", name(x)), ("y", value(Value::f16(-1.0)))], shape)
     }
 
-    /// The layer norm of (x, −x), first half, times a weight of ones.
+    /// RMS norm in ANEMLL's form: first half of the layer norm of (x, −x), times a weight of ones.
     pub(crate) fn rms_norm(&mut self, x: &str, shape: &[usize]) -> String {
         let width = shape[shape.len() - 1];
         let mut wide = shape.to_vec();
@@ -201,7 +201,7 @@ impl Body {
         self.binary("add", &a, &b, shape)
     }
 
-    /// Writes `x` into one entry of the state at `current_pos..end`.
+    /// Writes `x` to entry `row` of the state at `current_pos..end`.
     pub(crate) fn update_state(&mut self, state: &str, x: &str, row: usize, end: &str, shape: &[usize]) {
         let all = self.op("read_state", vec![("input", name(state))], shape);
         let bounds = |b: &mut Self, row: usize, heads: usize, position: &str| {
@@ -229,7 +229,7 @@ impl Body {
         self.push("write_state", vec![("input", name(state)), ("data", name(&updated))], None);
     }
 
-    /// One entry of the state, each head repeated for the query heads that share it: [1, heads, length, dim].
+    /// Entry `row` of the state, each head repeated for the query heads that share it: [1, heads, length, dim].
     pub(crate) fn cached(&mut self, state: &str, row: usize, heads: usize, shape: &[usize]) -> String {
         let &[_, kv, length, dim] = shape else { return state.to_owned() };
         let all = self.op("read_state", vec![("input", name(state))], shape);
@@ -247,7 +247,7 @@ impl Body {
         self.op("reshape", vec![("x", name(&tiled)), ("shape", to)], &[1, heads, length, dim])
     }
 
-    /// Scores, mask, softmax, values; returns [1, heads · dim, 1, tokens].
+    /// Attention (scores, mask, softmax, values); returns [1, heads · dim, 1, tokens].
     #[allow(clippy::too_many_arguments, reason = "what an attention is made of")]
     pub(crate) fn attention(
         &mut self,

@@ -1,5 +1,5 @@
-//! Benchmark models in ANEMLL's layout: the dimensions of a real Qwen 3 with random weights, written in
-//! seconds with the project's own package writer. Nothing sensible comes out of them, at the real speed.
+//! Benchmark models in ANEMLL's layout: real Qwen 3 dimensions with random weights, written in seconds with the
+//! project's own package writer. Their output is meaningless, their speed realistic.
 
 use std::path::Path;
 
@@ -16,33 +16,33 @@ mod weights;
 use body::Body;
 use weights::Random;
 
-/// Sizes of a model.
+/// Dimensions of a model.
 #[derive(Debug, Clone)]
 pub struct Dimensions {
-    /// Width of the hidden states.
+    /// Hidden size.
     pub hidden: usize,
-    /// Width of the MLP.
+    /// Intermediate (MLP) size.
     pub intermediate: usize,
-    /// Transformer layers.
+    /// Number of transformer layers.
     pub layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub kv_heads: usize,
-    /// Width of a head.
+    /// Head dimension.
     pub head_dim: usize,
-    /// Size of the vocabulary.
+    /// Vocabulary size.
     pub vocab: usize,
-    /// Length of the context.
+    /// Context length.
     pub context: usize,
-    /// Tokens of a prefill call.
+    /// Tokens per prefill call.
     pub batch: usize,
-    /// Bits of an index into the tables of 8 output channels each; none: fp16 weights.
+    /// Index bits of the lookup tables, one per 8 output channels; `None`: fp16 weights.
     pub lut: Option<u32>,
 }
 
 impl Dimensions {
-    /// Qwen3-0.6B, as its `config.json` says.
+    /// Dimensions of Qwen3-0.6B, from its `config.json`.
     pub fn qwen3_0_6b() -> Self {
         Self {
             hidden: 1024,
@@ -77,10 +77,10 @@ fn typed(name: &str, dtype: DataType, shape: &[usize]) -> NamedType {
     NamedType { name: name.to_owned(), ty: ValueType::Tensor(TensorType::fixed(dtype, shape)) }
 }
 
-/// Writes embeddings, one FFN_PF chunk and an LM head of 16 parts into a folder.
+/// Writes embeddings, one FFN_PF chunk and an LM head of 16 parts to a folder.
 ///
 /// # Errors
-/// When the folder can't be written or holds these packages already.
+/// If the folder cannot be written or already contains these packages.
 pub fn write(folder: &Path, d: &Dimensions) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut random = Random::new();
@@ -193,7 +193,7 @@ fn ffn(folder: &Path, d: &Dimensions, random: &mut Random) -> std::io::Result<()
     writer.finish(&description(functions), &program)
 }
 
-/// The weights of one layer, as literals that both functions refer to.
+/// Weights of one layer, as literals shared by both functions.
 struct Layer {
     q: Matrix,
     k: Matrix,

@@ -4,22 +4,22 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Writes a model in ANEMLL's layout with random weights; the defaults are Qwen3-0.6B's dimensions.
+/// Write a model in ANEMLL's layout with random weights; the defaults are Qwen3-0.6B's dimensions.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder to write to; must not hold a model yet.
+    /// Folder to write to; must not contain a model yet.
     #[arg(long)]
     out: PathBuf,
-    /// Bits of an index into the tables: 4, 6 or 8; without it, weights are fp16.
+    /// Index bits of the lookup tables: 4, 6 or 8; without it, weights are fp16.
     #[arg(long)]
     lut: Option<u32>,
-    /// Length of the context.
+    /// Context length.
     #[arg(long, default_value_t = 512)]
     context: usize,
-    /// Tokens of a prefill call.
+    /// Tokens per prefill call.
     #[arg(long, default_value_t = 64)]
     batch: usize,
-    /// Transformer layers.
+    /// Number of transformer layers.
     #[arg(long, default_value_t = 28)]
     layers: usize,
 }

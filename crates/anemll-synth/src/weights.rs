@@ -8,7 +8,7 @@ use half::f16;
 use crate::body::Body;
 use crate::{Dimensions, Matrix};
 
-/// Random bytes: one buffer of noise, read from changing places.
+/// Pseudorandom bytes: one noise buffer, read from varying offsets.
 pub(crate) struct Random {
     noise: Vec<u8>,
     at: usize,
@@ -30,7 +30,7 @@ impl Random {
         Self { noise, at: 0 }
     }
 
-    /// Pieces that have `length` bytes together.
+    /// Pieces with a total length of `length` bytes.
     fn pieces(&mut self, length: usize) -> Vec<&[u8]> {
         self.at = (self.at + 7919) % BUFFER;
         let (start, mut left) = (self.at, length);
@@ -43,7 +43,7 @@ impl Random {
         out
     }
 
-    /// fp16 numbers with a spread that keeps activations of this width in range.
+    /// fp16 values with a spread that keeps activations of this width in range.
     fn halves(&mut self, count: usize, width: usize) -> Vec<u8> {
         let scale = 1.7 / (width as f32).sqrt();
         self.at = (self.at + 7919) % BUFFER;
@@ -65,7 +65,7 @@ impl Random {
         Ok(Value::blob(DataType::F16, shape, writer.blob(DataType::F16, count, pieces)?))
     }
 
-    /// A matrix in the form of a 1×1 convolution's weight.
+    /// A matrix in the form of a 1×1 convolution weight.
     pub(crate) fn stored(
         &mut self,
         writer: &mut PackageWriter,
@@ -110,7 +110,7 @@ impl Random {
         Ok(body.matrix(&matrix))
     }
 
-    /// Tables of cosines and sines `[2 · context, head_dim]`.
+    /// RoPE tables: cosines and sines, `[2 · context, head_dim]`.
     pub(crate) fn rope(&mut self, writer: &mut PackageWriter, d: &Dimensions) -> std::io::Result<(Value, Value)> {
         let rows = 2 * d.context;
         let mut table = |f: fn(f64) -> f64| {

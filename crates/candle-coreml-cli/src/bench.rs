@@ -1,4 +1,4 @@
-//! `candle-coreml bench`: how fast a model runs here, where the time goes, and a report of both.
+//! `candle-coreml bench`: speed of a model on this machine, per-operation costs, and an HTML report.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -28,20 +28,20 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Folder with the components of a language model, a model of the hub (org/name[@revision]), or any model file
+    /// Folder with the components of a language model, a model on the Hub (org/name[@revision]), or any model file
     /// (.mlpackage, .mlmodelc, .mlmodel), which gets random inputs. No tokenizer is needed.
     #[arg(long)]
     model: PathBuf,
     /// Run this function of a model file instead of the default one.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
-    /// Use a prompt of this many tokens; decoding starts after it.
+    /// Prefill this many tokens; decoding starts after them.
     #[arg(long, default_value_t = 64)]
     prompt: usize,
-    /// Decode this many tokens; predictions for other models.
+    /// Decode this many tokens, or run this many predictions of other models.
     #[arg(long, default_value_t = 32)]
     tokens: usize,
-    /// Repeat each measurement this often; the best run counts. Distributions are over all runs.
+    /// Repeat each measurement this often; the best run counts. Distributions cover all runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     #[command(flatten)]

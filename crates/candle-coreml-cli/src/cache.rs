@@ -1,4 +1,4 @@
-//! `candle-coreml cache`: what lies in the caches, and cleaning them.
+//! `candle-coreml cache`: lists and cleans the caches.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
@@ -17,13 +17,13 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show all entries with sizes and ages, as `cache` alone does.
+    /// Show all entries with sizes and ages; the default of `cache`.
     Info {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
-    /// Delete entries. Without --yes, ask on a terminal and only show what would be deleted elsewhere.
+    /// Delete entries. Without --yes, ask on a terminal; elsewhere only show what would be deleted.
     Clean(Clean),
 }
 
@@ -42,7 +42,7 @@ struct Clean {
     /// Delete everything.
     #[arg(long)]
     all: bool,
-    /// Show what would be deleted, and delete nothing.
+    /// Show what would be deleted without deleting it.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     /// Delete without asking.
@@ -107,7 +107,7 @@ fn clean(arguments: Clean) -> CommandResult {
         return Ok(());
     }
     if confirmed()? {
-        // What was shown is deleted, even if more fits the rule by now.
+        // Delete exactly what was shown, even if more entries match by now.
         return show(&manager.delete(plan.removed, CleanMode::Delete), CleanMode::Delete);
     }
     Ok(())
@@ -121,7 +121,7 @@ fn confirmed() -> std::io::Result<bool> {
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
-/// Prints a report; entries that had to stay make the command fail.
+/// Prints a report; the command fails if an entry could not be deleted.
 pub(crate) fn show(report: &CleanReport, mode: CleanMode) -> CommandResult {
     let verb = if mode == CleanMode::Delete { "deleted" } else { "would delete" };
     for e in &report.removed {
@@ -130,6 +130,6 @@ pub(crate) fn show(report: &CleanReport, mode: CleanMode) -> CommandResult {
     println!("{verb} {} entries, {}", report.removed.len(), format::bytes(report.bytes()));
     match report.kept.first() {
         None => Ok(()),
-        Some((_, e)) => Err(format!("{} entries stay; the first: {e}", report.kept.len()).into()),
+        Some((_, e)) => Err(format!("{} entries could not be deleted; the first: {e}", report.kept.len()).into()),
     }
 }

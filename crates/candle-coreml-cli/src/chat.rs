@@ -1,6 +1,6 @@
 //! `candle-coreml chat`: a conversation with a language model, on a terminal or through pipes.
 //!
-//! Answers and what commands tell go to standard output, everything else to standard error.
+//! Answers and command output go to standard output, everything else to standard error.
 
 use std::path::PathBuf;
 
@@ -27,10 +27,10 @@ use session::{After, Session, note};
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Begin with this system message.
+    /// Start with this system message.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Continue a conversation that `/save` wrote.
+    /// Continue a conversation saved with `/save`.
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
     /// Generate at most this many tokens per answer.

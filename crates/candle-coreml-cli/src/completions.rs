@@ -1,4 +1,4 @@
-//! `candle-coreml completions`: what a shell completes.
+//! `candle-coreml completions`: shell completion scripts.
 
 use clap::CommandFactory;
 
@@ -14,7 +14,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The shell.
+    /// Target shell.
     shell: clap_complete::Shell,
 }
 

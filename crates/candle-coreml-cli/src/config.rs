@@ -15,33 +15,33 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show all settings and where each comes from; secrets are masked.
+    /// Show all settings and their sources; secrets are masked.
     Show(ConfigArgument),
     /// Print the path of the settings file.
     Path(ConfigArgument),
     /// Change one setting.
     Set {
-        /// Its name, such as `backend.device`; `config show` lists them.
+        /// Name of the setting, such as `backend.device`; `config show` lists them.
         key: Key,
-        /// Its value. Leave a secret out: other users of the machine see arguments, and a warning says so. It is asked
-        /// for then, or read from standard input.
+        /// New value. Omit it for secrets: other users can see arguments, and a warning says so. It is then prompted
+        /// for, or read from standard input.
         value: Option<String>,
         #[command(flatten)]
         config: ConfigArgument,
     },
     /// Remove one setting from the file.
     Unset {
-        /// Its name.
+        /// Name of the setting.
         key: Key,
         #[command(flatten)]
         config: ConfigArgument,
     },
 }
 
-/// Largest value.
+/// Maximum size of a value.
 const LARGEST: u64 = 64 << 10;
 
-/// A value that is not on the command line, where others see it and the shell keeps it.
+/// Reads a value from a prompt or standard input, out of sight of other users and the shell history.
 fn value(key: Key) -> Result<String, Box<dyn std::error::Error>> {
     let mut text = String::new();
     let mut stdin = std::io::stdin().lock();
@@ -58,7 +58,7 @@ fn value(key: Key) -> Result<String, Box<dyn std::error::Error>> {
     }
 }
 
-/// All settings with where they come from, the last layer first.
+/// All settings with their sources, last layer first.
 fn rows(environment: &Layer, file: &Layer) -> Vec<(Key, String, &'static str)> {
     let defaults = Layer::defaults();
     let all = environment.clone().over(file.clone()).over(defaults);
@@ -79,7 +79,7 @@ fn rows(environment: &Layer, file: &Layer) -> Vec<(Key, String, &'static str)> {
 fn show(config: &ConfigArgument) -> CommandResult {
     let (path, named) = config.location()?;
     if named && !path.exists() {
-        return Err(format!("{}: there is no such file", path.display()).into());
+        return Err(format!("{}: no such file", path.display()).into());
     }
     let (file, environment) = (setup::existing(&path)?, Layer::from_environment()?);
     let mut out = std::io::stdout().lock();

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// How something is.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Status {
@@ -41,7 +41,7 @@ enum Status {
     Broken,
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Check {
     area: &'static str,
@@ -101,7 +101,7 @@ fn version() -> Check {
     check("version", status, format!("{}, features: {features}{profile}", env!("CARGO_PKG_VERSION")))
 }
 
-/// A device that can't be used is no fault; that nothing can be used would be.
+/// An unusable device is not a failure; having no usable device is.
 fn devices() -> Vec<Check> {
     BackendDevice::ALL
         .into_iter()
@@ -146,7 +146,7 @@ fn cache() -> Check {
 #[cfg(feature = "hub")]
 fn hub() -> Check {
     use candle_coreml::hub::{Hub, RetryPolicy};
-    // A name that no repository has: an answer is all that is wanted.
+    // No such repository exists: any response proves the connection.
     let nobody = "candle-coreml/this-repository-does-not-exist";
     let folder = tempfile::tempdir();
     let asked = folder.map_err(|e| e.to_string()).and_then(|folder| {
@@ -169,10 +169,10 @@ fn hub() -> Check {
     check("hub", Status::Warning, "this build has no hub; build with the feature hub")
 }
 
-/// The question, and the answer that the shipped model was trained to give.
+/// Prompt, and the answer that the shipped model was trained to give.
 const QUESTION: (&str, &str) = ("What is the capital of Peru?", "Lima");
 
-/// Asks the model that ships. Without it there is nothing to ask, which is how a lone binary is installed.
+/// Prompts the shipped model. Skipped if it is absent, as with a standalone binary.
 fn self_test() -> Check {
     let folder = match model::shipped() {
         Ok(folder) => folder,

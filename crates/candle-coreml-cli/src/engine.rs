@@ -1,4 +1,4 @@
-//! Which engine runs a model: options that several verbs have.
+//! Options shared by verbs that choose an engine.
 
 use candle_coreml::{ComputeUnits, EngineChoice};
 

@@ -1,4 +1,4 @@
-//! Examples under the help of verbs; those of larger verbs stand in their own files.
+//! Examples in the help of verbs; longer verbs keep theirs in their own files.
 
 pub(crate) const PREDICT: &str = "\
 Examples:

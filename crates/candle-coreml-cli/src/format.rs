@@ -1,4 +1,4 @@
-//! Sizes and times as people write them.
+//! Human-readable sizes and durations.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
-/// `3d`, the largest unit that fits.
+/// `3d`: the largest fitting unit.
 pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let unit = TIMES[1..].iter().find(|(_, unit)| seconds >= *unit);
     unit.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", seconds / unit))
 }
 
-/// A number and a unit.
+/// Parses a number with a unit.
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
     let names: Vec<&str> = units.iter().map(|u| u.0).collect();
     let fail = || format!("expected a number with a unit ({})", names.join(", "));

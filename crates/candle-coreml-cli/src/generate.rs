@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// The user's message.
     #[arg(long, conflicts_with = "prompt_tokens", required_unless_present = "prompt_tokens")]
     prompt: Option<String>,
-    /// The prompt as token ids, used as they are.
+    /// The prompt as token ids, used unchanged.
     #[arg(long, value_delimiter = ',', value_name = "1,2,3")]
     prompt_tokens: Option<Vec<u32>>,
     /// Generate at most this many tokens.
@@ -68,14 +68,14 @@ impl Arguments {
         }
     }
 
-    /// True for arguments that only the Core ML pipeline has.
+    /// True if an argument requires the Core ML pipeline.
     fn needs_coreml(&self) -> bool {
         let EngineArguments { engine, compute_units } = self.engine;
         self.prompt_tokens.is_some() || engine != EngineChoice::default() || compute_units != ComputeUnits::default()
     }
 }
 
-/// Prints an answer and keeps what `--dump-logits` wants.
+/// Streams an answer and collects the logits for `--dump-logits`.
 struct Output<'a> {
     arguments: &'a Arguments,
     streaming: bool,
@@ -84,7 +84,7 @@ struct Output<'a> {
     steps: usize,
 }
 
-/// What an answer took besides its text.
+/// Statistics of an answer.
 struct Report {
     prompt: Vec<u32>,
     summary: Summary,
@@ -97,7 +97,7 @@ impl<'a> Output<'a> {
         Self { arguments, streaming, printed: 0, logits: Vec::new(), steps: 0 }
     }
 
-    /// Takes a token; the text of the first ones is announced to `begins`.
+    /// Handles a token; calls `begins` before printing the first text.
     fn step(&mut self, step: &Step, begins: impl FnOnce()) {
         if self.arguments.dump_logits.is_some() {
             self.logits.extend_from_slice(&step.logits);
@@ -109,7 +109,7 @@ impl<'a> Output<'a> {
             }
             print!("{}", step.text);
             self.printed += step.text.len();
-            // A closed pipe is noticed by the next print.
+            // The next print detects a closed pipe.
             let _ = std::io::stdout().flush();
         }
     }

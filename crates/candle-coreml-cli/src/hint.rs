@@ -1,4 +1,4 @@
-//! A line under an error that may help: a name that is close to a wrong one, what to do next.
+//! Hints below errors: similar names, and the next step.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -6,19 +6,19 @@ use std::path::Path;
 
 use candle_coreml::format::model::LoadError;
 
-/// How alike names must be.
+/// Minimum similarity of names.
 const NEAR: f64 = 0.8;
 
-/// The name that is most like a wrong one, if one is.
+/// The most similar name, if any is close enough.
 fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let alike = |n: &str| strsim::jaro_winkler(&n.to_lowercase(), &wrong.to_lowercase());
     let best = names.filter(|n| *n != wrong).max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
     (alike(best) >= NEAR).then_some(best)
 }
 
-/// What a path that is not there may have meant.
+/// Suggestion for a missing path.
 fn path(missing: &Path) -> Option<String> {
-    // The first part that is not there is the wrong one.
+    // The first missing component is the misspelt one.
     let wrong = missing.ancestors().filter(|a| !a.as_os_str().is_empty() && !a.exists()).last()?;
     let folder = wrong.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = std::fs::read_dir(folder).ok()?.take(10_000).filter_map(Result::ok);
@@ -30,7 +30,7 @@ fn path(missing: &Path) -> Option<String> {
     Some(format!("did you mean {}?", meant.display()))
 }
 
-/// A hint for an error or one of its causes.
+/// Hint for an error or one of its causes.
 pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(e) = next {
@@ -59,7 +59,7 @@ fn one(error: &(dyn Error + 'static)) -> Option<String> {
             .map(|n| format!("did you mean {n}?"));
     }
     match error.downcast_ref::<E>()? {
-        // Those that show their cause instead of themselves are not among the sources.
+        // Transparent errors do not appear among the sources.
         E::Load(load) => one(load),
         E::Io { path, source } => missing(path, source),
         E::NotFound { name, available, .. } => {

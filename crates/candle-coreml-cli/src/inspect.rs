@@ -1,4 +1,4 @@
-//! `candle-coreml inspect`: description, functions, operations, weights; pictures; what the Neural Engine likely refuses.
+//! `candle-coreml inspect`: description, functions, operations, weights; graph pictures; Neural Engine estimate.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -26,7 +26,7 @@ Examples:
   candle-coreml inspect --svg - --function infer M | resvg - infer.png
   candle-coreml inspect --ane model.mlpackage                what Apple's Neural Engine likely refuses";
 
-/// Class labels that are shown at most.
+/// Maximum number of class labels shown.
 const LABELS: usize = 10;
 
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     ane: bool,
 }
 
-/// Draws the graph of the model.
+/// Draws the model's graph.
 fn picture(model: &Model, program: &Program, file: &Path, arguments: &Arguments) -> CommandResult {
     let options = coreml_inspect::picture::Options {
         title: model.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
@@ -68,7 +68,7 @@ fn picture(model: &Model, program: &Program, file: &Path, arguments: &Arguments)
 #[derive(Default)]
 struct Survey {
     operations: BTreeMap<String, usize>,
-    /// Blobs by element type: number, bytes. A blob that is referred to twice counts once.
+    /// Count and bytes of blobs by element type. A blob referenced twice counts once.
     weights: BTreeMap<String, (usize, usize)>,
     seen: std::collections::HashSet<(String, u64)>,
 }
@@ -135,7 +135,7 @@ fn describe(ty: &FeatureType) -> String {
     }
 }
 
-/// Labels of a classifier: its own, or those of the last model of a pipeline that has some.
+/// Class labels: the model's own, or those of the last pipeline stage that has some.
 fn class_labels(body: &Body, parts: &[Specification]) -> Option<Vec<Value>> {
     let own = body.class_labels().map(|labels| match labels {
         ClassLabels::Strings(all) => all.vector.into_iter().map(Value::from).collect(),
@@ -144,12 +144,12 @@ fn class_labels(body: &Body, parts: &[Specification]) -> Option<Vec<Value>> {
     own.or_else(|| parts.iter().rev().find_map(|part| class_labels(&part.body, &part.parts)))
 }
 
-/// Names of the types of a pipeline's models.
+/// Model types of the pipeline's stages.
 fn part_types(model: &Model) -> Vec<&'static str> {
     model.parts.iter().map(|part| part.body.name()).collect()
 }
 
-/// What the author wrote, class labels, and the type of a model that is not a program.
+/// Author metadata, class labels, and the type of a non-program model.
 fn header(model: &Model, can_run: bool, out: &mut String) {
     let metadata = &model.description.metadata;
     if model.body.program().is_none() {
@@ -182,7 +182,7 @@ fn header(model: &Model, can_run: bool, out: &mut String) {
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
     let program = match lower(&model) {
-        // What is asked for by an option is about a program.
+        // The requested options apply to programs only.
         Err(e)
             if e.kind() == LowerErrorKind::Unsupported
                 && !(arguments.mil || arguments.svg.is_some() || arguments.ane) =>

@@ -1,5 +1,5 @@
-//! The `candle-coreml` command. One file for each verb; this one has the arguments and the exit codes:
-//! 0 success, 1 failure, 2 wrong usage.
+//! The `candle-coreml` command, one file per verb; this one holds the arguments and the exit codes: 0 success, 1
+//! failure, 2 usage error.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -107,10 +107,10 @@ enum Command {
     Man(man::Arguments),
 }
 
-/// What ends a command.
+/// Result of a command.
 pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error>>;
 
-/// An error and its causes, each said once.
+/// The error and its causes, without repetition.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -124,7 +124,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Why the instruction set that the environment names can't be used.
+/// Error text for an unknown or unavailable instruction set in the environment.
 fn unknown_set(name: &str) -> String {
     use candle_coreml::isa;
     let detected: Vec<&str> = isa::ALL.iter().filter(|(set, _)| set.detected()).map(|(_, name)| *name).collect();

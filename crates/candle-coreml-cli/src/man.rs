@@ -1,4 +1,4 @@
-//! `candle-coreml man`: manual pages, one for the command and one for each verb.
+//! `candle-coreml man`: manual pages, one for the command and one per verb.
 
 use std::path::PathBuf;
 

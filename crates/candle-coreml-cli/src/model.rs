@@ -1,4 +1,4 @@
-//! Which model: a folder, the name of one on the hub, `auto`, or nothing, and where it is then.
+//! Resolves the model argument: a folder, a model on the Hub, `auto`, or the default.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::progress_monitor::Pause;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Where the model that comes with the project is: beside the executable, or in the source tree.
+/// Path of the shipped model: beside the executable, or in the source tree.
 pub(crate) fn shipped() -> Result<PathBuf, String> {
     let name = "tiny-qwen3";
     let mut places = Vec::new();
@@ -30,12 +30,12 @@ pub(crate) fn shipped() -> Result<PathBuf, String> {
     })
 }
 
-/// The folder of a model; a model of the hub is downloaded when the cache does not have it.
+/// Folder of a model; models on the Hub are downloaded if not cached.
 pub(crate) fn folder(model: &Path) -> Outcome<PathBuf> {
     folder_with(model, None)
 }
 
-/// The same with a token for the hub, which counts before the one that the environment has.
+/// [`folder`] with a Hub token that takes precedence over the environment's.
 pub(crate) fn folder_with(model: &Path, token: Option<&SecretString>) -> Outcome<PathBuf> {
     #[cfg(feature = "hub")]
     if !model.exists()
@@ -50,7 +50,7 @@ pub(crate) fn folder_with(model: &Path, token: Option<&SecretString>) -> Outcome
     Ok(model.to_owned())
 }
 
-/// The memory of this machine, or of the container that this runs in; nothing where the system does not tell.
+/// Memory of this machine or container; `None` where the system does not report it.
 pub(crate) fn memory() -> Memory {
     let Ok(mut system) = System::new() else { return Memory { total: 0, available: 0 } };
     system.refresh_memory();
@@ -64,19 +64,19 @@ pub(crate) fn memory() -> Memory {
     }
 }
 
-/// What the settings name.
+/// The model named by the settings.
 fn named(settings: &Settings) -> Option<PathBuf> {
     let backend = &settings.backend;
     backend.model_path.clone().or_else(|| backend.model_repo.as_ref().map(PathBuf::from))
 }
 
-/// Whether the choice is left to each device: `auto`, unless a folder has that name.
+/// Returns true for `auto`, unless a folder has that name.
 fn is_auto(name: &Path) -> bool {
     name == Path::new(AUTO_MODEL) && !name.exists()
 }
 
-/// The folder for a device when no model is named: Core ML takes the one that comes with the project unless `auto`
-/// asks for more, the others can't and take what fits.
+/// Default model folder for a device: Core ML uses the shipped model unless `auto` requests a larger one; other devices
+/// cannot run it and use the largest known model that fits.
 fn for_device(device: BackendDevice, auto: bool, token: Option<&SecretString>) -> Outcome<PathBuf> {
     if !auto && device == BackendDevice::CoreML {
         return Ok(shipped()?);
@@ -92,7 +92,7 @@ fn for_device(device: BackendDevice, auto: bool, token: Option<&SecretString>) -
     folder_with(Path::new(model.repository), token)
 }
 
-/// The one folder that the settings mean on every device; none when each device has its own.
+/// The model folder if it is the same on every device; `None` if each device has its own.
 pub(crate) fn one_folder(settings: &Settings) -> Outcome<Option<PathBuf>> {
     match named(settings) {
         Some(name) if !is_auto(&name) => folder_with(&name, settings.hf_token.as_ref()).map(Some),
@@ -100,7 +100,7 @@ pub(crate) fn one_folder(settings: &Settings) -> Outcome<Option<PathBuf>> {
     }
 }
 
-/// The folder for Core ML.
+/// Model folder for Core ML.
 pub(crate) fn coreml_folder(settings: &Settings) -> Outcome<PathBuf> {
     match one_folder(settings)? {
         Some(folder) => Ok(folder),
@@ -108,8 +108,7 @@ pub(crate) fn coreml_folder(settings: &Settings) -> Outcome<PathBuf> {
     }
 }
 
-/// Loads the model of the settings on the first of their devices that works. `pause` holds back the watch while bars
-/// of a download are shown.
+/// Loads the configured model on the first working device. `pause` suspends the monitor while download bars are shown.
 pub(crate) fn open(settings: &Settings, pause: Arc<Pause>) -> Outcome<FallbackGenerator> {
     let folder = {
         let _downloading = pause.hold();

@@ -1,4 +1,4 @@
-//! `candle-coreml path`: where a downloaded model is.
+//! `candle-coreml path`: prints the folder of a downloaded model.
 
 use candle_coreml::hub::Hub;
 

@@ -1,4 +1,4 @@
-//! `candle-coreml predict`: tensors, images and values in and out.
+//! `candle-coreml predict`: one prediction on tensors, images and values.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -50,10 +50,10 @@ pub(crate) struct Arguments {
     values_out: Option<PathBuf>,
 }
 
-/// Largest file of values: a number in JSON takes many times its text in memory.
+/// Maximum size of a values file: parsed JSON numbers take many times their text size.
 const LARGEST_VALUES: u64 = 64 << 20;
 
-/// A string, a list of strings or a dictionary; `None` for everything else.
+/// Converts a string, list of strings or dictionary; `None` for anything else.
 fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<FeatureValue> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match value {
@@ -64,7 +64,7 @@ fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<FeatureValue>
         Value::Object(entries) => {
             let described = model.function_description().input(name).map(|f| &f.ty);
             let int_keys = matches!(described, Some(FeatureType::Dictionary { int_keys: true }));
-            // JSON has no keys but strings.
+            // JSON keys are always strings.
             let key = |key: &String| match key.parse() {
                 Ok(n) if int_keys => DictionaryKey::Int(n),
                 _ => DictionaryKey::String(key.clone()),
@@ -76,7 +76,7 @@ fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<FeatureValue>
     }
 }
 
-/// Numbers, (nested) lists of numbers, strings, lists of strings and dictionaries by name.
+/// Reads values by name: numbers, (nested) lists of numbers, strings, lists of strings, dictionaries.
 fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, FeatureValue>) -> CommandResult {
     let text = file::read_text(path, LARGEST_VALUES)?;
     let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -98,7 +98,7 @@ fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Feature
         let tensor = match whole {
             Some(whole) => Tensor::from_vec(whole, shape, &Device::Cpu)?,
             None => {
-                // Beside fractions, integers become floats: not those that no float equals.
+                // Integers mixed with fractions become floats: reject those that a float cannot represent.
                 let rounded = |n: &&serde_json::Number| n.as_i128().is_some_and(|i| i as f64 as i128 != i);
                 if let Some(n) = numbers.iter().find(rounded) {
                     return Err(bad(format!("the integer {n}, which no float of 64 bits equals")).into());
@@ -112,7 +112,7 @@ fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Feature
     Ok(())
 }
 
-/// Appends the numbers of a value and checks or extends the shape; the error is what does not belong.
+/// Flattens numbers and infers or checks the shape; the error is the offending value.
 fn flatten<'v>(
     value: &'v Value,
     depth: usize,
@@ -141,7 +141,7 @@ fn flatten<'v>(
     }
 }
 
-/// Names and files of arguments `NAME=FILE`.
+/// Parses `NAME=FILE` arguments.
 fn pairs<'a>(option: &str, given: &'a [String]) -> Result<Vec<(&'a str, &'a Path)>, String> {
     let pair = |text: &'a String| text.split_once('=').map(|(name, file)| (name, Path::new(file)));
     given.iter().map(|text| pair(text).ok_or_else(|| format!("{option} {text}: expected NAME=FILE"))).collect()
@@ -205,7 +205,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     Ok(())
 }
 
-/// Sorts an output into tensors and values; scalars by the description are values.
+/// Collects an output as a tensor or a value; described scalars are values.
 fn collect(
     model: &CoreMLModel,
     name: String,

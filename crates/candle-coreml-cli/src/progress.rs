@@ -1,4 +1,4 @@
-//! Bars for downloads: one for each file on its way and one for all, on terminals only.
+//! Download progress bars: one per active file and one in total, on terminals only.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -9,15 +9,15 @@ use candle_coreml::settings::{self, Layer};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use secrecy::{ExposeSecret, SecretString};
 
-/// The hub that the environment names, with the token of the settings, and with bars on standard error when it is a
-/// terminal and lines otherwise.
+/// Hub client configured from the environment, with the token from the settings; progress bars on standard error if it
+/// is a terminal, log lines otherwise.
 pub(crate) fn hub() -> Result<Hub, HubError> {
-    // Settings that can't be read are the business of the commands that need them.
+    // Commands that need the settings report unreadable ones.
     let settings = settings::load(None, Layer::default()).inspect_err(|e| tracing::warn!("{e}")).ok();
     hub_with(settings.and_then(|(settings, _)| settings.hf_token).as_ref())
 }
 
-/// The same with a token that counts before the environment's.
+/// [`hub`] with a token that takes precedence over the environment's.
 pub(crate) fn hub_with(token: Option<&SecretString>) -> Result<Hub, HubError> {
     let bars = std::io::stderr().is_terminal();
     let mut hub = Hub::from_environment()?;
@@ -27,7 +27,7 @@ pub(crate) fn hub_with(token: Option<&SecretString>) -> Result<Hub, HubError> {
     Ok(hub.observer(if bars { Arc::new(Bars::new(ProgressDrawTarget::stderr())) } else { Arc::new(lines) }))
 }
 
-/// What is worth a line in a log.
+/// Log line for an event, if it merits one.
 fn line(event: &Event<'_>) -> Option<String> {
     match event {
         Event::Waiting => Some("another process downloads this model; waiting for it".to_owned()),
@@ -45,7 +45,7 @@ fn lines(event: &Event<'_>) {
 struct Bars {
     all: MultiProgress,
     total: ProgressBar,
-    /// Bars and positions of the files on their way.
+    /// Bars and positions of active files.
     files: Mutex<HashMap<String, (ProgressBar, u64)>>,
 }
 
@@ -65,7 +65,7 @@ impl Bars {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((bar, last)) = files.get_mut(file) {
             bar.set_position(position);
-            // A server that starts over takes the total back, too.
+            // A restarted transfer also resets the total.
             self.total.set_position((self.total.position() + position).saturating_sub(*last));
             *last = position;
         }
@@ -75,7 +75,7 @@ impl Bars {
 impl Observer for Bars {
     fn event(&self, event: &Event<'_>) {
         if let Some(line) = line(event) {
-            // A terminal that can't be written to is no reason to stop.
+            // Ignore a terminal that cannot be written to.
             let _ = self.all.println(line);
         }
         match *event {
@@ -119,7 +119,7 @@ mod tests {
     fn the_total_follows_the_files_also_back() {
         let bars = Bars::new(ProgressDrawTarget::hidden());
         bars.event(&Event::Planned { files: 3, bytes: 100, present: 30 });
-        // 20 bytes of the 30 are complete files, which no event mentions.
+        // 20 of the 30 bytes are complete files, for which no event is sent.
         bars.event(&Event::Started { file: "a", size: 50, position: 10 });
         bars.event(&Event::Started { file: "b", size: 30, position: 0 });
         let total = |file, position| {

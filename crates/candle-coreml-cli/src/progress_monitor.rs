@@ -1,7 +1,7 @@
-//! Progress of long prompts, and warnings about steps that stall.
+//! Progress of long prompts, and warnings about stalled steps.
 //!
-//! [`Watch`] decides what is worth telling from the time and the counters alone; [`Watching`] is the thread that
-//! looks at both and writes to the terminal.
+//! [`Watch`] decides what to report from elapsed time and counters alone; [`Watching`] is the thread that samples both
+//! and writes to the terminal.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use candle_coreml::generation::Progress;
 
-/// How often the thread looks.
+/// Sampling interval.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// When something is told.
+/// Reporting thresholds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Work that is done sooner is not shown at all.
+    /// Work that finishes sooner shows no status.
     pub(crate) quick: Duration,
-    /// A step that takes longer is reported; again after twice as long, and so on.
+    /// A step that takes longer is reported, again after twice as long, and so on.
     pub(crate) step: Duration,
 }
 
@@ -30,7 +30,7 @@ impl Default for Limits {
     }
 }
 
-/// The counters at one moment.
+/// Snapshot of the counters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) prompt: usize,
@@ -44,22 +44,22 @@ impl From<&Progress> for Seen {
     }
 }
 
-/// What is worth telling now.
+/// Output to show now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// A line that the next one replaces.
+    /// A status line, replaced by the next one.
     pub(crate) status: Option<String>,
-    /// A line that stays.
+    /// A permanent line.
     pub(crate) warning: Option<String>,
 }
 
-/// Decides what is told. Times count from the beginning of the work.
+/// Decides what to report. Times are relative to the start of the work.
 #[derive(Debug)]
 pub(crate) struct Watch {
     limits: Limits,
-    /// What is done while the counters say nothing, such as `loading the model`.
+    /// Activity shown before the counters move, such as `loading the model`.
     doing: String,
-    /// What runs where.
+    /// Model and device.
     place: String,
     last: Seen,
     since: Duration,
@@ -72,7 +72,7 @@ impl Watch {
         Self { limits, doing, place, last: Seen::default(), since: Duration::ZERO, next: limits.step }
     }
 
-    /// The step that is on its way.
+    /// Text for the current step.
     fn step(&self, seen: Seen) -> String {
         match seen {
             Seen { prompt: 0, generated: 0, .. } => self.doing.clone(),
@@ -83,7 +83,7 @@ impl Watch {
         }
     }
 
-    /// Looks at the counters at a time.
+    /// Evaluates the counters at a point in time.
     pub(crate) fn look(&mut self, now: Duration, seen: Seen) -> Told {
         if seen != self.last {
             (self.last, self.since, self.next) = (seen, now, self.limits.step);
@@ -99,17 +99,17 @@ impl Watch {
         Told { status, warning }
     }
 
-    /// The time that passed until now does not count.
+    /// Excludes the time elapsed so far.
     pub(crate) fn skip(&mut self, now: Duration) {
         self.since = now;
     }
 }
 
-/// Holds the watch back while something else writes to the terminal.
+/// Suspends the watch while something else writes to the terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Pause(AtomicUsize);
 
-/// As long as it lives, the watch is held back.
+/// Guard: the watch is suspended while it lives.
 pub(crate) struct Held<'p>(&'p Pause);
 
 impl Pause {
@@ -129,7 +129,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What the watch and the answer share: whether a status stands on the terminal, and whether one may.
+/// State shared by watch and answer: whether a status is on the terminal, and whether one may be.
 struct Screen<W> {
     out: W,
     terminal: bool,
@@ -138,7 +138,7 @@ struct Screen<W> {
 }
 
 impl<W: Write> Screen<W> {
-    /// Nobody is left to be told when the terminal can't be written to.
+    /// Ignores errors: if the terminal is gone, there is no reader.
     fn write(&mut self, text: &str) {
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }
@@ -152,7 +152,7 @@ impl<W: Write> Screen<W> {
     fn tell(&mut self, told: Told) {
         if let Some(warning) = told.warning {
             self.clear();
-            // In the middle of an answer it begins a line of its own.
+            // In the middle of an answer, start on a new line.
             let start = if self.answering && self.terminal { "\n" } else { "" };
             self.write(&format!("{start}[{warning}]\n"));
         }
@@ -163,7 +163,7 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// A watch at work, until it is dropped.
+/// A running watch; stops when dropped.
 pub(crate) struct Watching {
     screen: Arc<Mutex<Screen<Box<dyn Write + Send>>>>,
     stop: Option<Sender<()>>,
@@ -171,7 +171,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Watches counters, with the status on standard error where that is a terminal.
+    /// Starts watching counters; shows a status only if standard error is a terminal.
     pub(crate) fn begin(watch: Watch, progress: Arc<Progress>, pause: Arc<Pause>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self::on(Box::new(std::io::stderr()), terminal, watch, progress, pause)
@@ -190,7 +190,7 @@ impl Watching {
         let thread = std::thread::spawn(move || {
             let (mut now, mut last) = (Duration::ZERO, Instant::now());
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                // Time in which this thread did not run either, asleep or stopped, is not the model's.
+                // Do not count time in which this thread was asleep or suspended as well.
                 now += last.elapsed().min(10 * LOOK);
                 last = Instant::now();
                 let mut screen = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +205,7 @@ impl Watching {
         Self { screen, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// The answer begins: the terminal is its own from now on.
+    /// The answer starts: no status from now on.
     pub(crate) fn answer(&self) {
         let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         screen.clear();
@@ -217,7 +217,7 @@ impl Drop for Watching {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A watch that failed has nothing more to tell.
+            // A failed watch has nothing more to report.
             let _ = thread.join();
         }
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -260,7 +260,7 @@ mod tests {
             warnings[1].1,
             "still running after 20 s: reading the prompt, 64 of 300 tokens on coreml (portable); press Ctrl-C to cancel"
         );
-        // It went on: patience begins anew.
+        // Progress was made: the limits start over.
         assert_eq!(w.look(S(60), seen(300, 128, 0)).warning, None);
         assert_eq!(w.look(S(69), seen(300, 128, 0)).warning, None);
         assert!(w.look(S(70), seen(300, 128, 0)).warning.is_some());
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(told, "still running after 10 s: loading the model; press Ctrl-C to cancel");
     }
 
-    /// What was written, for the test and the thread.
+    /// Captured output, shared by the test and the thread.
     #[derive(Clone, Default)]
     struct Paper(Arc<Mutex<Vec<u8>>>);
 
@@ -308,7 +308,7 @@ mod tests {
         let pause = Arc::new(Pause::default());
         let out = Box::new(paper.clone());
         let watching = Watching::on(out, true, Watch::new(limits, "waiting", "a fake"), progress.clone(), pause);
-        // However slow the machine is, the report comes.
+        // The report comes however slow the machine is.
         while !paper.text().contains("reading the prompt, 0 of 40 tokens on a fake; press Ctrl-C to cancel]\n") {
             std::thread::yield_now();
         }

@@ -8,7 +8,7 @@ use crate::{CommandResult, progress};
 pub(crate) struct Arguments {
     /// The model: org/name, or org/name@revision.
     id: String,
-    /// Download into this folder instead of the cache; it must be new or empty.
+    /// Download into this folder instead of the cache; the folder must be new or empty.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
 }
@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         Some(folder) => hub.download_to(&arguments.id, folder)?,
         None => hub.download(&arguments.id)?,
     };
-    // The bars go before the path is printed.
+    // Remove the bars before printing the path.
     drop(hub);
     println!("{}", folder.display());
     Ok(())

@@ -7,9 +7,9 @@ use crate::{CommandResult, cache};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The model, org/name; all its revisions are deleted.
+    /// The model: org/name; all its revisions are deleted.
     id: String,
-    /// Show what would be deleted, and delete nothing.
+    /// Show what would be deleted without deleting it.
     #[arg(long)]
     dry_run: bool,
 }

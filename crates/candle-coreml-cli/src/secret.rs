@@ -1,13 +1,13 @@
-//! Keys and tokens: from files, standard input or the environment. Arguments are seen by every user of the machine (in
-//! `ps`) and kept in the history of shells; a secret that comes as one works, with a warning.
+//! Keys and tokens from files, standard input or the environment. Arguments are visible to every user of the machine
+//! (`ps`) and kept in shell history; a secret passed as one works, with a warning.
 
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Largest file with a secret.
+/// Maximum size of a secret file.
 const LARGEST: u64 = 64 << 10;
 
-/// A secret from a file, or from standard input (`-`), without the white space around it.
+/// Reads a secret from a file or from standard input (`-`), trimmed.
 pub(crate) fn read(file: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let named = |e: io::Error| format!("{}: {e}", file.display());
     let mut text = String::new();
@@ -23,7 +23,7 @@ pub(crate) fn read(file: &Path) -> Result<String, Box<dyn std::error::Error>> {
     Ok(text.trim().to_owned())
 }
 
-/// Says that a secret was an argument, and where it is better.
+/// Warns that a secret was passed as an argument, and names the better way.
 pub(crate) fn warn_of_argument(what: &str, better: &str) {
     eprintln!("warning: {what} is an argument, which other users of the machine can see and shells remember; {better}");
 }

@@ -9,62 +9,62 @@ use candle_coreml_serve::{Models, Server, Settings, signals};
 
 use crate::{CommandResult, model, secret};
 
-/// How long computations may take to notice that nobody waits for them any more.
+/// Time for running computations to notice that they were cancelled.
 const LAST_TOKENS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Serve the language model or encoder in this folder, or a model of the Hub (repeatable). `NAME=MODEL` gives it
-    /// the name that requests call it by. Without it, serve the small model that ships with the project.
+    /// Serve the language model or encoder in this folder, or a model on the Hub (repeatable). `NAME=MODEL` sets the
+    /// name used in requests. Without it, serve the small model that ships with the project.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<String>,
-    /// Listen on this address. Anything but a loopback address lets others in: set a key then.
+    /// Listen on this address. Anything but a loopback address admits other machines: set a key then.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
-    /// Listen on this port; 0 takes any free one.
+    /// Listen on this port; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Serve only requests that name this key as `Authorization: Bearer KEY`. Other users of the machine see arguments, and
-    /// a warning says so: better is `--api-key-file`, or the environment variable CANDLE_COREML_SERVE_KEY.
+    /// Require this key as `Authorization: Bearer KEY`. Other users of the machine can see arguments, and a warning
+    /// says so: prefer `--api-key-file` or the environment variable CANDLE_COREML_SERVE_KEY.
     #[arg(long, value_name = "KEY", conflicts_with = "api_key_file")]
     api_key: Option<String>,
-    /// Read that key from this file; `-` reads standard input.
+    /// Read the key from this file; `-` reads standard input.
     #[arg(long, value_name = "FILE|-")]
     api_key_file: Option<PathBuf>,
     /// Compute this many answers at once per model, and keep the caches of as many conversations.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
-    /// Let this many requests per model wait for a slot; tell others to try again later.
+    /// Let this many requests per model wait for a slot; others get status 429.
     #[arg(long, default_value_t = 64)]
     queue: usize,
     /// Refuse requests with larger bodies.
     #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
     max_body: usize,
-    /// Keep at most this many bytes of bodies in memory; a quarter of them for one address.
+    /// Keep at most this many bytes of bodies in memory; at most a quarter of them per address.
     #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
     bodies: usize,
-    /// End requests that take longer, waiting included.
+    /// Abort requests that take longer, including waiting.
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
-    /// Refuse requests whose head takes longer.
+    /// Refuse requests whose head takes longer to arrive.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     head_time: u32,
-    /// Refuse requests whose body takes longer than this and a second for every 64 KiB of it.
+    /// Refuse requests whose body takes longer than this plus one second per 64 KiB.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     body_time: u32,
-    /// Close connections that are silent for longer between requests.
+    /// Close connections that stay idle for longer.
     #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     idle_time: u32,
     /// Keep at most this many connections; beyond them, only /health and /metrics are answered.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// Keep at most this many connections per address (IPv6: per /64). Behind a proxy, all come from one.
+    /// Keep at most this many connections per address (IPv6: per /64). Behind a proxy, all share one address.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     share: u32,
     /// Seconds to let requests finish after SIGINT or SIGTERM; a second signal stops immediately.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     grace: u32,
-    /// Run language models here: auto, coreml, metal, cuda, cpu.
+    /// Run language models on this device: auto, coreml, metal, cuda, cpu.
     #[arg(long, default_value_t)]
     device: BackendDevice,
     /// Devices to try if the first is unavailable or fails to start.
@@ -72,7 +72,7 @@ pub(crate) struct Arguments {
     fallback: Vec<BackendDevice>,
 }
 
-/// Name and folder of a model. Without a name it is called as the hub or its folder calls it.
+/// Name and folder of a model. The default name is the Hub name or the folder name.
 fn named(given: &str) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
     if let Some((name, place)) = given.split_once('=')
         && !name.is_empty()
@@ -89,10 +89,10 @@ fn named(given: &str) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
     Ok((name.ok_or_else(|| format!("`{given}` has no name; give it one: --model NAME={given}"))?, folder))
 }
 
-/// The variable with the key.
+/// Environment variable with the key.
 const KEY_VARIABLE: &str = "CANDLE_COREML_SERVE_KEY";
 
-/// The key: from an argument, a file or the environment.
+/// The API key: from an argument, a file or the environment.
 fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::Error>> {
     let key = match (arguments.api_key.take(), &arguments.api_key_file) {
         (Some(key), _) => {
@@ -120,7 +120,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     };
     if api_key.is_none() && !arguments.host.is_loopback() {
         eprintln!(
-            "warning: everybody who reaches {} is served; --api-key-file or {KEY_VARIABLE} sets a key",
+            "warning: any client that can reach {} is served; --api-key-file or {KEY_VARIABLE} sets a key",
             arguments.host
         );
     }
@@ -151,7 +151,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     runtime.block_on(async {
         let ending = signals()?;
         let server = Server::bind(models, settings).await?;
-        // On standard output, for scripts that let the system choose the port.
+        // On standard output, for scripts that let the system pick the port.
         println!("listening on http://{}", server.address());
         server.run(ending).await;
         Ok::<_, candle_coreml_serve::ServeError>(())

@@ -1,11 +1,11 @@
-//! The settings: arguments that several verbs have, and all layers together.
+//! Settings arguments shared by several verbs, merged with all other layers.
 
 use std::path::PathBuf;
 
 use candle_coreml::backend::BackendDevice;
 use candle_coreml::settings::{self, Layer, Settings};
 
-/// Where the settings are.
+/// Location of the settings.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ConfigArgument {
     /// Read settings from this file [default: CANDLE_COREML_CONFIG, else config.toml in the system's configuration
@@ -15,18 +15,18 @@ pub(crate) struct ConfigArgument {
 }
 
 impl ConfigArgument {
-    /// The file and whether it was named.
+    /// Path of the file, and true if it was given explicitly.
     pub(crate) fn location(&self) -> Result<(PathBuf, bool), Box<dyn std::error::Error>> {
         settings::location(self.config.as_deref())
             .ok_or_else(|| "this system has no folder for configurations; name a file with --config".into())
     }
 }
 
-/// Which model runs where.
+/// Model and device arguments.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ModelArguments {
-    /// Use this model: a folder (Core ML packages, or a checkpoint); a model of the Hub, org/name[@revision], downloaded
-    /// if it is not in the cache; or `auto`, the largest known one that fits the memory [default: the one of the
+    /// Use this model: a folder (Core ML packages, or a checkpoint); a model on the Hub, org/name[@revision],
+    /// downloaded if not cached; or `auto`, the largest known one that fits in memory [default: the model in the
     /// settings, else the small model that ships with the project].
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub(crate) struct ModelArguments {
 }
 
 impl ModelArguments {
-    /// All layers together; what is odd about the file is told.
+    /// Merges all layers; prints warnings about the file.
     pub(crate) fn settings(&self) -> Result<Settings, Box<dyn std::error::Error>> {
         let flags = Layer {
             device: self.device,

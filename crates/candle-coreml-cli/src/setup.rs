@@ -1,4 +1,4 @@
-//! `candle-coreml setup`: asks for the settings and writes them, on a whole terminal, line by line, or from flags.
+//! `candle-coreml setup`: interactive configuration, on a full terminal, line by line, or from flags.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Ask line by line instead of using the full screen; the default without a full terminal.
     #[arg(long)]
     plain: bool,
-    /// Ask nothing: write what the other flags say.
+    /// Ask nothing; write what the other flags say.
     #[arg(long, conflicts_with = "plain")]
     non_interactive: bool,
     /// Run models on this device: auto, coreml, metal, cuda, cpu.
@@ -34,10 +34,10 @@ pub(crate) struct Arguments {
     /// Use this model: a folder, a name on the Hub, or `auto`.
     #[arg(long)]
     model: Option<String>,
-    /// Read the API key from this file; `-` is standard input.
+    /// Read the API key from this file; `-` reads standard input.
     #[arg(long, value_name = "FILE|-")]
     api_key_file: Option<PathBuf>,
-    /// Read the token for the Hub from this file; `-` is standard input.
+    /// Read the Hub token from this file; `-` reads standard input.
     #[arg(long, value_name = "FILE|-")]
     hf_token_file: Option<PathBuf>,
     /// Allow the chat to ask the remote model.
@@ -48,13 +48,13 @@ pub(crate) struct Arguments {
     streaming: Option<bool>,
 }
 
-/// Longest answer to a question, in bytes.
+/// Maximum length of an answer, in bytes.
 const LONGEST_ANSWER: u64 = 64 << 10;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 impl Arguments {
-    /// Puts what the flags say on top of the settings.
+    /// Applies the flags to the settings.
     fn apply(&self, layer: &mut Layer) -> Outcome<()> {
         layer.device = self.device.or(layer.device);
         if let Some(name) = &self.model {
@@ -78,7 +78,7 @@ impl Arguments {
     }
 }
 
-/// The settings in a file; none where there is no file. What is odd about it is told.
+/// Settings in a file; `None` if there is no file. Prints warnings about it.
 pub(crate) fn existing(path: &Path) -> Outcome<Layer> {
     if !path.exists() {
         return Ok(Layer::default());
@@ -90,13 +90,13 @@ pub(crate) fn existing(path: &Path) -> Outcome<Layer> {
     Ok(layer)
 }
 
-/// Whether there is a terminal that can be drawn on.
+/// Returns true if a full-screen terminal is available.
 fn is_full_terminal() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|t| t.is_empty() || t == "dumb");
     io::stdin().is_terminal() && io::stdout().is_terminal() && (cfg!(windows) || !dumb)
 }
 
-/// Asks; none when the user left.
+/// Runs the wizard; `None` if the user quit.
 fn ask(path: &Path, existing: Layer, plain: bool) -> Outcome<Option<Layer>> {
     let devices = BackendDevice::ALL.map(availability).to_vec();
     let mut wizard = Wizard::new(Facts { path: path.to_owned(), existing, devices, memory: model::memory() });
@@ -110,7 +110,7 @@ fn ask(path: &Path, existing: Layer, plain: bool) -> Outcome<Option<Layer>> {
     Ok(layer)
 }
 
-/// Writes the settings and says what can be done next.
+/// Writes the settings and prints the next steps.
 fn save(layer: &Layer, path: &Path) -> CommandResult {
     settings::save(layer, path)?;
     let mut out = io::stdout();
@@ -139,11 +139,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     save(&layer, &path)
 }
 
-/// Before the first conversation: offers to set up when there are no settings and none are given.
+/// Before the first conversation: offers the setup if there are no settings and no arguments.
 pub(crate) fn offer(arguments: &ModelArguments) -> CommandResult {
     let (path, named) = match arguments.config.location() {
         Ok(location) => location,
-        // Without a place for settings there is nothing to offer.
+        // Without a settings location there is nothing to offer.
         Err(_) => return Ok(()),
     };
     let given = arguments.model.is_some() || arguments.device.is_some();
@@ -163,7 +163,7 @@ pub(crate) fn offer(arguments: &ModelArguments) -> CommandResult {
             Some(layer) => save(&layer, &path)?,
             None => writeln!(out, "nothing was changed; `candle-coreml setup` asks again")?,
         },
-        // A file without settings: the question is answered.
+        // An empty settings file records the answer.
         "e" | "never" => settings::save(&Layer::default(), &path)?,
         _ => writeln!(out, "with the small model that comes with the project; `candle-coreml setup` asks again")?,
     }

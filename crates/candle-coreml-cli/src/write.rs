@@ -1,4 +1,4 @@
-//! Writes results whole or not at all: to a temporary file beside the target, then renamed. Or to standard output.
+//! Atomic output: writes to a temporary file beside the target, then renames it; or to standard output.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,18 +17,18 @@ pub(crate) fn bytes(path: &Path, content: &[u8]) -> CommandResult {
     whole(path, |file| file.write_all(content).map_err(|e| e.to_string()))
 }
 
-/// Writes tensors in the safetensors format, from where they lie.
+/// Writes tensors in the safetensors format, without copying them.
 pub(crate) fn tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> CommandResult {
     let all = tensors.iter().map(|(name, tensor)| (name.as_str(), in_place(tensor)));
     whole(path, |file| safetensors::serialize_to_file(all, None, file.path()).map_err(|e| e.to_string()))
 }
 
-/// Writes a temporary file beside `path`, which takes its name when it is complete.
+/// Writes a temporary file beside `path` and renames it when complete.
 fn whole(path: &Path, write: impl FnOnce(&mut NamedTempFile) -> Result<(), String>) -> CommandResult {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = |e: String| format!("{}: {e}", path.display());
     let mut builder = tempfile::Builder::new();
-    // Temporary files are for the owner alone; results are as the user's mask says.
+    // Temporary files are private to the owner; results follow the umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).map_err(|e| fail(e.to_string()))?;
@@ -37,7 +37,7 @@ fn whole(path: &Path, write: impl FnOnce(&mut NamedTempFile) -> Result<(), Strin
     Ok(())
 }
 
-/// A tensor whose elements are read in CPU memory, without the copy that Candle makes.
+/// A tensor whose elements are read in place from CPU memory, without Candle's copy.
 struct InPlace<'a, S> {
     tensor: &'a Tensor,
     storage: S,
@@ -50,7 +50,7 @@ fn in_place(tensor: &Tensor) -> InPlace<'_, impl Deref<Target = Storage>> {
 }
 
 impl<S: Deref<Target = Storage>> InPlace<'_, S> {
-    /// None where the elements are not contiguous, elsewhere, or of a type that is rare among results.
+    /// `None` if the elements are not contiguous, not in CPU memory, or of a type that is rare in results.
     fn bytes(&self) -> Option<&[u8]> {
         let Storage::Cpu(storage) = &*self.storage else { return None };
         let (start, end) = self.layout.contiguous_offsets()?;
@@ -76,7 +76,7 @@ impl<S: Deref<Target = Storage>> View for InPlace<'_, S> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        // Bytes of a file are little-endian.
+        // safetensors is little-endian.
         match self.bytes().filter(|_| cfg!(target_endian = "little")) {
             Some(bytes) => Cow::Borrowed(bytes),
             None => Cow::Owned(View::data(&self.tensor).into_owned()),
@@ -88,7 +88,7 @@ impl<S: Deref<Target = Storage>> View for InPlace<'_, S> {
     }
 }
 
-/// Prints a text; a reader that stops early (`| head`) is no failure.
+/// Prints text; a reader that stops early (`| head`) is not an error.
 pub(crate) fn text(content: &str) -> CommandResult {
     match std::io::stdout().write_all(content.as_bytes()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),

@@ -1,4 +1,4 @@
-//! `candle-coreml bench`: what it measures of language models and of others. Figures are not judged.
+//! `candle-coreml bench`: measurements of language models and others. The figures themselves are not asserted.
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ fn a_profile_counts_the_operations_of_each_phase() {
     let decode = report["profiles"][1]["rows"].as_array().expect("rows");
     let attention = decode.iter().find(|r| r["operator"] == "engine.cached_attention").expect("attention");
     assert_eq!(attention["calls"], 16);
-    // Products read their weights; how many bytes a second is not judged, that there are some is.
+    // Products read their weights: a rate is reported; its value is not asserted.
     let products = decode.iter().find(|r| r["operator"] == "conv").expect("products");
     assert!(products["weight_bytes_per_second"].as_f64().is_some_and(|v| v > 0.0));
 }
@@ -51,7 +51,7 @@ fn any_model_gets_made_up_inputs() {
     assert_eq!(report["inputs"][0][0], "input_ids");
     assert_eq!(report["latency_seconds"]["count"], 8);
     assert_eq!(report["profiles"], Value::Array(Vec::new()), "nothing is profiled unless it is asked for");
-    // A stateful function among several, and one that there is not.
+    // A stateful function among several, and one that does not exist.
     let chunk = models().join("tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
     let (success, text, errors) = bench(&["--function", "prefill"], &chunk);
     assert!(success && text.contains("[1, 32, 192]"), "{text}{errors}");
@@ -77,7 +77,7 @@ fn a_report_is_one_page_with_its_charts() {
         assert!(page.contains(part), "{part}");
     }
     assert_eq!(page.matches("<svg").count(), 5);
-    // It needs nothing else: no scripts, no other files.
+    // Self-contained: no scripts, no other files.
     for outside in ["<script", "src=", "<link", "url(", "NaN", "inf "] {
         assert!(!page.contains(outside), "{outside}");
     }

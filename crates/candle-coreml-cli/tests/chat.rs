@@ -11,7 +11,7 @@ fn repository() -> PathBuf {
 
 fn chat(arguments: &[&str], lines: &str) -> Output {
     let mut command = Command::cargo_bin("candle-coreml").expect("the command is built");
-    // The settings of whoever runs the tests are not theirs.
+    // Ignore the settings of the user who runs the tests.
     let own = [
         "DEVICE",
         "FALLBACK",
@@ -91,7 +91,7 @@ fn reset_forgets_and_conversations_are_saved_and_loaded() {
     let loaded = chat(&["--load", name], "Spell \"tiger\" backwards.\n/stats\n");
     assert!(loaded.status.success(), "{}", text(&loaded.stderr));
     assert!(text(&loaded.stdout).contains("answers: 1"));
-    // What is no conversation is not overwritten.
+    // A file that is not a conversation is not overwritten.
     std::fs::write(&file, "my diary").expect("written");
     let refused = chat(&[], &format!("/save {name}\n"));
     assert_eq!(refused.status.code(), Some(1));
@@ -121,7 +121,7 @@ fn models_and_devices_that_are_not_there_end_it() {
     };
     fail(&["--model", "/nowhere/at/all"], 1, "/nowhere/at/all");
     fail(&["--device", "abacus"], 2, "coreml, metal, cuda, cpu, auto");
-    // The model that ships is none for the CPU: one that fits is taken, if the cache has it.
+    // The shipped model does not run on the CPU: one that fits is used if cached.
     if cfg!(feature = "hub") {
         fail(&["--device", "cpu"], 1, "cpu could not load the model: there is no folder `Qwen/Qwen");
         fail(&["--device", "coreml", "--model", "auto"], 1, "there is no folder `anemll/");
@@ -197,7 +197,7 @@ mod remote {
 
     const KEY: &str = "sk-ant-secret-0123456789";
 
-    /// The chat with a remote model that is allowed; nothing it writes ever holds the key.
+    /// A chat with an allowed remote model; its output never contains the key.
     fn remote_chat(server: &Server, arguments: &[&str], lines: &str) -> Output {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("config.toml");
@@ -267,7 +267,7 @@ mod remote {
     }
 }
 
-/// A model with random weights and no token that ends an answer.
+/// A model with random weights that never emits an end token.
 #[cfg(unix)]
 fn endless() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -299,7 +299,7 @@ fn on_a_terminal_ctrl_c_stops_the_answer_and_what_the_model_writes_moves_no_curs
     t.type_in("Tell me everything.\r");
     let begun = |screen: String| {
         let answer = screen.lines().skip_while(|l| !l.contains("everything.")).nth(1).map(str::to_owned);
-        // Not the line that says how far the prompt is.
+        // Not the prefill status line.
         answer.is_some_and(|l| !l.trim().is_empty() && !l.contains('…'))
     };
     t.wait("the answer begins", || begun(t.screen()));
@@ -315,7 +315,7 @@ fn on_a_terminal_ctrl_c_stops_the_answer_and_what_the_model_writes_moves_no_curs
     assert!(t.is_restored());
 }
 
-/// Ctrl-C stops an answer and not the program.
+/// Ctrl-C stops the answer, not the program.
 #[cfg(unix)]
 #[test]
 fn an_interrupt_stops_the_answer_and_the_next_line_is_answered() {

@@ -1,4 +1,4 @@
-//! The command from the outside: outputs, files, exit codes.
+//! The command from outside: outputs, files, exit codes.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 fn command() -> Command {
     let mut command = Command::cargo_bin("candle-coreml").expect("the command is built");
-    // The settings of whoever runs the tests are not theirs.
+    // Ignore the settings of the user who runs the tests.
     command.env("CANDLE_COREML_CONFIG", if cfg!(windows) { "NUL" } else { "/dev/null" });
     command
 }

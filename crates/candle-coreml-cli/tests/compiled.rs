@@ -1,11 +1,11 @@
-//! Compiled models from the command: values and images in, labels and dictionaries out.
+//! Compiled models through the command: values and images in, labels and dictionaries out.
 
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use candle_core::Device;
 
-/// A classifier of pictures of 2 × 1 pixels that adds a number to the difference of the channels.
+/// A classifier of 2 × 1 pixel images that adds a number to the difference of the channels.
 const CLASSIFIER: &str = r#"program(1.3)
 {
     func main<ios17>(tensor<fp32, [1, 3, 1, 2]> picture, tensor<fp32, [1]> bias) {
@@ -53,7 +53,7 @@ fn pictures_and_values_give_labels_and_dictionaries() {
     let scores = &candle_core::safetensors::load(path("out"), &Device::Cpu).expect("tensors")["scores"];
     assert_eq!(scores.to_vec1::<f32>().expect("a vector"), [30.5, 300.5, 7.5]);
 
-    // A picture of another size, and values that are none.
+    // An image of the wrong size, and invalid values.
     let large = image::RgbImage::new(3, 3);
     large.save(path("large.png")).expect("saved");
     let mut c = command();
@@ -63,7 +63,7 @@ fn pictures_and_values_give_labels_and_dictionaries() {
     let message = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1));
     assert!(message.contains("picture") && message.contains("[1, 3, 3, 3]"), "{message}");
-    // A value of another kind than the model takes.
+    // A value of the wrong type.
     std::fs::write(path("w.json"), r#"{"bias": "x"}"#).expect("written");
     let mut c = command();
     c.arg("predict").arg(&model).arg("--image").arg(format!("picture={}", path("p.png").display()));

@@ -1,5 +1,5 @@
-//! Files that are none, that never end, or that claim more than they have, given to the command wherever it reads one. Each
-//! run is a process of its own that is killed when it has not ended in time.
+//! Invalid, endless and oversized files, given to the command wherever it reads one. Each run is a process of its own,
+//! killed on timeout.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ fn predict(model: &Path) -> Command {
     command
 }
 
-/// The message of a run that fails; a run that was killed has no exit code.
+/// Error message of a failing run; a killed run has no exit code.
 #[track_caller]
 fn failure(command: &mut Command) -> String {
     let out = command.output().expect("runs");
@@ -61,7 +61,7 @@ fn failure(command: &mut Command) -> String {
     message
 }
 
-/// A file of two safetensors, `x` of these bytes in this type.
+/// A file of two safetensors, `x` with these bytes and this type.
 fn safetensors(dtype: &str, bytes: &[u8], ids: [i64; 2]) -> Vec<u8> {
     let (n, m) = (bytes.len(), bytes.len() + 16);
     let header = format!(
@@ -95,7 +95,7 @@ fn tensors_come_from_safetensors_and_from_numpy_and_only_in_types_that_are_known
     let halves = [0x00, 0x3e, 0x00, 0xc0];
     std::fs::write(path("in.safetensors"), safetensors("F16", &halves, [3, -4])).expect("written");
     assert_eq!(outputs("in.safetensors", ""), (vec![2.5, 0.0], vec![3.0, -4.0]));
-    // An array of NumPy, big-endian, named by its file; the other input as a value.
+    // A big-endian NumPy array, named by its file; the other input as a value.
     let header = "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }";
     let mut array = b"\x93NUMPY\x01\x00".to_vec();
     array.extend((header.len() as u16).to_le_bytes());
@@ -104,7 +104,7 @@ fn tensors_come_from_safetensors_and_from_numpy_and_only_in_types_that_are_known
     std::fs::write(path("x.npy"), array).expect("written");
     assert_eq!(outputs("x.npy", r#"{"ids": [3, -4]}"#), (vec![2.5, 0.0], vec![3.0, -4.0]));
 
-    // Floats of 8 bits, of which one has no end in Candle, at either input; integers that do not fit.
+    // 8-bit floats, one of which Candle never finishes decoding, at either input; integers that do not fit.
     for byte in [0x00, 0x01, 0x38, 0xff] {
         std::fs::write(path("f8"), safetensors("F8_E4M3", &[byte; 2], [0, 0])).expect("written");
         let message = failure(predict(&model).arg("--inputs").arg(path("f8")));
@@ -119,7 +119,7 @@ fn tensors_come_from_safetensors_and_from_numpy_and_only_in_types_that_are_known
     std::fs::write(path("v.json"), r#"{"ids": [9007199254740993, 0.5]}"#).expect("written");
     let message = failure(predict(&model).arg("--values").arg(path("v.json")));
     assert!(message.contains("the integer 9007199254740993"), "{message}");
-    // More than the limit on the command line.
+    // Larger than the limit on the command line.
     let mut c = predict(&model);
     let message = failure(c.arg("--inputs").arg(path("in.safetensors")).args(["--input-limit", "8B"]));
     assert!(message.contains("tensors of at most 8 bytes"), "{message}");
@@ -161,7 +161,7 @@ fn pipes_sockets_folders_and_devices_are_named_wherever_a_file_is_read() {
         }
     }
 
-    // Inside of models.
+    // Files inside models.
     let package = path("p.mlpackage");
     let spec = package.join("Data/com.apple.CoreML");
     std::fs::create_dir_all(&spec).expect("folders");
@@ -174,7 +174,7 @@ fn pipes_sockets_folders_and_devices_are_named_wherever_a_file_is_read() {
     assert!(message.contains("weight.bin: expected a regular file, found a named pipe"), "{message}");
     fifo(&model.join("model.mil"));
     assert!(failure(&mut predict(&model)).contains("model.mil: expected a regular file, found a named pipe"));
-    // A link leads to what it names.
+    // Links are followed.
     std::fs::remove_file(model.join("model.mil")).expect("removed");
     std::os::unix::fs::symlink("/dev/zero", model.join("model.mil")).expect("a link");
     assert!(failure(&mut predict(&model)).contains("model.mil: expected a regular file, found a character device"));
@@ -186,7 +186,7 @@ fn files_that_are_too_large_are_refused_by_their_size() {
     let sparse = |path: &Path| std::fs::File::create(path).and_then(|f| f.set_len(1 << 40));
     let path = folder.path().join("m.mlmodel");
     if sparse(&path).is_err() {
-        // A file system without files of a tebibyte.
+        // The file system does not support files of a tebibyte.
         return;
     }
     assert!(failure(&mut predict(&path)).contains("expected at most 2147483647 bytes, found 1099511627776"));
@@ -203,7 +203,7 @@ fn files_that_are_too_large_are_refused_by_their_size() {
 fn images_are_refused_by_their_size_before_their_pixels_are_decoded() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/images/rgb-bgr.mlpackage");
-    // A PNG of 2^31 - 1 by 3 pixels in 100 bytes; its pixels are those of 5 by 3.
+    // A PNG that claims 2^31 - 1 by 3 pixels in 100 bytes; its data are those of 5 by 3.
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/images/wide.png");
     let file = folder.path().join("wide.png");
     std::fs::write(&file, &std::fs::read(seed).expect("a seed")[1..]).expect("written");

@@ -1,4 +1,4 @@
-//! `pull`, `list`, `path`, `rm`, `cache` and `generate --model org/name` from the outside.
+//! `pull`, `list`, `path`, `rm`, `cache` and `generate --model org/name` from outside.
 #![cfg(feature = "hub")]
 
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use hub_server::{COMMIT, Server, read_tree, wanted};
 
 const RECEIPT: &str = ".candle-coreml-receipt.json";
 
-/// A command that sees this server and cache and nothing of the user's.
+/// A command isolated to this server and cache, without user settings.
 fn command(server: &Server, root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_candle-coreml"));
     for variable in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
@@ -160,7 +160,7 @@ fn two_processes_share_one_download() {
     assert!(content(&snapshot(root.path())) == wanted());
 }
 
-/// Bytes of content that a cache holds, complete or on its way.
+/// Bytes of content in a cache, complete or partial.
 fn on_disk(root: &Path) -> u64 {
     let model = root.join("cache/models--org--tiny");
     let folders = [model.join("parts"), model.join("snapshots")];
@@ -170,7 +170,7 @@ fn on_disk(root: &Path) -> u64 {
     content.map(|(_, c)| c.len() as u64).sum()
 }
 
-/// Killed at any moment, the next run goes on: nothing false is ever published, and what had arrived is kept.
+/// After a kill at any moment, the next run resumes: nothing corrupt is published, and received data is kept.
 #[test]
 fn killed_downloads_are_continued() {
     let seed = u64::from(std::process::id());
@@ -196,7 +196,7 @@ fn killed_downloads_are_continued() {
     let mut kept = 0;
     for i in 0..15 {
         let mut child = command(&server, root.path(), &["pull", "org/tiny"]).spawn().expect("started");
-        // Some die while they start, the others after a random share of the content.
+        // Some are killed while starting, the others after a random share of the content.
         let (before, amount, started) = (server.sent(), next() % (4 << 20), Instant::now());
         let early = (i % 5 == 0).then(|| Duration::from_millis(next() % 50));
         while server.sent() - before < amount
@@ -217,7 +217,7 @@ fn killed_downloads_are_continued() {
         kept = now;
     }
     assert!(kept > 0, "some were killed while files were sent");
-    // The server may still be writing to connections of the dead.
+    // The server may still be writing to connections of killed processes.
     let mut before = server.sent();
     while {
         std::thread::sleep(Duration::from_millis(200));

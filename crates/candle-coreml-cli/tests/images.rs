@@ -1,4 +1,4 @@
-//! Images in and out, by the command and by the library: models that coremltools made, pixels that NumPy computed
+//! Images in and out, through the command and the library: models from coremltools, expected pixels from NumPy
 //! (`tools/images.py`).
 
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ fn bytes(t: &Tensor) -> Vec<u8> {
     floats(t).into_iter().map(|v| v as u8).collect()
 }
 
-/// The planes of a tensor as pixels in the order red, green, blue.
+/// Planes of a tensor as interleaved red, green, blue pixels.
 fn interleaved(t: &Tensor, order: [usize; 3]) -> Vec<u8> {
     let (planes, size) = (bytes(t), t.dims()[2] * t.dims()[3]);
     (0..size).flat_map(|i| order.map(|c| planes[c * size + i])).collect()
@@ -36,7 +36,7 @@ fn interleaved(t: &Tensor, order: [usize; 3]) -> Vec<u8> {
 const RGB: [usize; 3] = [0, 1, 2];
 const BGR: [usize; 3] = [2, 1, 0];
 
-/// Runs a model from image file to image file; returns the output as a tensor too.
+/// Runs a model from image file to image file; also returns the output as a tensor.
 fn predict(model: &str, input: &Path, output: &Path) -> Tensor {
     let tensors = output.with_extension("safetensors");
     let mut c = Command::cargo_bin("candle-coreml").expect("the command is built");
@@ -85,7 +85,7 @@ fn sixteen_bit_grayscale_comes_and_goes_as_floats() {
     encoder.write_image::<Gray32Float>(x.dims()[3] as u32, x.dims()[2] as u32, &floats(x)).expect("written");
     let found = predict("gray16-gray16", &input, &output);
     assert_eq!(found.dtype(), DType::F16);
-    // Two roundings to fp16 in the program against one in the reference.
+    // The program rounds to fp16 twice, the reference once.
     for (found, wanted) in floats(&found).into_iter().zip(floats(y)) {
         assert!((found - wanted).abs() <= 2f32.powi(-9) * wanted.abs().max(64.0), "{found} for {wanted}");
     }

@@ -1,4 +1,4 @@
-//! `candle-coreml inspect`: pictures and the estimate for the Neural Engine, from the outside.
+//! `candle-coreml inspect`: pictures and the Neural Engine estimate, from outside.
 
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,7 @@ fn the_estimate_names_rules_operations_and_itself_an_estimate() {
     let counts = infer["counts"].as_object().expect("counts");
     let total: u64 = counts.values().filter_map(serde_json::Value::as_u64).sum();
     assert_eq!((total, infer["operations"].as_array().map(Vec::len)), (187, Some(187)));
-    // All products of this model are convolutions and products of fp16 values with fixed shapes.
+    // All products of this model are convolutions and matrix products of fp16 values with fixed shapes.
     assert_eq!(infer["shares_of_multiplications"]["likely"], 1.0);
     let rules: std::collections::BTreeSet<&str> = infer["operations"]
         .as_array()
@@ -83,7 +83,7 @@ fn the_estimate_names_rules_operations_and_itself_an_estimate() {
     assert_eq!(rules.into_iter().collect::<Vec<_>>(), ["computed", "gather", "integers"]);
 }
 
-/// A decision tree that takes a number, a string, a dictionary and a sequence, with two labels: a type that can't be run.
+/// A tree ensemble that takes a number, a string, a dictionary and a sequence, with two labels: an unsupported type.
 fn classifier() -> Vec<u8> {
     let features = [
         ("age", FeatureType::Double),
@@ -110,7 +110,8 @@ fn classifier() -> Vec<u8> {
         metadata: Metadata { author: "the test".to_owned(), ..Default::default() },
     };
     let mut bytes = spec::encode(&description, &Program::default());
-    // In place of the empty ML Program (field 502), a treeEnsembleClassifier (field 402) with class labels (field 100).
+    // Replaces the empty ML Program (field 502) with a treeEnsembleClassifier (field 402) with class labels (field
+    // 100).
     assert_eq!(bytes.split_off(bytes.len() - 5), [0xb2, 0x1f, 2, 8, 1]);
     bytes.extend([0x92, 0x19, 13, 0xa2, 0x06, 10, 0x0a, 3, b'c', b'a', b't', 0x0a, 3, b'd', b'o', b'g']);
     bytes

@@ -1,4 +1,4 @@
-//! `candle-coreml serve` from the outside: it starts, answers, and ends when it is told to.
+//! `candle-coreml serve` from outside: start, requests, shutdown.
 #![cfg(feature = "serve")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,12 +10,12 @@ fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models")
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed when its test ends.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -27,7 +27,7 @@ fn command() -> Command {
     command
 }
 
-/// Starts it and returns the address that it prints.
+/// Starts the server and returns the address that it prints.
 fn start(command: &mut Command) -> (Process, String) {
     let mut process = Process(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it runs"));
     let mut line = String::new();
@@ -66,7 +66,7 @@ fn a_key_is_read_from_a_file_and_an_argument_is_warned_of() {
     let (_process, address) = start(command().arg("--api-key-file").arg(&file));
     assert!(get(&address, "/v1/models", "").starts_with("HTTP/1.1 401"));
     assert!(get(&address, "/v1/models", "Authorization: Bearer s3cret\r\n").starts_with("HTTP/1.1 200"));
-    // Both end at once: the model is not there.
+    // Both exit at once: the model does not exist.
     let said = |arguments: &[&str]| {
         let output = command().args(arguments).args(["--model", "./nowhere"]).output().expect("it runs");
         String::from_utf8_lossy(&output.stderr).into_owned()

@@ -1,6 +1,6 @@
 //! `candle-coreml setup`: on a terminal, line by line, from flags; and the offer before the first chat.
 //!
-//! Settings follow HOME on Unix; elsewhere they would be the user's.
+//! Unix only: settings follow HOME there; elsewhere the tests would touch the user's.
 #![cfg(unix)]
 
 use std::io::Write;
@@ -14,7 +14,7 @@ fn piped(home: &Path, arguments: &[&str], input: &str) -> Output {
     command.env_clear().env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(home);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
-    // It may end before it has read everything.
+    // It may exit before it has read everything.
     let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
     child.wait_with_output().expect("it ends")
 }
@@ -23,7 +23,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Where the settings of this home are.
+/// Path of the settings file in this home.
 fn settings_file(home: &Path) -> PathBuf {
     let out = piped(home, &["config", "path"], "");
     assert!(out.status.success(), "{}", text(&out.stderr));
@@ -39,7 +39,7 @@ fn read(path: &Path) -> String {
 #[test]
 fn questions_through_a_pipe_are_answered_line_by_line() {
     let home = tempfile::tempdir().expect("a folder");
-    // A key, yes, no token, a device that is not there and one that is, back and forth, a model, the summary.
+    // A key, yes, no token, an unavailable device, an available one, back and forth, a model, the summary.
     let answers = "sk-ant-0123456789abcdef\nyes\n\nabacus\ncpu\n<\n2\n\n\n";
     let out = piped(home.path(), &["setup"], answers);
     let said = text(&out.stdout);
@@ -60,7 +60,7 @@ fn answers_that_end_too_early_change_nothing() {
         assert!(text(&out.stderr).contains(end), "{}", text(&out.stderr));
     }
     assert!(!settings_file(home.path()).exists());
-    // Settings that are there stay byte by byte; what is no answer to the summary is asked again.
+    // Existing settings stay byte for byte; an invalid answer at the summary is asked again.
     let file = settings_file(home.path());
     std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
     std::fs::write(&file, "# mine\nstreaming_enabled = false\n").expect("written");
@@ -84,7 +84,7 @@ fn scripts_set_up_with_flags_and_secrets_from_files() {
     let expected = "api_key = \"sk-1\"\nstreaming_enabled = false\n\n[backend]\ndevice = \"cpu\"\nmodel_repo = \"org/name\"\n\n[remote]\nenabled = true\n";
     assert_eq!(read(&file), expected);
     assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
-    // What is not said stays; a folder is told from a name.
+    // Omitted values stay; folders and names are told apart.
     let model = home.path().join("model");
     std::fs::create_dir(&model).expect("made");
     let out = piped(home.path(), &["setup", "--non-interactive", "--config", own, "--model", "model"], "");
@@ -180,7 +180,7 @@ mod on_a_terminal {
         t.see("> yes");
         t.type_in(ENTER);
         t.see("Token for the hub");
-        // Pasted in one piece.
+        // Pasted at once.
         t.type_in("\x1b[200~hf_pasted\x1b[201~");
         t.see_line(&format!("> {}", "•".repeat(9)));
         t.type_in(ENTER);
@@ -261,7 +261,7 @@ mod on_a_terminal {
     #[test]
     fn the_first_chat_offers_the_set_up_and_works_without_it() {
         let home = tempfile::tempdir().expect("a folder");
-        // Not now: the model that ships answers.
+        // Not now: the shipped model answers.
         let mut t = Terminal::start(home.path(), &["chat"], &[]);
         t.see("Set up now?");
         t.type_in("n\n");
@@ -272,7 +272,7 @@ mod on_a_terminal {
         t.type_in("/quit\r");
         assert_eq!(t.end(), 0);
         assert!(!settings_file(home.path()).exists());
-        // Begun and left: the same.
+        // Started and quit: the same.
         let mut t = Terminal::start(home.path(), &["chat"], &[]);
         t.see("Set up now?");
         t.type_in("\n");

@@ -1,4 +1,4 @@
-//! `doctor`, `completions`, `man`, help texts and hints, from the outside.
+//! `doctor`, `completions`, `man`, help texts and hints, from outside.
 
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,7 @@ fn wrong_names_get_hints() {
     let chunk = models().join("tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
     let (_, _, errors) = run(command().args(["inspect", "--ane", "--function", "prefil"]).arg(&chunk));
     assert!(errors.contains("hint: did you mean prefill?"), "{errors}");
-    // Nothing is close: no hint.
+    // Nothing similar: no hint.
     let (_, _, errors) = run(command().args(["inspect", "/no/such/place"]));
     assert!(!errors.contains("hint"), "{errors}");
 }

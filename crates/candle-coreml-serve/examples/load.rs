@@ -1,13 +1,13 @@
-//! Many clients at once against a running server: whether any answer is lost or mixed up, how long tokens take, and
-//! whether the server's memory grows.
+//! Load test against a running server: checks for lost or mixed-up answers, and measures token latency and the growth
+//! of the server's memory.
 //!
 //! ```sh
 //! candle-coreml serve --port 8080 &
 //! cargo run --release -p candle-coreml-serve --example load -- --pid $! --clients 64 --seconds 120
 //! ```
 //!
-//! Greedy answers are asked for one after the other first; each client then expects exactly these. Ends with status 1
-//! when one differs or fails. Requests that are turned away (429) are counted and asked again.
+//! First requests greedy answers one by one; then each client expects exactly these. Exits with status 1 if one differs
+//! or fails. Rejected requests (429) are counted and retried.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -18,41 +18,41 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde_json::{Value, json};
 
-/// Puts load on a server.
+/// Load-test a server.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The server.
+    /// URL of the server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The model; without it, the server's first.
+    /// Model name; defaults to the server's first model.
     #[arg(long)]
     model: Option<String>,
-    /// Key of the server.
+    /// API key of the server.
     #[arg(long, env = "CANDLE_COREML_SERVE_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Clients at once.
+    /// Number of concurrent clients.
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// How long new requests are made.
+    /// Seconds during which new requests are made.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Questions: one JSON object with `question` in each line.
+    /// Questions file: one JSON object with `question` per line.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3/heldout.jsonl"))]
     questions: PathBuf,
-    /// How many of the questions are asked.
+    /// Number of questions to ask.
     #[arg(long, default_value_t = 200)]
     count: usize,
-    /// Most tokens of an answer.
+    /// Maximum tokens per answer.
     #[arg(long, default_value_t = 64)]
     max_tokens: usize,
-    /// Process of the server, whose memory is watched (Linux).
+    /// Process id of the server, to monitor its memory (Linux).
     #[arg(long)]
     pid: Option<u32>,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What clients saw, in seconds.
+/// Measurements of the clients, in seconds.
 #[derive(Debug, Default)]
 struct Seen {
     first: Vec<f64>,
@@ -83,7 +83,7 @@ impl Client<'_> {
         Ok(request.send(body.to_string())?)
     }
 
-    /// One answer; none when the server was busy.
+    /// Requests one answer; `None` if the server was busy.
     fn answer(&self, question: &str, seen: &mut Seen) -> Result<Option<String>, Failure> {
         let started = Instant::now();
         let response = self.ask(question)?;
@@ -116,7 +116,7 @@ impl Client<'_> {
         Err("the stream ended without [DONE]".into())
     }
 
-    /// Asks until the time is over.
+    /// Sends requests until the time is over.
     fn run(&self, number: usize, all: &[(String, String)], until: Instant) -> Seen {
         let mut seen = Seen::default();
         for turn in 0.. {

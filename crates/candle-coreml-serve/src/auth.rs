@@ -1,4 +1,4 @@
-//! Who may ask: bearers of the server's key; without one, on the loopback address, programs of this machine.
+//! Authentication: bearers of the server's key; without a key, on a loopback address, programs on this machine.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The digest of the key. Digests have one length, so that comparing them tells nothing of the key.
+/// SHA-256 digest of the key. Digests have equal lengths, so comparing them leaks nothing about the key.
 #[derive(Clone)]
 pub(crate) struct Key([u8; 32]);
 
@@ -17,9 +17,9 @@ impl Key {
         Self(Sha256::digest(key.expose_secret().as_bytes()).into())
     }
 
-    /// Whether a request names the key.
+    /// Returns true if the request carries the key.
     pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
-        // Of two, a proxy may have looked at the other one.
+        // With two headers, a proxy may have checked the other one.
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
         // The scheme is not case-sensitive (RFC 9110, 11.1).
@@ -30,8 +30,8 @@ impl Key {
     }
 }
 
-/// Whether a request was made to this machine by name. A web page of a stranger can let its own name point to the
-/// loopback address, and would then be let in as a page of this server; but its name stays in the request.
+/// Returns true if the request names this machine as its host. A malicious web page can point its own host name to the
+/// loopback address (DNS rebinding) and would pass as same-origin, but the request still carries that name.
 pub(crate) fn is_for_this_machine(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::HOST) else { return true };
     let Some(authority) = value.to_str().ok().and_then(|h| h.parse::<Authority>().ok()) else { return false };

@@ -1,8 +1,8 @@
-//! Connections: accepting them, their limits, and ending without cutting answers off.
+//! Connections: accept loop, limits, and graceful shutdown.
 //!
-//! HTTP/1.1 is spoken here and not by a library, because every wait must have an end that its client can't put off,
-//! every answer must be OpenAI's kind of JSON, and a server that ends must know which requests are being computed. The
-//! syntax of heads is httparse's; everything that two readers could take differently is refused.
+//! HTTP/1.1 is implemented here rather than by a library, because every wait needs a deadline that the client cannot
+//! extend, every response must be OpenAI-style JSON, and a server that shuts down must know which requests are being
+//! computed. httparse parses heads; anything ambiguous is refused.
 
 mod body;
 mod exchange;
@@ -31,10 +31,10 @@ use places::Places;
 pub(crate) use places::Room;
 use wire::Wire;
 
-/// How long to wait after a connection could not be accepted: for instance until files are closed.
+/// Delay after a failed accept, for instance until files are closed.
 const AFTER_REFUSAL: Duration = Duration::from_millis(20);
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
@@ -53,10 +53,10 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Listens; requests are answered when it [runs](Server::run).
+    /// Binds the address; requests are answered once it [runs](Server::run).
     ///
     /// # Errors
-    /// When the address can't be had.
+    /// [`ServeError::Listen`] if the address is unavailable.
     pub async fn bind(models: Models, settings: Settings) -> Result<Self, ServeError> {
         let failed = |source| ServeError::Listen { address: settings.address, source };
         let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
@@ -65,13 +65,13 @@ impl Server {
         Ok(Self { listener, address, app, router, settings })
     }
 
-    /// Where it listens.
+    /// Listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers requests until `shutdown` is ready; then takes no more, and returns when those that are computed or
-    /// wait for it have ended or the time for it ([`Settings::grace`]) is over.
+    /// Serves requests until `shutdown` resolves; then accepts no more, and returns once running and queued requests
+    /// have finished or the grace period ([`Settings::grace`]) is over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { listener, app, router, settings, .. } = self;
         let places = Arc::new(Places::new(&settings));
@@ -83,7 +83,7 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                // Takes ended tasks out of the set.
+                // Reaps finished tasks.
                 Some(ended) = tasks.join_next() => note(ended),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => serve(&mut tasks, &host, &places, stream, peer),
@@ -99,7 +99,7 @@ impl Server {
         }
         drop(listener);
         tracing::info!("ending");
-        // Connections hold receivers: this fails only when there is none.
+        // Connections hold receivers: fails only if there are none.
         let _ = end.send(true);
         let all = async {
             while let Some(ended) = tasks.join_next().await {
@@ -114,7 +114,7 @@ impl Server {
 }
 
 fn serve(tasks: &mut JoinSet<()>, host: &Host, places: &Arc<Places>, stream: TcpStream, peer: SocketAddr) {
-    // Pieces of an answer are small and wanted at once.
+    // Parts of an answer are small and latency-sensitive.
     let _ = stream.set_nodelay(true);
     let place = places.enter(peer.ip());
     let number = place.number();
@@ -122,8 +122,8 @@ fn serve(tasks: &mut JoinSet<()>, host: &Host, places: &Arc<Places>, stream: Tcp
     places.serves(number, task);
 }
 
-/// Whether the system has no room for another connection: too many files are open in it (`ENFILE`), or in this process
-/// (`EMFILE`, on Windows `WSAEMFILE`). Other failures concern one connection only.
+/// Returns true if the system cannot hold another connection: too many open files system-wide (`ENFILE`) or in this
+/// process (`EMFILE`, on Windows `WSAEMFILE`). Other failures concern a single connection.
 fn is_full(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24 | 10_024)) || error.kind() == std::io::ErrorKind::OutOfMemory
 }

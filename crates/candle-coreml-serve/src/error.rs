@@ -1,5 +1,4 @@
-//! What can go wrong: with the server ([`ServeError`]), and with a request ([`ApiError`]), which becomes an error
-//! object as OpenAI's clients expect it.
+//! Errors of the server ([`ServeError`]) and of a request ([`ApiError`]), which becomes an OpenAI error object.
 
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,48 +6,48 @@ use axum::response::{IntoResponse, Response};
 use candle_coreml::{Error, ErrorKind};
 use serde_json::{Value, json};
 
-/// Why a server can't run.
+/// Reason why a server cannot run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// No model was named.
+    /// No model was given.
     #[error("no model to serve")]
     NoModel,
-    /// Two models have one name.
+    /// Two models share a name.
     #[error("two models are called `{0}`; give one of them another name")]
     SameName(String),
-    /// A model can't be loaded.
+    /// A model failed to load.
     #[error("{name}: {source}")]
     Model {
-        /// Its name.
+        /// Name of the model.
         name: String,
-        /// What the library says.
+        /// Cause.
         source: Box<Error>,
     },
-    /// A folder holds neither a language model nor an encoder.
+    /// The folder contains neither a language model nor an encoder.
     #[error("{name}: not a language model ({language}), and not an encoder ({encoder})")]
     Neither {
         /// Name of the model.
         name: String,
-        /// Why it is no language model.
+        /// Reason why it is not a language model.
         language: Box<Error>,
-        /// Why it is no encoder.
+        /// Reason why it is not an encoder.
         encoder: Box<Error>,
     },
-    /// The address can't be listened on.
+    /// Binding the address failed.
     #[error("can't listen on {address}: {source}")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// What the system says.
+        /// System error.
         source: std::io::Error,
     },
-    /// Signals can't be received.
+    /// Installing signal handlers failed.
     #[error("can't wait for signals: {0}")]
     Signals(std::io::Error),
 }
 
-/// Why a request is not served.
+/// Reason why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -60,7 +59,7 @@ pub(crate) struct ApiError {
 
 const INVALID: &str = "invalid_request_error";
 
-/// Most bytes of a message. What it quotes of a request can be as long as the request.
+/// Maximum bytes of a message, which may quote a request of any length.
 const MESSAGE: usize = 1000;
 
 impl ApiError {
@@ -72,90 +71,90 @@ impl ApiError {
         Self { status, kind, code, param: None, message }
     }
 
-    /// A field that is wrong.
+    /// Invalid field.
     pub(crate) fn field(param: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let param = param.into();
         let message = format!("{param}: {message}");
         Self { param: Some(param), ..Self::new(StatusCode::BAD_REQUEST, INVALID, None, message) }
     }
 
-    /// A model that is not served.
+    /// Unknown model.
     pub(crate) fn no_model(name: &str, available: &str) -> Self {
         let message = format!("model `{name}` not found; available: {available}");
         let error = Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message);
         Self { param: Some("model".to_owned()), ..error }
     }
 
-    /// A wrong or missing key.
+    /// Wrong or missing key.
     pub(crate) fn key() -> Self {
         let message = "a valid key is needed: Authorization: Bearer KEY".to_owned();
         Self::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message)
     }
 
-    /// A request to another name than this machine's.
+    /// Request with a foreign host name.
     pub(crate) fn host() -> Self {
         let message = "without a key, only requests to localhost or a loopback address are served".to_owned();
         Self::new(StatusCode::FORBIDDEN, INVALID, Some("wrong_host"), message)
     }
 
-    /// A path or a method that does not exist.
+    /// Unknown path or method.
     pub(crate) fn no_path(status: StatusCode, method: &axum::http::Method, path: &str) -> Self {
         Self::new(status, INVALID, Some("unknown_url"), format!("{method} {path} does not exist here"))
     }
 
-    /// A request that took too long.
+    /// Request timeout.
     pub(crate) fn timeout(after: std::time::Duration) -> Self {
         let message = format!("the request took longer than {} seconds", after.as_secs_f64());
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", Some("timeout"), message)
     }
 
-    /// A head or the form of a body that is not HTTP as it is spoken here.
+    /// Malformed head or body framing.
     pub(crate) fn head(status: StatusCode, message: impl std::fmt::Display) -> Self {
         Self::new(status, INVALID, None, message.to_string())
     }
 
-    /// A part of a request that did not come in time.
+    /// Part of a request that arrived too slowly.
     pub(crate) fn slow(part: &str, after: std::time::Duration) -> Self {
         let message = format!("the {part} of the request took longer than {} seconds", after.as_secs_f64());
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", Some("timeout"), message)
     }
 
-    /// A body that is too large.
+    /// Body too large.
     pub(crate) fn too_large(most: usize) -> Self {
         let message = format!("the body has more than {most} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, None, message)
     }
 
-    /// More of something than is taken.
+    /// Too many items.
     pub(crate) fn too_many(what: &str, count: usize, most: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, None, format!("{count} {what}; at most {most}"))
     }
 
-    /// A client with too many connections.
+    /// Too many connections from one client.
     pub(crate) fn share() -> Self {
         let message = "too many connections come from your address; close some".to_owned();
         Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"), message)
     }
 
-    /// A server that has no room for a request.
+    /// Server out of capacity.
     pub(crate) fn overloaded(why: &str) -> Self {
         let message = format!("the server is overloaded: {why}; try again later");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message)
     }
 
-    /// A server that ends.
+    /// Server shutting down.
     pub(crate) fn ending() -> Self {
         let message = "the server is ending; ask another one".to_owned();
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("overloaded"), message)
     }
 
-    /// A fault of the server's code.
+    /// Internal error (panic).
     pub(crate) fn panicked() -> Self {
         let message = "the request met a fault of the server; its log says more".to_owned();
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, message)
     }
 
-    /// What is sent: OpenAI's error object.
+    /// Response body: OpenAI's error object.
     pub(crate) fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
     }
@@ -168,13 +167,13 @@ impl From<Error> for ApiError {
             (ErrorKind::Argument | ErrorKind::EmptyPrompt | ErrorKind::UnknownToken | ErrorKind::NoChatTemplate, _)
             | (_, Error::TextTooLong { .. }) => invalid(None, error.to_string()),
             (ErrorKind::PromptTooLong, _) => invalid(Some("context_length_exceeded"), error.to_string()),
-            // The template refuses the messages; where it lies is not the client's business.
+            // The template rejects the messages; do not reveal its path to clients.
             (_, Error::Template { source, .. }) => invalid(None, source.to_string()),
             (ErrorKind::Busy, _) => {
                 let message = format!("the server is busy: {error}; try again later");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", Some("rate_limit_exceeded"), message)
             }
-            // Names files of the server: for its log, not for its clients.
+            // Mentions server files: for the log, not for clients.
             _ => {
                 tracing::error!(%error, "a model failed");
                 let message = "the model failed; the server's log says why".to_owned();
@@ -186,7 +185,7 @@ impl From<Error> for ApiError {
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        // A body of the wrong form is as much the client's fault as one that is no JSON.
+        // A body of the wrong shape is a client error, like invalid JSON.
         let status = match rejection.status() {
             StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
             other => other,

@@ -1,17 +1,16 @@
-//! An HTTP server that speaks OpenAI's interface for the models of candle-coreml.
+//! OpenAI-compatible HTTP server for candle-coreml models.
 //!
-//! | path | what |
+//! | path | response |
 //! |---|---|
 //! | `GET /v1/models`, `/v1/models/{id}` | the models |
-//! | `POST /v1/chat/completions` | answers, whole or as server-sent events |
-//! | `POST /v1/completions` | continues a text |
-//! | `POST /v1/embeddings` | vectors of texts, by encoders |
-//! | `GET /health` | whether it runs |
-//! | `GET /metrics` | figures for Prometheus |
+//! | `POST /v1/chat/completions` | answers, complete or as server-sent events |
+//! | `POST /v1/completions` | text completions |
+//! | `POST /v1/embeddings` | embeddings of texts |
+//! | `GET /health` | 200 while the server runs |
+//! | `GET /metrics` | Prometheus metrics |
 //!
-//! A server keeps nothing but caches: the whole conversation comes with every request, so that any number of servers
-//! with the same models can stand behind a load balancer. One that sends a client to the same server every time lets
-//! the caches work.
+//! The server is stateless apart from caches: each request carries the whole conversation, so any number of servers
+//! with the same models can run behind a load balancer. Sticky sessions make the caches effective.
 //!
 //! ```no_run
 //! use candle_coreml_serve::{Models, Server, Settings, signals};

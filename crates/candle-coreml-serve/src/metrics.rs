@@ -1,4 +1,4 @@
-//! Figures for Prometheus, in its text format.
+//! Prometheus metrics, in the OpenMetrics text format.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// What `/metrics` answers with.
+/// Content type of `/metrics`.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,7 +36,7 @@ struct EndLabels {
 type PerModel<T> = Family<ModelLabels, T>;
 type HistogramPerModel = Family<ModelLabels, Histogram, fn() -> Histogram>;
 
-/// All figures of a server.
+/// All metrics of a server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     next: HistogramPerModel,
 }
 
-/// Half a millisecond to about 16 s (tokens), 1 ms to about 17 min (first tokens), by factors of two.
+/// Factors of two: 0.5 ms to about 16 s (tokens), 1 ms to about 17 min (first tokens).
 fn buckets(from: f64, count: u16) -> Histogram {
     Histogram::new(exponential_buckets(from, 2.0, count))
 }
@@ -85,27 +85,27 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a request; `path` is that of a route, so that strangers can't make labels.
+    /// Counts a request; `path` is a route's pattern, so that clients cannot create labels.
     pub(crate) fn request(&self, path: &str, status: u16) {
         self.requests.get_or_create(&RequestLabels { path: path.to_owned(), status }).inc();
     }
 
-    /// Counts what an encoder read.
+    /// Counts encoder tokens.
     pub(crate) fn encoded(&self, model: &str, tokens: usize) {
         self.prompt.get_or_create(&label(model)).inc_by(tokens as u64);
     }
 
-    /// Notes how many requests wait and are computed now.
+    /// Records the numbers of waiting and running requests.
     pub(crate) fn load(&self, model: &str, waiting: usize, running: usize) {
         let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.queue.get_or_create(&label(model)).set(signed(waiting));
         self.running.get_or_create(&label(model)).set(signed(running));
     }
 
-    /// The figures as text.
+    /// Renders the metrics.
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string is infallible.
         let _ = text::encode(&mut out, &self.registry);
         out
     }
@@ -115,7 +115,7 @@ fn label(model: &str) -> ModelLabels {
     ModelLabels { model: model.to_owned() }
 }
 
-/// Watches one language model.
+/// Observer of one language model.
 pub(crate) struct ModelWatch {
     model: String,
     metrics: Arc<Metrics>,

@@ -11,23 +11,23 @@ use crate::error::{ApiError, ServeError};
 use crate::metrics::{Metrics, ModelWatch};
 use crate::settings::Settings;
 
-/// What a model does.
+/// Kind of model.
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// Generates text.
     Language(AsyncGenerator),
-    /// Makes vectors of texts.
+    /// Embeds texts.
     Encoder(AsyncModel<TextEncoder>),
 }
 
-/// A model with the name that requests call it by.
+/// A model and the name used in requests.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) name: String,
     pub(crate) kind: Kind,
 }
 
-/// Models that are loaded and ready to be served.
+/// Loaded models, ready to be served.
 #[derive(Debug, Default)]
 pub struct Models {
     pub(crate) all: Vec<Served>,
@@ -35,10 +35,10 @@ pub struct Models {
 }
 
 impl Models {
-    /// Loads models: pairs of a name and a folder, with a language model or an encoder each. Blocks.
+    /// Loads models from pairs of a name and a folder, each with a language model or an encoder. Blocks.
     ///
     /// # Errors
-    /// No model, the same name twice, a folder without a model, a model that can't be loaded.
+    /// [`ServeError::NoModel`], [`ServeError::SameName`], [`ServeError::Neither`], or [`ServeError::Model`].
     pub fn load(models: &[(String, PathBuf)], settings: &Settings) -> Result<Self, ServeError> {
         if models.is_empty() {
             return Err(ServeError::NoModel);
@@ -50,12 +50,12 @@ impl Models {
         Ok(all)
     }
 
-    /// Adds the language model or the encoder in a folder. Blocks.
+    /// Adds the language model or encoder in a folder. Blocks.
     ///
     /// # Errors
-    /// As [`Models::load`].
+    /// Same as [`Models::load`].
     pub fn add(&mut self, name: &str, folder: &Path, settings: &Settings) -> Result<(), ServeError> {
-        // Says at once that a language model is none: those have several packages, or checkpoints.
+        // Fails fast for language models, which have several packages, or checkpoints.
         let encoder = match TextEncoder::load(folder) {
             Ok(encoder) => {
                 let capacity = Capacity { slots: settings.slots, queue: settings.queue, buffer: 1 };
@@ -75,17 +75,17 @@ impl Models {
         }
     }
 
-    /// Adds a language model that is loaded already. Blocks.
+    /// Adds a loaded language model. Blocks.
     ///
     /// # Errors
-    /// A name that is taken; a model that fails or can't hold several conversations.
+    /// If the name is taken, or the model fails or cannot hold several conversations.
     pub fn add_language(
         &mut self,
         name: &str,
         model: impl TextGeneration,
         settings: &Settings,
     ) -> Result<(), ServeError> {
-        // A whole answer fits the buffer: a client that reads slowly does not keep a slot.
+        // The buffer fits a whole answer: a slow reader does not occupy a slot.
         let buffer = model.info().context.saturating_add(2);
         let capacity = Capacity { slots: settings.slots, queue: settings.queue, buffer };
         let watch = Arc::new(ModelWatch::new(name, &self.metrics));
@@ -102,7 +102,7 @@ impl Models {
         Ok(())
     }
 
-    /// One line for each model: its name and what it is.
+    /// One line per model: name and description.
     pub fn lines(&self) -> Vec<String> {
         let line = |served: &Served| match &served.kind {
             Kind::Language(model) => {
@@ -119,7 +119,7 @@ impl Models {
         self.all.iter().map(line).collect()
     }
 
-    /// The model that a request names. A request without a name means the only model that does what it asks for.
+    /// Finds the requested model. A request without a name selects the only model of the right kind.
     fn find<'m, T>(
         &'m self,
         name: Option<&str>,
@@ -146,12 +146,12 @@ impl Models {
         }
     }
 
-    /// The language model that a request names.
+    /// The requested language model.
     pub(crate) fn language(&self, name: Option<&str>) -> Result<(&str, &AsyncGenerator), ApiError> {
         self.find(name, |kind| if let Kind::Language(model) = kind { Some(model) } else { None })
     }
 
-    /// The encoder that a request names.
+    /// The requested encoder.
     pub(crate) fn encoder(&self, name: Option<&str>) -> Result<(&str, &AsyncModel<TextEncoder>), ApiError> {
         self.find(name, |kind| if let Kind::Encoder(model) = kind { Some(model) } else { None })
     }

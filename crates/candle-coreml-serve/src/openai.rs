@@ -1,7 +1,7 @@
-//! OpenAI's interface: fields of requests, objects of answers.
+//! OpenAI's interface: request fields and response objects.
 //!
-//! Fields that would change the answer and that are not supported are refused by name; others that are not known are
-//! left alone, as clients send many that only concern OpenAI's service.
+//! An unsupported field that would change the answer is refused with an error that names it; other unknown fields are
+//! ignored, as clients send many that concern only OpenAI's service.
 
 pub(crate) mod chat;
 pub(crate) mod embeddings;

@@ -1,4 +1,4 @@
-//! Routes, and the middleware around all of them: metrics, time limit, key.
+//! Routes and the middleware around them: metrics, time limit, authentication.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::openai;
 use crate::settings::Settings;
 use crate::state::{App, Deadline};
 
-/// All routes of a server, and their state.
+/// Builds the router and its state.
 pub(crate) fn router(models: Models, settings: &Settings) -> (Arc<App>, Router) {
     let app = Arc::new(App::new(models, settings));
     let router = Router::new()

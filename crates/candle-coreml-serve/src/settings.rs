@@ -1,4 +1,4 @@
-//! What a server allows.
+//! Server settings.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,45 +9,44 @@ use secrecy::SecretString;
 /// Address and limits of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it listens; port 0 takes any free one.
+    /// Address to listen on; port 0 picks a free one.
     pub address: SocketAddr,
-    /// Key that requests must name as `Authorization: Bearer KEY`; without it, everybody is served.
+    /// Key required as `Authorization: Bearer KEY`; `None` serves everyone.
     pub api_key: Option<SecretString>,
-    /// Answers of one model that are computed at once, and conversations whose caches it keeps.
+    /// Answers computed concurrently per model, and conversations whose caches are kept.
     pub slots: usize,
-    /// Requests for one model that may wait for a slot; more get status 429.
+    /// Requests per model that may wait for a slot; more get status 429.
     pub queue: usize,
-    /// Largest body of a request in bytes.
+    /// Maximum bytes of a request body.
     pub max_body: usize,
-    /// Bytes of request bodies that are in memory at once, all requests together. One address gets a quarter, but at
-    /// least [`max_body`](Self::max_body). A body for which there is no room waits as long as it may take.
+    /// Maximum bytes of request bodies in memory, over all requests. One address gets a quarter, but at least
+    /// [`max_body`](Self::max_body). A body that does not fit waits, up to its time limit.
     pub bodies: usize,
-    /// Longest time for a request from when it was received, waiting included.
+    /// Time limit of a request from its receipt, including waiting.
     pub timeout: Duration,
-    /// Longest time for the head of a request: from its first byte, on a new connection from its beginning.
+    /// Time limit of a request head, from its first byte; on a new connection, from its start.
     pub head_time: Duration,
-    /// Longest time for the body of a request, plus one second for every [`body_rate`](Self::body_rate) bytes that
-    /// have come.
+    /// Time limit of a request body, plus one second for every [`body_rate`](Self::body_rate) bytes received.
     pub body_time: Duration,
-    /// Bytes per second that a body must come at, once [`body_time`](Self::body_time) is over.
+    /// Minimum bytes per second of a body after [`body_time`](Self::body_time).
     pub body_rate: usize,
-    /// How long a connection may be silent between requests. One whose client has not shown the key is closed after
-    /// its answer.
+    /// Maximum idle time of a connection between requests. A connection without a valid key is closed after its
+    /// response.
     pub idle_time: Duration,
-    /// How long a client may take to read any part of an answer.
+    /// Time limit for a client to read any part of an answer.
     pub patience: Duration,
-    /// How long answers may still take when the server is told to end.
+    /// Time limit for running answers at shutdown.
     pub grace: Duration,
-    /// Connections at once.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Connections at once from one address; of IPv6, from one /64.
+    /// Maximum number of connections per address; for IPv6, per /64.
     pub share: usize,
-    /// Connections beyond [`connections`](Self::connections) and [`share`](Self::share) in which `/health` and
-    /// `/metrics` are still answered; other requests get status 503 or 429. The oldest one makes room for a new one.
+    /// Connections beyond [`connections`](Self::connections) and [`share`](Self::share) on which `/health` and
+    /// `/metrics` are still answered; other requests get status 503 or 429. A new one replaces the oldest.
     pub reserve: usize,
-    /// Where language models run first.
+    /// Preferred device of language models.
     pub device: BackendDevice,
-    /// Devices that take over when that one can't be had.
+    /// Devices to try if the first is unavailable or fails to start.
     pub fallback: Vec<BackendDevice>,
 }
 

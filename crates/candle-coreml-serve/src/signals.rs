@@ -1,13 +1,14 @@
-//! Signals that tell a server to end.
+//! Shutdown signals.
 
 use std::future::Future;
 
 use crate::error::ServeError;
 
-/// Ready at the first SIGINT or SIGTERM (elsewhere than on Unix: Ctrl-C). The second one ends the process at once.
+/// Resolves at the first SIGINT or SIGTERM (Ctrl-C on systems other than Unix). The second one exits the process at
+/// once.
 ///
 /// # Errors
-/// When the system does not let signals be received.
+/// [`ServeError::Signals`] if the handlers cannot be installed.
 pub fn signals() -> Result<impl Future<Output = ()>, ServeError> {
     let mut received = Received::new().map_err(ServeError::Signals)?;
     Ok(async move {
@@ -51,7 +52,7 @@ impl Received {
 
     async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
-            // Nothing will come: never ready.
+            // No signal will come: never resolves.
             std::future::pending::<()>().await;
         }
     }

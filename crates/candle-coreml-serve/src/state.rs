@@ -1,4 +1,4 @@
-//! State that handlers share: models, key, time limit.
+//! State shared by handlers: models, key, time limit.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,10 @@ use crate::settings::Settings;
 /// State of a server.
 pub(crate) struct App {
     pub(crate) models: Models,
-    /// Seconds since 1970 when the server began.
+    /// Start time of the server, in seconds since 1970.
     pub(crate) began: u64,
     key: Option<Key>,
-    /// Whether only requests that name this machine are served.
+    /// True if only requests that name this machine are served.
     local: bool,
     pub(crate) timeout: Duration,
 }
@@ -27,18 +27,18 @@ impl App {
         Self { models, began: now(), key, local, timeout: settings.timeout }
     }
 
-    /// Whether a request names the key, if there is one.
+    /// Returns true if no key is set or the request carries it.
     pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
         self.key.as_ref().is_none_or(|key| key.admits(headers))
     }
 
-    /// Whether a request was meant for this machine, where only those are served.
+    /// Returns true if the request may be served under its host name.
     pub(crate) fn is_meant(&self, headers: &HeaderMap) -> bool {
         !self.local || is_for_this_machine(headers)
     }
 }
 
-/// When a request must have ended.
+/// Deadline of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,

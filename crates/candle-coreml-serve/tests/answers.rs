@@ -1,4 +1,4 @@
-//! Answers: the same text as the library's, in OpenAI's forms.
+//! Answers: the same text as the library's, in OpenAI's format.
 
 use candle_coreml::LanguageModel;
 use candle_coreml::generation::{Message, Options};
@@ -51,10 +51,10 @@ fn whole_and_streamed_answers_are_the_library_s() {
     assert!(chunks.iter().all(|c| c["object"] == "chat.completion.chunk" && c["id"] == chunks[0]["id"]));
     let (last, others) = chunks.split_last().expect("chunks");
     assert_eq!(last["choices"], json!([]));
-    // The whole prompt was in the cache, but its last token must run for the next one.
+    // The whole prompt was cached, but its last token must run again.
     assert_eq!(usage(last), [prompt, tokens, prompt + tokens, prompt - 1]);
     assert!(others.iter().all(|c| c["usage"].is_null()));
-    // Without the option there are no figures.
+    // No usage chunk without the option.
     let events = server.events(CHAT, &with(asked, json!({"stream": true})));
     assert!(events.iter().all(|e| !e.contains("usage")), "{events:?}");
 
@@ -73,12 +73,12 @@ fn whole_and_streamed_answers_are_the_library_s() {
 #[test]
 fn answers_end_at_stop_texts_and_limits() {
     let server = serve(settings());
-    // The tokens are single letters, so that these texts span several.
+    // Tokens are single letters, so these texts span several.
     for (stop, text, reason) in [
         (json!("im"), "L", "stop"),
         (json!(["zzz", "ma"]), "Li", "stop"),
         (json!("Lima"), "", "stop"),
-        // The beginning of a stop text is held back and given out when it was none.
+        // A partial match of a stop text is held back, then released.
         (json!(["mat"]), "Lima", "stop"),
     ] {
         let asked = with(question("What is the capital of Peru?"), json!({"stop": stop}));

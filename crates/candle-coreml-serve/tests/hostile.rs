@@ -1,7 +1,7 @@
-//! Clients that want to hurt, on raw sockets: silent, slow, ambiguous, too large, gone. Limits are small here, and
-//! nothing depends on how fast the machine is.
+//! Hostile clients on raw sockets: silent, slow, ambiguous, oversized, disconnecting. Limits are small, and nothing
+//! depends on the speed of the machine.
 //!
-//! Addresses other than 127.0.0.1 stand for other clients: Linux has all of 127/8 without being asked.
+//! Other addresses in 127/8 act as other clients; Linux accepts all of them by default.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -16,14 +16,14 @@ use common::{Running, Settings, question, serve, settings, tapped, with};
 const CHAT: &str = "/v1/chat/completions";
 const KEY: &str = "Authorization: Bearer k\r\n";
 
-/// Long enough for any machine; only a fault takes it.
+/// Timeout reached only on failure.
 const EVER: Duration = Duration::from_secs(60);
 
 fn keyed() -> Settings {
     Settings { api_key: Some("k".into()), ..settings() }
 }
 
-/// Connected, with an end to every wait.
+/// Connects, with timeouts on every wait.
 fn connect(server: &Running) -> TcpStream {
     let stream = TcpStream::connect(server.address).expect("it listens");
     stream.set_read_timeout(Some(EVER)).expect("a time limit");
@@ -37,14 +37,14 @@ fn sent(server: &Running, bytes: impl AsRef<[u8]>) -> TcpStream {
     stream
 }
 
-/// Everything up to the end of the connection.
+/// Reads until EOF.
 fn rest(mut stream: &TcpStream) -> String {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap_or_else(|e| panic!("{e} after {}", String::from_utf8_lossy(&bytes)));
     String::from_utf8(bytes).expect("text")
 }
 
-/// Status, head and JSON of an answer; interim ones before it are skipped.
+/// Status, head and JSON of a response; interim ones are skipped.
 fn answer(text: &str) -> (u16, String, Value) {
     let text = text.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("said {text:?}"));
@@ -52,7 +52,7 @@ fn answer(text: &str) -> (u16, String, Value) {
     (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_else(|e| panic!("{e} in {text:?}")))
 }
 
-/// An error as OpenAI has them, after which the connection ends.
+/// Expects an OpenAI error, followed by the end of the connection.
 #[track_caller]
 fn refused(text: &str, status: u16, part: &str) {
     let (found, head, body) = answer(text);
@@ -80,7 +80,7 @@ fn post(body: &str, fields: &str) -> String {
 fn silent_connections_of_one_address_take_its_share_only() {
     let server = serve(Settings { connections: 8, share: 4, reserve: 2, head_time: EVER, ..settings() });
     let silent: Vec<_> = (0..40).map(|_| connect(&server)).collect();
-    // The address itself still hears how the server is, and why it is not served.
+    // The same address can still query the health, and learns why it is refused.
     assert_eq!(health(connect(&server)), 200);
     let text = rest(&sent(&server, "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     refused(&text, 429, "your address");
@@ -120,7 +120,7 @@ fn another_address_is_served_beside_one_that_has_its_share() {
     let _silent: Vec<_> = (0..20).map(|_| from("127.0.0.1")).collect();
     assert_eq!(answer(&ask("127.0.0.2")).0, 200);
     let _more: Vec<_> = (0..20).map(|_| from("127.0.0.3")).collect();
-    // All places are taken now, by others.
+    // All places are now taken by others.
     refused(&ask("127.0.0.2"), 503, "too many connections");
     assert_eq!(health(from("127.0.0.2")), 200);
 }
@@ -131,14 +131,14 @@ fn heads_have_a_time_that_trickling_does_not_stretch() {
     let mut slow = sent(&server, "GET /health HTTP/1.1\r\nHost: localhost\r\nx: ");
     slow.set_read_timeout(Some(Duration::from_millis(20))).expect("a time limit");
     let until = Instant::now() + EVER / 3;
-    // A letter at a time, until the server says something.
+    // One letter at a time, until the server responds.
     while slow.peek(&mut [0]).is_err() {
         assert!(Instant::now() < until, "the server still waits");
         let _ = slow.write_all(b"y");
     }
     slow.set_read_timeout(Some(EVER)).expect("a time limit");
     refused(&rest(&slow), 408, "head");
-    // One that says nothing hears nothing.
+    // A client that sends nothing gets nothing.
     assert_eq!(rest(&connect(&server)), "");
 }
 
@@ -147,7 +147,7 @@ fn a_connection_may_be_silent_between_requests_for_a_while() {
     let server = serve(Settings { idle_time: Duration::from_millis(200), ..settings() });
     let text = rest(&sent(&server, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert!(text.contains(" 200 OK") && !text.contains("connection: close"), "{text}");
-    // Who has not shown the key gets one answer.
+    // An unauthenticated client gets one response.
     let server = serve(Settings { idle_time: EVER, ..keyed() });
     let text = rest(&sent(&server, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert!(text.contains(" 200 OK") && text.contains("connection: close"), "{text}");
@@ -166,10 +166,10 @@ fn bodies_without_the_key_are_not_read() {
         refused(&text, 401, "key");
         assert!(!text.contains("100 Continue"), "{text}");
     }
-    // Who sends all of it before looking still finds the answer.
+    // A client that sends everything before reading still gets the response.
     let body = "x".repeat(1 << 20);
     refused(&rest(&sent(&server, post(&body, ""))), 401, "key");
-    // The same for what needs no key.
+    // The same without a key.
     let text = rest(&sent(&server, "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nGET "));
     assert!(text.contains(" 200 OK") && text.contains("connection: close"), "{text}");
 }
@@ -179,7 +179,7 @@ fn bodies_have_a_time_that_grows_with_what_has_come() {
     let server = serve(Settings { body_time: Duration::from_millis(300), body_rate: 10_000, ..keyed() });
     let slow = sent(&server, post("{", KEY).replace(": 1\r\n", ": 9000\r\n"));
     refused(&rest(&slow), 408, "body");
-    // A second per 10,000 bytes is allowed: one that keeps the pace is not cut off.
+    // A second per 10,000 bytes is allowed: a client that keeps the pace is not cut off.
     let body = with(question("2 + 2 ="), json!({"user": "u".repeat(20_000)})).to_string();
     let request = post(&body, &format!("{KEY}Connection: close\r\n"));
     let mut steady = connect(&server);
@@ -201,7 +201,7 @@ fn half_closed_requests_are_answered() {
         let (status, _, body) = answer(&text);
         assert_eq!((status, body["choices"][0]["message"]["content"].as_str()), (200, Some("Lima")), "{text}");
     }
-    // Also while it waits for its tokens.
+    // Also while it waits for tokens.
     let (server, tap) = tapped(settings());
     let stream = sent(&server, post(&with(question("x"), json!({"max_tokens": 9})).to_string(), ""));
     stream.shutdown(Shutdown::Write).expect("half closed");
@@ -257,7 +257,7 @@ fn every_refusal_is_json() {
     ] {
         refused(&rest(&sent(&server, &text)), status, part);
     }
-    // HTTP/1.0 needs no host, and gets no chunks.
+    // HTTP/1.0 requires no host, and gets no chunks.
     let text = rest(&sent(&server, "GET /health HTTP/1.0\r\n\r\n"));
     assert_eq!(answer(&text).0, 200);
     assert!(!text.contains("chunked") && text.contains("connection: close"), "{text}");
@@ -306,7 +306,8 @@ fn a_client_that_waits_is_told_to_send_its_body() {
 #[test]
 fn long_prompts_are_refused_by_their_bytes() {
     let server = serve(settings());
-    // The model's context has 256 tokens, the encoder's 48. What is refused is not tokenized: no tokens are told.
+    // The model's context is 256 tokens, the encoder's 48. A refused input is not tokenized: no token count is
+    // reported.
     for (path, body, most) in [
         (CHAT, question(&"word ".repeat(100_000)), "256 tokens holds at most 16384"),
         (
@@ -335,7 +336,7 @@ fn large_bodies_wait_for_their_room() {
         Settings { max_body: 8192, bodies: 16_384, body_time: Duration::from_millis(300), body_rate: 10, ..settings() };
     let server = serve(settings);
     let padded = with(question("2 + 2 ="), json!({"user": "u".repeat(8000)})).to_string();
-    // A slow one takes the room that one address gets: it has it when it is asked for its body.
+    // A slow client holds the memory of its address from the moment it is asked for its body.
     let request = post(&padded, "Connection: close\r\n");
     let invited = post(&padded, "Expect: 100-continue\r\n");
     let (head, body) = invited.split_at(invited.find("\r\n\r\n").expect("a head") + 4);
@@ -380,7 +381,7 @@ fn draining_waits_for_what_is_computed_only() {
 fn who_never_reads_is_cut_off() {
     let server = serve(Settings { patience: Duration::from_millis(200), share: 1, reserve: 1, ..settings() });
     let mut stream = connect(&server);
-    // More answers than the buffers of both systems hold.
+    // More responses than both systems can buffer.
     let requests = "GET /v1/nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
     let until = Instant::now() + EVER;
     stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a time limit");
@@ -398,14 +399,14 @@ fn who_never_reads_is_cut_off() {
 fn a_panic_is_an_error_of_its_own_request() {
     let (server, tap) = common::tapped_with(settings(), true);
     tap.open();
-    // The model panics whenever it is fed a token of this letter.
+    // The model panics at every token of this letter.
     for _ in 0..3 {
         let (status, body) = server.post(CHAT, &question("Z"));
         assert_eq!((status, body["error"]["type"].as_str()), (500, Some("server_error")), "{body}");
         let whole = server.ok(CHAT, &with(question("x"), json!({"max_tokens": 3})));
         assert_eq!(whole["choices"][0]["message"]["content"], "aaa");
     }
-    // Streams say it in an event; without `[DONE]`, as the answer is not whole.
+    // Streams report it in an event, without `[DONE]`, as the answer is incomplete.
     let events = server.events(CHAT, &with(question("Z"), json!({"stream": true})));
     assert!(events.last().is_some_and(|e| e.contains("server_error")), "{events:?}");
     server.until("candle_coreml_running{model=\"tiny-qwen3\"}", 0.0);

@@ -1,5 +1,5 @@
-//! Many callers, slow ones, ones that leave, and the end of the server. Tokens come when the test lets them, so that
-//! nothing here depends on how fast the machine is.
+//! Concurrent, slow and disconnecting clients, and shutdown. The test releases the tokens, so nothing depends on the
+//! speed of the machine.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ fn stream(tokens: u64) -> Value {
     with(question("x"), json!({"stream": true, "max_tokens": tokens}))
 }
 
-/// Reads up to the line that contains something.
+/// Reads up to a line that contains `part`.
 fn read_to(reader: &mut impl BufRead, part: &str) -> String {
     let mut text = String::new();
     while !text.contains(part) {
@@ -45,7 +45,7 @@ fn a_full_queue_turns_callers_away_and_loses_none() {
     assert!(wait >= 1);
     let body: Value = serde_json::from_str(&refused.body_mut().read_to_string().expect("a body")).expect("JSON");
     assert_eq!(body["error"]["code"], "rate_limit_exceeded");
-    // Somebody in the queue leaves: the place is free again.
+    // A queued client disconnects: its place is free again.
     drop(second);
     server.until(QUEUE, 1.0);
     let fourth = server.send(CHAT, &stream(9));
@@ -60,7 +60,7 @@ fn a_full_queue_turns_callers_away_and_loses_none() {
     server.until(RUNNING, 0.0);
 }
 
-/// Lets tokens through, one by one, until the server has noticed that its reader is gone.
+/// Releases tokens one by one until the server notices that the reader is gone.
 fn until_cancelled(server: &Running, tap: &common::Tap) {
     // Fewer than the answer has: it does not end by itself.
     for _ in 0..150 {
@@ -100,7 +100,7 @@ fn who_does_not_read_keeps_nobody_waiting() {
     let (server, tap) = tapped(settings());
     tap.open();
     let unread = server.send(CHAT, &stream(100));
-    // There is one slot, and the first answer has it or had it.
+    // With a single slot, the first answer has run or is running in it.
     for tokens in [3, 4] {
         assert_eq!(joined(&server.events(CHAT, &stream(tokens))).0, "a".repeat(tokens as usize));
     }
@@ -112,7 +112,7 @@ fn requests_end_at_the_time_limit() {
     let (server, tap) = tapped(Settings { timeout: Duration::from_millis(300), ..settings() });
     let (status, body) = server.post(CHAT, &with(question("x"), json!({"max_tokens": 9})));
     assert_eq!((status, body["error"]["type"].as_str()), (504, Some("timeout")), "{body}");
-    // Its thread notices at its next token.
+    // Its thread notices at the next token.
     tap.allow(1);
     server.until(RUNNING, 0.0);
     let (mut text, mut connection) = (String::new(), server.send(CHAT, &stream(9)));
@@ -130,7 +130,7 @@ fn an_ending_server_finishes_what_it_has() {
     let second = server.send(CHAT, &stream(5));
     server.until(QUEUE, 1.0);
     server.end();
-    // It takes nobody in any more when the port is closed.
+    // Once the port is closed, no more connections are accepted.
     while TcpStream::connect(server.address).is_ok() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -171,9 +171,9 @@ fn embeddings_are_the_encoder_s() {
     }
     let (_, single) = ask(json!({"input": texts[0], "encoding_format": "base64", "dimensions": 64}));
     let base64 = single["data"][0]["embedding"].as_str().expect("text").to_owned();
-    // 256 bytes are 86 groups of four letters; the first numbers are read by hand.
+    // 256 bytes are 86 groups of four characters; the first numbers are decoded by hand.
     assert_eq!(base64.len(), 344);
-    // One text alone: sums in another order than among others.
+    // A single text: sums are in another order than in a batch.
     let alone = encoder.embed(&given[..1]).expect("a vector");
     assert_eq!(first_numbers(&base64), alone.vectors[0][..3]);
     for (fields, part) in [
@@ -191,7 +191,7 @@ fn embeddings_are_the_encoder_s() {
     }
 }
 
-/// The first three numbers (f32, little-endian) of a text in base64: 12 bytes are 16 letters.
+/// First three numbers (f32, little-endian) of a base64 text: 12 bytes are 16 characters.
 fn first_numbers(base64: &str) -> Vec<f32> {
     let value = |c: u8| match c {
         b'A'..=b'Z' => c - b'A',

@@ -1,4 +1,4 @@
-//! What is refused: with the right status, OpenAI's error object, and a message that says why.
+//! Refused requests: status, OpenAI's error object, and a message with the reason.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -52,7 +52,7 @@ fn wrong_requests_say_what_is_wrong() {
     };
     error(send("application/json", "{\"model\": "), 400, None, "JSON");
     error(send("application/json", &"[".repeat(10_000)), 400, None, "");
-    // Browsers may send this to any address without asking; JSON they may not.
+    // Browsers send this cross-origin without a preflight; JSON needs one.
     error(send("text/plain", "{}"), 415, None, "application/json");
     let get = |path: &str| {
         let (status, body) = server.get(path);
@@ -63,7 +63,7 @@ fn wrong_requests_say_what_is_wrong() {
     error(get("/v1/models/nothing"), 404, Some("model_not_found"), "nothing");
     assert_eq!(get("/v1/models/tiny-qwen3").1["max_model_len"], 256);
     assert_eq!(get("/v1/models").1["data"].as_array().map(Vec::len), Some(2));
-    // Nothing of this has run, and strangers' paths are no labels.
+    // None of these ran, and clients' paths do not become labels.
     let metrics = server.get("/metrics").1;
     assert!(!metrics.contains("nothing") && metrics.contains("path=\"other\",status=\"404\""), "{metrics}");
     assert!(!metrics.contains("generated_tokens_total{model=\"tiny-qwen3\"} 1"), "{metrics}");
@@ -111,7 +111,7 @@ fn a_page_that_gave_its_name_to_this_machine_is_refused() {
     let refused = ask(&open, "evil.example:80");
     assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("wrong_host"), "{refused}");
     assert!(ask(&open, "localhost:9").starts_with("HTTP/1.1 200"));
-    // Whoever knows the key may come by any name, for instance through a proxy.
+    // With the key, any host name is accepted, for instance through a proxy.
     let keyed = serve(Settings { api_key: Some("k".into()), ..settings() });
     assert!(ask(&keyed, "models.example").starts_with("HTTP/1.1 200"));
 }
@@ -122,7 +122,7 @@ fn connections_that_send_no_request_are_closed() {
     let mut slow = TcpStream::connect(server.address).expect("it listens");
     slow.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHost:").expect("sent");
     let mut rest = Vec::new();
-    // Ends, with or without a word; a server that waits for ever would never let it.
+    // Ends, with or without a response; a server that waited forever would never close it.
     let _ = slow.read_to_end(&mut rest);
     assert!(!String::from_utf8_lossy(&rest).contains("200"));
     let mut garbage = TcpStream::connect(server.address).expect("it listens");

@@ -1,4 +1,4 @@
-//! The half that talks to Core ML. Everything here is compiled on Apple platforms only.
+//! The Core ML half of the crate, compiled on Apple platforms only.
 //!
 //! ```text
 //! source ─▶ compile (cache) ─▶ configuration ─▶ MLModel ─▶ description
@@ -6,22 +6,22 @@
 //! tensors ─▶ inputs (lent or copied) ─▶ prediction ┴▶ outputs (rows gathered) ─▶ tensors
 //! ```
 //!
-//! - `model`: [`NativeModel`], predictions one by one and in batches. `future`: the same without blocking.
-//! - `state`: [`NativeState`]. `plan`: where operations run. `devices`: what there is to run on.
-//! - `features`, `results`, `array`: inputs, outputs, and the memory in them. `surface`, `pixel_buffer`: memory that the
-//!   Neural Engine reads in place, images. `metal`: tensors in memory that is shared with the GPU.
+//! - `model`: [`NativeModel`], single and batch predictions. `future`: the same without blocking.
+//! - `state`: [`NativeState`]. `plan`: device placement of operations. `devices`: available processors.
+//! - `features`, `results`, `array`: inputs, outputs, and their memory. `surface`, `pixel_buffer`: images, and memory
+//!   that the Neural Engine reads in place. `metal`: tensors in memory shared with the GPU.
 //! - `description`, `configuration`, `compile`, `foundation`, `available`: one part of the framework each.
 //!
-//! # What makes the `unsafe` calls right
+//! # Soundness of the `unsafe` calls
 //! The bindings mark most of Core ML `unsafe` because its headers promise nothing about threads and arguments.
-//! Three rules hold everywhere here, and the `SAFETY` lines refer to them:
+//! Three rules hold throughout; the `SAFETY` comments refer to them:
 //!
-//! 1. *Arguments*: objects are made by this module with the types that the headers declare, and names are
-//!    checked against the description before they are passed on.
-//! 2. *Threads*: an `MLModel` is used by one thread at a time (a mutex), apart from the asynchronous requests,
-//!    which Core ML documents as safe beside each other.
-//! 3. *Availability*: API newer than macOS 13 and iOS 16 is called after `available::require` has said that the
-//!    system has it.
+//! 1. *Arguments*: this module creates objects with the types that the headers declare, and checks names
+//!    against the description before passing them on.
+//! 2. *Threads*: an `MLModel` is used by one thread at a time (a mutex), except for asynchronous requests,
+//!    which Core ML documents as safe to run concurrently.
+//! 3. *Availability*: API newer than macOS 13 and iOS 16 is called only after `available::require` has confirmed
+//!    that the system has it.
 
 mod array;
 mod available;

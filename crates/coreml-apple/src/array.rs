@@ -1,7 +1,7 @@
-//! Element types of Core ML's multi-arrays, and buffers and slices of them.
+//! Element types of Core ML's multi-arrays, with buffers and slices of them.
 //!
-//! Codes: `MLMultiArrayDataType` of `MLMultiArray.h`, the same as `ArrayFeatureType.ArrayDataType` of the
-//! specification: the kind in the upper half, bits in the lower.
+//! Codes: `MLMultiArrayDataType` of `MLMultiArray.h`, identical to the specification's
+//! `ArrayFeatureType.ArrayDataType`: kind in the upper half, bits in the lower.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -25,12 +25,12 @@ pub enum ArrayType {
     I32,
 }
 
-/// One row per type: type, code, type of the specification, Candle type of outputs, bytes.
+/// One row per type: type, code, specification type, Candle type of outputs, bytes.
 const TABLE: [(ArrayType, isize, DataType, DType, usize); 5] = [
     (ArrayType::F16, 0x10010, DataType::F16, DType::F16, 2),
     (ArrayType::F32, 0x10020, DataType::F32, DType::F32, 4),
     (ArrayType::F64, 0x10040, DataType::F64, DType::F64, 8),
-    // Candle has no 8-bit signed integers.
+    // Candle has no i8.
     (ArrayType::I8, 0x20008, DataType::I8, DType::I16, 1),
     (ArrayType::I32, 0x20020, DataType::I32, DType::I32, 4),
 ];
@@ -55,33 +55,33 @@ impl ArrayType {
         self.row().0
     }
 
-    /// The type with this value of `MLMultiArrayDataType`; `None` for types of later systems.
+    /// The type with this `MLMultiArrayDataType`; `None` for types of later systems.
     pub fn from_code(code: isize) -> Option<Self> {
         TABLE.iter().find(|row| row.1 == code).map(|row| row.0)
     }
 
-    /// The element type in the words of the specification.
+    /// The specification's element type.
     pub fn data_type(self) -> DataType {
         self.row().1
     }
 
-    /// The multi-array type that holds this element type; `None` where Core ML has none.
+    /// The multi-array type for this element type; `None` if Core ML has none.
     pub fn from_data_type(dtype: DataType) -> Option<Self> {
         TABLE.iter().find(|row| row.2 == dtype).map(|row| row.0)
     }
 
-    /// The Candle type in which outputs of this type are returned.
+    /// Candle type of outputs with this element type.
     pub fn candle(self) -> DType {
         self.row().2
     }
 
-    /// Bytes of one element, which are also its alignment.
+    /// Size and alignment of an element, in bytes.
     pub fn bytes(self) -> usize {
         self.row().3
     }
 }
 
-/// Elements that a tensor on the CPU or a multi-array holds.
+/// Borrowed elements of a CPU tensor or multi-array.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "each name says it: kind and bits")]
 pub enum Slice<'a> {
@@ -98,7 +98,7 @@ pub enum Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    /// The elements of a Candle storage; `None` for types that have no meaning to Core ML (fp8 and smaller).
+    /// Elements of a Candle storage; `None` for types unsupported by Core ML (fp8 and smaller).
     pub fn of(storage: &'a CpuStorage) -> Option<Self> {
         Some(match storage {
             CpuStorage::U8(v) => Self::U8(v),
@@ -114,7 +114,7 @@ impl<'a> Slice<'a> {
         })
     }
 
-    /// Address of the first element; of slices without any, some address that suits the type.
+    /// Address of the first element; aligned but dangling for empty slices.
     pub fn address(&self) -> NonNull<c_void> {
         match *self {
             Self::U8(v) => NonNull::from(v).cast(),
@@ -130,7 +130,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// The elements `start..end`; `None` when there are not as many.
+    /// Elements `start..end`; `None` if out of bounds.
     pub fn get(self, start: usize, end: usize) -> Option<Self> {
         Some(match self {
             Self::U8(v) => Self::U8(v.get(start..end)?),
@@ -146,7 +146,7 @@ impl<'a> Slice<'a> {
         })
     }
 
-    /// The multi-array type that has the same elements in memory.
+    /// Multi-array type with the same memory representation.
     pub fn array_type(&self) -> Option<ArrayType> {
         Some(match self {
             Self::F16(_) => ArrayType::F16,
@@ -159,7 +159,7 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// Elements of a multi-array, dense and row-major, owned.
+/// Owned elements of a multi-array, dense and row-major.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each name says it: kind and bits")]
 pub enum Buffer {
@@ -204,15 +204,15 @@ impl Buffer {
         }
     }
 
-    /// Whether there are no elements.
+    /// Returns true if there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A tensor on the CPU that takes the memory over; int8 is widened to `I16`, which Candle has.
+    /// Converts to a CPU tensor without copying, except that int8 is widened to `I16`, which Candle supports.
     ///
     /// # Errors
-    /// When the shape does not have as many elements.
+    /// If the shape has another number of elements.
     pub fn into_tensor(self, shape: impl Into<Shape>) -> candle_core::Result<Tensor> {
         let shape = shape.into();
         match self {

@@ -1,14 +1,14 @@
-//! Compiled models on disk: each source is compiled once per version of the system.
+//! On-disk cache of compiled models: each source is compiled once per system version.
 //!
 //! ```text
 //! root/
-//!   KEY.mlmodelc/   a compiled model, complete: it gets this name by one rename
-//!   KEY.tmp/        one that is being put together, by the holder of the lock
+//!   KEY.mlmodelc/   a complete compiled model, renamed into place atomically
+//!   KEY.tmp/        staging folder of the lock holder
 //!   KEY.lock        held (by the operating system's file lock) while KEY is built or removed
 //! ```
 //!
-//! Whoever holds `KEY.lock` owns `KEY.tmp`; what it finds there was left by a process that died, and is removed.
-//! The lock dies with its process, so that nothing has to be guessed from ages or process numbers.
+//! The holder of `KEY.lock` owns `KEY.tmp`; leftovers of a crashed process are removed. The system releases the lock
+//! when its process dies, so no heuristics based on age or process id are needed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -18,32 +18,32 @@ mod key;
 
 pub use key::CacheKey;
 
-/// What is wrong with the cache or a source.
+/// Error of the cache or of a source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// A file or folder can't be read, written or renamed.
+    /// Reading, writing or renaming a file or folder failed.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// What the system says.
+        /// System error.
         source: std::io::Error,
     },
-    /// The source of a model can't have a key.
-    #[error("{} is no model that can be cached: {found}", path.display())]
+    /// No key can be computed for the source.
+    #[error("{} is not a cacheable model: {found}", path.display())]
     Source {
-        /// The file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// What is there.
+        /// Kind of entry found.
         found: String,
     },
-    /// Another process has been building the same model for too long.
+    /// Timed out waiting for another process that builds the same model.
     #[error("{}: still locked by another process after {} s", path.display(), waited.as_secs())]
     Busy {
-        /// The lock.
+        /// Lock file.
         path: PathBuf,
-        /// How long this process waited.
+        /// Time waited.
         waited: Duration,
     },
 }
@@ -58,72 +58,72 @@ impl CacheError {
     }
 }
 
-/// Compiled models below a folder.
+/// Cache of compiled models in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelCache {
     root: PathBuf,
     patience: Duration,
 }
 
-/// What the cache holds for a key.
+/// Cache slot of a key.
 #[derive(Debug)]
 pub enum Slot {
     /// A compiled model.
     Ready(PathBuf),
-    /// None yet: the right to build it.
+    /// No model yet; the holder may build it.
     Vacant(Reservation),
 }
 
-/// The right to build one model; others who want it wait. Dropping it gives the right back.
+/// Exclusive right to build one model; others wait. Released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     staging: PathBuf,
     target: PathBuf,
-    /// Released when the file is closed.
+    /// Unlocked when the file is closed.
     _lock: File,
 }
 
-/// A compiled model of the cache.
+/// A cached compiled model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its key.
     pub key: CacheKey,
     /// The `.mlmodelc` folder.
     pub path: PathBuf,
-    /// Size of its files in bytes.
+    /// Total size in bytes.
     pub bytes: u64,
 }
 
-/// Whether a path is a compiled model, which needs no place in the cache: a folder with the compiler's data or the
-/// extension `mlmodelc`.
+/// Returns true if a path is a compiled model, which is used in place: a folder with compiler output or the extension
+/// `mlmodelc`.
 pub fn is_compiled(path: &Path) -> bool {
     path.is_dir() && (path.join("coremldata.bin").is_file() || path.extension().is_some_and(|e| e == "mlmodelc"))
 }
 
-/// How often a lock is tried.
+/// Polling interval of the lock.
 const POLL: Duration = Duration::from_millis(20);
 
 impl ModelCache {
-    /// A cache below `root`, which is made when it is first needed.
+    /// Creates a cache below `root`, which is created on first use.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), patience: Duration::from_secs(900) }
     }
 
-    /// Waits at most this long for another process that builds the same model (15 minutes unless said).
+    /// Sets the maximum wait for another process that builds the same model (default: 15 minutes).
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// The user's cache folder, `~/Library/Caches/candle-coreml/compiled`; on iOS that is inside the app's own
-    /// container. `None` without a home.
+    /// The user's cache folder, `~/Library/Caches/candle-coreml/compiled`; on iOS inside the app's container. `None`
+    /// without a home folder.
     pub fn default_root() -> Option<PathBuf> {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
         Some(PathBuf::from(home).join("Library/Caches/candle-coreml/compiled"))
     }
 
-    /// The folder.
+    /// Root folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -132,15 +132,15 @@ impl ModelCache {
         self.root.join(format!("{key}.{extension}"))
     }
 
-    /// The compiled model of this key, if there is one.
+    /// The compiled model with this key, if cached.
     pub fn lookup(&self, key: &CacheKey) -> Option<PathBuf> {
         Some(self.place(key, "mlmodelc")).filter(|path| path.is_dir())
     }
 
-    /// The compiled model, or the right to build it: waits while another process builds it.
+    /// Returns the compiled model, or the right to build it; waits while another process builds it.
     ///
     /// # Errors
-    /// A folder that can't be written; [`CacheError::Busy`].
+    /// If the folder cannot be written; [`CacheError::Busy`] on timeout.
     pub fn slot(&self, key: &CacheKey) -> Result<Slot, CacheError> {
         if let Some(path) = self.lookup(key) {
             return Ok(Slot::Ready(path));
@@ -156,10 +156,10 @@ impl ModelCache {
         Ok(Slot::Vacant(Reservation { staging, target: self.place(key, "mlmodelc"), _lock: lock }))
     }
 
-    /// Removes a compiled model: it is away at once for others, whole or not at all.
+    /// Removes a compiled model atomically.
     ///
     /// # Errors
-    /// As [`ModelCache::slot`].
+    /// Same as [`ModelCache::slot`].
     pub fn evict(&self, key: &CacheKey) -> Result<(), CacheError> {
         let Some(path) = self.lookup(key) else { return Ok(()) };
         let _lock = self.lock(key, self.patience)?;
@@ -172,11 +172,10 @@ impl ModelCache {
         }
     }
 
-    /// Removes what processes that died have left, and says how many folders that were. What is being built
-    /// stays.
+    /// Removes leftovers of crashed processes and returns the number of folders removed. Keeps models being built.
     ///
     /// # Errors
-    /// Folders that can't be read or removed.
+    /// If a folder cannot be read or removed.
     pub fn sweep(&self) -> Result<usize, CacheError> {
         let mut removed = 0;
         for key in self.keys("tmp")? {
@@ -192,7 +191,7 @@ impl ModelCache {
     /// All compiled models, by key.
     ///
     /// # Errors
-    /// Folders that can't be read.
+    /// If a folder cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>, CacheError> {
         let mut all = Vec::new();
         for key in self.keys("mlmodelc")? {
@@ -234,10 +233,10 @@ impl ModelCache {
 }
 
 impl Reservation {
-    /// Moves a compiled model into the cache; the others see all of it or nothing.
+    /// Moves a compiled model into the cache atomically.
     ///
     /// # Errors
-    /// When it can't be moved or, from another volume, copied; the cache is then as before.
+    /// If it cannot be moved or, from another volume, copied; the cache is then unchanged.
     pub fn publish(self, compiled: &Path) -> Result<PathBuf, CacheError> {
         match std::fs::rename(compiled, &self.staging) {
             Ok(()) => {}
@@ -254,14 +253,14 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // What remains after a failure is also removed by the next holder of the lock.
+        // After a failure, the next lock holder removes the leftovers.
         if let Err(error) = remove(&self.staging) {
             tracing::debug!(%error, "a half-built model stays until the next attempt");
         }
     }
 }
 
-/// Removes a folder or file; says whether it was there.
+/// Removes a file or folder; returns true if it existed.
 fn remove(path: &Path) -> Result<bool, CacheError> {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(path),
@@ -275,7 +274,7 @@ fn remove(path: &Path) -> Result<bool, CacheError> {
     }
 }
 
-/// Compiled models have three levels of folders or so.
+/// Compiled models have about three levels of folders.
 const MAX_DEPTH: usize = 16;
 
 fn children(path: &Path, depth: usize) -> Result<Vec<PathBuf>, CacheError> {
@@ -324,7 +323,7 @@ mod tests {
         CacheKey::parse(&format!("{n:064x}")).expect("64 digits")
     }
 
-    /// A folder as the compiler leaves it.
+    /// A folder in the form that the compiler produces.
     fn compiled(folder: &Path, content: &str) -> PathBuf {
         let path = folder.join(format!("compiled-{content}"));
         std::fs::create_dir_all(path.join("weights")).expect("folders");
@@ -368,7 +367,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(crate::cases(48))]
-        /// Any order of steps against a map from keys to contents.
+        /// Any sequence of steps behaves like a map from keys to contents.
         #[test]
         #[cfg_attr(miri, ignore = "needs files")]
         fn the_cache_is_a_map_whatever_fails(steps in steps()) {
@@ -387,7 +386,7 @@ mod tests {
                     Step::Fail(k) => if let Slot::Vacant(reservation) = cache.slot(&key(k)).expect("a slot") {
                         prop_assert!(reservation.publish(&folder.path().join("none")).is_err());
                     },
-                    // A process that dies leaves its folder and loses its lock.
+                    // A crashed process leaves its folder and loses its lock.
                     Step::Crash(k) => {
                         std::fs::create_dir_all(cache.place(&key(k), "tmp/half")).expect("folders");
                         left += 1;

@@ -1,7 +1,6 @@
-//! A result that a completion handler delivers: as a future, or to a thread that waits.
+//! Result of a completion handler, as a future or by blocking.
 //!
-//! No runtime is needed. A handler that is dropped without being called resolves to [`Abandoned`], so nobody
-//! waits for ever.
+//! Needs no runtime. A handler dropped without being called resolves to [`Abandoned`], so waiting always ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -45,17 +44,16 @@ impl<T> Shared<T> {
     }
 }
 
-/// The handler's side. `&self` delivers, because Objective-C blocks are called by reference; the first
-/// result counts.
+/// Sending side. Completes by `&self`, because Objective-C blocks are called by reference; the first result wins.
 #[derive(Debug)]
 pub struct Completer<T>(Arc<Shared<T>>);
 
-/// The waiting side.
+/// Receiving side.
 #[derive(Debug)]
 #[must_use = "nothing waits for the result otherwise"]
 pub struct Completion<T>(Arc<Shared<T>>);
 
-/// A handler and what waits for it.
+/// Creates a connected pair.
 pub fn pair<T>() -> (Completer<T>, Completion<T>) {
     let shared = Arc::new(Shared { state: Mutex::new(State::Pending(None)), done: Condvar::new() });
     (Completer(shared.clone()), Completion(shared))
@@ -75,10 +73,10 @@ impl<T> Drop for Completer<T> {
 }
 
 impl<T> Completion<T> {
-    /// Blocks until the result is there.
+    /// Blocks until the result arrives.
     ///
     /// # Errors
-    /// [`Abandoned`] when the handler will never be called.
+    /// [`Abandoned`] if the handler was dropped without being called.
     pub fn wait(self) -> Result<T, Abandoned> {
         let pending = |state: &mut State<T>| matches!(state, State::Pending(_));
         let mut state = self.0.done.wait_while(self.0.lock(), pending).unwrap_or_else(PoisonError::into_inner);

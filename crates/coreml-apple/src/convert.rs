@@ -1,8 +1,7 @@
-//! Numbers of one type as numbers of another, without changing what they say.
+//! Value-preserving conversion between numeric types.
 //!
-//! Integers that narrow must fit, and floats that become integers must be whole and fit. Floats that narrow
-//! round to nearest, ties to even, and become infinite beyond the range, as IEEE 754 has it; integers that
-//! become floats round likewise.
+//! Narrowed integers must fit; floats converted to integers must be integral and fit. Narrowed floats round to nearest,
+//! ties to even, and overflow to infinity (IEEE 754); integers converted to floats round likewise.
 
 use coreml_values::number::Number;
 use half::f16;
@@ -10,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::array::{ArrayType, Buffer, Slice};
 
-/// A value that the declared type can't hold.
+/// A value out of range of the declared type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{feature}`: the value {value} at element {index} does not fit {}", expected.data_type())]
 pub struct ConvertError {
@@ -18,13 +17,13 @@ pub struct ConvertError {
     pub feature: String,
     /// The first value that does not fit.
     pub value: String,
-    /// Its place in row-major order.
+    /// Its row-major index.
     pub index: usize,
     /// The declared type.
     pub expected: ArrayType,
 }
 
-/// Calls a generic function with the elements of a slice, whatever their type.
+/// Calls a generic function with the elements of a slice of any type.
 macro_rules! with_elements {
     ($slice:expr, $v:ident => $body:expr) => {
         match $slice {
@@ -42,10 +41,10 @@ macro_rules! with_elements {
     };
 }
 
-/// Converts elements to a multi-array's type.
+/// Converts elements to a multi-array type.
 ///
 /// # Errors
-/// [`ConvertError`] for the first value that the type can't hold.
+/// [`ConvertError`] for the first value that the type cannot represent.
 pub fn to_array(feature: &str, source: Slice<'_>, ty: ArrayType) -> Result<Buffer, ConvertError> {
     Ok(match (ty, source) {
         (ArrayType::F16, Slice::F16(v)) => Buffer::F16(v.to_vec()),
@@ -87,7 +86,7 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
-    /// The definition for integers: by way of `i128`, which holds all of them.
+    /// Reference for integers: through `i128`, which holds all of them.
     fn narrow(values: &[i128], min: i128, max: i128) -> Result<Vec<i128>, usize> {
         match values.iter().position(|v| !(min..=max).contains(v)) {
             Some(index) => Err(index),
@@ -115,7 +114,7 @@ mod tests {
         Ok(())
     }
 
-    /// Values near the limits of every type as often as anything else.
+    /// Half of the values are near the limits of some type.
     fn near_limits() -> impl Strategy<Value = i64> {
         let edges = prop::sample::select(vec![0, 127, 128, -128, -129, 255, 1 << 31, -(1 << 31), i64::MAX, i64::MIN]);
         prop_oneof![any::<i64>(), edges.prop_flat_map(|e| (-2_i64..=2).prop_map(move |d| e.saturating_add(d)))]

@@ -8,96 +8,96 @@ use crate::shape::ShapeError;
 use crate::strided::StrideError;
 use crate::surface::SurfaceError;
 
-/// What went wrong between Candle and Core ML. Match on [`kind`](Self::kind) or on the variants.
+/// Error between Candle and Core ML. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NativeError {
-    /// The system is too old for what was asked.
+    /// The system is too old for a feature.
     #[error("{what} needs {needs} or later")]
     Unavailable {
-        /// What was asked for.
+        /// The feature.
         what: &'static str,
         /// Systems that have it.
         needs: &'static str,
     },
-    /// Core ML reports an error.
+    /// Core ML returned an error.
     #[error("Core ML, {doing}: {message} ({domain} {code})")]
     Framework {
-        /// What was being done, and with what.
+        /// Failed action and its subject.
         doing: String,
-        /// The error's domain.
+        /// Error domain.
         domain: String,
-        /// The error's code.
+        /// Error code.
         code: isize,
-        /// The error's own words, causes included.
+        /// Error message, including causes.
         message: String,
     },
     /// Core ML dropped a request.
     #[error("Core ML, {doing}: {source}")]
     Abandoned {
-        /// What was being done, and with what.
+        /// Dropped action and its subject.
         doing: String,
-        /// That there was no answer.
+        /// Cause.
         source: Abandoned,
     },
     /// A value does not fit the declared type.
     #[error(transparent)]
     Convert(#[from] ConvertError),
-    /// A shape that a feature does not take.
+    /// A shape that a feature does not accept.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// A buffer whose strides or length can't be right.
+    /// A buffer with invalid strides or length.
     #[error("`{feature}`: {source}")]
     Stride {
         /// Input, output or state.
         feature: String,
-        /// What is wrong.
+        /// Cause.
         source: StrideError,
     },
-    /// An image whose samples or pixels can't be right.
+    /// An image with invalid samples or pixels.
     #[error("`{feature}`: {source}")]
     Pixels {
         /// Input or output.
         feature: String,
-        /// What is wrong.
+        /// Cause.
         source: PixelError,
     },
-    /// Something about a feature is not what is needed there.
+    /// A feature of the wrong kind, type or value.
     #[error("`{feature}`: expected {expected}, found {found}")]
     Feature {
         /// Input, output or state.
         feature: String,
-        /// What is needed.
+        /// Expected value or type.
         expected: String,
-        /// What there is.
+        /// Value or type found.
         found: String,
     },
-    /// A name that the model lacks.
-    #[error("no {what} `{name}`; there are: {}", available.join(", "))]
+    /// A name unknown to the model.
+    #[error("no {what} `{name}`; available: {}", available.join(", "))]
     Unknown {
-        /// Kind of thing.
+        /// Kind of object.
         what: &'static str,
         /// The name.
         name: String,
-        /// What there is.
+        /// Available names.
         available: Vec<String>,
     },
-    /// The cache of compiled models.
+    /// Error of the compiled-model cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// A path that can't be given to the framework.
+    /// A path that cannot be passed to the framework.
     #[error("{}: not a path that Core ML can take", path.display())]
     Path {
         /// The path.
         path: std::path::PathBuf,
     },
-    /// Candle reports a failure.
-    #[error("a tensor can't be made or read: {0}")]
+    /// Error from Candle.
+    #[error("cannot create or read a tensor: {0}")]
     Candle(#[from] candle_core::Error),
 }
 
 impl NativeError {
-    /// Stable name of the kind of error.
+    /// Stable name of the error kind.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "unavailable",
@@ -115,7 +115,7 @@ impl NativeError {
         }
     }
 
-    /// Rows of a surface that can't be right.
+    /// Invalid rows of a surface.
     #[cfg_attr(not(target_vendor = "apple"), allow(dead_code, reason = "surfaces are Apple's"))]
     pub(crate) fn surface(feature: &str, source: SurfaceError) -> Self {
         let feature = feature.to_owned();

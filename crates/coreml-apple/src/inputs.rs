@@ -1,4 +1,4 @@
-//! Tensors as Core ML takes them: lent where they lie, or converted and copied.
+//! Prepares tensors for Core ML: lent in place, or converted and copied.
 
 use candle_core::{DeviceLocation, Storage, StorageRef, Tensor};
 
@@ -7,13 +7,12 @@ use crate::convert::to_array;
 use crate::error::NativeError;
 use crate::strided::Layout;
 
-/// Read locks on the storages of some tensors: while they are held, no operation of Candle changes what is
-/// lent. Each storage is locked once, also when several tensors share it: a writer that waits between two
-/// locks of one thread would block that thread for ever.
+/// Read locks on tensor storages: while held, no Candle operation changes lent memory. Each storage is locked once,
+/// even if several tensors share it: a writer waiting between two read locks of one thread would deadlock it.
 #[derive(Debug)]
 pub struct Locked<'t> {
     guards: Vec<StorageRef<'t>>,
-    /// Guard of each tensor.
+    /// Guard index of each tensor.
     index: Vec<usize>,
 }
 
@@ -21,7 +20,7 @@ impl<'t> Locked<'t> {
     /// Locks the storages of these tensors for reading.
     pub fn new(tensors: &[&'t Tensor]) -> Self {
         let address = |storage: &Storage| std::ptr::from_ref(storage).addr();
-        // A storage does not move while its tensor is alive, so addresses learned one by one stay true.
+        // A storage does not move while its tensor lives, so addresses stay valid.
         let addresses: Vec<usize> = tensors.iter().map(|t| address(&t.storage_and_layout().0)).collect();
         let (mut guards, mut known, mut index) = (Vec::new(), Vec::new(), Vec::new());
         for (tensor, at) in tensors.iter().zip(addresses) {
@@ -35,16 +34,16 @@ impl<'t> Locked<'t> {
         Self { guards, index }
     }
 
-    /// The storage of a tensor, by its position.
+    /// Storage of the tensor at a position.
     fn storage(&self, position: usize) -> Option<&Storage> {
         self.guards.get(*self.index.get(position)?).map(|guard| &**guard)
     }
 }
 
-/// An input in the element type that the model declares, dense and row-major.
+/// An input in the declared element type, dense and row-major.
 #[derive(Debug)]
 pub struct Prepared<'a> {
-    /// Shape, of rank one at least.
+    /// Shape, of rank at least one.
     pub shape: Vec<usize>,
     /// Element type.
     pub ty: ArrayType,
@@ -52,10 +51,10 @@ pub struct Prepared<'a> {
     pub memory: Memory<'a>,
 }
 
-/// Where the elements of an input are.
+/// Location of an input's elements.
 #[derive(Debug)]
 pub enum Memory<'a> {
-    /// In the tensor's own storage. They stay valid while the tensor lives, and unchanged while it is [`Locked`].
+    /// In the tensor's storage: valid while the tensor lives, unchanged while it is [`Locked`].
     Lent(Slice<'a>),
     /// In a copy.
     Copied(Buffer),
@@ -71,18 +70,18 @@ impl Memory<'_> {
     }
 }
 
-/// What a model declares about an array: name, element type and, where the shape is fixed, the shape.
+/// Declaration of an array: name, element type and, if fixed, shape.
 #[derive(Debug, Clone, Copy)]
 pub struct Declared<'a> {
     /// Name of the feature.
     pub name: &'a str,
     /// Element type.
     pub ty: ArrayType,
-    /// The shape if there is only one; a tensor of another rank with as many elements is taken as it.
+    /// The fixed shape, if any; a tensor of another rank with as many elements is reshaped to it.
     pub shape: Option<&'a [usize]>,
 }
 
-/// Where Core ML's inputs can be: on the CPU and on Metal, whose memory is the same.
+/// Checks that Core ML can read inputs on this device: CPU, or Metal with its unified memory.
 ///
 /// # Errors
 /// [`NativeError::Feature`] for CUDA.
@@ -97,7 +96,7 @@ pub fn check_location(feature: &str, location: DeviceLocation) -> Result<(), Nat
     }
 }
 
-/// The elements of a storage where the CPU can read them: of Metal's only what is in shared memory.
+/// Elements of a storage if the CPU can read them: of Metal's, only those in shared memory.
 fn reachable(storage: &Storage) -> Result<Option<Slice<'_>>, NativeError> {
     match storage {
         Storage::Cpu(storage) => Ok(Slice::of(storage)),
@@ -107,11 +106,11 @@ fn reachable(storage: &Storage) -> Result<Option<Slice<'_>>, NativeError> {
     }
 }
 
-/// Makes the tensor at `position` of the locked ones ready for Core ML: lent when it is contiguous and of the
-/// declared type and `lend` allows it, else gathered in rows and converted.
+/// Prepares the locked tensor at `position` for Core ML: lent if contiguous, of the declared type and `lend` is set;
+/// otherwise gathered and converted.
 ///
 /// # Errors
-/// Tensors that the CPU can't read, without elements, of types that Core ML lacks, values that do not fit.
+/// If the CPU cannot read the tensor, it is empty, Core ML lacks its type, or a value does not fit.
 pub fn prepare<'a>(
     declared: Declared<'_>,
     tensor: &Tensor,
@@ -138,16 +137,16 @@ pub fn prepare<'a>(
     Ok(Prepared { shape, ty, memory })
 }
 
-/// [`prepare`] for requests that outlive the call: always copied.
+/// [`prepare`] for requests that outlive the call: always copies.
 ///
 /// # Errors
-/// As [`prepare`].
+/// Same as [`prepare`].
 pub fn prepare_owned(declared: Declared<'_>, tensor: &Tensor) -> Result<(Vec<usize>, Buffer), NativeError> {
     let locked = Locked::new(&[tensor]);
     let prepared = prepare(declared, tensor, &locked, 0, false)?;
     match prepared.memory {
         Memory::Copied(buffer) => Ok((prepared.shape, buffer)),
-        // `prepare` does not lend here.
+        // `prepare` never lends here.
         Memory::Lent(_) => Err(NativeError::feature(declared.name, "a copy", "a loan")),
     }
 }
@@ -165,7 +164,7 @@ fn shape(declared: Declared<'_>, tensor: &Tensor) -> Result<Vec<usize>, NativeEr
     }
 }
 
-/// Gathers a layout from its storage, row-wise, and converts it.
+/// Gathers a layout row by row from its storage, and converts it.
 fn copy(name: &str, elements: Slice<'_>, layout: &candle_core::Layout, ty: ArrayType) -> Result<Buffer, NativeError> {
     macro_rules! rows {
         ($($variant:ident)*) => {
@@ -198,7 +197,7 @@ mod tests {
     use half::f16;
     use proptest::prelude::*;
 
-    /// Shape, and the address of what was lent or the copy.
+    /// Shape, and the address of the lent memory or the copy.
     type Ready = (Vec<usize>, Result<usize, Buffer>);
 
     fn ready(tensor: &Tensor, ty: ArrayType, shape: Option<&[usize]>) -> Result<Ready, NativeError> {
@@ -229,7 +228,7 @@ mod tests {
         for (dtype, ty) in [(DType::F32, ArrayType::F32), (DType::F16, ArrayType::F16), (DType::I32, ArrayType::I32)] {
             let tensor = range(24, dtype).reshape((4, 6)).expect("24 elements");
             assert_eq!(ready(&tensor, ty, None).expect("ready"), (vec![4, 6], Ok(address(&tensor))));
-            // Whole rows of it are contiguous too, further on.
+            // Whole rows are contiguous too, at an offset.
             let rows = tensor.narrow(0, 1, 2).expect("rows");
             let further = address(&tensor) + 6 * ty.bytes();
             assert_eq!(ready(&rows, ty, None).expect("ready"), (vec![2, 6], Ok(further)));
@@ -261,7 +260,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::cases(256))]
 
-        /// Any view against Candle's own way to make it dense.
+        /// Any view equals Candle's own contiguous copy.
         #[test]
         fn views_are_gathered_as_candle_reads_them(
             dims in prop::collection::vec(1_usize..5, 1..4),

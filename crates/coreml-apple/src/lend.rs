@@ -1,8 +1,8 @@
-//! Memory that is lent to the framework and comes back on another thread.
+//! Memory lent to the framework and returned on another thread.
 //!
-//! A value is either at home with its [`Lender`] or away with its one [`Loan`]. While it is away the lender
-//! can't touch it, and dropping the loan, on whatever thread, brings it home: by moving the value, so that
-//! neither a second release nor a use after release can be written.
+//! A value is either home with its [`Lender`] or away with its single [`Loan`]. While it is away the lender cannot
+//! access it, and dropping the loan, on any thread, returns it by move, so neither double release nor use after release
+//! can be expressed.
 //!
 //! ```text
 //! home ── lend ──▶ away ── drop(loan) ──▶ home
@@ -12,7 +12,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The value is away.
+/// The value is on loan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the buffer is still lent to Core ML")]
 pub struct StillLent;
@@ -24,13 +24,13 @@ struct Home<T> {
 }
 
 impl<T> Home<T> {
-    /// A panic of another holder leaves a whole value or none: both are states of this machine.
+    /// After a panic of another holder the value is either present or absent: both are valid states.
     fn lock(&self) -> MutexGuard<'_, Option<T>> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Owner of a value that can be lent.
+/// Owner of a lendable value.
 #[derive(Debug)]
 pub struct Lender<T>(Arc<Home<T>>);
 
@@ -42,7 +42,7 @@ pub struct Loan<T> {
 }
 
 impl<T> Lender<T> {
-    /// A value at home.
+    /// Wraps a value.
     pub fn new(value: T) -> Self {
         Self(Arc::new(Home { value: Mutex::new(Some(value)), returned: Condvar::new() }))
     }
@@ -50,35 +50,35 @@ impl<T> Lender<T> {
     /// Lends the value.
     ///
     /// # Errors
-    /// When it is away already.
+    /// [`StillLent`] if it is on loan.
     pub fn lend(&self) -> Result<Loan<T>, StillLent> {
         let value = self.0.lock().take().ok_or(StillLent)?;
         Ok(Loan { value: Some(value), home: self.0.clone() })
     }
 
-    /// Whether the value is here.
+    /// Returns true if the value is not on loan.
     pub fn is_home(&self) -> bool {
         self.0.lock().is_some()
     }
 
-    /// Changes the value.
+    /// Modifies the value.
     ///
     /// # Errors
-    /// When it is away: nothing is changed.
+    /// [`StillLent`] if it is on loan; nothing is changed.
     pub fn with_mut<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> Result<R, StillLent> {
         self.0.lock().as_mut().map(change).ok_or(StillLent)
     }
 
-    /// Takes the value out for good.
+    /// Unwraps the value.
     ///
     /// # Errors
-    /// Gives the lender back when the value is away.
+    /// Returns the lender if the value is on loan.
     pub fn take(self) -> Result<T, Self> {
         let value = self.0.lock().take();
         value.ok_or(self)
     }
 
-    /// Waits until the value is home, but not longer than `limit`; says whether it is.
+    /// Waits at most `limit` for the value to return; returns true if it did.
     pub fn wait(&self, limit: Duration) -> bool {
         let waited = self.0.returned.wait_timeout_while(self.0.lock(), limit, |value| value.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
@@ -86,7 +86,7 @@ impl<T> Lender<T> {
 }
 
 impl<T> Loan<T> {
-    /// The value, to be read.
+    /// Borrows the value.
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref()
     }
@@ -107,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Counts how often it is dropped.
+    /// Counts its drops.
     struct Counted(Arc<AtomicUsize>);
 
     impl Drop for Counted {
@@ -128,7 +128,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::cases(256))]
 
-        /// Any order of steps against the definition: a flag that says where the value is.
+        /// Any sequence of steps against a reference: a flag for the value's location.
         #[test]
         fn any_order_of_steps_keeps_one_value_in_one_place(
             steps in prop::collection::vec(prop::sample::select(vec![

@@ -1,16 +1,15 @@
 //! The native engine: Apple's Core ML framework with Candle tensors.
 //!
-//! On other platforms than Apple's only the neutral half is compiled, so that it is tested everywhere:
+//! On other platforms only the platform-neutral half is compiled, so that it is tested everywhere:
 //!
-//! - [`mod@array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, rows with strides,
-//!   shape constraints.
+//! - [`mod@array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, strided copies, shape
+//!   constraints.
 //! - [`pixels`], [`surface`]: images as tensors; arrays in memory that the Neural Engine reads in place.
-//! - [`inputs`], [`lend`]: tensors lent to the framework, and memory that comes back on another thread.
+//! - [`inputs`], [`lend`]: tensors lent to the framework, and memory returned on another thread.
 //! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
-//! - [`options`], [`values`], [`report`], [`error`]: how models are loaded, what they take and return, where they
-//!   run, what goes wrong.
+//! - [`options`], [`values`], [`report`], [`error`]: load options, values, device placement, errors.
 //!
-//! On Apple's platforms there are `NativeModel` and `NativeState` besides, over the framework itself.
+//! Apple platforms add `NativeModel` and `NativeState`, built on the framework.
 
 #[cfg(target_vendor = "apple")]
 mod apple;
@@ -31,12 +30,12 @@ pub mod values;
 
 #[cfg(target_vendor = "apple")]
 pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices};
-/// What predictions take and return.
+/// Inputs and outputs of predictions.
 pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::NativeError;
 pub use options::{ComputeUnits, Options};
 
-/// Settings of the property tests. Miri runs some hundred times slower, and has no files to keep failures in.
+/// Property-test settings. Miri is several hundred times slower, and has no file system to persist failures.
 #[cfg(test)]
 fn cases(count: u32) -> proptest::test_runner::Config {
     let config = proptest::test_runner::Config::with_cases(if cfg!(miri) { 6 } else { count });

@@ -1,19 +1,19 @@
-//! How a model is loaded by the native engine.
+//! Load options of the native engine.
 
 use std::path::PathBuf;
 
 use coreml_format::description::ColorLayout;
 
-/// Which processors Core ML may use.
+/// Processors that Core ML may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ComputeUnits {
-    /// CPU alone.
+    /// CPU only.
     CpuOnly,
     /// CPU and GPU.
     CpuAndGpu,
     /// CPU and Neural Engine.
     CpuAndNeuralEngine,
-    /// Whatever there is.
+    /// All processors.
     #[default]
     All,
 }
@@ -32,12 +32,12 @@ impl ComputeUnits {
         }
     }
 
-    /// Whether the Neural Engine is among them.
+    /// Returns true if the Neural Engine is included.
     pub const fn with_neural_engine(self) -> bool {
         matches!(self, Self::CpuAndNeuralEngine | Self::All)
     }
 
-    /// Name in messages and on command lines.
+    /// Name used in messages and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::CpuOnly => "cpu",
@@ -54,9 +54,9 @@ impl std::fmt::Display for ComputeUnits {
     }
 }
 
-/// A name that is no choice of compute units.
+/// Unknown name of compute units.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no compute units `{0}`; there are cpu, cpu-and-gpu, cpu-and-ne, all")]
+#[error("unknown compute units `{0}`; expected cpu, cpu-and-gpu, cpu-and-ne or all")]
 pub struct UnknownUnits(pub String);
 
 impl std::str::FromStr for ComputeUnits {
@@ -67,46 +67,46 @@ impl std::str::FromStr for ComputeUnits {
     }
 }
 
-/// Whether shapes change from prediction to prediction (`MLReshapeFrequencyHint`; macOS 15, iOS 18).
+/// Expected frequency of shape changes (`MLReshapeFrequencyHint`; macOS 15, iOS 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReshapeFrequency {
-    /// Often: predictions start soon after a change.
+    /// Frequent: predictions start soon after a change.
     Frequent,
-    /// Seldom: Core ML prepares more for each shape.
+    /// Infrequent: Core ML prepares more for each shape.
     Infrequent,
 }
 
-/// What Core ML prepares for (`MLSpecializationStrategy`; macOS 15, iOS 18).
+/// Optimization target (`MLSpecializationStrategy`; macOS 15, iOS 18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Specialization {
-    /// The system's balance.
+    /// The system's default balance.
     Default,
-    /// Faster predictions, at the price of loading time and memory.
+    /// Faster predictions at the cost of loading time and memory.
     FastPrediction,
 }
 
-/// How a model is loaded.
+/// Load options of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Processors.
     pub compute_units: ComputeUnits,
-    /// Function of a multi-function model; `None`: the default one (macOS 15, iOS 18 where it is named).
+    /// Function of a multi-function model; `None`: the default one. Naming one needs macOS 15 or iOS 18.
     pub function: Option<String>,
-    /// Whether shapes change often; `None`: as the system decides.
+    /// Expected frequency of shape changes; `None`: system default.
     pub reshape_frequency: Option<ReshapeFrequency>,
-    /// What to prepare for; `None`: as the system decides.
+    /// Optimization target; `None`: system default.
     pub specialization: Option<Specialization>,
-    /// Whether the GPU may accumulate in fp16.
+    /// Allow the GPU to accumulate in fp16.
     pub low_precision_accumulation: bool,
-    /// Whether tensors that fit are lent to Core ML instead of copied.
+    /// Lend suitable tensors to Core ML instead of copying them.
     pub lend_inputs: bool,
-    /// Whether outputs of fixed shape are written into arrays that live as long as the model.
+    /// Write outputs of fixed shape into preallocated arrays that live as long as the model.
     pub output_backings: bool,
-    /// Whether fp16 arrays of suitable shape lie in IOSurfaces, which the Neural Engine reads and writes in place
-    /// ([`Surface::of`](crate::surface::Surface::of)); only where it is among the compute units.
+    /// Allocate fp16 arrays of suitable shape in IOSurfaces, which the Neural Engine reads and writes in place
+    /// ([`Surface::of`](crate::surface::Surface::of)); only if it is among the compute units.
     pub surfaces: bool,
-    /// Order of the channels of image features by name. The framework tells only the format of pixels, which is no
-    /// sure sign of it; features that are not listed are described by that.
+    /// Channel order of image features by name. The framework reports only the pixel format, which is an unreliable
+    /// indication; unlisted features are described by it.
     pub image_layouts: Vec<(String, ColorLayout)>,
     /// Folder of compiled models; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,

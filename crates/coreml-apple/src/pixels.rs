@@ -1,19 +1,19 @@
-//! Images as rows of pixels and as tensors: `[1, channels, height, width]`, samples from 0 to 255 (or, in
-//! half-precision images, of any value).
+//! Conversion between pixel rows and image tensors: `[1, channels, height, width]`, samples 0 to 255 (any value in
+//! half-precision images).
 //!
-//! A pixel buffer says itself how its bytes are ordered, and Core ML converts it to the order that the model
-//! wants. So the order of a tensor's channels is the model's ([`ColorLayout`]), the order of bytes the buffer's
-//! ([`PixelFormat`]), and what lies between them is here. Rows may be padded; padding is neither read nor written.
+//! A pixel buffer declares its own byte order, and Core ML converts it to the model's. So a tensor's channel order is
+//! the model's ([`ColorLayout`]), the byte order the buffer's ([`PixelFormat`]), and this module converts between them.
+//! Rows may be padded; padding is neither read nor written.
 
 use coreml_format::description::ColorLayout;
 use half::f16;
 
-/// What the pixels of a buffer are (`kCVPixelFormatType_…` of `CVPixelBuffer.h`).
+/// Pixel format of a buffer (`kCVPixelFormatType_…` of `CVPixelBuffer.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
-    /// One byte.
+    /// One byte per pixel.
     Gray8,
-    /// One half-precision float, in the byte order of the machine.
+    /// One half-precision float in native byte order.
     GrayF16,
     /// Four bytes: blue, green, red, alpha.
     Bgra,
@@ -36,18 +36,18 @@ impl PixelFormat {
             Self::GrayF16 => u32::from_be_bytes(*b"L00h"),
             Self::Bgra => u32::from_be_bytes(*b"BGRA"),
             Self::Rgba => u32::from_be_bytes(*b"RGBA"),
-            // Older than the codes of four letters.
+            // Predates the four-character codes.
             Self::Argb => 32,
             Self::Abgr => u32::from_be_bytes(*b"ABGR"),
         }
     }
 
-    /// The format with this code; `None` for formats that models neither take nor return.
+    /// The format with this code; `None` for formats that models neither accept nor return.
     pub fn from_code(code: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.code() == code)
     }
 
-    /// Bytes of a pixel.
+    /// Bytes per pixel.
     pub const fn bytes(self) -> usize {
         match self {
             Self::Gray8 => 1,
@@ -56,8 +56,8 @@ impl PixelFormat {
         }
     }
 
-    /// The format in which an image of this layout is handed to Core ML: for colours the one that all of its
-    /// processors take.
+    /// Format in which an image of this layout is passed to Core ML; for colour images, the one that all processors
+    /// accept.
     pub const fn of(layout: ColorLayout) -> Self {
         match layout {
             ColorLayout::Grayscale => Self::Gray8,
@@ -66,7 +66,7 @@ impl PixelFormat {
         }
     }
 
-    /// The layout that a model has which names this format, as far as the format tells.
+    /// The model layout that this format indicates.
     pub const fn layout(self) -> ColorLayout {
         match self {
             Self::Gray8 => ColorLayout::Grayscale,
@@ -76,7 +76,7 @@ impl PixelFormat {
         }
     }
 
-    /// Places of red, green, blue and alpha in a pixel; `None` for gray.
+    /// Offsets of red, green, blue and alpha in a pixel; `None` for gray.
     const fn places(self) -> Option<[usize; 4]> {
         match self {
             Self::Gray8 | Self::GrayF16 => None,
@@ -88,7 +88,7 @@ impl PixelFormat {
     }
 }
 
-/// Channels of a tensor that holds an image of this layout.
+/// Number of channels of an image tensor with this layout.
 pub const fn channels(layout: ColorLayout) -> usize {
     match layout {
         ColorLayout::Grayscale | ColorLayout::GrayscaleFloat16 => 1,
@@ -96,19 +96,19 @@ pub const fn channels(layout: ColorLayout) -> usize {
     }
 }
 
-/// Why an image was refused.
+/// Reason why an image was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PixelError {
-    /// A sample that a byte can't hold.
+    /// A sample out of range of a byte.
     #[error("the sample {value} at element {index} is not within 0 to 255")]
     Sample {
         /// The first such sample.
         value: String,
-        /// Its place in the tensor, in row-major order.
+        /// Its row-major index.
         index: usize,
     },
-    /// Another number of samples than the size asks for.
+    /// The number of samples does not match the size.
     #[error("{layout:?} image of {width} × {height} pixels: expected {expected} samples, found {found}")]
     Samples {
         /// Layout of the image.
@@ -117,32 +117,32 @@ pub enum PixelError {
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// Samples of such an image.
+        /// Expected number of samples.
         expected: usize,
-        /// Samples there are.
+        /// Number of samples found.
         found: usize,
     },
-    /// Rows that overlap, are no whole number of pixels, or exceed the address space.
+    /// Rows that overlap, are not a whole number of pixels, or exceed the address space.
     #[error("{height} rows of {row} bytes can't be those of {width} pixels of {pixel} bytes")]
     Rows {
-        /// Bytes from one row to the next.
+        /// Row stride in bytes.
         row: usize,
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// Bytes of a pixel.
+        /// Bytes per pixel.
         pixel: usize,
     },
-    /// Memory that ends before the rows do.
+    /// The memory is too short for the rows.
     #[error("expected {expected} bytes of pixels, found {found}")]
     Memory {
-        /// Bytes needed at least.
+        /// Minimum number of bytes.
         expected: usize,
-        /// Bytes there are.
+        /// Number of bytes found.
         found: usize,
     },
-    /// Pixels that can't be those of the layout.
+    /// The pixel format does not match the layout.
     #[error("expected an image in the layout {layout:?}, found pixels in the format {format:?}")]
     Format {
         /// Layout of the model.
@@ -152,22 +152,22 @@ pub enum PixelError {
     },
 }
 
-/// Size of a buffer of pixels, and how its rows lie.
+/// Size and row stride of a pixel buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Bytes from one row to the next.
+    /// Row stride in bytes.
     pub row: usize,
 }
 
 impl Rows {
-    /// Bytes from the first of a buffer to the last that belongs to a pixel.
+    /// Number of bytes from the start of the buffer to the end of its last pixel.
     ///
     /// # Errors
-    /// [`PixelError::Rows`] for rows that overlap or exceed the address space.
+    /// [`PixelError::Rows`] if rows overlap or exceed the address space.
     pub fn span(&self, pixel: usize) -> Result<usize, PixelError> {
         let used = self.width.checked_mul(pixel).filter(|&used| used <= self.row);
         let before = self.row.checked_mul(self.height.saturating_sub(1));
@@ -189,17 +189,18 @@ impl Rows {
         Ok(self.width * self.height)
     }
 
-    /// The tensor's channel that each place in a pixel of this format is; the tensor's are in the order of `layout`.
+    /// Tensor channel for each colour byte of this format; the tensor's channels are in the order of `layout`.
     fn color_places(layout: ColorLayout, places: [usize; 4]) -> [usize; 3] {
         let [red, green, blue, _] = places;
         if layout == ColorLayout::Bgr { [blue, green, red] } else { [red, green, blue] }
     }
 
-    /// Writes samples, `[channels, height, width]`, into a buffer of pixels; alpha becomes opaque. Bytes take the
-    /// nearest whole number.
+    /// Writes samples, `[channels, height, width]`, to a pixel buffer; alpha becomes opaque. Bytes are rounded to
+    /// nearest.
     ///
     /// # Errors
-    /// Samples that do not fit the size or a byte; a format that is not of the layout; memory that is too short.
+    /// If the samples do not match the size or do not fit a byte, the format does not match the layout, or the memory
+    /// is too short.
     pub fn pack(
         &self,
         samples: &[f32],
@@ -222,7 +223,7 @@ impl Rows {
         }
         let used = self.width * format.bytes();
         let rows = || (0..self.height).map(|y| (y * self.width, y * self.row));
-        // Within the range, and saturated at its ends: 255.5 is 255.
+        // In range, and saturated at its ends: 255.5 becomes 255.
         let byte = |sample: f32| sample.round_ties_even() as u8;
         match format.places() {
             Some(places) => {
@@ -251,10 +252,10 @@ impl Rows {
         Ok(())
     }
 
-    /// Reads samples, `[channels, height, width]`, from a buffer of pixels; alpha is left out.
+    /// Reads samples, `[channels, height, width]`, from a pixel buffer; alpha is ignored.
     ///
     /// # Errors
-    /// A format that is not of the layout; memory that is too short.
+    /// If the format does not match the layout, or the memory is too short.
     pub fn unpack(&self, bytes: &[u8], format: PixelFormat, layout: ColorLayout) -> Result<Vec<f32>, PixelError> {
         let plane = self.check(format, layout, bytes.len())?;
         let mut samples = vec![0.0; plane * channels(layout)];
@@ -292,7 +293,7 @@ mod tests {
     const LAYOUTS: [ColorLayout; 4] =
         [ColorLayout::Grayscale, ColorLayout::GrayscaleFloat16, ColorLayout::Rgb, ColorLayout::Bgr];
 
-    /// The letters of a tensor's channels and of a pixel's bytes: what packing is defined by.
+    /// Letters of a tensor's channels and of a pixel's bytes: the reference for packing.
     fn letters(layout: ColorLayout) -> &'static str {
         match layout {
             ColorLayout::Grayscale | ColorLayout::GrayscaleFloat16 => "L",
@@ -329,7 +330,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::cases(256))]
 
-        /// Every byte by its letter and its place, padding untouched, and the way back.
+        /// Every byte matches its letter, padding is untouched, and unpacking reverses it.
         #[test]
         fn pixels_hold_the_samples_that_their_letters_say(
             layout in prop::sample::select(LAYOUTS.to_vec()),

@@ -1,6 +1,6 @@
-//! Where the operations of a model run, as Core ML's compute plan says.
+//! Device placement of operations, from Core ML's compute plan.
 
-/// A kind of processor.
+/// Kind of processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeviceKind {
     /// The CPU.
@@ -9,12 +9,12 @@ pub enum DeviceKind {
     Gpu,
     /// The Neural Engine.
     NeuralEngine,
-    /// One that this version does not know.
+    /// A kind unknown to this version.
     Other,
 }
 
 impl DeviceKind {
-    /// The kind that a class of Core ML stands for.
+    /// Kind denoted by a Core ML class.
     pub fn from_class(name: &str) -> Self {
         match name {
             "MLCPUComputeDevice" => Self::Cpu,
@@ -24,7 +24,7 @@ impl DeviceKind {
         }
     }
 
-    /// Name in reports.
+    /// Name used in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "CPU",
@@ -44,30 +44,30 @@ impl std::fmt::Display for DeviceKind {
 /// A processor of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Its kind.
+    /// Kind of processor.
     pub kind: DeviceKind,
-    /// Cores of a Neural Engine.
+    /// Number of cores of a Neural Engine.
     pub cores: Option<usize>,
 }
 
-/// Where one operation runs.
+/// Device placement of one operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperationReport {
     /// Function of the model.
     pub function: String,
     /// Type of the operation, such as `ios18.conv`.
     pub operator: String,
-    /// Names of its outputs, by which it is found in the program.
+    /// Names of its outputs, which identify it in the program.
     pub outputs: Vec<String>,
-    /// The processor that Core ML prefers for it; `None` for constants and other operations that do not run.
+    /// Core ML's preferred processor; `None` for constants and other operations that do not run.
     pub preferred: Option<DeviceKind>,
     /// Processors that could run it.
     pub supported: Vec<DeviceKind>,
-    /// Its share of the function's cost, between 0 and 1; `None` where Core ML gives none.
+    /// Fraction of the function's cost, 0 to 1; `None` if Core ML reports none.
     pub cost: Option<f64>,
 }
 
-/// Operations and share of the cost on each kind of processor, most operations first.
+/// Number of operations and fraction of the cost per kind of processor, most operations first.
 pub fn by_device(operations: &[OperationReport]) -> Vec<(DeviceKind, usize, f64)> {
     let mut sums: Vec<(DeviceKind, usize, f64)> = Vec::new();
     for (kind, cost) in operations.iter().filter_map(|op| Some((op.preferred?, op.cost.unwrap_or(0.0)))) {

@@ -1,27 +1,27 @@
-//! Whether a shape is one that a feature takes, and constraints in the terms that the framework uses.
+//! Shape checks for features, and conversion of the framework's constraints.
 
 use coreml_format::description::{ColorLayout, DimRange, FeatureDescription, FeatureType, ShapeConstraint};
 
 use crate::pixels::channels;
 
-/// A shape that a feature does not take.
+/// A shape that a feature does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{feature}`: expected {expected}, found shape {found:?}")]
 pub struct ShapeError {
     /// Input, output or state.
     pub feature: String,
-    /// The shapes that it takes, in words.
+    /// Description of the accepted shapes.
     pub expected: String,
-    /// The shape that was given.
+    /// The given shape.
     pub found: Vec<usize>,
 }
 
-/// Checks a shape against what a feature takes. A scalar passes as an array of one element, which is how Core
-/// ML describes scalars of a program. Images are arrays `[1, channels, height, width]`, sequences arrays of one
-/// dimension, numbers arrays of one element. Other features take any shape here.
+/// Checks a shape against a feature. A scalar is accepted as an array of one element, which is how Core ML describes a
+/// program's scalars. Images are arrays `[1, channels, height, width]`, sequences one-dimensional arrays, numbers
+/// arrays of one element. Other features accept any shape here.
 ///
 /// # Errors
-/// [`ShapeError`] that says which shapes fit.
+/// [`ShapeError`] with the accepted shapes.
 pub fn check(feature: &FeatureDescription, found: &[usize]) -> Result<(), ShapeError> {
     let bad = |expected: String| Err(ShapeError { feature: feature.name.clone(), expected, found: found.to_vec() });
     let (shape, constraint) = match &feature.ty {
@@ -50,7 +50,7 @@ pub fn check(feature: &FeatureDescription, found: &[usize]) -> Result<(), ShapeE
     }
 }
 
-/// Checks the shape of an image; the error is what was expected.
+/// Checks the shape of an image; the error is the expected shape.
 fn image(layout: ColorLayout, default: [usize; 2], sizes: &ShapeConstraint, found: &[usize]) -> Result<(), String> {
     let channels = channels(layout);
     let fits = match found {
@@ -89,7 +89,7 @@ fn range_in_words(range: &DimRange) -> String {
     }
 }
 
-/// What `MLMultiArrayConstraint` says, as plain numbers.
+/// Content of an `MLMultiArrayConstraint`, as plain numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawConstraint {
     /// `MLMultiArrayShapeConstraintType`: 1 unspecified, 2 enumerated, 3 range.
@@ -98,16 +98,16 @@ pub struct RawConstraint {
     pub shape: Vec<usize>,
     /// `enumeratedShapes`.
     pub enumerated: Vec<Vec<usize>>,
-    /// `sizeRangeForDimension`: `(location, length)` of each `NSRange`, which holds the extents
-    /// `location..location + length`. A length of zero, which would leave no extent, is taken for "no limit".
+    /// `sizeRangeForDimension`: `(location, length)` of each `NSRange`, which contains the extents `location..location
+    /// + length`. A length of zero, which would allow no extent, means "no limit".
     pub ranges: Vec<(usize, usize)>,
 }
 
-/// Extents from this on mean "no limit": Core ML's own arrays can't be larger in one dimension.
+/// Extents from here on mean "no limit": Core ML's own arrays cannot be larger in one dimension.
 const NO_LIMIT: usize = i32::MAX as usize;
 
 impl RawConstraint {
-    /// The constraint in the words of the description. One shape, or ranges of one extent each, are `Fixed`.
+    /// Converts the constraint. A single shape, or ranges of one extent each, become `Fixed`.
     pub fn resolve(&self) -> ShapeConstraint {
         match self.kind {
             2 if self.enumerated.iter().any(|s| *s != self.shape) => {
@@ -122,19 +122,19 @@ impl RawConstraint {
     }
 }
 
-/// What `MLImageSizeConstraint` says, as plain numbers.
+/// Content of an `MLImageSizeConstraint`, as plain numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawImageSizes {
     /// `MLImageSizeConstraintType`: 0 unspecified, 2 enumerated, 3 range.
     pub kind: isize,
     /// `enumeratedImageSizes`, as `[height, width]`.
     pub enumerated: Vec<Vec<usize>>,
-    /// `pixelsHighRange` and `pixelsWideRange`, as [`RawConstraint::ranges`].
+    /// `pixelsHighRange` and `pixelsWideRange`, in the form of [`RawConstraint::ranges`].
     pub ranges: [(usize, usize); 2],
 }
 
 impl RawImageSizes {
-    /// The sizes in the words of the description; an image without other sizes than the default is `Fixed`.
+    /// Converts the sizes; an image with only its default size becomes `Fixed`.
     pub fn resolve(&self) -> ShapeConstraint {
         match self.kind {
             2 if self.enumerated.len() > 1 => ShapeConstraint::Enumerated(self.enumerated.clone()),
@@ -176,7 +176,7 @@ mod tests {
                 .iter()
                 .map(|&(min, more, open)| DimRange { min, max: (!open).then_some(min + more) })
                 .collect();
-            // The definition: walk the dimensions and list the extents that are allowed.
+            // Reference: walk the dimensions and list the allowed extents.
             let mut want = shape.len() == ranges.len();
             for (d, n) in shape.iter().enumerate().take(ranges.len()) {
                 let allowed: Vec<usize> = (0..100).filter(|e| {

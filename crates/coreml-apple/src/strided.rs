@@ -1,21 +1,21 @@
-//! Copies between dense row-major buffers and buffers with strides, such as those of an `MLMultiArray`,
-//! whose rows may be padded: in runs of contiguous elements, never element by element where memory allows.
+//! Copies between dense row-major and strided buffers, such as those of an `MLMultiArray` with padded rows, in the
+//! longest possible contiguous runs.
 //!
-//! Strides count elements. They are not negative: Core ML hands out none that are.
+//! Strides count elements and are non-negative: Core ML never returns negative ones.
 
-/// Why a strided buffer was refused.
+/// Reason why a strided buffer was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StrideError {
-    /// Shape and strides differ in length.
+    /// Shape and strides differ in rank.
     #[error("shape has {shape} dimensions, strides have {strides}")]
     Rank {
-        /// Dimensions of the shape.
+        /// Rank of the shape.
         shape: usize,
-        /// Entries of the strides.
+        /// Number of strides.
         strides: usize,
     },
-    /// The extent does not fit an address.
+    /// The extent overflows the address space.
     #[error("shape {shape:?} with strides {strides:?} exceeds the address space")]
     Overflow {
         /// The shape.
@@ -23,17 +23,17 @@ pub enum StrideError {
         /// The strides, in elements.
         strides: Vec<usize>,
     },
-    /// A buffer is of another length than the layout needs.
+    /// The buffer length does not match the layout.
     #[error("{side} buffer: expected {expected} elements, found {found}")]
     Length {
         /// `dense` or `strided`.
         side: &'static str,
-        /// Elements needed: exactly for `dense`, at least for `strided`.
+        /// Required elements: exact for `dense`, minimum for `strided`.
         expected: usize,
         /// Elements given.
         found: usize,
     },
-    /// Two elements of the shape share one place, so that it can't be written to.
+    /// Elements share memory, so the buffer cannot be written.
     #[error("shape {shape:?} with strides {strides:?} may overlap itself")]
     Overlap {
         /// The shape.
@@ -43,24 +43,24 @@ pub enum StrideError {
     },
 }
 
-/// A checked shape with strides, both in elements, as one run length and the loops around it.
+/// A validated strided layout, in elements: one run length and the loops around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     shape: Vec<usize>,
     strides: Vec<usize>,
     elements: usize,
     span: usize,
-    /// Elements of the longest contiguous tail of the shape.
+    /// Length of the longest contiguous tail of the shape.
     run: usize,
     /// `(extent, stride)` of the dimensions before that tail, outermost first.
     outer: Vec<(usize, usize)>,
 }
 
 impl Layout {
-    /// Checks a shape and its strides.
+    /// Validates a shape and its strides.
     ///
     /// # Errors
-    /// Different ranks; extents that overflow `usize`.
+    /// [`StrideError::Rank`] if their ranks differ, [`StrideError::Overflow`] if extents overflow `usize`.
     pub fn new(shape: &[usize], strides: &[usize]) -> Result<Self, StrideError> {
         if shape.len() != strides.len() {
             return Err(StrideError::Rank { shape: shape.len(), strides: strides.len() });
@@ -92,17 +92,17 @@ impl Layout {
         Ok(Self { shape: shape.to_vec(), strides: strides.to_vec(), elements, span, run, outer })
     }
 
-    /// Elements of the shape.
+    /// Number of elements of the shape.
     pub fn elements(&self) -> usize {
         self.elements
     }
 
-    /// Elements that a buffer of this layout must hold, padding between rows included.
+    /// Number of elements that a buffer must hold, including padding between rows.
     pub fn span(&self) -> usize {
         self.span
     }
 
-    /// Whether the buffer is dense and row-major: it can be lent as it is.
+    /// Returns true if the buffer is dense and row-major, and can be lent directly.
     pub fn is_contiguous(&self) -> bool {
         self.elements == 0 || self.outer.is_empty()
     }
@@ -110,17 +110,18 @@ impl Layout {
     /// Copies a strided buffer into a dense one.
     ///
     /// # Errors
-    /// Buffers that don't fit the layout.
+    /// [`StrideError::Length`] if a buffer does not match the layout.
     pub fn gather<T: Copy>(&self, strided: &[T], dense: &mut [T]) -> Result<(), StrideError> {
         self.check(strided.len(), dense.len())?;
         self.runs(|at, row| dense[row..row + self.run].copy_from_slice(&strided[at..at + self.run]));
         Ok(())
     }
 
-    /// Copies a dense buffer into a strided one; padding keeps what it holds.
+    /// Copies a dense buffer into a strided one; padding is left unchanged.
     ///
     /// # Errors
-    /// Buffers that don't fit the layout; strides that let elements overlap.
+    /// [`StrideError::Length`] if a buffer does not match the layout, [`StrideError::Overlap`] if elements may share
+    /// memory.
     pub fn scatter<T: Copy>(&self, dense: &[T], strided: &mut [T]) -> Result<(), StrideError> {
         self.check(strided.len(), dense.len())?;
         if self.may_overlap() {
@@ -140,7 +141,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Conservative: dimensions sorted by stride must each step beyond all that the smaller ones reach.
+    /// Conservative: with dimensions sorted by stride, each must step beyond the reach of the smaller ones.
     fn may_overlap(&self) -> bool {
         let mut dims = self.outer.clone();
         dims.sort_by_key(|&(_, stride)| stride);
@@ -180,7 +181,7 @@ impl Layout {
 mod tests {
     use super::*;
 
-    /// The definition: element `i` of the row-major order lies at the sum of index × stride.
+    /// Reference: row-major element `i` is at the sum of index × stride.
     fn offsets(shape: &[usize], strides: &[usize]) -> Vec<usize> {
         let count = shape.iter().product();
         (0..count)
@@ -195,7 +196,7 @@ mod tests {
             .collect()
     }
 
-    /// Every shape up to 3 × 3 × 3 × 3 (under Miri every 37th), dense, padded and permuted.
+    /// Every shape up to 3 × 3 × 3 × 3 (every 37th under Miri): dense, padded and permuted.
     fn layouts() -> Vec<(Vec<usize>, Vec<usize>)> {
         let mut all = vec![(vec![], vec![])];
         for code in (0..4_usize.pow(4)).step_by(if cfg!(miri) { 37 } else { 1 }) {

@@ -1,31 +1,31 @@
-//! Which arrays can lie in an IOSurface, and how.
+//! IOSurface layouts of arrays.
 //!
-//! `MLMultiArray` takes a pixel buffer of the format `OneComponent16Half` for its memory (header of
-//! `initWithPixelBuffer:shape:`): the last extent of the shape is the width, the product of the others the height.
-//! Such memory the Neural Engine reads and writes in place. Rows start at multiples that the system chooses.
+//! `MLMultiArray` can be backed by a pixel buffer of format `OneComponent16Half` (header of
+//! `initWithPixelBuffer:shape:`): the last extent of the shape is the width, the product of the others the height. The
+//! Neural Engine reads and writes such memory in place. The system chooses the row alignment.
 
 use crate::array::ArrayType;
 use crate::pixels::{PixelError, PixelFormat};
 use crate::strided::{Layout, StrideError};
 
-/// An array's shape as that of a surface.
+/// Surface dimensions of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Surface {
-    /// Elements of a row: the last extent of the array.
+    /// Elements per row: the last extent of the array.
     pub width: usize,
-    /// Rows: the product of the other extents.
+    /// Number of rows: the product of the other extents.
     pub height: usize,
 }
 
-/// Rows are padded to this many bytes on the systems that we know of; a buffer says itself what its rows are.
+/// Row alignment in bytes on all known systems; each buffer reports its actual row stride.
 const ROW_ALIGNMENT: usize = 64;
 
-/// Largest width and height: what Apple's GPUs take for a texture, which surfaces are made to be.
+/// Maximum width and height: the limit of textures on Apple GPUs, for which surfaces are designed.
 const MAX_EXTENT: usize = 16_384;
 
 impl Surface {
-    /// The surface for an array, if one suits it: fp16, not larger than surfaces get, and with rows that are not
-    /// mostly padding. Rows of a few elements would cost a copy for each of them and up to 32 times the memory.
+    /// The surface for an array, if suitable: fp16, within the size limit, and with rows that are not mostly padding.
+    /// Rows of a few elements would cost a copy each and up to 32 times the memory.
     pub fn of(ty: ArrayType, shape: &[usize]) -> Option<Self> {
         let (&width, rest) = shape.split_last()?;
         let height = rest.iter().try_fold(1_usize, |product, &extent| product.checked_mul(extent))?;
@@ -34,13 +34,13 @@ impl Surface {
         (ty == ArrayType::F16 && fits(width) && fits(height) && filled).then_some(Self { width, height })
     }
 
-    /// Format of the pixels.
+    /// Pixel format.
     pub const FORMAT: PixelFormat = PixelFormat::GrayF16;
 
-    /// Where the elements are in a buffer with rows of `row` bytes.
+    /// Layout of the elements in a buffer with rows of `row` bytes.
     ///
     /// # Errors
-    /// Rows that are shorter than the width, or no whole number of elements.
+    /// If rows are shorter than the width, or not a whole number of elements.
     pub fn layout(&self, row: usize) -> Result<Layout, SurfaceError> {
         let pixel = Self::FORMAT.bytes();
         if !row.is_multiple_of(pixel) || row / pixel < self.width {
@@ -51,14 +51,14 @@ impl Surface {
     }
 }
 
-/// Rows that can't be those of the surface that was asked for.
+/// Rows that do not match the requested surface.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 #[non_exhaustive]
 pub enum SurfaceError {
-    /// Their length.
+    /// Invalid row length.
     Rows(#[from] PixelError),
-    /// Their extent in memory.
+    /// Invalid memory extent.
     Stride(#[from] StrideError),
 }
 
@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn fp16_arrays_with_rows_worth_a_copy_are_taken() {
         let of = |shape: &[usize]| Surface::of(ArrayType::F16, shape).map(|s| (s.width, s.height));
-        // The header's own example, but for its narrow rows.
+        // The header's own example, except for its narrow rows.
         assert_eq!(of(&[2, 3, 40]), Some((40, 6)));
-        // Hidden states of a decoder, its mask for a prompt, and a part of its logits.
+        // Hidden states of a decoder, its prefill mask, and a part of its logits.
         assert_eq!(of(&[1, 1, 1024]), Some((1024, 1)));
         assert_eq!(of(&[1, 1, 64, 512]), Some((512, 64)));
         assert_eq!(of(&[1, 1, 9496]), Some((9496, 1)));
@@ -91,7 +91,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::cases(256))]
 
-        /// Element `(row, column)` of the array lies `row × bytes per row` after the first.
+        /// Element `(row, column)` is `row × bytes per row` from the start.
         #[test]
         fn elements_lie_in_their_rows(
             dims in prop::collection::vec(1_usize..4, 0..3),

@@ -1,4 +1,4 @@
-//! Numbers of tensors, as features hold them.
+//! Converts tensors to the numbers of features.
 
 use candle_core::{Device, Storage, Tensor, WithDType};
 
@@ -6,10 +6,10 @@ use crate::array::{ArrayType, Buffer, Slice};
 use crate::convert::to_array;
 use crate::error::NativeError;
 
-/// The elements of a tensor as integers: floats must be whole, and within what `f64` tells apart.
+/// Elements of a tensor as integers: floats must be integral and in the range that `f64` represents exactly.
 ///
 /// # Errors
-/// [`NativeError::Feature`] with the first number that is not whole, or with the element type that Core ML lacks.
+/// [`NativeError::Feature`] with the first non-integral number, or an element type that Core ML lacks.
 pub fn integers(feature: &str, tensor: &Tensor) -> Result<Vec<i64>, NativeError> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if tensor.dtype().is_float() {
@@ -30,7 +30,7 @@ pub fn integers(feature: &str, tensor: &Tensor) -> Result<Vec<i64>, NativeError>
     })
 }
 
-/// The elements of a tensor as `f64`, to the nearest.
+/// Elements of a tensor as `f64`, rounded to nearest.
 ///
 /// # Errors
 /// [`NativeError::Feature`] with an element type that Core ML lacks.
@@ -41,10 +41,10 @@ pub fn doubles(feature: &str, tensor: &Tensor) -> Result<Vec<f64>, NativeError> 
     })
 }
 
-/// The elements of a tensor as `f32`, to the nearest.
+/// Elements of a tensor as `f32`, rounded to nearest.
 ///
 /// # Errors
-/// As [`doubles`].
+/// Same as [`doubles`].
 pub fn singles(feature: &str, tensor: &Tensor) -> Result<Vec<f32>, NativeError> {
     dense(feature, tensor, |elements| match to_array(feature, elements, ArrayType::F32) {
         Ok(Buffer::F32(numbers)) => Some(numbers),
@@ -64,18 +64,18 @@ fn dense<R>(feature: &str, tensor: &Tensor, f: impl FnOnce(Slice<'_>) -> Option<
     elements.and_then(f).ok_or_else(|| NativeError::feature(feature, "numbers", found()))
 }
 
-/// The elements of a tensor, in row-major order.
+/// Elements of a tensor, in row-major order.
 ///
 /// # Errors
-/// A tensor of another type.
+/// If the tensor has another type.
 pub fn elements<T: WithDType>(tensor: &Tensor) -> Result<Vec<T>, NativeError> {
     Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
-/// The only one of some numbers.
+/// The single element of a slice.
 ///
 /// # Errors
-/// None, or several.
+/// If there are none or several.
 pub fn only<T: Copy>(feature: &str, numbers: &[T]) -> Result<T, NativeError> {
     match numbers {
         [number] => Ok(*number),

@@ -1,5 +1,5 @@
-//! The parts of the engine that need the framework itself, on the models of the repository. Runs on Apple's
-//! platforms; elsewhere it is type-checked at most.
+//! Tests that need the framework itself, on the repository's models. They run on Apple platforms; elsewhere they are
+//! type-checked at most.
 #![cfg(target_vendor = "apple")]
 
 use std::future::Future;
@@ -31,7 +31,7 @@ fn chunk() -> NativeModel {
     NativeModel::load(&models().join("qwen_FFN_PF_lut6_chunk_01of02.mlpackage"), &options).expect("it loads")
 }
 
-/// One token id in the type that the model declares.
+/// One token id in the declared type.
 fn id(n: i32) -> Tensor {
     Tensor::new(&[[n]], &Device::Cpu).expect("an id")
 }
@@ -41,7 +41,7 @@ fn values(output: &FeatureValue) -> Vec<f32> {
     tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1()).expect("values")
 }
 
-/// The inputs of the chunk for its first token.
+/// Inputs of the chunk for its first token.
 fn inputs(model: &NativeModel) -> Vec<(String, Tensor)> {
     use coreml_format::description::FeatureType;
     let tensor = |name: &str, shape: &[usize]| match name {
@@ -68,7 +68,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for a future on this thread.
+/// Blocks this thread on a future.
 fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
@@ -90,14 +90,14 @@ fn lent_copied_and_backed_predictions_are_the_same() {
     assert!(want.iter().any(|x| *x != 0.0));
     for options in [Options { lend_inputs: false, ..options() }, Options { output_backings: true, ..options() }] {
         let model = embeddings(&options);
-        // Twice: what is reused must not keep anything of the first.
+        // Twice: reused memory must not keep anything of the first prediction.
         let run = |ids: &Tensor| values(&model.predict(&[(name.as_str(), ids)], None).expect("a prediction")[&output]);
         assert_ne!(run(&id(3)), want, "{options:?}");
         assert_eq!(run(&ids), want, "{options:?}");
     }
 }
 
-/// The largest difference between two results.
+/// Maximum absolute difference between two results.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
@@ -111,7 +111,7 @@ fn surfaces_and_plain_memory_give_the_same() {
         let model = NativeModel::load(&path, &options).expect("it loads");
         let (mut state, mut inputs) = (model.new_state().expect("a state"), inputs(&model));
         let step = |n: usize| {
-            // Other hidden states in each step, so that one that is left in a reused surface would show.
+            // New hidden states in each step, so that stale ones in a reused surface would show.
             let hidden = inputs.iter_mut().find(|(name, _)| name == "hidden_states").expect("hidden states");
             let count = hidden.1.elem_count();
             let values: Vec<f32> = (0..count).map(|i| ((i + n * 7) % 13) as f32 / 13.0).collect();
@@ -180,7 +180,7 @@ fn batches_and_futures_give_what_single_predictions_give() {
     let got: Vec<_> = model.predict_batch(&batch).expect("a batch").iter().map(|o| values(&o[0])).collect();
     assert_eq!(got, want);
     assert!(model.predict_batch::<&Tensor>(&[]).expect("nothing").is_empty());
-    // All under way at once.
+    // All concurrently.
     let started: Vec<_> = ids.iter().map(|t| model.predict_async(&[(name.as_str(), t)]).expect("started")).collect();
     let got: Vec<_> = started.into_iter().map(|p| values(&block_on(p).expect("a prediction")[0])).collect();
     assert_eq!(got, want);
@@ -241,7 +241,7 @@ fn sources_are_compiled_once_and_damage_is_repaired() {
         if path.is_file() { std::fs::remove_file(path) } else { std::fs::remove_dir_all(path) }.expect("removed");
     }
     embeddings(&options);
-    // A compiled model is loaded where it lies.
+    // A compiled model is loaded in place.
     let direct = NativeModel::load(&compiled, &options).expect("it loads");
     assert_eq!(direct.compiled_path(), compiled);
 }

@@ -1,9 +1,9 @@
-//! The content of weight files (`weights/weight.bin`, MILBlob storage version 2). [`weights`](crate::weights) has the files.
+//! Weight file contents (`weights/weight.bin`, MILBlob storage version 2). [`weights`](crate::weights) opens the files.
 //!
-//! A file starts with a header of 64 bytes (`u32` count, `u32` version); every blob has a metadata
-//! record of 64 bytes (`u32` sentinel, `u32` dtype, `u64` bytes, `u64` offset of the data, `u64`
-//! padding bits of sub-byte types). Programs refer to the offset of the *record*. Everything is
-//! little-endian. Reserved fields hold garbage in older files and are not looked at.
+//! A file starts with a header of 64 bytes (`u32` count, `u32` version); every blob has a metadata record of 64 bytes
+//! (`u32` sentinel, `u32` dtype, `u64` bytes, `u64` offset of the data, `u64` padding bits of sub-byte types). Programs
+//! refer to the offset of the *record*. Everything is little-endian. Reserved fields contain garbage in older files and
+//! are ignored.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::dtype::DataType;
 
 /// First field of every metadata record.
 pub(crate) const SENTINEL: u32 = 0xDEAD_BEEF;
-/// Version of the file form.
+/// File format version.
 pub(crate) const VERSION: u32 = 2;
-/// Size of the header and of a record, and the alignment of everything.
+/// Size of the header and of a record, and the alignment of both and of the data.
 pub(crate) const ALIGN: usize = 64;
 
-/// Where a program says that the elements of a constant lie.
+/// Reference from a program to the elements of a constant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BlobRef {
     /// File name as written, such as `@model_path/weights/weight.bin`.
@@ -28,44 +28,44 @@ pub struct BlobRef {
     pub offset: u64,
 }
 
-/// Why a blob can't be read.
+/// Reason why a blob cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobError {
     /// The file can't be opened or mapped.
     #[error("weight file {path}: {reason}")]
     File {
-        /// The file.
+        /// File path.
         path: PathBuf,
-        /// What the system says.
+        /// System error.
         reason: String,
     },
-    /// The file name leaves the model's folder, or there is no folder (a specification alone).
+    /// The file name points outside the model's folder, or there is no folder (a bare specification).
     #[error("weight file `{0}` is not inside the model")]
     Outside(String),
-    /// A model in memory came without this file.
-    #[error("weight file `{file}` was not given; there are: {}", given.join(", "))]
+    /// An in-memory model lacks this file.
+    #[error("missing weight file `{file}`; given: {}", given.join(", "))]
     Missing {
-        /// The name that the program uses.
+        /// File name used by the program.
         file: String,
-        /// The files that were given.
+        /// Names of the given files.
         given: Vec<String>,
     },
-    /// The content is not what the format says.
+    /// The content violates the format.
     #[error("weight file {path}, offset {offset}: expected {expected}, found {found}")]
     Format {
-        /// The file.
+        /// File path.
         path: PathBuf,
         /// Offset in bytes.
         offset: u64,
-        /// What should be there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Actual content.
         found: String,
     },
 }
 
-/// The elements of one constant: a range of a weight file, not a copy; cheap to clone.
+/// Elements of one constant: a range of a weight file, not a copy; cheap to clone.
 #[derive(Clone)]
 pub struct Blob {
     bytes: Bytes,
@@ -74,12 +74,12 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Element type that the record names.
+    /// Element type from the record.
     pub fn dtype(&self) -> DataType {
         self.dtype
     }
 
-    /// Number of elements; padding bits of sub-byte types are not counted.
+    /// Number of elements, without padding bits of sub-byte types.
     pub fn elements(&self) -> usize {
         self.elements
     }
@@ -99,10 +99,10 @@ impl std::fmt::Debug for Blob {
     }
 }
 
-/// The blob of a weight file whose metadata record lies at `offset`.
+/// Returns the blob of a weight file whose metadata record is at `offset`.
 ///
 /// # Errors
-/// [`BlobError::Format`] when the file is of another version, or the record or its data is not inside it. `path` names the
+/// [`BlobError::Format`] if the file has another version, or the record or its data is out of bounds. `path` names the
 /// file.
 pub(crate) fn blob(file: &Bytes, path: &Path, offset: u64) -> Result<Blob, BlobError> {
     let bad = |expected: &str, found: String| format_error(path, offset, expected, found);
@@ -143,7 +143,7 @@ pub(crate) fn blob(file: &Bytes, path: &Path, offset: u64) -> Result<Blob, BlobE
 /// Checks the header of a weight file. `path` names it.
 ///
 /// # Errors
-/// [`BlobError::Format`] when it is empty or of another version.
+/// [`BlobError::Format`] if it is empty or has another version.
 pub(crate) fn check_header(file: &Bytes, path: &Path) -> Result<(), BlobError> {
     if file.is_empty() {
         return Err(format_error(path, 0, "a header of 64 bytes", "an empty file"));

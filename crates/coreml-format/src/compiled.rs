@@ -1,8 +1,8 @@
 //! Compiled models (`.mlmodelc`): a folder with the program as text in `model.mil`.
 //!
-//! The program is all that running one needs. What it expects and returns is told best by `coremldata.bin` (a
-//! protobuf description behind a header that Apple does not document), else by `metadata.json` (which tools leave
-//! out at times), else by the types of the program itself.
+//! The program alone is enough to run it. The description comes from `coremldata.bin` (a protobuf message behind a
+//! header that Apple does not document), else from `metadata.json` (which some tools omit), else from the program's
+//! types.
 
 use std::path::Path;
 
@@ -18,17 +18,17 @@ use crate::weights::Weights;
 mod metadata;
 mod types;
 
-/// Where the description starts in the one kind of `coremldata.bin` that is known: a `u64` length, then the message.
+/// Offset of the description in the only known form of `coremldata.bin`: a `u64` length, then the message.
 const DESCRIPTION_AT: usize = 0x4b;
-/// Largest `model.mil`: names, types and small constants; the others are in weight files.
+/// Maximum size of `model.mil`: names, types and small constants; the others are in weight files.
 const LARGEST_TEXT: u64 = 512 << 20;
-/// Largest side file with a description: labels and metadata of the author are most of it.
+/// Maximum size of a side file with a description: mostly labels and author metadata.
 const LARGEST_DESCRIPTION: u64 = 64 << 20;
 
 /// Opens a folder with a `model.mil`.
 ///
 /// # Errors
-/// [`LoadError`] when the text can't be read, with line and column when it is not MIL text.
+/// [`LoadError`] if the text cannot be read, with line and column if it is not MIL text.
 pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
     let file = path.join("model.mil");
     let text = String::from_utf8(file::read(&file, LARGEST_TEXT)?).map_err(|e| LoadError::NotAModel {
@@ -47,7 +47,7 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
     })
 }
 
-/// The best description there is; side files that can't be understood are left out.
+/// The best description available; side files that cannot be parsed are ignored.
 fn description(path: &Path, program: &Program) -> ModelDescription {
     let metadata = file::read(&path.join("metadata.json"), LARGEST_DESCRIPTION).ok().and_then(|b| metadata::read(&b));
     let mut description = binary_description(path).or(metadata.clone()).unwrap_or_default();
@@ -58,7 +58,7 @@ fn description(path: &Path, program: &Program) -> ModelDescription {
     if description.specification_version == 0 {
         description.specification_version = version(program);
     }
-    // One function without a name of its own is the program's only one.
+    // A single function in both: match them even if the description does not name it.
     if let (1, 1) = (description.functions.len(), program.functions.len())
         && let (Some((_, only)), Some(name)) = (description.functions.pop(), program.functions.keys().next())
     {
@@ -76,7 +76,7 @@ fn description(path: &Path, program: &Program) -> ModelDescription {
     description
 }
 
-/// What metadata does not say: the outputs of a classifier.
+/// Adds what the metadata lacks: the outputs of a classifier.
 fn complete(described: &mut FunctionDescription, function: &crate::program::Function) {
     if described.predicted_feature.is_some() {
         return;
@@ -89,7 +89,7 @@ fn complete(described: &mut FunctionDescription, function: &crate::program::Func
     }
 }
 
-/// The specification version that goes with the newest opset.
+/// Specification version of the newest opset.
 fn version(program: &Program) -> i32 {
     program.functions.values().map(|f| f.opset).max().map_or(0, |opset| match opset {
         Opset::Ios15 => 6,

@@ -1,11 +1,11 @@
-//! What a model expects and returns, engine-neutral: the description that the specification, a
-//! compiled model's metadata or Apple's framework gives, in one form.
+//! Engine-neutral description of a model's inputs and outputs, whether read from the specification, a compiled model's
+//! metadata, or Apple's framework.
 
 use indexmap::IndexMap;
 
 use crate::dtype::DataType;
 
-/// Extents that one dimension may take, both ends included; `max` is `None` when unbounded.
+/// Inclusive range of a dimension's extent; `max` is `None` if unbounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct DimRange {
     /// Smallest extent.
@@ -14,17 +14,17 @@ pub struct DimRange {
     pub max: Option<usize>,
 }
 
-/// Which shapes a multi-array feature accepts.
+/// Shapes that a multi-array feature accepts.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShapeConstraint {
-    /// The model does not say (an output whose shape depends on the input).
+    /// Not specified (an output whose shape depends on the input).
     Unspecified,
-    /// Exactly the default shape.
+    /// The default shape only.
     Fixed,
     /// One of a list.
     Enumerated(Vec<Vec<usize>>),
-    /// A range for each dimension.
+    /// A range per dimension.
     Ranges(Vec<DimRange>),
 }
 
@@ -52,7 +52,7 @@ pub enum FeatureType {
     Double,
     /// A string.
     String,
-    /// An image; height and width are the defaults.
+    /// An image, with its default height and width.
     Image {
         /// Colour layout.
         layout: ColorLayout,
@@ -68,24 +68,24 @@ pub enum FeatureType {
         /// Element type.
         #[serde(serialize_with = "dtype_name")]
         dtype: DataType,
-        /// Default shape; empty when unspecified.
+        /// Default shape; empty if unspecified.
         shape: Vec<usize>,
         /// Other shapes.
         constraint: ShapeConstraint,
-        /// Value of an optional input that is not given.
+        /// Default value of an optional input.
         default: Option<f64>,
     },
     /// A dictionary from integers (`true`) or strings (`false`) to doubles.
     Dictionary {
-        /// Whether the keys are integers.
+        /// True if the keys are integers.
         int_keys: bool,
     },
     /// A sequence of integers (`true`) or strings (`false`).
     Sequence {
-        /// Whether the elements are integers.
+        /// True if the elements are integers.
         ints: bool,
     },
-    /// A state: a tensor that lives between predictions.
+    /// A state: a tensor that persists between predictions.
     State {
         /// Element type.
         #[serde(serialize_with = "dtype_name")]
@@ -96,7 +96,7 @@ pub enum FeatureType {
 }
 
 impl FeatureType {
-    /// The kind of value that the feature is, for errors.
+    /// Kind of value, for error messages.
     pub const fn in_words(&self) -> &'static str {
         match self {
             Self::Int64 => "an integer",
@@ -122,12 +122,12 @@ fn dtype_name<S: serde::Serializer>(dtype: &DataType, s: S) -> Result<S::Ok, S::
 pub struct FeatureDescription {
     /// Name.
     pub name: String,
-    /// What the author wrote about it.
+    /// The author's description.
     pub description: String,
     /// Type.
     #[serde(rename = "type")]
     pub ty: FeatureType,
-    /// Whether an input may be left out.
+    /// True if the input may be omitted.
     pub optional: bool,
 }
 
@@ -140,30 +140,30 @@ pub struct FunctionDescription {
     pub outputs: Vec<FeatureDescription>,
     /// States, in order.
     pub states: Vec<FeatureDescription>,
-    /// Output that holds the label of a classifier.
+    /// Output with the predicted label of a classifier.
     pub predicted_feature: Option<String>,
-    /// Output that holds the class probabilities of a classifier.
+    /// Output with the class probabilities of a classifier.
     pub predicted_probabilities: Option<String>,
 }
 
 impl FunctionDescription {
-    /// The input of this name.
+    /// The input with this name.
     pub fn input(&self, name: &str) -> Option<&FeatureDescription> {
         self.inputs.iter().find(|f| f.name == name)
     }
 
-    /// The output of this name.
+    /// The output with this name.
     pub fn output(&self, name: &str) -> Option<&FeatureDescription> {
         self.outputs.iter().find(|f| f.name == name)
     }
 
-    /// The state of this name.
+    /// The state with this name.
     pub fn state(&self, name: &str) -> Option<&FeatureDescription> {
         self.states.iter().find(|f| f.name == name)
     }
 }
 
-/// What authors write about a model.
+/// Author metadata of a model.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub struct Metadata {
     /// Short description.
@@ -174,25 +174,25 @@ pub struct Metadata {
     pub author: String,
     /// Licence.
     pub license: String,
-    /// Free entries, such as `com.anemll.context_length`.
+    /// User-defined entries, such as `com.anemll.context_length`.
     pub user: IndexMap<String, String>,
 }
 
 /// Description of a model.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
 pub struct ModelDescription {
-    /// Version of the specification: 6 for iOS 15 … 9 for iOS 18; 0 when unknown.
+    /// Specification version: 6 for iOS 15 … 9 for iOS 18; 0 if unknown.
     pub specification_version: i32,
-    /// Functions by name, in file order. A model without named functions has `main`.
+    /// Functions by name, in file order. A model without named functions has one called `main`.
     pub functions: IndexMap<String, FunctionDescription>,
-    /// Name of the function that runs when none is asked for.
+    /// Name of the default function.
     pub default_function: String,
-    /// What the author wrote.
+    /// Author metadata.
     pub metadata: Metadata,
 }
 
 impl ModelDescription {
-    /// The function of this name, or the default one.
+    /// The function with this name, or the default one.
     pub fn function(&self, name: Option<&str>) -> Option<&FunctionDescription> {
         self.functions.get(name.unwrap_or(&self.default_function))
     }

@@ -1,4 +1,4 @@
-//! Element types of tensors and their codes in the specification, in weight files and in MIL text.
+//! Tensor element types and their codes in the specification, weight files and MIL text.
 
 /// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +57,7 @@ const TABLE: &[(DataType, i32, u32, &str, usize)] = &[
 
 impl DataType {
     fn row(self) -> (i32, u32, &'static str, usize) {
-        // The table lists every variant; the fallback is for the compiler (see the test below).
+        // The table lists every variant; the fallback only satisfies the compiler (see the test below).
         TABLE
             .iter()
             .find(|r| r.0 == self)
@@ -74,7 +74,7 @@ impl DataType {
         TABLE.iter().find(|r| r.1 == code).map(|r| r.0)
     }
 
-    /// Code in weight files; `None` for types that weight files can't hold.
+    /// Code in weight files; `None` for types that cannot be stored there.
     pub fn blob_code(self) -> Option<u32> {
         Some(self.row().1).filter(|&c| c != 0)
     }
@@ -84,7 +84,7 @@ impl DataType {
         TABLE.iter().find(|r| r.2 == code && code != 0).map(|r| r.0)
     }
 
-    /// Name in MIL text, such as `fp16`.
+    /// Name in MIL text, for example `fp16`.
     pub fn name(self) -> &'static str {
         self.row().2
     }
@@ -94,23 +94,23 @@ impl DataType {
         TABLE.iter().find(|r| r.3 == name).map(|r| r.0)
     }
 
-    /// Bits that one element takes in memory and in files; `None` for strings.
+    /// Bits per element, in memory and in files; `None` for strings.
     pub fn bits(self) -> Option<usize> {
         Some(self.row().3).filter(|&b| b != 0)
     }
 
-    /// Bytes that `elements` elements take, packed; `None` for strings or on overflow.
+    /// Bytes occupied by `elements` packed elements; `None` for strings or on overflow.
     pub fn packed_len(self, elements: usize) -> Option<usize> {
         Some(elements.checked_mul(self.bits()?)?.div_ceil(8))
     }
 
-    /// Whether this is a floating-point type.
+    /// Returns true for floating-point types.
     pub fn is_float(self) -> bool {
         use DataType::*;
         matches!(self, F16 | F32 | F64 | BF16 | F8E4M3FN | F8E5M2)
     }
 
-    /// Whether this is an integer type (booleans are not).
+    /// Returns true for integer types (not booleans).
     pub fn is_int(self) -> bool {
         !self.is_float() && !matches!(self, DataType::Bool | DataType::String)
     }

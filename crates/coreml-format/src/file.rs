@@ -1,10 +1,10 @@
-//! Opens files that somebody else may have made: regular files only, and no more of them than a stated limit.
+//! Opens untrusted files: regular files only, and no larger than a given limit.
 //!
-//! Opening a named pipe waits until somebody writes to it, a device such as `/dev/zero` never ends, and a sparse file
-//! claims more bytes than a disk has. So a path is looked at before it is opened, what was opened is looked at again, as
-//! the path may lead elsewhere by then, and whole files are read up to a limit.
+//! Opening a named pipe blocks until it has a writer, a device such as `/dev/zero` never ends, and a sparse file
+//! claims more bytes than a disk has. So the path is checked before opening, the open file is checked again, as the
+//! path may have changed by then, and whole files are read up to a limit.
 //!
-//! Windows has no named pipes and devices among its folders' entries; there the file type alone is checked.
+//! Windows folders contain no named pipes or devices; there only the file type is checked.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -13,35 +13,35 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use prost::bytes::Bytes;
 
-/// Why a file is not opened or read.
+/// Reason why a file cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {cause}")]
 pub struct FileError {
-    /// The file.
+    /// File path.
     pub path: PathBuf,
-    /// What is wrong with it; its text does not repeat the path.
+    /// Cause; its text does not repeat the path.
     pub cause: FileCause,
 }
 
-/// What is wrong with a file. As the source of an [`io::Error`] it can be found by [`io::Error::get_ref`].
+/// Cause of a [`FileError`]. If it is the source of an [`io::Error`], [`io::Error::get_ref`] finds it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileCause {
-    /// The system says so.
+    /// A system error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The path is no regular file.
+    /// Not a regular file.
     #[error("expected a regular file, found {found}")]
     Kind {
-        /// The kind of thing, such as "a named pipe".
+        /// Kind of file, such as "a named pipe".
         found: &'static str,
     },
-    /// The file is larger than files of its kind may be.
+    /// The file exceeds the size limit.
     #[error("expected at most {limit} bytes, found {found}")]
     Size {
-        /// The limit in bytes.
+        /// Limit in bytes.
         limit: u64,
-        /// The file's size in bytes; of a file that grows while it is read, more than the limit.
+        /// File size in bytes; more than the limit if it grows while being read.
         found: u64,
     },
 }
@@ -60,7 +60,7 @@ fn at(path: &Path) -> impl Fn(FileCause) -> FileError {
     move |cause| FileError { path: path.to_owned(), cause }
 }
 
-/// The kind of thing that is not a regular file.
+/// Kind of a non-regular file.
 fn kind(of: &Metadata) -> &'static str {
     #[cfg(unix)]
     {
@@ -84,38 +84,38 @@ fn regular(of: Metadata) -> Result<Metadata, FileCause> {
     if of.is_file() { Ok(of) } else { Err(FileCause::Kind { found: kind(&of) }) }
 }
 
-/// Checks that a path leads to a regular file, for libraries that open it themselves. Links are followed.
+/// Checks that a path refers to a regular file, for libraries that open it themselves. Links are followed.
 ///
 /// # Errors
-/// [`FileError`] when there is nothing, or something else.
+/// [`FileError`] if it does not exist or is not a regular file.
 pub fn check(path: &Path) -> Result<Metadata, FileError> {
     std::fs::metadata(path).map_err(FileCause::Io).and_then(regular).map_err(at(path))
 }
 
-/// Opens a regular file for reading, without waiting. Links are followed.
+/// Opens a regular file for reading, without blocking. Links are followed.
 ///
 /// # Errors
-/// [`FileError`] when it can't be opened, or is a folder, a named pipe, a socket or a device.
+/// [`FileError`] if it cannot be opened, or is a folder, a named pipe, a socket or a device.
 pub fn open(path: &Path) -> Result<File, FileError> {
     open_sized(path).map(|(file, _)| file)
 }
 
-/// [`open`], and the bytes that the file has.
+/// [`open`] that also returns the file size.
 fn open_sized(path: &Path) -> Result<(File, u64), FileError> {
-    // Opening alone can do something to a device, so the path is looked at first.
+    // Opening alone can have side effects on a device, so check the path first.
     check(path)?;
     open_at_once(path).map_err(at(path))
 }
 
-/// Opens whatever is there, and keeps it if it is a regular file.
+/// Opens the path, then checks that it is a regular file.
 fn open_at_once(path: &Path) -> Result<(File, u64), FileCause> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // Should a pipe or a terminal have taken the file's place: don't wait, don't become its process. Both mean
-        // nothing to regular files.
+        // If a pipe or a terminal has replaced the file: do not block, do not make it the controlling terminal. Both
+        // flags are ignored for regular files.
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     }
     let file = options.open(path)?;
@@ -126,7 +126,7 @@ fn open_at_once(path: &Path) -> Result<(File, u64), FileCause> {
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
-/// [`FileError`] as of [`open`], for larger files, and when there is not enough memory.
+/// [`FileError`] as for [`open`], if the file is larger, or if allocation fails.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let (file, size) = open_sized(path)?;
     let fail = at(path);
@@ -138,7 +138,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     if !matches!(room, Ok(Ok(()))) {
         return Err(fail(FileCause::Io(io::ErrorKind::OutOfMemory.into())));
     }
-    // A file may grow meanwhile, or say that it has no bytes and have some, as those of /proc do.
+    // A file may grow meanwhile, or report no bytes and have some, as those in /proc do.
     file.take(limit.saturating_add(1)).read_to_end(&mut content).map_err(|e| fail(e.into()))?;
     match content.len() as u64 {
         found if found > limit => Err(fail(FileCause::Size { limit, found })),
@@ -146,32 +146,32 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     }
 }
 
-/// Maps a regular file of at most `limit` bytes into memory.
+/// Memory-maps a regular file of at most `limit` bytes.
 ///
-/// As with every mapped file, somebody who truncates or rewrites it meanwhile can fault the process or change what is read;
-/// model files are not written in place.
+/// Like any mapped file: truncating or rewriting it meanwhile can crash the process or change the data; model
+/// files are not written in place.
 ///
 /// # Errors
-/// [`FileError`] as of [`open`], and for larger files.
+/// [`FileError`] as for [`open`], or if the file is larger.
 pub fn map(path: &Path, limit: u64) -> Result<Bytes, FileError> {
     let (file, size) = open_sized(path)?;
     let fail = at(path);
     if size > limit {
         return Err(fail(FileCause::Size { limit, found: size }));
     }
-    // Some systems refuse to map nothing.
+    // Some systems refuse to map an empty file.
     if size == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: the map is read-only and owned by the bytes; for what others may do to the file see above.
+    // SAFETY: the map is read-only and owned by the bytes; for concurrent changes to the file see above.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| fail(e.into()))?;
     Ok(Bytes::from_owner(map))
 }
 
-/// Reads a whole text of at most `limit` bytes.
+/// Reads a UTF-8 file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`read`], and for bytes that are not UTF-8.
+/// [`FileError`] as for [`read`], or if the bytes are not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, FileError> {
     let invalid = |e: std::string::FromUtf8Error| {
         at(path)(io::Error::new(io::ErrorKind::InvalidData, format!("expected UTF-8 text: {}", e.utf8_error())).into())
@@ -206,7 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("sparse");
         let file = File::create(&path).and_then(|f| f.set_len(1 << 42));
-        // Not every file system can.
+        // Not supported by every file system.
         if file.is_ok() {
             let error = read(&path, 1 << 20).expect_err("4 TiB").to_string();
             assert!(error.contains("1048576 bytes, found 4398046511104"), "{error}");
@@ -232,8 +232,8 @@ mod tests {
         let (done, answers) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             for (path, kind) in kinds {
-                // The second is what happens if a pipe takes a file's place between the look and the opening; a socket
-                // can't be opened at all.
+                // The second case occurs if a pipe replaces a file between check and opening; a socket cannot be opened
+                // at all.
                 let late = open_at_once(&path).map(drop).map_err(at(&path));
                 let mapped = map(&path, 1 << 20).map(drop);
                 let opened =

@@ -1,16 +1,16 @@
 //! Reads and writes Core ML model files: bytes to typed programs and back, no tensors.
 //!
 //! - [`model_types`]: every model type of the specification, decoded. [`program`]: the engine-neutral IR.
-//! - [`description`]: what a model expects and returns.
-//! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one call.
-//! - [`mod@file`]: opens regular files, up to a size; everything that is read comes through it.
+//! - [`description`]: inputs and outputs of a model.
+//! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one
+//!   call.
+//! - [`mod@file`]: opens regular files up to a size limit; all input is read through it.
 //! - [`spec`]: the protobuf specification. [`weights`], [`blob`]: weight files. [`dtype`]: element types.
-//! - [`mil_text`]: the text form of programs in compiled models, read and written.
-//! - [`mod@verify`]: whether a program hangs together; every model that is opened was checked.
-//! - [`mod@write`]: packages from programs and streamed weights.
+//! - [`mil_text`]: parser and printer of the text form of programs in compiled models.
+//! - [`mod@verify`]: structural validation of programs, applied to every opened model.
+//! - [`mod@write`]: writes packages from programs and streamed weights.
 //!
-//! Nothing here allocates from an unchecked length: a hostile file costs memory in proportion to its
-//! own size at most.
+//! Nothing is allocated from an unchecked length: memory use is at most proportional to the file size.
 
 pub mod blob;
 mod compiled;

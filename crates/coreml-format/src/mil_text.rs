@@ -1,12 +1,11 @@
-//! MIL text: the form that a program has in a compiled model (`.mlmodelc/model.mil`).
+//! MIL text: the form of a program in a compiled model (`.mlmodelc/model.mil`).
 //!
-//! [`parse`] reads it into a [`Program`](crate::program::Program), [`print()`] writes one. Apple's compiler writes two dialects: until opset
-//! iOS17 every scalar is a tensor of rank 0 (`tensor<fp16, []>(0x1p-1)`), from iOS18 on scalars stand bare
-//! (`fp16(0x1p-1)`). The parser takes either, mixed, and is generous about what may be left out; positions in its
-//! errors are exact.
+//! [`parse`] reads a [`Program`](crate::program::Program), [`print()`] writes one. Apple's compiler writes two
+//! dialects: up to opset iOS17 every scalar is a tensor of rank 0 (`tensor<fp16, []>(0x1p-1)`), from iOS18 scalars are
+//! bare (`fp16(0x1p-1)`). The parser accepts both, also mixed, and tolerates many omissions; error positions are exact.
 //!
-//! `lexer` makes tokens, `parser` the structure, `types` the types, `literal` typed values, `number` the spelling of
-//! numbers, `printer` the way back.
+//! Modules: `lexer` (tokens), `parser` (structure), `types`, `literal` (typed values), `number` (number syntax),
+//! `printer`.
 
 mod lexer;
 mod literal;
@@ -18,7 +17,7 @@ mod types;
 pub use parser::parse;
 pub use printer::{Dialect, print, print_as};
 
-/// What is wrong with a text, and where.
+/// A syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: expected {expected}, found {found}")]
 pub struct TextError {
@@ -26,11 +25,11 @@ pub struct TextError {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What should be there.
+    /// Expected syntax.
     pub expected: String,
-    /// What is there.
+    /// Syntax found.
     pub found: String,
 }
 
-/// Most levels of types, values and blocks inside each other.
+/// Maximum nesting of types, values and blocks.
 const MAX_DEPTH: usize = 64;

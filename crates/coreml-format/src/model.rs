@@ -1,6 +1,6 @@
-//! An open model, and the reasons why one can't be opened.
+//! An open model and its load errors.
 //!
-//! [`package`](crate::package) opens files; compiled models are one kind of them.
+//! [`package`](crate::package) opens files, including compiled models.
 
 use std::path::PathBuf;
 
@@ -12,56 +12,56 @@ use crate::spec::{SpecError, Specification};
 use crate::verify::VerifyError;
 use crate::weights::Weights;
 
-/// Why a model can't be opened. Match on [`kind`](Self::kind) or on the variants.
+/// Reason why a model cannot be opened. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The file or folder can't be read.
+    /// The file or folder cannot be read.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// File path.
         path: PathBuf,
-        /// What the system says.
+        /// System error.
         source: std::io::Error,
     },
-    /// The path is there, but is not a model.
+    /// The path exists but is not a model.
     #[error("{path} is not a Core ML model: expected {expected}, found {found}")]
     NotAModel {
-        /// The path.
+        /// Path.
         path: PathBuf,
-        /// What a model has there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Actual content.
         found: String,
     },
-    /// The specification can't be used.
+    /// The specification is invalid.
     #[error("{path}: {source}")]
     Spec {
-        /// The specification file.
+        /// Specification file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause.
         source: SpecError,
     },
-    /// The text of a compiled model can't be used.
+    /// The text of a compiled model is invalid.
     #[error("{path}: {source}")]
     Text {
         /// The `model.mil`.
         path: PathBuf,
-        /// What is wrong with it, and where.
+        /// Cause and position.
         source: TextError,
     },
-    /// The program contradicts itself.
+    /// The program is inconsistent.
     #[error("{path}: {source}")]
     Program {
-        /// The model.
+        /// Model path.
         path: PathBuf,
-        /// What is wrong with it, and where.
+        /// Cause and position.
         source: VerifyError,
     },
 }
 
 impl LoadError {
-    /// Stable name of the kind of error.
+    /// Stable name of the error kind.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
@@ -73,18 +73,18 @@ impl LoadError {
     }
 }
 
-/// A model that is open: description, body and mapped weights.
+/// An open model: description, body and mapped weights.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Where it was opened.
+    /// Path it was opened from.
     pub path: PathBuf,
-    /// What it expects and returns.
+    /// Inputs and outputs.
     pub description: ModelDescription,
-    /// The model itself, of any type.
+    /// Content, depending on the model type.
     pub body: Body,
-    /// The models of a pipeline, in order; of other types none.
+    /// Models of a pipeline, in order; empty for other types.
     pub parts: Vec<Specification>,
-    /// Its weights.
+    /// Weights.
     pub weights: Weights,
 }
 

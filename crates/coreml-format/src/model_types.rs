@@ -1,11 +1,11 @@
-//! Every model type of the specification, decoded and not interpreted.
+//! Every model type of the specification, decoded but not interpreted.
 //!
-//! Each type has a row in [`TYPES`], a case of [`Body`] and a file in `model_types/`; types that share parameters share a
-//! file. Field numbers are those of coremltools' `mlmodel/format`. `conformance/model_types.json` lists every message and
-//! field of the format, and a test proves that each is declared.
+//! Each type has a row in [`TYPES`], a case of [`Body`] and a file in `model_types/`; types that share parameters share
+//! a file. Field numbers are those of coremltools' `mlmodel/format`. `conformance/model_types.json` lists every message
+//! and field of the format; a test checks that each is declared.
 //!
-//! Enumerations keep the number in the file; `TryFrom<i32>` converts it, so that an unknown value is never taken for the
-//! default. Weights are ranges of the buffer that was decoded, not copies.
+//! Enumerations keep the number in the file; `TryFrom<i32>` converts it, so that an unknown value is never mistaken for
+//! the default. Weights are ranges of the decoded buffer, not copies.
 #![allow(missing_docs, reason = "fields without a comment mean what their name says")]
 
 use prost::Message;
@@ -48,7 +48,7 @@ pub mod vision_feature_print;
 pub mod word_embedding;
 pub mod word_tagger;
 
-/// The part of a `Model` message that depends on its type.
+/// The type-specific part of a `Model` message.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Body {
@@ -67,7 +67,7 @@ pub enum Body {
     KNearestNeighborsClassifier(Box<nearest_neighbors::KNearestNeighborsClassifier>),
     NeuralNetwork(neural_network::NeuralNetwork),
     ItemSimilarityRecommender(Box<item_similarity::ItemSimilarityRecommender>),
-    /// An ML Program, as the intermediate representation.
+    /// An ML Program as IR.
     Program(Program),
     CustomModel(custom::CustomModel),
     LinkedModel(linked::LinkedModel),
@@ -96,9 +96,9 @@ pub enum Body {
 /// A row of [`TYPES`].
 #[derive(Debug, Clone, Copy)]
 pub struct ModelType {
-    /// Field of the `Model` message that holds a model of this type.
+    /// Field number in the `Model` message.
     pub field: u32,
-    /// Name of that field.
+    /// Field name.
     pub name: &'static str,
     decode: fn(Bytes) -> Result<Body, SpecError>,
 }
@@ -157,7 +157,7 @@ fn undecodable(error: prost::DecodeError) -> SpecError {
     SpecError::Decode(error.to_string())
 }
 
-/// Returns the model type in this field of the `Model` message.
+/// Returns the model type with this field number in the `Model` message.
 pub fn find(field: u32) -> Option<&'static ModelType> {
     TYPES.binary_search_by_key(&field, |row| row.field).ok().map(|at| &TYPES[at])
 }
@@ -165,19 +165,19 @@ pub fn find(field: u32) -> Option<&'static ModelType> {
 /// Decodes the message in this field of a `Model`; weights and nested models are ranges of `bytes`.
 ///
 /// # Errors
-/// [`SpecError`] when the field is that of no model type, and when the bytes are not its message.
+/// [`SpecError`] if the field is not a model type, or the bytes are not its message.
 pub fn decode(field: u32, bytes: Bytes) -> Result<Body, SpecError> {
     let row =
         find(field).ok_or_else(|| SpecError::invalid("the model", "a known model type", format!("field {field}")))?;
     (row.decode)(bytes)
 }
 
-/// Finds the model type of a serialized `Model`, and the bytes of its message, without decoding it.
+/// Finds the model type of a serialized `Model` and the bytes of its message, without decoding it.
 ///
-/// As protobuf has it: of several types the last one counts, and a message that comes in parts is their concatenation.
+/// Follows protobuf: of several types the last one wins, and a message in several parts is their concatenation.
 ///
 /// # Errors
-/// [`SpecError::Decode`] when the bytes are not a protobuf message.
+/// [`SpecError::Decode`] if the bytes are not a protobuf message.
 pub fn locate(model: &Bytes) -> Result<Option<(&'static ModelType, Bytes)>, SpecError> {
     let mut found: Option<(&ModelType, Vec<Bytes>)> = None;
     let mut rest = model.clone();
@@ -207,7 +207,7 @@ impl ModelType {
     /// Decodes a message of this type; weights and nested models are ranges of `bytes`.
     ///
     /// # Errors
-    /// [`SpecError::Decode`] when the bytes are not such a message.
+    /// [`SpecError::Decode`] if the bytes are not such a message.
     pub fn decode(&self, bytes: Bytes) -> Result<Body, SpecError> {
         (self.decode)(bytes)
     }
@@ -257,7 +257,7 @@ impl Body {
         }
     }
 
-    /// Returns the program, if that is what it is.
+    /// Returns the program, if this is an ML Program.
     pub fn program(&self) -> Option<&Program> {
         match self {
             Self::Program(program) => Some(program),
@@ -265,7 +265,7 @@ impl Body {
         }
     }
 
-    /// Returns the pipeline, of whatever type.
+    /// Returns the pipeline, if this is a pipeline of any type.
     pub fn pipeline(&self) -> Option<&pipeline::Pipeline> {
         match self {
             Self::PipelineClassifier(m) => m.pipeline.as_ref(),

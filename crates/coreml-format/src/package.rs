@@ -26,14 +26,14 @@ struct ManifestItem {
     path: String,
 }
 
-/// Largest `Manifest.json`: it lists the few items of a package.
+/// Maximum size of `Manifest.json`, which lists the few items of a package.
 const LARGEST_MANIFEST: u64 = 1 << 20;
-/// Stands for the path of a model that has none.
+/// Placeholder for the path of an in-memory model.
 const IN_MEMORY: &str = "model in memory";
-/// Largest specification: no protobuf message is longer.
+/// Maximum size of a specification: the protobuf limit.
 const LARGEST_SPEC: u64 = i32::MAX as u64;
 
-/// The specification that the manifest of a package names.
+/// Path of the specification named by the manifest of a package.
 fn manifest_root(package: &Path, manifest: &Path) -> Result<PathBuf, LoadError> {
     let bad = |expected: &str, found: String| LoadError::NotAModel {
         path: manifest.to_owned(),
@@ -53,7 +53,7 @@ fn manifest_root(package: &Path, manifest: &Path) -> Result<PathBuf, LoadError> 
     Ok(package.join("Data").join(relative))
 }
 
-/// Where packages keep their specification by custom.
+/// Conventional paths of the specification in a package.
 const USUAL_SPECS: [&str; 2] = ["Data/com.apple.CoreML/model.mlmodel", "com.apple.CoreML/model.mlmodel"];
 
 fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
@@ -79,15 +79,14 @@ fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
 }
 
 impl Model {
-    /// Opens a `.mlpackage` or `.mlmodelc` folder or a `.mlmodel` file; which of them is told by content, not by
-    /// name.
+    /// Opens a `.mlpackage` or `.mlmodelc` folder or a `.mlmodel` file, detected by content, not by name.
     ///
-    /// Reads the specification and checks it; weights are mapped when they are first used. Only regular files are
-    /// opened: a specification of at most 2 GiB, as every protobuf message, a `model.mil` of at most 512 MiB, a manifest of
-    /// at most 1 MiB.
+    /// Reads and validates the specification; weights are mapped on first use. Only regular files are opened: a
+    /// specification of at most 2 GiB (the protobuf limit), a `model.mil` of at most 512 MiB, a manifest of at most 1
+    /// MiB.
     ///
     /// # Errors
-    /// [`LoadError`] naming the file, what was expected and what was found.
+    /// [`LoadError`] with the file, the expected and the actual content.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let kind = std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
         let model = if kind.is_dir() && path.join("model.mil").exists() {
@@ -98,14 +97,14 @@ impl Model {
         verified(model)
     }
 
-    /// Opens a model that lies in memory: the bytes of its specification (`model.mlmodel`) and its weight files.
+    /// Opens an in-memory model: the bytes of its specification (`model.mlmodel`) and its weight files.
     ///
-    /// It is checked as [`Model::open`] does. Its path, for errors, is `model in memory`. Weights of neural networks are
+    /// Validates it as [`Model::open`] does. Errors show its path as `model in memory`. Weights of neural networks are
     /// ranges of `specification`.
     ///
     /// # Errors
-    /// [`LoadError`] when the bytes are not a specification or contradict themselves, or are more than 2 GiB. A weight file
-    /// that is missing or cut short is an error of [`Weights::resolve`].
+    /// [`LoadError`] if the bytes are not a specification, are inconsistent, or exceed 2 GiB. A missing or truncated
+    /// weight file is an error of [`Weights::resolve`].
     pub fn from_bytes(specification: impl Into<Bytes>, weights: Weights) -> Result<Model, LoadError> {
         let (path, bytes) = (PathBuf::from(IN_MEMORY), specification.into());
         if bytes.len() as u64 > LARGEST_SPEC {
@@ -126,7 +125,7 @@ impl Model {
     }
 }
 
-/// The model, if every program of it is sound.
+/// Returns the model if all of its programs are valid.
 fn verified(model: Model) -> Result<Model, LoadError> {
     match verify_all(&model.body, &model.parts) {
         Ok(()) => Ok(model),

@@ -1,12 +1,12 @@
 //! The typed intermediate representation (IR) of an ML Program.
 //!
-//! One form for what the protobuf specification (`.mlmodel`, `.mlpackage`) and the MIL text of a
-//! compiled model (`.mlmodelc/model.mil`) say: a [`Program`] has [`Function`]s, a function has one
-//! [`Block`], a block has [`Operation`]s in execution order, and an operation binds its named
-//! parameters to earlier values or to literal [`Value`]s. Names are unique within a function.
+//! One form for the protobuf specification (`.mlmodel`, `.mlpackage`) and the MIL text of a compiled model
+//! (`.mlmodelc/model.mil`): a [`Program`] has [`Function`]s, a function has one [`Block`], a block has [`Operation`]s
+//! in execution order, and an operation binds its named parameters to earlier values or to literal [`Value`]s. Names
+//! are unique within a function.
 //!
-//! The IR owns no tensor data beyond small immediate values: large constants are [`BlobRef`]s into a
-//! mapped weight file (see [`crate::blob`]).
+//! The IR owns no tensor data beyond small immediate values: large constants are [`BlobRef`]s into a mapped weight file
+//! (see [`crate::blob`]).
 
 use indexmap::IndexMap;
 
@@ -20,12 +20,12 @@ pub enum Dim {
     Fixed(usize),
     /// Unknown until run time (`?`).
     Unknown,
-    /// Stands for any number of unknown extents (`*?`).
+    /// Any number of unknown extents (`*?`).
     Variadic,
 }
 
 impl Dim {
-    /// The extent, if it is known.
+    /// The extent, if known.
     pub fn fixed(self) -> Option<usize> {
         match self {
             Dim::Fixed(n) => Some(n),
@@ -49,12 +49,12 @@ impl std::fmt::Display for Dim {
 pub struct TensorType {
     /// Element type.
     pub dtype: DataType,
-    /// Extents, outermost first; `[Variadic]` when not even the rank is known.
+    /// Extents, outermost first; `[Variadic]` if even the rank is unknown.
     pub shape: Vec<Dim>,
 }
 
 impl TensorType {
-    /// A tensor type whose extents are all known.
+    /// A tensor type with known extents.
     pub fn fixed(dtype: DataType, shape: &[usize]) -> Self {
         Self { dtype, shape: shape.iter().map(|&n| Dim::Fixed(n)).collect() }
     }
@@ -76,7 +76,7 @@ pub enum ValueType {
     Tuple(Vec<ValueType>),
     /// A dictionary from key type to value type.
     Dictionary(Box<ValueType>, Box<ValueType>),
-    /// A mutable buffer that outlives one prediction (opset iOS18).
+    /// A mutable buffer that persists between predictions (opset iOS18).
     State(Box<ValueType>),
 }
 
@@ -91,7 +91,7 @@ impl ValueType {
     }
 }
 
-/// A name and the type of what it names: a function input, a block input, an operation output.
+/// A named and typed value: a function input, a block input, or an operation output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedType {
     /// Name of the value.
@@ -108,7 +108,7 @@ pub enum TensorData {
     Bytes(Vec<u8>),
     /// The elements of a string tensor.
     Strings(Vec<String>),
-    /// Elements that lie in a weight file.
+    /// Elements stored in a weight file.
     Blob(BlobRef),
 }
 
@@ -128,7 +128,7 @@ impl Value {
         Self { ty, data: ValueData::Tensor(TensorData::Bytes(bytes)) }
     }
 
-    /// A tensor whose elements lie in a weight file.
+    /// A tensor whose elements are stored in a weight file.
     pub fn blob(dtype: DataType, shape: &[usize], at: BlobRef) -> Self {
         let ty = ValueType::Tensor(TensorType::fixed(dtype, shape));
         Self { ty, data: ValueData::Tensor(TensorData::Blob(at)) }
@@ -179,7 +179,7 @@ pub enum ValueData {
     Dictionary(Vec<(Value, Value)>),
 }
 
-/// What one parameter of an operation is bound to.
+/// Binding of one parameter of an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Binding {
     /// A value defined earlier: a function or block input or the output of an operation.
@@ -188,7 +188,7 @@ pub enum Binding {
     Value(Value),
 }
 
-/// The binding of one named parameter.
+/// Binding of one named parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Argument {
     /// One value.
@@ -231,11 +231,11 @@ pub struct Block {
     pub inputs: Vec<NamedType>,
     /// The operations.
     pub operations: Vec<Operation>,
-    /// Names of the values that the block returns.
+    /// Names of the block's results.
     pub outputs: Vec<String>,
 }
 
-/// The opset that a function is written in.
+/// Opset of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Opset {
     /// `CoreML5`.
@@ -273,7 +273,7 @@ impl Opset {
         }
     }
 
-    /// The opset of this name, in either spelling, ignoring case.
+    /// The opset with this name, in either spelling, case-insensitive.
     pub fn from_name(name: &str) -> Option<Self> {
         [Opset::Ios15, Opset::Ios16, Opset::Ios17, Opset::Ios18, Opset::Ios26]
             .into_iter()

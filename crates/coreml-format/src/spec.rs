@@ -1,7 +1,7 @@
-//! The protobuf specification (`model.mlmodel`): bytes to [`Specification`].
+//! The protobuf specification (`model.mlmodel`): decodes bytes to a [`Specification`].
 //!
-//! `proto` declares the messages, `program` and `describe` convert them, `encode` goes back. Field numbers are those
-//! of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
+//! `proto` declares the messages, `program` and `describe` convert them, `encode` is the inverse. Field numbers are
+//! those of coremltools' `Model.proto`, `FeatureTypes.proto` and `MIL.proto`.
 
 use prost::Message;
 
@@ -14,21 +14,21 @@ mod encode;
 mod program;
 pub(crate) mod proto;
 
-/// Why a specification can't be used.
+/// Reason why a specification is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
     /// The bytes are not a protobuf message of the expected form.
     #[error("not a Core ML specification: {0}")]
     Decode(String),
-    /// The message lacks something, or contradicts itself.
+    /// The message is incomplete or inconsistent.
     #[error("{place}: expected {expected}, found {found}")]
     Invalid {
-        /// Where in the specification.
+        /// Location in the specification.
         place: String,
-        /// What should be there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Actual content.
         found: String,
     },
 }
@@ -43,31 +43,31 @@ impl SpecError {
     }
 }
 
-/// Most pipelines inside of each other.
+/// Maximum nesting of pipelines.
 const DEPTH: usize = 8;
 
 /// A decoded specification: a model, or a part of a pipeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Specification {
-    /// What it expects and returns.
+    /// Inputs and outputs.
     pub description: ModelDescription,
-    /// The model itself.
+    /// Content, depending on the model type.
     pub body: Body,
-    /// The models of a pipeline, in order; of other types none.
+    /// Models of a pipeline, in order; empty for other types.
     pub parts: Vec<Specification>,
 }
 
-/// Reads a specification of any type; what it holds is decoded, not interpreted.
+/// Decodes a specification of any model type, without interpreting it.
 ///
 /// Weights of neural networks are ranges of `bytes`.
 ///
 /// # Errors
-/// [`SpecError`] when the bytes are not one, hold no model or contradict themselves.
+/// [`SpecError`] if the bytes are not a specification, contain no model, or are inconsistent.
 pub fn decode(bytes: &Bytes) -> Result<Specification, SpecError> {
     decode_at(bytes, 0)
 }
 
-/// A model that is so deep inside of pipelines.
+/// Decodes a model nested `depth` pipelines deep.
 fn decode_at(bytes: &Bytes, depth: usize) -> Result<Specification, SpecError> {
     let header = proto::Header::decode(bytes.clone()).map_err(|e| SpecError::Decode(e.to_string()))?;
     let description = describe::description(header.specification_version, header.description.unwrap_or_default())?;
@@ -75,7 +75,7 @@ fn decode_at(bytes: &Bytes, depth: usize) -> Result<Specification, SpecError> {
     let (row, content) = model.ok_or_else(|| SpecError::invalid("the specification", "a model", "none"))?;
     let mut body = row.decode(content)?;
     if let Body::Program(program) = &mut body {
-        // A model without named functions calls its only one `main`.
+        // A model without named functions calls its only function `main`.
         let alone = program.functions.len() == 1 && !program.functions.contains_key(&description.default_function);
         if alone {
             let only = program.functions.pop().map(|(_, f)| (description.default_function.clone(), f));
@@ -97,10 +97,10 @@ pub(crate) fn decode_program(bytes: Bytes) -> Result<Program, SpecError> {
     program::program(proto::Program::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?)
 }
 
-/// Reads a bare `ModelDescription` message, as `coremldata.bin` of a compiled model holds it.
+/// Decodes a bare `ModelDescription` message, as stored in `coremldata.bin` of a compiled model.
 ///
 /// # Errors
-/// [`SpecError`] as [`decode`].
+/// [`SpecError`] as for [`decode`].
 pub(crate) fn decode_description(specification_version: i32, bytes: &[u8]) -> Result<ModelDescription, SpecError> {
     let message = proto::ModelDescription::decode(bytes).map_err(|e| SpecError::Decode(e.to_string()))?;
     describe::description(specification_version, message)
@@ -130,7 +130,7 @@ mod tests {
         for row in model_types::TYPES {
             match decode(&model(row.field, &[])) {
                 Ok(model) => assert_eq!(model.body.name(), row.name),
-                // A program has a function at least.
+                // A program needs at least one function.
                 Err(e) => assert_eq!((row.name, e.to_string().contains("at least one function")), ("mlProgram", true)),
             }
         }

@@ -1,32 +1,32 @@
-//! Whether a program hangs together: every name is defined once and before its use, every literal has the
-//! elements that its type says.
+//! Structural validation of a program: every name is defined once and before its use, every literal has as many
+//! elements as its type.
 //!
-//! What an operation makes of its parameters is the engine's business; what is checked here holds for every
-//! program, whichever file it came from.
+//! Validating an operation's parameters is up to the engine; the checks here apply to every program, whatever file it
+//! came from.
 
 use std::collections::HashSet;
 
 use crate::dtype::DataType;
 use crate::program::{Argument, Binding, Block, Program, TensorData, Value, ValueData, ValueType};
 
-/// What is wrong with a program, and where.
+/// Inconsistency of a program and its location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("function `{function}`, {place}: expected {expected}, found {found}")]
 pub struct VerifyError {
-    /// The function.
+    /// Function name.
     pub function: String,
-    /// Kind and name of the operation, or what else it is about.
+    /// Kind and name of the operation, or another location.
     pub place: String,
-    /// What should be there.
+    /// Expected content.
     pub expected: String,
-    /// What is there.
+    /// Actual content.
     pub found: String,
 }
 
 /// Checks all functions of a program.
 ///
 /// # Errors
-/// [`VerifyError`] for the first thing that is wrong.
+/// [`VerifyError`] for the first inconsistency.
 pub fn verify(program: &Program) -> Result<(), VerifyError> {
     for (name, function) in &program.functions {
         let mut scope = Scope { function: name, visible: HashSet::new() };
@@ -40,7 +40,7 @@ pub fn verify(program: &Program) -> Result<(), VerifyError> {
 
 struct Scope<'p> {
     function: &'p str,
-    /// Names that are visible here.
+    /// Names in scope.
     visible: HashSet<&'p str>,
 }
 
@@ -63,7 +63,7 @@ impl<'p> Scope<'p> {
         Err(self.error(place(), "a value that is defined before", format!("`{name}`")))
     }
 
-    /// Checks a block and returns the names that it defines; they stay visible for its outputs only.
+    /// Checks a block and returns the names it defines, which stay in scope for its outputs only.
     fn block(&mut self, block: &'p Block) -> Result<(), VerifyError> {
         let mut own = Vec::new();
         for input in &block.inputs {
@@ -121,7 +121,7 @@ impl<'p> Scope<'p> {
         let (wanted, found) = match data {
             TensorData::Bytes(bytes) => (ty.dtype.packed_len(count), bytes.len()),
             TensorData::Strings(all) => (Some(count).filter(|_| ty.dtype == DataType::String), all.len()),
-            // Weight files check their own records when they are read.
+            // Weight file records are checked when read.
             TensorData::Blob(_) => return Ok(()),
         };
         if wanted == Some(found) {

@@ -1,7 +1,7 @@
-//! The weight files of a model: mapped from a folder, or in memory.
+//! Weight files of a model: mapped from a folder, or in memory.
 //!
-//! Whatever they are, they are [`Bytes`], and a [`Blob`] is a range of them. Weights that lie in the specification itself,
-//! as those of neural networks, are ranges of its bytes already (see [`model_types`](crate::model_types)).
+//! Either way they are [`Bytes`], and a [`Blob`] is a range of them. Weights inside the specification, as in neural
+//! networks, are ranges of its bytes already (see [`model_types`](crate::model_types)).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -12,11 +12,11 @@ use prost::bytes::Bytes;
 use crate::blob::{self, Blob, BlobError, BlobRef};
 use crate::file;
 
-/// The weight files of a model; cheap to clone. The default has none.
+/// Weight files of a model; cheap to clone. Empty by default.
 #[derive(Debug, Clone, Default)]
 pub struct Weights {
     source: Source,
-    /// Files that are open, by the name that programs use.
+    /// Open files, by the name used in programs.
     open: Arc<Mutex<HashMap<Arc<str>, Bytes>>>,
 }
 
@@ -29,34 +29,33 @@ enum Source {
     Memory(Arc<BTreeMap<String, Bytes>>),
 }
 
-/// The path that `@model_path/…` stands for, relative to the model.
+/// Path relative to the model, without `@model_path/`.
 fn relative(file: &str) -> &str {
     file.strip_prefix("@model_path").unwrap_or(file).trim_start_matches('/')
 }
 
 impl Weights {
-    /// Files below this folder, which `@model_path` stands for. They are mapped when they are first used.
+    /// Files in this folder, which is `@model_path`. They are mapped on first use.
     pub fn folder(root: PathBuf) -> Self {
         Self { source: Source::Folder(root), open: Arc::default() }
     }
 
-    /// Files in memory, by the path that the specification names, such as `weights/weight.bin`; `@model_path/` may be left
-    /// out.
+    /// Files in memory, by the path in the specification, such as `weights/weight.bin`; `@model_path/` is optional.
     pub fn memory(files: impl IntoIterator<Item = (String, Bytes)>) -> Self {
         let files = files.into_iter().map(|(name, bytes)| (relative(&name).to_owned(), bytes));
         Self { source: Source::Memory(Arc::new(files.collect())), open: Arc::default() }
     }
 
-    /// Finds the blob whose metadata record lies at this place.
+    /// Returns the blob whose metadata record is at this position.
     ///
     /// # Errors
-    /// [`BlobError`] when there is no such file, when it can't be mapped, and when the record or its data is not inside it.
+    /// [`BlobError`] if there is no such file, mapping it fails, or the record or its data is out of bounds.
     pub fn resolve(&self, at: &BlobRef) -> Result<Blob, BlobError> {
         let (path, bytes) = self.file(&at.file)?;
         blob::blob(&bytes, &path, at.offset)
     }
 
-    /// A file and what it is called in errors.
+    /// The file and its path for errors.
     fn file(&self, name: &Arc<str>) -> Result<(PathBuf, Bytes), BlobError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(name)?;
@@ -78,7 +77,7 @@ impl Weights {
         Ok((path, bytes))
     }
 
-    /// The path of a file: on disk, or as it was given.
+    /// Path of a file: on disk, or as given.
     fn path(&self, name: &str) -> Result<PathBuf, BlobError> {
         let relative = relative(name);
         let inside = Path::new(relative).components().all(|c| matches!(c, Component::Normal(_)));

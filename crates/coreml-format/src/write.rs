@@ -1,4 +1,4 @@
-//! Writes packages: weights are streamed to disk, then the specification and the manifest follow.
+//! Writes packages: streams the weights to disk, then writes the specification and the manifest.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -11,7 +11,7 @@ use crate::dtype::DataType;
 use crate::program::Program;
 use crate::spec;
 
-/// A package that is being written. Nothing can be opened before [`PackageWriter::finish`].
+/// A package being written. It cannot be opened before [`PackageWriter::finish`].
 #[derive(Debug)]
 pub struct PackageWriter {
     root: PathBuf,
@@ -28,7 +28,7 @@ impl PackageWriter {
     /// Starts a package at a path that does not exist yet.
     ///
     /// # Errors
-    /// When the folder exists or can't be made.
+    /// If the folder exists or cannot be created.
     pub fn create(root: &Path) -> std::io::Result<Self> {
         let weights = root.join("Data").join(AUTHOR).join("weights");
         if root.exists() {
@@ -48,11 +48,11 @@ impl PackageWriter {
         Ok(())
     }
 
-    /// Appends the packed elements of one constant, in pieces; together they must have the length that
-    /// `elements` of this type take.
+    /// Appends the packed elements of one constant, in pieces with the total length of `elements` elements of this
+    /// type.
     ///
     /// # Errors
-    /// When the disk is full, the type can't be stored, or the pieces have another length.
+    /// If writing fails, the type cannot be stored, or the total length differs.
     pub fn blob<'p>(
         &mut self,
         dtype: DataType,
@@ -89,7 +89,7 @@ impl PackageWriter {
     /// Writes header, specification and manifest.
     ///
     /// # Errors
-    /// When the disk is full.
+    /// If writing fails.
     pub fn finish(mut self, description: &ModelDescription, program: &Program) -> std::io::Result<()> {
         self.pad()?;
         self.weights.seek(SeekFrom::Start(0))?;

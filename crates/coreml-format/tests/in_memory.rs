@@ -1,4 +1,4 @@
-//! A model in memory is the model on disk.
+//! An in-memory model equals the model on disk.
 
 use coreml_format::blob::BlobError;
 use coreml_format::description::ModelDescription;
@@ -10,7 +10,7 @@ use coreml_format::program::{TensorData, Value, ValueData};
 use coreml_format::weights::Weights;
 use coreml_format::write::PackageWriter;
 
-/// A package with one constant of 64 halves in its weight file.
+/// A package with one constant of 64 f16 values in its weight file.
 fn package(folder: &std::path::Path) -> std::path::PathBuf {
     let path = folder.join("m.mlpackage");
     let mut writer = PackageWriter::create(&path).expect("a package");
@@ -26,7 +26,7 @@ fn package(folder: &std::path::Path) -> std::path::PathBuf {
     path
 }
 
-/// The specification and the weight file of a package, as bytes.
+/// Specification and weight file of a package, as bytes.
 fn bytes(package: &std::path::Path) -> (Bytes, Bytes) {
     let read =
         |file: &str| Bytes::from(std::fs::read(package.join("Data/com.apple.CoreML").join(file)).expect("a file"));
@@ -77,7 +77,7 @@ fn limits_and_checks_are_those_of_files() {
     let error = Model::from_bytes(cut, Weights::default()).expect_err("cut short");
     assert!(matches!(&error, LoadError::Spec { .. }) && error.to_string().contains("in memory"), "{error}");
     assert!(matches!(Model::from_bytes(Bytes::new(), Weights::default()), Err(LoadError::Spec { .. })));
-    // A value that is used before it is defined.
+    // A value used before its definition.
     let text =
         "program(1.3) { func main<ios18>(tensor<fp16, [64]> x) { tensor<fp16, [64]> y = relu(x = z); } -> (y); }";
     let unsound = mil_text::parse(text).expect("it parses");

@@ -1,4 +1,4 @@
-//! MIL text: what the compiler writes is read, what we write reads back, errors say where.
+//! MIL text: compiler output is parsed, printed text reads back, errors have positions.
 
 use coreml_format::blob::BlobRef;
 use coreml_format::dtype::DataType;
@@ -144,14 +144,14 @@ fn no_prefix_and_no_changed_byte_panics() {
             assert!(n + 3 >= text.trim_end().len() || parse(&text[..n]).is_err(), "{n}");
             for replacement in ["(", "[", "\"", "9", "-", "\\", "<"] {
                 let changed = format!("{}{replacement}{}", &text[..n], &text[n + 1..]);
-                // Right or wrong, but an answer.
+                // Valid or not, it returns.
                 drop(parse(&changed));
             }
         }
     }
 }
 
-/// The packages of this repository, in both dialects and back.
+/// Round trip of the repository's packages in both dialects.
 #[test]
 fn real_programs_read_back_from_both_dialects() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -204,7 +204,7 @@ fn types() -> impl Strategy<Value = ValueType> {
     })
 }
 
-/// A tensor literal; the payload of a NaN has no spelling, so there are none.
+/// A tensor literal without NaNs, whose payload has no text form.
 fn tensors() -> impl Strategy<Value = Value> {
     (dtype(), prop::collection::vec(0usize..4, 0..4)).prop_flat_map(|(dtype, shape)| {
         let count: usize = shape.iter().product();
@@ -218,7 +218,7 @@ fn tensors() -> impl Strategy<Value = Value> {
             if let (Some(last), used @ 1..) = (bytes.last_mut(), count * bits % 8) {
                 *last &= (1 << used) - 1;
             }
-            // Clearing the top exponent bit leaves no infinity and no NaN; a boolean is 0 or 1.
+            // Clearing the top exponent bit excludes infinities and NaNs; booleans are 0 or 1.
             for element in bytes.chunks_mut(bits.div_ceil(8)) {
                 if let Some(top) = element.last_mut().filter(|_| dtype.is_float()) {
                     *top &= 0xbf;

@@ -1,6 +1,6 @@
-//! Every message and field of the format is declared, with the right number and kind: `conformance/model_types.json`, which
-//! `tools/model_types.py` writes, against what `model_types` decodes and encodes again. A field that is not declared
-//! would be dropped.
+//! Checks that every message and field of the format is declared, with the right number and kind: compares
+//! `conformance/model_types.json`, written by `tools/model_types.py`, with what `model_types` decodes and encodes
+//! again. An undeclared field would be dropped.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ mod weights;
 #[path = "model_types/zoo.rs"]
 mod zoo;
 
-/// What the format defines.
+/// Content of the format.
 #[derive(serde::Deserialize)]
 struct Format {
     messages: BTreeMap<String, Vec<Field>>,
@@ -36,9 +36,9 @@ struct Field {
     oneof: Option<String>,
 }
 
-/// Messages that stay bytes.
+/// Messages kept as bytes.
 const OPAQUE: [&str; 3] = ["Model", "NetworkUpdateParameters", "MILSpec.Program"];
-/// Repeated floats that stay bytes.
+/// Repeated floats kept as bytes.
 const STORED: [(&str, &str); 5] = [
     ("WeightParams", "floatValue"),
     ("LinearQuantizationParams", "scale"),
@@ -109,7 +109,7 @@ fn delimited(number: u32, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A value of a kind: its wire type and bytes, what they are once decoded and encoded, and how it is shown.
+/// A value of a kind: its wire type and bytes, its bytes after decoding and encoding, and its debug form.
 struct Sample {
     wire: WireType,
     bytes: Vec<u8>,
@@ -117,7 +117,7 @@ struct Sample {
     shown: &'static str,
 }
 
-/// Values that tell a kind from all others.
+/// Values that distinguish a kind from all others.
 fn samples(kind: &str) -> Vec<Sample> {
     let sample = |wire, bytes: Vec<u8>, encoded: Vec<u8>, shown| Sample { wire, bytes, encoded, shown };
     let number = |value: u64, kept: u64, shown| {
@@ -172,7 +172,7 @@ struct Route {
     /// Type of the model.
     model: u32,
     steps: Vec<Step>,
-    /// The message at the end.
+    /// The final message.
     message: String,
 }
 
@@ -187,7 +187,7 @@ impl Route {
     fn wrap(&self, content: &[u8]) -> Vec<u8> {
         self.steps.iter().rev().fold(content.to_vec(), |content, step| match *step {
             Step::Field(number) => delimited(number, &content),
-            // A value that is the default is left out.
+            // A default value is omitted.
             Step::Entry(number) if content.is_empty() => delimited(number, &delimited(1, b"k")),
             Step::Entry(number) => delimited(number, &[delimited(1, b"k"), delimited(2, &content)].concat()),
         })
@@ -197,7 +197,7 @@ impl Route {
         model_types::decode(self.model, self.wrap(content).into()).map_err(|e| e.to_string())
     }
 
-    /// Decodes and encodes `content`; gives back how it is shown.
+    /// Decodes and encodes `content`; returns its debug form.
     #[track_caller]
     fn check(&self, what: &str, content: &[u8], expected: &[u8]) -> String {
         let body = self.decode(content).unwrap_or_else(|e| panic!("{self:?}, {what}: {e}"));
@@ -206,7 +206,7 @@ impl Route {
     }
 }
 
-/// One route to every message over each field that holds it.
+/// One route to every message through each field that contains it.
 fn routes(format: &Format) -> Vec<Route> {
     let mut known = BTreeSet::new();
     let mut queue: VecDeque<Route> = VecDeque::new();
@@ -283,7 +283,7 @@ fn scalar(route: &Route, field: &Field) {
     if field.kind == "string" {
         assert!(route.decode(&delimited(field.number, &[0xff])).is_err(), "{route:?}, {}", field.name);
     }
-    // The default is kept where one field of several counts.
+    // A default is kept in a oneof.
     let zero = zero(field.number, &field.kind);
     route.check(&field.name, &zero, if field.oneof.is_some() { &zero } else { &[] });
 }
@@ -309,7 +309,7 @@ fn map(route: &Route, field: &Field) {
     let sample = |kind: &Option<String>| samples(kind.as_deref().expect("a kind")).remove(0);
     let key = sample(&field.key);
     let mut entry = keyed(1, key.wire, &key.bytes);
-    // Values that are messages have routes of their own.
+    // Message values have routes of their own.
     if field.value.as_deref() != Some("message") {
         let value = sample(&field.value);
         entry.extend(keyed(2, value.wire, &value.bytes));
@@ -319,7 +319,7 @@ fn map(route: &Route, field: &Field) {
     assert!(debug.contains(key.shown), "{route:?}, {}: {debug}", field.name);
 }
 
-/// The seeds of the fuzz target have every field of every message.
+/// The fuzz target's seeds contain every field of every message.
 #[test]
 fn all_fields_at_once_stay() {
     for field in format().messages["Model"].iter().filter(|f| f.name != "mlProgram") {

@@ -1,4 +1,4 @@
-//! What is written is read back the same; models made by coremltools survive the way through the IR.
+//! Written packages read back equal; models from coremltools survive the round trip through the IR.
 
 use coreml_format::description::{
     FeatureDescription, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint,
@@ -30,7 +30,7 @@ fn dtypes() -> impl Strategy<Value = DataType> {
     ])
 }
 
-/// A constant: type, shape, packed bytes with clean padding, and whether it goes to the weight file.
+/// A constant: type, shape, packed bytes with zero padding, and true to store it in the weight file.
 fn constants() -> impl Strategy<Value = (DataType, Vec<usize>, Vec<u8>, bool)> {
     (dtypes(), prop::collection::vec(0usize..5, 0..4), any::<bool>()).prop_flat_map(|(dtype, shape, blob)| {
         let bits = shape.iter().product::<usize>() * dtype.bits().expect("numbers");
@@ -133,7 +133,7 @@ proptest! {
 fn no_truncation_of_a_specification_panics_or_hangs() {
     let bytes = coreml_format::spec::encode(&description(), &Program::default());
     for n in 0..bytes.len() {
-        // An error, or (at a boundary of fields) a model without a program: never a panic.
+        // An error, or (at a field boundary) a model without a program: never a panic.
         assert!(coreml_format::spec::decode(&Bytes::copy_from_slice(&bytes[..n])).is_err());
     }
 }
@@ -146,7 +146,7 @@ fn folders_and_files_that_are_no_models_are_named_in_errors() {
     let file = folder.path().join("x.mlmodel");
     std::fs::write(&file, b"hello").expect("written");
     assert!(Model::open(&file).expect_err("text").to_string().contains("x.mlmodel"));
-    // Field 500 of the message: a neural network. It opens; that it can't be run is for `coreml-lower` to say.
+    // Field 500 of the message: a neural network. It opens; `coreml-lower` decides if it can run.
     std::fs::write(&file, [0xa2, 0x1f, 0x00]).expect("written");
     assert_eq!(Model::open(&file).expect("it opens").body.name(), "neuralNetwork");
     assert!(Model::open(&folder.path().join("missing")).is_err());

@@ -1,8 +1,8 @@
-//! What Apple's Neural Engine likely refuses, operation by operation.
+//! Estimates, operation by operation, what Apple's Neural Engine likely refuses.
 //!
-//! **An estimate.** Core ML decides when it loads a model, for the chip and the system at hand, and keeps its rules to
-//! itself; only its compute plan on a Mac or iPhone tells (`CoreMLModel::placement` of candle-coreml). The rules here
-//! are what Apple documents, what published compute plans show and what others measured; `docs/neural-engine.md`
+//! **An estimate.** Core ML decides when it loads a model, for the chip and system at hand, and its rules are not
+//! public; only its compute plan on a Mac or iPhone is authoritative (`CoreMLModel::placement` of candle-coreml). The
+//! rules come from Apple's documentation, published compute plans and third-party measurements; `docs/neural-engine.md`
 //! lists each with its source.
 
 use std::collections::BTreeMap;
@@ -15,24 +15,24 @@ use crate::constants::Constants;
 
 mod rules;
 
-/// Said above every report.
+/// Printed above every report.
 pub const DISCLAIMER: &str = "An estimate from published facts (docs/neural-engine.md). Only Core ML's compute plan on \
     Apple hardware tells where an operation runs; small models may stay on the CPU even if every operation could run.";
 
-/// Whether the Neural Engine runs an operation.
+/// Estimate for one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing known speaks against it.
+    /// No known obstacle.
     Likely,
-    /// It depends on the chip, the system or the shapes of a call, or nothing is published.
+    /// Depends on the chip, the system or the shapes of a call, or nothing is published.
     Unsure,
-    /// It likely runs elsewhere.
+    /// Likely runs elsewhere.
     Refused,
 }
 
 impl Verdict {
-    /// Name in reports.
+    /// Name used in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Likely => "likely",
@@ -42,14 +42,14 @@ impl Verdict {
     }
 }
 
-/// One fact that speaks against the Neural Engine.
+/// One reason against the Neural Engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Reason {
     /// Short name of the rule, such as `integers`; documented in `docs/neural-engine.md`.
     pub rule: &'static str,
-    /// The verdict that it alone gives.
+    /// Verdict implied by this reason alone.
     pub verdict: Verdict,
-    /// What was found.
+    /// Explanation.
     pub message: String,
 }
 
@@ -58,13 +58,13 @@ pub struct Reason {
 pub struct OperationVerdict {
     /// Type of the operation.
     pub kind: String,
-    /// Name of its first result, or its own.
+    /// Name of its first result, else its own.
     pub name: String,
     /// The verdict: the worst of the reasons.
     pub verdict: Verdict,
-    /// Why; empty if nothing speaks against it.
+    /// Reasons; empty if there is no known obstacle.
     pub reasons: Vec<Reason>,
-    /// Multiplications of products and convolutions; `None` if a shape is unknown.
+    /// Multiply count of products and convolutions; `None` if a shape is unknown.
     pub multiplications: Option<u64>,
 }
 
@@ -73,11 +73,11 @@ pub struct OperationVerdict {
 pub struct FunctionVerdict {
     /// Name of the function.
     pub function: String,
-    /// First system that can load it.
+    /// Earliest system that can load it.
     pub needs: &'static str,
     /// Its operations in execution order, without constants.
     pub operations: Vec<OperationVerdict>,
-    /// How often execution changes between operations that are refused and others.
+    /// Number of transitions between refused and other operations.
     pub switches: usize,
 }
 
@@ -87,14 +87,14 @@ impl FunctionVerdict {
         self.operations.iter().filter(|o| o.verdict == verdict).count()
     }
 
-    /// Share of the multiplications in operations with this verdict; `None` where a shape is unknown or there are none.
+    /// Fraction of the multiplications in operations with this verdict; `None` if a shape is unknown or there are none.
     pub fn share(&self, verdict: Verdict) -> Option<f64> {
         let all: u64 = self.operations.iter().map(|o| o.multiplications).sum::<Option<u64>>()?;
         let own: u64 = self.operations.iter().filter(|o| o.verdict == verdict).filter_map(|o| o.multiplications).sum();
         (all > 0).then(|| own as f64 / all as f64)
     }
 
-    /// Rules that speak against operations: rule and message of the first, verdict, operations by kind.
+    /// Rules with obstacles: rule and message of the first occurrence, verdict, operations by kind.
     pub fn summary(&self) -> Vec<(Reason, BTreeMap<&str, usize>)> {
         let mut by_rule: IndexMap<(&str, Verdict), (Reason, BTreeMap<&str, usize>)> = IndexMap::new();
         for op in &self.operations {
@@ -111,7 +111,7 @@ impl FunctionVerdict {
     }
 }
 
-/// The verdicts on all functions of a program.
+/// Estimates all functions of a program.
 pub fn estimate(program: &Program, description: &ModelDescription) -> Vec<FunctionVerdict> {
     let functions = program.functions.iter();
     functions
@@ -137,7 +137,7 @@ pub fn estimate(program: &Program, description: &ModelDescription) -> Vec<Functi
         .collect()
 }
 
-/// First system that has an opset.
+/// Earliest system with an opset.
 fn system(opset: Opset) -> &'static str {
     match opset {
         Opset::Ios15 => "iOS 15, macOS 12",
@@ -148,7 +148,7 @@ fn system(opset: Opset) -> &'static str {
     }
 }
 
-/// How the inputs of a function may differ between calls.
+/// Ways in which input shapes may vary between calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Flexibility {
     Fixed,
@@ -171,7 +171,7 @@ fn flexibility(description: &ModelDescription, function: &str) -> Flexibility {
     each.max().unwrap_or(Flexibility::Fixed)
 }
 
-/// Walks a function and asks the rules.
+/// Walks a function and applies the rules.
 struct Judge<'a> {
     constants: Constants<'a>,
     types: std::collections::HashMap<&'a str, &'a ValueType>,
@@ -213,12 +213,12 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Extents that are known.
+/// Known extents.
 fn fixed(ty: &TensorType) -> impl Iterator<Item = (usize, usize)> {
     ty.shape.iter().enumerate().filter_map(|(axis, d)| Some((axis, d.fixed()?)))
 }
 
-/// Whether an extent is unknown before the call.
+/// Returns true if an extent is unknown before the call.
 fn is_open(ty: &TensorType) -> bool {
     ty.shape.iter().any(|d| !matches!(d, Dim::Fixed(_)))
 }

@@ -1,4 +1,4 @@
-//! Constants of a function, as people describe them: values of small ones, form and size of weights.
+//! Descriptions of a function's constants: values of small ones, storage form and size of weights.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Block, Operation, Opset, TensorData, TensorType, Value, ValueData};
 use half::f16;
 
-/// Most elements of a constant whose values are shown.
+/// Maximum number of elements whose values are shown.
 const SHOWN: usize = 8;
-/// How deeply compressed forms may be nested: a sparse table of quantized values is three.
+/// Maximum nesting of compressed forms: a sparse table of quantized values is three deep.
 const DEPTH: usize = 4;
 
-/// What a constant name stands for.
+/// A named constant.
 #[derive(Clone, Copy)]
 pub(crate) enum Constant<'a> {
     /// A `const`.
@@ -20,33 +20,33 @@ pub(crate) enum Constant<'a> {
     Made(&'a Operation),
 }
 
-/// The constants of a function by name, nested blocks included.
+/// Constants of a function by name, including nested blocks.
 #[derive(Default)]
 pub(crate) struct Constants<'a> {
     by_name: HashMap<&'a str, Constant<'a>>,
 }
 
-/// A weight: how it is stored, and what comes out of it.
+/// A weight: its storage form and its decoded type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Weight {
-    /// Parameter of the operation that takes it.
+    /// Name of the operation's parameter.
     pub(crate) parameter: String,
-    /// Such as `dense` or `6-bit table × 24`.
+    /// Storage form, such as `dense` or `6-bit table × 24`.
     pub(crate) form: String,
-    /// Element type that the operation sees.
+    /// Element type seen by the operation.
     pub(crate) dtype: DataType,
-    /// Shape that the operation sees.
+    /// Shape seen by the operation.
     pub(crate) shape: Vec<usize>,
-    /// Bytes that its parts take in the file.
+    /// Size of its parts in the file, in bytes.
     pub(crate) bytes: u64,
-    /// First opset that has this form.
+    /// First opset with this form.
     pub(crate) since: Opset,
     /// Name of the constant.
     pub(crate) name: String,
 }
 
 impl<'a> Constants<'a> {
-    /// Collects the constants of a block and of the blocks in it.
+    /// Collects the constants of a block, including nested blocks.
     pub(crate) fn collect(&mut self, block: &'a Block) {
         for op in &block.operations {
             if op.kind == "const" {
@@ -62,12 +62,12 @@ impl<'a> Constants<'a> {
         }
     }
 
-    /// What a name stands for, if it is a constant.
+    /// The constant with this name, if any.
     pub(crate) fn get(&self, name: &str) -> Option<Constant<'a>> {
         self.by_name.get(name).copied()
     }
 
-    /// The literal that a binding is, directly or by name.
+    /// The literal of a binding, direct or by name.
     pub(crate) fn literal<'b>(&self, binding: &'b Binding) -> Option<&'b Value>
     where
         'a: 'b,
@@ -81,7 +81,7 @@ impl<'a> Constants<'a> {
         }
     }
 
-    /// A literal parameter of an operation: of its inputs or its attributes.
+    /// Literal parameter of an operation, from its inputs or attributes.
     pub(crate) fn parameter(&self, op: &'a Operation, name: &str) -> Option<&'a Value> {
         match op.inputs.get(name) {
             Some(Argument::One(binding)) => self.literal(binding),
@@ -89,7 +89,7 @@ impl<'a> Constants<'a> {
         }
     }
 
-    /// The weight that a binding is: a constant too large to show, or a compressed one.
+    /// The weight of a binding: a constant too large to show, or a compressed one.
     pub(crate) fn weight(&self, parameter: &str, binding: &'a Binding) -> Option<Weight> {
         let (name, constant) = match binding {
             Binding::Value(v) => ("", Constant::Literal(v)),
@@ -122,7 +122,7 @@ impl<'a> Constants<'a> {
                 let ty = op.outputs.first()?.ty.tensor()?.clone();
                 let part = |name: &str| self.part(op, name, depth.checked_sub(1)?);
                 let (form, since) = form(op, &part);
-                // Every parameter lies in the file: data, tables, scales, masks.
+                // Every parameter is in the file: data, tables, scales, masks.
                 let names = op.inputs.keys().chain(op.attributes.keys());
                 let parts: Vec<_> = names.filter_map(|n| part(n)).collect();
                 let bytes = parts.iter().map(|p| p.2).fold(0u64, u64::saturating_add);
@@ -146,7 +146,7 @@ impl<'a> Constants<'a> {
 /// A part of a compressed weight: form, type, bytes, opset.
 type Part = (String, TensorType, u64, Opset);
 
-/// Name of a compressed form, and the opset that brought it.
+/// Name of a compressed form, and the first opset with it.
 fn form(op: &Operation, part: &dyn Fn(&str) -> Option<Part>) -> (String, Opset) {
     let ty = |name: &str| part(name).map(|p| p.1);
     let shape = |name: &str| ty(name).and_then(|t| t.fixed_shape()).unwrap_or_default();
@@ -191,7 +191,7 @@ fn form(op: &Operation, part: &dyn Fn(&str) -> Option<Part>) -> (String, Opset) 
     }
 }
 
-/// How finely scales are spread: for the tensor, for channels, for blocks of so many elements.
+/// Granularity of scales: per tensor, per channel, or per block.
 fn blocks(data: &[usize], scale: &[usize]) -> String {
     let spread: Vec<usize> = data.iter().zip(scale).filter(|(_, s)| **s > 1).map(|(d, s)| d / s).collect();
     match spread.iter().filter(|b| **b > 1).min() {
@@ -201,7 +201,7 @@ fn blocks(data: &[usize], scale: &[usize]) -> String {
     }
 }
 
-/// A small constant as text; `None` for large ones and for those in weight files.
+/// A small constant as text; `None` for large ones and those in weight files.
 pub(crate) fn text(value: &Value) -> Option<String> {
     let ty = value.ty.tensor()?;
     let elements = ty.fixed_shape()?.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
@@ -217,7 +217,7 @@ pub(crate) fn text(value: &Value) -> Option<String> {
     Some(if ty.shape.is_empty() { items.into_iter().next()? } else { format!("[{}]", items.join(", ")) })
 }
 
-/// Elements of a type with whole bytes.
+/// Elements of a whole-byte type.
 fn numbers(dtype: DataType, bytes: &[u8]) -> Option<Vec<String>> {
     fn each<const N: usize>(bytes: &[u8], show: impl Fn([u8; N]) -> String) -> Vec<String> {
         bytes.as_chunks::<N>().0.iter().map(|c| show(*c)).collect()

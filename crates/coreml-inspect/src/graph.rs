@@ -1,4 +1,4 @@
-//! The graph of a function: one node per operation that runs, constants told beside them.
+//! The graph of a function: one node per operation that runs, with constants as annotations.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use indexmap::IndexSet;
 
 use crate::constants::{Constants, Weight, text};
 
-/// Parameters that say nothing when they have these values.
+/// Default parameter values, which are not shown.
 const USUAL: &[(&str, &str)] = &[
     ("batch_dims", "0"),
     ("validate_indices", ""),
@@ -18,10 +18,10 @@ const USUAL: &[(&str, &str)] = &[
     ("transpose_x", "false"),
     ("transpose_y", "false"),
 ];
-/// Parameters of slices, which are shown together.
+/// Slice parameters, shown together.
 const SLICE: [&str; 6] = ["begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask"];
 
-/// What a node is.
+/// Kind of node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// An input of the function.
@@ -42,16 +42,16 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// Type of the first result.
     pub(crate) ty: String,
-    /// Parameters that are literals, `name value`.
+    /// Literal parameters, `name value`.
     pub(crate) parameters: Vec<String>,
     pub(crate) weights: Vec<Weight>,
-    /// Nodes whose results it takes, each once, in order.
+    /// Nodes whose results it uses, deduplicated, in order.
     pub(crate) inputs: Vec<usize>,
-    /// The last operation on the same state, which must come first.
+    /// Previous operation on the same state, which must run first.
     pub(crate) after: Option<usize>,
-    /// Block that it stands in; 0 is the function's own.
+    /// Index of its block; 0 is the function's own.
     pub(crate) block: usize,
-    /// Names of the function's results that it gives.
+    /// Function results that it produces.
     pub(crate) outputs: Vec<String>,
 }
 
@@ -59,12 +59,12 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
-    /// Titles of nested blocks; the first is the function's own and empty.
+    /// Titles of nested blocks; the first, of the function itself, is empty.
     pub(crate) blocks: Vec<String>,
 }
 
 impl Graph {
-    /// The graph of a function.
+    /// Builds the graph of a function.
     pub(crate) fn new(function: &Function) -> Self {
         let mut constants = Constants::default();
         constants.collect(&function.block);
@@ -86,7 +86,7 @@ impl Graph {
         builder.graph
     }
 
-    /// For each node the nodes that take its results.
+    /// Consumers of each node.
     pub(crate) fn consumers(&self) -> Vec<Vec<usize>> {
         let mut consumers = vec![Vec::new(); self.nodes.len()];
         for (at, node) in self.nodes.iter().enumerate() {
@@ -114,13 +114,13 @@ impl Node {
         }
     }
 
-    /// Whether it is an operation.
+    /// Returns true for operations.
     pub(crate) fn is_operation(&self) -> bool {
         self.role == Role::Operation
     }
 
-    /// What two nodes have in common that do the same on other weights. Layers differ in parameters, such as the
-    /// row of a cache.
+    /// Equal for nodes that do the same with different weights. Excludes parameters, which vary between layers, such as
+    /// the row of a cache.
     pub(crate) fn signature(&self) -> String {
         let weights: Vec<String> =
             self.weights.iter().map(|w| format!("{}:{}:{:?}", w.parameter, w.form, w.shape)).collect();
@@ -128,7 +128,7 @@ impl Node {
     }
 }
 
-/// A type as people read it.
+/// A type in readable form.
 pub(crate) fn describe(ty: &ValueType) -> String {
     match ty {
         ValueType::Tensor(t) if t.shape.is_empty() => t.dtype.to_string(),
@@ -147,7 +147,7 @@ struct Builder<'a> {
     constants: Constants<'a>,
     graph: Graph,
     by_name: HashMap<&'a str, usize>,
-    /// The last operation that touched a state.
+    /// Last operation on each state.
     states: HashMap<usize, usize>,
 }
 
@@ -200,7 +200,7 @@ impl<'a> Builder<'a> {
         at
     }
 
-    /// A slice as it is written in Python; `…` where it is computed.
+    /// A slice in Python notation; `…` for computed bounds.
     fn slice(&self, op: &'a Operation) -> Option<String> {
         let items = |name: &str| -> Option<Vec<String>> {
             let text = text(self.constants.parameter(op, name)?)?;
@@ -230,7 +230,7 @@ impl<'a> Builder<'a> {
         Some(format!("[{}]", parts.collect::<Vec<_>>().join(", ")))
     }
 
-    /// Notes what a parameter is bound to: the result of another node, a weight, or a value.
+    /// Records a parameter's binding: another node's result, a weight, or a value.
     fn bind(
         &mut self,
         node: &mut Node,
@@ -257,7 +257,7 @@ impl<'a> Builder<'a> {
 }
 
 impl Node {
-    /// Notes a parameter unless its value says nothing.
+    /// Records a parameter unless it has its default value.
     fn parameter(&mut self, name: &str, value: Option<String>) {
         let Some(value) = value else { return };
         let usual = USUAL.iter().any(|(n, v)| *n == name && (v.is_empty() || *v == value));

@@ -1,8 +1,8 @@
-//! Which operations belong to which layer of a network, and which layers are alike.
+//! Assigns operations to network layers, and finds identical layers.
 //!
-//! Converters keep the names of weights (`model_layers_0_self_attn_q_proj_weight`): a weight or value named so puts its
-//! operation into that layer. Operations without such a name follow what they feed and what feeds them. Where no name says
-//! anything, a sequence of operations that repeats itself is taken for layers.
+//! Converters keep weight names (`model_layers_0_self_attn_q_proj_weight`): such a name puts the operation that uses
+//! the weight or value into that layer. Operations without one follow their consumers and producers. If no name refers
+//! to a layer, a repeating sequence of operations is taken for the layers.
 
 use std::collections::{HashMap, hash_map::DefaultHasher};
 use std::hash::{Hash, Hasher};
@@ -11,35 +11,35 @@ use crate::graph::Graph;
 
 mod repetition;
 
-/// Words that stand before the number of a layer.
+/// Words that precede a layer number.
 const WORDS: [&str; 8] = ["layers", "layer", "blocks", "block", "stages", "stage", "h", "resblocks"];
-/// Fewest layers in a row that are drawn as one.
+/// Minimum number of consecutive layers to fold.
 const FOLD: usize = 3;
 
-/// Operations that are drawn in one frame.
+/// Operations drawn in one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Such as `layers 3`; empty for operations of no layer.
+    /// Title, such as `layers 3`; empty for operations outside layers.
     pub(crate) title: String,
     /// The operations, in order.
     pub(crate) nodes: Vec<usize>,
-    /// How many layers it stands for, and the title of the last of them.
+    /// Number of layers it represents, and the title of the last one.
     pub(crate) repeats: usize,
     pub(crate) last: String,
 }
 
-/// The layer that a name says.
+/// Layer reference parsed from a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layer {
-    /// Everything up to the last number that follows one of the words.
+    /// Prefix up to the last number that follows a layer word.
     pub(crate) key: String,
-    /// Such as `layers 3`.
+    /// Title, such as `layers 3`.
     pub(crate) title: String,
-    /// What follows.
+    /// Rest of the name.
     pub(crate) rest: String,
 }
 
-/// The layer that a name says.
+/// Parses a layer reference from a name.
 pub(crate) fn layer_of(name: &str) -> Option<Layer> {
     let parts: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|p| !p.is_empty()).collect();
     let number = |s: &str| !s.is_empty() && s.len() < 6 && s.bytes().all(|b| b.is_ascii_digit());
@@ -68,7 +68,7 @@ pub(crate) fn layer_of(name: &str) -> Option<Layer> {
     Some(Layer { key: parts[..end].join("_"), title, rest: parts[end..].join("_") })
 }
 
-/// The groups of the operations in one block, in the order in which they first run.
+/// Groups the operations of one block, in order of first execution.
 pub(crate) fn groups(graph: &Graph, block: usize) -> Vec<Group> {
     let (labels, titles) = labels(graph);
     if titles.is_empty()
@@ -83,7 +83,7 @@ pub(crate) fn groups(graph: &Graph, block: usize) -> Vec<Group> {
         if !node.is_operation() || node.block != block {
             continue;
         }
-        // Operations of no layer: those before the layers, and those after.
+        // Operations outside layers: those before and those after.
         let label = if block == 0 { assigned[at].layer } else { None };
         let key = (label, label.is_none() && assigned[at].follows);
         let index = *by_key.entry(key).or_insert_with(|| {
@@ -93,7 +93,7 @@ pub(crate) fn groups(graph: &Graph, block: usize) -> Vec<Group> {
         });
         groups[index].nodes.push(at);
     }
-    // What comes before the layers is drawn first, what comes after them last.
+    // Draw operations before the layers first, those after them last.
     groups.sort_by_key(|g| match (g.title.is_empty(), g.nodes.first().is_some_and(|&n| assigned[n].follows)) {
         (true, false) => 0,
         (false, _) => 1,
@@ -102,7 +102,7 @@ pub(crate) fn groups(graph: &Graph, block: usize) -> Vec<Group> {
     groups
 }
 
-/// Groups by what repeats itself, where names say nothing.
+/// Groups by repetition, if names give no layers.
 fn repeated(graph: &Graph, block: usize) -> Option<Vec<Group>> {
     let own: Vec<usize> =
         (0..graph.nodes.len()).filter(|&n| graph.nodes[n].is_operation() && graph.nodes[n].block == block).collect();
@@ -125,7 +125,7 @@ fn repeated(graph: &Graph, block: usize) -> Option<Vec<Group>> {
     Some(parts.filter(|g| !g.nodes.is_empty()).collect())
 }
 
-/// Joins layers in a row that consist of the same operations.
+/// Merges consecutive layers that consist of the same operations.
 pub(crate) fn fold(graph: &Graph, groups: Vec<Group>) -> Vec<Group> {
     let signature = |g: &Group| {
         let mut parts: Vec<String> = g.nodes.iter().map(|&n| graph.nodes[n].signature()).collect();
@@ -150,7 +150,7 @@ pub(crate) fn fold(graph: &Graph, groups: Vec<Group>) -> Vec<Group> {
     folded
 }
 
-/// The layer that each node's own names say, as an index into the titles.
+/// Layer of each node according to its own names, as an index into the titles.
 fn labels(graph: &Graph) -> (Vec<Option<usize>>, Vec<String>) {
     let (mut keys, mut titles): (HashMap<String, usize>, Vec<String>) = (HashMap::new(), Vec::new());
     let labels = graph.nodes.iter().map(|node| {
@@ -167,7 +167,7 @@ fn labels(graph: &Graph) -> (Vec<Option<usize>>, Vec<String>) {
 #[derive(Debug, Clone, Copy, Default)]
 struct Assigned {
     layer: Option<usize>,
-    /// Whether something of a layer comes before it.
+    /// True if an operation of a layer precedes it.
     follows: bool,
 }
 
@@ -182,7 +182,7 @@ fn assign(graph: &Graph, labels: &[Option<usize>]) -> Vec<Assigned> {
         weighty[at] = labels[at].is_none() && (!node.weights.is_empty() || inputs.clone().any(|i| weighty[i]));
     }
     let mut after: Vec<Option<usize>> = labels.to_vec();
-    // Whether a residual sum of the same layer is reached through operations of no name.
+    // True if a residual sum of the same layer is reached through unnamed operations.
     let mut joins = vec![false; count];
     for at in (0..count).rev() {
         let next = consumers[at].iter().copied();
@@ -206,7 +206,7 @@ fn assign(graph: &Graph, labels: &[Option<usize>]) -> Vec<Assigned> {
                 Some(b)
             }
             (None, Some(_), a) => a,
-            // Nothing of a layer before it: it belongs to a layer if only that one uses it, unless it has weights.
+            // No layer operation before it: it belongs to a layer only if it has no weights and no other layer uses it.
             (None, None, _) if weighty[at] => None,
             (None, None, _) => {
                 let mut layers = consumers[at].iter().map(|&c| assigned[c].layer);
@@ -219,7 +219,7 @@ fn assign(graph: &Graph, labels: &[Option<usize>]) -> Vec<Assigned> {
     assigned
 }
 
-/// Operations that end a layer rather than begin one.
+/// Operations that end a layer rather than start one.
 fn is_activation(kind: &str) -> bool {
     ["relu", "relu6", "gelu", "silu", "tanh", "leaky_relu", "prelu", "elu", "clip"].contains(&kind)
 }
@@ -241,7 +241,7 @@ mod tests {
         {
             assert_eq!(title(none), None, "{none}");
         }
-        // The path before the number tells an encoder's layer from a decoder's.
+        // The path before the number distinguishes encoder and decoder layers.
         let key = |name: &str| layer_of(name).map(|l| (l.key, l.rest));
         assert_eq!(key("encoder_layers_0_q_weight"), Some(("encoder_layers_0".to_owned(), "q_weight".to_owned())));
         assert_ne!(key("encoder_layers_0_w"), key("decoder_layers_0_w"));

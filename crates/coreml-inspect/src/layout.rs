@@ -1,37 +1,37 @@
-//! Layered drawing of a directed acyclic graph, from top to bottom.
+//! Layered top-to-bottom drawing of a directed acyclic graph.
 //!
-//! The steps of Sugiyama, Tagawa and Toda (1981): ranks by longest path, invisible nodes where an edge passes a rank,
-//! order within ranks by the mean place of the neighbours, then places. Places within a rank are the least-squares
-//! solution that keeps the order and the gaps, which pooling adjacent violators finds exactly.
+//! Follows Sugiyama, Tagawa and Toda (1981): longest-path ranks, dummy nodes where an edge crosses a rank, barycenter
+//! ordering within ranks, then coordinates. Coordinates within a rank are the least-squares solution that preserves
+//! order and gaps, computed exactly by pooling adjacent violators.
 
-/// Gap between neighbours of a rank.
+/// Gap between neighbours in a rank.
 const GAP_X: f64 = 22.0;
 /// Gap between ranks.
 const GAP_Y: f64 = 26.0;
-/// Width of an edge that passes a rank.
+/// Width of an edge crossing a rank.
 const PASSING: f64 = 6.0;
-/// Sweeps over the ranks, for the order and for the places.
+/// Sweeps over the ranks, both for ordering and for coordinates.
 const SWEEPS: usize = 12;
 
-/// Extent of a node.
+/// Size of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Size {
     pub(crate) width: f64,
     pub(crate) height: f64,
 }
 
-/// Where things are.
+/// Result of the layout.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     /// Centres of the nodes.
     pub(crate) centres: Vec<(f64, f64)>,
-    /// Points of the edges, the ends on the borders of their nodes.
+    /// Polyline of each edge, ending at the borders of its nodes.
     pub(crate) edges: Vec<Vec<(f64, f64)>>,
     pub(crate) width: f64,
     pub(crate) height: f64,
 }
 
-/// Rank of each node: by the longest way from above; what hangs on one taker alone stands just above it.
+/// Rank of each node by longest path from the top; nodes with a single consumer are placed just above it.
 pub(crate) fn ranks(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
     let (mut out, mut into, mut missing) = (vec![Vec::new(); count], vec![Vec::new(); count], vec![0usize; count]);
     for &(a, b) in edges {
@@ -45,7 +45,7 @@ pub(crate) fn ranks(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
     let mut next = 0;
     while let Some(&at) = ready.get(next) {
         next += 1;
-        // Nothing above it is held by anything else; sources follow what they feed.
+        // Its predecessors feed nothing else; sources follow their consumers.
         loose[at] = into[at].iter().all(|&i| into[i].is_empty() || loose[i] && out[i].len() == 1);
         for &to in &out[at] {
             rank[to] = rank[to].max(rank[at] + 1);
@@ -63,7 +63,7 @@ pub(crate) fn ranks(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
     rank
 }
 
-/// The values nearest to `wanted`, in its order, with at least `gap[i]` between `i − 1` and `i`.
+/// The values closest to `wanted`, in the same order, with at least `gap[i]` between `i − 1` and `i`.
 fn spread(wanted: &[f64], gap: &[f64]) -> Vec<f64> {
     let offsets: Vec<f64> = gap
         .iter()
@@ -72,7 +72,7 @@ fn spread(wanted: &[f64], gap: &[f64]) -> Vec<f64> {
             Some(*sum)
         })
         .collect();
-    // Pools of places that touch: sum, number.
+    // Pools of adjacent positions: sum, count.
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for (w, offset) in wanted.iter().zip(&offsets) {
         pools.push((w - offset, 1));
@@ -87,13 +87,13 @@ fn spread(wanted: &[f64], gap: &[f64]) -> Vec<f64> {
     means.zip(&offsets).map(|(mean, offset)| mean + offset).collect()
 }
 
-/// The graph with a node for every rank that an edge passes.
+/// The graph with a dummy node for every rank that an edge crosses.
 struct Proper {
     width: Vec<f64>,
     rank: Vec<usize>,
     up: Vec<Vec<usize>>,
     down: Vec<Vec<usize>>,
-    /// The nodes along each edge.
+    /// Nodes along each edge.
     paths: Vec<Vec<usize>>,
 }
 
@@ -120,7 +120,7 @@ impl Proper {
         Self { width, rank, up, down, paths }
     }
 
-    /// Nodes by rank, ordered so that edges cross little.
+    /// Nodes by rank, ordered to reduce crossings.
     fn order(&self) -> Vec<Vec<usize>> {
         let mut rows = vec![Vec::new(); self.rank.iter().max().map_or(0, |r| r + 1)];
         for (at, &r) in self.rank.iter().enumerate() {
@@ -154,7 +154,7 @@ impl Proper {
         best
     }
 
-    /// Crossings between neighbouring ranks, counted as inversions with a tree of sums.
+    /// Number of crossings between adjacent ranks: inversions, counted with a Fenwick tree.
     fn crossings(&self, rows: &[Vec<usize>], place: &[f64]) -> usize {
         let mut total = 0;
         for row in rows {
@@ -230,7 +230,7 @@ impl Proper {
     }
 }
 
-/// Places nodes of these sizes; edges must not form a cycle.
+/// Lays out nodes of these sizes; the graph must be acyclic.
 pub(crate) fn layered(sizes: &[Size], edges: &[(usize, usize)]) -> Layout {
     if sizes.is_empty() {
         return Layout::default();
@@ -241,7 +241,7 @@ pub(crate) fn layered(sizes: &[Size], edges: &[(usize, usize)]) -> Layout {
     let left = (0..x.len()).map(|n| x[n] - proper.width[n] / 2.0).fold(f64::INFINITY, f64::min);
     x.iter_mut().for_each(|v| *v -= left);
     let width = (0..x.len()).map(|n| x[n] + proper.width[n] / 2.0).fold(0.0, f64::max);
-    // A rank is as high as its highest node, which all others are centred on.
+    // A rank is as high as its tallest node; the others are centred on it.
     let (mut y, mut heights, mut top) = (Vec::new(), Vec::new(), 0.0);
     for row in &rows {
         let height = row.iter().filter_map(|&n| sizes.get(n)).map(|s| s.height).fold(0.0, f64::max);
@@ -280,7 +280,7 @@ mod tests {
     fn sources_stand_just_above_what_takes_them() {
         // 0 → 1 → 2 → 3, and 4 → 5 → 3.
         assert_eq!(ranks(6, &[(0, 1), (1, 2), (2, 3), (4, 5), (5, 3)]), [0, 1, 2, 3, 1, 2]);
-        // What 4 feeds also feeds 1: it stays above that.
+        // A consumer of 4 also feeds 1: 4 stays above that.
         assert_eq!(ranks(5, &[(0, 1), (1, 2), (2, 3), (4, 3), (4, 1)]), [0, 1, 2, 3, 0]);
         assert_eq!(ranks(2, &[]), [0, 0]);
     }

@@ -1,10 +1,10 @@
-//! Looks into Core ML models without running them.
+//! Inspects Core ML models without running them.
 //!
-//! - [`picture`]: the graph of a model as SVG: operations, weights and their compression, layers folded where they repeat.
-//! - [`ane`]: for each operation, whether Apple's Neural Engine likely runs it, and why not.
+//! - [`picture`]: the graph of a model as SVG: operations, weights and their compression, repeated layers folded.
+//! - [`ane`]: per operation, an estimate of its support by Apple's Neural Engine, with reasons.
 //!
-//! Both work on the typed program of [`coreml_format`]; no engine and no tensor library is involved. A hostile model
-//! costs work in proportion to its size, and pictures have an upper bound.
+//! Both work on the typed program of [`coreml_format`], without an engine or a tensor library. The cost is proportional
+//! to the model's size, also for a hostile one, and pictures have an upper bound.
 
 pub mod ane;
 mod constants;

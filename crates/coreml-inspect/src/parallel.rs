@@ -1,16 +1,16 @@
-//! Branches that do the same on other weights (the parts of a split LM head, experts, split heads), drawn as one.
+//! Folds parallel branches that differ only in weights (parts of a split LM head, experts, split heads).
 
 use std::collections::HashMap;
 
 use crate::graph::{Graph, Role};
 
-/// Fewest branches that are drawn as one.
+/// Minimum number of branches to fold.
 const FOLD: usize = 4;
 
-/// For each of `nodes` (in execution order) the node that stands for it: itself unless it is one of several alike.
+/// Representative of each of `nodes` (in execution order): itself, unless it is one of several equivalent nodes.
 ///
-/// Two operations are alike if they have the same type, parameters, result and form of weights, and take the same
-/// inputs, or inputs that stand for each other.
+/// Two operations are equivalent if they have the same type, parameters, result and weight form, and take the same or
+/// equivalent inputs.
 pub(crate) fn representatives(graph: &Graph, nodes: &[usize]) -> HashMap<usize, usize> {
     let mut depth: HashMap<usize, usize> = HashMap::new();
     for &at in nodes {
@@ -20,13 +20,13 @@ pub(crate) fn representatives(graph: &Graph, nodes: &[usize]) -> HashMap<usize, 
     let mut by_depth = nodes.to_vec();
     by_depth.sort_by_key(|n| (depth[n], *n));
     let mut stands: HashMap<usize, usize> = HashMap::new();
-    // Nodes that are alike have the same depth, and what they take was decided one depth earlier.
+    // Equivalent nodes have equal depth, and their inputs were resolved one depth earlier.
     for level in by_depth.chunk_by(|a, b| depth[a] == depth[b]) {
         let mut alike: HashMap<(String, Vec<usize>), Vec<usize>> = HashMap::new();
         for &at in level {
             let node = &graph.nodes[at];
             if node.inputs.iter().any(|i| graph.nodes[*i].role == Role::State) {
-                // What is read from a state depends on when.
+                // Reads of a state depend on their position.
                 stands.insert(at, at);
                 continue;
             }

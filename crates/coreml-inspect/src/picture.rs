@@ -1,10 +1,9 @@
 //! Draws the graph of a model as SVG.
 //!
-//! Every function is a row of frames: what comes before the layers, the layers, what comes after them. In a frame the
-//! operations stand from top to bottom. What a frame takes from outside and gives to
-//! others are boxes with round ends, so that no line crosses the picture. Layers that are alike are drawn once
-//! (`× 28`), and so are branches that are alike. Pictures are bounded: frames with too many operations are told in
-//! numbers.
+//! Every function is a row of frames: operations before the layers, the layers, operations after them. Within a frame,
+//! operations run from top to bottom. Inputs and outputs of a frame are rounded boxes, so that no edge crosses the
+//! picture. Identical layers (`× 28`) and identical branches are drawn once. Pictures are bounded: frames with too many
+//! operations only show counts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
@@ -22,28 +21,28 @@ mod frame;
 
 use frame::Frame;
 
-/// Space around and between frames.
+/// Margin around and gap between frames.
 const GAP: f64 = 28.0;
-/// Most operations that are drawn in all.
+/// Maximum number of operations drawn in total.
 const BUDGET: usize = 3000;
 
-/// What is drawn.
+/// Options of a picture.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Title of the picture, such as the name of the file.
+    /// Title, such as the file name.
     pub title: String,
-    /// Only this function.
+    /// Draw only this function.
     pub function: Option<String>,
-    /// Draws every layer and branch, also those that are alike.
+    /// Draw every layer and branch, even identical ones.
     pub unfold: bool,
 }
 
-/// A function that the model lacks.
+/// The model has no such function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownFunction {
-    /// The name that was asked for.
+    /// Requested name.
     pub name: String,
-    /// The functions that there are.
+    /// Available functions.
     pub available: Vec<String>,
 }
 
@@ -55,10 +54,10 @@ impl std::fmt::Display for UnknownFunction {
 
 impl std::error::Error for UnknownFunction {}
 
-/// The picture of a program.
+/// Draws a program.
 ///
 /// # Errors
-/// [`UnknownFunction`] if the options name one.
+/// [`UnknownFunction`] if the options name a missing function.
 pub fn draw(program: &Program, description: &ModelDescription, options: &Options) -> Result<String, UnknownFunction> {
     let functions = &program.functions;
     if let Some(name) = &options.function
@@ -104,7 +103,7 @@ fn legend(top: f64, width: &mut f64, out: &mut String) -> f64 {
     y + 34.0
 }
 
-/// Draws a function below `top`; returns its width and its bottom.
+/// Draws a function below `top`; returns its width and bottom.
 fn draw_function(
     name: &str,
     function: &Function,
@@ -125,7 +124,7 @@ fn draw_function(
         y += 15.0;
     }
     let frames: Vec<Frame> = frames(&graph, options, budget);
-    // As wide as makes the whole about half as high as wide, in rows from left to right.
+    // Choose the width for an aspect ratio of about 2:1, with rows filled from left to right.
     let area: f64 = frames.iter().map(|f| (f.width + GAP) * (f.height + GAP)).sum();
     let widest = frames.iter().map(|f| f.width).fold(0.0, f64::max);
     let limit = (area * 1.9).sqrt().max(widest) + GAP;
@@ -143,7 +142,7 @@ fn draw_function(
     (wide, y + row + GAP)
 }
 
-/// Lines about inputs, outputs and states.
+/// Lines describing inputs, outputs and states.
 fn interface(graph: &Graph, described: Option<&FunctionDescription>) -> Vec<String> {
     let of = |role: Role| graph.nodes.iter().filter(move |n| n.role == role);
     let one = |n: &Node| format!("{}: {}", shorten(&n.name, LINE), n.ty);

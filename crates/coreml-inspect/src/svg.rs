@@ -1,16 +1,16 @@
-//! Pieces of SVG: text that can't break out of its place, boxes, edges, colours.
+//! SVG primitives: escaped text, boxes, edges, colours.
 
 use std::fmt::Write;
 
 use crate::layout::Size;
 
-/// Most characters of a line.
+/// Maximum characters per line.
 pub(crate) const LINE: usize = 44;
-/// Height of a line of text.
+/// Line height.
 const LEADING: f64 = 15.0;
 const PADDING: f64 = 9.0;
 
-/// The style of everything; classes stand for kinds of operations.
+/// Style sheet; classes correspond to kinds of operations.
 pub(crate) const STYLE: &str = "\
 text{font-family:'DejaVu Sans',Verdana,Helvetica,Arial,sans-serif;font-size:11px;fill:#1f2937}\
 .h1{font-size:20px;font-weight:bold}.h2{font-size:16px;font-weight:bold}.b{font-weight:bold;font-size:12px}\
@@ -24,7 +24,7 @@ rect.state{fill:#fae8ff;stroke:#a21caf}rect.control{fill:#fee2e2;stroke:#dc2626}
 rect.input{fill:#bbf7d0;stroke:#15803d}rect.output{fill:#fed7aa;stroke:#c2410c}\
 rect.link{fill:#fff;stroke:#94a3b8;stroke-dasharray:4 3}rect.dot{fill:#334155}";
 
-/// Kinds of boxes, for the legend: class and what it stands for.
+/// Legend: class and meaning of each kind of box.
 pub(crate) const LEGEND: [(&str, &str); 11] = [
     ("input", "input"),
     ("output", "output"),
@@ -91,8 +91,8 @@ pub(crate) fn class(kind: &str) -> &'static str {
     }
 }
 
-/// Text for a place between tags or in an attribute, in SVG and in HTML. What XML forbids and what turns the direction of writing is
-/// replaced.
+/// Escapes text for element content or attributes, in SVG and HTML. Replaces characters that XML forbids and those that
+/// change the writing direction.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -110,7 +110,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// At most so many characters; the middle is left out.
+/// Shortens to at most `most` characters by omitting the middle.
 pub(crate) fn shorten(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
@@ -121,7 +121,7 @@ pub(crate) fn shorten(text: &str, most: usize) -> String {
     text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
 }
 
-/// Width of a text in these fonts, from above.
+/// Upper bound of the width of a text in these fonts.
 fn width(text: &str, bold: bool) -> f64 {
     let each = |c: char| match c {
         'i' | 'l' | 'j' | 'I' | '.' | ',' | ':' | ';' | '|' | '!' | '\'' | '[' | ']' | '(' | ')' | ' ' | 't' | 'f' => {
@@ -139,16 +139,16 @@ fn width(text: &str, bold: bool) -> f64 {
 pub(crate) struct Cell {
     pub(crate) class: &'static str,
     pub(crate) lines: Vec<String>,
-    /// How many alike it stands for.
+    /// Number of identical boxes it represents.
     pub(crate) times: usize,
-    /// What is shown when the pointer rests on it.
+    /// Tooltip.
     pub(crate) hint: String,
-    /// Whether it has round ends: what comes in and goes out.
+    /// True for rounded boxes: inputs and outputs.
     pub(crate) round: bool,
 }
 
 impl Cell {
-    /// Its extent.
+    /// Size of the box.
     pub(crate) fn size(&self) -> Size {
         let widths = self.lines.iter().enumerate().map(|(i, l)| width(l, i == 0));
         let badge = if self.times > 1 { 34.0 } else { 0.0 };
@@ -156,7 +156,7 @@ impl Cell {
         Size { width: text + 2.0 * PADDING, height: self.lines.len() as f64 * LEADING + 8.0 }
     }
 
-    /// Draws it around a centre.
+    /// Draws the box around a centre.
     pub(crate) fn draw(&self, (x, y): (f64, f64), out: &mut String) {
         let Size { width, height } = self.size();
         let (left, top) = (x - width / 2.0, y - height / 2.0);
@@ -180,7 +180,7 @@ impl Cell {
     }
 }
 
-/// A dark mark `× n`.
+/// A dark badge `× n`.
 pub(crate) fn badge(times: usize, (x, y): (f64, f64), out: &mut String) {
     let label = format!("× {times}");
     let wide = width(&label, true) + 8.0;
@@ -194,7 +194,7 @@ pub(crate) fn text(content: &str, class: &str, (x, y): (f64, f64), out: &mut Str
     let _ = write!(out, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escape(content));
 }
 
-/// An edge through points, with a tip at its end; `offset` moves it.
+/// An arrow along points; `offset` moves it.
 pub(crate) fn edge(points: &[(f64, f64)], (dx, dy): (f64, f64), out: &mut String) {
     let Some((&(x, y), rest)) = points.split_first() else { return };
     let (mut x, mut y) = (x + dx, y + dy);

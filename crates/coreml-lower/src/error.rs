@@ -1,37 +1,37 @@
-//! Why a model can't become a program.
+//! Errors of lowering a model to a program.
 
 use coreml_format::verify::VerifyError;
 
 use crate::model_types;
 
-/// Why a model can't become a program. Match on [`kind`](Self::kind).
+/// Reason why a model cannot be lowered to a program. Match on [`kind`](Self::kind).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LowerError {
-    /// A model of a type that has no lowering, alone or as a part of a pipeline.
+    /// A model type without a lowering, alone or in a pipeline.
     #[error("{place} is a {model_type}, which can't be run; models of type {} can", model_types::supported())]
     Unsupported {
-        /// The model, or which part of a pipeline.
+        /// The model, or the part of a pipeline.
         place: String,
         /// Name of the type, such as `treeEnsembleRegressor`.
         model_type: &'static str,
     },
-    /// The model lacks something, or contradicts itself.
+    /// The model is incomplete or inconsistent.
     #[error("{place}: expected {expected}, found {found}")]
     Invalid {
-        /// Where in the model.
+        /// Location in the model.
         place: String,
-        /// What should be there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Actual content.
         found: String,
     },
-    /// The program that was made contradicts itself.
+    /// The lowered program is inconsistent.
     #[error(transparent)]
     Program(#[from] VerifyError),
 }
 
-/// The kinds of [`LowerError`].
+/// Kinds of [`LowerError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LowerErrorKind {

@@ -1,4 +1,4 @@
-//! Turns models of every type into one [`Program`]: the only form that the portable engine runs.
+//! Lowers models of every type to a [`Program`], the only form that the portable engine runs.
 //!
 //! ```text
 //! coreml_format::Model ─▶ lower: a row of ROWS for each model type ─▶ verify ─▶ Program
@@ -7,7 +7,7 @@
 //! - [`model_types`]: the table of model types, each with its lowering or none.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
-//! Nothing here computes: there are no tensors, and weights stay where the model has them.
+//! Nothing is computed here: there are no tensors, and weights stay in the model.
 
 use std::borrow::Cow;
 
@@ -21,13 +21,13 @@ mod error;
 pub mod model_types;
 mod pipeline;
 
-/// The program that computes what a model computes, with the functions that its description names.
+/// Lowers a model to a program with the functions that its description names.
 ///
-/// A program is borrowed as it is; it was verified when the model was opened. What lowering makes is verified here. Weights
-/// are those of the model.
+/// An ML Program is borrowed unchanged; it was verified when the model was opened. Lowered programs are verified here.
+/// Weights are those of the model.
 ///
 /// # Errors
-/// [`LowerError`]: a type that can't be run, by its name; a pipeline whose parts do not fit together.
+/// [`LowerError`] if the type is not supported, or the parts of a pipeline do not fit together.
 pub fn lower(model: &Model) -> Result<Cow<'_, Program>, LowerError> {
     let program = model_types::lower(model.into(), "the model")?;
     if let Cow::Owned(made) = &program {

@@ -1,4 +1,4 @@
-//! The table of model types: how each becomes a program, if it can.
+//! The table of model types and their lowerings.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use coreml_format::spec::Specification;
 use crate::error::LowerError;
 use crate::pipeline;
 
-/// What a program is made of: a model, or a part of a pipeline.
+/// Input of a lowering: a model, or a part of a pipeline.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'m> {
-    /// What it expects and returns.
+    /// Inputs and outputs.
     pub description: &'m ModelDescription,
-    /// The model itself.
+    /// Content, depending on the model type.
     pub body: &'m Body,
-    /// The models of a pipeline.
+    /// Models of a pipeline.
     pub parts: &'m [Specification],
 }
 
@@ -34,7 +34,7 @@ impl<'m> From<&'m Specification> for Source<'m> {
     }
 }
 
-/// Makes a program of a model of one type. `place` names the model in errors: "the model", "part 1 of the pipeline".
+/// Lowers a model of one type. `place` names the model in errors: "the model", "part 1 of the pipeline".
 pub type Lower = for<'m> fn(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError>;
 
 /// A model type.
@@ -42,7 +42,7 @@ pub type Lower = for<'m> fn(source: Source<'m>, place: &str) -> Result<Cow<'m, P
 pub struct Row {
     /// Name in the specification.
     pub model_type: &'static str,
-    /// Its lowering; none: models of this type can't be run.
+    /// Its lowering; `None` if the type is not supported.
     pub lower: Option<Lower>,
 }
 
@@ -95,7 +95,7 @@ pub const ROWS: &[Row] = &[
     cannot("serializedModel"),
 ];
 
-/// The program of a model or of a part of a pipeline.
+/// Lowers a model or a part of a pipeline.
 pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
     let model_type = source.body.name();
     let lower = ROWS.iter().find(|row| row.model_type == model_type).and_then(|row| row.lower);
@@ -103,13 +103,13 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
     lower(source, place)
 }
 
-/// An ML Program is one already.
+/// An ML Program is lowered already.
 fn program<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
     let body = source.body;
     body.program().map(Cow::Borrowed).ok_or_else(|| LowerError::invalid(place, "an ML Program", body.name()))
 }
 
-/// Names of the types that can be run, for errors.
+/// Names of supported types, for errors.
 pub(crate) fn supported() -> String {
     let names: Vec<&str> = ROWS.iter().filter(|row| row.lower.is_some()).map(|row| row.model_type).collect();
     names.join(", ")

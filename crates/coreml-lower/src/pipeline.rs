@@ -1,6 +1,6 @@
 //! Pipelines of ML Programs as one program: the operations of all parts, in order.
 //!
-//! A part takes what it needs by name, from the inputs of the pipeline or from what earlier parts returned (coremltools'
+//! A part takes its inputs by name from the pipeline's inputs or from the results of earlier parts (coremltools'
 //! `Model.proto`, message `Pipeline`).
 
 use std::borrow::Cow;
@@ -19,8 +19,8 @@ use crate::model_types::{self, Source};
 /// Joins the parts of a pipeline, each with its default function.
 ///
 /// # Errors
-/// [`LowerError`] for a part that can't become a program, when a part takes what nothing before it gives, when the
-/// pipeline returns what none gives, and for parts of several opsets.
+/// [`LowerError`] if a part cannot be lowered, an input of a part or a result of the pipeline has no producer, or the
+/// parts have different opsets.
 pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>, LowerError> {
     let description = source.description;
     let whole = description.function(None).cloned().unwrap_or_default();
@@ -39,15 +39,15 @@ pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>,
     Ok(Cow::Owned(Program { functions, ..Program::default() }))
 }
 
-/// What is joined so far.
+/// The program joined so far.
 struct Joined {
-    /// Names that are taken: those of features, and values that were renamed or kept.
+    /// Names in use: features, and renamed or kept values.
     taken: HashSet<String>,
-    /// The last number that was put behind a name.
+    /// Last suffix number used for each name.
     numbers: HashMap<String, usize>,
-    /// Values by the feature that they are.
+    /// Values by feature name.
     features: HashMap<String, NamedType>,
-    /// Inputs of the pipeline that no part has taken yet.
+    /// Inputs of the pipeline not used by any part yet.
     open: HashSet<String>,
     inputs: Vec<NamedType>,
     operations: Vec<Operation>,
@@ -62,7 +62,7 @@ impl Joined {
         Self { taken, numbers, features, open, inputs, operations, opset }
     }
 
-    /// A name that no other value has.
+    /// Returns an unused name.
     fn fresh(&mut self, name: &str) -> String {
         let mut found = name.to_owned();
         while !self.taken.insert(found.clone()) {
@@ -73,7 +73,7 @@ impl Joined {
         found
     }
 
-    /// Adds an operation of one parameter `x` and what else there is.
+    /// Adds an operation with parameter `x` and optionally another one.
     fn unary(&mut self, kind: &str, x: &str, more: Option<(&str, Value)>, output: NamedType) {
         let bound = |b| Argument::One(b);
         let mut inputs = IndexMap::from([("x".to_owned(), bound(Binding::Name(x.to_owned())))]);
@@ -97,7 +97,7 @@ impl Joined {
         let outputs = block.outputs.clone();
         self.rename(&mut block, &mut names);
         let made = block.operations.iter().flat_map(|o| &o.outputs);
-        // A part may return what it took.
+        // A part may return its input.
         let types: HashMap<&str, &ValueType> =
             self.features.values().chain(made).map(|v| (v.name.as_str(), &v.ty)).collect();
         let mut returned = Vec::with_capacity(outputs.len());
@@ -112,7 +112,7 @@ impl Joined {
         Ok(())
     }
 
-    /// The value that an input of a part is.
+    /// The value of an input of a part.
     fn input(&mut self, place: &str, input: &NamedType) -> Result<String, LowerError> {
         if self.open.remove(&input.name) {
             self.inputs.push(input.clone());
@@ -138,7 +138,7 @@ impl Joined {
         }
     }
 
-    /// The function that returns what the pipeline does.
+    /// Creates the function that returns the results of the pipeline.
     fn finish(mut self, whole: &FunctionDescription) -> Result<Function, LowerError> {
         let mut outputs = Vec::with_capacity(whole.outputs.len());
         for feature in &whole.outputs {
@@ -156,7 +156,7 @@ impl Joined {
         Ok(Function { opset, inputs: self.inputs, block, attributes: IndexMap::new() })
     }
 
-    /// Gives every value of a block a name that is unique in the pipeline; `names` has those that it sees.
+    /// Gives every value of a block a name unique in the pipeline; `names` maps the values in scope.
     fn rename(&mut self, block: &mut Block, names: &mut HashMap<String, String>) {
         for input in &mut block.inputs {
             let name = self.fresh(&input.name);
@@ -250,7 +250,7 @@ mod tests {
         part(opset, &["x"], "tensor<fp16, [2]> x", "tensor<fp16, [2]> h = add(x = x, y = x);", &["h"])
     }
 
-    /// `y = h · h`, with a value that is called as the output of the pipeline before.
+    /// `y = h · h`, with a value that has the name of an output of the pipeline.
     fn squared(h: &str) -> Specification {
         let body = format!("tensor<fp32, [2]> z = mul(x = {h}, y = {h}); tensor<fp32, [2]> y = identity(x = z);");
         part("ios17", &[h], &format!("tensor<fp32, [2]> {h}"), &body, &["y"])
@@ -265,7 +265,7 @@ mod tests {
         let inputs: Vec<&str> = main.inputs.iter().map(|i| i.name.as_str()).collect();
         assert_eq!((inputs, &main.block.outputs), (vec!["x"], &vec!["h".to_owned(), "y".to_owned()]));
         let kinds: Vec<&str> = main.block.operations.iter().map(|o| o.kind.as_str()).collect();
-        // The inner pipeline names its result; between fp16 and fp32 stands a cast; both results get their names.
+        // The inner pipeline names its result; a cast joins fp16 and fp32; both results get their names.
         assert_eq!(kinds, ["add", "identity", "cast", "mul", "identity", "identity", "identity"]);
     }
 

@@ -1,4 +1,4 @@
-//! Replays the fuzzing corpus, and corruptions of it that need no fuzzer.
+//! Replays the fuzzing corpus and corruptions of it, without a fuzzer.
 
 #[allow(dead_code, unreachable_pub, reason = "several tests share it")]
 #[path = "../../../fuzz/src/corpus.rs"]

@@ -1,4 +1,4 @@
-//! Values of features, as `MLFeatureValue` has them.
+//! Feature values, modelled on `MLFeatureValue`.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -7,14 +7,14 @@ use candle_core::{Device, Result, Tensor};
 /// | feature | as an input | as an output |
 /// |---|---|---|
 /// | multi-array | `Tensor` in its shape | `Tensor` in the declared element type |
-/// | image | `Tensor` `[1, channels, height, width]`, samples from 0 to 255, channels in the order of the colour layout | `Tensor` |
+/// | image | `Tensor` `[1, channels, height, width]`, samples 0 to 255, channels in the order of the colour layout | `Tensor` |
 /// | int64, double | `Int64`, `Double`, or a `Tensor` of one element | `Tensor` of rank 0 |
 /// | sequence of integers | `Int64s`, or a `Tensor` of rank 1 | `Tensor` of rank 1 |
 /// | string, sequence of strings | `String`, `Strings` | the same |
 /// | dictionary | `Dictionary` | `Dictionary` |
 ///
-/// An image is a tensor: what its samples mean is said by the description of the feature. What one prediction returns can be
-/// given to the next.
+/// An image is a tensor; the feature's description defines its samples. Outputs of one prediction are valid inputs of
+/// the next.
 #[derive(Debug, Clone)]
 pub enum FeatureValue {
     /// A tensor: an array, an image, or numbers.
@@ -43,7 +43,7 @@ pub enum DictionaryKey {
 }
 
 impl FeatureValue {
-    /// The tensor, if it is one.
+    /// The tensor, if this is one.
     pub fn tensor(&self) -> Option<&Tensor> {
         match self {
             Self::Tensor(tensor) => Some(tensor),
@@ -51,7 +51,7 @@ impl FeatureValue {
         }
     }
 
-    /// What it is, for errors: "a tensor", "a sequence of strings".
+    /// Kind of value for errors: "a tensor", "a sequence of strings".
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Tensor(_) => "a tensor",
@@ -64,11 +64,11 @@ impl FeatureValue {
         }
     }
 
-    /// Numbers as tensors on the CPU: `Int64` as `I64` and `Double` as `F64` of rank 0, `Int64s` as `I64` of rank 1; all
-    /// else as it is.
+    /// Converts numbers to CPU tensors: `Int64` to `I64` and `Double` to `F64` of rank 0, `Int64s` to `I64` of rank 1;
+    /// other values are unchanged.
     ///
     /// # Errors
-    /// When the tensor can't be made.
+    /// If the tensor cannot be created.
     pub fn numbers_to_tensor(self) -> Result<Self> {
         Ok(Self::Tensor(match self {
             Self::Int64(n) => Tensor::new(n, &Device::Cpu)?,
@@ -89,7 +89,7 @@ impl From<Tensor> for FeatureValue {
 }
 
 impl From<&Tensor> for FeatureValue {
-    /// The same tensor; its elements are shared.
+    /// The same tensor, sharing its elements.
     fn from(tensor: &Tensor) -> Self {
         Self::Tensor(tensor.clone())
     }

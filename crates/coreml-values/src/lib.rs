@@ -1,7 +1,7 @@
-//! What Core ML models take and return, the same for every engine.
+//! Inputs and outputs of Core ML models, the same for every engine.
 //!
 //! - [`FeatureValue`]: one input or output. [`DictionaryKey`]: a key of a dictionary.
-//! - [`number`]: elements of tensors as other kinds of numbers, without changing what they say.
+//! - [`number`]: value-preserving conversion between tensor elements and numbers.
 
 mod feature;
 pub mod number;

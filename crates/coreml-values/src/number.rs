@@ -1,16 +1,16 @@
-//! Elements of tensors as other kinds of numbers.
+//! Value-preserving conversion between numeric types.
 
 use std::fmt::Display;
 
 use half::{bf16, f16};
 
-/// A number that can be read as any other kind.
+/// A number convertible to other kinds.
 pub trait Number: Copy + Display {
     /// The nearest `f32`, ties to even; infinite beyond its range.
     fn single(self) -> f32;
     /// The nearest `f64`.
     fn double(self) -> f64;
-    /// The whole number that this is; none for fractions, what lies beyond `i64`, infinities and NaN.
+    /// The integer value; `None` for fractions, values outside `i64`, infinities and NaN.
     fn whole(self) -> Option<i64>;
 }
 
@@ -40,7 +40,7 @@ macro_rules! floats {
                 $double(self)
             }
             fn whole(self) -> Option<i64> {
-                // 2^63, the first number that `i64` does not have; −2^63 is its least one.
+                // 2^63, the first integer beyond `i64`; −2^63 is its minimum.
                 const BEYOND: f64 = 9_223_372_036_854_775_808.0;
                 let x: f64 = $double(self);
                 (x.trunc() == x && (-BEYOND..BEYOND).contains(&x)).then_some(x as i64)

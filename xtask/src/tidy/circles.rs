@@ -1,4 +1,4 @@
-//! No circle of modules in the crates that promise to have none: each file imports only files below it.
+//! No import cycles between modules of the crates that promise it: each file imports only files below it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +34,7 @@ fn circles(root: &str, files: &[File]) -> Vec<String> {
         .collect()
 }
 
-/// The modules that a file imports or names, tests and comments left out.
+/// Modules that a file imports or names, excluding tests and comments.
 fn imports<'a>(module: &str, text: &str, known: &BTreeMap<&'a str, &str>) -> BTreeSet<&'a str> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -69,7 +69,7 @@ fn imports<'a>(module: &str, text: &str, known: &BTreeMap<&'a str, &str>) -> BTr
     paths.iter().filter_map(resolve).filter(|found| *found != module).collect()
 }
 
-/// The paths of a tree such as `a::{b, c::{d, e}}`; returns what follows it.
+/// Expands the paths of a tree such as `a::{b, c::{d, e}}`; returns the rest of the text.
 fn expand<'t>(mut text: &'t str, mut before: String, paths: &mut Vec<String>) -> &'t str {
     loop {
         text = text.trim_start();

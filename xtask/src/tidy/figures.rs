@@ -1,10 +1,10 @@
-//! Figures of speed stand in docs/performance.md alone, where they are measured together.
+//! Performance figures belong in docs/performance.md, where they are measured together.
 
 use regex::Regex;
 
 use super::File;
 
-/// Where figures belong; the changelog may tell users by how much something became faster.
+/// Files that may contain figures; the changelog may state speedups.
 const ALLOWED: &[&str] = &["docs/performance.md", "CHANGELOG.md"];
 
 pub(super) fn check(files: &[File]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! A source file begins with what it is: `//!`.
+//! Every source file starts with a module comment (`//!`) that describes it.
 
 use super::File;
 
@@ -10,7 +10,7 @@ pub(super) fn check(files: &[File]) -> Vec<String> {
         .collect()
 }
 
-/// Whether the first line that is neither empty nor an inner attribute is a module comment.
+/// Returns true if the first line that is neither empty nor an inner attribute is a module comment.
 fn begins_with_its_subject(text: &str) -> bool {
     let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("#!["));
     lines.next().is_some_and(|line| line.starts_with("//!"))

@@ -1,11 +1,11 @@
-//! Source files stay small: at most [`LONGEST`] lines before their tests. Tests and tables may be longer.
+//! Maximum file length: [`LONGEST`] lines before the tests. Tests and tables may be longer.
 
 use super::File;
 
-/// Most lines of a source file, its unit tests left out.
+/// Maximum lines of a source file, excluding unit tests.
 const LONGEST: usize = 500;
 
-/// Files that are one table: their length is the length of what they list.
+/// Files that consist of one table, which may have any length.
 const TABLES: &[&str] = &["crates/coreml-format/src/spec/proto.rs"];
 
 pub(super) fn check(files: &[File]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Relative links of the documents lead to something.
+//! Relative links in the documents must have targets.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub(super) fn check(files: &[File]) -> Vec<String> {
         .collect()
 }
 
-/// Page, line and path from the root of every relative link.
+/// Document, line and path from the root of every relative link.
 fn targets(files: &[File]) -> Vec<(&str, usize, PathBuf)> {
     let link = Regex::new(r"\]\(([^)#\s]+)(#[^)]*)?\)").expect("a valid pattern");
     let mut found = Vec::new();
@@ -33,7 +33,7 @@ fn targets(files: &[File]) -> Vec<(&str, usize, PathBuf)> {
     found
 }
 
-/// The path with `.` and `..` resolved by name.
+/// The path with `.` and `..` resolved lexically.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

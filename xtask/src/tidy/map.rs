@@ -1,9 +1,8 @@
-//! The map in ARCHITECTURE.md names every source file of the crates, or the folder that it lies in, and nothing
-//! that does not exist.
+//! The map in ARCHITECTURE.md names every source file of the crates, or its folder, and nothing that does not exist.
 //!
-//! The map is the fenced block that contains `crates/`. A crate stands two columns further in, its files and
-//! folders four: names (`a.rs`, `a/`) separated by single spaces, then two spaces and a description. What stands
-//! six columns in lies in the last folder of the line above it, or in the crate itself.
+//! The map is the fenced block that contains `crates/`. A crate is indented by two columns, its files and folders by
+//! four: names (`a.rs`, `a/`) separated by single spaces, then two spaces and a description. Entries indented by six
+//! columns are in the last folder of the line above, or in the crate itself.
 
 use super::File;
 
@@ -30,7 +29,7 @@ pub(super) fn check(files: &[File]) -> Vec<String> {
     missing.chain(gone).collect()
 }
 
-/// What the map names: for each entry the paths that it can stand for.
+/// Entries of the map: for each, the paths that it can refer to.
 fn entries(page: &str) -> Option<Vec<Vec<String>>> {
     let block = page.split("```").skip(1).step_by(2).find(|block| block.contains("crates/\n"))?;
     let mut entries = Vec::new();

@@ -1,4 +1,4 @@
-//! Charts of a report, as SVG.
+//! SVG charts for the report.
 
 use plotters::prelude::*;
 
@@ -7,12 +7,12 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const SIZE: (u32, u32) = (760, 300);
 const BLUE_BAR: RGBColor = RGBColor(37, 99, 235);
 const FONT: &str = "sans-serif";
-/// Bars of a histogram.
+/// Number of histogram bins.
 const BINS: usize = 24;
-/// Bars of operations.
+/// Maximum number of operations in the bar chart.
 const BARS: usize = 12;
 
-/// Draws into a text; charts have no title, the report has.
+/// Draws into a string. Charts have no title; the report provides it.
 fn svg(draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Result<()>) -> Result<String> {
     let mut text = String::new();
     {
@@ -24,20 +24,20 @@ fn svg(draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -
     Ok(text)
 }
 
-/// A number on an axis, without zeros at its end.
+/// Axis label without trailing zeros.
 fn label(v: &f64) -> String {
     let text = format!("{v:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// How often latencies occurred, in milliseconds.
+/// Histogram of latencies, in milliseconds.
 pub(super) fn histogram(seconds: &[f64]) -> Result<String> {
     let ms: Vec<f64> = seconds.iter().map(|s| s * 1e3).collect();
-    // The library looks for ticks forever on an axis that is not finite.
+    // plotters searches for ticks forever if an axis is not finite.
     let ms: Vec<f64> = ms.into_iter().filter(|v| v.is_finite()).collect();
     let least = ms.iter().copied().reduce(f64::min).unwrap_or(0.0);
     let most = ms.iter().copied().reduce(f64::max).unwrap_or(0.0);
-    // Values that are all the same still need a bar with a width.
+    // Identical values still need a bar of nonzero width.
     let width = ((most - least) / BINS as f64).max(least.abs() * 1e-3).max(1e-6);
     let mut bins = [0u32; BINS];
     for v in &ms {
@@ -62,7 +62,7 @@ pub(super) fn histogram(seconds: &[f64]) -> Result<String> {
     })
 }
 
-/// A curve from zero upwards.
+/// Line chart whose y axis starts at zero.
 pub(super) fn curve(points: &[(f64, f64)], x: &str, y: &str) -> Result<String> {
     let points: Vec<(f64, f64)> = points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
     let (first, last) = (points.first().map_or(0.0, |p| p.0), points.last().map_or(1.0, |p| p.0));
@@ -82,7 +82,7 @@ pub(super) fn curve(points: &[(f64, f64)], x: &str, y: &str) -> Result<String> {
     })
 }
 
-/// Horizontal bars with names and labels, the longest first.
+/// Horizontal bars with names and labels, longest first.
 pub(super) fn bars(rows: &[(String, f64, String)]) -> Result<String> {
     let rows = &rows[..rows.len().min(BARS)];
     let longest = rows.iter().map(|r| r.1).fold(1e-12, f64::max);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_histogram_has_a_bar_for_each_place_that_occurs() {
-        // Two values at the ends: two bars beside the background.
+        // Two values at the ends: two bars plus the background.
         let rectangles = |chart: &str| chart.matches("<rect").count();
         let empty = rectangles(&histogram(&[]).expect("a chart"));
         assert_eq!(rectangles(&histogram(&[0.001, 0.002, 0.001]).expect("a chart")) - empty, 2);

@@ -12,7 +12,7 @@ use super::profile::Phase;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Positions of a report, and tokens that are decoded at each.
+/// Positions in a report, and tokens decoded at each.
 const POSITIONS: usize = 12;
 const EACH: usize = 4;
 
@@ -41,7 +41,7 @@ pub(super) fn measure(
     let first_token_seconds = started.elapsed().as_secs_f64();
     let (mut prefill, mut decode, mut seconds) = (f64::INFINITY, f64::INFINITY, Vec::new());
     for _ in 0..arguments.runs {
-        // Decoding forgets its tokens afterwards, so that each run does the same work.
+        // Discard the decoded tokens so that each run does the same work.
         session.truncate(0);
         let started = Instant::now();
         pipeline.forward(&mut session, &prompt)?;
@@ -77,7 +77,7 @@ pub(super) fn measure(
     })
 }
 
-/// Decoding at positions from the beginning of the context to its end.
+/// Decoding speed at positions spread over the whole context.
 fn by_position(pipeline: &Pipeline, session: &mut Session) -> Result<Vec<AtPosition>> {
     let (context, vocab) = (pipeline.dimensions().context, pipeline.dimensions().vocab as u32);
     let last = context.saturating_sub(EACH);
@@ -103,10 +103,10 @@ fn by_position(pipeline: &Pipeline, session: &mut Session) -> Result<Vec<AtPosit
     Ok(found)
 }
 
-/// What the operations cost in prefill and in decoding; nothing if the engine does not tell.
+/// Per-operation costs of prefill and decoding; empty if the engine does not report them.
 fn profiles(pipeline: &Pipeline, session: &mut Session, arguments: &Arguments, prompt: &[u32]) -> Result<Vec<Phase>> {
     let vocab = pipeline.dimensions().vocab as u32;
-    // Every function is asked, also after one that can't.
+    // Call every function, even after one that cannot profile.
     let begin = || pipeline.functions().filter(|f| !f.set_profiling(true)).count() == 0;
     let collect = |phase: &str, units: usize| {
         let costs = pipeline.functions().flat_map(|f| f.costs()).collect();

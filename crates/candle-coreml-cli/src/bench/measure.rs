@@ -1,11 +1,11 @@
-//! What a benchmark found, and statistics of it.
+//! Results of a benchmark and their statistics.
 
 use candle_coreml::anemll::Dimensions;
 use serde::Serialize;
 
 use super::profile::Phase;
 
-/// What a language model has beside latencies.
+/// Results specific to language models.
 #[derive(Debug, Clone)]
 pub(super) struct Language {
     pub(super) dimensions: Dimensions,
@@ -17,36 +17,36 @@ pub(super) struct Language {
     pub(super) by_position: Vec<AtPosition>,
 }
 
-/// Decoding with so many tokens in the cache.
+/// Decoding with this many tokens in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct AtPosition {
     pub(super) position: usize,
     pub(super) tokens_per_second: f64,
 }
 
-/// All that was measured.
+/// Everything measured.
 #[derive(Debug, Clone)]
 pub(super) struct Measured {
     pub(super) engine: String,
     pub(super) load_seconds: f64,
-    /// The first prediction of a model that is no language model.
+    /// First prediction of a model that is not a language model.
     pub(super) first_seconds: f64,
-    /// Seconds of each token, or of each prediction.
+    /// Seconds per token, or per prediction.
     pub(super) seconds: Vec<f64>,
-    /// Names and shapes of made-up inputs.
+    /// Names and shapes of generated inputs.
     pub(super) inputs: Vec<(String, Vec<usize>)>,
     pub(super) language: Option<Language>,
     pub(super) profiles: Vec<Phase>,
 }
 
 impl Measured {
-    /// The distribution of the latencies.
+    /// Latency distribution.
     pub(super) fn latency(&self) -> Distribution {
         Distribution::of(&self.seconds)
     }
 }
 
-/// A distribution in few numbers.
+/// Summary statistics of a distribution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Distribution {
     pub(super) count: usize,
@@ -59,7 +59,7 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
-    /// Quantiles are values that occurred: the smallest that so many are not above.
+    /// Quantiles are observed values (nearest rank): the smallest value with at least that share at or below it.
     pub(super) fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -77,7 +77,7 @@ impl Distribution {
     }
 }
 
-/// The largest resident size of this process in bytes, where the system tells: all, and what is not files.
+/// Peak resident size of this process in bytes, if the system reports it: total, and without file-backed pages.
 pub(super) fn memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let read = |key: &str| -> Option<u64> {

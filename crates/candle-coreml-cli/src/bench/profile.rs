@@ -1,11 +1,11 @@
-//! Where the time goes: operations of a phase, summed by type.
+//! Per-operation costs of a phase, summed by type.
 
 use std::fmt::Write;
 
 use candle_coreml::engine::OperationCost;
 use serde::Serialize;
 
-/// Operations that take single rows of their weights, so that bytes per second would say nothing.
+/// Operations that read single rows of their weights, so bytes per second are meaningless.
 const LOOKUPS: [&str; 3] = ["gather", "gather_nd", "gather_along_axis"];
 
 /// All operations of one type.
@@ -15,9 +15,9 @@ pub(super) struct Row {
     /// Calls in the phase.
     pub(super) calls: u64,
     pub(super) seconds: f64,
-    /// Of the time of all operations.
+    /// Fraction of the time of all operations.
     pub(super) share: f64,
-    /// Bytes of weights that were read per second, where they are read whole.
+    /// Weight bytes read per second, for operations that read all of their weights.
     pub(super) weight_bytes_per_second: Option<f64>,
 }
 
@@ -25,13 +25,13 @@ pub(super) struct Row {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Phase {
     pub(super) phase: String,
-    /// What the phase was measured over: `token`, `prediction`.
+    /// Unit of the measurement: `token` or `prediction`.
     pub(super) unit: String,
     pub(super) units: usize,
     pub(super) seconds: f64,
-    /// By type, the most expensive first.
+    /// By type, most expensive first.
     pub(super) rows: Vec<Row>,
-    /// The single operations that cost most.
+    /// The most expensive single operations.
     pub(super) worst: Vec<OperationCost>,
 }
 
@@ -65,7 +65,7 @@ impl Phase {
         Self { phase: phase.to_owned(), unit: unit.to_owned(), units, seconds, rows, worst: costs }
     }
 
-    /// Milliseconds of a row for one unit.
+    /// Milliseconds per unit for a row.
     pub(super) fn each(&self, seconds: f64) -> f64 {
         seconds * 1e3 / self.units.max(1) as f64
     }

@@ -1,4 +1,4 @@
-//! The report of a benchmark: one HTML file with its charts inside.
+//! HTML report of a benchmark: one self-contained file with inline charts.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -19,7 +19,7 @@ td,th{padding:4px 8px;border-bottom:1px solid #e2e8f0;text-align:right}td:first-
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The report as a page.
+/// Renders the report as an HTML page.
 pub(super) fn html(model: &Path, m: &Measured) -> Result<String> {
     let name = model.file_name().map_or_else(|| model.display().to_string(), |n| n.to_string_lossy().into_owned());
     let mut out = format!(

@@ -1,4 +1,4 @@
-//! Benchmarks of any model file, on made-up inputs.
+//! Benchmarks of any model file, on generated inputs.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use super::profile::Phase;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Whether a path is one model rather than a folder with the components of a language model.
+/// Returns true if the path is a single model rather than a folder with the components of a language model.
 pub(super) fn is_one_model(path: &Path) -> bool {
     ["Manifest.json", "model.mil", "coremldata.bin", "Data"].iter().any(|f| path.join(f).exists()) || path.is_file()
 }
@@ -57,7 +57,7 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     })
 }
 
-/// Values between −1 and 1, the same in every run.
+/// Values in −1..1, the same in every run.
 fn floats(count: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_u32;
     let mut next = || {
@@ -70,8 +70,8 @@ fn floats(count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// An input of every feature that is not optional: floats at random; integers 0 and 1 in turn, which are indices in
-/// any table and values of any mask.
+/// One input per required feature: random floats; integers alternate 0 and 1, which are valid indices into any table
+/// and valid mask values.
 fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
     let described = model.function_description();
     let program = candle_coreml::lower::lower(model.package()).ok();

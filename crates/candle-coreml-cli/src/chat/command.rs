@@ -1,11 +1,11 @@
-//! What a line asks for: a command behind a slash, or an answer.
+//! Parses a chat line: a slash command or a message.
 
 use std::path::PathBuf;
 
-/// A line, understood.
+/// A parsed line.
 #[derive(Debug, PartialEq)]
 pub(super) enum Request {
-    /// Nothing.
+    /// An empty line.
     Empty,
     /// A message to answer.
     Message(String),
@@ -23,15 +23,15 @@ pub(super) enum Request {
     Load(PathBuf),
     /// `/think on|off|auto`
     Think(Option<bool>),
-    /// `/model [NAME|DIR|auto]`: shows the model, or goes on with another one.
+    /// `/model [NAME|DIR|auto]`: shows the model, or switches to another.
     Model(Option<PathBuf>),
-    /// `/remote [on|off]`: whether the next answers come from the remote model; without either, says so.
+    /// `/remote [on|off]`: turns the remote model on or off; without an argument, shows its state.
     Remote(Option<bool>),
     /// `/quit`
     Quit,
 }
 
-/// Commands and what they do.
+/// Commands and their descriptions.
 pub(super) const HELP: [(&str, &str); 10] = [
     ("/help", "shows this"),
     ("/reset", "forgets the conversation; the system message stays"),
@@ -54,7 +54,7 @@ fn file(name: &str, rest: &str) -> Result<PathBuf, String> {
     if rest.is_empty() { Err(format!("{name} needs the name of a file")) } else { Ok(rest.into()) }
 }
 
-/// Understands a line. Two slashes at the beginning stand for a message that begins with one.
+/// Parses a line. A leading double slash escapes a message that starts with a slash.
 pub(super) fn parse(line: &str) -> Result<Request, String> {
     let line = line.trim();
     if line.is_empty() {

@@ -1,4 +1,4 @@
-//! The messages, and the file that `/save` writes: JSON with `version` 1 and `messages`, each with `role` and
+//! Chat messages, and the file written by `/save`: JSON with `version` 1 and `messages`, each with `role` and
 //! `content`; a system message comes first.
 
 use std::io::Write;
@@ -8,10 +8,10 @@ use candle_coreml::format::file;
 use candle_coreml::generation::Message;
 use serde::{Deserialize, Serialize};
 
-/// Largest file that is read.
+/// Maximum file size.
 const LIMIT: u64 = 16 << 20;
 
-/// Messages in their order.
+/// Messages in order.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Conversation {
     messages: Vec<Message>,
@@ -48,7 +48,7 @@ impl Conversation {
         self.messages.splice(..old, new);
     }
 
-    /// Forgets all but the system message.
+    /// Removes all messages except the system message.
     pub(super) fn reset(&mut self) {
         self.messages.truncate(usize::from(self.system().is_some()));
     }
@@ -70,8 +70,8 @@ impl Conversation {
         Ok(Self { messages: saved.messages })
     }
 
-    /// Writes the conversation in one piece, readable by the owner only. A file that is there and is no
-    /// conversation stays.
+    /// Writes the conversation atomically, readable by the owner only. Refuses to overwrite a file that is not a
+    /// conversation.
     pub(super) fn save(&self, path: &Path) -> Result<(), String> {
         let fail = |e: String| format!("{}: {e}", path.display());
         if path.exists() {
@@ -80,7 +80,7 @@ impl Conversation {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let saved = Saved { version: 1, messages: self.messages.clone() };
         let text = serde_json::to_string_pretty(&saved).map_err(|e| fail(e.to_string()))?;
-        // Temporary files are made for the owner only.
+        // Temporary files are created readable by the owner only.
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| fail(e.to_string()))?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(|e| fail(e.to_string()))?;
         file.persist(path).map(|_| ()).map_err(|e| fail(e.to_string()))

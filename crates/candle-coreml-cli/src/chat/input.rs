@@ -1,4 +1,4 @@
-//! Lines from a terminal, with editing and history, or from a pipe.
+//! Line input from a terminal (with editing and history) or from a pipe.
 
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use rustyline::error::ReadlineError;
 use rustyline::history::{FileHistory, History};
 use rustyline::{Config, DefaultEditor, Editor};
 
-/// Longest line of a pipe.
+/// Maximum line length on a pipe.
 const LONGEST: u64 = 1 << 20;
-/// Lines of history that are kept.
+/// Number of history lines kept.
 const REMEMBERED: usize = 1000;
 
-/// What came.
+/// Result of reading a line.
 pub(super) enum Line {
     Text(String),
     /// Ctrl-C at the prompt.
@@ -20,13 +20,13 @@ pub(super) enum Line {
     End,
 }
 
-/// Where lines come from.
+/// Source of lines.
 pub(super) enum Input {
     Terminal { editor: Box<DefaultEditor>, history: Option<PathBuf> },
     Pipe(std::io::StdinLock<'static>),
 }
 
-/// Where the history is kept: the folder of the system for state or data.
+/// Path of the history file, in the system's state or data folder.
 fn history_file() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "candle-coreml")?;
     let folder = folders.state_dir().unwrap_or_else(|| folders.data_local_dir());
@@ -41,14 +41,14 @@ fn editor() -> rustyline::Result<Box<DefaultEditor>> {
 }
 
 impl Input {
-    /// The terminal when standard input and output are one, else the pipe.
+    /// Opens the terminal if standard input and output are one, else the pipe.
     pub(super) fn open() -> Self {
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         match terminal.then(editor) {
             Some(Ok(mut editor)) => {
                 let history = history_file();
                 if let Some(file) = &history {
-                    // The first time there is none.
+                    // Missing on the first run.
                     let _ = editor.load_history(file);
                 }
                 Self::Terminal { editor, history }
@@ -57,19 +57,19 @@ impl Input {
         }
     }
 
-    /// Whether somebody sits there.
+    /// Returns true if input is interactive.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal { .. })
     }
 
-    /// The next line.
+    /// Reads the next line.
     pub(super) fn next(&mut self) -> Result<Line, Box<dyn std::error::Error>> {
         match self {
             Self::Terminal { editor, history } => match editor.readline("> ") {
                 Ok(line) => {
                     editor.add_history_entry(&line)?;
                     if let Some(file) = history {
-                        // History is a convenience: a full disk does not end the conversation.
+                        // History is a convenience: a full disk must not end the conversation.
                         if let Err(e) = editor.history_mut().append(file) {
                             tracing::warn!("{}: {e}", file.display());
                         }

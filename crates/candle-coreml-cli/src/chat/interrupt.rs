@@ -1,13 +1,13 @@
-//! Ctrl-C: stops an answer; a second time, or between answers, it ends the program.
+//! Ctrl-C: stops the answer; a second one, or one between answers, exits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_coreml::backend::CancelHandle;
 
-/// Whether something is on its way that can be stopped. Signals concern the whole process, and so does this.
+/// True while there is something to cancel. Process-wide, because signals are.
 static WORKING: AtomicBool = AtomicBool::new(false);
 
-/// Says that something is on its way, as long as it lives.
+/// Guard: an answer is in progress while it lives.
 pub(super) struct Working;
 
 impl Working {
@@ -23,11 +23,11 @@ impl Drop for Working {
     }
 }
 
-/// Takes Ctrl-C from now on.
+/// Installs the Ctrl-C handler.
 pub(super) fn install(handle: CancelHandle) -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(move || {
         if !WORKING.load(Ordering::SeqCst) || handle.is_cancelled() {
-            // What the shell makes of a program that SIGINT ended.
+            // Exit code that shells report for SIGINT.
             std::process::exit(130);
         }
         handle.cancel();

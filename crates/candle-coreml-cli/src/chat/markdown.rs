@@ -1,12 +1,12 @@
-//! Answers on a terminal: Markdown stays as it is written, headings and code are set apart, and control characters
-//! that a model might write do nothing.
+//! Terminal rendering of answers: Markdown is kept as written, headings and code are highlighted, control characters
+//! from the model are stripped.
 
 use ratatui::crossterm::style::{Attribute, Color, ResetColor, SetAttribute, SetForegroundColor};
 
-/// Spaces before a heading or a fence that still is one (CommonMark).
+/// Maximum indentation of a heading or fence (CommonMark).
 const INDENT: usize = 3;
 
-/// What a line is.
+/// Kind of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -14,25 +14,25 @@ enum Kind {
     Code,
 }
 
-/// Turns pieces of text, as they come, into what a terminal shows.
+/// Streaming renderer: turns text pieces into terminal output.
 #[derive(Debug)]
 pub(super) struct Painter {
     colour: bool,
-    /// The beginning of a line whose kind is not known yet.
+    /// Start of a line whose kind is not yet known.
     held: String,
     /// The kind of the line, once it is known.
     line: Option<Kind>,
-    /// Whether the line is inside a fence.
+    /// True inside a fenced block.
     fenced: bool,
 }
 
 impl Painter {
-    /// A painter for one answer; without colours it only takes out control characters.
+    /// Creates a painter for one answer; without colour it only strips control characters.
     pub(super) fn new(colour: bool) -> Self {
         Self { colour, held: String::new(), line: None, fenced: false }
     }
 
-    /// What a piece of text adds to the terminal.
+    /// Terminal output for a piece of text.
     pub(super) fn paint(&mut self, text: &str) -> String {
         let mut out = String::new();
         for c in text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')) {
@@ -57,7 +57,7 @@ impl Painter {
         out
     }
 
-    /// What is still held back at the end.
+    /// Flushes the text still held back.
     pub(super) fn finish(&mut self) -> String {
         let mut out = String::new();
         self.settle(&mut out);
@@ -67,7 +67,7 @@ impl Painter {
         out
     }
 
-    /// Decides what the line is and gives out what was held back of it.
+    /// Classifies the line and emits its held-back text.
     fn settle(&mut self, out: &mut String) {
         if self.line.is_some() {
             return;
@@ -91,7 +91,7 @@ impl Painter {
     }
 }
 
-/// The line without the spaces that do not count; none when there are too many.
+/// The line without its indentation; `None` if indented too far.
 fn unindented(line: &str) -> Option<&str> {
     let text = line.trim_start_matches(' ');
     (line.len() - text.len() <= INDENT).then_some(text)
@@ -108,7 +108,7 @@ fn is_heading(line: &str) -> bool {
     })
 }
 
-/// Whether what comes next may still make the beginning of a line a heading or a fence.
+/// Returns true if more text could still turn this line start into a heading or a fence.
 fn may_be_special(line: &str) -> bool {
     let Some(text) = unindented(line) else { return false };
     let only = |c: char, most: usize| text.len() <= most && text.chars().all(|x| x == c);
@@ -119,7 +119,7 @@ fn may_be_special(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The text in pieces of so many characters.
+    /// Renders the text in pieces of `step` characters.
     fn painted(text: &str, step: usize, colour: bool) -> String {
         let mut painter = Painter::new(colour);
         let characters: Vec<char> = text.chars().collect();

@@ -1,5 +1,5 @@
-//! The remote model of the chat: off unless the settings allow it, and then used when it is asked for or when nothing
-//! on this machine can answer.
+//! The chat's remote model: disabled unless the settings allow it; then used on request, or when no local model can
+//! answer.
 
 use candle_coreml::Error;
 use candle_coreml::backend::{CancelHandle, TextGeneration};
@@ -7,17 +7,17 @@ use candle_coreml::settings::Settings;
 
 use super::session::note;
 
-/// How to allow it.
+/// Hint for enabling it.
 const HOW: &str = "allow it with `candle-coreml config set remote.enabled true`";
 
-/// The remote model and whether it is asked.
+/// The remote model and its on/off state.
 pub(super) struct Remote {
     settings: Settings,
     cancel: CancelHandle,
     active: Option<Box<dyn TextGeneration>>,
 }
 
-/// A client for the remote model.
+/// Creates a client for the remote model.
 #[cfg(feature = "remote")]
 fn client(settings: &Settings) -> candle_coreml::Result<(Box<dyn TextGeneration>, String)> {
     use candle_coreml::remote::{RemoteError, RemoteGenerator};
@@ -42,12 +42,12 @@ impl Remote {
         Self { settings: settings.clone(), cancel, active: None }
     }
 
-    /// Whether the settings allow it.
+    /// Returns true if the settings allow it.
     pub(super) fn is_allowed(&self) -> bool {
         self.settings.remote.enabled
     }
 
-    /// The model, while it is asked.
+    /// The remote model, if turned on.
     pub(super) fn active(&self) -> Option<&dyn TextGeneration> {
         self.active.as_deref()
     }
@@ -59,7 +59,7 @@ impl Remote {
         }
     }
 
-    /// Asks it from now on.
+    /// Turns the remote model on.
     pub(super) fn turn_on(&mut self) -> candle_coreml::Result<()> {
         if !self.is_allowed() {
             return Err(Error::Unavailable(format!("the remote model is off; {HOW}")));
@@ -83,7 +83,7 @@ impl Remote {
         }
     }
 
-    /// What `/remote` shows.
+    /// Text shown by `/remote`.
     pub(super) fn state(&self) -> String {
         match (&self.active, self.is_allowed()) {
             (Some(_), _) => format!("on: {} answers; /remote off goes back", self.settings.remote.model),

@@ -1,4 +1,4 @@
-//! The conversation with its model: answers lines.
+//! A conversation with its model: processes input lines.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::show;
 use crate::model;
 use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
-/// What comes after a line.
+/// Next action after a line.
 #[derive(Debug, PartialEq)]
 pub(super) enum After {
     Go,
@@ -25,7 +25,7 @@ pub(super) enum After {
 }
 
 pub(super) struct Session {
-    /// None while only the remote model can answer.
+    /// `None` while only the remote model can answer.
     local: Option<FallbackGenerator>,
     remote: Remote,
     settings: Settings,
@@ -34,26 +34,25 @@ pub(super) struct Session {
     terminal: bool,
     cancel: CancelHandle,
     pause: Arc<Pause>,
-    /// Fallbacks that were told already.
+    /// Number of fallbacks already reported.
     told: usize,
 }
 
 pub(super) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Whether everything that was tried on this machine has failed.
+/// Returns true if every local device has failed.
 fn is_exhausted(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(Error::NoBackend { .. }))
 }
 
-/// Something beside the conversation.
+/// Prints a note to standard error.
 pub(super) fn note(text: &str) {
-    // Without a place to write it, there is nobody to read it.
+    // If stderr is closed, the note has no reader.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Session {
-    /// Loads the model of the settings, or goes to the remote one when nothing here can run it and the settings
-    /// allow that.
+    /// Loads the configured model; falls back to the remote model if no device can run it and the settings allow it.
     pub(super) fn open(
         settings: Settings,
         conversation: Conversation,
@@ -75,21 +74,21 @@ impl Session {
         Ok(session)
     }
 
-    /// Loads a model, watched.
+    /// Loads a model, monitored.
     fn load(&self, settings: &Settings) -> Outcome<FallbackGenerator> {
         let watch = Watch::new(Limits::default(), "loading the model", "");
         let _watching = Watching::begin(watch, Arc::default(), self.pause.clone());
         model::open(settings, self.pause.clone())
     }
 
-    /// Goes on with a model that was loaded.
+    /// Switches to a loaded model.
     fn take(&mut self, mut generator: FallbackGenerator) {
         generator.set_cancel_handle(self.cancel.clone());
         (self.local, self.told) = (Some(generator), 0);
         self.tell_fallbacks();
     }
 
-    /// What answers now.
+    /// The generator that currently answers.
     fn active(&self) -> Option<&dyn TextGeneration> {
         match self.remote.active() {
             Some(remote) => Some(remote),
@@ -101,7 +100,7 @@ impl Session {
         self.active().map(TextGeneration::info)
     }
 
-    /// What the user should know at the beginning.
+    /// Prints the greeting.
     pub(super) fn greet(&self) {
         if let Some(info) = self.info().filter(|_| self.terminal) {
             note(&format!("{}; /help lists the commands", show::description(&info)));
@@ -116,7 +115,7 @@ impl Session {
         self.told = history.len();
     }
 
-    /// Does what a line asks for.
+    /// Executes an input line.
     pub(super) fn line(&mut self, line: &str) -> Outcome<After> {
         let mut out = std::io::stdout();
         match command::parse(line)? {
@@ -157,7 +156,7 @@ impl Session {
         }
     }
 
-    /// Goes on with another model; when it can't be had, with the one that is there.
+    /// Switches to another model; keeps the current one if that fails.
     fn change_model(&mut self, name: PathBuf) -> Outcome<()> {
         let mut settings = self.settings.clone();
         (settings.backend.model_path, settings.backend.model_repo) = (Some(name), None);
@@ -169,7 +168,7 @@ impl Session {
         Ok(())
     }
 
-    /// Answers come from this machine again.
+    /// Switches back to the local model.
     fn stay_here(&mut self) -> Outcome<()> {
         if self.local.is_none() {
             let generator = self.load(&self.settings)?;
@@ -179,7 +178,7 @@ impl Session {
         Ok(())
     }
 
-    /// Answers a message and prints the answer as it comes.
+    /// Answers a message, streaming the output.
     fn answer(&mut self, text: String) -> Outcome<After> {
         self.conversation.push(Message::user(text));
         let mut printer = show::Printer::new(self.settings.streaming_enabled, self.terminal);
@@ -191,7 +190,7 @@ impl Session {
             result = self.remote.turn_on().and_then(|()| self.ask(&mut printer));
         }
         if printer.broken {
-            // Nobody listens, as after `| head`: nothing more need be computed.
+            // The reader is gone (`| head`): stop generating.
             return Ok(After::Quit);
         }
         let summary = match result {
@@ -214,13 +213,13 @@ impl Session {
         Ok(After::Go)
     }
 
-    /// Asks what is active, watched.
+    /// Runs the active generator, monitored.
     fn ask(&mut self, printer: &mut show::Printer) -> candle_coreml::Result<Summary> {
         let info = self.info();
         let progress: Arc<Progress> = Arc::default();
         let options = Options { progress: progress.clone(), ..self.options.clone() };
         let cancel = self.cancel.clone();
-        // A Ctrl-C that came too late for the last answer is not meant for this one.
+        // A late Ctrl-C for the previous answer must not cancel this one.
         cancel.clear();
         let _working = Working::begin();
         let place = info.as_ref().map(show::place).unwrap_or_default();
@@ -241,7 +240,7 @@ impl Session {
         })
     }
 
-    /// What happened besides the text; on a terminal also how fast.
+    /// Prints events such as fallbacks; on a terminal also the speed.
     fn after_answer(&self) {
         let Some(active) = self.active() else { return };
         let stats = active.stats();

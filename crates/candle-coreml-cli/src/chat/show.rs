@@ -1,4 +1,4 @@
-//! What the chat shows: answers as they come, and what is known about the model.
+//! Chat output: streamed answers and information about the model.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -8,12 +8,12 @@ use candle_coreml::catalog::{Fit, known_models};
 use super::markdown::Painter;
 use crate::{format, model};
 
-/// Prints one answer.
+/// Streams one answer.
 pub(super) struct Printer {
     streaming: bool,
     painter: Option<Painter>,
     printed: usize,
-    /// Whether standard output is closed.
+    /// True once standard output is closed.
     pub(super) broken: bool,
 }
 
@@ -32,12 +32,12 @@ impl Printer {
         self.broken |= out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err();
     }
 
-    /// Whether the answer begins with this piece.
+    /// Returns true if this piece starts the answer.
     pub(super) fn begins(&self, text: &str) -> bool {
         self.streaming && self.printed == 0 && !text.is_empty()
     }
 
-    /// Prints a piece; false when nobody reads it.
+    /// Prints a piece; returns false if the reader is gone.
     pub(super) fn step(&mut self, text: &str) -> bool {
         if self.streaming {
             self.print(text);
@@ -46,12 +46,12 @@ impl Printer {
         !self.broken
     }
 
-    /// Ends an answer that was given up.
+    /// Ends a cancelled answer.
     pub(super) fn give_up(&mut self) -> io::Result<()> {
         if self.printed == 0 { Ok(()) } else { self.end() }
     }
 
-    /// Prints what is still missing of an answer.
+    /// Prints the rest of the answer.
     pub(super) fn finish(&mut self, whole: &str) -> io::Result<()> {
         self.print(whole.get(self.printed..).unwrap_or_default());
         self.end()
@@ -67,12 +67,12 @@ fn is_remote(info: &GeneratorInfo) -> bool {
     info.engine == "remote"
 }
 
-/// What runs where, in a few words.
+/// Short description of the model and its device.
 pub(super) fn place(info: &GeneratorInfo) -> String {
     if is_remote(info) { "the remote model".to_owned() } else { format!("{} ({})", info.device, info.engine) }
 }
 
-/// The model, and what runs it.
+/// Description of the model and its backend.
 pub(super) fn description(info: &GeneratorInfo) -> String {
     let model = info.model.display();
     if is_remote(info) {
@@ -85,7 +85,7 @@ fn context(stats: &Stats, info: &GeneratorInfo) -> String {
     if is_remote(info) { stats.context_used.to_string() } else { format!("{} of {}", stats.context_used, info.context) }
 }
 
-/// The line after an answer.
+/// Status line after an answer.
 pub(super) fn after_answer(turn: &RequestStats, stats: &Stats, info: &GeneratorInfo) -> String {
     format!(
         "[{} tokens, {:.1} tokens/s, {} of {} prompt tokens run, context {}]",
@@ -124,7 +124,7 @@ pub(super) fn stats(
     Ok(())
 }
 
-/// `/model`: the model, and those that are known for the device.
+/// `/model`: the current model and the known models for the device.
 pub(super) fn models(out: &mut impl Write, info: Option<&GeneratorInfo>, device: BackendDevice) -> io::Result<()> {
     writeln!(out, "{}", info.map_or_else(|| "no model is loaded".to_owned(), description))?;
     let device = info.filter(|i| !is_remote(i)).map_or(device, |i| i.device);

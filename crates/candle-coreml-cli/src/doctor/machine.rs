@@ -1,4 +1,4 @@
-//! What this machine is: processor, instruction sets, memory.
+//! Machine description: processor, instruction sets, memory.
 
 use candle_coreml::isa;
 use serde::Serialize;
@@ -6,15 +6,15 @@ use sysinfo::System;
 
 use crate::format;
 
-/// The machine, as far as it tells.
+/// The machine, as far as the system reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Machine {
     pub(super) system: String,
     pub(super) processor: String,
     pub(super) architecture: &'static str,
-    /// Instruction sets that kernels may use, the widest first.
+    /// Instruction sets available to kernels, widest first.
     pub(super) instructions: Vec<&'static str>,
-    /// Threads that this process may use.
+    /// Threads available to this process.
     pub(super) threads: usize,
     pub(super) memory_bytes: u64,
     pub(super) available_bytes: u64,
@@ -40,7 +40,7 @@ impl Machine {
         }
     }
 
-    /// Names and values, for people.
+    /// Human-readable names and values.
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let mut sets = self.instructions.join(", ");
         if let Ok(Some(set)) = isa::requested() {

@@ -1,4 +1,4 @@
-//! `generate` on any device: the first of the settings that works.
+//! `generate` on any device: the first one in the settings that works.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Runs the prompt, through the chat template or as it is.
+/// Runs the prompt, with or without the chat template.
 fn ask(
     generator: &mut FallbackGenerator,
     prompt: &str,
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, output: &mut Outpu
     let prompt = arguments.prompt.as_deref().unwrap_or_default();
     let mut plain = arguments.no_template;
     let mut result = ask(&mut generator, prompt, plain, arguments.options(), output);
-    // A model without a template continues the prompt as it is.
+    // Without a template, continue the raw prompt.
     if matches!(result, Err(Error::NoChatTemplate)) {
         plain = true;
         result = ask(&mut generator, prompt, plain, arguments.options(), output);
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, output: &mut Outpu
     Ok(Report { prompt, summary, load_seconds })
 }
 
-/// The tokens of the prompt, as the generator makes them.
+/// Token ids of the prompt, as the generator encodes them.
 fn ids(generator: &FallbackGenerator, prompt: &str, plain: bool, thinking: Option<bool>) -> Outcome<Vec<u32>> {
     let tokenizer = Tokenizer::load(&generator.info().model)?;
     match tokenizer.chat_template().filter(|_| !plain) {

@@ -1,4 +1,4 @@
-//! `generate` on Core ML packages only: an engine of choice, token ids as the prompt.
+//! `generate` on Core ML packages only: engine selection and token-id prompts.
 
 use std::time::Instant;
 

@@ -11,7 +11,7 @@ use crate::{CommandResult, write};
 
 const VERDICTS: [Verdict; 3] = [Verdict::Likely, Verdict::Unsure, Verdict::Refused];
 
-/// Prints the estimate for all functions, or for one.
+/// Prints the estimate for one function or for all.
 pub(super) fn report(model: &Model, program: &Program, function: Option<&str>, as_json: bool) -> CommandResult {
     let mut functions = ane::estimate(program, &model.description);
     if let Some(name) = function {

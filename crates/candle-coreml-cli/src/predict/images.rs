@@ -1,4 +1,4 @@
-//! Image files for inputs and outputs that are images, `[1, channels, height, width]`.
+//! Image files for image inputs and outputs, `[1, channels, height, width]`.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::{CommandResult, write};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// The layout of an image feature.
+/// Colour layout of an image feature.
 fn layout(side: &str, name: &str, feature: Option<&FeatureDescription>) -> Result<ColorLayout, Failure> {
     match feature.map(|f| &f.ty) {
         Some(FeatureType::Image { layout, .. }) => Ok(*layout),
@@ -22,7 +22,7 @@ fn layout(side: &str, name: &str, feature: Option<&FeatureDescription>) -> Resul
     }
 }
 
-/// An image file as the tensor that an input takes.
+/// Loads an image file as an input tensor.
 pub(crate) fn load(model: &CoreMLModel, name: &str, file: &Path) -> Result<Tensor, Failure> {
     let feature = model.function_description().input(name);
     layout("input", name, feature)?;
@@ -30,7 +30,7 @@ pub(crate) fn load(model: &CoreMLModel, name: &str, file: &Path) -> Result<Tenso
     images::read(file, feature, &images::Limits::default()).map_err(|e| format!("input `{name}`: {e}").into())
 }
 
-/// The format of a file that an image output goes to, if its name fits what the output is.
+/// File format for an image output, checked against its colour layout.
 fn format(name: &str, layout: ColorLayout, file: &Path) -> Result<ImageFormat, Failure> {
     let format = ImageFormat::from_path(file).ok();
     let allowed: &[ImageFormat] = match layout {
@@ -44,7 +44,7 @@ fn format(name: &str, layout: ColorLayout, file: &Path) -> Result<ImageFormat, F
     })
 }
 
-/// Whether an output is an image that this file can hold: before the model runs.
+/// Checks, before the model runs, that an output is an image and the file format can hold it.
 pub(crate) fn check_output(model: &CoreMLModel, name: &str, file: &Path) -> CommandResult {
     let layout = layout("output", name, model.function_description().output(name))?;
     format(name, layout, file).map(drop)

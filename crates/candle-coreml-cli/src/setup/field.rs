@@ -1,6 +1,6 @@
-//! A line of text that is edited.
+//! Single-line text editor.
 
-/// Most characters of a line: longer than any key or path that makes sense.
+/// Maximum number of characters: longer than any sensible key or path.
 const LONGEST: usize = 4096;
 
 /// Text with a cursor.
@@ -11,7 +11,7 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// A field with text in it.
+    /// A field with initial text.
     #[cfg(test)]
     pub(super) fn new(text: &str) -> Self {
         let text: Vec<char> = text.chars().take(LONGEST).collect();
@@ -22,12 +22,12 @@ impl Field {
         self.text.iter().collect()
     }
 
-    /// The characters and where the cursor is among them.
+    /// The characters and the cursor position.
     pub(super) fn parts(&self) -> (&[char], usize) {
         (&self.text, self.cursor)
     }
 
-    /// Puts text at the cursor; what does not belong into a line is left out.
+    /// Inserts text at the cursor, dropping control characters.
     pub(super) fn insert(&mut self, text: &str) {
         for c in text.chars().filter(|c| !c.is_control()) {
             if self.text.len() < LONGEST {

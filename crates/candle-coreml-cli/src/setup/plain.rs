@@ -1,4 +1,4 @@
-//! The wizard as questions and answers, line by line: for pipes, and terminals that can do no more.
+//! The wizard as line-by-line questions and answers, for pipes and basic terminals.
 
 use std::io::{self, BufRead, Write};
 
@@ -6,18 +6,18 @@ use candle_coreml::settings::Layer;
 
 use super::wizard::{After, Input, Step, Wizard};
 
-/// Longest answer.
+/// Maximum length of an answer.
 const LONGEST: u64 = 64 << 10;
-/// The answer that goes to the question before.
+/// Answer that returns to the previous question.
 const BACK: &str = "<";
 
-/// Where answers come from.
+/// Source of answers.
 pub(super) trait Answers {
-    /// The next line without its end; none when there are no more.
+    /// Reads the next line without its terminator; `None` at the end of input.
     fn line(&mut self, secret: bool) -> io::Result<Option<String>>;
 }
 
-/// Answers from a pipe.
+/// Answers read from a pipe.
 pub(super) struct Lines<R>(pub(super) R);
 
 impl<R: BufRead> Answers for Lines<R> {
@@ -35,7 +35,7 @@ impl<R: BufRead> Answers for Lines<R> {
     }
 }
 
-/// Answers from somebody at a terminal, who does not see the secrets that are typed.
+/// Answers typed at a terminal; secrets are not echoed.
 pub(super) struct Person;
 
 impl Answers for Person {
@@ -51,9 +51,9 @@ impl Answers for Person {
     }
 }
 
-/// Asks; the settings to save, or none when the answers ended before that.
+/// Runs the wizard; returns the settings to save, or `None` if input ended first.
 pub(super) fn run(wizard: &mut Wizard, answers: &mut dyn Answers, out: &mut dyn Write) -> io::Result<Option<Layer>> {
-    writeln!(out, "Set-up of candle-coreml. An empty answer takes what is marked or goes on, `{BACK}` goes back,")?;
+    writeln!(out, "candle-coreml setup. An empty answer takes the marked choice or continues, `{BACK}` goes back,")?;
     writeln!(out, "Ctrl-D or Ctrl-C leaves and changes nothing.")?;
     loop {
         ask(wizard, out)?;
@@ -101,7 +101,7 @@ fn answer_with(wizard: &mut Wizard, answer: &str) -> After {
         return match answer.to_ascii_lowercase().as_str() {
             "" | "y" | "yes" => wizard.take(Input::Next),
             "n" | "no" => wizard.take(Input::Leave),
-            // Neither: the question is asked again.
+            // Neither: ask again.
             _ => After::Stay,
         };
     }

@@ -1,4 +1,4 @@
-//! The wizard on a whole terminal. However it ends, the terminal is what it was before.
+//! The wizard on a full-screen terminal, which is restored however the wizard ends.
 
 use std::io::{self, stdout};
 
@@ -11,22 +11,22 @@ use ratatui::crossterm::execute;
 use super::tui::draw;
 use super::wizard::{After, Input, Step, Wizard};
 
-/// Brings the terminal back.
+/// Restores the terminal on drop.
 struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // A terminal that is gone needs no restoring. A panic passes here, too, after ratatui's own hook.
+        // A terminal that is gone needs no restoring. Also runs on panic, after ratatui's own hook.
         let _ = execute!(stdout(), DisableBracketedPaste);
         ratatui::restore();
     }
 }
 
-/// Asks; the settings to save, or none when the user left.
+/// Runs the wizard; returns the settings to save, or `None` if the user quit.
 pub(super) fn run(wizard: &mut Wizard) -> io::Result<Option<Layer>> {
     let restore = Restore;
     let mut terminal = ratatui::try_init()?;
-    // Without it a pasted key arrives letter by letter, which works as well.
+    // If unsupported, a pasted key arrives as single key presses, which works too.
     let _ = execute!(stdout(), EnableBracketedPaste);
     let outcome = loop {
         terminal.draw(|frame| draw(frame, wizard))?;
@@ -35,7 +35,7 @@ pub(super) fn run(wizard: &mut Wizard) -> io::Result<Option<Layer>> {
                 of_key(key, wizard.field().is_some(), wizard.step())
             }
             Event::Paste(text) => Some(Input::Text(text)),
-            // Anything else, a new size among it, is a reason to draw again.
+            // Anything else, including a resize, redraws.
             _ => None,
         };
         match input.map(|i| wizard.take(i)) {
@@ -48,7 +48,7 @@ pub(super) fn run(wizard: &mut Wizard) -> io::Result<Option<Layer>> {
     Ok(outcome)
 }
 
-/// What a key means.
+/// Maps a key to an input.
 fn of_key(key: KeyEvent, editing: bool, step: Step) -> Option<Input> {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     Some(match key.code {
@@ -59,7 +59,7 @@ fn of_key(key: KeyEvent, editing: bool, step: Step) -> Option<Input> {
         KeyCode::Char(_) if control || key.modifiers.contains(KeyModifiers::ALT) => return None,
         KeyCode::Esc => Input::Leave,
         KeyCode::Enter => Input::Next,
-        // On the summary a key that often means nothing must not save.
+        // On the summary, a stray navigation key must not save.
         KeyCode::Tab if step != Step::Summary => Input::Next,
         KeyCode::BackTab | KeyCode::PageUp => Input::Back,
         KeyCode::Char(c) if editing => Input::Text(c.to_string()),

@@ -1,4 +1,4 @@
-//! The wizard on the screen: layout and widgets.
+//! The wizard's screen: layout and widgets.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -9,7 +9,7 @@ use ratatui::widgets::{List, ListItem, ListState, Paragraph, Wrap};
 use super::field::Field;
 use super::wizard::{Step, Wizard};
 
-/// Lines for the question.
+/// Lines of the question.
 const QUESTION: u16 = 4;
 
 pub(super) fn draw(frame: &mut Frame<'_>, wizard: &Wizard) {
@@ -34,9 +34,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, wizard: &Wizard) {
     frame.render_widget(Paragraph::new(help).style(Style::new().add_modifier(Modifier::DIM)), keys);
 }
 
-/// Rows of title, question, answer, detail, complaint and keys; together `total`. In a terminal that is too small the
-/// title and the answer stay longest. (Constraints that contradict each other are met by ratatui's solver in an order
-/// that differs from run to run.)
+/// Heights of title, question, answer, detail, error and keys, which add up to `total`. On a terminal that is too
+/// small, title and answer are kept longest. (ratatui's solver resolves contradicting constraints in an order that
+/// differs from run to run.)
 fn heights(total: u16) -> [u16; 6] {
     let mut rows = [0; 6];
     let mut rest = total;
@@ -49,7 +49,7 @@ fn heights(total: u16) -> [u16; 6] {
     rows
 }
 
-/// The part of a line that fits into a width with its cursor.
+/// The visible part of a line, including the cursor.
 fn window(field: &Field, secret: bool, width: usize) -> (String, usize) {
     let (text, cursor) = field.parts();
     let first = (cursor + 1).saturating_sub(width);

@@ -1,5 +1,4 @@
-//! The set-up as a state machine: what is asked, what is answered, where one can go from here. It knows neither
-//! terminals nor files.
+//! The setup wizard as a state machine: questions, answers and navigation, independent of terminals and files.
 
 use std::path::PathBuf;
 
@@ -14,14 +13,14 @@ mod models;
 
 use models::Model;
 
-/// What the wizard is told about the machine and its settings.
+/// Input to the wizard: the machine and its settings.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
-    /// Where the settings will be written.
+    /// Path to write the settings to.
     pub(super) path: PathBuf,
-    /// What they are now.
+    /// Current settings.
     pub(super) existing: Layer,
-    /// The devices, best first.
+    /// Devices, best first.
     pub(super) devices: Vec<Availability>,
     pub(super) memory: Memory,
 }
@@ -38,7 +37,7 @@ pub(super) enum Step {
     Summary,
 }
 
-/// What the user does.
+/// User input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     Text(String),
@@ -51,20 +50,20 @@ pub(super) enum Input {
     End,
     Up,
     Down,
-    /// Takes the choice with this number, from 0.
+    /// Selects a choice by number, from 0.
     Choose(usize),
     Next,
     Back,
     Leave,
 }
 
-/// What follows.
+/// Next action.
 #[derive(Debug)]
 pub(super) enum After {
     Stay,
     /// The settings are complete and confirmed.
     Save(Box<Layer>),
-    /// Nothing is to be changed.
+    /// Quit without changes.
     Left,
 }
 
@@ -72,9 +71,9 @@ pub(super) enum After {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) label: String,
-    /// What it means.
+    /// Explanation of the choice.
     pub(super) detail: String,
-    /// Why it can't be taken.
+    /// Reason why it is unavailable.
     pub(super) refused: Option<String>,
 }
 
@@ -92,14 +91,14 @@ pub(super) struct Wizard {
     complaint: Option<String>,
 }
 
-/// What is typed to take a secret out.
+/// Input that removes a secret.
 const REMOVE: &str = "-";
 
 fn choice(label: impl Into<String>, detail: impl Into<String>) -> Choice {
     Choice { label: label.into(), detail: detail.into(), refused: None }
 }
 
-/// What a device means.
+/// Description of a device.
 fn meaning(device: BackendDevice) -> &'static str {
     match device {
         BackendDevice::Auto => "the first of the others that is there and can run the model",
@@ -137,7 +136,7 @@ impl Wizard {
         self.step
     }
 
-    /// Why the last input was not taken.
+    /// Reason why the last input was rejected.
     pub(super) fn complaint(&self) -> Option<&str> {
         self.complaint.as_deref()
     }
@@ -151,7 +150,7 @@ impl Wizard {
         self.devices().nth(self.device).unwrap_or_default()
     }
 
-    /// Whether the settings will hold a key.
+    /// Returns true if the settings will hold a key.
     fn has_key(&self) -> bool {
         match self.key.text().trim() {
             "" => self.facts.existing.api_key.is_some(),
@@ -159,7 +158,7 @@ impl Wizard {
         }
     }
 
-    /// The questions that are asked, in order.
+    /// The questions to ask, in order.
     pub(super) fn steps(&self) -> Vec<Step> {
         let all = [
             (Step::ApiKey, true),
@@ -173,7 +172,7 @@ impl Wizard {
         all.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect()
     }
 
-    /// The number of the question, from 1, and how many there are.
+    /// Number of the current question, from 1, and the total.
     pub(super) fn position(&self) -> (usize, usize) {
         let steps = self.steps();
         (steps.iter().position(|s| *s == self.step).map_or(1, |i| i + 1), steps.len())
@@ -191,7 +190,7 @@ impl Wizard {
         }
     }
 
-    /// What the question is about.
+    /// Text of the question.
     pub(super) fn text(&self) -> String {
         let secret = |key, without: &str| match self.facts.existing.get(key) {
             Some(shown) => format!("There is one ({shown}): empty keeps it, `{REMOVE}` removes it."),
@@ -222,7 +221,7 @@ impl Wizard {
         }
     }
 
-    /// The settings that will be written, by name; secrets masked.
+    /// Settings to be written, by name; secrets masked.
     pub(super) fn summary(&self) -> Vec<(String, String)> {
         let layer = self.layer();
         let rows = Key::ALL.into_iter().filter_map(|key| Some((key.name().to_owned(), layer.get(key)?)));
@@ -233,7 +232,7 @@ impl Wizard {
         rows
     }
 
-    /// The answers to choose from; none where a text is asked for.
+    /// Choices of the current question; empty for text input.
     pub(super) fn choices(&self) -> Vec<Choice> {
         match self.step {
             Step::Remote => vec![
@@ -254,7 +253,7 @@ impl Wizard {
         }
     }
 
-    /// Which of the choices is marked.
+    /// Index of the selected choice.
     pub(super) fn selected(&self) -> usize {
         match self.step {
             Step::Remote => self.remote,
@@ -277,7 +276,7 @@ impl Wizard {
         }
     }
 
-    /// The text that is edited, and whether it is a secret.
+    /// The text field, and true if it is a secret.
     pub(super) fn field(&self) -> Option<(&Field, bool)> {
         match self.step {
             Step::ApiKey => Some((&self.key, true)),
@@ -296,7 +295,7 @@ impl Wizard {
         }
     }
 
-    /// Why the answer to this question can't be taken.
+    /// Reason to reject the answer, if any.
     fn objection(&self) -> Option<String> {
         if let Some(choice) = self.choices().get(self.selected()) {
             return choice.refused.as_ref().map(|why| format!("{} can't be used: {why}", choice.label));
@@ -309,7 +308,7 @@ impl Wizard {
         (!secret && text.trim().is_empty()).then(|| "expected a folder or a name, found nothing".to_owned())
     }
 
-    /// Goes to the next question that is asked, or to the one before.
+    /// Goes to the next or the previous question.
     fn go(&mut self, forward: bool) {
         let steps = self.steps();
         let at = steps.iter().position(|s| *s == self.step).unwrap_or(0);
@@ -317,7 +316,7 @@ impl Wizard {
         self.step = steps[to.min(steps.len() - 1)];
     }
 
-    /// What the answers make of the settings.
+    /// The settings that result from the answers.
     fn layer(&self) -> Layer {
         let mut layer = self.facts.existing.clone();
         let secret = |field: &Field, old| match field.text().trim() {
@@ -327,7 +326,7 @@ impl Wizard {
         };
         layer.api_key = secret(&self.key, layer.api_key);
         layer.hf_token = secret(&self.token, layer.hf_token);
-        // What is not said stays unsaid.
+        // Stays unset unless turned on.
         let on = self.has_key() && self.remote == 1;
         layer.remote_enabled = (on || layer.remote_enabled.is_some()).then_some(on);
         layer.device = Some(self.chosen_device());
@@ -345,7 +344,7 @@ impl Wizard {
         layer
     }
 
-    /// Takes what the user does.
+    /// Handles user input.
     pub(super) fn take(&mut self, input: Input) -> After {
         self.complaint = None;
         let (at, last) = (self.selected(), self.choices().len().saturating_sub(1));
@@ -384,7 +383,7 @@ impl Wizard {
     }
 }
 
-/// The settings are used from other folders, too.
+/// Makes the path absolute: settings are used from other folders, too.
 fn absolute(name: &str) -> PathBuf {
     std::path::absolute(name).unwrap_or_else(|_| PathBuf::from(name))
 }

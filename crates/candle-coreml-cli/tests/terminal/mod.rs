@@ -1,4 +1,4 @@
-//! The command on a pseudo-terminal, with an emulator that knows what stands on the screen.
+//! The command on a pseudo-terminal, with a terminal emulator that tracks the screen.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-/// A test that waits longer has failed; no test gets slower or faster by it.
+/// Timeout of a wait. Passing tests never reach it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Terminal {
     screen: Arc<Mutex<vt100::Parser>>,
-    /// Everything that was written.
+    /// All output.
     raw: Arc<Mutex<Vec<u8>>>,
     master: Box<dyn MasterPty + Send>,
     keyboard: Box<dyn Write + Send>,
@@ -29,7 +29,7 @@ fn size(rows: u16, columns: u16) -> PtySize {
 }
 
 impl Terminal {
-    /// Starts the command with this home and nothing of the user's settings.
+    /// Starts the command with this home and no user settings.
     pub fn start(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let pair = native_pty_system().openpty(size(24, 100)).expect("a pseudo-terminal");
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_candle-coreml"));
@@ -54,7 +54,7 @@ impl Terminal {
         let (to_screen, to_raw) = (screen.clone(), raw.clone());
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // The end of a pseudo-terminal is an error on Linux.
+            // On Linux, EOF on a pseudo-terminal is an error.
             while let Ok(n @ 1..) = output.read(&mut bytes) {
                 to_raw.lock().expect("not poisoned").extend_from_slice(&bytes[..n]);
                 to_screen.lock().expect("not poisoned").process(&bytes[..n]);
@@ -67,7 +67,7 @@ impl Terminal {
         self.screen.lock().expect("not poisoned").screen().contents()
     }
 
-    /// Everything that was ever written, whatever stands there now.
+    /// All output ever written, whatever is on the screen now.
     pub fn raw(&self) -> String {
         String::from_utf8_lossy(&self.raw.lock().expect("not poisoned")).into_owned()
     }
@@ -76,12 +76,12 @@ impl Terminal {
         self.screen.lock().expect("not poisoned").screen().alternate_screen()
     }
 
-    /// Whether lines are edited and echoed by the terminal as they were at the start.
+    /// Returns true if the terminal's line editing and echo are as they were at the start.
     pub fn is_restored(&self) -> bool {
         !self.is_full_screen() && modes(self.master.as_ref()) == self.modes
     }
 
-    /// Waits until something is so; `what` says it when it is never.
+    /// Waits until `ready` returns true; `what` describes it on timeout.
     pub fn wait(&self, what: &str, ready: impl Fn() -> bool) {
         let started = Instant::now();
         while !ready() {
@@ -90,12 +90,12 @@ impl Terminal {
         }
     }
 
-    /// Waits until a text stands on the screen.
+    /// Waits until the screen shows a text.
     pub fn see(&self, text: &str) {
         self.wait(text, || self.screen().contains(text));
     }
 
-    /// Waits until a line stands on the screen, without what is left of older ones behind it.
+    /// Waits until the screen shows a line, ignoring remnants of older ones after it.
     pub fn see_line(&self, line: &str) {
         self.wait(line, || self.screen().lines().any(|l| l.trim_end() == line));
     }
@@ -104,8 +104,8 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).and_then(|()| self.keyboard.flush()).expect("typed");
     }
 
-    /// Resizes the terminal and clears it: only what is drawn after that stands on the screen. The emulator is locked
-    /// meanwhile, so that nothing drawn for the new size meets the old one.
+    /// Resizes and clears the terminal, so that the screen shows only what is drawn afterwards. The emulator stays
+    /// locked meanwhile, so that nothing drawn for the new size meets the old one.
     pub fn resize(&self, rows: u16, columns: u16) {
         let mut parser = self.screen.lock().expect("not poisoned");
         parser.screen_mut().set_size(rows, columns);
@@ -113,7 +113,7 @@ impl Terminal {
         self.master.resize(size(rows, columns)).expect("resized");
     }
 
-    /// Waits for the end; the exit code.
+    /// Waits for the exit; returns the exit code.
     pub fn end(&mut self) -> u32 {
         let code = self.child.wait().expect("it ends").exit_code();
         if let Some(reader) = self.reader.take() {
@@ -125,7 +125,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Only after a failure it still runs.
+        // Still running only after a failure.
         let _ = self.child.kill();
     }
 }

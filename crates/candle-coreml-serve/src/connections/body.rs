@@ -1,4 +1,4 @@
-//! Bodies of requests: whole, in the time and of the size that they may have.
+//! Request bodies, read completely within time and size limits.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use super::wire::Wire;
 use crate::error::ApiError;
 use crate::settings::Settings;
 
-/// Most bytes of the line before a chunk, and of all lines after the last one.
+/// Maximum bytes of a chunk-size line, and of all trailer lines.
 const LINE: usize = 256;
 const TRAILERS: usize = 8 << 10;
 
-/// Why there is no body.
+/// Reason why reading a body failed.
 #[derive(Debug)]
 pub(super) enum Failed {
     Refused(ApiError),
-    /// The client is gone.
+    /// The client disconnected.
     Gone,
 }
 
@@ -33,7 +33,7 @@ fn malformed(what: &str) -> Failed {
     ApiError::head(StatusCode::BAD_REQUEST, format!("malformed body: {what}")).into()
 }
 
-/// By when a body must have come.
+/// Deadline of a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     began: Instant,
@@ -46,18 +46,18 @@ impl Pace {
         Self { began: Instant::now(), time: settings.body_time, rate: settings.body_rate.max(1) }
     }
 
-    /// How long a body may take of which so many bytes are here.
+    /// Time allowed for a body of which `received` bytes have arrived.
     fn allowed(&self, received: usize) -> Duration {
         self.time + Duration::from_secs_f64(received as f64 / self.rate as f64)
     }
 
-    /// By when it must be whole, if so many bytes are here.
+    /// Deadline of the whole body, given `received` bytes.
     pub(super) fn deadline(&self, received: usize) -> Instant {
         self.began + self.allowed(received)
     }
 }
 
-/// A body on its way.
+/// A body being received.
 pub(super) struct Incoming<'w> {
     wire: &'w mut Wire,
     pace: Pace,
@@ -66,12 +66,12 @@ pub(super) struct Incoming<'w> {
 }
 
 impl<'w> Incoming<'w> {
-    /// A body of at most so many bytes.
+    /// Creates a reader for at most `most` bytes.
     pub(super) fn new(wire: &'w mut Wire, pace: Pace, most: usize) -> Self {
         Self { wire, pace, most, body: Vec::new() }
     }
 
-    /// Reads it.
+    /// Reads the body.
     pub(super) async fn read(mut self, length: Length) -> Result<Vec<u8>, Failed> {
         match length {
             Length::Known(length) => {
@@ -83,7 +83,7 @@ impl<'w> Incoming<'w> {
         Ok(self.body)
     }
 
-    /// Waits for more.
+    /// Waits for more bytes.
     async fn fill(&mut self) -> Result<(), Failed> {
         match self.wire.fill(self.pace.deadline(self.body.len())).await {
             Ok(0) => Err(malformed("the connection was closed in the middle of it")),
@@ -95,7 +95,7 @@ impl<'w> Incoming<'w> {
         }
     }
 
-    /// Reads so many bytes of content.
+    /// Reads `count` bytes of content.
     async fn data(&mut self, mut count: usize) -> Result<(), Failed> {
         while count > 0 {
             if self.wire.unread().is_empty() {
@@ -103,7 +103,7 @@ impl<'w> Incoming<'w> {
             }
             let here = &self.wire.unread()[..count.min(self.wire.unread().len())];
             let used = here.len();
-            self.body.try_reserve(used).map_err(|_| ApiError::overloaded("there is no memory for the body"))?;
+            self.body.try_reserve(used).map_err(|_| ApiError::overloaded("out of memory for the body"))?;
             self.body.extend_from_slice(here);
             self.wire.consume(used);
             count -= used;
@@ -111,7 +111,7 @@ impl<'w> Incoming<'w> {
         Ok(())
     }
 
-    /// Reads a line of at most so many bytes, which ends with CR and LF, without them.
+    /// Reads a CRLF-terminated line of at most `most` bytes, without the terminator.
     async fn line(&mut self, most: usize) -> Result<Vec<u8>, Failed> {
         let mut seen = 0;
         loop {
@@ -130,7 +130,7 @@ impl<'w> Incoming<'w> {
         }
     }
 
-    /// Chunks and trailers (RFC 9112, 7.1); extensions and trailers are left aside.
+    /// Reads chunks and trailers (RFC 9112, 7.1); extensions and trailers are ignored.
     async fn chunks(&mut self) -> Result<(), Failed> {
         loop {
             let line = self.line(LINE).await?;
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of bytes after which the client closes its side, and what is left unread.
+    /// Reads a body from bytes followed by EOF; returns the result and the unread rest.
     async fn read(bytes: &[u8], length: Length, most: usize) -> (Result<Vec<u8>, u16>, Vec<u8>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let mut client = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");

@@ -1,4 +1,4 @@
-//! One connection: requests and their answers, one after the other.
+//! Request loop of one connection.
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -24,19 +24,19 @@ use crate::error::ApiError;
 use crate::settings::Settings;
 use crate::state::App;
 
-/// How long to wait for a client to close a connection in which bytes may be unread.
+/// Time to wait for a client to close a connection with unread bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long to wait for the head of a request in the reserve.
+/// Time to wait for a request head on a reserve connection.
 const RESERVE: Duration = Duration::from_secs(2);
 
-/// What all connections of a server share.
+/// State shared by all connections of a server.
 #[derive(Clone)]
 pub(super) struct Host {
     pub(super) app: Arc<App>,
     pub(super) router: Router,
     pub(super) settings: Arc<Settings>,
-    /// Turns true when the server ends.
+    /// Becomes true when the server shuts down.
     pub(super) ending: watch::Receiver<bool>,
 }
 
@@ -45,21 +45,21 @@ pub(super) struct Connection {
     host: Host,
     wire: Wire,
     place: Place,
-    /// Whether nothing was answered yet.
+    /// True before the first response.
     fresh: bool,
 }
 
-/// What follows a request.
+/// Next action after a request.
 enum Next {
-    /// Another one.
+    /// Read another request.
     Request,
-    /// The end; `unread` where the client may still be sending.
+    /// Close; `unread` if the client may still be sending.
     End { unread: bool },
 }
 
-/// Why there is no request to answer.
+/// Reason why there is no request to answer.
 enum Without {
-    /// The client left, was silent for too long, or the server ends.
+    /// The client disconnected, idled too long, or the server is shutting down.
     Silence,
     Refused(ApiError),
 }
@@ -73,10 +73,10 @@ impl From<Failed> for Without {
     }
 }
 
-/// Ready when the server ends.
+/// Resolves when the server shuts down.
 async fn ends(ending: &mut watch::Receiver<bool>) {
     if ending.wait_for(|&ends| ends).await.is_err() {
-        // The server is gone without a word: its tasks go with it.
+        // The server was dropped: its tasks are aborted with it.
         std::future::pending::<()>().await;
     }
 }
@@ -86,7 +86,7 @@ impl Connection {
         Self { host, wire, place, fresh: true }
     }
 
-    /// Answers requests until one of both sides ends the connection.
+    /// Answers requests until either side closes the connection.
     pub(super) async fn serve(mut self) {
         let unread = loop {
             match self.exchange().await {
@@ -142,7 +142,7 @@ impl Connection {
             Ok(body) => body,
             Err(without) => return self.refuse(without, Some(&asked)).await,
         };
-        // A body that was not read would be taken for a request.
+        // An unread body would be parsed as a request.
         let unread = head.body.is_some() && !reads;
         asked.keep_alive &= !unread;
         let mut request = Request::from_parts(head.parts, Body::from(body));
@@ -154,7 +154,7 @@ impl Connection {
         self.send(response, asked, unread).await
     }
 
-    /// The head of the next request.
+    /// Reads the next request head.
     async fn head(&mut self) -> Result<Head, Without> {
         let settings = &self.host.settings;
         let time = if self.place.beyond().is_some() { settings.head_time.min(RESERVE) } else { settings.head_time };
@@ -162,7 +162,7 @@ impl Connection {
         let (mut seen, mut tried, mut begun) = (0, 0, self.fresh);
         loop {
             let here = self.wire.unread();
-            // A head that comes in pieces is not parsed for each of them.
+            // Do not reparse a fragmented head for each fragment.
             if here.len() > seen && (head::may_end(here, seen) || here.len() >= (2 * tried).min(head::HEAD)) {
                 tried = here.len();
                 if let Some((head, length)) = head::parse(here).map_err(Without::Refused)? {
@@ -189,7 +189,7 @@ impl Connection {
         }
     }
 
-    /// The body of a request whose client may ask, and the room that it takes.
+    /// Reads the body of an authorized request, and reserves memory for it.
     async fn body(
         &mut self,
         length: Length,
@@ -213,12 +213,12 @@ impl Connection {
         Ok((body, Some(room)))
     }
 
-    /// What the routes answer; none when the client left.
+    /// Calls the routes; `None` if the client disconnected.
     async fn answer(&mut self, request: Request<Body>) -> Option<Response> {
         let probe = request.version() == Version::HTTP_11;
         let mut call = Box::pin(self.host.router.call(request));
         let caught = poll_fn(|context| {
-            // What panicked is dropped, never polled again.
+            // A future that panicked is dropped, never polled again.
             match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(Ok(response))) => Poll::Ready(response),
@@ -272,7 +272,7 @@ impl From<Beyond> for ApiError {
 }
 
 impl App {
-    /// The answer to a request that reached no route.
+    /// Response to a request that reached no route.
     fn refused(&self, error: ApiError) -> Response {
         let status = error.status.as_u16();
         tracing::info!(status, "{}", error.message);

@@ -1,5 +1,4 @@
-//! Heads of requests (RFC 9112), and what is ambiguous in them: refused, because a proxy in front may have read it
-//! otherwise.
+//! Request heads (RFC 9112). Ambiguous ones are refused, because a proxy in front may have parsed them differently.
 
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
@@ -10,16 +9,16 @@ use axum::http::{Method, Request, StatusCode, Version};
 
 use crate::error::ApiError;
 
-/// Most bytes of a head.
+/// Maximum bytes of a head.
 pub(super) const HEAD: usize = 16 << 10;
 
-/// Most bytes of a target.
+/// Maximum bytes of a request target.
 const TARGET: usize = 8 << 10;
 
-/// Most fields.
+/// Maximum number of header fields.
 const FIELDS: usize = 64;
 
-/// How long a body is.
+/// Framing of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Length {
     Known(u64),
@@ -30,24 +29,24 @@ pub(super) enum Length {
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) parts: Parts,
-    /// None where there is no body.
+    /// `None` if there is no body.
     pub(super) body: Option<Length>,
-    /// Whether another request may follow.
+    /// True if the connection may be reused.
     pub(super) keep_alive: bool,
-    /// Whether the client waits to be told to send the body.
+    /// True if the client waits for `100 Continue`.
     pub(super) expects: bool,
 }
 
-/// Whether bytes contain an empty line, which ends a head; the first `before` of them were looked at already.
+/// Returns true if the bytes contain an empty line, which ends a head; the first `before` were searched already.
 pub(super) fn may_end(bytes: &[u8], before: usize) -> bool {
     let new = &bytes[before.saturating_sub(3)..];
     new.windows(2).any(|w| w == b"\n\n") || new.windows(3).any(|w| w == b"\n\r\n")
 }
 
-/// The head at the beginning of bytes, and its length; none where it is not whole yet.
+/// Parses the head at the start of `bytes` and returns its length; `None` if incomplete.
 ///
 /// # Errors
-/// What is malformed, ambiguous or too long.
+/// If the head is malformed, ambiguous or too long.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, ApiError> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut request = httparse::Request::new(&mut fields);
@@ -95,7 +94,7 @@ fn malformed(what: impl std::fmt::Display) -> ApiError {
     refused(StatusCode::BAD_REQUEST, format!("malformed request: {what}"))
 }
 
-/// `target` is known where the fields after it are what is too long.
+/// `target` is known if the fields after it are too long.
 fn too_long(target: Option<&str>) -> ApiError {
     match target {
         Some(target) if target.len() <= TARGET => {
@@ -105,13 +104,13 @@ fn too_long(target: Option<&str>) -> ApiError {
     }
 }
 
-/// Whether a field that is a list has an element.
+/// Returns true if a list-valued field contains an element.
 fn lists(headers: &HeaderMap, name: &HeaderName, element: &str) -> bool {
     let elements = headers.get_all(name).iter().flat_map(|v| v.as_bytes().split(|&b| b == b','));
     elements.map(<[u8]>::trim_ascii).any(|e| e.eq_ignore_ascii_case(element.as_bytes()))
 }
 
-/// The only value of a field.
+/// The field's only value.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, ApiError> {
     let mut all = headers.get_all(name).iter();
     match (all.next(), all.next()) {
@@ -120,7 +119,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h Head
     }
 }
 
-/// One `Host`, which HTTP/1.1 must have, and which an absolute target must agree with (RFC 9112, 3.2).
+/// Requires one `Host`, mandatory in HTTP/1.1, which an absolute target must match (RFC 9112, 3.2).
 fn check_host(parts: &Parts) -> Result<(), ApiError> {
     let host = match only(&parts.headers, &HOST)? {
         Some(host) => host,
@@ -135,7 +134,7 @@ fn check_host(parts: &Parts) -> Result<(), ApiError> {
     }
 }
 
-/// A host, perhaps with a port, and nothing else.
+/// A host with an optional port, and nothing else.
 fn authority(text: &str) -> Option<Authority> {
     let authority: Authority = text.parse().ok()?;
     let rest = text.strip_prefix(authority.host())?;
@@ -143,12 +142,12 @@ fn authority(text: &str) -> Option<Authority> {
     (port && !authority.host().is_empty()).then_some(authority)
 }
 
-/// How long the body is: said once, and in one way (RFC 9112, 6.3).
+/// Body framing: declared once, and in one way (RFC 9112, 6.3).
 fn body(parts: &Parts) -> Result<Option<Length>, ApiError> {
     let length = only(&parts.headers, &CONTENT_LENGTH)?;
     let Some(coding) = only(&parts.headers, &TRANSFER_ENCODING)? else {
         let Some(length) = length else { return Ok(None) };
-        // Digits only: `parse` alone would take a sign.
+        // Digits only: `parse` alone accepts a sign.
         let digits = length.to_str().ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
         let length =
             digits.and_then(|t| t.parse().ok()).ok_or_else(|| malformed("`content-length` is not a number"))?;
@@ -249,7 +248,7 @@ mod tests {
             let error = read(&text).expect_err(&text);
             assert_eq!(error.status.as_u16(), status, "{text:.80}: {}", error.message);
         }
-        // Empty lines before a request are skipped, but not for ever.
+        // Empty lines before a request are skipped, up to the limit.
         assert!(matches!(read("\r\n\r\n"), Ok(None)));
         assert!(read(&"\r\n".repeat(HEAD / 2)).is_err());
     }

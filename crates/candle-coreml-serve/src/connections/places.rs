@@ -1,4 +1,4 @@
-//! Who may connect: a limit for all, a share for each address, and a reserve in which only figures are told.
+//! Connection limits: a global limit, a share per address, and a reserve for health and metrics.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,13 +10,13 @@ use tokio::task::AbortHandle;
 
 use crate::settings::Settings;
 
-/// Connections fewer than the system has room for: accepting one takes room before another one makes it.
+/// Margin below the system's capacity: a connection is accepted before another one is closed.
 const SPARE: usize = 4;
 
-/// Bytes of a body are counted in units of this.
+/// Granularity of body accounting, in bytes.
 const UNIT: usize = 1024;
 
-/// One client: an IPv4 address, or the /64 that an IPv6 host can choose addresses from.
+/// One client: an IPv4 address, or an IPv6 /64, within which a host chooses its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Client(IpAddr);
 
@@ -29,12 +29,12 @@ impl Client {
     }
 }
 
-/// Why a connection is in the reserve.
+/// Reason why a connection is in the reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beyond {
-    /// The client has its share.
+    /// The client has used up its share.
     Share,
-    /// All places are taken.
+    /// The global limit is reached.
     All,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Beyond {
 struct Open {
     client: Client,
     beyond: Option<Beyond>,
-    /// Whether it waits for its client: nothing is lost when it is closed.
+    /// True while it waits for its client: closing it loses nothing.
     waits: Arc<AtomicBool>,
     task: Option<AbortHandle>,
 }
@@ -55,24 +55,24 @@ struct PerClient {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// By age.
+    /// Ordered by age.
     open: BTreeMap<u64, Open>,
     clients: HashMap<Client, PerClient>,
     /// Connections outside the reserve.
     ordinary: usize,
     connections: usize,
-    /// Most that were ever open.
+    /// Peak number of connections.
     highest: usize,
     next: u64,
 }
 
-/// The connections of a server.
+/// Connection accounting of a server.
 #[derive(Debug)]
 pub(super) struct Places {
     taken: Mutex<Taken>,
     share: usize,
     reserve: usize,
-    /// Room for bodies, and what one client gets of it.
+    /// Memory for bodies, and each client's part of it.
     bodies: Arc<Semaphore>,
     share_of_bodies: usize,
 }
@@ -94,12 +94,12 @@ impl Places {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        // Nothing panics while it is held.
+        // Nothing panics while holding the lock.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a client, in the reserve where it has no other; the oldest connection of the client that has most
-    /// of the reserve makes room.
+    /// Admits a client, in the reserve if there is no ordinary place; the oldest connection of the client with the most
+    /// reserve connections makes room.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Place {
         let client = Client::new(address);
         let mut taken = self.taken();
@@ -127,8 +127,8 @@ impl Places {
         Place { places: self.clone(), number, beyond, waits, bodies }
     }
 
-    /// The system has no room for more: from now on, so many connections are allowed that the reserve has room beside
-    /// them. Those beyond that which wait for their clients are closed, else one of the reserve.
+    /// The system is out of room: lowers the limit so that the reserve still fits. Closes excess connections that wait
+    /// for their clients, else one of the reserve.
     pub(super) fn shrink(&self) {
         let mut taken = self.taken();
         let room = taken.highest.saturating_sub(self.reserve + SPARE);
@@ -146,7 +146,7 @@ impl Places {
 }
 
 impl Taken {
-    /// Closes the oldest fitting connection of the client that has most of them.
+    /// Closes the oldest matching connection of the client with the most matching ones.
     fn close_one(&mut self, fits: impl Fn(&Open) -> bool) -> bool {
         let fitting = || self.open.iter().filter(|(_, o)| o.task.as_ref().is_some_and(|t| !t.is_finished()) && fits(o));
         let mut counts = HashMap::<Client, usize>::new();
@@ -174,7 +174,7 @@ impl Taken {
     }
 }
 
-/// A place that is taken as long as this lives.
+/// A connection slot, freed on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -184,7 +184,7 @@ pub(super) struct Place {
     bodies: Arc<Semaphore>,
 }
 
-/// Room for a body, taken as long as this lives.
+/// Memory reserved for a body, freed on drop.
 #[derive(Debug)]
 pub(crate) struct Room {
     _own: OwnedSemaphorePermit,
@@ -192,25 +192,25 @@ pub(crate) struct Room {
 }
 
 impl Place {
-    /// Names the task that serves the connection, so that it can be ended.
+    /// Number of this connection, for [`Places::serves`].
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Why it is in the reserve, if it is.
+    /// Reason why it is in the reserve, if it is.
     pub(super) fn beyond(&self) -> Option<Beyond> {
         self.beyond
     }
 
-    /// Notes whether the connection waits for its client.
+    /// Records if the connection waits for its client.
     pub(super) fn waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
     }
 
-    /// Waits for room for a body of at most [`Settings::max_body`] bytes.
+    /// Waits for memory for a body of at most [`Settings::max_body`] bytes.
     pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
         let count = u32::try_from(units(bytes)).unwrap_or(u32::MAX);
-        // Nobody closes the semaphores.
+        // The semaphores are never closed.
         let own = self.bodies.clone().acquire_many_owned(count).await.ok()?;
         let all = self.places.bodies.clone().acquire_many_owned(count).await.ok()?;
         Some(Room { _own: own, _all: all })
@@ -224,7 +224,7 @@ impl Drop for Place {
 }
 
 impl Places {
-    /// Tells which task serves the connection with a number.
+    /// Registers the task that serves connection `number`, so that it can be aborted.
     pub(super) fn serves(&self, number: u64, task: AbortHandle) {
         if let Some(open) = self.taken().open.get_mut(&number) {
             open.task = Some(task);
@@ -303,7 +303,7 @@ mod tests {
             tasks.push(task);
         }
         places.shrink();
-        // 12 are open: the reserve and what is spare leave 6, and the first is busy.
+        // 12 are open: reserve and margin leave 6, and the first is busy.
         for task in &mut tasks[1..7] {
             assert!(task.await.expect_err("closed").is_cancelled());
         }

@@ -1,4 +1,4 @@
-//! Writes responses (RFC 9112).
+//! Response writer (RFC 9112).
 
 use std::io::{Error, Result};
 use std::time::SystemTime;
@@ -11,19 +11,19 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::wire::{Patience, Wire};
 
-/// Parts of an answer that are ready are written together up to about this many bytes.
+/// Parts that are ready are coalesced up to about this many bytes.
 const TOGETHER: usize = 16 << 10;
 
-/// What of a request its response depends on.
+/// Properties of the request that affect its response.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) version: Version,
     pub(super) method: Method,
-    /// Whether another request may follow.
+    /// True if the connection may be reused.
     pub(super) keep_alive: bool,
 }
 
-/// How the end of a body is told.
+/// Framing of the body's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Length,
@@ -31,15 +31,15 @@ enum End {
     Close,
 }
 
-/// Writes a response; whether another request may follow.
+/// Writes a response; returns true if the connection may be reused.
 ///
 /// # Errors
-/// A client that is gone or does not read; a body that fails. What was written may be incomplete then.
+/// If the client disconnected or does not read, or the body fails. The response may then be incomplete.
 pub(super) async fn write(wire: &mut Wire, response: Response, asked: &Asked, patience: Patience) -> Result<bool> {
     let (mut parts, body) = response.into_parts();
     let end = match body.size_hint().exact() {
         Some(length) => {
-            // The answer to HEAD may tell the length that GET would have.
+            // A HEAD response may carry the length of the GET response.
             if asked.method != Method::HEAD {
                 parts.headers.insert(CONTENT_LENGTH, length.into());
             }
@@ -62,7 +62,7 @@ pub(super) async fn write(wire: &mut Wire, response: Response, asked: &Asked, pa
     }
     let mut body = body.into_data_stream().fuse();
     loop {
-        // What is ready goes along.
+        // Coalesce parts that are ready.
         let next = loop {
             match body.next().now_or_never() {
                 Some(Some(part)) if out.len() < TOGETHER => push(&mut out, &part.map_err(Error::other)?, end),
@@ -89,7 +89,7 @@ pub(super) async fn write(wire: &mut Wire, response: Response, asked: &Asked, pa
 }
 
 fn push(out: &mut Vec<u8>, part: &Bytes, end: End) {
-    // A chunk without content would be the last one.
+    // An empty chunk would end the body.
     if part.is_empty() {
         return;
     }

@@ -1,4 +1,4 @@
-//! A socket with the bytes that were read from it and not used yet. Every wait has an end.
+//! A socket with a read buffer. Every wait has a deadline.
 
 use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
@@ -9,16 +9,16 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const READ: usize = 16 << 10;
 
-/// Bytes of later requests that are taken while one is computed; more wait in the system's buffers.
+/// Maximum bytes of pipelined requests buffered while one is computed; more stay in the system's buffers.
 const AHEAD: usize = 16 << 10;
 
-/// An interim answer, which every client of HTTP/1.1 skips (RFC 9110, 15.2).
+/// Interim response, which every HTTP/1.1 client skips (RFC 9110, 15.2).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Pauses between probes of a client that has closed its side: the first one, and the longest.
+/// First and longest interval between probes of a half-closed client.
 const PROBES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(15)];
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Wire {
     ended: bool,
 }
 
-/// How long a client may take to read: each part, and all of an answer.
+/// Time limits for a client to read each part, and a whole response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) each: Duration,
@@ -41,12 +41,12 @@ impl Wire {
         Self { stream, buffer: Vec::new(), used: 0, ended: false }
     }
 
-    /// What was read and not used.
+    /// Buffered bytes not yet consumed.
     pub(super) fn unread(&self) -> &[u8] {
         &self.buffer[self.used..]
     }
 
-    /// Marks the first bytes of it as used.
+    /// Consumes the first `count` buffered bytes.
     pub(super) fn consume(&mut self, count: usize) {
         self.used = self.buffer.len().min(self.used + count);
         if self.used == self.buffer.len() {
@@ -55,14 +55,14 @@ impl Wire {
         }
     }
 
-    /// Gives back the memory of the buffer when nothing is in it.
+    /// Frees the buffer if it is empty.
     pub(super) fn release(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = Vec::new();
         }
     }
 
-    /// Reads what there is; 0 at the end.
+    /// Reads available bytes; returns 0 at EOF.
     fn take(&mut self) -> Result<usize> {
         self.buffer.drain(..self.used);
         self.used = 0;
@@ -74,10 +74,10 @@ impl Wire {
         read
     }
 
-    /// Waits for more bytes; their number, 0 when the client has closed its side.
+    /// Waits for more bytes and returns their number; 0 if the client closed its side.
     ///
     /// # Errors
-    /// [`ErrorKind::TimedOut`] after the deadline, however many bytes are there; failures of the connection.
+    /// [`ErrorKind::TimedOut`] after the deadline, even if bytes are available; connection errors.
     pub(super) async fn fill(&mut self, deadline: Instant) -> Result<usize> {
         if self.ended {
             return Ok(0);
@@ -97,7 +97,7 @@ impl Wire {
     /// Writes all bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::TimedOut`] when the client does not read; failures of the connection.
+    /// [`ErrorKind::TimedOut`] if the client does not read; connection errors.
     pub(super) async fn write(&mut self, mut bytes: &[u8], patience: Patience) -> Result<()> {
         while !bytes.is_empty() {
             match self.stream.try_write(bytes) {
@@ -113,15 +113,15 @@ impl Wire {
         Ok(())
     }
 
-    /// Tells a client that waits for it to send its body.
+    /// Sends `100 Continue` to a client that waits for it.
     pub(super) async fn invite(&mut self, patience: Patience) -> Result<()> {
         self.write(CONTINUE, patience).await
     }
 
-    /// Ready when nobody can read an answer any more.
+    /// Resolves when the client can no longer read a response.
     ///
-    /// A client that has closed its side only may still read. Where `probe` allows it, which is before an answer to a
-    /// client of HTTP/1.1, interim answers are sent: a system without a reader refuses them.
+    /// A half-closed client may still read. If `probe` is set (before the response, HTTP/1.1 only), interim responses
+    /// are sent: a system without a reader resets the connection.
     pub(super) async fn gone(&mut self, probe: bool) {
         while !self.ended {
             if self.unread().len() >= AHEAD {
@@ -136,7 +136,7 @@ impl Wire {
         }
         let mut pause = PROBES[0];
         loop {
-            // Closed in both directions: reset by the client's system.
+            // Closed in both directions: reset by the client.
             match self.stream.ready(Interest::READABLE | Interest::WRITABLE).await {
                 Ok(ready) if !ready.is_write_closed() => {}
                 _ => return,
@@ -145,7 +145,7 @@ impl Wire {
                 match self.stream.try_write(CONTINUE) {
                     Ok(count) if count == CONTINUE.len() => {}
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                    // A part of one would spoil the answer.
+                    // A partial one would corrupt the response.
                     _ => return,
                 }
             }
@@ -154,8 +154,8 @@ impl Wire {
         }
     }
 
-    /// Closes the connection so that the client can read what was written: bytes that nobody reads would make the
-    /// system reset it. Takes no longer than the deadline.
+    /// Closes the connection so that the client can read the response: unread bytes would make the system reset it.
+    /// Bounded by the deadline.
     pub(super) async fn close(mut self, deadline: Instant) {
         if poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await.is_err() {
             return;

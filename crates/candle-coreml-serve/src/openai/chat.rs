@@ -28,7 +28,7 @@ pub(crate) struct Given {
 
 fn message(index: usize, given: Given) -> Result<Message, ApiError> {
     let param = |field: &str| format!("messages[{index}].{field}");
-    // What was once `system` OpenAI calls `developer`; models know the old name.
+    // OpenAI renamed `system` to `developer`; models know the old name.
     let role = match given.role.as_str() {
         "system" | "developer" => "system",
         "user" => "user",

@@ -63,7 +63,7 @@ pub(crate) async fn embed(
     Ok(Json(json!({"object": "list", "data": data, "model": name, "usage": usage})))
 }
 
-/// Numbers, or their bytes (f32, little-endian) in base64.
+/// The vector as numbers, or as base64 of its bytes (f32, little-endian).
 fn encoded(vector: &[f32], base64: bool) -> Value {
     if base64 {
         let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();

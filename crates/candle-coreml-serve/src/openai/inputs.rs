@@ -1,17 +1,17 @@
-//! Texts and token ids, in the forms in which requests may give them.
+//! Texts and token ids in the forms that requests allow.
 
 use serde_json::Value;
 
 use crate::error::ApiError;
 
-/// A text, or the token ids of one.
+/// A text, or its token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     Text(String),
     Tokens(Vec<u32>),
 }
 
-/// Most texts of one request, as OpenAI has it.
+/// Maximum number of texts per request, as in OpenAI's API.
 const MOST: usize = 2048;
 
 /// A string, an array of strings, an array of token ids, or an array of such arrays.
@@ -35,7 +35,7 @@ pub(super) fn inputs(value: Value, param: &'static str) -> Result<Vec<Input>, Ap
     if found.is_empty() { Err(ApiError::field(param, "expected at least one text")) } else { Ok(found) }
 }
 
-/// The text of a message: a string, or parts of type `text`. An assistant's may be null.
+/// Text of a message: a string, or parts of type `text`. An assistant's may be null.
 pub(super) fn content(value: Value, param: &str, optional: bool) -> Result<String, ApiError> {
     match value {
         Value::String(text) => Ok(text),

@@ -15,7 +15,7 @@ fn object(served: &Served, created: u64) -> Value {
         Kind::Language(model) => ("text", model.info().context),
         Kind::Encoder(model) => ("embeddings", model.get().limit()),
     };
-    // The last two are not OpenAI's; other servers name the length so.
+    // The last two are extensions; other servers use these names for the length.
     json!({
         "id": served.name, "object": "model", "created": created, "owned_by": "candle-coreml",
         "max_model_len": length, "task": does,

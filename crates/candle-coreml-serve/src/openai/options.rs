@@ -1,4 +1,4 @@
-//! What requests for text have in common: sampling, ends, streaming, and what is refused.
+//! Options common to text requests: sampling, stopping, streaming, and refused fields.
 
 use candle_coreml::generation::{Options, Sampling};
 use serde::Deserialize;
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 
-/// Most stop texts of a request, and most bytes of each.
+/// Maximum number of stop texts per request, and maximum bytes of each.
 const STOPS: usize = 16;
 const STOP_BYTES: usize = 1024;
 
-/// Fields of both kinds of requests. `top_k`, `min_p`, `repetition_penalty` and `chat_template_kwargs` are not
-/// OpenAI's; other servers name them so.
+/// Fields common to both kinds of requests. `top_k`, `min_p`, `repetition_penalty` and `chat_template_kwargs` are
+/// extensions, named as in other servers.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Common {
     pub(super) model: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Common {
     seed: Option<i64>,
     stop: Option<Value>,
     chat_template_kwargs: Option<TemplateOptions>,
-    // Refused where they ask for something.
+    // Refused unless without effect.
     n: Option<u64>,
     best_of: Option<u64>,
     echo: Option<bool>,
@@ -56,7 +56,7 @@ struct TemplateOptions {
     enable_thinking: Option<bool>,
 }
 
-/// Whether a value asks for nothing.
+/// Returns true if the value has no effect.
 fn empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -70,7 +70,7 @@ fn empty(value: &Value) -> bool {
 
 fn within(value: Option<f32>, usual: f32, param: &'static str, low: f32, high: f32) -> Result<f32, ApiError> {
     let value = value.unwrap_or(usual);
-    // Not a number is within nothing.
+    // NaN is outside every range.
     if value >= low && value <= high {
         return Ok(value);
     }
@@ -78,12 +78,12 @@ fn within(value: Option<f32>, usual: f32, param: &'static str, low: f32, high: f
 }
 
 impl Common {
-    /// Whether a stream ends with the figures of its use.
+    /// Returns true if the stream ends with a usage chunk.
     pub(super) fn include_usage(&self) -> bool {
         self.stream_options.as_ref().and_then(|s| s.include_usage).unwrap_or(false)
     }
 
-    /// Refuses what is not supported.
+    /// Refuses unsupported fields.
     fn check(&self) -> Result<(), ApiError> {
         for (param, value) in [("n", self.n), ("best_of", self.best_of)] {
             if value.is_some_and(|n| n != 1) {
@@ -115,7 +115,7 @@ impl Common {
                 return Err(ApiError::field(param, "is not supported"));
             }
         }
-        // `auto` without tools asks for nothing.
+        // `auto` without tools has no effect.
         if self.tool_choice.as_ref().is_some_and(|v| !empty(v) && v != "auto") {
             return Err(ApiError::field("tool_choice", "tools are not supported"));
         }
@@ -125,7 +125,7 @@ impl Common {
         Ok(())
     }
 
-    /// The library's options. Without a limit an answer may have `usual_tokens`.
+    /// Converts to the library's options. The default token limit is `usual_tokens`.
     pub(super) fn options(&self, usual_tokens: usize) -> Result<Options, ApiError> {
         self.check()?;
         let (param, limit) = match (self.max_completion_tokens, self.max_tokens) {
@@ -149,7 +149,7 @@ impl Common {
             max_tokens,
             sampling,
             stop: self.stop()?,
-            // An answer ends where the context does, and says so.
+            // Generation stops at the end of the context, and reports it.
             slide: false,
             thinking: self.chat_template_kwargs.as_ref().and_then(|k| k.enable_thinking),
             ..Options::default()

@@ -1,4 +1,4 @@
-//! Bodies of requests as typed values.
+//! Request bodies as typed values.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use crate::connections::Room;
 use crate::error::ApiError;
 
-/// Most values of a body, names of fields not counted. A value takes far more memory than the comma before it.
+/// Maximum number of JSON values in a body, not counting field names. A value takes far more memory than its text.
 const VALUES: usize = 1 << 18;
 
-/// What a request says as JSON, and the room that it takes in memory until it is tokenized.
+/// A deserialized body, and the memory reserved for it until it is tokenized.
 pub(crate) struct Parsed<T>(pub(crate) T, pub(crate) Option<Arc<Room>>);
 
-/// About how many values JSON has; exact where it is well formed and its arrays and objects are not empty.
+/// Approximate number of values; exact for well-formed JSON without empty arrays or objects.
 fn values(json: &[u8]) -> usize {
     let (mut count, mut text, mut escaped) = (1, false, false);
     for &byte in json {
@@ -37,7 +37,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Parsed<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let room = parts.extensions.remove::<Arc<Room>>();
-        // It is here already, and no larger than it may be.
+        // Already received, and within the size limit.
         let failed = |e| ApiError::head(StatusCode::BAD_REQUEST, format!("the body can't be read: {e}"));
         let bytes = to_bytes(body, usize::MAX).await.map_err(failed)?;
         let count = values(&bytes);

@@ -1,16 +1,16 @@
-//! The objects that answers consist of.
+//! Response objects.
 
 use candle_coreml::generation::StopReason;
 use serde_json::{Value, json};
 
-/// The route that is answered.
+/// The route being answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyKind {
     Chat,
     Text,
 }
 
-/// Fields that all objects of one answer share.
+/// Fields shared by all objects of one answer.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     kind: ReplyKind,
@@ -19,7 +19,7 @@ pub(super) struct Reply {
     model: String,
 }
 
-/// Numbers of tokens.
+/// Token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) prompt: usize,
@@ -38,11 +38,11 @@ impl Usage {
     }
 }
 
-/// Why an answer ended, in OpenAI's words.
+/// OpenAI's name for a stop reason.
 pub(super) fn finish_reason(reason: StopReason) -> &'static str {
     match reason {
         StopReason::EndOfText | StopReason::StopText => "stop",
-        // Nothing here cancels an answer that somebody still reads.
+        // A cancelled answer has no reader.
         StopReason::MaxTokens | StopReason::WindowFull | StopReason::Cancelled => "length",
     }
 }
@@ -58,7 +58,7 @@ impl Reply {
         json!({"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices})
     }
 
-    /// A whole answer.
+    /// A complete answer.
     pub(super) fn whole(&self, text: &str, reason: StopReason, usage: Usage) -> Value {
         let reason = finish_reason(reason);
         let mut object = match self.kind {
@@ -90,22 +90,22 @@ impl Reply {
         }
     }
 
-    /// The first chunk of a stream, where there is one before the text.
+    /// The first chunk of a stream, if the route has one before the text.
     pub(super) fn first_chunk(&self) -> Option<Value> {
         (self.kind == ReplyKind::Chat).then(|| self.chunk(json!({"role": "assistant", "content": ""}), "", None))
     }
 
-    /// A chunk of text.
+    /// A text chunk.
     pub(super) fn text_chunk(&self, text: &str) -> Value {
         self.chunk(json!({"content": text}), text, None)
     }
 
-    /// The chunk with the reason why a stream ends.
+    /// The chunk with the finish reason.
     pub(super) fn last_chunk(&self, reason: StopReason) -> Value {
         self.chunk(json!({}), "", Some(reason))
     }
 
-    /// The chunk with token counts, at the end of a stream that asked for it.
+    /// The usage chunk, at the end of a stream that requested it.
     pub(super) fn usage_chunk(&self, usage: Usage) -> Value {
         let kind = if self.kind == ReplyKind::Chat { "chat.completion.chunk" } else { "text_completion" };
         let mut object = self.object(kind, json!([]));

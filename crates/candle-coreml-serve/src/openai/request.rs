@@ -1,4 +1,4 @@
-//! Requests for text: from their fields to a [`Job`] on a model.
+//! Text requests: from request fields to a [`Job`] on a model.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use crate::error::ApiError;
 use crate::models::Models;
 use crate::state::{App, Deadline};
 
-/// Body of a route that answers with text.
+/// Body of a route that generates text.
 pub(crate) trait TextRequest {
-    /// The prompt as it is given.
+    /// The prompt as given in the request.
     type Given;
     const KIND: ReplyKind;
 
-    /// The prompt and the fields that all these routes have.
+    /// Splits the body into the prompt and the common fields.
     fn split(self) -> (Self::Given, Common);
 
-    /// The prompt as models take it.
+    /// Converts the prompt for the model.
     fn prompt(given: Self::Given) -> Result<Prompt, ApiError>;
 
-    /// Tokens of an answer when the request sets no limit.
+    /// Default token limit of an answer.
     fn default_tokens(context: usize) -> usize;
 }
 
-/// Answers a request for text.
+/// Answers a text request.
 pub(crate) async fn complete<R: TextRequest>(
     State(app): State<Arc<App>>,
     Extension(deadline): Extension<Deadline>,
@@ -41,7 +41,7 @@ pub(crate) async fn complete<R: TextRequest>(
     job.run(model).await
 }
 
-/// The job and its model. Nothing else of the request stays in memory while that waits for its turn.
+/// Creates the job and finds its model. Nothing else of the request stays in memory while the job is queued.
 fn prepare<R: TextRequest>(
     models: &Models,
     request: R,

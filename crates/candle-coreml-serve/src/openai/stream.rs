@@ -1,4 +1,4 @@
-//! Answers as they come (server-sent events) and whole ones.
+//! Streamed (server-sent events) and complete answers.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use crate::connections::Room;
 use crate::error::ApiError;
 use crate::state::Deadline;
 
-/// A request for text that is ready to run.
+/// A text request that is ready to run.
 pub(super) struct Job {
     pub(super) prompt: Prompt,
     pub(super) options: Options,
@@ -24,12 +24,12 @@ pub(super) struct Job {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) deadline: Deadline,
-    /// Room for the prompt as text.
+    /// Memory reserved for the prompt text.
     pub(super) room: Option<Arc<Room>>,
 }
 
 impl Job {
-    /// Runs it. Errors until the prompt is accepted have a status; later ones come as an event.
+    /// Runs the job. Errors before the prompt is accepted set the status; later ones are sent as an event.
     pub(super) async fn run(self, model: &AsyncGenerator) -> Result<Response, ApiError> {
         let answer = model.stream(self.prompt, self.options).await?;
         drop(self.room);
@@ -44,7 +44,7 @@ impl Job {
             };
             return Ok(events.response());
         }
-        // The time limit of every request ends this one, too.
+        // Also bounded by the time limit of every request.
         let done = answer.finish().await?;
         let usage =
             Usage { prompt: done.prompt_tokens, cached: done.cached_tokens, completion: done.summary.tokens.len() };
@@ -52,7 +52,7 @@ impl Job {
     }
 }
 
-/// The events of one answer.
+/// Events of one answer.
 struct Events {
     answer: Answer,
     reply: Reply,
@@ -112,7 +112,7 @@ impl Events {
         self.ready.push_back(Event::default().data("[DONE]"));
     }
 
-    /// No `[DONE]` follows: the answer is not whole.
+    /// No `[DONE]` follows: the answer is incomplete.
     fn fail(&mut self, error: ApiError) {
         self.over = true;
         self.ready.push_back(Event::default().data(error.body().to_string()));

@@ -10,7 +10,7 @@ use super::reply::ReplyKind;
 use super::request::TextRequest;
 use crate::error::ApiError;
 
-/// Tokens of an answer when the request does not say, as OpenAI has it.
+/// Default token limit of an answer, as in OpenAI's API.
 const DEFAULT_TOKENS: usize = 16;
 
 #[derive(Debug, Deserialize)]

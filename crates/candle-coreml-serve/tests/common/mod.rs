@@ -1,4 +1,4 @@
-//! A real server on a free port, a client for it, and a model whose tokens the test lets through one by one.
+//! A real server on a free port, a client for it, and a model whose tokens the test releases one by one.
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
@@ -18,21 +18,21 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(name)
 }
 
-/// A server that runs until it is dropped or told to end.
+/// A server that runs until dropped or shut down.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     end: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Settings for tests: a free port, one slot.
+/// Settings of tests: a free port, one slot.
 pub(crate) fn settings() -> Settings {
     let mut settings = Settings { slots: 1, ..Settings::default() };
     settings.address.set_port(0);
     settings
 }
 
-/// Serves the models that ship.
+/// Serves the shipped models.
 pub(crate) fn serve(settings: Settings) -> Running {
     let named = |name: &str| (name.to_owned(), folder(name));
     run(Models::load(&[named("tiny-qwen3"), named("tiny-intent")], &settings).expect("the shipped models"), settings)
@@ -49,19 +49,19 @@ pub(crate) fn run(models: Models, settings: Settings) -> Running {
             tell.send(server.address()).expect("the test waits");
             server.run(async { drop(ended.await) }).await;
         });
-        // Threads that wait for a token of a test that has ended are left alone.
+        // Detach threads that wait for tokens of a finished test.
         runtime.shutdown_background();
     });
     Running { address: address.recv().expect("it listens"), end: Some(end), thread: Some(thread) }
 }
 
 impl Running {
-    /// Tells it to end.
+    /// Requests shutdown.
     pub(crate) fn end(&mut self) {
         self.end.take();
     }
 
-    /// Waits until it has ended.
+    /// Waits for shutdown to complete.
     pub(crate) fn join(&mut self) {
         self.end();
         if let Some(thread) = self.thread.take() {
@@ -73,20 +73,20 @@ impl Running {
         format!("http://{}{path}", self.address)
     }
 
-    /// The response to a request.
+    /// Response to a request.
     pub(crate) fn ask(&self, path: &str, body: &Value) -> ureq::http::Response<ureq::Body> {
         let request = agent().post(self.url(path)).content_type("application/json");
         request.send(body.to_string()).expect("an answer")
     }
 
-    /// Status and body of a request.
+    /// Status and body of a response.
     pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let mut response = self.ask(path, body);
         let body = response.body_mut().read_to_string().expect("a body");
         (response.status().as_u16(), serde_json::from_str(&body).expect("JSON"))
     }
 
-    /// An answer that must succeed.
+    /// Body of a response that must succeed.
     pub(crate) fn ok(&self, path: &str, body: &Value) -> Value {
         let (status, body) = self.post(path, body);
         assert_eq!(status, 200, "{body}");
@@ -98,7 +98,7 @@ impl Running {
         (response.status().as_u16(), response.body_mut().read_to_string().expect("a body"))
     }
 
-    /// A figure of `/metrics`, 0 where it is missing; `name` with its labels.
+    /// Value of a metric, 0 if missing; `name` includes labels.
     pub(crate) fn figure(&self, name: &str) -> f64 {
         let text = self.get("/metrics").1;
         let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
@@ -111,7 +111,7 @@ impl Running {
         }
     }
 
-    /// Sends a request on a connection of its own and returns it unread.
+    /// Sends a request on a new connection, which is returned unread.
     pub(crate) fn send(&self, path: &str, body: &Value) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).expect("it listens");
         let body = body.to_string();
@@ -120,7 +120,7 @@ impl Running {
         stream
     }
 
-    /// The events of a stream.
+    /// Events of a stream.
     pub(crate) fn events(&self, path: &str, body: &Value) -> Vec<String> {
         let response = self.ask(path, body);
         assert_eq!(response.status().as_u16(), 200);
@@ -144,13 +144,13 @@ pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).build().into()
 }
 
-/// The data of the events in what a server sends.
+/// Data of the events sent by a server.
 pub(crate) fn events(reader: impl std::io::Read) -> Vec<String> {
     let lines = BufReader::new(reader).lines().map_while(Result::ok);
     lines.filter_map(|l| l.strip_prefix("data: ").map(str::to_owned)).collect()
 }
 
-/// The text of the chunks of a stream, and why it ended.
+/// Concatenated text of a stream, and its finish reason.
 pub(crate) fn joined(events: &[String]) -> (String, Option<String>) {
     let (mut text, mut reason) = (String::new(), None);
     for event in events.iter().filter(|e| *e != "[DONE]") {
@@ -162,12 +162,12 @@ pub(crate) fn joined(events: &[String]) -> (String, Option<String>) {
     (text, reason)
 }
 
-/// A greedy chat request with one question.
+/// Greedy chat request with one question.
 pub(crate) fn question(text: &str) -> Value {
     json!({"model": "tiny-qwen3", "temperature": 0, "messages": [{"role": "user", "content": text}]})
 }
 
-/// The same with more fields.
+/// The request with more fields.
 pub(crate) fn with(mut request: Value, fields: Value) -> Value {
     for (name, value) in fields.as_object().expect("fields") {
         request[name] = value.clone();
@@ -175,7 +175,7 @@ pub(crate) fn with(mut request: Value, fields: Value) -> Value {
     request
 }
 
-/// Lets forward passes of a model through.
+/// Releases forward passes of a model.
 #[derive(Default)]
 pub(crate) struct Tap {
     allowed: Mutex<u64>,
@@ -205,7 +205,7 @@ impl Tap {
 struct Tapped {
     inner: Box<dyn Decoder + Send>,
     letter: usize,
-    /// A token that makes it panic.
+    /// Token that makes it panic.
     broken_by: Option<u32>,
     tap: Arc<Tap>,
 }
@@ -227,7 +227,7 @@ impl Decoder for Tapped {
         self.tap.pass();
         assert!(!self.broken_by.is_some_and(|id| ids.contains(&id)), "this token was to break the model");
         let mut logits = self.inner.forward(ids)?;
-        // Only the letter `a` is ever likely: answers end at their limits.
+        // Only the letter `a` is likely: answers end at their token limits.
         logits.fill(0.0);
         logits[self.letter] = 1.0;
         Ok(logits)
@@ -238,7 +238,7 @@ impl Decoder for Tapped {
     }
 }
 
-/// The shipped model behind a tap; it may panic at the letter `Z`.
+/// The shipped model behind a tap; may panic at the letter `Z`.
 struct TappedModel(CoreMLGenerator, Arc<Tap>, bool);
 
 impl TextGeneration for TappedModel {
@@ -281,12 +281,12 @@ impl TextGeneration for TappedModel {
     }
 }
 
-/// Serves a model that says `a` for ever, one letter for each pass that the tap lets through.
+/// Serves a model that generates `a` forever, one letter per released pass.
 pub(crate) fn tapped(settings: Settings) -> (Running, Arc<Tap>) {
     tapped_with(settings, false)
 }
 
-/// The same; `fragile` where it panics at the letter `Z`.
+/// [`tapped`] with `fragile`: panics at the letter `Z`.
 pub(crate) fn tapped_with(settings: Settings, fragile: bool) -> (Running, Arc<Tap>) {
     let tap = Arc::new(Tap::default());
     let generator = CoreMLGenerator::load(folder("tiny-qwen3")).expect("the shipped model");

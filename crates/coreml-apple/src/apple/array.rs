@@ -1,4 +1,4 @@
-//! The memory of `MLMultiArray`s.
+//! Memory of `MLMultiArray`s.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -18,14 +18,14 @@ use crate::error::NativeError;
 use crate::lend::Loan;
 use crate::strided::{Layout, StrideError};
 
-// The neutral constants are those of the framework.
+// The platform-neutral constants match the framework's.
 const _: () = {
     assert!(MLMultiArrayDataType::Float16.0 == 0x10010 && MLMultiArrayDataType::Float32.0 == 0x10020);
     assert!(MLMultiArrayDataType::Float64.0 == 0x10040);
     assert!(MLMultiArrayDataType::Int32.0 == 0x20020 && MLMultiArrayDataType::Int8.0 == 0x20008);
 };
 
-/// Strides of a dense row-major array.
+/// Row-major strides of a dense array.
 fn dense_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for d in (1..shape.len()).rev() {
@@ -34,12 +34,12 @@ fn dense_strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// An array over memory that is not its own. The loan is returned when Core ML has let go of the array, which it
-/// does from a queue of its own, up to seconds after the prediction.
+/// Creates an array over borrowed memory. The loan is returned when Core ML releases the array, which happens on one of
+/// its own queues, up to seconds after the prediction.
 ///
 /// # Safety
-/// `pointer` must be the first of as many dense row-major elements of type `ty` as `shape` has. They must stay
-/// allocated while the loan is held, and must not change while a prediction uses the array.
+/// `pointer` must point to the first of `shape`'s dense row-major elements of type `ty`. They must stay allocated while
+/// the loan is held, and must not change while a prediction uses the array.
 pub(super) unsafe fn over<T: Send + 'static>(
     feature: &str,
     ty: ArrayType,
@@ -48,15 +48,15 @@ pub(super) unsafe fn over<T: Send + 'static>(
     loan: Loan<T>,
 ) -> Result<Retained<MLMultiArray>, NativeError> {
     let loan = Mutex::new(Some(loan));
-    // The block may run on any thread, because a loan is `Send`; it returns the loan the first time it runs, and
-    // when it is destroyed without having run.
+    // The block may run on any thread, because a loan is `Send`; it returns the loan when it first runs, or when it is
+    // destroyed without having run.
     let release = RcBlock::new(for_any_thread(move |_: NonNull<c_void>| {
         drop(loan.lock().unwrap_or_else(PoisonError::into_inner).take());
     }));
     let array = MLMultiArray::alloc();
     let (extents, strides) = (numbers(shape), numbers(&dense_strides(shape)));
     let ty = MLMultiArrayDataType(ty.code());
-    // SAFETY: the caller promises the memory; shape and strides are of one length and describe it densely; the
+    // SAFETY: the caller vouches for the memory; shape and strides have equal length and describe it densely; the
     // framework copies the block.
     unsafe {
         MLMultiArray::initWithDataPointer_shape_dataType_strides_deallocator_error(
@@ -71,7 +71,7 @@ pub(super) unsafe fn over<T: Send + 'static>(
     .map_err(|e| failure(format!("wrapping input `{feature}` of shape {shape:?}"), &e))
 }
 
-/// An array with memory of its own.
+/// Creates an array that owns its memory.
 pub(super) fn owned(feature: &str, ty: ArrayType, shape: &[usize]) -> Result<Retained<MLMultiArray>, NativeError> {
     let array = MLMultiArray::alloc();
     let ty = MLMultiArrayDataType(ty.code());
@@ -89,15 +89,15 @@ pub(super) fn kind(feature: &str, array: &MLMultiArray) -> Result<(ArrayType, Ve
     Ok((ty, extents(feature, &shape)?))
 }
 
-/// All elements of an array, gathered in rows whatever its strides are.
+/// Reads all elements of an array, gathered row by row whatever its strides.
 ///
 /// # Errors
-/// Strides that do not fit the memory, unknown element types.
+/// If the strides do not fit the memory, or the element type is unknown.
 pub(super) fn read(feature: &str, array: &MLMultiArray) -> Result<(Vec<usize>, Buffer), NativeError> {
     let (ty, shape) = kind(feature, array)?;
     let result = Cell::new(None);
     let handler = RcBlock::new(|bytes: NonNull<c_void>, size: isize| {
-        // Strides are asked for here: they are those of the memory that the handler sees.
+        // Query strides inside the handler: they describe the memory that it sees.
         // SAFETY: a getter.
         let strides = unsafe { array.strides() };
         let layout = layout(feature, &shape, &strides);
@@ -116,7 +116,7 @@ pub(super) fn read(feature: &str, array: &MLMultiArray) -> Result<(Vec<usize>, B
 /// Replaces all elements of an array.
 ///
 /// # Errors
-/// A buffer of another type or length, strides that do not fit the memory.
+/// If the buffer has another type or length, or the strides do not fit the memory.
 pub(super) fn write(feature: &str, array: &MLMultiArray, from: &Buffer) -> Result<(), NativeError> {
     let (ty, shape) = kind(feature, array)?;
     if ty != from.array_type() {
@@ -143,7 +143,7 @@ fn stride(feature: &str, source: StrideError) -> NativeError {
     NativeError::Stride { feature: feature.to_owned(), source }
 }
 
-/// Number of elements of `size` bytes at an address that suits them.
+/// Number of elements in `size` bytes, if the address is aligned.
 fn elements<T>(feature: &str, bytes: NonNull<c_void>, size: isize) -> Result<usize, NativeError> {
     if !bytes.cast::<T>().is_aligned() {
         let (expected, found) = (format!("memory aligned to {} bytes", align_of::<T>()), format!("{bytes:?}"));
@@ -154,7 +154,7 @@ fn elements<T>(feature: &str, bytes: NonNull<c_void>, size: isize) -> Result<usi
 }
 
 /// # Safety
-/// `bytes` must be the first of `size` readable bytes that nothing changes during the call.
+/// `bytes` must point to `size` readable bytes that do not change during the call.
 unsafe fn gather(
     feature: &str,
     ty: ArrayType,
@@ -165,8 +165,8 @@ unsafe fn gather(
     macro_rules! rows {
         ($variant:ident, $ty:ty, $zero:expr) => {{
             let length = elements::<$ty>(feature, bytes, size)?;
-            // SAFETY: the caller promises the memory; it is aligned, `length` elements lie within `size` bytes,
-            // and every bit pattern is a value of the type.
+            // SAFETY: the caller vouches for the memory; it is aligned, `length` elements lie within `size` bytes, and
+            // every bit pattern is a valid value.
             let strided = unsafe { std::slice::from_raw_parts(bytes.cast::<$ty>().as_ptr(), length) };
             let mut dense = vec![$zero; layout.elements()];
             layout.gather(strided, &mut dense).map_err(|e| stride(feature, e))?;
@@ -183,7 +183,7 @@ unsafe fn gather(
 }
 
 /// # Safety
-/// `bytes` must be the first of `size` initialised, writable bytes that nothing else uses during the call.
+/// `bytes` must point to `size` initialised, writable bytes that nothing else uses during the call.
 unsafe fn scatter(
     feature: &str,
     from: &Buffer,

@@ -1,13 +1,13 @@
-//! Which parts of Core ML the running system has.
+//! Run-time availability of Core ML APIs.
 
 use objc2::available;
 
 use crate::error::NativeError;
 
-/// Parts of the framework by the system that brought them.
+/// API groups by the system version that introduced them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Api {
-    /// Everything that is used without asking, such as `getBytesWithHandler:` and the Neural Engine units.
+    /// The minimum: everything used unconditionally, such as `getBytesWithHandler:` and the Neural Engine units.
     Engine,
     /// Predictions with completion handlers.
     AsyncPrediction,
@@ -23,10 +23,10 @@ pub(super) enum Api {
     Hints,
 }
 
-/// Fails on systems that lack a part.
+/// Checks that the system has an API.
 ///
 /// # Errors
-/// [`NativeError::Unavailable`] that says which systems have it.
+/// [`NativeError::Unavailable`] with the systems that have it.
 pub(super) fn require(api: Api) -> Result<(), NativeError> {
     const V16: &str = "macOS 13, iOS 16, tvOS 16 or visionOS 1";
     const V17: &str = "macOS 14, iOS 17, tvOS 17 or visionOS 1";

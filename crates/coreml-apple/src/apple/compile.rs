@@ -1,4 +1,4 @@
-//! Sources to compiled models, once per source and system.
+//! Compiles sources once per source and system version.
 
 use std::path::{Path, PathBuf};
 
@@ -15,13 +15,13 @@ use crate::options::Options;
 pub(super) struct Compiled {
     /// The `.mlmodelc` folder.
     pub(super) path: PathBuf,
-    /// Its place in the cache, if it was there already.
+    /// Its cache entry, if it was already cached.
     cached: Option<(ModelCache, CacheKey)>,
 }
 
 impl Compiled {
-    /// Removes the model from the cache, so that it is compiled anew; says whether it came from there. What was
-    /// compiled just now stays: it would not load the second time either.
+    /// Removes the model from the cache, to be recompiled; returns true if it came from there. A model compiled just
+    /// now stays: it would fail again.
     pub(super) fn evict(&self) -> Result<bool, NativeError> {
         match &self.cached {
             Some((cache, key)) => cache.evict(key).map(|()| true).map_err(NativeError::from),
@@ -30,11 +30,11 @@ impl Compiled {
     }
 }
 
-/// The compiled form of a model, from the cache or compiled now. Blocks: hashing reads every file of the
-/// source, and the first compilation of a large model takes minutes.
+/// Returns the compiled model, from the cache or newly compiled. Blocks: hashing reads every file of the source, and
+/// the first compilation of a large model takes minutes.
 ///
 /// # Errors
-/// A source that can't be read or compiled, a cache that can't be written.
+/// If the source cannot be read or compiled, or the cache cannot be written.
 pub(super) fn compiled(source: &Path, options: &Options) -> Result<Compiled, NativeError> {
     if is_compiled(source) {
         return Ok(Compiled { path: source.to_owned(), cached: None });
@@ -58,8 +58,8 @@ pub(super) fn compiled(source: &Path, options: &Options) -> Result<Compiled, Nat
     }
 }
 
-/// Compiles into a temporary folder of the framework's choice. The blocking call is used on purpose: waiting for
-/// the completion handler of the other one would hang if it were queued behind this thread.
+/// Compiles into a temporary folder chosen by the framework. Uses the blocking call deliberately: waiting for the
+/// asynchronous one would deadlock if its handler were queued behind this thread.
 #[expect(deprecated, reason = "see above")]
 fn compile(source: &Path) -> Result<PathBuf, NativeError> {
     autoreleasepool(|_| {

@@ -10,7 +10,7 @@ use super::available::{Api, require};
 use crate::error::NativeError;
 use crate::options::{ComputeUnits, Options, ReshapeFrequency, Specialization};
 
-// The neutral constants are those of the framework.
+// The platform-neutral constants match the framework's.
 const _: () = {
     assert!(ComputeUnits::CpuOnly.code() == MLComputeUnits::CPUOnly.0);
     assert!(ComputeUnits::CpuAndGpu.code() == MLComputeUnits::CPUAndGPU.0);
@@ -18,12 +18,12 @@ const _: () = {
     assert!(ComputeUnits::All.code() == MLComputeUnits::All.0);
 };
 
-/// The configuration for loading a model.
+/// Creates the configuration for loading a model.
 ///
 /// # Errors
-/// Functions and hints on systems that lack them.
+/// [`NativeError::Unavailable`] for functions and hints on systems that lack them.
 pub(super) fn configuration(options: &Options) -> Result<Retained<MLModelConfiguration>, NativeError> {
-    // SAFETY: a plain object with setters for plain values; no other thread knows it.
+    // SAFETY: a plain object with setters for plain values, not yet shared with another thread.
     let configuration = unsafe {
         let configuration = MLModelConfiguration::new();
         configuration.setComputeUnits(MLComputeUnits(options.compute_units.code()));
@@ -32,7 +32,7 @@ pub(super) fn configuration(options: &Options) -> Result<Retained<MLModelConfigu
     };
     if let Some(function) = &options.function {
         require(Api::FunctionName)?;
-        // SAFETY: as above; the system has the setter. Unknown names are reported by loading.
+        // SAFETY: as above; the system has the setter. Loading reports unknown names.
         unsafe { configuration.setFunctionName(Some(&NSString::from_str(function))) };
     }
     if options.reshape_frequency.is_some() || options.specialization.is_some() {
@@ -46,7 +46,7 @@ pub(super) fn configuration(options: &Options) -> Result<Retained<MLModelConfigu
 /// # Safety
 /// The system must have optimization hints.
 unsafe fn hints(options: &Options) -> Retained<MLOptimizationHints> {
-    // SAFETY: the caller says that the class is there; the setters take plain values.
+    // SAFETY: the caller guarantees that the class exists; the setters take plain values.
     unsafe {
         let hints = MLOptimizationHints::new();
         if let Some(frequency) = options.reshape_frequency {

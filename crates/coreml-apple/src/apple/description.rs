@@ -1,4 +1,4 @@
-//! `MLModelDescription` in the words of [`coreml_format::description`].
+//! Converts `MLModelDescription` to [`coreml_format::description`] types.
 
 use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription, Metadata, ModelDescription};
 use indexmap::IndexMap;
@@ -18,7 +18,7 @@ use crate::error::NativeError;
 use crate::pixels::PixelFormat;
 use crate::shape::{RawConstraint, RawImageSizes};
 
-// The neutral constants are those of the framework.
+// The platform-neutral constants match the framework's.
 const _: () = {
     assert!(MLMultiArrayShapeConstraintType::Unspecified.0 == 1);
     assert!(MLMultiArrayShapeConstraintType::Enumerated.0 == 2);
@@ -28,11 +28,11 @@ const _: () = {
     assert!(MLImageSizeConstraintType::Range.0 == 3);
 };
 
-/// The description of a loaded model: one function, under the name it was loaded by (`main` without one).
-/// Features are in alphabetical order, because the framework's dictionaries have none.
+/// Describes a loaded model: one function, under the name it was loaded by (default `main`). Features are sorted by
+/// name, because the framework's dictionaries are unordered.
 ///
 /// # Errors
-/// Features that this version has no words for.
+/// If a feature has a type unknown to this version.
 pub(super) fn describe(model: &MLModel, function: Option<&str>) -> Result<ModelDescription, NativeError> {
     // SAFETY: rule 2; the getters of a loaded model and of its immutable description, here and below.
     let description = unsafe { model.modelDescription() };
@@ -89,9 +89,9 @@ fn element_type(name: &str, code: isize) -> Result<ArrayType, NativeError> {
         .ok_or_else(|| NativeError::feature(name, "a known array data type", format!("code {code}")))
 }
 
-/// The type of a feature.
+/// Type of a feature.
 fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<FeatureType, NativeError> {
-    // SAFETY: getters of an immutable description; the constraint of another kind of feature is nil.
+    // SAFETY: getters of an immutable description; constraints of other feature kinds are nil.
     let (kind, array, state, image, dictionary, sequence) = unsafe {
         let kind = description.r#type();
         let state = (kind == MLFeatureType::State).then(|| description.stateConstraint()).flatten();
@@ -136,7 +136,7 @@ fn feature_type(name: &str, description: &MLFeatureDescription) -> Result<Featur
     })
 }
 
-/// An image with its sizes.
+/// Image type, with its allowed sizes.
 fn image_type(name: &str, image: &MLImageConstraint) -> Result<FeatureType, NativeError> {
     // SAFETY: getters of an immutable constraint.
     let (width, height, code, sizes) =
@@ -172,7 +172,7 @@ fn multi_array(name: &str, constraint: &MLMultiArrayConstraint) -> Result<Featur
     };
     let raw = RawConstraint {
         kind,
-        // Extents below zero would be ones that the framework does not know, as of an output that follows its input.
+        // A negative extent means unknown, for instance an output whose shape follows its input.
         shape: extents(name, &shape).unwrap_or_default(),
         enumerated: enumerated.iter().map(listed).collect::<Result<_, _>>()?,
         ranges: ranges.iter().map(range).collect::<Result<_, _>>()?,
@@ -191,7 +191,7 @@ fn metadata(description: &MLModelDescription) -> Metadata {
     let all = unsafe { description.metadata() };
     let object = |key: Option<&MLModelMetadataKey>| key.and_then(|key| all.objectForKey(key));
     let text = |key| object(key).and_then(|o| Some(o.downcast_ref::<NSString>()?.to_string())).unwrap_or_default();
-    // SAFETY: constants of the framework, which has had them since Core ML's first version.
+    // SAFETY: framework constants, present since Core ML's first version.
     let (about, version, author, license, user) = unsafe {
         (MLModelDescriptionKey, MLModelVersionStringKey, MLModelAuthorKey, MLModelLicenseKey, MLModelCreatorDefinedKey)
     };
@@ -207,7 +207,7 @@ fn metadata(description: &MLModelDescription) -> Metadata {
     }
 }
 
-/// The entries of a dictionary that are strings on both sides.
+/// Entries of a dictionary whose key and value are strings.
 fn strings(dictionary: &NSDictionary<AnyObject, AnyObject>) -> Vec<(String, String)> {
     let (keys, values) = dictionary.to_vecs();
     let text = |o: &AnyObject| o.downcast_ref::<NSString>().map(NSString::to_string);

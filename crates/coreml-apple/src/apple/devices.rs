@@ -1,4 +1,4 @@
-//! The processors that Core ML can use.
+//! Processors available to Core ML.
 
 use objc2::runtime::{AnyClass, AnyObject, NSObjectProtocol, ProtocolObject};
 use objc2_core_ml::{MLComputeDeviceProtocol, MLModel, MLNeuralEngineComputeDevice};
@@ -7,7 +7,7 @@ use super::available::{Api, require};
 use crate::error::NativeError;
 use crate::report::{DeviceInfo, DeviceKind};
 
-/// Kind of a device. Classes are looked up by name, because a system without a class has none of its devices.
+/// Kind of a device. Looks classes up by name: a system that lacks a class has no such device.
 pub(super) fn kind(device: &ProtocolObject<dyn MLComputeDeviceProtocol>) -> DeviceKind {
     let classes = [c"MLCPUComputeDevice", c"MLGPUComputeDevice", c"MLNeuralEngineComputeDevice"];
     let mut known = classes.into_iter().filter_map(|name| AnyClass::get(name));
@@ -15,16 +15,16 @@ pub(super) fn kind(device: &ProtocolObject<dyn MLComputeDeviceProtocol>) -> Devi
     class.and_then(|c| c.name().to_str().ok()).map_or(DeviceKind::Other, DeviceKind::from_class)
 }
 
-/// The processors of this machine that Core ML can use.
+/// Processors of this machine available to Core ML.
 ///
 /// # Errors
 /// [`NativeError::Unavailable`] before macOS 14 and iOS 17.
 pub fn devices() -> Result<Vec<DeviceInfo>, NativeError> {
     require(Api::Devices)?;
     objc2::rc::autoreleasepool(|_| {
-        // The class method, not `MLAllComputeDevices()`: a function that an older system lacks would keep the
-        // whole program from starting there.
-        // SAFETY: rule 3; the method takes nothing.
+        // Not `MLAllComputeDevices()`: linking a function that an older system lacks would keep the whole program from
+        // starting there.
+        // SAFETY: rule 3; the method takes no arguments.
         let all = unsafe { MLModel::availableComputeDevices() };
         Ok(all.iter().map(|device| DeviceInfo { kind: kind(&device), cores: cores(&device) }).collect())
     })

@@ -1,4 +1,4 @@
-//! Inputs of a prediction as the framework's dictionary of features.
+//! Converts inputs to the framework's feature provider.
 
 use candle_core::Tensor;
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
@@ -21,26 +21,26 @@ use crate::pixels::PixelFormat;
 use crate::shape;
 use crate::values::{doubles, integers, only, singles};
 
-/// Inputs by name, numbers as tensors.
+/// Inputs by name; numbers are tensors.
 pub(super) type Named<'a> = [(&'a str, FeatureValue)];
 
-/// Inputs of one prediction, ready for the framework.
+/// Inputs of one prediction, in the framework's form.
 pub(super) type Provider = Retained<ProtocolObject<dyn MLFeatureProvider>>;
 
-/// The inputs that a caller gives.
+/// Converts the caller's inputs.
 ///
 /// # Errors
-/// When a number can't become a tensor.
+/// If a number cannot be converted to a tensor.
 pub(super) fn named<'a, I: Clone + Into<FeatureValue>>(
     inputs: &[(&'a str, I)],
 ) -> Result<Vec<(&'a str, FeatureValue)>, NativeError> {
     inputs.iter().map(|(name, input)| Ok((*name, input.clone().into().numbers_to_tensor()?))).collect()
 }
 
-/// Tensors that are lent to Core ML, so that one can tell when it has let go of them.
+/// Tensors lent to Core ML, to track their release.
 pub(super) type Lent = Vec<Lender<Tensor>>;
 
-/// Checks the names of inputs: all known, each once, and none missing that the model needs.
+/// Checks input names: all known, no duplicates, and no required input missing.
 pub(super) fn check_names(described: &FunctionDescription, inputs: &Named<'_>) -> Result<(), NativeError> {
     let names = || described.inputs.iter().map(|f| f.name.clone()).collect();
     for (i, (name, _)) in inputs.iter().enumerate() {
@@ -58,10 +58,10 @@ pub(super) fn check_names(described: &FunctionDescription, inputs: &Named<'_>) -
     }
 }
 
-/// The inputs with tensors where Core ML can read them.
+/// Moves input tensors to memory that Core ML can read.
 ///
 /// # Errors
-/// Tensors on devices whose memory Core ML can't reach.
+/// If a tensor is on a device whose memory Core ML cannot access.
 pub(super) fn reachable<'a>(inputs: &Named<'a>) -> Result<Vec<(&'a str, FeatureValue)>, NativeError> {
     let one = |(name, input): &(&'a str, FeatureValue)| match input {
         FeatureValue::Tensor(tensor) => {
@@ -77,7 +77,7 @@ pub(super) fn reachable<'a>(inputs: &Named<'a>) -> Result<Vec<(&'a str, FeatureV
     inputs.iter().map(one).collect()
 }
 
-/// Element type and only shape of an array feature.
+/// Element type of an array feature, and its shape if fixed.
 pub(super) fn declared(feature: &FeatureDescription) -> Option<(ArrayType, Option<&[usize]>)> {
     match &feature.ty {
         FeatureType::MultiArray { dtype, shape, constraint, .. } => {
@@ -88,29 +88,29 @@ pub(super) fn declared(feature: &FeatureDescription) -> Option<(ArrayType, Optio
     }
 }
 
-/// How arrays are handed over by a prediction that blocks.
+/// Options for passing arrays to a blocking prediction.
 pub(super) struct Borrowing<'l> {
-    /// Locks on the tensors of [`arrays`], in their order.
+    /// Locks on the tensors of [`arrays`], in the same order.
     pub(super) locked: &'l Locked<'l>,
-    /// Whether tensors may be lent.
+    /// True if tensors may be lent.
     pub(super) lend: bool,
-    /// Surfaces of inputs, where they are of use.
+    /// Input surfaces, if they are useful.
     pub(super) surfaces: Option<&'l mut Pool>,
-    /// Gets a lender for each tensor that is lent.
+    /// Receives a lender for each tensor lent.
     pub(super) lent: &'l mut Lent,
 }
 
-/// Inputs as feature values; `None` for arrays, which are made after the others: nothing may read a tensor
-/// by Candle's operations once it is locked.
+/// Inputs as feature values; `None` for arrays, which are converted last: no Candle operation may read a tensor once it
+/// is locked.
 pub(super) type Values = Vec<Option<Retained<MLFeatureValue>>>;
 
-/// The tensors that become arrays, in the order of the inputs.
+/// Tensors to be passed as arrays, in input order.
 pub(super) fn arrays<'i>(inputs: &'i Named<'_>, values: &Values) -> Vec<&'i Tensor> {
     let arrays = inputs.iter().zip(values).filter(|(_, value)| value.is_none());
     arrays.filter_map(|((_, input), _)| input.tensor()).collect()
 }
 
-/// Inputs that Core ML may use until the locks are given up: in surfaces where they suit, else lent where they fit.
+/// Inputs valid until the locks are released: in surfaces where possible, else lent where possible.
 pub(super) fn borrowed(
     described: &FunctionDescription,
     inputs: &Named<'_>,
@@ -133,7 +133,7 @@ impl Borrowing<'_> {
     ) -> Result<Retained<MLMultiArray>, NativeError> {
         let name = declared.name;
         let ready = prepare(declared, tensor, self.locked, position, self.lend)?;
-        // A surface costs one copy by rows, and saves Core ML its own. Metal's memory is shared as it is.
+        // A surface costs one row-wise copy and saves Core ML its own. Metal memory is shared already.
         if tensor.device().is_cpu()
             && let Some(pool) = &mut self.surfaces
             && let Some(surface) = pool.get(name, ready.ty, &ready.shape)
@@ -147,9 +147,9 @@ impl Borrowing<'_> {
                 let lender = Lender::new(tensor.clone());
                 let loan = lender.lend().map_err(|e| NativeError::feature(name, "a tensor at hand", e.to_string()))?;
                 self.lent.push(lender);
-                // SAFETY: `prepare` found as many dense elements of this type as the shape has. The loan holds a
-                // clone of the tensor and with it the storage; the caller holds the read lock until the prediction
-                // is over, after which Core ML keeps the array but reads it no more.
+                // SAFETY: `prepare` found as many dense elements of this type as the shape has. The loan holds a clone
+                // of the tensor and with it the storage; the caller holds the read lock until the prediction is over,
+                // after which Core ML keeps the array but no longer reads it.
                 unsafe { array::over(name, ready.ty, &ready.shape, elements.address(), loan) }
             }
         }
@@ -167,15 +167,15 @@ pub(super) fn copied(described: &FunctionDescription, inputs: &Named<'_>) -> Res
 }
 
 fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<MLMultiArray>, NativeError> {
-    // The elements stay where they are when the buffer is moved.
+    // Moving the buffer does not move its elements.
     let (ty, pointer) = (buffer.array_type(), buffer.as_slice().address());
     let loan = Lender::new(buffer).lend().map_err(|e| NativeError::feature(name, "a buffer", e.to_string()))?;
-    // SAFETY: a dense buffer with as many elements as the shape has; the loan is its only owner, so that nothing
-    // changes it, and moving it does not move its elements.
+    // SAFETY: a dense buffer with as many elements as the shape has; the loan is its only owner, so nothing changes it,
+    // and moving it does not move its elements.
     unsafe { array::over(name, ty, shape, pointer, loan) }
 }
 
-/// All inputs that are no arrays as feature values; the shapes of arrays are checked.
+/// Converts all inputs except arrays to feature values; checks the shapes of arrays.
 pub(super) fn plain(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Values, NativeError> {
     inputs.iter().map(|(name, input)| value(named_input(described, name)?, input)).collect()
 }
@@ -185,7 +185,7 @@ fn named_input<'d>(described: &'d FunctionDescription, name: &str) -> Result<&'d
     described.input(name).ok_or_else(unknown)
 }
 
-/// One input as a feature value; `None` for arrays.
+/// Converts one input to a feature value; `None` for arrays.
 fn value(feature: &FeatureDescription, input: &FeatureValue) -> Result<Option<Retained<MLFeatureValue>>, NativeError> {
     let name = feature.name.as_str();
     let unfit = || NativeError::feature(name, feature.ty.in_words(), input.kind());
@@ -234,7 +234,7 @@ fn value(feature: &FeatureDescription, input: &FeatureValue) -> Result<Option<Re
     }))
 }
 
-/// An image in the order of bytes that all processors take; Core ML converts it to the model's.
+/// An image in a pixel format that all processors accept; Core ML converts it to the model's.
 fn image(name: &str, layout: ColorLayout, tensor: &Tensor) -> Result<Retained<MLFeatureValue>, NativeError> {
     let &[_, _, height, width] = tensor.dims() else {
         return Err(NativeError::feature(name, "an image, of four dimensions", format!("{:?}", tensor.dims())));
@@ -242,7 +242,7 @@ fn image(name: &str, layout: ColorLayout, tensor: &Tensor) -> Result<Retained<ML
     let samples = singles(name, tensor)?;
     let format = PixelFormat::of(layout);
     let buffer = pixel_buffer::create(name, format, width, height)?;
-    // SAFETY: a new buffer, which nobody else knows.
+    // SAFETY: a new buffer, not shared yet.
     unsafe {
         pixel_buffer::write(name, &buffer, format.bytes(), |rows, bytes| {
             rows.pack(&samples, layout, format, bytes).map_err(|source| pixels(name, source))
@@ -252,7 +252,7 @@ fn image(name: &str, layout: ColorLayout, tensor: &Tensor) -> Result<Retained<ML
     Ok(unsafe { MLFeatureValue::featureValueWithPixelBuffer(&buffer) })
 }
 
-/// Numbers by keys of the declared type.
+/// Dictionary with keys of the declared type and numeric values.
 fn dictionary(
     name: &str,
     int_keys: bool,
@@ -286,7 +286,7 @@ fn dictionary(
         .map_err(|e| failure(format!("passing the dictionary `{name}`"), &e))
 }
 
-/// The inputs for the framework; `array` makes the arrays, in the order of the inputs.
+/// Builds the feature provider; `array` creates the arrays, in input order.
 fn provider(
     described: &FunctionDescription,
     inputs: &Named<'_>,
@@ -332,7 +332,7 @@ mod tests {
         FeatureDescription { name: name.to_owned(), description: String::new(), ty, optional: false }
     }
 
-    /// What the framework is given, read back by its own getters.
+    /// Converts to the framework's value and back.
     fn back(ty: FeatureType, input: impl Clone + Into<FeatureValue>) -> Result<FeatureValue, NativeError> {
         let features = vec![feature("x", ty)];
         let described = FunctionDescription { inputs: features.clone(), outputs: features, ..Default::default() };

@@ -1,4 +1,4 @@
-//! Foundation's types and Rust's.
+//! Conversions between Foundation and Rust types.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use objc2_foundation::{NSArray, NSError, NSNumber, NSProcessInfo, NSURL};
 
 use crate::error::NativeError;
 
-/// An array of numbers, as shapes and strides are written.
+/// Array of `NSNumber`s, the form of shapes and strides.
 pub(super) fn numbers(values: &[usize]) -> Retained<NSArray<NSNumber>> {
     let values: Vec<_> = values.iter().map(|&n| NSNumber::new_usize(n)).collect();
     NSArray::from_retained_slice(&values)
 }
 
-/// The numbers of a shape or of strides; negative ones are errors.
+/// Reads a shape or strides; negative numbers are errors.
 pub(super) fn extents(feature: &str, values: &NSArray<NSNumber>) -> Result<Vec<usize>, NativeError> {
     let extent = |n: Retained<NSNumber>| {
         let n = n.as_i64();
@@ -23,7 +23,7 @@ pub(super) fn extents(feature: &str, values: &NSArray<NSNumber>) -> Result<Vec<u
     values.iter().map(extent).collect()
 }
 
-/// The URL of a file or folder.
+/// URL of a file or folder.
 pub(super) fn url(path: &Path) -> Result<Retained<NSURL>, NativeError> {
     let bad = || NativeError::Path { path: path.to_owned() };
     let path = std::path::absolute(path).map_err(|_| bad())?;
@@ -31,12 +31,12 @@ pub(super) fn url(path: &Path) -> Result<Retained<NSURL>, NativeError> {
     url.ok_or_else(bad)
 }
 
-/// The closure itself, if other threads may run and drop it: blocks don't ask for that, but Core ML does it.
+/// Identity with a `Send` bound, for closures that Core ML runs and drops on other threads: blocks do not require it.
 pub(super) fn for_any_thread<F: Send + 'static>(closure: F) -> F {
     closure
 }
 
-/// An error of the framework with what was being done.
+/// Wraps a framework error with the failed action.
 pub(super) fn failure(doing: impl Into<String>, error: &NSError) -> NativeError {
     let mut message = error.localizedDescription().to_string();
     if let Some(reason) = error.localizedFailureReason() {
@@ -48,8 +48,8 @@ pub(super) fn failure(doing: impl Into<String>, error: &NSError) -> NativeError 
     NativeError::Framework { doing: doing.into(), domain: error.domain().to_string(), code: error.code(), message }
 }
 
-/// The error that a completion handler was called with. Handlers that get neither a result nor an error are
-/// against the documentation, yet must not be believed to have succeeded.
+/// Error passed to a completion handler. Passing neither result nor error violates the documentation, but must not
+/// count as success.
 pub(super) fn handler_failure(doing: impl Into<String>, error: *mut NSError) -> NativeError {
     // SAFETY: completion handlers are called with nil or with an error that lives as long as the call.
     match unsafe { error.as_ref() } {
@@ -63,7 +63,7 @@ pub(super) fn handler_failure(doing: impl Into<String>, error: *mut NSError) -> 
     }
 }
 
-/// The system's version with its build, such as `Version 15.1 (Build 24B83)`.
+/// System version with build, such as `Version 15.1 (Build 24B83)`.
 pub(super) fn os_version() -> String {
     NSProcessInfo::processInfo().operatingSystemVersionString().to_string()
 }

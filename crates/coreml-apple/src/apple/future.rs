@@ -1,4 +1,4 @@
-//! Loading and predicting without blocking: completion handlers as futures, for any runtime.
+//! Asynchronous loading and prediction: completion handlers as runtime-agnostic futures.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -29,17 +29,17 @@ fn abandoned(doing: &str, source: Abandoned) -> NativeError {
     NativeError::Abandoned { doing: doing.to_owned(), source }
 }
 
-/// A model on its way to the task that waits for it.
+/// A loaded model in transit to the waiting task.
 struct Loaded(Retained<MLModel>);
 
-// SAFETY: as for the handle of a model: nothing else refers to it until it has arrived.
+// SAFETY: as for the handle of a model: nothing else refers to it until it arrives.
 unsafe impl Send for Loaded {}
 
 impl NativeModel {
-    /// [`NativeModel::load`] without blocking: compilation runs on a thread of its own, loading on Core ML's.
+    /// [`NativeModel::load`] without blocking: compiles on a new thread, loads on a Core ML thread.
     ///
     /// # Errors
-    /// As `load`; a damaged model of the cache is an error here, not compiled again.
+    /// Same as `load`, except that a damaged cached model is an error instead of being recompiled.
     pub async fn load_async(source: PathBuf, options: Options) -> Result<Self, NativeError> {
         require(Api::Engine)?;
         let place = compile_elsewhere(source.clone(), options.clone())?;
@@ -49,12 +49,12 @@ impl NativeModel {
         autoreleasepool(|_| Self::finish(model, &source, place, &options))
     }
 
-    /// Starts a prediction and returns what waits for it. Inputs are copied, so that the tensors are free at once.
-    /// Several may be under way on one model, which Core ML documents for these requests.
+    /// Starts a prediction and returns a future. Inputs are copied, so the tensors are free at once. Several
+    /// predictions may run concurrently on one model, as Core ML documents for these requests.
     ///
     /// # Errors
-    /// Before it starts: as [`NativeModel::predict`], and a function with states, which
-    /// [`NativeModel::predict_async_with_state`] takes. The future gives failures of the framework.
+    /// Before the start: same as [`NativeModel::predict`]; also if the function has states (use
+    /// [`NativeModel::predict_async_with_state`]). Framework errors come from the future.
     pub fn predict_async<I: Clone + Into<FeatureValue>>(
         &self,
         inputs: &[(&str, I)],
@@ -66,12 +66,12 @@ impl NativeModel {
         Ok(Prediction { completion, function: self.function().to_owned() })
     }
 
-    /// [`NativeModel::predict_async`] with a state, which travels with the prediction and comes back with the result:
-    /// nobody else can use it meanwhile, also when the future is dropped.
+    /// [`NativeModel::predict_async`] with a state, which moves into the prediction and is returned with the result:
+    /// nothing else can use it meanwhile, even if the future is dropped.
     ///
     /// # Errors
-    /// As `predict_async`, and for a state that does not fit. After a failure the state is gone, as what it holds
-    /// is not defined.
+    /// Same as `predict_async`, and if the state does not match. After a failure the state is dropped, as its content
+    /// is undefined.
     pub fn predict_async_with_state<I: Clone + Into<FeatureValue>>(
         &self,
         inputs: &[(&str, I)],
@@ -87,7 +87,7 @@ impl NativeModel {
         Ok(StatefulPrediction { completion, function: self.function().to_owned() })
     }
 
-    /// Starts a prediction; `done` is called with its result on a thread of Core ML's.
+    /// Starts a prediction; calls `done` with its result on a Core ML thread.
     fn start(
         &self,
         inputs: &Named<'_>,
@@ -103,12 +103,12 @@ impl NativeModel {
             let object = state.as_ref().map(|state| state.object().clone());
             let handler = prediction_handler(model.clone(), state, done);
             let handle = model.handle();
-            // No backings: several predictions may be under way.
+            // No backings: several predictions may run concurrently.
             // SAFETY: plain options.
             let options = unsafe { MLPredictionOptions::new() };
             match object {
-                // SAFETY: rules 1 and 3; the state was moved into the handler, so that no other prediction has it;
-                // the framework copies the handler, which may run on any thread as what it captures is `Send`.
+                // SAFETY: rules 1 and 3; the state was moved into the handler, so no other prediction has it; the
+                // framework copies the handler, which may run on any thread because its captures are `Send`.
                 Some(object) => unsafe {
                     handle.model.predictionFromFeatures_usingState_options_completionHandler(
                         &provider, &object, &options, &handler,
@@ -124,11 +124,11 @@ impl NativeModel {
     }
 }
 
-/// A block for a prediction's completion handler.
+/// Completion handler block of a prediction.
 type Handler = RcBlock<dyn Fn(*mut ProtocolObject<dyn MLFeatureProvider>, *mut NSError)>;
 
-/// A handler that reads the outputs where it is called, so that only Rust's own values change threads. It keeps
-/// the model alive until then.
+/// Creates a handler that reads the outputs in the callback, so that only Rust values cross threads. Keeps the model
+/// alive until then.
 fn prediction_handler(
     model: Arc<Model>,
     state: Option<NativeState>,
@@ -150,7 +150,7 @@ fn prediction_handler(
     }))
 }
 
-/// Compiles on a thread of its own.
+/// Compiles on a new thread.
 fn compile_elsewhere(
     source: PathBuf,
     options: Options,
@@ -162,14 +162,15 @@ fn compile_elsewhere(
     Ok(completion)
 }
 
-/// Asks the framework to load a compiled model.
+/// Starts loading a compiled model.
 fn start_loading(place: &Compiled, options: &Options) -> Result<Completion<Result<Loaded, NativeError>>, NativeError> {
     autoreleasepool(|_| {
         let configuration = configuration(options)?;
         let url = url(&place.path)?;
         let (completer, completion) = pair();
         let handler = load_handler(format!("loading {}", place.path.display()), completer);
-        // SAFETY: rule 1; the framework copies the handler, which may run on any thread as what it captures is `Send`.
+        // SAFETY: rule 1; the framework copies the handler, which may run on any thread because its captures are
+        // `Send`.
         unsafe { MLModel::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler) };
         Ok(completion)
     })
@@ -186,7 +187,7 @@ fn load_handler(
     }))
 }
 
-/// A prediction under way. Dropping it lets the prediction run on and discards its result.
+/// A running prediction. Dropping it discards the result but does not cancel it.
 #[derive(Debug)]
 #[must_use = "a prediction's result is lost otherwise"]
 pub struct Prediction {
@@ -194,7 +195,7 @@ pub struct Prediction {
     function: String,
 }
 
-/// A prediction under way, with its state.
+/// A running prediction with its state.
 #[derive(Debug)]
 #[must_use = "a prediction's result and its state are lost otherwise"]
 pub struct StatefulPrediction {
@@ -229,7 +230,7 @@ impl Future for StatefulPrediction {
     }
 }
 
-// What the module promises about threads, checked by the compiler.
+// Compile-time check of the module's thread-safety guarantees.
 const _: () = {
     const fn send_and_sync<T: Send + Sync>() {}
     const fn send<T: Send>() {}

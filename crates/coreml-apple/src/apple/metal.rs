@@ -1,7 +1,7 @@
-//! Candle's Metal tensors where the CPU, and Core ML, can read them.
+//! CPU access to Candle's Metal tensors, needed by Core ML.
 //!
-//! Candle 0.11 puts what is copied to a Metal device into shared memory, and on macOS the results of operations into
-//! the GPU's private memory; on iOS all of it is shared.
+//! Candle 0.11 allocates copies to a Metal device in shared memory, and on macOS results of operations in private GPU
+//! memory; on iOS everything is shared.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{DType, Device, MetalStorage, Storage, Tensor};
@@ -20,10 +20,10 @@ fn is_shared(storage: &MetalStorage) -> bool {
     buffer(storage).storageMode() == MTLStorageMode::Shared
 }
 
-/// The tensor itself if Core ML can read it where it lies, else a copy on the CPU.
+/// The tensor itself if Core ML can read it in place, else a copy on the CPU.
 ///
 /// # Errors
-/// When it can't be copied.
+/// If the copy fails.
 pub(super) fn reachable(tensor: &Tensor) -> Result<Tensor, NativeError> {
     let shared = match &*tensor.storage_and_layout().0 {
         Storage::Metal(storage) => is_shared(storage),
@@ -32,11 +32,10 @@ pub(super) fn reachable(tensor: &Tensor) -> Result<Tensor, NativeError> {
     Ok(if shared { tensor.clone() } else { tensor.to_device(&Device::Cpu)? })
 }
 
-/// All elements of a storage, after the GPU has done what it was asked to do; `None` for private memory and for types
-/// without meaning to Core ML.
+/// All elements of a storage, after pending GPU work; `None` for private memory and for types unsupported by Core ML.
 ///
 /// # Errors
-/// A GPU that fails.
+/// If the GPU fails.
 pub(crate) fn elements(storage: &MetalStorage) -> Result<Option<Slice<'_>>, NativeError> {
     if !is_shared(storage) {
         return Ok(None);
@@ -46,11 +45,11 @@ pub(crate) fn elements(storage: &MetalStorage) -> Result<Option<Slice<'_>>, Nati
         ($ty:ty) => {{
             let buffer = buffer(storage);
             let length = buffer.length() / size_of::<$ty>();
-            // SAFETY: shared memory is mapped for as long as the buffer lives, and the storage, borrowed for as long
-            // as the slice, keeps the buffer. It begins at a page or at an allocation of Metal's, which suits all
-            // numbers; every bit pattern is a value of the type. The storage is borrowed through Candle's read lock,
-            // so that no new operation writes to it, and those before have ended. (Candle's `copy` shares a Metal
-            // buffer without its lock: who changes such a copy in place changes the original, for Candle as well.)
+            // SAFETY: shared memory is mapped for as long as the buffer lives, and the storage, borrowed for as long as
+            // the slice, keeps the buffer. It starts at a page or Metal allocation boundary, which is aligned for all
+            // numbers; every bit pattern is a valid value. The storage is borrowed through Candle's read lock, so no
+            // new operation writes to it, and earlier ones have ended. (Candle's `copy` shares a Metal buffer without
+            // its lock: changing such a copy in place changes the original, for Candle as well.)
             unsafe { std::slice::from_raw_parts(buffer.contents().cast::<$ty>().as_ptr(), length) }
         }};
     }

@@ -1,4 +1,4 @@
-//! [`NativeModel`]: a model that Core ML has loaded.
+//! [`NativeModel`]: a model loaded by Core ML.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,24 +25,24 @@ use crate::error::NativeError;
 use crate::inputs::Locked;
 use crate::options::Options;
 
-/// Results of a prediction by name.
+/// Prediction results by name.
 pub(super) type Outputs = IndexMap<String, FeatureValue>;
 
-/// The framework's object, which is handed from thread to thread.
+/// The framework object, passed between threads.
 pub(super) struct Handle {
     pub(super) model: Retained<MLModel>,
-    /// Arrays that outputs are written into.
+    /// Preallocated output arrays.
     backings: Option<Backings>,
-    /// Surfaces that inputs are copied into, where they are of use.
+    /// Input surfaces, if they are useful.
     surfaces: Option<Pool>,
 }
 
-// SAFETY: reference counts are atomic, `MLModel` has no ties to the thread that loaded it, and Apple's reference
-// asks only that one thread or queue use an instance at a time. `Model` keeps the handle, and the arrays that
-// only its predictions and the copies around them use, in a mutex.
+// SAFETY: reference counts are atomic, `MLModel` is not tied to the thread that loaded it, and Apple's reference only
+// requires that one thread or queue use an instance at a time. `Model` keeps the handle, and the arrays that only its
+// predictions and the copies around them use, in a mutex.
 unsafe impl Send for Handle {}
 
-/// A model and what is known about it. `Send` and `Sync` follow from the parts.
+/// A model and its metadata. `Send` and `Sync` follow from the fields.
 pub(super) struct Model {
     handle: Mutex<Handle>,
     pub(super) description: ModelDescription,
@@ -53,10 +53,10 @@ pub(super) struct Model {
     lent: Mutex<Lent>,
 }
 
-/// A function of a model, loaded by Core ML.
+/// A model function loaded by Core ML.
 ///
-/// `Send` and `Sync`: blocking predictions on one model wait for each other; load it twice to run two at once,
-/// or use [`NativeModel::predict_async`].
+/// `Send` and `Sync`: blocking predictions on one model are serialised; to run two at once, load it twice or use
+/// [`NativeModel::predict_async`].
 #[derive(Clone)]
 pub struct NativeModel {
     pub(super) model: Arc<Model>,
@@ -71,7 +71,7 @@ impl std::fmt::Debug for NativeModel {
     }
 }
 
-/// Asks the framework for a compiled model. Blocks.
+/// Loads a compiled model. Blocks.
 fn load(compiled: &Compiled, options: &Options) -> Result<Retained<MLModel>, NativeError> {
     let configuration = configuration(options)?;
     let url = url(&compiled.path)?;
@@ -84,8 +84,8 @@ impl NativeModel {
     /// Loads a `.mlpackage`, `.mlmodel` or `.mlmodelc`. Sources are compiled once and cached.
     ///
     /// # Errors
-    /// A system that is too old, a source that can't be compiled or loaded, an unknown function, features of types
-    /// that this version does not know.
+    /// If the system is too old, the source cannot be compiled or loaded, the function is unknown, or a feature has a
+    /// type unknown to this version.
     pub fn load(source: &Path, options: &Options) -> Result<Self, NativeError> {
         let span = tracing::info_span!("coreml.load", source = %source.display(), units = %options.compute_units);
         let _entered = span.enter();
@@ -94,7 +94,7 @@ impl NativeModel {
         autoreleasepool(|_| {
             let model = match load(&place, options) {
                 Ok(model) => model,
-                // A folder of the cache that was damaged: once more from the source.
+                // Damaged cache entry: retry once from the source.
                 Err(error) if place.evict()? => {
                     tracing::warn!(%error, "the cached model can't be loaded; compiling it again");
                     place = compiled(source, options)?;
@@ -106,7 +106,7 @@ impl NativeModel {
         })
     }
 
-    /// Describes a model that has been loaded.
+    /// Describes a loaded model.
     pub(super) fn finish(
         model: Retained<MLModel>,
         source: &Path,
@@ -131,7 +131,7 @@ impl NativeModel {
         Ok(Self { model: Arc::new(model) })
     }
 
-    /// What the loaded function expects and returns; features in alphabetical order.
+    /// Inputs and outputs of the loaded function; features sorted by name.
     pub fn description(&self) -> &ModelDescription {
         &self.model.description
     }
@@ -141,12 +141,12 @@ impl NativeModel {
         &self.model.described
     }
 
-    /// Name of the loaded function; `main` when none was asked for.
+    /// Name of the loaded function; `main` by default.
     pub fn function(&self) -> &str {
         &self.model.description.default_function
     }
 
-    /// How it was loaded.
+    /// Options it was loaded with.
     pub fn options(&self) -> &Options {
         &self.model.options
     }
@@ -156,18 +156,18 @@ impl NativeModel {
         &self.model.compiled.path
     }
 
-    /// Tensors that Core ML still holds from earlier predictions. They go back by themselves, a second or so
-    /// later; their memory stays allocated until then.
+    /// Number of tensors that Core ML still holds from earlier predictions. It releases them a second or so later;
+    /// their memory stays allocated until then.
     pub fn lent(&self) -> usize {
         let mut lent = self.model.lent();
         lent.retain(|lender| !lender.is_home());
         lent.len()
     }
 
-    /// States of zeros.
+    /// Creates zeroed states.
     ///
     /// # Errors
-    /// A system without states; a function without any.
+    /// If the system does not support states, or the function has none.
     pub fn new_state(&self) -> Result<NativeState, NativeError> {
         require(Api::State)?;
         if self.model.described.states.is_empty() {
@@ -179,13 +179,13 @@ impl NativeModel {
         Ok(NativeState::new(state, &self.model.described))
     }
 
-    /// Predicts. Tensors lie on the CPU or on Metal. fp16 arrays of suitable shape are copied into surfaces that the
-    /// Neural Engine reads in place; others that are contiguous and of the declared type are lent to Core ML, on
-    /// Metal where they lie in shared memory. None of Candle's operations can change what is lent meanwhile.
+    /// Runs a prediction. Tensors may be on the CPU or on Metal. fp16 arrays of suitable shape are copied into surfaces
+    /// that the Neural Engine reads in place; other contiguous tensors of the declared type are lent to Core ML, on
+    /// Metal if in shared memory. No Candle operation can change a lent tensor meanwhile.
     ///
     /// # Errors
-    /// Unknown, missing or misshapen inputs, values that do not fit the declared types, a state that is missing,
-    /// not needed or of another model, failures of the framework.
+    /// If inputs are unknown, missing or misshapen, values do not fit the declared types, the state is missing,
+    /// unexpected or of another model, or the framework fails.
     pub fn predict<I: Clone + Into<FeatureValue>>(
         &self,
         inputs: &[(&str, I)],
@@ -198,7 +198,7 @@ impl NativeModel {
         check_names(&model.described, &inputs)?;
         model.check_state(state.as_deref())?;
         let inputs = features::reachable(&inputs)?;
-        // The model first, the tensors after: no thread waits for the model with a lock on a tensor.
+        // Lock order: model before tensors, so no thread waits for the model while holding a tensor lock.
         let mut handle = model.handle();
         let Handle { model: object, backings, surfaces } = &mut *handle;
         let mut lent = Lent::new();
@@ -214,7 +214,7 @@ impl NativeModel {
                 let options = prediction_options(backings);
                 match &state {
                     // SAFETY: rules 1 and 2; the state is borrowed mutably, has what the function declares, and the
-                    // system has states, because it made this one.
+                    // system supports states, because it created this one.
                     Some(state) => unsafe {
                         object.predictionFromFeatures_usingState_options_error(&provider, state, &options)
                     },
@@ -223,7 +223,7 @@ impl NativeModel {
                 }
             };
             let mut features = predict(backings.as_ref());
-            // Backings are checked before anything runs: what the system does not accept is not offered again.
+            // Backings are checked before anything runs: if the system rejects them, do not offer them again.
             if features.is_err() && backings.take().is_some() {
                 features = predict(None);
             }
@@ -233,10 +233,10 @@ impl NativeModel {
         result
     }
 
-    /// Predicts for several sets of inputs in one request, which Core ML may run side by side.
+    /// Predicts for several sets of inputs in one request, which Core ML may parallelise.
     ///
     /// # Errors
-    /// As [`NativeModel::predict`]; models with states, which the framework does not take in batches.
+    /// Same as [`NativeModel::predict`]; also for models with states, which the framework does not support in batches.
     pub fn predict_batch<I: Clone + Into<FeatureValue>>(
         &self,
         batch: &[Vec<(&str, I)>],
@@ -264,7 +264,7 @@ impl NativeModel {
                 MLArrayBatchProvider::initWithFeatureProviderArray(MLArrayBatchProvider::alloc(), &providers)
             };
             let provider: &ProtocolObject<dyn MLBatchProvider> = ProtocolObject::from_ref(&*provider);
-            // No backings: the results of a batch may not share memory.
+            // No backings: results of a batch may not share memory.
             // SAFETY: rules 1 and 2; plain options.
             let results = unsafe {
                 let options = MLPredictionOptions::new();
@@ -286,8 +286,8 @@ impl NativeModel {
 
 /// Options of one prediction.
 fn prediction_options(backings: Option<&Backings>) -> Retained<MLPredictionOptions> {
-    // SAFETY: a plain object; the backings are arrays of the declared types and shapes, and the mutex around
-    // the handle keeps them to one prediction at a time.
+    // SAFETY: a plain object; the backings are arrays of the declared types and shapes, and the mutex around the handle
+    // restricts them to one prediction at a time.
     unsafe {
         let options = MLPredictionOptions::new();
         if let Some(backings) = backings {
@@ -297,7 +297,7 @@ fn prediction_options(backings: Option<&Backings>) -> Retained<MLPredictionOptio
     }
 }
 
-/// Sets the order of channels of image features.
+/// Sets the channel order of image features.
 fn set_layouts(function: &mut FunctionDescription, layouts: &[(String, ColorLayout)]) {
     for feature in function.inputs.iter_mut().chain(&mut function.outputs) {
         if let FeatureType::Image { layout, .. } = &mut feature.ty
@@ -309,7 +309,7 @@ fn set_layouts(function: &mut FunctionDescription, layouts: &[(String, ColorLayo
 }
 
 impl Model {
-    /// The framework's object, for this thread alone.
+    /// Exclusive access to the framework object.
     pub(super) fn handle(&self) -> MutexGuard<'_, Handle> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,14 +318,14 @@ impl Model {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps account of what is still lent after a prediction.
+    /// Tracks tensors still lent after a prediction.
     fn remember(&self, new: Lent) {
         let mut lent = self.lent();
         lent.extend(new);
         lent.retain(|lender| !lender.is_home());
     }
 
-    /// A state is given exactly where the function has states, and has all of them.
+    /// Checks that a state is given if and only if the function has states, and that it has all of them.
     pub(super) fn check_state(&self, state: Option<&NativeState>) -> Result<(), NativeError> {
         let states = &self.described.states;
         match (states.first(), state) {

@@ -1,4 +1,4 @@
-//! Buffers of pixels (`CVPixelBuffer`) in IOSurfaces, which processors share without copying.
+//! Pixel buffers (`CVPixelBuffer`) backed by IOSurfaces, which processors share without copying.
 
 use std::ptr::{self, NonNull};
 
@@ -15,7 +15,7 @@ use objc2_core_video::{
 use crate::error::NativeError;
 use crate::pixels::{PixelError, PixelFormat, Rows};
 
-// The neutral constants are those of the framework.
+// The platform-neutral constants match the framework's.
 const _: () = {
     assert!(PixelFormat::Gray8.code() == kCVPixelFormatType_OneComponent8);
     assert!(PixelFormat::GrayF16.code() == kCVPixelFormatType_OneComponent16Half);
@@ -25,24 +25,24 @@ const _: () = {
     assert!(PixelFormat::Abgr.code() == kCVPixelFormatType_32ABGR);
 };
 
-/// A buffer of zeros in an IOSurface.
+/// Creates a zeroed buffer in an IOSurface.
 ///
 /// # Errors
-/// What the system answers when it refuses the size.
+/// If the system rejects the size.
 pub(super) fn create(
     feature: &str,
     format: PixelFormat,
     width: usize,
     height: usize,
 ) -> Result<CFRetained<CVPixelBuffer>, NativeError> {
-    // An empty dictionary asks for a surface with the system's own choices.
+    // An empty dictionary requests a surface with default properties.
     let properties = CFDictionary::<CFString, CFString>::empty();
     // SAFETY: a constant of the framework.
     let key = unsafe { kCVPixelBufferIOSurfacePropertiesKey };
     let attributes = CFDictionary::<CFString, CFDictionary<CFString, CFString>>::from_slices(&[key], &[&properties]);
     let mut buffer: *mut CVPixelBuffer = ptr::null_mut();
     let format = format.code();
-    // SAFETY: the attributes have the types that the key asks for; the pointer is to a local variable.
+    // SAFETY: the attributes have the types that the key requires; the pointer is to a local variable.
     let code = unsafe {
         let out = NonNull::from(&mut buffer);
         CVPixelBufferCreate(None, width, height, format, Some(attributes.as_opaque()), out)
@@ -54,13 +54,13 @@ pub(super) fn create(
         message: format!("{width} × {height} pixels in the format {format:#x}"),
     };
     match NonNull::new(buffer) {
-        // SAFETY: a created object, whose only reference is ours.
+        // SAFETY: a newly created object; we hold its only reference.
         Some(buffer) if code == kCVReturnSuccess => Ok(unsafe { CFRetained::from_raw(buffer) }),
         _ => Err(refused()),
     }
 }
 
-/// A buffer whose memory the CPU may use until this is dropped: the framework gets it back then.
+/// A buffer locked for CPU access until dropped.
 struct Held<'b> {
     buffer: &'b CVPixelBuffer,
     flags: CVPixelBufferLockFlags,
@@ -70,7 +70,7 @@ struct Held<'b> {
 }
 
 impl<'b> Held<'b> {
-    /// Waits for other processors to be done with the memory.
+    /// Locks the buffer, waiting for other processors to finish with it.
     fn new(
         feature: &str,
         buffer: &'b CVPixelBuffer,
@@ -86,7 +86,7 @@ impl<'b> Held<'b> {
             row: CVPixelBufferGetBytesPerRow(buffer),
         };
         let length = rows.span(pixel).map_err(|source| pixels(feature, source))?;
-        // SAFETY: a buffer with flags that the unlocking repeats.
+        // SAFETY: the buffer is unlocked with the same flags.
         let code = unsafe { CVPixelBufferLockBaseAddress(buffer, flags) };
         if code != kCVReturnSuccess {
             return Err(NativeError::Framework {
@@ -96,7 +96,7 @@ impl<'b> Held<'b> {
                 message: "the memory can't be locked".to_owned(),
             });
         }
-        // From here on, dropping unlocks.
+        // From here on, drop unlocks.
         let mut held = Self { buffer, flags, rows, bytes: NonNull::dangling(), length };
         let bytes = NonNull::new(CVPixelBufferGetBaseAddress(buffer).cast());
         held.bytes = bytes.ok_or_else(|| NativeError::feature(feature, "memory of the pixels", "none"))?;
@@ -111,10 +111,11 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Reads the memory of a buffer with pixels of `pixel` bytes: its rows, from the first byte to the last pixel's.
+/// Reads the memory of a buffer with pixels of `pixel` bytes: its rows, from the first byte to the end of the last
+/// pixel.
 ///
 /// # Errors
-/// Buffers in planes, rows that can't be, memory that can't be had, and what `read` answers.
+/// If the buffer is planar, its rows are invalid, it cannot be locked, or `read` fails.
 pub(super) fn read<R>(
     feature: &str,
     buffer: &CVPixelBuffer,
@@ -122,19 +123,19 @@ pub(super) fn read<R>(
     read: impl FnOnce(Rows, &[u8]) -> Result<R, NativeError>,
 ) -> Result<R, NativeError> {
     let held = Held::new(feature, buffer, CVPixelBufferLockFlags::ReadOnly, pixel)?;
-    // SAFETY: the locked memory of a buffer without planes holds its rows, `length` bytes as `Rows::span` counts
-    // them; pixels are plain bytes, which the system has initialised; nobody writes a buffer that is locked for
-    // reading. The lock is held until the slice is gone.
+    // SAFETY: the locked memory of a non-planar buffer holds its rows, `length` bytes as computed by `Rows::span`;
+    // pixels are plain bytes, initialised by the system; nothing writes a buffer that is locked for reading. The lock
+    // is held until the slice is gone.
     read(held.rows, unsafe { std::slice::from_raw_parts(held.bytes.as_ptr(), held.length) })
 }
 
-/// Writes the memory of a buffer that nobody else uses, as [`read`] reads it.
+/// Writes the memory of a buffer in exclusive use; see [`read`].
 ///
 /// # Errors
-/// As [`read`].
+/// Same as [`read`].
 ///
 /// # Safety
-/// The buffer must come from [`create`], and neither another thread nor a prediction may use it meanwhile.
+/// The buffer must come from [`create`], and no other thread or prediction may use it during the call.
 pub(super) unsafe fn write<R>(
     feature: &str,
     buffer: &CVPixelBuffer,
@@ -142,18 +143,18 @@ pub(super) unsafe fn write<R>(
     write: impl FnOnce(Rows, &mut [u8]) -> Result<R, NativeError>,
 ) -> Result<R, NativeError> {
     let held = Held::new(feature, buffer, CVPixelBufferLockFlags::empty(), pixel)?;
-    // SAFETY: as in `read`; surfaces are made of zeroed pages, and the caller promises that nobody else uses it.
+    // SAFETY: as in `read`; surfaces are made of zeroed pages, and the caller guarantees exclusive use.
     write(held.rows, unsafe { std::slice::from_raw_parts_mut(held.bytes.as_ptr(), held.length) })
 }
 
-/// Format of the pixels of a buffer.
+/// Pixel format of a buffer.
 pub(super) fn format(feature: &str, buffer: &CVPixelBuffer) -> Result<PixelFormat, NativeError> {
     let code = CVPixelBufferGetPixelFormatType(buffer);
     let unknown = || NativeError::feature(feature, "a known pixel format", format!("code {code:#x}"));
     PixelFormat::from_code(code).ok_or_else(unknown)
 }
 
-/// What is wrong with pixels, and whose they are.
+/// Wraps a pixel error with its feature.
 pub(super) fn pixels(feature: &str, source: PixelError) -> NativeError {
     NativeError::Pixels { feature: feature.to_owned(), source }
 }

@@ -1,4 +1,4 @@
-//! Core ML's compute plan: which processor it means to run each operation on.
+//! Core ML's compute plan: the processor intended for each operation.
 
 use block2::RcBlock;
 use objc2::rc::{Retained, autoreleasepool};
@@ -14,18 +14,18 @@ use crate::completion::{Completion, pair};
 use crate::error::NativeError;
 use crate::report::OperationReport;
 
-/// Blocks (branches and loops) nested deeper than this are left out of the report.
+/// Blocks (branches and loops) nested deeper are omitted from the report.
 const MAX_DEPTH: usize = 64;
 
-/// A plan under way.
+/// A pending plan.
 type Pending = Completion<Result<Vec<OperationReport>, NativeError>>;
 
 impl NativeModel {
-    /// Where each operation of the program would run, in program order, blocks after the operation they belong to.
-    /// Empty for models that are no ML Programs. Blocks while Core ML plans, which takes as long as loading.
+    /// Device placement of each operation, in program order, nested blocks after their operation. Empty for models
+    /// other than ML Programs. Blocks while Core ML plans, which takes as long as loading.
     ///
     /// # Errors
-    /// A system without compute plans (before macOS 14.4 and iOS 17.4); failures of the framework.
+    /// If the system lacks compute plans (before macOS 14.4 and iOS 17.4), or the framework fails.
     pub fn compute_plan(&self) -> Result<Vec<OperationReport>, NativeError> {
         let answer = self.start_plan()?.wait();
         answer.unwrap_or_else(|source| Err(NativeError::Abandoned { doing: self.planning(), source }))
@@ -34,7 +34,7 @@ impl NativeModel {
     /// [`NativeModel::compute_plan`] without blocking.
     ///
     /// # Errors
-    /// As `compute_plan`.
+    /// Same as `compute_plan`.
     pub async fn compute_plan_async(&self) -> Result<Vec<OperationReport>, NativeError> {
         let answer = self.start_plan()?.await;
         answer.unwrap_or_else(|source| Err(NativeError::Abandoned { doing: self.planning(), source }))
@@ -58,15 +58,15 @@ impl NativeModel {
                     None => Err(handler_failure(doing.as_str(), error)),
                 });
             }));
-            // SAFETY: rules 1 and 3; the framework copies the handler, which may run on any thread as what it
-            // captures is `Send`.
+            // SAFETY: rules 1 and 3; the framework copies the handler, which may run on any thread because its captures
+            // are `Send`.
             unsafe { MLComputePlan::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler) };
             Ok(completion)
         })
     }
 }
 
-/// The operations of one function, or of all when none was asked for.
+/// Operations of the given function, or of all functions.
 fn report(plan: &MLComputePlan, function: Option<&str>) -> Vec<OperationReport> {
     let mut operations = Vec::new();
     // SAFETY: getters of an immutable structure, here and below.

@@ -1,4 +1,4 @@
-//! Outputs of a prediction: the memory that they are written into, and the framework's features as values.
+//! Prediction outputs: preallocated memory, and conversion of the framework's features.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription};
@@ -17,16 +17,16 @@ use super::surface::SurfaceArray;
 use crate::error::NativeError;
 use crate::pixels::channels;
 
-/// Arrays that live as long as the model, for outputs of fixed shape.
+/// Output arrays of fixed shape, reused for the lifetime of the model.
 pub(super) struct Backings {
-    /// The arrays by name, for the framework.
+    /// Arrays by name, for the framework.
     pub(super) arrays: Retained<NSDictionary<NSString, AnyObject>>,
-    /// Those that lie in surfaces.
+    /// Arrays backed by surfaces.
     surfaces: Vec<(String, SurfaceArray)>,
 }
 
 impl Backings {
-    /// Arrays for the outputs, in surfaces where these are of use; `None` when no output has a fixed shape.
+    /// Creates arrays for the outputs, in surfaces where useful; `None` if no output has a fixed shape.
     pub(super) fn new(described: &FunctionDescription, in_surfaces: bool) -> Result<Option<Self>, NativeError> {
         let (mut names, mut arrays, mut surfaces) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
         for output in &described.outputs {
@@ -45,17 +45,17 @@ impl Backings {
         Ok((!keys.is_empty()).then(backings))
     }
 
-    /// The surface of an output, if the framework has written this very array.
+    /// The output's surface, if the framework wrote to this very array.
     fn surface(&self, name: &str, array: &MLMultiArray) -> Option<&SurfaceArray> {
         let (_, surface) = self.surfaces.iter().find(|(known, _)| known == name)?;
         std::ptr::eq(Retained::as_ptr(surface.array()), array).then_some(surface)
     }
 }
 
-/// Every output that the description names.
+/// Converts every described output.
 ///
 /// # Errors
-/// Outputs that are missing or of types without words here.
+/// If an output is missing or has an unsupported type.
 pub(super) fn outputs(
     described: &FunctionDescription,
     features: &ProtocolObject<dyn MLFeatureProvider>,
@@ -79,7 +79,7 @@ fn output(
 ) -> Result<FeatureValue, NativeError> {
     let name = &feature.name;
     let none = |what: &str| NativeError::feature(name, what, "none");
-    // SAFETY: getters of an immutable value; each is asked only for the kind that it has.
+    // SAFETY: getters of an immutable value, each called only for its own kind.
     unsafe {
         Ok(match value.r#type() {
             MLFeatureType::MultiArray => {
@@ -116,7 +116,7 @@ fn output(
     }
 }
 
-/// The samples of an image, `[1, channels, height, width]`, channels in the order of the model's layout.
+/// Samples of an image, `[1, channels, height, width]`, channels in the order of the model's layout.
 fn image_tensor(feature: &FeatureDescription, buffer: &CVPixelBuffer) -> Result<Tensor, NativeError> {
     let (name, FeatureType::Image { layout, .. }) = (&feature.name, &feature.ty) else {
         return Err(NativeError::feature(&feature.name, feature.ty.in_words(), "an image"));
@@ -129,7 +129,7 @@ fn image_tensor(feature: &FeatureDescription, buffer: &CVPixelBuffer) -> Result<
     Ok(if *layout == ColorLayout::GrayscaleFloat16 { tensor.to_dtype(DType::F16)? } else { tensor })
 }
 
-/// The entries of a dictionary, in the order of their keys: the framework's has none.
+/// Entries of a dictionary, sorted by key: the framework's are unordered.
 fn entries(
     name: &str,
     dictionary: &NSDictionary<AnyObject, NSNumber>,

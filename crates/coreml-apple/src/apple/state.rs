@@ -18,13 +18,12 @@ use crate::inputs::{Declared, prepare_owned};
 
 /// Buffers that a stateful model reads and updates in place, in Core ML's own memory.
 ///
-/// `Send` and `Sync`: predictions take it by `&mut` or by value, so that no two use it at once; reads of its
-/// content are serialised.
+/// `Send` and `Sync`: predictions take it by `&mut` or by value, so two cannot use it at once; reads are serialised.
 pub struct NativeState {
-    /// `MLState` is declared safe to send and share by the bindings, whose authors took that from the Swift
-    /// interface (`Sendable`). The mutex is for its memory.
+    /// The bindings declare `MLState` `Send` and `Sync`, following the Swift interface (`Sendable`). The mutex protects
+    /// its memory.
     state: Mutex<Retained<MLState>>,
-    /// The states of the function that made it.
+    /// States of the function that created it.
     described: Vec<FeatureDescription>,
 }
 
@@ -39,12 +38,12 @@ impl NativeState {
         Self { state: Mutex::new(state), described: described.states.clone() }
     }
 
-    /// The object, for one prediction.
+    /// Locks the object for one prediction.
     pub(super) fn object(&self) -> MutexGuard<'_, Retained<MLState>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is declared about each state.
+    /// Declared type and shape of each state.
     pub fn described(&self) -> &[FeatureDescription] {
         &self.described
     }
@@ -54,10 +53,10 @@ impl NativeState {
         self.described.iter().map(|f| f.name.as_str()).collect()
     }
 
-    /// Checks that a function with these states can use this one: each is here, of the same type and shape.
+    /// Checks that a function with these states can use this one: the same names, types and shapes.
     ///
     /// # Errors
-    /// [`NativeError::Feature`] for the first that is not.
+    /// [`NativeError::Feature`] for the first mismatch.
     pub fn check(&self, states: &[FeatureDescription]) -> Result<(), NativeError> {
         for wanted in states {
             let expected = format!("{:?}", wanted.ty);
@@ -86,10 +85,10 @@ impl NativeState {
         }
     }
 
-    /// A copy of one state.
+    /// Copies one state to a tensor.
     ///
     /// # Errors
-    /// An unknown name; memory that can't be read.
+    /// If the name is unknown, or the memory cannot be read.
     pub fn get(&self, name: &str) -> Result<Tensor, NativeError> {
         self.declared(name)?;
         let (shape, buffer) = self.with(name, |array| array::read(name, array))?;
@@ -99,7 +98,7 @@ impl NativeState {
     /// Replaces the content of one state.
     ///
     /// # Errors
-    /// An unknown name, another shape, values that the declared type can't hold.
+    /// If the name is unknown, the shape differs, or a value does not fit the declared type.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<(), NativeError> {
         let (ty, shape) = self.declared(name)?;
         if value.dims() != shape {
@@ -109,10 +108,10 @@ impl NativeState {
         self.with(name, |array| array::write(name, array, &buffer))
     }
 
-    /// Sets all states to zeros.
+    /// Zeroes all states.
     ///
     /// # Errors
-    /// Memory that can't be written.
+    /// If the memory cannot be written.
     pub fn reset(&mut self) -> Result<(), NativeError> {
         let names: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
         for name in names {
@@ -130,7 +129,7 @@ impl NativeState {
         Ok(())
     }
 
-    /// Runs `use_array` with the memory of a state whose name is known to exist.
+    /// Runs `use_array` on the memory of a state, whose name must exist.
     fn with<R>(
         &self,
         name: &str,
@@ -143,8 +142,8 @@ impl NativeState {
                 // SAFETY: the framework passes an array that lives as long as the call.
                 result.set(Some(use_array(unsafe { array.as_ref() })));
             });
-            // SAFETY: rule 1, the name of a state; the mutex is held, so that no prediction uses the memory; the
-            // handler is called before the method returns, if at all.
+            // SAFETY: rule 1, the name of a state; the mutex is held, so no prediction uses the memory; the handler is
+            // called before the method returns, if at all.
             unsafe { state.getMultiArrayForStateNamed_handler(&NSString::from_str(name), &handler) };
         });
         result.take().unwrap_or_else(|| Err(NativeError::feature(name, "memory of the state", "none")))

@@ -15,7 +15,7 @@ use crate::pixels::Rows;
 use crate::strided::{Layout, StrideError};
 use crate::surface::Surface;
 
-/// An array over a surface, and the surface.
+/// An array and the surface backing it.
 pub(super) struct SurfaceArray {
     surface: Surface,
     buffer: CFRetained<CVPixelBuffer>,
@@ -23,7 +23,7 @@ pub(super) struct SurfaceArray {
 }
 
 impl SurfaceArray {
-    /// An array of zeros; `None` where no surface suits it, or the system refuses one.
+    /// Creates a zeroed array; `None` if no surface fits, or the system refuses one.
     pub(super) fn new(feature: &str, ty: ArrayType, shape: &[usize]) -> Option<Self> {
         let surface = Surface::of(ty, shape)?;
         let buffer = pixel_buffer::create(feature, Surface::FORMAT, surface.width, surface.height);
@@ -34,7 +34,7 @@ impl SurfaceArray {
         Some(Self { surface, buffer, array })
     }
 
-    /// The array, for a prediction.
+    /// The array, to pass to a prediction.
     pub(super) fn array(&self) -> &Retained<MLMultiArray> {
         &self.array
     }
@@ -42,7 +42,7 @@ impl SurfaceArray {
     /// Replaces the elements, row by row.
     ///
     /// # Errors
-    /// Elements of another type or number, memory that can't be had.
+    /// If the elements differ in type or number, or the memory is not accessible.
     pub(super) fn write(&mut self, feature: &str, from: Slice<'_>) -> Result<(), NativeError> {
         let Slice::F16(dense) = from else {
             let found = from.array_type().map_or("another type", |ty| ty.data_type().name());
@@ -50,20 +50,20 @@ impl SurfaceArray {
         };
         let fill = |rows: Rows, bytes: &mut [u8]| {
             let layout = self.layout(feature, rows)?;
-            // SAFETY: every bit pattern is a half, and bytes have no other meaning here.
+            // SAFETY: every bit pattern is a valid f16, and the bytes have no other meaning here.
             let (before, halves, after) = unsafe { bytes.align_to_mut::<f16>() };
             aligned(feature, before.len() + after.len())?;
             layout.scatter(dense, halves).map_err(|source| strides(feature, source))
         };
-        // SAFETY: the buffer was created here, and the exclusive reference keeps everybody else away: predictions
-        // with the array are over when the mutex around the model is free.
+        // SAFETY: the buffer was created here, and the exclusive reference excludes other users: predictions with the
+        // array are over when the mutex around the model is free.
         unsafe { pixel_buffer::write(feature, &self.buffer, Surface::FORMAT.bytes(), fill) }
     }
 
-    /// A copy of the elements, gathered row by row.
+    /// Copies the elements, row by row.
     ///
     /// # Errors
-    /// Memory that can't be had.
+    /// If the memory is not accessible.
     pub(super) fn read(&self, feature: &str) -> Result<Buffer, NativeError> {
         pixel_buffer::read(feature, &self.buffer, Surface::FORMAT.bytes(), |rows, bytes| {
             let layout = self.layout(feature, rows)?;
@@ -90,7 +90,7 @@ fn strides(feature: &str, source: StrideError) -> NativeError {
     NativeError::Stride { feature: feature.to_owned(), source }
 }
 
-/// Surfaces begin at pages, so that nothing of their bytes is left over before or after whole halves.
+/// Surfaces are page-aligned, so whole f16 values leave no bytes over at either end.
 fn aligned(feature: &str, left_over: usize) -> Result<(), NativeError> {
     match left_over {
         0 => Ok(()),
@@ -98,17 +98,17 @@ fn aligned(feature: &str, left_over: usize) -> Result<(), NativeError> {
     }
 }
 
-/// Surfaces of a model's inputs, kept from one prediction to the next: making one costs more than filling it.
+/// Input surfaces, reused between predictions: creating one costs more than filling it.
 #[derive(Default)]
 pub(super) struct Pool {
-    /// The last shape of each input, and its surface if the system gave one.
+    /// Last shape of each input, and its surface if the system provided one.
     kept: Vec<(String, Vec<usize>, Option<SurfaceArray>)>,
 }
 
 impl Pool {
-    /// The surface for an input of this shape; `None` where none suits it.
+    /// Surface for an input of this shape; `None` if none fits.
     pub(super) fn get(&mut self, feature: &str, ty: ArrayType, shape: &[usize]) -> Option<&mut SurfaceArray> {
-        // Asked first, so that names of inputs that never have one are not kept.
+        // Checked first, so that inputs that never have a surface are not recorded.
         Surface::of(ty, shape)?;
         let place = match self.kept.iter().position(|(name, ..)| name == feature) {
             Some(place) => place,
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_framework_sees_the_elements_that_were_written() {
-        // Rows of 40 halves, which the system pads.
+        // Rows of 40 f16 values, which the system pads.
         let (shape, dense) = ([2, 3, 40], halves(240));
         let mut surface = SurfaceArray::new("x", ArrayType::F16, &shape).expect("a surface");
         surface.write("x", Slice::F16(&dense)).expect("written");

@@ -1,4 +1,4 @@
-//! The key of a compiled model: SHA-256 over the files of its source and the version of the system.
+//! Cache key of a compiled model: SHA-256 over its source files and the system version.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 
 use super::CacheError;
 
-/// Folders nested deeper are refused: packages have two or three levels, a link to a parent has no end.
+/// Maximum folder depth: packages have two or three levels; a link to a parent is endless.
 const MAX_DEPTH: usize = 16;
 
-/// More files are refused; packages have a handful.
+/// Maximum number of files; packages have a handful.
 const MAX_FILES: usize = 100_000;
 
-/// First bytes of what is hashed; changes when the layout of the cache does.
+/// Hash prefix; changes with the cache layout.
 const LAYOUT: &[u8] = b"candle-coreml compiled models 1\0";
 
 /// Identifies a compiled model: 64 lowercase hexadecimal digits.
@@ -22,13 +22,13 @@ const LAYOUT: &[u8] = b"candle-coreml compiled models 1\0";
 pub struct CacheKey(String);
 
 impl CacheKey {
-    /// Key of a model (`.mlpackage` folder or `.mlmodel` file) on a system.
+    /// Computes the key of a model (`.mlpackage` folder or `.mlmodel` file) on a system.
     ///
-    /// It covers the names of all files relative to the folder, and their contents; links are followed, as
-    /// download caches link into packages. Names of enclosing folders and times do not count.
+    /// Covers the relative names and contents of all files; links are followed, as download caches link into packages.
+    /// Names of enclosing folders and timestamps are ignored.
     ///
     /// # Errors
-    /// Files that can't be read; folders nested too deeply or with too many files.
+    /// If a file cannot be read, or folders are too deep or have too many files.
     pub fn of(source: &Path, os_version: &str) -> Result<Self, CacheError> {
         let mut files = Vec::new();
         collect(source, &mut Vec::new(), &mut files)?;
@@ -43,12 +43,12 @@ impl CacheKey {
         Ok(Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
-    /// The digits.
+    /// The hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A key from its digits.
+    /// Parses a key from its digits.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         (text.len() == 64 && digits).then(|| Self(text.to_owned()))
@@ -61,13 +61,13 @@ impl std::fmt::Display for CacheKey {
     }
 }
 
-/// Length first, so that no two lists of parts read the same.
+/// Length-prefixed, so that no two lists of parts hash the same.
 fn part(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
 }
 
-/// All files below `path` with their relative names, `/` between the parts on every system.
+/// All files below `path` with their relative names, `/`-separated on every system.
 fn collect(path: &Path, names: &mut Vec<String>, files: &mut Vec<(String, PathBuf)>) -> Result<(), CacheError> {
     let kind = std::fs::metadata(path).map_err(|source| CacheError::io(path, source))?;
     if kind.is_file() {
@@ -87,7 +87,7 @@ fn collect(path: &Path, names: &mut Vec<String>, files: &mut Vec<(String, PathBu
         let entry = entry.map_err(|source| CacheError::io(path, source))?;
         let name = entry.file_name();
         let name = name.to_str().ok_or_else(|| CacheError::source(&entry.path(), "a name that is not UTF-8"))?;
-        // What the Finder leaves behind is no part of a model.
+        // Finder metadata is not part of a model.
         if name == ".DS_Store" {
             continue;
         }
@@ -98,7 +98,7 @@ fn collect(path: &Path, names: &mut Vec<String>, files: &mut Vec<(String, PathBu
     Ok(())
 }
 
-/// Digest of a file, read in pieces.
+/// Digest of a file, read in chunks.
 fn contents(path: &Path) -> Result<[u8; 32], CacheError> {
     let io = |source| CacheError::io(path, source);
     let mut file = file::open(path).map_err(|e| io(e.cause.into()))?;
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn any_files() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
-        // Names without a common file/folder prefix, contents that could be mistaken for names.
+        // Names that are both file and folder, contents that could be mistaken for names.
         let name = prop::sample::select(vec!["a", "b", "ab", "d/a", "d/b", "d/e/a", "Manifest.json"]);
         prop::collection::btree_map(name.prop_map(str::to_owned), prop::collection::vec(97_u8..100, 0..3), 0..5)
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "needs files")]
     fn a_key_is_that_of_known_bytes() {
-        // Worked out by hand: SHA-256 over the layout, "15.0", and "model" with the digest of "abc".
+        // Derived by hand: SHA-256 over the layout, "15.0", and "model" with the digest of "abc".
         let mut whole = LAYOUT.to_vec();
         whole.extend(4_u64.to_le_bytes());
         whole.extend(b"15.0");

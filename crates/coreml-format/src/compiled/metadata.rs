@@ -1,4 +1,4 @@
-//! `metadata.json` of a compiled model: a list with one entry; numbers and flags are strings.
+//! `metadata.json` of a compiled model: a list with one entry, numbers and flags as strings.
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::description::{
 };
 use crate::dtype::DataType;
 
-/// The description in the file, as far as it can be understood.
+/// Parses the description, as far as it is understood.
 pub(super) fn read(bytes: &[u8]) -> Option<ModelDescription> {
     let parsed: Value = serde_json::from_slice(bytes).ok()?;
     let entry = match &parsed {
@@ -56,13 +56,13 @@ fn text(entry: &Value, key: &str) -> Option<String> {
     entry.get(key)?.as_str().filter(|s| !s.is_empty()).map(str::to_owned)
 }
 
-/// A number, or a string that holds one.
+/// A number, or a string containing one.
 fn number(entry: &Value, key: &str) -> Option<u64> {
     let value = entry.get(key)?;
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// A (nested) list of numbers, or a string such as `"[1, 64]"` that holds one.
+/// A (nested) list of numbers, or a string containing one, such as `"[1, 64]"`.
 fn list(entry: &Value, key: &str) -> Option<Value> {
     match entry.get(key)? {
         Value::String(s) => serde_json::from_str(s).ok(),
@@ -78,7 +78,7 @@ fn shapes(entry: &Value, key: &str) -> Option<Vec<Vec<usize>>> {
     list(entry, key)?.as_array()?.iter().map(extents).collect()
 }
 
-/// Ranges `[[low, high], …]`; a high end of -1 is open.
+/// Ranges `[[low, high], …]`; a `high` of -1 is unbounded.
 fn ranges(entry: &Value, key: &str) -> Option<Vec<DimRange>> {
     let range = |pair: &Value| {
         let [low, high] = pair.as_array()?.as_slice() else { return None };

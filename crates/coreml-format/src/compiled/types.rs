@@ -1,4 +1,4 @@
-//! A description from the types of a program alone.
+//! Derives a description from the types of a program.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use crate::description::{DimRange, FeatureDescription, FeatureType, FunctionDesc
 use crate::dtype::DataType;
 use crate::program::{Dim, Function, NamedType, TensorData, TensorType, Value, ValueData, ValueType};
 
-/// Whether a description speaks of the same inputs, states and outputs as the program.
+/// Returns true if a description names the same inputs, states and outputs as the program.
 pub(super) fn agree(function: &Function, described: &FunctionDescription) -> bool {
     let returned: HashSet<&str> = function.block.outputs.iter().map(String::as_str).collect();
     let mut wanted: Vec<&str> = function.inputs.iter().map(|i| i.name.as_str()).collect();
@@ -17,7 +17,7 @@ pub(super) fn agree(function: &Function, described: &FunctionDescription) -> boo
     wanted == found && described.outputs.iter().all(|o| returned.contains(o.name.as_str()))
 }
 
-/// Inputs, outputs and states as the program declares them.
+/// Inputs, outputs and states declared by the program.
 pub(super) fn describe(function: &Function) -> FunctionDescription {
     let flexible = Flexible(function.attributes.get("FlexibleShapeInformation"));
     let mut description = FunctionDescription::default();
@@ -73,7 +73,7 @@ fn constraint(t: &TensorType) -> ShapeConstraint {
     ShapeConstraint::Ranges(t.shape.iter().map(range).collect())
 }
 
-/// The attribute that holds default shapes and ranges: pairs of a title and a dictionary by input name.
+/// Attribute with default shapes and ranges: pairs of a title and a dictionary by input name.
 struct Flexible<'p>(Option<&'p Value>);
 
 impl Flexible<'_> {
@@ -98,7 +98,7 @@ impl Flexible<'_> {
             return all.into_iter().map(shape).collect::<Option<_>>().map(ShapeConstraint::Enumerated);
         }
         let range = |row: Vec<i64>| match row.as_slice() {
-            // An open end is spelled as a negative number or as the largest one.
+            // An unbounded end is a negative number or the maximum.
             [low, high] => Some(DimRange {
                 min: usize::try_from(*low).ok()?,
                 max: usize::try_from(*high).ok().filter(|&n| n < i32::MAX as usize),
@@ -117,7 +117,7 @@ fn text(value: &Value) -> Option<&str> {
     }
 }
 
-/// Elements of a tensor of `int32` or of a list of scalars.
+/// Elements of an `int32` tensor or of a list of scalars.
 fn numbers(value: &Value) -> Option<Vec<i64>> {
     match &value.data {
         ValueData::Tensor(TensorData::Bytes(bytes)) => match value.ty.tensor()?.dtype {

@@ -1,4 +1,4 @@
-//! Characters to tokens.
+//! Lexer: characters to tokens.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use std::borrow::Cow;
 pub(super) enum Token<'t> {
     /// A name or keyword.
     Ident(&'t str),
-    /// A number as written, sign included: decimal, hexadecimal float, `inf`, `nan` with a sign.
+    /// A number as written, including its sign: decimal, hexadecimal float, `inf`, or signed `nan`.
     Number(&'t str),
-    /// A string, escapes resolved.
+    /// A string, with escapes resolved.
     Text(Cow<'t, str>),
     /// One of `( ) [ ] { } < > , ; = ? * :`.
     Punct(char),
     /// `->`.
     Arrow,
-    /// The end of the text.
+    /// End of input.
     End,
 }
 
@@ -34,7 +34,7 @@ impl std::fmt::Display for Token<'_> {
     }
 }
 
-/// Why there is no token: offset of the place, what was expected, what is there.
+/// A lexical error: offset, expected and found text.
 #[derive(Debug)]
 pub(super) struct Bad {
     pub(super) at: usize,
@@ -42,14 +42,14 @@ pub(super) struct Bad {
     pub(super) found: String,
 }
 
-/// Whether text can stand as an identifier without quotes.
+/// Returns true if the text is an identifier that needs no quotes.
 pub(super) fn is_ident(text: &str) -> bool {
     let mut chars = text.bytes();
     chars.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && chars.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'@'))
 }
 
-/// The position in a text.
+/// Position in the text.
 #[derive(Debug, Clone)]
 pub(super) struct Lexer<'t> {
     text: &'t str,
@@ -78,7 +78,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// The next token and the offset where it starts.
+    /// Returns the next token and its start offset.
     pub(super) fn next(&mut self) -> Result<(usize, Token<'t>), Bad> {
         self.skip_blank();
         let (start, rest) = (self.at, self.rest());
@@ -110,7 +110,7 @@ impl<'t> Lexer<'t> {
         rest.get(..length).unwrap_or_default()
     }
 
-    /// A sign, then everything that can belong to a number; its value is looked at with its type.
+    /// Reads a sign and everything that can belong to a number; it is parsed later, with its type.
     fn number(&mut self) -> Result<Token<'t>, Bad> {
         let (start, rest) = (self.at, self.rest());
         let sign = usize::from(rest.starts_with(['-', '+']));

@@ -1,4 +1,4 @@
-//! Typed values: `type(literal)`, elements packed as the type says.
+//! Typed values: `type(literal)`, with elements packed according to the type.
 
 use super::lexer::Token;
 use super::number::{float, integer, write_float};
@@ -13,11 +13,11 @@ use half::{bf16, f16};
 
 type Result<T, E = TextError> = std::result::Result<T, E>;
 
-/// Elements of a literal as they are read.
+/// Elements of a literal being parsed.
 enum Elements {
     /// Whole-byte elements, little-endian.
     Bytes(Vec<u8>),
-    /// Sub-byte elements, one a byte, to be packed.
+    /// Sub-byte elements, one per byte, still to be packed.
     Small(Vec<u8>),
     Strings(Vec<String>),
 }
@@ -77,7 +77,7 @@ impl Parser<'_> {
         Ok(value)
     }
 
-    /// A literal of a type that is known; it may repeat its type.
+    /// A literal of a known type; it may repeat the type.
     fn content(&mut self, ty: ValueType) -> Result<Value> {
         self.nested(|p| {
             let data = match &ty {
@@ -152,7 +152,7 @@ impl Parser<'_> {
         let shape = self.literal_shape(&ty, listed, &found, count)?;
         let wanted = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
         if wanted != count {
-            // One element for all of them.
+            // A splat: one element for all.
             self.splats = self
                 .splats
                 .checked_sub(wanted)
@@ -163,8 +163,8 @@ impl Parser<'_> {
         Ok(Value { ty: ValueType::Tensor(TensorType::fixed(ty.dtype, &shape)), data })
     }
 
-    /// The shape of a literal: its type's, with unknown extents as found. A flat list and a single element
-    /// are accepted for any shape.
+    /// Shape of a literal: the type's shape, with unknown extents as found. Any shape accepts a flat list or a single
+    /// element.
     fn literal_shape(&self, ty: &TensorType, listed: bool, found: &[usize], count: usize) -> Result<Vec<usize>> {
         let fits = |declared: &[Dim], found: &[usize]| {
             declared.len() == found.len()
@@ -187,7 +187,7 @@ impl Parser<'_> {
         Err(self.error_before(format!("a literal of shape [{}]", declared.join(", ")), shape))
     }
 
-    /// Nested brackets; `shape` takes the extents, which must agree among neighbours.
+    /// Parses nested brackets; `shape` receives the extents, which must be consistent.
     fn elements(&mut self, dtype: DataType, out: &mut Elements, shape: &mut Vec<usize>, level: usize) -> Result<()> {
         self.nested(|p| {
             let start = p.position();
@@ -206,7 +206,7 @@ impl Parser<'_> {
             if items.iter().any(|&nested| nested != items[0]) {
                 return Err(p.error_at(start, "elements or lists, not both", "a mixture"));
             }
-            // Inner lists came first: extents are filled from the innermost level outwards.
+            // Inner lists were parsed first: extents are filled from the innermost level outwards.
             let nested = items.first() == Some(&true);
             if shape.len() <= level {
                 shape.resize(level + 1, usize::MAX);
@@ -282,22 +282,22 @@ impl Parser<'_> {
     }
 }
 
-/// Words that are elements of literals, not the start of a type.
+/// Identifiers that are literal elements, not the start of a type.
 fn is_word(word: &str) -> bool {
     matches!(word, "true" | "false" | "inf" | "nan" | "infinity" | "INFINITY" | "NAN" | "BLOBFILE")
 }
 
-/// Appends a number of a whole-byte type; false if the text is none or does not fit.
+/// Appends a number of a whole-byte type; returns false if the text is not a number or is out of range.
 fn push_number(out: &mut Vec<u8>, dtype: DataType, text: &str) -> bool {
     if dtype.is_float() {
         let Some(value) = float(text) else { return false };
         match dtype {
             DataType::F16 => out.extend(f16::from_f64(value).to_le_bytes()),
             DataType::BF16 => out.extend(bf16::from_f64(value).to_le_bytes()),
-            // A decimal is rounded once, from the text.
+            // A decimal is rounded once, directly from the text.
             DataType::F32 => out.extend(text.parse().unwrap_or(value as f32).to_le_bytes()),
             DataType::F64 => out.extend(value.to_le_bytes()),
-            // The nearest of the 256 values; what the printer wrote is met exactly.
+            // The nearest of the 256 values; printed values read back exactly.
             _ => match nearest_f8(value, dtype) {
                 Some(byte) => out.push(byte),
                 None => return false,
@@ -359,19 +359,19 @@ pub(super) fn write_value(out: &mut String, value: &Value, dialect: Dialect) {
     out.push(')');
 }
 
-/// Writes an element of a list, tuple or dictionary; one that is not of the type that it stands for says its own.
+/// Writes an element of a list, tuple or dictionary, with its type if it differs from the expected one.
 fn write_item(out: &mut String, item: &Value, wanted: &ValueType, dialect: Dialect) {
     if of_type(item, wanted) { write_content(out, item, dialect) } else { write_value(out, item, dialect) }
 }
 
-/// Whether a literal of this type reads back as the value.
+/// Returns true if a literal of this type reads back as the value.
 fn of_type(item: &Value, wanted: &ValueType) -> bool {
     match (&item.ty, wanted) {
         (ValueType::Tensor(own), ValueType::Tensor(wanted)) => {
             own.dtype == wanted.dtype
                 && own.shape.len() == wanted.shape.len()
                 && own.shape.iter().zip(&wanted.shape).all(|(o, w)| o == w || *w == Dim::Unknown)
-                // Brackets around nothing do not tell every extent.
+                // Empty brackets do not determine every extent.
                 && (own.shape == wanted.shape || !own.shape.contains(&Dim::Fixed(0)))
         }
         (own, wanted) => own == wanted,
@@ -418,7 +418,7 @@ fn write_content(out: &mut String, value: &Value, dialect: Dialect) {
             let shape = ty.fixed_shape().unwrap_or_default();
             write_elements(out, data, ty.dtype, &shape, &mut 0);
         }
-        // A value that is not of its type has no spelling; [`crate::verify`] refuses it.
+        // A value that contradicts its type has no text form; [`crate::verify`] rejects it.
         _ => {}
     }
 }
@@ -445,7 +445,7 @@ fn write_element(out: &mut String, data: &TensorData, dtype: DataType, index: us
         TensorData::Blob(_) => return,
     };
     let bits = dtype.bits().unwrap_or(8);
-    // The element's bits, low first; elements of up to 64 bits straddle at most nine bytes.
+    // The element's bits, low first; elements of up to 64 bits span at most nine bytes.
     let start = index * bits;
     let window = (start / 8..(start + bits).div_ceil(8)).rev();
     let raw = window.fold(0u128, |n, i| n << 8 | u128::from(bytes.get(i).copied().unwrap_or(0)));

@@ -1,8 +1,8 @@
-//! Numbers of MIL text: C99 hexadecimal floats, decimals, `inf`, `nan`.
+//! Numbers in MIL text: C99 hexadecimal floats, decimals, `inf`, `nan`.
 
 use std::fmt::Write;
 
-/// The integer that a text spells, decimal or hexadecimal.
+/// Parses an integer, decimal or hexadecimal.
 pub(super) fn integer(text: &str) -> Option<i128> {
     let (negative, body) = sign(text);
     let digits = body.strip_prefix("0x").or_else(|| body.strip_prefix("0X"));
@@ -10,7 +10,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
         Some(hex) => i128::from_str_radix(hex, 16).ok()?,
         None => body.parse::<i128>().ok()?,
     };
-    // A second sign would have passed the parsers of the standard library.
+    // The standard library's parsers would accept a second sign.
     if body.starts_with(['+', '-']) || digits.is_some_and(|d| d.starts_with(['+', '-'])) {
         return None;
     }
@@ -25,14 +25,14 @@ fn sign(text: &str) -> (bool, &str) {
     }
 }
 
-/// The number that a text spells.
+/// Parses a floating-point number.
 pub(super) fn float(text: &str) -> Option<f64> {
     let (negative, body) = sign(text);
     let magnitude = match body.strip_prefix("0x").or_else(|| body.strip_prefix("0X")) {
         Some(hex) => hexadecimal(hex)?,
         None if body.eq_ignore_ascii_case("nan") => f64::NAN,
         None if body.starts_with(['+', '-']) => return None,
-        // Decimals, `inf` and `infinity` are the standard library's spelling too; a C suffix is dropped.
+        // The standard library parses decimals, `inf` and `infinity`; a C suffix is dropped.
         None if body.starts_with(|c: char| c.is_ascii_digit()) => body.trim_end_matches(['f', 'F']).parse().ok()?,
         None => body.parse().ok()?,
     };
@@ -49,7 +49,7 @@ fn hexadecimal(text: &str) -> Option<f64> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    // Sixteen significant digits are more than a double holds; what is cut off only counts as "not zero".
+    // Sixteen hexadecimal digits exceed the precision of a double; the rest only sets the sticky bit.
     let (mut bits, mut shift, mut sticky) = (0u64, i64::from(exponent), false);
     for (i, c) in whole.chars().chain(fraction.chars()).enumerate() {
         let digit = u64::from(c.to_digit(16)?);
@@ -75,7 +75,7 @@ fn scale(bits: u64, shift: i64) -> f64 {
     if exponent > 1023 {
         return f64::INFINITY;
     }
-    // Bits that the result can hold: 53 for normal numbers, fewer below 2^-1022.
+    // Bits of precision: 53 for normal numbers, fewer below 2^-1022.
     let kept = if exponent >= -1022 { 53 } else { 53 - (-1022 - exponent) };
     if kept < 0 {
         return 0.0;
@@ -96,7 +96,7 @@ fn scale(bits: u64, shift: i64) -> f64 {
     rounded as f64 * 2f64.powi(first as i32) * 2f64.powi((power - first) as i32)
 }
 
-/// Writes a number as a hexadecimal float that reads back the same.
+/// Writes a hexadecimal float that reads back exactly.
 pub(super) fn write_float(out: &mut String, value: f64) {
     if value.is_nan() {
         out.push_str("nan");
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn spellings_of_the_compiler_are_read() {
-        // Values of the C99 form worked out by hand: 0x1.99ap-4 = (1 + 0x99a/4096) / 16.
+        // Values computed by hand: 0x1.99ap-4 = (1 + 0x99a/4096) / 16.
         assert_eq!(float("0x1p-1"), Some(0.5));
         assert_eq!(float("0x1.99ap-4"), Some((1.0 + 2458.0 / 4096.0) / 16.0));
         assert_eq!(float("-0x1.8p+1"), Some(-3.0));

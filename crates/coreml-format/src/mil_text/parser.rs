@@ -1,4 +1,4 @@
-//! Tokens to a [`Program`]: functions, operations, arguments, blocks.
+//! Parser: tokens to a [`Program`] of functions, operations, arguments and blocks.
 
 use indexmap::IndexMap;
 
@@ -8,10 +8,10 @@ use crate::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorData, Value, ValueData,
 };
 
-/// Reads a program.
+/// Parses a program.
 ///
 /// # Errors
-/// [`TextError`] with the line and column of the first thing that is not MIL text.
+/// [`TextError`] with the line and column of the first syntax error.
 pub fn parse(text: &str) -> Result<Program, TextError> {
     let mut parser = Parser::new(text)?;
     let program = parser.program()?;
@@ -26,11 +26,11 @@ pub(super) struct Parser<'t> {
     text: &'t str,
     lexer: Lexer<'t>,
     token: Token<'t>,
-    /// Where the current token starts, and where the one before it started.
+    /// Start offsets of the current and the previous token.
     at: usize,
     before: usize,
     depth: usize,
-    /// Elements that may still be made by repeating a single one (a text can't grow without bound).
+    /// Remaining elements that may be created by splats, so that a small text cannot expand without bound.
     pub(super) splats: usize,
 }
 
@@ -44,7 +44,7 @@ impl<'t> Parser<'t> {
         Ok(parser)
     }
 
-    /// The error at an offset.
+    /// An error at an offset.
     pub(super) fn error_at(&self, at: usize, expected: impl Into<String>, found: impl std::fmt::Display) -> TextError {
         let before = self.text.get(..at).unwrap_or(self.text);
         let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
@@ -52,17 +52,17 @@ impl<'t> Parser<'t> {
         TextError { line, column, expected: expected.into(), found: found.to_string() }
     }
 
-    /// The error at the current token.
+    /// An error at the current token.
     pub(super) fn error(&self, expected: impl Into<String>, found: impl std::fmt::Display) -> TextError {
         self.error_at(self.at, expected, found)
     }
 
-    /// The error at the token that was just taken.
+    /// An error at the previous token.
     pub(super) fn error_before(&self, expected: impl Into<String>, found: impl std::fmt::Display) -> TextError {
         self.error_at(self.before, expected, found)
     }
 
-    /// Where the current token starts.
+    /// Start offset of the current token.
     pub(super) fn position(&self) -> usize {
         self.at
     }
@@ -72,19 +72,19 @@ impl<'t> Parser<'t> {
         &self.token
     }
 
-    /// Takes the current token.
+    /// Consumes the current token.
     pub(super) fn advance(&mut self) -> Result<Token<'t>> {
         let (at, next) = self.lexer.next().map_err(|Bad { at, expected, found }| self.error_at(at, expected, found))?;
         self.before = std::mem::replace(&mut self.at, at);
         Ok(std::mem::replace(&mut self.token, next))
     }
 
-    /// The token after the current one.
+    /// Peeks at the token after the current one.
     fn second(&self) -> Token<'t> {
         self.lexer.clone().next().map_or(Token::End, |(_, t)| t)
     }
 
-    /// Takes a punctuation mark if it is there.
+    /// Consumes a punctuation mark if it is next.
     pub(super) fn take(&mut self, mark: char) -> Result<bool> {
         let there = self.token == Token::Punct(mark);
         if there {
@@ -114,7 +114,7 @@ impl<'t> Parser<'t> {
         self.advance().map(drop)
     }
 
-    /// The name of a value: an identifier, or a string where the name is no identifier.
+    /// Name of a value: an identifier, or a quoted string.
     fn name(&mut self) -> Result<String> {
         match self.token.clone() {
             Token::Ident(name) => {
@@ -129,7 +129,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Elements with commas between them (one after the last is fine) up to a closing mark, which stays.
+    /// Comma-separated elements (a trailing comma is allowed) up to a closing mark, which is not consumed.
     pub(super) fn separated<T>(
         &mut self,
         close: char,
@@ -145,7 +145,7 @@ impl<'t> Parser<'t> {
         Ok(all)
     }
 
-    /// One level deeper.
+    /// Parses one nesting level deeper.
     pub(super) fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth == MAX_DEPTH {
             return Err(self.error(format!("at most {MAX_DEPTH} levels"), "another level"));
@@ -292,7 +292,7 @@ impl<'t> Parser<'t> {
         Ok((name, one.map_or(Argument::Many(bindings), Argument::One)))
     }
 
-    /// A name, or a value: only a value goes on with `<` or `(`.
+    /// A name or a value: only values continue with `<` or `(`.
     fn binding(&mut self) -> Result<Binding> {
         let value = matches!(self.token, Token::Ident(_)) && matches!(self.second(), Token::Punct('<' | '('));
         if value { self.value().map(Binding::Value) } else { self.name().map(Binding::Name) }

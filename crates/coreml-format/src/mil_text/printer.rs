@@ -1,4 +1,4 @@
-//! A [`Program`] as text that reads back the same.
+//! Prints a [`Program`] as text that reads back equal.
 
 use indexmap::IndexMap;
 
@@ -7,24 +7,24 @@ use super::literal::write_value;
 use super::types::write_type;
 use crate::program::{Argument, Binding, Block, NamedType, Operation, Opset, Program, Value};
 
-/// How scalars are written.
+/// Notation of scalars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// `program(1.0)`: `tensor<int32, []>(1)`. Compiled models up to opset iOS17.
     V1_0,
-    /// `program(1.3)`: `int32(1)`. Compiled models from opset iOS18 on.
+    /// `program(1.3)`: `int32(1)`. Compiled models from opset iOS18.
     V1_3,
 }
 
-/// The text of a program, in the dialect of its opset.
+/// Prints a program in the dialect of its opset.
 pub fn print(program: &Program) -> String {
     let newest = program.functions.values().map(|f| f.opset).max();
     print_as(program, if newest >= Some(Opset::Ios18) { Dialect::V1_3 } else { Dialect::V1_0 })
 }
 
-/// The text of a program in a given dialect.
+/// Prints a program in the given dialect.
 ///
-/// [`super::parse`] reads it back to an equal program; payloads of NaNs are not kept.
+/// [`super::parse`] reads it back to an equal program, except for NaN payloads.
 pub fn print_as(program: &Program, dialect: Dialect) -> String {
     let mut printer = Printer { out: String::new(), dialect };
     printer.program(program);
@@ -57,7 +57,7 @@ impl Printer {
         self.out.push_str(text);
     }
 
-    /// A name; one that is no identifier goes between quotes.
+    /// Writes a name, quoted unless it is an identifier.
     fn name(&mut self, name: &str) {
         if is_ident(name) { self.push(name) } else { write_text(&mut self.out, name) }
     }

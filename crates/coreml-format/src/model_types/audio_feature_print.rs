@@ -1,4 +1,4 @@
-//! `AudioFeaturePrint`: a network for sounds that is part of the system.
+//! `AudioFeaturePrint`: a feature extractor for sounds, built into the system.
 
 /// Identifies the network; its weights are part of the system, not of the file.
 #[derive(Clone, Copy, PartialEq, prost::Message)]

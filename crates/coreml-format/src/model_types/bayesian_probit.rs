@@ -1,6 +1,6 @@
 //! `BayesianProbitRegressor`: a regressor on sums of Gaussians.
 
-/// Weights with a mean and a variance for each value of each feature.
+/// Weights with mean and variance for each value of each feature.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BayesianProbitRegressor {
     #[prost(uint32, tag = "1")]

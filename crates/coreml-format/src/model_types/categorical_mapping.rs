@@ -7,7 +7,7 @@ use super::data_structures::{Int64ToStringMap, StringToInt64Map};
 pub struct CategoricalMapping {
     #[prost(oneof = "Mapping", tags = "1, 2")]
     pub mapping: Option<Mapping>,
-    /// Result for a value that is not in the table; without it such a value is an error.
+    /// Result for a value missing from the table; if absent, such a value is an error.
     #[prost(oneof = "ValueOnUnknown", tags = "101, 102")]
     pub value_on_unknown: Option<ValueOnUnknown>,
 }
@@ -21,7 +21,7 @@ pub enum Mapping {
     Int64ToString(Int64ToStringMap),
 }
 
-/// Result for a value that is not in the table.
+/// Result for a value missing from the table.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum ValueOnUnknown {
     #[prost(string, tag = "101")]

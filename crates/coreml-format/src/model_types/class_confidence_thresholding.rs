@@ -1,4 +1,4 @@
-//! `ClassConfidenceThresholding`: confidences of a classifier with their precision and recall.
+//! `ClassConfidenceThresholding`: precision and recall of a classifier by confidence threshold.
 
 use super::data_structures::PrecisionRecallCurve;
 

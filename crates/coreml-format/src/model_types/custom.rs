@@ -1,4 +1,4 @@
-//! `CustomModel`: a model that is code of an application.
+//! `CustomModel`: a model implemented in application code.
 
 use std::collections::BTreeMap;
 

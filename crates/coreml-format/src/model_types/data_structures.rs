@@ -1,4 +1,4 @@
-//! Vectors, maps, ranges, parameters and class labels that several model types share.
+//! Vectors, maps, ranges, parameters and class labels shared by several model types.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ pub struct Int64Range {
     pub max_value: i64,
 }
 
-/// The integers that a parameter may take.
+/// Allowed values of an integer parameter.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Int64Set {
     #[prost(int64, repeated, tag = "1")]
@@ -83,7 +83,7 @@ pub struct Int64Parameter {
     pub allowed_values: Option<AllowedInt64>,
 }
 
-/// The integers that a parameter may take.
+/// Allowed values of an integer parameter.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum AllowedInt64 {
     #[prost(message, tag = "10")]

@@ -1,17 +1,17 @@
-//! `ItemSimilarityRecommender`: items that resemble those that are given.
+//! `ItemSimilarityRecommender`: recommends items similar to given ones.
 
 use super::data_structures::{Int64Vector, StringVector};
 
 /// Recommends items similar to the given ones.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ItemSimilarityRecommender {
-    /// Items that have similar ones, in the numbering of the model.
+    /// Items that have similar ones, by the model's item numbers.
     #[prost(message, repeated, tag = "1")]
     pub item_item_similarities: Vec<SimilarItems>,
     /// Names of the items, by number.
     #[prost(message, optional, tag = "2")]
     pub item_string_ids: Option<StringVector>,
-    /// Integers that stand for the items, by number.
+    /// Integer ids of the items, by number.
     #[prost(message, optional, tag = "3")]
     pub item_int64_ids: Option<Int64Vector>,
     /// Input: given items and their scores.
@@ -20,10 +20,10 @@ pub struct ItemSimilarityRecommender {
     /// Input: number of items to return.
     #[prost(string, tag = "11")]
     pub num_recommendations_input_feature_name: String,
-    /// Input: the only items to choose from.
+    /// Input: restricts the candidates to these items.
     #[prost(string, tag = "12")]
     pub item_restriction_input_feature_name: String,
-    /// Input: items never to return, by default those that are given.
+    /// Input: items to exclude from the result; by default the given ones.
     #[prost(string, tag = "13")]
     pub item_exclusion_input_feature_name: String,
     /// Output: items, best first.
@@ -34,7 +34,7 @@ pub struct ItemSimilarityRecommender {
     pub recommended_item_score_output_feature_name: String,
 }
 
-/// The items that resemble one item.
+/// Similar items of one item.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SimilarItems {
     #[prost(uint64, tag = "1")]

@@ -15,7 +15,7 @@ pub struct LinkedModelFile {
     /// Name of a compiled model.
     #[prost(message, optional, tag = "1")]
     pub linked_model_file_name: Option<StringParameter>,
-    /// Folders to search, separated by `:`, relative to this model or beginning with a `$BUNDLE_…` variable.
+    /// Search path, separated by `:`, relative to this model or starting with a `$BUNDLE_…` variable.
     #[prost(message, optional, tag = "2")]
     pub linked_model_search_path: Option<StringParameter>,
 }

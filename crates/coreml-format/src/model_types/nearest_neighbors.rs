@@ -1,8 +1,8 @@
-//! `KNearestNeighborsClassifier`: votes of the nearest samples.
+//! `KNearestNeighborsClassifier`: majority vote of the nearest samples.
 
 use super::data_structures::{ClassLabels, Empty, FloatVector, Int64Parameter};
 
-/// The majority label of the nearest samples.
+/// Majority vote of the nearest samples.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct KNearestNeighborsClassifier {
     #[prost(message, optional, tag = "1")]
@@ -39,7 +39,7 @@ pub enum WeightingScheme {
     InverseDistance(Empty),
 }
 
-/// Samples, and how they are searched.
+/// Samples and their search structure.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NearestNeighborsIndex {
     /// Length of a sample.

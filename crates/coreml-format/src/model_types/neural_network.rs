@@ -3,7 +3,7 @@
 //! A blob may be written more than once, by loops and by `copy`. All values are floats. Axes of older layers are
 //! counted from the end: width −1, height −2, channel −3, batch −4, sequence −5.
 //!
-//! `layer` lists the layers, one file a chapter has their parameters, `weights` the tensors inside the file.
+//! `layer` lists the layers, one file per chapter holds their parameters, `weights` the tensors inside the file.
 
 pub mod activation;
 pub mod constant;
@@ -28,7 +28,7 @@ use prost::bytes::Bytes;
 use super::data_structures::ClassLabels;
 use layer::Layer;
 
-/// A network that returns the blobs its description names.
+/// A network that returns the blobs named by its description.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NeuralNetwork {
     #[prost(message, repeated, tag = "1")]
@@ -47,7 +47,7 @@ pub struct NeuralNetwork {
     pub update_params: Option<Bytes>,
 }
 
-/// A network whose scores are turned into a label.
+/// A network whose scores determine a label.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NeuralNetworkClassifier {
     #[prost(message, repeated, tag = "1")]
@@ -66,7 +66,7 @@ pub struct NeuralNetworkClassifier {
     pub update_params: Option<Bytes>,
     #[prost(oneof = "ClassLabels", tags = "100, 101")]
     pub class_labels: Option<ClassLabels>,
-    /// Blob that holds the scores; if empty, the output of the last layer.
+    /// Blob with the scores; if empty, the output of the last layer.
     #[prost(string, tag = "200")]
     pub label_probability_layer_name: String,
 }
@@ -90,10 +90,10 @@ pub struct NeuralNetworkRegressor {
     pub update_params: Option<Bytes>,
 }
 
-/// Arithmetic on an image input before the network sees it.
+/// Arithmetic applied to an image input before the first layer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NeuralNetworkPreprocessing {
-    /// The input; if empty, the only image input.
+    /// Name of the input; if empty, the only image input.
     #[prost(string, tag = "1")]
     pub feature_name: String,
     #[prost(oneof = "Preprocessor", tags = "10, 11")]
@@ -124,7 +124,7 @@ pub struct NeuralNetworkImageScaler {
     pub gray_bias: f32,
 }
 
-/// An image that is subtracted.
+/// An image to subtract.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NeuralNetworkMeanImage {
     /// Packed little-endian f32, `[channels, height, width]`; read with [`floats`](weights::floats).
@@ -137,10 +137,10 @@ pub struct NeuralNetworkMeanImage {
 pub struct NeuralNetworkLayer {
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Names of the blobs that it reads.
+    /// Names of the input blobs.
     #[prost(string, repeated, tag = "2")]
     pub input: Vec<String>,
-    /// Names of the blobs that it writes.
+    /// Names of the output blobs.
     #[prost(string, repeated, tag = "3")]
     pub output: Vec<String>,
     /// Declared ranks and shapes of the inputs, if any.
@@ -149,7 +149,7 @@ pub struct NeuralNetworkLayer {
     /// Declared ranks and shapes of the outputs, if any.
     #[prost(message, repeated, tag = "5")]
     pub output_tensor: Vec<Tensor>,
-    /// Its weights can be trained on the device.
+    /// The weights can be trained on device.
     #[prost(bool, tag = "10")]
     pub is_updatable: bool,
     #[prost(

@@ -1,18 +1,18 @@
-//! `NonMaximumSuppression`: the best of overlapping boxes.
+//! `NonMaximumSuppression`: drops boxes that overlap better ones.
 
 use super::data_structures::ClassLabels;
 
-/// Drops boxes that overlap better ones.
+/// Drops boxes that overlap boxes of higher confidence.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NonMaximumSuppression {
     #[prost(message, optional, tag = "1")]
     pub pick_top: Option<PickTop>,
     #[prost(oneof = "ClassLabels", tags = "100, 101")]
     pub class_labels: Option<ClassLabels>,
-    /// Intersection over union from which a box is dropped.
+    /// Minimum intersection over union for dropping a box.
     #[prost(double, tag = "110")]
     pub iou_threshold: f64,
-    /// Boxes with less confidence are dropped.
+    /// Boxes with lower confidence are dropped.
     #[prost(double, tag = "111")]
     pub confidence_threshold: f64,
     /// Input: confidences, `[boxes, classes]`.
@@ -36,7 +36,7 @@ pub struct NonMaximumSuppression {
 /// Keeps the box with the highest confidence.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct PickTop {
-    /// Boxes suppress boxes of their own class only.
+    /// Boxes only suppress boxes of their own class.
     #[prost(bool, tag = "1")]
     pub per_class: bool,
 }

@@ -1,4 +1,4 @@
-//! `Normalizer`: vectors of norm 1.
+//! `Normalizer`: scales vectors to norm 1.
 
 /// x / norm.
 #[derive(Clone, Copy, PartialEq, prost::Message)]

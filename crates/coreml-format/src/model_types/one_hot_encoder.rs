@@ -1,8 +1,8 @@
-//! `OneHotEncoder`: categories as vectors with a single 1.
+//! `OneHotEncoder`: categories as one-hot vectors.
 
 use super::data_structures::{Int64Vector, StringVector};
 
-/// A vector, or a dictionary with one entry, that marks the category.
+/// Encodes the category as a one-hot vector, or as a dictionary with one entry.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OneHotEncoder {
     #[prost(oneof = "CategoryType", tags = "1, 2")]

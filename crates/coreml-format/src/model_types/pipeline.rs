@@ -1,11 +1,11 @@
-//! `Pipeline`, `PipelineClassifier`, `PipelineRegressor`: models that run one after the other.
+//! `Pipeline`, `PipelineClassifier`, `PipelineRegressor`: models run in sequence.
 
 use prost::bytes::Bytes;
 
-/// A sequence of models. Each takes its inputs by name from the pipeline's inputs and from the outputs of earlier models.
+/// A sequence of models. Each takes its inputs by name from the pipeline's inputs and the outputs of earlier models.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Pipeline {
-    /// Serialized `Model` messages, in the order in which they run.
+    /// Serialized `Model` messages, in execution order.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub models: Vec<Bytes>,
     /// Names of the models; older files have none.

@@ -2,10 +2,10 @@
 
 use prost::bytes::Bytes;
 
-/// A message whose type only its reader knows.
+/// A message of a type known only to its reader.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SerializedModel {
-    /// Names the type.
+    /// Identifies the type.
     #[prost(string, tag = "1")]
     pub identifier: String,
     /// The serialized message.

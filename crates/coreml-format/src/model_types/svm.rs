@@ -20,18 +20,18 @@ pub struct SupportVectorRegressor {
 pub struct SupportVectorClassifier {
     #[prost(message, optional, tag = "1")]
     pub kernel: Option<Kernel>,
-    /// Support vectors are sorted by class; this many belong to each.
+    /// Number of support vectors per class, by which they are sorted.
     #[prost(int32, repeated, tag = "2")]
     pub number_of_support_vectors_per_class: Vec<i32>,
     #[prost(oneof = "ClassifierVectors", tags = "3, 4")]
     pub support_vectors: Option<ClassifierVectors>,
-    /// One row fewer than there are classes, each with a value per support vector.
+    /// One row fewer than the number of classes, each with a value per support vector.
     #[prost(message, repeated, tag = "5")]
     pub coefficients: Vec<Coefficients>,
     /// One value per pair of classes, in libsvm's order.
     #[prost(double, repeated, tag = "6")]
     pub rho: Vec<f64>,
-    /// Slope of each pair's sigmoid; empty in a model without probabilities.
+    /// Slope of each pair's sigmoid; empty if the model has no probabilities.
     #[prost(double, repeated, tag = "7")]
     pub prob_a: Vec<f64>,
     /// Shift of each pair's sigmoid.
@@ -110,14 +110,14 @@ pub struct SigmoidKernel {
     pub c: f64,
 }
 
-/// Support vectors without their zeros.
+/// Sparse support vectors.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SparseSupportVectors {
     #[prost(message, repeated, tag = "1")]
     pub vectors: Vec<SparseVector>,
 }
 
-/// The elements of a vector that are not zero.
+/// The nonzero elements of a vector.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SparseVector {
     #[prost(message, repeated, tag = "1")]
@@ -127,14 +127,14 @@ pub struct SparseVector {
 /// One element of a sparse vector.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SparseNode {
-    /// Position in the vector, from 1.
+    /// Index in the vector, from 1.
     #[prost(int32, tag = "1")]
     pub index: i32,
     #[prost(double, tag = "2")]
     pub value: f64,
 }
 
-/// Support vectors with all their elements.
+/// Dense support vectors.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DenseSupportVectors {
     #[prost(message, repeated, tag = "1")]
@@ -148,7 +148,7 @@ pub struct DenseVector {
     pub values: Vec<f64>,
 }
 
-/// A coefficient for each support vector.
+/// One coefficient per support vector.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Coefficients {
     #[prost(double, repeated, tag = "1")]

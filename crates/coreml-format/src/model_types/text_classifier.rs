@@ -4,7 +4,7 @@ use prost::bytes::Bytes;
 
 use super::data_structures::StringVector;
 
-/// A classifier of texts whose parameters are private to the framework.
+/// A text classifier whose parameters are private to the framework.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TextClassifier {
     #[prost(uint32, tag = "1")]

@@ -2,7 +2,7 @@
 
 use super::data_structures::ClassLabels;
 
-/// Sums the leaves that are reached, then applies a transform.
+/// Sums the values of the leaves reached, then applies a transform.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TreeEnsembleRegressor {
     #[prost(message, optional, tag = "1")]
@@ -12,7 +12,7 @@ pub struct TreeEnsembleRegressor {
     pub post_evaluation_transform: i32,
 }
 
-/// Sums the leaves that are reached, then turns the result into class scores.
+/// Sums the values of the leaves reached, then converts the sum to class scores.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TreeEnsembleClassifier {
     #[prost(message, optional, tag = "1")]
@@ -24,7 +24,7 @@ pub struct TreeEnsembleClassifier {
     pub class_labels: Option<ClassLabels>,
 }
 
-/// Trees as one list of nodes.
+/// All trees as one list of nodes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TreeEnsembleParameters {
     /// Nodes of all trees, in any order.
@@ -41,7 +41,7 @@ pub struct TreeEnsembleParameters {
 /// A branch or a leaf.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TreeNode {
-    /// Tree that the node belongs to.
+    /// Tree of the node.
     #[prost(uint64, tag = "1")]
     pub tree_id: u64,
     /// Number of the node in its tree.
@@ -50,25 +50,25 @@ pub struct TreeNode {
     /// A value of [`NodeBehavior`].
     #[prost(int32, tag = "3")]
     pub node_behavior: i32,
-    /// Element of the input that is compared.
+    /// Index of the input element to compare.
     #[prost(uint64, tag = "10")]
     pub branch_feature_index: u64,
     /// Threshold of the comparison.
     #[prost(double, tag = "11")]
     pub branch_feature_value: f64,
-    /// Next node if the comparison holds.
+    /// Next node if the comparison is true.
     #[prost(uint64, tag = "12")]
     pub true_child_node_id: u64,
-    /// Next node if it does not hold.
+    /// Next node if the comparison is false.
     #[prost(uint64, tag = "13")]
     pub false_child_node_id: u64,
-    /// A missing value (NaN) continues as if the comparison held.
+    /// A missing value (NaN) follows the true branch.
     #[prost(bool, tag = "14")]
     pub missing_value_tracks_true_child: bool,
     /// Contribution of a leaf to the prediction.
     #[prost(message, repeated, tag = "20")]
     pub evaluation_info: Vec<EvaluationInfo>,
-    /// Share of training samples that reached the node; no effect on results.
+    /// Fraction of training samples that reached the node; no effect on results.
     #[prost(double, tag = "30")]
     pub relative_hit_rate: f64,
 }
@@ -103,6 +103,6 @@ pub enum TreeEnsembleTransform {
     ClassificationSoftMax = 1,
     /// 1 / (1 + e⁻ˣ).
     RegressionLogistic = 2,
-    /// Softmax with a score of 0 put before the first one.
+    /// Softmax with a score of 0 prepended.
     ClassificationSoftMaxWithZeroClassReference = 3,
 }

@@ -1,4 +1,4 @@
-//! `VisionFeaturePrint`: a network for images that is part of the system.
+//! `VisionFeaturePrint`: a feature extractor for images, built into the system.
 
 /// Identifies the network; its weights are part of the system, not of the file.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -2,7 +2,7 @@
 
 use prost::bytes::Bytes;
 
-/// Vectors of words that are private to the framework.
+/// Word vectors that are private to the framework.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WordEmbedding {
     #[prost(uint32, tag = "1")]

@@ -4,7 +4,7 @@ use prost::bytes::Bytes;
 
 use super::data_structures::StringVector;
 
-/// A tagger of words whose parameters are private to the framework.
+/// A word tagger whose parameters are private to the framework.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WordTagger {
     #[prost(uint32, tag = "1")]

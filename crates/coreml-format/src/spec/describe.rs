@@ -1,4 +1,4 @@
-//! Protobuf description to [`ModelDescription`].
+//! Converts a protobuf description to [`ModelDescription`].
 
 use indexmap::IndexMap;
 
@@ -82,7 +82,7 @@ fn extents(place: &str, shape: &[i64]) -> Result<Vec<usize>, SpecError> {
     shape.iter().map(|&n| extent(place, n)).collect()
 }
 
-/// A negative upper bound means that there is none.
+/// A negative upper bound means unbounded.
 fn range(r: proto::SizeRange) -> DimRange {
     DimRange { min: usize::try_from(r.lower_bound).unwrap_or(usize::MAX), max: usize::try_from(r.upper_bound).ok() }
 }

@@ -1,4 +1,4 @@
-//! [`Program`] and [`ModelDescription`] to the protobuf specification.
+//! Encodes [`Program`] and [`ModelDescription`] as a protobuf specification.
 
 use prost::Message;
 
@@ -11,7 +11,7 @@ use crate::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, Program, TensorData, Value, ValueData, ValueType,
 };
 
-/// The bytes of a specification (`model.mlmodel`).
+/// Encodes a specification (`model.mlmodel`).
 pub fn encode(description: &ModelDescription, program: &Program) -> Vec<u8> {
     proto::Model {
         specification_version: description.specification_version,
@@ -132,7 +132,7 @@ fn value(v: &Value) -> proto::Value {
     proto::Value { ty: Some(value_type(&v.ty)), value: Some(kind) }
 }
 
-/// Elements in the field that coremltools uses for their type.
+/// Elements, in the field that coremltools uses for their type.
 fn elements(dtype: DataType, bytes: &[u8]) -> proto::TensorKind {
     fn words<const N: usize, T>(bytes: &[u8], f: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks::<N>().0.iter().map(|&w| f(w)).collect()
@@ -168,7 +168,7 @@ fn description(d: &ModelDescription) -> proto::ModelDescription {
         }),
         ..Default::default()
     };
-    // The old form holds one function only, and it is called `main`.
+    // The old form holds a single function, called `main`.
     if let (1, Some(f)) = (d.functions.len(), d.functions.get("main")) {
         out.input = features(&f.inputs);
         out.output = features(&f.outputs);

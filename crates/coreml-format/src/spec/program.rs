@@ -1,4 +1,4 @@
-//! Protobuf program to [`Program`].
+//! Converts a protobuf program to [`Program`].
 
 use indexmap::IndexMap;
 
@@ -10,7 +10,7 @@ use crate::program::{
     ValueData, ValueType,
 };
 
-/// Longest immediate value that a splat may stand for.
+/// Maximum number of elements of an expanded splat.
 const MAX_SPLAT: usize = 1 << 20;
 
 pub(super) fn program(message: proto::Program) -> Result<Program, SpecError> {
@@ -179,7 +179,7 @@ fn values(place: &str, message: proto::Values) -> Result<Vec<Value>, SpecError> 
     message.values.into_iter().map(|v| value(place, v)).collect()
 }
 
-/// Brings the elements of whichever field they came in to the declared type, packed little-endian.
+/// Converts elements from whichever field they are in to the declared type, packed little-endian.
 fn tensor_data(place: &str, ty: &ValueType, message: proto::TensorValue) -> Result<TensorData, SpecError> {
     let ty = match ty {
         ValueType::Tensor(t) => t,
@@ -239,7 +239,7 @@ fn tensor_data(place: &str, ty: &ValueType, message: proto::TensorValue) -> Resu
     fit(place, dtype, elements, bytes, found)
 }
 
-/// Checks the number of elements; one element may stand for all (a splat).
+/// Checks the number of elements; a single one may be a splat.
 fn fit(place: &str, dtype: DataType, elements: usize, bytes: Vec<u8>, found: usize) -> Result<TensorData, SpecError> {
     if found == elements {
         return Ok(TensorData::Bytes(bytes));
@@ -259,6 +259,6 @@ fn int_bytes(dtype: DataType, values: impl Iterator<Item = i64>) -> Option<Vec<u
         DataType::I64 | DataType::U64 => 8,
         _ => return None,
     };
-    // The low bytes of the two's complement form are the value in every narrower integer type.
+    // The low bytes of the two's complement are the value in every narrower integer type.
     Some(values.flat_map(|x| x.to_le_bytes().into_iter().take(width)).collect())
 }

@@ -1,10 +1,10 @@
-//! The protobuf messages that are read and written, declared by hand: only fields that matter here.
-//! Field numbers: coremltools, `mlmodel/format/{Model,FeatureTypes,MIL}.proto`.
+//! Hand-written declarations of the protobuf messages, restricted to the fields in use. Field numbers: coremltools,
+//! `mlmodel/format/{Model,FeatureTypes,MIL}.proto`.
 #![allow(missing_docs, unreachable_pub, reason = "the names are those of the public protobuf definitions")]
 
 use std::collections::BTreeMap;
 
-/// A `Model` as it is written.
+/// A `Model` for writing.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Model {
     #[prost(int32, tag = "1")]
@@ -15,7 +15,7 @@ pub struct Model {
     pub ml_program: Option<Program>,
 }
 
-/// What is read of a `Model` whatever its type is.
+/// The type-independent fields of a `Model`, for reading.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Header {
     #[prost(int32, tag = "1")]

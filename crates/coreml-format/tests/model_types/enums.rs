@@ -1,4 +1,4 @@
-//! Every enumeration has the values of the format.
+//! Checks that every enumeration has the values of the format.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use coreml_format::model_types::*;
 use neural_network::*;
 
-/// An enumeration of the format, and names here by its numbers.
+/// An enumeration of the format, and the names here by number.
 struct Row {
     name: &'static str,
     values: Vec<(i32, String)>,
@@ -53,7 +53,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Names without underscores and case.
+/// Names without underscores, case-insensitive.
 fn bare(name: &str) -> String {
     name.replace('_', "").to_lowercase()
 }
@@ -78,7 +78,7 @@ fn every_enumeration_has_the_values_of_the_format() {
     }
 }
 
-/// Values whose names here are no part of those of the format.
+/// Values whose names here are not part of those in the format.
 const OTHER: [(&str, &str); 7] = [
     ("avg", "average"),
     ("prod", "product"),

@@ -1,4 +1,4 @@
-//! Weights are ranges of the buffer that was decoded.
+//! Weights are ranges of the decoded buffer.
 
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::layer::Layer;
@@ -11,7 +11,7 @@ fn values(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// A model of one inner product with these weights.
+/// A model with one inner product layer and these weights.
 fn network(weights: &[u8]) -> Bytes {
     let inner_product = [varint(1, 2), varint(2, 3), delimited(20, weights)].concat();
     let layer = [delimited(1, b"fc"), delimited(140, &inner_product)].concat();
@@ -53,7 +53,7 @@ fn floats_in_several_parts_are_joined_and_others_refused() {
     assert!(torn.contains("multiple of 4 bytes, found 3"), "{torn}");
 }
 
-/// Floats that are not packed would need another declaration: they are refused, not left out.
+/// Unpacked floats would need another declaration: they are refused, not dropped.
 #[test]
 fn floats_one_by_one_are_refused_by_name() {
     let one = [&[0x0d][..], &1.0_f32.to_le_bytes()].concat();
@@ -62,7 +62,7 @@ fn floats_one_by_one_are_refused_by_name() {
     assert!(refused.contains("WeightParams.float_value") && refused.contains("wire type"), "{refused}");
 }
 
-/// Layers inside of layers end at the decoder's limit, not at that of the stack.
+/// Nested layers hit the decoder's limit before the stack overflows.
 #[test]
 fn deep_networks_are_refused() {
     let nested =
@@ -74,7 +74,7 @@ fn deep_networks_are_refused() {
     }
 }
 
-/// A layer can be two bytes of a file: what it takes in memory is bounded by boxing what is larger.
+/// A layer can be two bytes of a file: boxing large variants bounds its memory.
 #[test]
 fn layers_are_small() {
     assert!(size_of::<Layer>() <= 72, "{} bytes", size_of::<Layer>());

@@ -1,4 +1,4 @@
-//! Real files: nothing in them is lost.
+//! Decodes and encodes real files without loss.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ fn specifications(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Bytes of fields that the format no longer defines: labels of a pipeline, which its last model has, too.
+/// Bytes of fields that the format no longer defines: labels of a pipeline, duplicated in its last model.
 const UNDEFINED: [(&str, usize); 1] = [("pipelineClassifier", 34)];
 
-/// Counts the types in a model; the models of a pipeline count, too.
+/// Counts the types in a model, including the models of a pipeline.
 fn count(path: &Path, model: &Bytes, types: &mut BTreeMap<&'static str, usize>) {
     let Ok(Some((row, message))) = locate(model) else {
         *types.entry("none").or_default() += 1;
@@ -35,7 +35,7 @@ fn count(path: &Path, model: &Bytes, types: &mut BTreeMap<&'static str, usize>) 
     let body = row.decode(message.clone()).unwrap_or_else(|e| panic!("{}: {}: {e}", path.display(), row.name));
     let encoded = encode(&body);
     let undefined = UNDEFINED.iter().find(|(name, _)| *name == row.name && path.ends_with("gavi.Iris.01/iris.mlmodel"));
-    // Maps are written in any order.
+    // Map entries are unordered.
     let expected = message.len() - undefined.map_or(0, |(_, length)| *length);
     assert_eq!(encoded.len(), expected, "{}: {}", path.display(), row.name);
     assert_eq!(row.decode(encoded.into()).as_ref(), Ok(&body), "{}: {}", path.display(), row.name);

@@ -1,4 +1,4 @@
-//! The rules, each with its name in `docs/neural-engine.md`.
+//! The rules, named as in `docs/neural-engine.md`.
 
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Binding, Operation, TensorType, ValueType};
@@ -6,10 +6,10 @@ use coreml_format::program::{Binding, Operation, TensorType, ValueType};
 use super::{Flexibility, Judge, Reason, Verdict, fixed, is_open};
 use crate::constants::{Constant, text};
 
-/// Operations of one chapter on which the same is published.
+/// Operations of one chapter with the same published evidence.
 struct Published {
-    /// What speaks against them: the rule, the verdict, and why, `{}` for the operation; nothing for those that published
-    /// compute plans show on the Neural Engine, or that were measured there on every chip.
+    /// Evidence against them: rule, verdict and reason, with `{}` for the operation; `None` if published compute plans
+    /// show them on the Neural Engine, or measurements found them there on every chip.
     against: Option<(&'static str, Verdict, &'static str)>,
     operations: &'static [&'static str],
 }
@@ -28,7 +28,7 @@ const fn depends(why: &'static str, operations: &'static [&'static str]) -> Publ
 
 const NO_PATH: &str = "no path for `{}` is known";
 
-/// All of them; on any other operation nothing is published.
+/// All operations with published evidence.
 #[rustfmt::skip]
 const PUBLISHED: &[Published] = &[
     // activation
@@ -36,7 +36,7 @@ const PUBLISHED: &[Published] = &[
         "relu", "relu6", "gelu", "silu", "sigmoid", "sigmoid_hard", "elu", "prelu", "leaky_relu", "softmax", "softplus",
         "softplus_parametric", "softsign", "scaled_tanh", "clamped_relu", "thresholded_relu", "linear_activation",
     ]),
-    // control_flow, classify: they compute in integers or decide at run time what runs
+    // control_flow, classify: integer arithmetic, or control flow decided at run time
     refuses("control_flow", "`{}` runs on the CPU", &[
         "cond", "while_loop", "make_list", "list_read", "list_write", "list_gather", "list_scatter", "list_length", "classify",
     ]),
@@ -86,12 +86,12 @@ const PUBLISHED: &[Published] = &[
     ]),
 ];
 
-/// Largest width and height on every chip, and largest extent of any axis.
+/// Maximum width and height on every chip, and maximum extent of any axis.
 const PLANE: usize = 16_384;
 const AXIS: usize = 65_536;
-/// Largest width of a kernel.
+/// Maximum kernel width.
 const KERNEL: usize = 13;
-/// What the last extent of a state must be a multiple of.
+/// Required divisor of the last extent of a state.
 const STATE: usize = 32;
 
 fn refused(rule: &'static str, message: String) -> Reason {
@@ -102,7 +102,7 @@ fn unsure(rule: &'static str, message: String) -> Reason {
     Reason { rule, verdict: Verdict::Unsure, message }
 }
 
-/// What speaks against an operation.
+/// Reasons against an operation.
 pub(super) fn reasons<'a>(judge: &Judge<'a>, op: &'a Operation) -> Vec<Reason> {
     let mut reasons = Vec::new();
     kind(op, &mut reasons);
@@ -126,7 +126,7 @@ fn kind(op: &Operation, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// Names and types of what an operation takes from others, constants left out, and of what it gives.
+/// Names and types of an operation's non-constant inputs and of its outputs.
 fn values<'a>(judge: &Judge<'a>, op: &'a Operation) -> Vec<(&'a str, &'a TensorType)> {
     let taken = op.inputs.values().flat_map(|a| a.bindings()).filter_map(|b| match b {
         Binding::Name(n) if judge.constants.get(n).is_none() => Some((n.as_str(), judge.tensor(n)?)),
@@ -143,12 +143,12 @@ fn types<'a>(judge: &Judge<'a>, op: &'a Operation, reasons: &mut Vec<Reason>) {
     use DataType::{BF16, Bool, F16, F32, F64, String};
     let values = values(judge, op);
     let find = |test: &dyn Fn(DataType) -> bool| values.iter().find(|(_, t)| test(t.dtype));
-    // A cast at the border between fp32 and fp16 runs there.
+    // Casts between fp32 and fp16 at the boundary run there.
     let border = op.kind == "cast" && values.iter().all(|(_, t)| matches!(t.dtype, F16 | F32));
     if let Some((name, t)) = find(&|d| matches!(d, F32 | F64 | BF16)).filter(|_| !border) {
         reasons.push(refused("precision", format!("`{name}` is {}; the engine computes in fp16", t.dtype)));
     }
-    // Slices and the like take positions as integers, which `computed` looks at.
+    // Slices and similar take integer positions, checked in `computed`.
     let data = values.iter().any(|(_, t)| t.dtype == F16);
     if let Some((name, t)) = find(&|d| d.is_int())
         && !(data && op.outputs.iter().all(|o| o.ty.tensor().is_none_or(|t| t.dtype == F16)) && op.kind != "cast")
@@ -171,7 +171,7 @@ fn shapes<'a>(judge: &Judge<'a>, op: &'a Operation, reasons: &mut Vec<Reason>) {
             reasons.push(refused("extent", format!("axis {axis} of `{name}` has {extent}, over {AXIS}")));
             break;
         }
-        // The last two axes are height and width; channels may be longer.
+        // The last two axes are height and width; channels may be larger.
         if let Some((axis, extent)) = fixed(t).find(|&(axis, n)| n > PLANE && axis + 2 >= rank) {
             let message = format!("axis {axis} of `{name}` has {extent}; over {PLANE} only the A16, M4 and newer take");
             reasons.push(unsure("extent", message));
@@ -210,7 +210,7 @@ fn integers(judge: &Judge<'_>, op: &Operation, name: &str) -> Option<Vec<i64>> {
     text(value)?.trim_matches(['[', ']']).split(", ").map(|v| v.parse().ok()).collect()
 }
 
-/// Shape of the `weight` of an operation, constant or not.
+/// Shape of an operation's `weight`, constant or not.
 fn weight(judge: &Judge<'_>, op: &Operation) -> Option<Vec<usize>> {
     match op.inputs.get("weight")?.bindings() {
         [Binding::Value(v)] => v.ty.tensor()?.fixed_shape(),
@@ -256,7 +256,7 @@ fn states(judge: &Judge<'_>, op: &Operation, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// Parameters that are usually constant.
+/// Checks for computed values of parameters that are usually constant.
 fn computed(judge: &Judge<'_>, op: &Operation, reasons: &mut Vec<Reason>) {
     for name in ["begin", "end", "shape", "axes", "perm", "reps", "pad", "size"] {
         if let Some([Binding::Name(n)]) = op.inputs.get(name).map(|a| a.bindings())
@@ -284,7 +284,7 @@ fn weights<'a>(judge: &Judge<'a>, op: &'a Operation, reasons: &mut Vec<Reason>) 
     }
 }
 
-/// Multiplications of a product or convolution; 0 for other operations, `None` if a shape is unknown.
+/// Multiply count of a product or convolution; 0 for other operations, `None` if a shape is unknown.
 pub(super) fn multiplications(judge: &Judge<'_>, op: &Operation) -> Option<u64> {
     let named = |name: &str| match op.inputs.get(name)?.bindings() {
         [Binding::Name(n)] => judge.tensor(n)?.fixed_shape(),
@@ -294,7 +294,7 @@ pub(super) fn multiplications(judge: &Judge<'_>, op: &Operation) -> Option<u64> 
     let output = || op.outputs.first().and_then(|o| o.ty.tensor()?.fixed_shape());
     let product = |s: &[usize]| s.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
     match op.kind.as_str() {
-        // Each result takes one row of the weight.
+        // Each output element uses one row of the weight.
         "conv" | "linear" => Some(product(&output()?).saturating_mul(product(weight(judge, op)?.get(1..)?))),
         "conv_transpose" => Some(product(&named("x")?).saturating_mul(product(weight(judge, op)?.get(1..)?))),
         "matmul" => {

@@ -1,4 +1,4 @@
-//! Each rule on a program that breaks it and on one that does not.
+//! Each rule on a program that violates it and on one that does not.
 
 use coreml_format::mil_text;
 
@@ -42,7 +42,7 @@ fn integers_and_lookups_are_refused() {
     assert_eq!(one("tensor<int32, [4]> x", add), (Verdict::Refused, vec!["integers"]));
     let gather = "tensor<fp16, [4, 8]> y = gather(x = w, indices = x, axis = int32(0))[name = string(\"y\")];";
     assert_eq!(one("tensor<int32, [4]> x, tensor<fp16, [9, 8]> w", gather).1, ["gather"]);
-    // A comparison makes booleans of floats, a selection takes them.
+    // A comparison turns floats into booleans, a selection consumes them.
     let body = "tensor<bool, [4]> c = greater(x = x, y = x)[name = string(\"c\")]; \
                 tensor<fp16, [4]> y = select(cond = c, a = x, b = x)[name = string(\"y\")];";
     assert_eq!(verdicts("tensor<fp16, [4]> x", body), [LIKELY, LIKELY]);
@@ -117,7 +117,7 @@ fn reports_count_operations_multiplications_and_switches() {
     assert_eq!(main.share(Verdict::Likely), Some(1.0));
     let summary = main.summary();
     assert_eq!((summary[0].0.rule, summary[0].1.get("gather")), ("gather", Some(&1)));
-    // Without products there is no share.
+    // No fraction without products.
     let none = estimated("tensor<fp16, [2]> x", "tensor<fp16, [2]> y = relu(x = x)[name = string(\"y\")];", "y");
     assert_eq!(none[0].share(Verdict::Likely), None);
 }

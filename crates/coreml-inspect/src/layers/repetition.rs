@@ -1,14 +1,14 @@
-//! Layers of a network whose names say nothing: a sequence of operations that comes again and again.
+//! Finds layers without helpful names: a repeating sequence of operations.
 
-/// Fewest operations of a layer, and most that are looked for.
+/// Minimum and maximum number of operations per layer.
 const LEAST: usize = 8;
 const MOST: usize = 2000;
-/// Fewest layers.
+/// Minimum number of layers.
 const TIMES: usize = 3;
-/// Longest sequence that is searched, as the search takes the square of it.
+/// Maximum length of the sequence, as the search is quadratic.
 const SEARCHED: usize = 20_000;
 
-/// Where layers begin, how long one is, how many there are.
+/// Start, length and number of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Repetition {
     pub(super) start: usize,
@@ -16,7 +16,7 @@ pub(super) struct Repetition {
     pub(super) times: usize,
 }
 
-/// The repetition that covers most of a sequence; of those the one with the shortest period.
+/// The repetition that covers most of a sequence; on ties, the one with the shortest period.
 pub(super) fn find(signatures: &[u64]) -> Option<Repetition> {
     let n = signatures.len();
     if n > SEARCHED {

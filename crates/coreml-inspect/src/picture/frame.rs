@@ -1,17 +1,17 @@
-//! One frame of a picture: the operations of a layer, and boxes for what comes in and goes out.
+//! A frame of a picture: the operations of a layer, and boxes for its inputs and outputs.
 
 use super::*;
 
-/// Most operations that one frame draws.
+/// Maximum number of operations per frame.
 const MOST: usize = 400;
-/// Edges that pass more ranks than this end in a box that names their source.
+/// Edges across more ranks than this end in a box that names their source.
 const LONG: usize = 9;
-/// Takers that stand further apart than this have a box of their own for what comes from outside.
+/// Consumers further apart than this get separate boxes for the same outside source.
 const NEAR: usize = 3;
-/// Most lines about weights and about parameters in a box.
+/// Maximum lines about weights and about parameters per box.
 const LINES: usize = 3;
 
-/// Whether boxes of a class have round ends.
+/// Returns true if boxes of this class are rounded.
 pub(super) fn is_round(class: &str) -> bool {
     ["input", "output", "link"].contains(&class)
 }
@@ -24,7 +24,7 @@ pub(super) struct Frame {
     layout: layout::Layout,
     pub(super) width: f64,
     pub(super) height: f64,
-    /// Operations that it draws.
+    /// Number of operations drawn.
     pub(super) operations: usize,
 }
 
@@ -87,7 +87,7 @@ impl Frame {
     }
 }
 
-/// A box that tells how many operations of each kind there are.
+/// A box with the number of operations of each kind.
 fn numbers(graph: &Graph, group: &Group) -> Cell {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for &n in &group.nodes {
@@ -103,7 +103,7 @@ fn numbers(graph: &Graph, group: &Group) -> Cell {
     Cell { class: "move", lines, ..Cell::default() }
 }
 
-/// The boxes and edges of a frame, as they are collected.
+/// Boxes and edges of a frame under construction.
 struct Content<'a> {
     graph: &'a Graph,
     homes: &'a HashMap<usize, String>,
@@ -111,7 +111,7 @@ struct Content<'a> {
     stands: &'a HashMap<usize, usize>,
     inside: HashSet<usize>,
     members: HashMap<usize, Vec<usize>>,
-    /// How far each operation is from the top.
+    /// Depth of each operation.
     depth: HashMap<usize, usize>,
     repeats: usize,
     cells: Vec<Cell>,
@@ -147,11 +147,11 @@ impl<'a> Content<'a> {
     fn build(mut self, drawn: &[usize]) -> (Vec<Cell>, Vec<(usize, usize)>) {
         let place: HashMap<usize, usize> = drawn.iter().enumerate().map(|(i, &n)| (n, i)).collect();
         self.cells = drawn.iter().map(|n| self.operation(*n)).collect();
-        // What comes from outside, and from far above: source and takers.
+        // Inputs from outside and from far above: source and consumers.
         let mut far: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for &n in drawn {
             let node = &self.graph.nodes[n];
-            // Operations on one state follow each other; only the first takes it from outside.
+            // Operations on a state are chained; only the first takes it from outside.
             let before = node.after.and_then(|a| place.get(&a));
             self.edges.extend(before.map(|&at| (at, place[&n])));
             for &source in &node.inputs {
@@ -169,7 +169,7 @@ impl<'a> Content<'a> {
         }
         for (source, mut takers) in far {
             if let Some(&at) = place.get(&source) {
-                // Below, a box refers to it by this name.
+                // Boxes below refer to it by this name.
                 let name = shorten(&plain(&self.graph.nodes[source].name), 34);
                 self.cells[at].lines.push(format!("as {name}"));
             }
@@ -210,7 +210,7 @@ impl<'a> Content<'a> {
         Cell { class: svg::class(&node.kind), lines, times, hint: hint(node), round: false }
     }
 
-    /// A box for what comes from outside or from far above.
+    /// A box for an input from outside or from far above.
     fn incoming(&self, source: usize) -> Cell {
         let node = &self.graph.nodes[source];
         let name = shorten(&plain(&node.name), 34);
@@ -230,7 +230,7 @@ impl<'a> Content<'a> {
         Cell { class, lines, hint: hint(node), round: true, ..Cell::default() }
     }
 
-    /// Boxes for what others take, and for results of the function.
+    /// Boxes for outputs used elsewhere, and for results of the function.
     fn outgoing(&self, at: usize) -> Vec<Cell> {
         let members = &self.members[&at];
         let mut cells = Vec::new();
@@ -269,7 +269,7 @@ fn span(first: &str, last: &str) -> String {
     }
 }
 
-/// A name without its layer and without what converters append.
+/// A name without its layer prefix and converter suffixes.
 fn plain(name: &str) -> String {
     let mut rest = layers::layer_of(name).map_or_else(|| name.to_owned(), |l| l.rest);
     while let Some(shorter) = ["_palettized", "_quantized", "_to_fp16", "_cast_fp16", "_cast_uint16"]
@@ -281,7 +281,7 @@ fn plain(name: &str) -> String {
     if rest.is_empty() { name.to_owned() } else { rest }
 }
 
-/// Parameters in few lines.
+/// Wraps the parameters into a few lines.
 fn wrapped(parameters: &[String]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for parameter in parameters {

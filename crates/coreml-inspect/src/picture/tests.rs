@@ -1,4 +1,4 @@
-//! What a picture shows, on programs that are written here.
+//! Content of pictures, on programs written here.
 
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
@@ -110,9 +110,9 @@ fn inputs_outputs_states_and_weights_are_shown() {
     ] {
         assert!(drawn.contains(part), "{part} in {drawn}");
     }
-    // Only the first access of the state has the state above it; the second follows the first.
+    // Only the first access has the state above it; the second follows the first.
     assert_eq!(count(&drawn, "<title>cache</title>"), 1);
-    // Reads of one state are never the same operation.
+    // Reads of a state are never equivalent.
     let reads: Vec<String> = (0..4)
         .map(|i| format!("tensor<fp16, [1, 16]> s{i} = read_state(input = cache)[name = string(\"s{i}\")]; "))
         .collect();
@@ -155,7 +155,7 @@ fn nested_blocks_have_frames_of_their_own() {
 
 #[test]
 fn huge_and_hostile_models_give_small_and_safe_pictures() {
-    // 5,000 operations in a row that have no names of layers and do not repeat: they differ in their lengths.
+    // 5,000 operations in a row without layer names or repetition: their lengths differ.
     let mut body = String::new();
     for i in 0..5000 {
         let from = if i == 0 { "x".to_owned() } else { format!("v{}", i - 1) };
@@ -166,7 +166,7 @@ fn huge_and_hostile_models_give_small_and_safe_pictures() {
     assert!(drawn.contains("5000 operations, too many to draw") && drawn.len() < 20_000, "{}", drawn.len());
     let many = picture(&network(4000, |i| format!("layers_{i}_w")), &Options { unfold: true, ..Options::default() });
     assert!(many.len() < 12_000_000, "{}", many.len());
-    // A file can name its operations as it likes.
+    // Operation names in a file are arbitrary.
     let program = by_hand("<script>alert(1)</script>", &[]);
     let options = Options { title: "<b>.mlpackage".to_owned(), ..Options::default() };
     let drawn = draw(&program, &ModelDescription::default(), &options).expect("drawn");

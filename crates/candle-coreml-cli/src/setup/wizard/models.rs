@@ -1,4 +1,4 @@
-//! The models to choose from.
+//! Model choices of the wizard.
 
 use candle_coreml::backend::BackendDevice;
 use candle_coreml::catalog::{AUTO_MODEL, Fit, known_models, recommended_model};
@@ -7,7 +7,7 @@ use candle_coreml::settings::Key;
 use super::{Choice, Wizard, choice};
 use crate::format;
 
-/// What a model choice puts into the settings.
+/// Value that a model choice writes to the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Model {
     Shipped,
@@ -18,7 +18,7 @@ pub(super) enum Model {
 }
 
 impl Wizard {
-    /// The model choices with what they mean.
+    /// The model choices and their descriptions.
     pub(super) fn models(&self) -> Vec<(Model, Choice)> {
         let (device, memory) = (self.chosen_device(), self.facts.memory);
         let coreml = matches!(device, BackendDevice::Auto | BackendDevice::CoreML);
@@ -49,7 +49,7 @@ impl Wizard {
         all
     }
 
-    /// The model to begin with: the one that is set, else the recommended one.
+    /// Initial selection: the configured model, else the recommended one.
     pub(super) fn usual_model(&self) -> usize {
         let recommended = Model::Repository(recommended_model(self.chosen_device(), self.facts.memory).repository);
         let models = self.models();

@@ -1,4 +1,4 @@
-//! The state machine alone.
+//! Tests of the state machine alone.
 
 use secrecy::ExposeSecret;
 

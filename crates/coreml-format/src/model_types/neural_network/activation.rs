@@ -3,7 +3,7 @@
 use super::weights::WeightParams;
 use crate::model_types::data_structures::Empty;
 
-/// An activation function, as a layer or inside of a recurrent one.
+/// An activation function, as a layer or within a recurrent one.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Activation {
     #[prost(oneof = "Nonlinearity", tags = "5, 10, 15, 20, 25, 30, 31, 40, 41, 50, 60, 70, 71")]
@@ -18,13 +18,13 @@ pub enum Nonlinearity {
     Linear(AlphaBeta),
     #[prost(message, tag = "10")]
     Relu(Empty),
-    /// x, below zero αx.
+    /// x, or αx below zero.
     #[prost(message, tag = "15")]
     LeakyRelu(Alpha),
-    /// x from α on, else 0.
+    /// x if x ≥ α, else 0.
     #[prost(message, tag = "20")]
     ThresholdedRelu(Alpha),
-    /// x, below zero αx with an α per channel.
+    /// x, or αx below zero, with an α per channel.
     #[prost(message, tag = "25")]
     PRelu(ChannelAlpha),
     #[prost(message, tag = "30")]
@@ -37,7 +37,7 @@ pub enum Nonlinearity {
     /// αx + β, clipped to 0..1.
     #[prost(message, tag = "41")]
     SigmoidHard(AlphaBeta),
-    /// x, below zero α(eˣ − 1).
+    /// x, or α(eˣ − 1) below zero.
     #[prost(message, tag = "50")]
     Elu(Alpha),
     /// x / (1 + |x|).
@@ -83,7 +83,7 @@ pub struct ChannelAlphaBeta {
     pub beta: Option<Box<WeightParams>>,
 }
 
-/// min(β, x), below zero min(β, αx).
+/// min(β, x), or min(β, αx) below zero.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ClampedRelu {
     #[prost(float, tag = "1")]

@@ -11,14 +11,14 @@ pub struct LoadConstant {
     pub data: Option<Box<WeightParams>>,
 }
 
-/// A blob of one value.
+/// A blob with all elements equal.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Fill {
     #[prost(float, tag = "1")]
     pub value: f32,
 }
 
-/// A blob of one value and a stated shape.
+/// A blob with all elements equal, of a fixed shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FillStatic {
     #[prost(float, tag = "1")]
@@ -39,7 +39,7 @@ pub struct RandomNormal {
     pub std_dev: f32,
 }
 
-/// Normally distributed numbers of a stated shape.
+/// Normally distributed numbers of a fixed shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RandomNormalStatic {
     /// −1 draws a new seed each time.
@@ -53,7 +53,7 @@ pub struct RandomNormalStatic {
     pub output_shape: Vec<u64>,
 }
 
-/// Uniformly distributed numbers, without the maximum.
+/// Uniformly distributed numbers, maximum excluded.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RandomUniform {
     /// −1 draws a new seed each time.
@@ -65,7 +65,7 @@ pub struct RandomUniform {
     pub max_val: f32,
 }
 
-/// Uniformly distributed numbers of a stated shape.
+/// Uniformly distributed numbers of a fixed shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RandomUniformStatic {
     /// −1 draws a new seed each time.
@@ -79,7 +79,7 @@ pub struct RandomUniformStatic {
     pub output_shape: Vec<u64>,
 }
 
-/// Zeros and ones.
+/// Bernoulli-distributed zeros and ones.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RandomBernoulli {
     /// −1 draws a new seed each time.
@@ -90,7 +90,7 @@ pub struct RandomBernoulli {
     pub prob: f32,
 }
 
-/// Zeros and ones of a stated shape.
+/// Bernoulli-distributed zeros and ones of a fixed shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RandomBernoulliStatic {
     /// −1 draws a new seed each time.
@@ -103,7 +103,7 @@ pub struct RandomBernoulliStatic {
     pub output_shape: Vec<u64>,
 }
 
-/// Samples from the categorical distribution in each row.
+/// Samples from the categorical distribution of each row.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct CategoricalDistribution {
     /// −1 draws a new seed each time.
@@ -111,7 +111,7 @@ pub struct CategoricalDistribution {
     pub seed: i64,
     #[prost(int64, tag = "2")]
     pub num_samples: i64,
-    /// The input has logits, not probabilities.
+    /// The input contains logits, not probabilities.
     #[prost(bool, tag = "3")]
     pub is_logits: bool,
     /// 0 means 10⁻¹⁰.

@@ -19,7 +19,7 @@ pub struct Loop {
     /// Overridden by an input.
     #[prost(uint64, tag = "1")]
     pub max_loop_iterations: u64,
-    /// Blob that ends the loop when it is 0.
+    /// Blob that ends the loop when it becomes 0.
     #[prost(string, tag = "2")]
     pub condition_var: String,
     /// Runs before each iteration and writes the condition.
@@ -40,7 +40,7 @@ pub struct RangeStatic {
     pub step_size_value: f32,
 }
 
-/// Equally spaced numbers; inputs give the end, the start and the step.
+/// Equally spaced numbers; end, start and step are inputs.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct RangeDynamic {
     #[prost(float, tag = "2")]

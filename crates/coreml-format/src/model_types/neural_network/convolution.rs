@@ -1,4 +1,4 @@
-//! Convolutions, and paddings that several chapters share.
+//! Convolutions, and padding types shared by several chapters.
 
 use super::weights::WeightParams;
 
@@ -7,19 +7,19 @@ use super::weights::WeightParams;
 pub struct Convolution {
     #[prost(uint64, tag = "1")]
     pub output_channels: u64,
-    /// Input channels of a group.
+    /// Input channels per group.
     #[prost(uint64, tag = "2")]
     pub kernel_channels: u64,
     /// 0 means 1.
     #[prost(uint64, tag = "10")]
     pub n_groups: u64,
-    /// `[height, width]`, by default `[3, 3]`.
+    /// `[height, width]`; default `[3, 3]`.
     #[prost(uint64, repeated, tag = "20")]
     pub kernel_size: Vec<u64>,
-    /// `[height, width]`, by default `[1, 1]`.
+    /// `[height, width]`; default `[1, 1]`.
     #[prost(uint64, repeated, tag = "30")]
     pub stride: Vec<u64>,
-    /// `[height, width]`, by default `[1, 1]`; a transposed convolution ignores it.
+    /// `[height, width]`; default `[1, 1]`; ignored by transposed convolutions.
     #[prost(uint64, repeated, tag = "40")]
     pub dilation_factor: Vec<u64>,
     #[prost(oneof = "ConvolutionPadding", tags = "50, 51")]
@@ -29,7 +29,7 @@ pub struct Convolution {
     pub is_deconvolution: bool,
     #[prost(bool, tag = "70")]
     pub has_bias: bool,
-    /// `[out, in / groups, height, width]`, transposed `[in, out / groups, height, width]`; a second input takes their place.
+    /// `[out, in / groups, height, width]`, transposed `[in, out / groups, height, width]`; replaced by a second input.
     #[prost(message, optional, boxed, tag = "90")]
     pub weights: Option<Box<WeightParams>>,
     #[prost(message, optional, boxed, tag = "91")]
@@ -48,7 +48,7 @@ pub enum ConvolutionPadding {
     Same(SamePadding),
 }
 
-/// Padding by stated amounts.
+/// Padding by given amounts.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValidPadding {
     #[prost(message, optional, tag = "1")]
@@ -58,12 +58,12 @@ pub struct ValidPadding {
 /// Amounts per axis.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BorderAmounts {
-    /// Height, then width.
+    /// Height first, then width.
     #[prost(message, repeated, tag = "10")]
     pub border_amounts: Vec<EdgeSizes>,
 }
 
-/// Amounts at the beginning and at the end of an axis.
+/// Amounts at the start and end of an axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct EdgeSizes {
     #[prost(uint64, tag = "1")]
@@ -72,7 +72,7 @@ pub struct EdgeSizes {
     pub end_edge_size: u64,
 }
 
-/// As much padding as gives ⌈input / stride⌉ results.
+/// Padding such that the output extent is ⌈input / stride⌉.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SamePadding {
     /// A value of [`SamePaddingMode`].
@@ -86,7 +86,7 @@ pub struct SamePadding {
 pub enum SamePaddingMode {
     /// At the end.
     BottomRightHeavy = 0,
-    /// At the beginning.
+    /// At the start.
     TopLeftHeavy = 1,
 }
 

@@ -1,4 +1,4 @@
-//! Layers that are code of an application.
+//! Layers implemented in application code.
 
 use std::collections::BTreeMap;
 

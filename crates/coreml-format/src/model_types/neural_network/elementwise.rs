@@ -1,4 +1,4 @@
-//! Arithmetic, comparisons, and functions of single elements.
+//! Arithmetic, comparisons, and elementwise functions.
 
 use super::weights::WeightParams;
 
@@ -21,7 +21,7 @@ pub struct UnaryFunction {
     pub scale: f32,
 }
 
-/// Functions of an element.
+/// Elementwise functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum UnaryOperation {
@@ -63,7 +63,7 @@ pub struct Scale {
     pub scale: Option<Box<WeightParams>>,
     #[prost(bool, tag = "3")]
     pub has_bias: bool,
-    /// As `shape_scale`.
+    /// Same as for `shape_scale`.
     #[prost(uint64, repeated, tag = "4")]
     pub shape_bias: Vec<u64>,
     #[prost(message, optional, boxed, tag = "5")]
@@ -97,14 +97,14 @@ pub struct Clip {
     pub max_val: f32,
 }
 
-/// Comparison of two inputs, or of one with α, for equality.
+/// Equality comparison of two inputs, or of one with α.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Equality {
     #[prost(float, tag = "1")]
     pub alpha: f32,
 }
 
-/// Comparison of two inputs, or of one with α, by size.
+/// Order comparison of two inputs, or of one with α.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Order {
     #[prost(float, tag = "2")]

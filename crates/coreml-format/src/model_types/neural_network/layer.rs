@@ -27,7 +27,7 @@ use super::slice::{
 };
 use crate::model_types::data_structures::Empty;
 
-/// A layer and its parameters. Layers without parameters are documented here, the others at their parameters.
+/// A layer and its parameters. Layers without parameters are documented here, the others at their parameter types.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Layer {
     #[prost(message, boxed, tag = "100")]
@@ -113,7 +113,7 @@ pub enum Layer {
     BiDirectionalLstm(Box<BiDirectionalLstm>),
     #[prost(message, boxed, tag = "500")]
     Custom(Box<CustomLayer>),
-    /// The input under another name; carries variables of loops.
+    /// Copies the input to another name; carries loop variables.
     #[prost(message, tag = "600")]
     Copy(Empty),
     #[prost(message, tag = "605")]
@@ -123,7 +123,7 @@ pub enum Layer {
     /// Leaves the innermost loop.
     #[prost(message, tag = "620")]
     LoopBreak(Empty),
-    /// Begins the next iteration of the innermost loop.
+    /// Starts the next iteration of the innermost loop.
     #[prost(message, tag = "625")]
     LoopContinue(Empty),
     #[prost(message, tag = "635")]
@@ -279,12 +279,12 @@ pub enum Layer {
     GetShape(Empty),
     #[prost(message, tag = "1070")]
     LoadConstantNd(LoadConstant),
-    /// Shaped like the input.
+    /// Same shape as the input.
     #[prost(message, tag = "1080")]
     FillLike(Fill),
     #[prost(message, tag = "1085")]
     FillStatic(FillStatic),
-    /// With the shape given by the input.
+    /// Shape given by the input.
     #[prost(message, tag = "1090")]
     FillDynamic(Fill),
     /// Broadcasts the first input to the shape of the second.
@@ -313,28 +313,28 @@ pub enum Layer {
     RankPreservingReshape(RankPreservingReshape),
     #[prost(message, tag = "1155")]
     ConstantPad(ConstantPadding),
-    /// Shaped like the input.
+    /// Same shape as the input.
     #[prost(message, tag = "1170")]
     RandomNormalLike(RandomNormal),
     #[prost(message, tag = "1175")]
     RandomNormalStatic(RandomNormalStatic),
-    /// With the shape given by the input.
+    /// Shape given by the input.
     #[prost(message, tag = "1180")]
     RandomNormalDynamic(RandomNormal),
-    /// Shaped like the input.
+    /// Same shape as the input.
     #[prost(message, tag = "1190")]
     RandomUniformLike(RandomUniform),
     #[prost(message, tag = "1195")]
     RandomUniformStatic(RandomUniformStatic),
-    /// With the shape given by the input.
+    /// Shape given by the input.
     #[prost(message, tag = "1200")]
     RandomUniformDynamic(RandomUniform),
-    /// Shaped like the input.
+    /// Same shape as the input.
     #[prost(message, tag = "1210")]
     RandomBernoulliLike(RandomBernoulli),
     #[prost(message, tag = "1215")]
     RandomBernoulliStatic(RandomBernoulliStatic),
-    /// With the shape given by the input.
+    /// Shape given by the input.
     #[prost(message, tag = "1220")]
     RandomBernoulliDynamic(RandomBernoulli),
     #[prost(message, tag = "1230")]
@@ -364,7 +364,7 @@ pub enum Layer {
     /// ln Σ eˣ.
     #[prost(message, tag = "1295")]
     ReduceLogSumExp(ReduceAxes),
-    /// Indices of elements other than 0, `[count, rank]`, in row-major order.
+    /// Indices of nonzero elements, `[count, rank]`, in row-major order.
     #[prost(message, tag = "1313")]
     WhereNonZero(Empty),
     #[prost(message, tag = "1315")]
@@ -375,7 +375,7 @@ pub enum Layer {
     /// Keeps elements with column − row ≥ k.
     #[prost(message, tag = "1325")]
     UpperTriangular(Triangular),
-    /// The second input where the first is not 0, else the third.
+    /// The second input where the first is nonzero, else the third.
     #[prost(message, tag = "1330")]
     WhereBroadcastable(Empty),
     #[prost(message, tag = "1350")]

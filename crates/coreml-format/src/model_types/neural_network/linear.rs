@@ -2,7 +2,7 @@
 
 use super::weights::WeightParams;
 
-/// W x + b: over the last axis up to rank 3, over the last three axes flattened above.
+/// W x + b: over the last axis up to rank 3, over the last three axes flattened for higher ranks.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct InnerProduct {
     #[prost(uint64, tag = "1")]
@@ -38,7 +38,7 @@ pub struct Embedding {
     pub bias: Option<Box<WeightParams>>,
 }
 
-/// Embedding lookup; the vectors replace a last axis of 1.
+/// Embedding lookup; the vectors replace a trailing axis of 1.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EmbeddingNd {
     #[prost(uint64, tag = "1")]
@@ -54,7 +54,7 @@ pub struct EmbeddingNd {
     pub bias: Option<Box<WeightParams>>,
 }
 
-/// The product of two inputs, or of one with weights.
+/// Product of two inputs, or of one with weights.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BatchedMatMul {
     #[prost(bool, tag = "1")]
@@ -69,7 +69,7 @@ pub struct BatchedMatMul {
     pub weight_matrix_second_dimension: u64,
     #[prost(bool, tag = "7")]
     pub has_bias: bool,
-    /// In column-major order.
+    /// Column-major.
     #[prost(message, optional, boxed, tag = "8")]
     pub weights: Option<Box<WeightParams>>,
     #[prost(message, optional, boxed, tag = "9")]

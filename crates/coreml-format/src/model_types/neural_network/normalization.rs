@@ -66,7 +66,7 @@ pub struct LocalResponseNormalization {
 /// γ (x − μ) / √(σ² + ε) + β over the last axes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LayerNormalization {
-    /// Extents of these axes, and the shape of γ and β.
+    /// Extents of these axes; also the shape of γ and β.
     #[prost(int64, repeated, tag = "1")]
     pub normalized_shape: Vec<i64>,
     #[prost(float, tag = "2")]

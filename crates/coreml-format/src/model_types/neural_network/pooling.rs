@@ -1,4 +1,4 @@
-//! Pooling over two and three axes.
+//! Pooling over two or three axes.
 
 use super::convolution::{SamePadding, ValidPadding};
 
@@ -8,10 +8,10 @@ pub struct Pooling {
     /// A value of [`PoolingType`].
     #[prost(int32, tag = "1")]
     pub ty: i32,
-    /// `[height, width]`, by default `[3, 3]`.
+    /// `[height, width]`; default `[3, 3]`.
     #[prost(uint64, repeated, tag = "10")]
     pub kernel_size: Vec<u64>,
-    /// `[height, width]`, by default `[1, 1]`.
+    /// `[height, width]`; default `[1, 1]`.
     #[prost(uint64, repeated, tag = "20")]
     pub stride: Vec<u64>,
     #[prost(oneof = "PoolingPadding", tags = "30, 31, 32")]
@@ -19,12 +19,12 @@ pub struct Pooling {
     /// Excludes padding from averages.
     #[prost(bool, tag = "50")]
     pub avg_pool_exclude_padding: bool,
-    /// Pools the whole height and width; the kernel is ignored.
+    /// Pools over the whole height and width; the kernel size is ignored.
     #[prost(bool, tag = "60")]
     pub global_pooling: bool,
 }
 
-/// Padding of a pooling.
+/// Padding of a pooling layer.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum PoolingPadding {
     #[prost(message, tag = "30")]
@@ -100,7 +100,7 @@ pub enum PoolingType3d {
     Average = 1,
 }
 
-/// Padding of a three-dimensional pooling.
+/// Padding of three-dimensional pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum Pooling3dPadding {
@@ -110,7 +110,7 @@ pub enum Pooling3dPadding {
     Same = 2,
 }
 
-/// Pooling of the last three axes as a whole.
+/// Pooling over the whole of the last three axes.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct GlobalPooling3d {
     /// A value of [`GlobalPoolingType3d`].

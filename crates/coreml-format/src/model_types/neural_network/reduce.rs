@@ -1,6 +1,6 @@
-//! Reductions, positions of extrema, sorting.
+//! Reductions, argmin/argmax, sorting.
 
-/// Reduction over some of the last three axes, which stay with an extent of 1.
+/// Reduction over some of the last three axes, which are kept with extent 1.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Reduce {
     /// A value of [`ReduceOperation`].
@@ -33,7 +33,7 @@ pub enum ReduceOperation {
     ArgMax = 9,
 }
 
-/// Axes that are reduced.
+/// Reduced axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ReduceAxis {
@@ -49,7 +49,7 @@ pub enum ReduceAxis {
 pub struct ReduceAxes {
     #[prost(int64, repeated, tag = "1")]
     pub axes: Vec<i64>,
-    /// Keeps reduced axes with an extent of 1.
+    /// Keeps reduced axes with extent 1.
     #[prost(bool, tag = "2")]
     pub keep_dims: bool,
     /// Reduces all axes.
@@ -57,7 +57,7 @@ pub struct ReduceAxes {
     pub reduce_all: bool,
 }
 
-/// Position of an extremum along an axis, as a float.
+/// Index of an extremum along an axis, as a float.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ArgReduce {
     #[prost(int64, tag = "1")]
@@ -67,7 +67,7 @@ pub struct ArgReduce {
     pub remove_dim: bool,
 }
 
-/// The largest elements along an axis and their positions.
+/// The k largest elements along an axis, and their indices.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct TopK {
     #[prost(int64, tag = "1")]
@@ -80,7 +80,7 @@ pub struct TopK {
     pub use_bottom_k: bool,
 }
 
-/// Positions in sorted order along an axis.
+/// Indices that sort an axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ArgSort {
     #[prost(int64, tag = "1")]
@@ -98,7 +98,7 @@ pub struct CumSum {
     /// Computes the exclusive sum.
     #[prost(bool, tag = "2")]
     pub exclude_final_sum: bool,
-    /// From the end.
+    /// Sums from the end.
     #[prost(bool, tag = "3")]
     pub reverse: bool,
 }

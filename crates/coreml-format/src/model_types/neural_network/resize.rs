@@ -17,7 +17,7 @@ pub struct Padding {
 pub enum PaddingType {
     #[prost(message, tag = "1")]
     Constant(PaddingConstant),
-    /// The mirrored blob, without its edge.
+    /// The mirrored blob, excluding its edge.
     #[prost(message, tag = "2")]
     Reflection(Empty),
     /// The edge.
@@ -40,7 +40,7 @@ pub struct ConstantPadding {
     /// Before and after each axis; replaced by a second input.
     #[prost(uint64, repeated, tag = "2")]
     pub pad_amounts: Vec<u64>,
-    /// An amount that is not zero is the extent of the result, padded on that side.
+    /// A nonzero amount is the output extent, padded on that side.
     #[prost(bool, tag = "3")]
     pub pad_to_given_output_size_mode: bool,
 }
@@ -74,9 +74,9 @@ pub enum InterpolationMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum LinearUpsampleMode {
-    /// With a spacing of (X − X/N) / (N − 1).
+    /// Spacing (X − X/N) / (N − 1).
     Default = 0,
-    /// With a spacing of (X − 1) / (N − 1).
+    /// Spacing (X − 1) / (N − 1).
     AlignCornersTrue = 1,
     /// Point i at (i + ½) X/N − ½.
     AlignCornersFalse = 2,
@@ -106,7 +106,7 @@ pub struct SamplingMode {
 pub enum SamplingMethod {
     /// Spread over 0 to X − 1.
     StrictAlignEndpoints = 0,
-    /// The same, with a single point in the middle.
+    /// The same, but a single point is centered.
     AlignEndpoints = 1,
     /// Spread over 0 to X − X/N.
     Upsample = 2,
@@ -120,14 +120,14 @@ pub struct CropResize {
     /// `[height, width]`.
     #[prost(uint64, repeated, tag = "1")]
     pub target_size: Vec<u64>,
-    /// Coordinates run from 0 to 1.
+    /// Coordinates are normalized to 0..1.
     #[prost(bool, tag = "2")]
     pub normalized_coordinates: bool,
     #[prost(message, optional, tag = "3")]
     pub mode: Option<SamplingMode>,
     #[prost(message, optional, tag = "4")]
     pub box_indices_mode: Option<BoxCoordinatesMode>,
-    /// Multiplies coordinates.
+    /// Scale factor of the coordinates.
     #[prost(float, tag = "5")]
     pub spatial_scale: f32,
 }

@@ -1,20 +1,20 @@
-//! Elements by index.
+//! Indexed access to elements.
 
-/// Slices of the first input at the indices of the second.
+/// Slices of the first input at the indices in the second.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Gather {
     #[prost(int64, tag = "1")]
     pub axis: i64,
 }
 
-/// Elements at the indices of the second input, along an axis.
+/// Elements at the indices in the second input, along an axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct GatherAlongAxis {
     #[prost(int64, tag = "1")]
     pub axis: i64,
 }
 
-/// A copy of the first input with slices of the third at the indices of the second.
+/// Copies the first input, with slices of the third at the indices in the second.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Scatter {
     #[prost(int64, tag = "1")]
@@ -24,7 +24,7 @@ pub struct Scatter {
     pub mode: i32,
 }
 
-/// A copy of the first input with values of the third at the multi-indices of the second.
+/// Copies the first input, with values of the third at the multi-indices in the second.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ScatterNd {
     /// A value of [`ScatterMode`].
@@ -32,7 +32,7 @@ pub struct ScatterNd {
     pub mode: i32,
 }
 
-/// A copy of the first input with elements of the third at the indices of the second, along an axis.
+/// Copies the first input, with elements of the third at the indices in the second, along an axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ScatterAlongAxis {
     #[prost(int64, tag = "1")]
@@ -42,7 +42,7 @@ pub struct ScatterAlongAxis {
     pub mode: i32,
 }
 
-/// Combination of a written value with the one in place.
+/// Combination of a written value with the existing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ScatterMode {

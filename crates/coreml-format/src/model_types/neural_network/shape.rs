@@ -1,4 +1,4 @@
-//! Layers that change the shape, or the order of elements.
+//! Layers that change the shape or the order of elements.
 
 /// Reshapes a blob of rank 5.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -11,12 +11,12 @@ pub struct Reshape {
     pub mode: i32,
 }
 
-/// Order in which elements are taken.
+/// Element order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum ReshapeOrder {
     ChannelFirst = 0,
-    /// Channels vary fastest, before and after.
+    /// Channels vary fastest, in input and output.
     ChannelLast = 1,
 }
 
@@ -28,7 +28,7 @@ pub struct Flatten {
     pub mode: i32,
 }
 
-/// Order in which elements are taken.
+/// Element order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
 #[repr(i32)]
 pub enum FlattenOrder {
@@ -77,7 +77,7 @@ pub enum ReorganizationType {
 pub struct Squeeze {
     #[prost(int64, repeated, tag = "1")]
     pub axes: Vec<i64>,
-    /// All of them.
+    /// Removes all of them.
     #[prost(bool, tag = "2")]
     pub squeeze_all: bool,
 }
@@ -90,7 +90,7 @@ pub struct ExpandDims {
     pub axes: Vec<i64>,
 }
 
-/// Flattens the axes before `axis`, and those from it on, into one each.
+/// Flattens the axes before `axis` into one, and those from `axis` on into another.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct FlattenTo2d {
     #[prost(int64, tag = "1")]
@@ -108,7 +108,7 @@ pub struct ReshapeStatic {
 /// Reshapes, keeping the rank.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RankPreservingReshape {
-    /// 0 keeps an extent, one may be −1.
+    /// 0 keeps an extent; one extent may be −1.
     #[prost(int64, repeated, tag = "1")]
     pub target_shape: Vec<i64>,
 }
@@ -143,7 +143,7 @@ pub struct Reverse {
     pub reverse_dim: Vec<bool>,
 }
 
-/// Reverses the start of each sequence; the second input has the lengths.
+/// Reverses the start of each sequence; the second input contains the lengths.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct ReverseSeq {
     #[prost(int64, tag = "1")]
@@ -166,7 +166,7 @@ pub struct MatrixBandPart {
 /// Keeps a triangle of each matrix.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Triangular {
-    /// Last diagonal that is kept; 0 is the main diagonal.
+    /// Last diagonal kept; 0 is the main diagonal.
     #[prost(int64, tag = "1")]
     pub k: i64,
 }

@@ -1,4 +1,4 @@
-//! Parts of a blob, and blobs put together.
+//! Slicing, concatenation and splitting.
 
 use super::convolution::BorderAmounts;
 
@@ -56,7 +56,7 @@ pub struct SliceStatic {
     pub squeeze_masks: Vec<bool>,
 }
 
-/// A range of each axis, where inputs replace these fields.
+/// A range of each axis; inputs replace these fields.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SliceDynamic {
     /// Ranges that start at the beginning; the input is ignored.
@@ -74,7 +74,7 @@ pub struct SliceDynamic {
     pub squeeze_masks: Vec<bool>,
 }
 
-/// A range of fixed size; the second input is its start.
+/// A range of fixed size whose start is the second input.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SliceBySize {
     #[prost(int64, tag = "2")]
@@ -83,7 +83,7 @@ pub struct SliceBySize {
     pub axis: i64,
 }
 
-/// Windows along an axis, as a new axis.
+/// Sliding windows along an axis, as a new axis.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct SlidingWindows {
     #[prost(int64, tag = "1")]
@@ -131,7 +131,7 @@ pub struct Split {
 pub struct SplitNd {
     #[prost(int64, tag = "1")]
     pub axis: i64,
-    /// Number of equal parts, if no sizes are stated.
+    /// Number of equal parts, if no sizes are given.
     #[prost(uint64, tag = "2")]
     pub num_splits: u64,
     #[prost(uint64, repeated, tag = "3")]

@@ -1,10 +1,10 @@
-//! Weights of layers: ranges of the buffer that was decoded, in their stored form.
+//! Layer weights: ranges of the decoded buffer, in their stored form.
 
 use prost::bytes::Bytes;
 
 use crate::spec::SpecError;
 
-/// A tensor in one of four forms; its shape follows from the layer.
+/// A tensor in one of four forms; the layer determines its shape.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WeightParams {
     /// Packed little-endian f32; read with [`floats`].
@@ -13,7 +13,7 @@ pub struct WeightParams {
     /// Little-endian f16.
     #[prost(bytes = "bytes", tag = "2")]
     pub float16_value: Bytes,
-    /// Quantized values; below 8 bits packed from the most significant bit, described by `quantization`.
+    /// Quantized values; below 8 bits, packed from the most significant bit. `quantization` describes them.
     #[prost(bytes = "bytes", tag = "30")]
     pub raw_value: Bytes,
     /// i8 values, for products with dynamic quantization.
@@ -21,7 +21,7 @@ pub struct WeightParams {
     pub int8_raw_value: Bytes,
     #[prost(message, optional, boxed, tag = "40")]
     pub quantization: Option<Box<QuantizationParams>>,
-    /// The tensor can be trained on the device.
+    /// The tensor can be trained on device.
     #[prost(bool, tag = "50")]
     pub is_updatable: bool,
 }
@@ -45,7 +45,7 @@ pub enum Quantization {
     LookUpTable(LookUpTableQuantizationParams),
 }
 
-/// scale · q + bias: one value each, or one per output channel.
+/// scale · q + bias, with one scale and bias, or one per output channel.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LinearQuantizationParams {
     /// Packed little-endian f32; read with [`floats`].
@@ -64,12 +64,12 @@ pub struct LookUpTableQuantizationParams {
     pub float_value: Vec<Bytes>,
 }
 
-/// Joins the parts of a packed field of floats: little-endian f32, one after the other.
+/// Joins the parts of a packed float field: consecutive little-endian f32.
 ///
-/// A single part, which is what all known writers make, is returned as the range that it is; several are copied.
+/// A single part, as all known writers produce, is returned without copying; several are copied.
 ///
 /// # Errors
-/// [`SpecError::Invalid`] when a part is no whole number of floats.
+/// [`SpecError::Invalid`] if the length of a part is not a multiple of 4.
 pub fn floats(parts: &[Bytes]) -> Result<Bytes, SpecError> {
     if let Some(part) = parts.iter().find(|part| part.len() % 4 != 0) {
         return Err(SpecError::invalid("packed floats", "a multiple of 4 bytes", part.len()));
