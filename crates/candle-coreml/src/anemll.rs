@@ -1,8 +1,8 @@
 //! Language models of several Core ML components, as ANEMLL's converters lay them out: embeddings, one or
 //! more FFN chunks with the functions `prefill` and `infer` over a shared KV cache, and an LM head.
 //!
-//! [`discovery`] finds the components of a folder, [`Pipeline`] loads them and checks that they fit each
-//! other, a [`Session`] holds one conversation's cache.
+//! [`discovery`] finds the components in a folder, [`Pipeline`] loads them and checks that they are consistent,
+//! a [`Session`] holds the cache of one conversation.
 
 use candle_core::{Device, Tensor};
 use half::f16;
@@ -22,7 +22,7 @@ pub use naming::ModelNamingConfig;
 pub use pipeline::{Dimensions, Pipeline};
 pub use session::Session;
 
-/// Causal mask rows `[1, 1, count, context]`: 0 where the column is not after the position, else −∞.
+/// Causal mask rows `[1, 1, count, context]`: 0 where column ≤ position, else −∞.
 pub fn causal_mask(start: usize, count: usize, context: usize) -> Result<Tensor> {
     let mut data = vec![f16::NEG_INFINITY; count * context];
     for (i, row) in data.chunks_exact_mut(context.max(1)).enumerate() {

@@ -1,13 +1,13 @@
-//! How long a text may be before it is tokenized: tokens take far more memory and time than the bytes they come from.
+//! Limits the length of a text before tokenization: tokens take far more memory and time than the bytes they come from.
 
 use crate::error::{Error, Result};
 use crate::generation::vocabulary::Vocabulary;
 
-/// Bytes that a token stands for at least, as far as this limit goes: tokenizers may leave spaces out, and may take a
-/// whole unknown word as one token.
+/// Minimum bytes per token assumed by this limit: tokenizers may drop spaces, and may map a whole unknown word to one
+/// token.
 const USUAL: usize = 64;
 
-/// The bytes of a text that may fit a context.
+/// Maximum size in bytes of a text that may fit a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteLimit {
     context: usize,
@@ -15,12 +15,12 @@ pub(crate) struct ByteLimit {
 }
 
 impl ByteLimit {
-    /// As many bytes as `context` tokens have, each as long as the longest of the vocabulary, or 64 bytes if that is more.
+    /// `context` times the longest token of the vocabulary, or 64 bytes if that is more.
     pub(crate) fn new(vocabulary: &Vocabulary, context: usize) -> Self {
         Self { context, most: context.saturating_mul(vocabulary.longest_token().max(USUAL)) }
     }
 
-    /// Refuses a text of so many bytes that it can't fit.
+    /// Rejects a text of this many bytes if it cannot fit.
     ///
     /// # Errors
     /// [`Error::PromptBytes`].

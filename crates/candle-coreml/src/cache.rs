@@ -1,9 +1,8 @@
-//! Caches on this machine: what is in them, and how to clean them.
+//! Lists and cleans the caches on this machine.
 //!
-//! [`CacheManager`] knows two kinds of folders: the models that [`hub`](crate::hub) downloaded, and the caches that
-//! Apple's Core ML runtime keeps for processes (`{process}-{hash}/com.apple.e5rt.e5bundlecache` in the user's
-//! caches). It deletes nothing else: no folder that it does not recognise, nothing behind a symbolic link, nothing
-//! outside its roots.
+//! [`CacheManager`] handles two kinds of folders: models downloaded by [`hub`](crate::hub), and the per-process caches
+//! of Apple's Core ML runtime (`{process}-{hash}/com.apple.e5rt.e5bundlecache` in the user's caches). It deletes
+//! nothing else: no unrecognised folder, nothing behind a symbolic link, nothing outside its roots.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,7 +18,7 @@ mod scan;
 
 pub use paths::{Receipt, ReceiptFile, default_root};
 
-/// What can go wrong with a cache.
+/// Errors of cache operations.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
@@ -28,23 +27,23 @@ pub enum CacheError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// Something that must not be deleted.
+    /// An entry that must not be deleted.
     #[error("{path}: it is not deleted, because {reason}", path = path.display())]
     Refused {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
-    /// A pattern that is no glob.
+    /// A malformed glob pattern.
     #[error("`{pattern}` is not a pattern: {message}")]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
 }
@@ -55,7 +54,7 @@ impl CacheError {
         move |source| Self::Io { path, source }
     }
 
-    /// A word for the kind of failure that later versions keep.
+    /// Stable name of the kind of failure.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
@@ -65,32 +64,32 @@ impl CacheError {
     }
 }
 
-/// Kinds of entries.
+/// Kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryKind {
-    /// A complete model, or a single component of one.
+    /// A complete model, or a single component.
     Model,
-    /// What an interrupted download or deletion left.
+    /// Leftovers of an interrupted download or deletion.
     Unfinished,
     /// A cache of Apple's Core ML runtime.
     Runtime,
 }
 
-/// One thing that can be deleted by itself.
+/// A cache entry; each can be deleted on its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CacheEntry {
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// `org/name` of a model, `{process}-{hash}` of a runtime cache. Patterns match this.
+    /// `org/name` of a model, `{process}-{hash}` of a runtime cache. Patterns match this name.
     pub name: String,
     /// Commit of a complete model.
     pub commit: Option<String>,
     /// Its folder.
     pub path: PathBuf,
-    /// Bytes of its files.
+    /// Total size of its files in bytes.
     pub bytes: u64,
-    /// When it was last used, as far as is known.
+    /// Time of last use, if known.
     pub last_used: SystemTime,
 }
 
@@ -101,46 +100,46 @@ impl CacheEntry {
     }
 }
 
-/// Which entries are cleaned.
+/// Which entries to clean.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CleanRule {
-    /// Those that were not used for this long.
+    /// Entries not used for this long.
     OlderThan(Duration),
-    /// The least recently used ones, until the rest has at most this many bytes.
+    /// The least recently used entries, until at most this many bytes remain.
     Budget(u64),
-    /// Those whose name matches a glob: `anemll/*`, `*-4B-*`.
+    /// Entries whose name matches a glob: `anemll/*`, `*-4B-*`.
     Matching(String),
-    /// All.
+    /// All entries.
     All,
 }
 
-/// Whether cleaning deletes or only says what it would delete.
+/// Dry run or deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CleanMode {
-    /// Deletes nothing.
+    /// Report only.
     #[default]
     DryRun,
-    /// Deletes.
+    /// Delete.
     Delete,
 }
 
-/// What cleaning did, or would do.
+/// Result of cleaning.
 #[derive(Debug, Default)]
 pub struct CleanReport {
-    /// Deleted entries; in a dry run those that would be.
+    /// Deleted entries; in a dry run, those that would be deleted.
     pub removed: Vec<CacheEntry>,
-    /// Entries that were to be deleted, and why they are still there.
+    /// Entries that could not be deleted, and why.
     pub kept: Vec<(CacheEntry, CacheError)>,
 }
 
 impl CleanReport {
-    /// Bytes of the removed entries.
+    /// Total size of the removed entries in bytes.
     pub fn bytes(&self) -> u64 {
         self.removed.iter().fold(0, |sum, e| sum.saturating_add(e.bytes))
     }
 }
 
-/// Lists and cleans caches. Its roots are given; it never looks or deletes outside them.
+/// Lists and cleans caches below the given roots; never reads or deletes outside them.
 #[derive(Debug, Clone)]
 pub struct CacheManager {
     models: Option<PathBuf>,
@@ -148,27 +147,27 @@ pub struct CacheManager {
 }
 
 impl CacheManager {
-    /// Manages the models in `models` and the runtime caches directly below each of `runtime`.
+    /// Manages the models in `models` and the runtime caches directly below each folder in `runtime`.
     pub fn new(models: Option<PathBuf>, runtime: Vec<PathBuf>) -> Self {
         Self { models, runtime }
     }
 
-    /// Manages the caches of this user: the models where [`default_root`] says, and on Apple's systems the runtime
+    /// Manages the caches of the current user: the models in [`default_root`], and on Apple platforms the runtime
     /// caches in `~/Library/Caches`.
     pub fn from_environment() -> Self {
         let library = std::env::home_dir().filter(|_| cfg!(target_vendor = "apple"));
         Self::new(default_root(), library.map(|h| h.join("Library/Caches")).into_iter().collect())
     }
 
-    /// The folder with the models.
+    /// The models folder.
     pub fn models(&self) -> Option<&Path> {
         self.models.as_deref()
     }
 
-    /// All entries, models by name first.
+    /// All entries; models first, by name.
     ///
     /// # Errors
-    /// When a folder can't be read.
+    /// If a folder can't be read.
     pub fn entries(&self) -> Result<Vec<CacheEntry>, CacheError> {
         let mut entries = Vec::new();
         if let Some(root) = &self.models {
@@ -180,29 +179,29 @@ impl CacheManager {
         Ok(entries)
     }
 
-    /// The complete models, without single components.
+    /// Complete models, without single components.
     ///
     /// # Errors
-    /// As [`CacheManager::entries`].
+    /// As for [`CacheManager::entries`].
     pub fn list_models(&self) -> Result<Vec<CacheEntry>, CacheError> {
         let mut entries = self.entries()?;
         entries.retain(|e| e.kind == EntryKind::Model && e.path.file_name().is_some_and(|n| n.len() == 40));
         Ok(entries)
     }
 
-    /// Cleans what a rule says.
+    /// Cleans the entries that `rule` selects.
     ///
     /// # Errors
-    /// A malformed pattern, or a root that can't be read. Entries that can't be deleted are in the report.
+    /// If a pattern is malformed or a root can't be read. Entries that can't be deleted are in the report.
     pub fn clean(&self, rule: &CleanRule, mode: CleanMode) -> Result<CleanReport, CacheError> {
         let chosen = choose(self.entries()?, rule, SystemTime::now())?;
         Ok(self.delete(chosen, mode))
     }
 
-    /// Deletes all snapshots, unfinished downloads and notes of a model; an empty report when there are none.
+    /// Deletes all snapshots, unfinished downloads and notes of a model. Returns an empty report if there are none.
     ///
     /// # Errors
-    /// As [`CacheManager::entries`].
+    /// As for [`CacheManager::entries`].
     pub fn remove_model(&self, repository: &str, mode: CleanMode) -> Result<CleanReport, CacheError> {
         let mut entries = self.entries()?;
         entries.retain(|e| e.kind != EntryKind::Runtime && e.name == repository);
@@ -214,7 +213,7 @@ impl CacheManager {
         Ok(report)
     }
 
-    /// Deletes given entries, each after checking again that it is what it says.
+    /// Deletes the given entries, rechecking each one first.
     pub fn delete(&self, entries: Vec<CacheEntry>, mode: CleanMode) -> CleanReport {
         let mut report = CleanReport::default();
         for entry in entries {
@@ -232,7 +231,7 @@ impl CacheManager {
     }
 }
 
-/// The entries that a rule means.
+/// Entries that a rule selects.
 fn choose(mut entries: Vec<CacheEntry>, rule: &CleanRule, now: SystemTime) -> Result<Vec<CacheEntry>, CacheError> {
     match rule {
         CleanRule::All => {}
@@ -244,7 +243,7 @@ fn choose(mut entries: Vec<CacheEntry>, rule: &CleanRule, now: SystemTime) -> Re
         }
         CleanRule::Budget(budget) => {
             let mut total: u64 = entries.iter().fold(0, |sum, e| sum.saturating_add(e.bytes));
-            // Nobody misses unfinished downloads as much as models.
+            // Unfinished downloads go before models.
             entries.sort_by_key(|e| (e.kind != EntryKind::Unfinished, e.last_used));
             entries.retain(|e| {
                 let over = total > *budget;
@@ -260,7 +259,7 @@ fn choose(mut entries: Vec<CacheEntry>, rule: &CleanRule, now: SystemTime) -> Re
     Ok(entries)
 }
 
-/// A path that is a real folder: not a link to one.
+/// Returns true for a folder that is not a symbolic link.
 fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|m| m.is_dir())
 }

@@ -1,50 +1,50 @@
-//! Which model for which machine: repositories by backend, their sizes, and what fits the memory.
+//! Recommended models: repositories by backend, their sizes, and which of them fit in memory.
 //!
-//! Core ML packages are ANEMLL's conversions; the other devices take Qwen's original repositories. Sizes of
-//! checkpoints follow from the dimensions in their `config.json` (16 bits a weight); those of the conversions from
-//! the hub's listing where it tells them, else from the dimensions and the widths in their file names.
+//! Core ML packages are ANEMLL's conversions; the other devices use Qwen's original repositories. Sizes of checkpoints
+//! follow from the dimensions in their `config.json` (16 bits per weight); sizes of conversions from the hub's listing
+//! if it has them, else from the dimensions and the bit widths in their file names.
 
 use crate::backend::BackendDevice;
 use crate::engine::native_is_available;
 
-/// The name of a model that leaves the choice to [`recommended_model`].
+/// Model name that selects [`recommended_model`].
 pub const AUTO_MODEL: &str = "auto";
 
-/// Runtime, tokenizer and the cache of a short conversation.
+/// Memory for the runtime, the tokenizer and the cache of a short conversation.
 const OVERHEAD: u64 = 500_000_000;
-/// Larger models answer on a CPU, too, but too slowly to talk with: every token reads all weights.
+/// Largest model for interactive use on a CPU, where every token reads all weights.
 const CPU_LIMIT: u64 = 2_000_000_000;
 
-/// A repository that is known to work.
+/// A known repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownModel {
     /// Its name on the hub.
     pub repository: &'static str,
-    /// Weights, each counted once.
+    /// Number of weights, shared ones counted once.
     pub parameters: u64,
-    /// Bytes to download, about.
+    /// Approximate download size in bytes.
     pub download: u64,
-    /// Whether it always computes in f32 (see `backend::CandleGenerator`).
+    /// True if it always computes in f32 (see `backend::CandleGenerator`).
     wide: bool,
 }
 
-/// What a machine has, in bytes.
+/// Memory of a machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it.
+    /// Total.
     pub total: u64,
-    /// What programs can still get.
+    /// Available to programs.
     pub available: u64,
 }
 
-/// Whether a model fits the memory.
+/// Memory fit of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// It does, as things are.
+    /// Fits now.
     Fits,
-    /// It does once other programs are closed.
+    /// Fits once other programs are closed.
     Tight,
-    /// It does not.
+    /// Does not fit.
     TooLarge,
 }
 
@@ -67,7 +67,7 @@ const PACKAGES: [KnownModel; 3] = [
     packages("anemll/anemll-Qwen3-4B-ctx1024_0.3.0", 4_022_468_096, 3_000_000_000),
 ];
 
-/// Smallest first. The two smallest of Qwen 3 store their head beside the embeddings that it equals.
+/// Smallest first. The two smallest Qwen 3 store the head in addition to the embeddings it is tied to.
 const CHECKPOINTS: [KnownModel; 10] = [
     qwen25("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768),
     qwen3("Qwen/Qwen3-0.6B", 596_049_920, 751_632_384),
@@ -82,10 +82,10 @@ const CHECKPOINTS: [KnownModel; 10] = [
 ];
 
 impl KnownModel {
-    /// Bytes that it needs in memory on a device.
+    /// Memory needed on a device, in bytes.
     pub fn memory(&self, device: BackendDevice) -> u64 {
         let weights = match device {
-            // Packages are mapped as they are.
+            // Packages are memory-mapped.
             BackendDevice::CoreML | BackendDevice::Auto => self.download,
             BackendDevice::Cpu => 4 * self.parameters,
             BackendDevice::Metal | BackendDevice::Cuda if self.wide => 4 * self.parameters,
@@ -94,7 +94,7 @@ impl KnownModel {
         weights + weights / 10 + OVERHEAD
     }
 
-    /// Whether it fits a memory on a device. A tenth is left to others.
+    /// Memory fit on a device. A tenth is left to other programs.
     pub fn fit(&self, device: BackendDevice, memory: Memory) -> Fit {
         let needed = self.memory(device);
         if needed <= memory.available / 10 * 9 {
@@ -107,7 +107,7 @@ impl KnownModel {
     }
 }
 
-/// The models for a device, smallest first; for `Auto` those of Core ML, which is tried first.
+/// Models for a device, smallest first; for `Auto` those of Core ML, which is tried first.
 pub fn known_models(device: BackendDevice) -> &'static [KnownModel] {
     match device {
         BackendDevice::CoreML | BackendDevice::Auto => &PACKAGES,
@@ -115,7 +115,7 @@ pub fn known_models(device: BackendDevice) -> &'static [KnownModel] {
     }
 }
 
-/// Whether a device is the CPU here: Core ML is, too, without Apple's framework.
+/// Returns true if a device runs on the CPU here; Core ML does without Apple's framework.
 fn is_cpu(device: BackendDevice) -> bool {
     match device {
         BackendDevice::Cpu => true,
@@ -124,8 +124,8 @@ fn is_cpu(device: BackendDevice) -> bool {
     }
 }
 
-/// The largest model for a device that fits the memory, on a CPU the largest that is also quick enough to talk with;
-/// where none fits, the smallest.
+/// The largest model for a device that fits in memory, on a CPU the largest that is also fast enough for interactive
+/// use; the smallest if none fits.
 pub fn recommended_model(device: BackendDevice, memory: Memory) -> &'static KnownModel {
     let models = known_models(device);
     let quick = |m: &&KnownModel| !is_cpu(device) || m.parameters <= CPU_LIMIT;
@@ -137,12 +137,12 @@ pub fn recommended_model(device: BackendDevice, memory: Memory) -> &'static Know
 mod tests {
     use super::*;
 
-    /// The weights of a Qwen checkpoint by the dimensions in its `config.json`: hidden size, layers, intermediate
-    /// size, query heads, key heads, size of a head, vocabulary, whether the head is the embeddings.
+    /// Number of weights of a Qwen checkpoint from the dimensions in its `config.json`: hidden size, layers,
+    /// intermediate size, query heads, key heads, head dimension, vocabulary, tied embeddings.
     fn weights(dimensions: [u64; 7], tied: bool, qwen3: bool) -> u64 {
         let [hidden, layers, intermediate, heads, kv, size, vocabulary] = dimensions;
         let projections = 2 * hidden * heads * size + 2 * hidden * kv * size;
-        // Qwen 3 norms every head of q and k, Qwen 2.5 adds biases to q, k and v.
+        // Qwen 3 has RMS norms on q and k per head, Qwen 2.5 biases on q, k and v.
         let small = if qwen3 { 2 * size } else { (heads + 2 * kv) * size };
         let layer = projections + small + 3 * hidden * intermediate + 2 * hidden;
         layers * layer + hidden + vocabulary * hidden * if tied { 1 } else { 2 }
@@ -166,14 +166,14 @@ mod tests {
             assert!(model.repository.contains(name), "{name}");
             assert_eq!(model.parameters, weights, "{name}");
         }
-        // The head that two of them store once more.
+        // Two of them store the tied head as well.
         assert_eq!(CHECKPOINTS[1].download, 2 * (CHECKPOINTS[1].parameters + 151_936 * 1024));
         assert_eq!(CHECKPOINTS[3].download, 2 * (CHECKPOINTS[3].parameters + 151_936 * 2048));
     }
 
     #[test]
     fn conversions_are_about_as_large_as_their_widths_say() {
-        // Embeddings of 16 bits, layers and a head of so many.
+        // 16-bit embeddings; layers and head of the given bit width.
         for (model, hidden, layers, head) in [(0, 1024, 8, 8), (1, 2048, 6, 6), (2, 2560, 4, 8)] {
             let (model, embeddings) = (&PACKAGES[model], 151_936 * hidden);
             let bytes = 2 * embeddings + (model.parameters - embeddings) * layers / 8 + embeddings * head / 8;

@@ -1,19 +1,19 @@
-//! How a single model is fed.
+//! Input and output names of a single model.
 
 use serde::{Deserialize, Serialize};
 
-/// Names and sizes of a model, for callers that feed it by position.
+/// Names and dimensions of a model, for callers that pass inputs by position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// Names of the inputs, in the order in which tensors are given. Empty: the model's own order.
+    /// Input names, in the order in which tensors are passed. Empty: the model's own order.
     pub input_names: Vec<String>,
-    /// Name of the output that `forward` returns. Empty: the model's first.
+    /// Name of the output that `forward` returns. Empty: the model's first output.
     pub output_name: String,
-    /// Longest sequence.
+    /// Maximum sequence length.
     pub max_sequence_length: usize,
-    /// Size of the vocabulary; 0 when the model has none.
+    /// Vocabulary size; 0 if the model has none.
     pub vocab_size: usize,
-    /// Free name of the architecture.
+    /// Name of the architecture; informational.
     pub model_type: String,
 }
 

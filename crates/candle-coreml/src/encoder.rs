@@ -1,8 +1,8 @@
-//! [`TextEncoder`]: texts to vectors, with an encoder such as BERT or a sentence-transformers model.
+//! [`TextEncoder`]: text embeddings from an encoder such as BERT or a sentence-transformers model.
 //!
-//! A folder holds one model (`input_ids`, usually `attention_mask`; hidden states or a finished sentence embedding
-//! out), `tokenizer.json`, and perhaps `1_Pooling/config.json`, which says as in sentence-transformers how hidden
-//! states become one vector; without it they are averaged over the tokens.
+//! A folder holds one model (inputs `input_ids` and usually `attention_mask`; outputs hidden states or a pooled
+//! sentence embedding), `tokenizer.json`, and optionally `1_Pooling/config.json`, which selects the pooling as in
+//! sentence-transformers; the default is mean pooling over the tokens.
 
 use std::path::{Path, PathBuf};
 
@@ -21,21 +21,21 @@ mod shapes;
 pub use files::Pooling;
 use shapes::Shapes;
 
-/// Inputs that are known, in the order in which they are made. Only the first is required.
+/// Supported inputs, in the order in which they are built. Only the first is required.
 const INPUTS: [&str; 4] = ["input_ids", "attention_mask", "token_type_ids", "position_ids"];
 
-/// Names that finished embeddings `[texts, width]` go by.
+/// Names of outputs with pooled embeddings `[texts, width]`.
 const FINISHED: [&str; 5] = ["sentence_embedding", "sentence_embeddings", "embeddings", "embedding", "text_embeds"];
 
-/// Names of hidden states `[texts, tokens, width]` that are preferred when there are several outputs of that rank.
+/// Preferred names for hidden states `[texts, tokens, width]` if several outputs have that rank.
 const HIDDEN: [&str; 3] = ["last_hidden_state", "hidden_states", "token_embeddings"];
 
-/// Texts, and tokens with padding, that go into one prediction when the model itself asks for no more.
+/// Maximum number of texts, and of tokens with padding, per prediction if the model sets no limit.
 const BATCH: usize = 32;
 const BATCH_TOKENS: usize = 8192;
 
-/// Most tokens of a text when neither the model nor a file says: what BERT has. Memory grows with the square of the
-/// length, and texts may be a stranger's.
+/// Default maximum of tokens per text, as in BERT. Memory grows quadratically with the length, and texts may be
+/// untrusted.
 const USUAL_LIMIT: usize = 512;
 
 /// One text to encode.
@@ -43,16 +43,16 @@ const USUAL_LIMIT: usize = 512;
 pub enum EncoderInput {
     /// A text; the tokenizer adds its special tokens.
     Text(String),
-    /// Token ids as they are.
+    /// Token ids, used unchanged.
     Tokens(Vec<u32>),
 }
 
-/// Vectors of texts.
+/// Embeddings of texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
-    /// One vector of length 1 (Euclidean) for each text.
+    /// One vector of unit length (Euclidean) per text.
     pub vectors: Vec<Vec<f32>>,
-    /// Tokens of all texts, special ones included.
+    /// Number of tokens of all texts, special tokens included.
     pub tokens: usize,
 }
 
@@ -64,7 +64,7 @@ pub struct TextEncoder {
     folder: PathBuf,
     shapes: Shapes,
     output: String,
-    /// How hidden states become one vector; none for an output that is one already.
+    /// Pooling of hidden states; `None` for outputs that are pooled already.
     pooling: Option<Pooling>,
     width: usize,
     limit: usize,
@@ -75,15 +75,15 @@ impl TextEncoder {
     /// Loads the encoder in a folder.
     ///
     /// # Errors
-    /// Missing or malformed files, inputs that are not known, a model without hidden states.
+    /// If files are missing or malformed, an input is not supported, or the model has no hidden states.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         Self::load_with(folder, &EngineOptions::default())
     }
 
-    /// Loads the encoder in a folder with a choice of the engine.
+    /// Loads the encoder in a folder on a given engine.
     ///
     /// # Errors
-    /// As [`TextEncoder::load`]; asking for the native engine where there is none.
+    /// As for [`TextEncoder::load`]; if the native engine is requested but unavailable.
     pub fn load_with(folder: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let path = files::only_model(folder)?;
@@ -119,7 +119,7 @@ impl TextEncoder {
         Ok(encoder)
     }
 
-    /// Outputs may have shapes that only a prediction shows.
+    /// Output shapes may be known only after a prediction.
     fn choose_output(&mut self) -> Result<()> {
         let row = self.row(&EncoderInput::Text("a".to_owned()))?;
         let shape = self.fit(1, row.len())?;
@@ -158,29 +158,29 @@ impl TextEncoder {
         &self.model
     }
 
-    /// The folder that it was loaded from.
+    /// The folder it was loaded from.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Name of the output that vectors are made of, and how.
+    /// Name of the output used, and its pooling.
     pub fn output(&self) -> (&str, Option<Pooling>) {
         (&self.output, self.pooling)
     }
 
-    /// Numbers in a vector.
+    /// Length of a vector.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Most tokens of a text: the least that the model's shapes, `config.json` and the tokenizer's files allow, or 512
-    /// where none of them says.
+    /// Maximum number of tokens per text: the minimum of the limits in the model's shapes, `config.json` and the
+    /// tokenizer's files, or 512 if there are none.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Refuses texts that are too long, as far as their bytes and ids tell, without the work and the memory of
-    /// tokenizing them.
+    /// Rejects texts whose byte length or number of ids shows that they are too long, before the cost of tokenizing
+    /// them.
     ///
     /// # Errors
     /// [`Error::PromptBytes`] and [`Error::PromptTooLong`].
@@ -195,14 +195,14 @@ impl TextEncoder {
         if tokens > self.limit { Err(Error::PromptTooLong { tokens, context: self.limit }) } else { Ok(()) }
     }
 
-    /// The vectors of texts. A text does not depend on the others; nothing is cut.
+    /// Computes the embeddings of texts. They are independent of each other; nothing is truncated.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`], [`Error::PromptBytes`], [`Error::EmptyPrompt`], [`Error::UnknownToken`]; failures of
-    /// the engine.
+    /// [`Error::PromptTooLong`], [`Error::PromptBytes`], [`Error::EmptyPrompt`], [`Error::UnknownToken`]; if the engine
+    /// fails.
     pub fn embed(&self, texts: &[EncoderInput]) -> Result<Embeddings> {
         let rows = texts.iter().map(|text| self.row(text)).collect::<Result<Vec<_>>>()?;
-        // Texts of similar length together: less padding.
+        // Batch texts of similar length to reduce padding.
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| rows[i].len());
         let mut vectors = vec![Vec::new(); rows.len()];
@@ -247,9 +247,9 @@ impl TextEncoder {
             .ok_or_else(|| Error::PromptTooLong { tokens: longest, context: self.shapes.longest().unwrap_or_default() })
     }
 
-    /// Predicts for rows that fit a shape of the model.
+    /// Predicts rows that fit a shape of the model.
     fn predict(&self, rows: &[&Vec<u32>], [batch, length]: [usize; 2]) -> Result<IndexMap<String, Tensor>> {
-        // Rows that only fill a fixed batch repeat the first one.
+        // Fill a fixed batch with copies of the first row.
         let row = |i: usize| rows.get(i).or(rows.first()).map_or(&[][..], |r| r.as_slice());
         let tensor = |value: &dyn Fn(&[u32], usize) -> i64| {
             let data: Vec<i64> =
@@ -291,7 +291,7 @@ impl TextEncoder {
     }
 }
 
-/// The vector with length 1; zeros stay.
+/// Scales the vector to unit length; zeros stay.
 fn unit(mut vector: Vec<f32>) -> Vec<f32> {
     let norm = vector.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
     if norm > 0.0 {

@@ -1,12 +1,12 @@
-//! The engines: what both can do, and which of them runs a model.
+//! The engines: their common interface, and the choice of engine for a model.
 //!
-//! | engine | what | where |
+//! | engine | implementation | platforms |
 //! |---|---|---|
-//! | `portable` | our own, on Candle tensors | everywhere |
-//! | `native` | Apple's Core ML | Apple's platforms |
+//! | `portable` | this project's own, on Candle tensors | all |
+//! | `native` | Apple's Core ML | Apple |
 //!
-//! A model is loaded by one engine and stays with it, and so do its states. Everything that platforms have
-//! different lies in `native` (with a stand-in elsewhere).
+//! A model stays with the engine that loaded it, and so do its states. Platform-specific code is in `native` (with a
+//! stub elsewhere).
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -33,10 +33,10 @@ use crate::error::{Error, Result};
 mod native;
 mod portable;
 
-/// Which engine runs a model.
+/// Choice of engine for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EngineChoice {
-    /// Apple's Core ML where it loads the model, else the portable engine.
+    /// Apple's Core ML if it can load the model, else the portable engine.
     #[default]
     Auto,
     /// Apple's Core ML framework.
@@ -49,7 +49,7 @@ impl EngineChoice {
     /// All choices.
     pub const ALL: [Self; 3] = [Self::Auto, Self::Native, Self::Portable];
 
-    /// Name on command lines.
+    /// Name for command lines.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -75,23 +75,23 @@ impl std::str::FromStr for EngineChoice {
     }
 }
 
-/// Whether this build has the native engine.
+/// Returns true if this build includes the native engine.
 pub const fn native_is_available() -> bool {
     native::AVAILABLE
 }
 
-/// How an engine is chosen and set up.
+/// Choice and configuration of the engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Which engine.
+    /// The engine.
     pub choice: EngineChoice,
     /// Processors that the native engine may use; the portable engine uses the CPU.
     pub compute_units: ComputeUnits,
-    /// Rewrites that the portable engine makes.
+    /// Passes of the portable engine.
     pub passes: PassSet,
-    /// What a prediction of the portable engine may use up: memory, and work.
+    /// Memory and work limits of a prediction on the portable engine.
     pub limits: Limits,
-    /// Folder of the models that the native engine has compiled; `None`: the user's cache folder.
+    /// Folder for models compiled by the native engine; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,
 }
 
@@ -108,7 +108,7 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// These options for one engine.
+    /// These options with another engine.
     #[must_use]
     pub fn with_choice(&self, choice: EngineChoice) -> Self {
         Self { choice, ..self.clone() }
@@ -123,65 +123,65 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     /// Name of the function.
     fn function(&self) -> &str;
 
-    /// What the engine itself says about the model, if it does.
+    /// The engine's own description of the model, if any.
     fn description(&self) -> Option<&ModelDescription>;
 
     /// Names of the inputs without states, in the engine's order.
     fn inputs(&self) -> Vec<&str>;
 
-    /// States that predictions need.
+    /// States required by predictions.
     fn states(&self) -> &[StateSpec];
 
-    /// A state of zeros with these buffers, which hold at least the engine's own.
+    /// A zeroed state with these buffers, a superset of the engine's own.
     fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>>;
 
-    /// Predicts with inputs whose names and shapes are those of the description. Tensors lie anywhere: what the engine
-    /// can't read where it is, it copies or refuses.
+    /// Predicts. Names and shapes of `inputs` match the description; tensors may be on any device: the engine copies
+    /// what it cannot read in place, or returns an error.
     fn predict(
         &self,
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>>;
 
-    /// Inputs, and their dimensions, in which a prediction may bring fewer or more rows than the model declares.
+    /// Inputs, with the dimension, whose number of rows may differ from the declared one.
     fn open_rows(&self) -> &[(String, usize)] {
         &[]
     }
 
-    /// Where each operation runs.
+    /// Placement of each operation.
     fn placement(&self) -> Result<Vec<OperationReport>>;
 
-    /// Begins to measure the operations of predictions, from zero, or stops; whether the engine can.
+    /// Starts profiling from zero, or stops it. Returns true if the engine supports it.
     fn set_profiling(&self, _on: bool) -> bool {
         false
     }
 
-    /// What the operations cost since profiling began.
+    /// Costs of the operations since profiling started.
     fn costs(&self) -> Vec<OperationCost> {
         Vec::new()
     }
 }
 
-/// What one operation cost, summed over predictions.
+/// Cost of one operation, summed over predictions.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct OperationCost {
     /// Function of the model.
     pub function: String,
-    /// Type of the operation; the engine's own ones join several of the program.
+    /// Type of the operation; the engine's fused types cover several operations of the program.
     pub operator: String,
     /// Its name.
     pub name: String,
-    /// How often it ran.
+    /// Number of calls.
     pub calls: u64,
-    /// Time spent, nested blocks included, in nanoseconds.
+    /// Time in nanoseconds, nested blocks included.
     pub nanoseconds: u64,
-    /// Bytes of weights that it takes in one call, as stored.
+    /// Bytes of weights per call, as stored.
     pub weight_bytes: u64,
     /// Bytes of all results.
     pub output_bytes: u64,
 }
 
-/// The states of one conversation, in the memory of one engine.
+/// States of one conversation, in the memory of one engine.
 pub(crate) trait EngineState: std::fmt::Debug + Send + Sync + Any {
     /// Name of the engine.
     fn engine(&self) -> &'static str;
@@ -189,20 +189,20 @@ pub(crate) trait EngineState: std::fmt::Debug + Send + Sync + Any {
     /// Names of the states.
     fn names(&self) -> Vec<&str>;
 
-    /// A copy of a state that exists.
+    /// Copies an existing state.
     fn get(&self, name: &str) -> Result<Tensor>;
 
-    /// Replaces the content of a state that exists.
+    /// Overwrites an existing state.
     fn set(&mut self, name: &str, value: &Tensor) -> Result<()>;
 
-    /// Sets all to zeros.
+    /// Zeroes all states.
     fn reset(&mut self) -> Result<()>;
 }
 
-/// The state as that of one engine.
+/// Downcasts the state to the type of one engine.
 ///
 /// # Errors
-/// [`Error::StateEngine`] for a state of another engine.
+/// [`Error::StateEngine`] if the state belongs to another engine.
 fn downcast<'a, T: EngineState>(state: &'a mut (dyn EngineState + 'static), engine: &'static str) -> Result<&'a mut T> {
     let found = state.engine();
     let any: &mut dyn Any = state;
@@ -214,14 +214,14 @@ pub(crate) fn empty_state() -> Result<Box<dyn EngineState>> {
     portable::new_state(&[])
 }
 
-/// A loaded function and why this engine runs it.
+/// A loaded function and the reason for the choice of engine.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) reason: String,
 }
 
-/// Opens a model. Where only Core ML can read a compiled model, what it says replaces the description.
+/// Opens a model. If only Core ML can read a compiled model, Core ML supplies the description.
 pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Model> {
     let native = native::AVAILABLE && options.choice != EngineChoice::Portable;
     match Model::open(path) {
@@ -239,13 +239,13 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Mo
     }
 }
 
-/// The program of a model that can become one.
+/// Lowers a model to a program, if possible.
 pub(crate) fn program(package: &Model) -> Option<Cow<'_, Program>> {
     coreml_lower::lower(package).ok()
 }
 
-/// Loads a function with the engine that is asked for, or with the best that takes it. `rows` names inputs, and their
-/// dimensions, that are to stay open where the engine can do so.
+/// Loads a function on the requested engine, or on the best one that accepts it. `rows` lists inputs and their
+/// dimensions to keep dynamic if the engine supports it.
 pub(crate) fn load(
     package: &Arc<Model>,
     function: Option<&str>,
@@ -265,7 +265,7 @@ pub(crate) fn load(
         EngineChoice::Auto if !native::AVAILABLE => portable(NO_CORE_ML.to_owned()),
         EngineChoice::Auto => match native::load(package, function, options) {
             Ok(engine) => Ok(Loaded { engine, reason: "Core ML loads the model".to_owned() }),
-            // A model that only Core ML can read or run has nothing to fall back on.
+            // There is no fallback for a model that only Core ML can read or run.
             Err(error) if program(package).is_none_or(|p| p.functions.is_empty()) => Err(error),
             Err(error) => {
                 tracing::warn!(path = %package.path.display(), %error, "Core ML does not load the model");
@@ -278,7 +278,7 @@ pub(crate) fn load(
     Ok(loaded)
 }
 
-/// Why `Auto` takes the portable engine off Apple's platforms.
+/// Why `Auto` chooses the portable engine off Apple platforms.
 const NO_CORE_ML: &str = "this platform has no Core ML";
 
 #[cfg(test)]
@@ -293,7 +293,7 @@ mod tests {
         assert!("coreml".parse::<EngineChoice>().expect_err("no such engine").to_string().contains("native"));
     }
 
-    /// A state as the other engine would have it.
+    /// A state that claims to be the other engine's.
     #[derive(Debug)]
     pub(crate) struct Foreign;
 

@@ -1,4 +1,4 @@
-//! Errors of the library: [`Error`] says what was expected and found, [`ErrorKind`] what a program can do about it.
+//! [`Error`] says what was expected and found; [`ErrorKind`] is what programs match on.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use crate::backend::BackendDevice;
 
-/// An error with its place, what was expected and what was found. Match on [`kind`](Self::kind) or on the variants.
+/// An error with its location, expected and found. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A model file can't be opened.
     #[error(transparent)]
     Load(#[from] coreml_format::model::LoadError),
-    /// A model that can't become a program, such as one of a type that can't be run.
+    /// A model that can't be lowered to a program, such as one of an unsupported type.
     #[error("{path}: {source}")]
     Lower {
         /// The model.
         path: PathBuf,
-        /// What stands against it.
+        /// The cause.
         source: coreml_lower::LowerError,
     },
     /// The portable engine can't load or run a model.
@@ -27,7 +27,7 @@ pub enum Error {
     Engine {
         /// The model.
         path: PathBuf,
-        /// What the engine says.
+        /// The engine's error.
         source: Box<mil_engine::error::EngineError>,
     },
     /// The native engine can't load or run a model.
@@ -35,10 +35,10 @@ pub enum Error {
     Native {
         /// The model.
         path: PathBuf,
-        /// What the engine says.
+        /// The engine's error.
         source: Box<coreml_apple::NativeError>,
     },
-    /// A state of one engine was given to a model of the other.
+    /// A state was passed to a model on another engine.
     #[error("the model runs on the {expected} engine, but the state was made by the {found} engine")]
     StateEngine {
         /// Engine of the model.
@@ -51,40 +51,40 @@ pub enum Error {
     Input {
         /// The input.
         name: String,
-        /// What the model declares.
+        /// The declaration of the model.
         expected: String,
-        /// What was given.
+        /// The value passed.
         found: String,
     },
-    /// An output is not what the model's description says.
+    /// An output does not match the model's description.
     #[error("output `{name}`: expected {expected}, found {found}")]
     Output {
         /// The output.
         name: String,
-        /// What the description says.
+        /// The description.
         expected: String,
-        /// What the program computed.
+        /// The value computed.
         found: String,
     },
-    /// Something that was asked for by name is not in the model.
+    /// A requested name is not in the model.
     #[error("{what} `{name}` is not in {path}; there are: {available}")]
     NotFound {
         /// Kind of thing.
         what: &'static str,
         /// The name.
         name: String,
-        /// Where it was looked for.
+        /// The model or file searched.
         path: PathBuf,
-        /// What there is.
+        /// The available names.
         available: String,
     },
-    /// A request that this platform or build can't meet.
+    /// A request that this platform or build doesn't support.
     #[error("{0}")]
     Unavailable(String),
-    /// Every backend that was asked for has failed.
+    /// Every requested backend has failed.
     #[error("no backend could run the model: {}", history.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     NoBackend {
-        /// Each of them, and why.
+        /// The backends and their errors.
         history: Vec<Fallback>,
     },
     /// Files of a multi-component model are missing or do not fit together.
@@ -92,10 +92,10 @@ pub enum Error {
     Components {
         /// The folder or file.
         path: PathBuf,
-        /// What is missing, or which two sides disagree on what.
+        /// The missing part, or the mismatch.
         message: String,
     },
-    /// An argument or a setting outside what is accepted.
+    /// An argument or a setting outside the accepted range.
     #[error("{0}")]
     Request(String),
     /// A name that is not one of a fixed set.
@@ -105,7 +105,7 @@ pub enum Error {
         what: &'static str,
         /// The name.
         name: String,
-        /// The names there are.
+        /// The valid names.
         expected: String,
     },
     /// A prompt without tokens.
@@ -122,61 +122,61 @@ pub enum Error {
         /// Size of the vocabulary.
         vocab: usize,
     },
-    /// A prompt, with what the cache holds before it, that is longer than the model's context.
+    /// A prompt, including the cached prefix, that exceeds the model's context.
     #[error("the prompt has {tokens} tokens, more than the context of {context} holds")]
     PromptTooLong {
-        /// Tokens of the prompt.
+        /// Number of tokens of the prompt.
         tokens: usize,
-        /// Tokens that the context holds.
+        /// Context length in tokens.
         context: usize,
     },
     /// A prompt with more bytes than any text that fits the model's context.
     #[error("the prompt has {bytes} bytes; a context of {context} tokens holds at most {most}")]
     PromptBytes {
-        /// Bytes of the prompt.
+        /// Size of the prompt in bytes.
         bytes: usize,
-        /// Most bytes that fit.
+        /// Maximum size in bytes.
         most: usize,
-        /// Tokens that the context holds.
+        /// Context length in tokens.
         context: usize,
     },
-    /// A text with more bytes than the tokenizer takes.
+    /// A text with more bytes than the tokenizer accepts.
     #[error("the tokenizer takes texts of at most {most} bytes, found {bytes}")]
     TextTooLong {
-        /// Bytes of the text.
+        /// Size of the text in bytes.
         bytes: usize,
-        /// Most bytes that it takes.
+        /// Maximum size in bytes.
         most: usize,
     },
-    /// A conversation for a model without a chat template.
+    /// A chat request to a model without a chat template.
     #[error("the model has no chat template; generate without one")]
     NoChatTemplate,
-    /// A computation that was cancelled before it had a result.
+    /// The computation was cancelled before it had a result.
     #[error("the computation was cancelled")]
     Cancelled,
-    /// Buffers that can't be allocated.
+    /// A failed allocation.
     #[error("{what} can't be allocated: {}", with_causes(source.as_ref()))]
     Allocation {
-        /// What they are for.
+        /// Purpose of the memory.
         what: &'static str,
-        /// Limit or failure.
+        /// The exceeded limit or the failure.
         source: Box<OpError>,
     },
-    /// A state that lacks a buffer, or a value that does not fit it.
+    /// A missing buffer of a state, or a value that does not fit it.
     #[error("state `{name}`: {message}")]
     State {
         /// The state.
         name: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// More requests wait for a model than may.
+    /// The queue of a model is full.
     #[error("{limit} requests wait already")]
     Busy {
-        /// How many may wait.
+        /// Length of the queue.
         limit: usize,
     },
-    /// The thread that computed has ended before its result.
+    /// The computing thread ended without a result.
     #[error("the computation ended without a result: {0}")]
     Aborted(String),
     /// A file can't be read or written.
@@ -184,7 +184,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A configuration, tokenizer or template file is malformed.
@@ -192,34 +192,34 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// A chat template can't be read or does not render a conversation.
+    /// A chat template can't be parsed or rendered.
     #[error("{path}: {source}")]
     Template {
-        /// The file that it is in.
+        /// The file that contains it.
         path: PathBuf,
-        /// Where in the template, and why.
+        /// Position in the template, and the reason.
         source: crate::generation::TemplateError,
     },
-    /// A model can't be had from the hub or the cache.
+    /// A model can't be obtained from the hub or the cache.
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
     /// A cache can't be read or cleaned.
     #[error(transparent)]
     Cache(#[from] crate::cache::CacheError),
-    /// A remote model gave no answer.
+    /// A request to a remote model failed.
     #[cfg(feature = "remote")]
     #[error(transparent)]
     Remote(#[from] crate::remote::RemoteError),
-    /// Candle refused an operation.
+    /// A Candle operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
-/// What a program can do about an [`Error`]. Later versions keep these and may add others.
+/// Category of an [`Error`]. Later versions keep these and may add others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -227,13 +227,13 @@ pub enum ErrorKind {
     Model,
     /// The model needs an operation or a feature that the engine lacks.
     Unsupported,
-    /// An engine failed to load or to run a model.
+    /// An engine failed to load or run a model.
     Engine,
-    /// An input or a state does not fit what the model declares.
+    /// An input or a state does not match the model's declaration.
     Input,
-    /// An argument or a setting is outside what is accepted.
+    /// An argument or a setting is outside the accepted range.
     Argument,
-    /// A name is not among those that exist.
+    /// An unknown name.
     NotFound,
     /// The prompt has no tokens or no messages.
     EmptyPrompt,
@@ -243,17 +243,17 @@ pub enum ErrorKind {
     PromptTooLong,
     /// The model has no chat template.
     NoChatTemplate,
-    /// The chat template refuses the conversation.
+    /// The chat template rejects the conversation.
     Template,
     /// The computation was cancelled.
     Cancelled,
-    /// Memory can't be allocated, or a limit forbids it.
+    /// An allocation failed or exceeds a limit.
     Allocation,
-    /// Too many requests wait; try again later.
+    /// The queue is full; try again later.
     Busy,
-    /// The thread that computed ended without a result.
+    /// The computing thread ended without a result.
     Aborted,
-    /// This platform or build can't do what was asked for.
+    /// This platform or build doesn't support the request.
     Unavailable,
     /// Every backend failed.
     NoBackend,
@@ -265,12 +265,12 @@ pub enum ErrorKind {
     Cache,
     /// A remote model failed.
     Remote,
-    /// Candle refused an operation.
+    /// A Candle operation failed.
     Candle,
 }
 
 impl ErrorKind {
-    /// True where the request is at fault: it fails the same way on every backend.
+    /// Returns true if the request is at fault: it fails the same way on every backend.
     pub fn is_request(self) -> bool {
         use ErrorKind::*;
         matches!(self, Argument | EmptyPrompt | UnknownToken | PromptTooLong | NoChatTemplate | Cancelled)
@@ -338,26 +338,26 @@ fn engine_kind(error: &EngineError) -> ErrorKind {
     }
 }
 
-/// How far a backend came.
+/// Stage at which a backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// It is not there.
+    /// It is not available.
     Absent,
     /// It could not load the model.
     Load,
-    /// It failed before it gave its first token.
+    /// It failed before its first token.
     FirstStep,
 }
 
-/// A backend that was given up.
+/// A backend that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fallback {
     /// Its device.
     pub device: BackendDevice,
-    /// How far it came.
+    /// The stage at which it failed.
     pub stage: Stage,
-    /// What it said.
+    /// Its error.
     pub reason: String,
 }
 
@@ -378,8 +378,8 @@ impl From<coreml_format::file::FileError> for Error {
     }
 }
 
-/// An error and its causes in one line. The engine says where, its cause says what; a message needs both, also
-/// when Candle has wrapped it and keeps the text alone.
+/// An error and its causes on one line, since engine errors give the location and their causes the reason, and Candle
+/// keeps only the text of an error it wraps.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |e| e.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

@@ -1,4 +1,4 @@
-//! The optional files beside a model: text or JSON, within a limit. `coreml_format::file` reads those that must be there.
+//! Optional files beside a model: text or JSON, with a size limit. `coreml_format::file` reads required ones.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use coreml_format::file::read_text;
 
 use crate::error::{Error, Result};
 
-/// Largest configuration (`config.json`, `tokenizer_config.json`, …) in bytes. Those with an added-tokens table have
-/// about 2 MB at most.
+/// Maximum size of a configuration (`config.json`, `tokenizer_config.json`, …) in bytes. Those with an added-tokens
+/// table have up to about 2 MB.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;
 
-/// The text of a file, if anything has its name.
+/// Reads a text file, if it exists.
 ///
 /// # Errors
-/// [`Error::Io`] for what is no regular file, larger than `limit` bytes or not UTF-8.
+/// [`Error::Io`] if it is not a regular file, exceeds `limit` bytes or is not UTF-8.
 pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -21,10 +21,10 @@ pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
     }
 }
 
-/// A configuration in JSON, if anything has its name.
+/// Reads a JSON configuration, if it exists.
 ///
 /// # Errors
-/// As [`text_if_there`]; [`Error::File`] for what is no JSON or nested deeper than 128 levels.
+/// As for [`text_if_there`]; [`Error::File`] if it is not JSON or is nested deeper than 128 levels.
 pub(crate) fn json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
     let Some(text) = text_if_there(path, CONFIGURATION)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })

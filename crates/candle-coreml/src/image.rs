@@ -1,14 +1,14 @@
-//! Images among the outputs of a model, as tensors `[1, channels, height, width]`.
+//! Image outputs of a model as tensors `[1, channels, height, width]`.
 //!
-//! An ML Program computes floats; an image has what fits its pixels.
+//! ML Programs compute floats; images hold what fits their pixel format.
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::ColorLayout;
 
 use crate::error::{Error, Result};
 
-/// The pixels of an output that is described as an image: 8-bit channels (`U8`, in the order of the layout) are rounded to
-/// the nearest value, ties to even, and cut off at 0 and 255 (not a number: 0); 16-bit grayscale is `F16` as it is.
+/// Converts an output described as an image to its pixel format: 8-bit channels (`U8`, in layout order) round to
+/// nearest, ties to even, and saturate at 0 and 255 (NaN: 0); 16-bit grayscale stays `F16`.
 pub(crate) fn pixels(name: &str, layout: ColorLayout, values: &Tensor) -> Result<Tensor> {
     let channels = if matches!(layout, ColorLayout::Rgb | ColorLayout::Bgr) { 3 } else { 1 };
     if !matches!(values.dims(), [1, c, _, _] if *c == channels) {
@@ -23,7 +23,7 @@ pub(crate) fn pixels(name: &str, layout: ColorLayout, values: &Tensor) -> Result
         (ColorLayout::GrayscaleFloat16, _) => Ok(values.to_dtype(DType::F16)?),
         _ => {
             let floats: Vec<f32> = values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-            // A cast of floats saturates.
+            // Float-to-integer casts saturate.
             let bytes: Vec<u8> = floats.into_iter().map(|v| v.round_ties_even() as u8).collect();
             Ok(Tensor::from_vec(bytes, values.dims(), &Device::Cpu)?)
         }

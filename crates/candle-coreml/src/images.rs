@@ -1,8 +1,8 @@
-//! Image files (PNG, JPEG, TIFF) as the tensors that image inputs take: `[1, channels, height, width]`, values 0 to 255 (scale
+//! Image files (PNG, JPEG, TIFF) as tensors for image inputs: `[1, channels, height, width]`, values 0 to 255 (scale
 //! and bias are operations of the program).
 //!
-//! Files may come from strangers: only regular files are opened, an image of a size that the model does not take is refused
-//! before its pixels are decoded, and decoders get [`Limits`].
+//! Files are untrusted: only regular files are opened, images of a size that the model does not accept are rejected
+//! before decoding, and decoders get [`Limits`].
 
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use coreml_format::file::{self, FileCause, FileError};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use tiff::decoder::{Decoder, DecodingResult};
 
-/// What decoding an image may use up.
+/// Limits on decoding an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Pixels, whatever the model takes; 2²⁶ (8,192 × 8,192) by default.
+    /// Maximum number of pixels; 2²⁶ (8,192 × 8,192) by default.
     pub pixels: u64,
-    /// Bytes that a decoder may take for pixels and tables; 1 GiB by default.
+    /// Maximum memory of a decoder for pixels and tables, in bytes; 1 GiB by default.
     pub bytes: u64,
-    /// Passes over a JPEG's pixels (scans); 512 by default, where progressive ones have about 10.
+    /// Maximum number of JPEG scans; 512 by default, progressive files have about 10.
     pub scans: usize,
 }
 
@@ -31,29 +31,29 @@ impl Default for Limits {
     }
 }
 
-/// Why a file is no image that an input takes.
+/// A file that can't be used as an image input.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {cause}")]
 pub struct ImageError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The cause.
     pub cause: ImageCause,
 }
 
-/// What is wrong with an image.
+/// Cause of an [`ImageError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageCause {
     /// It can't be opened or read.
     #[error(transparent)]
     File(#[from] FileCause),
-    /// It is none, or not what the input takes, or goes beyond the limits.
+    /// It is not an image, does not match the input, or exceeds the limits.
     #[error("expected {expected}, found {found}")]
     Content {
-        /// What belongs there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Found content.
         found: String,
     },
     /// Its pixels can't be decoded.
@@ -91,26 +91,26 @@ impl From<FileError> for ImageError {
     }
 }
 
-/// Where red, green and blue stand among the channels of this layout.
+/// Indices of red, green and blue in this channel layout.
 pub fn color_order(layout: ColorLayout) -> [usize; 3] {
     if layout == ColorLayout::Bgr { [2, 1, 0] } else { [0, 1, 2] }
 }
 
-/// Reads an image file as the tensor that an image input takes: `[1, 3, height, width]` in the order of its colours, or
-/// `[1, 1, height, width]`. Colours become gray by their luminance; a TIFF of floats keeps its values where the input is
-/// 16-bit grayscale, everything else has 8 bits.
+/// Reads an image file as a tensor for an image input: `[1, 3, height, width]` in the input's channel order, or
+/// `[1, 1, height, width]`. Colours convert to gray by luminance; a float TIFF keeps its values if the input is 16-bit
+/// grayscale, everything else has 8 bits.
 ///
 /// # Errors
-/// [`ImageError`] naming the file, what was expected and what was found; a feature that is not an image.
+/// [`ImageError`] naming the file, expected and found; also if the feature is not an image.
 pub fn read(path: &Path, feature: &FeatureDescription, limits: &Limits) -> Result<Tensor, ImageError> {
     let mut source = BufReader::new(file::open(path)?);
     read_from(&mut source, feature, limits).map_err(|cause| ImageError { path: path.to_owned(), cause })
 }
 
-/// [`read`] of what is not a file.
+/// [`read`] from any source.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub fn read_from(
     source: &mut (impl BufRead + Seek),
     feature: &FeatureDescription,
@@ -166,7 +166,7 @@ pub fn read_from(
     tensor(planes, dims)
 }
 
-/// The values of a TIFF of one channel of floats, as they are, and its shape; none for other pixels, which `image` reads.
+/// Values and shape of a single-channel float TIFF; `None` for other pixel formats, which `image` decodes.
 fn floats(
     source: &mut (impl BufRead + Seek),
     limits: &Limits,
@@ -189,9 +189,9 @@ fn floats(
     Ok(Some((values, dims)))
 }
 
-/// Refuses a JPEG of very many scans, each of which may be a pass over all pixels: the decoder does not count them.
+/// Rejects a JPEG with too many scans: each may be a pass over all pixels, and the decoder does not count them.
 ///
-/// Coded data has no byte 0xFF before another than 0 and restart markers, so that no scan goes uncounted.
+/// In coded data, 0xFF is followed only by 0 or a restart marker, so no scan goes uncounted.
 fn check_scans(source: &mut (impl BufRead + Seek), most: usize) -> Result<(), ImageCause> {
     source.seek(SeekFrom::Start(0))?;
     let (mut scans, mut marker) = (0_usize, false);
@@ -248,11 +248,11 @@ mod tests {
             let few = Limits { pixels: 4095, ..SMALL };
             let error = read(&whole, ShapeConstraint::Unspecified, &few).expect_err("4,096 pixels");
             assert_eq!(error, "expected an image of at most 4095 pixels, found 64 × 64");
-            // 12,288 bytes of pixels.
+            // 12,288 bytes of pixel data.
             let few = Limits { bytes: 12_287, ..SMALL };
             assert!(read(&whole, ShapeConstraint::Unspecified, &few).is_err(), "{format:?}");
         }
-        // Pixels that are not there: the size is what is wrong first.
+        // No pixel data: the size is rejected first.
         let whole = file(64, 64, ImageFormat::Png);
         let data = whole.windows(4).position(|w| w == b"IDAT").expect("pixels");
         let error = read(&whole[..data + 8], ShapeConstraint::Fixed, &SMALL).expect_err("64 × 64");

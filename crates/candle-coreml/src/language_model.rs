@@ -1,4 +1,4 @@
-//! [`LanguageModel`]: a language model, its tokenizer and one conversation, in a few calls.
+//! [`LanguageModel`]: a language model with its tokenizer and one conversation.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,13 @@ mod tensors;
 /// Settings of a [`LanguageModel`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LanguageModelConfig {
-    /// Where the tokenizer is; none: beside the packages.
+    /// Path of the tokenizer; `None`: beside the packages.
     pub tokenizer: Option<PathBuf>,
-    /// Sets the chat template's `enable_thinking`.
+    /// Value of the chat template's `enable_thinking`.
     pub thinking: Option<bool>,
-    /// Names of the model's files; none: the only model in its folder.
+    /// File-name patterns of the model; `None`: the only model in its folder.
     pub naming: Option<ModelNamingConfig>,
-    /// What the model consists of; the tensors are made by it.
+    /// Components and dimensions; used to build input tensors.
     pub model: Option<ModelConfig>,
     /// The engine that runs the model.
     pub engine: EngineChoice,
@@ -28,15 +28,15 @@ pub struct LanguageModelConfig {
 }
 
 impl LanguageModelConfig {
-    /// Settings for a model whose configuration is known.
+    /// Settings for a known configuration.
     pub fn from_model_config(model: ModelConfig) -> Self {
         Self { naming: Some(model.naming.clone()), model: Some(model), ..Self::default() }
     }
 
-    /// Settings for the model in a folder or, with the feature `hub`, by its name there; discovered from its files.
+    /// Settings for a model in a folder or, with the feature `hub`, a repository name; discovered from its files.
     ///
     /// # Errors
-    /// When the identifier is neither, when the download fails, and as [`ModelConfig::discover`].
+    /// If the identifier is neither, the download fails, and as for [`ModelConfig::discover`].
     pub fn for_model_id(id: &str) -> Result<Self> {
         let folder = Path::new(id);
         if folder.is_dir() {
@@ -49,15 +49,15 @@ impl LanguageModelConfig {
         Err(Error::Unavailable(format!("`{id}` is not a folder with a model")))
     }
 
-    /// Settings for files with the standard names of Qwen conversions; shapes stay unknown.
+    /// Settings for files with the standard names of Qwen conversions; shapes stay unset.
     #[deprecated(note = "use `from_model_config` with `ModelConfig::discover`, which reads names and shapes")]
     pub fn for_standard_qwen() -> Self {
         Self { naming: Some(ModelNamingConfig::standard_qwen()), ..Self::default() }
     }
 }
 
-/// A multi-component language model with its tokenizer and one conversation. Qwen 3, Qwen 2.5 and Llama layouts load
-/// alike.
+/// A multi-component language model with its tokenizer and one conversation. Supports Qwen 3, Qwen 2.5 and Llama
+/// layouts.
 ///
 /// ```
 /// # std::env::set_current_dir("../..")?;
@@ -77,7 +77,7 @@ impl LanguageModel {
     /// Loads the model in a folder.
     ///
     /// # Errors
-    /// Missing or malformed components or tokenizer.
+    /// If components or the tokenizer are missing or malformed.
     pub fn load_from_directory(folder: impl AsRef<Path>, config: Option<LanguageModelConfig>) -> Result<Self> {
         let config = config.unwrap_or_default();
         let folder = folder.as_ref();
@@ -93,16 +93,16 @@ impl LanguageModel {
         Ok(Self { pipeline, tokenizer, session, config })
     }
 
-    /// Loads a model from the hub, `org/name` or `org/name@revision`; it is downloaded when the cache does not have it.
+    /// Loads a model from the hub, `org/name` or `org/name@revision`; downloads it if it is not cached.
     ///
     /// # Errors
-    /// [`Error::Hub`], and as [`LanguageModel::load_from_directory`].
+    /// [`Error::Hub`], and as for [`LanguageModel::load_from_directory`].
     #[cfg(feature = "hub")]
     pub fn load_from_hub(id: &str) -> Result<Self> {
         Self::load_from_directory(crate::hub::ensure_model_downloaded(id)?, None)
     }
 
-    /// Replaces what is known about the model; how it was loaded stays.
+    /// Replaces the model configuration; does not reload.
     #[cfg(feature = "hub")]
     pub(crate) fn set_config(&mut self, config: LanguageModelConfig) {
         self.config = config;
@@ -123,15 +123,15 @@ impl LanguageModel {
         &self.tokenizer
     }
 
-    /// Token ids of a text.
+    /// Tokenizes a text.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer.encode(text)
     }
 
-    /// Starts with an empty cache.
+    /// Clears the conversation and allocates a new cache.
     ///
     /// # Errors
     /// If allocation fails.
@@ -140,15 +140,15 @@ impl LanguageModel {
         Ok(())
     }
 
-    /// Forgets the conversation; the cache's memory is kept.
+    /// Clears the conversation; keeps the cache's memory.
     pub fn reset_states(&mut self) {
         self.session.truncate(0);
     }
 
-    /// The token that is most likely to follow a text.
+    /// The most likely token after a text.
     ///
     /// # Errors
-    /// An empty text, one longer than the context, failures of the engine.
+    /// If the text is empty or exceeds the context, or the engine fails.
     pub fn forward_text(&mut self, text: &str) -> Result<u32> {
         let ids = self.tokenize(text)?;
         self.reset_states();
@@ -156,10 +156,10 @@ impl LanguageModel {
         Ok(crate::generation::Sampler::new(Sampling::default()).choose(&logits, &[]))
     }
 
-    /// Continues a text; no chat template.
+    /// Continues a text, without a chat template.
     ///
     /// # Errors
-    /// As [`LanguageModel::forward_text`].
+    /// As for [`LanguageModel::forward_text`].
     pub fn generate(&mut self, prompt: &str, max_tokens: usize, temperature: f32) -> Result<String> {
         let sampling = Sampling { temperature, ..Sampling::default() };
         let options = Options { max_tokens, sampling, ..Options::default() };
@@ -167,20 +167,20 @@ impl LanguageModel {
         self.generate_tokens(&ids, options, |_| {}).map(|s| s.text)
     }
 
-    /// Answers a conversation through the model's chat template; what the cache holds of it is kept.
+    /// Answers a conversation through the model's chat template; reuses the cached prefix.
     ///
     /// # Errors
-    /// As [`LanguageModel::forward_text`], and when the model has no chat template.
+    /// As for [`LanguageModel::forward_text`], and if the model has no chat template.
     pub fn chat(&mut self, messages: &[Message], options: Options, on_token: impl FnMut(&Step)) -> Result<Summary> {
         let text = self.render(messages, options.thinking.or(self.config.thinking))?;
         let ids = self.tokenize(&text)?;
         self.generate_tokens(&ids, options, on_token)
     }
 
-    /// The text that the chat template makes of a conversation.
+    /// Renders a conversation with the chat template.
     ///
     /// # Errors
-    /// When the model has no chat template, or the template raises an error.
+    /// If the model has no chat template, or the template raises an error.
     pub fn chat_text(&self, messages: &[Message]) -> Result<String> {
         self.render(messages, self.config.thinking)
     }
@@ -189,10 +189,10 @@ impl LanguageModel {
         self.tokenizer.needed_template()?.render(messages, thinking)
     }
 
-    /// Generates after a prompt of token ids and calls `on_token` with every token.
+    /// Generates after a prompt of token ids and calls `on_token` for every token.
     ///
     /// # Errors
-    /// As [`LanguageModel::forward_text`].
+    /// As for [`LanguageModel::forward_text`].
     pub fn generate_tokens(
         &mut self,
         prompt: &[u32],
@@ -202,7 +202,7 @@ impl LanguageModel {
         Generation::new(&self.pipeline, &self.tokenizer, &mut self.session, prompt, options).run(on_token)
     }
 
-    /// The same as an iterator.
+    /// [`generate_tokens`](Self::generate_tokens) as an iterator.
     pub fn stream(&mut self, prompt: &[u32], options: Options) -> Generation<'_> {
         Generation::new(&self.pipeline, &self.tokenizer, &mut self.session, prompt, options)
     }

@@ -12,36 +12,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Which door for what
+//! # Choosing an API
 //!
 //! | you have | use |
 //! |---|---|
 //! | one model file | [`CoreMLModel::builder`]; [`CoreMLState`] for its state between predictions |
 //! | a language model in a folder | [`LanguageModel::load_from_directory`] |
 //! | one on the Hugging Face Hub | `UnifiedModelLoader` (feature `hub`) |
-//! | a language model, and any device that can run it | [`backend::open`]: Core ML or Candle, with a chain of fallbacks |
-//! | texts that become vectors | [`encoder::TextEncoder`] |
+//! | a language model, on any device that can run it | [`backend::open`]: Core ML or Candle, with a fallback chain |
+//! | texts to embed as vectors | [`encoder::TextEncoder`] |
 //! | an async program | `nonblocking::AsyncGenerator`, `nonblocking::AsyncModel` (feature `tokio`) |
-//! | token ids that become logits, in a training loop | [`CoreMLModelWrapper`] |
-//! | a pipeline of your own | [`anemll::Pipeline`] and [`generation::Generation`], or a [`CoreMLModel`] for each component |
-//! | a file to look inside | [`CoreMLModel::description`], [`format`](mod@format), [`CoreMLModel::placement`] |
+//! | token ids to map to logits, in a training loop | [`CoreMLModelWrapper`] |
+//! | your own pipeline | [`anemll::Pipeline`] and [`generation::Generation`], or a [`CoreMLModel`] per component |
+//! | a file to inspect | [`CoreMLModel::description`], [`format`](mod@format), [`CoreMLModel::placement`] |
 //! | tensors or images in files | [`tensors`], `images` (feature `images`) |
 //!
-//! [`engine`] tells which engine runs a model: Apple's Core ML (`native`) or our own (`portable`). [`cache`] measures and
-//! cleans the caches of this machine. Every call returns [`Error`], whose [`kind`](Error::kind) programs can match.
+//! [`engine`] chooses the engine that runs a model: Apple's Core ML (`native`) or our own (`portable`). [`cache`] lists
+//! and cleans the caches on this machine. Fallible calls return [`Error`]; programs match on its [`kind`](Error::kind).
 //!
 //! # Features
 //!
 //! | feature | |
 //! |---|---|
 //! | `hub` (default) | models by name from the Hugging Face Hub, in pure Rust |
-//! | `hub-ring` | the same on processors that the default TLS does not support; needs a C compiler |
+//! | `hub-ring` | the same on processors without support in the default TLS; needs a C compiler |
 //! | `images` | PNG, JPEG and TIFF files as inputs |
 //! | `tokio` | `nonblocking`: async models and text streams |
 //! | `remote` | text generation through the Anthropic Messages API |
-//! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends beside Core ML |
+//! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends besides Core ML |
 //! | `metal`, `cuda` | Candle's devices for those checkpoints |
-//! | `accelerate`, `mkl` | Candle's own products through Apple's Accelerate or Intel's MKL |
+//! | `accelerate`, `mkl` | Candle's matrix products through Apple's Accelerate or Intel's MKL |
 
 pub mod anemll;
 pub mod backend;
@@ -90,18 +90,18 @@ pub use model::{CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, Fe
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 
-/// The native engine itself: batches, futures and hints, which the common interface does not have.
+/// The native engine itself: batches, futures and hints beyond the common interface.
 pub use coreml_apple as native;
-/// The file formats, for tools that look inside models.
+/// The file formats, for tools that inspect models.
 pub use coreml_format as format;
-/// What models expect and return.
+/// Inputs and outputs of models.
 pub use coreml_format::description;
-/// How models of each type become programs.
+/// Lowering of each model type to a program.
 pub use coreml_lower as lower;
-/// Instruction sets that the portable engine's kernels are chosen by.
+/// Instruction sets of the portable engine's kernels.
 pub use mil_engine::isa;
 
-/// The Rust in the guides compiles: it is tested as documentation.
+/// Tests the Rust code in the guides as documentation.
 #[cfg(doctest)]
 mod guides {
     #[doc = include_str!("../../../README.md")]

@@ -1,4 +1,4 @@
-//! [`UnifiedModelLoader`]: from a name to a model that is ready to generate.
+//! [`UnifiedModelLoader`]: loads a model by name, ready to generate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::error::{Error, Result};
 use crate::hub::{Hub, ModelId};
 use crate::language_model::{LanguageModel, LanguageModelConfig};
 
-/// Name of the configuration in a local model's folder.
+/// File name of the configuration in a local model's folder.
 const LOCAL_CONFIG: &str = ".candle-coreml-config.json";
 
-/// Downloads if needed, discovers, configures and loads. What was discovered is kept beside the model as JSON, which
-/// [`ModelConfig::load`] reads too, and used again while the model's files are the same.
+/// Downloads if needed, discovers, configures and loads. The discovered configuration is stored beside the model as
+/// JSON, which [`ModelConfig::load`] reads too, and reused while the model's files are unchanged.
 ///
 /// ```no_run
 /// let mut model = candle_coreml::UnifiedModelLoader::new()?.load_model("org/name")?;
@@ -29,7 +29,7 @@ pub struct UnifiedModelLoader {
     hub: Hub,
 }
 
-/// A configuration and the files that it was made from.
+/// A configuration and the files it was generated from.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     #[serde(flatten)]
@@ -37,7 +37,7 @@ struct Saved {
     files: Vec<FileState>,
 }
 
-/// A file as it was: path, bytes, time of change in nanoseconds since 1970.
+/// State of a file: path, size in bytes, modification time in nanoseconds since 1970.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileState {
     path: String,
@@ -46,23 +46,23 @@ struct FileState {
 }
 
 impl UnifiedModelLoader {
-    /// A loader with the hub and cache that the environment names.
+    /// A loader with the hub and cache from the environment.
     ///
     /// # Errors
-    /// As [`Hub::from_environment`].
+    /// As for [`Hub::from_environment`].
     pub fn new() -> Result<Self> {
         Ok(Self::with_hub(Hub::from_environment()?))
     }
 
-    /// A loader with this hub and cache.
+    /// A loader with a given hub and cache.
     pub fn with_hub(hub: Hub) -> Self {
         Self { hub }
     }
 
-    /// Loads a model: `org/name[@revision]`, or a folder.
+    /// Loads a model by `org/name[@revision]` or folder.
     ///
     /// # Errors
-    /// [`Error::Hub`], and as [`LanguageModel::load_from_directory`].
+    /// [`Error::Hub`], and as for [`LanguageModel::load_from_directory`].
     pub fn load_model(&self, id: &str) -> Result<LanguageModel> {
         let found = self.look(id)?;
         if let Some(config) = found.saved {
@@ -77,10 +77,10 @@ impl UnifiedModelLoader {
         Ok(model)
     }
 
-    /// The configuration of a model, which is downloaded when the cache does not have it.
+    /// The configuration of a model; downloads it if it is not cached.
     ///
     /// # Errors
-    /// As [`UnifiedModelLoader::load_model`].
+    /// As for [`UnifiedModelLoader::load_model`].
     pub fn generate_config(&self, id: &str) -> Result<ModelConfig> {
         let found = self.look(id)?;
         if let Some(config) = found.saved {
@@ -93,19 +93,19 @@ impl UnifiedModelLoader {
     /// The complete models in the cache.
     ///
     /// # Errors
-    /// [`Error::Cache`] when it can't be read.
+    /// [`Error::Cache`] if the cache can't be read.
     pub fn list_cached_models(&self) -> Result<Vec<CacheEntry>> {
         Ok(CacheManager::new(Some(self.hub.cache_root().to_owned()), Vec::new()).list_models()?)
     }
 
-    /// Where a model is, downloaded if needed, and what is known about it.
+    /// Locates a model, downloading it if needed, and its saved configuration.
     fn look(&self, id: &str) -> Result<Found> {
         let (folder, notes) = if Path::new(id).is_dir() {
             (PathBuf::from(id), Some(Path::new(id).join(LOCAL_CONFIG)))
         } else {
             let model = ModelId::parse(id)?;
             let folder = self.hub.ensure(id)?;
-            // A cache that can't be written still serves models.
+            // A read-only cache still serves models.
             let notes = self.hub.notes(&model, &folder).inspect_err(|e| tracing::warn!("{e}")).ok();
             (folder, notes)
         };
@@ -117,18 +117,18 @@ impl UnifiedModelLoader {
     }
 }
 
-/// A model on the disk.
+/// A model on disk.
 struct Found {
     folder: PathBuf,
-    /// Where its configuration is kept.
+    /// Path of its saved configuration.
     notes: Option<PathBuf>,
     files: Vec<FileState>,
-    /// The configuration, when it was made from these files.
+    /// The saved configuration, if these files are unchanged.
     saved: Option<ModelConfig>,
 }
 
 impl Found {
-    /// Keeps a configuration for the next time; that it can't be kept is no failure.
+    /// Saves a configuration for the next time; failure is not an error.
     fn keep(self, config: ModelConfig) -> ModelConfig {
         let saved = Saved { config, files: self.files };
         if let Some(path) = self.notes
@@ -146,13 +146,13 @@ fn save(path: &Path, saved: &Saved) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(saved)?;
     let written = fs::write(&file, text).and_then(|()| fs::rename(&file, path));
     if written.is_err() {
-        // The first error is the one to report.
+        // Report the first error.
         fs::remove_file(&file).ok();
     }
     written
 }
 
-/// What a configuration depends on: the components and `meta.yaml`.
+/// Files that a configuration depends on: the components and `meta.yaml`.
 fn file_states(folder: &Path) -> Result<Vec<FileState>> {
     let mut states = Vec::new();
     let io = |path: &Path| {
@@ -171,7 +171,7 @@ fn file_states(folder: &Path) -> Result<Vec<FileState>> {
 }
 
 fn collect(root: &Path, path: &Path, states: &mut Vec<FileState>, depth: usize) -> std::io::Result<()> {
-    // Foreign caches consist of links to files: those are followed.
+    // Foreign caches consist of symbolic links; follow them.
     let metadata = fs::metadata(path)?;
     if metadata.is_dir() && depth < 16 {
         return fs::read_dir(path)?.try_for_each(|e| collect(root, &e?.path(), states, depth + 1));

@@ -1,5 +1,5 @@
-//! [`CoreMLModelWrapper`]: a language model as a function from token ids to logits, as training loops use a
-//! student or a teacher. The model's own weights do not change.
+//! [`CoreMLModelWrapper`]: a language model as a function from token ids to logits, for training loops with a student
+//! or a teacher. The model's own weights are constant.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use crate::model::CoreMLModel;
 enum Kind {
     /// A folder of components with a KV cache.
     Components(Box<Pipeline>),
-    /// One stateless model over whole sequences.
+    /// One stateless model over full sequences.
     Whole(Box<CoreMLModel>),
 }
 
-/// A language model that gives logits for every token of a batch of sequences.
+/// A language model that returns logits for every token of a batch of sequences.
 ///
-/// Every call has a cache of its own, so that one wrapper serves several threads. A call computes and
-/// blocks; for async code `nonblocking::AsyncModel` (feature `tokio`) takes a wrapper and awaits its calls.
+/// Every call has its own cache, so one wrapper serves several threads. Calls block; for async code
+/// `nonblocking::AsyncModel` (feature `tokio`) takes a wrapper and awaits its calls.
 #[derive(Debug)]
 pub struct CoreMLModelWrapper {
     kind: Kind,
@@ -35,18 +35,18 @@ pub struct CoreMLModelWrapper {
 }
 
 impl CoreMLModelWrapper {
-    /// Loads a folder of components, or one model that takes token ids and nothing else.
+    /// Loads a folder of components, or one model that takes only token ids.
     ///
     /// # Errors
-    /// What loading reports; a vocabulary or a window that is not the model's.
+    /// If loading fails, or the vocabulary or context length is not the model's.
     pub fn load(path: impl AsRef<Path>, vocab_size: usize, max_seq_len: usize) -> Result<Self> {
         Self::load_with(path, vocab_size, max_seq_len, &EngineOptions::default())
     }
 
-    /// [`CoreMLModelWrapper::load`] with a choice of the engine.
+    /// [`CoreMLModelWrapper::load`] on a given engine.
     ///
     /// # Errors
-    /// As `load`; asking for the native engine where there is none.
+    /// As for `load`; if the native engine is requested but unavailable.
     pub fn load_with(
         path: impl AsRef<Path>,
         vocab_size: usize,
@@ -81,10 +81,10 @@ impl CoreMLModelWrapper {
 
     /// Logits `[batch, seq, vocab]` (F32, on the device of the ids) of token ids `[batch, seq]` or `[seq]`.
     ///
-    /// Row `i` follows token `i`. Sequences are independent of each other and start at position 0.
+    /// Row `i` predicts token `i + 1`. Sequences are independent and start at position 0.
     ///
     /// # Errors
-    /// An empty or too long sequence, ids that are no integers or outside the vocabulary, failures of the engine.
+    /// If a sequence is empty or too long, ids are not integers or outside the vocabulary, or the engine fails.
     pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
         let ids = if input_ids.rank() == 1 { input_ids.unsqueeze(0)? } else { input_ids.clone() };
         let (batch, length) = ids.dims2()?;
@@ -127,7 +127,7 @@ impl CoreMLModelWrapper {
         }
     }
 
-    /// A causal model's rows do not depend on the padding that follows them.
+    /// In a causal model, rows do not depend on the padding after them.
     fn whole(&self, model: &CoreMLModel, ids: &[u32]) -> Result<Tensor> {
         let mut padded: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
         padded.resize(inputs::fixed_length(model, ids.len()).unwrap_or(ids.len()).max(ids.len()), 0);
@@ -146,10 +146,10 @@ impl CoreMLModelWrapper {
         Ok(logits.squeeze(0)?.narrow(0, 0, ids.len())?.to_dtype(DType::F32)?)
     }
 
-    /// Up to `max_tokens` tokens after a prompt; ends before a token of `end`, or when the window is full.
+    /// Generates up to `max_tokens` tokens; stops before a token in `end`, or when the context is full.
     ///
     /// # Errors
-    /// As [`CoreMLModelWrapper::forward`].
+    /// As for [`CoreMLModelWrapper::forward`].
     pub fn generate(&self, prompt: &[u32], max_tokens: usize, sampling: Sampling, end: &[u32]) -> Result<Vec<u32>> {
         if prompt.len() > self.max_seq_len {
             return Err(Error::PromptTooLong { tokens: prompt.len(), context: self.max_seq_len });

@@ -24,22 +24,22 @@ pub use inputs::ModelInputs;
 mod builder;
 mod inputs;
 
-/// A model (one function of it), loaded.
+/// One loaded function of a model.
 ///
-/// `Send` and `Sync`: several threads may predict with one model at once; a state is used by one
-/// prediction at a time because it is borrowed mutably.
+/// `Send` and `Sync`: several threads may predict with one model at once; a state is borrowed mutably, so only one
+/// prediction uses it at a time.
 #[derive(Debug)]
 pub struct CoreMLModel {
     package: Arc<Model>,
     engine: Box<dyn Engine>,
     reason: String,
     config: Config,
-    /// The function's description, where it is not that of the file.
+    /// The function's description, if it differs from the file's.
     described: Option<FunctionDescription>,
 }
 
 impl CoreMLModel {
-    /// A model at this path, to be loaded with options:
+    /// Options for loading the model at this path:
     ///
     /// ```
     /// # std::env::set_current_dir("../..")?;
@@ -56,10 +56,10 @@ impl CoreMLModel {
         CoreMLModelBuilder::new(path, Config::default())
     }
 
-    /// [`builder`](Self::builder) without options: the default function, on the best engine.
+    /// [`builder`](Self::builder) with defaults: the default function, on the best engine.
     ///
     /// # Errors
-    /// As [`CoreMLModelBuilder::load`].
+    /// As for [`CoreMLModelBuilder::load`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).load()
     }
@@ -67,7 +67,7 @@ impl CoreMLModel {
     /// [`builder`](Self::builder) with a configuration.
     ///
     /// # Errors
-    /// As [`CoreMLModelBuilder::load`].
+    /// As for [`CoreMLModelBuilder::load`].
     pub fn load_from_file(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         Self::builder(path).config(config.clone()).load()
     }
@@ -75,25 +75,25 @@ impl CoreMLModel {
     /// [`builder`](Self::builder) with a configuration and a function of a multi-function model.
     ///
     /// # Errors
-    /// As [`CoreMLModelBuilder::load`].
+    /// As for [`CoreMLModelBuilder::load`].
     pub fn load_with_function(path: impl AsRef<Path>, config: &Config, function: &str) -> Result<Self> {
         Self::builder(path).config(config.clone()).function(function).load()
     }
 
-    /// Loads a function of a package that is open already, with the portable engine; weights are shared.
+    /// Loads a function of an open package on the portable engine; weights are shared.
     ///
     /// # Errors
-    /// As [`CoreMLModel::load_with_function`].
+    /// As for [`CoreMLModel::load_with_function`].
     pub fn from_package(package: Arc<Model>, function: Option<&str>, config: Config, passes: &PassSet) -> Result<Self> {
         let options =
             EngineOptions { choice: EngineChoice::Portable, passes: passes.clone(), ..EngineOptions::default() };
         Self::from_package_with(package, function, config, &options)
     }
 
-    /// Loads a function of a package that is open already, with a choice of the engine.
+    /// Loads a function of an open package on a given engine.
     ///
     /// # Errors
-    /// As [`CoreMLModel::load_with_function`]; asking for the native engine where there is none.
+    /// As for [`CoreMLModel::load_with_function`]; if the native engine is requested but unavailable.
     pub fn from_package_with(
         package: Arc<Model>,
         function: Option<&str>,
@@ -104,8 +104,8 @@ impl CoreMLModel {
         Self::loaded(package, loaded, config)
     }
 
-    /// Loads a function whose inputs have rows in these dimensions; where the engine can leave their number open, the
-    /// model takes up to `most` of them.
+    /// Loads a function with dynamic `rows` dimensions, if the engine supports it; the model then accepts up to `most`
+    /// rows in them.
     pub(crate) fn with_rows(
         package: Arc<Model>,
         function: Option<&str>,
@@ -132,7 +132,7 @@ impl CoreMLModel {
         Ok(model)
     }
 
-    /// Whether predictions choose how many rows they bring.
+    /// Returns true if the number of rows is dynamic.
     pub(crate) fn rows_are_open(&self) -> bool {
         !self.engine.open_rows().is_empty()
     }
@@ -140,7 +140,7 @@ impl CoreMLModel {
     fn loaded(package: Arc<Model>, loaded: Loaded, config: Config) -> Result<Self> {
         let Loaded { engine, reason } = loaded;
         let package = match engine.description() {
-            // A model that only the engine can read.
+            // Only the engine can read this model.
             Some(description) if package.description.functions.is_empty() => {
                 Arc::new(Model { description: description.clone(), ..Model::clone(&package) })
             }
@@ -173,7 +173,7 @@ impl CoreMLModel {
         self.engine.name()
     }
 
-    /// Why this engine runs the model, such as what Core ML said when it did not load it.
+    /// Reason for the choice of engine, such as Core ML's error when it did not load the model.
     pub fn engine_reason(&self) -> &str {
         &self.reason
     }
@@ -182,27 +182,27 @@ impl CoreMLModel {
         self.reason = reason;
     }
 
-    /// Where each operation runs: Core ML's compute plan on the native engine (macOS 14.4, iOS 17.4), all on the CPU on
-    /// the portable one.
+    /// Placement of each operation: Core ML's compute plan on the native engine (macOS 14.4, iOS 17.4), all on the CPU
+    /// on the portable one.
     ///
     /// # Errors
-    /// What Core ML reports, and systems without compute plans.
+    /// If Core ML fails, or the system has no compute plans.
     pub fn placement(&self) -> Result<Vec<OperationReport>> {
         self.engine.placement()
     }
 
-    /// Begins to measure the operations of predictions, from zero, or stops. Returns whether the engine can: the
-    /// portable one can, Core ML does not tell.
+    /// Starts profiling from zero, or stops it. Returns true if the engine supports it: the portable one does, Core ML
+    /// reports no costs.
     pub fn set_profiling(&self, on: bool) -> bool {
         self.engine.set_profiling(on)
     }
 
-    /// What the operations cost since [`set_profiling`](Self::set_profiling), in the order in which they run.
+    /// Costs of the operations since [`set_profiling`](Self::set_profiling), in execution order.
     pub fn costs(&self) -> Vec<OperationCost> {
         self.engine.costs()
     }
 
-    /// Where the model was loaded from.
+    /// The path it was loaded from.
     pub fn path(&self) -> &Path {
         &self.package.path
     }
@@ -212,7 +212,7 @@ impl CoreMLModel {
         &self.config
     }
 
-    /// The open package, for loading another function of it.
+    /// The open package, for loading another of its functions.
     pub fn package(&self) -> &Arc<Model> {
         &self.package
     }
@@ -235,24 +235,24 @@ impl CoreMLModel {
         }
     }
 
-    /// The description of the loaded function; empty if the file describes only others.
+    /// The description of the loaded function; empty if the file describes only other functions.
     pub fn function_description(&self) -> &FunctionDescription {
         static NONE: std::sync::LazyLock<FunctionDescription> = std::sync::LazyLock::new(FunctionDescription::default);
         let of_file = || self.package.description.functions.get(self.engine.function());
         self.described.as_ref().or_else(of_file).unwrap_or(&NONE)
     }
 
-    /// Names of the inputs, in the model's order.
+    /// Names of the inputs, in model order.
     pub fn input_names(&self) -> Vec<String> {
         self.engine.inputs().into_iter().map(str::to_owned).collect()
     }
 
-    /// Names of the outputs, in the model's order.
+    /// Names of the outputs, in model order.
     pub fn output_names(&self) -> Vec<String> {
         self.function_description().outputs.iter().map(|o| o.name.clone()).collect()
     }
 
-    /// Whether the model has states.
+    /// Returns true if the model has states.
     pub fn is_stateful(&self) -> bool {
         !self.engine.states().is_empty()
     }
@@ -261,7 +261,7 @@ impl CoreMLModel {
         &*self.engine
     }
 
-    /// States of zeros.
+    /// Creates zeroed states.
     ///
     /// # Errors
     /// If allocation fails.
@@ -269,30 +269,30 @@ impl CoreMLModel {
         CoreMLState::shared_by(&[self])
     }
 
-    /// Predicts and returns one output: the one that the configuration names, else the first tensor.
+    /// Predicts and returns one output: the one named in the configuration, else the first tensor.
     ///
     /// The result is on the device of the first input.
     ///
     /// # Errors
-    /// When inputs do not fit, or the engine fails.
+    /// If inputs do not match the model, or the engine fails.
     pub fn forward<I: ModelInputs + ?Sized>(&self, inputs: &I) -> Result<Tensor> {
         let outputs = self.forward_all(inputs)?;
         self.choose(outputs)
     }
 
-    /// Predicts and returns every tensor output by name.
+    /// Predicts and returns all tensor outputs by name.
     ///
     /// # Errors
-    /// As [`CoreMLModel::forward`].
+    /// As for [`CoreMLModel::forward`].
     pub fn forward_all<I: ModelInputs + ?Sized>(&self, inputs: &I) -> Result<IndexMap<String, Tensor>> {
         let mut state = if self.is_stateful() { Some(self.make_state()?) } else { None };
         self.by_position(&inputs.tensors(), state.as_mut())
     }
 
-    /// Predicts with a state that is updated in place, and returns one output as [`CoreMLModel::forward`].
+    /// Predicts, updating a state in place, and returns one output as [`CoreMLModel::forward`] does.
     ///
     /// # Errors
-    /// As [`CoreMLModel::forward`], and when the state is of another model.
+    /// As for [`CoreMLModel::forward`], and if the state belongs to another model.
     pub fn predict_with_state<I: ModelInputs + ?Sized>(&self, inputs: &I, state: &mut CoreMLState) -> Result<Tensor> {
         let outputs = self.by_position(&inputs.tensors(), Some(state))?;
         self.choose(outputs)
@@ -326,17 +326,15 @@ impl CoreMLModel {
         Ok(out)
     }
 
-    /// Predicts with inputs by name; returns every output: tensors, labels, dictionaries.
+    /// Predicts with inputs by name; returns all outputs: tensors, labels, dictionaries.
     ///
-    /// Optional inputs may be left out; names that the model lacks are errors. Tensors are returned on the device of
-    /// the first input.
+    /// Optional inputs may be omitted; unknown names are errors. Tensors are returned on the device of the first input.
     ///
-    /// Images are tensors `[1, channels, height, width]` with the channels in the order that the description says. As inputs
-    /// they hold the values of the pixels, 0 to 255; as outputs they are `U8`, rounded and cut off at 0 and 255, or `F16`
-    /// where the description has 16-bit grayscale.
+    /// Images are tensors `[1, channels, height, width]` with channels in the described order. Inputs hold pixel
+    /// values, 0 to 255; outputs are `U8`, rounded and saturated at 0 and 255, or `F16` for 16-bit grayscale.
     ///
     /// # Errors
-    /// As [`CoreMLModel::forward`]; [`Error::Output`] for an image of another shape.
+    /// As for [`CoreMLModel::forward`]; [`Error::Output`] if an image has another shape.
     pub fn predict(
         &self,
         inputs: &[(&str, Tensor)],
@@ -347,23 +345,23 @@ impl CoreMLModel {
         self.predict_values(&values, state)
     }
 
-    /// [`predict`](Self::predict) with inputs of any kind; what a prediction returned can be given to the next.
+    /// [`predict`](Self::predict) with inputs of any type; outputs of one prediction can be inputs of the next.
     ///
     /// | feature | value |
     /// |---|---|
-    /// | array | tensor in its shape |
-    /// | image | tensor `[1, channels, height, width]`, samples from 0 to 255, channels in the order of the colour layout |
-    /// | number | [`FeatureValue::Int64`], [`FeatureValue::Double`], or a tensor of one element |
-    /// | sequence of integers | [`FeatureValue::Int64s`], or a tensor of one dimension |
+    /// | array | tensor of its shape |
+    /// | image | tensor `[1, channels, height, width]`, samples from 0 to 255, channels in layout order |
+    /// | number | [`FeatureValue::Int64`], [`FeatureValue::Double`], or a one-element tensor |
+    /// | sequence of integers | [`FeatureValue::Int64s`], or a rank-1 tensor |
     /// | string, sequence of strings | [`FeatureValue::String`], [`FeatureValue::Strings`] |
     /// | dictionary | [`FeatureValue::Dictionary`] |
     ///
-    /// ML Programs, and so the portable engine, take arrays and images alone. On the native engine images are made of
-    /// bytes: samples take the nearest whole number, and those beyond 0 to 255 are errors. Half-precision images keep
+    /// ML Programs, and so the portable engine, accept only arrays and images. On the native engine images consist of
+    /// bytes: samples round to the nearest integer, and samples outside 0 to 255 are errors. Half-precision images keep
     /// their samples.
     ///
     /// # Errors
-    /// As [`CoreMLModel::forward`].
+    /// As for [`CoreMLModel::forward`].
     pub fn predict_values(
         &self,
         inputs: &[(&str, FeatureValue)],
@@ -392,7 +390,7 @@ impl CoreMLModel {
                     if t.dtype() != wanted {
                         *t = t.to_dtype(wanted)?;
                     }
-                    // Core ML's arrays have at least one dimension: a scalar of the program is one element.
+                    // Core ML arrays have at least one dimension: a scalar of the program is one element.
                     if t.rank() == 0 {
                         *t = t.reshape(1)?;
                     }

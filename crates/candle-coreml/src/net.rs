@@ -1,4 +1,4 @@
-//! What the clients of networks share: TLS and URLs.
+//! TLS and URLs, shared by the network clients.
 
 pub(crate) mod tls;
 pub(crate) mod url;

@@ -1,12 +1,12 @@
 //! Models in async programs, without blocking a tokio runtime (feature `tokio`).
 //!
-//! Models compute on threads of the runtime's blocking pool. How many calls compute at once and how many wait is
-//! bounded; a call too many gets [`Error::Busy`](crate::Error::Busy) at once.
+//! Models compute on the runtime's blocking pool. Running and waiting calls are bounded; further calls fail immediately
+//! with [`Error::Busy`](crate::Error::Busy).
 //!
-//! - [`AsyncGenerator`]: text of a language model, as a [stream](Answer) or at once. Several conversations share its
-//!   weights, each with a cache. Dropping an answer ends its computation at the next token.
+//! - [`AsyncGenerator`]: text generation, as a [stream](Answer) or as a whole. Several conversations share its weights,
+//!   each with its own cache. Dropping an answer stops its computation at the next token.
 //! - [`AsyncModel`]: any other model, such as [`CoreMLModel`](crate::CoreMLModel) or
-//!   [`CoreMLModelWrapper`](crate::CoreMLModelWrapper). A single prediction runs to its end.
+//!   [`CoreMLModelWrapper`](crate::CoreMLModelWrapper). A prediction runs to completion.
 //!
 //! ```no_run
 //! use candle_coreml::backend::{BackendConfig, open};
@@ -35,14 +35,14 @@ pub use answer::{Answer, Completion, Piece};
 pub use generator::{AsyncGenerator, Prompt, Watch};
 pub use model::AsyncModel;
 
-/// How much is done and kept at once.
+/// Concurrency and buffering limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Calls that compute at once; for text also the conversations whose caches are kept. At least 1.
+    /// Concurrent calls; for text also the number of cached conversations. At least 1.
     pub slots: usize,
-    /// Calls that may wait for their turn.
+    /// Maximum number of waiting calls.
     pub queue: usize,
-    /// Pieces of an answer that may wait for their reader. When they are full, the computation waits. At least 1.
+    /// Buffered pieces of an answer per reader. When the buffer is full, the computation waits. At least 1.
     pub buffer: usize,
 }
 

@@ -1,9 +1,9 @@
-//! [`LanguageModel`] by the name it had when it ran Qwen only.
+//! [`LanguageModel`] under its original name, from when it supported only Qwen.
 
 use crate::language_model::{LanguageModel, LanguageModelConfig};
 
-/// [`LanguageModel`] by its first name.
+/// Original name of [`LanguageModel`].
 pub type QwenModel = LanguageModel;
 
-/// [`LanguageModelConfig`] by its first name.
+/// Original name of [`LanguageModelConfig`].
 pub type QwenConfig = LanguageModelConfig;

@@ -1,6 +1,6 @@
-//! A model elsewhere, through the Anthropic Messages API: the way out when nothing on this machine can answer.
+//! A remote model, through the Anthropic Messages API: the last resort when no local model can answer.
 //!
-//! Nothing is sent unless the settings allow it ([`RemoteSettings::enabled`]) and the program asks for it.
+//! Nothing is sent unless the settings allow it ([`RemoteSettings::enabled`]) and the program requests it.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -24,15 +24,15 @@ pub use error::RemoteError;
 use api::{Body, Usage};
 use exchange::{News, exchange};
 
-/// How often cancellation is looked at while the server is silent.
+/// Polling interval for cancellation while the server is silent.
 const POLL: Duration = Duration::from_millis(50);
-/// Events that may wait to be shown.
+/// Maximum number of buffered events.
 const WAITING: usize = 64;
 
 /// A conversation with a remote model.
 ///
-/// Tokens are the server's and not known here: every [`Step`] is a piece of text with the token 0 and without logits,
-/// and [`Stats`] count what the server says.
+/// The server's tokens are unknown: every [`Step`] is a piece of text with token 0 and without logits, and [`Stats`]
+/// report the server's counts.
 pub struct RemoteGenerator {
     agent: ureq::Agent,
     url: String,
@@ -48,26 +48,26 @@ impl std::fmt::Debug for RemoteGenerator {
     }
 }
 
-/// Whether a host is this machine.
+/// Returns true if a host is this machine.
 fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl RemoteGenerator {
-    /// A client of the server that the settings name. Nothing is sent yet.
+    /// A client of the configured server. Sends nothing yet.
     ///
     /// # Errors
-    /// [`RemoteError::Settings`]: a URL that is not `https` (plain `http` only to this machine), a key with
-    /// characters that no key has, a missing model.
+    /// [`RemoteError::Settings`] if the URL is not `https` (plain `http` only to this machine), the key has invalid
+    /// characters, or no model is set.
     pub fn new(settings: &RemoteSettings, key: &SecretString) -> std::result::Result<Self, RemoteError> {
         Self::with_patience(settings, key, Duration::from_secs(120))
     }
 
-    /// The same; `patience` is how long the server may be silent.
+    /// [`RemoteGenerator::new`] with a timeout: `patience` is the longest silence of the server.
     ///
     /// # Errors
-    /// As [`RemoteGenerator::new`].
+    /// As for [`RemoteGenerator::new`].
     pub fn with_patience(
         settings: &RemoteSettings,
         key: &SecretString,
@@ -92,7 +92,7 @@ impl RemoteGenerator {
         let agent = ureq::Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
-            // The key goes to the host that the user named and nowhere else.
+            // The key goes only to the host that the user configured.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("candle-coreml/", env!("CARGO_PKG_VERSION")))
@@ -113,18 +113,18 @@ impl RemoteGenerator {
         })
     }
 
-    /// Where requests go.
+    /// URL of the requests.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Begins a request; the connection lives in a thread of its own, so that waiting for it can be given up.
+    /// Starts a request; the connection has its own thread, so that waiting for it can be cancelled.
     fn send(&self, body: Vec<u8>) -> Receiver<News> {
         let (sender, receiver) = sync_channel(WAITING);
         let (agent, url, key) = (self.agent.clone(), self.url.clone(), self.key.clone());
         std::thread::spawn(move || {
             if let Err(e) = exchange(&agent, &url, &key, &body, &sender) {
-                // Nobody listens when the answer was given up.
+                // Nobody receives if the answer was cancelled.
                 let _ = sender.send(News::Failed(e));
             }
         });
@@ -190,7 +190,7 @@ impl RemoteGenerator {
 }
 
 impl TextGeneration for RemoteGenerator {
-    /// The device is `Auto`: none of this machine. The context is the server's to know; 0 stands for that.
+    /// The device is `Auto`, none of this machine. The context length is unknown: 0.
     fn info(&self) -> GeneratorInfo {
         GeneratorInfo {
             device: BackendDevice::Auto,
@@ -201,7 +201,7 @@ impl TextGeneration for RemoteGenerator {
         }
     }
 
-    /// The API knows conversations only: the text is sent as a message.
+    /// The API supports only conversations: sends the text as a user message.
     fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         self.answer(&[Message::user(prompt)], &options, on_token)
     }

@@ -1,4 +1,4 @@
-//! What the user has set: a TOML file, the environment, flags.
+//! User settings: a TOML file, the environment, flags.
 //!
 //! ```toml
 //! api_key = "…"                 # for the remote fallback of the chat
@@ -16,11 +16,11 @@
 //! base_url = "https://api.anthropic.com"
 //! ```
 //!
-//! The file is `config.toml` in the folder that the system has for configurations; `CANDLE_COREML_CONFIG` names
-//! another one. A [`Layer`] holds what one source says; later layers win: defaults, file, environment
-//! (`CANDLE_COREML_DEVICE`, `…_MODEL_REPO`, `…_MODEL_PATH`, `…_FALLBACK`, `…_STREAMING`, `…_REMOTE`, `…_REMOTE_MODEL`,
-//! `…_REMOTE_URL`, `…_API_KEY` or `ANTHROPIC_API_KEY`, `HF_TOKEN`), flags. Secrets are in no error, no log and no
-//! `Debug` output. [`Key`] has the settings by name, for programs that show and change single ones.
+//! The file is `config.toml` in the system's configuration folder; `CANDLE_COREML_CONFIG` overrides the path. A
+//! [`Layer`] holds the values of one source; later layers win: defaults, file, environment (`CANDLE_COREML_DEVICE`,
+//! `…_MODEL_REPO`, `…_MODEL_PATH`, `…_FALLBACK`, `…_STREAMING`, `…_REMOTE`, `…_REMOTE_MODEL`, `…_REMOTE_URL`,
+//! `…_API_KEY` or `ANTHROPIC_API_KEY`, `HF_TOKEN`), flags. Secrets never appear in errors, logs or `Debug` output.
+//! [`Key`] addresses single settings by name, for programs that show and change them.
 
 use std::path::{Path, PathBuf};
 
@@ -35,22 +35,22 @@ mod key;
 pub use file::{Warning, read, save};
 pub use key::Key;
 
-/// Name of the variable that names the file.
+/// Environment variable with the path of the file.
 pub const CONFIG_VARIABLE: &str = "CANDLE_COREML_CONFIG";
 
-/// Where the remote fallback of the chat is asked when nothing else is said.
+/// Default server of the remote fallback.
 pub const REMOTE_URL: &str = "https://api.anthropic.com";
-/// The model that is asked for there.
+/// Default model of the remote fallback.
 pub const REMOTE_MODEL: &str = "claude-sonnet-4-5";
 
-/// The remote fallback of the chat.
+/// Settings of the chat's remote fallback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteSettings {
-    /// Whether it may be used at all; off by default.
+    /// True if it may be used; off by default.
     pub enabled: bool,
-    /// The model's name at the server.
+    /// Name of the model on the server.
     pub model: String,
-    /// The server: `{base_url}/v1/messages` is asked.
+    /// The server; requests go to `{base_url}/v1/messages`.
     pub base_url: String,
 }
 
@@ -60,22 +60,22 @@ impl Default for RemoteSettings {
     }
 }
 
-/// All settings, complete.
+/// All settings, resolved.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Which model runs where.
+    /// Model and devices.
     pub backend: BackendConfig,
     /// Key for the remote fallback.
     pub api_key: Option<SecretString>,
     /// Token for the hub.
     pub hf_token: Option<SecretString>,
-    /// Whether answers are shown as they come.
+    /// True if answers are streamed.
     pub streaming_enabled: bool,
     /// The remote fallback.
     pub remote: RemoteSettings,
 }
 
-/// What one source sets; nothing where it is silent.
+/// Values set by one source; `None` where it sets none.
 #[derive(Debug, Clone, Default)]
 pub struct Layer {
     /// [`BackendConfig::device`].
@@ -101,8 +101,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// This layer where it says something, else the lower one. A model that is named here replaces one below,
-    /// whether by path or by repository.
+    /// Overlays this layer on a lower one. A model set here replaces one set below, whether by path or by repository.
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
         let (model_repo, model_path) = if self.model_repo.is_some() || self.model_path.is_some() {
@@ -124,10 +123,10 @@ impl Layer {
         }
     }
 
-    /// What environment variables say; empty ones say nothing.
+    /// Reads the environment variables; empty ones are ignored.
     ///
     /// # Errors
-    /// A value that is none of those that are possible, with the name of its variable.
+    /// If a value is invalid; the error names the variable.
     pub fn from_environment() -> Result<Self> {
         Self::from_variables(&|name| std::env::var(name).ok())
     }
@@ -155,7 +154,7 @@ impl Layer {
         })
     }
 
-    /// Settings with defaults where nothing was said.
+    /// Resolves the settings, with defaults for unset values.
     pub fn settings(self) -> Settings {
         Settings {
             backend: BackendConfig {
@@ -176,7 +175,7 @@ impl Layer {
     }
 }
 
-/// Where the file is, and whether the user named it. None when the system has no folder for configurations.
+/// Path of the file, and true if the user set it. `None` if the system has no configuration folder.
 pub fn location(named: Option<&Path>) -> Option<(PathBuf, bool)> {
     let variable = std::env::var_os(CONFIG_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(path) = named.map(Path::to_owned).or(variable) {
@@ -186,11 +185,11 @@ pub fn location(named: Option<&Path>) -> Option<(PathBuf, bool)> {
     Some((folders.config_dir().join("config.toml"), false))
 }
 
-/// All layers together: defaults, the file (`named`, else the variable's, else the usual one), the environment,
-/// `flags`. Also what is odd about the file.
+/// Merges all layers: defaults, the file (`named`, else the variable's, else the default path), the environment,
+/// `flags`. Also returns warnings about the file.
 ///
 /// # Errors
-/// A file that was named and is not there, one that can't be read or is malformed, wrong values.
+/// If a named file is missing, the file can't be read or is malformed, or a value is invalid.
 pub fn load(named: Option<&Path>, flags: Layer) -> Result<(Settings, Vec<Warning>)> {
     let (file, warnings) = match location(named) {
         Some((path, false)) if !path.exists() => Default::default(),

@@ -9,17 +9,16 @@ use crate::model::CoreMLModel;
 
 /// Buffers that a stateful model reads and updates in place.
 ///
-/// It takes O(cache length) memory however many predictions are made. A prediction borrows it mutably,
-/// so that two predictions can't use it at once; it may move between threads. Components of one
-/// language model (chunks, functions) share one state. It lies in the memory of the engine that made it, and only
-/// models of that engine take it.
+/// Its memory is O(cache length), independent of the number of predictions. A prediction borrows it mutably, so two
+/// predictions can't use it at once; it may move between threads. Components of one language model (chunks, functions)
+/// share one state. It is in the memory of the engine that created it, and only models on that engine accept it.
 #[derive(Debug)]
 pub struct CoreMLState {
     pub(crate) inner: Box<dyn EngineState>,
 }
 
 impl CoreMLState {
-    /// Name of the engine that made it.
+    /// Name of the engine that created it.
     pub fn engine(&self) -> &'static str {
         self.inner.engine()
     }
@@ -29,25 +28,25 @@ impl CoreMLState {
         self.inner.names()
     }
 
-    /// A copy of one state.
+    /// Copies one state.
     ///
     /// # Errors
-    /// When there is no state of this name.
+    /// If there is no state of this name.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         self.check(name)?;
         self.inner.get(name)
     }
 
-    /// Replaces the content of one state.
+    /// Overwrites one state.
     ///
     /// # Errors
-    /// When there is no state of this name or the shape differs.
+    /// If there is no state of this name or the shape differs.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
         self.check(name)?;
         self.inner.set(name, value)
     }
 
-    /// Sets all states to zeros.
+    /// Zeroes all states.
     ///
     /// # Errors
     /// If allocation fails.
@@ -67,10 +66,10 @@ impl CoreMLState {
         })
     }
 
-    /// The states that any of several models declare, shared by all of them.
+    /// States declared by any of several models, shared by all of them.
     ///
     /// # Errors
-    /// When two models declare one state differently or run on different engines, or allocation fails.
+    /// If two models declare one state differently or run on different engines, or allocation fails.
     pub fn shared_by(models: &[&CoreMLModel]) -> Result<Self> {
         let mut specs: Vec<StateSpec> = Vec::new();
         let mut first: Option<&CoreMLModel> = None;

@@ -1,6 +1,6 @@
-//! Files of named tensors: safetensors, and NumPy's `.npz` and `.npy`; which of them is told by content, not by name.
+//! Files of named tensors: safetensors, and NumPy's `.npz` and `.npy`; detected by content, not by name.
 //!
-//! Files may come from strangers: only regular files are opened, headers are bounded, and no memory is taken for elements
+//! Files are untrusted: only regular files are opened, headers are bounded, and no memory is allocated for elements
 //! that a file does not have or that [`Limits`] do not allow.
 //!
 //! | elements | safetensors | NumPy | tensor |
@@ -11,9 +11,9 @@
 //! | unsigned integers of 64, 32, 16, 8 bits | `U64`, `U32`, `U16`, `U8` | `u8`, `u4`, `u2`, `u1` | `I64`, `U32`, `I32`, `U8` |
 //! | booleans, bytes of 0 and 1 | `BOOL` | `b1` | `U8` |
 //!
-//! Values stay as they are; unsigned integers of 64 bits that `i64` does not have are refused, and so are all other types:
-//! the floats of 8 bits and less, complex numbers, strings, objects, records. Arrays of NumPy may be in either byte order and
-//! in Fortran's order of elements.
+//! Values are preserved; 64-bit unsigned integers beyond `i64` are rejected, and so are all other types: floats of 8
+//! bits and less, complex numbers, strings, objects, records. NumPy arrays may have either byte order and Fortran
+//! order.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -28,14 +28,14 @@ mod npy;
 mod npz;
 mod safetensors;
 
-/// What a file of tensors may use up.
+/// Limits on reading a file of tensors.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of all tensors together, in memory; 4 GiB by default.
+    /// Maximum size of all tensors in memory, in bytes; 4 GiB by default.
     pub bytes: u64,
-    /// Bytes of a header, which names tensors, types and shapes; 16 MiB by default.
+    /// Maximum size of a header (tensor names, types and shapes), in bytes; 16 MiB by default.
     pub header: u64,
-    /// Number of tensors; 65,536 by default.
+    /// Maximum number of tensors; 65,536 by default.
     pub tensors: usize,
 }
 
@@ -45,39 +45,39 @@ impl Default for Limits {
     }
 }
 
-/// Why a file of tensors can't be used.
+/// A file of tensors that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {cause}")]
 pub struct TensorsError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The cause.
     pub cause: TensorsCause,
 }
 
-/// What is wrong with a file of tensors.
+/// Cause of a [`TensorsError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorsCause {
     /// It can't be opened or read.
     #[error(transparent)]
     File(#[from] FileCause),
-    /// The file is not what its format says, or goes beyond the limits.
+    /// The file does not match its format, or exceeds the limits.
     #[error("expected {expected}, found {found}")]
     Content {
-        /// What belongs there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Found content.
         found: String,
     },
-    /// So is one tensor.
+    /// The same for one tensor.
     #[error("`{name}`: expected {expected}, found {found}")]
     Tensor {
         /// Its name.
         name: String,
-        /// What belongs there.
+        /// Expected content.
         expected: String,
-        /// What is there.
+        /// Found content.
         found: String,
     },
 }
@@ -87,7 +87,7 @@ impl TensorsCause {
         Self::Content { expected: expected.into(), found: found.to_string() }
     }
 
-    /// The same about one tensor.
+    /// The same error for one tensor.
     fn of(self, name: &str) -> Self {
         match self {
             Self::Content { expected, found } => Self::Tensor { name: name.to_owned(), expected, found },
@@ -111,20 +111,20 @@ impl From<FileError> for TensorsError {
     }
 }
 
-/// Reads all tensors of a file, by name, onto the CPU. The one of a `.npy` file has the name of the file, without its ending.
+/// Reads all tensors of a file onto the CPU, by name. The tensor of a `.npy` file is named after the file's stem.
 ///
 /// # Errors
-/// [`TensorsError`] naming the file and the tensor, what was expected and what was found.
+/// [`TensorsError`] naming the file and the tensor, expected and found.
 pub fn read(path: &Path, limits: &Limits) -> Result<IndexMap<String, Tensor>, TensorsError> {
     let mut source: BufReader<File> = BufReader::new(file::open(path)?);
     let only = path.file_stem().unwrap_or_default().to_string_lossy();
     read_from(&mut source, &only, limits).map_err(|cause| TensorsError { path: path.to_owned(), cause })
 }
 
-/// [`read`] of what is not a file; `only` is the name of the tensor of a `.npy`.
+/// [`read`] from any source; `only` is the name of the tensor of a `.npy`.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub fn read_from(
     source: &mut (impl Read + Seek),
     only: &str,
@@ -146,7 +146,7 @@ pub fn read_from(
     safetensors::read(source, size, limits, &mut budget)
 }
 
-/// Bytes that tensors may still take.
+/// Remaining budget of tensor memory, in bytes.
 struct Budget {
     limit: u64,
     left: u64,

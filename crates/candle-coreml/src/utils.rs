@@ -1,16 +1,16 @@
-//! The parts of the pipeline by subject, for pipelines built by hand. Everything here lives elsewhere.
+//! Building blocks of the pipeline by subject, for custom pipelines. Everything here is a re-export.
 
 /// Attention masks.
 pub mod mask {
     pub use crate::anemll::causal_mask;
 }
 
-/// Choosing tokens.
+/// Sampling.
 pub mod sampling {
     pub use crate::generation::{Sampler, Sampling};
 }
 
-/// Models of several components.
+/// Multi-component models.
 pub mod multi_component {
     pub use crate::anemll::discovery::{ChunkFiles, Components, discover};
     pub use crate::anemll::model_config::ModelConfig;

@@ -1,8 +1,8 @@
 //! Finds the components of a model in a folder.
 //!
-//! What a package is, it says itself: an embeddings model takes token ids, an FFN chunk has states, an LM
-//! head takes hidden states and gives logits. Names only order chunks, tell `prefill` from `infer` where
-//! both have one function, and choose among variants; `meta.yaml` decides which variant, when there is one.
+//! Packages are classified by their own descriptions: an embeddings model takes token ids, an FFN chunk has states, an
+//! LM head maps hidden states to logits. File names only order chunks, tell `prefill` from `infer` where both have one
+//! function, and choose among variants; `meta.yaml`, if present, decides which variant.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::ModelNamingConfig;
 use crate::engine;
 use crate::error::{Error, Result};
 
-/// A function of an open package: the package and the name of the function (none: the default).
+/// A function of an open package: the package and the function's name (`None`: the default).
 pub type FunctionOf = (Arc<Model>, Option<String>);
 
 /// One FFN chunk.
@@ -21,25 +21,25 @@ pub type FunctionOf = (Arc<Model>, Option<String>);
 pub struct ChunkFiles {
     /// Decodes one token.
     pub infer: FunctionOf,
-    /// Takes a batch of prompt tokens.
+    /// Processes a batch of prompt tokens.
     pub prefill: FunctionOf,
 }
 
 /// The components of a model.
 #[derive(Debug, Clone)]
 pub struct Components {
-    /// Token ids to hidden states.
+    /// Maps token ids to hidden states.
     pub embeddings: Arc<Model>,
     /// Transformer layers, in order.
     pub chunks: Vec<ChunkFiles>,
-    /// Hidden states to logits.
+    /// Maps hidden states to logits.
     pub lm_head: Arc<Model>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Embeddings,
-    /// Functions `prefill` and `infer` in one package.
+    /// Functions `prefill` and `infer` of one package.
     Combined,
     Prefill,
     Infer,
@@ -50,7 +50,7 @@ fn stem(path: &Path) -> String {
     path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// What a package is, by its inputs, outputs and states.
+/// Role of a package, derived from its inputs, outputs and states.
 fn role(model: &Model) -> Option<Role> {
     let functions = &model.description.functions;
     if functions.contains_key("infer") && functions.contains_key("prefill") {
@@ -80,7 +80,7 @@ fn role(model: &Model) -> Option<Role> {
     (logits && !main.outputs.is_empty()).then_some(Role::Head)
 }
 
-/// Numbers of `…chunk_02of03`, else of the metadata that the converter writes.
+/// The numbers in `…chunk_02of03`, else those in the metadata that the converter writes.
 fn chunk_number(model: &Model) -> (usize, Option<usize>) {
     let name = stem(&model.path);
     let after = name.rsplit_once("chunk_").map(|(_, rest)| rest);
@@ -104,7 +104,7 @@ fn preferred(folder: &Path) -> Vec<String> {
     })
 }
 
-/// All models directly in a folder, opened; the first error is kept for when something is missing.
+/// All models directly in a folder, opened. Keeps the first error, to report if a component is missing.
 fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model>>, Option<Error>)> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -130,7 +130,7 @@ fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model
     Ok((models, failure))
 }
 
-/// A model that can be run.
+/// Opens a model and checks that it can be lowered to a program.
 fn open(path: &Path) -> Result<Model> {
     let model = Model::open(path)?;
     coreml_lower::lower(&model).map_err(|source| Error::Lower { path: path.to_owned(), source })?;
@@ -140,13 +140,13 @@ fn open(path: &Path) -> Result<Model> {
 /// Finds the components in a folder.
 ///
 /// # Errors
-/// [`Error::Components`] naming what is missing or ambiguous; the error of a package that can't be opened
-/// when a component is missing because of it.
+/// [`Error::Components`] naming the missing or ambiguous component; if one is missing and a package can't be opened,
+/// that package's error.
 pub fn discover(folder: &Path) -> Result<Components> {
     among(folder, &|_| true)
 }
 
-/// Finds the components among the files that `naming` names, in a folder that holds several models.
+/// Finds the components among the files that `naming` matches, in a folder that holds several models.
 ///
 /// # Errors
 /// As [`discover`].
@@ -219,7 +219,7 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     Ok(Components { embeddings, chunks, lm_head })
 }
 
-/// Chunks must be numbered 1, 2, … up to the count that they name.
+/// Checks that chunks are numbered 1, 2, … up to the count in their names.
 fn check_numbers(chunks: &[Arc<Model>], folder: &Path) -> Result<()> {
     for (i, chunk) in chunks.iter().enumerate() {
         let (number, of) = chunk_number(chunk);

@@ -1,4 +1,4 @@
-//! What the components declare, and the tensors that they are fed.
+//! Inputs that the components declare, and the tensors passed to them.
 
 use candle_core::{Device, Tensor};
 use coreml_format::description::{FeatureType, ShapeConstraint};
@@ -14,12 +14,12 @@ fn feature_shape(ty: &FeatureType) -> Option<Vec<usize>> {
     }
 }
 
-/// Shape of an input by the description.
+/// Shape of an input according to the description.
 pub(super) fn declared_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>> {
     feature_shape(&model.function_description().input(name)?.ty)
 }
 
-/// Shape of an output by the description, else by the type of the value that the program returns.
+/// Shape of an output according to the description, else the type of the value that the program returns.
 pub(super) fn output_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>> {
     let described = model.function_description().output(name).and_then(|f| feature_shape(&f.ty));
     described.or_else(|| {
@@ -30,7 +30,7 @@ pub(super) fn output_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>
     })
 }
 
-/// The only length that an embeddings model takes, when it is not `count`.
+/// The fixed length that an embeddings model requires, if it differs from `count`.
 pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
     let input = model.function_description().inputs.first()?;
     let FeatureType::MultiArray { shape, constraint, .. } = &input.ty else { return None };
@@ -41,14 +41,14 @@ pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
             if lengths.contains(&count) {
                 return None;
             }
-            // The shortest that holds them all, else the longest.
+            // The shortest length that holds all tokens, else the longest.
             lengths.iter().copied().filter(|&n| n >= count).min().or(lengths.into_iter().max())
         }
         _ => None,
     }
 }
 
-/// The tokens that a chunk runs: `hidden` `[1, count, hidden]` at positions `start..start + count`.
+/// Tokens for one run of a chunk: `hidden` `[1, count, hidden]` at positions `start..start + count`.
 struct Tokens<'m> {
     model: &'m CoreMLModel,
     hidden: Option<Tensor>,
@@ -60,7 +60,7 @@ struct Tokens<'m> {
 /// An input that a chunk may declare.
 struct ChunkInput {
     name: &'static str,
-    /// The dimension that has the tokens of a batch, where a function may leave their number open.
+    /// Token dimension, if a function may leave it dynamic.
     tokens: Option<usize>,
     tensor: fn(&mut Tokens<'_>) -> Result<Option<Tensor>>,
 }
@@ -93,17 +93,17 @@ const CHUNK_INPUTS: [ChunkInput; 5] = [
     },
 ];
 
-/// The row of an input.
+/// Entry for an input.
 fn chunk_input(name: &str) -> Option<&'static ChunkInput> {
     CHUNK_INPUTS.iter().find(|input| input.name == name)
 }
 
-/// The dimension of each of these inputs that a batch has its tokens in: those of a function that takes no others.
+/// Token dimension of each of these inputs.
 pub(super) fn token_dimensions(inputs: &[String]) -> Vec<(String, usize)> {
     inputs.iter().filter_map(|name| Some((name.clone(), chunk_input(name)?.tokens?))).collect()
 }
 
-/// The inputs of an FFN chunk for `count` tokens at positions `start..`; only what it declares.
+/// Inputs of an FFN chunk for `count` tokens at positions `start..`; only those that it declares.
 pub(super) fn for_chunk(
     model: &CoreMLModel,
     hidden: Tensor,
@@ -127,7 +127,7 @@ pub(super) fn for_chunk(
     Ok(fed)
 }
 
-/// One where the cache is written, in the declared shape `[1, 1, context, 1]`.
+/// 1 at the position being written, in the declared shape `[1, 1, context, 1]`.
 fn update_mask(model: &CoreMLModel, start: usize, count: usize, context: usize) -> Result<Tensor> {
     let shape = declared_shape(model, "update_mask").unwrap_or_else(|| vec![1, 1, context, 1]);
     let mut data = vec![f16::ZERO; shape.iter().product()];

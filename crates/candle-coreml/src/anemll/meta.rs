@@ -1,29 +1,28 @@
-//! `meta.yaml`, as ANEMLL's converter writes it: only which of several variants of a component is preferred.
+//! `meta.yaml`, as ANEMLL's converter writes it; read only to choose among variants of a component.
 //!
-//! The file is untrusted. A YAML parser takes time that grows with the square of the nesting of `[` and `{`, and an
-//! alias stands for all that it names; so the size, the brackets and the levels of indentation are bounded first.
+//! The file is untrusted. YAML parsers take time quadratic in the nesting of `[` and `{`, and an alias expands
+//! to everything it names, so size, brackets and indentation depth are bounded before parsing.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Largest file in bytes; those of the converter have about 2 kB.
+/// Maximum file size in bytes; the converter's files have about 2 kB.
 const LARGEST: u64 = 64 << 10;
-/// Brackets and braces, wherever they are: those of the converter have a few.
+/// Maximum number of brackets and braces, anywhere in the file; the converter's files have a few.
 const BRACKETS: usize = 1024;
 
-/// File stems of the embeddings, the head and the FFN chunks that a file prefers; none where it names none or is not
-/// there.
+/// Preferred file stems of the embeddings, the head and the FFN chunks; none if the file is missing or names none.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for what is too large, nested too deeply or not understood.
+/// [`Error::Io`]; [`Error::File`] if the file is too large, nested too deeply or malformed.
 pub(super) fn read(path: &Path) -> Result<Vec<String>> {
     let Some(text) = files::text_if_there(path, LARGEST)? else { return Ok(Vec::new()) };
     parse(&text).map_err(|message| Error::File { path: path.to_owned(), message })
 }
 
-/// As [`read`], of the text.
+/// Same as [`read`], from text.
 pub(super) fn parse(text: &str) -> std::result::Result<Vec<String>, String> {
     #[derive(serde::Deserialize)]
     struct Meta {
@@ -58,7 +57,7 @@ mod tests {
         assert_eq!(parse("model_info: {parameters: {}}"), Ok(Vec::new()));
     }
 
-    /// Each took from seconds to minutes, or memory without bound; together they take less than one here.
+    /// Each took seconds to minutes or unbounded memory; together they take less than one second here.
     #[test]
     fn nesting_and_aliases_are_bounded() {
         let many = |text: &str, count: usize| format!("model_info: {}", text.repeat(count));

@@ -1,4 +1,4 @@
-//! A model's components, tensors and sizes as a JSON file, made from the packages alone.
+//! A model's components, tensors and dimensions as a JSON file, generated from the packages.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::CoreMLModel;
 
-/// What a multi-component model consists of. [`ModelConfig::discover`] makes it from the files.
+/// Description of a multi-component model. [`ModelConfig::discover`] builds it from the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Identifier or folder of the model.
     pub model_id: String,
-    /// Sizes that all components share.
+    /// Dimensions shared by all components.
     pub shapes: ShapeConfig,
     /// `embeddings`, `ffn_infer_1`, `ffn_prefill_1`, …, `lm_head`.
     pub components: BTreeMap<String, ComponentConfig>,
@@ -26,16 +26,16 @@ pub struct ModelConfig {
     pub naming: ModelNamingConfig,
 }
 
-/// Sizes of a model.
+/// Dimensions of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShapeConfig {
-    /// Tokens of one prefill call; 1: sequential prefill.
+    /// Tokens per prefill call; 1: sequential prefill.
     pub batch_size: usize,
-    /// Tokens of the window.
+    /// Context length in tokens.
     pub context_length: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
-    /// Size of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
 }
 
@@ -52,10 +52,10 @@ pub struct ComponentConfig {
     pub outputs: BTreeMap<String, TensorConfig>,
 }
 
-/// A tensor by its description.
+/// Description of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorConfig {
-    /// Shape; the default one where several are allowed.
+    /// Shape; the default shape if several are allowed.
     pub shape: Vec<usize>,
     /// Name of the dtype.
     pub data_type: String,
@@ -90,9 +90,9 @@ impl ModelConfig {
     /// Reads the packages of a folder.
     ///
     /// # Errors
-    /// As [`Pipeline::load`]: missing components, components that disagree.
+    /// As for [`Pipeline::load`]: missing or inconsistent components.
     pub fn discover(folder: &Path) -> Result<Self> {
-        // Shapes and names need no engine in particular; this one has nothing to compile.
+        // Only shapes and names are needed, and the portable engine compiles nothing.
         let options = EngineOptions::default().with_choice(EngineChoice::Portable);
         let pipeline = Pipeline::load_with(folder, &options)?;
         Self::of(&pipeline, &folder.display().to_string())
@@ -101,7 +101,7 @@ impl ModelConfig {
     /// Describes a loaded model.
     ///
     /// # Errors
-    /// When what its components declare does not fit together.
+    /// [`Error::Components`] if the declared shapes are inconsistent.
     pub fn of(pipeline: &Pipeline, model_id: &str) -> Result<Self> {
         let sizes = pipeline.dimensions();
         let mut components = BTreeMap::new();
@@ -143,10 +143,10 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Reads a JSON file and validates it.
+    /// Reads and validates a JSON file.
     ///
     /// # Errors
-    /// When the file can't be read, is malformed or contradicts itself.
+    /// If the file can't be read, is malformed or is inconsistent.
     pub fn load(path: &Path) -> Result<Self> {
         let text = file::read_text(path, files::CONFIGURATION)?;
         let config: Self = serde_json::from_str(&text)
@@ -155,10 +155,10 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Writes a JSON file; an existing one is replaced at once, never in part.
+    /// Writes a JSON file; replaces an existing one atomically.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// If the file can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let text = serde_json::to_string_pretty(self).map_err(|e| io(e.into()))?;
@@ -167,16 +167,16 @@ impl ModelConfig {
         let temporary = path.with_file_name(name);
         let written = std::fs::write(&temporary, text + "\n").and_then(|()| std::fs::rename(&temporary, path));
         written.map_err(|e| {
-            // The temporary file may not even exist; the first error is the one to report.
+            // The temporary file may not exist; report the first error.
             std::fs::remove_file(&temporary).ok();
             io(e)
         })
     }
 
-    /// Checks the components against the sizes.
+    /// Checks the components against the dimensions.
     ///
     /// # Errors
-    /// [`Error::Components`] naming the component, the tensor, what it declares and what the sizes say.
+    /// [`Error::Components`] naming the component, the tensor, its declared shape and the expected one.
     pub fn validate(&self) -> Result<()> {
         let ShapeConfig { batch_size, context_length, hidden_size, vocab_size } = self.shapes;
         let fail = |message: String| Err(Error::Components { path: self.model_id.clone().into(), message });

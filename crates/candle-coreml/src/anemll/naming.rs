@@ -1,29 +1,29 @@
 //! File-name patterns of a model's components.
 //!
-//! A package says itself what it is, so patterns are needed only where a folder holds several models.
+//! Packages are classified by content, so patterns are needed only if a folder holds several models.
 
 use serde::{Deserialize, Serialize};
 
-/// Patterns of the files that belong to a model; `*` stands for any characters.
+/// Patterns of the file names of one model; `*` matches any characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelNamingConfig {
     /// The embeddings model.
     pub embeddings_pattern: String,
-    /// FFN chunks that decode, or that hold both functions.
+    /// FFN chunks for decoding, or with both functions.
     pub ffn_infer_pattern: String,
-    /// FFN chunks that take a prompt's tokens.
+    /// FFN chunks for prefill.
     pub ffn_prefill_pattern: String,
     /// The LM head.
     pub lm_head_pattern: String,
 }
 
 impl ModelNamingConfig {
-    /// Names that ANEMLL's converters give to Qwen models: prefix `qwen…`, any of Core ML's extensions.
+    /// Names that ANEMLL's converters give Qwen models: prefix `qwen…`, any Core ML extension.
     pub fn standard_qwen() -> Self {
         Self::custom("qwen*", "ml*")
     }
 
-    /// ANEMLL's names with another prefix and extension (`mlpackage` or `.mlpackage`).
+    /// ANEMLL's names with a different prefix and extension (`mlpackage` or `.mlpackage`).
     pub fn custom(prefix: &str, extension: &str) -> Self {
         let extension = extension.trim_start_matches('.');
         let pattern = |part: &str| format!("{prefix}_{part}*.{extension}");
@@ -35,7 +35,7 @@ impl ModelNamingConfig {
         }
     }
 
-    /// Whether a file name is one of the model's.
+    /// Returns true if a file name matches any of the patterns.
     pub fn matches(&self, file_name: &str) -> bool {
         [&self.embeddings_pattern, &self.ffn_infer_pattern, &self.ffn_prefill_pattern, &self.lm_head_pattern]
             .iter()
@@ -43,7 +43,7 @@ impl ModelNamingConfig {
     }
 }
 
-/// Whether `text` fits `pattern`. Linear in practice: each part between stars is sought once, leftmost.
+/// Returns true if `text` matches `pattern`. Linear in practice: each part between stars is searched once.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(head) else { return false };

@@ -1,4 +1,4 @@
-//! [`Pipeline`]: the components of a language model, loaded and held to fit each other, and their forward pass.
+//! [`Pipeline`]: the components of a language model, loaded and checked against each other, and their forward pass.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::error::{Error, Result};
 use crate::model::{CoreMLModel, FeatureValue, PassSet};
 use crate::state::CoreMLState;
 
-/// Sizes of a pipeline, read from its packages.
+/// Dimensions of a pipeline, read from its packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Dimensions {
-    /// Tokens that the KV cache and the mask hold.
+    /// Tokens in the KV cache and the mask.
     pub context: usize,
     /// Width of the hidden states.
     pub hidden: usize,
-    /// Size of the vocabulary.
+    /// Vocabulary size.
     pub vocab: usize,
-    /// Tokens that one prefill call takes.
+    /// Tokens per prefill call.
     pub batch: usize,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Chunk {
     pub(super) prefill: CoreMLModel,
 }
 
-/// A multi-component language model, loaded.
+/// A loaded multi-component language model.
 #[derive(Debug)]
 pub struct Pipeline {
     pub(super) embeddings: CoreMLModel,
@@ -41,23 +41,23 @@ pub struct Pipeline {
     /// Outputs of the head, in numeric order.
     parts: Vec<String>,
     dimensions: Dimensions,
-    /// Whether prefill takes the tokens that there are, instead of whole batches alone.
+    /// True if prefill accepts any number of tokens instead of full batches only.
     open: bool,
 }
 
-/// Up to this part of a batch, tokens of a prompt run one by one: a batch takes its time also when it is mostly padding,
-/// and a step of decoding takes between a fifteenth (tables of 4 bits) and a seventh (fp16) of it.
+/// Prompt remainders below this fraction of a batch run token by token: a mostly padded batch costs as much as a full
+/// one, and a decode step costs between 1/15 (4-bit tables) and 1/7 (fp16) of it.
 const PREFILL_MIN_FRACTION: usize = 8;
 
-/// Where batches may have any length: up to so many tokens run one by one, which reads the weights as often, but need not
-/// expand them to words.
+/// With dynamic batches, up to this many tokens run one by one: weights are read equally often, but need not be
+/// expanded to i16 values.
 const MAX_STEPWISE: usize = 3;
-/// The longest batch then; longer ones gain nothing, and nobody learns how far they are.
+/// Longest dynamic batch; longer ones are no faster and delay progress reports.
 const MAX_PREFILL: usize = 128;
-/// Kernels take as long for fewer rows than a multiple of this.
+/// Kernels pad the number of rows to a multiple of this.
 const ROW_MULTIPLE: usize = 16;
 
-/// Tokens of the next batch, of some that are left: all batches about as long.
+/// Length of the next batch of the `rest` tokens; splits them into batches of about equal length.
 fn next_batch(rest: usize) -> usize {
     let batches = rest.div_ceil(MAX_PREFILL).max(1);
     rest.div_ceil(batches).next_multiple_of(ROW_MULTIPLE).min(rest)
@@ -67,7 +67,7 @@ fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -
     CoreMLModel::from_package_with(package.clone(), function, Config::default(), options)
 }
 
-/// A prefill function, of batches of any length where the engine can leave it open.
+/// Loads a prefill function, with a dynamic batch if the engine supports it.
 fn load_prefill(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
     let name = function.unwrap_or(&package.description.default_function);
     let program = crate::engine::program(package);
@@ -87,33 +87,33 @@ impl Pipeline {
     /// Loads the model in a folder.
     ///
     /// # Errors
-    /// A missing component, components that disagree on a dimension, packages that can't be loaded.
+    /// If a component is missing, components disagree on a dimension, or a package can't be loaded.
     pub fn load(folder: &Path) -> Result<Self> {
         Self::load_with(folder, &EngineOptions::default())
     }
 
-    /// Loads the model in a folder with a choice of the engine.
+    /// Loads the model in a folder on a given engine.
     ///
     /// # Errors
-    /// As [`Pipeline::load`]; asking for the native engine where there is none.
+    /// As for [`Pipeline::load`]; if the native engine is requested but unavailable.
     pub fn load_with(folder: &Path, options: &EngineOptions) -> Result<Self> {
         Self::from_components_with(&discovery::discover(folder)?, options)
     }
 
-    /// Loads given components on the portable engine, with a choice of rewrites.
+    /// Loads given components on the portable engine, with the given passes.
     ///
     /// # Errors
-    /// As [`Pipeline::load`].
+    /// As for [`Pipeline::load`].
     pub fn from_components(components: &Components, passes: &PassSet) -> Result<Self> {
         let options = EngineOptions { passes: passes.clone(), ..EngineOptions::default() };
         Self::on_one_engine(components, &options.with_choice(EngineChoice::Portable))
     }
 
-    /// Loads given components with a choice of the engine. All run on the same one, as they share a state: `Auto`
-    /// takes the native engine where Core ML loads every component.
+    /// Loads given components on a given engine. All components run on the same engine, since they share a state:
+    /// `Auto` chooses the native engine only if Core ML loads every component.
     ///
     /// # Errors
-    /// As [`Pipeline::load_with`].
+    /// As for [`Pipeline::load_with`].
     pub fn from_components_with(components: &Components, options: &EngineOptions) -> Result<Self> {
         if options.choice != EngineChoice::Auto || !native_is_available() {
             return Self::on_one_engine(components, options);
@@ -129,7 +129,7 @@ impl Pipeline {
         Ok(loaded.because(&reason))
     }
 
-    /// Says why the engine runs the components.
+    /// Records why this engine runs the components.
     fn because(mut self, reason: &str) -> Self {
         let chunks = self.chunks.iter_mut().flat_map(|c| [&mut c.infer, &mut c.prefill]);
         for model in chunks.chain([&mut self.embeddings, &mut self.head]) {
@@ -143,7 +143,7 @@ impl Pipeline {
         self.embeddings.engine()
     }
 
-    /// Why this engine runs them.
+    /// Reason for the choice of engine.
     pub fn engine_reason(&self) -> &str {
         self.embeddings.engine_reason()
     }
@@ -167,22 +167,22 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Sizes.
+    /// Dimensions.
     pub fn dimensions(&self) -> Dimensions {
         self.dimensions
     }
 
-    /// All components, in the order in which a token passes them.
+    /// All components, in execution order.
     pub fn components(&self) -> impl Iterator<Item = &CoreMLModel> {
         std::iter::once(&self.embeddings).chain(self.chunks.iter().map(|c| &c.infer)).chain(std::iter::once(&self.head))
     }
 
-    /// All loaded functions: the components and the prefill functions of the chunks.
+    /// All loaded functions: the components and the chunks' prefill functions.
     pub fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
         self.components().chain(self.chunks.iter().map(|c| &c.prefill))
     }
 
-    /// Every component must agree on the width, and every chunk on the context.
+    /// Checks that all components agree on the width and all chunks on the context.
     fn check(&self) -> Result<()> {
         let Dimensions { hidden, context, .. } = self.dimensions;
         let first = &self.chunks[0].infer;
@@ -225,10 +225,10 @@ impl Pipeline {
         Ok(())
     }
 
-    /// A conversation with an empty cache.
+    /// Starts a conversation with an empty cache.
     ///
     /// # Errors
-    /// If allocation fails, or chunks declare one state in different shapes.
+    /// If allocation fails, or chunks declare one state with different shapes.
     pub fn session(&self) -> Result<Session> {
         let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]).collect();
         Ok(Session { state: CoreMLState::shared_by(&models)?, tokens: Vec::new() })
@@ -245,7 +245,7 @@ impl Pipeline {
         match inputs::fixed_length(&self.embeddings, ids.len()) {
             None => run(ids),
             Some(length) => {
-                // A model with one length: pad, and drop what the padding gave.
+                // Fixed-length model: pad, then drop the rows of the padding.
                 let mut rows = Vec::new();
                 for part in ids.chunks(length.max(1)) {
                     let mut padded = part.to_vec();
@@ -269,23 +269,23 @@ impl Pipeline {
         Ok(hidden)
     }
 
-    /// Appends tokens to the conversation and returns the logits `[vocab]` that follow the last one.
+    /// Appends tokens to the conversation and returns the logits `[vocab]` after the last one.
     ///
-    /// All but the last go through prefill in batches, without the LM head; the last one, and a few that would hardly
-    /// fill a batch, through `infer`.
+    /// All but the last token go through prefill in batches, without the LM head; the last one, and remainders too
+    /// short for a batch, through `infer`.
     ///
     /// # Errors
-    /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
+    /// If `ids` is empty or has ids outside the vocabulary, exceeds the context, or the engine fails.
     pub fn forward(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
         let logits = self.forward_chunked(session, ids, &mut |_| true)?;
         logits.ok_or(Error::Cancelled)
     }
 
-    /// [`Pipeline::forward`] that tells `more` after every batch how many of `ids` have run; none when that does not
-    /// want more. The session then holds what has run.
+    /// [`Pipeline::forward`] that calls `more` after every batch with the number of `ids` run so far; stops and returns
+    /// `None` if `more` returns false. The session then holds the tokens that have run.
     ///
     /// # Errors
-    /// As [`Pipeline::forward`].
+    /// As for [`Pipeline::forward`].
     pub fn forward_chunked(
         &self,
         session: &mut Session,
@@ -318,7 +318,7 @@ impl Pipeline {
                 self.run_chunks(session, hidden, at, true)?;
                 at = end;
             } else {
-                // The last batch may not hang over the window: it starts earlier and repeats what it knows.
+                // The last batch must not exceed the window: it starts earlier and recomputes cached tokens.
                 let start = if at + batch > context { context.saturating_sub(batch) } else { at };
                 let end = (start + batch).min(total - 1);
                 let mut part = all[start..end].to_vec();
@@ -363,11 +363,11 @@ impl Pipeline {
 
     /// [`Pipeline::forward`] for one token, sliding the window when it is almost full.
     ///
-    /// With two places left, the last tokens are run again from position 0 and the rest is dropped: as many
-    /// whole batches as leave two batches free (the rule of ANEMLL's chat program).
+    /// When two positions are left, the most recent tokens are rerun from position 0 and the rest is dropped: as many
+    /// full batches as leave two batches free (the rule of ANEMLL's chat program).
     ///
     /// # Errors
-    /// As [`Pipeline::forward`].
+    /// As for [`Pipeline::forward`].
     pub fn forward_with_shift(&self, session: &mut Session, id: u32) -> Result<Vec<f32>> {
         let Dimensions { context, batch, .. } = self.dimensions;
         let total = session.tokens.len() + 1;
@@ -384,7 +384,7 @@ impl Pipeline {
     }
 }
 
-/// Fixed shape of an input; unknown extents count as 0.
+/// Fixed shape of an input; unknown dimensions are 0.
 fn input_shape(model: &CoreMLModel, name: &str) -> Result<Vec<usize>> {
     inputs::declared_shape(model, name).ok_or_else(|| Error::NotFound {
         what: "input",

@@ -15,12 +15,12 @@ impl Session {
         &self.tokens
     }
 
-    /// Forgets the tokens from `length` on; their cache rows are overwritten later.
+    /// Drops the tokens from `length` on; their cache rows are overwritten later.
     pub fn truncate(&mut self, length: usize) {
         self.tokens.truncate(length);
     }
 
-    /// The states themselves, to save or compare them.
+    /// The states, to save or compare them.
     pub fn state(&self) -> &CoreMLState {
         &self.state
     }

@@ -1,15 +1,15 @@
-//! Where models lie in the cache, and how a complete one is told from an unfinished one.
+//! Layout of the model cache, and how complete models differ from unfinished ones.
 //!
 //! ```text
 //! {root}/.locks/models--org--name.lock   one writer per model
 //! {root}/models--org--name/
-//!     .candle-coreml                     says that this folder is ours
-//!     refs/main                          the commit that a revision meant when it was last asked for
-//!     parts/                             files on their way, resumable
+//!     .candle-coreml                     marks this folder as ours
+//!     refs/main                          the commit that a revision last resolved to
+//!     parts/                             partial files, resumable
 //!     snapshots/{commit}.partial/        verified files of an unfinished download
-//!     snapshots/{commit}/                a complete model with its receipt; this name appears last
+//!     snapshots/{commit}/                a complete model with its receipt; renamed here last
 //!     snapshots/{commit}-{selection}/    single components
-//!     configs/{commit}.json              what was discovered about the model
+//!     configs/{commit}.json              discovered model configuration
 //! ```
 //!
 //! The folder names of models and snapshots are those of the Hugging Face hub's own cache.
@@ -22,18 +22,18 @@ use std::time::SystemTime;
 use coreml_format::file;
 use serde::{Deserialize, Serialize};
 
-/// Says that a model's folder was made by this library.
+/// Marks a model folder as created by this library.
 pub(crate) const MARKER: &str = ".candle-coreml";
 /// Lists the files of a complete snapshot.
 pub(crate) const RECEIPT: &str = ".candle-coreml-receipt.json";
-/// Suffix of a snapshot that is being downloaded.
+/// Suffix of a snapshot being downloaded.
 pub(crate) const PARTIAL: &str = ".partial";
-/// Suffix of a snapshot that is being deleted.
+/// Suffix of a snapshot being deleted.
 pub(crate) const REMOVED: &str = ".removed";
-/// Largest receipt or reference that is read.
+/// Maximum size of a receipt or reference in bytes.
 const LARGEST_RECORD: u64 = 16 << 20;
 
-/// What a complete snapshot consists of.
+/// Contents of a complete snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// `org/name`.
@@ -49,19 +49,19 @@ pub struct Receipt {
 pub struct ReceiptFile {
     /// Path below the snapshot, with `/`.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// `sha256:…` or `git:…`; none for files that were unpacked from an archive.
+    /// `sha256:…` or `git:…`; `None` for files unpacked from an archive.
     pub digest: Option<String>,
 }
 
 impl Receipt {
-    /// Reads the receipt of a snapshot; none where there is none or it is not understood.
+    /// Reads the receipt of a snapshot; `None` if it is missing or malformed.
     pub fn read(snapshot: &Path) -> Option<Self> {
         serde_json::from_slice(&read_small(&snapshot.join(RECEIPT)).ok()?).ok()
     }
 
-    /// Whether all files are there with their sizes. Contents were verified before the snapshot got its name.
+    /// Returns true if all files exist with their sizes. Contents were verified before the snapshot got its name.
     pub fn is_intact(&self, snapshot: &Path) -> bool {
         self.files.iter().all(|f| {
             let path = snapshot.join(&f.path);
@@ -69,18 +69,18 @@ impl Receipt {
         })
     }
 
-    /// Bytes of all files.
+    /// Total size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().fold(0, |sum, f| sum.saturating_add(f.size))
     }
 }
 
-/// A whole file that has to be small.
+/// Reads a file whole, up to a small size limit.
 pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     file::read(path, LARGEST_RECORD).map_err(|e| e.cause.into())
 }
 
-/// Writes a small file whole or not at all. The caller holds the lock of the folder.
+/// Writes a small file atomically. The caller holds the lock of the folder.
 #[cfg(feature = "hub")]
 pub(crate) fn write_small(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::io::Write;
@@ -91,14 +91,14 @@ pub(crate) fn write_small(path: &Path, content: &[u8]) -> io::Result<()> {
         .and_then(|mut f| f.write_all(content).and_then(|()| f.sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // The first error is the one to report.
+        // Report the first error.
         fs::remove_file(&temporary).ok();
     }
     written
 }
 
-/// The cache that the environment names: `CANDLE_COREML_CACHE`, else `candle-coreml` in `XDG_CACHE_HOME`, else
-/// `~/.cache/candle-coreml`. None without a home folder.
+/// The cache root from the environment: `CANDLE_COREML_CACHE`, else `candle-coreml` in `XDG_CACHE_HOME`, else
+/// `~/.cache/candle-coreml`. `None` without a home folder.
 pub fn default_root() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(root) = variable("CANDLE_COREML_CACHE") {
@@ -113,18 +113,18 @@ pub(crate) fn folder_name(repository: &str) -> String {
     format!("models--{}", repository.replace('/', "--"))
 }
 
-/// `org/name` from `models--org--name`.
+/// Parses `org/name` from `models--org--name`.
 pub(crate) fn repository_of(folder_name: &str) -> Option<String> {
     let rest = folder_name.strip_prefix("models--").filter(|r| !r.is_empty())?;
     Some(rest.replacen("--", "/", 1))
 }
 
-/// Whether a name is a commit: 40 lower-case hexadecimal digits.
+/// Returns true if a name is a commit hash: 40 lower-case hexadecimal digits.
 pub(crate) fn is_commit(name: &str) -> bool {
     name.len() == 40 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a name is one that this library gives to a complete snapshot.
+/// Returns true if a name has the form of a complete snapshot.
 pub(crate) fn is_snapshot(name: &str) -> bool {
     let (commit, selection) = name.split_once('-').map_or((name, None), |(c, s)| (c, Some(s)));
     is_commit(commit) && selection.is_none_or(|s| s.len() == 16 && s.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -144,7 +144,7 @@ impl ModelFolder {
         Self::named(root, folder_name(repository))
     }
 
-    /// The folder of this name below a root.
+    /// The folder with this name below a root.
     pub(crate) fn named(root: &Path, name: String) -> Self {
         Self { root: root.to_owned(), name }
     }
@@ -154,7 +154,7 @@ impl ModelFolder {
         self.root.join(&self.name)
     }
 
-    /// Whether this library made it: a real folder with our marker.
+    /// Returns true if this library created it: a real folder with our marker.
     pub(crate) fn is_ours(&self) -> bool {
         let real = |p: &Path, folder: bool| {
             fs::symlink_metadata(p).is_ok_and(|m| if folder { m.is_dir() } else { m.is_file() })
@@ -162,14 +162,14 @@ impl ModelFolder {
         real(&self.path(), true) && real(&self.path().join(MARKER), false)
     }
 
-    /// Makes the folder and its marker. A folder of others, such as Hugging Face's own cache, is left alone.
+    /// Creates the folder and its marker. Foreign folders, such as Hugging Face's own cache, are not modified.
     #[cfg(feature = "hub")]
     pub(crate) fn create(&self) -> io::Result<()> {
         let path = self.path();
         fs::create_dir_all(&path)?;
         if !self.is_ours() {
             for entry in fs::read_dir(&path)? {
-                // What an interrupted attempt to write the marker left is fine.
+                // Leftovers of an interrupted attempt to write the marker are fine.
                 if !entry?.file_name().to_string_lossy().starts_with(MARKER) {
                     return Err(io::Error::new(
                         io::ErrorKind::AlreadyExists,
@@ -190,19 +190,19 @@ impl ModelFolder {
         self.path().join("parts")
     }
 
-    /// File with the commit of a revision; a `/` in a revision is written `%2F`.
+    /// File that holds the commit of a revision; `/` in a revision is written as `%2F`.
     #[cfg(feature = "hub")]
     pub(crate) fn reference(&self, revision: &str) -> PathBuf {
         self.path().join("refs").join(revision.replace('/', "%2F"))
     }
 
-    /// File with what was discovered about a snapshot.
+    /// File that holds the discovered configuration of a snapshot.
     #[cfg(feature = "hub")]
     pub(crate) fn config(&self, snapshot: &str) -> PathBuf {
         self.path().join("configs").join(format!("{snapshot}.json"))
     }
 
-    /// File whose lock a writer of this folder holds. It is never deleted: two processes must lock the same file.
+    /// Lock file for writers of this folder. Never deleted: all processes must lock the same file.
     pub(crate) fn lock_file(&self) -> PathBuf {
         self.root.join(".locks").join(format!("{}.lock", self.name))
     }
@@ -217,12 +217,12 @@ impl ModelFolder {
     }
 }
 
-/// When a snapshot was last used: the time of its receipt.
+/// Time of last use of a snapshot: the modification time of its receipt.
 pub(crate) fn last_used(snapshot: &Path) -> Option<SystemTime> {
     fs::symlink_metadata(snapshot.join(RECEIPT)).and_then(|m| m.modified()).ok()
 }
 
-/// Notes that a snapshot was used. A read-only cache just keeps its old time.
+/// Records that a snapshot was used. In a read-only cache the old time stays.
 #[cfg(feature = "hub")]
 pub(crate) fn touch(snapshot: &Path) {
     let receipt = File::options().write(true).open(snapshot.join(RECEIPT));

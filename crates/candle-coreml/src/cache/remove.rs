@@ -1,5 +1,5 @@
-//! Deletes entries of caches: checked once more, under the model's lock, and under another name first, so that what
-//! an interruption leaves is never taken for a complete model.
+//! Deletes cache entries: rechecks them under the model's lock and renames them first, so that an interrupted deletion
+//! is never mistaken for a complete model.
 
 use std::fs::{self, TryLockError};
 use std::io;
@@ -9,7 +9,7 @@ use super::paths::{ModelFolder, REMOVED};
 use super::scan::is_recognised;
 use super::{CacheEntry, CacheError, EntryKind, is_folder};
 
-/// Whether an entry may be deleted: a recognised folder below a root, reached without symbolic links.
+/// Checks that an entry may be deleted: a recognised folder below a root, reached without symbolic links.
 pub(super) fn check<'a>(entry: &CacheEntry, roots: impl Iterator<Item = &'a PathBuf>) -> Result<(), CacheError> {
     let refuse = |reason| Err(CacheError::Refused { path: entry.path.clone(), reason });
     let mut roots = roots.filter_map(|root| Some((root, entry.path.strip_prefix(root).ok()?)));
@@ -33,7 +33,7 @@ pub(super) fn entry(entry: &CacheEntry) -> Result<(), CacheError> {
     if entry.kind == EntryKind::Runtime {
         delete_tree(&entry.path)?;
         if let Some(process) = entry.path.parent() {
-            // The process may have other caches there.
+            // The process may have other caches in this folder.
             fs::remove_dir(process).ok();
         }
         return Ok(());
@@ -52,7 +52,7 @@ pub(super) fn entry(entry: &CacheEntry) -> Result<(), CacheError> {
     delete_tree(&aside)
 }
 
-/// Deletes a model's folder when only its small notes are left in it.
+/// Deletes a model's folder if only its notes are left.
 pub(super) fn model_folder(root: &Path, name: &str) -> Result<(), CacheError> {
     let folder = ModelFolder::named(root, name.to_owned());
     if !folder.is_ours() {
@@ -65,7 +65,7 @@ pub(super) fn model_folder(root: &Path, name: &str) -> Result<(), CacheError> {
     for part in ["snapshots", "parts"] {
         let path = folder.path().join(part);
         match fs::remove_dir(&path) {
-            // Something that this library did not make lies there: it stays, and so does the folder.
+            // The folder has files not created by this library: keep them and the folder.
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CacheError::Io { path, source: e }),
             _ => {}
@@ -80,7 +80,7 @@ pub(super) fn model_folder(root: &Path, name: &str) -> Result<(), CacheError> {
     fs::remove_dir(folder.path()).map_err(CacheError::io(folder.path()))
 }
 
-/// The lock of a model's folder; an error when a download has it.
+/// Locks a model's folder; an error if a download holds the lock.
 fn lock(folder: &Path) -> Result<fs::File, CacheError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = ModelFolder::named(folder.parent().unwrap_or(folder), name);
@@ -94,7 +94,7 @@ fn lock(folder: &Path) -> Result<fs::File, CacheError> {
     }
 }
 
-/// Deletes a folder; links in it are deleted, not followed.
+/// Deletes a folder; symbolic links in it are deleted, not followed.
 fn delete_tree(path: &Path) -> Result<(), CacheError> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

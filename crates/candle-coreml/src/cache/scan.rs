@@ -1,4 +1,4 @@
-//! Finds the entries of caches, by their shape on the disk.
+//! Finds cache entries by their layout on disk.
 
 use std::fs::{self, DirEntry};
 use std::io;
@@ -8,12 +8,12 @@ use std::time::SystemTime;
 use super::paths::{self, MARKER, ModelFolder, PARTIAL, REMOVED, Receipt, is_snapshot, repository_of};
 use super::{CacheEntry, CacheError, EntryKind, is_folder};
 
-/// Name of the folder that Core ML's runtime makes.
+/// Name of the folder that Core ML's runtime creates.
 pub(super) const RUNTIME: &str = "com.apple.e5rt.e5bundlecache";
-/// Deeper folders are no caches; the bound keeps a strange file system from exhausting the stack.
+/// Maximum depth; caches are shallower, and the bound protects the stack.
 const DEEPEST: usize = 64;
 
-/// The entries of a folder by name; none when the folder is missing.
+/// Entries of a folder by name; none if the folder is missing.
 fn children(folder: &Path) -> Result<Vec<DirEntry>, CacheError> {
     let entries = match fs::read_dir(folder) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
@@ -24,8 +24,8 @@ fn children(folder: &Path) -> Result<Vec<DirEntry>, CacheError> {
     Ok(entries)
 }
 
-/// Bytes of all files below a path and the newest time among them. Links count as themselves; what vanishes or can't
-/// be read meanwhile counts nothing.
+/// Total size of all files below a path and their latest modification time. Symbolic links count as themselves;
+/// files that vanish or can't be read are skipped.
 fn measure(path: &Path, depth: usize) -> (u64, SystemTime) {
     let Ok(metadata) = fs::symlink_metadata(path) else { return (0, SystemTime::UNIX_EPOCH) };
     let own = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
@@ -60,7 +60,7 @@ pub(super) fn models(root: &Path, entries: &mut Vec<CacheEntry>) -> Result<(), C
     Ok(())
 }
 
-/// What a folder below `snapshots` is; none when it is nothing of ours.
+/// Kind of a folder below `snapshots`; `None` if it is not ours.
 fn snapshot(name: &str, child: &DirEntry) -> Option<CacheEntry> {
     let (path, file_name) = (child.path(), child.file_name().to_str()?.to_owned());
     if !is_folder(&path) {
@@ -81,7 +81,7 @@ fn snapshot(name: &str, child: &DirEntry) -> Option<CacheEntry> {
     Some(CacheEntry { kind: EntryKind::Model, name, commit, path, bytes, last_used })
 }
 
-/// Whether a name is `{process}-{hash}`.
+/// Returns true if a name has the form `{process}-{hash}`.
 pub(super) fn is_runtime_name(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(|(process, hash)| {
         !process.is_empty() && hash.len() >= 8 && hash.bytes().all(|b| b.is_ascii_hexdigit())
@@ -102,7 +102,7 @@ pub(super) fn runtime(root: &Path, entries: &mut Vec<CacheEntry>) -> Result<(), 
     Ok(())
 }
 
-/// Whether a folder is still what the scan called it.
+/// Returns true if a folder still has the kind found by the scan.
 pub(super) fn is_recognised(entry: &CacheEntry) -> bool {
     let names = || {
         let file = entry.path.file_name()?.to_str()?;
@@ -121,7 +121,7 @@ pub(super) fn is_recognised(entry: &CacheEntry) -> bool {
     }
 }
 
-/// Whether a folder is a model's with our marker.
+/// Returns true if a folder is a model folder with our marker.
 fn is_marked(folder: Option<&Path>) -> bool {
     folder.is_some_and(|f| {
         let name = f.file_name().and_then(|n| n.to_str()).and_then(repository_of);

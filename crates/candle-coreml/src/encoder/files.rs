@@ -1,4 +1,4 @@
-//! What lies in the folder of an encoder.
+//! Files in the folder of an encoder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,19 +8,19 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::generation::vocabulary::Vocabulary;
 
-/// How the hidden states of a text's tokens become one vector.
+/// Pooling: how the hidden states of a text become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean.
+    /// Mean over the tokens.
     Mean,
-    /// Those of the first token (`[CLS]`).
+    /// First token (`[CLS]`).
     First,
-    /// Those of the last token.
+    /// Last token.
     Last,
 }
 
 impl Pooling {
-    /// The vector of rows `[tokens, width]`.
+    /// Pools rows `[tokens, width]` into one vector.
     pub(super) fn apply(self, rows: &[Vec<f32>]) -> Vec<f32> {
         match self {
             Self::First => rows.first().cloned().unwrap_or_default(),
@@ -49,7 +49,7 @@ pub(super) fn only_model(folder: &Path) -> Result<PathBuf> {
         }
     }
     found.sort();
-    // A package and what was compiled from it are one model.
+    // A package and its compiled form are one model.
     found.dedup_by(|later, first| later.file_stem() == first.file_stem());
     match found.as_slice() {
         [one] => Ok(one.clone()),
@@ -58,7 +58,7 @@ pub(super) fn only_model(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The tokenizer, which neither pads nor cuts, and the most tokens that the files allow.
+/// The tokenizer, without padding and truncation, and the maximum number of tokens that the files allow.
 pub(super) fn tokenizer(folder: &Path) -> Result<(Vocabulary, Option<usize>)> {
     let tokenizer = Vocabulary::load(&folder.join("tokenizer.json"))?;
     let mut limits: Vec<usize> = tokenizer.truncation().into_iter().collect();
@@ -69,7 +69,7 @@ pub(super) fn tokenizer(folder: &Path) -> Result<(Vocabulary, Option<usize>)> {
     Ok((tokenizer, limits.into_iter().min()))
 }
 
-/// What `1_Pooling/config.json` asks for; the mean where it is missing.
+/// Pooling according to `1_Pooling/config.json`; mean if it is missing.
 pub(super) fn pooling(folder: &Path) -> Result<Pooling> {
     let path = folder.join("1_Pooling").join("config.json");
     let Some(config) = files::json_if_there(&path)? else { return Ok(Pooling::Mean) };

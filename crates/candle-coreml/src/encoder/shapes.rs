@@ -1,4 +1,4 @@
-//! Which batches and lengths an encoder takes.
+//! Batch sizes and lengths that an encoder accepts.
 
 use coreml_format::description::{DimRange, FeatureType, ShapeConstraint};
 
@@ -9,11 +9,11 @@ use crate::model::CoreMLModel;
 /// Shapes `[texts, tokens]` of the ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shapes {
-    /// Whatever is given.
+    /// Any shape.
     Any,
-    /// One of these.
+    /// One of these shapes.
     Listed(Vec<[usize; 2]>),
-    /// Within these.
+    /// Within these ranges.
     Within([DimRange; 2]),
 }
 
@@ -40,7 +40,7 @@ impl Shapes {
         }
     }
 
-    /// Most tokens of a text.
+    /// Maximum number of tokens per text.
     pub(super) fn longest(&self) -> Option<usize> {
         match self {
             Self::Any => None,
@@ -49,12 +49,12 @@ impl Shapes {
         }
     }
 
-    /// The shape for `rows` texts of up to `longest` tokens; it may hold fewer texts, and then the others need
-    /// another prediction. None when the model takes no text of this length.
+    /// The shape for `rows` texts of up to `longest` tokens. It may hold fewer texts; the rest then needs another
+    /// prediction. `None` if the model accepts no text of this length.
     pub(super) fn fit(&self, rows: usize, longest: usize) -> Option<[usize; 2]> {
         let fitting = match self {
             Self::Any => Some([rows, longest]),
-            // The shortest that holds the tokens; of these the smallest that holds the texts, else the largest.
+            // The shortest that holds the tokens; among these the smallest that holds the texts, else the largest.
             Self::Listed(all) => all.iter().copied().filter(|s| s[1] >= longest).min_by_key(|s| {
                 let missing = rows.saturating_sub(s[0]);
                 (s[1], missing, s[0])

@@ -1,4 +1,4 @@
-//! The native engine where there is none: asking for it is an error that says so.
+//! Stub of the native engine for other platforms; requesting it is an error.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use coreml_format::model::Model;
 use super::{Engine, EngineOptions};
 use crate::error::{Error, Result};
 
-/// Whether this build has the native engine.
+/// True if this build includes the native engine.
 pub(super) const AVAILABLE: bool = false;
 
-/// Always an error.
+/// Always returns an error.
 pub(super) fn load(package: &Arc<Model>, _: Option<&str>, _: &EngineOptions) -> Result<Box<dyn Engine>> {
     Err(Error::Unavailable(format!(
         "{}: the native engine is Apple's Core ML, which {} does not have; use EngineChoice::Portable or Auto",

@@ -14,7 +14,7 @@ use mil_engine::state::StateSpec;
 use super::{Engine, EngineOptions, EngineState, OperationReport, downcast};
 use crate::error::{Error, Result};
 
-/// Whether this build has the native engine.
+/// True if this build includes the native engine.
 pub(super) const AVAILABLE: bool = true;
 
 const NAME: &str = "native";
@@ -25,13 +25,13 @@ struct Native {
     path: PathBuf,
     model: NativeModel,
     function: String,
-    /// In the order of the program, which the framework's dictionaries do not keep.
+    /// In program order, which the framework's dictionaries do not preserve.
     inputs: Vec<String>,
     outputs: Vec<String>,
     states: Vec<StateSpec>,
 }
 
-/// Compiles, unless the cache has it, and loads a function.
+/// Loads a function, compiling it first unless cached.
 pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<Box<dyn Engine>> {
     let path = &package.path;
     let settings = Options {
@@ -39,7 +39,7 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
         function: function_to_name(package, function)?,
         cache: options.cache.clone(),
         image_layouts: layouts(package, function),
-        // Where the Neural Engine may be used, it writes fp16 outputs of fixed shape into surfaces.
+        // If the Neural Engine is allowed, fixed-shape fp16 outputs are written to surfaces.
         output_backings: options.compute_units.with_neural_engine(),
         ..Options::default()
     };
@@ -64,11 +64,11 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
     Ok(Box::new(Native { path: path.clone(), model, function, inputs, outputs, states }))
 }
 
-/// The name to load a function by. Core ML takes names only of models with several functions, and only newer systems
-/// take any; the default function needs none.
+/// Function name to pass to Core ML. Only multi-function models on newer systems accept a name; the default function
+/// needs none.
 fn function_to_name(package: &Model, function: Option<&str>) -> Result<Option<String>> {
     let (Some(name), known) = (function, &package.description.functions) else { return Ok(None) };
-    // A model that only Core ML can read: it knows.
+    // Only Core ML can read this model, so it does the check.
     if known.is_empty() {
         return Ok(Some(name.to_owned()));
     }
@@ -80,7 +80,7 @@ fn function_to_name(package: &Model, function: Option<&str>) -> Result<Option<St
     Ok((known.len() > 1 && !default).then(|| name.to_owned()))
 }
 
-/// Order of the channels of images, as the model's own description has it.
+/// Channel order of images, from the model's own description.
 fn layouts(package: &Model, function: Option<&str>) -> Vec<(String, ColorLayout)> {
     let described = package.description.function(function);
     let features = described.into_iter().flat_map(|d| d.inputs.iter().chain(&d.outputs));
@@ -105,7 +105,7 @@ fn failure(path: &Path, source: NativeError) -> Error {
 }
 
 impl Native {
-    /// Errors about an input are the caller's: they read as those of the other engine.
+    /// Errors about inputs are the caller's; worded as in the other engine.
     fn explain(&self, error: NativeError) -> Error {
         let is_input = |name: &String| self.model.function_description().input(name).is_some();
         match error {
@@ -146,7 +146,7 @@ impl Engine for Native {
         &self.states
     }
 
-    /// Core ML makes states for one function; others that declare the same states use them too.
+    /// Core ML creates states for one function; other functions that declare the same states share them.
     fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
         if let Some(missing) = specs.iter().find(|s| !self.states.contains(s)) {
             return Err(Error::Components {
@@ -167,7 +167,7 @@ impl Engine for Native {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
-        // A function without states ignores one, whoever made it.
+        // A function without states ignores the state, whichever engine made it.
         let state = match state {
             Some(state) if !self.states.is_empty() => Some(&mut downcast::<Kept>(state, NAME)?.state),
             _ => None,

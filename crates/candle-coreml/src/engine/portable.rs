@@ -26,9 +26,9 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
-    /// Bytes that a state may take.
+    /// Maximum size of a state in bytes.
     memory: usize,
-    /// Whether predictions are measured; the sum of what was measured.
+    /// True while profiling; `profile` sums over predictions.
     profiling: AtomicBool,
     profile: Mutex<Profile>,
 }
@@ -60,7 +60,7 @@ fn failure(path: &std::path::Path, source: EngineError) -> Error {
     Error::Engine { path: path.to_owned(), source: Box::new(source) }
 }
 
-/// States of zeros, within the memory that a prediction may take by default.
+/// Zeroed states, within the default memory limit of a prediction.
 pub(super) fn new_state(specs: &[StateSpec]) -> Result<Box<dyn EngineState>> {
     state_within(specs, Limits::default().memory)
 }
@@ -118,12 +118,12 @@ impl Engine for Portable {
                 ready.push((feature.name.as_str(), value.into()));
             }
         }
-        // A function without states ignores one, whoever made it.
+        // A function without states ignores the state, whichever engine made it.
         let state = match state {
             Some(state) if !self.states().is_empty() => Some(&mut downcast::<PortableState>(state, NAME)?.0),
             _ => None,
         };
-        // Each prediction measures for itself, so that they need not wait for each other.
+        // Each prediction has its own profile, so that predictions don't wait for each other.
         let mut profile = self.profiling.load(Ordering::Relaxed).then(Profile::default);
         let outputs = self.executable.predict_profiled(&ready, state, profile.as_mut());
         if let Some(profile) = profile {
@@ -159,7 +159,7 @@ impl Engine for Portable {
         places.zip(profile.costs()).map(cost).filter(|c| c.calls > 0).collect()
     }
 
-    /// Everything runs on the CPU; what each operation costs is measured by profiling a prediction.
+    /// All operations run on the CPU; profiling a prediction measures their cost.
     fn placement(&self) -> Result<Vec<OperationReport>> {
         let report = |place: &mil_engine::error::OpLocation| OperationReport {
             function: place.function.clone(),
@@ -174,12 +174,12 @@ impl Engine for Portable {
 }
 
 impl Portable {
-    /// An input on the CPU, in the shape that the program declares. The engine converts its elements.
+    /// Moves an input to the CPU, in the shape that the program declares. The engine converts the dtype.
     fn input(&self, name: &str, value: &FeatureValue) -> Result<FeatureValue> {
         let FeatureValue::Tensor(tensor) = value.clone().numbers_to_tensor()? else { return Ok(value.clone()) };
         let tensor = tensor.to_device(&Device::Cpu)?;
         let declared = self.executable.inputs().iter().find(|i| i.name == name);
-        // A scalar of the program is described as an array of one element.
+        // A scalar of the program is described as a one-element array.
         Ok(FeatureValue::Tensor(match declared.and_then(|i| i.ty.tensor()?.fixed_shape()) {
             Some(s) if s != tensor.dims() && s.iter().product::<usize>() == tensor.elem_count() => tensor.reshape(s)?,
             _ => tensor,

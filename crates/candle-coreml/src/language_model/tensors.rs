@@ -1,4 +1,4 @@
-//! Input tensors of a pipeline's components, for callers that drive the components by hand.
+//! Input tensors of a pipeline's components, for callers that run the components themselves.
 //!
 //! Shapes come from the model's configuration. "Mode" is prefill (a batch of the prompt) or infer (one token).
 
@@ -18,10 +18,10 @@ impl LanguageModelConfig {
         })
     }
 
-    /// Sizes of the model.
+    /// Dimensions of the model.
     ///
     /// # Errors
-    /// When the configuration was not made from a model.
+    /// If the configuration was not generated from a model.
     pub fn shapes(&self) -> Result<ShapeConfig> {
         Ok(self.known()?.shapes)
     }
@@ -37,29 +37,29 @@ impl LanguageModelConfig {
         Ok(shapes)
     }
 
-    /// Token ids `[1, batch]` for prefill, I64, padded on the right with 0.
+    /// Token ids `[1, batch]` for prefill, I64, right-padded with 0.
     ///
     /// # Errors
-    /// No tokens, or more than one batch.
+    /// If there are no tokens, or more than one batch.
     pub fn create_embeddings_input_tensor(&self, tokens: &[i64]) -> Result<Tensor> {
         padded("tokens", tokens, self.shapes()?.batch_size)
     }
 
-    /// One token id in the shape that the embeddings model takes for one: `[1, 1]`, or its fixed length
-    /// padded with 0 (the token's row is the first), I64.
+    /// One token id in the shape that the embeddings model takes: `[1, 1]`, or its fixed length, padded with 0 (the
+    /// token is in the first row), I64.
     ///
     /// # Errors
-    /// When the configuration was not made from a model.
+    /// If the configuration was not generated from a model.
     pub fn create_single_token_embeddings_input(&self, token: i64) -> Result<Tensor> {
         let embeddings = self.known()?.components.get("embeddings");
         let shape = embeddings.and_then(|c| c.inputs.values().next()).map(|t| t.shape.as_slice());
         padded("tokens", &[token], shape.and_then(|s| s.last()).copied().unwrap_or(1).max(1))
     }
 
-    /// Positions, I64: `[batch]` for prefill, where the padding counts on; `[1]` for infer.
+    /// Positions, I64: `[batch]` for prefill, counting on in the padding; `[1]` for infer.
     ///
     /// # Errors
-    /// No positions, more than one batch (prefill) or than one (infer), one outside the context.
+    /// If there are no positions, more than a batch (prefill) or than one (infer), or one is outside the context.
     pub fn create_position_ids_with_mode_detection(&self, positions: &[i64], is_prefill: bool) -> Result<Tensor> {
         let Some(&last) = positions.last() else { return Err(Error::Request("no positions".to_owned())) };
         for &p in positions {
@@ -74,11 +74,11 @@ impl LanguageModelConfig {
         Ok(Tensor::from_vec(all, length, &Device::Cpu)?)
     }
 
-    /// Mask rows from `position` on: `[1, 1, batch, context]` for prefill, `[1, 1, 1, context]` for infer,
-    /// F16; 0 where the column is not after the row, else −∞.
+    /// Causal mask rows from `position` on: `[1, 1, batch, context]` for prefill, `[1, 1, 1, context]` for infer, F16;
+    /// 0 where column ≤ row, else −∞.
     ///
     /// # Errors
-    /// A position outside the context, a context length that is not the model's.
+    /// If a position is outside the context, or the context length is not the model's.
     pub fn create_causal_mask_with_mode_detection(
         &self,
         position: usize,
@@ -96,10 +96,10 @@ impl LanguageModelConfig {
         crate::anemll::causal_mask(position, if is_prefill { shapes.batch_size } else { 1 }, context_length)
     }
 
-    /// One at the position that is written, `[1, 1, context, 1]`, F16.
+    /// 1 at the position being written, `[1, 1, context, 1]`, F16.
     ///
     /// # Errors
-    /// A position outside the context.
+    /// If the position is outside the context.
     pub fn create_update_mask_tensor(&self, position: usize) -> Result<Tensor> {
         let context = self.in_window(position)?.context_length;
         let mut mask = vec![f16::ZERO; context];
@@ -107,10 +107,10 @@ impl LanguageModelConfig {
         Ok(Tensor::from_vec(mask, (1, 1, context, 1), &Device::Cpu)?)
     }
 
-    /// The first position that a call writes, `[1]`, I64.
+    /// First position written, `[1]`, I64.
     ///
     /// # Errors
-    /// A position outside the context.
+    /// If the position is outside the context.
     pub fn create_current_position_tensor(&self, position: usize) -> Result<Tensor> {
         self.in_window(position)?;
         Ok(Tensor::from_vec(vec![position as i64], 1, &Device::Cpu)?)

@@ -1,4 +1,4 @@
-//! How a model is loaded: function, engine, compute units, limits.
+//! Loading options of a model: function, engine, compute units, limits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use crate::config::Config;
 use crate::engine::{self, ComputeUnits, EngineChoice, EngineOptions, Limits};
 use crate::error::Result;
 
-/// Options of a model that is about to be loaded, from [`CoreMLModel::builder`].
+/// Options for loading a model, from [`CoreMLModel::builder`].
 ///
 /// | option | default |
 /// |---|---|
 /// | [`function`](Self::function) | the file's default function |
-/// | [`engine`](Self::engine) | Core ML where it loads the model, else the portable engine |
+/// | [`engine`](Self::engine) | Core ML if it can load the model, else the portable engine |
 /// | [`compute_units`](Self::compute_units) | all; native engine only |
-/// | [`config`](Self::config) | the model's own names for inputs and output |
-/// | [`limits`](Self::limits), [`passes`](Self::passes) | most of the memory, all rewrites; portable engine only |
+/// | [`config`](Self::config) | the model's own input and output names |
+/// | [`limits`](Self::limits), [`passes`](Self::passes) | most of the memory, all passes; portable engine only |
 /// | [`compiled_models`](Self::compiled_models) | the user's cache folder; native engine only |
 #[derive(Debug, Clone)]
 #[must_use = "nothing is loaded before `load`"]
@@ -28,13 +28,13 @@ pub struct CoreMLModelBuilder {
 }
 
 impl CoreMLModelBuilder {
-    /// A model at this path: [`CoreMLModel::builder`] with a configuration.
+    /// [`CoreMLModel::builder`] with a configuration.
     pub fn new(path: impl AsRef<Path>, config: Config) -> Self {
         Self { path: path.as_ref().to_owned(), config, function: None, options: EngineOptions::default() }
     }
 
-    /// One component of a model on the hub: `org/name[@revision]` and the path there, such as `head.mlpackage`. It is
-    /// downloaded, without the rest of the model, when the cache does not have it.
+    /// One component of a model on the hub: `org/name[@revision]` and its path there, such as `head.mlpackage`. If it
+    /// is not cached, downloads it without the rest of the model.
     ///
     /// # Errors
     /// [`Error::Hub`](crate::Error::Hub).
@@ -44,7 +44,7 @@ impl CoreMLModelBuilder {
         Ok(Self::new(path, config))
     }
 
-    /// Sets names for callers that give tensors by position.
+    /// Sets input and output names for callers that pass tensors by position.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -68,19 +68,19 @@ impl CoreMLModelBuilder {
         self
     }
 
-    /// Keeps the models that the native engine compiles in this folder instead of the user's cache folder.
+    /// Stores models compiled by the native engine in this folder instead of the user's cache folder.
     pub fn compiled_models(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.cache = Some(folder.into());
         self
     }
 
-    /// Chooses the rewrites that the portable engine makes: a diagnostic, results stay within tolerance with any.
+    /// Sets the passes of the portable engine; a diagnostic, results stay within tolerance with any set.
     pub fn passes(mut self, passes: PassSet) -> Self {
         self.options.passes = passes;
         self
     }
 
-    /// Chooses what a prediction of the portable engine may use up.
+    /// Sets memory and work limits of a prediction on the portable engine.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.options.limits = limits;
         self
@@ -89,17 +89,17 @@ impl CoreMLModelBuilder {
     /// Loads the model.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) naming the file and what was expected there; an unknown function; names in the
-    /// configuration that the model lacks; the native engine where there is none.
+    /// [`Error`](crate::Error) naming the file and what was expected; an unknown function; unknown names in the
+    /// configuration; the native engine requested but unavailable.
     pub fn load(self) -> Result<CoreMLModel> {
         let package = Arc::new(engine::open(&self.path, &self.options)?);
         CoreMLModel::from_package_with(package, self.function.as_deref(), self.config, &self.options)
     }
 
-    /// The same as [`load`](Self::load).
+    /// Same as [`load`](Self::load).
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As for [`load`](Self::load).
     pub fn build_model(self) -> Result<CoreMLModel> {
         self.load()
     }

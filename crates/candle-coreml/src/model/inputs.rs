@@ -1,8 +1,8 @@
-//! Tensors that are given by position.
+//! Tensors passed by position.
 
 use candle_core::Tensor;
 
-/// Tensors that are given by position: `&tensor`, `&[&a, &b]`, `&vec_of_references`.
+/// Tensors passed by position: `&tensor`, `&[&a, &b]`, `&vec_of_references`.
 pub trait ModelInputs {
     /// The tensors, in order.
     fn tensors(&self) -> Vec<&Tensor>;

@@ -1,20 +1,20 @@
-//! Which cryptography and which certificates `https` uses.
+//! TLS provider and trusted certificates for `https`.
 //!
-//! The cryptography is Graviola, which needs no C compiler; with the feature `hub-ring`, ring. Trusted are the
-//! system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them), and where there are none, Mozilla's.
+//! The provider is Graviola, which needs no C compiler; with the feature `hub-ring`, ring. Trust roots are the system's
+//! certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them), or Mozilla's if there are none.
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
-/// The cryptography for TLS; none where this build has none that runs here.
+/// TLS provider; `None` if none of this build supports the CPU.
 fn provider() -> Option<Arc<CryptoProvider>> {
     #[cfg(feature = "hub-ring")]
     return Some(Arc::new(rustls::crypto::ring::default_provider()));
     #[cfg(all(not(feature = "hub-ring"), target_arch = "x86_64"))]
     {
-        // What Graviola requires; it panics without.
+        // CPU features required by Graviola, which panics without them.
         let able = is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("ssse3")
             && is_x86_feature_detected!("avx")
@@ -38,7 +38,7 @@ fn provider() -> Option<Arc<CryptoProvider>> {
     None
 }
 
-/// Settings for `https`; an error where it is wanted and this build can't do it here.
+/// TLS configuration for `https`; an error if `https` is requested but not supported here.
 pub(crate) fn config(wanted: bool) -> Result<TlsConfig, &'static str> {
     let mut config = TlsConfig::builder().provider(TlsProvider::Rustls);
     match provider() {
@@ -69,7 +69,7 @@ fn roots() -> RootCerts {
     RootCerts::new_with_certs(&certificates)
 }
 
-/// Whether a request failed because of the server's certificate, which repeating does not change.
+/// Returns true if a request failed on the server's certificate; retrying does not help.
 pub(crate) fn is_distrust(error: &ureq::Error) -> bool {
     let inner = match error {
         ureq::Error::Rustls(e) => Some(e),

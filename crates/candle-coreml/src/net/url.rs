@@ -1,11 +1,11 @@
-//! The few operations on URLs that clients need: escaping, resolving a redirect, comparing origins (RFC 3986).
+//! URL operations of the clients: escaping, resolving redirects, comparing origins (RFC 3986).
 
-// The hub needs all of them.
+// Only the hub uses all of them.
 #![cfg_attr(not(feature = "hub"), allow(dead_code))]
 
 use ureq::http::Uri;
 
-/// Escapes a path for a URL; `/` stays when `slashes`.
+/// Percent-encodes a path for a URL; keeps `/` if `slashes`.
 pub(crate) fn escape(text: &str, slashes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -15,7 +15,7 @@ pub(crate) fn escape(text: &str, slashes: bool) -> String {
     out
 }
 
-/// Scheme, host and port of an `http` or `https` URL; none for anything else.
+/// Scheme, host and port of an `http` or `https` URL; `None` for anything else.
 pub(crate) fn origin(url: &str) -> Option<(String, String, u16)> {
     let uri: Uri = url.parse().ok()?;
     let scheme = uri.scheme_str()?.to_ascii_lowercase();
@@ -25,14 +25,14 @@ pub(crate) fn origin(url: &str) -> Option<(String, String, u16)> {
         _ => return None,
     };
     let host = uri.host().filter(|h| !h.is_empty())?.to_ascii_lowercase();
-    // User names in URLs serve to disguise hosts; the hub has none.
+    // User info in URLs can disguise the host; the hub uses none.
     if uri.authority()?.as_str().contains('@') {
         return None;
     }
     Some((scheme, host, uri.port_u16().unwrap_or(port)))
 }
 
-/// The URL that `location` means in an answer from `base`; none when it is not `http(s)`.
+/// Resolves `location` in a response from `base`; `None` if it is not `http(s)`.
 pub(crate) fn resolve(base: &str, location: &str) -> Option<String> {
     let uri: Uri = base.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
@@ -53,7 +53,7 @@ pub(crate) fn resolve(base: &str, location: &str) -> Option<String> {
 
 /// The target of `rel="next"` in a `Link` header (RFC 8288).
 pub(crate) fn next_link(header: &str) -> Option<&str> {
-    // A `,` inside `<…>` does not separate: split where a new `<` begins.
+    // A `,` inside `<…>` is not a separator: split where a new `<` begins.
     header.split('<').skip(1).find_map(|link| {
         let (target, parameters) = link.split_once('>')?;
         let next = parameters.split([';', ',']).any(|p| {

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Capacity;
 use crate::error::{Error, Result};
 
-/// First come, first served; a bounded number waits.
+/// A FIFO semaphore with a bounded queue.
 #[derive(Debug)]
 pub(super) struct Admission {
     permits: Arc<Semaphore>,
@@ -17,7 +17,7 @@ pub(super) struct Admission {
     queue: usize,
 }
 
-/// Counts one that waits, as long as it lives.
+/// Counts a waiting call while alive.
 struct Waiting<'g>(&'g AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -33,9 +33,9 @@ impl Admission {
         Self { permits, slots, waiting: AtomicUsize::new(0), queue: capacity.queue }
     }
 
-    /// Waits for a turn, which lasts until the permit is dropped.
+    /// Waits for a permit; drop it to release.
     pub(super) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
-        // Only succeeds when nobody waits: a permit that is given back goes to the first in the queue.
+        // Succeeds only if the queue is empty: released permits go to the first waiter.
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             return Ok(permit);
         }
@@ -47,12 +47,12 @@ impl Admission {
         self.permits.clone().acquire_owned().await.map_err(|e| Error::Aborted(e.to_string()))
     }
 
-    /// How many wait.
+    /// Number of waiting calls.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// How many compute.
+    /// Number of running calls.
     pub(super) fn running(&self) -> usize {
         self.slots.saturating_sub(self.permits.available_permits())
     }

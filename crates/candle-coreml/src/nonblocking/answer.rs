@@ -1,4 +1,4 @@
-//! An answer on its way.
+//! An answer in progress.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Result};
 use crate::generation::Summary;
 
-/// A part of an answer.
+/// Part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// The token; none for text that was held back until the end was known.
+    /// The token; `None` for text held back until the end.
     pub token: Option<u32>,
-    /// Text that is complete with it; may be empty.
+    /// Text completed by this token; may be empty.
     pub text: String,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, Clone)]
 pub struct Completion {
-    /// What was generated.
+    /// The generated text and tokens.
     pub summary: Summary,
-    /// Tokens of the prompt.
+    /// Number of prompt tokens.
     pub prompt_tokens: usize,
-    /// Those of them that were in a cache.
+    /// Number of prompt tokens found in a cache.
     pub cached_tokens: usize,
 }
 
-/// What comes from the thread that computes.
+/// Messages from the computing thread.
 pub(super) enum Event {
     Piece(Piece),
     End(Result<Summary>),
 }
 
-/// Ends a computation when it is dropped.
+/// Cancels a computation on drop.
 #[derive(Debug, Default)]
 pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
@@ -47,7 +47,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// An answer on its way: a stream of [`Piece`]s. Dropping it ends the computation at the next token.
+/// An answer in progress: a stream of [`Piece`]s. Dropping it stops the computation at the next token.
 #[derive(Debug)]
 pub struct Answer {
     pub(super) events: mpsc::Receiver<Event>,
@@ -59,30 +59,30 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Tokens of the prompt.
+    /// Number of prompt tokens.
     pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
     }
 
-    /// Tokens of the prompt that were in a cache.
+    /// Number of prompt tokens found in a cache.
     pub fn cached_tokens(&self) -> usize {
         self.cached_tokens
     }
 
-    /// What was generated in all, when the stream has ended without an error.
+    /// The summary, once the stream has ended without an error.
     pub fn summary(&self) -> Option<&Summary> {
         self.summary.as_ref()
     }
 
-    /// The next piece; none at the end.
+    /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Piece>> {
         std::future::poll_fn(|context| self.poll_piece(context)).await
     }
 
-    /// Waits for the end.
+    /// Waits for the complete answer.
     ///
     /// # Errors
-    /// Failures of the engine.
+    /// If the engine fails.
     pub async fn finish(mut self) -> Result<Completion> {
         while let Some(piece) = self.next().await {
             piece?;
@@ -117,7 +117,7 @@ impl Stream for Answer {
     }
 }
 
-/// The thread went away: it panicked, or the runtime shut down.
+/// The thread is gone: it panicked, or the runtime shut down.
 pub(super) fn lost() -> Error {
     Error::Aborted("its thread has panicked or was shut down".to_owned())
 }

@@ -1,4 +1,4 @@
-//! [`AsyncGenerator`]: text from a language model.
+//! [`AsyncGenerator`]: asynchronous text generation.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,41 +16,41 @@ use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
 use crate::generation::{Generation, Message, Options, Step, Summary};
 
-/// What to continue.
+/// The prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
-    /// A text as it is, without chat template.
+    /// A text, without a chat template.
     Text(String),
-    /// Token ids as they are.
+    /// Token ids.
     Tokens(Vec<u32>),
-    /// A conversation to answer, through the model's chat template. Nothing is left out of it.
+    /// A conversation to answer, through the model's chat template. No messages are dropped.
     Chat(Vec<Message>),
 }
 
-/// Is told what happens to answers, on the threads that compute them; a slow one slows them down.
+/// Observes answers, on the computing threads; a slow observer slows them down.
 pub trait Watch: Send + Sync {
-    /// A prompt was accepted; `cached` of its tokens are in a cache.
+    /// A prompt was accepted, `cached` of its tokens from a cache.
     fn started(&self, _prompt: usize, _cached: usize) {}
 
-    /// The first token came this long after the call.
+    /// Time from the call to the first token.
     fn first_token(&self, _after: Duration) {}
 
-    /// Another token came this long after the one before it.
+    /// Time between two tokens.
     fn next_token(&self, _after: Duration) {}
 
-    /// An answer that was started has ended.
+    /// A started answer has ended.
     fn ended(&self, _end: &Result<Summary>) {}
 }
 
-/// An observer that does nothing.
+/// An observer that ignores all events.
 struct NoopWatch;
 
 impl Watch for NoopWatch {}
 
-/// A language model that answers several callers at once without blocking a tokio runtime. Clones share the model.
+/// A language model for several concurrent callers that does not block a tokio runtime. Clones share the model.
 ///
-/// It keeps [`Capacity::slots`] conversations. A prompt is continued in the one that holds most of it already, and
-/// only what is new of it runs.
+/// It keeps [`Capacity::slots`] conversations. A prompt continues the one with the longest common prefix; only new
+/// tokens run.
 #[derive(Clone)]
 pub struct AsyncGenerator {
     inner: Arc<Inner>,
@@ -72,11 +72,11 @@ impl std::fmt::Debug for AsyncGenerator {
 }
 
 impl AsyncGenerator {
-    /// Takes a model over. A first token is generated, so that a chain of backends falls back now and not in the
-    /// middle of the first answers. Blocks: from async code call it where blocking is allowed.
+    /// Takes ownership of a model and generates a first token, so that a chain of backends falls back now and not
+    /// during the first answers. Blocks: do not call it on an async thread.
     ///
     /// # Errors
-    /// Failures of the first token, a model that can't be shared, failed allocation.
+    /// If the first token fails, the model can't be shared, or allocation fails.
     pub fn new(model: impl TextGeneration, capacity: Capacity) -> Result<Self> {
         Self::watched(model, capacity, Arc::new(NoopWatch))
     }
@@ -84,7 +84,7 @@ impl AsyncGenerator {
     /// [`AsyncGenerator::new`] with an observer.
     ///
     /// # Errors
-    /// As `new`.
+    /// As for `new`.
     pub fn watched(mut model: impl TextGeneration, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
         model.generate("1", Options { max_tokens: 1, ..Options::default() })?;
         let info = model.info();
@@ -98,7 +98,7 @@ impl AsyncGenerator {
         Self::shared(shared, capacity, watch)
     }
 
-    /// A model that is shared already.
+    /// Uses a model that is already shared.
     ///
     /// # Errors
     /// If allocation fails.
@@ -109,36 +109,36 @@ impl AsyncGenerator {
         Ok(Self { inner: Arc::new(Inner { model, admission: Admission::new(capacity), slots, bytes, buffer, watch }) })
     }
 
-    /// What the model is.
+    /// Information about the model.
     pub fn info(&self) -> &GeneratorInfo {
         self.inner.model.info()
     }
 
-    /// Whether the model has a chat template.
+    /// Returns true if the model has a chat template.
     pub fn can_chat(&self) -> bool {
         self.inner.model.tokenizer().chat_template().is_some()
     }
 
-    /// Calls that wait for their turn.
+    /// Number of waiting calls.
     pub fn waiting(&self) -> usize {
         self.inner.admission.waiting()
     }
 
-    /// Answers that are computed at the moment.
+    /// Number of answers being computed.
     pub fn running(&self) -> usize {
         self.inner.admission.running()
     }
 
-    /// Begins an answer; returns when its turn has come and the prompt was accepted. Dropping the future or the
-    /// answer ends it.
+    /// Starts an answer; returns when it has a slot and the prompt is accepted. Dropping the future or the answer
+    /// cancels it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait, [`Error::PromptTooLong`] or [`Error::PromptBytes`], [`Error::EmptyPrompt`] or
-    /// [`Error::NoMessages`], [`Error::UnknownToken`], [`Error::NoChatTemplate`]. Failures of the engine come through
+    /// [`Error::Busy`] if the queue is full, [`Error::PromptTooLong`] or [`Error::PromptBytes`], [`Error::EmptyPrompt`]
+    /// or [`Error::NoMessages`], [`Error::UnknownToken`], [`Error::NoChatTemplate`]. Engine failures are reported by
     /// the answer.
     pub async fn stream(&self, prompt: Prompt, options: Options) -> Result<Answer> {
         let called = Instant::now();
-        // Before it waits, so that nothing long waits.
+        // Check first, so that oversized prompts don't wait.
         self.inner.check_length(&prompt)?;
         let permit = self.inner.admission.enter().await?;
         let (accept, accepted) = oneshot::channel();
@@ -150,16 +150,16 @@ impl AsyncGenerator {
         Ok(Answer { events, prompt_tokens, cached_tokens, summary: None, ended: false, _cancel: cancel })
     }
 
-    /// A whole answer.
+    /// Returns the complete answer.
     ///
     /// # Errors
-    /// As [`AsyncGenerator::stream`], and failures of the engine.
+    /// As for [`AsyncGenerator::stream`], and if the engine fails.
     pub async fn generate(&self, prompt: Prompt, options: Options) -> Result<Completion> {
         self.stream(prompt, options).await?.finish().await
     }
 }
 
-/// One answer, on a thread where blocking is allowed.
+/// One answer, on a blocking thread.
 struct Job {
     inner: Arc<Inner>,
     permit: OwnedSemaphorePermit,
@@ -168,7 +168,7 @@ struct Job {
     sender: mpsc::Sender<Event>,
 }
 
-/// Numbers of a prompt that was accepted: its tokens, and those of them in a cache.
+/// Token counts of an accepted prompt: total and cached.
 type Accept = oneshot::Sender<Result<(usize, usize)>>;
 
 impl Job {
@@ -181,7 +181,7 @@ impl Job {
             Ok(begun) => begun,
             Err(error) => {
                 drop(self.permit);
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 let _ = accept.send(Err(error));
                 return;
             }
@@ -189,11 +189,11 @@ impl Job {
         let ran = catch_unwind(AssertUnwindSafe(|| self.generate(&mut slot, &ids, options, accept)));
         let end = match ran {
             Ok(end) => {
-                // The reader of the end may ask again at once, and is to find the conversation where it was.
+                // Return the slot first: the reader may continue the conversation immediately.
                 self.inner.slots.put(slot);
                 end
             }
-            // Nobody knows what state the conversation is in; another one takes its place.
+            // The conversation is in an unknown state; a new one replaces it.
             Err(_) => {
                 drop(slot);
                 Some(Err(lost()))
@@ -206,7 +206,7 @@ impl Job {
         }
     }
 
-    /// None when nobody waits for the answer any more before it began.
+    /// Returns `None` if the answer was dropped before it started.
     fn generate(&self, slot: &mut Slot, ids: &[u32], options: Options, accept: Accept) -> Option<Result<Summary>> {
         let watch = &self.inner.watch;
         let mut generation = Generation::with_decoder(&mut **slot, self.inner.model.tokenizer(), ids, options)
@@ -230,14 +230,14 @@ impl Job {
             self.send(Piece { token: Some(token), text });
         }
         let summary = generation.finish();
-        // What was held back as the possible beginning of a stop text.
+        // Text held back as a possible prefix of a stop text.
         if let Some(rest) = summary.text.get(sent..).filter(|rest| !rest.is_empty()) {
             self.send(Piece { token: None, text: rest.to_owned() });
         }
         Some(Ok(summary))
     }
 
-    /// Waits for the reader; without one, generation ends at its next token.
+    /// Sends a piece; cancels generation if the reader is gone.
     fn send(&self, piece: Piece) {
         if self.sender.blocking_send(Event::Piece(piece)).is_err() {
             self.cancel.store(true, Ordering::Relaxed);
@@ -246,7 +246,7 @@ impl Job {
 }
 
 impl Inner {
-    /// Refuses a prompt that can't fit, as far as its bytes and ids tell.
+    /// Rejects a prompt whose byte length or number of ids shows that it is too long.
     fn check_length(&self, prompt: &Prompt) -> Result<()> {
         let context = self.model.info().context;
         match prompt {
@@ -257,7 +257,7 @@ impl Inner {
         }
     }
 
-    /// The prompt as tokens that the model can take.
+    /// Encodes the prompt as valid tokens.
     fn encode(&self, prompt: Prompt, options: &Options) -> Result<Vec<u32>> {
         let tokenizer = self.model.tokenizer();
         let ids = match prompt {
@@ -268,7 +268,7 @@ impl Inner {
             }
             Prompt::Chat(messages) => {
                 let text = tokenizer.needed_template()?.render(&messages, options.thinking)?;
-                // A template may repeat what it is given.
+                // Templates may repeat their input.
                 self.bytes.check(text.len())?;
                 tokenizer.encode(&text)?
             }

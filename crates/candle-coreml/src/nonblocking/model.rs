@@ -1,4 +1,4 @@
-//! [`AsyncModel`]: models whose calls compute once and return.
+//! [`AsyncModel`]: asynchronous calls with a single result.
 
 use std::sync::Arc;
 
@@ -13,10 +13,9 @@ use crate::logits_model::CoreMLModelWrapper;
 use crate::model::{CoreMLModel, FeatureValue};
 use crate::state::CoreMLState;
 
-/// A model that several callers use without blocking a tokio runtime. Clones share it.
+/// A model for several concurrent callers that does not block a tokio runtime. Clones share the model.
 ///
-/// A call that has begun runs to its end, also when nobody waits for it any more; one that still waits does not begin
-/// then.
+/// A running call completes even if its future is dropped; a waiting call is cancelled.
 #[derive(Debug)]
 pub struct AsyncModel<M> {
     model: Arc<M>,
@@ -30,30 +29,30 @@ impl<M> Clone for AsyncModel<M> {
 }
 
 impl<M: Send + Sync + 'static> AsyncModel<M> {
-    /// Takes a model over; [`Capacity::buffer`] means nothing here.
+    /// Takes ownership of a model; [`Capacity::buffer`] is unused.
     pub fn new(model: impl Into<Arc<M>>, capacity: Capacity) -> Self {
         Self { model: model.into(), admission: Arc::new(Admission::new(capacity)) }
     }
 
-    /// The model itself.
+    /// The underlying model.
     pub fn get(&self) -> &M {
         &self.model
     }
 
-    /// Calls that wait for their turn.
+    /// Number of waiting calls.
     pub fn waiting(&self) -> usize {
         self.admission.waiting()
     }
 
-    /// Calls that are computed at the moment.
+    /// Number of running calls.
     pub fn running(&self) -> usize {
         self.admission.running()
     }
 
-    /// Calls the model where blocking is allowed.
+    /// Calls the model on a blocking thread.
     ///
     /// # Errors
-    /// [`Error::Busy`] when too many wait; what the call returns.
+    /// [`Error::Busy`] if the queue is full; errors of the call.
     pub async fn run<R: Send + 'static>(&self, call: impl FnOnce(&M) -> Result<R> + Send + 'static) -> Result<R> {
         let permit = self.admission.enter().await?;
         let model = self.model.clone();
@@ -69,7 +68,7 @@ impl AsyncModel<CoreMLModel> {
     /// [`CoreMLModel::forward`].
     ///
     /// # Errors
-    /// As there, and [`Error::Busy`].
+    /// As for that method, and [`Error::Busy`].
     pub async fn forward(&self, inputs: Vec<Tensor>) -> Result<Tensor> {
         self.run(move |model| model.forward(&inputs)).await
     }
@@ -77,7 +76,7 @@ impl AsyncModel<CoreMLModel> {
     /// [`CoreMLModel::forward_all`].
     ///
     /// # Errors
-    /// As there, and [`Error::Busy`].
+    /// As for that method, and [`Error::Busy`].
     pub async fn forward_all(&self, inputs: Vec<Tensor>) -> Result<IndexMap<String, Tensor>> {
         self.run(move |model| model.forward_all(&inputs)).await
     }
@@ -85,7 +84,7 @@ impl AsyncModel<CoreMLModel> {
     /// [`CoreMLModel::predict`] without a state.
     ///
     /// # Errors
-    /// As there, and [`Error::Busy`].
+    /// As for that method, and [`Error::Busy`].
     pub async fn predict(&self, inputs: Vec<(String, Tensor)>) -> Result<IndexMap<String, FeatureValue>> {
         self.run(move |model| {
             let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
@@ -94,11 +93,11 @@ impl AsyncModel<CoreMLModel> {
         .await
     }
 
-    /// [`CoreMLModel::predict_with_state`]. The state goes to the thread that computes and comes back with the
-    /// result; whoever drops the future or gets an error has lost it.
+    /// [`CoreMLModel::predict_with_state`]. The state moves to the computing thread and is returned with the result;
+    /// dropping the future or an error loses it.
     ///
     /// # Errors
-    /// As there, and [`Error::Busy`].
+    /// As for that method, and [`Error::Busy`].
     pub async fn predict_with_state(
         &self,
         inputs: Vec<Tensor>,
@@ -112,7 +111,7 @@ impl AsyncModel<CoreMLModelWrapper> {
     /// [`CoreMLModelWrapper::forward`].
     ///
     /// # Errors
-    /// As there, and [`Error::Busy`].
+    /// As for that method, and [`Error::Busy`].
     pub async fn forward(&self, input_ids: Tensor) -> Result<Tensor> {
         self.run(move |model| model.forward(&input_ids)).await
     }
@@ -120,7 +119,7 @@ impl AsyncModel<CoreMLModelWrapper> {
     /// [`CoreMLModelWrapper::generate`].
     ///
     /// # Errors
-    /// As there, and [`Error::Busy`].
+    /// As for that method, and [`Error::Busy`].
     pub async fn generate(
         &self,
         prompt: Vec<u32>,

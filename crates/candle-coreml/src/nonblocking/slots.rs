@@ -1,4 +1,4 @@
-//! The conversations of a model, and which of them continues a prompt.
+//! Conversation slots of a model, and the choice of one for a prompt.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,12 +9,12 @@ use crate::generation::Decoder;
 /// A conversation with its cache.
 pub(super) type Slot = Box<dyn Decoder + Send>;
 
-/// Conversations that nobody uses at the moment, least recently used first.
+/// Idle conversations, least recently used first.
 pub(super) struct Slots(Mutex<Vec<Slot>>);
 
-/// The slot to continue a prompt in: the one with the longest beginning in common, if that is most of what the slot
-/// holds, or all of the prompt (an answer is asked for again); else the one that was not used for the longest time,
-/// so that a prompt which only shares a system message does not end another conversation while there is an older one.
+/// Index of the slot for a prompt: the one with the longest common prefix, if that is at least half of the slot's
+/// tokens or all of the prompt (a repeated request); else the least recently used one, so that a prompt that shares
+/// only a system message does not evict another conversation while there is an older one.
 fn choose<'a>(slots: impl Iterator<Item = &'a [u32]>, prompt: &[u32]) -> usize {
     let common = |held: &[u32]| held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
     let mut best = (0, 0);
@@ -35,11 +35,11 @@ impl Slots {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Slot>> {
-        // The list is whole at every moment.
+        // The list is consistent even if a holder panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a slot out; a new one where one was lost in a panic.
+    /// Takes a slot; creates one if a panic has lost one.
     pub(super) fn take(&self, model: &SharedModel, prompt: &[u32]) -> Result<Slot> {
         let mut idle = self.idle();
         if idle.is_empty() {
@@ -49,7 +49,7 @@ impl Slots {
         Ok(idle.remove(index))
     }
 
-    /// Puts a slot back as the most recently used one.
+    /// Returns a slot as the most recently used one.
     pub(super) fn put(&self, slot: Slot) {
         self.idle().push(slot);
     }

@@ -1,13 +1,13 @@
-//! The Messages API: what is sent, and the events that answer (<https://docs.anthropic.com/en/api/messages-streaming>).
+//! Requests and stream events of the Messages API (<https://docs.anthropic.com/en/api/messages-streaming>).
 
 use serde::{Deserialize, Serialize};
 
 use crate::generation::{Message, Options, StopReason};
 
-/// Name and value of the header that says which version of the API is meant.
+/// Name and value of the API version header.
 pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
-/// The body of a request.
+/// Body of a request.
 #[derive(Serialize)]
 pub(super) struct Body<'a> {
     model: &'a str,
@@ -29,8 +29,8 @@ struct Turn<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// The request for an answer. The API wants system messages apart, no empty messages, and a user who begins;
-    /// none when the conversation has nothing for it to answer.
+    /// Builds a request. The API wants system messages separate, no empty messages, and a user message first; `None` if
+    /// the conversation has nothing to answer.
     pub(super) fn new(model: &'a str, messages: &'a [Message], options: &'a Options) -> Option<Self> {
         let spoken = |m: &&Message| m.role != "system" && !m.content.trim().is_empty();
         let system: Vec<&str> = messages.iter().filter(|m| m.role == "system").map(|m| m.content.as_str()).collect();
@@ -43,14 +43,14 @@ impl<'a> Body<'a> {
             stream: true,
             system: Some(system.join("\n\n")).filter(|s| !s.trim().is_empty()),
             messages,
-            // 0, our default, would be an order to the server that nobody gave.
+            // Omit 0, our default: sent, it would override the server's own default.
             temperature: Some(options.sampling.temperature).filter(|t| *t > 0.0).map(|t| t.min(1.0)),
             stop_sequences: &options.stop,
         })
     }
 }
 
-/// An event of the stream. New kinds may come at any time and are passed over.
+/// An event of the stream. Unknown types may be added at any time and are skipped.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Event {
@@ -100,7 +100,7 @@ pub(super) struct Usage {
     pub(super) output_tokens: usize,
 }
 
-/// What went wrong, in a stream or as the answer to a request.
+/// Error object, in a stream or as the response to a request.
 #[derive(Default, Deserialize)]
 pub(super) struct ApiError {
     #[serde(rename = "type", default)]
@@ -109,13 +109,13 @@ pub(super) struct ApiError {
     pub(super) message: String,
 }
 
-/// The body of an answer that is no success.
+/// Body of an error response.
 #[derive(Deserialize)]
 pub(super) struct ErrorBody {
     pub(super) error: ApiError,
 }
 
-/// What a reason means here; none when the model refused.
+/// Maps a stop reason; `None` if the model refused.
 pub(super) fn stop_reason(name: &str) -> Option<StopReason> {
     match name {
         "refusal" => None,

@@ -1,74 +1,74 @@
-//! What can go wrong with a remote model.
+//! Errors of remote models.
 
 use std::time::Duration;
 
-/// Longest message of a server that is passed on.
+/// Maximum length of a server message that is passed on.
 const LONGEST: usize = 300;
 
-/// Why a remote model gave no answer, or no whole one. No text of it holds the key.
+/// Error of a request to a remote model. Its texts never contain the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
-    /// Settings that can't work: a malformed URL, a key that is none.
+    /// Invalid settings: a malformed URL or key.
     #[error("{0}")]
     Settings(String),
-    /// The server does not accept the key, or not for this.
+    /// The server rejects the key, or its permissions.
     #[error("the server refuses the API key (HTTP {status}): {message}")]
     Denied {
         /// 401 or 403.
         status: u16,
-        /// What the server says.
+        /// The server's message.
         message: String,
     },
     /// Too many requests.
     #[error("too many requests (HTTP 429): {message}{}", wait(*retry_after))]
     RateLimited {
-        /// What the server says.
+        /// The server's message.
         message: String,
-        /// How long it asks to wait.
+        /// Delay requested by the server.
         retry_after: Option<Duration>,
     },
-    /// The server has too much to do.
+    /// The server is overloaded.
     #[error("the server is overloaded, try again later: {message}{}", wait(*retry_after))]
     Overloaded {
-        /// What the server says.
+        /// The server's message.
         message: String,
-        /// How long it asks to wait.
+        /// Delay requested by the server.
         retry_after: Option<Duration>,
     },
-    /// The server does not want this request: an unknown model, a conversation that is too long.
+    /// The server rejects this request: an unknown model, a conversation that is too long.
     #[error("the server rejects the request (HTTP {status}, {kind}): {message}")]
     Rejected {
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// The server's name for the failure.
+        /// The server's error type.
         kind: String,
-        /// What the server says.
+        /// The server's message.
         message: String,
     },
-    /// The server failed, before or in the middle of an answer.
+    /// The server failed, before or during an answer.
     #[error("the server failed ({kind}): {message}")]
     Server {
-        /// The server's name for the failure, or the status.
+        /// The server's error type, or the status.
         kind: String,
-        /// What the server says.
+        /// The server's message.
         message: String,
     },
     /// No connection.
     #[error("{url} can't be reached: {cause}")]
     Unreachable {
-        /// Where it was asked for.
+        /// URL of the request.
         url: String,
-        /// What the network says.
+        /// The network error.
         cause: String,
     },
-    /// The answer broke off, or is not what the API documents.
+    /// The answer was cut off, or does not match the documented API.
     #[error("the answer broke off: {cause}")]
     Broken {
-        /// How.
+        /// The details.
         cause: String,
     },
-    /// The model does not want to answer this.
+    /// The model refused to answer.
     #[error("the remote model refused to answer")]
     Refused,
 }
@@ -78,7 +78,7 @@ fn wait(after: Option<Duration>) -> String {
 }
 
 impl RemoteError {
-    /// A word for the kind of failure that later versions keep.
+    /// Stable name of the kind of failure.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Settings(_) => "settings",
@@ -94,7 +94,7 @@ impl RemoteError {
     }
 }
 
-/// A text of a server as it may be shown: on one line, without control characters, of bounded length, without the key.
+/// Sanitises a server text for display: one line, no control characters, bounded length, without the key.
 pub(super) fn clean(text: &str, key: &str) -> String {
     let text = if key.is_empty() { text.to_owned() } else { text.replace(key, "…") };
     let words: Vec<&str> =

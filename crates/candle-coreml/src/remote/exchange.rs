@@ -1,4 +1,4 @@
-//! One request and the stream that answers it.
+//! One request and its response stream.
 
 use std::io::{BufReader, Read};
 use std::sync::mpsc::SyncSender;
@@ -14,10 +14,10 @@ use super::sse::Events;
 use crate::generation::StopReason;
 use crate::net::tls;
 
-/// Longest answer that is no success.
+/// Maximum size of an error response in bytes.
 const LARGEST_ERROR: u64 = 64 << 10;
 
-/// What the thread with the connection tells.
+/// Messages from the connection thread.
 pub(super) enum News {
     Text(String),
     Usage(Usage),
@@ -25,7 +25,7 @@ pub(super) enum News {
     Failed(RemoteError),
 }
 
-/// One request and its answer, told to `sender` as it comes. Ends early when nobody listens.
+/// Runs one request and sends its events to `sender`. Stops early if the receiver is gone.
 pub(super) fn exchange(
     agent: &ureq::Agent,
     url: &str,
@@ -40,7 +40,7 @@ pub(super) fn exchange(
     };
     let mut header = HeaderValue::from_str(secret)
         .map_err(|_| RemoteError::Settings("api_key: it does not fit a header".to_owned()))?;
-    // Keeps it out of what the client logs.
+    // Keeps the key out of the client's logs.
     header.set_sensitive(true);
     let request = agent.post(url).header("x-api-key", header).header(VERSION.0, VERSION.1);
     let request = request.header("content-type", "application/json").header("accept", "text/event-stream");
@@ -49,7 +49,7 @@ pub(super) fn exchange(
     if !parts.status.is_success() {
         let after = parts.headers.get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
         let mut text = Vec::new();
-        // What can't be read is not there to be told; the status is.
+        // Without a readable body, only the status is reported.
         let _ = body.into_reader().take(LARGEST_ERROR).read_to_end(&mut text);
         return Err(refusal(parts.status.as_u16(), after.map(Duration::from_secs), &text, secret));
     }
@@ -80,7 +80,7 @@ pub(super) fn exchange(
     Err(RemoteError::Broken { cause: "the stream ended before the answer did".to_owned() })
 }
 
-/// What a failure in the middle of a stream means.
+/// Maps a failure in the middle of a stream.
 fn failure(error: ApiError, secret: &str) -> RemoteError {
     let (kind, message) = (clean(&error.kind, secret), clean(&error.message, secret));
     match kind.as_str() {
@@ -90,7 +90,7 @@ fn failure(error: ApiError, secret: &str) -> RemoteError {
     }
 }
 
-/// What a status that is no success means.
+/// Maps an error status.
 fn refusal(status: u16, retry_after: Option<Duration>, body: &[u8], secret: &str) -> RemoteError {
     let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let error = parsed.map_or_else(

@@ -1,17 +1,17 @@
-//! Server-sent events (WHATWG HTML, section 9.2.6), read from a blocking stream with limits on what a server can make us keep.
+//! Server-sent events (WHATWG HTML, section 9.2.6), read from a blocking stream with bounded memory.
 
 use std::io::BufRead;
 
 use super::RemoteError;
 
-/// Most bytes of an event.
+/// Maximum size of an event in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// The `data` of the events of a stream, one after the other; names, ids and comments are passed over.
+/// Iterates over the `data` of events; event names, ids and comments are skipped.
 pub(super) struct Events<R> {
     reader: R,
     line: Vec<u8>,
-    /// Whether the last line ended in CR, whose LF may follow.
+    /// True if the last line ended in CR, which LF may follow.
     after_cr: bool,
 }
 
@@ -24,8 +24,8 @@ impl<R: BufRead> Events<R> {
         Self { reader, line: Vec::new(), after_cr: false }
     }
 
-    /// Reads a line without its end into `self.line`; false at the end of the stream, where a line without an end
-    /// does not count.
+    /// Reads a line without its terminator into `self.line`; returns false at the end of the stream, where an
+    /// unterminated line is discarded.
     fn next_line(&mut self) -> Result<bool, RemoteError> {
         self.line.clear();
         loop {
@@ -53,7 +53,7 @@ impl<R: BufRead> Events<R> {
         }
     }
 
-    /// The data of the next event; none at the end of the stream.
+    /// The data of the next event; `None` at the end of the stream.
     pub(super) fn next(&mut self) -> Result<Option<String>, RemoteError> {
         let mut data: Option<Vec<u8>> = None;
         while self.next_line()? {
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives so many bytes at a time.
+    /// Returns at most this many bytes per read.
     struct Slices<'a>(&'a [u8], usize);
 
     impl Read for Slices<'_> {

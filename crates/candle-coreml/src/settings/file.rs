@@ -1,4 +1,4 @@
-//! The file of the settings: reading with warnings, writing without loss.
+//! The settings file: reads with warnings, writes without loss of comments or unknown keys.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use super::{Key, Layer};
 use crate::backend::BackendDevice;
 use crate::error::{Error, Result};
 
-/// Largest file that is read.
+/// Maximum size of the file in bytes.
 const LIMIT: u64 = 1 << 20;
 const TABLES: [&str; 2] = ["backend", "remote"];
 
-/// Something odd that does not keep the file from being used.
+/// A problem that does not prevent the use of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// A key that has no meaning.
+    /// An unknown key.
     UnknownKey {
         /// The file.
         path: PathBuf,
         /// The key, with its table.
         key: String,
-        /// The known key that is nearest to it.
+        /// The most similar known key.
         suggestion: Option<String>,
     },
-    /// Others may read the secrets in the file.
+    /// Other users can read the secrets in the file.
     Exposed {
         /// The file.
         path: PathBuf,
@@ -55,7 +55,7 @@ fn bad(path: &Path, message: String) -> Error {
     Error::File { path: path.to_owned(), message }
 }
 
-/// The document in a file. Errors tell the line, never its text: it might hold a secret.
+/// Parses a file. Errors give the line, never its text, which might hold a secret.
 fn document(path: &Path) -> Result<DocumentMut> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let mut text = String::new();
@@ -87,7 +87,7 @@ fn device(path: &Path, key: &str, name: &str) -> Result<BackendDevice> {
     name.parse().map_err(|e| bad(path, format!("`{key}`: {e}")))
 }
 
-/// Warns of keys that are not known in a table; `prefix` is its name with a dot, or nothing at the top.
+/// Warns of unknown keys in a table; `prefix` is its name with a dot, or empty at the top level.
 fn unknown(path: &Path, table: &Table, prefix: &str, warnings: &mut Vec<Warning>) {
     for (name, _) in table.iter() {
         let key = format!("{prefix}{name}");
@@ -99,7 +99,7 @@ fn unknown(path: &Path, table: &Table, prefix: &str, warnings: &mut Vec<Warning>
     }
 }
 
-/// A table of the document; an empty one where there is none.
+/// A table of the document; empty if missing.
 fn table<'d>(path: &Path, document: &'d DocumentMut, name: &str, empty: &'d Table) -> Result<&'d Table> {
     let Some(item) = document.get(name) else { return Ok(empty) };
     item.as_table().ok_or_else(|| expected(path, name, &format!("a table `[{name}]`"), item))
@@ -110,23 +110,23 @@ fn flag(path: &Path, table: &Table, key: &str) -> Result<Option<bool>> {
     item.as_bool().map(Some).ok_or_else(|| expected(path, key, "true or false", item))
 }
 
-/// Whether users other than the owner may read a file.
+/// Returns true if users other than the owner can read a file.
 #[cfg(unix)]
 fn exposed(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 != 0)
 }
 
-/// Elsewhere the folder of the user protects it.
+/// On other systems the user's folder protects it.
 #[cfg(not(unix))]
 fn exposed(_: &Path) -> bool {
     false
 }
 
-/// What a file sets, and what is odd about it.
+/// Reads the layer of a file, with warnings.
 ///
 /// # Errors
-/// A file that can't be read, is longer than 1 MiB, is not TOML, or has a value of the wrong kind.
+/// If the file can't be read, exceeds 1 MiB, is not TOML, or has a value of the wrong type.
 pub fn read(path: &Path) -> Result<(Layer, Vec<Warning>)> {
     let document = document(path)?;
     let mut warnings = Vec::new();
@@ -162,7 +162,7 @@ pub fn read(path: &Path) -> Result<(Layer, Vec<Warning>)> {
     Ok((layer, warnings))
 }
 
-/// Puts a value into a table or takes it out; what the user wrote around it stays.
+/// Sets or removes a value of a table, preserving the user's formatting around it.
 fn put(table: &mut Table, key: &str, new: Option<Value>) {
     match new {
         None => {
@@ -181,11 +181,11 @@ fn put(table: &mut Table, key: &str, new: Option<Value>) {
     }
 }
 
-/// Writes a layer into a file: what it says is set, what it does not say is removed; comments and unknown keys
-/// stay. The file changes in one piece and only its owner can read it. Folders are made.
+/// Writes a layer to a file: sets its values, removes unset ones, and preserves comments and unknown keys. The write is
+/// atomic, only the owner can read the file, and missing folders are created.
 ///
 /// # Errors
-/// A file that is there but is not TOML is left as it is; a path that is not UTF-8; failures of the system.
+/// If an existing file is not TOML (it is left unchanged), the path is not UTF-8, or the system fails.
 pub fn save(layer: &Layer, path: &Path) -> Result<()> {
     let mut document = if path.exists() { document(path)? } else { DocumentMut::new() };
     let exposed = |s: &SecretString| Value::from(s.expose_secret());
@@ -219,14 +219,14 @@ pub fn save(layer: &Layer, path: &Path) -> Result<()> {
     write(path, document.to_string().as_bytes())
 }
 
-/// Replaces a file in one piece; only its owner can read it.
+/// Replaces a file atomically; only its owner can read it.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    // A link stays a link: what it points to is replaced.
+    // Keep a symbolic link: replace its target.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let io = |source| Error::Io { path: path.to_owned(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io)?;
-    // Temporary files are made with mode 600.
+    // Temporary files have mode 600.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io)?;
     file.persist(path).map(|_| ()).map_err(|e| io(e.error))

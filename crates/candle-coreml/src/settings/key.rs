@@ -1,4 +1,4 @@
-//! The settings by name, for programs that show and change single ones.
+//! Settings by name, for programs that show and change single ones.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// All of them, in the order in which they are shown.
+    /// All keys, in display order.
     pub const ALL: [Self; 10] = [
         Self::Device,
         Self::ModelPath,
@@ -48,7 +48,7 @@ impl Key {
         Self::RemoteBaseUrl,
     ];
 
-    /// Its name with that of its table.
+    /// Its name, including the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Device => "backend.device",
@@ -64,12 +64,12 @@ impl Key {
         }
     }
 
-    /// Whether its value must not be shown.
+    /// Returns true if its value must not be shown.
     pub fn is_secret(self) -> bool {
         matches!(self, Self::ApiKey | Self::HfToken)
     }
 
-    /// The key whose name, with or without its table, is nearest to a wrong one; none when none is near.
+    /// The known key most similar to a wrong one, with or without its table; `None` if none is similar.
     pub(super) fn nearest(wrong: &str) -> Option<Self> {
         let like = |key: &Self| {
             let bare = key.name().rsplit('.').next().unwrap_or(key.name());
@@ -93,7 +93,7 @@ impl std::str::FromStr for Key {
     }
 }
 
-/// A switch as people write it.
+/// Parses a boolean as users write it.
 pub(super) fn switch(text: &str) -> Result<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "on" | "yes" => Ok(true),
@@ -102,7 +102,7 @@ pub(super) fn switch(text: &str) -> Result<bool> {
     }
 }
 
-/// A secret as it may be shown: that it is there, and its end where enough stays hidden.
+/// Masks a secret: shows that it is set, and its last characters if enough stay hidden.
 fn masked(secret: &SecretString) -> String {
     let text: Vec<char> = secret.expose_secret().chars().collect();
     let shown = if text.len() >= 16 { &text[text.len() - 4..] } else { &[] };
@@ -110,7 +110,7 @@ fn masked(secret: &SecretString) -> String {
 }
 
 impl Layer {
-    /// What holds where no layer says anything.
+    /// Default values.
     pub fn defaults() -> Self {
         Self {
             device: Some(BackendDevice::Auto),
@@ -123,7 +123,7 @@ impl Layer {
         }
     }
 
-    /// The value of a setting as text; of a secret only that there is one.
+    /// The value of a setting as text; secrets are masked.
     pub fn get(&self, key: Key) -> Option<String> {
         match key {
             Key::Device => self.device.map(|d| d.to_string()),
@@ -141,11 +141,10 @@ impl Layer {
         }
     }
 
-    /// Sets a setting from text. A model by its folder replaces one by its repository, and the other way round: only
-    /// one of them can count.
+    /// Sets a setting from text. A model path replaces a model repository and vice versa, since only one can apply.
     ///
     /// # Errors
-    /// [`Error::Request`] with the key, what was expected and what was found; a secret is not quoted.
+    /// [`Error::Request`] with the key, expected and found; secrets are not quoted.
     pub fn set(&mut self, key: Key, text: &str) -> Result<()> {
         let named = |e: Error| Error::Request(format!("{}: {e}", key.name()));
         let value = text.trim();
@@ -173,7 +172,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Takes a setting out; says whether it was there.
+    /// Removes a setting; returns true if it was set.
     pub fn unset(&mut self, key: Key) -> bool {
         match key {
             Key::Device => self.device.take().is_some(),

@@ -1,4 +1,4 @@
-//! Element types of files, and reading elements.
+//! Element types of files, and decoding of elements.
 
 use std::io::Read;
 
@@ -8,10 +8,10 @@ use half::{bf16, f16};
 
 use super::{Budget, TensorsCause};
 
-/// Most dimensions of a tensor, as in NumPy 1.
+/// Maximum rank of a tensor, as in NumPy 1.
 const MOST_DIMENSIONS: usize = 32;
 
-/// Element types that files may bring.
+/// Element types supported in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Element {
     Bool,
@@ -29,25 +29,25 @@ pub(super) enum Element {
     F64,
 }
 
-/// Names of all of them, for messages.
+/// Names of all types, for messages.
 pub(super) const NAMES: &str = "BOOL, U8, I8, I16, U16, I32, U32, I64, U64, F16, BF16, F32 or F64";
 
-/// How the elements of a tensor lie in a file.
+/// Memory layout of a tensor in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Order {
-    /// The most significant byte comes first.
+    /// Big-endian.
     pub(super) big_endian: bool,
-    /// The first index runs fastest.
+    /// Column-major.
     pub(super) fortran: bool,
 }
 
 impl Order {
-    /// Little-endian, the last index runs fastest.
+    /// Little-endian, row-major.
     pub(super) const C: Self = Self { big_endian: false, fortran: false };
 }
 
 impl Element {
-    /// Bytes of one element in a file.
+    /// Size of one element in a file, in bytes.
     fn bytes(self) -> u64 {
         match self {
             Self::Bool | Self::U8 | Self::I8 => 1,
@@ -57,7 +57,7 @@ impl Element {
         }
     }
 
-    /// Bytes that one element takes while it is read: in the file's type and, where that is another, in the tensor's.
+    /// Bytes per element while reading: in the file's type and, if different, in the tensor's.
     fn bytes_read(self) -> u64 {
         match self {
             Self::I8 => 1 + 2,
@@ -67,16 +67,16 @@ impl Element {
         }
     }
 
-    /// Bytes of a tensor of this shape in a file.
+    /// Size of a tensor of this shape in a file, in bytes.
     ///
     /// # Errors
-    /// Too many dimensions, sizes that overflow.
+    /// If the rank is too high, or sizes overflow.
     pub(super) fn size(self, shape: &[usize]) -> Result<u64, TensorsCause> {
         if shape.len() > MOST_DIMENSIONS {
             let found = format!("{} dimensions", shape.len());
             return Err(TensorsCause::content(format!("at most {MOST_DIMENSIONS} dimensions"), found));
         }
-        // Strides are products too, in which empty dimensions count as one.
+        // Strides are products too; empty dimensions count as 1 in them.
         let fits = |most: u64, &n: &usize| most.checked_mul(n.max(1) as u64).filter(|&n| i64::try_from(n).is_ok());
         shape
             .iter()
@@ -86,10 +86,10 @@ impl Element {
             .ok_or_else(|| TensorsCause::content("a shape whose size can be counted", format!("{shape:?}")))
     }
 
-    /// Reads a tensor. The caller has made sure that the source claims [`size`](Self::size) bytes.
+    /// Reads a tensor. The caller has checked that the source claims [`size`](Self::size) bytes.
     ///
     /// # Errors
-    /// More bytes than the budget has, the end of the source, values that the tensor's type does not have.
+    /// If the budget is exceeded, the source is truncated, or the tensor's type can't represent a value.
     pub(super) fn read(
         self,
         source: &mut impl Read,
@@ -129,7 +129,7 @@ fn out_of_memory() -> TensorsCause {
     std::io::Error::from(std::io::ErrorKind::OutOfMemory).into()
 }
 
-/// Room for `n` elements.
+/// Allocates capacity for `n` elements.
 fn room<T>(n: usize) -> Result<Vec<T>, TensorsCause> {
     let mut room = Vec::new();
     room.try_reserve_exact(n).map_err(|_| out_of_memory())?;

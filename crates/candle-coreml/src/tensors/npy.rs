@@ -1,4 +1,4 @@
-//! NumPy's `.npy`: magic, version, the length of the header, the header as a literal of Python, elements. See
+//! NumPy's `.npy`: magic, version, header length, header as a Python literal, elements. See
 //! [`numpy.lib.format`](https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 
 use std::io::Read;
@@ -8,10 +8,10 @@ use candle_core::Tensor;
 use super::element::{Element, Order};
 use super::{Budget, Limits, TensorsCause};
 
-/// How every file begins.
+/// Magic bytes.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Element types by kind and bytes, as arrays of NumPy describe them.
+/// Element types by kind and size in bytes, as in NumPy's type descriptions.
 const TYPES: [(&str, Element); 12] = [
     ("b1", Element::Bool),
     ("u1", Element::U8),
@@ -27,7 +27,7 @@ const TYPES: [(&str, Element); 12] = [
     ("f8", Element::F64),
 ];
 
-/// What a header says.
+/// Parsed header.
 #[derive(Debug, PartialEq, Eq)]
 struct Header {
     element: Element,
@@ -35,7 +35,7 @@ struct Header {
     shape: Vec<usize>,
 }
 
-/// Reads an array from a source that claims to have `size` bytes.
+/// Reads an array from a source that claims `size` bytes.
 pub(super) fn read(
     source: &mut impl Read,
     size: u64,
@@ -47,7 +47,7 @@ pub(super) fn read(
     if !start.starts_with(MAGIC) {
         return Err(TensorsCause::content("an array of NumPy (.npy)", "other bytes"));
     }
-    // Version 1 counts in 16 bits, 2 and 3 in 32; 3 allows UTF-8, which only the names of fields of records need.
+    // Lengths have 16 bits in version 1, 32 in 2 and 3; 3 allows UTF-8, needed only for field names of records.
     let (length, before) = match start[6] {
         1 => {
             let mut length = [0; 2];
@@ -92,7 +92,7 @@ fn header(text: &str) -> Result<Header, TensorsCause> {
     while rest.token("}").is_none() {
         let key = rest.string().ok_or_else(malformed)?;
         rest.token(":").ok_or_else(malformed)?;
-        // A key twice is no header of NumPy, and neither is another key.
+        // NumPy never writes duplicate or unknown keys.
         match key {
             "descr" if element.is_none() => element = Some(describe(rest.string().ok_or_else(malformed)?)?),
             "fortran_order" if fortran.is_none() => fortran = Some(rest.boolean().ok_or_else(malformed)?),
@@ -109,7 +109,7 @@ fn header(text: &str) -> Result<Header, TensorsCause> {
     Ok(Header { element, order: Order { big_endian, fortran }, shape })
 }
 
-/// The element type of a description such as `<f4`, and whether it is big-endian.
+/// Element type of a description such as `<f4`, and true if it is big-endian.
 fn describe(text: &str) -> Result<(Element, bool), TensorsCause> {
     let (order, name) = text.split_at_checked(1).unwrap_or_default();
     let element = TYPES.iter().find(|t| t.0 == name).map(|t| t.1);
@@ -126,7 +126,7 @@ fn describe(text: &str) -> Result<(Element, bool), TensorsCause> {
     })
 }
 
-/// What has not been read of a header.
+/// Unparsed rest of a header.
 struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
@@ -135,7 +135,7 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    /// A string without escapes: no key and no description of one type has any.
+    /// A string without escapes: no key or type description has any.
     fn string(&mut self) -> Option<&'a str> {
         let text = self.0.trim_start();
         let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
@@ -155,9 +155,9 @@ impl<'a> Rest<'a> {
             let text = self.0.trim_start();
             let digits = text.find(|c: char| !c.is_ascii_digit())?;
             shape.push(text[..digits].parse().ok()?);
-            // Python 2 wrote long integers with an `L`.
+            // Python 2 writes long integers with an `L`.
             self.0 = text[digits..].trim_start_matches('L');
-            // `(3)` is a number in Python, and no shape.
+            // In Python `(3)` is a number, not a tuple.
             if self.token(",").is_none() {
                 self.token(")").filter(|()| shape.len() > 1)?;
                 break;

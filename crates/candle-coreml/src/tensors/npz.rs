@@ -8,12 +8,12 @@ use zip::ZipArchive;
 
 use super::{Budget, Limits, TensorsCause, npy};
 
-/// How archives begin: with an entry, or, if empty, with the end of the directory.
+/// Signatures of an archive: a first entry or, if empty, the end of the central directory.
 pub(super) const MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 
-/// Deflate packs at most 1,032 bytes into one; an entry that claims more is not what it says.
+/// Maximum compression ratio of deflate is 1,032; entries that claim more are invalid.
 const LARGEST_RATIO: u64 = 1032;
-/// Bytes that an entry may claim whatever it is packed into.
+/// Size in bytes that an entry may claim at any compressed size.
 const ALWAYS_ALLOWED: u64 = 4096;
 
 pub(super) fn read(
@@ -41,7 +41,7 @@ pub(super) fn read(
             return Err(TensorsCause::content(expected, format!("{size} bytes in {packed}")).of(&shown));
         }
         let tensor = npy::read(&mut entry, size, limits, budget).map_err(|e| e.of(&shown))?;
-        // The end of the entry, where its checksum is held against what was read.
+        // Reading to the end of the entry verifies its checksum.
         match entry.read(&mut [0]) {
             Ok(0) => {}
             Ok(_) => return Err(TensorsCause::content(format!("{size} bytes"), "more").of(&shown)),

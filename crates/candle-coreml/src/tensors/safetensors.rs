@@ -1,6 +1,6 @@
-//! Safetensors: the length of the header (`u64`, little-endian), the header in JSON, elements.
+//! Safetensors: header length (`u64`, little-endian), header in JSON, elements.
 //!
-//! The header is parsed and checked by the `safetensors` crate; elements are read by us, tensor by tensor.
+//! The `safetensors` crate parses and checks the header; we read the elements, tensor by tensor.
 
 use std::io::{Read, Seek};
 
@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use super::element::{Element, NAMES, Order};
 use super::{Budget, Limits, TensorsCause};
 
-/// The element type, if files may bring it. Types that later versions add are refused until they are listed.
+/// Maps an element type, if supported. Types added by later versions are rejected until listed here.
 fn element(dtype: Dtype) -> Option<Element> {
     match dtype {
         Dtype::BOOL => Some(Element::Bool),
@@ -68,13 +68,13 @@ pub(super) fn read(
         let found = format!("{} bytes", left - length);
         return Err(TensorsCause::content(format!("{data} bytes of elements, as the header says"), found));
     }
-    // In the order of their offsets, one after the other: that was checked with the header.
+    // In offset order, without gaps: checked with the header.
     let names = parsed.offset_keys();
     if names.len() > limits.tensors {
         let found = format!("{} tensors", names.len());
         return Err(TensorsCause::content(format!("at most {} tensors", limits.tensors), found));
     }
-    // Before anything is read: whether all of them can be.
+    // Check all tensors before reading any.
     let mut all = Vec::with_capacity(names.len());
     for name in names {
         let Some(info) = parsed.info(&name) else { continue };

@@ -1,4 +1,4 @@
-//! Files of tensors: each format, each element type, hostile headers.
+//! Tensor files: each format, each element type, hostile headers.
 
 use std::io::{Cursor, Write};
 
@@ -13,7 +13,7 @@ fn file(header: &str, elements: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), elements].concat()
 }
 
-/// A file of one safetensor `x`.
+/// A safetensors file with one tensor `x`.
 fn one(dtype: &str, shape: &str, elements: &[u8]) -> Vec<u8> {
     let n = elements.len();
     file(&format!(r#"{{"x":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{n}]}}}}"#), elements)
@@ -37,14 +37,14 @@ fn read(bytes: &[u8]) -> Result<IndexMap<String, Tensor>, String> {
     read_from(&mut Cursor::new(bytes), "x", &SMALL).map_err(|e| e.to_string())
 }
 
-/// The type, the shape and the elements of `x` as numbers.
+/// Dtype, shape and elements of `x` as numbers.
 fn numbers(bytes: &[u8]) -> (DType, Vec<usize>, Vec<f64>) {
     let x = read(bytes).expect("readable").swap_remove("x").expect("x");
     let values = x.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1()).expect("numbers");
     (x.dtype(), x.dims().to_vec(), values)
 }
 
-/// Safetensors' and NumPy's name of a type, bytes of two elements in little-endian order, and what they say.
+/// Names of a type in safetensors and NumPy, the little-endian bytes of two elements, and their values.
 const TYPES: [(&str, &str, &[u8], DType, [f64; 2]); 12] = [
     ("BOOL", "|b1", &[0, 1], DType::U8, [0.0, 1.0]),
     ("U8", "|u1", &[0, 255], DType::U8, [0.0, 255.0]),
@@ -80,7 +80,7 @@ fn every_listed_type_is_read_with_its_values_from_every_format() {
         let array = npy(descr, "False", "(2, 1)", bytes);
         assert_eq!(numbers(&array), want, "{descr}");
         assert_eq!(numbers(&npz(&[("x.npy", &array)])), want, "{descr}");
-        // Big-endian: the bytes of each element the other way round.
+        // Big-endian: the bytes of each element reversed.
         let width = bytes.len() / 2;
         let swapped: Vec<u8> = bytes.chunks(width).flat_map(|c| c.iter().rev().copied()).collect();
         if width > 1 {
@@ -127,7 +127,7 @@ fn values_that_tensors_do_not_have_are_refused() {
 
 #[test]
 fn fortran_order_and_odd_shapes_keep_their_elements() {
-    // Column by column: the element (i, j) is at i + 2 j.
+    // Column-major: element (i, j) is at i + 2 j.
     let array = npy("|u1", "True", "(2, 3)", &[0, 10, 1, 11, 2, 12]);
     assert_eq!(numbers(&array), (DType::U8, vec![2, 3], vec![0.0, 1.0, 2.0, 10.0, 11.0, 12.0]));
     for fortran in ["True", "False"] {
@@ -177,7 +177,7 @@ fn all_tensors_together_stay_within_the_limit() {
     assert_eq!(read(&npz(&[("x.npy", &half)])).expect("one fits").len(), 1);
     let error = read(&npz(&[("x.npy", &half), ("y.npy", &half)])).expect_err("two do not");
     assert_eq!(error, "`y.npy`: expected tensors of at most 65536 bytes together, found 40000 bytes more than 40000");
-    // What is widened counts in both types: 40,000 bytes become 80,000.
+    // Widened tensors count in both types: 40,000 bytes become 80,000.
     assert!(read(&npy("|i1", "False", "(40000,)", &zeros)).is_err());
     let mut header = String::from("{");
     for i in 0..9 {
@@ -193,14 +193,14 @@ fn all_tensors_together_stay_within_the_limit() {
 
 #[test]
 fn archives_that_claim_more_than_deflate_can_pack_are_refused() {
-    // 64 MB of zeros, which a limit of 1 GiB allows, in 65 kB: packed as well as deflate can.
+    // 64 MB of zeros, within a limit of 1 GiB, in 65 kB: deflate's maximum ratio.
     let zeros = npy("|u1", "False", "(64000000,)", &vec![0; 64_000_000]);
     let honest = npz(&[("x.npy", &zeros)]);
     let limits = Limits { bytes: 1 << 30, ..SMALL };
     let found = read_from(&mut Cursor::new(&honest), "", &limits).expect("within the limit");
     assert_eq!(found["x"].elem_count(), 64_000_000);
-    // The same archive that claims 4,000 MB: 0xffff_ffff bytes in both of its headers, of which each has the size at an
-    // offset of its own (APPNOTE 4.3.7, 4.3.12).
+    // The same archive, claiming 4,000 MB: 0xffff_ffff bytes in both headers, which have the size at different offsets
+    // (APPNOTE 4.3.7, 4.3.12).
     let mut bomb = honest.clone();
     let directory = bomb.windows(4).rposition(|w| w == b"PK\x01\x02").expect("a directory");
     bomb[22..26].copy_from_slice(&0xf000_0000_u32.to_le_bytes());
@@ -213,7 +213,7 @@ fn archives_that_claim_more_than_deflate_can_pack_are_refused() {
 fn damaged_and_ambiguous_archives_are_refused() {
     let array = npy("|u1", "False", "(4,)", &[1, 2, 3, 4]);
     let whole = npz(&[("x.npy", &array)]);
-    // A byte of the checksum in the directory.
+    // A byte of the checksum in the central directory.
     let mut wrong = whole.clone();
     let directory = wrong.windows(4).rposition(|w| w == b"PK\x01\x02").expect("a directory");
     wrong[directory + 16] ^= 1;
