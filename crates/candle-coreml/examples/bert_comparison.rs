@@ -1,4 +1,4 @@
-//! Compares an encoder with PyTorch's results, and measures it over batch and sequence sizes.
+//! Compares an encoder with PyTorch's results and benchmarks it over batch sizes and sequence lengths.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example bert_comparison
@@ -14,7 +14,7 @@ use clap::Parser;
 #[allow(dead_code, reason = "shared by several examples")]
 mod encoder;
 
-/// Compares an encoder with PyTorch's results, and measures it.
+/// Compare an encoder with PyTorch's results and benchmark it.
 #[derive(Parser)]
 struct Args {
     /// Folder with a package, tokenizer.json and reference.safetensors.
@@ -23,10 +23,10 @@ struct Args {
     /// Predictions per measurement; the fastest counts.
     #[arg(long, default_value_t = 10)]
     repeat: usize,
-    /// Numbers of sentences.
+    /// Batch sizes.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16])]
     batch: Vec<usize>,
-    /// Numbers of tokens.
+    /// Sequence lengths.
     #[arg(long, value_delimiter = ',', default_values_t = [8, 16, 48])]
     length: Vec<usize>,
 }
@@ -38,7 +38,7 @@ fn main() -> candle_coreml::Result<()> {
     measure(&encoder, &args)
 }
 
-/// Largest difference of every output to what PyTorch gave for the same ids.
+/// Maximum difference between each output and PyTorch's for the same ids.
 fn compare(encoder: &encoder::Encoder, args: &Args) -> candle_coreml::Result<()> {
     let reference = candle_core::safetensors::load(args.model.join("reference.safetensors"), &Device::Cpu)?;
     let mut batches: Vec<&str> = reference.keys().filter_map(|k| k.strip_suffix(".input_ids")).collect();
@@ -57,7 +57,7 @@ fn compare(encoder: &encoder::Encoder, args: &Args) -> candle_coreml::Result<()>
     Ok(())
 }
 
-/// Fastest prediction for every size.
+/// Fastest prediction for each size.
 fn measure(encoder: &encoder::Encoder, args: &Args) -> candle_coreml::Result<()> {
     println!("\nsentences  tokens   milliseconds   sentences/s");
     for &batch in &args.batch {

@@ -1,4 +1,4 @@
-//! Names the intent of sentences with a BERT encoder.
+//! Classifies the intent of sentences with a BERT encoder.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example bert_inference -- "Will it rain in Oslo tomorrow?"
@@ -13,13 +13,13 @@ use clap::Parser;
 #[allow(dead_code, reason = "shared by several examples")]
 mod encoder;
 
-/// Names the intent of sentences with a BERT encoder.
+/// Classify the intent of sentences with a BERT encoder.
 #[derive(Parser)]
 struct Args {
     /// Folder with a package, tokenizer.json and config.json.
     #[arg(long, default_value = encoder::SHIPPED)]
     model: PathBuf,
-    /// The sentences; without any, a few that come with the example.
+    /// Sentences; default: a few built-in ones.
     texts: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ fn main() -> candle_coreml::Result<()> {
     let texts: Vec<&str> =
         if args.texts.is_empty() { TEXTS.to_vec() } else { args.texts.iter().map(|t| &**t).collect() };
 
-    // One call for all sentences: [texts, labels].
+    // One call for all sentences: `[texts, labels]`.
     let logits = encoder.output("logits", &texts)?;
     let largest = logits.max_keepdim(D::Minus1)?;
     let weights = logits.broadcast_sub(&largest)?.exp()?;

@@ -1,4 +1,4 @@
-//! Sentence embeddings: the mean of an encoder's hidden states over the tokens, compared by cosine.
+//! Sentence embeddings: mean-pooled hidden states of an encoder, compared by cosine similarity.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example embeddings
@@ -13,7 +13,7 @@ use clap::Parser;
 #[allow(dead_code, reason = "shared by several examples")]
 mod encoder;
 
-/// Compares sentences by the embeddings that an encoder gives them.
+/// Compare sentences by their embeddings.
 #[derive(Parser)]
 struct Args {
     /// Folder with a package and tokenizer.json.
@@ -22,7 +22,7 @@ struct Args {
     /// Output with the hidden states, [texts, tokens, hidden].
     #[arg(long, default_value = "hidden_states")]
     output: String,
-    /// The sentences; without any, a few that come with the example.
+    /// Sentences; default: a few built-in ones.
     texts: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ const TEXTS: [&str; 4] = [
     "I want to hear jazz in the kitchen.",
 ];
 
-/// Unit vectors `[texts, hidden]`: the mean over the tokens that the mask `[texts, tokens]` keeps.
+/// Unit vectors `[texts, hidden]`: the mean over the tokens kept by the mask `[texts, tokens]`.
 fn pool(hidden: &Tensor, mask: &Tensor) -> Result<Tensor> {
     let mask = mask.to_dtype(DType::F32)?.unsqueeze(2)?;
     let sum = hidden.to_dtype(DType::F32)?.broadcast_mul(&mask)?.sum(1)?;

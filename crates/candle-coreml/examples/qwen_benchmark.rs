@@ -11,19 +11,19 @@ use candle_coreml::generation::{Options, Summary};
 use candle_coreml::{Error, QwenModel, Result};
 use clap::Parser;
 
-/// Prefill and decode tokens per second of a language model.
+/// Measure prefill and decode tokens per second of a language model.
 #[derive(Parser)]
 struct Args {
     /// Folder with the components and the tokenizer.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
     model: PathBuf,
-    /// Tokens of the prompt.
+    /// Number of prompt tokens.
     #[arg(long, default_value_t = 128)]
     prompt: usize,
-    /// Tokens to generate.
+    /// Number of tokens to generate.
     #[arg(long, default_value_t = 64)]
     decode: usize,
-    /// Runs; slowest, middle and fastest are shown.
+    /// Number of runs; the slowest, median and fastest are shown.
     #[arg(long, default_value_t = 5)]
     runs: usize,
 }
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         )));
     }
 
-    // Any ids do: speed does not depend on them. They are forced, so that no run ends early.
+    // Any ids do: speed does not depend on them. They are forced, so no run ends early.
     let ids = |count: usize| (0..count).map(|i| (i * 31 % sizes.vocab.min(1000)) as u32).collect::<Vec<_>>();
     let prompt = ids(args.prompt);
     let mut runs: Vec<Summary> = Vec::new();

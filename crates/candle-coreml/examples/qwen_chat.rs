@@ -1,10 +1,10 @@
-//! A conversation of several turns; the KV cache keeps what was said.
+//! Multi-turn chat; the KV cache keeps earlier turns.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example qwen_chat
 //! ```
 //!
-//! Questions come from standard input, a line each. `/reset` starts anew, an empty line or the end of input ends.
+//! Reads questions from standard input, one per line. `/reset` starts over; an empty line or the end of input quits.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,22 +13,22 @@ use candle_coreml::generation::{Message, Options, Sampling};
 use candle_coreml::{Error, QwenConfig, QwenModel, Result};
 use clap::Parser;
 
-/// A conversation of several turns.
+/// Chat with a language model.
 #[derive(Parser)]
 struct Args {
     /// Folder with the components and the tokenizer.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
     model: PathBuf,
-    /// What the model is told first. (The model that ships was trained without such a message.)
+    /// System message (the shipped model was trained without one).
     #[arg(long)]
     system: Option<String>,
-    /// 0 is greedy.
+    /// Sampling temperature; 0 is greedy.
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
-    /// Most tokens of an answer.
+    /// Maximum number of tokens per answer.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
-    /// Lets a thinking model think first, or forbids it.
+    /// Enable or disable the reasoning of a thinking model.
     #[arg(long)]
     thinking: Option<bool>,
 }
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Answers the last message and prints the answer while it comes.
+/// Answers the last message and streams the answer to the terminal.
 fn turn(model: &mut QwenModel, messages: &[Message], options: &Options) -> Result<String> {
     let mut printed = 0;
     let summary = model.chat(messages, options.clone(), |step| {
@@ -76,12 +76,12 @@ fn turn(model: &mut QwenModel, messages: &[Message], options: &Options) -> Resul
         flush();
     })?;
     println!("{}", &summary.text[printed..]);
-    // Only what the cache did not hold yet went through prefill.
+    // Only uncached tokens went through prefill.
     eprintln!("[{} prompt tokens run, {:.0} tokens/s]", summary.prefill_tokens, summary.decode_rate());
     Ok(summary.text)
 }
 
 fn flush() {
-    // A closed pipe shows at the next line of text; nothing is lost here.
+    // A closed pipe shows at the next line of text; no output is lost here.
     std::io::stdout().flush().ok();
 }

@@ -1,4 +1,4 @@
-//! Several ways to generate text: one call, sampling, an iterator, a callback, stopping and cancelling.
+//! Ways to generate text: one call, sampling, an iterator, a callback, stop texts and cancellation.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example qwen_demo_patterns
@@ -12,16 +12,16 @@ use candle_coreml::generation::{Message, Options, Sampling};
 use candle_coreml::{QwenModel, Result};
 use clap::Parser;
 
-/// Several ways to generate text.
+/// Generate text in several ways.
 #[derive(Parser)]
 struct Args {
     /// Folder with the components and the tokenizer.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
     model: PathBuf,
-    /// A question.
+    /// Question.
     #[arg(long, default_value = "What is the capital of Japan?")]
     prompt: String,
-    /// Most tokens of an answer.
+    /// Maximum number of tokens per answer.
     #[arg(long, default_value_t = 32)]
     max_tokens: usize,
 }
@@ -29,7 +29,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let mut model = QwenModel::load_from_directory(&args.model, None)?;
-    // What a chat model expects: the question in the markup of its template.
+    // The prompt of a chat model: the question in its template's markup.
     let prompt = model.chat_text(&[Message::user(&args.prompt)])?;
     let options = Options { max_tokens: args.max_tokens, ..Options::default() };
 
@@ -41,13 +41,13 @@ fn main() -> Result<()> {
     cancelled(&mut model, &prompt, &options)
 }
 
-/// One call, temperature 0: always the likeliest token.
+/// One call, temperature 0: always the most likely token.
 fn greedy(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
     println!("greedy:    {}", model.generate(prompt, options.max_tokens, 0.0)?);
     Ok(())
 }
 
-/// Drawn from the distribution; a seed repeats itself.
+/// Random sampling; the same seed gives the same text.
 fn sampled(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
     let ids = model.tokenize(prompt)?;
     for seed in [1, 2, 1] {
@@ -58,7 +58,7 @@ fn sampled(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()>
     Ok(())
 }
 
-/// Pieces of text from an iterator, which can simply be dropped.
+/// Pieces of text from an iterator, which can be dropped at any time.
 fn iterator(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
     let ids = model.tokenize(prompt)?;
     print!("iterator: ");
@@ -67,12 +67,12 @@ fn iterator(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()
         print!(" [{}]", step?.text);
         flush();
     }
-    // What a stop text or a character in parts held back comes with the summary.
+    // The summary includes text held back for a stop text or a partial character.
     println!(" ({:?})", stream.finish().stop_reason);
     Ok(())
 }
 
-/// Pieces of text in a closure; the chat template is applied by the model.
+/// Pieces of text in a closure; the model applies its chat template.
 fn callback(model: &mut QwenModel, question: &str, options: &Options) -> Result<()> {
     print!("callback:  ");
     let summary = model.chat(&[Message::user(question)], options.clone(), |step| {
@@ -83,7 +83,7 @@ fn callback(model: &mut QwenModel, question: &str, options: &Options) -> Result<
     Ok(())
 }
 
-/// Ends at a text, which is not part of the result.
+/// Stops at a stop text, which is excluded from the result.
 fn stopped(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
     let ids = model.tokenize(prompt)?;
     let options = Options { stop: vec!["ky".to_owned()], ..options.clone() };
@@ -92,7 +92,7 @@ fn stopped(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()>
     Ok(())
 }
 
-/// A flag that any thread may set ends generation at the next token.
+/// A flag that any thread may set stops generation at the next token.
 fn cancelled(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<()> {
     let ids = model.tokenize(prompt)?;
     let options = Options { cancel: std::sync::Arc::default(), ..options.clone() };
@@ -103,6 +103,6 @@ fn cancelled(model: &mut QwenModel, prompt: &str, options: &Options) -> Result<(
 }
 
 fn flush() {
-    // A closed pipe shows at the next line of text; nothing is lost here.
+    // A closed pipe shows at the next line of text; no output is lost here.
     std::io::stdout().flush().ok();
 }

@@ -1,5 +1,5 @@
-//! A language model's components driven by hand: embeddings, FFN chunks with `prefill` and `infer` over one KV cache,
-//! LM head. [`candle_coreml::anemll::Pipeline`] does the same; this is for pipelines that differ from it.
+//! Runs a language model's components by hand: embeddings, FFN chunks with `prefill` and `infer` over one KV cache, LM
+//! head. [`candle_coreml::anemll::Pipeline`] does the same; this is for pipelines that differ from it.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example qwen_multi_component
@@ -14,21 +14,21 @@ use candle_coreml::utils::sampling::{Sampler, Sampling};
 use candle_coreml::{CoreMLModel, CoreMLState, Error, ModelConfig, QwenConfig, Result};
 use clap::Parser;
 
-/// A language model's components driven by hand.
+/// Run a language model's components by hand.
 #[derive(Parser)]
 struct Args {
     /// Folder with the components and the tokenizer.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
     model: PathBuf,
-    /// A question.
+    /// Question.
     #[arg(long, default_value = "What is the capital of Peru?")]
     prompt: String,
-    /// Most tokens of the answer.
+    /// Maximum number of tokens of the answer.
     #[arg(long, default_value_t = 32)]
     max_tokens: usize,
 }
 
-/// One [`CoreMLModel`] per function of every file, and the tensors' shapes.
+/// One [`CoreMLModel`] per function of every file, and the tensor shapes.
 struct Parts {
     embeddings: CoreMLModel,
     prefill: Vec<CoreMLModel>,
@@ -41,7 +41,7 @@ struct Parts {
 
 impl Parts {
     fn load(folder: &Path) -> Result<Self> {
-        // Which file is what: read from the files themselves.
+        // Discovers the components from the files themselves.
         let config = ModelConfig::discover(folder)?;
         let load = |name: &str| {
             let Some(part) = config.components.get(name) else { return Ok(None) };
@@ -61,7 +61,7 @@ impl Parts {
         })
     }
 
-    /// Hidden states after all layers for tokens at positions `start..`; the cache takes their keys and values.
+    /// Hidden states after all layers for tokens at positions `start..`; updates the cache with their keys and values.
     fn run(&self, state: &mut CoreMLState, ids: &[i64], start: usize, is_prefill: bool) -> Result<Tensor> {
         let positions: Vec<i64> = (start as i64..).take(ids.len()).collect();
         let (input, chunks) = if is_prefill {
@@ -71,7 +71,7 @@ impl Parts {
         };
         let mut hidden = self.embeddings.forward(&input)?;
         if !is_prefill {
-            // An embeddings model of one fixed length pads; the token's row is the first.
+            // A fixed-length embeddings model pads; the token is in the first row.
             hidden = hidden.narrow(1, 0, 1)?;
         }
         for chunk in chunks {
@@ -95,7 +95,7 @@ impl Parts {
         Ok(hidden)
     }
 
-    /// The likeliest token after hidden states `[1, 1, hidden]`; a head gives its logits in one part or in several.
+    /// The most likely token after hidden states `[1, 1, hidden]`; the head returns its logits in one or several parts.
     fn choose(&self, sampler: &mut Sampler, hidden: &Tensor) -> Result<u32> {
         let parts: Vec<Tensor> = self.head.forward_all(hidden)?.into_values().collect();
         let logits = Tensor::cat(&parts, parts[0].rank() - 1)?.to_dtype(DType::F32)?.flatten_all()?;
@@ -130,8 +130,8 @@ fn main() -> Result<()> {
     let models: Vec<&CoreMLModel> = parts.prefill.iter().chain(&parts.infer).collect();
     let mut state = CoreMLState::shared_by(&models)?;
 
-    // Whole batches of the prompt through `prefill`; the padding of the last one is overwritten later. A batch must
-    // not hang over the window, and the last token goes through `infer`, whose result the head takes.
+    // Full batches of the prompt through `prefill`; later tokens overwrite the padding of the last one. A batch must
+    // not exceed the context, and the last token goes through `infer`, whose output the head takes.
     let last = tokens.len() - 1;
     let mut known = 0;
     while known < last {

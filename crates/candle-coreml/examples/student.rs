@@ -1,5 +1,5 @@
-//! A Core ML language model inside a training loop: it scores answers by log-probability, and it teaches a model
-//! whose parameters Candle trains. Core ML's own weights do not change; gradients belong to Candle.
+//! A Core ML language model in a training loop: it scores answers by log-probability, and it teaches a model whose
+//! parameters Candle trains. Core ML's own weights are constant; gradients belong to Candle.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example student
@@ -13,34 +13,34 @@ use candle_coreml::generation::{Message, Tokenizer};
 use candle_coreml::{CoreMLModelWrapper, Error, Result};
 use clap::Parser;
 
-/// A Core ML language model inside a training loop.
+/// Use a Core ML language model in a training loop.
 #[derive(Parser)]
 struct Args {
     /// Folder with the components and the tokenizer.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-qwen3"))]
     model: PathBuf,
-    /// Steps of the optimiser.
+    /// Number of optimiser steps.
     #[arg(long, default_value_t = 20)]
     steps: usize,
-    /// Its learning rate.
+    /// Learning rate.
     #[arg(long, default_value_t = 40.0)]
     rate: f64,
 }
 
-/// Questions with a right and a wrong answer.
+/// Questions with a correct and a wrong answer.
 const PAIRS: [(&str, &str, &str); 3] = [
     ("What is the capital of Japan?", "Tokyo", "Oslo"),
     ("2 + 2 =", "4", "7"),
     ("Spell \"cat\" backwards.", "tac", "dog"),
 ];
 
-/// log softmax over the vocabulary.
+/// Log softmax over the vocabulary.
 fn log_softmax(logits: &Tensor) -> candle_core::Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
-/// A batch of sequences: ids `[batch, longest]`, padded with 0, and where every prompt and sequence ends.
+/// A batch of sequences: ids `[batch, longest]`, zero-padded, with the length of every prompt and sequence.
 struct Batch {
     ids: Tensor,
     ends: Vec<(usize, usize)>,
@@ -68,7 +68,7 @@ impl Batch {
         Ok(Self { ids: Tensor::from_iter(padded, &Device::Cpu)?.reshape((rows.len(), longest))?, ends })
     }
 
-    /// Log-probability of every answer given its prompt, `[batch]` values.
+    /// Log-probability of each answer given its prompt, `[batch]`.
     fn scores(&self, model: &CoreMLModelWrapper) -> Result<Vec<f32>> {
         let logarithms = log_softmax(&model.forward(&self.ids)?)?;
         // Row i predicts token i + 1.
@@ -86,7 +86,7 @@ fn main() -> Result<()> {
     let sizes = Pipeline::load(&args.model)?.dimensions();
     let model = CoreMLModelWrapper::load(&args.model, sizes.vocab, sizes.context)?;
 
-    // As a reward: the right answer should be likelier than the wrong one.
+    // As a reward: the correct answer should be more likely than the wrong one.
     let rows: Vec<(&str, &str)> = PAIRS.iter().flat_map(|&(q, right, wrong)| [(q, right), (q, wrong)]).collect();
     let batch = Batch::new(&tokenizer, &rows)?;
     let scores = batch.scores(&model)?;
@@ -96,11 +96,11 @@ fn main() -> Result<()> {
     distil(&model, &batch.ids, sizes.vocab, &args)
 }
 
-/// As a teacher: one table of logits per token, trained by gradient descent to predict what the teacher predicts.
+/// As a teacher: one logits row per token, trained by gradient descent to match the teacher's predictions.
 ///
-/// The loss is the cross entropy of the teacher's distribution, averaged over all positions.
+/// The loss is the cross entropy with the teacher's distribution, averaged over all positions.
 fn distil(teacher: &CoreMLModelWrapper, ids: &Tensor, vocab: usize, args: &Args) -> Result<()> {
-    // The teacher does not change: its distributions [tokens, vocab] are computed once.
+    // The teacher is constant: compute its distributions `[tokens, vocab]` once.
     let goal = log_softmax(&teacher.forward(ids)?)?.exp()?.reshape(((), vocab))?.detach();
     let tokens = ids.flatten_all()?;
     let table = Var::zeros((vocab, vocab), DType::F32, &Device::Cpu)?;

@@ -1,4 +1,4 @@
-//! Which dtypes a model takes, and what comes out: every input is given in every dtype that Candle has on the CPU.
+//! Input and output dtypes of a model: passes every input in every dtype that Candle supports on the CPU.
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example tensor_conversion
@@ -11,13 +11,13 @@ use candle_coreml::description::{FeatureDescription, FeatureType};
 use candle_coreml::{CoreMLModel, Error, Result};
 use clap::Parser;
 
-/// Which dtypes a model takes, and what comes out.
+/// Show the input and output dtypes of a model.
 #[derive(Parser)]
 struct Args {
-    /// A package; without one, an encoder (integers in, F32 out) and an LM head (F16 in and out) that ship.
+    /// Package; default: a shipped encoder (integers in, F32 out) and LM head (F16 in and out).
     #[arg(long)]
     model: Vec<PathBuf>,
-    /// Function of the package; none: its default one.
+    /// Function of the package; default: the package's default function.
     #[arg(long)]
     function: Option<String>,
 }
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Ones of every input's default shape, in one dtype.
+/// Ones in the default shape of every input, in one dtype.
 fn ones(model: &CoreMLModel, dtype: DType) -> Result<Vec<(&str, Tensor)>> {
     let one = |feature: &'_ FeatureDescription| match &feature.ty {
         FeatureType::MultiArray { shape, .. } => Ok(Tensor::ones(shape.as_slice(), dtype, &Device::Cpu)?),
@@ -56,7 +56,7 @@ fn ones(model: &CoreMLModel, dtype: DType) -> Result<Vec<(&str, Tensor)>> {
     model.function_description().inputs.iter().map(|f| Ok((f.name.as_str(), one(f)?))).collect()
 }
 
-/// The first tensor output, as F32 for comparing, and the dtype that it had.
+/// The first tensor output, as F32 for comparison, with its original dtype.
 fn first(model: &CoreMLModel, inputs: &[(&str, Tensor)]) -> Result<(Tensor, DType)> {
     let mut state = model.make_state()?;
     let outputs = model.predict(inputs, model.is_stateful().then_some(&mut state))?;
@@ -68,7 +68,7 @@ fn first(model: &CoreMLModel, inputs: &[(&str, Tensor)]) -> Result<(Tensor, DTyp
     Ok((tensor.to_dtype(DType::F32)?, tensor.dtype()))
 }
 
-/// Values keep their meaning in every dtype that can hold them.
+/// Every dtype that can represent the values gives the same result.
 fn every_dtype(model: &CoreMLModel) -> Result<()> {
     for feature in &model.function_description().inputs {
         if let FeatureType::MultiArray { dtype, shape, .. } = &feature.ty {
@@ -84,7 +84,7 @@ fn every_dtype(model: &CoreMLModel) -> Result<()> {
     Ok(())
 }
 
-/// Views need no copy by the caller: here every second number of a tensor is given.
+/// Views need no copy by the caller: this passes every second element of a tensor.
 fn strided(model: &CoreMLModel) -> Result<()> {
     let dense = ones(model, DType::F32)?;
     let mut views = Vec::new();
@@ -99,7 +99,7 @@ fn strided(model: &CoreMLModel) -> Result<()> {
     Ok(())
 }
 
-/// What can't keep its meaning is an error that says which input, expected and found.
+/// Unrepresentable values are errors that name the input, expected and found.
 fn rejected(model: &CoreMLModel) -> Result<()> {
     let changes: [(&str, fn(&Tensor) -> candle_core::Result<Tensor>); 2] =
         [("halves", |t| t * 0.5), ("one dimension more", |t| t.unsqueeze(0))];

@@ -1,16 +1,16 @@
-//! Text generation on whatever the machine has.
+//! Text generation on any supported device.
 //!
-//! A [`BackendConfig`] says which model and which device; [`open`](open()) makes a [`TextGeneration`] of it. The
-//! backends form a chain: when one can't be had, can't load the model or fails at its very first step, the next
-//! one takes over and [`FallbackGenerator::history`] tells why.
+//! A [`BackendConfig`] selects the model and the devices; [`open`](open()) turns it into a [`TextGeneration`]. The
+//! backends form a chain: if one is unavailable, can't load the model or fails at its first step, the next one takes
+//! over, and [`FallbackGenerator::history`] lists the reasons.
 //!
-//! [`settings`](crate::settings) reads and writes a configuration with its file; [`catalog`](crate::catalog) recommends a
+//! [`settings`](crate::settings) reads and writes the configuration file; [`catalog`](crate::catalog) recommends a
 //! repository by device and memory.
 //!
 //! - [`CoreMLGenerator`]: folders of Core ML packages, through [`crate::anemll`].
 //! - `CandleGenerator` (feature `candle-models`): checkpoints (`config.json` and `.safetensors`) of Qwen 2.5,
 //!   Qwen 3 and Llama through candle-transformers, on CPU, Metal or CUDA.
-//! - `remote::RemoteGenerator` (feature `remote`): a model elsewhere, for programs that ask for it; no part of the chain.
+//! - `remote::RemoteGenerator` (feature `remote`): a remote model, on explicit request; not part of the chain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,22 +40,22 @@ pub use fallback::{Backend, FallbackGenerator};
 pub use open::{backends, open};
 pub use shared::SharedModel;
 
-/// Which model runs where.
+/// Model and devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackendConfig {
-    /// The device to begin with.
+    /// The first device to try.
     pub device: BackendDevice,
-    /// Name of a repository on the hub, such as `Qwen/Qwen3-0.6B`; used when there is no `model_path`.
+    /// Repository on the hub, such as `Qwen/Qwen3-0.6B`; used if `model_path` is unset.
     pub model_repo: Option<String>,
-    /// Folder with the model.
+    /// Folder of the model.
     pub model_path: Option<std::path::PathBuf>,
-    /// Devices to try after `device`, in order. `Auto` stands for all in their usual order.
+    /// Devices to try after `device`, in order. `Auto` expands to all devices in default order.
     pub fallback_chain: Vec<BackendDevice>,
 }
 
 impl BackendConfig {
-    /// The devices in the order in which they are tried, each once, without `Auto`.
+    /// The devices to try, in order, without duplicates or `Auto`.
     pub fn chain(&self) -> Vec<BackendDevice> {
         let mut chain = Vec::new();
         for device in std::iter::once(&self.device).chain(&self.fallback_chain) {
@@ -69,39 +69,39 @@ impl BackendConfig {
     }
 }
 
-/// What a generator is.
+/// Information about a generator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GeneratorInfo {
     /// The device.
     pub device: BackendDevice,
-    /// What computes: `native` (Apple's Core ML), `portable` (the engine of this project) or `candle`.
+    /// Implementation: `native` (Apple's Core ML), `portable` (this project's engine) or `candle`.
     pub engine: &'static str,
-    /// The folder of the model.
+    /// Folder of the model.
     pub model: std::path::PathBuf,
-    /// Type that the model computes in, such as `f32`.
+    /// Compute dtype, such as `f32`.
     pub dtype: &'static str,
-    /// Tokens that fit into one conversation.
+    /// Context length in tokens.
     pub context: usize,
 }
 
 /// Statistics of one request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RequestStats {
-    /// Tokens of the whole prompt.
+    /// Number of prompt tokens.
     pub prompt_tokens: usize,
-    /// Those of them that had to be run; the others were in the cache.
+    /// Number of prompt tokens that had to run; the others were cached.
     pub prefilled_tokens: usize,
-    /// Seconds that this took.
+    /// Prefill time in seconds.
     pub prefill_seconds: f64,
-    /// Tokens that were generated.
+    /// Number of generated tokens.
     pub generated_tokens: usize,
-    /// Forward passes after the prompt.
+    /// Number of forward passes after the prompt.
     pub decode_steps: usize,
-    /// Seconds that these took.
+    /// Time of these passes in seconds.
     pub decode_seconds: f64,
-    /// The oldest messages that were left out because the conversation did not fit.
+    /// Number of oldest messages dropped to fit the context.
     pub dropped_messages: usize,
-    /// Why it ended.
+    /// Reason for the end of generation.
     pub stop_reason: StopReason,
 }
 
@@ -117,30 +117,30 @@ impl RequestStats {
     }
 }
 
-/// Statistics of a generator.
+/// Cumulative statistics of a generator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
-    /// Tokens in the cache.
+    /// Number of tokens in the cache.
     pub context_used: usize,
-    /// Requests that were answered.
+    /// Number of requests served.
     pub turns: usize,
-    /// Tokens that were generated in all.
+    /// Total number of generated tokens.
     pub generated_tokens: usize,
     /// The last request.
     pub last: Option<RequestStats>,
 }
 
-/// Ends an answer from elsewhere: another thread, a signal handler.
+/// Cancels an answer from another thread or a signal handler.
 #[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-    /// Ends the answer in progress at its next token; without one, the next answer at its start.
+    /// Stops the answer in progress at its next token; if there is none, the next answer at its start.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether an answer is to end.
+    /// Returns true if cancellation is pending.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -155,46 +155,46 @@ impl CancelHandle {
     }
 }
 
-/// A model that answers, wherever it runs. One generator holds one conversation's cache: what it holds of the
-/// next prompt already is not run again.
+/// A text generation model on any backend. A generator holds the cache of one conversation; the cached prefix of the
+/// next prompt is not recomputed.
 pub trait TextGeneration: Send {
-    /// What this generator is.
+    /// Information about this generator.
     fn info(&self) -> GeneratorInfo;
 
-    /// Continues a text as it is, without chat template, and calls `on_token` with every token.
+    /// Continues a text, without a chat template, and calls `on_token` for every token.
     ///
     /// # Errors
-    /// [`EmptyPrompt`](crate::Error::EmptyPrompt), [`PromptTooLong`](crate::Error::PromptTooLong), failures of the engine.
+    /// [`EmptyPrompt`](crate::Error::EmptyPrompt), [`PromptTooLong`](crate::Error::PromptTooLong); if the engine fails.
     fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
-    /// Answers a conversation through the model's chat template. The oldest messages are left out when it does
-    /// not fit the context; a system message at the beginning stays.
+    /// Answers a conversation through the model's chat template. Drops the oldest messages if it exceeds the context;
+    /// keeps a leading system message.
     ///
     /// # Errors
-    /// As [`TextGeneration::stream`], and when the model has no chat template or the template refuses.
+    /// Same as [`TextGeneration::stream`], or if the chat template is missing or rejects the conversation.
     fn chat(&mut self, messages: &[Message], options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary>;
 
-    /// Continues a text and returns all at once.
+    /// Continues a text and returns the whole result.
     ///
     /// # Errors
-    /// As [`TextGeneration::stream`].
+    /// Same as [`TextGeneration::stream`].
     fn generate(&mut self, prompt: &str, options: Options) -> Result<Summary> {
         self.stream(prompt, options, &mut |_| {})
     }
 
-    /// Forgets the conversation.
+    /// Clears the conversation.
     fn reset(&mut self);
 
-    /// What was done until now.
+    /// Statistics so far.
     fn stats(&self) -> Stats;
 
-    /// Ends answers of this generator from elsewhere.
+    /// Handle to cancel answers of this generator.
     fn cancel_handle(&self) -> CancelHandle;
 
     /// Uses an existing cancel handle.
     fn set_cancel_handle(&mut self, handle: CancelHandle);
 
-    /// The model for several conversations at once; none where it can't be shared.
+    /// The model for several concurrent conversations; `None` if it can't be shared.
     fn share(&self) -> Option<SharedModel> {
         None
     }

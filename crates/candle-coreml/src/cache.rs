@@ -182,7 +182,7 @@ impl CacheManager {
     /// Complete models, without single components.
     ///
     /// # Errors
-    /// As for [`CacheManager::entries`].
+    /// Same as [`CacheManager::entries`].
     pub fn list_models(&self) -> Result<Vec<CacheEntry>, CacheError> {
         let mut entries = self.entries()?;
         entries.retain(|e| e.kind == EntryKind::Model && e.path.file_name().is_some_and(|n| n.len() == 40));
@@ -201,7 +201,7 @@ impl CacheManager {
     /// Deletes all snapshots, unfinished downloads and notes of a model. Returns an empty report if there are none.
     ///
     /// # Errors
-    /// As for [`CacheManager::entries`].
+    /// Same as [`CacheManager::entries`].
     pub fn remove_model(&self, repository: &str, mode: CleanMode) -> Result<CleanReport, CacheError> {
         let mut entries = self.entries()?;
         entries.retain(|e| e.kind != EntryKind::Runtime && e.name == repository);

@@ -83,7 +83,7 @@ impl TextEncoder {
     /// Loads the encoder in a folder on a given engine.
     ///
     /// # Errors
-    /// As for [`TextEncoder::load`]; if the native engine is requested but unavailable.
+    /// Same as [`TextEncoder::load`], or if the native engine is requested but unavailable.
     pub fn load_with(folder: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let path = files::only_model(folder)?;

@@ -278,7 +278,7 @@ pub(crate) fn load(
     Ok(loaded)
 }
 
-/// Why `Auto` chooses the portable engine off Apple platforms.
+/// Reason why `Auto` chooses the portable engine off Apple platforms.
 const NO_CORE_ML: &str = "this platform has no Core ML";
 
 #[cfg(test)]

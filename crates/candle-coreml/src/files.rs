@@ -24,7 +24,7 @@ pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
 /// Reads a JSON configuration, if it exists.
 ///
 /// # Errors
-/// As for [`text_if_there`]; [`Error::File`] if it is not JSON or is nested deeper than 128 levels.
+/// Same as [`text_if_there`]; [`Error::File`] if it is not JSON or is nested deeper than 128 levels.
 pub(crate) fn json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
     let Some(text) = text_if_there(path, CONFIGURATION)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })

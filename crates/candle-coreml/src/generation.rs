@@ -1,5 +1,5 @@
-//! Text generation: prompt in, pieces of text out. What runs the tokens is a [`Decoder`]: a Core ML
-//! [`Pipeline`] or a checkpoint on Candle.
+//! Text generation: from a prompt to pieces of text. A [`Decoder`] runs the tokens: a Core ML [`Pipeline`] or a Candle
+//! checkpoint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,24 +23,24 @@ pub use progress::Progress;
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};
 
-/// When generation ends, and how tokens are chosen.
+/// Stopping and sampling options.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Most tokens to generate.
+    /// Maximum number of tokens to generate.
     pub max_tokens: usize,
-    /// How tokens are chosen.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// Texts that end generation; they are not part of the result.
+    /// Stop texts; excluded from the result.
     pub stop: Vec<String>,
-    /// Whether the window slides when it is full; otherwise generation ends there.
+    /// True to slide the window when the context is full; otherwise generation stops.
     pub slide: bool,
-    /// Feed these tokens instead of the chosen ones (teacher forcing).
+    /// Feed these tokens instead of the sampled ones (teacher forcing).
     pub force: Vec<u32>,
-    /// Sets the chat template's `enable_thinking`; none leaves it to the model.
+    /// Value of the chat template's `enable_thinking`; `None`: the model's default.
     pub thinking: Option<bool>,
-    /// Ends generation at the next token when set.
+    /// Cancels generation at the next token when set.
     pub cancel: Arc<AtomicBool>,
-    /// How far generation is, for those who watch it.
+    /// Progress counters for observers.
     pub progress: Arc<Progress>,
 }
 
@@ -59,19 +59,19 @@ impl Default for Options {
     }
 }
 
-/// Why generation ended.
+/// Reason for the end of generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
-    /// The model said that it is done.
+    /// The model generated an end token.
     EndOfText,
-    /// A stop text.
+    /// A stop text was generated.
     StopText,
-    /// The limit on tokens.
+    /// The token limit was reached.
     MaxTokens,
-    /// The window is full.
+    /// The context is full.
     WindowFull,
-    /// Somebody set the flag.
+    /// Cancelled.
     Cancelled,
 }
 
@@ -80,28 +80,28 @@ pub enum StopReason {
 pub struct Step {
     /// The token.
     pub token: u32,
-    /// Text that is complete with it; may be empty.
+    /// Text completed by this token; may be empty.
     pub text: String,
-    /// Logits that it was chosen from.
+    /// Logits it was sampled from.
     pub logits: Vec<f32>,
 }
 
-/// What a generation did.
+/// Result of a generation.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// Generated tokens, without the one that ended generation.
+    /// Generated tokens, without the end token.
     pub tokens: Vec<u32>,
-    /// Their text.
+    /// The generated text.
     pub text: String,
-    /// Why it ended.
+    /// Reason for the end.
     pub stop_reason: StopReason,
-    /// Tokens that prefill took.
+    /// Number of tokens in prefill.
     pub prefill_tokens: usize,
-    /// Seconds until the first logits.
+    /// Time to the first logits in seconds.
     pub prefill_seconds: f64,
-    /// Seconds for all later ones.
+    /// Time of all later forward passes in seconds.
     pub decode_seconds: f64,
-    /// Forward passes for the later ones.
+    /// Number of later forward passes.
     pub decode_steps: usize,
 }
 
@@ -134,7 +134,7 @@ pub struct Generation<'g> {
 impl<'g> Generation<'g> {
     /// Continues the conversation in `session` with `prompt`.
     ///
-    /// `prompt` is the whole conversation: what the session holds of it already is not run again.
+    /// `prompt` is the whole conversation: the prefix cached in the session is not recomputed.
     pub fn new(
         pipeline: &'g Pipeline,
         tokenizer: &'g Tokenizer,
@@ -145,7 +145,7 @@ impl<'g> Generation<'g> {
         Self::with_decoder(PipelineDecoder { pipeline, session }, tokenizer, prompt, options)
     }
 
-    /// The same on any decoder.
+    /// [`new`](Self::new) on any decoder.
     pub fn with_decoder(
         mut decoder: impl Decoder + 'g,
         tokenizer: &'g Tokenizer,
@@ -153,7 +153,7 @@ impl<'g> Generation<'g> {
         options: Options,
     ) -> Self {
         let known = decoder.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        // The last token must run, even if it is known: its logits are wanted.
+        // Always run the last token, even if cached: its logits are needed.
         let known = decoder.truncate(known.min(prompt.len().saturating_sub(1)));
         let sampler = Sampler::new(options.sampling.clone());
         Self {
@@ -178,7 +178,7 @@ impl<'g> Generation<'g> {
         }
     }
 
-    /// Ends generation also when this flag is set, beside the one of the options.
+    /// Adds a cancellation flag besides the one in the options.
     #[must_use]
     pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.cancel = Some(flag);
@@ -190,11 +190,11 @@ impl<'g> Generation<'g> {
         set(&self.options.cancel) || self.cancel.as_ref().is_some_and(set)
     }
 
-    /// Runs the prompt in parts, so that it can be watched and cancelled between them; none when it was.
+    /// Runs the prompt in parts, to report progress and check for cancellation between them; `None` if cancelled.
     fn prefill(&mut self) -> Result<Option<Vec<f32>>> {
         let prompt = std::mem::take(&mut self.prompt);
         let (total, context) = (self.decoder.tokens().len() + prompt.len(), self.decoder.context());
-        // Said before any part runs; a decoder would only notice at the last one.
+        // Check now; a decoder would notice only at the last part.
         if total > context {
             return Err(Error::PromptTooLong { tokens: total, context });
         }
@@ -207,10 +207,10 @@ impl<'g> Generation<'g> {
         })
     }
 
-    /// Runs to the end and calls `on_token` with every piece of text.
+    /// Runs to the end and calls `on_token` for every piece of text.
     ///
     /// # Errors
-    /// What the pipeline reports.
+    /// If the decoder fails.
     pub fn run(mut self, mut on_token: impl FnMut(&Step)) -> Result<Summary> {
         while let Some(step) = self.advance()? {
             on_token(&step);
@@ -218,12 +218,12 @@ impl<'g> Generation<'g> {
         Ok(self.finish())
     }
 
-    /// Tokens in the cache.
+    /// Number of cached tokens.
     pub fn cached(&self) -> usize {
         self.decoder.tokens().len()
     }
 
-    /// What was done until now.
+    /// Summary so far.
     pub fn finish(mut self) -> Summary {
         self.summary.text.push_str(&self.stream.rest());
         self.summary
@@ -235,10 +235,10 @@ impl<'g> Generation<'g> {
         None
     }
 
-    /// The next token, or none at the end.
+    /// The next token, or `None` at the end.
     ///
     /// # Errors
-    /// What the pipeline reports.
+    /// If the decoder fails.
     pub fn advance(&mut self) -> Result<Option<Step>> {
         if self.done {
             return Ok(None);

@@ -1,20 +1,20 @@
-//! Models by name, from the Hugging Face hub or a server that speaks like it.
+//! Downloads models by name from the Hugging Face hub or a compatible server.
 //!
-//! [`ensure_model_downloaded`] gives the folder of a model and downloads it when the cache does not have it;
-//! [`download_model`] asks the hub for the newest commit first. Both take `org/name` or `org/name@revision` and the
-//! settings of the environment; [`Hub`] has them as values.
+//! [`ensure_model_downloaded`] returns the folder of a model and downloads it if it is not cached; [`download_model`]
+//! first checks the hub for the newest commit. Both take `org/name` or `org/name@revision` and the settings of the
+//! environment; [`Hub`] makes them explicit.
 //!
-//! Only the needed files are fetched: the components, each in its best format, with tokenizer and configuration.
-//! Every file is verified by the checksum in the hub's listing. A model's folder gets its name when the model is
-//! complete; what an interrupted download left is continued by the next one.
+//! Only required files are downloaded: the components, each in its best format, with tokenizer and configuration. Every
+//! file is verified against the checksum in the hub's listing. A model's folder gets its final name once the model is
+//! complete; interrupted downloads are resumed.
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `CANDLE_COREML_CACHE` | the cache; else `candle-coreml` in `XDG_CACHE_HOME` or `~/.cache` |
-//! | `HF_ENDPOINT` | the hub; else `https://huggingface.co` |
-//! | `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME/token` | access to models that are not public |
+//! | `CANDLE_COREML_CACHE` | the cache; default: `candle-coreml` in `XDG_CACHE_HOME` or `~/.cache` |
+//! | `HF_ENDPOINT` | the hub; default: `https://huggingface.co` |
+//! | `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME/token` | access to private and gated models |
 //! | `HF_HUB_OFFLINE` | `1`: no network |
-//! | `HF_HUB_CACHE`, `HF_HOME/hub` | a cache of Hugging Face's tools; models that are complete there are used |
+//! | `HF_HUB_CACHE`, `HF_HOME/hub` | Hugging Face cache; complete models there are used in place |
 //! | `HTTPS_PROXY`, `NO_PROXY`, … | a proxy |
 //! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | trusted certificates instead of the system's |
 
@@ -50,10 +50,10 @@ use download::{Download, Places, lock};
 use http::{Client, ClientSettings};
 use select::Selection;
 
-/// Results of the hub.
+/// Result of hub operations.
 pub type Result<T> = std::result::Result<T, HubError>;
 
-/// How to learn the free bytes of the file system that a path is on.
+/// Returns the free bytes of the file system of a path.
 #[derive(Clone)]
 struct FreeSpace(Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>);
 
@@ -63,7 +63,7 @@ impl FreeSpace {
     }
 }
 
-/// A hub, a cache, and how to get models from one to the other.
+/// A hub and a cache, with download settings.
 #[derive(Clone)]
 pub struct Hub {
     settings: ClientSettings,
@@ -87,7 +87,7 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// The public hub, with a cache in `root`, without a token; the environment is not looked at.
+    /// The public hub, with a cache in `root` and no token; ignores the environment.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             settings: ClientSettings {
@@ -104,10 +104,10 @@ impl Hub {
         }
     }
 
-    /// As the environment says; see the [module](self).
+    /// Settings from the environment; see the [module](self).
     ///
     /// # Errors
-    /// When there is neither `CANDLE_COREML_CACHE` nor a home folder.
+    /// If there is neither `CANDLE_COREML_CACHE` nor a home folder.
     pub fn from_environment() -> Result<Self> {
         let root = paths::default_root().ok_or_else(|| {
             HubError::Settings("there is no home folder for the cache; set CANDLE_COREML_CACHE".to_owned())
@@ -116,68 +116,68 @@ impl Hub {
         Ok(hub.foreign_cache(environment::foreign_cache()).offline(environment::offline()))
     }
 
-    /// The URL of the hub.
+    /// Sets the URL of the hub.
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.settings.endpoint = endpoint.into();
         self
     }
 
-    /// The access token; only the endpoint's own host receives it.
+    /// Sets the access token; it is sent only to the endpoint's own host.
     #[must_use]
     pub fn token(mut self, token: Option<String>) -> Self {
         self.settings.token = token;
         self
     }
 
-    /// A cache of Hugging Face's tools that may have a model already.
+    /// Sets a Hugging Face cache to search for complete models.
     #[must_use]
     pub fn foreign_cache(mut self, folder: Option<PathBuf>) -> Self {
         self.foreign = folder;
         self
     }
 
-    /// Whether the network is forbidden.
+    /// Disables network access.
     #[must_use]
     pub fn offline(mut self, offline: bool) -> Self {
         self.offline = offline;
         self
     }
 
-    /// Who is told of progress.
+    /// Sets the observer of progress.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.settings.observer = observer;
         self
     }
 
-    /// When failed requests are repeated.
+    /// Sets the retry policy.
     #[must_use]
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.settings.retry = retry;
         self
     }
 
-    /// How long a server may be silent; 30 s by default.
+    /// Sets the longest silence of a server; 30 s by default.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.settings.patience = patience;
         self
     }
 
-    /// Replaces how the free bytes of a file system are learnt.
+    /// Replaces the query for free disk space.
     #[must_use]
     pub fn free_space(mut self, free: impl Fn(&Path) -> io::Result<u64> + Send + Sync + 'static) -> Self {
         self.free = FreeSpace(Arc::new(free));
         self
     }
 
-    /// The cache.
+    /// The cache folder.
     pub fn cache_root(&self) -> &Path {
         &self.root
     }
 
-    /// The folder of a model, when it is complete in the cache or in the foreign one. No network.
+    /// The folder of a model if it is complete in our cache or the Hugging Face cache. No network access.
     ///
     /// # Errors
     /// [`HubError::Id`].
@@ -185,7 +185,7 @@ impl Hub {
         Ok(self.find(&ModelId::parse(id)?, &Selection::Model))
     }
 
-    /// The folder of a model; it is downloaded when the cache does not have it.
+    /// The folder of a model; downloads it if it is not cached.
     ///
     /// # Errors
     /// Any [`HubError`].
@@ -197,7 +197,7 @@ impl Hub {
         }
     }
 
-    /// The folder of the newest commit of a model's revision; what the cache lacks of it is downloaded.
+    /// The folder of the newest commit of a model's revision; downloads missing files.
     ///
     /// # Errors
     /// Any [`HubError`].
@@ -209,8 +209,8 @@ impl Hub {
         }
     }
 
-    /// Where notes about the model in a folder are kept: for one of our snapshots in the model's folder of the cache,
-    /// for a foreign one too, under its name there.
+    /// Path for notes about the model in a folder: in the model's folder of our cache, also for snapshots of the
+    /// Hugging Face cache, under the model's name.
     pub(crate) fn notes(&self, id: &ModelId, snapshot: &Path) -> Result<PathBuf> {
         let folder = ModelFolder::new(&self.root, id.repository());
         let name = snapshot.file_name().and_then(|n| n.to_str()).filter(|n| paths::is_snapshot(n));
@@ -222,7 +222,7 @@ impl Hub {
         Ok(folder.config(name))
     }
 
-    /// One component or file of a repository; nothing else of it is downloaded.
+    /// One component or file of a repository; downloads nothing else.
     ///
     /// # Errors
     /// Any [`HubError`].
@@ -245,12 +245,12 @@ impl Hub {
         Ok(folder.join(file))
     }
 
-    /// Downloads a model into a folder of its own, which must be missing, empty, or hold this commit already.
+    /// Downloads a model into a given folder, which must be missing, empty, or hold this commit already.
     ///
-    /// Until it is complete, its files are in a hidden folder beside it.
+    /// Until the download is complete, its files are in a hidden folder beside it.
     ///
     /// # Errors
-    /// Any [`HubError`]; [`HubError::Settings`] when the folder holds something else.
+    /// Any [`HubError`]; [`HubError::Settings`] if the folder holds something else.
     pub fn download_to(&self, id: &str, folder: &Path) -> Result<PathBuf> {
         let id = ModelId::parse(id)?;
         if self.offline {
@@ -281,7 +281,7 @@ impl Hub {
         Ok(target)
     }
 
-    /// Whether a folder holds a commit already; an error when it holds something else.
+    /// Returns true if a folder already holds a commit; an error if it holds something else.
     fn is_target_done(&self, target: &Path, id: &ModelId, commit: &str) -> Result<bool> {
         let refuse = |what: String| Err(HubError::Settings(format!("{} {what}", target.display())));
         let metadata = match fs::symlink_metadata(target) {
@@ -307,7 +307,7 @@ impl Hub {
         HubError::Offline { id: id.to_string(), cache: self.root.clone() }
     }
 
-    /// Name of the snapshot of a commit: single files have folders of their own.
+    /// Name of a commit's snapshot: single files have separate folders.
     fn snapshot_name(commit: &str, selection: &Selection) -> String {
         match selection {
             Selection::Model => commit.to_owned(),
@@ -326,7 +326,7 @@ impl Hub {
         Some(snapshot)
     }
 
-    /// Looks into both caches.
+    /// Searches both caches.
     fn find(&self, id: &ModelId, selection: &Selection) -> Option<PathBuf> {
         let folder = ModelFolder::new(&self.root, id.repository());
         let commit = if is_commit(id.revision()) {
@@ -340,7 +340,7 @@ impl Hub {
             .or_else(|| foreign::plausible(self.foreign.as_deref()?, id, selection))
     }
 
-    /// The wanted files of a commit.
+    /// The required files of a commit.
     fn list(
         &self,
         client: &Client,
@@ -352,7 +352,7 @@ impl Hub {
         select::select(files, selection).map_err(|message| HubError::Answer { what: id.to_string(), message })
     }
 
-    /// Asks the hub what a revision means, and downloads what is missing of it.
+    /// Resolves a revision on the hub and downloads missing files.
     fn obtain(&self, id: &ModelId, selection: &Selection) -> Result<PathBuf> {
         if self.offline {
             return Err(self.offline_error(id));
@@ -397,7 +397,7 @@ impl Hub {
     }
 }
 
-/// The folder of the newest commit of `org/name[@revision]`, downloaded as far as needed.
+/// The folder of the newest commit of `org/name[@revision]`; downloads missing files.
 ///
 /// # Errors
 /// Any [`HubError`].
@@ -405,7 +405,7 @@ pub fn download_model(id: &str) -> Result<PathBuf> {
     Hub::from_environment()?.download(id)
 }
 
-/// Downloads a model into a folder of its own; see [`Hub::download_to`].
+/// Downloads a model into a given folder; see [`Hub::download_to`].
 ///
 /// # Errors
 /// Any [`HubError`].
@@ -413,7 +413,7 @@ pub fn download_model_to(id: &str, folder: impl AsRef<Path>) -> Result<PathBuf> 
     Hub::from_environment()?.download_to(id, folder.as_ref())
 }
 
-/// The folder of a model; it is downloaded when the cache does not have it.
+/// The folder of a model; downloads it if it is not cached.
 ///
 /// # Errors
 /// Any [`HubError`].
@@ -421,7 +421,7 @@ pub fn ensure_model_downloaded(id: &str) -> Result<PathBuf> {
     Hub::from_environment()?.ensure(id)
 }
 
-/// The folder of a model that is complete in the cache; none for names that are no models' names, too.
+/// The folder of a model if it is complete in the cache; `None` also for invalid names.
 pub fn get_cached_model_path(id: &str) -> Option<PathBuf> {
     Hub::from_environment().ok()?.cached(id).ok()?
 }

@@ -110,7 +110,7 @@ pub fn read(path: &Path, feature: &FeatureDescription, limits: &Limits) -> Resul
 /// [`read`] from any source.
 ///
 /// # Errors
-/// As for [`read`].
+/// Same as [`read`].
 pub fn read_from(
     source: &mut (impl BufRead + Seek),
     feature: &FeatureDescription,

@@ -36,7 +36,7 @@ impl LanguageModelConfig {
     /// Settings for a model in a folder or, with the feature `hub`, a repository name; discovered from its files.
     ///
     /// # Errors
-    /// If the identifier is neither, the download fails, and as for [`ModelConfig::discover`].
+    /// If the identifier is neither, or the download fails; same as [`ModelConfig::discover`].
     pub fn for_model_id(id: &str) -> Result<Self> {
         let folder = Path::new(id);
         if folder.is_dir() {
@@ -96,7 +96,7 @@ impl LanguageModel {
     /// Loads a model from the hub, `org/name` or `org/name@revision`; downloads it if it is not cached.
     ///
     /// # Errors
-    /// [`Error::Hub`], and as for [`LanguageModel::load_from_directory`].
+    /// [`Error::Hub`]; those of [`LanguageModel::load_from_directory`].
     #[cfg(feature = "hub")]
     pub fn load_from_hub(id: &str) -> Result<Self> {
         Self::load_from_directory(crate::hub::ensure_model_downloaded(id)?, None)
@@ -159,7 +159,7 @@ impl LanguageModel {
     /// Continues a text, without a chat template.
     ///
     /// # Errors
-    /// As for [`LanguageModel::forward_text`].
+    /// Same as [`LanguageModel::forward_text`].
     pub fn generate(&mut self, prompt: &str, max_tokens: usize, temperature: f32) -> Result<String> {
         let sampling = Sampling { temperature, ..Sampling::default() };
         let options = Options { max_tokens, sampling, ..Options::default() };
@@ -170,7 +170,7 @@ impl LanguageModel {
     /// Answers a conversation through the model's chat template; reuses the cached prefix.
     ///
     /// # Errors
-    /// As for [`LanguageModel::forward_text`], and if the model has no chat template.
+    /// Same as [`LanguageModel::forward_text`], or if the model has no chat template.
     pub fn chat(&mut self, messages: &[Message], options: Options, on_token: impl FnMut(&Step)) -> Result<Summary> {
         let text = self.render(messages, options.thinking.or(self.config.thinking))?;
         let ids = self.tokenize(&text)?;
@@ -192,7 +192,7 @@ impl LanguageModel {
     /// Generates after a prompt of token ids and calls `on_token` for every token.
     ///
     /// # Errors
-    /// As for [`LanguageModel::forward_text`].
+    /// Same as [`LanguageModel::forward_text`].
     pub fn generate_tokens(
         &mut self,
         prompt: &[u32],

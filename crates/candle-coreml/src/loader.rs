@@ -49,7 +49,7 @@ impl UnifiedModelLoader {
     /// A loader with the hub and cache from the environment.
     ///
     /// # Errors
-    /// As for [`Hub::from_environment`].
+    /// Same as [`Hub::from_environment`].
     pub fn new() -> Result<Self> {
         Ok(Self::with_hub(Hub::from_environment()?))
     }
@@ -62,7 +62,7 @@ impl UnifiedModelLoader {
     /// Loads a model by `org/name[@revision]` or folder.
     ///
     /// # Errors
-    /// [`Error::Hub`], and as for [`LanguageModel::load_from_directory`].
+    /// [`Error::Hub`]; those of [`LanguageModel::load_from_directory`].
     pub fn load_model(&self, id: &str) -> Result<LanguageModel> {
         let found = self.look(id)?;
         if let Some(config) = found.saved {
@@ -80,7 +80,7 @@ impl UnifiedModelLoader {
     /// The configuration of a model; downloads it if it is not cached.
     ///
     /// # Errors
-    /// As for [`UnifiedModelLoader::load_model`].
+    /// Same as [`UnifiedModelLoader::load_model`].
     pub fn generate_config(&self, id: &str) -> Result<ModelConfig> {
         let found = self.look(id)?;
         if let Some(config) = found.saved {

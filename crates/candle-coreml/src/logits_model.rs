@@ -46,7 +46,7 @@ impl CoreMLModelWrapper {
     /// [`CoreMLModelWrapper::load`] on a given engine.
     ///
     /// # Errors
-    /// As for `load`; if the native engine is requested but unavailable.
+    /// Same as `load`, or if the native engine is requested but unavailable.
     pub fn load_with(
         path: impl AsRef<Path>,
         vocab_size: usize,
@@ -149,7 +149,7 @@ impl CoreMLModelWrapper {
     /// Generates up to `max_tokens` tokens; stops before a token in `end`, or when the context is full.
     ///
     /// # Errors
-    /// As for [`CoreMLModelWrapper::forward`].
+    /// Same as [`CoreMLModelWrapper::forward`].
     pub fn generate(&self, prompt: &[u32], max_tokens: usize, sampling: Sampling, end: &[u32]) -> Result<Vec<u32>> {
         if prompt.len() > self.max_seq_len {
             return Err(Error::PromptTooLong { tokens: prompt.len(), context: self.max_seq_len });

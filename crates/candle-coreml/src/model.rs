@@ -59,7 +59,7 @@ impl CoreMLModel {
     /// [`builder`](Self::builder) with defaults: the default function, on the best engine.
     ///
     /// # Errors
-    /// As for [`CoreMLModelBuilder::load`].
+    /// Same as [`CoreMLModelBuilder::load`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).load()
     }
@@ -67,7 +67,7 @@ impl CoreMLModel {
     /// [`builder`](Self::builder) with a configuration.
     ///
     /// # Errors
-    /// As for [`CoreMLModelBuilder::load`].
+    /// Same as [`CoreMLModelBuilder::load`].
     pub fn load_from_file(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         Self::builder(path).config(config.clone()).load()
     }
@@ -75,7 +75,7 @@ impl CoreMLModel {
     /// [`builder`](Self::builder) with a configuration and a function of a multi-function model.
     ///
     /// # Errors
-    /// As for [`CoreMLModelBuilder::load`].
+    /// Same as [`CoreMLModelBuilder::load`].
     pub fn load_with_function(path: impl AsRef<Path>, config: &Config, function: &str) -> Result<Self> {
         Self::builder(path).config(config.clone()).function(function).load()
     }
@@ -83,7 +83,7 @@ impl CoreMLModel {
     /// Loads a function of an open package on the portable engine; weights are shared.
     ///
     /// # Errors
-    /// As for [`CoreMLModel::load_with_function`].
+    /// Same as [`CoreMLModel::load_with_function`].
     pub fn from_package(package: Arc<Model>, function: Option<&str>, config: Config, passes: &PassSet) -> Result<Self> {
         let options =
             EngineOptions { choice: EngineChoice::Portable, passes: passes.clone(), ..EngineOptions::default() };
@@ -93,7 +93,7 @@ impl CoreMLModel {
     /// Loads a function of an open package on a given engine.
     ///
     /// # Errors
-    /// As for [`CoreMLModel::load_with_function`]; if the native engine is requested but unavailable.
+    /// Same as [`CoreMLModel::load_with_function`], or if the native engine is requested but unavailable.
     pub fn from_package_with(
         package: Arc<Model>,
         function: Option<&str>,
@@ -283,7 +283,7 @@ impl CoreMLModel {
     /// Predicts and returns all tensor outputs by name.
     ///
     /// # Errors
-    /// As for [`CoreMLModel::forward`].
+    /// Same as [`CoreMLModel::forward`].
     pub fn forward_all<I: ModelInputs + ?Sized>(&self, inputs: &I) -> Result<IndexMap<String, Tensor>> {
         let mut state = if self.is_stateful() { Some(self.make_state()?) } else { None };
         self.by_position(&inputs.tensors(), state.as_mut())
@@ -292,7 +292,7 @@ impl CoreMLModel {
     /// Predicts, updating a state in place, and returns one output as [`CoreMLModel::forward`] does.
     ///
     /// # Errors
-    /// As for [`CoreMLModel::forward`], and if the state belongs to another model.
+    /// Same as [`CoreMLModel::forward`], or if the state belongs to another model.
     pub fn predict_with_state<I: ModelInputs + ?Sized>(&self, inputs: &I, state: &mut CoreMLState) -> Result<Tensor> {
         let outputs = self.by_position(&inputs.tensors(), Some(state))?;
         self.choose(outputs)
@@ -334,7 +334,7 @@ impl CoreMLModel {
     /// values, 0 to 255; outputs are `U8`, rounded and saturated at 0 and 255, or `F16` for 16-bit grayscale.
     ///
     /// # Errors
-    /// As for [`CoreMLModel::forward`]; [`Error::Output`] if an image has another shape.
+    /// Same as [`CoreMLModel::forward`]; [`Error::Output`] if an image has another shape.
     pub fn predict(
         &self,
         inputs: &[(&str, Tensor)],
@@ -361,7 +361,7 @@ impl CoreMLModel {
     /// their samples.
     ///
     /// # Errors
-    /// As for [`CoreMLModel::forward`].
+    /// Same as [`CoreMLModel::forward`].
     pub fn predict_values(
         &self,
         inputs: &[(&str, FeatureValue)],

@@ -67,7 +67,7 @@ impl RemoteGenerator {
     /// [`RemoteGenerator::new`] with a timeout: `patience` is the longest silence of the server.
     ///
     /// # Errors
-    /// As for [`RemoteGenerator::new`].
+    /// Same as [`RemoteGenerator::new`].
     pub fn with_patience(
         settings: &RemoteSettings,
         key: &SecretString,

@@ -124,7 +124,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<IndexMap<String, Tensor>, Te
 /// [`read`] from any source; `only` is the name of the tensor of a `.npy`.
 ///
 /// # Errors
-/// As for [`read`].
+/// Same as [`read`].
 pub fn read_from(
     source: &mut (impl Read + Seek),
     only: &str,

@@ -1,4 +1,4 @@
-//! The names that users of this family of crates already write: each of these calls compiles and works.
+//! API names that users of similar crates already write: all of these calls compile and work.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Cleaning caches on a made-up tree: what is recognised goes, everything else stays.
+//! Cleaning caches in a synthetic tree: only recognised entries are deleted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn write(path: &Path, bytes: usize) {
     fs::write(path, vec![b'x'; bytes]).expect("written");
 }
 
-/// A complete model that was last used so many days ago.
+/// A complete model, last used this many days ago.
 fn model(root: &Path, name: &str, commit: &str, bytes: usize, days: u32) -> PathBuf {
     let folder = root.join(format!("models--{}", name.replace('/', "--")));
     write(&folder.join(".candle-coreml"), 1);
@@ -38,7 +38,7 @@ struct Tree {
     manager: CacheManager,
 }
 
-/// Two models, an unfinished download, a runtime cache, and much that is none of ours.
+/// Two models, an unfinished download, a runtime cache, and many foreign files.
 fn tree() -> Tree {
     let folder = tempfile::tempdir().expect("a folder");
     let (models, runtime) = (folder.path().join("models"), folder.path().join("Library/Caches"));
@@ -48,7 +48,7 @@ fn tree() -> Tree {
     write(&models.join("models--org--new/parts/1.part"), 30);
     write(&models.join("models--org--new/refs/main"), 40);
     write(&runtime.join("qwen-0123456789abcdef").join(RUNTIME).join("bundle/H13.bin"), 500);
-    // Not ours: a foreign model cache, folders with other names or without a receipt, plain files.
+    // Foreign: another tool's model cache, folders with other names or without a receipt, regular files.
     write(&models.join(format!("models--foreign--m/snapshots/{}/x", commit('d'))), 10);
     write(&models.join("datasets--a--b/x"), 10);
     write(&models.join("models--org--new/snapshots/backup/x"), 10);
@@ -146,7 +146,7 @@ fn a_model_is_removed_with_its_notes() {
     let report = tree.manager.remove_model("org/old", CleanMode::Delete).expect("a report");
     assert_eq!(report.removed.len(), 1);
     assert!(!tree.models.join("models--org--old").exists());
-    // Here lies something unknown: it stays, and with it the folder.
+    // An unknown file keeps its folder.
     tree.manager.remove_model("org/new", CleanMode::Delete).expect("a report");
     assert!(tree.models.join("models--org--new/snapshots/backup/x").is_file());
     assert!(tree.manager.remove_model("org/none", CleanMode::Delete).expect("a report").removed.is_empty());
@@ -190,7 +190,7 @@ fn symbolic_links_are_neither_listed_nor_followed() {
     write(&bundle.join("x"), 10);
     fs::create_dir_all(tree.runtime.join("evil-0123456789abcdef")).expect("a folder");
     symlink(&bundle, tree.runtime.join("evil-0123456789abcdef").join(RUNTIME)).expect("a link");
-    // A link inside a model is deleted; what it points to is not.
+    // A link inside a model is deleted, its target is not.
     symlink(&precious, tree.models.join("models--org--old/snapshots").join(commit('a')).join("link")).expect("a link");
     let mut linked = tree.manager.entries().expect("entries").remove(0);
     linked.path = tree.models.join("models--org--precious/snapshots").join(commit('f'));

@@ -1,4 +1,4 @@
-//! Checkpoints on Candle against logits that transformers computed (`tools/candle_reference.py`).
+//! Checkpoints on Candle against logits from transformers (`tools/candle_reference.py`).
 #![cfg(feature = "candle-models")]
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn load(name: &str) -> CandleGenerator {
     CandleGenerator::load(folder(name), BackendDevice::Cpu, &CandleOptions::default()).expect("it loads")
 }
 
-/// Token ids, and the logits after each of them.
+/// Token ids, and the logits after each.
 fn reference(name: &str) -> (Vec<u32>, Vec<Vec<f32>>) {
     let all = candle_core::safetensors::load(folder(name).join("reference.safetensors"), &Device::Cpu).expect("a file");
     let ids = all["ids"].to_dtype(DType::U32).and_then(|t| t.to_vec1()).expect("ids");
@@ -38,7 +38,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 fn logits_are_those_of_transformers_however_the_tokens_are_fed() {
     for name in ALL {
         let (ids, logits) = reference(name);
-        // At once, in parts, one by one: each ends at the same positions.
+        // At once, in chunks, one by one: all end at the same positions.
         for parts in [vec![ids.len()], vec![20, 1, 7, 20], vec![1; ids.len()]] {
             let mut model = load(name);
             let mut at = 0;
@@ -55,7 +55,7 @@ fn logits_are_those_of_transformers_however_the_tokens_are_fed() {
 
 #[test]
 fn half_types_stay_near_the_reference() {
-    // bf16 has 8 bits of mantissa: 2^-8 relative on values up to 4, through two layers.
+    // bf16 has 8 significant bits: 2^-8 relative on values up to 4, through two layers.
     for (name, dtype, tolerance) in [("qwen3-tied-bf16", DType::BF16, 0.25), ("llama-rope3-f16", DType::F16, 0.03)] {
         let options = CandleOptions { dtype: Some(dtype), ..CandleOptions::default() };
         let mut model = CandleGenerator::load(folder(name), BackendDevice::Cpu, &options).expect("it loads");
@@ -74,14 +74,14 @@ fn going_back_gives_the_same_answers_as_a_fresh_model() {
         let mut messages = vec![Message::user("Tell me about the sea, the sky and the land between them.")];
         let first = model.chat(&messages, options(), &mut |_| {}).expect("an answer");
         let held = model.stats().context_used;
-        // The conversation goes on, but not as the cache has it: back to before the answer.
+        // The conversation continues differently from the cache: rewind to before the answer.
         messages.push(Message::assistant("Something else."));
         messages.push(Message::user("And?"));
         let second = model.chat(&messages, options(), &mut |_| {}).expect("an answer");
         let turn = model.stats().last.expect("a turn");
         assert!(turn.prefilled_tokens < turn.prompt_tokens, "{name}: nothing was kept of {held}: {turn:?}");
         assert_eq!(load(name).chat(&messages, options(), &mut |_| {}).expect("an answer").tokens, second.tokens);
-        // Quite another prompt: from the beginning.
+        // An unrelated prompt: restart from zero.
         let again = model.chat(&messages[..1], options(), &mut |_| {}).expect("an answer");
         assert_eq!(again.tokens, first.tokens, "{name}");
     }
@@ -126,7 +126,7 @@ fn auto_finds_the_device_for_a_checkpoint_and_says_why_not_core_ml() {
 
 #[test]
 fn weights_that_were_converted_to_core_ml_give_the_same_greedy_text() {
-    // Made by `python -m tools.convert --context 64 --batch 8 --chunks 1 --split-head 1`; fp16, as Core ML keeps them.
+    // Made by `python -m tools.convert --context 64 --batch 8 --chunks 1 --split-head 1`; fp16, as Core ML stores them.
     for name in ["qwen3-tied-bf16", "qwen2.5-shards-f32"] {
         let converted = folder("../converted").join(name);
         let config = BackendConfig {
@@ -138,7 +138,7 @@ fn weights_that_were_converted_to_core_ml_give_the_same_greedy_text() {
         let mut packages = open(&config).expect("the packages open");
         assert_eq!(packages.info().device, BackendDevice::CoreML);
         for prompt in ["abc", "The sea, the sky and the land between them", "1 2 3 4"] {
-            // Of random weights: further on, near-ties fall as fp16 rounds the weights of one side.
+            // Random weights: later near-ties depend on the fp16 rounding of one side's weights.
             let options = || Options { max_tokens: 12, ..Options::default() };
             let checkpoint = load(name).stream(prompt, options(), &mut |_| {}).expect("an answer");
             packages.reset();
@@ -149,7 +149,7 @@ fn weights_that_were_converted_to_core_ml_give_the_same_greedy_text() {
     }
 }
 
-/// A checkpoint that a test may break.
+/// A checkpoint for a test to corrupt.
 fn copy(name: &str) -> tempfile::TempDir {
     let to = tempfile::tempdir().expect("a folder");
     for entry in std::fs::read_dir(folder(name)).expect("a folder") {
@@ -224,7 +224,7 @@ fn damaged_and_missing_files_are_refused() {
         std::fs::write(&weights, &bytes[..length]).expect("written");
         assert!(failure(folder.path()).contains("safetensors"), "{length} bytes");
     }
-    // A header that claims more than there is.
+    // A header that claims more bytes than the file has.
     let mut huge = bytes.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     std::fs::write(&weights, &huge).expect("written");
@@ -250,7 +250,7 @@ fn conversations_share_the_weights_and_nothing_else() {
         let mut other = shared.conversation().expect("another");
         let (half, last) = (ids.len() / 2, ids.len() - 1);
         one.forward(&ids[..half]).expect("logits");
-        // What the other one hears must not reach the first.
+        // One conversation must not affect the other.
         other.forward(&ids[half..]).expect("logits");
         let off = distance(&one.forward(&ids[half..]).expect("logits"), &logits[last]);
         assert!(off < TOLERANCE, "{name}: {off}");

@@ -1,4 +1,4 @@
-//! The same models on every engine: each against PyTorch's numbers, and both against each other.
+//! The same models on every engine: each against PyTorch's outputs, and the engines against each other.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The models of the repository that have reference outputs.
+/// Models of the repository with reference outputs.
 fn folders() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(repository().join("conformance/models")).expect("the conformance models");
     let mut all: Vec<_> = entries.map(|e| e.expect("an entry").path()).collect();
@@ -37,7 +37,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
 }
 
-/// Logits after a prompt and after each of the tokens that follow it.
+/// Logits after a prompt and after each following token.
 fn logits(pipeline: &Pipeline, prompt: &[u32], tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut session = pipeline.session().expect("a session");
     let mut all = vec![pipeline.forward(&mut session, prompt).expect("the prompt")];
@@ -105,7 +105,7 @@ fn a_state_survives_being_read_and_written_back() {
     }
 }
 
-/// Both engines on the models of the repository, on the processors that Core ML chooses, too.
+/// Both engines on the models of the repository; Core ML also with its own choice of processors.
 #[cfg(target_vendor = "apple")]
 #[test]
 fn both_engines_give_the_same_logits() {

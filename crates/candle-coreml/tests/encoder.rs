@@ -1,4 +1,4 @@
-//! Embeddings of the encoder that ships, against hidden states that PyTorch computed.
+//! Embeddings of the shipped encoder against PyTorch's hidden states.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ fn text(text: &str) -> EncoderInput {
     EncoderInput::Text(text.to_owned())
 }
 
-/// Tokens of each row, and the unit vector of the mean of PyTorch's states (or of the first one), in f64.
+/// Number of tokens of each row, and the unit vector of PyTorch's mean (or first) state, in f64.
 fn expected(batch: &str, pooling: Pooling) -> Vec<(Vec<u32>, Vec<f64>)> {
     let all =
         candle_core::safetensors::load(folder().join("reference.safetensors"), &Device::Cpu).expect("a reference");
@@ -41,7 +41,7 @@ fn compare(encoder: &TextEncoder, pooling: Pooling) {
         let found = encoder.embed(&rows).expect("vectors");
         assert_eq!(found.tokens, expected.iter().map(|(ids, _)| ids.len()).sum::<usize>());
         for ((_, expected), found) in expected.iter().zip(&found.vectors) {
-            // Single states may differ by 2e-2; the mean and the division by the norm make that smaller.
+            // Single states may differ by 2e-2; averaging and normalizing reduce the error.
             let worst = expected.iter().zip(found).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
             assert!(worst < 5e-3, "{batch}: {worst}");
         }
@@ -93,7 +93,7 @@ fn what_can_not_be_encoded_is_refused() {
     let message = |folder: &Path| TextEncoder::load(folder).expect_err("no encoder").to_string();
     let language = folder().join("../tiny-qwen3");
     assert!(message(&language).contains("here are 4"), "{}", message(&language));
-    // A model that is none, alone in a folder with a tokenizer.
+    // An invalid model, alone in a folder with a tokenizer.
     let package = "qwen_lm_head_lut8.mlpackage";
     let alone = tempfile::tempdir().expect("a folder");
     std::fs::copy(language.join("tokenizer.json"), alone.path().join("tokenizer.json")).expect("copied");

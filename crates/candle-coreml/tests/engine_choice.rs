@@ -1,4 +1,4 @@
-//! Which engine runs a model, and what happens where it can't.
+//! Choice of engine, and errors if the chosen one is unavailable.
 
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,7 @@ fn loading_by_path_stays_as_it_was() {
     assert!(model.make_state().expect("a state without buffers").names().is_empty());
 }
 
-/// Results come back to the device of the inputs.
+/// Results are returned on the device of the inputs.
 #[cfg(all(target_vendor = "apple", feature = "metal"))]
 #[test]
 fn metal_tensors_go_in_and_come_out() {

@@ -1,4 +1,4 @@
-//! Every example runs with what ships and prints what its documentation says.
+//! Every example runs on shipped models and prints what its documentation says.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,14 +22,14 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where cargo puts examples: beside the folder of this test.
+/// Folder of the example binaries: beside the folder of this test.
 fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let profile = test.ancestors().nth(2).expect("target/profile/deps/test");
     profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// When the newest file of a folder was written.
+/// Time of the newest file in a folder.
 fn newest(folder: &Path) -> SystemTime {
     let times = std::fs::read_dir(folder).expect("a folder").map(|entry| {
         let entry = entry.expect("an entry");
@@ -42,7 +42,7 @@ fn newest(folder: &Path) -> SystemTime {
     times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// `cargo test` builds the examples before it runs tests; `cargo test --test examples` does not.
+/// `cargo test` builds the examples before running tests; `cargo test --test examples` does not.
 fn build_where_needed() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -69,11 +69,11 @@ fn build_where_needed() {
 fn start(name: &str, args: &[&str], input: &str) -> Output {
     build_where_needed();
     let mut command = Command::new(built(name));
-    // Somewhere else than in the repository: the shipped models must be found all the same.
+    // Run outside the repository: the shipped models must still be found.
     command.args(args).current_dir(std::env::temp_dir());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the example starts");
-    // An example that reads no input may have ended already.
+    // An example that reads no input may have exited already.
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).ok();
     child.wait_with_output().expect("the example ends")
 }

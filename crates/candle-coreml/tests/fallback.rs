@@ -1,4 +1,4 @@
-//! Chains of backends: which one answers, what is told about the others, and what never falls back.
+//! Backend chains: which one answers, the reported reasons, and errors that never fall back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use candle_coreml::backend::{
 use candle_coreml::generation::{Message, Options, Step, StopReason, Summary};
 use candle_coreml::{Error, Result};
 
-/// Where a fake backend fails.
+/// Stage at which a fake backend fails.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fails {
     Never,
     Absent,
     AtLoad,
-    /// At the start of request number n (from 0).
+    /// At the start of request n (0-based).
     AtStart(usize),
     /// After two tokens.
     InTheMiddle,
-    /// The request is said to be wrong.
+    /// The request itself is invalid.
     TheRequest,
 }
 
@@ -116,7 +116,7 @@ impl TextGeneration for FakeGenerator {
     }
 }
 
-/// A chain of fakes, and how often each was loaded.
+/// A chain of fakes, and the number of loads of each.
 fn chain(all: &[(BackendDevice, Fails)]) -> (Vec<Box<dyn Backend>>, Vec<Arc<AtomicUsize>>) {
     all.iter()
         .map(|&(device, fails)| {
@@ -261,7 +261,7 @@ fn a_long_conversation_drops_its_oldest_messages_and_goes_on() {
     assert_eq!(summary.text, "Paris");
     let turn = generator.stats().last.expect("a turn");
     assert!(turn.dropped_messages > 0 && turn.dropped_messages.is_multiple_of(2), "{turn:?}");
-    // One message that is too long by itself is refused and changes nothing.
+    // A single message that is too long is rejected and changes nothing.
     let long = question(&"word ".repeat(600));
     let error = generator.chat(&long, Options::default(), &mut |_| {}).expect_err("too long");
     assert!(error.to_string().contains("context of 256"), "{error}");
@@ -292,7 +292,7 @@ fn a_handle_ends_one_answer_and_not_the_next() {
 fn configurations_without_a_model_or_with_a_wrong_one_are_refused() {
     let none = open(&BackendConfig::default()).expect_err("no model").to_string();
     assert!(none.contains("no model"), "{none}");
-    // Neither a folder nor a name that a hub could have: nothing is asked of a network.
+    // Neither a folder nor a valid repository name: no network access.
     let repo = BackendConfig { model_repo: Some("nobody/nothing/at/all".to_owned()), ..BackendConfig::default() };
     let message = open(&repo).expect_err("no folder").to_string();
     assert!(message.contains("nobody/nothing/at/all"), "{message}");

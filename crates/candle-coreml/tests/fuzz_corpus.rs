@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz targets `templates`, `tokenizer` and `meta`, and beginnings of its inputs.
+//! Replays the corpus of the fuzz targets `templates`, `tokenizer` and `meta`, and prefixes of its inputs.
 
 #[allow(dead_code, unreachable_pub, reason = "several tests share it")]
 #[path = "../../../fuzz/src/corpus.rs"]

@@ -1,4 +1,4 @@
-//! The hub client against a server that misbehaves in every way that servers do.
+//! The hub client against a misbehaving server.
 #![cfg(feature = "hub")]
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use hub_server::{COMMIT, Fault, Server, read_tree, wanted};
 const WEIGHT: &str = "qwen_lm_head_lut8.mlpackage/Data/com.apple.CoreML/weights/weight.bin";
 const RECEIPT: &str = ".candle-coreml-receipt.json";
 
-/// Pauses that a client would have made.
+/// Delays that a client would have slept.
 type Pauses = Arc<Mutex<Vec<Duration>>>;
 
 fn hub(server: &Server, root: &Path) -> (Hub, Pauses) {
@@ -42,7 +42,7 @@ fn assert_complete(folder: &Path) {
     assert!(found == expected, "the contents differ");
 }
 
-/// Nothing was published, and nothing lies outside the cache's own folders.
+/// Nothing is published, and nothing is outside the cache's own folders.
 fn assert_nothing_published(root: &Path) {
     let snapshots = root.join("models--org--tiny/snapshots");
     let names = std::fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|e| e.file_name());
@@ -310,7 +310,7 @@ fn the_cache_of_hugging_face_is_used_where_it_is_complete() {
     std::fs::remove_file(snapshot.join(WEIGHT)).expect("removed");
     assert_eq!(hub.cached("org/tiny").expect("a name"), None);
     assert_complete(&hub.ensure("org/tiny").expect("downloaded"));
-    // A cache that points at that folder by mistake does not mix with it.
+    // A cache set to that folder by mistake does not mix with it.
     assert_eq!(Hub::new(foreign.path()).endpoint(server.url()).download("org/tiny").expect_err("foreign").kind(), "io");
 }
 

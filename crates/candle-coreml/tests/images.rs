@@ -1,4 +1,4 @@
-//! Images in and out, the same on every engine; values that only some models take.
+//! Image inputs and outputs, the same on every engine; values that only some models accept.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ mod engines;
 const HEIGHT: usize = 2;
 const WIDTH: usize = 3;
 
-/// Each image as its tensor is after one operation that tells channels and samples apart.
+/// Returns each image as a tensor after one operation that distinguishes channels and samples.
 const PROGRAM: &str = r#"program(1.3)
 {
     func main<ios17>(tensor<fp32, [1, 3, 2, 3]> picture, tensor<fp32, [1, 3, 2, 3]> swapped, tensor<fp32, [1, 1, 2, 3]> gray, tensor<fp16, [1, 1, 2, 3]> depth) {
@@ -77,7 +77,7 @@ fn images_keep_their_channels_and_samples_on_every_engine() {
         ("gray", image(&gray, 1)),
         ("depth", image(&depth, 1)),
     ];
-    // What the program says, by hand; the multiples of four keep halves and quarters whole.
+    // The expected output, by hand; multiples of four keep halves and quarters integral.
     let weighed: Vec<f32> = color.iter().enumerate().map(|(i, x)| x / [1.0, 2.0, 4.0][i / 6]).collect();
     for engine in engines::engines() {
         let model = load(&path, engine);
@@ -90,7 +90,7 @@ fn images_keep_their_channels_and_samples_on_every_engine() {
         assert_eq!(dtypes, [Some(DType::U8), Some(DType::U8), Some(DType::F16)], "{engine}");
         assert_eq!(outputs["weighed"].tensor().map(Tensor::dims), Some(&[1, 3, HEIGHT, WIDTH][..]), "{engine}");
 
-        // Sizes, channels and kinds of values that do not fit, in the same words on both.
+        // Mismatched sizes, channels and value types, with the same message on both engines.
         for (i, bad) in [image(&gray, 1), image(&color, 3).transpose(2, 3).expect("a view")].into_iter().enumerate() {
             let mut inputs = inputs.clone();
             inputs[0].1 = bad;
@@ -114,7 +114,7 @@ fn load(path: &Path, engine: candle_coreml::EngineChoice) -> CoreMLModel {
         .expect("it loads")
 }
 
-/// Half a sample is no byte: the framework's images round, and refuse what a byte can't hold.
+/// Half samples are not bytes: the framework's images round, and reject values outside a byte.
 #[cfg(target_vendor = "apple")]
 #[test]
 fn bytes_round_and_refuse_on_core_ml() {

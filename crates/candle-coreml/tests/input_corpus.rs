@@ -1,4 +1,4 @@
-//! Replays the corpus of the fuzz targets of inputs, and corruptions of it that need no fuzzer.
+//! Replays the corpus of the fuzz targets of inputs, with deterministic corruptions.
 #![cfg(feature = "images")]
 
 #[allow(dead_code, unreachable_pub, reason = "several tests share it")]

@@ -1,4 +1,4 @@
-//! Tensors of callers: which element types and values a model takes, and what is said about the others.
+//! Caller tensors: accepted element types and values, and the errors for others.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_core::{DType, Device, Tensor};
 use candle_coreml::{CoreMLModel, EngineChoice};
 
-/// Inputs of every class of types that programs declare, each returned as it came.
+/// Inputs of every type class that programs declare, each returned unchanged.
 const PROGRAM: &str = r#"program(1.3)
 {
     func main<ios17>(tensor<fp32, [2]> single, tensor<fp16, [2]> half, tensor<int32, [2]> whole, tensor<int8, [2]> byte, tensor<bool, [2]> flag) {
@@ -37,7 +37,7 @@ fn model(folder: &Path, program: &str) -> CoreMLModel {
     CoreMLModel::builder(path).engine(EngineChoice::Portable).load().expect("a model")
 }
 
-/// What `f` returns, within a minute: nothing here takes a second.
+/// Runs `f` with a timeout of a minute: nothing here takes a second.
 fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, result) = mpsc::channel();
     std::thread::spawn(move || done.send(f()).ok());
@@ -46,7 +46,7 @@ fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 
 const NAMES: [&str; 5] = ["single", "half", "whole", "byte", "flag"];
 
-/// A prediction with ones for all inputs but this one.
+/// Predicts with ones for all inputs but this one.
 fn predict(model: &CoreMLModel, name: &str, tensor: &Tensor) -> Result<(DType, Vec<f64>), String> {
     let one = Tensor::ones(2, DType::U8, &Device::Cpu).expect("two ones");
     let of = |n: &'static str| (n, if n == name { tensor.clone() } else { one.clone() });
@@ -61,7 +61,7 @@ fn predict(model: &CoreMLModel, name: &str, tensor: &Tensor) -> Result<(DType, V
 fn element_types_that_candle_has_and_models_have_not_are_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = model(folder.path(), PROGRAM);
-    // Every byte, as some of those formats have values that conversions never leave.
+    // Every byte, since some of those formats have values that conversions never produce.
     in_time(move || {
         for dtype in [DType::F8E4M3, DType::F6E2M3, DType::F6E3M2, DType::F4, DType::F8E8M0] {
             for byte in [0x00, 0x01, 0x38, 0x7f, 0x80, 0xff] {

@@ -1,4 +1,4 @@
-//! The encoder that ships: right on sentences that training never saw, and in agreement with PyTorch.
+//! The shipped encoder: correct on sentences outside its training data, and in agreement with PyTorch.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn held_out_sentences_are_named_right() {
     assert!(rows.len() >= 400);
     let encoder = shipped();
     let mut right = 0;
-    // 32 is the most that the package takes.
+    // The package accepts at most 32.
     for rows in rows.chunks(32) {
         let texts: Vec<&str> = rows.iter().map(|r| r.text.as_str()).collect();
         let logits = encoder.output("logits", &texts).expect("logits");
@@ -50,7 +50,7 @@ fn results_agree_with_pytorch() {
         for (name, found) in outputs {
             assert_eq!(found.dims(), given(&name).dims(), "{batch} {name}");
             let difference = found.sub(given(&name)).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>());
-            // fp16 weights on both sides; what remains is the order of sums and fp16 constants.
+            // fp16 weights on both sides; summation order and fp16 constants remain.
             let difference = difference.expect("a number");
             assert!(difference < 2e-2, "{batch} {name}: {difference}");
         }
@@ -79,10 +79,10 @@ fn what_does_not_fit_is_rejected() {
     }
     let message = encoder.forward(&tensor((1, 49)), &tensor((1, 49))).expect_err("too long").to_string();
     assert_eq!(message, "input `input_ids`: expected a shape within [1..=32, 1..=48], found I64 [1, 49]");
-    // Both fit the description, but not each other.
+    // Both match the description, but not each other.
     assert!(encoder.forward(&tensor((2, 4)), &tensor((3, 4))).is_err());
     assert!(encoder.output("probabilities", &["Hi"]).is_err());
-    // Longer texts are cut as the tokenizer says.
+    // Longer texts are truncated as the tokenizer is configured.
     let (ids, _) = encoder.batch(&["word ".repeat(500).as_str()]).expect("ids");
     assert_eq!(ids.dims(), [1, 48]);
 

@@ -1,4 +1,4 @@
-//! Configuration made from the packages alone, and the tensors made by it.
+//! Configuration generated from the packages, and the input tensors built from it.
 
 use std::path::Path;
 

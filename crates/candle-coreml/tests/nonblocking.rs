@@ -1,4 +1,4 @@
-//! Models in async programs: the same results, bounded waiting, and an end for what nobody reads.
+//! Async models: the same results, bounded queues, and cancellation of abandoned answers.
 #![cfg(feature = "tokio")]
 
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn options(max_tokens: usize) -> Options {
     Options { max_tokens, slide: false, ..Options::default() }
 }
 
-/// A prompt whose answer only the limit ends: no end of text is ever likely after it.
+/// A prompt whose answer ends only at the token limit: end tokens are never likely after it.
 fn endless() -> (Prompt, Options) {
     let options = Options { force: vec![65; 200], ..options(200) };
     (Prompt::Text("2 + 2 =".to_owned()), options)
@@ -85,7 +85,7 @@ async fn answers_are_those_of_the_blocking_interface() {
     assert_eq!((answer.prompt_tokens(), answer.cached_tokens()), (expected.prefill_tokens, 0));
     assert!(answer.next().await.is_none(), "the end stays the end");
 
-    // Text that is held back as the beginning of a stop text comes when it was none.
+    // Text held back as a possible prefix of a stop text is released once it can't match.
     let held = Options { stop: vec!["max".to_owned()], ..options(20) };
     let messages = vec![Message::user("What is the capital of Peru?")];
     let done = model.generate(Prompt::Chat(messages), held).await.expect("an answer");
@@ -126,11 +126,11 @@ async fn a_reader_holds_the_computation_back_and_its_absence_ends_it() {
     let (prompt, options) = endless();
     let mut answer = model.stream(prompt.clone(), options.clone()).await.expect("accepted");
     for read in 0..5 {
-        // One token is computed, one waits to be sent, one is in the buffer.
+        // One token is being computed, one waits to be sent, one is buffered.
         assert!(count.tokens.load(Ordering::SeqCst) <= read + 3);
         answer.next().await.expect("not the end").expect("a piece");
     }
-    // While it is not read, the only slot is taken, the queue has one place, and no more.
+    // Until it is read, the only slot is taken, and the queue holds one request.
     let waiting = {
         let (model, prompt, options) = (model.clone(), prompt.clone(), options.clone());
         tokio::spawn(async move { model.generate(prompt, options).await })
@@ -168,7 +168,7 @@ async fn prompts_that_do_not_fit_are_refused_before_anything_runs() {
     assert!(matches!(ask(Prompt::Tokens(vec![272])).await, Error::UnknownToken { id: 272, .. }));
     assert!(matches!(ask(Prompt::Chat(Vec::new())).await, Error::NoMessages));
     assert_eq!(count.ended.load(Ordering::SeqCst), 0);
-    // Exactly the context: one token follows, and then the window is full.
+    // Exactly the context: after one more token the context is full.
     let full = model.generate(Prompt::Tokens(vec![65; 256]), Options { force: vec![65; 9], ..options(9) }).await;
     let full = full.expect("it fits").summary;
     assert_eq!((full.tokens.len(), full.stop_reason), (1, StopReason::WindowFull));
@@ -197,7 +197,7 @@ async fn single_models_predict_without_blocking() {
     assert_eq!((model.waiting(), model.running()), (0, 0), "a panic keeps no slot");
 }
 
-/// Runs calls at once.
+/// Runs calls concurrently.
 async fn futures<F>(count: usize, call: impl Fn() -> F) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send,

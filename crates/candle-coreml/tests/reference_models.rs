@@ -1,7 +1,7 @@
-//! Whole models against outputs that PyTorch computed, teacher-forced.
+//! Whole models against PyTorch's outputs, teacher-forced.
 //!
-//! Runs on every folder below `conformance/models` and, where it is there, on the reference models in the
-//! folder that `CANDLE_COREML_SHARED` names (default: `shared` beside the repository).
+//! Runs on every folder in `conformance/models` and, if present, on the reference models in the folder set by
+//! `CANDLE_COREML_SHARED` (default: `shared` beside the repository).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn folders() -> Vec<PathBuf> {
         all.extend(entries.flatten().map(|e| e.path()).filter(|p| p.join("reference.safetensors").is_file()));
     }
     all.sort();
-    // A plain clone has no reference models; where they are named, their absence is a failure.
+    // A plain clone has no reference models; if a folder is set explicitly, their absence is a failure.
     if all.is_empty() {
         assert!(std::env::var_os("CANDLE_COREML_SHARED").is_none(), "no reference models in {}", shared.display());
         eprintln!("SKIPPED: no reference models in {}", shared.display());
@@ -41,7 +41,7 @@ fn folders() -> Vec<PathBuf> {
     all
 }
 
-/// Every folder with every engine.
+/// All folders on all engines.
 fn on_engines() -> Vec<(PathBuf, EngineChoice)> {
     folders().into_iter().flat_map(|f| engines().into_iter().map(move |e| (f.clone(), e))).collect()
 }
@@ -95,8 +95,8 @@ fn logits_agree_with_pytorch_with_and_without_each_rewrite() {
     }
 }
 
-/// A folder like `from` whose packages are compiled models: the program as text, the weights beside it, and (where
-/// the dialect is the newer one) metadata.
+/// A folder like `from` with compiled models: the program as text, the weights beside it, and (for the newer dialect)
+/// metadata.
 fn compiled(from: &Path, to: &Path, dialect: Dialect) {
     for entry in std::fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry").path()) {
         let name = entry.file_name().expect("a name").to_owned();
@@ -195,7 +195,7 @@ fn a_conversation_that_grows_gives_the_same_logits_as_one_that_starts_anew() {
         let a = pipeline.forward(&mut grown, &more).expect("more");
         let mut fresh = pipeline.session().expect("a session");
         let b = pipeline.forward(&mut fresh, &[prompt, more].concat()).expect("all");
-        // A token that went through `infer` in one run goes through `prefill` in the other.
+        // A token that used `infer` in one run uses `prefill` in the other.
         let multi_chunk = discovery::discover(&folder).expect("components").chunks.len() > 1;
         if !multi_chunk {
             assert!(distance(&a, &b) <= tolerance(engine), "{}", folder.display());
@@ -216,7 +216,7 @@ fn prompts_that_do_not_fit_are_errors() {
         assert!(
             pipeline.forward(&mut session, &[outside]).expect_err("no such token").to_string().contains("vocabulary")
         );
-        // The whole window can be used.
+        // The whole context is usable.
         pipeline.forward(&mut session, &long[1..]).expect("a full window");
     }
 }

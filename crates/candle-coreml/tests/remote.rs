@@ -1,4 +1,4 @@
-//! The remote fallback against a server that speaks the Messages API.
+//! The remote fallback against a Messages API server.
 #![cfg(feature = "remote")]
 
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn ask(generator: &mut RemoteGenerator) -> candle_coreml::Result<Summary> {
     generator.chat(&messages, Options::default(), &mut |_| {})
 }
 
-/// The failure that an answer leads to. Its text never holds the key.
+/// The error caused by a response. Its text never contains the key.
 fn failure(answer: Answer) -> RemoteError {
     let server = Server::start(vec![answer]);
     match ask(&mut client(&server.url())).expect_err("a failure") {
@@ -106,7 +106,7 @@ fn refusals_say_what_the_server_said_and_never_the_key() {
     assert_eq!(unknown.kind(), "rejected");
     assert!(unknown.to_string().contains("model: some-model"), "{unknown}");
     assert_eq!(failure(refusal(500, "api_error", "oops")).kind(), "server");
-    // Not what the API documents: a proxy's page, with characters that move cursors.
+    // Undocumented responses: a proxy's page, with escape sequences that move the cursor.
     let page = Answer { status: 502, pieces: vec![b"<h1>\x1b[2JBad\ngateway</h1>".to_vec()], ..stream(Vec::new()) };
     let page = failure(page).to_string();
     assert!(

@@ -1,4 +1,4 @@
-//! The model that ships answers questions that it was not trained on.
+//! The shipped model answers questions outside its training data.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ fn a_conversation_goes_on_over_a_full_window() {
         assert_eq!(got, answer);
         messages.push(Message::assistant(got));
     }
-    // Far more tokens than the window of 256 holds.
+    // Far more tokens than the context of 256.
     let options = Options { max_tokens: 400, force: (0..400).map(|i| 40 + i % 50).collect(), ..Options::default() };
     let summary = model.chat(&[Message::user("Hello!")], options, |_| {}).expect("it slides");
     assert_eq!(summary.tokens.len(), 401);
@@ -89,7 +89,7 @@ fn sampling_with_a_seed_repeats_itself() {
     assert_eq!(text(1), text(1));
 }
 
-/// Copies the model; what a test then breaks is its own.
+/// Copies the model, for a test to corrupt.
 fn copy(to: &Path) {
     fn tree(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).expect("a folder");
@@ -106,7 +106,7 @@ fn copy(to: &Path) {
     tree(&folder(), to);
 }
 
-/// What the portable engine says about a broken model: Core ML has words of its own.
+/// The portable engine's error for a broken model: Core ML's texts differ.
 fn failure(path: &Path) -> String {
     let config = QwenConfig { engine: EngineChoice::Portable, ..QwenConfig::default() };
     QwenModel::load_from_directory(path, Some(config)).expect_err("broken").to_string()
@@ -122,7 +122,7 @@ fn components_are_found_without_their_names_and_missed_when_gone() {
     std::fs::rename(path.join("qwen_lm_head_lut8.mlpackage"), path.join("b.mlpackage")).expect("renamed");
     for chunk in ["1", "2"] {
         let from = format!("qwen_FFN_PF_lut6_chunk_0{chunk}of02.mlpackage");
-        // Named against their order: the converter's metadata numbers them.
+        // File names contradict the order: the converter's metadata numbers them.
         let to = if chunk == "1" { "z.mlpackage" } else { "c.mlpackage" };
         std::fs::rename(path.join(from), path.join(to)).expect("renamed");
     }
@@ -173,14 +173,14 @@ fn a_prompt_can_be_watched_and_left_between_its_batches() {
     let logits = pipeline.forward_chunked(&mut session, &ids[first..], &mut all).expect("no failure").expect("logits");
     assert_eq!(session.tokens(), ids);
     assert!(counts.is_sorted() && counts.last() == Some(&(ids.len() - first)), "{counts:?}");
-    // The same batches as in one go: the same arithmetic.
+    // The same batches as in one call: the same arithmetic.
     let off = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off < 1e-4, "{off}");
     let error = pipeline.forward_chunked(&mut session, &[], &mut |_| true).expect_err("nothing to run").to_string();
     assert!(error.contains("the prompt is empty"), "{error}");
 }
 
-/// How far two vectors of logits are apart.
+/// Maximum difference between two vectors of logits.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -196,7 +196,7 @@ fn prompts_of_any_length_leave_the_cache_of_single_steps() {
     assert_eq!(open, pipeline.engine() == "portable", "the portable engine takes the tokens that there are");
     let ids: Vec<u32> = (0..90).map(|i| 40 + i * 7 % 90).collect();
     let mut steps = pipeline.session().expect("a session");
-    // What follows each prefix, token by token.
+    // The prediction after each prefix, token by token.
     let wanted: Vec<Vec<f32>> = ids.iter().map(|&id| pipeline.forward(&mut steps, &[id]).expect("logits")).collect();
     for n in (1..20).chain([31, 32, 33, 63, 64, 65, 66, 70, 90]) {
         let mut session = pipeline.session().expect("a session");
@@ -204,7 +204,7 @@ fn prompts_of_any_length_leave_the_cache_of_single_steps() {
         let off = distance(&logits, &wanted[n - 1]);
         assert!(off < 0.05, "{n} tokens: off by {off}");
     }
-    // A second prompt begins where the first one ends, wherever that is.
+    // A second prompt continues where the first one ends, at any position.
     for first in [1, 5, 17, 40] {
         let mut session = pipeline.session().expect("a session");
         pipeline.forward(&mut session, &ids[..first]).expect("logits");

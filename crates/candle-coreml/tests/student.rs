@@ -29,8 +29,8 @@ fn a_batch_gives_the_logits_of_every_position() {
     assert_eq!(logits.dims(), [2, 4, pipeline.dimensions().vocab]);
     let logits = logits.to_vec3::<f32>().expect("values");
     for (row, found) in rows.iter().zip(&logits) {
-        // The whole prompt at once, through prefill: another path to the same numbers. Kernels for batches
-        // and for one token add in different orders over an f16 cache, hence the tolerance of the references.
+        // The whole prompt at once, through prefill: another path to the same logits. Kernels for batches and for one
+        // token sum in different orders over an f16 cache, hence the tolerance of the references.
         let mut session = pipeline.session().expect("a session");
         let expected = pipeline.forward(&mut session, row).expect("logits");
         let worst = expected.iter().zip(&found[3]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -64,7 +64,7 @@ fn what_does_not_fit_is_rejected() {
     let wrong = CoreMLModelWrapper::load(folder(), sizes.vocab + 1, 8).expect_err("another vocabulary");
     assert!(wrong.to_string().contains("vocabulary"), "{wrong}");
     assert!(CoreMLModelWrapper::load(folder(), sizes.vocab, sizes.context + 1).is_err());
-    // An embeddings model gives no logits.
+    // An embeddings model returns no logits.
     let part = CoreMLModelWrapper::load(folder().join("qwen_embeddings.mlpackage"), sizes.vocab, 8).expect("loads");
     assert!(matches!(part.forward(&ids(&[1])), Err(Error::Components { .. })));
 }

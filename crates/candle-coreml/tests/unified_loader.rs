@@ -1,4 +1,4 @@
-//! From a model's name to its text, without any configuration.
+//! From a model's name to generated text, without any configuration.
 #![cfg(feature = "hub")]
 
 use candle_coreml::hub::{self, Hub};
@@ -19,7 +19,7 @@ fn a_model_is_downloaded_configured_and_loaded() {
     assert!(model.config().shapes().is_ok(), "the tensors' shapes are known");
     let models = loader.list_cached_models().expect("one");
     assert_eq!((models.len(), models[0].name.as_str()), (1, "org/tiny"));
-    // The configuration was kept, is an ordinary one, and is used again.
+    // The configuration was saved, is an ordinary one, and is reused.
     let kept = root.path().join("models--org--tiny/configs").join(format!("{COMMIT}.json"));
     let config = ModelConfig::load(&kept).expect("kept");
     assert_eq!(config, loader.generate_config("org/tiny").expect("the same"));
@@ -27,7 +27,7 @@ fn a_model_is_downloaded_configured_and_loaded() {
     let marked = std::fs::read_to_string(&kept).expect("read").replace("\"org/tiny\"", "\"marked\"");
     std::fs::write(&kept, marked).expect("written");
     assert_eq!(loader.generate_config("org/tiny").expect("again").model_id, "marked", "it is read, not made again");
-    // It is made again when the model's files changed, or when the notes are damaged.
+    // It is regenerated if the model's files change or the notes are damaged.
     let meta = root.path().join("models--org--tiny/snapshots").join(COMMIT).join("meta.yaml");
     let file = std::fs::File::options().write(true).open(meta).expect("meta.yaml");
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("a time");
@@ -55,7 +55,7 @@ fn a_folder_is_a_model_too() {
     assert!(loader.load_model(&copy.to_string_lossy()).is_ok());
 }
 
-/// The cache of Hugging Face's tools holds links to blobs; models load through them.
+/// The Hugging Face cache holds links to blobs; models load through them.
 #[cfg(unix)]
 #[test]
 fn a_model_in_the_cache_of_hugging_face_is_loaded_through_its_links() {
@@ -78,7 +78,7 @@ fn a_model_in_the_cache_of_hugging_face_is_loaded_through_its_links() {
     assert!(loader.list_cached_models().expect("ours").is_empty());
 }
 
-/// What the functions without a [`Hub`] do: in a process of its own, which has the environment.
+/// The functions without a [`Hub`], in a separate process with the environment.
 #[test]
 fn the_environment_says_where_models_come_from() {
     const NAME: &str = "the_environment_says_where_models_come_from";
@@ -101,7 +101,7 @@ fn the_environment_says_where_models_come_from() {
 fn with_environment(folder: &std::path::Path) {
     assert_eq!(hub::get_cached_model_path("org/tiny"), None);
     assert_eq!(hub::get_cached_model_path("no model's name"), None);
-    // One component before the whole model: nothing else is downloaded for it.
+    // One component before the whole model: downloads nothing else.
     let head = CoreMLModelBuilder::load_from_hub("org/tiny", "qwen_lm_head_lut8.mlpackage", Config::default());
     assert_eq!(head.and_then(|b| b.build_model()).expect("a model").input_names(), ["hidden_states"]);
     assert_eq!(hub::get_cached_model_path("org/tiny"), None);

@@ -1,4 +1,4 @@
-//! A text encoder in a folder: one `*.mlpackage`, `tokenizer.json` and, for a classifier, `config.json` with labels.
+//! A text encoder in a folder: one `*.mlpackage`, `tokenizer.json` and, for classifiers, `config.json` with labels.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use candle_coreml::{Config, CoreMLModel, Error, Result};
 use indexmap::IndexMap;
 use tokenizers::Tokenizer;
 
-/// The encoder that ships: eight intents of a toy assistant.
+/// The shipped encoder: eight intents of a toy assistant.
 pub(crate) const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-intent");
 
 /// A model with the inputs `input_ids` and `attention_mask`, its tokenizer and its labels.
@@ -24,7 +24,7 @@ impl Encoder {
         let config = Config { input_names, model_type: "bert".to_owned(), ..Config::default() };
         let path = folder.join("tokenizer.json");
         let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| bad(&path, e))?;
-        // Some models pad every text to one length; `batch` pads to the longest of its texts instead.
+        // Some models pad every text to a fixed length; `batch` pads to its longest text instead.
         tokenizer.with_padding(None);
         Ok(Self {
             model: CoreMLModel::builder(package(folder)?).config(config).load()?,
@@ -47,13 +47,13 @@ impl Encoder {
         Ok((Tensor::from_vec(ids, shape, &Device::Cpu)?, Tensor::from_vec(mask, shape, &Device::Cpu)?))
     }
 
-    /// Every output by name; of the shipped model `logits` `[texts, labels]` and `hidden_states`
-    /// `[texts, tokens, hidden]`, both F32.
+    /// All outputs by name; for the shipped model `logits` `[texts, labels]` and `hidden_states` `[texts, tokens,
+    /// hidden]`, both F32.
     pub(crate) fn forward(&self, ids: &Tensor, mask: &Tensor) -> Result<IndexMap<String, Tensor>> {
         self.model.forward_all(&[ids, mask])
     }
 
-    /// The output of a name, or what there is instead.
+    /// The output with this name, or an error listing the available ones.
     pub(crate) fn output(&self, name: &str, texts: &[&str]) -> Result<Tensor> {
         let (ids, mask) = self.batch(texts)?;
         let mut outputs = self.forward(&ids, &mask)?;
@@ -70,7 +70,7 @@ fn bad(path: &Path, message: impl ToString) -> Error {
     Error::File { path: path.to_owned(), message: message.to_string() }
 }
 
-/// The first package of a folder by name.
+/// The first package in a folder, by name.
 fn package(folder: &Path) -> Result<PathBuf> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
     let mut found = Vec::new();
@@ -84,7 +84,7 @@ fn package(folder: &Path) -> Result<PathBuf> {
     found.into_iter().next().ok_or_else(|| bad(folder, "holds no .mlpackage and no .mlmodelc"))
 }
 
-/// `id2label` of a Hugging Face `config.json`; empty where the file is missing or names none.
+/// `id2label` of a Hugging Face `config.json`; empty if the file is missing or has none.
 fn labels(path: &Path) -> Result<Vec<String>> {
     if !path.is_file() {
         return Ok(Vec::new());

@@ -149,7 +149,7 @@ pub fn discover(folder: &Path) -> Result<Components> {
 /// Finds the components among the files that `naming` matches, in a folder that holds several models.
 ///
 /// # Errors
-/// As [`discover`].
+/// Same as [`discover`].
 pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Components> {
     among(folder, &|name| naming.matches(name))
 }

@@ -90,7 +90,7 @@ impl ModelConfig {
     /// Reads the packages of a folder.
     ///
     /// # Errors
-    /// As for [`Pipeline::load`]: missing or inconsistent components.
+    /// Same as [`Pipeline::load`]: missing or inconsistent components.
     pub fn discover(folder: &Path) -> Result<Self> {
         // Only shapes and names are needed, and the portable engine compiles nothing.
         let options = EngineOptions::default().with_choice(EngineChoice::Portable);

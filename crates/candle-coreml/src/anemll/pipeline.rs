@@ -95,7 +95,7 @@ impl Pipeline {
     /// Loads the model in a folder on a given engine.
     ///
     /// # Errors
-    /// As for [`Pipeline::load`]; if the native engine is requested but unavailable.
+    /// Same as [`Pipeline::load`], or if the native engine is requested but unavailable.
     pub fn load_with(folder: &Path, options: &EngineOptions) -> Result<Self> {
         Self::from_components_with(&discovery::discover(folder)?, options)
     }
@@ -103,7 +103,7 @@ impl Pipeline {
     /// Loads given components on the portable engine, with the given passes.
     ///
     /// # Errors
-    /// As for [`Pipeline::load`].
+    /// Same as [`Pipeline::load`].
     pub fn from_components(components: &Components, passes: &PassSet) -> Result<Self> {
         let options = EngineOptions { passes: passes.clone(), ..EngineOptions::default() };
         Self::on_one_engine(components, &options.with_choice(EngineChoice::Portable))
@@ -113,7 +113,7 @@ impl Pipeline {
     /// `Auto` chooses the native engine only if Core ML loads every component.
     ///
     /// # Errors
-    /// As for [`Pipeline::load_with`].
+    /// Same as [`Pipeline::load_with`].
     pub fn from_components_with(components: &Components, options: &EngineOptions) -> Result<Self> {
         if options.choice != EngineChoice::Auto || !native_is_available() {
             return Self::on_one_engine(components, options);
@@ -285,7 +285,7 @@ impl Pipeline {
     /// `None` if `more` returns false. The session then holds the tokens that have run.
     ///
     /// # Errors
-    /// As for [`Pipeline::forward`].
+    /// Same as [`Pipeline::forward`].
     pub fn forward_chunked(
         &self,
         session: &mut Session,
@@ -367,7 +367,7 @@ impl Pipeline {
     /// full batches as leave two batches free (the rule of ANEMLL's chat program).
     ///
     /// # Errors
-    /// As for [`Pipeline::forward`].
+    /// Same as [`Pipeline::forward`].
     pub fn forward_with_shift(&self, session: &mut Session, id: u32) -> Result<Vec<f32>> {
         let Dimensions { context, batch, .. } = self.dimensions;
         let total = session.tokens.len() + 1;

@@ -1,4 +1,4 @@
-//! Which devices this build and this machine have.
+//! Availability of devices in this build and on this machine.
 
 use candle_core::Device;
 use serde::Serialize;
@@ -6,27 +6,27 @@ use serde::Serialize;
 use super::BackendDevice;
 use crate::engine::native_is_available;
 
-/// Whether a device can be used, and why not.
+/// Availability of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Availability {
     /// The device.
     pub device: BackendDevice,
-    /// Whether this build has code for it.
+    /// True if this build supports it.
     pub compiled: bool,
-    /// Whether the machine has it.
+    /// True if the machine has it.
     pub present: bool,
-    /// What it is, or why it can't be used.
+    /// Its description, or the reason why it is unusable.
     pub detail: String,
 }
 
 impl Availability {
-    /// Whether it can be used.
+    /// Returns true if it can be used.
     pub fn usable(&self) -> bool {
         self.compiled && self.present
     }
 }
 
-/// Looks for a device. `Auto` is the first that can be used.
+/// Probes a device. `Auto` is the first usable one.
 pub fn availability(device: BackendDevice) -> Availability {
     let missing = |feature: &str| Availability {
         device,

@@ -1,8 +1,8 @@
 //! Checkpoints (`config.json`, `.safetensors`, tokenizer) on Candle: Qwen 2.5, Qwen 3 and Llama through
 //! candle-transformers.
 //!
-//! A checkpoint is checked before candle-transformers sees it: every tensor that the configuration asks for is
-//! there in the right shape, and nothing is asked of the network that it would leave out.
+//! Checkpoints are checked before candle-transformers reads them: every tensor that the configuration requires exists
+//! in the right shape, and features of the network that it would silently ignore are rejected.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,13 +23,13 @@ use cached::Cached;
 use checkpoint::Checkpoint;
 use families::Family;
 
-/// How a checkpoint is loaded.
+/// Loading options of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CandleOptions {
-    /// Type to compute in; none: by the device (see [`CandleGenerator::load`]).
+    /// Compute dtype; `None`: chosen by device (see [`CandleGenerator::load`]).
     pub dtype: Option<DType>,
-    /// Tokens that one conversation may have; never more than the model's `max_position_embeddings`. The cache
-    /// grows with the conversation, up to this.
+    /// Maximum number of tokens in the conversation, capped at the model's `max_position_embeddings`. The cache grows
+    /// with the conversation, up to this.
     pub context: usize,
 }
 
@@ -55,7 +55,7 @@ impl std::fmt::Debug for CandleGenerator {
     }
 }
 
-/// Candle's device for a backend.
+/// Candle device of a backend device.
 fn candle_device(device: BackendDevice) -> Result<Device> {
     match device {
         BackendDevice::Cpu => Ok(Device::Cpu),
@@ -67,7 +67,7 @@ fn candle_device(device: BackendDevice) -> Result<Device> {
     }
 }
 
-/// The type to compute in when none is asked for.
+/// Default compute dtype.
 fn usual_dtype(device: BackendDevice, family: &Family, stored: DType) -> DType {
     match device {
         BackendDevice::Cpu => DType::F32,
@@ -80,12 +80,12 @@ fn usual_dtype(device: BackendDevice, family: &Family, stored: DType) -> DType {
 impl CandleGenerator {
     /// Loads a checkpoint onto `cpu`, `metal` or `cuda`.
     ///
-    /// Without a dtype in the options: f32 on the CPU, f16 on Metal, bf16 on CUDA when the weights are stored so
-    /// and f16 otherwise; Qwen 2.5 always in f32.
+    /// The default dtype is f32 on the CPU, f16 on Metal, bf16 on CUDA if the weights are stored so and f16 otherwise;
+    /// Qwen 2.5 always uses f32.
     ///
     /// # Errors
-    /// A missing or malformed file, a family or a feature of it that is not supported, tensors that are missing
-    /// or have another shape than the configuration says, a device that can't be had.
+    /// If a file is missing or malformed, the family or one of its features is not supported, tensors are missing or
+    /// their shapes differ from the configuration, or the device is unavailable.
     pub fn load(folder: impl AsRef<Path>, device: BackendDevice, options: &CandleOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let checkpoint = Checkpoint::open(folder)?;
@@ -99,10 +99,10 @@ impl CandleGenerator {
         Ok(Self { model, tokenizer, folder: folder.to_owned(), device, dtype, requests: Requests::default() })
     }
 
-    /// Appends tokens to the conversation and returns the logits `[vocab]` that follow the last one, F32.
+    /// Appends tokens to the conversation and returns the logits `[vocab]` after the last one, F32.
     ///
     /// # Errors
-    /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of Candle.
+    /// If there are no tokens, ids are outside the vocabulary, the context is exceeded, or Candle fails.
     pub fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         self.model.forward(ids)
     }
@@ -156,7 +156,7 @@ impl TextGeneration for CandleGenerator {
     }
 
     fn share(&self) -> Option<SharedModel> {
-        // Candle's networks may move between threads, but not all of them be looked at by several.
+        // Candle's networks are `Send`, but not all are `Sync`.
         let empty = Mutex::new(self.model.fork());
         let make = move || {
             let empty = empty.lock().unwrap_or_else(PoisonError::into_inner);

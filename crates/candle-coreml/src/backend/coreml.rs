@@ -20,10 +20,10 @@ pub struct CoreMLGenerator {
 }
 
 impl CoreMLGenerator {
-    /// Loads the model in a folder, whose tokenizer lies beside the packages.
+    /// Loads the model in a folder; the tokenizer is in the same folder.
     ///
     /// # Errors
-    /// Missing or malformed components or tokenizer.
+    /// If components or the tokenizer are missing or malformed.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let pipeline = Arc::new(Pipeline::load(folder)?);
@@ -86,7 +86,7 @@ impl TextGeneration for CoreMLGenerator {
     }
 }
 
-/// A [`PipelineDecoder`] that owns its part of the model.
+/// A [`PipelineDecoder`] that owns its model.
 struct Conversation {
     pipeline: Arc<Pipeline>,
     session: Session,

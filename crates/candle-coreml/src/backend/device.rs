@@ -4,28 +4,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// Where a language model runs.
+/// Device for a language model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum BackendDevice {
-    /// Core ML packages: Apple's framework where there is one, the portable engine elsewhere.
+    /// Core ML packages: Apple's framework if available, else the portable engine.
     CoreML,
-    /// Checkpoints on Apple's GPU.
+    /// Checkpoints on an Apple GPU.
     Metal,
     /// Checkpoints on an NVIDIA GPU.
     Cuda,
     /// Checkpoints on the CPU.
     Cpu,
-    /// The first of these that is there and can run the model.
+    /// The first of these that is available and can run the model.
     #[default]
     Auto,
 }
 
 impl BackendDevice {
-    /// All that are no choice but a device, best first.
+    /// All devices except `Auto`, best first.
     pub const ALL: [Self; 4] = [Self::CoreML, Self::Metal, Self::Cuda, Self::Cpu];
 
-    /// The name in settings and arguments.
+    /// Name in settings and arguments.
     pub fn name(self) -> &'static str {
         match self {
             Self::CoreML => "coreml",
@@ -36,7 +36,7 @@ impl BackendDevice {
         }
     }
 
-    /// The devices that this stands for, best first.
+    /// The devices that this expands to, best first.
     pub fn order(&self) -> &[Self] {
         match self {
             Self::Auto => &Self::ALL,
@@ -44,7 +44,7 @@ impl BackendDevice {
         }
     }
 
-    /// The best device that this machine and build have; itself unless it is `Auto`.
+    /// Resolves `Auto` to the best available device; other devices are unchanged.
     pub fn resolve(self) -> Self {
         let there = |d: &&Self| super::availability(**d).usable();
         self.order().iter().find(there).copied().unwrap_or(if self == Self::Auto { Self::Cpu } else { self })

@@ -1,4 +1,4 @@
-//! A chain of backends of which the first that works answers.
+//! A chain of backends; the first one that works answers.
 
 use std::collections::VecDeque;
 
@@ -6,31 +6,32 @@ use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, Text
 use crate::error::{Error, Fallback, Result, Stage};
 use crate::generation::{Message, Options, Step, Summary};
 
-/// Something that can become a generator.
+/// A backend that can be loaded as a generator.
 pub trait Backend: Send {
-    /// Its device.
+    /// The device.
     fn device(&self) -> BackendDevice;
 
-    /// Why it can't be had on this machine or in this build, before anything is loaded.
+    /// The reason, if the backend is unavailable on this machine or in this build; checked before loading.
     fn absent(&self) -> Option<String>;
 
     /// Loads the model.
     ///
     /// # Errors
-    /// Whatever keeps it from loading.
+    /// Any error that prevents loading.
     fn load(&self) -> Result<Box<dyn TextGeneration>>;
 }
 
-/// A request to a generator, which may be made again to another one.
+/// A request to a generator, repeatable on another one.
 type Request<'r> = dyn Fn(&mut dyn TextGeneration, &mut dyn FnMut(&Step)) -> Result<Summary> + 'r;
 
-/// The first backend of a chain that works, until it fails for the first time before it ever gave a token.
+/// The first working backend of a chain; replaced if it fails before its first token.
 ///
-/// A backend that has given a token stays: when it fails later, that is the caller's error, because an answer
-/// must not begin anew in the middle. A request that is at fault itself ([`ErrorKind::is_request`](crate::ErrorKind::is_request)) changes nothing.
+/// Once a backend has returned a token it stays: later failures are returned to the caller, because an answer must not
+/// restart midway. Errors of the request itself ([`ErrorKind::is_request`](crate::ErrorKind::is_request)) never fall
+/// back.
 pub struct FallbackGenerator {
     active: Box<dyn TextGeneration>,
-    /// Whether `active` has given a token.
+    /// True once `active` has returned a token.
     proven: bool,
     waiting: VecDeque<Box<dyn Backend>>,
     history: Vec<Fallback>,
@@ -47,7 +48,7 @@ impl std::fmt::Debug for FallbackGenerator {
     }
 }
 
-/// An error and its causes in one line, each said once.
+/// An error and its causes on one line, without repetitions.
 fn reason(error: &Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
     causes
@@ -55,7 +56,7 @@ fn reason(error: &Error) -> String {
         .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
-/// Loads the first backend that can be loaded; those before it go into the history.
+/// Loads the first backend that can be loaded; records earlier ones in the history.
 fn next(waiting: &mut VecDeque<Box<dyn Backend>>, history: &mut Vec<Fallback>) -> Option<Box<dyn TextGeneration>> {
     while let Some(backend) = waiting.pop_front() {
         let device = backend.device();
@@ -83,7 +84,7 @@ impl FallbackGenerator {
     /// Loads the first backend that can be loaded.
     ///
     /// # Errors
-    /// [`Error::NoBackend`] with the reason of each, when there is none.
+    /// [`Error::NoBackend`] with the reason for each, if none can be loaded.
     pub fn new(backends: Vec<Box<dyn Backend>>) -> Result<Self> {
         let (mut waiting, mut history) = (VecDeque::from(backends), Vec::new());
         let Some(mut active) = next(&mut waiting, &mut history) else {
@@ -94,12 +95,12 @@ impl FallbackGenerator {
         Ok(Self { active, proven: false, waiting, history, cancel })
     }
 
-    /// The backends that were given up, and why.
+    /// The backends that failed, with reasons.
     pub fn history(&self) -> &[Fallback] {
         &self.history
     }
 
-    /// Runs a request on the active backend; before its first token ever, the next ones may take over.
+    /// Runs a request on the active backend; before the first token, falls back to the next ones.
     fn attempt(&mut self, on_token: &mut dyn FnMut(&Step), request: &Request) -> Result<Summary> {
         loop {
             let proven = &mut self.proven;
@@ -153,7 +154,7 @@ impl TextGeneration for FallbackGenerator {
         self.cancel = handle;
     }
 
-    /// The active backend's. What takes over later is not shared: prove the backend with a first token before.
+    /// The active backend's. Later fallbacks are not shared: generate a first token before.
     fn share(&self) -> Option<SharedModel> {
         self.active.share()
     }

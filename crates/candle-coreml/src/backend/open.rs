@@ -1,4 +1,4 @@
-//! From a [`BackendConfig`] to a generator.
+//! Opens a generator from a [`BackendConfig`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Backend, BackendConfig, BackendDevice, CoreMLGenerator, FallbackGenerator, TextGeneration, availability};
 use crate::error::{Error, Result};
 
-/// Says where the model for a device is; may fetch it.
+/// Locates the model for a device; may download it.
 type Locate = dyn Fn(BackendDevice) -> Result<PathBuf> + Send + Sync;
 
 struct Candidate {
@@ -30,7 +30,7 @@ impl Backend for Candidate {
     }
 }
 
-/// The model in a folder on a device.
+/// Loads the model in a folder on a device.
 fn load(device: BackendDevice, folder: &Path) -> Result<Box<dyn TextGeneration>> {
     if device == BackendDevice::CoreML {
         return Ok(Box::new(CoreMLGenerator::load(folder)?));
@@ -41,8 +41,8 @@ fn load(device: BackendDevice, folder: &Path) -> Result<Box<dyn TextGeneration>>
     return Err(Error::Unavailable(format!("{device}: this build has no feature candle-models")));
 }
 
-/// Where a configuration says that the model is: its folder, else the repository's name when that is a folder, else
-/// (with the feature `hub`) the repository's model in the cache, downloaded if it is not there.
+/// Folder of the configured model: its path, else the repository name if that is a folder, else (with the feature
+/// `hub`) the repository's model in the cache, downloaded if missing.
 fn local(config: &BackendConfig) -> Result<PathBuf> {
     match (&config.model_path, &config.model_repo) {
         (Some(path), _) => Ok(path.clone()),
@@ -57,8 +57,8 @@ fn local(config: &BackendConfig) -> Result<PathBuf> {
     }
 }
 
-/// The backends of a configuration in their order. `locate` gives the folder for a device; it is asked when the
-/// backend's turn comes, and may download then.
+/// The backends of a configuration, in order. `locate` returns the folder for a device; it is called only when the
+/// backend is tried, and may download.
 pub fn backends(
     config: &BackendConfig,
     locate: impl Fn(BackendDevice) -> Result<PathBuf> + Send + Sync + 'static,
@@ -68,11 +68,10 @@ pub fn backends(
     config.chain().into_iter().map(candidate).collect()
 }
 
-/// Opens the model that a configuration names, on the first of its devices that works. [`backends`] takes another way
-/// to find models.
+/// Opens the configured model on the first device that works. Use [`backends`] to locate models differently.
 ///
 /// # Errors
-/// A configuration without a model; [`Error::NoBackend`] when none of the devices can load it.
+/// If no model is configured; [`Error::NoBackend`] if no device can load it.
 pub fn open(config: &BackendConfig) -> Result<FallbackGenerator> {
     let folder = local(config)?;
     FallbackGenerator::new(backends(config, move |_| Ok(folder.clone())))

@@ -11,19 +11,19 @@ pub(super) struct Requests {
     pub(super) stats: Stats,
 }
 
-/// A prompt and how many messages were left out to make it fit.
+/// A prompt and the number of messages dropped to fit it.
 pub(super) struct Prompt {
     ids: Vec<u32>,
     dropped: usize,
 }
 
 impl Prompt {
-    /// A text as it is, completed by what the tokenizer puts before texts.
+    /// A text, with the tokenizer's special tokens added.
     pub(super) fn text(tokenizer: &Tokenizer, text: &str) -> Result<Self> {
         Ok(Self { ids: tokenizer.encode_with_special(text)?, dropped: 0 })
     }
 
-    /// A conversation. A quarter of the context (less when fewer tokens are wanted) is kept free for the answer.
+    /// A conversation. Reserves a quarter of the context (less if fewer tokens are requested) for the answer.
     pub(super) fn chat(tokenizer: &Tokenizer, messages: &[Message], options: &Options, context: usize) -> Result<Self> {
         let template = tokenizer.needed_template()?;
         if messages.is_empty() {
@@ -39,7 +39,7 @@ impl Prompt {
             if ids.len() <= room || last {
                 return Ok(Self { ids, dropped });
             }
-            // A conversation begins with the user: an answer goes with its question.
+            // A conversation starts with the user: drop an answer along with its question.
             let rest = &messages[system + dropped + 1..];
             let next = rest.iter().position(|m| m.role == "user").unwrap_or(rest.len() - 1);
             dropped += 1 + next;
@@ -48,7 +48,7 @@ impl Prompt {
 }
 
 impl Requests {
-    /// Runs a request to its end.
+    /// Runs a request to completion.
     pub(super) fn run<'g>(
         &mut self,
         decoder: impl Decoder + 'g,

@@ -1,4 +1,4 @@
-//! One loaded model for several conversations at once.
+//! One loaded model for several concurrent conversations.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use super::GeneratorInfo;
 use crate::error::Result;
 use crate::generation::{Decoder, Tokenizer};
 
-/// Makes a conversation with an empty cache.
+/// Creates a conversation with an empty cache.
 type Make = dyn Fn() -> Result<Box<dyn Decoder + Send>> + Send + Sync;
 
-/// A model and its tokenizer. The conversations that it makes share the weights; each has a cache of its own, and
-/// they may run on different threads at once.
+/// A model and its tokenizer. Its conversations share the weights; each has its own cache, and they may run on
+/// different threads at once.
 #[derive(Clone)]
 pub struct SharedModel {
     info: GeneratorInfo,
@@ -26,7 +26,7 @@ impl std::fmt::Debug for SharedModel {
 }
 
 impl SharedModel {
-    /// A model of which `make` makes conversations.
+    /// A model whose conversations `make` creates.
     pub fn new(
         info: GeneratorInfo,
         vocab: usize,
@@ -36,12 +36,12 @@ impl SharedModel {
         Self { info, vocab, tokenizer, make: Arc::new(make) }
     }
 
-    /// What the model is.
+    /// Information about the model.
     pub fn info(&self) -> &GeneratorInfo {
         &self.info
     }
 
-    /// Size of the vocabulary.
+    /// Vocabulary size.
     pub fn vocab(&self) -> usize {
         self.vocab
     }
@@ -51,7 +51,7 @@ impl SharedModel {
         &self.tokenizer
     }
 
-    /// A conversation with an empty cache.
+    /// Creates a conversation with an empty cache.
     ///
     /// # Errors
     /// If allocation fails.

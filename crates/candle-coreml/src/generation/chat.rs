@@ -1,4 +1,4 @@
-//! Chat templates: Jinja as in `tokenizer_config.json`.
+//! Chat templates: Jinja, from `tokenizer_config.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -19,18 +19,18 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message of the user.
+    /// A user message.
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user".to_owned(), content: content.into() }
     }
 
-    /// A message of the model.
+    /// An assistant message.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self { role: "assistant".to_owned(), content: content.into() }
     }
 }
 
-/// A chat template, parsed. What it may cost is bounded by its [`TemplateLimits`].
+/// A parsed chat template. [`TemplateLimits`] bound its cost.
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Template,
@@ -50,7 +50,7 @@ impl ChatTemplate {
             let path = folder.join("tokenizer_config.json");
             match settings.get("chat_template") {
                 Some(serde_json::Value::String(s)) => (path, s.clone()),
-                // Several named templates: the default one.
+                // Several named templates: use the default one.
                 Some(serde_json::Value::Array(all)) => {
                     let named = |t: &&serde_json::Value| t.get("name").and_then(|n| n.as_str()) == Some("default");
                     let chosen = all.iter().find(named).or(all.first()).and_then(|t| t.get("template")?.as_str());
@@ -68,7 +68,7 @@ impl ChatTemplate {
         Ok(Some(Self { template, limits, path, bos: token("bos_token"), eos: token("eos_token") }))
     }
 
-    /// Parses a template that is no file. `bos` and `eos` are the texts of `bos_token` and `eos_token`.
+    /// Parses a template from text. `bos` and `eos` are the texts of `bos_token` and `eos_token`.
     ///
     /// # Errors
     /// [`Error::Template`], which names the file as `path`.
@@ -78,11 +78,11 @@ impl ChatTemplate {
         Ok(Self { template, limits, path: path.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// The text of a conversation, with the beginning of the model's turn. `thinking` sets the template's
-    /// `enable_thinking`; none leaves it undefined.
+    /// Renders a conversation, ending with the start of the model's turn. `thinking` sets the template's
+    /// `enable_thinking`; `None` leaves it undefined.
     ///
     /// # Errors
-    /// [`Error::Template`]: what the template raises, lacks, or costs beyond its limits.
+    /// [`Error::Template`] if the template raises an error, fails or exceeds its limits.
     pub fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String> {
         let rows = messages.iter().map(|m| [("role", m.role.as_str()), ("content", m.content.as_str())]);
         let mut variables = vec![

@@ -1,39 +1,39 @@
-//! What a generation drives: a model with the cache of one conversation.
+//! [`Decoder`]: a model with the cache of one conversation.
 
 use crate::anemll::{Pipeline, Session};
 use crate::error::Result;
 
-/// Prompt tokens that run at once where the model has no batches of its own.
+/// Prefill chunk length for models without fixed batches.
 const PART: usize = 128;
 
-/// A model and the tokens that its cache holds.
+/// A model and its cached tokens.
 pub trait Decoder {
     /// Tokens in the cache, in order.
     fn tokens(&self) -> &[u32];
 
-    /// Forgets tokens so that at most the first `length` stay; returns how many did. A decoder that can't go
-    /// back to just any position keeps fewer, and their tokens are run again.
+    /// Truncates the cache to at most `length` tokens; returns the number kept. A decoder that can't rewind to any
+    /// position keeps fewer, and the rest is recomputed.
     fn truncate(&mut self, length: usize) -> usize;
 
-    /// Tokens that the cache can hold.
+    /// Maximum number of cached tokens.
     fn context(&self) -> usize;
 
-    /// Appends tokens and returns the logits `[vocab]` that follow the last one.
+    /// Appends tokens and returns the logits `[vocab]` after the last one.
     ///
     /// # Errors
-    /// No tokens, ids outside the vocabulary, more tokens than the context holds, failures of the engine.
+    /// If there are no tokens, ids are outside the vocabulary, the context is exceeded, or the engine fails.
     fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
 
-    /// [`Decoder::forward`] in parts. `more` learns after each how many of `ids` have run, and says whether to go on;
-    /// none when it did not want to. What has run then stays in the cache.
+    /// [`Decoder::forward`] in chunks. Calls `more` after each with the number of `ids` run so far; stops and returns
+    /// `None` if it returns false. The tokens run so far stay in the cache.
     ///
     /// # Errors
-    /// As [`Decoder::forward`].
+    /// Same as [`Decoder::forward`].
     fn forward_chunked(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
         let mut done = 0;
         loop {
             let part = &ids[done..(done + PART).min(ids.len())];
-            // An empty prompt is fed, too: the decoder says what is wrong with it.
+            // Forward an empty prompt too: the decoder reports the error.
             let logits = self.forward(part)?;
             done += part.len();
             let go_on = more(done);
@@ -46,10 +46,10 @@ pub trait Decoder {
         }
     }
 
-    /// [`Decoder::forward`] for one token; makes room first when the context is full.
+    /// [`Decoder::forward`] for one token; makes room first if the context is full.
     ///
     /// # Errors
-    /// As [`Decoder::forward`].
+    /// Same as [`Decoder::forward`].
     fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>>;
 }
 
@@ -79,7 +79,7 @@ impl<D: Decoder + ?Sized> Decoder for &mut D {
     }
 }
 
-/// A Core ML pipeline with one of its sessions.
+/// A Core ML pipeline with a session.
 #[derive(Debug)]
 pub struct PipelineDecoder<'a> {
     /// The model.

@@ -1,14 +1,13 @@
-//! Jinja, as chat templates use it: the language of [Jinja 3.1](https://jinja.palletsprojects.com/en/stable/templates/)
-//! with the settings of transformers (`trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}`, `tojson`
-//! without escapes), in an interpreter whose cost is bounded.
+//! Jinja for chat templates: the language of [Jinja 3.1](https://jinja.palletsprojects.com/en/stable/templates/) with
+//! the settings of transformers (`trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}`, `tojson` without
+//! escapes), in an interpreter with bounded cost.
 //!
-//! A template is untrusted text. Its length, nesting and the height of its expressions are bounded before anything
-//! recurses over them; each step, each byte that is read or made, and the depth of values and calls are counted while
-//! it runs ([`TemplateLimits`]). Namespaces are handles that nothing follows, so that no value can hold itself.
-//! Numbers are 64-bit; one that leaves their range is an error.
+//! Templates are untrusted. Their length, nesting and expression height are bounded before anything recurses over them;
+//! steps, bytes read or allocated, and the depth of values and calls are counted while running ([`TemplateLimits`]).
+//! Namespaces are handles that nothing follows, so values cannot contain themselves. Integers are 64-bit; overflow is
+//! an error.
 //!
-//! Templates of several files (`include`, `import`, `extends`, `block`), recursive loops and extensions are refused by
-//! name.
+//! Multi-file templates (`include`, `import`, `extends`, `block`), recursive loops and extensions are rejected by name.
 
 mod arguments;
 mod ast;
@@ -30,24 +29,24 @@ pub(super) use value::Value;
 
 use budget::Budget;
 
-/// Why a template could not be read or rendered, and where.
+/// Error of parsing or rendering a template, with its line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("chat template: line {line}: {kind}")]
 pub struct TemplateError {
-    /// Line of the template, from 1.
+    /// Line of the template, 1-based.
     pub line: usize,
     /// The reason.
     pub kind: TemplateErrorKind,
 }
 
-/// Why a template could not be read or rendered.
+/// Error of parsing or rendering a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateErrorKind {
     /// The text is not Jinja.
     #[error("{0}")]
     Syntax(String),
-    /// A tag, filter, test, function or method that is not supported.
+    /// An unsupported tag, filter, test, function or method.
     #[error("the {what} `{name}` is not supported")]
     Unsupported {
         /// Kind of thing.
@@ -55,21 +54,21 @@ pub enum TemplateErrorKind {
         /// Its name.
         name: String,
     },
-    /// The template asks for more than a limit allows.
+    /// The template exceeds a limit.
     #[error("more than {limit} {what}")]
     Limit {
-        /// What is limited, in its unit.
+        /// The limited quantity, with its unit.
         what: &'static str,
         /// The limit.
         limit: u64,
     },
-    /// The template itself refuses the conversation, by `raise_exception`.
+    /// The template rejects the conversation with `raise_exception`.
     #[error("{0}")]
     Raised(String),
-    /// Something that is not there was used.
+    /// Use of an undefined value.
     #[error("{0}")]
     Undefined(String),
-    /// A value of the wrong type or out of its range.
+    /// A value of the wrong type or out of range.
     #[error("{0}")]
     Value(String),
 }
@@ -89,7 +88,7 @@ impl TemplateErrorKind {
 }
 
 impl From<TemplateErrorKind> for TemplateError {
-    /// An error whose line is not known yet.
+    /// An error whose line is not yet known.
     fn from(kind: TemplateErrorKind) -> Self {
         Self { line: 0, kind }
     }
@@ -102,11 +101,11 @@ fn wrong<T>(message: impl Into<String>) -> Result<T> {
 }
 
 fn unsupported<T>(what: &'static str, name: &str) -> Result<T> {
-    // Names come from the template: what a message quotes of them is bounded.
+    // Names come from the template: bound their length in messages.
     Err(TemplateErrorKind::Unsupported { what, name: quoted(name) }.into())
 }
 
-/// The beginning of a text from a template, for a message.
+/// Truncated text from a template, for a message.
 fn quoted(text: &str) -> String {
     const LONGEST: usize = 100;
     match text.char_indices().nth(LONGEST) {
@@ -115,7 +114,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// A template, parsed.
+/// A parsed template.
 #[derive(Debug)]
 pub(super) struct Template {
     body: Vec<ast::Node>,
@@ -125,7 +124,7 @@ impl Template {
     /// Parses a template.
     ///
     /// # Errors
-    /// [`TemplateErrorKind::Syntax`], [`TemplateErrorKind::Unsupported`] tags, and [`TemplateErrorKind::Limit`].
+    /// [`TemplateErrorKind::Syntax`]; [`TemplateErrorKind::Unsupported`] for tags; [`TemplateErrorKind::Limit`].
     pub(super) fn parse(source: &str, limits: &TemplateLimits) -> Result<Self> {
         if source.len() > limits.source {
             let kind = TemplateErrorKind::Limit { what: "bytes of source", limit: limits.source as u64 };
@@ -134,10 +133,10 @@ impl Template {
         Ok(Self { body: parser::parse(lexer::tokens(source)?)? })
     }
 
-    /// Renders with these variables.
+    /// Renders the template with these variables.
     ///
     /// # Errors
-    /// What the template raises, refuses or lacks; [`TemplateErrorKind::Limit`].
+    /// If the template raises an error, or uses undefined or invalid values; [`TemplateErrorKind::Limit`].
     pub(super) fn render(&self, variables: Vec<(&str, Value)>, limits: &TemplateLimits) -> Result<String> {
         interpreter::Interpreter::new(Budget::new(limits), variables).run(&self.body)
     }

@@ -1,8 +1,8 @@
-//! How far a generation is.
+//! Progress of a generation.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Counters that the generation sets and others read, from whatever thread.
+/// Counters written by the generation and readable from any thread.
 #[derive(Debug, Default)]
 pub struct Progress {
     prompt: AtomicUsize,
@@ -11,34 +11,34 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Prompt tokens that have to run; 0 until that is known.
+    /// Number of prompt tokens to run; 0 until known.
     pub fn prompt_tokens(&self) -> usize {
         self.prompt.load(Relaxed)
     }
 
-    /// Those of them that have run.
+    /// Number of prompt tokens run so far.
     pub fn prefilled_tokens(&self) -> usize {
         self.prefilled.load(Relaxed)
     }
 
-    /// Tokens of the answer until now.
+    /// Number of answer tokens so far.
     pub fn generated_tokens(&self) -> usize {
         self.generated.load(Relaxed)
     }
 
-    /// A prompt begins.
+    /// Starts a prompt.
     pub fn begin(&self, prompt: usize) {
         self.generated.store(0, Relaxed);
         self.prefilled.store(0, Relaxed);
         self.prompt.store(prompt, Relaxed);
     }
 
-    /// So many of its tokens have run.
+    /// Sets the number of prompt tokens run.
     pub fn prefilled(&self, tokens: usize) {
         self.prefilled.store(tokens, Relaxed);
     }
 
-    /// The answer has so many tokens.
+    /// Sets the number of answer tokens.
     pub fn generated(&self, tokens: usize) {
         self.generated.store(tokens, Relaxed);
     }

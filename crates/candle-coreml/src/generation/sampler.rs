@@ -1,23 +1,23 @@
-//! Choosing a token from logits.
+//! Sampling of tokens from logits.
 
 use rand::SeedableRng;
 use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand::rngs::StdRng;
 
-/// How tokens are chosen. A temperature of 0 is greedy.
+/// Sampling parameters. A temperature of 0 is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 chooses the largest.
+    /// Divides the logits; 0 selects the most likely token.
     pub temperature: f32,
-    /// Keeps this many tokens; 0 keeps all.
+    /// Keeps the `top_k` most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the smallest set of tokens with this much probability.
+    /// Keeps the smallest set of tokens with at least this total probability.
     pub top_p: f32,
-    /// Drops tokens with less than this share of the best one's probability.
+    /// Drops tokens whose probability is below this fraction of the most likely token's.
     pub min_p: f32,
-    /// Divides positive logits of tokens seen before, multiplies negative ones; 1 does nothing.
+    /// Divides positive logits of tokens seen before, multiplies negative ones; 1 disables it.
     pub repetition_penalty: f32,
-    /// Seed; the same seed gives the same text.
+    /// Random seed; the same seed gives the same text.
     pub seed: u64,
 }
 
@@ -27,7 +27,7 @@ impl Default for Sampling {
     }
 }
 
-/// Chooses tokens; holds the random generator.
+/// Samples tokens; holds the random generator.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
@@ -41,7 +41,7 @@ impl Sampler {
         Self { sampling, rng }
     }
 
-    /// The next token after `seen`. Logits that are not a number are never chosen.
+    /// Samples the next token after `seen`. NaN logits are never sampled.
     pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
         let mut logits: Vec<f32> = logits.iter().map(|&l| if l.is_nan() { f32::NEG_INFINITY } else { l }).collect();
         let penalty = self.sampling.repetition_penalty;
@@ -78,7 +78,7 @@ impl Sampler {
         weights.truncate(kept.map_or(weights.len(), |k| k + 1));
         match WeightedIndex::new(&weights) {
             Ok(distribution) => order[distribution.sample(&mut self.rng)] as u32,
-            // All weights are zero or not finite: nothing to draw from.
+            // All weights are zero or not finite: nothing to sample.
             Err(_) => best(),
         }
     }
@@ -102,7 +102,7 @@ mod tests {
             |s: &mut Sampler| (0..2000).map(|_| s.choose(&[0.0, 1.0, f32::NEG_INFINITY], &[])).collect::<Vec<_>>();
         let a = draw(&mut Sampler::new(sampling.clone()));
         assert_eq!(a, draw(&mut Sampler::new(sampling)));
-        // P(1) = e / (1 + e) = 0.731; three standard deviations of 2,000 draws are 0.03.
+        // P(1) = e / (1 + e) = 0.731; three standard deviations over 2,000 samples are 0.03.
         let share = a.iter().filter(|&&t| t == 1).count() as f64 / 2000.0;
         assert!((share - 0.731).abs() < 0.03, "{share}");
         assert!(!a.contains(&2));

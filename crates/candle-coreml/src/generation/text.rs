@@ -1,4 +1,4 @@
-//! Tokens and text.
+//! Conversion between tokens and text.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::chat::ChatTemplate;
 use super::jinja::TemplateLimits;
 use super::vocabulary::Vocabulary;
 
-/// A tokenizer with what its folder says about ends and chat.
+/// A tokenizer with the end tokens and the chat template from its folder.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     end: Vec<u32>,
@@ -22,23 +22,23 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Token texts that end a turn in the families that are supported.
+/// Texts of tokens that end a turn in the supported families.
 const END_TEXTS: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and `tokenizer_config.json`, `config.json`, `generation_config.json`,
-    /// `chat_template.jinja` where they are.
+    /// Reads `tokenizer.json` and, if present, `tokenizer_config.json`, `config.json`, `generation_config.json` and
+    /// `chat_template.jinja`.
     ///
     /// # Errors
-    /// A missing or malformed file.
+    /// If a file is missing or malformed.
     pub fn load(folder: &Path) -> Result<Self> {
         Self::load_with(folder, TemplateLimits::default())
     }
 
-    /// As [`Tokenizer::load`], with other limits of the chat template.
+    /// [`Tokenizer::load`] with explicit limits of the chat template.
     ///
     /// # Errors
-    /// As [`Tokenizer::load`].
+    /// Same as [`Tokenizer::load`].
     pub fn load_with(folder: &Path, limits: TemplateLimits) -> Result<Self> {
         let vocabulary = Vocabulary::load(&folder.join("tokenizer.json"))?;
         let settings = files::json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
@@ -59,7 +59,7 @@ impl Tokenizer {
         Ok(Self { vocabulary, end, template })
     }
 
-    /// How many bytes a text of so many tokens may have.
+    /// Maximum size of a text that fits `context` tokens.
     #[cfg(feature = "tokio")]
     pub(crate) fn byte_limit(&self, context: usize) -> crate::byte_limit::ByteLimit {
         crate::byte_limit::ByteLimit::new(&self.vocabulary, context)
@@ -75,31 +75,31 @@ impl Tokenizer {
         self.template.as_ref()
     }
 
-    /// The chat template, where there is no answer without one.
+    /// The chat template, or an error if there is none.
     pub(crate) fn needed_template(&self) -> Result<&ChatTemplate> {
         self.template.as_ref().ok_or(Error::NoChatTemplate)
     }
 
-    /// Token ids of a text; special tokens in it are recognised, none are added.
+    /// Tokenizes a text; special tokens in it are recognised, none are added.
     ///
     /// # Errors
-    /// [`Error::TextTooLong`] beyond 16 MiB, or what the tokenizer's rules allow; when the tokenizer fails.
+    /// [`Error::TextTooLong`] beyond 16 MiB, or less if the tokenizer's rules require it; if the tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.vocabulary.encode(text, false)
     }
 
-    /// Token ids of a text as the tokenizer's post-processor completes them (a leading BOS, for instance).
+    /// Tokenizes a text and adds the special tokens of the post-processor (such as a leading BOS).
     ///
     /// # Errors
-    /// [`Error::TextTooLong`] beyond 16 MiB, or what the tokenizer's rules allow; when the tokenizer fails.
+    /// [`Error::TextTooLong`] beyond 16 MiB, or less if the tokenizer's rules require it; if the tokenizer fails.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
         self.vocabulary.encode(text, true)
     }
 
-    /// Text of token ids, without special tokens.
+    /// Decodes token ids, without special tokens.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.vocabulary.decode(ids)
     }
@@ -110,38 +110,38 @@ pub(super) fn token_text(value: &serde_json::Value) -> String {
     value.as_str().or_else(|| value.get("content")?.as_str()).unwrap_or_default().to_owned()
 }
 
-/// Turns tokens into pieces of text that are valid on their own.
+/// Decodes tokens into pieces of valid text.
 ///
-/// A piece is held back while it may be the beginning of a stop text or of a character.
+/// Holds back text that may be the start of a stop text or of a character.
 pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,
     ids: Vec<u32>,
-    /// Tokens before this one are settled: their text was given out.
+    /// Tokens before this index are settled: their text has been returned.
     settled: usize,
     held: String,
     stop: Vec<String>,
     stopped: bool,
 }
 
-/// Tokens that are decoded again for context: enough for any decoder that looks at its neighbours.
+/// Number of tokens decoded again for context: enough for any decoder that looks at neighbours.
 const CONTEXT: usize = 6;
 
 impl<'t> TextStream<'t> {
-    /// A stream that ends at any of these texts.
+    /// A stream that stops at any of these texts.
     pub fn new(tokenizer: &'t Tokenizer, stop: Vec<String>) -> Self {
         let stop = stop.into_iter().filter(|s| !s.is_empty()).collect();
         Self { tokenizer, ids: Vec::new(), settled: 0, held: String::new(), stop, stopped: false }
     }
 
-    /// Whether a stop text was found.
+    /// Returns true if a stop text was found.
     pub fn stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Adds a token; returns the text that is complete now.
+    /// Adds a token; returns the text completed by it.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn push(&mut self, token: u32) -> Result<String> {
         self.ids.push(token);
         let start = self.settled.saturating_sub(CONTEXT);
@@ -163,13 +163,13 @@ impl<'t> TextStream<'t> {
         Ok(self.held.drain(..self.held.len() - keep).collect())
     }
 
-    /// What was held back at the end.
+    /// The text held back at the end.
     pub fn rest(&mut self) -> String {
         if self.stopped { String::new() } else { std::mem::take(&mut self.held) }
     }
 }
 
-/// Length of the longest end of `text` that begins `stop`.
+/// Length of the longest suffix of `text` that is a prefix of `stop`.
 fn overlap(text: &str, stop: &str) -> usize {
     (1..=stop.len().min(text.len()))
         .rev()

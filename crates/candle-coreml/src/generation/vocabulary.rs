@@ -1,9 +1,9 @@
-//! `tokenizer.json`, checked before the tokenizers library sees it, and the library behind bounds.
+//! Validates `tokenizer.json` before the tokenizers library parses it, and bounds calls to the library.
 //!
-//! The file is untrusted: it can ask the library for a text that grows with every step, a regular expression that
-//! takes hours, a padding of gigabytes, or lead it into a panic. So the file is read twice: once to check sizes,
-//! lengths and parameters ([`rules`]), then by the library, which gets the parts that were checked and not the others.
-//! Truncation and padding are not asked for here: both are left out. A panic that is left becomes an error.
+//! The file is untrusted: it can make the library grow a text at every step, run a regular expression for hours, pad by
+//! gigabytes, or panic. So the file is parsed twice: once to check sizes, lengths and parameters ([`rules`]), then by
+//! the library, which gets only the checked parts. Truncation and padding are not needed here: both are removed.
+//! Remaining panics become errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,25 +18,25 @@ use crate::error::{Error, Result};
 mod charsmap;
 mod rules;
 
-/// Largest `tokenizer.json` in bytes; the largest known have about 35 MB.
+/// Maximum size of `tokenizer.json` in bytes; the largest known have about 35 MB.
 pub(crate) const LARGEST_FILE: u64 = 256 << 20;
 
-/// Longest text that is tokenized, in bytes.
+/// Maximum size of a text to tokenize, in bytes.
 pub(crate) const LONGEST_TEXT: usize = 16 << 20;
 
-/// Longest text that a normalizer or pre-tokenizer may make of it, in bytes; the library needs about 17 times as much.
+/// Maximum size after normalizers or pre-tokenizers, in bytes; the library needs about 17 times as much memory.
 const LONGEST_NORMALIZED: usize = 64 << 20;
 
-/// Longest text for a tokenizer whose regular expressions may backtrack, in bytes.
+/// Maximum size of a text for tokenizers with backtracking regular expressions, in bytes.
 const LONGEST_BACKTRACKED: usize = 64 << 10;
 
-/// A tokenizer within bounds.
+/// A tokenizer with bounded cost.
 pub(crate) struct Vocabulary {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
-    /// Tokens to which the file would cut.
+    /// Truncation length in the file, in tokens.
     truncation: Option<usize>,
-    /// Longest text that may be encoded.
+    /// Maximum size of a text to encode, in bytes.
     longest: usize,
 }
 
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Vocabulary {
     }
 }
 
-/// The panic of a library as an error.
+/// Converts a panic of the library to an error.
 fn contained<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|e| e.to_string()),
@@ -54,7 +54,7 @@ fn contained<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Res
     }
 }
 
-/// A part of the file that the library builds: the checked value, written again.
+/// Builds a part of the library from the checked value, serialized again.
 fn part<T: serde::de::DeserializeOwned>(value: &Option<serde_json::Value>) -> tokenizers::Result<Option<T>> {
     Ok(match value {
         None | Some(serde_json::Value::Null) => None,
@@ -66,17 +66,17 @@ impl Vocabulary {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::File`] with the field, what was expected and what was found; [`Error::Io`].
+    /// [`Error::File`] with the field, expected and found; [`Error::Io`].
     pub(crate) fn load(path: &Path) -> Result<Self> {
         Self::read(path, &file::read(path, LARGEST_FILE)?)
     }
 
-    /// Reads the content of a `tokenizer.json`, whose errors name `path`.
+    /// Reads the content of a `tokenizer.json`; errors name `path`.
     ///
     /// # Errors
-    /// As [`Vocabulary::load`].
+    /// Same as [`Vocabulary::load`].
     pub(crate) fn read(path: &Path, content: &[u8]) -> Result<Self> {
-        /// The part that is too large to be read as a value.
+        /// The part that is too large to parse as a value.
         #[derive(serde::Deserialize)]
         struct Rest {
             model: ModelWrapper,
@@ -105,17 +105,17 @@ impl Vocabulary {
         })
     }
 
-    /// Tokens to which the file would cut a text.
+    /// Truncation length in the file, in tokens.
     pub(crate) fn truncation(&self) -> Option<usize> {
         self.truncation
     }
 
-    /// Tokens, added ones included.
+    /// Number of tokens, added ones included.
     pub(crate) fn size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// Bytes of the longest token.
+    /// Length of the longest token in bytes.
     pub(crate) fn longest_token(&self) -> usize {
         let ids = 0..u32::try_from(self.size()).unwrap_or(u32::MAX);
         ids.filter_map(|id| self.inner.id_to_token(id)).map(|token| token.len()).max().unwrap_or(0)
@@ -126,10 +126,10 @@ impl Vocabulary {
         self.inner.token_to_id(token)
     }
 
-    /// Token ids of a text; `special`: as the post-processor completes them.
+    /// Tokenizes a text; `special` adds the special tokens of the post-processor.
     ///
     /// # Errors
-    /// [`Error::TextTooLong`] for this tokenizer, [`Error::File`] when the library fails.
+    /// [`Error::TextTooLong`] for this tokenizer, [`Error::File`] if the library fails.
     pub(crate) fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         if text.len() > self.longest {
             return Err(Error::TextTooLong { bytes: text.len(), most: self.longest });
@@ -137,10 +137,10 @@ impl Vocabulary {
         contained(|| Ok(self.inner.encode(text, special)?.get_ids().to_vec())).map_err(|e| self.error(e))
     }
 
-    /// Text of token ids, without special tokens.
+    /// Decodes token ids, without special tokens.
     ///
     /// # Errors
-    /// [`Error::File`] when the library fails.
+    /// [`Error::File`] if the library fails.
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String> {
         contained(|| self.inner.decode(ids, true)).map_err(|e| self.error(e))
     }

@@ -1,4 +1,4 @@
-//! Checksums as the hub states them: SHA-256 for large files, git's object id for small ones.
+//! Checksums in the hub's format: SHA-256 for large files, git object ids for small ones.
 //!
 //! Git hashes `blob {size}\0` followed by the content with SHA-1 (git-hash-object).
 
@@ -7,7 +7,7 @@ use std::fmt;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-/// The checksum that a file must have.
+/// Expected checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Digest {
     Sha256(String),
@@ -19,24 +19,24 @@ fn hexadecimal(text: &str, digits: usize) -> Option<String> {
 }
 
 impl Digest {
-    /// From 64 hexadecimal digits, also with the prefix `sha256:` of LFS pointers.
+    /// Parses 64 hexadecimal digits, optionally with the prefix `sha256:` of LFS pointers.
     pub(crate) fn sha256(text: &str) -> Option<Self> {
         hexadecimal(text.strip_prefix("sha256:").unwrap_or(text), 64).map(Self::Sha256)
     }
 
-    /// From 40 hexadecimal digits.
+    /// Parses 40 hexadecimal digits.
     pub(crate) fn git_blob(text: &str) -> Option<Self> {
         hexadecimal(text, 40).map(Self::GitBlob)
     }
 
-    /// The digits.
+    /// The hexadecimal digits.
     pub(crate) fn digits(&self) -> &str {
         match self {
             Self::Sha256(d) | Self::GitBlob(d) => d,
         }
     }
 
-    /// Begins to hash a file of the given size for comparison with this checksum.
+    /// Starts hashing a file of the given size for this checksum.
     pub(crate) fn hasher(&self, size: u64) -> Hasher {
         match self {
             Self::Sha256(_) => Hasher::Sha256(Sha256::new()),
@@ -54,7 +54,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A checksum in the making.
+/// A checksum being computed.
 pub(crate) enum Hasher {
     Sha256(Sha256),
     GitBlob(Sha1),
@@ -76,7 +76,7 @@ impl Hasher {
     }
 }
 
-/// SHA-256 of a text, for names that must differ when texts do.
+/// SHA-256 of a text, for unique file names.
 pub(crate) fn name_hash(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes())[..8])
 }

@@ -1,4 +1,4 @@
-//! All wanted files of a commit, in parallel, under a lock, published at once.
+//! Downloads the required files of a commit in parallel, under a lock, and publishes them atomically.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -15,13 +15,13 @@ use super::progress::Event;
 use super::unzip;
 use crate::cache::paths::{RECEIPT, Receipt, ReceiptFile, write_small};
 
-/// Files that are fetched at the same time.
+/// Number of concurrent downloads.
 const THREADS: usize = 4;
 
-/// Where a download happens. All on one file system, so that renaming publishes.
+/// Folders of a download. All are on one file system, so that a rename publishes.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// Files on their way.
+    /// Partial files.
     pub(crate) parts: PathBuf,
     /// Verified files.
     pub(crate) partial: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Places {
     pub(crate) published: PathBuf,
 }
 
-/// What is downloaded.
+/// Contents of a download.
 pub(crate) struct Download<'a> {
     pub(crate) client: &'a Client,
     pub(crate) free: &'a FreeSpace,
@@ -38,7 +38,7 @@ pub(crate) struct Download<'a> {
     pub(crate) files: &'a [RemoteFile],
 }
 
-/// Takes a lock, and tells the observer when another one has it.
+/// Acquires a lock; notifies the observer if it has to wait.
 pub(crate) fn lock(client: &Client, path: &Path) -> Result<File, HubError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(HubError::io(folder))?;
@@ -53,7 +53,7 @@ pub(crate) fn lock(client: &Client, path: &Path) -> Result<File, HubError> {
 }
 
 impl Download<'_> {
-    /// Downloads what is missing and publishes it. The caller holds the lock.
+    /// Downloads missing files and publishes them. The caller holds the lock.
     pub(crate) fn run(&self, places: &Places) -> Result<(), HubError> {
         self.adopt_damaged(places)?;
         for folder in [&places.parts, &places.partial] {
@@ -64,7 +64,7 @@ impl Download<'_> {
         self.publish(places)
     }
 
-    /// A published model with missing or shortened files becomes an unfinished one again; its good files stay.
+    /// Turns a published model with missing or truncated files into an unfinished one; keeps its good files.
     fn adopt_damaged(&self, places: &Places) -> Result<(), HubError> {
         let published = &places.published;
         if !fs::symlink_metadata(published.join(RECEIPT)).is_ok_and(|m| m.is_file()) {
@@ -77,13 +77,13 @@ impl Download<'_> {
         fs::rename(published, &places.partial).map_err(HubError::io(&places.partial))
     }
 
-    /// Whether a verified file is there: only verified ones get this name, but something may have cut it since.
+    /// Returns true if a verified file exists. Only verified files get this name, but it may have been truncated since.
     fn is_there(&self, places: &Places, file: &RemoteFile) -> bool {
         let metadata = fs::symlink_metadata(places.partial.join(&file.path));
         metadata.is_ok_and(|m| m.is_file() && m.len() == file.size)
     }
 
-    /// Tells the observer what will happen, and refuses when the disk is too full for it.
+    /// Notifies the observer of the plan; fails if the disk is too full.
     fn plan(&self, places: &Places) -> Result<(), HubError> {
         let (mut bytes, mut present) = (0u64, 0u64);
         for file in self.files {
@@ -122,7 +122,7 @@ impl Download<'_> {
                 if let Err(e) = fetcher.fetch(file, &places.partial.join(&file.path)) {
                     stop.store(true, Ordering::Relaxed);
                     let mut first = failure.lock().unwrap_or_else(|p| p.into_inner());
-                    // The others are stopped because of the first.
+                    // The other threads stopped because of the first error.
                     if first.is_none() {
                         *first = Some(e);
                     }
@@ -143,7 +143,7 @@ impl Download<'_> {
         for file in self.files.iter().filter(|f| f.path.ends_with(".mlmodelc.zip")) {
             let archive = places.partial.join(&file.path);
             let target = archive.with_extension("");
-            // The folder may be left from an attempt that ended after this archive.
+            // The folder may be left over from an attempt that failed after this archive.
             fs::remove_dir_all(&target).or_else(missing_is_fine).map_err(HubError::io(&target))?;
             unzip::unpack(&archive, &target, &|p| self.free.of(p))?;
             unpacked.push((archive, target));
@@ -165,7 +165,7 @@ impl Download<'_> {
             serde_json::to_vec_pretty(&receipt).map_err(|e| HubError::Io { path: path.clone(), source: e.into() })?;
         write_small(&path, &text).map_err(HubError::io(&path))?;
         sync_folders(&places.partial).map_err(HubError::io(&places.partial))?;
-        // An empty folder may wait for a model.
+        // The target may be an existing empty folder.
         fs::remove_dir(&places.published).or_else(missing_is_fine).map_err(HubError::io(&places.published))?;
         fs::rename(&places.partial, &places.published).map_err(HubError::io(&places.published))?;
         if let Some(parent) = places.published.parent() {
@@ -195,7 +195,7 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<ReceiptFile>) -> io::Result<
     Ok(())
 }
 
-/// Names of files reach the disk with their folder, where the system allows to say so.
+/// Syncs a folder, so that file names reach the disk, if the system supports it.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

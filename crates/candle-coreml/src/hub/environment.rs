@@ -1,20 +1,20 @@
-//! Settings that the environment holds, under the names that Hugging Face's tools use.
+//! Settings from the environment, with the names that Hugging Face's tools use.
 
 use std::path::PathBuf;
 
 use crate::cache::paths::read_small;
 
-/// A variable that is set and not empty.
+/// Value of a variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
 }
 
-/// `HF_ENDPOINT`, else the public hub.
+/// `HF_ENDPOINT`, else the public hub's URL.
 pub(super) fn endpoint() -> String {
     variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned())
 }
 
-/// `HF_HOME`, else `huggingface` among the user's caches.
+/// `HF_HOME`, else `huggingface` in the user's cache folder.
 fn home() -> Option<PathBuf> {
     if let Some(home) = variable("HF_HOME") {
         return Some(PathBuf::from(home));
@@ -23,12 +23,12 @@ fn home() -> Option<PathBuf> {
     Some(base.or_else(|| Some(std::env::home_dir()?.join(".cache")))?.join("huggingface"))
 }
 
-/// The cache of Hugging Face's tools: `HF_HUB_CACHE`, else `hub` in [`home`].
+/// Hugging Face cache: `HF_HUB_CACHE`, else `hub` in [`home`].
 pub(super) fn foreign_cache() -> Option<PathBuf> {
     variable("HF_HUB_CACHE").map(PathBuf::from).or_else(|| Some(home()?.join("hub")))
 }
 
-/// `HF_TOKEN`, else the file that `HF_TOKEN_PATH` names, else `token` in [`home`].
+/// `HF_TOKEN`, else the contents of `HF_TOKEN_PATH`, else of `token` in [`home`].
 pub(super) fn token() -> Option<String> {
     variable("HF_TOKEN").or_else(|| {
         let file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")))?;

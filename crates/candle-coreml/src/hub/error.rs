@@ -1,35 +1,35 @@
-//! What can go wrong between the hub and the cache.
+//! Errors of the hub and its cache.
 
 use std::path::PathBuf;
 
-/// Why a model could not be had. [`kind`](Self::kind) is stable for programs.
+/// Error of obtaining a model. [`kind`](Self::kind) is stable for programs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// Not an identifier of a model.
+    /// Not a model identifier.
     #[error("`{id}` is not a model's name: expected org/name or org/name@revision; {reason}")]
     Id {
-        /// What was given.
+        /// The given text.
         id: String,
-        /// Which rule it breaks.
+        /// The broken rule.
         reason: &'static str,
     },
-    /// No network is allowed, and the cache does not have the model.
+    /// Offline mode is on, and the model is not cached.
     #[error("{id} is not in the cache {cache}, and offline mode (HF_HUB_OFFLINE) forbids to download it")]
     Offline {
         /// The model.
         id: String,
-        /// Where it was looked for.
+        /// The cache searched.
         cache: PathBuf,
     },
-    /// The hub wants a token, or another one.
+    /// The hub requires a token, or a different one.
     #[error("{what}: the hub refuses access (HTTP {status}): {advice}")]
     Denied {
         /// Model or file.
         what: String,
         /// 401 or 403.
         status: u16,
-        /// What to do.
+        /// Advice to the user.
         advice: String,
     },
     /// The hub has no such model, revision or file.
@@ -37,45 +37,45 @@ pub enum HubError {
     NotFound {
         /// Model or file.
         what: String,
-        /// Where it was asked for.
+        /// URL of the request.
         url: String,
     },
-    /// The network or the server failed, also after the retries.
+    /// The network or the server failed, even after retries.
     #[error("{what}: gave up after {attempts} attempts: {cause}")]
     Network {
         /// Model or file.
         what: String,
-        /// How often it was tried without progress.
+        /// Number of attempts without progress.
         attempts: u32,
         /// The last failure.
         cause: String,
     },
-    /// The server answered in a way that repeating does not change.
+    /// The server's response is an error that retrying does not fix.
     #[error("{what}: {message}")]
     Answer {
         /// Model or file.
         what: String,
-        /// What was expected and found.
+        /// Expected and found.
         message: String,
     },
-    /// A file name in a listing or archive that could leave the cache.
+    /// A file name in a listing or archive that could escape the cache.
     #[error("{what}: the file name {name:?} is refused: {reason}")]
     Name {
         /// Model or archive.
         what: String,
         /// The name.
         name: String,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
-    /// The content is not what the hub announced, twice.
+    /// The content had the wrong checksum, twice.
     #[error("{file}: the downloaded content has the wrong checksum, twice: expected {expected}, found {found}")]
     Checksum {
         /// The file.
         file: String,
-        /// What the listing says.
+        /// Checksum in the listing.
         expected: String,
-        /// What was received.
+        /// Checksum of the received content.
         found: String,
     },
     /// The disk is too full.
@@ -83,9 +83,9 @@ pub enum HubError {
     Space {
         /// The cache.
         path: PathBuf,
-        /// Bytes still to be written.
+        /// Remaining bytes to write.
         needed: u64,
-        /// Bytes that the file system offers.
+        /// Free bytes of the file system.
         available: u64,
     },
     /// A zip archive that can't be unpacked safely.
@@ -93,7 +93,7 @@ pub enum HubError {
     Archive {
         /// The archive.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
     /// A file of the cache can't be read or written.
@@ -101,10 +101,10 @@ pub enum HubError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Settings that make no sense, or that this machine can't meet.
+    /// Invalid settings, or settings that this machine does not support.
     #[error("{0}")]
     Settings(String),
     /// Another file failed, or the caller stopped the download.
@@ -113,7 +113,7 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// A word for the kind of failure that later versions keep.
+    /// Stable name of the kind of failure.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Id { .. } => "id",

@@ -1,4 +1,4 @@
-//! One file: into a part that survives interruptions, verified, then renamed.
+//! Downloads one file: into a resumable part, verified, then renamed.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -14,7 +14,7 @@ use crate::cache::paths::{read_small, write_small};
 use crate::net::url;
 
 const BUFFER: usize = 128 << 10;
-/// So much more content makes a failed attempt count as progress.
+/// Amount of new content that makes a failed attempt count as progress.
 const PROGRESS: u64 = 1 << 20;
 
 /// Fetches files of one commit.
@@ -24,17 +24,17 @@ pub(crate) struct Fetcher<'a> {
     pub(crate) commit: &'a str,
     /// Folder of the parts.
     pub(crate) parts: &'a Path,
-    /// Set when the download ends early.
+    /// Set to stop the download early.
     pub(crate) stop: &'a AtomicBool,
 }
 
-/// Where the content of a file is collected. The name says which content and which file it is for, so that a part
-/// is found again, also after a later commit that left the file as it is.
+/// Path of a partial file. Its name identifies the content and the file, so that it is found again, even after a later
+/// commit that left the file unchanged.
 pub(crate) fn part_path(parts: &Path, file: &RemoteFile) -> PathBuf {
     parts.join(format!("{}-{}.part", file.digest.digits(), name_hash(&file.path)))
 }
 
-/// A file on its way: what is there, and its checksum so far.
+/// A partial file with its running checksum.
 struct Part<'a> {
     wanted: &'a RemoteFile,
     path: PathBuf,
@@ -44,7 +44,7 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Opens a part and hashes what an earlier attempt left in it.
+    /// Opens a partial file and hashes its existing content.
     fn open(path: PathBuf, wanted: &'a RemoteFile) -> Result<Self, HubError> {
         let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let mut part = Self {
@@ -69,7 +69,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Starts over.
+    /// Restarts from zero.
     fn clear(&mut self) -> Result<(), HubError> {
         let cleared = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         cleared.map_err(HubError::io(&self.path))?;
@@ -89,12 +89,12 @@ impl<'a> Part<'a> {
         self.length == self.wanted.size
     }
 
-    /// File with the ETag that the content came with.
+    /// Path of the file with the content's ETag.
     fn tag_path(&self) -> PathBuf {
         self.path.with_extension("etag")
     }
 
-    /// The ETag of the content that is there; weak ones don't promise the same bytes.
+    /// The ETag of the existing content; weak ones do not guarantee identical bytes.
     fn tag(&self) -> Option<String> {
         let tag = String::from_utf8(read_small(&self.tag_path()).ok()?).ok()?;
         (tag.starts_with('"') && tag.ends_with('"') && tag.bytes().all(|b| (b' '..0x7f).contains(&b))).then_some(tag)
@@ -102,7 +102,7 @@ impl<'a> Part<'a> {
 
     fn remember_tag(&self, answer: &Answer) {
         let tag = answer.header("etag").unwrap_or_default();
-        // Without the tag the checksum alone decides about resumed content.
+        // Without the tag, only the checksum verifies resumed content.
         if let Err(e) = write_small(&self.tag_path(), tag.as_bytes()) {
             tracing::debug!("{}: {e}", self.tag_path().display());
         }
@@ -110,7 +110,7 @@ impl<'a> Part<'a> {
 }
 
 impl Fetcher<'_> {
-    /// Makes `target` from a file of the repository; wrong content is fetched once more.
+    /// Downloads a file of the repository to `target`; retries wrong content once.
     pub(crate) fn fetch(&self, file: &RemoteFile, target: &Path) -> Result<(), HubError> {
         let folder = target.parent().unwrap_or(target);
         fs::create_dir_all(folder).map_err(HubError::io(folder))?;
@@ -138,7 +138,7 @@ impl Fetcher<'_> {
         Err(HubError::Stopped(file.path.clone()))
     }
 
-    /// Fills a part, over as many requests as it takes, and gives its checksum. It is on the disk then.
+    /// Completes a partial file, over any number of requests, syncs it to disk and returns its checksum.
     fn complete(&self, file: &RemoteFile, path: &Path) -> Result<Digest, HubError> {
         let mut part = Part::open(path.to_owned(), file)?;
         let (mut failures, mut best) = (0, part.length);
@@ -158,7 +158,7 @@ impl Fetcher<'_> {
         Ok(part.hasher.finish())
     }
 
-    /// One request for what is missing.
+    /// Requests the missing content once.
     fn attempt(&self, part: &mut Part<'_>) -> Result<(), Failure> {
         let file = part.wanted;
         let address = format!(
@@ -179,7 +179,7 @@ impl Fetcher<'_> {
         self.receive(part, answer)
     }
 
-    /// Brings the part to where the answer's body begins.
+    /// Moves the part to the start of the response body.
     fn position(&self, part: &mut Part<'_>, answer: &Answer) -> Result<(), Failure> {
         let size = part.wanted.size;
         if answer.status == 206 {
@@ -204,7 +204,7 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Appends the body.
+    /// Appends the response body.
     fn receive(&self, part: &mut Part<'_>, answer: Answer) -> Result<(), Failure> {
         let file = part.wanted;
         let mut body = answer.body.into_reader();

@@ -1,6 +1,6 @@
-//! The cache of Hugging Face's own tools, used where it already has a model; never written.
+//! The Hugging Face cache: used if it already has a model; never written.
 //!
-//! `{hub}/models--org--name/refs/{revision}` holds the commit, `snapshots/{commit}/` the files as links into `blobs/`.
+//! `{hub}/models--org--name/refs/{revision}` has the commit, `snapshots/{commit}/` the files as links into `blobs/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::listing::RemoteFile;
 use super::{ModelId, Selection};
 use crate::cache::paths::{folder_name, is_commit, read_small};
 
-/// The commit that a revision meant when it was downloaded.
+/// The commit that a revision had when downloaded.
 fn commit(model: &Path, revision: &str) -> Option<String> {
     if is_commit(revision) {
         return Some(revision.to_owned());
@@ -19,7 +19,7 @@ fn commit(model: &Path, revision: &str) -> Option<String> {
     is_commit(&commit).then_some(commit)
 }
 
-/// The snapshot of a commit when it has all wanted files with their sizes.
+/// The snapshot of a commit if it has all required files with their sizes.
 pub(crate) fn complete(hub: &Path, id: &ModelId, commit: &str, files: &[RemoteFile]) -> Option<PathBuf> {
     let snapshot = hub.join(folder_name(id.repository())).join("snapshots").join(commit);
     let is_there = |f: &RemoteFile| {
@@ -29,8 +29,8 @@ pub(crate) fn complete(hub: &Path, id: &ModelId, commit: &str, files: &[RemoteFi
     files.iter().all(is_there).then_some(snapshot)
 }
 
-/// The snapshot of a revision when, as far as can be said without the network, it has what is wanted: a component,
-/// and all that its components refer to.
+/// The snapshot of a revision if, as far as can be told offline, it has what is required: a component, and all files
+/// that its components refer to.
 pub(crate) fn plausible(hub: &Path, id: &ModelId, selection: &Selection) -> Option<PathBuf> {
     let model = hub.join(folder_name(id.repository()));
     let snapshot = model.join("snapshots").join(commit(&model, id.revision())?);
@@ -45,7 +45,7 @@ pub(crate) fn plausible(hub: &Path, id: &ModelId, selection: &Selection) -> Opti
     (!components.is_empty() && components.iter().all(|c| is_whole(c))).then_some(snapshot)
 }
 
-/// Whether a component has the files that it refers to.
+/// Returns true if a component has the files it refers to.
 fn is_whole(component: &Path) -> bool {
     if component.is_file() {
         return true;
@@ -53,7 +53,7 @@ fn is_whole(component: &Path) -> bool {
     if component.extension().is_some_and(|e| e == "mlmodelc") {
         return component.join("coremldata.bin").is_file();
     }
-    // The items of a package, by its manifest.
+    // Items in the package's manifest.
     let manifest = read_small(&component.join("Manifest.json")).ok();
     let manifest: Option<serde_json::Value> = manifest.and_then(|m| serde_json::from_slice(&m).ok());
     let items = manifest.as_ref().and_then(|m| m.get("itemInfoEntries")).and_then(|i| i.as_object());
@@ -66,7 +66,7 @@ fn is_whole(component: &Path) -> bool {
     })
 }
 
-/// Whether a path is a file, or a folder with one below it.
+/// Returns true for a file, or a folder with a file below it.
 fn holds_a_file(path: &Path, depth: usize) -> bool {
     if path.is_file() {
         return true;

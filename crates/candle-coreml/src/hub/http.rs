@@ -1,6 +1,6 @@
-//! Requests to the hub: redirects, who gets the token, which failures are worth repeating.
+//! Requests to the hub: redirects, the token's scope, retries.
 //!
-//! The paths are those of the Hugging Face hub, as its client library `huggingface_hub` uses them.
+//! The paths follow the Hugging Face hub's API, as used by its client library `huggingface_hub`.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use super::retry::RetryPolicy;
 use crate::net::{tls, url};
 
 const MOST_REDIRECTS: usize = 10;
-/// A body that is read into memory ends here.
+/// Maximum size of a body read into memory, in bytes.
 const LARGEST_DOCUMENT: u64 = 32 << 20;
 const CHUNK: usize = 64 << 10;
-/// Fewer bytes in a window of [`Watch`] count as a cut connection.
+/// Fewer bytes per window of [`Watch`] count as a broken connection.
 const LEAST_BYTES: usize = 1 << 10;
 
-/// One attempt that failed.
+/// A failed attempt.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Worth repeating, after the pause that the server asks for.
+    /// Retriable, after the delay that the server requests.
     Passing { cause: String, after: Option<Duration> },
-    /// Repeating changes nothing.
+    /// Not retriable.
     Lasting(HubError),
 }
 
@@ -41,23 +41,23 @@ impl From<HubError> for Failure {
     }
 }
 
-/// An answer with status 2xx, or 416: the server does not have the range that was asked for.
+/// A response with status 2xx, or 416: the server does not have the requested range.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: ureq::Body,
-    /// The URL that answered, after redirects.
+    /// The final URL, after redirects.
     pub(crate) url: String,
 }
 
 impl Answer {
-    /// A header that is text.
+    /// A header value, if it is text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// A server that sends a byte now and then must not hold a download for ever.
+/// Detects servers that trickle bytes, which could stall a download forever.
 pub(crate) struct Watch {
     since: Instant,
     window: Duration,
@@ -65,7 +65,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Counts bytes; an error when a whole window brought next to nothing.
+    /// Counts bytes; an error if a whole window brought almost none.
     pub(crate) fn received(&mut self, bytes: usize) -> Result<(), String> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.since.elapsed() < self.window {
@@ -77,7 +77,7 @@ impl Watch {
     }
 }
 
-/// A client of one endpoint.
+/// A client for one endpoint.
 pub(crate) struct Client {
     agent: ureq::Agent,
     endpoint: String,
@@ -94,7 +94,7 @@ pub(crate) struct ClientSettings {
     pub(crate) token: Option<String>,
     pub(crate) retry: RetryPolicy,
     pub(crate) observer: Arc<dyn Observer>,
-    /// Longest silence of a server.
+    /// Longest silence of the server.
     pub(crate) patience: Duration,
 }
 
@@ -125,12 +125,12 @@ impl Client {
         &self.endpoint
     }
 
-    /// Watches the speed of one body.
+    /// Starts a watch for one body.
     pub(crate) fn watch(&self) -> Watch {
         Watch { since: Instant::now(), window: self.patience.saturating_mul(2), bytes: 0 }
     }
 
-    /// One attempt at a GET; redirects are followed. The token goes to the endpoint's own host only.
+    /// One attempt at a GET; follows redirects. The token goes only to the endpoint's own host.
     pub(crate) fn get(&self, what: &str, start: &str, headers: &[(&str, String)]) -> Result<Answer, Failure> {
         let answer = |message| Failure::Lasting(HubError::Answer { what: what.to_owned(), message });
         let home = url::origin(&self.endpoint);
@@ -168,12 +168,12 @@ impl Client {
         Err(answer(format!("{start} redirects more than {MOST_REDIRECTS} times")))
     }
 
-    /// What a status that is no success means.
+    /// Maps an error status.
     fn refusal(&self, what: &str, url: &str, status: u16, headers: &HeaderMap) -> Failure {
         let header = |name| headers.get(name).and_then(|v| v.to_str().ok());
         let what = what.to_owned();
         match status {
-            // Without a token the hub answers 401 for models that do not exist, too.
+            // Without a token the hub returns 401 for missing models too.
             401 | 403 => {
                 let advice = match (header("x-error-message").filter(|m| m.len() < 300), &self.token) {
                     (Some(message), _) => message.to_owned(),
@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    /// Repeats an attempt as the policy says.
+    /// Retries an attempt according to the policy.
     pub(crate) fn retried<T>(
         &self,
         what: &str,
@@ -206,7 +206,7 @@ impl Client {
         }
     }
 
-    /// Counts a failure and waits, or gives up.
+    /// Counts a failure and sleeps, or gives up.
     pub(crate) fn pause(&self, what: &str, failure: Failure, failures: &mut u32) -> Result<(), HubError> {
         let (cause, after) = match failure {
             Failure::Lasting(e) => return Err(e),
@@ -223,7 +223,7 @@ impl Client {
         Ok(())
     }
 
-    /// A JSON document of bounded size, with retries, and the header `Link`.
+    /// Gets a JSON document of bounded size, with retries, and the `Link` header.
     pub(crate) fn json<T: serde::de::DeserializeOwned>(
         &self,
         what: &str,

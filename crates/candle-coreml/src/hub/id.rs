@@ -2,7 +2,7 @@
 
 use super::error::HubError;
 
-/// A model on the hub and the revision that is wanted of it.
+/// A model on the hub, with a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelId {
     repository: String,
@@ -10,10 +10,10 @@ pub struct ModelId {
 }
 
 impl ModelId {
-    /// Reads `org/name[@revision]`; without a revision, `main`.
+    /// Parses `org/name[@revision]`; the default revision is `main`.
     ///
     /// # Errors
-    /// [`HubError::Id`] for anything that the hub would not accept as a name: it becomes part of paths and URLs.
+    /// [`HubError::Id`] if the hub would not accept the name: it becomes part of paths and URLs.
     pub fn parse(id: &str) -> Result<Self, HubError> {
         let (repository, revision) = id.split_once('@').unwrap_or((id, "main"));
         let check = check_repository(repository).and_then(|()| check_revision(revision));

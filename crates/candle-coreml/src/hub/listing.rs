@@ -1,6 +1,6 @@
-//! What a repository holds: the commit of a revision and its files with sizes and checksums.
+//! Contents of a repository: the commit of a revision and its files with sizes and checksums.
 //!
-//! `GET /api/models/{id}/revision/{revision}` and `GET /api/models/{id}/tree/{commit}?recursive=true`, in pages.
+//! `GET /api/models/{id}/revision/{revision}` and `GET /api/models/{id}/tree/{commit}?recursive=true`, paginated.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ const MOST_FILES: usize = 100_000;
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteFile {
-    /// Checked by [`check_name`].
+    /// Validated by [`check_name`].
     pub(crate) path: String,
     pub(crate) size: u64,
     pub(crate) digest: Digest,
@@ -47,7 +47,7 @@ struct Lfs {
     size: u64,
 }
 
-/// The commit that a revision means now.
+/// Resolves a revision to its current commit.
 pub(crate) fn commit(client: &Client, id: &ModelId) -> Result<String, HubError> {
     let what = id.to_string();
     let (endpoint, revision) = (client.endpoint(), url::escape(id.revision(), false));
@@ -63,7 +63,7 @@ pub(crate) fn commit(client: &Client, id: &ModelId) -> Result<String, HubError> 
     })
 }
 
-/// All files of a commit.
+/// Lists all files of a commit.
 pub(crate) fn files(client: &Client, id: &ModelId, commit: &str) -> Result<Vec<RemoteFile>, HubError> {
     let what = id.to_string();
     let fail = |message: String| HubError::Answer { what: what.clone(), message };
@@ -101,7 +101,7 @@ fn remote_file(entry: Entry) -> Result<RemoteFile, String> {
     Ok(RemoteFile { path: entry.path, size, digest })
 }
 
-/// Whether a relative path with `/` stays below its folder on every platform, and says the same file everywhere.
+/// Checks that a relative path with `/` stays below its folder and names the same file on every platform.
 pub(crate) fn check_name(path: &str) -> Result<(), &'static str> {
     if path.is_empty() || path.len() > 1000 {
         return Err("a path has 1 to 1000 bytes");

@@ -1,45 +1,45 @@
-//! What a download tells about itself while it runs.
+//! Progress events of a download.
 
 use std::time::Duration;
 
-/// Something that happened during a download.
+/// Progress event of a download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Another process or thread downloads the same model; this one waits for it.
+    /// Another process or thread is downloading the same model; waiting for it.
     Waiting,
-    /// What will be downloaded. `present` bytes of `bytes` are already there from an earlier attempt.
+    /// The download is planned. `present` of `bytes` bytes exist from an earlier attempt.
     Planned {
         /// Number of files.
         files: usize,
-        /// Their bytes together.
+        /// Their total size in bytes.
         bytes: u64,
-        /// Bytes that an earlier attempt left.
+        /// Bytes left from an earlier attempt.
         present: u64,
     },
-    /// A file begins, or goes on, at `position` of its `size` bytes.
+    /// A file starts, or resumes, at `position` of its `size` bytes.
     Started {
         /// Path in the repository.
         file: &'a str,
-        /// Bytes of the whole file.
+        /// Size of the file in bytes.
         size: u64,
-        /// Bytes that are there.
+        /// Position in bytes.
         position: u64,
     },
-    /// So many bytes of a file are there now. The position can go back when a server starts over.
+    /// Progress of a file. The position can go back if a server restarts from zero.
     Progress {
         /// Path in the repository.
         file: &'a str,
-        /// Bytes that are there.
+        /// Position in bytes.
         position: u64,
     },
-    /// A request failed and is repeated after a pause.
+    /// A request failed and will be retried after a delay.
     Retry {
         /// File or model.
         what: &'a str,
-        /// What failed.
+        /// The failure.
         cause: &'a str,
-        /// The pause.
+        /// The delay.
         delay: Duration,
     },
     /// A file is complete and verified.
@@ -49,7 +49,7 @@ pub enum Event<'a> {
     },
 }
 
-/// Is told of the events of a download, from several threads.
+/// Receives the events of a download, from several threads.
 pub trait Observer: Send + Sync {
     /// Called for every event; a slow observer slows the download.
     fn event(&self, event: &Event<'_>);

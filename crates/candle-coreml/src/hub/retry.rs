@@ -1,25 +1,25 @@
-//! When a failed request is repeated.
+//! Retry policy of failed requests.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often and after which pauses requests are repeated: pauses double from `first` up to `longest`; what a server
-/// asks for with `Retry-After` counts, also up to `longest`.
+/// Number of attempts and delays between them: delays double from `first` up to `longest`; `Retry-After` of the server
+/// takes precedence, also up to `longest`.
 #[derive(Clone)]
 pub struct RetryPolicy {
-    /// Attempts in a row without progress before giving up; at least 1.
+    /// Consecutive attempts without progress before giving up; at least 1.
     pub attempts: u32,
-    /// First pause.
+    /// First delay.
     pub first: Duration,
-    /// Longest pause.
+    /// Longest delay.
     pub longest: Duration,
-    /// How to pause; tests replace it.
+    /// Sleep function; replaced in tests.
     pub sleep: Arc<dyn Fn(Duration) + Send + Sync>,
 }
 
 impl Default for RetryPolicy {
-    /// Five attempts; pauses of 0.5, 1, 2, 4 s; at most a minute when the server asks for it.
+    /// Five attempts; delays of 0.5, 1, 2, 4 s; at most a minute if the server requests it.
     fn default() -> Self {
         Self {
             attempts: 5,
@@ -38,7 +38,7 @@ impl fmt::Debug for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Pause after the given number of failures in a row (1, 2, …).
+    /// Delay after the given number of consecutive failures (1, 2, …).
     pub fn delay(&self, failures: u32, asked: Option<Duration>) -> Duration {
         let doubled = 2u32.checked_pow(failures.saturating_sub(1)).and_then(|n| self.first.checked_mul(n));
         asked.or(doubled).unwrap_or(self.longest).min(self.longest)

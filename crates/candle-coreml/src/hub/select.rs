@@ -1,35 +1,35 @@
-//! Which files of a repository are needed: the components, each in one format, and the small files beside them.
+//! Selects the required files of a repository: the components, each in one format, and the small files beside them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::listing::RemoteFile;
 
-/// What is wanted of a repository.
+/// Selection from a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selection {
     /// All components with tokenizer and configuration.
     Model,
-    /// One component or file, by its path.
+    /// One component or file, by path.
     File(String),
 }
 
 /// Formats of a component, best first: packages run on every engine and need no unpacking.
 const FORMATS: [&str; 3] = [".mlpackage", ".mlmodelc", ".mlmodelc.zip"];
-/// What the weights of a checkpoint end in.
+/// Suffixes of checkpoint weights.
 const CHECKPOINT: &str = ".safetensors";
-/// Small files that tokenizers, templates and configurations come in.
+/// Suffixes and names of tokenizer, template and configuration files.
 const SMALL: [&str; 2] = [".json", ".jinja"];
 const SMALL_NAMES: [&str; 4] = ["meta.yaml", "tokenizer.model", "merges.txt", "vocab.txt"];
 
 /// A file of a component.
 struct Part<'a> {
-    /// Path of the component without its format: `folder/name`.
+    /// Path of the component without extension: `folder/name`.
     stem: &'a str,
     /// Index into [`FORMATS`].
     format: usize,
 }
 
-/// The component that a path belongs to; none for other files.
+/// The component that a path belongs to; `None` for other files.
 fn part(path: &str) -> Option<Part<'_>> {
     let mut end = 0;
     for segment in path.split('/') {
@@ -50,10 +50,10 @@ fn folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// The wanted files, in the order of the listing.
+/// The required files, in listing order.
 ///
 /// # Errors
-/// A sentence when nothing fits, or when two wanted files could not both exist on every file system.
+/// A message if nothing matches, or two required files could not coexist on every file system.
 pub(crate) fn select(files: Vec<RemoteFile>, selection: &Selection) -> Result<Vec<RemoteFile>, String> {
     let chosen = match selection {
         Selection::Model => select_model(files)?,
@@ -86,13 +86,13 @@ fn select_model(files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>, String> {
     Ok(files.iter().filter(|f| needed(f)).cloned().collect())
 }
 
-/// Whether a file belongs to the tokenizer, the template or the configuration.
+/// Returns true if a file belongs to the tokenizer, the template or the configuration.
 fn is_small(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     !name.starts_with('.') && (SMALL.iter().any(|s| name.ends_with(s)) || SMALL_NAMES.contains(&name))
 }
 
-/// The weights at the top of a repository without Core ML components, with what lies beside them.
+/// Weights at the top level of a repository without Core ML components, with their small files.
 fn select_checkpoint(files: &[RemoteFile]) -> Option<Vec<RemoteFile>> {
     let top = || files.iter().filter(|f| folder(&f.path).is_empty());
     let weights = |f: &RemoteFile| f.path.ends_with(CHECKPOINT);
@@ -110,7 +110,7 @@ fn select_file(files: Vec<RemoteFile>, path: &str) -> Result<Vec<RemoteFile>, St
     if chosen.is_empty() { Err(format!("the repository has no `{path}`")) } else { Ok(chosen) }
 }
 
-/// Two names that differ in case alone, or a file where another path needs a folder, can't both be stored.
+/// Names that differ only in case, or a file at the path of a folder, cannot coexist.
 fn check_conflicts(files: &[RemoteFile]) -> Result<(), String> {
     let folded: BTreeMap<String, &str> = files.iter().map(|f| (f.path.to_lowercase(), f.path.as_str())).collect();
     if folded.len() != files.len() {

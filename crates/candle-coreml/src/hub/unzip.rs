@@ -1,4 +1,4 @@
-//! Unpacks `.mlmodelc.zip`, trusting nothing that the archive says.
+//! Unpacks `.mlmodelc.zip`; archives are untrusted.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,28 +10,28 @@ use super::error::HubError;
 use super::listing::check_name;
 
 const MOST_ENTRIES: usize = 10_000;
-/// Content may be this much larger than the archive: deflate reaches about 1000, models a small part of that.
+/// Maximum ratio of content to archive size: deflate reaches about 1000, models far less.
 const LARGEST_RATIO: u64 = 200;
-/// Tiny archives may still hold this much.
+/// Content size allowed for any archive, however small.
 const ALWAYS_ALLOWED: u64 = 1 << 20;
 
-/// Names on a Mac that are no part of the content.
+/// macOS metadata, not part of the content.
 fn is_litter(name: &str) -> bool {
     name.starts_with("__MACOSX/") || name.rsplit('/').next() == Some(".DS_Store")
 }
 
-/// What an archive holds, checked: index, path below the model's folder, declared size.
+/// Validated entries of an archive: index, path below the model's folder, declared size.
 struct Plan {
     files: Vec<(usize, String, u64)>,
     total: u64,
 }
 
-/// Unpacks an archive into `target`, which appears only when it is complete. Entries may lie below one folder
-/// `….mlmodelc`, which is left out. `free` tells the bytes that the file system has.
+/// Unpacks an archive into `target`, which appears only once complete. A single top-level folder `….mlmodelc` is
+/// stripped. `free` returns the free bytes of the file system.
 ///
 /// # Errors
-/// Names that leave the folder, links, encrypted or damaged entries, more content than declared or than a model can
-/// have, a full disk. Nothing is left behind then.
+/// If names escape the folder, entries are links, encrypted or damaged, the content exceeds the declared size or the
+/// limit, or the disk is full. Leaves nothing behind.
 pub(crate) fn unpack(archive: &Path, target: &Path, free: &dyn Fn(&Path) -> io::Result<u64>) -> Result<(), HubError> {
     let fail = |message: String| HubError::Archive { path: archive.to_owned(), message };
     let opened = coreml_format::file::open(archive).map_err(|e| e.cause.into());
@@ -54,7 +54,7 @@ pub(crate) fn unpack(archive: &Path, target: &Path, free: &dyn Fn(&Path) -> io::
         .try_for_each(|(index, name, size)| write_entry(&mut zip, *index, &work.join(name), *size, archive));
     let done = written.and_then(|()| fs::rename(&work, target).map_err(HubError::io(target)));
     if done.is_err() {
-        // The first error is the one to report.
+        // Report the first error.
         remove_tree(&work).ok();
     }
     done
@@ -80,7 +80,7 @@ fn plan(zip: &mut ZipArchive<File>, packed: u64, archive: &Path) -> Result<Plan,
             let name = name.chars().take(200).collect();
             HubError::Name { what: archive.display().to_string(), name, reason }
         })?;
-        // The type of a Unix file, in the upper bits: 0o100000 is a plain file, 0o040000 a folder.
+        // File type of a Unix mode, in the upper bits: 0o100000 is a regular file, 0o040000 a folder.
         let kind = entry.unix_mode().map_or(0, |m| m & 0o170_000);
         if entry.is_symlink() || !matches!(kind, 0 | 0o100_000 | 0o040_000) {
             return Err(fail(format!("`{name}` is a link or a special file")));
@@ -109,7 +109,7 @@ fn plan(zip: &mut ZipArchive<File>, packed: u64, archive: &Path) -> Result<Plan,
     Ok(Plan { files, total })
 }
 
-/// Archives of a folder hold the folder's name in front of everything.
+/// Archives of a folder prefix every name with the folder's.
 fn strip_common_folder(files: &mut [(usize, String, u64)]) {
     let Some((first, _)) = files.first().and_then(|f| f.1.split_once('/')) else { return };
     let prefix = format!("{first}/");
@@ -157,7 +157,7 @@ mod tests {
     use zip::ZipWriter;
     use zip::write::SimpleFileOptions;
 
-    /// Makes an archive and unpacks it; the names of the unpacked files, sorted.
+    /// Creates an archive and unpacks it; returns the sorted names of the unpacked files.
     fn run(free: u64, make: impl FnOnce(&mut ZipWriter<File>)) -> Result<Vec<String>, HubError> {
         let folder = tempfile::tempdir().expect("a folder");
         let archive = folder.path().join("m.mlmodelc.zip");

@@ -99,7 +99,7 @@ impl CoreMLModelBuilder {
     /// Same as [`load`](Self::load).
     ///
     /// # Errors
-    /// As for [`load`](Self::load).
+    /// Same as [`load`](Self::load).
     pub fn build_model(self) -> Result<CoreMLModel> {
         self.load()
     }

@@ -84,7 +84,7 @@ impl AsyncGenerator {
     /// [`AsyncGenerator::new`] with an observer.
     ///
     /// # Errors
-    /// As for `new`.
+    /// Same as `new`.
     pub fn watched(mut model: impl TextGeneration, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
         model.generate("1", Options { max_tokens: 1, ..Options::default() })?;
         let info = model.info();
@@ -153,7 +153,7 @@ impl AsyncGenerator {
     /// Returns the complete answer.
     ///
     /// # Errors
-    /// As for [`AsyncGenerator::stream`], and if the engine fails.
+    /// Same as [`AsyncGenerator::stream`], or if the engine fails.
     pub async fn generate(&self, prompt: Prompt, options: Options) -> Result<Completion> {
         self.stream(prompt, options).await?.finish().await
     }

@@ -68,7 +68,7 @@ impl AsyncModel<CoreMLModel> {
     /// [`CoreMLModel::forward`].
     ///
     /// # Errors
-    /// As for that method, and [`Error::Busy`].
+    /// Same as that method; [`Error::Busy`].
     pub async fn forward(&self, inputs: Vec<Tensor>) -> Result<Tensor> {
         self.run(move |model| model.forward(&inputs)).await
     }
@@ -76,7 +76,7 @@ impl AsyncModel<CoreMLModel> {
     /// [`CoreMLModel::forward_all`].
     ///
     /// # Errors
-    /// As for that method, and [`Error::Busy`].
+    /// Same as that method; [`Error::Busy`].
     pub async fn forward_all(&self, inputs: Vec<Tensor>) -> Result<IndexMap<String, Tensor>> {
         self.run(move |model| model.forward_all(&inputs)).await
     }
@@ -84,7 +84,7 @@ impl AsyncModel<CoreMLModel> {
     /// [`CoreMLModel::predict`] without a state.
     ///
     /// # Errors
-    /// As for that method, and [`Error::Busy`].
+    /// Same as that method; [`Error::Busy`].
     pub async fn predict(&self, inputs: Vec<(String, Tensor)>) -> Result<IndexMap<String, FeatureValue>> {
         self.run(move |model| {
             let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
@@ -97,7 +97,7 @@ impl AsyncModel<CoreMLModel> {
     /// dropping the future or an error loses it.
     ///
     /// # Errors
-    /// As for that method, and [`Error::Busy`].
+    /// Same as that method; [`Error::Busy`].
     pub async fn predict_with_state(
         &self,
         inputs: Vec<Tensor>,
@@ -111,7 +111,7 @@ impl AsyncModel<CoreMLModelWrapper> {
     /// [`CoreMLModelWrapper::forward`].
     ///
     /// # Errors
-    /// As for that method, and [`Error::Busy`].
+    /// Same as that method; [`Error::Busy`].
     pub async fn forward(&self, input_ids: Tensor) -> Result<Tensor> {
         self.run(move |model| model.forward(&input_ids)).await
     }
@@ -119,7 +119,7 @@ impl AsyncModel<CoreMLModelWrapper> {
     /// [`CoreMLModelWrapper::generate`].
     ///
     /// # Errors
-    /// As for that method, and [`Error::Busy`].
+    /// Same as that method; [`Error::Busy`].
     pub async fn generate(
         &self,
         prompt: Vec<u32>,

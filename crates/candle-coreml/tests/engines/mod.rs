@@ -1,7 +1,7 @@
-//! The engines that tests run on: the portable one everywhere, Core ML besides on Apple's platforms.
+//! Engines under test: the portable one everywhere, and Core ML on Apple platforms.
 //!
-//! `CANDLE_COREML_ENGINE=portable|native` picks one; `CANDLE_COREML_REQUIRE_NATIVE=1` makes the absence of the
-//! native engine a failure, so that a job that is there to test it can't pass without it.
+//! `CANDLE_COREML_ENGINE=portable|native` selects one; `CANDLE_COREML_REQUIRE_NATIVE=1` makes a missing native engine a
+//! failure, so that CI jobs that should test it can't pass without it.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn from_environment() -> Option<EngineChoice> {
     Some(name.parse().expect("CANDLE_COREML_ENGINE names an engine"))
 }
 
-/// All engines of this build, or the one that the environment names.
+/// All engines of this build, or the one set in the environment.
 pub(crate) fn engines() -> Vec<EngineChoice> {
     let all = match from_environment() {
         Some(one) => vec![one],
@@ -26,12 +26,12 @@ pub(crate) fn engines() -> Vec<EngineChoice> {
     all
 }
 
-/// One engine: that of the environment, else the portable one.
+/// One engine: the one set in the environment, else the portable one.
 pub(crate) fn engine() -> EngineChoice {
     from_environment().unwrap_or(EngineChoice::Portable)
 }
 
-/// Options for an engine: on the CPU, where results repeat themselves, with a cache of the test's own.
+/// Options of an engine: on the CPU, where results are deterministic, with a separate cache per test.
 pub(crate) fn options(choice: EngineChoice) -> EngineOptions {
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     EngineOptions { choice, compute_units: ComputeUnits::CpuOnly, cache: Some(cache), ..EngineOptions::default() }
@@ -44,9 +44,9 @@ pub(crate) fn config() -> QwenConfig {
 
 /// Absolute tolerance on logits whose standard deviation is 3 to 4, against a reference in f32.
 ///
-/// The portable engine computes in f32 over an fp16 state. Core ML keeps every value between operations in fp16:
-/// 11 bits, relative error 2⁻¹¹ per operation. Some 20 roundings follow each other in a layer of the small models and
-/// add up as a random walk over 4 to 8 layers: √160 · 2⁻¹¹ · 3 sigma ≈ 0.02 of a value; logits reach 15, so 0.3.
+/// The portable engine computes in f32 over an fp16 state. Core ML rounds every value between operations to fp16: 11
+/// bits, relative error 2⁻¹¹ per operation. Some 20 consecutive roundings per layer of the small models add up as a
+/// random walk over 4 to 8 layers: √160 · 2⁻¹¹ · 3 sigma ≈ 0.02 of a value; logits reach 15, so 0.3.
 pub(crate) fn tolerance(choice: EngineChoice) -> f32 {
     match choice {
         EngineChoice::Portable => 0.03,

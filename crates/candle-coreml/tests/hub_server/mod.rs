@@ -1,6 +1,6 @@
-//! A small server that speaks the hub's API, with faults to order. The tests of the library and of the command use it.
+//! A small server for the hub's API, with injected faults; for the tests of the library and of the command.
 //!
-//! Large files are redirected to a second port, as the public hub redirects to its content network.
+//! Large files redirect to a second port, as the public hub redirects to its CDN.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
@@ -17,35 +17,35 @@ use sha2::{Digest, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server does wrong.
+/// Injected faults.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Answers with a status and headers.
+    /// Responds with this status and headers.
     Status(u16, Vec<(&'static str, String)>),
-    /// Sends so many bytes of the body, then closes the connection.
+    /// Sends this many bytes of the body, then closes the connection.
     Cut(usize),
-    /// Sends so many bytes of the body, then stays silent.
+    /// Sends this many bytes of the body, then stays silent.
     Stall(usize),
-    /// Sends a few bytes now and then.
+    /// Trickles a few bytes at a time.
     Drip,
-    /// Changes the content.
+    /// Alters the content.
     Corrupt,
-    /// Answers a range with the whole file.
+    /// Responds to a range with the whole file.
     IgnoreRange,
-    /// Answers a range with another one.
+    /// Responds to a range with another one.
     WrongRange,
-    /// Sends more than it announced in the listing.
+    /// Sends more bytes than the listing announced.
     TooLong,
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Refuse,
 }
 
-/// A request that arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub path: String,
     pub headers: BTreeMap<String, String>,
-    /// Whether it came to the port of the content network.
+    /// True if it came to the CDN port.
     pub cdn: bool,
 }
 
@@ -53,22 +53,22 @@ pub struct Request {
 pub struct State {
     /// Path → content.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Raw answers by path of the URL, instead of what the server would say.
+    /// Raw responses by URL path, overriding the server's own.
     pub raw: BTreeMap<String, String>,
-    /// Part of a path, how often, what.
+    /// Substring of the path, number of times, fault.
     pub faults: Vec<(String, usize, Fault)>,
     pub log: Vec<Request>,
-    /// Files of a page of the listing.
+    /// Number of files per page of the listing.
     pub page: Option<usize>,
     pub token: Option<String>,
-    /// Pause after every so many bytes.
+    /// Pause after this many bytes.
     pub throttle: Option<(usize, Duration)>,
     pub no_etag: bool,
 }
 
 pub struct Server {
     pub state: Arc<Mutex<State>>,
-    /// Bytes of file content that were sent.
+    /// Number of file content bytes sent.
     pub sent: Arc<AtomicU64>,
     port: u16,
     cdn: u16,
@@ -93,7 +93,7 @@ pub fn is_large(path: &str) -> bool {
     path.ends_with(".bin") || path.ends_with(".mlmodel") || path.ends_with(".zip")
 }
 
-/// The files of a folder with their paths below it.
+/// The files of a folder with their relative paths.
 pub fn read_tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -111,12 +111,12 @@ pub fn read_tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// The model that ships.
+/// The shipped model.
 pub fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-qwen3")
 }
 
-/// What a download of it must hold.
+/// Expected contents of its download.
 pub fn wanted() -> BTreeMap<String, Vec<u8>> {
     let mut files = read_tree(&tiny());
     files.retain(|path, _| !path.ends_with(".md") && !path.ends_with(".jsonl"));
@@ -124,7 +124,7 @@ pub fn wanted() -> BTreeMap<String, Vec<u8>> {
 }
 
 impl Server {
-    /// Serves the model that ships as `org/tiny`.
+    /// Serves the shipped model as `org/tiny`.
     pub fn start() -> Self {
         Self::with(read_tree(&tiny()))
     }
@@ -165,7 +165,7 @@ impl Server {
         self.state.lock().expect("not poisoned").log.clone()
     }
 
-    /// Requests whose path contains this.
+    /// Requests whose path contains this substring.
     pub fn count(&self, part: &str) -> usize {
         self.log().iter().filter(|r| r.path.contains(part)).count()
     }
@@ -236,13 +236,13 @@ impl Connection {
             (self.answer(&mut state, &request), state.throttle)
         };
         if let Some(answer) = answer {
-            // The client may have gone.
+            // The client may be gone.
             let _ = self.send(stream, answer, throttle);
         }
     }
 
     fn answer(&self, state: &mut State, request: &Request) -> Option<Answer> {
-        // Redirects to the content network are no place for faults: the request there is.
+        // Redirects to the CDN are exempt from faults: the CDN request has them.
         let path = unescape(request.path.split('?').next().unwrap_or_default());
         let redirects = !self.is_cdn && path.contains("/resolve/") && is_large(&path);
         let at = state.faults.iter().position(|f| f.1 > 0 && path.contains(&f.0)).filter(|_| !redirects);
@@ -333,7 +333,7 @@ impl Connection {
     }
 }
 
-/// One line of the listing.
+/// One entry of the listing.
 pub fn entry(path: &str, content: &[u8]) -> String {
     let (size, oid, path) = (content.len(), git_oid(content), serde_json::Value::from(path));
     let lfs = if is_large(path.as_str().unwrap_or_default()) {

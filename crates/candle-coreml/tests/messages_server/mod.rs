@@ -1,4 +1,4 @@
-//! A small server that speaks the Messages API, with answers to order. The tests of the library and of the command use it.
+//! A small server for the Messages API with scripted responses; for the tests of the library and of the command.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-/// A request that arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub line: String,
@@ -17,14 +17,14 @@ pub struct Request {
     pub body: Value,
 }
 
-/// What the server answers.
+/// A scripted response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
-    /// Sent one by one, each flushed.
+    /// Chunks, each flushed.
     pub pieces: Vec<Vec<u8>>,
-    /// Keeps the connection open and silent at the end, until the client goes.
+    /// Keeps the connection open and silent at the end, until the client disconnects.
     pub hold: bool,
 }
 
@@ -54,7 +54,7 @@ pub fn end(reason: &str, output_tokens: usize) -> String {
         + &event("message_stop", json!({}))
 }
 
-/// A whole answer.
+/// A complete response.
 pub fn saying(pieces: &[&str]) -> Vec<u8> {
     let body: String = pieces.iter().map(|p| delta(p)).collect();
     (begin(25) + &body + &end("end_turn", pieces.len())).into_bytes()
@@ -75,7 +75,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Gives these answers in turn, the last one for ever.
+    /// Returns these responses in turn, then repeats the last one.
     pub fn start(answers: Vec<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -86,7 +86,7 @@ impl Server {
                 let answer = answers[i.min(answers.len() - 1)].clone();
                 let log = shared.clone();
                 std::thread::spawn(move || {
-                    // A client that goes away in the middle is part of the tests.
+                    // Clients that disconnect midway are part of the tests.
                     let _ = connection.and_then(|c| serve(c, &answer, &log));
                 });
             }

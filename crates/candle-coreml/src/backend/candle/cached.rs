@@ -7,14 +7,14 @@ use super::families::Network;
 use crate::error::{Error, Result};
 use crate::generation::Decoder;
 
-/// How far before the end of a prompt the cache is remembered: more than a chat template puts after the last
-/// message, so that the next prompt of the conversation has the remembered part in common with this one.
+/// Distance of the snapshot from the end of the prompt: more than a chat template adds after the last message, so that
+/// the next prompt of the conversation shares the snapshot's prefix.
 const BEFORE_END: usize = 16;
 
-/// The network, its cache and the tokens in it.
+/// The network, its cache and the cached tokens.
 ///
-/// candle-transformers' caches only grow. To go back, the state at an earlier position is kept: networks share
-/// their tensors with their clones, and a cache that grows leaves the old tensors as they are.
+/// candle-transformers' caches only grow, so a snapshot of an earlier position is kept for rewinding: clones of a
+/// network share its tensors, and growing the cache leaves the old tensors unchanged.
 pub(super) struct Cached {
     network: Box<dyn Network>,
     empty: Box<dyn Network>,
@@ -43,7 +43,7 @@ impl Cached {
         })
     }
 
-    /// The same network with an empty cache.
+    /// The same network, with an empty cache.
     pub(super) fn fork(&self) -> Self {
         Self {
             network: self.empty.clone(),
@@ -56,7 +56,7 @@ impl Cached {
         }
     }
 
-    /// Size of the vocabulary.
+    /// Vocabulary size.
     pub(super) fn vocab(&self) -> usize {
         self.vocab
     }
@@ -120,13 +120,13 @@ impl Decoder for Cached {
             return Err(Error::PromptTooLong { tokens: total, context: self.context });
         }
         self.run(ids).map_err(|e| {
-            // Some layers may have taken the tokens, others not.
+            // Some layers may have processed the tokens, others not.
             self.clear();
             Error::Candle(e)
         })
     }
 
-    /// Half of the context is run again when it is full.
+    /// Reruns half of the context when it is full.
     fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
         if self.tokens.len() < self.context {
             return self.forward(&[id]);

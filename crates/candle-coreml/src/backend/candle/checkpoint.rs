@@ -13,15 +13,15 @@ use super::config::{self, Config};
 use super::families::{AttentionBias, Network};
 use crate::error::{Error, Result};
 
-/// Largest `config.json` or index that is read.
+/// Maximum size of `config.json` or an index in bytes.
 const JSON_LIMIT: u64 = 64 << 20;
 
-/// A checkpoint whose tensors fit its configuration.
+/// A checkpoint whose tensors match its configuration.
 pub(super) struct Checkpoint {
     pub(super) config: Config,
-    /// Files with tensors.
+    /// Files of tensors.
     pub(super) files: Vec<PathBuf>,
-    /// Type of the embeddings as they are stored.
+    /// Stored dtype of the embeddings.
     pub(super) stored: DType,
 }
 
@@ -33,14 +33,14 @@ fn bad(path: &Path, message: impl Into<String>) -> Error {
     Error::File { path: path.to_owned(), message: message.into() }
 }
 
-/// Opens files of tensors.
+/// Maps files of tensors.
 fn map(files: &[PathBuf]) -> Result<MmapedSafetensors> {
-    // Candle opens them by their names, and waits for whom a named pipe waits.
+    // Candle opens them by name, and would block on a named pipe.
     for path in files {
         file::check(path)?;
     }
-    // SAFETY: the files are mapped for reading; as with every mapped weight file, nobody may change them while
-    // the model is loaded.
+    // SAFETY: the files are mapped read-only; as for all mapped weight files, they must not be modified while the model
+    // is loaded.
     let mapped = unsafe { MmapedSafetensors::multi(files) };
     mapped.map_err(|e| Error::Components {
         path: files.first().and_then(|f| f.parent()).map(Path::to_owned).unwrap_or_default(),
@@ -66,16 +66,16 @@ impl Checkpoint {
         Ok(Self { config, files, stored })
     }
 
-    /// Builds the network, for positions up to `context`.
+    /// Builds the network for positions up to `context`.
     pub(super) fn network(&self, device: &Device, dtype: DType, context: usize) -> Result<Box<dyn Network>> {
-        // SAFETY: the files are mapped for reading; as with every mapped weight file, nobody may change them while
-        // the model is loaded.
+        // SAFETY: the files are mapped read-only; as for all mapped weight files, they must not be modified while the
+        // model is loaded.
         let weights = unsafe { VarBuilder::from_mmaped_safetensors(&self.files, dtype, device) }?;
         (self.config.family.build)(&self.config, weights, dtype, device, context)
     }
 }
 
-/// The files with tensors: those of the index, else `model.safetensors`, else the only one in the folder.
+/// Files of tensors: those in the index, else `model.safetensors`, else the only one in the folder.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let index = folder.join("model.safetensors.index.json");
     if index.is_file() {
@@ -97,7 +97,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
-/// The files that `weight_map` of an index names; they lie beside it.
+/// Files named by `weight_map` of an index, in the same folder.
 fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -124,7 +124,7 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Names and shapes of the tensors that a configuration needs.
+/// Names and shapes of the tensors that a configuration requires.
 fn needed(c: &Config) -> Vec<(String, Vec<usize>)> {
     let (hidden, mlp) = (c.hidden_size, c.intermediate_size);
     let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
@@ -162,10 +162,10 @@ fn needed(c: &Config) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-/// Every tensor is there, in its shape and in a type that can be read.
+/// Checks that every tensor exists, with its shape and a supported dtype.
 fn check(folder: &Path, config: &Config, found: &BTreeMap<String, (Dtype, Vec<usize>)>) -> Result<()> {
     let fail = |message: String| Err(Error::Components { path: folder.to_owned(), message });
-    // The number of layers is only bounded by the configuration; the files bound what is listed.
+    // The configuration bounds the number of layers only loosely; the files bound the list.
     let layers = (0..config.num_hidden_layers)
         .take_while(|i| found.contains_key(&format!("model.layers.{i}.input_layernorm.weight")))
         .count();

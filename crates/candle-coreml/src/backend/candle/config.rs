@@ -1,17 +1,17 @@
-//! `config.json` of a checkpoint, as transformers writes it (versions 4 and 5), held to what is supported here.
+//! `config.json` of a checkpoint, as written by transformers (versions 4 and 5), validated for supported features.
 
 use serde::Deserialize;
 
 use super::families::{AttentionBias, Family};
 
-/// Angles of the rotary embedding.
+/// Parameters of the rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::backend) struct Rope {
     pub(in crate::backend) theta: f64,
     pub(in crate::backend) llama3: Option<Llama3>,
 }
 
-/// The scaling of Llama 3.1 and later.
+/// RoPE scaling of Llama 3.1 and later.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub(in crate::backend) struct Llama3 {
     pub(in crate::backend) factor: f32,
@@ -20,7 +20,7 @@ pub(in crate::backend) struct Llama3 {
     pub(in crate::backend) original_max_position_embeddings: usize,
 }
 
-/// What a network is built from; every number is in its range.
+/// Parameters of a network, all within their ranges.
 #[derive(Debug, Clone)]
 pub(in crate::backend) struct Config {
     pub(in crate::backend) family: &'static Family,
@@ -38,7 +38,7 @@ pub(in crate::backend) struct Config {
     pub(in crate::backend) rope: Rope,
 }
 
-/// The file as it is.
+/// The file as stored.
 #[derive(Deserialize)]
 struct Raw {
     model_type: String,
@@ -65,7 +65,7 @@ struct Raw {
     quantization_config: Option<serde_json::Value>,
 }
 
-/// Reads and checks the text of a `config.json`; says what is wrong with it otherwise.
+/// Parses and validates a `config.json`; returns the problem otherwise.
 pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     let raw: Raw = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let family = Family::find(&raw.model_type)?;
@@ -93,7 +93,7 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 1 << 12 {
         return Err(format!("head_dim is {head_dim}: expected an even number up to 4096"));
     }
-    // These compute it themselves.
+    // Families that compute the rotary embedding themselves.
     if !family.free_head_dim && head_dim * heads != raw.hidden_size {
         let hidden = raw.hidden_size;
         return Err(format!("head_dim {head_dim} in {heads} heads does not make hidden_size {hidden}"));
@@ -122,7 +122,7 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     })
 }
 
-/// Features that the networks would silently leave out.
+/// Rejects features that the networks would silently ignore.
 fn supported(raw: &Raw, family: &Family) -> Result<(), String> {
     if raw.quantization_config.is_some() {
         return Err("quantization_config: quantized checkpoints are not supported".to_owned());

@@ -1,4 +1,4 @@
-//! Families of checkpoints: how they differ, and the networks of candle-transformers that run them.
+//! Checkpoint families: their differences, and their networks in candle-transformers.
 //!
 //! A family is one file and one row in [`FAMILIES`].
 
@@ -15,33 +15,33 @@ mod qwen3;
 /// Every family, in the order in which errors list them.
 pub(in crate::backend) const FAMILIES: [&Family; 3] = [&qwen2::FAMILY, &qwen3::FAMILY, &llama::FAMILY];
 
-/// Differences between families, and the network.
+/// Properties of a family, and its network.
 #[derive(Debug)]
 pub(in crate::backend) struct Family {
     /// `model_type` in `config.json`.
     pub(super) model_type: &'static str,
-    /// `rope_theta` where the configuration has none.
+    /// Default of `rope_theta`.
     pub(super) rope_theta: f64,
-    /// True where `rope_type` may be `llama3`.
+    /// True if `rope_type` may be `llama3`.
     pub(super) llama3_rope: bool,
-    /// True where `head_dim` may differ from hidden size / heads.
+    /// True if `head_dim` may differ from hidden size / heads.
     pub(super) free_head_dim: bool,
-    /// Biases of the attention.
+    /// Biases of the attention projections.
     pub(super) attention_bias: AttentionBias,
-    /// RMS norms over `head_dim` in each attention layer.
+    /// True if each attention layer has RMS norms over `head_dim`.
     pub(super) head_norms: &'static [&'static str],
-    /// True where the network is exact in f32 only.
+    /// True if the network is exact only in f32.
     pub(super) needs_f32: bool,
-    /// Builds the network from checked weights, for positions up to a context.
+    /// Builds the network from checked weights, for positions up to the context length.
     pub(super) build: fn(&Config, VarBuilder<'static>, DType, &Device, usize) -> Result<Box<dyn Network>>,
 }
 
-/// Biases of the projections of an attention layer.
+/// Biases of the attention projections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttentionBias {
-    /// On queries, keys and values, always.
+    /// Always on queries, keys and values.
     InputsAlways,
-    /// On all four projections where `attention_bias` says so.
+    /// On all four projections if `attention_bias` is set.
     AllIfConfigured,
     /// Not supported.
     Never,
@@ -60,10 +60,10 @@ impl Family {
 
 /// A network with its cache.
 pub(super) trait Network: Send {
-    /// Logits after the last of `ids` `[1, n]` (U32), which follow `position` tokens in the cache.
+    /// Logits after the last of `ids` `[1, n]` (U32), which follow `position` cached tokens.
     fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor>;
 
-    /// A network that shares the weights and what is in the cache, and goes on separately.
+    /// An independent copy that shares the weights and the current cache contents.
     fn fork(&self) -> Box<dyn Network>;
 }
 

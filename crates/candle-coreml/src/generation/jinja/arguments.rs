@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::value::Value;
 use super::{Result, quoted, wrong};
 
-/// Arguments, evaluated.
+/// Evaluated arguments.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
     pub(super) positional: Vec<Value>,
@@ -13,7 +13,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Puts the arguments in the order of these parameters.
+    /// Binds the arguments to these parameters, in order.
     pub(super) fn bind<const N: usize>(self, what: &str, parameters: [&str; N]) -> Result<[Option<Value>; N]> {
         let mut bound = [const { None }; N];
         if self.positional.len() > N {
@@ -33,19 +33,19 @@ impl Arguments {
         Ok(bound)
     }
 
-    /// Takes the first argument out: the name of a filter or test.
+    /// Removes the first argument: the name of a filter or test.
     pub(super) fn shift(&mut self) -> Option<Value> {
         (!self.positional.is_empty()).then(|| self.positional.remove(0))
     }
 
-    /// Takes a named argument out.
+    /// Removes a named argument.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         let at = self.named.iter().position(|(n, _)| &**n == name)?;
         Some(self.named.remove(at).1)
     }
 }
 
-/// An argument that is a string.
+/// A string argument.
 pub(super) fn text(value: &Option<Value>, what: &str) -> Result<Arc<str>> {
     match value {
         Some(Value::Str(s)) => Ok(s.clone()),
@@ -54,7 +54,7 @@ pub(super) fn text(value: &Option<Value>, what: &str) -> Result<Arc<str>> {
     }
 }
 
-/// An argument that is an integer.
+/// An integer argument.
 pub(super) fn int(value: &Option<Value>, what: &str, default: i64) -> Result<i64> {
     match value {
         None => Ok(default),
@@ -62,7 +62,7 @@ pub(super) fn int(value: &Option<Value>, what: &str, default: i64) -> Result<i64
     }
 }
 
-/// An argument that counts something.
+/// A count argument.
 pub(super) fn count(value: &Option<Value>, what: &str, default: usize) -> Result<usize> {
     match value {
         None => Ok(default),
@@ -70,7 +70,7 @@ pub(super) fn count(value: &Option<Value>, what: &str, default: usize) -> Result
     }
 }
 
-/// An argument that switches something.
+/// A boolean argument.
 pub(super) fn switch(value: &Option<Value>, default: bool) -> bool {
     value.as_ref().map_or(default, Value::is_true)
 }

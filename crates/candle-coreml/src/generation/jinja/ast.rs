@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::value::Value;
 
-/// A statement and the line that it begins on.
+/// A statement and its first line.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) line: usize,
@@ -15,13 +15,13 @@ pub(super) struct Node {
 pub(super) enum Statement {
     Text(Box<str>),
     Emit(Expr),
-    /// Conditions with their bodies, and what holds where none is true.
+    /// Conditions with their bodies, and the else body.
     If(Vec<(Expr, Vec<Node>)>, Vec<Node>),
     For(Box<For>),
     Set(Target, Expr),
     SetBlock(Target, Vec<Filter>, Vec<Node>),
     Macro(Arc<Macro>),
-    /// A call of a macro, which may call the body as `caller`.
+    /// A call of a macro with a body, callable as `caller`.
     Call(Expr, Arc<Macro>),
     Filtered(Vec<Filter>, Vec<Node>),
     With(Vec<(Target, Expr)>, Vec<Node>),
@@ -35,7 +35,7 @@ pub(super) struct For {
     pub(super) over: Expr,
     pub(super) condition: Option<Expr>,
     pub(super) body: Vec<Node>,
-    /// When there was no element.
+    /// Body for an empty sequence.
     pub(super) otherwise: Vec<Node>,
 }
 
@@ -44,12 +44,12 @@ pub(super) struct Macro {
     pub(super) name: Arc<str>,
     pub(super) parameters: Vec<(Arc<str>, Option<Expr>)>,
     pub(super) body: Vec<Node>,
-    /// Whether the body names `varargs`, `kwargs`: otherwise there may be none.
+    /// True if the body names `varargs` or `kwargs`; otherwise such arguments are errors.
     pub(super) varargs: bool,
     pub(super) kwargs: bool,
 }
 
-/// Where a value goes.
+/// Target of an assignment.
 #[derive(Debug)]
 pub(super) enum Target {
     Name(Arc<str>),
@@ -63,7 +63,7 @@ pub(super) struct Filter {
     pub(super) arguments: Vec<Argument>,
 }
 
-/// An argument, with its name if it has one.
+/// An argument, optionally named.
 #[derive(Debug)]
 pub(super) struct Argument {
     pub(super) name: Option<Arc<str>>,
@@ -108,13 +108,13 @@ pub(super) enum Expr {
     And(Box<(Expr, Expr)>),
     Or(Box<(Expr, Expr)>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
-    /// Value, test, whether the answer is turned round.
+    /// Value, test, negated.
     Test(Box<Expr>, Filter, bool),
     Filter(Box<Expr>, Filter),
     Call(Box<Expr>, Vec<Argument>),
     Attribute(Box<Expr>, Arc<str>),
     Item(Box<(Expr, Expr)>),
     Slice(Box<Expr>, [Option<Box<Expr>>; 3]),
-    /// Condition, value, other value.
+    /// Condition, value, else value.
     If(Box<(Expr, Expr, Option<Expr>)>),
 }

@@ -1,22 +1,22 @@
-//! What a template may cost.
+//! Cost limits of a template.
 
 use std::sync::Arc;
 
 use super::value::{Key, List, Map, Value};
 use super::{Result, TemplateErrorKind};
 
-/// Bounds on what a chat template may cost. All of them are counted, none is timed: a template that renders today
-/// renders on a slower machine as well.
+/// Limits on the cost of a chat template. All are counted, none is timed: a template renders on a slow machine if it
+/// renders on a fast one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TemplateLimits {
-    /// Bytes of a template's source. Default: 1 MiB; the largest known have 30 kB.
+    /// Size of a template's source in bytes. Default: 1 MiB; the largest known have 30 kB.
     pub source: usize,
-    /// Bytes of the rendered text, and of any text that is captured on the way. Default: 32 MiB.
+    /// Size of the rendered text, and of any captured text, in bytes. Default: 32 MiB.
     pub output: usize,
-    /// Bytes of all values and texts that one rendering makes, whether they are dropped again or not. Default: 128 MiB.
+    /// Total size of all values and texts created by one rendering, in bytes, dropped ones included. Default: 128 MiB.
     pub memory: u64,
-    /// Steps of one rendering: an expression, a statement, or 16 bytes of a text that is searched or compared.
+    /// Steps of one rendering: an expression, a statement, or 16 bytes of text searched or compared.
     /// Default: 10 million.
     pub steps: u64,
 }
@@ -27,22 +27,22 @@ impl Default for TemplateLimits {
     }
 }
 
-/// Depth of lists and dictionaries in each other.
+/// Nesting depth of lists and dictionaries.
 pub(super) const VALUE_DEPTH: u8 = 64;
-/// Expressions, statements and calls that are under way at once.
+/// Maximum depth of expressions, statements and calls in progress.
 pub(super) const CALL_DEPTH: usize = 200;
-/// Blocks, brackets and prefix operators in each other.
+/// Nesting depth of blocks, brackets and prefix operators.
 pub(super) const NESTING: usize = 64;
-/// Height of an expression: `a.b`, `a|f` and `a + b` are one higher than `a`.
+/// Height of an expression: `a.b`, `a|f` and `a + b` have the height of `a` plus one.
 pub(super) const HEIGHT: u16 = 100;
-/// Elements of `range`, as in Jinja's sandbox.
+/// Maximum length of `range`, as in Jinja's sandbox.
 pub(super) const RANGE: i64 = 100_000;
 
 pub(super) fn limit<T>(what: &'static str, limit: u64) -> Result<T> {
     Err(TemplateErrorKind::Limit { what, limit }.into())
 }
 
-/// What is left of the limits.
+/// Remaining budget.
 pub(super) struct Budget {
     steps: u64,
     memory: u64,
@@ -64,7 +64,7 @@ impl Budget {
         }
     }
 
-    /// Counts bytes that are searched, compared or otherwise read.
+    /// Counts bytes searched, compared or otherwise read.
     pub(super) fn read(&mut self, bytes: usize) -> Result<()> {
         self.steps(1 + bytes as u64 / 16)
     }
@@ -80,7 +80,7 @@ impl Budget {
         }
     }
 
-    /// Adds to an output, within its limit.
+    /// Appends to an output, within its limit.
     pub(super) fn write(&mut self, out: &mut String, text: &str) -> Result<()> {
         if out.len() + text.len() > self.limits.output {
             return limit("bytes of output", self.limits.output as u64);
@@ -90,12 +90,12 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts a list of so many elements that is about to be made.
+    /// Counts a list of this many elements before it is built.
     pub(super) fn elements(&mut self, count: usize) -> Result<()> {
         self.take(count.saturating_mul(size_of::<Value>()))
     }
 
-    /// A list; its elements were counted as they came, or are here.
+    /// Builds a list; its elements were counted as they arrived, or are counted here.
     pub(super) fn list(&mut self, items: Vec<Value>) -> Result<Value> {
         self.sequence(items, false)
     }
@@ -122,19 +122,19 @@ impl Budget {
         if depth > VALUE_DEPTH { limit("levels of lists and dictionaries", VALUE_DEPTH.into()) } else { Ok(depth) }
     }
 
-    /// A copy of a text.
+    /// Copies a text.
     pub(super) fn text(&mut self, text: &str) -> Result<Value> {
         self.take(text.len() + 16)?;
         Ok(Value::Str(text.into()))
     }
 
-    /// A text that grows piece by piece.
+    /// Starts a text built piece by piece.
     pub(super) fn sink(&mut self) -> Sink<'_> {
         Sink { budget: self, text: String::new() }
     }
 }
 
-/// A text whose every piece is counted before it is added.
+/// A text whose pieces are counted before they are appended.
 pub(super) struct Sink<'b> {
     pub(super) budget: &'b mut Budget,
     text: String,

@@ -1,4 +1,4 @@
-//! Evaluates expressions.
+//! Expression evaluation.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::interpreter::Interpreter;
 use super::value::{Function, Key, Map, Value};
 use super::{Result, TemplateErrorKind, methods, quoted, unsupported, wrong};
 
-/// What a name means that nobody set.
+/// Value of an unset name.
 pub(super) fn global(name: &Arc<str>) -> Value {
     match &**name {
         "range" => Value::Function(Function::Range),
@@ -50,7 +50,7 @@ impl Interpreter {
         })
     }
 
-    /// The expressions that are rarer, in a frame of their own.
+    /// Rarer expressions, in a separate stack frame.
     #[inline(never)]
     fn compound(&mut self, expr: &Expr) -> Result<Value> {
         match expr {
@@ -125,7 +125,7 @@ impl Interpreter {
                 }
                 super::operators::slice(&value, bounds, &mut self.budget)
             }
-            // `eval` has the others.
+            // `eval` handles the others.
             _ => wrong("an expression of no known form"),
         }
     }
@@ -151,7 +151,7 @@ impl Interpreter {
         if !value.is_undefined() || &**name != "loop" || self.innermost().is_none() {
             return Ok(value);
         }
-        // The loop as a value: what it is now.
+        // Snapshot of the loop as a value.
         const ATTRIBUTES: [&str; 9] =
             ["index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0"];
         let mut map = Map::new();
@@ -199,7 +199,7 @@ impl Interpreter {
         self.attribute(&value, name)
     }
 
-    /// `value.name`: undefined where it has none.
+    /// `value.name`: undefined if missing.
     pub(super) fn attribute(&mut self, value: &Value, name: &Arc<str>) -> Result<Value> {
         let found = match value {
             Value::Undefined(what) => return undefined(what, name),
@@ -210,7 +210,7 @@ impl Interpreter {
         Ok(found.unwrap_or_else(|| Value::Undefined(name.clone())))
     }
 
-    /// `value[index]`: undefined where there is none.
+    /// `value[index]`: undefined if missing.
     pub(super) fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
         let missing = |name: &str| Ok(Value::Undefined(name.into()));
         match (value, index) {
@@ -263,7 +263,7 @@ impl Interpreter {
         self.apply(function, arguments, None)
     }
 
-    /// Calls with a body that the macro can call.
+    /// Calls a macro with a body for `caller`.
     pub(super) fn call_with(&mut self, call: &Expr, caller: Value) -> Result<Value> {
         let Expr::Call(callee, arguments) = call else { return wrong("expected a call") };
         let function = self.eval(callee)?;

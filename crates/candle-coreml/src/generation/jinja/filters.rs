@@ -19,7 +19,7 @@ impl Interpreter {
             }
             "tojson" => {
                 let parameters = ["ensure_ascii", "indent", "separators", "sort_keys"];
-                // Jinja's own has the indent first, that of transformers the other.
+                // Jinja's own `tojson` takes the indent first, transformers' takes `ensure_ascii`.
                 if let [Value::Int(_)] = arguments.positional.as_slice() {
                     arguments.positional.insert(0, Value::Bool(false));
                 }
@@ -86,7 +86,7 @@ impl Interpreter {
         }
     }
 
-    /// Filters of texts; other values are written first, as Jinja does.
+    /// String filters; other values are converted to text first, as in Jinja.
     fn text_filter(&mut self, name: &str, value: &Value, arguments: Arguments) -> Result<Value> {
         let budget = &mut self.budget;
         let written = match value {
@@ -235,7 +235,7 @@ fn round(value: &Value, precision: i64, method: &str) -> Result<Value> {
     };
     let scale = 10f64.powi(precision);
     let rounded = match method {
-        // Python rounds the decimal value, halves to even.
+        // Python rounds the decimal value, half to even.
         "common" if (0..=50).contains(&precision) => {
             let digits = precision as usize;
             format!("{number:.digits$}").parse().unwrap_or(number)

@@ -1,10 +1,10 @@
-//! Texts of values: JSON as `tojson` of transformers writes it, `%` and `str.format` as Python has them.
+//! Formatting of values: JSON like transformers' `tojson`; `%` and `str.format` as in Python.
 
 use super::budget::{Budget, Sink};
 use super::value::{Value, float};
 use super::{Result, unsupported, wrong};
 
-/// How JSON is laid out.
+/// JSON layout.
 pub(super) struct Layout<'t> {
     pub(super) indent: Option<usize>,
     pub(super) item_separator: &'t str,
@@ -101,7 +101,7 @@ impl Layout<'_> {
     }
 }
 
-/// How one value is written: what `%` and `str.format` have in common.
+/// Format specification of one value, shared by `%` and `str.format`.
 #[derive(Debug, Default)]
 struct Spec {
     fill: Option<char>,
@@ -116,11 +116,11 @@ struct Spec {
     kind: Option<char>,
 }
 
-/// Digits after the point at most; a float has no more that matter.
+/// Maximum number of digits after the point; floats have no more significant ones.
 const PRECISION: usize = 350;
 
 impl Spec {
-    /// Digits and a sign, or a text cut to the precision.
+    /// Digits and a sign, or a text truncated to the precision.
     fn body(&self, value: &Value, budget: &mut Budget) -> Result<(String, bool)> {
         let precision = self.precision.unwrap_or(6);
         let number = |text: String| {
@@ -182,7 +182,7 @@ impl Spec {
         }
     }
 
-    /// Thousands with commas between them.
+    /// Inserts commas between thousands.
     fn grouped(&self, text: String) -> String {
         if !self.comma {
             return text;
@@ -227,7 +227,7 @@ impl Spec {
     }
 }
 
-/// Takes a number off the front.
+/// Parses a number at the front.
 fn digits(text: &mut &str) -> Result<Option<usize>> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(end);
@@ -296,7 +296,7 @@ pub(super) fn percent(format: &str, arguments: &[Value], budget: &mut Budget) ->
         if !"sdiufFeExXoscr".contains(kind) {
             return unsupported("format", &kind.to_string());
         }
-        // A text is not padded with zeros.
+        // Text is not zero-padded.
         if spec.align.is_none() && matches!(kind, 's' | 'r' | 'c') {
             spec.align = Some('>');
         }

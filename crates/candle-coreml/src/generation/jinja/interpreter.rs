@@ -1,4 +1,4 @@
-//! Runs statements.
+//! Statement execution.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::budget::{Budget, CALL_DEPTH, limit};
 use super::value::{Key, Value};
 use super::{Result, TemplateErrorKind, quoted, wrong};
 
-/// What follows a statement.
+/// Control flow after a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Next,
@@ -19,22 +19,22 @@ enum Flow {
     Continue,
 }
 
-/// Where a loop is.
+/// Position in a loop.
 pub(super) struct Loop {
     pub(super) items: Arc<super::value::List>,
     pub(super) index: usize,
-    /// What `loop.changed` was asked last.
+    /// Last argument of `loop.changed`.
     pub(super) last: Option<Value>,
 }
 
-/// Names of one block.
+/// Variables of one block.
 #[derive(Default)]
 pub(super) struct Frame {
     pub(super) names: HashMap<Arc<str>, Value>,
     pub(super) repetition: Option<Loop>,
 }
 
-/// A macro, and how many frames it sees.
+/// A macro, and the number of frames visible to it.
 struct Defined {
     code: Arc<Macro>,
     frames: usize,
@@ -67,7 +67,7 @@ impl Interpreter {
         Ok(self.out)
     }
 
-    /// Counts a step, and one level of depth while it is taken.
+    /// Counts a step, and one level of depth while it runs.
     pub(super) fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.budget.steps(1)?;
         if self.depth >= CALL_DEPTH {
@@ -94,7 +94,7 @@ impl Interpreter {
         Ok(Flow::Next)
     }
 
-    /// Statements whose names end with them.
+    /// Statements in their own scope.
     fn block(&mut self, frame: Frame, body: &[Node]) -> Result<Flow> {
         self.budget.take(size_of::<Frame>())?;
         self.frames.push(frame);
@@ -103,7 +103,7 @@ impl Interpreter {
         flow
     }
 
-    /// What a body writes.
+    /// Output of a body.
     fn captured(&mut self, body: impl FnOnce(&mut Self) -> Result<Flow>) -> Result<(String, Flow)> {
         let before = std::mem::take(&mut self.out);
         let flow = body(self)?;
@@ -153,7 +153,7 @@ impl Interpreter {
             }
             Statement::With(values, body) => {
                 self.budget.take(size_of::<Frame>())?;
-                // Values see what is around the block, and not each other.
+                // Values see the enclosing scope, but not each other.
                 let values =
                     values.iter().map(|(target, value)| Ok((target, self.eval(value)?))).collect::<Result<Vec<_>>>()?;
                 self.frames.push(Frame::default());
@@ -262,7 +262,7 @@ impl Interpreter {
         Ok(Flow::Next)
     }
 
-    /// The text that a macro writes.
+    /// Output of a macro.
     pub(super) fn expand(&mut self, place: usize, arguments: Arguments, caller: Option<Value>) -> Result<Value> {
         let Some(Defined { code, frames }) = self.macros.get(place) else { return wrong("no such macro") };
         let (code, frames) = (code.clone(), (*frames).min(self.frames.len()));
@@ -303,7 +303,7 @@ impl Interpreter {
         } else if let Some((name, _)) = named.first() {
             return wrong(format!("the macro `{}` has no parameter `{}`", code.name, quoted(name)));
         }
-        // Only what is around the definition is seen, not what is around the call.
+        // Macros see the scope of their definition, not of the call.
         let hidden = self.frames.split_off(frames);
         self.frames.push(frame);
         for (name, default) in defaults {
@@ -321,7 +321,7 @@ impl Interpreter {
         found.cloned().unwrap_or_else(|| super::expression::global(name))
     }
 
-    /// The elements of what can be looped over: characters of a string, keys of a dictionary.
+    /// Elements of an iterable: characters of a string, keys of a dictionary.
     pub(super) fn items(&mut self, value: &Value) -> Result<Arc<super::value::List>> {
         let items = match value {
             Value::List(list) => return Ok(list.clone()),

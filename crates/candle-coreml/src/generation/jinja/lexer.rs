@@ -1,5 +1,5 @@
-//! Source text to tokens, with Jinja's rules of white space (`trim_blocks` and `lstrip_blocks` on, the newline at the
-//! end of the template dropped).
+//! Tokenizes a template, with Jinja's whitespace rules (`trim_blocks` and `lstrip_blocks` on, the newline at the end of
+//! the template dropped).
 
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ pub(super) enum Kind<'s> {
     End,
 }
 
-/// Longer ones first.
+/// Longest first.
 const SIGNS: [&str; 26] = [
     "==", "!=", "<=", ">=", "**", "//", "=", "<", ">", "+", "-", "*", "/", "%", "~", "|", ".", ",", ":", "(", ")", "[",
     "]", "{", "}", ";",
@@ -48,7 +48,7 @@ pub(super) fn tokens(source: &str) -> Result<Vec<Token<'_>>> {
     Ok(lexer.tokens)
 }
 
-/// A text with the line ends that Jinja reads.
+/// Normalizes line endings as Jinja does.
 fn newlines(text: &str) -> Cow<'_, str> {
     if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
 }
@@ -66,7 +66,7 @@ impl<'s> Lexer<'s> {
         &self.source[self.at..]
     }
 
-    /// Moves on over so many bytes.
+    /// Advances by this many bytes.
     fn skip(&mut self, bytes: usize) {
         self.line += self.rest().as_bytes()[..bytes].iter().filter(|&&b| b == b'\n').count();
         self.at += bytes;
@@ -76,7 +76,7 @@ impl<'s> Lexer<'s> {
         self.skip(self.rest().len() - self.rest().trim_start().len());
     }
 
-    /// What follows an end mark: `-` takes all white space away, a newline after a tag is dropped.
+    /// Handles whitespace after an end mark: `-` strips all of it, a newline after a tag is dropped.
     fn after_end(&mut self, strip: bool, trim: bool) {
         if strip {
             self.skip_space();
@@ -87,7 +87,7 @@ impl<'s> Lexer<'s> {
     }
 
     fn run(&mut self) -> Result<()> {
-        // Whether the text up to here ends a line.
+        // True if the text so far ends a line.
         let mut line_starts = true;
         while self.at < self.source.len() {
             let rest = self.rest();
@@ -147,7 +147,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// `raw %}…{% endraw %}`, if that is what comes.
+    /// Parses `raw %}…{% endraw %}`, if present.
     fn raw(&mut self) -> Result<bool> {
         let after = self.rest().trim_start();
         let Some(after) = after.strip_prefix("raw") else { return Ok(false) };
@@ -183,7 +183,7 @@ impl<'s> Lexer<'s> {
         self.fail("`raw` is not closed: `endraw` is missing")
     }
 
-    /// What is between two marks.
+    /// Tokenizes between two marks.
     fn code(&mut self, begin: Kind<'s>, end: Kind<'s>, mark: &str) -> Result<()> {
         self.push(begin);
         let mut open = Vec::new();
@@ -193,7 +193,7 @@ impl<'s> Lexer<'s> {
             let Some(first) = rest.chars().next() else { return self.fail(format!("`{mark}` is missing")) };
             if open.is_empty() {
                 let (strip, keep) = (rest.starts_with('-'), rest.starts_with('+'));
-                // Only tags know `+`.
+                // Only tags allow `+`.
                 let keep = keep && mark == "%}";
                 let signs = usize::from(strip || keep);
                 if rest[signs..].starts_with(mark) {
@@ -269,7 +269,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// A string with Python's escapes; an unknown one stays as it is.
+    /// A string with Python's escapes; unknown escapes are kept.
     fn string(&mut self, mark: char) -> Result<()> {
         let rest = self.rest();
         let mut text = String::new();
@@ -281,7 +281,7 @@ impl<'s> Lexer<'s> {
                 return Ok(());
             }
             if c == '\r' {
-                // Line ends are read as in texts.
+                // Line endings are normalized as in text.
                 if rest.as_bytes().get(i + 1) != Some(&b'\n') {
                     text.push('\n');
                 }

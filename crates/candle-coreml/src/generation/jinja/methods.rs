@@ -1,5 +1,4 @@
-//! Methods of strings, dictionaries and lists, as Python has them. None changes its object: the environments that
-//! templates are written for forbid that.
+//! Methods of strings, dictionaries and lists, as in Python. None mutates its object: template environments forbid it.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use super::budget::Budget;
 use super::value::{Key, Value};
 use super::{Result, unsupported, wrong};
 
-/// Methods of dictionaries: they hide entries of the same name where they are called.
+/// Dictionary methods: they take precedence over entries of the same name in calls.
 pub(super) const DICTIONARY: [&str; 5] = ["items", "keys", "values", "get", "copy"];
 
 pub(super) fn call(object: &Value, name: &str, arguments: Arguments, budget: &mut Budget) -> Result<Value> {
@@ -37,7 +36,7 @@ pub(super) fn call(object: &Value, name: &str, arguments: Arguments, budget: &mu
     }
 }
 
-/// Pairs of a dictionary.
+/// Key-value pairs of a dictionary.
 pub(super) fn items(object: &Value, budget: &mut Budget) -> Result<Value> {
     let Value::Map(map) = object else { return wrong(format!("{} has no items", object.kind())) };
     let mut all = Vec::new();
@@ -64,16 +63,16 @@ fn dictionary(object: &Value, name: &str, arguments: Arguments, budget: &mut Bud
     }
 }
 
-/// Python's `strip`: white space, or any of these characters.
+/// Python's `strip`: whitespace, or any of these characters.
 pub(super) fn strip<'t>(text: &'t str, of: Option<&str>, left: bool, right: bool) -> &'t str {
     let inside = |c: char| of.map_or(c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}'), |of| of.contains(c));
     let text = if left { text.trim_start_matches(inside) } else { text };
     if right { text.trim_end_matches(inside) } else { text }
 }
 
-/// Python's `title`: the first letter of each word in upper case.
+/// Python's `title`: capitalizes each word.
 pub(super) fn title(text: &str, budget: &mut Budget) -> Result<Value> {
-    // A character has at most three in another case.
+    // Case mapping yields at most three characters.
     budget.take(text.len().saturating_mul(3))?;
     let (mut out, mut inside) = (String::new(), false);
     for c in text.chars() {
@@ -114,7 +113,7 @@ pub(super) fn pad(text: &str, width: usize, fill: &str, align: char, budget: &mu
     let before = match align {
         '<' => 0,
         '>' => padding,
-        // Python puts the odd one before where the width is odd.
+        // Python puts the odd one left if the width is odd.
         _ => padding / 2 + (padding & width & 1),
     };
     let mut sink = budget.sink();
@@ -164,7 +163,7 @@ fn split(text: &str, separator: Option<&str>, most: i64, right: bool, budget: &m
                 parts.push(if right { b } else { a });
                 rest = strip(if right { a } else { b }, None, !right, right);
             }
-            // What was not split keeps the white space at its other end only where the limit was reached.
+            // The remainder keeps whitespace at its other end only if the limit was reached.
             let rest = if is_full(&parts) { rest } else { rest.trim() };
             if !rest.is_empty() {
                 parts.push(rest);
@@ -177,7 +176,7 @@ fn split(text: &str, separator: Option<&str>, most: i64, right: bool, budget: &m
     strings(parts.into_iter(), budget)
 }
 
-/// Where a part is, in characters.
+/// Position of a substring, in characters.
 fn find(text: &str, part: &str, right: bool, budget: &mut Budget) -> Result<Option<i64>> {
     budget.read(text.len())?;
     let at = if right { text.rfind(part) } else { text.find(part) };
@@ -345,7 +344,7 @@ fn string(s: &Arc<str>, name: &str, arguments: Arguments, budget: &mut Budget) -
         }
         "title" => title(s, budget),
         "capitalize" => capitalize(s, budget),
-        // Which of the other numerals are digits takes Unicode's tables.
+        // Other numerals need Unicode's tables to tell digits.
         "isdigit" | "isdecimal" if s.chars().any(|c| c.is_numeric() && !c.is_ascii()) => {
             unsupported("method of a string with numerals beyond ASCII", name)
         }

@@ -1,4 +1,4 @@
-//! Operators, as Python has them.
+//! Operators, as in Python.
 
 use super::ast::{Binary, Comparison};
 use super::budget::Budget;
@@ -96,7 +96,7 @@ fn integers(operator: Binary, a: i64, b: i64) -> Result<Value> {
         Binary::Sub => a.checked_sub(b),
         Binary::Mul => a.checked_mul(b),
         Binary::Div => return Ok(Value::Float(a as f64 / b as f64)),
-        // Towards negative infinity, as the remainder has the sign of the divisor.
+        // Round towards negative infinity, so that the remainder has the sign of the divisor.
         Binary::FloorDiv => {
             a.checked_div(b).map(|q| if a.wrapping_rem(b) != 0 && (a < 0) != (b < 0) { q - 1 } else { q })
         }
@@ -144,7 +144,7 @@ pub(super) fn contains(all: &Value, item: &Value, budget: &mut Budget) -> Result
     }
 }
 
-/// The place of an index that may count from the end.
+/// Resolves an index; negative ones count from the end.
 pub(super) fn place(index: i64, length: usize) -> Option<usize> {
     let length = i64::try_from(length).ok()?;
     let index = if index < 0 { index.checked_add(length)? } else { index };

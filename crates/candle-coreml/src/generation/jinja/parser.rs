@@ -1,5 +1,5 @@
-//! Tokens to statements. Nothing here recurses deeper than [`NESTING`], and no expression is higher than [`HEIGHT`],
-//! so that what walks over the result does not either.
+//! Parses tokens into statements. Recursion depth is at most [`NESTING`] and expression height at most [`HEIGHT`], so
+//! traversals of the result are bounded too.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ pub(super) struct Parser<'s> {
     tokens: Vec<Token<'s>>,
     at: usize,
     nesting: usize,
-    /// Loops around this place, for `break`.
+    /// Number of enclosing loops, for `break`.
     loops: usize,
-    /// How often `varargs` and `kwargs` were named.
+    /// Number of uses of `varargs` and `kwargs`.
     varargs: usize,
     kwargs: usize,
 }
@@ -77,7 +77,7 @@ impl<'s> Parser<'s> {
         matches!(self.peek(), Kind::Name(n) if *n == name)
     }
 
-    /// Takes a sign or a word, if it comes.
+    /// Consumes an operator or keyword, if it is next.
     fn takes(&mut self, what: &str) -> bool {
         let found = self.is_sign(what) || self.is_name(what);
         self.at += usize::from(found);
@@ -113,7 +113,7 @@ impl<'s> Parser<'s> {
         result
     }
 
-    /// Statements up to a tag with one of these names, which is taken; without names, up to the end.
+    /// Statements up to and including a tag with one of these names; without names, up to the end.
     fn body(&mut self, ends: &[&'static str]) -> Result<(Vec<Node>, &'static str)> {
         let mut nodes = Vec::new();
         loop {
@@ -145,7 +145,7 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// The body of a tag up to its end, which is taken.
+    /// The body of a tag, up to and including its end tag.
     fn inside(&mut self, end: &'static str) -> Result<Vec<Node>> {
         self.end_tag()?;
         let (body, _) = self.body(&[end])?;
@@ -164,7 +164,7 @@ impl<'s> Parser<'s> {
             }
             "call" => {
                 let parameters = self.is_sign("(");
-                // Parameters come before the call, the body after it.
+                // Parameters precede the call, the body follows it.
                 let head = if parameters { self.parameters()? } else { Vec::new() };
                 let call = self.expression()?;
                 if !matches!(call, Expr::Call(..)) {
@@ -191,7 +191,7 @@ impl<'s> Parser<'s> {
                 }
                 Statement::With(values, self.inside("endwith")?)
             }
-            // Marks what the model says, for training.
+            // Marks the assistant's output, for training.
             "generation" => {
                 nodes.extend(self.inside("endgeneration")?);
                 return Ok(());
@@ -312,7 +312,7 @@ impl<'s> Parser<'s> {
     fn definition(&mut self, name: Arc<str>, parameters: bool, end: &'static str) -> Result<Macro> {
         let parameters = if parameters { self.parameters()? } else { Vec::new() };
         let before = (self.varargs, self.kwargs);
-        // A loop around a macro is not the macro's.
+        // A macro body is outside the loop around the macro.
         let loops = std::mem::take(&mut self.loops);
         let body = self.inside(end)?;
         self.loops = loops;

@@ -1,4 +1,4 @@
-//! Tests: what follows `is`.
+//! Tests: the right-hand side of `is`.
 
 use super::arguments::Arguments;
 use super::ast::Comparison;
@@ -23,7 +23,7 @@ impl Interpreter {
             let [Some(other)] = arguments.bind(name, ["other"])? else {
                 return wrong(format!("the test `{name}` needs an argument"));
             };
-            // `sameas` asks for the same object: a boolean is no number then.
+            // `sameas` tests identity: a boolean is not a number.
             if name == "sameas" && std::mem::discriminant(value) != std::mem::discriminant(&other) {
                 return Ok(false);
             }

@@ -1,4 +1,4 @@
-//! Filters of sequences.
+//! Sequence filters.
 
 use std::cmp::Ordering;
 
@@ -8,8 +8,7 @@ use super::interpreter::Interpreter;
 use super::value::{Key, Value};
 use super::{Result, methods, unsupported, wrong};
 
-/// Sorts what is compared by `order`, keeping equal elements in place. The order may be none, as that of a template's
-/// values may be: the standard sort panics then.
+/// Stable sort by `order`. The order may be inconsistent, as template values may be: the standard sort would panic.
 fn sorted<T>(mut all: Vec<T>, order: &mut impl FnMut(&T, &T) -> Result<Ordering>) -> Result<Vec<T>> {
     if all.len() < 2 {
         return Ok(all);
@@ -27,7 +26,7 @@ fn sorted<T>(mut all: Vec<T>, order: &mut impl FnMut(&T, &T) -> Result<Ordering>
     Ok(out)
 }
 
-/// What values are compared by: strings in lower case where case does not count.
+/// Sort keys of values: lower-case strings if case is ignored.
 fn folded(value: Value, case_sensitive: bool, budget: &mut Budget) -> Result<Value> {
     match &value {
         Value::Str(s) if !case_sensitive => {
@@ -39,7 +38,7 @@ fn folded(value: Value, case_sensitive: bool, budget: &mut Budget) -> Result<Val
 }
 
 impl Interpreter {
-    /// Follows `a.b.0`; an integer is an index.
+    /// Resolves `a.b.0`; an integer is an index.
     fn path(&mut self, value: &Value, attribute: &Value) -> Result<Value> {
         let Value::Str(path) = attribute else { return self.item(value, attribute) };
         let mut value = value.clone();
@@ -264,7 +263,7 @@ impl Interpreter {
         self.budget.list(all)
     }
 
-    /// `batch`: so many in each part; `slice`: so many parts.
+    /// `batch`: the length of each part; `slice`: the number of parts.
     fn parts(&mut self, name: &str, items: &[Value], arguments: Arguments) -> Result<Value> {
         let [size, fill] = arguments.bind(name, ["count", "fill_with"])?;
         let size = count(&size, "a count", 0)?;

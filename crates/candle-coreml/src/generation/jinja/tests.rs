@@ -1,4 +1,4 @@
-//! Templates and what Jinja makes of them; attacks and the limits that end them.
+//! Templates with the expected output; attacks with the limits that stop them.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn render_with(source: &str, messages: Value, limits: &TemplateLimits) -> Result
     Template::parse(source, limits)?.render(variables, limits)
 }
 
-/// Renders within a tenth of the usual limits, to be quick about reaching them.
+/// Renders within a tenth of the default limits, to reach them sooner.
 fn render(source: &str) -> Result<String> {
     let usual = TemplateLimits::default();
     let limits =
@@ -27,7 +27,7 @@ fn render(source: &str) -> Result<String> {
     render_with(source, Value::records(std::iter::once([("role", "user"), ("content", "hi")])), &limits)
 }
 
-/// Jinja itself wrote what is expected: `tools/template_cases.py`.
+/// The expected output comes from Jinja itself: `tools/template_cases.py`.
 #[test]
 fn templates_render_as_jinja_renders_them() {
     let file: serde_json::Value = serde_json::from_str(include_str!("cases.json")).expect("JSON");
@@ -57,7 +57,7 @@ fn refused(source: &str, kind: &str, part: &str) {
     }
 }
 
-/// Where a level of nesting is a token, a few kilobytes are tens of thousands of levels.
+/// One token per nesting level: a few kilobytes make tens of thousands of levels.
 #[test]
 fn depth_is_bounded_before_anything_recurses_over_it() {
     let many = |text: &str| text.repeat(60_000);
@@ -98,7 +98,7 @@ fn depth_is_bounded_before_anything_recurses_over_it() {
     ] {
         refused(&source, "limit", part);
     }
-    // Long is not deep.
+    // Long, but not deep.
     let render = |source: String| render(&source).expect("it renders").len();
     assert_eq!(render(format!("{{{{ 1{} }}}}", "~1".repeat(50_000))), 50_001);
     assert_eq!(render(format!("{{{{ 1{} }}}}", "<=1".repeat(50_000))), 4);
@@ -131,7 +131,7 @@ fn values_hold_neither_themselves_nor_more_than_64_levels() {
     {
         refused(&deep(step, 100_000), "limit", "levels of lists and dictionaries");
     }
-    // A few lists in each other stand for 2^60 elements where they are written or compared.
+    // A few nested lists make 2^60 elements when formatted or compared.
     refused(&deep("[n.x, n.x]", 60), "limit", "");
     let both = "{% set n = namespace(x=1, y=1) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}";
     refused(&format!("{both}{{{{ n.x == n.y }}}}"), "limit", "steps");
@@ -230,7 +230,7 @@ fn time_is_counted() {
     }
 }
 
-/// Values that have no order, integers at the ends of their range, empty things.
+/// Unordered values, integers at the limits of their range, empty values.
 #[test]
 fn odd_values_are_errors() {
     for (source, kind) in [
@@ -289,7 +289,7 @@ fn errors_name_their_line() {
     assert_eq!(refusal.kind, TemplateErrorKind::Raised("only 'user' may speak".to_owned()));
 }
 
-/// The stack that a template can use at its limits fits a thread of 1 MiB, a half of what threads usually have.
+/// At the limits, a template fits a 1 MiB stack, half of the usual size.
 #[test]
 fn templates_at_the_limits_run_on_a_small_stack() {
     let nested = format!("{}x{}", "{% if 1 %}".repeat(62), "{% endif %}".repeat(62));

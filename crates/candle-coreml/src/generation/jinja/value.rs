@@ -1,4 +1,4 @@
-//! Values of templates, as Python shows and compares them.
+//! Values of templates, formatted and compared as in Python.
 
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 use super::budget::{Budget, Sink};
 use super::{Result, wrong};
 
-/// A value. Copies share what they hold.
+/// A value. Copies share their contents.
 #[derive(Debug, Clone)]
 pub(in crate::generation) enum Value {
-    /// Something that is not there, with its name.
+    /// An undefined value, with its name.
     Undefined(Arc<str>),
     None,
     Bool(bool),
@@ -21,16 +21,15 @@ pub(in crate::generation) enum Value {
     Str(Arc<str>),
     List(Arc<List>),
     Map(Arc<Dictionary>),
-    /// Place of a namespace in the interpreter. It is equal to itself only and is never looked into by a value that
-    /// holds it.
+    /// Index of a namespace in the interpreter. Equal only to itself; values that contain it never look inside.
     Namespace(usize),
-    /// Place of a macro in the interpreter.
+    /// Index of a macro in the interpreter.
     Macro(usize),
-    /// A function that is always there.
+    /// A built-in function.
     Function(Function),
 }
 
-/// Functions that are always there.
+/// Built-in functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::generation) enum Function {
     Range,
@@ -54,7 +53,7 @@ pub(in crate::generation) struct Dictionary {
 
 pub(super) type Map = IndexMap<Key, Value>;
 
-/// What a dictionary can be asked for. `true` and 1 are one key, as in Python.
+/// Key of a dictionary. `true` and 1 are the same key, as in Python.
 #[derive(Debug, Clone)]
 pub(in crate::generation) enum Key {
     None,
@@ -119,7 +118,7 @@ impl From<&str> for Value {
 }
 
 impl Value {
-    /// A list of dictionaries with texts: the form that messages have.
+    /// A list of dictionaries with string values: the form of messages.
     pub(in crate::generation) fn records<'t, const N: usize>(
         rows: impl Iterator<Item = [(&'t str, &'t str); N]>,
     ) -> Self {
@@ -130,7 +129,7 @@ impl Value {
         Self::List(Arc::new(List { items: rows.map(row).collect(), depth: 2, tuple: false }))
     }
 
-    /// The type, for messages.
+    /// Name of the type, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "undefined",
@@ -168,7 +167,7 @@ impl Value {
         if let Self::Str(s) = self { Some(s) } else { None }
     }
 
-    /// The integer that it is, booleans included.
+    /// Integer value, booleans included.
     pub(super) fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(i) => Some(*i),
@@ -230,7 +229,7 @@ impl Value {
         })
     }
 
-    /// Python's order; an error for what has none.
+    /// Python's ordering; an error for unordered values.
     pub(super) fn order(&self, other: &Self, budget: &mut Budget) -> Result<Ordering> {
         budget.steps(1)?;
         if let (Some(a), Some(b)) = (self.as_int(), other.as_int()) {
@@ -308,7 +307,7 @@ impl Value {
     }
 }
 
-/// A float as Python writes it: the fewest digits that read back equal.
+/// Formats a float as Python does: the shortest digits that round-trip.
 pub(super) fn float(value: f64) -> String {
     if !value.is_finite() {
         return if value.is_nan() {
@@ -328,7 +327,7 @@ pub(super) fn float(value: f64) -> String {
     }
 }
 
-/// A string as Python writes it in a list.
+/// Formats a string as Python does in a list.
 fn quote(text: &str, sink: &mut Sink<'_>) -> Result<()> {
     let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     sink.char(mark)?;

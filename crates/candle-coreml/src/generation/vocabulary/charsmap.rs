@@ -1,8 +1,8 @@
 //! SentencePiece's precompiled normalization: a double-array trie over bytes
-//! ([darts-clone](https://github.com/s-yata/darts-clone)) whose values are places in a block of texts that end in NUL.
-//! The library follows its links without looking where they lead.
+//! ([darts-clone](https://github.com/s-yata/darts-clone)) whose values are offsets into a block of NUL-terminated
+//! texts. The library follows its links without bounds checks.
 
-/// Bytes of the whole map; that of XLM-R, the largest known, has 316 kB.
+/// Maximum size of the map in bytes; that of XLM-R, the largest known, has 316 kB.
 const LARGEST: usize = 4 << 20;
 
 fn decode(text: &str) -> Option<Vec<u8>> {
@@ -31,15 +31,15 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Where the children of a unit are, relative to it.
+/// Relative position of a unit's children.
 fn offset(unit: usize) -> usize {
     (unit >> 10) << ((unit & (1 << 9)) >> 6)
 }
 
-/// How often longer a text may become by this map, in Base64.
+/// Maximum growth factor of a text under this map, given in Base64.
 ///
 /// # Errors
-/// What is wrong with the map: a link or a place that leads outside of it.
+/// The problem with the map: a link or an offset out of bounds.
 pub(super) fn growth(map: &str) -> Result<usize, String> {
     if map.len() / 4 * 3 > LARGEST {
         return Err(format!("more than {LARGEST} bytes"));
@@ -54,7 +54,7 @@ pub(super) fn growth(map: &str) -> Result<usize, String> {
     let unit =
         |place: usize| units.get(place).copied().ok_or_else(|| format!("a link to unit {place} of {}", units.len()));
     let mut seen = vec![false; units.len()];
-    // Breadth first: each unit with the fewest bytes that lead to it.
+    // Breadth first: reaches each unit by its shortest key.
     let mut next = std::collections::VecDeque::from([(0usize, 0usize)]);
     let mut growth = 1;
     unit(0)?;
@@ -69,7 +69,7 @@ pub(super) fn growth(map: &str) -> Result<usize, String> {
         }
         for byte in 1..256 {
             let child = base ^ byte;
-            // A label has its highest bit clear; a value has it set.
+            // A label has its highest bit clear, a value has it set.
             if unit(child)? & (1 << 31 | 0xff) == byte && !seen[child] {
                 seen[child] = true;
                 next.push_back((child, depth + 1));

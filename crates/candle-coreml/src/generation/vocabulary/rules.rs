@@ -1,4 +1,4 @@
-//! What a `tokenizer.json` may say. The names of fields and types are those of the tokenizers library (0.22).
+//! Rules for a `tokenizer.json`. Field and type names are those of the tokenizers library (0.22).
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -7,24 +7,24 @@ use tokenizers::AddedToken;
 
 use super::charsmap;
 
-/// Longest token in bytes, and longest text that decoders may make of one.
+/// Maximum length of a token, and of the text that decoders may make of one, in bytes.
 const LONGEST_TOKEN: usize = 8 << 10;
-/// Longest piece of a Unigram model in bytes: the library keeps them in a tree as deep as they are long.
+/// Maximum length of a Unigram piece in bytes: the library stores pieces in a tree whose depth is their length.
 const LONGEST_PIECE: usize = 256;
-/// Longest prefix, suffix or replacement in bytes.
+/// Maximum length of a prefix, suffix or replacement in bytes.
 const LONGEST_AFFIX: usize = 256;
-/// How much longer the normalizers together, or the pre-tokenizers together, may make a text.
+/// Maximum growth factor of all normalizers together, or all pre-tokenizers together.
 const GROWTH: usize = 64;
-/// Steps of a normalizer, pre-tokenizer, post-processor or decoder.
+/// Maximum number of steps of a normalizer, pre-tokenizer, post-processor or decoder.
 const STEPS: usize = 64;
-/// Tokens that a post-processor may add to a text.
+/// Maximum number of tokens that a post-processor may add to a text.
 const ADDED: usize = 256;
-/// Longest regular expression in bytes.
+/// Maximum length of a regular expression in bytes.
 const LONGEST_PATTERN: usize = 16 << 10;
-/// Longest word that WordPiece looks at, in characters: its time grows with the square.
+/// Maximum length of a word for WordPiece, in characters: its time is quadratic.
 const LONGEST_WORD: u64 = 256;
 
-/// A rule that a file breaks: the field, what was expected and what was found.
+/// A broken rule: the field, expected and found.
 #[derive(Debug, thiserror::Error)]
 #[error("`{field}`: expected {expected}, found {found}")]
 pub(super) struct Broken {
@@ -41,14 +41,14 @@ fn at_most(field: &str, limit: usize, what: &str, found: usize) -> Result<(), Br
     if found > limit { broken(field, format!("at most {limit} {what}"), found.to_string()) } else { Ok(()) }
 }
 
-/// What a checked file can do to a text.
+/// Effects of a checked file on a text.
 #[derive(Debug, Default)]
 pub(super) struct Bounds {
-    /// How often longer it may become.
+    /// Growth factor.
     pub(super) growth: usize,
-    /// Bytes that are put before it.
+    /// Number of bytes prepended.
     pub(super) prefix: usize,
-    /// Whether a regular expression may backtrack.
+    /// True if a regular expression may backtrack.
     pub(super) backtracks: bool,
 }
 
@@ -94,11 +94,11 @@ struct Model {
 #[derive(Debug, Default)]
 struct Table {
     longest: usize,
-    /// Shortest length in bytes; none of an empty table.
+    /// Minimum length of a piece in bytes; `None` for an empty table.
     shortest: Option<usize>,
-    /// Whether it is a list.
+    /// True for a list.
     list: bool,
-    /// Whether a score is no number.
+    /// True if a score is NaN.
     odd: bool,
 }
 
@@ -140,14 +140,14 @@ impl<'de> Deserialize<'de> for Table {
     }
 }
 
-/// Merges of BPE, of which only the shortest right half matters: the library cuts the prefix off it.
+/// BPE merges. Only the shortest right half matters: the library cuts the prefix off it.
 #[derive(Debug, Default)]
 struct Merges {
-    /// Bytes; none without merges.
+    /// Length in bytes; `None` without merges.
     shortest: Option<usize>,
 }
 
-/// Length of the right half of a merge: of a pair, or of `left right`.
+/// Length of the right half of a merge: a pair, or `left right`.
 struct Right(usize);
 
 impl<'de> Deserialize<'de> for Right {
@@ -197,7 +197,7 @@ impl<'de> Deserialize<'de> for Merges {
 }
 
 impl File {
-    /// Checks every part.
+    /// Checks all parts.
     pub(super) fn check(&self) -> Result<Bounds, Broken> {
         if let Some(version) = self.version.as_ref().filter(|v| *v != "1.0") {
             return broken("version", "1.0", version.chars().take(40).collect::<String>());
@@ -262,7 +262,7 @@ impl Model {
     }
 }
 
-/// Steps that follow each other.
+/// A sequence of steps.
 struct Chain {
     field: &'static str,
     steps: usize,
@@ -278,7 +278,7 @@ impl Chain {
         Self { field, steps: 0, growth: 1, prefix: 0, backtracks: false }
     }
 
-    /// Checks a part and, where it is a sequence, its members.
+    /// Checks a part and, if it is a sequence, its members.
     fn walk(&mut self, part: &Option<Value>, members: &str, step: Step) -> Result<(), Broken> {
         match part {
             None | Some(Value::Null) => Ok(()),
@@ -325,7 +325,7 @@ impl Chain {
         }
     }
 
-    /// The shortest text that a pattern matches, in bytes.
+    /// Length of the shortest match of a pattern, in bytes.
     fn pattern(&mut self, value: &Value) -> Result<usize, Broken> {
         let field = format!("{}.pattern", self.field);
         let pattern = value.get("pattern");
@@ -341,17 +341,17 @@ impl Chain {
         Ok(0)
     }
 
-    /// A replacement of a pattern.
+    /// A pattern replacement.
     fn replacement(&mut self, value: &Value) -> Result<(), Broken> {
         let shortest = self.pattern(value)?;
         let content = self.text(value, "content")?.len();
-        // A regular expression may match nothing, between any two bytes.
+        // A regular expression may match the empty string, between any two bytes.
         self.grow(if shortest == 0 { 1 + content } else { content.div_ceil(shortest) })
     }
 }
 
-/// Whether a regular expression has what only backtracking matches: lookarounds and references to groups. The one
-/// lookahead that tokenizers of the GPT family end with, `\s+(?!\S)`, is matched in steps that grow with the text.
+/// Returns true if a regular expression uses lookarounds or backreferences, which need backtracking. `\s+(?!\S)`, the
+/// one lookahead in tokenizers of the GPT family, takes linear time.
 fn may_backtrack(regex: &str) -> bool {
     let rest = regex.replace(r"\s+(?!\S)", r"\s+");
     ["(?=", "(?!", "(?<=", "(?<!", "(?(", r"\k", r"\g", r"\G", r"\K"].iter().any(|mark| rest.contains(mark))
@@ -365,11 +365,11 @@ fn unknown(chain: &Chain, kind: &str) -> Result<(), Broken> {
 fn normalizer(chain: &mut Chain, kind: &str, value: &Value) -> Result<(), Broken> {
     match kind {
         "Strip" | "StripAccents" | "NFC" | "Nmt" => chain.grow(if kind == "NFC" { 3 } else { 1 }),
-        // The most that Unicode has: U+1D160 in NFD, U+FDFA in NFKC.
+        // Unicode's maximum: U+1D160 in NFD, U+FDFA in NFKC.
         "NFD" => chain.grow(4),
         "NFKC" | "NFKD" => chain.grow(11),
         "Lowercase" | "ByteLevel" => chain.grow(2),
-        // Decomposed, in lower case, with spaces around ideographs.
+        // Decomposed, lower case, with spaces around ideographs.
         "BertNormalizer" => chain.grow(8),
         "Replace" => chain.replacement(value),
         "Prepend" => {
@@ -397,7 +397,7 @@ fn pre_tokenizer(chain: &mut Chain, kind: &str, value: &Value) -> Result<(), Bro
             chain.prefix += 1;
             chain.grow(2)
         }
-        // A space becomes one character of at most four bytes; one is put before.
+        // A space becomes one character of at most four bytes; one is prepended.
         "Metaspace" => {
             chain.prefix += 4;
             chain.grow(4)
@@ -414,12 +414,12 @@ fn pre_tokenizer(chain: &mut Chain, kind: &str, value: &Value) -> Result<(), Bro
 fn decoder(chain: &mut Chain, kind: &str, value: &Value) -> Result<(), Broken> {
     match kind {
         "ByteLevel" | "WordPiece" | "Metaspace" | "ByteFallback" | "Fuse" | "BPEDecoder" => Ok(()),
-        // An empty delimiter stands between any two bytes.
+        // An empty delimiter matches between any two bytes.
         "CTC" => chain.grow(2),
         "Replace" => chain.replacement(value),
         "Strip" => match value.get("stop").map(Value::as_u64) {
             Some(Some(0)) => Ok(()),
-            // The library panics where a token is shorter.
+            // The library panics if a token is shorter.
             Some(Some(stop)) => broken("decoder.stop", "0", stop.to_string()),
             _ => broken("decoder.stop", "0", "none"),
         },
@@ -454,7 +454,7 @@ fn post_processor(chain: &mut Chain, kind: &str, value: &Value) -> Result<(), Br
                     }
                 }
             }
-            // A text that is there twice is twice as many tokens.
+            // A duplicated text has twice as many tokens.
             at_most("post_processor.single", 1, "texts", texts)?;
             at_most("post_processor", ADDED, "added tokens", chain.prefix)
         }

@@ -1,4 +1,4 @@
-//! Tokenizer files that are refused, and those that load.
+//! Tokenizer files that are rejected, and files that load.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ fn what_is_not_asked_for_is_left_out() {
     assert_eq!(cut.expect("read").truncation(), Some(128));
 }
 
-/// A post-processor that puts a token before a sequence; the token `a` is known.
+/// A post-processor that prepends a token to a sequence; the token `a` is known.
 fn template(sequence: &str, token: &str, tokens: &[&str]) -> Value {
     let single = json!([{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": sequence, "type_id": 0}}]);
     let special = json!({"a": {"id": "a", "ids": [1], "tokens": tokens}});
@@ -126,7 +126,7 @@ fn texts_grow_by_a_known_factor() {
     ] {
         refused(&with(field, value), part);
     }
-    // What is within the bounds says how long a text may be.
+    // Accepted rules determine the maximum length of a text.
     let usual = read(&with("normalizer", replace(json!({"String": " "}), "▁"))).expect("read");
     assert_eq!(usual.longest, LONGEST_TEXT);
     let wide = read(&with("normalizer", replace(json!({"String": "h"}), &"h".repeat(60)))).expect("read");
@@ -207,12 +207,12 @@ fn models_are_within_their_bounds() {
     let deep = format!("{{\"normalizer\": {}", "[".repeat(100_000));
     let message = Vocabulary::read(Path::new("x"), deep.as_bytes()).expect_err("too deep").to_string();
     assert!(message.contains("recursion limit"), "{message}");
-    // The second of two would be the one that the library takes.
+    // Of two duplicates, the library would use the second.
     let twice = plain().to_string().replacen('{', r#"{"normalizer": {"type": "Prepend", "prepend": "x"}, "#, 1);
     assert!(Vocabulary::read(Path::new("x"), twice.as_bytes()).is_err());
 }
 
-/// An empty list of tokens makes this decoder panic where overflows are checked.
+/// An empty token list makes this decoder panic if overflow checks are on.
 #[test]
 fn a_panic_of_the_library_is_an_error_or_does_not_happen() {
     let tokenizer = read(&with("decoder", json!({"type": "BPEDecoder", "suffix": "</w>"}))).expect("read");

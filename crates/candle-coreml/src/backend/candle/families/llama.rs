@@ -1,4 +1,4 @@
-//! Llama 2 and 3, and what shares their form.
+//! Llama 2 and 3, and models with the same architecture.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) const FAMILY: Family = Family {
     },
 };
 
-/// candle-transformers' Llama keeps its cache apart.
+/// candle-transformers' Llama keeps its cache outside the model.
 struct Cached {
     model: Arc<llama::Llama>,
     cache: llama::Cache,

@@ -6,8 +6,8 @@ use candle_transformers::models::qwen2;
 
 use super::{AttentionBias, Config, Family, Network};
 
-/// candle-transformers computes the rotary angles in the type of the model. 16-bit types can't tell large positions apart
-/// (bf16 from 256 on), so that this family stays in f32 everywhere.
+/// candle-transformers computes the rotary angles in the model's dtype. 16-bit types can't distinguish large positions
+/// (bf16 from 256 on), so this family always runs in f32.
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
     rope_theta: 1_000_000.0,
@@ -32,8 +32,8 @@ impl Network for qwen2::ModelForCausalLM {
     }
 }
 
-/// The weights without the one of the head. Where it ties, this network takes a head all the same when the files
-/// have one; transformers does not.
+/// The weights without the head. With tied embeddings this network still uses a head if the files have one;
+/// transformers does not.
 fn without_head(weights: VarBuilder<'static>) -> VarBuilder<'static> {
     weights.rename_f(|name| if name == "lm_head.weight" { "lm_head.unused".to_owned() } else { name.to_owned() })
 }
@@ -47,7 +47,7 @@ fn as_qwen2(c: &Config, context: usize) -> qwen2::Config {
         num_attention_heads: c.num_attention_heads,
         num_key_value_heads: c.num_key_value_heads,
         max_position_embeddings: context,
-        // Its mask always has a window; one as long as the context hides nothing.
+        // Its mask always has a sliding window; one as long as the context hides nothing.
         sliding_window: context,
         max_window_layers: c.num_hidden_layers,
         tie_word_embeddings: c.tie_word_embeddings,

@@ -1,4 +1,4 @@
-//! Expressions: operators by their precedence, then what follows a value.
+//! Expression parsing: operators by precedence, then postfixes.
 
 use super::super::ast::{Argument, Binary, Comparison, Expr, Filter};
 use super::super::lexer::Kind;
@@ -11,7 +11,7 @@ impl Parser<'_> {
         Ok(self.conditional()?.0)
     }
 
-    /// Values with commas between them; one without a comma is itself.
+    /// Comma-separated values: a tuple, or a single value without commas.
     pub(super) fn tuple(&mut self, with_if: bool, parentheses: bool) -> Result<Tall> {
         let (mut items, mut height, mut commas) = (Vec::new(), 0, false);
         loop {
@@ -53,7 +53,7 @@ impl Parser<'_> {
         })
     }
 
-    /// The comparison that comes, and its tokens.
+    /// The next comparison operator, and its number of tokens.
     fn comparison(&self) -> Option<(Comparison, usize)> {
         let found = match self.peek() {
             Kind::Sign("==") => Comparison::Equal,
@@ -71,8 +71,8 @@ impl Parser<'_> {
         Some((found, 1))
     }
 
-    /// Operators that bind at least as strongly as `least`: 0 `or`, 1 `and`, 2 `not`, 3 comparisons, 4 `+ -`, 5 `~`,
-    /// 6 `* / // %`, 7 `**`.
+    /// Operators of precedence `least` or higher: 0 `or`, 1 `and`, 2 `not`, 3 comparisons, 4 `+ -`, 5 `~`, 6 `* / //
+    /// %`, 7 `**`.
     fn binary(&mut self, least: u8) -> Result<Tall> {
         let (mut left, mut height) = if least <= 2 && self.takes("not") {
             let (inner, height) = self.deeper(|p| p.binary(2))?;
@@ -290,7 +290,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Items up to `end` with commas between them, and one after the last if it likes. An item is given those before it.
+    /// Comma-separated items up to `end`, optionally with a trailing comma. `item` gets the previous items.
     fn separated<T>(
         &mut self,
         end: &'static str,
@@ -339,7 +339,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A test; its one argument may stand without parentheses.
+    /// A test; a single argument needs no parentheses.
     fn test(&mut self) -> Result<Tall<Filter>> {
         let name = self.name()?;
         if self.is_sign("(") {
