@@ -176,9 +176,10 @@ pub(crate) fn unpack<const N: usize>(packed: &[u8], bits: u32, out: &mut [u8; N]
         ((1u64 << half) - 1, ((1u64 << quarter) - 1) * 0x1_0000_0001, mask * 0x1_0001_0001_0001);
     let step = bits as usize;
     for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let v = match packed.get(i * step..i * step + 8) {
-            Some(bytes) => bytes.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)),
-            None => packed.iter().skip(i * step).take(8).rev().fold(0, |v, &b| v << 8 | u64::from(b)),
+        let rest = packed.get(i * step..).unwrap_or_default();
+        let v = match rest.first_chunk() {
+            Some(&bytes) => u64::from_le_bytes(bytes),
+            None => rest.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)),
         };
         let v = v & halves | (v >> half & halves) << 32;
         let v = v & quarters | (v >> quarter & quarters) << 16;

@@ -70,6 +70,9 @@ pub(crate) trait Bytes: Copy {
     type Floats: Copy;
     /// Loads `16 · LANES` bytes.
     unsafe fn load(from: *const u8) -> Self;
+    /// Prefetches a cache line; the address need not be valid.
+    #[inline(always)]
+    unsafe fn fetch(_at: *const u8) {}
     /// Broadcasts 16 bytes to every lane.
     unsafe fn broadcast(from: *const u8) -> Self;
     /// The low four bits of every byte.

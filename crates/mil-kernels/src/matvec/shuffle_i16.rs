@@ -20,6 +20,9 @@ use crate::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 const BLOCK: usize = 128;
 /// Columns that share a scale where a block has several.
 const SCALED: usize = 32;
+/// Distance at which weights are fetched, in bytes: rows follow each other in memory, and the hardware's own prefetching
+/// stops at the end of each page.
+const AHEAD: usize = 8192;
 /// Indices that are unpacked at a time; a multiple of [`BLOCK`].
 const UNPACKED: usize = 4 * BLOCK;
 
@@ -171,6 +174,8 @@ pub(crate) unsafe fn broadcasts<B: Bytes>(bytes: &[u8; 64]) -> [B; 4] {
 /// The scales of the quarters of each block of a row. Closures would not do: their bodies are compiled without the
 /// instruction set of the function that they end up in, unless they are inlined.
 trait Scales {
+    /// Whether the quarters of a block may have scales of their own.
+    const QUARTERS: bool;
     /// Of a block of the vector with this scale.
     fn quarters(&self, block: usize, x: f32) -> [f32; BLOCK / SCALED];
 }
@@ -179,6 +184,8 @@ trait Scales {
 struct NoScales;
 
 impl Scales for NoScales {
+    const QUARTERS: bool = false;
+
     #[inline(always)]
     fn quarters(&self, _block: usize, x: f32) -> [f32; BLOCK / SCALED] {
         [x; BLOCK / SCALED]
@@ -192,6 +199,8 @@ struct BlockScales<'a> {
 }
 
 impl Scales for BlockScales<'_> {
+    const QUARTERS: bool = true;
+
     #[inline(always)]
     fn quarters(&self, block: usize, x: f32) -> [f32; BLOCK / SCALED] {
         if self.block_cols == SCALED {
@@ -265,7 +274,7 @@ unsafe fn table_rows<B: Bytes>(
                     1 => indexed::<B, 1>(indices, low, high, x),
                     2 => indexed::<B, 2>(indices, low, high, x),
                     3 => indexed::<B, 3>(indices, low, high, x),
-                    4 => nibbles::<B>(indices, low[0], high[0], x, &NoScales),
+                    4 => nibbles::<B, _>(indices, low[0], high[0], x, &NoScales),
                     6 => indexed::<B, 6>(indices, low, high, x),
                     _ => bytes_by_loads::<B>(indices, &table, x),
                 }
@@ -280,7 +289,7 @@ unsafe fn table_rows<B: Bytes>(
 /// # Safety
 /// As [`rows`].
 #[inline(always)]
-unsafe fn nibbles<B: Bytes>(packed: &[u8], low: B, high: B, x: &Rounded, scales: &impl Scales) -> f32 {
+unsafe fn nibbles<B: Bytes, S: Scales>(packed: &[u8], low: B, high: B, x: &Rounded, scales: &S) -> f32 {
     let (whole, rest) = packed.as_chunks::<{ BLOCK / 2 }>();
     // Whatever the indices behind the end are, the vector has zeros there.
     let mut last = [0u8; BLOCK / 2];
@@ -293,12 +302,18 @@ unsafe fn nibbles<B: Bytes>(packed: &[u8], low: B, high: B, x: &Rounded, scales:
             let packed = whole.get(i).unwrap_or(&last).as_ptr();
             let (x_block, scales) = (words.0.as_ptr(), scales.quarters(i, x.scales[i]));
             for s in 0..4 / B::LANES {
-                let v = B::load(packed.add(16 * B::LANES * s));
+                let at = packed.add(16 * B::LANES * s);
+                B::fetch(at.wrapping_add(AHEAD));
+                let v = B::load(at);
                 let (even, odd) = (v.low_nibbles(), v.high_nibbles());
                 let even = B::interleave(low.look_up(even), high.look_up(even));
                 let odd = B::interleave(low.look_up(odd), high.look_up(odd));
                 let sums = four_products::<B>(even, odd, x_block.add(32 * B::LANES * s));
-                sum = B::add_scaled(sum, sums, scales.as_ptr().add(s * B::LANES));
+                sum = if S::QUARTERS {
+                    B::add_scaled(sum, sums, scales.as_ptr().add(s * B::LANES))
+                } else {
+                    B::add_scaled_all(sum, sums, scales[0])
+                };
             }
         }
         B::total(sum)
@@ -426,7 +441,7 @@ unsafe fn block_rows<B: Bytes>(b: &Blocks<'_>, first: usize, whole_x: &[f32], x:
         // SAFETY: the caller's contract.
         *o = unsafe {
             match (b.bits, b.signed) {
-                (4, _) => nibbles::<B>(integers, low, high, x, &scales),
+                (4, _) => nibbles::<B, _>(integers, low, high, x, &scales),
                 (_, true) => eight_bits::<B, true>(integers, x, &scales),
                 (_, false) => eight_bits::<B, false>(integers, x, &scales),
             }
@@ -448,7 +463,9 @@ unsafe fn eight_bits<B: Bytes, const SIGNED: bool>(integers: &[u8], x: &Rounded,
                 let mut sums = B::zero();
                 for v in 0..2 / B::LANES {
                     let at = SCALED * q + 16 * B::LANES * v;
-                    let bytes = B::load(integers.as_ptr().add(at));
+                    let from = integers.as_ptr().add(at);
+                    B::fetch(from.wrapping_add(AHEAD));
+                    let bytes = B::load(from);
                     let (a, b) = if SIGNED { bytes.widen_signed() } else { bytes.widen_unsigned() };
                     sums = B::add_products(sums, a, x_block.add(at));
                     sums = B::add_products(sums, b, x_block.add(at + 8 * B::LANES));

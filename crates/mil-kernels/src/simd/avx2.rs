@@ -129,6 +129,12 @@ impl Bytes for __m256i {
     }
 
     #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        // SAFETY: a prefetch is a hint; no address is invalid for it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn broadcast(from: *const u8) -> Self {
         // SAFETY: the contract.
         unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())) }
@@ -264,6 +270,12 @@ impl Bytes for AvxVnni {
     unsafe fn load(from: *const u8) -> Self {
         // SAFETY: the contract of the trait, here and in all functions below.
         Self(unsafe { <__m256i as Bytes>::load(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn fetch(at: *const u8) {
+        // SAFETY: as above.
+        unsafe { <__m256i as Bytes>::fetch(at) }
     }
 
     #[inline(always)]
