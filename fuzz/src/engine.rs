@@ -1,9 +1,11 @@
 //! Fuzz target `engine`: runs MIL text. Any outcome is accepted except a panic, a hang or unbounded memory. Mutations
 //! work on the parsed program, so that most inputs reach the operations.
 //!
-//! `mil-engine`'s tests replay the corpus with the same function.
+//! `coreml-engine`'s tests replay the corpus with the same function.
 
 use candle_core::{DType, Device, Tensor};
+use coreml_engine::backend::Backend;
+use coreml_engine::{Executable, Limits, Options};
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{
@@ -11,8 +13,6 @@ use coreml_format::program::{
 };
 use coreml_format::verify::verify;
 use coreml_format::weights::Weights;
-use mil_engine::backend::Backend;
-use mil_engine::{Executable, Limits, Options};
 
 /// Maximum number of elements of an input.
 const INPUT: usize = 1 << 12;

@@ -16,10 +16,10 @@ pub fn tensors(bytes: &[u8]) {
     assert!(size as u64 <= limits.bytes, "{size} bytes");
     for tensor in all.values() {
         for declared in [DataType::F16, DataType::F32, DataType::I32, DataType::I8, DataType::U16, DataType::Bool] {
-            if let Ok(value) = mil_engine::convert::to_declared(tensor, declared) {
+            if let Ok(value) = coreml_engine::convert::to_declared(tensor, declared) {
                 assert_eq!(value.dims(), tensor.dims());
                 // An accepted value converts again, to itself.
-                let again = mil_engine::convert::to_declared(&value, declared).expect("a value of the type");
+                let again = coreml_engine::convert::to_declared(&value, declared).expect("a value of the type");
                 assert_eq!(again.dtype(), value.dtype());
             }
         }

@@ -71,7 +71,7 @@ fn apple() -> Result<(), String> {
     for target in APPLE_TARGETS {
         for features in [&[][..], &["--features", "metal"][..]] {
             let mut args =
-                vec!["clippy", "-p", "coreml-apple", "-p", "candle-coreml", "--all-targets", "--target", target];
+                vec!["clippy", "-p", "coreml-framework", "-p", "candle-coreml", "--all-targets", "--target", target];
             args.extend(features);
             args.extend(["--", "-D", "warnings"]);
             cargo(&args)?;

@@ -14,18 +14,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-pub use coreml_apple::options::{ComputeUnits, UnknownUnits};
-pub use coreml_apple::report::{DeviceKind, OperationReport, by_device};
+pub use coreml_engine::Limits;
+use coreml_engine::passes::PassSet;
+use coreml_engine::state::StateSpec;
 use coreml_format::description::ModelDescription;
 use coreml_format::model::Model;
 use coreml_format::model_types::Body;
 use coreml_format::program::Program;
 use coreml_format::weights::Weights;
+pub use coreml_framework::options::{ComputeUnits, UnknownUnits};
+pub use coreml_framework::report::{DeviceKind, OperationReport, by_device};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
-pub use mil_engine::Limits;
-use mil_engine::passes::PassSet;
-use mil_engine::state::StateSpec;
 
 use crate::error::{Error, Result};
 
@@ -225,7 +225,7 @@ pub(crate) struct Loaded {
 pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Model> {
     let native = native::AVAILABLE && options.choice != EngineChoice::Portable;
     match Model::open(path) {
-        Err(error) if native && coreml_apple::cache::is_compiled(path) => {
+        Err(error) if native && coreml_framework::cache::is_compiled(path) => {
             tracing::debug!(%error, "left to Core ML");
             Ok(Model {
                 path: path.to_owned(),

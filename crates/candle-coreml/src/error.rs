@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mil_engine::error::{EngineError, OpError};
+use coreml_engine::error::{EngineError, OpError};
 use serde::Serialize;
 
 use crate::backend::BackendDevice;
@@ -28,7 +28,7 @@ pub enum Error {
         /// The model.
         path: PathBuf,
         /// The engine's error.
-        source: Box<mil_engine::error::EngineError>,
+        source: Box<coreml_engine::error::EngineError>,
     },
     /// The native engine can't load or run a model.
     #[error("{path}: {source}")]
@@ -36,7 +36,7 @@ pub enum Error {
         /// The model.
         path: PathBuf,
         /// The engine's error.
-        source: Box<coreml_apple::NativeError>,
+        source: Box<coreml_framework::NativeError>,
     },
     /// A state was passed to a model on another engine.
     #[error("the model runs on the {expected} engine, but the state was made by the {found} engine")]
@@ -399,7 +399,7 @@ impl From<Error> for candle_core::Error {
 
 #[cfg(test)]
 mod tests {
-    use mil_engine::error::OpLocation;
+    use coreml_engine::error::OpLocation;
 
     use super::*;
 

@@ -8,9 +8,9 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use coreml_apple::shape;
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType};
 use coreml_format::file::{self, FileCause, FileError};
+use coreml_framework::shape;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use tiff::decoder::{Decoder, DecodingResult};
 

@@ -90,16 +90,16 @@ pub use model::{CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, Fe
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 
-/// The native engine itself: batches, futures and hints beyond the common interface.
-pub use coreml_apple as native;
+/// Instruction sets of the portable engine's kernels.
+pub use coreml_engine::isa;
 /// The file formats, for tools that inspect models.
 pub use coreml_format as format;
 /// Inputs and outputs of models.
 pub use coreml_format::description;
+/// The native engine itself: batches, futures and hints beyond the common interface.
+pub use coreml_framework as native;
 /// Lowering of each model type to a program.
 pub use coreml_lower as lower;
-/// Instruction sets of the portable engine's kernels.
-pub use mil_engine::isa;
 
 /// Tests the Rust code in the guides as documentation.
 #[cfg(doctest)]

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use coreml_engine::convert::{Unfit, to_declared};
 use coreml_format::dtype::DataType;
-use mil_engine::convert::{Unfit, to_declared};
 
 use crate::anemll::{Pipeline, Session, inputs};
 use crate::config::Config;

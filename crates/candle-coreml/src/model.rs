@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use coreml_apple::shape;
+pub use coreml_engine::passes::PassSet;
 use coreml_format::description::{DimRange, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint};
 use coreml_format::model::Model;
+use coreml_framework::shape;
 pub use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
-pub use mil_engine::passes::PassSet;
 
 use crate::config::Config;
 pub use crate::engine::EngineChoice;
@@ -386,7 +386,7 @@ impl CoreMLModel {
             let FeatureValue::Tensor(t) = output else { continue };
             match described.output(name).map(|f| &f.ty) {
                 Some(FeatureType::MultiArray { dtype, .. }) => {
-                    let wanted = mil_engine::executable::public_dtype(*dtype);
+                    let wanted = coreml_engine::executable::public_dtype(*dtype);
                     if t.dtype() != wanted {
                         *t = t.to_dtype(wanted)?;
                     }

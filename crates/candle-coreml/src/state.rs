@@ -1,7 +1,7 @@
 //! State of a model between predictions, such as a KV cache.
 
 use candle_core::Tensor;
-use mil_engine::state::StateSpec;
+use coreml_engine::state::StateSpec;
 
 use crate::engine::{self, EngineState};
 use crate::error::{Error, Result};

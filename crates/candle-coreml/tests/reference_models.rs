@@ -89,7 +89,7 @@ fn logits_agree_with_pytorch_with_and_without_each_rewrite() {
         let components = discovery::discover(&folder).expect("components");
         agree(&components, &PassSet::all(), &folder);
         agree(&components, &PassSet::none(), &folder);
-        for pass in mil_engine::passes::ALL {
+        for pass in coreml_engine::passes::ALL {
             agree(&components, &PassSet::all().without(pass.name), &folder);
         }
     }

@@ -11,15 +11,15 @@
 //! last place. NaN equals NaN and an infinity equals itself: rewrites preserve them wherever these patterns produce
 //! them (fully masked rows, special values in activations and gates).
 //!
-//! `mil-engine`'s tests replay the corpus and run random programs with the same functions.
+//! `coreml-engine`'s tests replay the corpus and run random programs with the same functions.
 
 use candle_core::{DType, Device, Tensor};
+use coreml_engine::passes::{ALL, PassSet};
+use coreml_engine::{EngineError, Executable, FeatureValue, Limits, Options, State};
 use coreml_format::dtype::DataType;
 use coreml_format::mil_text;
 use coreml_format::program::{Function, Program, ValueType};
 use coreml_format::verify::verify;
-use mil_engine::passes::{ALL, PassSet};
-use mil_engine::{EngineError, Executable, FeatureValue, Limits, Options, State};
 
 use bytes::Bytes;
 use made::Made;

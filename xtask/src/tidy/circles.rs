@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::File;
 
 /// Source folders of these crates.
-const ROOTS: [&str; 1] = ["crates/mil-engine/src/"];
+const ROOTS: [&str; 1] = ["crates/coreml-engine/src/"];
 
 pub(super) fn check(files: &[File]) -> Vec<String> {
     ROOTS.iter().flat_map(|root| circles(root, files)).collect()

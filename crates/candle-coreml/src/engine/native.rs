@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use coreml_apple::{NativeError, NativeModel, NativeState, Options};
+use coreml_engine::state::StateSpec;
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, ModelDescription};
 use coreml_format::model::Model;
+use coreml_framework::{NativeError, NativeModel, NativeState, Options};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
-use mil_engine::state::StateSpec;
 
 use super::{Engine, EngineOptions, EngineState, OperationReport, downcast};
 use crate::error::{Error, Result};

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
+use coreml_engine::Limits;
+use coreml_engine::error::EngineError;
+use coreml_engine::executable::{Executable, Options};
+use coreml_engine::profile::{Profile, StepCost};
+use coreml_engine::state::{State, StateSpec};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::model::Model;
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
-use mil_engine::Limits;
-use mil_engine::error::EngineError;
-use mil_engine::executable::{Executable, Options};
-use mil_engine::profile::{Profile, StepCost};
-use mil_engine::state::{State, StateSpec};
 
 use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport, downcast};
 use crate::error::{Error, Result};
@@ -147,7 +147,7 @@ impl Engine for Portable {
         let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
         let places = self.executable.places().iter().zip(self.executable.weight_bytes());
         let cost =
-            |((place, &weight_bytes), cost): ((&mil_engine::error::OpLocation, &u64), &StepCost)| OperationCost {
+            |((place, &weight_bytes), cost): ((&coreml_engine::error::OpLocation, &u64), &StepCost)| OperationCost {
                 function: place.function.clone(),
                 operator: place.kind.clone(),
                 name: place.name.clone(),
@@ -161,7 +161,7 @@ impl Engine for Portable {
 
     /// All operations run on the CPU; profiling a prediction measures their cost.
     fn placement(&self) -> Result<Vec<OperationReport>> {
-        let report = |place: &mil_engine::error::OpLocation| OperationReport {
+        let report = |place: &coreml_engine::error::OpLocation| OperationReport {
             function: place.function.clone(),
             operator: place.kind.clone(),
             outputs: vec![place.name.clone()],

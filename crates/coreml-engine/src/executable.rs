@@ -1,0 +1,323 @@
+//! One function of a model, ready to run.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device};
+use coreml_format::dtype::DataType;
+use coreml_format::program::{Dim, Program, TensorType, ValueType};
+use coreml_format::weights::Weights;
+use coreml_kernels::buffer_pool::Memory;
+use coreml_values::{DictionaryKey, FeatureValue};
+use indexmap::IndexMap;
+
+use crate::admit;
+use crate::array::Array;
+use crate::backend::Backend;
+use crate::budget::{self, Scope};
+use crate::convert::{self, Unfit};
+use crate::error::{EngineError, OpError, OpLocation};
+use crate::frame::{Context, States};
+use crate::layout;
+use crate::limits::Limits;
+use crate::passes::{PassSet, open_batch};
+use crate::plan;
+use crate::planned::{FunctionPlan, PlanInput};
+use crate::profile::Profile;
+use crate::run;
+use crate::state::{State, StateSpec};
+use crate::value::Value;
+
+/// Options for loading a function.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Device and operation tables.
+    pub backend: Backend,
+    /// Rewrites to apply.
+    pub passes: PassSet,
+    /// Limits of a prediction.
+    pub limits: Limits,
+    /// Inputs with their batch dimension. If the rows of the function are independent, predictions may pass any number
+    /// of rows; see [`Executable::open_rows`].
+    pub rows: Vec<(String, usize)>,
+    /// Accepts internal operations and those of later opsets, for tests that write them as text.
+    #[doc(hidden)]
+    pub internal_ops: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            backend: Backend::cpu(),
+            passes: PassSet::all(),
+            limits: Limits::default(),
+            rows: Vec::new(),
+            internal_ops: false,
+        }
+    }
+}
+
+/// A function of a model, planned for a device.
+pub struct Executable {
+    function: String,
+    plan: FunctionPlan,
+    context: Context,
+    open_rows: Vec<(String, usize)>,
+    /// Result buffers, one pool per concurrent prediction.
+    memory: Mutex<Vec<Memory>>,
+}
+
+impl std::fmt::Debug for Executable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Executable({:?}, {} steps)", self.function, self.plan.places.len())
+    }
+}
+
+impl Executable {
+    /// Prepares a function of a verified program with constants in `weights`.
+    ///
+    /// # Errors
+    /// If the function is unknown, the engine or the function's opset lacks operations (lists all), or an operation is
+    /// malformed.
+    pub fn load(program: &Program, weights: &Weights, function: &str, options: &Options) -> Result<Self, EngineError> {
+        let source = program.functions.get(function).ok_or_else(|| EngineError::UnknownFunction {
+            asked: function.to_owned(),
+            available: program.functions.keys().cloned().collect(),
+        })?;
+        // Memory of constants is counted separately during loading.
+        let _scope = Scope::open(options.limits);
+        if !options.internal_ops {
+            admit::function(function, source, &options.backend)?;
+        }
+        let mut rewritten = source.clone();
+        options.passes.run(&mut rewritten);
+        let mut open = options.rows.clone();
+        if let Err(why) = open_batch(&mut rewritten, &open, |kind| options.backend.batch(kind)) {
+            tracing::debug!(function, why, "takes a fixed number of rows");
+            open.clear();
+        }
+        let context = Context::new(options.backend.device.clone(), options.limits);
+        let plan = plan::plan(function, &rewritten, weights, &options.backend, &context)?;
+        Ok(Self { function: function.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
+    }
+
+    /// Inputs with their dimension in which predictions may choose the number of rows: [`Options::rows`] or empty.
+    pub fn open_rows(&self) -> &[(String, usize)] {
+        &self.open_rows
+    }
+
+    /// Name of the function.
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+
+    /// Inputs in order with their declared types, excluding states.
+    pub fn inputs(&self) -> &[PlanInput] {
+        &self.plan.inputs
+    }
+
+    /// States required by a prediction.
+    pub fn states(&self) -> &[StateSpec] {
+        &self.plan.states
+    }
+
+    /// Location of each step in the program, for profiles.
+    pub fn places(&self) -> &[OpLocation] {
+        &self.plan.places
+    }
+
+    /// Stored weight bytes read by each step, in the order of [`places`](Self::places).
+    pub fn weight_bytes(&self) -> &[u64] {
+        &self.plan.weight_bytes
+    }
+
+    /// Flag that, when set, stops running predictions at their next operation.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.context.cancel.clone()
+    }
+
+    /// Allocates states filled with zeros.
+    ///
+    /// # Errors
+    /// If allocation fails or they exceed [`Limits::memory`] in total.
+    pub fn new_state(&self) -> Result<State, EngineError> {
+        State::within(&self.plan.states, self.context.limits.memory, &self.context.device).map_err(|source| {
+            EngineError::Op {
+                place: OpLocation {
+                    function: self.function.clone(),
+                    kind: "state".to_owned(),
+                    name: "states".to_owned(),
+                },
+                source,
+            }
+        })
+    }
+
+    /// Runs the function. Tensors and numbers are converted to the declared types (see [`convert`]); other kinds of
+    /// values are rejected. Tensors are returned in the declared element type (`I32` for int32, `F16` for fp16 …).
+    ///
+    /// # Errors
+    /// If an input is missing, misshapen or outside its declared type, the state does not fit, or an operation fails.
+    pub fn predict<V: Clone + Into<FeatureValue>>(
+        &self,
+        inputs: &[(&str, V)],
+        state: Option<&mut State>,
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
+        self.predict_profiled(inputs, state, None)
+    }
+
+    /// Same as [`predict`](Self::predict), adding costs to a profile.
+    ///
+    /// # Errors
+    /// Same as `predict`.
+    pub fn predict_profiled<V: Clone + Into<FeatureValue>>(
+        &self,
+        inputs: &[(&str, V)],
+        state: Option<&mut State>,
+        profile: Option<&mut Profile>,
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
+        let inputs: Vec<(&str, FeatureValue)> = inputs.iter().map(|(name, v)| (*name, v.clone().into())).collect();
+        self.run(&inputs, state, profile)
+    }
+
+    fn run(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut State>,
+        profile: Option<&mut Profile>,
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
+        let _scope = Scope::open(self.context.limits);
+        let values = self.plan.inputs.iter().map(|i| self.input(i, inputs)).collect::<Result<Vec<_>, _>>()?;
+        let states = match state {
+            Some(state) if !self.plan.states.is_empty() => {
+                let order = state.order(&self.plan.states)?;
+                Some(States { state, order })
+            }
+            _ => match self.plan.states.first() {
+                Some(spec) => {
+                    return Err(EngineError::BadState {
+                        name: spec.name.clone(),
+                        expected: format!("{} {:?}", spec.dtype, spec.shape),
+                        found: "a prediction without state".to_owned(),
+                    });
+                }
+                None => None,
+            },
+        };
+        let idle = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = idle().pop().unwrap_or_default();
+        let reuses = run::reuses(&self.plan, &values);
+        let predict = || {
+            let (results, mut owners) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
+            let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
+                let made = output(&value, ty.as_ref(), &self.context.device)
+                    .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
+                owners.release_output(&value, made.tensor());
+                Ok((name.clone(), made))
+            };
+            self.plan.outputs.iter().zip(results).map(output).collect()
+        };
+        let outputs = if reuses { memory.lend(predict) } else { predict() };
+        idle().push(memory);
+        outputs
+    }
+
+    fn input(&self, input: &PlanInput, given: &[(&str, FeatureValue)]) -> Result<Value, EngineError> {
+        let found = given.iter().find(|(name, _)| *name == input.name);
+        let (_, value) = found.ok_or_else(|| EngineError::MissingInput {
+            name: input.name.clone(),
+            expected: self.plan.inputs.iter().map(|i| i.name.clone()).collect(),
+        })?;
+        let other =
+            |found: String| EngineError::BadInput { name: input.name.clone(), expected: "a tensor".to_owned(), found };
+        let value = value.clone().numbers_to_tensor().map_err(|e| other(e.to_string()))?;
+        let tensor = value.tensor().ok_or_else(|| other(value.kind().to_owned()))?;
+        let bad = |expected: String| EngineError::BadInput {
+            name: input.name.clone(),
+            expected,
+            found: format!("{:?} {:?}", tensor.dtype(), tensor.dims()),
+        };
+        let ValueType::Tensor(ty) = &input.ty else {
+            return Err(bad(format!("{:?}", input.ty)));
+        };
+        if !shape_fits(tensor.dims(), ty) {
+            let shape: Vec<_> = ty.shape.iter().map(Dim::to_string).collect();
+            return Err(bad(format!("{} [{}]", ty.dtype, shape.join(", "))));
+        }
+        let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
+        let refused = |source: OpError| match source {
+            OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => EngineError::Op {
+                place: OpLocation {
+                    function: self.function.clone(),
+                    kind: "input".to_owned(),
+                    name: input.name.clone(),
+                },
+                source,
+            },
+            _ => bad(ty.dtype.to_string()),
+        };
+        budget::claim(convert::cost(tensor, ty.dtype)).map_err(refused)?;
+        let tensor = convert::to_declared(tensor, ty.dtype).map_err(unfit)?;
+        let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
+        let array = Array::new(tensor, ty.dtype).map_err(refused)?;
+        Ok(Value::Array(array))
+    }
+}
+
+/// True if a shape fits a declared type.
+fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
+    if ty.shape.contains(&Dim::Variadic) {
+        return true;
+    }
+    shape.len() == ty.shape.len() && shape.iter().zip(&ty.shape).all(|(&n, d)| d.fixed().is_none_or(|m| m == n))
+}
+
+/// The Candle type in which results of a declared element type are returned.
+pub fn public_dtype(dtype: DataType) -> DType {
+    match dtype {
+        DataType::F16 => DType::F16,
+        DataType::BF16 => DType::BF16,
+        DataType::F64 => DType::F64,
+        DataType::Bool | DataType::U8 | DataType::U1 | DataType::U2 | DataType::U3 | DataType::U4 | DataType::U6 => {
+            DType::U8
+        }
+        DataType::I8 | DataType::I4 | DataType::I16 => DType::I16,
+        DataType::U16 | DataType::I32 => DType::I32,
+        DataType::U32 => DType::U32,
+        DataType::I64 | DataType::U64 => DType::I64,
+        _ => DType::F32,
+    }
+}
+
+fn output(value: &Value, ty: Option<&ValueType>, device: &Device) -> Result<FeatureValue, OpError> {
+    match value {
+        Value::Array(_) | Value::Weight(_) => {
+            let array = value.array("output", device)?;
+            let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
+            Ok(FeatureValue::Tensor(layout::to_dtype(&layout::contiguous(array.tensor())?, public_dtype(dtype))?))
+        }
+        Value::Strings(s) => Ok(match s.data.as_slice() {
+            [text] if s.shape.is_empty() => FeatureValue::String(text.clone()),
+            texts => FeatureValue::Strings(texts.to_vec()),
+        }),
+        Value::Dictionary(entries) => entries
+            .iter()
+            .map(|(k, v)| Ok((key(k)?, number(v)?)))
+            .collect::<Result<_, _>>()
+            .map(FeatureValue::Dictionary),
+        other => Err(OpError::Unsupported(format!("returning a {}", other.kind()))),
+    }
+}
+
+fn key(value: &Value) -> Result<DictionaryKey, OpError> {
+    match value {
+        Value::Strings(s) => {
+            s.data.first().cloned().map(DictionaryKey::String).ok_or_else(|| OpError::data("an empty key"))
+        }
+        other => crate::value::FromValue::from_value("key", other).map(DictionaryKey::Int),
+    }
+}
+
+fn number(value: &Value) -> Result<f64, OpError> {
+    crate::value::FromValue::from_value("value", value).map(|x: f32| f64::from(x))
+}

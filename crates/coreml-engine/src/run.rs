@@ -1,0 +1,191 @@
+//! Executes a plan: one frame per prediction, one closure per step.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use coreml_kernels::buffer_pool;
+
+use crate::budget;
+use crate::declared;
+use crate::error::{EngineError, OpError, OpLocation};
+use crate::frame::{Context, Frame, States};
+use crate::liveness::BufferOwners;
+use crate::planned::{BlockPlan, FunctionPlan, Step};
+use crate::profile::Profile;
+use crate::value::Value;
+
+impl Frame<'_> {
+    /// Runs a nested block and returns its outputs.
+    ///
+    /// # Errors
+    /// Errors of its steps, or cancellation.
+    pub fn run_block(&mut self, block: &BlockPlan, args: Vec<Value>) -> Result<Vec<Value>, OpError> {
+        declared::check(&block.declared, &args)?;
+        for (&var, value) in block.inputs.iter().zip(args) {
+            self.set(var, value);
+        }
+        for step in &block.steps {
+            if self.context.cancel.load(Ordering::Relaxed) {
+                return Err(OpError::Cancelled);
+            }
+            let started = self.profile.is_some().then(std::time::Instant::now);
+            let values = self.step(step).inspect_err(|_| {
+                self.failed.get_or_insert(step.place);
+            })?;
+            if let (Some(profile), Some(started)) = (&mut self.profile, started) {
+                profile.record(step.place, started.elapsed(), &values);
+            }
+            declared::check(&step.declared, &values).inspect_err(|_| {
+                self.failed.get_or_insert(step.place);
+            })?;
+            if budget::in_loop() {
+                let elements = values.iter().map(elements).fold(0usize, usize::saturating_add);
+                budget::looped(budget::STEP.saturating_add(elements as u64)).inspect_err(|_| {
+                    self.failed.get_or_insert(step.place);
+                })?;
+            }
+            for (&var, value) in step.outputs.iter().zip(values) {
+                self.set(var, value);
+            }
+            if let Some(owners) = &mut self.owners {
+                let value = |&var: &u32| Some((var, self.vars.get(var as usize)?.as_ref()?));
+                owners.step(step.outputs.iter().filter_map(value));
+            }
+            if budget::used().saturating_sub(self.counted) > self.context.limits.memory / 64 {
+                self.count_memory().inspect_err(|_| {
+                    self.failed.get_or_insert(step.place);
+                })?;
+            }
+            for &var in &step.free {
+                let freed = self.vars.get_mut(var as usize).and_then(Option::take);
+                if let (Some(owners), Some(value)) = (&mut self.owners, freed) {
+                    owners.free(var, &value);
+                }
+            }
+        }
+        block.outputs.iter().map(|&slot| self.value(slot).cloned()).collect()
+    }
+
+    /// Runs a step. If it runs out of memory, recounts and retries once: the count still includes memory freed since
+    /// the last recount.
+    fn step(&mut self, step: &Step) -> Result<Vec<Value>, OpError> {
+        match (step.run)(self) {
+            Err(OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. }) if self.failed.is_none() => {
+                buffer_pool::release();
+                self.count_memory()?;
+                (step.run)(self)
+            }
+            done => done,
+        }
+    }
+
+    /// Recounts the memory of all values (shared buffers once) and of the pool. Called after enough new bytes to
+    /// amortise its cost.
+    fn count_memory(&mut self) -> Result<(), OpError> {
+        let (mut found, mut lists) = (Vec::new(), HashSet::new());
+        self.vars.iter().flatten().for_each(|v| storages(v, &mut found, &mut lists));
+        let bytes = once_each(&mut found);
+        let limit = self.context.limits.memory;
+        let mut kept = buffer_pool::kept().saturating_mul(size_of::<f32>());
+        if bytes.saturating_add(kept) > limit {
+            buffer_pool::release();
+            kept = 0;
+        }
+        self.counted = bytes.saturating_add(kept);
+        budget::set_used(self.counted);
+        if bytes <= limit { Ok(()) } else { Err(OpError::TooMuchMemory { bytes: 0, used: bytes, limit }) }
+    }
+}
+
+/// True if a prediction can track all owners of its buffers: no nested block has values of its own, and no autograd
+/// graph keeps tensors.
+pub(crate) fn reuses(plan: &FunctionPlan, inputs: &[Value]) -> bool {
+    let tracked = |v: &Value| matches!(v, Value::Array(a) if a.tensor().track_op());
+    !plan.has_blocks && !inputs.iter().any(tracked)
+}
+
+/// Runs a function with `inputs` in the order of [`FunctionPlan::inputs`]. Returns its results and the owners of their
+/// buffers.
+pub(crate) fn run(
+    plan: &FunctionPlan,
+    inputs: Vec<Value>,
+    states: Option<States<'_>>,
+    context: &Context,
+    profile: Option<&mut Profile>,
+    reuses: bool,
+) -> Result<(Vec<Value>, BufferOwners), EngineError> {
+    let mut frame = Frame::new(&plan.consts, plan.vars, context, states);
+    frame.profile = profile;
+    frame.owners = reuses.then(BufferOwners::default);
+    for (input, value) in plan.inputs.iter().zip(inputs) {
+        frame.set(input.var, value);
+    }
+    let named = |source| EngineError::Op {
+        place: OpLocation { function: String::new(), kind: "inputs".to_owned(), name: String::new() },
+        source,
+    };
+    frame.count_memory().map_err(named)?;
+    let results = frame.run_block(&plan.block, Vec::new()).map_err(|source| {
+        let place = frame.failed.and_then(|p| plan.places.get(p as usize)).cloned();
+        let place = place.unwrap_or_else(|| OpLocation {
+            function: String::new(),
+            kind: "return".to_owned(),
+            name: String::new(),
+        });
+        EngineError::Op { place, source }
+    })?;
+    Ok((results, frame.owners.unwrap_or_default()))
+}
+
+/// Number of elements of a value.
+fn elements(value: &Value) -> usize {
+    match value {
+        Value::Array(array) => array.tensor().elem_count(),
+        Value::List(items) => items.len(),
+        _ => 0,
+    }
+}
+
+/// Addresses and sizes in bytes of the allocations behind a value; views of one tensor share theirs.
+fn storages(value: &Value, found: &mut Vec<(*const (), usize)>, lists: &mut HashSet<*const ()>) {
+    match value {
+        Value::Array(array) => {
+            let (storage, layout) = array.tensor().storage_and_layout();
+            // The size of a view's underlying buffer is unknown; this is the part up to its end.
+            let extent = layout.dims().iter().zip(layout.stride()).map(|(n, s)| n.saturating_sub(1) * s).sum::<usize>();
+            let bytes = (layout.start_offset() + extent + 1) * array.tensor().dtype().size_in_bytes();
+            found.push(((&raw const *storage).cast(), bytes));
+        }
+        Value::List(items) => {
+            let address = Arc::as_ptr(items).cast();
+            if lists.insert(address) {
+                found.push((address, items.len() * size_of::<Value>()));
+                items.iter().for_each(|item| storages(item, found, lists));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Total size of all allocations, each at the largest size found for it.
+fn once_each(found: &mut [(*const (), usize)]) -> usize {
+    found.sort_unstable();
+    let last = |(i, &(address, bytes)): (usize, &(*const (), usize))| {
+        found.get(i + 1).is_none_or(|next| next.0 != address).then_some(bytes)
+    };
+    found.iter().enumerate().filter_map(last).fold(0, usize::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_of_one_allocation_count_once_with_the_largest() {
+        let (a, b) = (0u8, 0u8);
+        let (a, b) = ((&raw const a).cast(), (&raw const b).cast());
+        assert_eq!(once_each(&mut [(a, 8), (b, 1), (a, 24), (a, 16)]), 25);
+        assert_eq!(once_each(&mut []), 0);
+    }
+}
