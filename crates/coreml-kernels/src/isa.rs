@@ -1,7 +1,7 @@
 //! Instruction sets: what the CPU has, and which of them kernels may use.
 //!
-//! A kernel lists its variants best first, each with the [`Isa`] that it needs; [`best`] takes the first that is
-//! [`enabled`](Isa::enabled). `CANDLE_COREML_ISA=avx2` disables every set above AVX2 in the process, so that each set can
+//! A kernel lists its variants best first, each with the [`Isa`] that it needs; the first that is
+//! [`enabled`](Isa::enabled) runs. `CANDLE_COREML_ISA=avx2` disables every set above AVX2 in the process, so that each set can
 //! be tested and measured on one machine.
 
 use std::sync::OnceLock;
