@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`model_types`]: the table of model types, each with its lowering or none.
+//! - [`neural_network`]: networks, classifiers and regressors; [`layers`](neural_network::layers) says which layers run.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
 //! Nothing here computes: there are no tensors, and weights stay where the model has them.
@@ -19,6 +20,7 @@ pub use error::{LowerError, LowerErrorKind};
 
 mod error;
 pub mod model_types;
+pub mod neural_network;
 mod pipeline;
 
 /// The program that computes what a model computes, with the functions that its description names.
