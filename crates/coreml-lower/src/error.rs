@@ -26,6 +26,18 @@ pub enum LowerError {
         /// Actual content.
         found: String,
     },
+    /// A layer, an input or an output of a network that can't be run.
+    #[error("{place}: layer `{name}` ({kind}) can't be run: {reason}")]
+    Layer {
+        /// The model, or which part of a pipeline.
+        place: String,
+        /// Name of the layer.
+        name: String,
+        /// Its kind, such as `convolution`.
+        kind: &'static str,
+        /// What about it.
+        reason: String,
+    },
     /// The lowered program is inconsistent.
     #[error(transparent)]
     Program(#[from] VerifyError),
@@ -39,6 +51,8 @@ pub enum LowerErrorKind {
     Unsupported,
     /// [`LowerError::Invalid`].
     Invalid,
+    /// [`LowerError::Layer`].
+    Layer,
     /// [`LowerError::Program`].
     Program,
 }
@@ -49,6 +63,7 @@ impl LowerError {
         match self {
             Self::Unsupported { .. } => LowerErrorKind::Unsupported,
             Self::Invalid { .. } => LowerErrorKind::Invalid,
+            Self::Layer { .. } => LowerErrorKind::Layer,
             Self::Program(_) => LowerErrorKind::Program,
         }
     }

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`model_types`]: the table of model types, each with its lowering or none.
+//! - [`neural_network`]: networks, classifiers and regressors; [`layers`](neural_network::layers) says which layers run.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
 //! Nothing is computed here: there are no tensors, and weights stay in the model.
@@ -19,6 +20,7 @@ pub use error::{LowerError, LowerErrorKind};
 
 mod error;
 pub mod model_types;
+pub mod neural_network;
 mod pipeline;
 
 /// Lowers a model to a program with the functions that its description names.

@@ -9,7 +9,7 @@ use coreml_format::program::Program;
 use coreml_format::spec::Specification;
 
 use crate::error::LowerError;
-use crate::pipeline;
+use crate::{neural_network, pipeline};
 
 /// Input of a lowering: a model, or a part of a pipeline.
 #[derive(Debug, Clone, Copy)]
@@ -62,14 +62,14 @@ pub const ROWS: &[Row] = &[
     cannot("glmRegressor"),
     cannot("supportVectorRegressor"),
     cannot("treeEnsembleRegressor"),
-    cannot("neuralNetworkRegressor"),
+    can("neuralNetworkRegressor", neural_network::lower),
     cannot("bayesianProbitRegressor"),
     cannot("glmClassifier"),
     cannot("supportVectorClassifier"),
     cannot("treeEnsembleClassifier"),
-    cannot("neuralNetworkClassifier"),
+    can("neuralNetworkClassifier", neural_network::lower),
     cannot("kNearestNeighborsClassifier"),
-    cannot("neuralNetwork"),
+    can("neuralNetwork", neural_network::lower),
     cannot("itemSimilarityRecommender"),
     can("mlProgram", program),
     cannot("customModel"),
@@ -131,14 +131,14 @@ mod tests {
 
     #[test]
     fn types_without_a_lowering_are_refused_by_name() {
-        let body = decode(500, Bytes::new()).expect("an empty network");
+        let body = decode(555, Bytes::new()).expect("an empty model");
         let source = Source { description: &ModelDescription::default(), body: &body, parts: &[] };
         let error = lower(source, "the model").expect_err("no lowering");
         assert_eq!(error.kind(), LowerErrorKind::Unsupported);
         assert_eq!(
             error.to_string(),
-            "the model is a neuralNetwork, which can't be run; models of type pipelineClassifier, pipelineRegressor, \
-             pipeline, mlProgram can"
+            "the model is a customModel, which can't be run; models of type pipelineClassifier, pipelineRegressor, \
+             pipeline, neuralNetworkRegressor, neuralNetworkClassifier, neuralNetwork, mlProgram can"
         );
     }
 }

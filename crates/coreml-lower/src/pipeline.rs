@@ -279,9 +279,9 @@ mod tests {
         let wrong = error(pipeline(&["x"], &["lost"], vec![doubled("ios17")]));
         assert!(wrong.contains("`lost`"), "{wrong}");
         assert!(error(pipeline(&["x"], &[], Vec::new())).contains("at least one part"));
-        let body = decode(500, Bytes::new()).expect("an empty network");
+        let body = decode(555, Bytes::new()).expect("an empty model");
         let network = Specification { description: described(&["x"], &["y"]), body, parts: Vec::new() };
         let wrong = error(pipeline(&["x"], &["y"], vec![network]));
-        assert!(wrong.contains("part 0") && wrong.contains("neuralNetwork"), "{wrong}");
+        assert!(wrong.contains("part 0") && wrong.contains("customModel"), "{wrong}");
     }
 }

@@ -12,6 +12,7 @@ use coreml_engine::profile::{Profile, StepCost};
 use coreml_engine::state::{State, StateSpec};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::model::Model;
+use coreml_format::program::{Dim, TensorType};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
@@ -178,12 +179,30 @@ impl Portable {
     fn input(&self, name: &str, value: &FeatureValue) -> Result<FeatureValue> {
         let FeatureValue::Tensor(tensor) = value.clone().numbers_to_tensor()? else { return Ok(value.clone()) };
         let tensor = tensor.to_device(&Device::Cpu)?;
-        let declared = self.executable.inputs().iter().find(|i| i.name == name);
+        let declared = self.executable.inputs().iter().find(|i| i.name == name).and_then(|i| i.ty.tensor());
+        if let Some(shape) = declared.and_then(|ty| self.sequence(name, tensor.dims(), &ty.shape)) {
+            return Ok(FeatureValue::Tensor(tensor.reshape(shape)?));
+        }
         // A scalar of the program is described as a one-element array.
-        Ok(FeatureValue::Tensor(match declared.and_then(|i| i.ty.tensor()?.fixed_shape()) {
+        Ok(FeatureValue::Tensor(match declared.and_then(TensorType::fixed_shape) {
             Some(s) if s != tensor.dims() && s.iter().product::<usize>() == tensor.elem_count() => tensor.reshape(s)?,
             _ => tensor,
         }))
+    }
+}
+
+impl Portable {
+    /// The shape `[sequence, 1, C, 1, 1]` of a vector that a network of rank 5 takes alone or as a sequence `[sequence, 1, C]`.
+    fn sequence(&self, name: &str, found: &[usize], declared: &[Dim]) -> Option<Vec<usize>> {
+        let [Dim::Unknown, Dim::Fixed(1), Dim::Fixed(c), Dim::Fixed(1), Dim::Fixed(1)] = *declared else { return None };
+        let feature = self.described.input(name)?;
+        let vector = matches!(&feature.ty, FeatureType::MultiArray { shape, .. } if shape.len() == 1);
+        let length = match *found {
+            [n] if n == c => 1,
+            [length, 1, n] if n == c => length,
+            _ => return None,
+        };
+        vector.then(|| vec![length, 1, c, 1, 1])
     }
 }
 

@@ -1,0 +1,128 @@
+//! Neural networks as programs: each layer as operations of opset iOS15.
+//!
+//! Blobs are written again under the same name; values are not, so every blob has the value that was written last. A blob of
+//! rank 5 with a sequence axis of 1 is kept as `[batch, C, H, W]`, which convolutions take as it is.
+//!
+//! - `layers`: a row for each kind of layer, with its lowering or none; one file a chapter has them.
+//! - `build`: operations and the shapes of blobs; `weights`: weights in any form, as floats.
+//! - `interface`: features and blobs, preprocessing, labels.
+
+use std::borrow::Cow;
+
+use coreml_format::model_types::Body;
+use coreml_format::model_types::data_structures::ClassLabels;
+use coreml_format::model_types::neural_network::layer::Layer;
+use coreml_format::model_types::neural_network::{
+    ArrayShapeMapping, ImageShapeMapping, NeuralNetworkLayer, NeuralNetworkPreprocessing,
+};
+use coreml_format::program::{Block, Function, Opset, Program};
+use indexmap::IndexMap;
+
+use crate::error::LowerError;
+use crate::model_types::Source;
+use build::Network;
+use interface::Mapping;
+
+mod activation;
+mod build;
+mod constant;
+mod convolution;
+mod elementwise;
+mod interface;
+pub mod layers;
+mod linear;
+mod normalization;
+mod pooling;
+mod reduce;
+mod resize;
+mod scatter_gather;
+mod shape;
+mod slice;
+mod weights;
+
+/// What networks, classifiers and regressors have in common.
+struct Parts<'m> {
+    layers: &'m [NeuralNetworkLayer],
+    preprocessing: &'m [NeuralNetworkPreprocessing],
+    arrays: i32,
+    images: i32,
+    /// Labels, and the blob of their scores.
+    labels: Option<(&'m ClassLabels, &'m str)>,
+}
+
+fn parts<'m>(body: &'m Body, place: &str) -> Result<Parts<'m>, LowerError> {
+    match body {
+        Body::NeuralNetwork(m) => Ok(Parts {
+            layers: &m.layers,
+            preprocessing: &m.preprocessing,
+            arrays: m.array_input_shape_mapping,
+            images: m.image_input_shape_mapping,
+            labels: None,
+        }),
+        Body::NeuralNetworkRegressor(m) => Ok(Parts {
+            layers: &m.layers,
+            preprocessing: &m.preprocessing,
+            arrays: m.array_input_shape_mapping,
+            images: m.image_input_shape_mapping,
+            labels: None,
+        }),
+        Body::NeuralNetworkClassifier(m) => {
+            let last = m.layers.last().and_then(|l| l.output.first()).map_or("", String::as_str);
+            let scores = Some(m.label_probability_layer_name.as_str()).filter(|s| !s.is_empty()).unwrap_or(last);
+            let labels = m.class_labels.as_ref().ok_or_else(|| LowerError::invalid(place, "labels", "none"))?;
+            Ok(Parts {
+                layers: &m.layers,
+                preprocessing: &m.preprocessing,
+                arrays: m.array_input_shape_mapping,
+                images: m.image_input_shape_mapping,
+                labels: Some((labels, scores)),
+            })
+        }
+        other => Err(LowerError::invalid(place, "a neural network", other.name())),
+    }
+}
+
+/// Whether a layer treats the sequence axis as one.
+fn sequential(layer: &NeuralNetworkLayer) -> bool {
+    match &layer.layer {
+        Some(Layer::Embedding(_) | Layer::SequenceRepeat(_)) => true,
+        Some(Layer::Concat(p)) => p.sequence_concat,
+        Some(Layer::Permute(p)) => p.axis.first() != Some(&0),
+        _ => false,
+    }
+}
+
+/// The program that computes what a network computes.
+///
+/// # Errors
+/// [`LowerError::Layer`] for a layer, an input or an output that can't be run, by its name.
+pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
+    let parts = parts(source.body, place)?;
+    let described = source.description.function(None).cloned().unwrap_or_default();
+    let features = described.inputs.iter().chain(&described.outputs).map(|f| f.name.clone());
+    let mut network = Network::new(place, features);
+    let unknown = |what: &str, value: i32| LowerError::invalid(place, format!("a known {what}"), value);
+    let arrays =
+        ArrayShapeMapping::try_from(parts.arrays).map_err(|_| unknown("arrayInputShapeMapping", parts.arrays))?;
+    let images =
+        ImageShapeMapping::try_from(parts.images).map_err(|_| unknown("imageInputShapeMapping", parts.images))?;
+    let mapping = Mapping {
+        exact_arrays: arrays == ArrayShapeMapping::Exact,
+        exact_images: images == ImageShapeMapping::Rank4,
+        sequences: parts.layers.iter().any(sequential),
+    };
+    let inputs = interface::inputs(&mut network, &described, mapping, parts.preprocessing)?;
+    for layer in parts.layers {
+        let Some(kind) = &layer.layer else {
+            network.layer = (layer.name.clone(), "unknown");
+            return network.refuse("layers of this kind are not known");
+        };
+        network.layer = (layer.name.clone(), layers::name(kind));
+        layers::lower(&mut network, layer, kind)?;
+    }
+    let outputs = interface::outputs(&mut network, &described, mapping, parts.labels)?;
+    let block = Block { inputs: Vec::new(), operations: network.operations, outputs };
+    let function = Function { opset: Opset::Ios15, inputs, block, attributes: IndexMap::new() };
+    let functions = IndexMap::from([(source.description.default_function.clone(), function)]);
+    Ok(Cow::Owned(Program { functions, ..Program::default() }))
+}

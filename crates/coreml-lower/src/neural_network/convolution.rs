@@ -1,0 +1,190 @@
+//! Convolutions over height and width, and their transpose.
+
+use coreml_format::model_types::neural_network::NeuralNetworkLayer;
+use coreml_format::model_types::neural_network::convolution::{
+    BorderAmounts, Convolution, ConvolutionPadding, SamePadding, SamePaddingMode,
+};
+
+use super::build::{Blob, Extent, Network, int, ints, of, text};
+use crate::error::LowerError;
+
+type Lowered<T> = Result<T, LowerError>;
+
+/// Two numbers, or what they are when the file does not say.
+pub(super) fn pair(n: &Network, what: &str, values: &[u64], default: usize) -> Lowered<[usize; 2]> {
+    match *values {
+        [] => Ok([default; 2]),
+        [h, w] if h > 0 && w > 0 => Ok([n.size(what, h)? as usize, n.size(what, w)? as usize]),
+        _ => n.refuse(format!("`{what}` is {values:?}")),
+    }
+}
+
+/// Amounts `[top, bottom, left, right]`.
+pub(super) fn borders(n: &Network, amounts: Option<&BorderAmounts>) -> Lowered<[usize; 4]> {
+    let amount = |v| n.size("borderAmounts", v).map(|v| v as usize);
+    match amounts.map_or(&[][..], |a| &a.border_amounts) {
+        [] => Ok([0; 4]),
+        [h, w] => Ok([
+            amount(h.start_edge_size)?,
+            amount(h.end_edge_size)?,
+            amount(w.start_edge_size)?,
+            amount(w.end_edge_size)?,
+        ]),
+        other => n.refuse(format!("it has {} border amounts", other.len())),
+    }
+}
+
+/// Whether the larger half of an odd amount stands at the beginning.
+pub(super) fn heavy_first(n: &Network, p: &SamePadding) -> Lowered<bool> {
+    Ok(n.choice::<SamePaddingMode>("asymmetryMode", p.asymmetry_mode)? == SamePaddingMode::TopLeftHeavy)
+}
+
+/// Results of a window; none if it does not fit.
+pub(super) fn placed(input: Extent, pads: usize, span: usize, stride: usize) -> Option<Extent> {
+    let Some(input) = input else { return Some(None) };
+    Some(Some((input.checked_add(pads)?.checked_sub(span)?) / stride + 1))
+}
+
+pub(super) fn convolution(n: &mut Network, layer: &NeuralNetworkLayer, p: &Convolution) -> Lowered<()> {
+    let x = n.input(layer, 0)?;
+    let (x, lead) = n.nchw(&x)?;
+    let groups = p.n_groups.max(1);
+    let kernel = pair(n, "kernelSize", &p.kernel_size, 3)?;
+    let size = (kernel[0] as u64, kernel[1] as u64);
+    let channels = n.known("number of channels", x.shape[1])? as u64;
+    let (out, inner) = (p.output_channels, p.kernel_channels);
+    if out == 0
+        || !out.is_multiple_of(groups)
+        || inner.checked_mul(if p.is_deconvolution { 1 } else { groups }) != Some(channels)
+    {
+        return n.refuse(format!("{inner} kernel channels, {groups} groups and {out} outputs for {channels} channels"));
+    }
+    let bias = match p.has_bias {
+        true => Some(n.vector("bias", &p.bias, out)?),
+        false => None,
+    };
+    let shape = match p.is_deconvolution {
+        true => [inner, out / groups, size.0, size.1],
+        false => [out, inner, size.0, size.1],
+    };
+    let weight = match layer.input.len() {
+        1 => {
+            let count = n.count(&shape)?;
+            // Which axis of a transposed convolution has the scales is not known.
+            let rows = if p.is_deconvolution { 0 } else { out as usize };
+            let values = n.weights("weights", &p.weights, count, rows)?;
+            n.constant(&shape.map(|d| d as usize), &values)
+        }
+        2 if !p.is_deconvolution => {
+            let w = n.input(layer, 1)?;
+            if w.shape != shape.map(|d| Some(d as usize)) {
+                return n.refuse("its second input does not have the shape of the weights");
+            }
+            Blob { short: false, ..w }
+        }
+        inputs => return n.refuse(format!("it has {inputs} inputs")),
+    };
+    let y = match p.is_deconvolution {
+        true => transposed(n, &x, &weight, bias.as_ref(), p, kernel)?,
+        false => forward(n, &x, &weight, bias.as_ref(), p, kernel)?,
+    };
+    let y = n.back(y, &lead)?;
+    n.write(layer, vec![y])
+}
+
+fn forward(
+    n: &mut Network,
+    x: &Blob,
+    weight: &Blob,
+    bias: Option<&Blob>,
+    p: &Convolution,
+    kernel: [usize; 2],
+) -> Lowered<Blob> {
+    let stride = pair(n, "stride", &p.stride, 1)?;
+    let dilation = pair(n, "dilationFactor", &p.dilation_factor, 1)?;
+    let span = |i: usize| (kernel[i] - 1).saturating_mul(dilation[i]).saturating_add(1);
+    let mut pads = [0; 4];
+    let (kind, sizes) = match &p.padding {
+        Some(ConvolutionPadding::Same(s)) => {
+            let kind = if heavy_first(n, s)? { "same_lower" } else { "same" };
+            (kind, [0, 1].map(|i| Some(x.shape[2 + i].map(|d| d.div_ceil(stride[i])))))
+        }
+        other => {
+            if let Some(ConvolutionPadding::Valid(v)) = other {
+                pads = borders(n, v.padding_amounts.as_ref())?;
+            }
+            let of = |i: usize| placed(x.shape[2 + i], pads[2 * i] + pads[2 * i + 1], span(i), stride[i]);
+            ("custom", [of(0), of(1)])
+        }
+    };
+    let [Some(h), Some(w)] = sizes else { return n.refuse("its kernel does not fit its input") };
+    let numbers = |v: [usize; 2]| ints(&v.map(|v| v as i32));
+    let mut inputs = vec![
+        ("x", of(x)),
+        ("weight", of(weight)),
+        ("strides", numbers(stride)),
+        ("pad_type", text(kind)),
+        ("pad", ints(&pads.map(|v| v as i32))),
+        ("dilations", numbers(dilation)),
+        ("groups", int(n.size("nGroups", p.n_groups.max(1))?)),
+    ];
+    inputs.extend(bias.map(|b| ("bias", of(b))));
+    Ok(n.op("conv", inputs, vec![x.shape[0], weight.shape[0], h, w]))
+}
+
+fn transposed(
+    n: &mut Network,
+    x: &Blob,
+    weight: &Blob,
+    bias: Option<&Blob>,
+    p: &Convolution,
+    kernel: [usize; 2],
+) -> Lowered<Blob> {
+    let stride = pair(n, "stride", &p.stride, 1)?;
+    let wanted = match *p.output_shape {
+        [] => None,
+        _ => Some(pair(n, "outputShape", &p.output_shape, 1)?),
+    };
+    let (mut pads, mut sizes) = ([0; 4], [None; 2]);
+    for i in 0..2 {
+        let input = n.known("size", x.shape[2 + i])?;
+        let whole = input.checked_sub(1).and_then(|d| d.checked_mul(stride[i])?.checked_add(kernel[i]));
+        let Some(whole) = whole else { return n.refuse("its input is empty") };
+        let (crop, out) = match &p.padding {
+            Some(ConvolutionPadding::Same(s)) => {
+                let out = wanted.map_or(input * stride[i], |w| w[i]);
+                let Some(total) = whole.checked_sub(out) else {
+                    return n.refuse(format!("an output of {out} of windows that reach over {whole}"));
+                };
+                let (less, more) = (total / 2, total - total / 2);
+                (if heavy_first(n, s)? { [more, less] } else { [less, more] }, out)
+            }
+            other => {
+                let all = match other {
+                    Some(ConvolutionPadding::Valid(v)) => borders(n, v.padding_amounts.as_ref())?,
+                    _ => [0; 4],
+                };
+                let crop = [all[2 * i], all[2 * i + 1]];
+                let Some(out) = whole.checked_sub(crop[0] + crop[1]).filter(|&d| d > 0) else {
+                    return n.refuse("its borders are as large as its output");
+                };
+                if wanted.is_some_and(|w| w[i] != out) {
+                    return n.refuse(format!("`outputShape` {:?} where its borders give {out}", p.output_shape));
+                }
+                (crop, out)
+            }
+        };
+        (pads[2 * i], pads[2 * i + 1], sizes[i]) = (crop[0], crop[1], Some(out));
+    }
+    let channels = Some(p.output_channels as usize);
+    let mut inputs = vec![
+        ("x", of(x)),
+        ("weight", of(weight)),
+        ("strides", ints(&stride.map(|v| v as i32))),
+        ("pad_type", text("custom")),
+        ("pad", ints(&pads.map(|v| v as i32))),
+        ("groups", int(n.size("nGroups", p.n_groups.max(1))?)),
+    ];
+    inputs.extend(bias.map(|b| ("bias", of(b))));
+    Ok(n.op("conv_transpose", inputs, vec![x.shape[0], channels, sizes[0], sizes[1]]))
+}
