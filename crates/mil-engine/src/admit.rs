@@ -1,23 +1,27 @@
 //! Admission of a program as a file has it: its operations are those of the opset that its function names.
 //!
 //! Core ML refuses a function with an operation that its opset does not have, as coremltools refuses to make one. The
-//! operations that rewrites make (`engine.…`) are of no opset.
+//! operations that rewrites and lowering make (`engine.…`) are of no opset.
 
 use coreml_format::program::{Block, Function, Operation};
 
 use crate::backend::Backend;
 use crate::error::{EngineError, NewerOp, OpLocation};
+use crate::ops;
 
 /// Admits a function.
 ///
 /// # Errors
 /// [`EngineError::UnsupportedOps`] with all operations that no file may have, otherwise [`EngineError::NewerOps`] with all that
 /// a later opset introduced. Unknown ones are left to the planner.
-pub(crate) fn function(name: &str, function: &Function, backend: &Backend) -> Result<(), EngineError> {
+pub(crate) fn function(name: &str, function: &Function, backend: &Backend, lowered: bool) -> Result<(), EngineError> {
     let (mut internal, mut newer) = (Vec::new(), Vec::new());
     visit(&function.block, &mut |op| {
         let Some(row) = backend.find(&op.kind) else { return };
         let place = || OpLocation { function: name.to_owned(), kind: op.kind.clone(), name: op.name.clone() };
+        if lowered && ops::is_lowered(row.name) {
+            return;
+        }
         if row.is_internal() {
             internal.push(place());
         } else if let Some(&since) = row.opsets.first().filter(|&&since| since > function.opset) {
@@ -46,7 +50,7 @@ mod tests {
         let text = format!("program(1.3) {{ func main<{opset}>(tensor<fp32, [2]> x) {{ {body} }} -> (y); }}");
         let mut program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let main = program.functions.swap_remove("main").expect("main");
-        function("main", &main, &Backend::cpu())
+        function("main", &main, &Backend::cpu(), false)
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! - `run`: executes a [`planned`] function in a [`frame`], within [`Limits`]; `liveness`: returns dead buffers to the pool.
 //! - [`value`], [`weight`], [`mod@array`], [`state`]: what flows between operations, constants in their stored form, tensors,
 //!   buffers that live between predictions. [`convert`]: tensors of callers as values of the declared types.
+//! - `border`: doubles, strings and dictionaries of callers; results.
 //! - `layout`, `rearrange`, `memory_order`: tensors in the order in which they lie in memory. [`shape`]: axes and sizes.
 //! - `budget`: the memory and work of a prediction, counted before they are used.
 //! - [`profile`]: time per operation, on request.
@@ -21,6 +22,7 @@ mod admit;
 pub mod array;
 pub mod backend;
 mod batch;
+mod border;
 mod budget;
 pub mod build;
 pub mod convert;

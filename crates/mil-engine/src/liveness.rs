@@ -123,7 +123,7 @@ impl BufferOwners {
                 self.untrack(k);
                 self.untrack(v);
             }),
-            Value::Weight(_) | Value::Strings(_) | Value::State(_) => {}
+            Value::Weight(_) | Value::Doubles(_) | Value::Strings(_) | Value::State(_) => {}
         }
     }
 }
