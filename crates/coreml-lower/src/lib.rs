@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`model_types`]: the table of model types, each with its lowering or none.
+//! - `classic`: linear models, trees, support vectors, feature engineering.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
 //! Nothing here computes: there are no tensors, and weights stay where the model has them.
@@ -17,6 +18,7 @@ use coreml_format::verify::verify;
 
 pub use error::{LowerError, LowerErrorKind};
 
+mod classic;
 mod error;
 pub mod model_types;
 mod pipeline;
