@@ -83,7 +83,7 @@ fn the_estimate_names_rules_operations_and_itself_an_estimate() {
     assert_eq!(rules.into_iter().collect::<Vec<_>>(), ["computed", "gather", "integers"]);
 }
 
-/// A tree ensemble that takes a number, a string, a dictionary and a sequence, with two labels: an unsupported type.
+/// A text classifier that takes a number, a string, a dictionary and a sequence, with two labels: a type that can't be run.
 fn classifier() -> Vec<u8> {
     let features = [
         ("age", FeatureType::Double),
@@ -110,22 +110,21 @@ fn classifier() -> Vec<u8> {
         metadata: Metadata { author: "the test".to_owned(), ..Default::default() },
     };
     let mut bytes = spec::encode(&description, &Program::default());
-    // Replaces the empty ML Program (field 502) with a treeEnsembleClassifier (field 402) with class labels (field
-    // 100).
+    // In place of the empty ML Program (field 502), a textClassifier (field 2000) with class labels (field 200).
     assert_eq!(bytes.split_off(bytes.len() - 5), [0xb2, 0x1f, 2, 8, 1]);
-    bytes.extend([0x92, 0x19, 13, 0xa2, 0x06, 10, 0x0a, 3, b'c', b'a', b't', 0x0a, 3, b'd', b'o', b'g']);
+    bytes.extend([0x82, 0x7d, 13, 0xc2, 0x0c, 10, 0x0a, 3, b'c', b'a', b't', 0x0a, 3, b'd', b'o', b'g']);
     bytes
 }
 
 #[test]
 fn types_that_cannot_be_run_are_described_and_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("tree.mlmodel");
+    let file = folder.path().join("text.mlmodel");
     std::fs::write(&file, classifier()).expect("written");
     let (success, text, errors) = inspect(&[], &file);
     assert!(success, "{errors}");
     for part in [
-        "type: treeEnsembleClassifier, which can't be run",
+        "type: textClassifier, which can't be run",
         "author: the test",
         "2 class labels: cat, dog",
         "age",
@@ -140,17 +139,17 @@ fn types_that_cannot_be_run_are_described_and_refused_by_name() {
     let (success, text, errors) = inspect(&["--json"], &file);
     assert!(success, "{errors}");
     let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(report["type"], "treeEnsembleClassifier");
+    assert_eq!(report["type"], "textClassifier");
     assert_eq!(report["class_labels"], serde_json::json!(["cat", "dog"]));
     assert_eq!(report["description"]["functions"]["main"]["inputs"][0]["name"], "age");
     for option in ["--mil", "--ane"] {
         let (success, _, errors) = inspect(&[option], &file);
-        assert!(!success && errors.contains("treeEnsembleClassifier"), "{errors}");
+        assert!(!success && errors.contains("textClassifier"), "{errors}");
     }
     let mut command = Command::cargo_bin("candle-coreml").expect("the command is built");
     let run =
         command.args(["predict", "--engine", "portable", "--values", "/dev/null"]).arg(&file).output().expect("runs");
     let errors = String::from_utf8_lossy(&run.stderr);
-    assert!(!run.status.success() && errors.contains("is a treeEnsembleClassifier, which can't be run"), "{errors}");
+    assert!(!run.status.success() && errors.contains("is a textClassifier, which can't be run"), "{errors}");
     assert!(errors.contains("mlProgram"), "{errors}");
 }

@@ -1,23 +1,27 @@
 //! Admission check: every operation of a function belongs to the function's opset.
 //!
 //! Core ML rejects a function with an operation outside its opset, and coremltools refuses to build one. Internal
-//! operations (`engine.…`), which only rewrites produce, belong to no opset.
+//! operations (`engine.…`), which only rewrites and lowering produce, belong to no opset.
 
 use coreml_format::program::{Block, Function, Operation};
 
 use crate::backend::Backend;
 use crate::error::{EngineError, NewerOp, OpLocation};
+use crate::ops;
 
 /// Checks a function.
 ///
 /// # Errors
 /// [`EngineError::UnsupportedOps`] listing all internal operations, otherwise [`EngineError::NewerOps`] listing all
 /// operations of later opsets. Unknown operations are left to the planner.
-pub(crate) fn function(name: &str, function: &Function, backend: &Backend) -> Result<(), EngineError> {
+pub(crate) fn function(name: &str, function: &Function, backend: &Backend, lowered: bool) -> Result<(), EngineError> {
     let (mut internal, mut newer) = (Vec::new(), Vec::new());
     visit(&function.block, &mut |op| {
         let Some(row) = backend.find(&op.kind) else { return };
         let place = || OpLocation { function: name.to_owned(), kind: op.kind.clone(), name: op.name.clone() };
+        if lowered && ops::is_lowered(row.name) {
+            return;
+        }
         if row.is_internal() {
             internal.push(place());
         } else if let Some(&since) = row.opsets.first().filter(|&&since| since > function.opset) {
@@ -46,7 +50,7 @@ mod tests {
         let text = format!("program(1.3) {{ func main<{opset}>(tensor<fp32, [2]> x) {{ {body} }} -> (y); }}");
         let mut program = mil_text::parse(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let main = program.functions.swap_remove("main").expect("main");
-        function("main", &main, &Backend::cpu())
+        function("main", &main, &Backend::cpu(), false)
     }
 
     #[test]

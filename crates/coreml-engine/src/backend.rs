@@ -27,10 +27,10 @@ impl std::fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// The CPU: operations of the specification by family, then those of rewrites.
+    /// The CPU: operations of the specification by family, those of lowering, then those of rewrites.
     pub fn cpu() -> Self {
         let of_files = ops::FAMILIES.iter().map(|(_, ops)| *ops);
-        let tables = of_files.chain(passes::ALL.iter().map(|pass| pass.ops)).collect();
+        let tables = of_files.chain([ops::LOWERED]).chain(passes::ALL.iter().map(|pass| pass.ops)).collect();
         Self { name: "cpu", device: Device::Cpu, tables }
     }
 

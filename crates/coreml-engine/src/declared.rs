@@ -48,6 +48,9 @@ impl Declared {
         let agrees = match (&self.kind, value) {
             (Kind::Tensor { dtype, shape }, Value::Array(a)) => fits(*dtype, shape.as_deref(), a.dtype(), a.shape()),
             (Kind::Tensor { dtype, shape }, Value::Weight(w)) => fits(*dtype, shape.as_deref(), w.dtype(), w.shape()),
+            (Kind::Tensor { dtype, shape }, Value::Doubles(d)) => {
+                fits(*dtype, shape.as_deref(), DataType::F64, &d.shape)
+            }
             (Kind::Tensor { dtype, shape }, Value::Strings(s)) => {
                 fits(*dtype, shape.as_deref(), DataType::String, &s.shape)
             }

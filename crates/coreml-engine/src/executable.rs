@@ -3,22 +3,22 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Dim, Program, TensorType, ValueType};
 use coreml_format::weights::Weights;
 use coreml_kernels::buffer_pool::Memory;
-use coreml_values::{DictionaryKey, FeatureValue};
+use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
 use crate::admit;
 use crate::array::Array;
 use crate::backend::Backend;
+use crate::border;
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, States};
-use crate::layout;
 use crate::limits::Limits;
 use crate::passes::{PassSet, open_batch};
 use crate::plan;
@@ -43,6 +43,9 @@ pub struct Options {
     /// Accepts internal operations and those of later opsets, for tests that write them as text.
     #[doc(hidden)]
     pub internal_ops: bool,
+    /// Takes operations that lowering makes ([`ops::LOWERED`](crate::ops::LOWERED)): for programs that were made of models
+    /// of other types.
+    pub lowered: bool,
 }
 
 impl Default for Options {
@@ -53,6 +56,7 @@ impl Default for Options {
             limits: Limits::default(),
             rows: Vec::new(),
             internal_ops: false,
+            lowered: false,
         }
     }
 }
@@ -87,7 +91,7 @@ impl Executable {
         // Memory of constants is counted separately during loading.
         let _scope = Scope::open(options.limits);
         if !options.internal_ops {
-            admit::function(function, source, &options.backend)?;
+            admit::function(function, source, &options.backend, options.lowered)?;
         }
         let mut rewritten = source.clone();
         options.passes.run(&mut rewritten);
@@ -153,8 +157,9 @@ impl Executable {
         })
     }
 
-    /// Runs the function. Tensors and numbers are converted to the declared types (see [`convert`]); other kinds of
-    /// values are rejected. Tensors are returned in the declared element type (`I32` for int32, `F16` for fp16 …).
+    /// Runs the function. Tensors and numbers are converted to the declared types (see [`convert`]); strings and
+    /// dictionaries are accepted where declared. Tensors are returned in the declared element type (`I32` for int32, `F16`
+    /// for fp16 …).
     ///
     /// # Errors
     /// If an input is missing, misshapen or outside its declared type, the state does not fit, or an operation fails.
@@ -210,7 +215,7 @@ impl Executable {
         let predict = || {
             let (results, mut owners) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
             let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
-                let made = output(&value, ty.as_ref(), &self.context.device)
+                let made = border::output(&value, ty.as_ref(), &self.context.device)
                     .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
                 owners.release_output(&value, made.tensor());
                 Ok((name.clone(), made))
@@ -229,7 +234,10 @@ impl Executable {
             expected: self.plan.inputs.iter().map(|i| i.name.clone()).collect(),
         })?;
         let other =
-            |found: String| EngineError::BadInput { name: input.name.clone(), expected: "a tensor".to_owned(), found };
+            |found: String| EngineError::BadInput { name: input.name.clone(), expected: in_words(&input.ty), found };
+        if let Some(value) = border::given(value, &input.ty).map_err(|e| self.refused(input, e))? {
+            return Ok(value);
+        }
         let value = value.clone().numbers_to_tensor().map_err(|e| other(e.to_string()))?;
         let tensor = value.tensor().ok_or_else(|| other(value.kind().to_owned()))?;
         let bad = |expected: String| EngineError::BadInput {
@@ -246,26 +254,41 @@ impl Executable {
         }
         let unfit = |e: Unfit| EngineError::BadInput { name: input.name.clone(), expected: e.expected, found: e.found };
         let refused = |source: OpError| match source {
-            OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => EngineError::Op {
-                place: OpLocation {
-                    function: self.function.clone(),
-                    kind: "input".to_owned(),
-                    name: input.name.clone(),
-                },
-                source,
-            },
+            OpError::TooMuchMemory { .. } | OpError::OutOfMemory { .. } => self.refused(input, source),
             _ => bad(ty.dtype.to_string()),
         };
+        if ty.dtype == DataType::F64 {
+            return border::doubles(tensor).map_err(refused);
+        }
         budget::claim(convert::cost(tensor, ty.dtype)).map_err(refused)?;
         let tensor = convert::to_declared(tensor, ty.dtype).map_err(unfit)?;
         let tensor = tensor.to_device(&self.context.device).map_err(|_| bad(ty.dtype.to_string()))?;
         let array = Array::new(tensor, ty.dtype).map_err(refused)?;
         Ok(Value::Array(array))
     }
+
+    /// An input that memory does not suffice for.
+    fn refused(&self, input: &PlanInput, source: OpError) -> EngineError {
+        let place = OpLocation { function: self.function.clone(), kind: "input".to_owned(), name: input.name.clone() };
+        EngineError::Op { place, source }
+    }
+}
+
+/// What an input of a type takes, for errors.
+fn in_words(ty: &ValueType) -> String {
+    let string = |ty: &ValueType| ty.tensor().is_some_and(|t| t.dtype == DataType::String);
+    match ty {
+        ValueType::Dictionary(key, _) if string(key) => "a dictionary with strings as keys",
+        ValueType::Dictionary(..) => "a dictionary with integers as keys",
+        ValueType::Tensor(t) if string(ty) && t.shape.is_empty() => "a string",
+        ty if string(ty) => "a sequence of strings",
+        _ => "a tensor",
+    }
+    .to_owned()
 }
 
 /// True if a shape fits a declared type.
-fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
+pub(crate) fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
     if ty.shape.contains(&Dim::Variadic) {
         return true;
     }
@@ -287,37 +310,4 @@ pub fn public_dtype(dtype: DataType) -> DType {
         DataType::I64 | DataType::U64 => DType::I64,
         _ => DType::F32,
     }
-}
-
-fn output(value: &Value, ty: Option<&ValueType>, device: &Device) -> Result<FeatureValue, OpError> {
-    match value {
-        Value::Array(_) | Value::Weight(_) => {
-            let array = value.array("output", device)?;
-            let dtype = ty.and_then(ValueType::tensor).map_or(array.dtype(), |t| t.dtype);
-            Ok(FeatureValue::Tensor(layout::to_dtype(&layout::contiguous(array.tensor())?, public_dtype(dtype))?))
-        }
-        Value::Strings(s) => Ok(match s.data.as_slice() {
-            [text] if s.shape.is_empty() => FeatureValue::String(text.clone()),
-            texts => FeatureValue::Strings(texts.to_vec()),
-        }),
-        Value::Dictionary(entries) => entries
-            .iter()
-            .map(|(k, v)| Ok((key(k)?, number(v)?)))
-            .collect::<Result<_, _>>()
-            .map(FeatureValue::Dictionary),
-        other => Err(OpError::Unsupported(format!("returning a {}", other.kind()))),
-    }
-}
-
-fn key(value: &Value) -> Result<DictionaryKey, OpError> {
-    match value {
-        Value::Strings(s) => {
-            s.data.first().cloned().map(DictionaryKey::String).ok_or_else(|| OpError::data("an empty key"))
-        }
-        other => crate::value::FromValue::from_value("key", other).map(DictionaryKey::Int),
-    }
-}
-
-fn number(value: &Value) -> Result<f64, OpError> {
-    crate::value::FromValue::from_value("value", value).map(|x: f32| f64::from(x))
 }

@@ -13,6 +13,7 @@
 //! - `run`: executes a [`planned`] function in a [`frame`], within [`Limits`]; `liveness`: recycles dead buffers.
 //! - [`value`], [`weight`], [`mod@array`], [`state`]: runtime values, constants in stored form, tensors, buffers that
 //!   persist between predictions. [`convert`]: conversion of input tensors to the declared types.
+//! - `border`: doubles, strings and dictionaries of callers; results.
 //! - `layout`, `rearrange`, `memory_order`: memory layouts of tensors. [`shape`]: axes and sizes.
 //! - `budget`: memory and work of a prediction, charged before use.
 //! - [`profile`]: optional time per operation.
@@ -21,6 +22,7 @@ mod admit;
 pub mod array;
 pub mod backend;
 mod batch;
+mod border;
 mod budget;
 pub mod build;
 pub mod convert;

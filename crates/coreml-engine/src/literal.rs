@@ -9,6 +9,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{TensorData, TensorType, Value as Literal, ValueData};
 use coreml_format::weights::Weights;
 
+use crate::budget;
 use crate::decode::decode;
 use crate::error::OpError;
 use crate::shape::check_size;
@@ -51,6 +52,14 @@ fn tensor(ty: &TensorType, data: &TensorData, weights: &Weights, device: &Device
             Ok(Value::Strings(Arc::new(Strings { data: strings.clone(), shape })))
         }
         TensorData::Strings(strings) => Err(OpError::shape(format!("{} strings for shape {shape:?}", strings.len()))),
+        TensorData::Bytes(bytes) if ty.dtype == DataType::F64 => {
+            let (all, rest) = bytes.as_chunks::<8>();
+            if all.len() != count || !rest.is_empty() {
+                return Err(OpError::shape(format!("{} bytes for fp64 {shape:?}", bytes.len())));
+            }
+            budget::claim_of::<f64>(count)?;
+            Ok(Value::doubles(all.iter().map(|&x| f64::from_le_bytes(x)).collect(), shape))
+        }
         TensorData::Bytes(bytes) => Ok(Value::Array(decode(bytes, ty.dtype, &shape, device)?)),
         TensorData::Blob(blob) => {
             let blob = weights.resolve(blob)?;

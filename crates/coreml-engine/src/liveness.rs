@@ -124,7 +124,7 @@ impl BufferOwners {
                 self.untrack(k);
                 self.untrack(v);
             }),
-            Value::Weight(_) | Value::Strings(_) | Value::State(_) => {}
+            Value::Weight(_) | Value::Doubles(_) | Value::Strings(_) | Value::State(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::op::OpSpec;
 
 pub(crate) mod activation;
+mod classic;
 mod classify;
 mod constexpr_ops;
 mod control_flow;
@@ -54,6 +55,14 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("tensor_transformation", tensor_transformation::OPS),
     ("transformers", transformers::OPS),
 ];
+
+/// Operations of classic models, which lowering makes and no file has.
+pub const LOWERED: &[OpSpec] = classic::OPS;
+
+/// True if lowering makes an operation.
+pub(crate) fn is_lowered(name: &str) -> bool {
+    LOWERED.iter().any(|op| op.name == name)
+}
 
 /// Finds the row of an operation of the specification.
 pub fn find(name: &str) -> Option<&'static OpSpec> {

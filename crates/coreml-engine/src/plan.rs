@@ -216,6 +216,7 @@ impl Planner<'_> {
                 let kept = match &value {
                     Value::Array(array) => array.bytes(),
                     Value::Weight(weight) => weight.held_bytes(),
+                    Value::Doubles(d) => size_of_val(d.data.as_slice()),
                     _ => 0,
                 };
                 budget::set_used(before);
@@ -339,6 +340,7 @@ impl Planner<'_> {
         };
         let elements = |v: &Value| match v {
             Value::Array(a) => a.tensor().elem_count(),
+            Value::Doubles(d) => d.data.len(),
             Value::List(items) => items.len(),
             _ => 0,
         };

@@ -142,6 +142,7 @@ pub(crate) fn run(
 fn elements(value: &Value) -> usize {
     match value {
         Value::Array(array) => array.tensor().elem_count(),
+        Value::Doubles(d) => d.data.len(),
         Value::List(items) => items.len(),
         _ => 0,
     }
@@ -157,6 +158,7 @@ fn storages(value: &Value, found: &mut Vec<(*const (), usize)>, lists: &mut Hash
             let bytes = (layout.start_offset() + extent + 1) * array.tensor().dtype().size_in_bytes();
             found.push(((&raw const *storage).cast(), bytes));
         }
+        Value::Doubles(d) => found.push((Arc::as_ptr(d).cast(), size_of_val(d.data.as_slice()))),
         Value::List(items) => {
             let address = Arc::as_ptr(items).cast();
             if lists.insert(address) {

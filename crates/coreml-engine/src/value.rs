@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::Device;
+use coreml_format::dtype::DataType;
 
 use crate::array::Array;
+use crate::budget;
 use crate::error::OpError;
 use crate::weight::Weight;
 
@@ -15,6 +17,8 @@ pub enum Value {
     Array(Array),
     /// A constant in stored form.
     Weight(Arc<Weight>),
+    /// A tensor of doubles that keep their precision.
+    Doubles(Arc<Doubles>),
     /// A tensor of strings.
     Strings(Arc<Strings>),
     /// A list of values.
@@ -34,12 +38,32 @@ pub struct Strings {
     pub shape: Vec<usize>,
 }
 
+/// A tensor of fp64, for classic models, which compute in it. Operations on tensors take it rounded to fp32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Doubles {
+    /// Elements in row-major order.
+    pub data: Vec<f64>,
+    /// Shape; empty for one number.
+    pub shape: Vec<usize>,
+}
+
 impl Value {
+    /// A tensor of doubles. The shape has as many elements.
+    pub(crate) fn doubles(data: Vec<f64>, shape: Vec<usize>) -> Self {
+        Value::Doubles(Arc::new(Doubles { data, shape }))
+    }
+
+    /// One string.
+    pub(crate) fn string(text: String) -> Self {
+        Value::Strings(Arc::new(Strings { data: vec![text], shape: Vec::new() }))
+    }
+
     /// Description of the value's kind, for messages.
     pub fn kind(&self) -> String {
         match self {
             Value::Array(a) => format!("{} tensor {:?}", a.dtype(), a.shape()),
             Value::Weight(w) => format!("{} weight {:?}", w.dtype(), w.shape()),
+            Value::Doubles(d) => format!("fp64 tensor {:?}", d.shape),
             Value::Strings(s) => format!("string tensor {:?}", s.shape),
             Value::List(l) => format!("list of {}", l.len()),
             Value::Dictionary(d) => format!("dictionary of {}", d.len()),
@@ -52,6 +76,10 @@ impl Value {
         match self {
             Value::Array(a) => Ok(a.clone()),
             Value::Weight(w) => w.expand(device),
+            Value::Doubles(d) => {
+                budget::claim_of::<f32>(d.data.len())?;
+                Array::from_f32(d.data.iter().map(|&x| x as f32).collect(), &d.shape, DataType::F64, device)
+            }
             other => Err(OpError::Kind { name: name.to_owned(), expected: "a tensor", found: other.kind() }),
         }
     }
@@ -104,6 +132,36 @@ impl FromValue for Vec<f32> {
 impl FromValue for f32 {
     fn from_value(name: &str, value: &Value) -> Result<Self, OpError> {
         one(name, Vec::from_value(name, value)?, "one number")
+    }
+}
+
+impl FromValue for Vec<f64> {
+    fn from_value(name: &str, value: &Value) -> Result<Self, OpError> {
+        if let Value::Doubles(d) = value {
+            budget::claim_of::<f64>(d.data.len())?;
+            return Ok(d.data.clone());
+        }
+        let array = small(name, value, "numbers")?;
+        budget::claim_of::<f64>(array.tensor().elem_count())?;
+        if array.dtype().is_float() {
+            return Ok(array.to_f32s()?.into_iter().map(f64::from).collect());
+        }
+        Ok(array.to_i64s()?.into_iter().map(|n| n as f64).collect())
+    }
+}
+
+impl FromValue for f64 {
+    fn from_value(name: &str, value: &Value) -> Result<Self, OpError> {
+        one(name, Vec::from_value(name, value)?, "one number")
+    }
+}
+
+impl FromValue for Vec<String> {
+    fn from_value(name: &str, value: &Value) -> Result<Self, OpError> {
+        match value {
+            Value::Strings(s) => Ok(s.data.clone()),
+            other => Err(OpError::Kind { name: name.to_owned(), expected: "strings", found: other.kind() }),
+        }
     }
 }
 

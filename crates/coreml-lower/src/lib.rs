@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`model_types`]: the table of model types, each with its lowering or none.
+//! - `classic`: linear models, trees, support vectors, feature engineering.
 //! - [`neural_network`]: networks, classifiers and regressors; [`layers`](neural_network::layers) says which layers run.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
@@ -18,6 +19,7 @@ use coreml_format::verify::verify;
 
 pub use error::{LowerError, LowerErrorKind};
 
+mod classic;
 mod error;
 pub mod model_types;
 pub mod neural_network;

@@ -8,6 +8,7 @@ use coreml_format::model_types::Body;
 use coreml_format::program::Program;
 use coreml_format::spec::Specification;
 
+use crate::classic::{glm, imputer, one_hot_encoder, svm, trees, vectors};
 use crate::error::LowerError;
 use crate::{neural_network, pipeline};
 
@@ -59,14 +60,14 @@ pub const ROWS: &[Row] = &[
     can("pipelineClassifier", pipeline::lower),
     can("pipelineRegressor", pipeline::lower),
     can("pipeline", pipeline::lower),
-    cannot("glmRegressor"),
-    cannot("supportVectorRegressor"),
-    cannot("treeEnsembleRegressor"),
+    can("glmRegressor", glm::lower),
+    can("supportVectorRegressor", svm::lower),
+    can("treeEnsembleRegressor", trees::lower),
     can("neuralNetworkRegressor", neural_network::lower),
     cannot("bayesianProbitRegressor"),
-    cannot("glmClassifier"),
-    cannot("supportVectorClassifier"),
-    cannot("treeEnsembleClassifier"),
+    can("glmClassifier", glm::lower),
+    can("supportVectorClassifier", svm::lower),
+    can("treeEnsembleClassifier", trees::lower),
     can("neuralNetworkClassifier", neural_network::lower),
     cannot("kNearestNeighborsClassifier"),
     can("neuralNetwork", neural_network::lower),
@@ -75,14 +76,14 @@ pub const ROWS: &[Row] = &[
     cannot("customModel"),
     cannot("linkedModel"),
     cannot("classConfidenceThresholding"),
-    cannot("oneHotEncoder"),
-    cannot("imputer"),
-    cannot("featureVectorizer"),
-    cannot("dictVectorizer"),
-    cannot("scaler"),
-    cannot("categoricalMapping"),
-    cannot("normalizer"),
-    cannot("arrayFeatureExtractor"),
+    can("oneHotEncoder", one_hot_encoder::lower),
+    can("imputer", imputer::lower),
+    can("featureVectorizer", vectors::lower),
+    can("dictVectorizer", one_hot_encoder::lower),
+    can("scaler", vectors::lower),
+    can("categoricalMapping", one_hot_encoder::lower),
+    can("normalizer", vectors::lower),
+    can("arrayFeatureExtractor", vectors::lower),
     cannot("nonMaximumSuppression"),
     cannot("identity"),
     cannot("textClassifier"),
@@ -138,7 +139,10 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the model is a customModel, which can't be run; models of type pipelineClassifier, pipelineRegressor, \
-             pipeline, neuralNetworkRegressor, neuralNetworkClassifier, neuralNetwork, mlProgram can"
+             pipeline, glmRegressor, supportVectorRegressor, treeEnsembleRegressor, neuralNetworkRegressor, \
+             glmClassifier, supportVectorClassifier, treeEnsembleClassifier, neuralNetworkClassifier, neuralNetwork, \
+             mlProgram, oneHotEncoder, imputer, featureVectorizer, dictVectorizer, scaler, categoricalMapping, \
+             normalizer, arrayFeatureExtractor can"
         );
     }
 }

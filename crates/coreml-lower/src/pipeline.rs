@@ -30,13 +30,32 @@ pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>,
         let mut program = model_types::lower(part.into(), &place)?.into_owned();
         let name = &part.description.default_function;
         let function = program.functions.swap_remove(name);
-        let function =
+        let part_is_program = part.body.program().is_some();
+        let function: Function =
             function.ok_or_else(|| LowerError::invalid(&place, format!("a function `{name}`"), "none of this name"))?;
+        if part_is_program && let Some(kind) = own_operation(&function.block) {
+            return Err(LowerError::invalid(&place, "operations of files", format!("`{kind}`")));
+        }
         joined.add(&place, function)?;
     }
     let function = joined.finish(&whole)?;
     let functions = IndexMap::from([(description.default_function.clone(), function)]);
     Ok(Cow::Owned(Program { functions, ..Program::default() }))
+}
+
+/// How the names of operations begin that no file has.
+const OWN: &str = "engine.";
+
+fn is_own(operation: &Operation) -> bool {
+    operation.kind.starts_with(OWN)
+}
+
+/// An operation of the engine's own, in a block or those that it holds.
+fn own_operation(block: &Block) -> Option<&str> {
+    block.operations.iter().find_map(|operation| {
+        let nested = || operation.blocks.iter().find_map(own_operation);
+        if is_own(operation) { Some(operation.kind.as_str()) } else { nested() }
+    })
 }
 
 /// The program joined so far.
@@ -84,10 +103,14 @@ impl Joined {
     }
 
     fn add(&mut self, place: &str, function: Function) -> Result<(), LowerError> {
-        if let Some(opset) = self.opset.filter(|&o| o != function.opset) {
-            return Err(LowerError::invalid(place, format!("opset {}", opset.spec_name()), function.opset.spec_name()));
+        // Operations of the engine's own are of no opset.
+        if !function.block.operations.iter().all(is_own) {
+            if let Some(opset) = self.opset.filter(|&o| o != function.opset) {
+                let found = function.opset.spec_name();
+                return Err(LowerError::invalid(place, format!("opset {}", opset.spec_name()), found));
+            }
+            self.opset = Some(function.opset);
         }
-        self.opset = Some(function.opset);
         let mut names = HashMap::new();
         for input in function.inputs {
             let value = self.input(place, &input)?;
@@ -124,13 +147,21 @@ impl Joined {
         };
         let dtype = |ty: &ValueType| ty.tensor().map(|t| t.dtype);
         match (dtype(&value.ty), dtype(&input.ty)) {
-            (Some(from), Some(to)) if from != to && from != DataType::String => {
+            (Some(from), Some(to)) if from != to => {
+                if from == DataType::String || to == DataType::String {
+                    return Err(LowerError::invalid(place, format!("{to} in `{}`", input.name), from));
+                }
                 let mut ty = value.ty.clone();
                 if let ValueType::Tensor(t) = &mut ty {
                     t.dtype = to;
                 }
                 let name = self.fresh(&format!("{}_{}", value.name, to.name()));
                 let output = NamedType { name: name.clone(), ty };
+                if to == DataType::F64 {
+                    // A cast would round to single precision.
+                    self.unary("engine.double", &value.name, None, output);
+                    return Ok(name);
+                }
                 self.unary("cast", &value.name, Some(("dtype", Value::string(to.name()))), output);
                 Ok(name)
             }
@@ -147,11 +178,16 @@ impl Joined {
                 return Err(LowerError::invalid("the pipeline", expected, "none"));
             };
             if value.name != feature.name {
-                self.unary("identity", &value.name, None, NamedType { name: feature.name.clone(), ty: value.ty });
+                let plain = value.ty.tensor().is_some_and(|t| !matches!(t.dtype, DataType::F64 | DataType::String));
+                let kind = if plain { "identity" } else { "engine.copy" };
+                self.unary(kind, &value.name, None, NamedType { name: feature.name.clone(), ty: value.ty });
             }
             outputs.push(feature.name.clone());
         }
-        let opset = self.opset.ok_or_else(|| LowerError::invalid("the pipeline", "at least one part", "none"))?;
+        if self.features.is_empty() {
+            return Err(LowerError::invalid("the pipeline", "at least one part", "none"));
+        }
+        let opset = self.opset.unwrap_or(Opset::Ios15);
         let block = Block { inputs: Vec::new(), operations: self.operations, outputs };
         Ok(Function { opset, inputs: self.inputs, block, attributes: IndexMap::new() })
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use coreml_engine::executable::{Executable, Options};
 use coreml_format::model::Model;
-use mil_engine::executable::{Executable, Options};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/neural_networks/layers.safetensors");
 

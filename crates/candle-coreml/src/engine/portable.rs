@@ -1,5 +1,6 @@
 //! The portable engine behind the common interface.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use coreml_engine::executable::{Executable, Options};
 use coreml_engine::profile::{Profile, StepCost};
 use coreml_engine::state::{State, StateSpec};
 use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
+use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
 use coreml_format::program::{Dim, TensorType};
 use coreml_values::FeatureValue;
@@ -45,9 +47,15 @@ pub(super) fn load(
     options: &EngineOptions,
     rows: &[(String, usize)],
 ) -> Result<Portable> {
-    let settings =
-        Options { passes: options.passes.clone(), rows: rows.to_vec(), limits: options.limits, ..Options::default() };
     let program = coreml_lower::lower(package).map_err(|source| Error::Lower { path: package.path.clone(), source })?;
+    let settings = Options {
+        passes: options.passes.clone(),
+        rows: rows.to_vec(),
+        limits: options.limits,
+        // A program of a file is borrowed.
+        lowered: matches!(program, Cow::Owned(_)),
+        ..Options::default()
+    };
     let function = function.unwrap_or(&package.description.default_function);
     let executable = Executable::load(&program, &package.weights, function, &settings);
     let executable = executable.map_err(|e| failure(&package.path, e))?;
@@ -113,10 +121,9 @@ impl Engine for Portable {
         for feature in &self.described.inputs {
             if feature.optional
                 && ready.iter().all(|(n, _)| *n != feature.name)
-                && let FeatureType::MultiArray { shape, default, .. } = &feature.ty
+                && let Some(value) = absent(&feature.ty)?
             {
-                let value = Tensor::full(default.unwrap_or(0.0) as f32, shape.as_slice(), &Device::Cpu)?;
-                ready.push((feature.name.as_str(), value.into()));
+                ready.push((feature.name.as_str(), value));
             }
         }
         // A function without states ignores the state, whichever engine made it.
@@ -172,6 +179,23 @@ impl Engine for Portable {
         };
         Ok(self.executable.places().iter().map(report).collect())
     }
+}
+
+/// What an optional input is that is not given: an array of its default, NaN for a number, which is how classic models say
+/// "missing"; of other types there is none.
+fn absent(ty: &FeatureType) -> Result<Option<FeatureValue>> {
+    Ok(match ty {
+        FeatureType::MultiArray { shape, default, dtype, .. } => {
+            let default = default.unwrap_or(0.0);
+            Some(FeatureValue::Tensor(if *dtype == DataType::F64 {
+                Tensor::full(default, shape.as_slice(), &Device::Cpu)?
+            } else {
+                Tensor::full(default as f32, shape.as_slice(), &Device::Cpu)?
+            }))
+        }
+        FeatureType::Double => Some(FeatureValue::Double(f64::NAN)),
+        _ => None,
+    })
 }
 
 impl Portable {
