@@ -23,7 +23,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 /// Token texts that end a turn in the families that are supported.
-const END_TEXTS: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
+const END_TEXTS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"];
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, and `tokenizer_config.json`, `config.json`, `generation_config.json`,
