@@ -9,7 +9,9 @@ use half::f16;
 
 use crate::error::Result;
 
+mod checks;
 pub mod discovery;
+mod head;
 pub(crate) mod inputs;
 mod meta;
 pub mod model_config;
@@ -18,6 +20,7 @@ mod pipeline;
 mod session;
 
 pub use discovery::Components;
+pub use meta::Meta;
 pub use naming::ModelNamingConfig;
 pub use pipeline::{Dimensions, Pipeline};
 pub use session::Session;

@@ -192,6 +192,13 @@ impl<'g> Generation<'g> {
 
     /// Runs the prompt in parts, to report progress and check for cancellation between them; `None` if cancelled.
     fn prefill(&mut self) -> Result<Option<Vec<f32>>> {
+        if self.decoder.greedy_only() && !self.options.sampling.is_greedy() {
+            return Err(Error::Request(
+                "this model gives the best token and no probabilities of others: use temperature 0 and no repetition \
+                 penalty"
+                    .to_owned(),
+            ));
+        }
         let prompt = std::mem::take(&mut self.prompt);
         let (total, context) = (self.decoder.tokens().len() + prompt.len(), self.decoder.context());
         // Check now; a decoder would notice only at the last part.

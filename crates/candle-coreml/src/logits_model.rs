@@ -58,6 +58,9 @@ impl CoreMLModelWrapper {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let kind = if path.is_dir() && !matches!(extension.as_str(), "mlpackage" | "mlmodelc") {
             let pipeline = Pipeline::load_with(path, options)?;
+            if pipeline.greedy_only() {
+                return Err(fail("it gives the best token and no logits of others".to_owned()));
+            }
             let found = pipeline.dimensions();
             if found.vocab != vocab_size {
                 return Err(fail(format!("its vocabulary has {} tokens, not {vocab_size}", found.vocab)));

@@ -1,83 +1,142 @@
 //! Finds the components of a model in a folder.
 //!
-//! Packages are classified by their own descriptions: an embeddings model takes token ids, an FFN chunk has states, an
-//! LM head maps hidden states to logits. File names only order chunks, tell `prefill` from `infer` where both have one
-//! function, and choose among variants; `meta.yaml`, if present, decides which variant.
+//! What a package is, it says itself: an embeddings model takes token ids, an FFN chunk has states, an LM
+//! head takes hidden states and gives logits, a monolithic model has states and takes token ids. Names only order chunks,
+//! tell `prefill` and `_rotate` from `infer` where each has one function, and choose among variants; `meta.yaml` decides
+//! which variant, when there is one. Parts of language models of other kinds are refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use coreml_format::description::{FeatureDescription, FeatureType};
 use coreml_format::model::Model;
 
-use super::ModelNamingConfig;
+use super::{Meta, ModelNamingConfig, head, meta};
 use crate::engine;
 use crate::error::{Error, Result};
 
 /// A function of an open package: the package and the function's name (`None`: the default).
 pub type FunctionOf = (Arc<Model>, Option<String>);
 
-/// One FFN chunk.
+/// One FFN chunk, or the whole of a monolithic model.
 #[derive(Debug, Clone)]
 pub struct ChunkFiles {
     /// Decodes one token.
     pub infer: FunctionOf,
     /// Processes a batch of prompt tokens.
     pub prefill: FunctionOf,
+    /// Decodes one token beyond the window of local layers.
+    pub rotate: Option<FunctionOf>,
 }
 
 /// The components of a model.
 #[derive(Debug, Clone)]
 pub struct Components {
-    /// Maps token ids to hidden states.
-    pub embeddings: Arc<Model>,
+    /// Token ids to hidden states; none where the chunks take token ids (monolithic models).
+    pub embeddings: Option<Arc<Model>>,
     /// Transformer layers, in order.
     pub chunks: Vec<ChunkFiles>,
-    /// Maps hidden states to logits.
-    pub lm_head: Arc<Model>,
+    /// Hidden states to logits; none where the chunk gives them (monolithic models).
+    pub lm_head: Option<Arc<Model>>,
+    /// What `meta.yaml` says.
+    pub meta: Meta,
 }
 
+/// What a function over a cache does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Infer,
+    Prefill,
+    InferRotate,
+    /// Lets the tokens of a batch see later ones of it, so it is never run.
+    PrefillRotate,
+}
+
+const TASKS: [(&str, Task); 4] = [
+    ("infer", Task::Infer),
+    ("prefill", Task::Prefill),
+    ("infer_rotate", Task::InferRotate),
+    ("prefill_rotate", Task::PrefillRotate),
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Role {
     Embeddings,
-    /// Functions `prefill` and `infer` of one package.
-    Combined,
-    Prefill,
-    Infer,
+    /// Functions over a cache; whether they take token ids.
+    Layers(Vec<(Task, Option<String>)>, bool),
     Head,
+    /// No part of a language model.
+    Other,
 }
+
+/// Inputs that only parts of language models take.
+const PARTS: [&str; 6] =
+    ["hidden_states", "causal_mask", "current_pos", "update_mask", "per_layer_inputs", "position_one_hot"];
 
 fn stem(path: &Path) -> String {
     path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Role of a package, derived from its inputs, outputs and states.
-fn role(model: &Model) -> Option<Role> {
+fn names(features: &[FeatureDescription]) -> String {
+    features.iter().map(|f| format!("`{}`", f.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// What a package is, by its functions, inputs, outputs and states; why it can't be run when it is a part of a language
+/// model of another kind.
+fn role(model: &Model) -> std::result::Result<Role, String> {
     let functions = &model.description.functions;
-    if functions.contains_key("infer") && functions.contains_key("prefill") {
-        return Some(Role::Combined);
+    let takes = |input: &str| functions.values().filter(|f| f.input(input).is_some()).count();
+    let task = |name: &str| TASKS.iter().find(|(known, _)| *known == name).map(|(_, task)| *task);
+    let known = functions.keys().filter(|name| task(name).is_some()).count();
+    if functions.len() > 1 || known > 0 {
+        if known == 0 && PARTS.iter().all(|part| takes(part) == 0) {
+            return Ok(Role::Other);
+        }
+        let unknown: Vec<String> = functions.keys().filter(|n| task(n).is_none()).map(|n| format!("`{n}`")).collect();
+        if !unknown.is_empty() {
+            return Err(format!("its functions {} are not supported", unknown.join(", ")));
+        }
+        let ids = takes("input_ids") == functions.len();
+        if !ids && takes("hidden_states") != functions.len() {
+            return Err("not all of its functions take `hidden_states`, or `input_ids`".to_owned());
+        }
+        let all = functions.keys().filter_map(|name| Some((task(name)?, Some(name.clone())))).collect();
+        return Ok(Role::Layers(all, ids));
     }
-    let main = model.description.function(None)?;
+    let Some(main) = model.description.function(None) else { return Ok(Role::Other) };
     let stateful = !main.states.is_empty()
         || engine::program(model)
             .iter()
             .flat_map(|program| program.functions.values())
             .any(|f| f.inputs.iter().any(|i| matches!(i.ty, coreml_format::program::ValueType::State(_))));
-    if stateful && main.input("hidden_states").is_some() {
+    let ids = main.input("input_ids").is_some();
+    if stateful && (ids || main.input("hidden_states").is_some()) {
         let name = stem(&model.path).to_lowercase();
-        let many = main.input("hidden_states").is_some_and(|f| match &f.ty {
-            coreml_format::description::FeatureType::MultiArray { shape, .. } => shape.get(1).is_some_and(|&n| n > 1),
+        let tokens = main.input(if ids { "input_ids" } else { "hidden_states" });
+        let many = tokens.is_some_and(|f| match &f.ty {
+            FeatureType::MultiArray { shape, .. } => shape.get(1).is_some_and(|&n| n > 1),
             _ => false,
         });
-        return Some(if many || name.contains("prefill") { Role::Prefill } else { Role::Infer });
+        let task = match (many || name.contains("prefill"), name.contains("_rotate")) {
+            (false, false) => Task::Infer,
+            (true, false) => Task::Prefill,
+            (false, true) => Task::InferRotate,
+            (true, true) => Task::PrefillRotate,
+        };
+        return Ok(Role::Layers(vec![(task, None)], ids));
     }
-    if main.inputs.len() != 1 {
-        return None;
+    let head = head::is_head(main.outputs.iter().map(|o| o.name.as_str()));
+    match main.inputs.as_slice() {
+        [one] if one.name == "input_ids" && !head => match main.outputs.as_slice() {
+            [_] => Ok(Role::Embeddings),
+            _ => Err(format!("an embeddings model has one output, this one has {}", names(&main.outputs))),
+        },
+        [one] if head && one.name != "input_ids" => Ok(Role::Head),
+        inputs if inputs.iter().any(|i| PARTS.contains(&i.name.as_str())) => {
+            Err(format!("a model without states that takes {} is not supported", names(inputs)))
+        }
+        _ => Ok(Role::Other),
     }
-    if main.input("input_ids").is_some() {
-        return Some(Role::Embeddings);
-    }
-    let logits = main.outputs.iter().all(|o| o.name.to_lowercase().contains("logits"));
-    (logits && !main.outputs.is_empty()).then_some(Role::Head)
 }
 
 /// The numbers in `…chunk_02of03`, else those in the metadata that the converter writes.
@@ -95,12 +154,12 @@ fn chunk_number(model: &Model) -> (usize, Option<usize>) {
     (read("com.anemll.chunk_no").unwrap_or(1), read("com.anemll.num_chunks"))
 }
 
-/// File stems that `meta.yaml` prefers: variants by quantization width.
-fn preferred(folder: &Path) -> Vec<String> {
-    let found = super::meta::read(&folder.join("meta.yaml"));
+/// What `meta.yaml` says.
+fn read_meta(folder: &Path) -> Meta {
+    let found = meta::read(&folder.join("meta.yaml"));
     found.unwrap_or_else(|e| {
         tracing::warn!("{e}: it is ignored");
-        Vec::new()
+        Meta::default()
     })
 }
 
@@ -156,9 +215,21 @@ pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Compo
 
 fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     let (models, failure) = open_all(folder, keep)?;
-    let preferred = preferred(folder);
-    let of = |role_: Role| -> Vec<Arc<Model>> { models.iter().filter(|m| role(m) == Some(role_)).cloned().collect() };
+    let meta = read_meta(folder);
     let fail = |message: String| Error::Components { path: folder.to_owned(), message };
+    let mut roles = Vec::with_capacity(models.len());
+    for model in &models {
+        match role(model) {
+            Ok(role) => roles.push((model.clone(), role)),
+            Err(reason) => {
+                let of = meta.architecture.as_ref().map(|a| format!(" (architecture {a})")).unwrap_or_default();
+                return Err(Error::Components { path: model.path.clone(), message: format!("{reason}{of}") });
+            }
+        }
+    }
+    let of = |wanted: &Role| -> Vec<Arc<Model>> {
+        roles.iter().filter(|(_, role)| role == wanted).map(|(m, _)| m.clone()).collect()
+    };
     let mut failure = failure;
     let mut missing = |what: &str| {
         failure.take().unwrap_or_else(|| {
@@ -171,7 +242,7 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     };
     let one = |candidates: Vec<Arc<Model>>, what: &str| -> Result<Option<Arc<Model>>> {
         if candidates.len() > 1 {
-            let chosen = candidates.iter().find(|m| preferred.contains(&stem(&m.path)));
+            let chosen = candidates.iter().find(|m| meta.files.iter().any(|f| *f == stem(&m.path)));
             return match chosen {
                 Some(m) => Ok(Some(m.clone())),
                 None => {
@@ -182,46 +253,62 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
         }
         Ok(candidates.into_iter().next())
     };
-    let embeddings = one(of(Role::Embeddings), "embeddings")?.ok_or_else(|| missing("embeddings model"))?;
-    let lm_head = one(of(Role::Head), "LM head")?.ok_or_else(|| missing("LM head"))?;
-    let ordered = |role_: Role| -> Result<Vec<Arc<Model>>> {
-        let mut all = of(role_);
-        let variants = all.iter().filter(|m| preferred.iter().any(|p| stem(&m.path).starts_with(p.as_str())));
-        let named: Vec<_> = variants.cloned().collect();
-        if !named.is_empty() && named.len() < all.len() {
+    let any = |wanted: bool| roles.iter().any(|(_, role)| matches!(role, Role::Layers(_, ids) if *ids == wanted));
+    let monolithic = match (any(true), any(false)) {
+        (true, true) => meta.monolithic.ok_or_else(|| {
+            fail("it has a monolithic model and FFN chunks, and no meta.yaml that says which".to_owned())
+        })?,
+        (monolithic, _) => monolithic,
+    };
+    let ordered = |wanted: Task| -> Result<Vec<FunctionOf>> {
+        let mut all: Vec<FunctionOf> = Vec::new();
+        for (model, role) in &roles {
+            let Role::Layers(tasks, ids) = role else { continue };
+            let found = tasks.iter().filter(|(task, _)| *task == wanted && *ids == monolithic);
+            all.extend(found.map(|(_, name)| (model.clone(), name.clone())));
+        }
+        let of_file = |test: &dyn Fn(&str, &str) -> bool| -> Vec<FunctionOf> {
+            let named = |m: &FunctionOf| meta.files.iter().any(|f| test(meta::base(&stem(&m.0.path)), f));
+            all.iter().filter(|m| named(m)).cloned().collect()
+        };
+        let mut named = of_file(&|base, file| base == file);
+        if named.is_empty() {
+            named = of_file(&|base, file| base.starts_with(file));
+        }
+        if !named.is_empty() {
             all = named;
         }
-        all.sort_by_key(|m| chunk_number(m).0);
+        all.sort_by_key(|m| chunk_number(&m.0).0);
         check_numbers(&all, folder)?;
         Ok(all)
     };
-    let combined = ordered(Role::Combined)?;
-    let chunks: Vec<ChunkFiles> = if combined.is_empty() {
-        let (infer, prefill) = (ordered(Role::Infer)?, ordered(Role::Prefill)?);
-        if infer.is_empty() {
-            return Err(missing("FFN chunk"));
-        }
-        if !prefill.is_empty() && prefill.len() != infer.len() {
-            return Err(fail(format!("{} FFN chunks but {} prefill chunks", infer.len(), prefill.len())));
-        }
-        infer
-            .iter()
-            .enumerate()
-            .map(|(i, m)| {
-                let batch = prefill.get(i).unwrap_or(m);
-                ChunkFiles { infer: (m.clone(), None), prefill: (batch.clone(), None) }
-            })
-            .collect()
+    let (embeddings, lm_head) = if monolithic {
+        (None, None)
     } else {
-        let function = |m: &Arc<Model>, name: &str| (m.clone(), Some(name.to_owned()));
-        combined.iter().map(|m| ChunkFiles { infer: function(m, "infer"), prefill: function(m, "prefill") }).collect()
+        let embeddings = one(of(&Role::Embeddings), "embeddings")?.ok_or_else(|| missing("embeddings model"))?;
+        (Some(embeddings), Some(one(of(&Role::Head), "LM head")?.ok_or_else(|| missing("LM head"))?))
     };
-    Ok(Components { embeddings, chunks, lm_head })
+    let (infer, prefill) = (ordered(Task::Infer)?, ordered(Task::Prefill)?);
+    if infer.is_empty() {
+        return Err(missing("FFN chunk"));
+    }
+    let rotate = ordered(Task::InferRotate)?;
+    for (other, what) in [(&prefill, "prefill"), (&rotate, "rotate")] {
+        if !other.is_empty() && other.len() != infer.len() {
+            return Err(fail(format!("{} FFN chunks but {} {what} chunks", infer.len(), other.len())));
+        }
+    }
+    let chunks = infer.iter().enumerate().map(|(i, function)| ChunkFiles {
+        infer: function.clone(),
+        prefill: prefill.get(i).unwrap_or(function).clone(),
+        rotate: rotate.get(i).cloned(),
+    });
+    Ok(Components { embeddings, chunks: chunks.collect(), lm_head, meta })
 }
 
-/// Checks that chunks are numbered 1, 2, … up to the count in their names.
-fn check_numbers(chunks: &[Arc<Model>], folder: &Path) -> Result<()> {
-    for (i, chunk) in chunks.iter().enumerate() {
+/// Chunks must be numbered 1, 2, … up to the count that they name.
+fn check_numbers(chunks: &[FunctionOf], folder: &Path) -> Result<()> {
+    for (i, (chunk, _)) in chunks.iter().enumerate() {
         let (number, of) = chunk_number(chunk);
         let count = of.unwrap_or(chunks.len());
         if number != i + 1 || count != chunks.len() {

@@ -48,10 +48,18 @@ pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
     }
 }
 
-/// Tokens for one run of a chunk: `hidden` `[1, count, hidden]` at positions `start..start + count`.
+/// What a chunk takes its tokens as.
+pub(super) enum Fed<'t> {
+    /// Hidden states `[1, count, hidden]`.
+    Hidden(Tensor),
+    /// Token ids: the chunk is the whole model.
+    Ids(&'t [u32]),
+}
+
+/// The tokens that a chunk runs, at positions `start..start + count`.
 struct Tokens<'m> {
     model: &'m CoreMLModel,
-    hidden: Option<Tensor>,
+    fed: Fed<'m>,
     start: usize,
     count: usize,
     context: usize,
@@ -66,8 +74,26 @@ struct ChunkInput {
 }
 
 /// Every input that chunks may declare.
-const CHUNK_INPUTS: [ChunkInput; 5] = [
-    ChunkInput { name: "hidden_states", tokens: Some(1), tensor: |t| Ok(t.hidden.take()) },
+const CHUNK_INPUTS: [ChunkInput; 6] = [
+    ChunkInput {
+        name: "hidden_states",
+        tokens: Some(1),
+        tensor: |t| match &t.fed {
+            Fed::Hidden(hidden) => Ok(Some(hidden.clone())),
+            Fed::Ids(_) => Ok(None),
+        },
+    },
+    ChunkInput {
+        name: "input_ids",
+        tokens: Some(1),
+        tensor: |t| match t.fed {
+            Fed::Hidden(_) => Ok(None),
+            Fed::Ids(ids) => {
+                let ids: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
+                Ok(Some(Tensor::from_vec(ids, (1, t.count), &Device::Cpu)?))
+            }
+        },
+    },
     ChunkInput {
         name: "position_ids",
         tokens: Some(0),
@@ -86,11 +112,7 @@ const CHUNK_INPUTS: [ChunkInput; 5] = [
         tokens: None,
         tensor: |t| Ok(Some(Tensor::from_vec(vec![t.start as i64], 1, &Device::Cpu)?)),
     },
-    ChunkInput {
-        name: "update_mask",
-        tokens: None,
-        tensor: |t| update_mask(t.model, t.start, t.count, t.context).map(Some),
-    },
+    ChunkInput { name: "update_mask", tokens: None, tensor: |t| update_mask(t.model, t.start, t.count).map(Some) },
 ];
 
 /// Entry for an input.
@@ -103,34 +125,68 @@ pub(super) fn token_dimensions(inputs: &[String]) -> Vec<(String, usize)> {
     inputs.iter().filter_map(|name| Some((name.clone(), chunk_input(name)?.tokens?))).collect()
 }
 
-/// Inputs of an FFN chunk for `count` tokens at positions `start..`; only those that it declares.
+/// Refuses a function with an input that is not known, or that says nothing about where it writes.
+pub(super) fn check(model: &CoreMLModel, monolithic: bool) -> Result<()> {
+    let tokens = if monolithic { "input_ids" } else { "hidden_states" };
+    let other = if monolithic { "hidden_states" } else { "input_ids" };
+    match model.input_names().iter().find(|name| *name == other || chunk_input(name).is_none()) {
+        Some(name) => Err(unsupported(model, name)),
+        None if declared_shape(model, "update_mask").is_some() => {
+            let tokens = declared_shape(model, tokens).and_then(|s| s.get(1).copied()).unwrap_or(0);
+            update_mask(model, 0, tokens).map(drop)
+        }
+        None => Ok(()),
+    }
+}
+
+fn unsupported(model: &CoreMLModel, name: &str) -> Error {
+    Error::Components {
+        path: model.path().to_owned(),
+        message: format!("function `{}` declares the unsupported input `{name}`", model.function()),
+    }
+}
+
+/// The inputs of a chunk for `count` tokens at positions `start..`; only what it declares.
 pub(super) fn for_chunk(
     model: &CoreMLModel,
-    hidden: Tensor,
+    fed: Fed<'_>,
     start: usize,
     count: usize,
     context: usize,
 ) -> Result<Vec<(String, Tensor)>> {
-    let mut tokens = Tokens { model, hidden: Some(hidden), start, count, context };
+    let mut tokens = Tokens { model, fed, start, count, context };
     let mut fed = Vec::new();
     for name in model.input_names() {
         let tensor = match chunk_input(&name) {
             Some(input) => (input.tensor)(&mut tokens)?,
             None => None,
         };
-        let tensor = tensor.ok_or_else(|| Error::Components {
-            path: model.path().to_owned(),
-            message: format!("function `{}` declares the unsupported input `{name}`", model.function()),
-        })?;
+        let tensor = tensor.ok_or_else(|| unsupported(model, &name))?;
         fed.push((name, tensor));
     }
     Ok(fed)
 }
 
-/// 1 at the position being written, in the declared shape `[1, 1, context, 1]`.
-fn update_mask(model: &CoreMLModel, start: usize, count: usize, context: usize) -> Result<Tensor> {
-    let shape = declared_shape(model, "update_mask").unwrap_or_else(|| vec![1, 1, context, 1]);
-    let mut data = vec![f16::ZERO; shape.iter().product()];
-    data.iter_mut().skip(start).take(count).for_each(|v| *v = f16::ONE);
+/// One where token `i` of the batch is written, at `[start + i, i]` of `[1, 1, rows, count]`.
+fn update_mask(model: &CoreMLModel, start: usize, count: usize) -> Result<Tensor> {
+    let shape = declared_shape(model, "update_mask").unwrap_or_default();
+    let &[1, 1, rows, columns] = shape.as_slice() else { return Err(misshapen(model, &shape, count)) };
+    if columns != count || count == 0 {
+        return Err(misshapen(model, &shape, count));
+    }
+    let mut data = vec![f16::ZERO; rows * columns];
+    for i in 0..count.min(rows.saturating_sub(start)) {
+        data[(start + i) * columns + i] = f16::ONE;
+    }
     Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+}
+
+fn misshapen(model: &CoreMLModel, shape: &[usize], count: usize) -> Error {
+    Error::Components {
+        path: model.path().to_owned(),
+        message: format!(
+            "`update_mask` of function `{}` has the shape {shape:?}, expected [1, 1, rows, {count}]: a column for each token",
+            model.function()
+        ),
+    }
 }

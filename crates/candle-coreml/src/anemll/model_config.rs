@@ -20,7 +20,8 @@ pub struct ModelConfig {
     pub model_id: String,
     /// Dimensions shared by all components.
     pub shapes: ShapeConfig,
-    /// `embeddings`, `ffn_infer_1`, `ffn_prefill_1`, …, `lm_head`.
+    /// `embeddings`, `ffn_infer_1`, `ffn_prefill_1`, …, `lm_head`; of a monolithic model `monolithic_infer_1`,
+    /// `monolithic_prefill_1`; beside them `…_infer_rotate_1`.
     pub components: BTreeMap<String, ComponentConfig>,
     /// Names of the files.
     pub naming: ModelNamingConfig,
@@ -105,11 +106,17 @@ impl ModelConfig {
     pub fn of(pipeline: &Pipeline, model_id: &str) -> Result<Self> {
         let sizes = pipeline.dimensions();
         let mut components = BTreeMap::new();
-        components.insert("embeddings".to_owned(), component(&pipeline.embeddings));
-        components.insert("lm_head".to_owned(), component(&pipeline.head));
+        if let (Some(embeddings), Some(head)) = (&pipeline.embeddings, &pipeline.head_model) {
+            components.insert("embeddings".to_owned(), component(embeddings));
+            components.insert("lm_head".to_owned(), component(head));
+        }
+        let prefix = if pipeline.embeddings.is_some() { "ffn" } else { "monolithic" };
         for (i, chunk) in pipeline.chunks.iter().enumerate() {
-            components.insert(format!("ffn_infer_{}", i + 1), component(&chunk.infer));
-            components.insert(format!("ffn_prefill_{}", i + 1), component(&chunk.prefill));
+            components.insert(format!("{prefix}_infer_{}", i + 1), component(&chunk.infer));
+            components.insert(format!("{prefix}_prefill_{}", i + 1), component(&chunk.prefill));
+            if let Some(rotate) = &chunk.rotate {
+                components.insert(format!("{prefix}_infer_rotate_{}", i + 1), component(rotate));
+            }
         }
         let chunk_pattern = |model: &CoreMLModel| {
             let name = file_name(model.path());
@@ -120,7 +127,7 @@ impl ModelConfig {
             }
         };
         let first = pipeline.chunks.first().ok_or_else(|| Error::Components {
-            path: pipeline.head.path().to_owned(),
+            path: model_id.into(),
             message: "the model has no FFN chunk".to_owned(),
         })?;
         let config = Self {
@@ -132,10 +139,10 @@ impl ModelConfig {
                 vocab_size: sizes.vocab,
             },
             naming: ModelNamingConfig {
-                embeddings_pattern: file_name(pipeline.embeddings.path()),
+                embeddings_pattern: file_name(pipeline.embeddings.as_ref().unwrap_or(&first.infer).path()),
                 ffn_infer_pattern: chunk_pattern(&first.infer),
                 ffn_prefill_pattern: chunk_pattern(&first.prefill),
-                lm_head_pattern: file_name(pipeline.head.path()),
+                lm_head_pattern: file_name(pipeline.head_model.as_ref().unwrap_or(&first.infer).path()),
             },
             components,
         };
@@ -180,13 +187,22 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<()> {
         let ShapeConfig { batch_size, context_length, hidden_size, vocab_size } = self.shapes;
         let fail = |message: String| Err(Error::Components { path: self.model_id.clone().into(), message });
-        if [batch_size, context_length, hidden_size, vocab_size].contains(&0) || batch_size > context_length {
+        let monolithic = self.components.keys().any(|name| name.starts_with("monolithic_"));
+        if [batch_size, context_length, vocab_size].contains(&0)
+            || (hidden_size == 0 && !monolithic)
+            || batch_size > context_length
+        {
             return fail(format!(
                 "batch_size {batch_size}, context_length {context_length}, hidden_size {hidden_size}, vocab_size \
                  {vocab_size}: none may be 0, and the batch must fit the context"
             ));
         }
-        for needed in ["embeddings", "ffn_infer_1", "ffn_prefill_1", "lm_head"] {
+        let needed: &[&str] = if monolithic {
+            &["monolithic_infer_1", "monolithic_prefill_1"]
+        } else {
+            &["embeddings", "ffn_infer_1", "ffn_prefill_1", "lm_head"]
+        };
+        for &needed in needed {
             if !self.components.contains_key(needed) {
                 return fail(format!("the component `{needed}` is missing"));
             }
@@ -206,6 +222,9 @@ impl ModelConfig {
                     return fail(format!("`hidden_states` of `{name}` has {tokens} tokens, expected {size}"));
                 }
             }
+        }
+        if monolithic {
+            return Ok(());
         }
         let logits: usize = self
             .components

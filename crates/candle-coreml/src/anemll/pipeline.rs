@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use coreml_format::model::Model;
+use indexmap::IndexMap;
 
-use super::{Components, Session, discovery, inputs};
+use super::head::Head;
+use super::inputs::{self, Fed};
+use super::session::Rotation;
+use super::{Components, Session, checks, discovery};
 use crate::config::Config;
 use crate::engine::{EngineChoice, EngineOptions, native_is_available};
 use crate::error::{Error, Result};
@@ -18,7 +22,7 @@ use crate::state::CoreMLState;
 pub struct Dimensions {
     /// Tokens in the KV cache and the mask.
     pub context: usize,
-    /// Width of the hidden states.
+    /// Width of the hidden states; 0 where a monolithic model does not say.
     pub hidden: usize,
     /// Vocabulary size.
     pub vocab: usize,
@@ -30,18 +34,32 @@ pub struct Dimensions {
 pub(super) struct Chunk {
     pub(super) infer: CoreMLModel,
     pub(super) prefill: CoreMLModel,
+    /// Decodes beyond the window of local layers.
+    pub(super) rotate: Option<CoreMLModel>,
+}
+
+impl Chunk {
+    fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
+        [&self.infer, &self.prefill].into_iter().chain(&self.rotate)
+    }
 }
 
 /// A loaded multi-component language model.
 #[derive(Debug)]
 pub struct Pipeline {
-    pub(super) embeddings: CoreMLModel,
+    /// None in monolithic models, whose only chunk takes token ids and gives logits.
+    pub(super) embeddings: Option<CoreMLModel>,
     pub(super) chunks: Vec<Chunk>,
-    pub(super) head: CoreMLModel,
-    /// Outputs of the head, in numeric order.
-    parts: Vec<String>,
+    pub(super) head_model: Option<CoreMLModel>,
+    head: Head,
     dimensions: Dimensions,
-    /// True if prefill accepts any number of tokens instead of full batches only.
+    /// Columns of the mask.
+    mask: usize,
+    /// The window of local layers where the context is longer, and their caches.
+    window: Option<(usize, Vec<String>)>,
+    /// Whether batches may start anywhere, instead of at the first position alone.
+    batches: bool,
+    /// Whether prefill takes the tokens that there are, instead of whole batches alone.
     open: bool,
 }
 
@@ -73,14 +91,12 @@ fn load_prefill(package: &Arc<Model>, function: Option<&str>, options: &EngineOp
     let program = crate::engine::program(package);
     let inputs = program.as_ref().and_then(|p| p.functions.get(name)).map_or(&[][..], |f| &f.inputs);
     let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
+    if names.iter().any(|n| n == "update_mask") {
+        // It has a column for each token of the batch.
+        return load(package, function, options);
+    }
     let rows = inputs::token_dimensions(&names);
     CoreMLModel::with_rows(package.clone(), function, options, &rows, MAX_PREFILL)
-}
-
-/// Number at the end of a name, such as 12 in `logits12`.
-fn trailing_number(name: &str) -> usize {
-    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    name[name.len() - digits..].parse().unwrap_or(0)
 }
 
 impl Pipeline {
@@ -131,8 +147,9 @@ impl Pipeline {
 
     /// Records why this engine runs the components.
     fn because(mut self, reason: &str) -> Self {
-        let chunks = self.chunks.iter_mut().flat_map(|c| [&mut c.infer, &mut c.prefill]);
-        for model in chunks.chain([&mut self.embeddings, &mut self.head]) {
+        let chunks =
+            self.chunks.iter_mut().flat_map(|c| [&mut c.infer, &mut c.prefill].into_iter().chain(&mut c.rotate));
+        for model in chunks.chain(&mut self.embeddings).chain(&mut self.head_model) {
             model.set_engine_reason(reason.to_owned());
         }
         self
@@ -140,30 +157,67 @@ impl Pipeline {
 
     /// Name of the engine that runs the components.
     pub fn engine(&self) -> &'static str {
-        self.embeddings.engine()
+        self.chunks[0].infer.engine()
     }
 
     /// Reason for the choice of engine.
     pub fn engine_reason(&self) -> &str {
-        self.embeddings.engine_reason()
+        self.chunks[0].infer.engine_reason()
     }
 
     fn on_one_engine(components: &Components, options: &EngineOptions) -> Result<Self> {
-        let embeddings = load(&components.embeddings, None, options)?;
-        let head = load(&components.lm_head, None, options)?;
+        let monolithic = components.embeddings.is_none();
+        let whole = |package: &Option<Arc<Model>>| package.as_ref().map(|p| load(p, None, options)).transpose();
+        let (embeddings, head_model) = (whole(&components.embeddings)?, whole(&components.lm_head)?);
         let mut chunks = Vec::with_capacity(components.chunks.len());
         for chunk in &components.chunks {
+            let rotate = chunk.rotate.as_ref().map(|(package, name)| load(package, name.as_deref(), options));
             chunks.push(Chunk {
                 infer: load(&chunk.infer.0, chunk.infer.1.as_deref(), options)?,
                 prefill: load_prefill(&chunk.prefill.0, chunk.prefill.1.as_deref(), options)?,
+                rotate: rotate.transpose()?,
             });
         }
-        let mut parts = head.output_names();
-        parts.sort_by_key(|name| trailing_number(name));
-        let dimensions = dimensions(&chunks, &head, &parts)?;
+        let Some(first) = chunks.first() else {
+            return Err(Error::Components {
+                path: "the model".into(),
+                message: "the model has no FFN chunk".to_owned(),
+            });
+        };
+        let meta = &components.meta;
+        let head = Head::of(head_model.as_ref().unwrap_or(&first.infer), meta)?;
+        if let Some(rotate) = first.rotate.as_ref().filter(|_| monolithic) {
+            // Both functions must say the same about the next token.
+            let other = Head::of(rotate, meta)?;
+            if other != head {
+                let message = format!("functions `infer` and `{}` have different outputs", rotate.function());
+                return Err(Error::Components { path: rotate.path().to_owned(), message });
+            }
+        }
+        let dimensions = checks::dimensions(&chunks, head_model.as_ref().unwrap_or(&first.infer), &head, monolithic)?;
+        checks::functions(&chunks, head_model.as_ref(), dimensions)?;
+        let mask = checks::input_shape(&first.infer, "causal_mask")?.last().copied().unwrap_or(0);
+        let window = checks::window(&chunks, dimensions.context)?;
+        let batches = dimensions.batch == 1 || chunks.iter().all(|c| checks::writes_at_position(&c.prefill, meta));
+        if !batches {
+            tracing::info!("prefill writes the first rows of the cache alone: prompts run token by token");
+        }
         let open = chunks.iter().all(|c| c.prefill.rows_are_open());
-        let pipeline = Self { embeddings, chunks, head, parts, dimensions, open };
-        pipeline.check()?;
+        let pipeline = Self { embeddings, chunks, head_model, head, dimensions, mask, window, batches, open };
+        if let Some(embeddings) = &pipeline.embeddings {
+            let width = pipeline.embed(embeddings, &[0])?.dims().last().copied().unwrap_or(0);
+            if width != dimensions.hidden {
+                return Err(Error::Components {
+                    path: embeddings.path().to_owned(),
+                    message: format!(
+                        "the width of the embeddings is {width} in function `{}`, but {} in {}",
+                        embeddings.function(),
+                        dimensions.hidden,
+                        pipeline.chunks[0].infer.path().display()
+                    ),
+                });
+            }
+        }
         Ok(pipeline)
     }
 
@@ -172,57 +226,20 @@ impl Pipeline {
         self.dimensions
     }
 
-    /// All components, in execution order.
+    /// Whether the model says which token is best, but not how likely others are: only greedy choices are possible.
+    pub fn greedy_only(&self) -> bool {
+        matches!(self.head, Head::Argmax(_))
+    }
+
+    /// All components, in the order in which a token passes them.
     pub fn components(&self) -> impl Iterator<Item = &CoreMLModel> {
-        std::iter::once(&self.embeddings).chain(self.chunks.iter().map(|c| &c.infer)).chain(std::iter::once(&self.head))
+        self.embeddings.iter().chain(self.chunks.iter().map(|c| &c.infer)).chain(&self.head_model)
     }
 
-    /// All loaded functions: the components and the chunks' prefill functions.
+    /// All loaded functions: the components, and the prefill and rotate functions of the chunks.
     pub fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
-        self.components().chain(self.chunks.iter().map(|c| &c.prefill))
-    }
-
-    /// Checks that all components agree on the width and all chunks on the context.
-    fn check(&self) -> Result<()> {
-        let Dimensions { hidden, context, .. } = self.dimensions;
-        let first = &self.chunks[0].infer;
-        let differ = |other: &CoreMLModel, what: &str, found: usize, expected: usize| Error::Components {
-            path: other.path().to_owned(),
-            message: format!(
-                "{what} is {found} in function `{}`, but {expected} in {}",
-                other.function(),
-                first.path().display()
-            ),
-        };
-        for model in self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]).chain([&self.head]) {
-            let width = input_shape(model, "hidden_states")?.last().copied().unwrap_or(0);
-            if width != hidden {
-                return Err(differ(model, "the width of `hidden_states`", width, hidden));
-            }
-        }
-        for model in self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]) {
-            let columns = input_shape(model, "causal_mask")?.last().copied().unwrap_or(0);
-            if columns != context {
-                return Err(differ(model, "the length of `causal_mask`", columns, context));
-            }
-            let batch = input_shape(model, "hidden_states")?.get(1).copied().unwrap_or(0);
-            let expected = if model.function() == first.function() && std::ptr::eq(model, first) { 1 } else { batch };
-            if batch != expected {
-                return Err(differ(model, "the number of tokens", batch, expected));
-            }
-        }
-        for chunk in &self.chunks {
-            let batch = input_shape(&chunk.prefill, "hidden_states")?.get(1).copied().unwrap_or(0);
-            if batch != self.dimensions.batch {
-                return Err(differ(&chunk.prefill, "the prefill batch", batch, self.dimensions.batch));
-            }
-        }
-        let row = self.embed(&[0])?;
-        let width = row.dims().last().copied().unwrap_or(0);
-        if width != hidden {
-            return Err(differ(&self.embeddings, "the width of the embeddings", width, hidden));
-        }
-        Ok(())
+        let others = self.chunks.iter().flat_map(|c| std::iter::once(&c.prefill).chain(&c.rotate));
+        self.components().chain(others)
     }
 
     /// Starts a conversation with an empty cache.
@@ -230,19 +247,20 @@ impl Pipeline {
     /// # Errors
     /// If allocation fails, or chunks declare one state with different shapes.
     pub fn session(&self) -> Result<Session> {
-        let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill]).collect();
-        Ok(Session { state: CoreMLState::shared_by(&models)?, tokens: Vec::new() })
+        let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(Chunk::functions).collect();
+        let rotation = self.window.clone().map(|(window, states)| Rotation::new(window, states));
+        Ok(Session { state: CoreMLState::shared_by(&models)?, tokens: Vec::new(), rotation })
     }
 
     /// Hidden states `[1, ids, hidden]` of tokens.
-    fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        let name = self.embeddings.input_names().first().cloned().unwrap_or_default();
+    fn embed(&self, embeddings: &CoreMLModel, ids: &[u32]) -> Result<Tensor> {
+        let name = embeddings.input_names().first().cloned().unwrap_or_default();
         let run = |ids: &[u32]| -> Result<Tensor> {
             let ids: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
             let n = ids.len();
-            first_tensor(&self.embeddings, &[(&name, Tensor::from_vec(ids, (1, n), &Device::Cpu)?)], None)
+            first_tensor(embeddings, &[(&name, Tensor::from_vec(ids, (1, n), &Device::Cpu)?)], None)
         };
-        match inputs::fixed_length(&self.embeddings, ids.len()) {
+        match inputs::fixed_length(embeddings, ids.len()) {
             None => run(ids),
             Some(length) => {
                 // Fixed-length model: pad, then drop the rows of the padding.
@@ -257,16 +275,34 @@ impl Pipeline {
         }
     }
 
-    /// Runs `hidden` (tokens at positions `start..`) through all chunks.
-    fn run_chunks(&self, session: &mut Session, mut hidden: Tensor, start: usize, prefill: bool) -> Result<Tensor> {
-        let count = hidden.dim(1)?;
-        for chunk in &self.chunks {
-            let model = if prefill { &chunk.prefill } else { &chunk.infer };
-            let fed = inputs::for_chunk(model, hidden, start, count, self.dimensions.context)?;
-            let fed: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-            hidden = first_tensor(model, &fed, Some(&mut session.state))?;
+    /// Runs tokens at positions `start..` through all chunks; returns what the last one gives.
+    fn run_chunks(&self, session: &mut Session, ids: &[u32], start: usize, prefill: bool) -> Result<Outputs> {
+        let beyond = self.window.as_ref().is_some_and(|(window, _)| start >= *window);
+        if beyond {
+            session.keep_full()?;
         }
-        Ok(hidden)
+        let mut hidden = self.embeddings.as_ref().map(|embeddings| self.embed(embeddings, ids)).transpose()?;
+        let mut outputs = Outputs::new();
+        for (i, chunk) in self.chunks.iter().enumerate() {
+            let model = match (&chunk.rotate, beyond, prefill) {
+                (Some(rotate), true, _) => rotate,
+                (_, _, true) => &chunk.prefill,
+                _ => &chunk.infer,
+            };
+            let fed = hidden.take().map_or(Fed::Ids(ids), Fed::Hidden);
+            let fed = inputs::for_chunk(model, fed, start, ids.len(), self.mask)?;
+            let fed: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+            outputs = model.predict(&fed, Some(&mut session.state)).inspect_err(|_| {
+                if beyond {
+                    // Some caches have moved on, others have not.
+                    session.tokens.clear();
+                }
+            })?;
+            if i + 1 < self.chunks.len() {
+                hidden = Some(tensor_of(model, std::mem::take(&mut outputs))?);
+            }
+        }
+        Ok(outputs)
     }
 
     /// Appends tokens to the conversation and returns the logits `[vocab]` after the last one.
@@ -305,60 +341,46 @@ impl Pipeline {
         let mut all = session.tokens.clone();
         all.extend(ids);
         let known = session.tokens.len();
+        // Positions that batches may write.
+        let filled = self.window.as_ref().map_or(context, |(window, _)| *window);
         let mut at = known;
         while at < total - 1 {
-            let rest = total - 1 - at;
-            if rest <= if self.open { MAX_STEPWISE } else { batch / PREFILL_MIN_FRACTION } {
-                let hidden = self.embed(&all[at..=at])?;
-                self.run_chunks(session, hidden, at, false)?;
-                at += 1;
+            let rest = (total - 1).min(filled).saturating_sub(at);
+            let start = if at + batch > filled { filled.saturating_sub(batch) } else { at };
+            let few = if self.open { MAX_STEPWISE } else { batch / PREFILL_MIN_FRACTION };
+            let end = if rest <= few || !self.batches || (start + batch > filled && !self.open) {
+                self.run_chunks(session, &all[at..=at], at, false)?;
+                at + 1
             } else if self.open {
                 let end = at + next_batch(rest);
-                let hidden = self.embed(&all[at..end])?;
-                self.run_chunks(session, hidden, at, true)?;
-                at = end;
+                self.run_chunks(session, &all[at..end], at, true)?;
+                end
             } else {
-                // The last batch must not exceed the window: it starts earlier and recomputes cached tokens.
-                let start = if at + batch > context { context.saturating_sub(batch) } else { at };
-                let end = (start + batch).min(total - 1);
+                // The last batch may not hang over the window: it starts earlier and repeats what it knows.
+                let end = (start + batch).min(at + rest);
                 let mut part = all[start..end].to_vec();
                 part.resize(batch, 0);
-                let hidden = self.embed(&part)?;
-                self.run_chunks(session, hidden, start, true)?;
-                at = end;
-            }
+                self.run_chunks(session, &part, start, true)?;
+                end
+            };
+            session.tokens.extend(&all[at..end]);
+            at = end;
             if !more(at - known) {
-                all.truncate(at);
-                session.tokens = all;
                 return Ok(None);
             }
         }
-        let hidden = self.embed(&[last])?;
-        let hidden = self.run_chunks(session, hidden, total - 1, false)?;
-        session.tokens = all;
-        let logits = self.logits(hidden)?;
+        let outputs = self.run_chunks(session, &[last], total - 1, false)?;
+        session.tokens.push(last);
+        let logits = match &self.head_model {
+            Some(head) => {
+                let name = head.input_names().first().cloned().unwrap_or_default();
+                let hidden = tensor_of(&self.chunks[self.chunks.len() - 1].infer, outputs)?;
+                self.head.logits(head, &head.predict(&[(&name, hidden)], None)?)?
+            }
+            None => self.head.logits(&self.chunks[0].infer, &outputs)?,
+        };
         more(total - known);
         Ok(Some(logits))
-    }
-
-    fn logits(&self, hidden: Tensor) -> Result<Vec<f32>> {
-        let name = self.head.input_names().first().cloned().unwrap_or_default();
-        let outputs = self.head.predict(&[(&name, hidden)], None)?;
-        let mut logits = Vec::with_capacity(self.dimensions.vocab);
-        for part in &self.parts {
-            match outputs.get(part) {
-                Some(FeatureValue::Tensor(t)) => {
-                    logits.extend(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
-                }
-                _ => {
-                    return Err(Error::Components {
-                        path: self.head.path().to_owned(),
-                        message: format!("output `{part}` is not a tensor"),
-                    });
-                }
-            }
-        }
-        Ok(logits)
     }
 
     /// [`Pipeline::forward`] for one token, sliding the window when it is almost full.
@@ -376,7 +398,7 @@ impl Pipeline {
         }
         let whole = (context / batch).saturating_sub(2).max(1) * batch;
         let keep = whole.min(context.saturating_sub(batch)).clamp(1, total);
-        let mut tail = session.tokens.split_off(total - keep);
+        let mut tail = session.tokens[total - keep..].to_vec();
         tail.push(id);
         session.tokens.clear();
         tracing::debug!(keep, "slid the window");
@@ -384,48 +406,20 @@ impl Pipeline {
     }
 }
 
-/// Fixed shape of an input; unknown dimensions are 0.
-fn input_shape(model: &CoreMLModel, name: &str) -> Result<Vec<usize>> {
-    inputs::declared_shape(model, name).ok_or_else(|| Error::NotFound {
-        what: "input",
-        name: name.to_owned(),
-        path: model.path().to_owned(),
-        available: model.input_names().join(", "),
-    })
-}
-
-fn dimensions(chunks: &[Chunk], head: &CoreMLModel, parts: &[String]) -> Result<Dimensions> {
-    let first = chunks.first().ok_or_else(|| Error::Components {
-        path: head.path().to_owned(),
-        message: "the model has no FFN chunk".to_owned(),
-    })?;
-    let hidden = input_shape(&first.infer, "hidden_states")?.last().copied().unwrap_or(0);
-    let context = input_shape(&first.infer, "causal_mask")?.last().copied().unwrap_or(0);
-    let batch = input_shape(&first.prefill, "hidden_states")?.get(1).copied().unwrap_or(0);
-    let mut vocab = 0;
-    for part in parts {
-        let rows = inputs::output_shape(head, part).and_then(|s| s.last().copied()).unwrap_or(0);
-        vocab += rows;
-    }
-    if hidden == 0 || context == 0 || batch == 0 || vocab == 0 || batch > context {
-        return Err(Error::Components {
-            path: first.infer.path().to_owned(),
-            message: format!(
-                "hidden {hidden}, context {context}, prefill batch {batch}, vocabulary {vocab}: not a language model"
-            ),
-        });
-    }
-    Ok(Dimensions { context, hidden, vocab, batch })
-}
+/// What a prediction gives.
+type Outputs = IndexMap<String, FeatureValue>;
 
 fn first_tensor(model: &CoreMLModel, fed: &[(&str, Tensor)], state: Option<&mut CoreMLState>) -> Result<Tensor> {
-    let outputs = model.predict(fed, state)?;
-    outputs
-        .into_iter()
-        .find_map(|(_, o)| match o {
-            FeatureValue::Tensor(t) => Some(t),
-            _ => None,
-        })
+    tensor_of(model, model.predict(fed, state)?)
+}
+
+/// The only tensor of some outputs.
+fn tensor_of(model: &CoreMLModel, outputs: Outputs) -> Result<Tensor> {
+    let tensor = outputs.into_iter().find_map(|(_, o)| match o {
+        FeatureValue::Tensor(t) => Some(t),
+        _ => None,
+    });
+    tensor
         .ok_or_else(|| Error::Components { path: model.path().to_owned(), message: "has no tensor output".to_owned() })
 }
 

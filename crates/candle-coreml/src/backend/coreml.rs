@@ -111,6 +111,10 @@ impl Decoder for Conversation {
         self.pipeline.dimensions().context
     }
 
+    fn greedy_only(&self) -> bool {
+        self.pipeline.greedy_only()
+    }
+
     fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         self.decoder().forward(ids)
     }

@@ -18,7 +18,13 @@ pub trait Decoder {
     /// Maximum number of cached tokens.
     fn context(&self) -> usize;
 
-    /// Appends tokens and returns the logits `[vocab]` after the last one.
+    /// Whether the model tells only which token is best: logits of others are −∞, and nothing but greedy choices, without
+    /// penalties, means anything.
+    fn greedy_only(&self) -> bool {
+        false
+    }
+
+    /// Appends tokens and returns the logits `[vocab]` that follow the last one.
     ///
     /// # Errors
     /// If there are no tokens, ids are outside the vocabulary, the context is exceeded, or the engine fails.
@@ -66,6 +72,10 @@ impl<D: Decoder + ?Sized> Decoder for &mut D {
         (**self).context()
     }
 
+    fn greedy_only(&self) -> bool {
+        (**self).greedy_only()
+    }
+
     fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         (**self).forward(ids)
     }
@@ -100,6 +110,10 @@ impl Decoder for PipelineDecoder<'_> {
 
     fn context(&self) -> usize {
         self.pipeline.dimensions().context
+    }
+
+    fn greedy_only(&self) -> bool {
+        self.pipeline.greedy_only()
     }
 
     fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {

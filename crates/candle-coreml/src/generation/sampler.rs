@@ -27,7 +27,14 @@ impl Default for Sampling {
     }
 }
 
-/// Samples tokens; holds the random generator.
+impl Sampling {
+    /// Whether the token with the largest logit is chosen as the model gives it.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0 && self.repetition_penalty == 1.0
+    }
+}
+
+/// Chooses tokens; holds the random generator.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,

@@ -22,8 +22,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Texts of tokens that end a turn in the supported families.
-const END_TEXTS: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
+/// Token texts that end a turn in the families that are supported.
+const END_TEXTS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"];
 
 impl Tokenizer {
     /// Reads `tokenizer.json` and, if present, `tokenizer_config.json`, `config.json`, `generation_config.json` and

@@ -1,0 +1,202 @@
+//! What the functions of a pipeline must have in common, and the sizes that follow from it.
+
+use coreml_format::program::Binding;
+
+use super::head::Head;
+use super::inputs;
+use super::meta::Meta;
+use super::pipeline::{Chunk, Dimensions};
+use crate::error::{Error, Result};
+use crate::model::CoreMLModel;
+
+/// Part of the name of a cache that holds the window of local layers alone.
+const LOCAL: &str = "kv_cache_local";
+
+/// Fixed shape of an input; unknown extents count as 0.
+pub(super) fn input_shape(model: &CoreMLModel, name: &str) -> Result<Vec<usize>> {
+    inputs::declared_shape(model, name).ok_or_else(|| Error::NotFound {
+        what: "input",
+        name: name.to_owned(),
+        path: model.path().to_owned(),
+        available: model.input_names().join(", "),
+    })
+}
+
+/// The input that has the tokens.
+pub(super) const fn tokens_input(monolithic: bool) -> &'static str {
+    if monolithic { "input_ids" } else { "hidden_states" }
+}
+
+pub(super) fn dimensions(
+    chunks: &[Chunk],
+    head_model: &CoreMLModel,
+    head: &Head,
+    monolithic: bool,
+) -> Result<Dimensions> {
+    let first = chunks.first().ok_or_else(|| Error::Components {
+        path: head_model.path().to_owned(),
+        message: "the model has no FFN chunk".to_owned(),
+    })?;
+    let tokens = tokens_input(monolithic);
+    let hidden = if monolithic {
+        let output = inputs::output_shape(&first.prefill, "output_hidden_states");
+        output.and_then(|s| s.last().copied()).unwrap_or(0)
+    } else {
+        input_shape(&first.infer, tokens)?.last().copied().unwrap_or(0)
+    };
+    let mask = input_shape(&first.infer, "causal_mask")?.last().copied().unwrap_or(0);
+    let batch = input_shape(&first.prefill, tokens)?.get(1).copied().unwrap_or(0);
+    let vocab = head.vocab();
+    let mut context = mask;
+    for chunk in chunks {
+        for (name, rows) in caches(&chunk.infer)? {
+            if chunk.rotate.is_none() || !name.contains(LOCAL) {
+                context = context.min(rows);
+            }
+        }
+        for model in [&chunk.infer, &chunk.prefill] {
+            if let Some(rows) = inputs::declared_shape(model, "update_mask").and_then(|s| s.get(2).copied()) {
+                context = context.min(rows);
+            }
+        }
+    }
+    if (hidden == 0 && !monolithic) || context == 0 || batch == 0 || vocab == 0 || batch > mask {
+        return Err(Error::Components {
+            path: first.infer.path().to_owned(),
+            message: format!(
+                "hidden {hidden}, context {context}, prefill batch {batch}, vocabulary {vocab}: not a language model"
+            ),
+        });
+    }
+    Ok(Dimensions { context, hidden, vocab, batch })
+}
+
+/// Caches of a function and the tokens that each holds.
+fn caches(model: &CoreMLModel) -> Result<Vec<(String, usize)>> {
+    let cache = |spec: &mil_engine::state::StateSpec| match spec.shape.as_slice() {
+        &[_, _, rows, _] if spec.name.contains("kv_cache") => Ok((spec.name.clone(), rows)),
+        _ => Err(Error::Components {
+            path: model.path().to_owned(),
+            message: format!(
+                "its state `{}` {:?} is no cache of keys and values [layers, heads, tokens, width]: \
+                 recurrent models are not supported",
+                spec.name, spec.shape
+            ),
+        }),
+    };
+    model.backend().states().iter().map(cache).collect()
+}
+
+/// The window of local layers and the names of their caches, where functions move them on.
+pub(super) fn window(chunks: &[Chunk], context: usize) -> Result<Option<(usize, Vec<String>)>> {
+    let mut found: Option<(usize, Vec<String>)> = None;
+    for chunk in chunks {
+        let Some(rotate) = &chunk.rotate else { continue };
+        let fail = |message: String| Error::Components { path: rotate.path().to_owned(), message };
+        let of =
+            |model| -> Result<Vec<_>> { Ok(caches(model)?.into_iter().filter(|(n, _)| n.contains(LOCAL)).collect()) };
+        let local = of(&chunk.infer)?;
+        if local.is_empty() || of(rotate)? != local {
+            return Err(fail(format!(
+                "function `{}` has no state `{LOCAL}` in common with `infer`",
+                rotate.function()
+            )));
+        }
+        for (name, rows) in local {
+            let (window, names) = found.get_or_insert_with(|| (rows, Vec::new()));
+            if *window != rows {
+                return Err(fail(format!("state `{name}` holds {rows} tokens, another local cache {window}")));
+            }
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    Ok(found.filter(|(window, _)| *window < context))
+}
+
+/// Every function must take inputs that are known, and agree on the width and the mask; every chunk has one output.
+pub(super) fn functions(chunks: &[Chunk], head: Option<&CoreMLModel>, sizes: Dimensions) -> Result<()> {
+    let monolithic = head.is_none();
+    let first = &chunks[0].infer;
+    let differ = |other: &CoreMLModel, what: &str, found: usize, expected: usize| Error::Components {
+        path: other.path().to_owned(),
+        message: format!(
+            "{what} is {found} in function `{}`, but {expected} in {}",
+            other.function(),
+            first.path().display()
+        ),
+    };
+    let mask = input_shape(first, "causal_mask")?.last().copied().unwrap_or(0);
+    let tokens = tokens_input(monolithic);
+    for chunk in chunks {
+        let all = [(&chunk.infer, 1), (&chunk.prefill, sizes.batch)];
+        for (model, count) in all.into_iter().chain(chunk.rotate.as_ref().map(|rotate| (rotate, 1))) {
+            inputs::check(model, monolithic)?;
+            let shape = input_shape(model, tokens)?;
+            let found = shape.get(1).copied().unwrap_or(0);
+            if found != count {
+                let what = if count == 1 { "the number of tokens" } else { "the prefill batch" };
+                return Err(differ(model, what, found, count));
+            }
+            let width = shape.last().copied().unwrap_or(0);
+            if !monolithic && width != sizes.hidden {
+                return Err(differ(model, "the width of `hidden_states`", width, sizes.hidden));
+            }
+            let columns = input_shape(model, "causal_mask")?.last().copied().unwrap_or(0);
+            if columns != mask {
+                return Err(differ(model, "the length of `causal_mask`", columns, mask));
+            }
+            caches(model)?;
+            let outputs = model.output_names();
+            if !monolithic && outputs.len() > 1 {
+                return Err(Error::Components {
+                    path: model.path().to_owned(),
+                    message: format!(
+                        "function `{}` has the unsupported outputs {}",
+                        model.function(),
+                        outputs.join(", ")
+                    ),
+                });
+            }
+        }
+    }
+    if let Some(head) = head {
+        let name = head.input_names().first().cloned().unwrap_or_default();
+        let width = input_shape(head, &name)?.last().copied().unwrap_or(0);
+        if width != sizes.hidden {
+            return Err(differ(head, "the width of `hidden_states`", width, sizes.hidden));
+        }
+    }
+    Ok(())
+}
+
+/// Whether prefill writes the caches where its first position is, or where a mask says. Some versions of the converter
+/// write the first rows whatever the position.
+pub(super) fn writes_at_position(model: &CoreMLModel, meta: &Meta) -> bool {
+    if inputs::declared_shape(model, "update_mask").is_some() {
+        return true;
+    }
+    let Some(program) = crate::engine::program(model.package()) else {
+        return meta.prefill_dynamic_slice.unwrap_or(meta.sliding_window.is_none());
+    };
+    let Some(function) = program.functions.get(model.function()) else { return false };
+    let mut moved = std::collections::HashSet::from(["current_pos"]);
+    let mut writes = 0;
+    for operation in &function.block.operations {
+        let takes = |name: &str| {
+            operation.inputs.get(name).is_some_and(|a| {
+                a.bindings().iter().any(|b| matches!(b, Binding::Name(n) if moved.contains(n.as_str())))
+            })
+        };
+        if operation.kind == "slice_update" {
+            if !takes("begin") {
+                return false;
+            }
+            writes += 1;
+        } else if operation.inputs.keys().any(|name| takes(name)) {
+            moved.extend(operation.outputs.iter().map(|o| o.name.as_str()));
+        }
+    }
+    writes > 0
+}
