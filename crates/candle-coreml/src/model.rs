@@ -386,7 +386,7 @@ impl CoreMLModel {
             let FeatureValue::Tensor(t) = output else { continue };
             match described.output(name).map(|f| &f.ty) {
                 Some(FeatureType::MultiArray { dtype, .. }) => {
-                    let wanted = coreml_engine::executable::public_dtype(*dtype);
+                    let wanted = coreml_engine::border::public_dtype(*dtype);
                     if t.dtype() != wanted {
                         *t = t.to_dtype(wanted)?;
                     }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use coreml_format::dtype::DataType;
-use coreml_format::program::{TensorType, ValueType};
+use coreml_format::program::{Dim, TensorType, ValueType};
 use coreml_values::{DictionaryKey, FeatureValue};
 
 use crate::array::Array;
 use crate::budget;
 use crate::error::OpError;
-use crate::executable::{public_dtype, shape_fits};
 use crate::layout;
 use crate::value::{FromValue, Strings, Value};
 
@@ -113,4 +112,29 @@ pub(crate) fn key(value: &Value) -> Result<DictionaryKey, OpError> {
         }
         other => i64::from_value("key", other).map(DictionaryKey::Int),
     }
+}
+
+/// The Candle type in which results of a declared element type are returned.
+pub fn public_dtype(dtype: DataType) -> DType {
+    match dtype {
+        DataType::F16 => DType::F16,
+        DataType::BF16 => DType::BF16,
+        DataType::F64 => DType::F64,
+        DataType::Bool | DataType::U8 | DataType::U1 | DataType::U2 | DataType::U3 | DataType::U4 | DataType::U6 => {
+            DType::U8
+        }
+        DataType::I8 | DataType::I4 | DataType::I16 => DType::I16,
+        DataType::U16 | DataType::I32 => DType::I32,
+        DataType::U32 => DType::U32,
+        DataType::I64 | DataType::U64 => DType::I64,
+        _ => DType::F32,
+    }
+}
+
+/// True if a shape fits a declared type.
+pub(crate) fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
+    if ty.shape.contains(&Dim::Variadic) {
+        return true;
+    }
+    shape.len() == ty.shape.len() && shape.iter().zip(&ty.shape).all(|(&n, d)| d.fixed().is_none_or(|m| m == n))
 }

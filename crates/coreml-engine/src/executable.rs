@@ -3,9 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::DType;
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Dim, Program, TensorType, ValueType};
+use coreml_format::program::{Dim, Program, ValueType};
 use coreml_format::weights::Weights;
 use coreml_kernels::buffer_pool::Memory;
 use coreml_values::FeatureValue;
@@ -14,7 +13,7 @@ use indexmap::IndexMap;
 use crate::admit;
 use crate::array::Array;
 use crate::backend::Backend;
-use crate::border;
+use crate::border::{self, shape_fits};
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
 use crate::error::{EngineError, OpError, OpLocation};
@@ -285,29 +284,4 @@ fn in_words(ty: &ValueType) -> String {
         _ => "a tensor",
     }
     .to_owned()
-}
-
-/// True if a shape fits a declared type.
-pub(crate) fn shape_fits(shape: &[usize], ty: &TensorType) -> bool {
-    if ty.shape.contains(&Dim::Variadic) {
-        return true;
-    }
-    shape.len() == ty.shape.len() && shape.iter().zip(&ty.shape).all(|(&n, d)| d.fixed().is_none_or(|m| m == n))
-}
-
-/// The Candle type in which results of a declared element type are returned.
-pub fn public_dtype(dtype: DataType) -> DType {
-    match dtype {
-        DataType::F16 => DType::F16,
-        DataType::BF16 => DType::BF16,
-        DataType::F64 => DType::F64,
-        DataType::Bool | DataType::U8 | DataType::U1 | DataType::U2 | DataType::U3 | DataType::U4 | DataType::U6 => {
-            DType::U8
-        }
-        DataType::I8 | DataType::I4 | DataType::I16 => DType::I16,
-        DataType::U16 | DataType::I32 => DType::I32,
-        DataType::U32 => DType::U32,
-        DataType::I64 | DataType::U64 => DType::I64,
-        _ => DType::F32,
-    }
 }

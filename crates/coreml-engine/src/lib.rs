@@ -22,7 +22,7 @@ mod admit;
 pub mod array;
 pub mod backend;
 mod batch;
-mod border;
+pub mod border;
 mod budget;
 pub mod build;
 pub mod convert;

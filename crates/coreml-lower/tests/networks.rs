@@ -60,7 +60,7 @@ fn check(file: &Path, case: &Case) -> Result<(), String> {
         let (y, wanted) = (values(y).map_err(|e| e.to_string())?, values(wanted).map_err(|e| e.to_string())?);
         let largest = wanted.iter().fold(1f32, |m, v| m.max(v.abs()));
         for (i, (a, b)) in y.iter().zip(&wanted).enumerate() {
-            if !((a - b).abs() <= 2e-5 * largest) {
+            if (a - b).abs().partial_cmp(&(2e-5 * largest)).is_none_or(|o| o.is_gt()) {
                 return Err(format!("`{name}` has {a} instead of {b} at {i}"));
             }
         }

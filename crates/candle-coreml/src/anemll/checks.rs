@@ -73,7 +73,7 @@ pub(super) fn dimensions(
 
 /// Caches of a function and the tokens that each holds.
 fn caches(model: &CoreMLModel) -> Result<Vec<(String, usize)>> {
-    let cache = |spec: &mil_engine::state::StateSpec| match spec.shape.as_slice() {
+    let cache = |spec: &coreml_engine::state::StateSpec| match spec.shape.as_slice() {
         &[_, _, rows, _] if spec.name.contains("kv_cache") => Ok((spec.name.clone(), rows)),
         _ => Err(Error::Components {
             path: model.path().to_owned(),

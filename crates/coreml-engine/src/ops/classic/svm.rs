@@ -43,7 +43,7 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (gamma, c, degree): (f64, f64, i64) = (b.attr("gamma")?, b.attr("c")?, b.attr("degree")?);
     let degree = i32::try_from(degree).map_err(|_| OpError::data(format!("degree {degree}")))?;
     let count = usize::try_from(count).map_err(|_| OpError::data(format!("{count} vectors")))?;
-    let length = if count == 0 { 0 } else { vectors.len() / count };
+    let length = vectors.len().checked_div(count).unwrap_or(0);
     if length * count != vectors.len() {
         return Err(OpError::shape(format!("{} elements of {count} vectors", vectors.len())));
     }
