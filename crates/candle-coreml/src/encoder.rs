@@ -98,7 +98,7 @@ impl TextEncoder {
             let found = names.join(", ");
             return Err(Error::Components {
                 path,
-                message: format!("an encoder takes some of {} and has no state; this takes {found}", INPUTS.join(", ")),
+                message: format!("expected a stateless model with inputs among {}, found {found}", INPUTS.join(", ")),
             });
         }
         let shapes = Shapes::of(&model)?;
@@ -142,7 +142,7 @@ impl TextEncoder {
                 return Err(Error::Components {
                     path: self.model.path().to_owned(),
                     message: format!(
-                        "no output has hidden states [texts, tokens, width]; there are: {}",
+                        "no output has hidden states [texts, tokens, width]; available: {}",
                         all.join(", ")
                     ),
                 });

@@ -67,7 +67,7 @@ pub enum Error {
         found: String,
     },
     /// A requested name is not in the model.
-    #[error("{what} `{name}` is not in {path}; there are: {available}")]
+    #[error("{what} `{name}` is not in {path}; available: {available}")]
     NotFound {
         /// Kind of thing.
         what: &'static str,

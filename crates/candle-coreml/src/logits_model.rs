@@ -75,7 +75,7 @@ impl CoreMLModelWrapper {
             let model = CoreMLModel::from_package_with(package, None, config, options)?;
             if model.is_stateful() || model.input_names().len() != 1 {
                 let names = model.input_names().join(", ");
-                return Err(fail(format!("expected a stateless model that takes token ids alone; it takes {names}")));
+                return Err(fail(format!("expected a stateless model that takes only token ids, found {names}")));
             }
             Kind::Whole(Box::new(model))
         };

@@ -38,7 +38,7 @@ fn load(device: BackendDevice, folder: &Path) -> Result<Box<dyn TextGeneration>>
     #[cfg(feature = "candle-models")]
     return Ok(Box::new(super::CandleGenerator::load(folder, device, &super::CandleOptions::default())?));
     #[cfg(not(feature = "candle-models"))]
-    return Err(Error::Unavailable(format!("{device}: this build has no feature candle-models")));
+    return Err(Error::Unavailable(format!("{device}: this build lacks the feature candle-models")));
 }
 
 /// Folder of the configured model: its path, else the repository name if that is a folder, else (with the feature

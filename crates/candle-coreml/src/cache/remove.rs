@@ -19,7 +19,7 @@ pub(super) fn check<'a>(entry: &CacheEntry, roots: impl Iterator<Item = &'a Path
         let std::path::Component::Normal(name) = part else { return refuse("its path is not plain") };
         at.push(name);
         if !is_folder(&at) {
-            return refuse("it is a symbolic link or no folder, or lies behind one");
+            return refuse("its path is not a folder, or passes through a symbolic link");
         }
     }
     if !is_recognised(entry) {

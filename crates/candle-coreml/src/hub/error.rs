@@ -15,7 +15,7 @@ pub enum HubError {
         reason: &'static str,
     },
     /// Offline mode is on, and the model is not cached.
-    #[error("{id} is not in the cache {cache}, and offline mode (HF_HUB_OFFLINE) forbids to download it")]
+    #[error("{id} is not in the cache {cache}, and offline mode (HF_HUB_OFFLINE) forbids downloading it")]
     Offline {
         /// The model.
         id: String,

@@ -87,7 +87,7 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
         }
     }
     if !heads.is_multiple_of(key_value) {
-        return Err(format!("{heads} attention heads are no multiple of {key_value} key and value heads"));
+        return Err(format!("{heads} attention heads are not a multiple of {key_value} key and value heads"));
     }
     let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / heads);
     if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 1 << 12 {

@@ -210,7 +210,7 @@ impl Interpreter {
             Target::Name(name) => self.bind(name, value),
             Target::Attribute(name, attribute) => {
                 let Value::Namespace(place) = self.lookup(name) else {
-                    return wrong(format!("`{}` is no namespace: its attributes can't be set", quoted(name)));
+                    return wrong(format!("`{}` is not a namespace: its attributes can't be set", quoted(name)));
                 };
                 self.budget.take(size_of::<Value>() + 32)?;
                 self.namespaces[place].insert(attribute.clone(), value);
