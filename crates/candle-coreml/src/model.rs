@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 pub use coreml_engine::passes::PassSet;
-use coreml_format::description::{DimRange, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint};
+use coreml_format::description::{
+    DimRange, FeatureDescription, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint,
+};
 use coreml_format::model::Model;
+use coreml_format::model_types::Body;
 use coreml_framework::shape;
 pub use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
@@ -373,7 +376,9 @@ impl CoreMLModel {
             if !self.engine.inputs().contains(name) {
                 return Err(self.not_found("input", name, self.input_names()));
             }
-            if let (Some(feature), FeatureValue::Tensor(tensor)) = (described.input(name), value) {
+            if let (Some(feature), FeatureValue::Tensor(tensor)) = (described.input(name), value)
+                && !self.is_sequence_of(feature, tensor.dims())
+            {
                 shape::check(feature, tensor.dims()).map_err(|e| Error::Input {
                     name: e.feature,
                     expected: e.expected,
@@ -403,5 +408,17 @@ impl CoreMLModel {
             }
         }
         Ok(outputs)
+    }
+
+    /// True if a shape is a sequence `[length, 1, C]` of the vectors `[C]` that a neural network takes.
+    fn is_sequence_of(&self, feature: &FeatureDescription, found: &[usize]) -> bool {
+        let network = matches!(
+            self.package().body,
+            Body::NeuralNetwork(_) | Body::NeuralNetworkClassifier(_) | Body::NeuralNetworkRegressor(_)
+        );
+        match (&feature.ty, found) {
+            (FeatureType::MultiArray { shape, .. }, [_, 1, c]) => network && shape.as_slice() == [*c],
+            _ => false,
+        }
     }
 }

@@ -1,0 +1,60 @@
+//! Neural networks through the library: images, labels and sequences, against NumPy (`tools/network_models.py`).
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use candle_coreml::{CoreMLModel, DictionaryKey, EngineChoice, FeatureValue};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/neural_networks")
+}
+
+fn cases() -> serde_json::Value {
+    let text = std::fs::read_to_string(folder().join("models.json")).expect("cases");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<f32> {
+    value.as_array().expect("numbers").iter().map(|v| v.as_f64().expect("a number") as f32).collect()
+}
+
+fn load(name: &str) -> CoreMLModel {
+    CoreMLModel::builder(folder().join(name)).engine(EngineChoice::Portable).load().expect("it loads")
+}
+
+fn near(found: &[f32], expected: &[f32]) -> bool {
+    found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| (f - e).abs() <= 2e-5 * e.abs().max(1.0))
+}
+
+#[test]
+fn a_classifier_scales_its_image_and_returns_label_and_probabilities() {
+    let case = &cases()["classifier"];
+    let shape: Vec<usize> = numbers(&case["shape"]).iter().map(|&n| n as usize).collect();
+    let pixels = Tensor::from_vec(numbers(&case["pixels"]), shape, &Device::Cpu).expect("an image");
+    let outputs = load("classifier.mlmodel").predict(&[("picture", pixels)], None).expect("a prediction");
+    let FeatureValue::String(label) = &outputs["label"] else { panic!("{:?}", outputs["label"]) };
+    assert_eq!(label, case["label"].as_str().expect("a label"));
+    let FeatureValue::Dictionary(found) = &outputs["probabilities"] else { panic!("{:?}", outputs["probabilities"]) };
+    let keys: Vec<_> = found.iter().map(|(key, _)| key.clone()).collect();
+    assert_eq!(keys, ["cat", "dog"].map(|key| DictionaryKey::String(key.to_owned())));
+    let found: Vec<f32> = found.iter().map(|(_, p)| *p as f32).collect();
+    assert!(near(&found, &numbers(&case["probabilities"])), "{found:?}");
+}
+
+#[test]
+fn a_network_of_vectors_takes_one_or_a_sequence() {
+    let case = &cases()["sequences"];
+    let (model, x, y) = (load("sequences.mlmodel"), numbers(&case["x"]), numbers(&case["y"]));
+    let run = |x: &[f32], shape: &[usize]| -> candle_coreml::Result<Vec<f32>> {
+        let x = Tensor::from_slice(x, shape, &Device::Cpu)?;
+        let outputs = model.predict(&[("x", x)], None)?;
+        let FeatureValue::Tensor(y) = &outputs["y"] else { panic!("{:?}", outputs["y"]) };
+        Ok(y.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
+    };
+    assert!(near(&run(&x[..3], &[3]).expect("one vector"), &y[..2]));
+    assert!(near(&run(&x, &[5, 1, 3]).expect("five vectors"), &y));
+    for shape in [&[5, 3][..], &[1, 5, 3], &[15]] {
+        let error = run(&x, shape).expect_err("another shape").to_string();
+        assert!(error.contains("`x`"), "{error}");
+    }
+}
