@@ -99,7 +99,7 @@ fn what_can_not_be_encoded_is_refused() {
     std::fs::copy(language.join("tokenizer.json"), alone.path().join("tokenizer.json")).expect("copied");
     std::fs::create_dir(alone.path().join(package)).expect("a folder");
     copy_all(&language.join(package), &alone.path().join(package));
-    assert!(message(alone.path()).contains("this takes hidden_states"), "{}", message(alone.path()));
+    assert!(message(alone.path()).contains("found hidden_states"), "{}", message(alone.path()));
 }
 
 fn copy_all(from: &Path, to: &Path) {
