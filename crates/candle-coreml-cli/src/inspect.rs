@@ -11,7 +11,7 @@ use candle_coreml::format::model_types::Body;
 use candle_coreml::format::model_types::data_structures::ClassLabels;
 use candle_coreml::format::program::{Block, Program, TensorData, Value as Literal, ValueData};
 use candle_coreml::format::spec::Specification;
-use candle_coreml::lower::{LowerErrorKind, lower};
+use candle_coreml::lower::lower;
 use serde_json::{Value, json};
 
 use crate::{CommandResult, write};
@@ -182,14 +182,12 @@ fn header(model: &Model, can_run: bool, out: &mut String) {
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
     let program = match lower(&model) {
-        // The requested options apply to programs only.
-        Err(e)
-            if e.kind() == LowerErrorKind::Unsupported
-                && !(arguments.mil || arguments.svg.is_some() || arguments.ane) =>
-        {
-            None
+        Ok(program) => Some(program),
+        // The requested options apply to programs only. What can't be run is described all the same.
+        Err(e) if arguments.mil || arguments.svg.is_some() || arguments.ane => {
+            return Err(format!("{}: {e}", model.path.display()).into());
         }
-        lowered => Some(lowered.map_err(|e| format!("{}: {e}", model.path.display()))?),
+        Err(_) => None,
     };
     if let Some(program) = &program {
         if arguments.mil {

@@ -7,7 +7,7 @@
 //! Modules by layer; each uses only those listed below its own.
 //!
 //! - [`executable`]: the entry point.
-//! - [`passes`]: rewrites of the IR. [`plan`]: binds names to slots, folds constants, builds one closure per operation.
+//! - [`passes`]: rewrites of the IR. `plan`: binds names to slots, folds constants, builds one closure per operation.
 //! - [`ops`]: the operation table, one family per file. [`op`]: one row of it. [`build`]: the view of an operation at
 //!   build time.
 //! - `run`: executes a [`planned`] function in a [`frame`], within [`Limits`]; `liveness`: recycles dead buffers.
@@ -43,7 +43,7 @@ pub mod op;
 pub mod ops;
 mod pass;
 pub mod passes;
-pub mod plan;
+mod plan;
 pub mod planned;
 pub mod profile;
 mod rearrange;
