@@ -14,8 +14,8 @@ use super::{Maker, Parameters, constant, doubles, ints, text};
 use crate::error::LowerError;
 use crate::model_types::Source;
 
-/// Largest number of elements of all support vectors.
-const MOST: usize = 1 << 28;
+/// Largest number of elements of all sparse support vectors: 256 MB.
+const MOST: usize = 1 << 25;
 
 /// Support vectors as rows of equal length, one after the other, and their number.
 struct Rows {

@@ -56,7 +56,11 @@ fn per_channel(n: &mut Network, what: &str, p: &Option<Box<WeightParams>>, x: &B
     let channels = n.known("channels", x.nth_last(3))?;
     let values = match n.weights(what, p, channels, channels) {
         Ok(values) => values,
-        Err(e) => n.weights(what, p, 1, 1).map(|v| v.repeat(channels)).map_err(|_| e)?,
+        Err(e) => {
+            let one = n.weights(what, p, 1, 1).map_err(|_| e)?;
+            n.claim("channels", channels)?;
+            one.repeat(channels)
+        }
     };
     Ok(n.constant(&[channels], &values))
 }

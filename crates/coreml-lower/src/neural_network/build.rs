@@ -1,5 +1,6 @@
 //! Operations of the program that a network becomes, and the shapes of the blobs between them.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use coreml_format::dtype::DataType;
@@ -108,7 +109,12 @@ pub(super) struct Network {
     pub(super) blobs: HashMap<String, Blob>,
     taken: HashSet<String>,
     numbers: HashMap<String, usize>,
+    /// Elements that parameters may still ask for beyond what the file holds.
+    spare: Cell<usize>,
 }
+
+/// Elements that the parameters of all layers together may ask for beyond what the file holds: 64 MB.
+const SPARE: usize = 1 << 24;
 
 type Lowered<T> = Result<T, LowerError>;
 
@@ -122,6 +128,7 @@ impl Network {
             blobs: HashMap::new(),
             taken: features.collect(),
             numbers: HashMap::new(),
+            spare: Cell::new(SPARE),
         }
     }
 
@@ -129,6 +136,20 @@ impl Network {
     pub(super) fn refuse<T>(&self, reason: impl Into<String>) -> Lowered<T> {
         let (name, kind) = self.layer.clone();
         Err(LowerError::Layer { place: self.model.clone(), name, kind, reason: reason.into() })
+    }
+
+    /// Counts elements that a parameter asks for, not the weights of the file.
+    ///
+    /// # Errors
+    /// If all layers together ask for more than [`SPARE`].
+    pub(super) fn claim(&self, what: &str, count: usize) -> Lowered<()> {
+        match self.spare.get().checked_sub(count) {
+            Some(left) => {
+                self.spare.set(left);
+                Ok(())
+            }
+            None => self.refuse(format!("{count} {what}")),
+        }
     }
 
     /// An enumeration's value.

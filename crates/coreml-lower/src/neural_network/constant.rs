@@ -65,8 +65,7 @@ pub(super) fn range(n: &mut Network, layer: &NeuralNetworkLayer, p: &RangeStatic
     if !(1.0..=16_777_216.0).contains(&count) {
         return n.refuse(format!("a range of {count} numbers"));
     }
-    let value = |i: u32| (f64::from(p.start_value) + f64::from(i) * f64::from(p.step_size_value)) as f32;
-    let values: Vec<f32> = (0..count as u32).map(value).collect();
-    let y = n.constant(&[values.len()], &values);
+    let bounds = [("start", p.start_value), ("end", p.end_value), ("step", p.step_size_value)];
+    let y = n.op("range_1d", bounds.map(|(name, v)| (name, float(v))).to_vec(), vec![Some(count as usize)]);
     n.write(layer, vec![y])
 }

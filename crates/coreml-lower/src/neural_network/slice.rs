@@ -217,7 +217,10 @@ fn parted(n: &mut Network, layer: &NeuralNetworkLayer, x: &Blob, axis: usize, si
 fn evenly(n: &Network, extent: Extent, count: u64) -> Lowered<Vec<usize>> {
     let extent = n.known("size", extent)?;
     match usize::try_from(count).ok().filter(|&c| c > 0 && extent.is_multiple_of(c)) {
-        Some(count) => Ok(vec![extent / count; count]),
+        Some(count) => {
+            n.claim("parts", count)?;
+            Ok(vec![extent / count; count])
+        }
         None => n.refuse(format!("{count} equal parts of {extent}")),
     }
 }
@@ -255,9 +258,8 @@ pub(super) fn sliding_windows(n: &mut Network, layer: &NeuralNetworkLayer, p: &S
 
 fn windows(n: &mut Network, x: &Blob, axis: usize, (size, step): (i32, i32), count: usize) -> Lowered<Blob> {
     let total = count.checked_mul(size as usize).filter(|&t| t < 1 << 24);
-    if total.is_none() {
-        return n.refuse(format!("{count} windows of {size}"));
-    }
+    let Some(indices) = total else { return n.refuse(format!("{count} windows of {size}")) };
+    n.claim("elements of windows", indices)?;
     let indices: Vec<i32> = (0..count as i32).flat_map(|m| (0..size).map(move |w| m * step + w)).collect();
     let mut flat = x.shape.clone();
     flat[axis] = total;
