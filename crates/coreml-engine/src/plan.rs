@@ -34,7 +34,7 @@ const FOLD_TOTAL: usize = 1 << 24;
 /// # Errors
 /// [`EngineError::UnsupportedOps`] listing all operations missing from the table; otherwise the first operation that
 /// cannot be built.
-pub fn plan(
+pub(crate) fn plan(
     name: &str,
     function: &Function,
     weights: &Weights,
