@@ -9,11 +9,12 @@ use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescri
 use coreml_format::dtype::DataType;
 use coreml_format::model_types::data_structures::ClassLabels;
 use coreml_format::program::{
-    Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorData, TensorType, Value,
-    ValueData, ValueType,
+    Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
 use indexmap::IndexMap;
 
+use crate::emit;
+pub(crate) use crate::emit::{constant, named, text};
 use crate::error::LowerError;
 use crate::model_types::Source;
 
@@ -37,31 +38,17 @@ pub(crate) struct Maker<'m> {
 /// Parameters of an operation.
 pub(crate) type Parameters = Vec<(&'static str, Argument)>;
 
-pub(crate) fn constant(value: Value) -> Argument {
-    Argument::One(Binding::Value(value))
-}
-
-pub(crate) fn named(name: &str) -> Argument {
-    Argument::One(Binding::Name(name.to_owned()))
-}
-
 pub(crate) fn doubles(all: &[f64]) -> Argument {
     let bytes = all.iter().flat_map(|x| x.to_le_bytes()).collect();
     constant(Value::tensor(DataType::F64, &[all.len()], bytes))
 }
 
 pub(crate) fn ints(all: &[i64]) -> Argument {
-    let bytes = all.iter().flat_map(|n| n.to_le_bytes()).collect();
-    constant(Value::tensor(DataType::I64, &[all.len()], bytes))
-}
-
-pub(crate) fn text(text: &str) -> Argument {
-    constant(Value::string(text))
+    constant(emit::int64s(all))
 }
 
 pub(crate) fn strings(all: &[String]) -> Argument {
-    let ty = ValueType::Tensor(TensorType::fixed(DataType::String, &[all.len()]));
-    constant(Value { ty, data: ValueData::Tensor(TensorData::Strings(all.to_vec())) })
+    constant(emit::strings(all))
 }
 
 /// The type of a feature in a program; none for images and states.
@@ -158,10 +145,7 @@ impl<'m> Maker<'m> {
 
     /// Adds an operation.
     pub(crate) fn add(&mut self, kind: &str, parameters: Parameters, outputs: Vec<NamedType>) {
-        let name = outputs.first().map(|o| o.name.clone()).unwrap_or_default();
-        let inputs = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let (kind, blocks, attributes) = (kind.to_owned(), Vec::new(), IndexMap::new());
-        self.operations.push(Operation { kind, name, inputs, outputs, blocks, attributes });
+        self.operations.push(emit::operation(kind, parameters, outputs));
     }
 
     /// Adds the label and the dictionary of a classifier.
@@ -185,11 +169,8 @@ impl<'m> Maker<'m> {
                 return Err(self.invalid("a label and its probabilities", format!("the output `{}`", feature.name)));
             }
         }
-        let (classes, int_keys) = match labels {
-            Some(ClassLabels::Strings(all)) => (strings(&all.vector), false),
-            Some(ClassLabels::Int64s(all)) => (ints(&all.vector), true),
-            None => return Err(self.invalid("class labels", "none")),
-        };
+        let labels = labels.as_ref().ok_or_else(|| self.invalid("class labels", "none"))?;
+        let int_keys = matches!(labels, ClassLabels::Int64s(_));
         let label_type = if int_keys { FeatureType::Int64 } else { FeatureType::String };
         let mut outputs = Vec::with_capacity(2);
         for (feature, ty) in [(label, label_type), (all, FeatureType::Dictionary { int_keys })] {
@@ -203,7 +184,7 @@ impl<'m> Maker<'m> {
         if outputs[0].name == outputs[1].name {
             return Err(self.invalid("two names for label and probabilities", &outputs[0].name));
         }
-        let mut parameters = vec![("scores", named(scores)), ("classes", classes)];
+        let mut parameters = vec![("scores", named(scores)), ("classes", constant(emit::labels(labels)))];
         parameters.extend(best.map(|best| ("best", named(best))));
         self.add("engine.label", parameters, outputs);
         Ok(())

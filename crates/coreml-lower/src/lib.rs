@@ -20,6 +20,7 @@ use coreml_format::verify::verify;
 pub use error::{LowerError, LowerErrorKind};
 
 mod classic;
+mod emit;
 mod error;
 pub mod model_types;
 pub mod neural_network;

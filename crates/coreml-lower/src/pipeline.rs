@@ -13,6 +13,7 @@ use coreml_format::program::{
 };
 use indexmap::IndexMap;
 
+use crate::emit::{Names, constant, named, operation};
 use crate::error::LowerError;
 use crate::model_types::{self, Source};
 
@@ -61,9 +62,7 @@ fn own_operation(block: &Block) -> Option<&str> {
 /// The program joined so far.
 struct Joined {
     /// Names in use: features, and renamed or kept values.
-    taken: HashSet<String>,
-    /// Last suffix number used for each name.
-    numbers: HashMap<String, usize>,
+    names: Names,
     /// Values by feature name.
     features: HashMap<String, NamedType>,
     /// Inputs of the pipeline not used by any part yet.
@@ -76,30 +75,15 @@ struct Joined {
 impl Joined {
     fn new(whole: &FunctionDescription) -> Self {
         let open: HashSet<String> = whole.inputs.iter().chain(&whole.states).map(|f| f.name.clone()).collect();
-        let taken = open.iter().cloned().chain(whole.outputs.iter().map(|f| f.name.clone())).collect();
-        let (numbers, features, inputs, operations, opset) = Default::default();
-        Self { taken, numbers, features, open, inputs, operations, opset }
-    }
-
-    /// Returns an unused name.
-    fn fresh(&mut self, name: &str) -> String {
-        let mut found = name.to_owned();
-        while !self.taken.insert(found.clone()) {
-            let number = self.numbers.entry(name.to_owned()).or_insert(0);
-            *number += 1;
-            found = format!("{name}_{number}");
-        }
-        found
+        let names = Names::new(open.iter().cloned().chain(whole.outputs.iter().map(|f| f.name.clone())));
+        let (features, inputs, operations, opset) = Default::default();
+        Self { names, features, open, inputs, operations, opset }
     }
 
     /// Adds an operation with parameter `x` and optionally another one.
     fn unary(&mut self, kind: &str, x: &str, more: Option<(&str, Value)>, output: NamedType) {
-        let bound = |b| Argument::One(b);
-        let mut inputs = IndexMap::from([("x".to_owned(), bound(Binding::Name(x.to_owned())))]);
-        inputs.extend(more.map(|(name, value)| (name.to_owned(), bound(Binding::Value(value)))));
-        let (name, outputs) = (output.name.clone(), vec![output]);
-        let (kind, blocks, attributes) = (kind.to_owned(), Vec::new(), IndexMap::new());
-        self.operations.push(Operation { kind, name, inputs, outputs, blocks, attributes });
+        let more = more.map(|(name, value)| (name, constant(value)));
+        self.operations.push(operation(kind, [("x", named(x))].into_iter().chain(more), vec![output]));
     }
 
     fn add(&mut self, place: &str, function: Function) -> Result<(), LowerError> {
@@ -155,7 +139,7 @@ impl Joined {
                 if let ValueType::Tensor(t) = &mut ty {
                     t.dtype = to;
                 }
-                let name = self.fresh(&format!("{}_{}", value.name, to.name()));
+                let name = self.names.fresh(&format!("{}_{}", value.name, to.name()));
                 let output = NamedType { name: name.clone(), ty };
                 if to == DataType::F64 {
                     // A cast would round to single precision.
@@ -195,7 +179,7 @@ impl Joined {
     /// Gives every value of a block a name unique in the pipeline; `names` maps the values in scope.
     fn rename(&mut self, block: &mut Block, names: &mut HashMap<String, String>) {
         for input in &mut block.inputs {
-            let name = self.fresh(&input.name);
+            let name = self.names.fresh(&input.name);
             names.insert(std::mem::replace(&mut input.name, name.clone()), name);
         }
         for operation in &mut block.operations {
@@ -216,7 +200,7 @@ impl Joined {
                 self.rename(nested, &mut names.clone());
             }
             for output in &mut operation.outputs {
-                let name = self.fresh(&output.name);
+                let name = self.names.fresh(&output.name);
                 names.insert(std::mem::replace(&mut output.name, name.clone()), name);
             }
         }

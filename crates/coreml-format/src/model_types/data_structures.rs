@@ -123,6 +123,16 @@ pub enum ClassLabels {
     Int64s(Int64Vector),
 }
 
+impl ClassLabels {
+    /// Number of classes.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Strings(all) => all.vector.len(),
+            Self::Int64s(all) => all.vector.len(),
+        }
+    }
+}
+
 /// A message without fields.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Empty {}

@@ -11,15 +11,6 @@ use super::{Maker, Parameters, doubles, text};
 use crate::error::LowerError;
 use crate::model_types::Source;
 
-/// Number of labels.
-pub(super) fn classes(labels: &Option<ClassLabels>) -> usize {
-    match labels {
-        Some(ClassLabels::Strings(all)) => all.vector.len(),
-        Some(ClassLabels::Int64s(all)) => all.vector.len(),
-        None => 0,
-    }
-}
-
 fn parameters(
     maker: &Maker<'_>,
     weights: &[DoubleArray],
@@ -70,7 +61,7 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
                 Ok(ClassEncoding::OneVsRest) => ("one_vs_rest", 0),
                 Err(_) => return Err(maker.invalid("a known class encoding", model.class_encoding)),
             };
-            let (rows, classes) = (model.weights.len(), classes(&model.class_labels));
+            let (rows, classes) = (model.weights.len(), model.class_labels.as_ref().map_or(0, ClassLabels::count));
             // Two classes have one row in both encodings.
             let fits = (classes == 2 && rows == 1) || (classes > 2 && rows + most == classes);
             if !fits {

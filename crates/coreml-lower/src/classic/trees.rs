@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use coreml_format::model_types::Body;
+use coreml_format::model_types::data_structures::ClassLabels;
 use coreml_format::model_types::tree_ensemble::{
     NodeBehavior, TreeEnsembleParameters, TreeEnsembleTransform, TreeNode,
 };
 use coreml_format::program::{Program, Value};
 
-use super::glm::classes;
 use super::{Maker, Parameters, constant, doubles, ints, text};
 use crate::error::LowerError;
 use crate::model_types::Source;
@@ -165,7 +165,7 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
             let zero = TreeEnsembleTransform::ClassificationSoftMaxWithZeroClassReference as i32;
             let with_zero = model.post_evaluation_transform == zero;
             let binary = values == 1 && !with_zero;
-            let classes = classes(&model.class_labels);
+            let classes = model.class_labels.as_ref().map_or(0, ClassLabels::count);
             let scores = values + u64::from(binary || with_zero);
             if scores != classes as u64 || classes < 2 {
                 return Err(maker.invalid(format!("values for {classes} classes"), values));

@@ -6,7 +6,8 @@ use coreml_format::model_types::neural_network::activation::{
 };
 use coreml_format::model_types::neural_network::weights::WeightParams;
 
-use super::build::{Blob, Network, float, int, of, text};
+use super::build::{Blob, Network, float, int, of};
+use crate::emit::text;
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;

@@ -1,13 +1,13 @@
 //! Operations of the program that a network becomes, and the shapes of the blobs between them.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::program::{Argument, Binding, Dim, NamedType, Operation, TensorType, Value, ValueType};
-use indexmap::IndexMap;
 
+use crate::emit::{Names, constant, named, operation, text};
 use crate::error::LowerError;
 
 /// An extent, if it is known.
@@ -48,37 +48,32 @@ pub(super) fn product(shape: &[Extent]) -> Extent {
 
 /// A scalar of `fp32`.
 pub(super) fn float(value: f32) -> Argument {
-    Argument::One(Binding::Value(Value::tensor(DataType::F32, &[], value.to_le_bytes().to_vec())))
+    constant(Value::tensor(DataType::F32, &[], value.to_le_bytes().to_vec()))
 }
 
 /// A scalar of `int32`.
 pub(super) fn int(value: i32) -> Argument {
-    Argument::One(Binding::Value(Value::int(value)))
+    constant(Value::int(value))
 }
 
 /// A vector of `int32`.
 pub(super) fn ints(values: &[i32]) -> Argument {
-    Argument::One(Binding::Value(Value::ints(values)))
+    constant(Value::ints(values))
 }
 
 /// A scalar of `bool`.
 pub(super) fn flag(value: bool) -> Argument {
-    Argument::One(Binding::Value(Value::bool(value)))
+    constant(Value::bool(value))
 }
 
 /// A vector of `bool`.
 pub(super) fn flags(values: &[bool]) -> Argument {
-    Argument::One(Binding::Value(Value::bools(values)))
-}
-
-/// A string.
-pub(super) fn text(value: &str) -> Argument {
-    Argument::One(Binding::Value(Value::string(value)))
+    constant(Value::bools(values))
 }
 
 /// A blob as an argument.
 pub(super) fn of(blob: &Blob) -> Argument {
-    Argument::One(Binding::Name(blob.name.clone()))
+    named(&blob.name)
 }
 
 /// Blobs as a variadic argument.
@@ -107,8 +102,7 @@ pub(super) struct Network {
     pub(super) operations: Vec<Operation>,
     /// Blobs that were written last, by name.
     pub(super) blobs: HashMap<String, Blob>,
-    taken: HashSet<String>,
-    numbers: HashMap<String, usize>,
+    names: Names,
     /// Elements that parameters may still ask for beyond what the file holds.
     spare: Cell<usize>,
 }
@@ -126,8 +120,7 @@ impl Network {
             layer: (String::new(), "input"),
             operations: Vec::new(),
             blobs: HashMap::new(),
-            taken: features.collect(),
-            numbers: HashMap::new(),
+            names: Names::new(features),
             spare: Cell::new(SPARE),
         }
     }
@@ -208,13 +201,7 @@ impl Network {
 
     /// A name that no other value has.
     pub(super) fn fresh(&mut self, name: &str) -> String {
-        let mut found = name.to_owned();
-        while !self.taken.insert(found.clone()) {
-            let number = self.numbers.entry(name.to_owned()).or_insert(0);
-            *number += 1;
-            found = format!("{name}_{number}");
-        }
-        found
+        self.names.fresh(name)
     }
 
     /// Adds an operation with results of these types.
@@ -222,14 +209,7 @@ impl Network {
         let base = if self.layer.0.is_empty() { kind.to_owned() } else { self.layer.0.clone() };
         let names: Vec<String> = types.iter().map(|_| self.fresh(&base)).collect();
         let outputs = names.iter().cloned().zip(types).map(|(name, ty)| NamedType { name, ty }).collect();
-        self.operations.push(Operation {
-            kind: kind.to_owned(),
-            name: names.first().cloned().unwrap_or_default(),
-            inputs: inputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            outputs,
-            blocks: Vec::new(),
-            attributes: IndexMap::new(),
-        });
+        self.operations.push(operation(kind, inputs, outputs));
         names
     }
 

@@ -5,7 +5,8 @@ use coreml_format::model_types::neural_network::convolution::{
     BorderAmounts, Convolution, ConvolutionPadding, SamePadding, SamePaddingMode,
 };
 
-use super::build::{Blob, Extent, Network, int, ints, of, text};
+use super::build::{Blob, Extent, Network, int, ints, of};
+use crate::emit::text;
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;

@@ -5,12 +5,10 @@ use coreml_format::dtype::DataType;
 use coreml_format::model_types::data_structures::ClassLabels;
 use coreml_format::model_types::neural_network::weights::floats;
 use coreml_format::model_types::neural_network::{NeuralNetworkPreprocessing, Preprocessor};
-use coreml_format::program::{
-    Argument, Binding, NamedType, Operation, TensorData, TensorType, Value, ValueData, ValueType,
-};
-use indexmap::IndexMap;
+use coreml_format::program::{NamedType, TensorType, ValueType};
 
 use super::build::{Blob, Extent, Network, ints, of, shown, tensor};
+use crate::emit::{self, constant, operation, text};
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;
@@ -188,21 +186,14 @@ pub(super) fn outputs(
             _ => DataType::F32,
         };
         let ty = tensor(dtype, &value.shape);
-        let mut inputs = IndexMap::from([("x".to_owned(), of(&value))]);
+        let mut inputs = vec![("x", of(&value))];
         let kind = if dtype == DataType::F32 { "identity" } else { "cast" };
         if kind == "cast" {
-            inputs.insert("dtype".to_owned(), Argument::One(Binding::Value(Value::string(dtype.name()))));
+            inputs.push(("dtype", text(dtype.name())));
         }
-        named(n, kind, inputs, vec![NamedType { name: feature.name.clone(), ty }]);
+        n.operations.push(operation(kind, inputs, vec![NamedType { name: feature.name.clone(), ty }]));
     }
     Ok(names)
-}
-
-/// An operation whose results have the names of features.
-fn named(n: &mut Network, kind: &str, inputs: IndexMap<String, Argument>, outputs: Vec<NamedType>) {
-    let name = outputs.first().map(|o| o.name.clone()).unwrap_or_default();
-    let (blocks, attributes) = (Vec::new(), IndexMap::new());
-    n.operations.push(Operation { kind: kind.to_owned(), name, inputs, outputs, blocks, attributes });
 }
 
 fn output(n: &mut Network, feature: &FeatureDescription, blob: &Blob, mapping: Mapping) -> Lowered<Blob> {
@@ -242,17 +233,11 @@ fn output(n: &mut Network, feature: &FeatureDescription, blob: &Blob, mapping: M
 fn classify(n: &mut Network, described: &FunctionDescription, labels: &ClassLabels, blob: &str) -> Lowered<()> {
     let Some(blob) = n.blobs.get(blob).cloned() else { return n.refuse("nothing writes it") };
     let scalar = |dtype| ValueType::Tensor(TensorType { dtype, shape: Vec::new() });
-    let (classes, count, key) = match labels {
-        ClassLabels::Strings(v) => {
-            let ty = ValueType::Tensor(TensorType::fixed(DataType::String, &[v.vector.len()]));
-            let data = ValueData::Tensor(TensorData::Strings(v.vector.clone()));
-            (Value { ty, data }, v.vector.len(), scalar(DataType::String))
-        }
-        ClassLabels::Int64s(v) => {
-            let bytes = v.vector.iter().flat_map(|v| v.to_le_bytes()).collect();
-            (Value::tensor(DataType::I64, &[v.vector.len()], bytes), v.vector.len(), scalar(DataType::I64))
-        }
+    let key = match labels {
+        ClassLabels::Strings(_) => scalar(DataType::String),
+        ClassLabels::Int64s(_) => scalar(DataType::I64),
     };
+    let count = labels.count();
     if blob.elements() != Some(count) {
         return n.refuse(format!("{count} labels for a blob of {}", shown(&blob.shape)));
     }
@@ -264,11 +249,8 @@ fn classify(n: &mut Network, described: &FunctionDescription, labels: &ClassLabe
     let label = taken(&described.predicted_feature, n, "label");
     let entries = taken(&described.predicted_probabilities, n, "probabilities");
     let dictionary = ValueType::Dictionary(Box::new(key.clone()), Box::new(scalar(DataType::F64)));
-    let inputs = IndexMap::from([
-        ("probabilities".to_owned(), of(&probabilities)),
-        ("classes".to_owned(), Argument::One(Binding::Value(classes))),
-    ]);
+    let inputs = [("probabilities", of(&probabilities)), ("classes", constant(emit::labels(labels)))];
     let outputs = vec![NamedType { name: label, ty: key }, NamedType { name: entries, ty: dictionary }];
-    named(n, "classify", inputs, outputs);
+    n.operations.push(operation("classify", inputs, outputs));
     Ok(())
 }

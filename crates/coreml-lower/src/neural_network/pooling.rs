@@ -3,8 +3,9 @@
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::pooling::{Pooling, PoolingPadding, PoolingType};
 
-use super::build::{Extent, Network, flag, ints, of, text};
+use super::build::{Extent, Network, flag, ints, of};
 use super::convolution::{borders, heavy_first, pair, placed};
+use crate::emit::text;
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;

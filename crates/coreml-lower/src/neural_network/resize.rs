@@ -6,8 +6,9 @@ use coreml_format::model_types::neural_network::resize::{
     ResizeBilinear, SamplingMethod, SamplingMode, Upsample,
 };
 
-use super::build::{Blob, Extent, Network, flag, float, int, ints, of, text};
+use super::build::{Blob, Extent, Network, flag, float, int, ints, of};
 use super::convolution::{borders, pair};
+use crate::emit::text;
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;

@@ -6,8 +6,9 @@ use coreml_format::model_types::neural_network::scatter_gather::{
     Gather, GatherAlongAxis, OneHot, Scatter, ScatterAlongAxis, ScatterMode, ScatterNd,
 };
 
-use super::build::{Blob, Network, float, int, of, text};
+use super::build::{Blob, Network, float, int, of};
 use super::elementwise::truth;
+use crate::emit::text;
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;
