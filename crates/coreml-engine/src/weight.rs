@@ -103,19 +103,6 @@ pub(crate) struct Palette {
     pub axis: usize,
 }
 
-impl Weight {
-    /// Creates a weight in memory.
-    pub(crate) fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self, OpError> {
-        let bytes = packed(values, f32::to_le_bytes)?;
-        Ok(Self {
-            dtype: DataType::F32,
-            shape: shape.to_vec(),
-            form: Form::Dense(Raw::Bytes(bytes)),
-            expanded: OnceLock::new(),
-        })
-    }
-}
-
 impl std::fmt::Debug for Weight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weight({} {:?})", self.dtype, self.shape)
@@ -185,6 +172,11 @@ impl Weight {
     /// A weight in this form; the caller has checked the sizes.
     pub(crate) fn with_form(dtype: DataType, shape: Vec<usize>, form: Form) -> Self {
         Self { dtype, shape, form, expanded: OnceLock::new() }
+    }
+
+    /// An array as f32 elements in memory.
+    pub(crate) fn from_array(array: &Array) -> Result<Self, OpError> {
+        Self::from_f32s(&array.to_f32s()?, DataType::F32, array.shape().to_vec())
     }
 
     /// Dense elements computed at load time, kept in their declared float type.

@@ -317,7 +317,7 @@ fn groups_of(b: &OpBuilder<'_>) -> Result<usize, OpError> {
 fn constant_weight(b: &OpBuilder<'_>, slot: Slot) -> Result<Option<Arc<Weight>>, OpError> {
     Ok(match b.constant(slot) {
         Some(Value::Weight(w)) => Some(w.clone()),
-        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_f32(&w.to_f32s()?, w.shape())?)),
+        Some(Value::Array(w)) if w.dtype().is_float() => Some(Arc::new(Weight::from_array(w)?)),
         _ => None,
     })
 }

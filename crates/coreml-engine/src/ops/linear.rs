@@ -116,6 +116,23 @@ impl Bias {
     }
 }
 
+/// Product with a weight `[O, I]`: with its panels if there are some and they take `x`, else as it is stored.
+fn on_weight(
+    f: &Frame<'_>,
+    x: &Array,
+    weight: &Weight,
+    panels: Option<&PackedWeight>,
+    bias: Option<&[f32]>,
+    epilogue: &EpilogueSpec,
+) -> Result<Array, OpError> {
+    if let Some(panels) = panels
+        && let Some(y) = panels.product(f, x.tensor(), bias, epilogue)?
+    {
+        return Ok(x.with(y));
+    }
+    epilogue.apply(f, x.with(product(x, weight, bias, f.device())?))
+}
+
 /// `linear(x, weight, bias = 0)` with weight `[O, I]`; `engine.linear` also accepts the parameters of [`EpilogueSpec`].
 pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
@@ -129,13 +146,7 @@ pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         if let Value::Weight(w) = f.value(weight)? {
             let bias = constant_bias.get(f, w.shape().first().copied().unwrap_or(0))?;
-            if let Some(panels) = &panels
-                && let Some(y) = panels.product(f, x.tensor(), bias.as_deref(), &epilogue)?
-            {
-                return one(x.with(y));
-            }
-            let y = product(&x, w, bias.as_deref(), f.device())?;
-            return one(epilogue.apply(f, x.with(y))?);
+            return one(on_weight(f, &x, w, panels.as_ref(), bias.as_deref(), &epilogue)?);
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may have another type than the input.
@@ -360,12 +371,7 @@ fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         if let Some(right) = right.as_ref().filter(|_| left.dtype() == DType::F32 && left.rank() > 0)
             && let Some(Matrix { weight, packed }) = right.matrix(f)?
         {
-            if let Some(packed) = packed
-                && let Some(product) = packed.product(f, &left, None, &epilogue)?
-            {
-                return one(xs.with(product));
-            }
-            return one(xs.with(product(&xs.with(left), weight, None, f.device())?));
+            return one(on_weight(f, &xs.with(left), weight, packed.as_ref(), None, &epilogue)?);
         }
         let ys = f.array(y)?;
         let right = flip(ys.tensor(), ty)?;

@@ -94,7 +94,7 @@ fn matrix(f: &Frame<'_>, slot: Slot) -> Result<Arc<Weight>, OpError> {
         return Ok(w.clone());
     }
     let array = f.array(slot)?;
-    Ok(Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())?))
+    Ok(Arc::new(Weight::from_array(&array)?))
 }
 
 /// `x · Wᵀ + bias` for contiguous rows of `x`.

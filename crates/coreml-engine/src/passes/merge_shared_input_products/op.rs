@@ -48,7 +48,7 @@ impl Layer {
             Value::Weight(w) => w.clone(),
             other => {
                 let array = other.array("weight", b.device())?;
-                Arc::new(Weight::from_f32(&array.to_f32s()?, array.shape())?)
+                Arc::new(Weight::from_array(&array)?)
             }
         };
         let outputs = weight.shape().first().copied().unwrap_or(0);
