@@ -22,9 +22,9 @@ pub(super) fn input_shape(model: &CoreMLModel, name: &str) -> Result<Vec<usize>>
     })
 }
 
-/// The input that has the tokens.
-pub(super) const fn tokens_input(monolithic: bool) -> &'static str {
-    if monolithic { "input_ids" } else { "hidden_states" }
+/// Last extent of an input; 0 if it is unknown.
+pub(super) fn last_extent(model: &CoreMLModel, name: &str) -> Result<usize> {
+    Ok(input_shape(model, name)?.last().copied().unwrap_or(0))
 }
 
 pub(super) fn dimensions(
@@ -37,14 +37,14 @@ pub(super) fn dimensions(
         path: head_model.path().to_owned(),
         message: "the model has no FFN chunk".to_owned(),
     })?;
-    let tokens = tokens_input(monolithic);
+    let tokens = inputs::tokens_input(monolithic);
     let hidden = if monolithic {
         let output = inputs::output_shape(&first.prefill, "output_hidden_states");
         output.and_then(|s| s.last().copied()).unwrap_or(0)
     } else {
-        input_shape(&first.infer, tokens)?.last().copied().unwrap_or(0)
+        last_extent(&first.infer, tokens)?
     };
-    let mask = input_shape(&first.infer, "causal_mask")?.last().copied().unwrap_or(0);
+    let mask = last_extent(&first.infer, "causal_mask")?;
     let batch = input_shape(&first.prefill, tokens)?.get(1).copied().unwrap_or(0);
     let vocab = head.vocab();
     let mut context = mask;
@@ -127,8 +127,8 @@ pub(super) fn functions(chunks: &[Chunk], head: Option<&CoreMLModel>, sizes: Dim
             first.path().display()
         ),
     };
-    let mask = input_shape(first, "causal_mask")?.last().copied().unwrap_or(0);
-    let tokens = tokens_input(monolithic);
+    let mask = last_extent(first, "causal_mask")?;
+    let tokens = inputs::tokens_input(monolithic);
     for chunk in chunks {
         let all = [(&chunk.infer, 1), (&chunk.prefill, sizes.batch)];
         for (model, count) in all.into_iter().chain(chunk.rotate.as_ref().map(|rotate| (rotate, 1))) {
@@ -143,7 +143,7 @@ pub(super) fn functions(chunks: &[Chunk], head: Option<&CoreMLModel>, sizes: Dim
             if !monolithic && width != sizes.hidden {
                 return Err(differ(model, "the width of `hidden_states`", width, sizes.hidden));
             }
-            let columns = input_shape(model, "causal_mask")?.last().copied().unwrap_or(0);
+            let columns = last_extent(model, "causal_mask")?;
             if columns != mask {
                 return Err(differ(model, "the length of `causal_mask`", columns, mask));
             }
@@ -163,7 +163,7 @@ pub(super) fn functions(chunks: &[Chunk], head: Option<&CoreMLModel>, sizes: Dim
     }
     if let Some(head) = head {
         let name = head.input_names().first().cloned().unwrap_or_default();
-        let width = input_shape(head, &name)?.last().copied().unwrap_or(0);
+        let width = last_extent(head, &name)?;
         if width != sizes.hidden {
             return Err(differ(head, "the width of `hidden_states`", width, sizes.hidden));
         }

@@ -125,10 +125,14 @@ pub(super) fn token_dimensions(inputs: &[String]) -> Vec<(String, usize)> {
     inputs.iter().filter_map(|name| Some((name.clone(), chunk_input(name)?.tokens?))).collect()
 }
 
+/// The input that has the tokens.
+pub(super) const fn tokens_input(monolithic: bool) -> &'static str {
+    if monolithic { "input_ids" } else { "hidden_states" }
+}
+
 /// Refuses a function with an input that is not known, or that says nothing about where it writes.
 pub(super) fn check(model: &CoreMLModel, monolithic: bool) -> Result<()> {
-    let tokens = if monolithic { "input_ids" } else { "hidden_states" };
-    let other = if monolithic { "hidden_states" } else { "input_ids" };
+    let (tokens, other) = (tokens_input(monolithic), tokens_input(!monolithic));
     match model.input_names().iter().find(|name| *name == other || chunk_input(name).is_none()) {
         Some(name) => Err(unsupported(model, name)),
         None if declared_shape(model, "update_mask").is_some() => {

@@ -196,7 +196,7 @@ impl Pipeline {
         }
         let dimensions = checks::dimensions(&chunks, head_model.as_ref().unwrap_or(&first.infer), &head, monolithic)?;
         checks::functions(&chunks, head_model.as_ref(), dimensions)?;
-        let mask = checks::input_shape(&first.infer, "causal_mask")?.last().copied().unwrap_or(0);
+        let mask = checks::last_extent(&first.infer, "causal_mask")?;
         let window = checks::window(&chunks, dimensions.context)?;
         let batches = dimensions.batch == 1 || chunks.iter().all(|c| checks::writes_at_position(&c.prefill, meta));
         if !batches {
