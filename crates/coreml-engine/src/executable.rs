@@ -237,8 +237,8 @@ impl Executable {
         if let Some(value) = border::given(value, &input.ty).map_err(|e| self.refused(input, e))? {
             return Ok(value);
         }
-        let value = value.clone().numbers_to_tensor().map_err(|e| other(e.to_string()))?;
-        let tensor = value.tensor().ok_or_else(|| other(value.kind().to_owned()))?;
+        let tensor = value.numbers_as_tensor().map_err(|e| other(e.to_string()))?;
+        let tensor = &tensor.ok_or_else(|| other(value.kind().to_owned()))?;
         let bad = |expected: String| EngineError::BadInput {
             name: input.name.clone(),
             expected,

@@ -64,20 +64,18 @@ impl FeatureValue {
         }
     }
 
-    /// Converts numbers to CPU tensors: `Int64` to `I64` and `Double` to `F64` of rank 0, `Int64s` to `I64` of rank 1;
-    /// other values are unchanged.
+    /// The tensor, or a CPU tensor of numbers: `I64` or `F64` of rank 0 for `Int64` and `Double`, `I64` of rank 1 for
+    /// `Int64s`; `None` for other values.
     ///
     /// # Errors
     /// If the tensor cannot be created.
-    pub fn numbers_to_tensor(self) -> Result<Self> {
-        Ok(Self::Tensor(match self {
-            Self::Int64(n) => Tensor::new(n, &Device::Cpu)?,
-            Self::Double(x) => Tensor::new(x, &Device::Cpu)?,
-            Self::Int64s(all) => {
-                let length = all.len();
-                Tensor::from_vec(all, length, &Device::Cpu)?
-            }
-            other => return Ok(other),
+    pub fn numbers_as_tensor(&self) -> Result<Option<Tensor>> {
+        Ok(Some(match self {
+            Self::Tensor(tensor) => tensor.clone(),
+            Self::Int64(n) => Tensor::new(*n, &Device::Cpu)?,
+            Self::Double(x) => Tensor::new(*x, &Device::Cpu)?,
+            Self::Int64s(all) => Tensor::from_slice(all, all.len(), &Device::Cpu)?,
+            _ => return Ok(None),
         }))
     }
 }
@@ -178,7 +176,7 @@ mod tests {
 
     #[test]
     fn numbers_become_tensors_and_nothing_else_does() {
-        let tensor = |value: FeatureValue| value.numbers_to_tensor().expect("a value").tensor().cloned();
+        let tensor = |value: FeatureValue| value.numbers_as_tensor().expect("a value");
         let n = tensor(i64::MIN.into()).expect("a tensor");
         assert_eq!((n.rank(), n.to_scalar::<i64>().expect("I64")), (0, i64::MIN));
         let x = tensor(0.1.into()).expect("a tensor");

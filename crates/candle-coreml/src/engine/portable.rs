@@ -201,7 +201,7 @@ fn absent(ty: &FeatureType) -> Result<Option<FeatureValue>> {
 impl Portable {
     /// Moves an input to the CPU, in the shape that the program declares. The engine converts the dtype.
     fn input(&self, name: &str, value: &FeatureValue) -> Result<FeatureValue> {
-        let FeatureValue::Tensor(tensor) = value.clone().numbers_to_tensor()? else { return Ok(value.clone()) };
+        let Some(tensor) = value.numbers_as_tensor()? else { return Ok(value.clone()) };
         let tensor = tensor.to_device(&Device::Cpu)?;
         let declared = self.executable.inputs().iter().find(|i| i.name == name).and_then(|i| i.ty.tensor());
         if let Some(shape) = declared.and_then(|ty| self.sequence(name, tensor.dims(), &ty.shape)) {
@@ -213,9 +213,7 @@ impl Portable {
             _ => tensor,
         }))
     }
-}
 
-impl Portable {
     /// The shape `[sequence, 1, C, 1, 1]` of a vector that a network of rank 5 takes alone or as a sequence `[sequence, 1, C]`.
     fn sequence(&self, name: &str, found: &[usize], declared: &[Dim]) -> Option<Vec<usize>> {
         let [Dim::Unknown, Dim::Fixed(1), Dim::Fixed(c), Dim::Fixed(1), Dim::Fixed(1)] = *declared else { return None };

@@ -34,7 +34,11 @@ pub(super) type Provider = Retained<ProtocolObject<dyn MLFeatureProvider>>;
 pub(super) fn named<'a, I: Clone + Into<FeatureValue>>(
     inputs: &[(&'a str, I)],
 ) -> Result<Vec<(&'a str, FeatureValue)>, NativeError> {
-    inputs.iter().map(|(name, input)| Ok((*name, input.clone().into().numbers_to_tensor()?))).collect()
+    let ready = |(name, input): &(&'a str, I)| {
+        let value = input.clone().into();
+        Ok((*name, value.numbers_as_tensor()?.map_or(value, FeatureValue::Tensor)))
+    };
+    inputs.iter().map(ready).collect()
 }
 
 /// Tensors lent to Core ML, to track their release.
