@@ -1,4 +1,4 @@
-//! The engines: their common interface, and the choice of engine for a model.
+//! The engines: the choice of one for a model, and loading on it.
 //!
 //! | engine | implementation | platforms |
 //! |---|---|---|
@@ -8,15 +8,10 @@
 //! A model stays with the engine that loaded it, and so do its states. Platform-specific code is in `native` (with a
 //! stub elsewhere).
 
-use std::any::Any;
 use std::borrow::Cow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Tensor;
 pub use coreml_engine::Limits;
-use coreml_engine::passes::PassSet;
-use coreml_engine::state::StateSpec;
 use coreml_format::description::ModelDescription;
 use coreml_format::model::Model;
 use coreml_format::model_types::Body;
@@ -24,189 +19,22 @@ use coreml_format::program::Program;
 use coreml_format::weights::Weights;
 pub use coreml_framework::options::{ComputeUnits, UnknownUnits};
 pub use coreml_framework::report::{DeviceKind, OperationReport, by_device};
-use coreml_values::FeatureValue;
-use indexmap::IndexMap;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
+mod interface;
 #[cfg_attr(not(target_vendor = "apple"), path = "engine/absent.rs")]
 mod native;
+mod options;
 mod portable;
 
-/// Choice of engine for a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum EngineChoice {
-    /// Apple's Core ML if it can load the model, else the portable engine.
-    #[default]
-    Auto,
-    /// Apple's Core ML framework.
-    Native,
-    /// The portable engine.
-    Portable,
-}
-
-impl EngineChoice {
-    /// All choices.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Native, Self::Portable];
-
-    /// Name for command lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Portable => "portable",
-        }
-    }
-}
-
-impl std::fmt::Display for EngineChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for EngineChoice {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let choice = Self::ALL.into_iter().find(|c| c.name() == name);
-        let expected = || "auto, native, portable".to_owned();
-        choice.ok_or_else(|| Error::UnknownName { what: "engine", name: name.to_owned(), expected: expected() })
-    }
-}
+pub use interface::OperationCost;
+pub(crate) use interface::{Engine, EngineState};
+pub use options::{EngineChoice, EngineOptions};
 
 /// Returns true if this build includes the native engine.
 pub const fn native_is_available() -> bool {
     native::AVAILABLE
-}
-
-/// Choice and configuration of the engine.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// The engine.
-    pub choice: EngineChoice,
-    /// Processors that the native engine may use; the portable engine uses the CPU.
-    pub compute_units: ComputeUnits,
-    /// Passes of the portable engine.
-    pub passes: PassSet,
-    /// Memory and work limits of a prediction on the portable engine.
-    pub limits: Limits,
-    /// Folder for models compiled by the native engine; `None`: the user's cache folder.
-    pub cache: Option<PathBuf>,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            choice: EngineChoice::default(),
-            compute_units: ComputeUnits::default(),
-            passes: PassSet::all(),
-            limits: Limits::default(),
-            cache: None,
-        }
-    }
-}
-
-impl EngineOptions {
-    /// These options with another engine.
-    #[must_use]
-    pub fn with_choice(&self, choice: EngineChoice) -> Self {
-        Self { choice, ..self.clone() }
-    }
-}
-
-/// One function of a model, loaded by one engine.
-pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
-    /// Name of the engine.
-    fn name(&self) -> &'static str;
-
-    /// Name of the function.
-    fn function(&self) -> &str;
-
-    /// The engine's own description of the model, if any.
-    fn description(&self) -> Option<&ModelDescription>;
-
-    /// Names of the inputs without states, in the engine's order.
-    fn inputs(&self) -> Vec<&str>;
-
-    /// States required by predictions.
-    fn states(&self) -> &[StateSpec];
-
-    /// A zeroed state with these buffers, a superset of the engine's own.
-    fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>>;
-
-    /// Predicts. Names and shapes of `inputs` match the description; tensors may be on any device: the engine copies
-    /// what it cannot read in place, or returns an error.
-    fn predict(
-        &self,
-        inputs: &[(&str, FeatureValue)],
-        state: Option<&mut (dyn EngineState + 'static)>,
-    ) -> Result<IndexMap<String, FeatureValue>>;
-
-    /// Inputs, with the dimension, whose number of rows may differ from the declared one.
-    fn open_rows(&self) -> &[(String, usize)] {
-        &[]
-    }
-
-    /// Placement of each operation.
-    fn placement(&self) -> Result<Vec<OperationReport>>;
-
-    /// Starts profiling from zero, or stops it. Returns true if the engine supports it.
-    fn set_profiling(&self, _on: bool) -> bool {
-        false
-    }
-
-    /// Costs of the operations since profiling started.
-    fn costs(&self) -> Vec<OperationCost> {
-        Vec::new()
-    }
-}
-
-/// Cost of one operation, summed over predictions.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct OperationCost {
-    /// Function of the model.
-    pub function: String,
-    /// Type of the operation; the engine's fused types cover several operations of the program.
-    pub operator: String,
-    /// Its name.
-    pub name: String,
-    /// Number of calls.
-    pub calls: u64,
-    /// Time in nanoseconds, nested blocks included.
-    pub nanoseconds: u64,
-    /// Bytes of weights per call, as stored.
-    pub weight_bytes: u64,
-    /// Bytes of all results.
-    pub output_bytes: u64,
-}
-
-/// States of one conversation, in the memory of one engine.
-pub(crate) trait EngineState: std::fmt::Debug + Send + Sync + Any {
-    /// Name of the engine.
-    fn engine(&self) -> &'static str;
-
-    /// Names of the states.
-    fn names(&self) -> Vec<&str>;
-
-    /// Copies an existing state.
-    fn get(&self, name: &str) -> Result<Tensor>;
-
-    /// Overwrites an existing state.
-    fn set(&mut self, name: &str, value: &Tensor) -> Result<()>;
-
-    /// Zeroes all states.
-    fn reset(&mut self) -> Result<()>;
-}
-
-/// Downcasts the state to the type of one engine.
-///
-/// # Errors
-/// [`Error::StateEngine`] if the state belongs to another engine.
-fn downcast<'a, T: EngineState>(state: &'a mut (dyn EngineState + 'static), engine: &'static str) -> Result<&'a mut T> {
-    let found = state.engine();
-    let any: &mut dyn Any = state;
-    any.downcast_mut().ok_or(Error::StateEngine { expected: engine, found })
 }
 
 /// A state without buffers, for models that have none.
@@ -280,46 +108,3 @@ pub(crate) fn load(
 
 /// Reason why `Auto` chooses the portable engine off Apple platforms.
 const NO_CORE_ML: &str = "this platform has no Core ML";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn engines_have_names_that_read_back() {
-        for choice in EngineChoice::ALL {
-            assert_eq!(choice.to_string().parse::<EngineChoice>().ok(), Some(choice));
-        }
-        assert!("coreml".parse::<EngineChoice>().expect_err("no such engine").to_string().contains("native"));
-    }
-
-    /// A state that claims to be the other engine's.
-    #[derive(Debug)]
-    pub(crate) struct Foreign;
-
-    impl EngineState for Foreign {
-        fn engine(&self) -> &'static str {
-            "foreign"
-        }
-        fn names(&self) -> Vec<&str> {
-            Vec::new()
-        }
-        fn get(&self, name: &str) -> Result<Tensor> {
-            Err(Error::Request(name.to_owned()))
-        }
-        fn set(&mut self, name: &str, _: &Tensor) -> Result<()> {
-            Err(Error::Request(name.to_owned()))
-        }
-        fn reset(&mut self) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn states_of_another_engine_are_refused() {
-        let mut own = empty_state().expect("no buffers");
-        assert!(downcast::<portable::PortableState>(&mut *own, "portable").is_ok());
-        let error = downcast::<portable::PortableState>(&mut Foreign, "portable").expect_err("not its own");
-        assert!(matches!(error, Error::StateEngine { expected: "portable", found: "foreign" }));
-    }
-}

@@ -11,7 +11,8 @@ use coreml_framework::{NativeError, NativeModel, NativeState, Options};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
-use super::{Engine, EngineOptions, EngineState, OperationReport, downcast};
+use super::interface::downcast;
+use super::{Engine, EngineOptions, EngineState, OperationReport};
 use crate::error::{Error, Result};
 
 /// True if this build includes the native engine.

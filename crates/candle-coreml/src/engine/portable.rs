@@ -18,7 +18,8 @@ use coreml_format::program::{Dim, TensorType};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
-use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport, downcast};
+use super::interface::downcast;
+use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport};
 use crate::error::{Error, Result};
 
 const NAME: &str = "portable";

@@ -1,0 +1,145 @@
+//! The interface of both engines.
+
+use std::any::Any;
+
+use candle_core::Tensor;
+use coreml_engine::state::StateSpec;
+use coreml_format::description::ModelDescription;
+use coreml_framework::report::OperationReport;
+use coreml_values::FeatureValue;
+use indexmap::IndexMap;
+
+use crate::error::{Error, Result};
+
+/// One function of a model, loaded by one engine.
+pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
+    /// Name of the engine.
+    fn name(&self) -> &'static str;
+
+    /// Name of the function.
+    fn function(&self) -> &str;
+
+    /// The engine's own description of the model, if any.
+    fn description(&self) -> Option<&ModelDescription>;
+
+    /// Names of the inputs without states, in the engine's order.
+    fn inputs(&self) -> Vec<&str>;
+
+    /// States required by predictions.
+    fn states(&self) -> &[StateSpec];
+
+    /// A zeroed state with these buffers, a superset of the engine's own.
+    fn new_state(&self, specs: &[StateSpec]) -> Result<Box<dyn EngineState>>;
+
+    /// Predicts. Names and shapes of `inputs` match the description; tensors may be on any device: the engine copies
+    /// what it cannot read in place, or returns an error.
+    fn predict(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+    ) -> Result<IndexMap<String, FeatureValue>>;
+
+    /// Inputs, with the dimension, whose number of rows may differ from the declared one.
+    fn open_rows(&self) -> &[(String, usize)] {
+        &[]
+    }
+
+    /// Placement of each operation.
+    fn placement(&self) -> Result<Vec<OperationReport>>;
+
+    /// Starts profiling from zero, or stops it. Returns true if the engine supports it.
+    fn set_profiling(&self, _on: bool) -> bool {
+        false
+    }
+
+    /// Costs of the operations since profiling started.
+    fn costs(&self) -> Vec<OperationCost> {
+        Vec::new()
+    }
+}
+
+/// Cost of one operation, summed over predictions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct OperationCost {
+    /// Function of the model.
+    pub function: String,
+    /// Type of the operation; the engine's fused types cover several operations of the program.
+    pub operator: String,
+    /// Its name.
+    pub name: String,
+    /// Number of calls.
+    pub calls: u64,
+    /// Time in nanoseconds, nested blocks included.
+    pub nanoseconds: u64,
+    /// Bytes of weights per call, as stored.
+    pub weight_bytes: u64,
+    /// Bytes of all results.
+    pub output_bytes: u64,
+}
+
+/// States of one conversation, in the memory of one engine.
+pub(crate) trait EngineState: std::fmt::Debug + Send + Sync + Any {
+    /// Name of the engine.
+    fn engine(&self) -> &'static str;
+
+    /// Names of the states.
+    fn names(&self) -> Vec<&str>;
+
+    /// Copies an existing state.
+    fn get(&self, name: &str) -> Result<Tensor>;
+
+    /// Overwrites an existing state.
+    fn set(&mut self, name: &str, value: &Tensor) -> Result<()>;
+
+    /// Zeroes all states.
+    fn reset(&mut self) -> Result<()>;
+}
+
+/// Downcasts the state to the type of one engine.
+///
+/// # Errors
+/// [`Error::StateEngine`] if the state belongs to another engine.
+pub(super) fn downcast<'a, T: EngineState>(
+    state: &'a mut (dyn EngineState + 'static),
+    engine: &'static str,
+) -> Result<&'a mut T> {
+    let found = state.engine();
+    let any: &mut dyn Any = state;
+    any.downcast_mut().ok_or(Error::StateEngine { expected: engine, found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{empty_state, portable};
+    use super::*;
+
+    /// A state that claims to be the other engine's.
+    #[derive(Debug)]
+    pub(crate) struct Foreign;
+
+    impl EngineState for Foreign {
+        fn engine(&self) -> &'static str {
+            "foreign"
+        }
+        fn names(&self) -> Vec<&str> {
+            Vec::new()
+        }
+        fn get(&self, name: &str) -> Result<Tensor> {
+            Err(Error::Request(name.to_owned()))
+        }
+        fn set(&mut self, name: &str, _: &Tensor) -> Result<()> {
+            Err(Error::Request(name.to_owned()))
+        }
+        fn reset(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn states_of_another_engine_are_refused() {
+        let mut own = empty_state().expect("no buffers");
+        assert!(downcast::<portable::PortableState>(&mut *own, "portable").is_ok());
+        let error = downcast::<portable::PortableState>(&mut Foreign, "portable").expect_err("not its own");
+        assert!(matches!(error, Error::StateEngine { expected: "portable", found: "foreign" }));
+    }
+}
