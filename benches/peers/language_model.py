@@ -121,6 +121,7 @@ def main():
     parser.add_argument("--ours", nargs="+", default=["4", "6", "8", "16"], help="bits of a weight; 16: fp16, else tables")
     parser.add_argument("--peers", nargs="+", default=["Q4_0", "Q8_0", "F16"])
     parser.add_argument("--keep", type=Path, help="folder for the models, kept for the next run")
+    parser.add_argument("--before", metavar="COMMAND", help="another build of candle-coreml, measured in the same run")
     arguments = parser.parse_args()
     command = str(ROOT / "target/release/candle-coreml")
     with tempfile.TemporaryDirectory() as temporary:
@@ -135,14 +136,17 @@ def main():
             if not (folder / f"{kind}.gguf").exists():
                 write_gguf(folder / f"{kind}.gguf", kind)
         peers = {kind: LlamaCpp(folder / f"{kind}.gguf", arguments.threads) for kind in arguments.peers}
+        builds = [("ours", command)] + ([("before", arguments.before)] if arguments.before else [])
         best = {}
         for _ in range(arguments.rounds):
             for prompt in arguments.prompts:
-                runs = [("ours F16" if w == "16" else f"ours LUT{w}", lambda w=w: ours(command, str(folder / f"lut{w}"), prompt, arguments.threads)) for w in arguments.ours]
+                runs = [(f"{build} {'F16' if w == '16' else f'LUT{w}'}",
+                         lambda w=w, c=c: ours(c, str(folder / f"lut{w}"), prompt, arguments.threads))
+                        for w in arguments.ours for build, c in builds]
                 runs += [(f"llama.cpp {k}", lambda k=k: peers[k].measure(prompt, arguments.steps)) for k in arguments.peers]
                 for name, run in runs:
                     # `bench` itself takes the best of three.
-                    for _ in range(1 if name.startswith("ours") else 3):
+                    for _ in range(3 if name.startswith("llama.cpp") else 1):
                         found, old = run(), best.get((name, prompt), (0, 0))
                         best[name, prompt] = tuple(max(a, b) for a, b in zip(found, old))
     print("| | " + " | ".join(f"prefill {p} | decode at {p}" for p in arguments.prompts) + " |")

@@ -105,11 +105,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="a folder in which the made models stay, and are found again")
     parser.add_argument("--only", nargs="+", help="networks of torchvision, by name, instead")
+    parser.add_argument("--before", metavar="COMMAND", help="another build of candle-coreml, measured in the same run")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     command = str(ROOT / "target/release/candle-coreml")
     environment = {**os.environ, "CANDLE_COREML_THREADS": str(arguments.threads)}
-    print("| | ours | ONNX Runtime | speed | difference |\n|---|---|---|---|---|")
+    builds = [command] + ([arguments.before] if arguments.before else [])
+    before = ["before"] if arguments.before else []
+    print("| " + " | ".join(["", "ours", *before, "ONNX Runtime", "speed", "difference"]) + " |")
+    print("|---" * (5 + len(before)) + "|")
     for name, network, x in networks(arguments.only):
         with tempfile.TemporaryDirectory() as temporary:
             folder = arguments.keep / name if arguments.keep else Path(temporary)
@@ -126,17 +130,19 @@ def main():
             subprocess.run([command, "predict", package, *files], check=True, env=environment)
             theirs = session.run(None, {"x": x.numpy()})[0]
             difference = np.abs(load_file(folder / "out.safetensors")["y"] - theirs).max() / np.abs(theirs).max()
-            ours, peer = [], []
+            ours, peer = {build: [] for build in builds}, []
             for _ in range(arguments.rounds):
-                out = subprocess.run([command, "bench", "--model", package, "--json"], capture_output=True, text=True, check=True,
-                                     env=environment)
-                ours.append(json.loads(out.stdout)["latency_seconds"]["least"])
+                for build in builds:
+                    out = subprocess.run([build, "bench", "--model", package, "--json"], capture_output=True, text=True, check=True,
+                                         env=environment)
+                    ours[build].append(json.loads(out.stdout)["latency_seconds"]["least"])
                 for _ in range(50):
                     start = time.perf_counter()
                     session.run(None, {"x": x.numpy()})
                     peer.append(time.perf_counter() - start)
-            a, b = min(ours) * 1e3, min(peer) * 1e3
-            print(f"| {name} | {a:.1f} ms | {b:.1f} ms | {b / a:.2f} | {difference:.1e} |", flush=True)
+            times, b = [min(ours[build]) * 1e3 for build in builds], min(peer) * 1e3
+            cells = [f"{t:.1f} ms" for t in [*times, b]] + [f"{b / times[0]:.2f}", f"{difference:.1e}"]
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
