@@ -9,10 +9,10 @@ use coreml_format::program::Opset;
 #[non_exhaustive]
 pub enum OpError {
     /// A required parameter is not bound.
-    #[error("parameter \"{0}\" is missing")]
+    #[error("parameter `{0}` is missing")]
     Missing(String),
     /// A parameter is bound to a value of the wrong kind.
-    #[error("parameter \"{name}\": expected {expected}, found {found}")]
+    #[error("parameter `{name}`: expected {expected}, found {found}")]
     Kind {
         /// Parameter name.
         name: String,
@@ -25,7 +25,7 @@ pub enum OpError {
     #[error("{0}")]
     Shape(String),
     /// An attribute value undefined for the operation.
-    #[error("{name} = \"{value}\" is not one of the values that the operation defines ({expected})")]
+    #[error("{name} = `{value}` is not one of the values that the operation defines ({expected})")]
     Attribute {
         /// Attribute name.
         name: String,
@@ -35,7 +35,7 @@ pub enum OpError {
         expected: String,
     },
     /// A parameter that the operation lacks in this opset or in combination with its other parameters.
-    #[error("parameter \"{name}\" is not one that the operation takes here (opset {opset})")]
+    #[error("parameter `{name}` is not one that the operation takes here (opset {opset})")]
     UnknownParameter {
         /// Parameter name.
         name: String,
@@ -43,7 +43,7 @@ pub enum OpError {
         opset: &'static str,
     },
     /// A value whose element type or shape contradicts its declaration.
-    #[error("\"{name}\" is declared as {expected}, found {found}")]
+    #[error("`{name}` is declared as {expected}, found {found}")]
     Declared {
         /// Value name.
         name: String,
@@ -150,7 +150,7 @@ pub struct OpLocation {
 
 impl std::fmt::Display for OpLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "function \"{}\": op \"{}\" ({})", self.function, self.name, self.kind)
+        write!(f, "function `{}`: op `{}` ({})", self.function, self.name, self.kind)
     }
 }
 
@@ -171,7 +171,7 @@ pub struct NewerOp {
 #[non_exhaustive]
 pub enum EngineError {
     /// The function does not exist.
-    #[error("no function \"{asked}\"; the model has {}", available.join(", "))]
+    #[error("no function `{asked}`; the model has {}", available.join(", "))]
     UnknownFunction {
         /// Requested function.
         asked: String,
@@ -193,7 +193,7 @@ pub enum EngineError {
         ops: Vec<NewerOp>,
     },
     /// The program uses a value before its definition.
-    #[error("{place}: value \"{value}\" is not defined")]
+    #[error("{place}: value `{value}` is not defined")]
     Undefined {
         /// Location of the use.
         place: OpLocation,
@@ -210,7 +210,7 @@ pub enum EngineError {
         source: OpError,
     },
     /// An input of a prediction is missing.
-    #[error("input \"{name}\" is missing; the function takes {}", expected.join(", "))]
+    #[error("input `{name}` is missing; the function takes {}", expected.join(", "))]
     MissingInput {
         /// Input name.
         name: String,
@@ -218,7 +218,7 @@ pub enum EngineError {
         expected: Vec<String>,
     },
     /// An input has the wrong type or shape.
-    #[error("input \"{name}\": expected {expected}, found {found}")]
+    #[error("input `{name}`: expected {expected}, found {found}")]
     BadInput {
         /// Input name.
         name: String,
@@ -228,7 +228,7 @@ pub enum EngineError {
         found: String,
     },
     /// A required state is missing or belongs to another model.
-    #[error("state \"{name}\": expected {expected}, found {found}")]
+    #[error("state `{name}`: expected {expected}, found {found}")]
     BadState {
         /// State name.
         name: String,
@@ -238,7 +238,7 @@ pub enum EngineError {
         found: String,
     },
     /// An output cannot be returned as a tensor.
-    #[error("output \"{name}\": {message}")]
+    #[error("output `{name}`: {message}")]
     BadOutput {
         /// Output name.
         name: String,
@@ -263,13 +263,13 @@ impl EngineError {
 }
 
 fn list(ops: &[UnsupportedOp]) -> String {
-    ops.iter().map(|o| format!("{} \"{}\" in \"{}\"", o.kind, o.name, o.function)).collect::<Vec<_>>().join("; ")
+    ops.iter().map(|o| format!("{} `{}` in `{}`", o.kind, o.name, o.function)).collect::<Vec<_>>().join("; ")
 }
 
 fn newer(ops: &[NewerOp]) -> String {
     let one = |o: &NewerOp| {
         let (place, since) = (&o.place, o.since.text_name());
-        format!("{} \"{}\" in \"{}\" (since {since})", place.kind, place.name, place.function)
+        format!("{} `{}` in `{}` (since {since})", place.kind, place.name, place.function)
     };
     ops.iter().map(one).collect::<Vec<_>>().join("; ")
 }

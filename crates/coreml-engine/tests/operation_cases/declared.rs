@@ -12,7 +12,7 @@ fn results_have_the_declared_rank_and_extents() {
     let x = [1.0];
     refused(
         run("ios17", &x, &[1], "tensor<fp32, [20, 7]> y = identity(x = x);"),
-        &["op \"y\" (identity)", "\"y\" is declared as fp32 tensor [20, 7], found fp32 tensor [1]"],
+        &["op `y` (identity)", "`y` is declared as fp32 tensor [20, 7], found fp32 tensor [1]"],
     );
     refused(run("ios17", &x, &[1], "fp32 y = identity(x = x);"), &["fp32 tensor [], found fp32 tensor [1]"]);
     refused(
@@ -93,5 +93,5 @@ fn blocks_take_and_return_what_they_declare() {
         )
     };
     assert_eq!(run("ios17", &x, &[2], &grow("tensor<fp32, [?]>")).expect("it grows").len(), 8);
-    refused(run("ios17", &x, &[2], &grow("tensor<fp32, [2]>")), &["\"c\" is declared as fp32 tensor [2]"]);
+    refused(run("ios17", &x, &[2], &grow("tensor<fp32, [2]>")), &["`c` is declared as fp32 tensor [2]"]);
 }

@@ -345,7 +345,7 @@ fn a_number_in_the_place_of_a_word_is_refused() {
     let body =
         "tensor<fp32, [1, 1, 1]> y = max_pool(x = x, kernel_sizes = tensor<int32, [1]>([1]), pad_type = int32(1));";
     let failed = crate::text::load("ios15", "tensor<fp32, [1, 1, 1]> x", body).expect_err("a number");
-    assert!(failed.contains("\"pad_type\": expected one string"), "{failed}");
+    assert!(failed.contains("`pad_type`: expected one string"), "{failed}");
     let unnamed = Value {
         ty: ValueType::Tensor(TensorType::fixed(DataType::String, &[])),
         data: ValueData::Tensor(TensorData::Strings(Vec::new())),
