@@ -1,5 +1,6 @@
-//! Language models of several Core ML components, as ANEMLL's converters lay them out: embeddings, one or
-//! more FFN chunks with the functions `prefill` and `infer` over a shared KV cache, and an LM head.
+//! Language models of Core ML files. ANEMLL's converters make several components: embeddings, one or more FFN chunks with the
+//! functions `prefill` and `infer` over a shared KV cache, and an LM head; or all of it in one file. Other exporters make
+//! one file in layouts of their own.
 //!
 //! [`discovery`] finds the components in a folder, [`Pipeline`] loads them and checks that they are consistent,
 //! a [`Session`] holds the cache of one conversation.
@@ -10,6 +11,7 @@ use half::f16;
 use crate::error::Result;
 
 mod checks;
+mod chunked;
 pub mod discovery;
 mod head;
 pub(crate) mod inputs;
@@ -23,6 +25,7 @@ pub use discovery::Components;
 pub use meta::Meta;
 pub use naming::ModelNamingConfig;
 pub use pipeline::{Dimensions, Pipeline};
+pub(crate) use session::Passed;
 pub use session::Session;
 
 /// Causal mask rows `[1, 1, count, context]`: 0 where column ≤ position, else −∞.

@@ -1,6 +1,6 @@
 //! Optional files beside a model: text or JSON, with a size limit. `coreml_format::file` reads required ones.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coreml_format::file::read_text;
 
@@ -30,9 +30,32 @@ pub(crate) fn json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
     serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })
 }
 
+/// Whether a path has the extension of a Core ML model.
+pub(crate) fn is_model(path: &Path) -> bool {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    matches!(extension.as_str(), "mlpackage" | "mlmodelc" | "mlmodel")
+}
+
+/// The folder with the files beside a model: the path, or the folder of a model's file.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let folder = if is_model(path) { path.parent() } else { Some(path) };
+    match folder {
+        Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
+        Some(folder) => folder.to_owned(),
+        None => PathBuf::from("."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_lie_beside_a_model_or_in_its_folder() {
+        for (path, wanted) in [("a/b.mlpackage", "a"), ("b.mlmodelc", "."), ("a/b", "a/b"), ("a/b.MLMODEL", "a")] {
+            assert_eq!(beside(Path::new(path)), Path::new(wanted), "{path}");
+        }
+    }
 
     #[test]
     fn only_regular_files_within_the_limit_are_read() {

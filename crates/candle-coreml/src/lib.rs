@@ -72,6 +72,7 @@ pub mod qwen;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod settings;
+mod single_file;
 pub mod state;
 pub mod tensors;
 pub mod utils;

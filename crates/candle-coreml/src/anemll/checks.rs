@@ -3,9 +3,9 @@
 use coreml_format::program::Binding;
 
 use super::head::Head;
-use super::inputs;
+use super::{Dimensions, inputs};
 use super::meta::Meta;
-use super::pipeline::{Chunk, Dimensions};
+use super::chunked::Chunk;
 use crate::error::{Error, Result};
 use crate::model::CoreMLModel;
 

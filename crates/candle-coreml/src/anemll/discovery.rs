@@ -1,7 +1,8 @@
 //! Finds the components of a model in a folder.
 //!
 //! What a package is, it says itself: an embeddings model takes token ids, an FFN chunk has states, an LM
-//! head takes hidden states and gives logits, a monolithic model has states and takes token ids. Names only order chunks,
+//! head takes hidden states and gives logits, a monolithic model has states and takes token ids and positions, a model of
+//! another exporter takes token ids and gives logits. Names only order chunks,
 //! tell `prefill` and `_rotate` from `infer` where each has one function, and choose among variants; `meta.yaml` decides
 //! which variant, when there is one. Parts of language models of other kinds are refused.
 
@@ -12,8 +13,8 @@ use coreml_format::description::{FeatureDescription, FeatureType};
 use coreml_format::model::Model;
 
 use super::{Meta, ModelNamingConfig, head, meta};
-use crate::engine;
 use crate::error::{Error, Result};
+use crate::{engine, files, single_file};
 
 /// A function of an open package: the package and the function's name (`None`: the default).
 pub type FunctionOf = (Arc<Model>, Option<String>);
@@ -38,6 +39,8 @@ pub struct Components {
     pub chunks: Vec<ChunkFiles>,
     /// Hidden states to logits; none where the chunk gives them (monolithic models).
     pub lm_head: Option<Arc<Model>>,
+    /// The whole model, in a layout of other exporters; the others are then empty.
+    pub single_file: Option<Arc<Model>>,
     /// What `meta.yaml` says.
     pub meta: Meta,
 }
@@ -65,6 +68,8 @@ enum Role {
     /// Functions over a cache; whether they take token ids.
     Layers(Vec<(Task, Option<String>)>, bool),
     Head,
+    /// A whole model in a layout of other exporters.
+    Single,
     /// No part of a language model.
     Other,
 }
@@ -110,6 +115,9 @@ fn role(model: &Model) -> std::result::Result<Role, String> {
             .flat_map(|program| program.functions.values())
             .any(|f| f.inputs.iter().any(|i| matches!(i.ty, coreml_format::program::ValueType::State(_))));
     let ids = main.input("input_ids").is_some();
+    if main.input("current_pos").is_none() && single_file::looks_like_one(main) {
+        return Ok(Role::Single);
+    }
     if stateful && (ids || main.input("hidden_states").is_some()) {
         let name = stem(&model.path).to_lowercase();
         let tokens = main.input(if ids { "input_ids" } else { "hidden_states" });
@@ -166,18 +174,24 @@ fn read_meta(folder: &Path) -> Meta {
 /// All models directly in a folder, opened. Keeps the first error, to report if a component is missing.
 fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model>>, Option<Error>)> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
+    if files::is_model(folder) {
+        return Ok((vec![Arc::new(open(folder)?)], None));
+    }
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if matches!(extension.as_str(), "mlpackage" | "mlmodelc" | "mlmodel") && keep(&name) {
+        if files::is_model(&path) && keep(&name) {
             paths.push(path);
         }
     }
     paths.sort();
-    let (mut models, mut failure) = (Vec::new(), None);
+    let (mut models, mut failure): (Vec<Arc<Model>>, _) = (Vec::new(), None);
     for path in paths {
+        // A compiled model and the package that it was made of are one model.
+        if models.iter().any(|m| stem(&m.path) == stem(&path)) {
+            continue;
+        }
         match open(&path) {
             Ok(model) => models.push(Arc::new(model)),
             Err(e) => {
@@ -215,7 +229,7 @@ pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Compo
 
 fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     let (models, failure) = open_all(folder, keep)?;
-    let meta = read_meta(folder);
+    let meta = read_meta(&files::beside(folder));
     let fail = |message: String| Error::Components { path: folder.to_owned(), message };
     let mut roles = Vec::with_capacity(models.len());
     for model in &models {
@@ -253,6 +267,16 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
         }
         Ok(candidates.into_iter().next())
     };
+    let single = of(&Role::Single);
+    if !single.is_empty() && !roles.iter().any(|(_, role)| matches!(role, Role::Layers(..))) {
+        let names: Vec<String> = single.iter().filter_map(|m| m.path.file_name()?.to_str().map(str::to_owned)).collect();
+        let [one] = single.as_slice() else {
+            let message = format!("it has several language models: {}. Name the file of one of them", names.join(", "));
+            return Err(fail(message));
+        };
+        let (embeddings, lm_head, chunks) = (None, None, Vec::new());
+        return Ok(Components { embeddings, chunks, lm_head, single_file: Some(one.clone()), meta });
+    }
     let any = |wanted: bool| roles.iter().any(|(_, role)| matches!(role, Role::Layers(_, ids) if *ids == wanted));
     let monolithic = match (any(true), any(false)) {
         (true, true) => meta.monolithic.ok_or_else(|| {
@@ -303,7 +327,7 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
         prefill: prefill.get(i).unwrap_or(function).clone(),
         rotate: rotate.get(i).cloned(),
     });
-    Ok(Components { embeddings, chunks: chunks.collect(), lm_head, meta })
+    Ok(Components { embeddings, chunks: chunks.collect(), lm_head, single_file: None, meta })
 }
 
 /// Chunks must be numbered 1, 2, … up to the count that they name.

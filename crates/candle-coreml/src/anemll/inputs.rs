@@ -20,7 +20,7 @@ pub(super) fn declared_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usiz
 }
 
 /// Shape of an output according to the description, else the type of the value that the program returns.
-pub(super) fn output_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>> {
+pub(crate) fn output_shape(model: &CoreMLModel, name: &str) -> Option<Vec<usize>> {
     let described = model.function_description().output(name).and_then(|f| feature_shape(&f.ty));
     described.or_else(|| {
         let program = crate::engine::program(model.package())?;

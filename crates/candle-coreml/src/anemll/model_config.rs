@@ -21,7 +21,7 @@ pub struct ModelConfig {
     /// Dimensions shared by all components.
     pub shapes: ShapeConfig,
     /// `embeddings`, `ffn_infer_1`, `ffn_prefill_1`, …, `lm_head`; of a monolithic model `monolithic_infer_1`,
-    /// `monolithic_prefill_1`; beside them `…_infer_rotate_1`.
+    /// `monolithic_prefill_1`; beside them `…_infer_rotate_1`; of a model in a layout of other exporters `language_model`.
     pub components: BTreeMap<String, ComponentConfig>,
     /// Names of the files.
     pub naming: ModelNamingConfig,
@@ -61,6 +61,9 @@ pub struct TensorConfig {
     /// Name of the dtype.
     pub data_type: String,
 }
+
+/// The component of a model in one file, in a layout of other exporters.
+const SINGLE_FILE: &str = "language_model";
 
 fn tensor(feature: &FeatureDescription, shape: Option<Vec<usize>>) -> TensorConfig {
     let data_type = match &feature.ty {
@@ -105,7 +108,29 @@ impl ModelConfig {
     /// [`Error::Components`] if the declared shapes are inconsistent.
     pub fn of(pipeline: &Pipeline, model_id: &str) -> Result<Self> {
         let sizes = pipeline.dimensions();
+        let shapes = ShapeConfig {
+            batch_size: sizes.batch,
+            context_length: sizes.context,
+            hidden_size: sizes.hidden,
+            vocab_size: sizes.vocab,
+        };
         let mut components = BTreeMap::new();
+        let Some(pipeline) = pipeline.chunked() else {
+            let mut file = String::new();
+            for model in pipeline.components() {
+                file = file_name(model.path());
+                components.insert(SINGLE_FILE.to_owned(), component(model));
+            }
+            let naming = ModelNamingConfig {
+                embeddings_pattern: file.clone(),
+                ffn_infer_pattern: file.clone(),
+                ffn_prefill_pattern: file.clone(),
+                lm_head_pattern: file,
+            };
+            let config = Self { model_id: model_id.to_owned(), shapes, components, naming };
+            config.validate()?;
+            return Ok(config);
+        };
         if let (Some(embeddings), Some(head)) = (&pipeline.embeddings, &pipeline.head_model) {
             components.insert("embeddings".to_owned(), component(embeddings));
             components.insert("lm_head".to_owned(), component(head));
@@ -132,12 +157,7 @@ impl ModelConfig {
         })?;
         let config = Self {
             model_id: model_id.to_owned(),
-            shapes: ShapeConfig {
-                batch_size: sizes.batch,
-                context_length: sizes.context,
-                hidden_size: sizes.hidden,
-                vocab_size: sizes.vocab,
-            },
+            shapes,
             naming: ModelNamingConfig {
                 embeddings_pattern: file_name(pipeline.embeddings.as_ref().unwrap_or(&first.infer).path()),
                 ffn_infer_pattern: chunk_pattern(&first.infer),
@@ -187,7 +207,8 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<()> {
         let ShapeConfig { batch_size, context_length, hidden_size, vocab_size } = self.shapes;
         let fail = |message: String| Err(Error::Components { path: self.model_id.clone().into(), message });
-        let monolithic = self.components.keys().any(|name| name.starts_with("monolithic_"));
+        let single_file = self.components.contains_key(SINGLE_FILE);
+        let monolithic = single_file || self.components.keys().any(|name| name.starts_with("monolithic_"));
         if [batch_size, context_length, vocab_size].contains(&0)
             || (hidden_size == 0 && !monolithic)
             || batch_size > context_length
@@ -197,7 +218,9 @@ impl ModelConfig {
                  {vocab_size}: none may be 0, and the batch must fit the context"
             ));
         }
-        let needed: &[&str] = if monolithic {
+        let needed: &[&str] = if single_file {
+            &[]
+        } else if monolithic {
             &["monolithic_infer_1", "monolithic_prefill_1"]
         } else {
             &["embeddings", "ffn_infer_1", "ffn_prefill_1", "lm_head"]

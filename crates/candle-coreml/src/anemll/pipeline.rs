@@ -1,21 +1,13 @@
-//! [`Pipeline`]: the components of a language model, loaded and checked against each other, and their forward pass.
+//! [`Pipeline`]: a language model of Core ML files, whatever their layout, and its forward pass.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
-use coreml_format::model::Model;
-use indexmap::IndexMap;
-
-use super::head::Head;
-use super::inputs::{self, Fed};
-use super::session::Rotation;
-use super::{Components, Session, checks, discovery};
-use crate::config::Config;
+use super::chunked::Chunked;
+use super::{Components, Session, discovery};
 use crate::engine::{EngineChoice, EngineOptions, native_is_available};
 use crate::error::{Error, Result};
-use crate::model::{CoreMLModel, FeatureValue, PassSet};
-use crate::state::CoreMLState;
+use crate::model::{CoreMLModel, PassSet};
+use crate::single_file::{Caches, SingleFile};
 
 /// Dimensions of a pipeline, read from its packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -30,73 +22,16 @@ pub struct Dimensions {
     pub batch: usize,
 }
 
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub(super) infer: CoreMLModel,
-    pub(super) prefill: CoreMLModel,
-    /// Decodes beyond the window of local layers.
-    pub(super) rotate: Option<CoreMLModel>,
-}
-
-impl Chunk {
-    fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
-        [&self.infer, &self.prefill].into_iter().chain(&self.rotate)
-    }
-}
-
-/// A loaded multi-component language model.
+/// A loaded language model: components, as ANEMLL lays them out, or one file in a layout of other exporters.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// None in monolithic models, whose only chunk takes token ids and gives logits.
-    pub(super) embeddings: Option<CoreMLModel>,
-    pub(super) chunks: Vec<Chunk>,
-    pub(super) head_model: Option<CoreMLModel>,
-    head: Head,
-    dimensions: Dimensions,
-    /// Columns of the mask.
-    mask: usize,
-    /// The window of local layers where the context is longer, and their caches.
-    window: Option<(usize, Vec<String>)>,
-    /// Whether batches may start anywhere, instead of at the first position alone.
-    batches: bool,
-    /// Whether prefill takes the tokens that there are, instead of whole batches alone.
-    open: bool,
+    layout: Layout,
 }
 
-/// Prompt remainders below this fraction of a batch run token by token: a mostly padded batch costs as much as a full
-/// one, and a decode step costs between 1/15 (4-bit tables) and 1/7 (fp16) of it.
-const PREFILL_MIN_FRACTION: usize = 8;
-
-/// With dynamic batches, up to this many tokens run one by one: weights are read equally often, but need not be
-/// expanded to i16 values.
-const MAX_STEPWISE: usize = 3;
-/// Longest dynamic batch; longer ones are no faster and delay progress reports.
-const MAX_PREFILL: usize = 128;
-/// Kernels pad the number of rows to a multiple of this.
-const ROW_MULTIPLE: usize = 16;
-
-/// Length of the next batch of the `rest` tokens; splits them into batches of about equal length.
-fn next_batch(rest: usize) -> usize {
-    let batches = rest.div_ceil(MAX_PREFILL).max(1);
-    rest.div_ceil(batches).next_multiple_of(ROW_MULTIPLE).min(rest)
-}
-
-fn load(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
-    CoreMLModel::from_package_with(package.clone(), function, Config::default(), options)
-}
-
-/// Loads a prefill function, with a dynamic batch if the engine supports it.
-fn load_prefill(package: &Arc<Model>, function: Option<&str>, options: &EngineOptions) -> Result<CoreMLModel> {
-    let name = function.unwrap_or(&package.description.default_function);
-    let program = crate::engine::program(package);
-    let inputs = program.as_ref().and_then(|p| p.functions.get(name)).map_or(&[][..], |f| &f.inputs);
-    let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
-    if names.iter().any(|n| n == "update_mask") {
-        // It has a column for each token of the batch.
-        return load(package, function, options);
-    }
-    let rows = inputs::token_dimensions(&names);
-    CoreMLModel::with_rows(package.clone(), function, options, &rows, MAX_PREFILL)
+#[derive(Debug)]
+enum Layout {
+    Chunked(Box<Chunked>),
+    SingleFile(Box<SingleFile>),
 }
 
 impl Pipeline {
@@ -147,99 +82,105 @@ impl Pipeline {
 
     /// Records why this engine runs the components.
     fn because(mut self, reason: &str) -> Self {
-        let chunks =
-            self.chunks.iter_mut().flat_map(|c| [&mut c.infer, &mut c.prefill].into_iter().chain(&mut c.rotate));
-        for model in chunks.chain(&mut self.embeddings).chain(&mut self.head_model) {
-            model.set_engine_reason(reason.to_owned());
+        match &mut self.layout {
+            Layout::Chunked(chunked) => chunked.models_mut().for_each(|m| m.set_engine_reason(reason.to_owned())),
+            Layout::SingleFile(single) => single.model_mut().set_engine_reason(reason.to_owned()),
         }
         self
     }
 
+    fn on_one_engine(components: &Components, options: &EngineOptions) -> Result<Self> {
+        let layout = match &components.single_file {
+            Some(package) => Layout::SingleFile(Box::new(SingleFile::load(package, options)?)),
+            None => Layout::Chunked(Box::new(Chunked::load(components, options)?)),
+        };
+        Ok(Self { layout })
+    }
+
+    /// The model that gives the logits of decoding, or the first chunk of it.
+    fn first(&self) -> &CoreMLModel {
+        match &self.layout {
+            Layout::Chunked(chunked) => &chunked.chunks[0].infer,
+            Layout::SingleFile(single) => single.model(),
+        }
+    }
+
     /// Name of the engine that runs the components.
     pub fn engine(&self) -> &'static str {
-        self.chunks[0].infer.engine()
+        self.first().engine()
     }
 
     /// Reason for the choice of engine.
     pub fn engine_reason(&self) -> &str {
-        self.chunks[0].infer.engine_reason()
+        self.first().engine_reason()
     }
 
-    fn on_one_engine(components: &Components, options: &EngineOptions) -> Result<Self> {
-        let monolithic = components.embeddings.is_none();
-        let whole = |package: &Option<Arc<Model>>| package.as_ref().map(|p| load(p, None, options)).transpose();
-        let (embeddings, head_model) = (whole(&components.embeddings)?, whole(&components.lm_head)?);
-        let mut chunks = Vec::with_capacity(components.chunks.len());
-        for chunk in &components.chunks {
-            let rotate = chunk.rotate.as_ref().map(|(package, name)| load(package, name.as_deref(), options));
-            chunks.push(Chunk {
-                infer: load(&chunk.infer.0, chunk.infer.1.as_deref(), options)?,
-                prefill: load_prefill(&chunk.prefill.0, chunk.prefill.1.as_deref(), options)?,
-                rotate: rotate.transpose()?,
-            });
+    pub(super) fn chunked(&self) -> Option<&Chunked> {
+        match &self.layout {
+            Layout::Chunked(chunked) => Some(chunked),
+            Layout::SingleFile(_) => None,
         }
-        let Some(first) = chunks.first() else {
-            return Err(Error::Components {
-                path: "the model".into(),
-                message: "the model has no FFN chunk".to_owned(),
-            });
-        };
-        let meta = &components.meta;
-        let head = Head::of(head_model.as_ref().unwrap_or(&first.infer), meta)?;
-        if let Some(rotate) = first.rotate.as_ref().filter(|_| monolithic) {
-            // Both functions must say the same about the next token.
-            let other = Head::of(rotate, meta)?;
-            if other != head {
-                let message = format!("functions `infer` and `{}` have different outputs", rotate.function());
-                return Err(Error::Components { path: rotate.path().to_owned(), message });
-            }
-        }
-        let dimensions = checks::dimensions(&chunks, head_model.as_ref().unwrap_or(&first.infer), &head, monolithic)?;
-        checks::functions(&chunks, head_model.as_ref(), dimensions)?;
-        let mask = checks::last_extent(&first.infer, "causal_mask")?;
-        let window = checks::window(&chunks, dimensions.context)?;
-        let batches = dimensions.batch == 1 || chunks.iter().all(|c| checks::writes_at_position(&c.prefill, meta));
-        if !batches {
-            tracing::info!("prefill writes the first rows of the cache alone: prompts run token by token");
-        }
-        let open = chunks.iter().all(|c| c.prefill.rows_are_open());
-        let pipeline = Self { embeddings, chunks, head_model, head, dimensions, mask, window, batches, open };
-        if let Some(embeddings) = &pipeline.embeddings {
-            let width = pipeline.embed(embeddings, &[0])?.dims().last().copied().unwrap_or(0);
-            if width != dimensions.hidden {
-                return Err(Error::Components {
-                    path: embeddings.path().to_owned(),
-                    message: format!(
-                        "the width of the embeddings is {width} in function `{}`, but {} in {}",
-                        embeddings.function(),
-                        dimensions.hidden,
-                        pipeline.chunks[0].infer.path().display()
-                    ),
-                });
-            }
-        }
-        Ok(pipeline)
     }
 
     /// Dimensions.
     pub fn dimensions(&self) -> Dimensions {
-        self.dimensions
+        match &self.layout {
+            Layout::Chunked(chunked) => chunked.dimensions(),
+            Layout::SingleFile(single) => single.dimensions(),
+        }
+    }
+
+    /// How the model is laid out and driven, in one sentence.
+    pub fn layout(&self) -> String {
+        let sizes = self.dimensions();
+        match &self.layout {
+            Layout::SingleFile(single) => match single.caches() {
+                Caches::States => format!(
+                    "one file with its caches as states: up to {} tokens of the prompt at once, then one by one",
+                    sizes.batch
+                ),
+                Caches::Passed => format!(
+                    "one file whose caches go in and come out: up to {} tokens of the prompt at once, then one by one",
+                    sizes.batch
+                ),
+                Caches::None => "one file without caches: every token runs the whole conversation again".to_owned(),
+            },
+            Layout::Chunked(chunked) => {
+                let parts = match &chunked.embeddings {
+                    None => "monolithic".to_owned(),
+                    Some(_) => format!("embeddings, {} chunk(s) of layers, LM head", chunked.chunks.len()),
+                };
+                let head = if chunked.greedy_only() { ", argmax head (greedy only)" } else { "" };
+                let prompt = if chunked.batches() {
+                    format!("prompts in batches of {}", sizes.batch)
+                } else {
+                    "prompts token by token".to_owned()
+                };
+                let window = chunked.window().map_or_else(String::new, |window| {
+                    format!("; from token {window} on `infer_rotate`, one by one")
+                });
+                format!("ANEMLL, {parts}{head}: {prompt}{window}")
+            }
+        }
     }
 
     /// Whether the model says which token is best, but not how likely others are: only greedy choices are possible.
     pub fn greedy_only(&self) -> bool {
-        matches!(self.head, Head::Argmax(_))
+        self.chunked().is_some_and(Chunked::greedy_only)
     }
 
     /// All components, in the order in which a token passes them.
     pub fn components(&self) -> impl Iterator<Item = &CoreMLModel> {
-        self.embeddings.iter().chain(self.chunks.iter().map(|c| &c.infer)).chain(&self.head_model)
+        let single = match &self.layout {
+            Layout::SingleFile(single) => Some(single.model()),
+            Layout::Chunked(_) => None,
+        };
+        self.chunked().into_iter().flat_map(Chunked::components).chain(single)
     }
 
     /// All loaded functions: the components, and the prefill and rotate functions of the chunks.
     pub fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
-        let others = self.chunks.iter().flat_map(|c| std::iter::once(&c.prefill).chain(&c.rotate));
-        self.components().chain(others)
+        self.components().chain(self.chunked().into_iter().flat_map(Chunked::others))
     }
 
     /// Starts a conversation with an empty cache.
@@ -247,68 +188,13 @@ impl Pipeline {
     /// # Errors
     /// If allocation fails, or chunks declare one state with different shapes.
     pub fn session(&self) -> Result<Session> {
-        let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(Chunk::functions).collect();
-        let rotation = self.window.clone().map(|(window, states)| Rotation::new(window, states));
-        Ok(Session { state: CoreMLState::shared_by(&models)?, tokens: Vec::new(), rotation })
-    }
-
-    /// Hidden states `[1, ids, hidden]` of tokens.
-    fn embed(&self, embeddings: &CoreMLModel, ids: &[u32]) -> Result<Tensor> {
-        let name = embeddings.input_names().first().cloned().unwrap_or_default();
-        let run = |ids: &[u32]| -> Result<Tensor> {
-            let ids: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
-            let n = ids.len();
-            first_tensor(embeddings, &[(&name, Tensor::from_vec(ids, (1, n), &Device::Cpu)?)], None)
-        };
-        match inputs::fixed_length(embeddings, ids.len()) {
-            None => run(ids),
-            Some(length) => {
-                // Fixed-length model: pad, then drop the rows of the padding.
-                let mut rows = Vec::new();
-                for part in ids.chunks(length.max(1)) {
-                    let mut padded = part.to_vec();
-                    padded.resize(length, 0);
-                    rows.push(run(&padded)?.narrow(1, 0, part.len())?);
-                }
-                Ok(Tensor::cat(&rows, 1)?)
-            }
+        match &self.layout {
+            Layout::Chunked(chunked) => chunked.session(),
+            Layout::SingleFile(single) => single.session(),
         }
-    }
-
-    /// Runs tokens at positions `start..` through all chunks; returns what the last one gives.
-    fn run_chunks(&self, session: &mut Session, ids: &[u32], start: usize, prefill: bool) -> Result<Outputs> {
-        let beyond = self.window.as_ref().is_some_and(|(window, _)| start >= *window);
-        if beyond {
-            session.keep_full()?;
-        }
-        let mut hidden = self.embeddings.as_ref().map(|embeddings| self.embed(embeddings, ids)).transpose()?;
-        let mut outputs = Outputs::new();
-        for (i, chunk) in self.chunks.iter().enumerate() {
-            let model = match (&chunk.rotate, beyond, prefill) {
-                (Some(rotate), true, _) => rotate,
-                (_, _, true) => &chunk.prefill,
-                _ => &chunk.infer,
-            };
-            let fed = hidden.take().map_or(Fed::Ids(ids), Fed::Hidden);
-            let fed = inputs::for_chunk(model, fed, start, ids.len(), self.mask)?;
-            let fed: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-            outputs = model.predict(&fed, Some(&mut session.state)).inspect_err(|_| {
-                if beyond {
-                    // Some caches have moved on, others have not.
-                    session.tokens.clear();
-                }
-            })?;
-            if i + 1 < self.chunks.len() {
-                hidden = Some(tensor_of(model, std::mem::take(&mut outputs))?);
-            }
-        }
-        Ok(outputs)
     }
 
     /// Appends tokens to the conversation and returns the logits `[vocab]` after the last one.
-    ///
-    /// All but the last token go through prefill in batches, without the LM head; the last one, and remainders too
-    /// short for a batch, through `infer`.
     ///
     /// # Errors
     /// If `ids` is empty or has ids outside the vocabulary, exceeds the context, or the engine fails.
@@ -328,122 +214,22 @@ impl Pipeline {
         ids: &[u32],
         more: &mut dyn FnMut(usize) -> bool,
     ) -> Result<Option<Vec<f32>>> {
-        let Dimensions { context, vocab, batch, .. } = self.dimensions;
-        let (Some(&last), total) = (ids.last(), session.tokens.len() + ids.len()) else {
-            return Err(Error::EmptyPrompt);
-        };
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(Error::unknown_token(id, vocab));
+        match &self.layout {
+            Layout::Chunked(chunked) => chunked.forward_chunked(session, ids, more),
+            Layout::SingleFile(single) => single.forward_chunked(session, ids, more),
         }
-        if total > context {
-            return Err(Error::PromptTooLong { tokens: total, context });
-        }
-        let mut all = session.tokens.clone();
-        all.extend(ids);
-        let known = session.tokens.len();
-        // Positions that batches may write.
-        let filled = self.window.as_ref().map_or(context, |(window, _)| *window);
-        let mut at = known;
-        while at < total - 1 {
-            let rest = (total - 1).min(filled).saturating_sub(at);
-            let start = if at + batch > filled { filled.saturating_sub(batch) } else { at };
-            let few = if self.open { MAX_STEPWISE } else { batch / PREFILL_MIN_FRACTION };
-            let end = if rest <= few || !self.batches || (start + batch > filled && !self.open) {
-                self.run_chunks(session, &all[at..=at], at, false)?;
-                at + 1
-            } else if self.open {
-                let end = at + next_batch(rest);
-                self.run_chunks(session, &all[at..end], at, true)?;
-                end
-            } else {
-                // The last batch may not hang over the window: it starts earlier and repeats what it knows.
-                let end = (start + batch).min(at + rest);
-                let mut part = all[start..end].to_vec();
-                part.resize(batch, 0);
-                self.run_chunks(session, &part, start, true)?;
-                end
-            };
-            session.tokens.extend(&all[at..end]);
-            at = end;
-            if !more(at - known) {
-                return Ok(None);
-            }
-        }
-        let outputs = self.run_chunks(session, &[last], total - 1, false)?;
-        session.tokens.push(last);
-        let logits = match &self.head_model {
-            Some(head) => {
-                let name = head.input_names().first().cloned().unwrap_or_default();
-                let hidden = tensor_of(&self.chunks[self.chunks.len() - 1].infer, outputs)?;
-                self.head.logits(head, &head.predict(&[(&name, hidden)], None)?)?
-            }
-            None => self.head.logits(&self.chunks[0].infer, &outputs)?,
-        };
-        more(total - known);
-        Ok(Some(logits))
     }
 
-    /// [`Pipeline::forward`] for one token, sliding the window when it is almost full.
-    ///
-    /// When two positions are left, the most recent tokens are rerun from position 0 and the rest is dropped: as many
-    /// full batches as leave two batches free (the rule of ANEMLL's chat program).
+    /// [`Pipeline::forward`] for one token; when the window is full, its most recent part is rerun from position 0 and the
+    /// rest is dropped.
     ///
     /// # Errors
     /// Same as [`Pipeline::forward`].
     pub fn forward_with_shift(&self, session: &mut Session, id: u32) -> Result<Vec<f32>> {
-        let Dimensions { context, batch, .. } = self.dimensions;
-        let total = session.tokens.len() + 1;
-        if total + 2 < context {
-            return self.forward(session, &[id]);
-        }
-        let whole = (context / batch).saturating_sub(2).max(1) * batch;
-        let keep = whole.min(context.saturating_sub(batch)).clamp(1, total);
-        let mut tail = session.tokens[total - keep..].to_vec();
-        tail.push(id);
-        session.tokens.clear();
-        tracing::debug!(keep, "slid the window");
-        self.forward(session, &tail)
-    }
-}
-
-/// What a prediction gives.
-type Outputs = IndexMap<String, FeatureValue>;
-
-fn first_tensor(model: &CoreMLModel, fed: &[(&str, Tensor)], state: Option<&mut CoreMLState>) -> Result<Tensor> {
-    tensor_of(model, model.predict(fed, state)?)
-}
-
-/// The only tensor of some outputs.
-fn tensor_of(model: &CoreMLModel, outputs: Outputs) -> Result<Tensor> {
-    let tensor = outputs.into_iter().find_map(|(_, o)| match o {
-        FeatureValue::Tensor(t) => Some(t),
-        _ => None,
-    });
-    tensor
-        .ok_or_else(|| Error::Components { path: model.path().to_owned(), message: "has no tensor output".to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{MAX_PREFILL, next_batch};
-
-    #[test]
-    fn batches_are_about_as_long_as_each_other() {
-        let all = |mut rest: usize| {
-            let mut batches = Vec::new();
-            while rest > 0 {
-                batches.push(next_batch(rest));
-                rest -= batches[batches.len() - 1];
-            }
-            batches
+        let logits = match &self.layout {
+            Layout::Chunked(chunked) => chunked.forward_with_shift(session, id)?,
+            Layout::SingleFile(single) => single.forward_with_shift(session, id)?,
         };
-        assert_eq!(all(17), [17]);
-        assert_eq!(all(128), [128]);
-        assert_eq!(all(129), [80, 49]);
-        assert_eq!(all(448), [112; 4]);
-        assert!(
-            (1..1000)
-                .all(|n| all(n).iter().all(|&b| (1..=MAX_PREFILL).contains(&b)) && all(n).iter().sum::<usize>() == n)
-        );
+        logits.ok_or(Error::Cancelled)
     }
 }

@@ -22,15 +22,29 @@ impl Rotation {
     }
 }
 
+/// A cache that comes out of each prediction and goes into the next.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    pub(crate) cache: Tensor,
+    /// The dimension with one row for each token, where it has no others.
+    pub(crate) grows: Option<usize>,
+}
+
 /// The KV cache of one conversation and the tokens that it holds.
 #[derive(Debug)]
 pub struct Session {
-    pub(super) state: CoreMLState,
-    pub(super) tokens: Vec<u32>,
+    pub(crate) state: CoreMLState,
+    pub(crate) tokens: Vec<u32>,
     pub(super) rotation: Option<Rotation>,
+    pub(crate) passed: Vec<Passed>,
 }
 
 impl Session {
+    /// An empty conversation over caches of whole conversations.
+    pub(crate) fn of(state: CoreMLState, passed: Vec<Passed>) -> Self {
+        Self { state, tokens: Vec::new(), rotation: None, passed }
+    }
+
     /// Tokens in the cache, in order.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -41,6 +55,14 @@ impl Session {
     pub fn truncate(&mut self, length: usize) {
         if length >= self.tokens.len() {
             return;
+        }
+        for passed in &mut self.passed {
+            let Some(axis) = passed.grows else { continue };
+            match passed.cache.narrow(axis, 0, length) {
+                Ok(shorter) => passed.cache = shorter,
+                // Never: a cache has a row for each token.
+                Err(_) => return,
+            }
         }
         let moved = self.rotation.as_mut().filter(|r| self.tokens.len() > r.window);
         let Some(rotation) = moved else { return self.tokens.truncate(length) };

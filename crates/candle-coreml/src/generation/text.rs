@@ -40,6 +40,7 @@ impl Tokenizer {
     /// # Errors
     /// Same as [`Tokenizer::load`].
     pub fn load_with(folder: &Path, limits: TemplateLimits) -> Result<Self> {
+        let folder = &files::beside(folder);
         let vocabulary = Vocabulary::load(&folder.join("tokenizer.json"))?;
         let settings = files::json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let mut end = Vec::new();
