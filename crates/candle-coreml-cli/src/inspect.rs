@@ -17,10 +17,12 @@ use serde_json::{Value, json};
 use crate::{CommandResult, write};
 
 mod ane;
+mod folder;
 
 const EXAMPLES: &str = "\
 Examples:
   candle-coreml inspect model.mlpackage                      inputs, outputs, operations, weights
+  candle-coreml inspect models/tiny-qwen3                    a language model: its layout, how it would be driven
   candle-coreml inspect --mil model.mlpackage | less         the program as text
   candle-coreml inspect --svg model.svg model.mlpackage      the graph as a picture, for any browser
   candle-coreml inspect --svg - --function infer M | resvg - infer.png
@@ -32,7 +34,7 @@ const LABELS: usize = 10;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The model: .mlpackage, .mlmodelc or .mlmodel.
+    /// The model: .mlpackage, .mlmodelc or .mlmodel; or a folder with a language model, to learn how it is driven.
     model: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -180,6 +182,11 @@ fn header(model: &Model, can_run: bool, out: &mut String) {
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let extension = arguments.model.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let describes = !arguments.mil && arguments.svg.is_none() && !arguments.ane;
+    if describes && arguments.model.is_dir() && !["mlpackage", "mlmodelc"].contains(&extension.as_str()) {
+        return folder::report(&arguments.model, arguments.json);
+    }
     let model = Model::open(&arguments.model)?;
     let program = match lower(&model) {
         Ok(program) => Some(program),

@@ -153,3 +153,23 @@ fn types_that_cannot_be_run_are_described_and_refused_by_name() {
     assert!(!run.status.success() && errors.contains("is a textClassifier, which can't be run"), "{errors}");
     assert!(errors.contains("mlProgram"), "{errors}");
 }
+
+#[test]
+fn a_folder_says_how_its_language_model_is_driven() {
+    let (success, text, errors) = inspect(&[], &models().join("tiny-qwen3"));
+    assert!(success, "{errors}");
+    for part in [
+        "a language model",
+        "ANEMLL, embeddings, 2 chunk(s)",
+        "prompts in batches of 32",
+        "context: 256",
+        "function prefill",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let (success, text, _) = inspect(&["--json"], &models().join("tiny-qwen3"));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(success && report["dimensions"]["context"] == 256 && report["greedy_only"] == false, "{text}");
+    let (success, _, errors) = inspect(&[], &models().join("tiny-intent"));
+    assert!(!success && errors.contains("no embeddings model"), "{errors}");
+}

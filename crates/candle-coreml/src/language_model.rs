@@ -123,7 +123,8 @@ impl LanguageModel {
         &self.tokenizer
     }
 
-    /// Tokenizes a text.
+    /// Tokenizes a text as it is, such as one that the chat template made; special tokens in it are recognised, none are
+    /// added.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -145,25 +146,25 @@ impl LanguageModel {
         self.session.truncate(0);
     }
 
-    /// The most likely token after a text.
+    /// The most likely token after a text; special tokens such as BOS are added.
     ///
     /// # Errors
     /// If the text is empty or exceeds the context, or the engine fails.
     pub fn forward_text(&mut self, text: &str) -> Result<u32> {
-        let ids = self.tokenize(text)?;
+        let ids = self.tokenizer.encode_with_special(text)?;
         self.reset_states();
         let logits = self.pipeline.forward(&mut self.session, &ids)?;
         Ok(crate::generation::Sampler::new(Sampling::default()).choose(&logits, &[]))
     }
 
-    /// Continues a text, without a chat template.
+    /// Continues a text, without a chat template; special tokens such as BOS are added.
     ///
     /// # Errors
     /// Same as [`LanguageModel::forward_text`].
     pub fn generate(&mut self, prompt: &str, max_tokens: usize, temperature: f32) -> Result<String> {
         let sampling = Sampling { temperature, ..Sampling::default() };
         let options = Options { max_tokens, sampling, ..Options::default() };
-        let ids = self.tokenize(prompt)?;
+        let ids = self.tokenizer.encode_with_special(prompt)?;
         self.generate_tokens(&ids, options, |_| {}).map(|s| s.text)
     }
 

@@ -218,9 +218,8 @@ impl SingleFile {
             rows if rows == count => row,
             1 if row + 1 == count => 0,
             1 => {
-                return Err(self.broken(format!(
-                    "output `{name}` is of the last of {count} tokens alone, so fewer can't be run"
-                )));
+                return Err(self
+                    .broken(format!("output `{name}` is of the last of {count} tokens alone, so fewer can't be run")));
             }
             _ => return Err(self.broken(format!("output `{name}` has {rows} rows for {count} tokens"))),
         };

@@ -15,7 +15,8 @@ fn folders() -> Vec<PathBuf> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let shared = std::env::var_os("CANDLE_COREML_SHARED").map_or_else(|| repository.join("../shared"), PathBuf::from);
     let Ok(entries) = std::fs::read_dir(shared.join("llm-layouts")) else { return Vec::new() };
-    let mut all: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join("reference.safetensors").is_file()).collect();
+    let mut all: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.join("reference.safetensors").is_file()).collect();
     all.sort();
     all
 }

@@ -2,10 +2,10 @@
 
 use coreml_format::program::Binding;
 
-use super::head::Head;
-use super::{Dimensions, inputs};
-use super::meta::Meta;
 use super::chunked::Chunk;
+use super::head::Head;
+use super::meta::Meta;
+use super::{Dimensions, inputs};
 use crate::error::{Error, Result};
 use crate::model::CoreMLModel;
 

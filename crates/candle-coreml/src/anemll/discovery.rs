@@ -269,7 +269,8 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     };
     let single = of(&Role::Single);
     if !single.is_empty() && !roles.iter().any(|(_, role)| matches!(role, Role::Layers(..))) {
-        let names: Vec<String> = single.iter().filter_map(|m| m.path.file_name()?.to_str().map(str::to_owned)).collect();
+        let names: Vec<String> =
+            single.iter().filter_map(|m| m.path.file_name()?.to_str().map(str::to_owned)).collect();
         let [one] = single.as_slice() else {
             let message = format!("it has several language models: {}. Name the file of one of them", names.join(", "));
             return Err(fail(message));

@@ -156,9 +156,9 @@ impl Pipeline {
                 } else {
                     "prompts token by token".to_owned()
                 };
-                let window = chunked.window().map_or_else(String::new, |window| {
-                    format!("; from token {window} on `infer_rotate`, one by one")
-                });
+                let window = chunked
+                    .window()
+                    .map_or_else(String::new, |window| format!("; from token {window} on `infer_rotate`, one by one"));
                 format!("ANEMLL, {parts}{head}: {prompt}{window}")
             }
         }

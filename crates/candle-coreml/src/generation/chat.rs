@@ -36,9 +36,12 @@ pub struct ChatTemplate {
     template: Template,
     limits: TemplateLimits,
     path: PathBuf,
-    bos: String,
-    eos: String,
+    /// Special tokens by name, those that the tokenizer has.
+    tokens: Vec<(&'static str, String)>,
 }
+
+/// Names of special tokens that templates see.
+const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl ChatTemplate {
     pub(super) fn load(folder: &Path, settings: &serde_json::Value, limits: TemplateLimits) -> Result<Option<Self>> {
@@ -64,8 +67,11 @@ impl ChatTemplate {
         };
         let template =
             Template::parse(&source, &limits).map_err(|source| Error::Template { path: path.clone(), source })?;
-        let token = |name: &str| settings.get(name).map(token_text).unwrap_or_default();
-        Ok(Some(Self { template, limits, path, bos: token("bos_token"), eos: token("eos_token") }))
+        let token = |name: &&'static str| {
+            let value = settings.get(*name).filter(|v| !v.is_null())?;
+            Some((*name, token_text(value)))
+        };
+        Ok(Some(Self { template, limits, path, tokens: SPECIAL.iter().filter_map(token).collect() }))
     }
 
     /// Parses a template from text. `bos` and `eos` are the texts of `bos_token` and `eos_token`.
@@ -75,7 +81,8 @@ impl ChatTemplate {
     pub fn parse(path: &Path, source: &str, bos: &str, eos: &str, limits: TemplateLimits) -> Result<Self> {
         let template =
             Template::parse(source, &limits).map_err(|source| Error::Template { path: path.to_owned(), source })?;
-        Ok(Self { template, limits, path: path.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
+        let tokens = vec![("bos_token", bos.to_owned()), ("eos_token", eos.to_owned())];
+        Ok(Self { template, limits, path: path.to_owned(), tokens })
     }
 
     /// Renders a conversation, ending with the start of the model's turn. `thinking` sets the template's
@@ -88,9 +95,11 @@ impl ChatTemplate {
         let mut variables = vec![
             ("messages", Value::records(rows)),
             ("add_generation_prompt", Value::Bool(true)),
-            ("bos_token", self.bos.as_str().into()),
-            ("eos_token", self.eos.as_str().into()),
+            // As transformers passes them where a conversation has none.
+            ("tools", Value::None),
+            ("documents", Value::None),
         ];
+        variables.extend(self.tokens.iter().map(|(name, text)| (*name, Value::from(text.as_str()))));
         variables.extend(thinking.map(|on| ("enable_thinking", Value::Bool(on))));
         let rendered = self.template.render(variables, &self.limits);
         rendered.map_err(|source| Error::Template { path: self.path.clone(), source })

@@ -22,6 +22,7 @@ mod operators;
 mod parser;
 mod predicates;
 mod sequences;
+mod time;
 mod value;
 
 pub use budget::TemplateLimits;

@@ -213,7 +213,9 @@ fn role(name: &str, kind: Named, dtype: DataType, extents: &[Extent], outputs: &
     match kind {
         Named::Tokens if !float && leading(1) => Ok(Role::Tokens),
         Named::Tokens => fails("is no row of token ids"),
-        Named::Mask if float && extents.len() >= 2 && leading(2) && !name_is_of_tokens(name, extents) => Ok(Role::Scores),
+        Named::Mask if float && extents.len() >= 2 && leading(2) && !name_is_of_tokens(name, extents) => {
+            Ok(Role::Scores)
+        }
         Named::Mask if !float && extents.len() == 2 && leading(1) => Ok(Role::Present),
         Named::Mask if float => fails("has floats, but not those of a mask of scores, [1, 1, queries, keys]"),
         Named::Mask => fails("has integers, but not one for each token, [1, tokens]"),
@@ -272,6 +274,98 @@ fn logits(inputs: &[Input], outputs: &[&str]) -> Result<String, String> {
                 Some(name) => Err(format!("its output `{name}` is not known: expected `logits` alone")),
                 None => Err("it has no output with logits".to_owned()),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coreml_format::description::{DimRange, FeatureDescription, FeatureType, ShapeConstraint};
+
+    use super::*;
+
+    fn feature(name: &str, dtype: DataType, shape: &[usize], constraint: ShapeConstraint) -> FeatureDescription {
+        let ty = FeatureType::MultiArray { dtype, shape: shape.to_vec(), constraint, default: None };
+        FeatureDescription { name: name.to_owned(), description: String::new(), ty, optional: false }
+    }
+
+    fn fixed(name: &str, dtype: DataType, shape: &[usize]) -> FeatureDescription {
+        feature(name, dtype, shape, ShapeConstraint::Fixed)
+    }
+
+    fn ranged(name: &str, dtype: DataType, ranges: &[(usize, usize)]) -> FeatureDescription {
+        let shape: Vec<usize> = ranges.iter().map(|r| r.0).collect();
+        let ranges = ranges.iter().map(|&(min, max)| DimRange { min, max: Some(max) }).collect();
+        feature(name, dtype, &shape, ShapeConstraint::Ranges(ranges))
+    }
+
+    /// Reads a function of these features; `states` are `[2, 1, 2, 16, 8]`.
+    fn read(
+        inputs: Vec<FeatureDescription>,
+        outputs: &[&str],
+        states: &[&str],
+    ) -> std::result::Result<Interface, String> {
+        let outputs = outputs.iter().map(|name| fixed(name, DataType::F16, &[])).collect();
+        let states: Vec<_> = states.iter().map(|name| ((*name).to_owned(), vec![2, 1, 2, 16, 8])).collect();
+        let function = FunctionDescription { inputs, outputs, ..FunctionDescription::default() };
+        Interface::read(&function, &states, Some(40))
+    }
+
+    const KV: [&str; 2] = ["keyCache", "valueCache"];
+
+    fn apple() -> Vec<FeatureDescription> {
+        vec![
+            ranged("inputIds", DataType::I32, &[(1, 1), (1, 16)]),
+            ranged("causalMask", DataType::F16, &[(1, 1), (1, 1), (1, 16), (1, 16)]),
+        ]
+    }
+
+    #[test]
+    fn layouts_are_read() {
+        let found = read(apple(), &["logits"], &KV).expect("known");
+        assert_eq!((found.caches, found.context, found.has_position()), (Caches::States, 16, false));
+        let ids = |n| fixed("input_ids", DataType::I32, &[1, n]);
+        let found = read(vec![ids(12), fixed("attention_mask", DataType::I32, &[1, 12])], &["logits"], &[]);
+        let found = found.expect("known");
+        assert_eq!((found.caches, found.context), (Caches::None, 12));
+        let open = feature(
+            "inputIds",
+            DataType::I32,
+            &[1, 1],
+            ShapeConstraint::Ranges(vec![DimRange { min: 1, max: Some(1) }, DimRange { min: 1, max: None }]),
+        );
+        assert_eq!(read(vec![open], &["logits"], &[]).expect("known").context, 40);
+        let cache = |name| fixed(name, DataType::F16, &[2, 1, 2, 16, 8]);
+        let passed = vec![ids(1), fixed("writePos", DataType::I32, &[1]), cache("keyCache"), cache("valueCache")];
+        let found = read(passed, &["logits", "keyCacheOut", "valueCacheOut"], &[]).expect("known");
+        assert_eq!((found.caches, found.context), (Caches::Passed, 16));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        let with = |extra: FeatureDescription| [apple(), vec![extra]].concat();
+        let float = |name, shape: &[usize]| fixed(name, DataType::F16, shape);
+        let ids = |n| fixed("inputIds", DataType::I32, &[1, n]);
+        let cases: Vec<(Vec<FeatureDescription>, &[&str], &[&str], &str)> = vec![
+            (with(float("encoder_output_embeds", &[1, 8, 1, 4])), &["logits"], &KV, "encoder_output_embeds"),
+            (with(float("keyCacheIn", &[1, 2, 16, 8])), &["logits"], &KV, "keyCacheIn"),
+            (apple(), &["logits", "hidden"], &KV, "hidden"),
+            (apple(), &["last_hidden_state"], &KV, "last_hidden_state"),
+            (apple(), &["logits", "key_cache_updates"], &KV, "key_cache_updates"),
+            (apple(), &["logits"], &["keyCache", "conv_0"], "conv_0"),
+            (apple(), &["logits"], &["delta_state"], "recurrent"),
+            (vec![ids(1), float("causalMask", &[1, 1, 1, 16])], &["logits"], &KV, "where they are written"),
+            (vec![ids(8), float("attentionMask", &[1, 8])], &["logits"], &[], "attentionMask"),
+            (vec![ids(8), fixed("causalMask", DataType::I32, &[1, 1, 8, 8])], &["logits"], &[], "causalMask"),
+            (vec![ids(8), fixed("writePos", DataType::I32, &[1])], &["logits"], &[], "writePos"),
+            (vec![fixed("inputIds", DataType::I32, &[4, 8])], &["logits"], &[], "inputIds"),
+            (vec![ids(1), ids(1)], &["logits"], &[], "both have token ids"),
+            (vec![ids(32), fixed("position_ids", DataType::I32, &[1, 32])], &["logits"], &KV, "32 tokens at once"),
+            (vec![ids(8), fixed("position_ids", DataType::I32, &[1])], &["logits"], &KV, "position_ids"),
+        ];
+        for (inputs, outputs, states, part) in cases {
+            let error = read(inputs, outputs, states).expect_err(part);
+            assert!(error.contains(part), "expected `{part}` in: {error}");
         }
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn global(name: &Arc<str>) -> Value {
         "dict" => Value::Function(Function::Dict),
         "namespace" => Value::Function(Function::Namespace),
         "raise_exception" => Value::Function(Function::RaiseException),
+        "strftime_now" => Value::Function(Function::StrftimeNow),
         _ => Value::Undefined(name.clone()),
     }
 }
@@ -330,6 +331,18 @@ impl Interpreter {
                 let mut sink = self.budget.sink();
                 message.unwrap_or(Value::None).show(&mut sink)?;
                 Err(TemplateErrorKind::Raised(sink.finish()).into())
+            }
+            Value::Function(Function::StrftimeNow) => {
+                let [format] = arguments.bind("strftime_now", ["format"])?;
+                match format {
+                    Some(Value::Str(format)) => {
+                        self.budget.take(format.len())?;
+                        let text = super::time::Time::now().format(&format)?;
+                        self.budget.take(text.len())?;
+                        Ok(text.as_str().into())
+                    }
+                    _ => wrong("`strftime_now` takes a format"),
+                }
             }
             Value::Undefined(name) => unsupported("function", &name),
             other => wrong(format!("{} can't be called", other.kind())),

@@ -268,7 +268,8 @@ fn odd_values_are_errors() {
         ("{% import 'a' as b %}", "unsupported"),
         ("{% for a in b recursive %}{% endfor %}", "unsupported"),
         ("{{ f(*a) }}", "unsupported"),
-        ("{{ strftime_now('%Y') }}", "unsupported"),
+        ("{{ strftime_now('%Q') }}", "unsupported"),
+        ("{{ strftime_now(1) }}", "value"),
     ] {
         refused(source, kind, "");
     }

@@ -36,6 +36,8 @@ pub(in crate::generation) enum Function {
     Dict,
     Namespace,
     RaiseException,
+    /// Date and time now, formatted.
+    StrftimeNow,
 }
 
 #[derive(Debug)]

@@ -1,0 +1,63 @@
+//! `inspect` of a folder: what it holds, and how it would be driven.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use candle_coreml::anemll::{Pipeline, discovery};
+use candle_coreml::generation::Tokenizer;
+use candle_coreml::{EngineChoice, engine::EngineOptions};
+use serde_json::json;
+
+use crate::{CommandResult, write};
+
+pub(super) fn report(folder: &Path, as_json: bool) -> CommandResult {
+    let components = discovery::discover(folder)?;
+    let options = EngineOptions { choice: EngineChoice::Portable, ..EngineOptions::default() };
+    let pipeline = Pipeline::from_components_with(&components, &options)?;
+    let sizes = pipeline.dimensions();
+    let tokenizer = Tokenizer::load(folder);
+    let meta = &components.meta;
+    let files: Vec<(String, String)> = pipeline
+        .functions()
+        .map(|f| {
+            let file = f.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            (file, f.function().to_owned())
+        })
+        .collect();
+    if as_json {
+        let all = json!({
+            "path": folder,
+            "layout": pipeline.layout(),
+            "dimensions": sizes,
+            "greedy_only": pipeline.greedy_only(),
+            "architecture": meta.architecture,
+            "recommended_sampling": meta.recommended_sampling,
+            "functions": files.iter().map(|(file, function)| json!({"file": file, "function": function})).collect::<Vec<_>>(),
+            "end_tokens": tokenizer.as_ref().ok().map(|t| t.end_tokens()),
+            "chat_template": tokenizer.as_ref().ok().map(|t| t.chat_template().is_some()),
+            "tokenizer_error": tokenizer.as_ref().err().map(ToString::to_string),
+        });
+        return write::text(&format!("{}\n", serde_json::to_string_pretty(&all)?));
+    }
+    let mut out = format!("{}: a language model\n  layout: {}\n", folder.display(), pipeline.layout());
+    if let Some(architecture) = &meta.architecture {
+        let _ = writeln!(out, "  architecture: {architecture}");
+    }
+    let _ = writeln!(out, "  context: {} tokens, vocabulary: {}", sizes.context, sizes.vocab);
+    if let Some(sampling) = &meta.recommended_sampling {
+        let _ = writeln!(out, "  recommended sampling: {sampling}");
+    }
+    match &tokenizer {
+        Ok(tokenizer) => {
+            let template = if tokenizer.chat_template().is_some() { "with" } else { "without" };
+            let _ = writeln!(out, "  tokenizer: {template} a chat template, end tokens {:?}", tokenizer.end_tokens());
+        }
+        Err(error) => {
+            let _ = writeln!(out, "  tokenizer: {error}");
+        }
+    }
+    for (file, function) in files {
+        let _ = writeln!(out, "  runs {file}, function {function}");
+    }
+    write::text(&out)
+}

@@ -1,0 +1,90 @@
+//! Packages with functions, inputs, outputs or states that the pipeline does not understand are refused by name, never run
+//! without them. A small model as compiled text, with one thing changed.
+
+use std::path::Path;
+
+use candle_coreml::anemll::Pipeline;
+use candle_coreml::format::mil_text::{self, Dialect};
+use candle_coreml::format::model::Model;
+
+/// The conformance model as compiled models, with `change` applied to the text of its chunk.
+fn changed(change: &dyn Fn(&str) -> String) -> tempfile::TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/models/llama-c1-lut6");
+    let to = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").map(|e| e.expect("an entry").path()) {
+        let name = entry.file_name().expect("a name").to_owned();
+        if entry.extension().is_none_or(|e| e != "mlpackage") {
+            if entry.is_file() {
+                std::fs::copy(&entry, to.path().join(name)).expect("copied");
+            }
+            continue;
+        }
+        let model = Model::open(&entry).expect("it opens");
+        let folder = to.path().join(&name).with_extension("mlmodelc");
+        std::fs::create_dir_all(folder.join("weights")).expect("a folder");
+        let text = mil_text::print_as(model.body.program().expect("a program"), Dialect::V1_0);
+        let chunk = name.to_string_lossy().contains("FFN");
+        let text = if chunk {
+            let changed = change(&text);
+            assert_ne!(changed, text, "the change must find something");
+            changed
+        } else {
+            text
+        };
+        std::fs::write(folder.join("model.mil"), text).expect("written");
+        let weights = entry.join("Data/com.apple.CoreML/weights/weight.bin");
+        if weights.is_file() {
+            std::fs::copy(weights, folder.join("weights/weight.bin")).expect("copied");
+        }
+    }
+    to
+}
+
+#[track_caller]
+fn refused(change: &dyn Fn(&str) -> String, parts: &[&str]) {
+    let folder = changed(change);
+    let error = Pipeline::load(folder.path()).expect_err("refused").to_string();
+    for part in parts {
+        assert!(error.contains(part), "expected `{part}` in: {error}");
+    }
+}
+
+#[test]
+fn an_unchanged_model_runs() {
+    let folder = changed(&|text| format!("{text}\n"));
+    let pipeline = Pipeline::load(folder.path()).expect("it loads");
+    let mut session = pipeline.session().expect("a session");
+    assert!(pipeline.forward(&mut session, &[1, 2, 3]).is_ok());
+}
+
+#[test]
+fn unknown_functions() {
+    refused(&|text| text.replace("func prefill<", "func prefill_ctx64<"), &["FFN", "`prefill_ctx64`"]);
+    refused(&|text| text.replace("func infer<", "func init<"), &["`init`"]);
+}
+
+#[test]
+fn unknown_inputs() {
+    refused(&|text| text.replace("position_ids", "rotary_position"), &["rotary_position"]);
+    refused(&|text| text.replace("current_pos", "valid_len"), &["valid_len"]);
+}
+
+#[test]
+fn states_that_are_no_caches() {
+    refused(&|text| text.replace("model_model_kv_cache_0", "model_model_delta_0"), &["delta_0", "recurrent"]);
+}
+
+/// `update_mask` has a column for each token; a mask of another shape would be written elsewhere.
+#[test]
+fn update_masks_of_other_shapes() {
+    let with = |shape: &'static str| {
+        move |text: &str| {
+            text.replace(
+                "tensor<int32, [1]> current_pos",
+                &format!("tensor<int32, [1]> current_pos, tensor<fp16, {shape}> update_mask"),
+            )
+        }
+    };
+    refused(&with("[1, 1, 64, 2]"), &["update_mask", "[1, 1, 64, 2]"]);
+    refused(&with("[64]"), &["update_mask", "[64]"]);
+}
