@@ -1,6 +1,6 @@
 """Write the parameters that coremltools defines for each operation and opset, in the form read by the engine's tests.
 
-    python -m tools.op_parameters conformance/op_parameters.json
+    python -m tools.op_parameters crates/coreml-write/src/builder/op_parameters.json
 
 One line per definition of an operation: its opsets, and its parameters in order. A parameter has its allowed element
 types, `optional` and `constant` if applicable, and `default` if the definition states one independent of other

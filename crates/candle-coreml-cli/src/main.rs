@@ -10,8 +10,10 @@ mod bench;
 mod cache;
 mod chat;
 mod completions;
+mod compress;
 mod config;
 mod doctor;
+mod edit;
 mod engine;
 mod examples;
 mod format;
@@ -20,6 +22,7 @@ mod hint;
 mod inspect;
 mod list;
 mod man;
+mod merge;
 mod model;
 #[cfg(feature = "hub")]
 mod path;
@@ -36,6 +39,8 @@ mod secret;
 mod serve;
 mod settings;
 mod setup;
+mod split;
+mod weights;
 mod write;
 
 const EXAMPLES: &str = "\
@@ -82,6 +87,18 @@ enum Command {
     Bench(bench::Arguments),
     /// Show the inputs, outputs, operations and weights of a model.
     Inspect(inspect::Arguments),
+    /// List, extract, replace or deduplicate the weights of a model.
+    Weights(weights::Arguments),
+    /// Compress the weights of a model: tables, integers, pruning.
+    Compress(compress::Arguments),
+    /// Make the compressed weights of a model dense again.
+    Decompress(compress::Decompress),
+    /// Change metadata, names or the default function of a model.
+    Edit(edit::Arguments),
+    /// Join functions of several models in one, or models in a pipeline.
+    Merge(merge::Arguments),
+    /// Split a model into its functions, or a pipeline into its parts.
+    Split(split::Arguments),
     /// Download or update a model from the Hugging Face Hub.
     #[cfg(feature = "hub")]
     #[command(after_help = examples::PULL)]
@@ -154,6 +171,12 @@ fn main() -> ExitCode {
         Command::Serve(a) => serve::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
+        Command::Weights(a) => weights::run(a),
+        Command::Compress(a) => compress::run(a),
+        Command::Decompress(a) => compress::decompress(a),
+        Command::Edit(a) => edit::run(a),
+        Command::Merge(a) => merge::run(a),
+        Command::Split(a) => split::run(a),
         #[cfg(feature = "hub")]
         Command::Pull(a) => pull::run(a),
         Command::List(a) => list::run(a),

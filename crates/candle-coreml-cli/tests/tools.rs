@@ -93,8 +93,25 @@ fn shells_get_completions_and_man_gets_pages() {
 fn every_verb_has_examples_in_its_help() {
     let (_, help, _) = run(command().arg("--help"));
     assert!(help.contains("Examples:") && help.contains("Exit codes") && help.contains("NO_COLOR"));
-    let mut verbs =
-        vec!["predict", "generate", "chat", "bench", "inspect", "list", "rm", "cache", "doctor", "completions", "man"];
+    let mut verbs = vec![
+        "predict",
+        "generate",
+        "chat",
+        "bench",
+        "inspect",
+        "list",
+        "rm",
+        "cache",
+        "doctor",
+        "completions",
+        "man",
+        "weights",
+        "edit",
+        "merge",
+        "split",
+        "compress",
+        "decompress",
+    ];
     if cfg!(feature = "hub") {
         verbs.extend(["pull", "path"]);
     }

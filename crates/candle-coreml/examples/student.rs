@@ -3,14 +3,20 @@
 //!
 //! ```sh
 //! cargo run --release -p candle-coreml --example student
+//! cargo run --release -p candle-coreml --example student -- --save student.mlpackage
 //! ```
+//!
+//! With `--save` the trained model becomes an ML Program, which Core ML and this crate load.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_coreml::anemll::Pipeline;
+use candle_coreml::description::DimRange;
+use candle_coreml::format::{dtype::DataType, program::Opset};
 use candle_coreml::generation::{Message, Tokenizer};
-use candle_coreml::{CoreMLModelWrapper, Error, Result};
+use candle_coreml::write::{self, Extents, FunctionBuilder, PackageBuilder};
+use candle_coreml::{CoreMLModel, CoreMLModelWrapper, Error, Result};
 use clap::Parser;
 
 /// Use a Core ML language model in a training loop.
@@ -25,6 +31,9 @@ struct Args {
     /// Learning rate.
     #[arg(long, default_value_t = 40.0)]
     rate: f64,
+    /// Write the trained model to this package.
+    #[arg(long, value_name = "PATH")]
+    save: Option<PathBuf>,
 }
 
 /// Questions with a correct and a wrong answer.
@@ -93,13 +102,37 @@ fn main() -> Result<()> {
     for ((question, right, wrong), score) in PAIRS.iter().zip(scores.chunks(2)) {
         println!("{question:<32} log p({right}) = {:7.2}   log p({wrong}) = {:7.2}", score[0], score[1]);
     }
-    distil(&model, &batch.ids, sizes.vocab, &args)
+    let table = distil(&model, &batch.ids, sizes.vocab, &args)?;
+    let Some(path) = &args.save else { return Ok(()) };
+    save(&table, sizes.context, path)?;
+    let saved = CoreMLModel::builder(path).load()?;
+    let ids = batch.ids.narrow(0, 0, 1)?.to_dtype(DType::I32)?;
+    let logits = saved.forward_all(&[&ids])?["logits"].to_dtype(DType::F32)?;
+    let expected = table.index_select(&ids.flatten_all()?.to_dtype(DType::U32)?, 0)?.reshape(logits.shape())?;
+    let worst = (logits - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    println!("{}: at most {worst:.4} from the trained model", path.display());
+    Ok(())
+}
+
+/// The trained model as an ML Program: `ids` `[1, 1..=context]` to `logits` `[1, tokens, vocab]`.
+fn save(table: &Tensor, context: usize, path: &Path) -> Result<()> {
+    let mut package = PackageBuilder::create(path)?;
+    let table = write::weight(&mut package, table, DType::F16)?;
+    let mut f = FunctionBuilder::new(Opset::Ios18);
+    let ranges = vec![DimRange { min: 1, max: Some(1) }, DimRange { min: 1, max: Some(context) }];
+    let ids = f.input("ids", DataType::I32, Extents::Ranges(ranges, vec![1, 1]))?;
+    let table = f.constant("table", table)?;
+    let logits = f.op("gather").arg("x", &table).arg("indices", &ids).arg("axis", 0).done()?;
+    f.output("logits", &logits)?;
+    package.add("main", f)?;
+    Ok(package.finish()?)
 }
 
 /// As a teacher: one logits row per token, trained by gradient descent to match the teacher's predictions.
 ///
-/// The loss is the cross entropy with the teacher's distribution, averaged over all positions.
-fn distil(teacher: &CoreMLModelWrapper, ids: &Tensor, vocab: usize, args: &Args) -> Result<()> {
+/// The loss is the cross entropy with the teacher's distribution, averaged over all positions. Returns the trained
+/// table `[vocab, vocab]`.
+fn distil(teacher: &CoreMLModelWrapper, ids: &Tensor, vocab: usize, args: &Args) -> Result<Tensor> {
     // The teacher is constant: compute its distributions `[tokens, vocab]` once.
     let goal = log_softmax(&teacher.forward(ids)?)?.exp()?.reshape(((), vocab))?.detach();
     let tokens = ids.flatten_all()?;
@@ -115,5 +148,5 @@ fn distil(teacher: &CoreMLModelWrapper, ids: &Tensor, vocab: usize, args: &Args)
             gradients.get(&table).ok_or_else(|| Error::Request("the loss does not depend on the table".to_owned()))?;
         table.set(&(table.as_tensor() - (gradient * args.rate)?)?)?;
     }
-    Ok(())
+    Ok(table.as_detached_tensor())
 }

@@ -214,6 +214,12 @@ pub enum Error {
     #[cfg(feature = "remote")]
     #[error(transparent)]
     Remote(#[from] crate::remote::RemoteError),
+    /// A model can't be built.
+    #[error(transparent)]
+    Build(#[from] coreml_write::builder::BuildError),
+    /// A model can't be edited.
+    #[error(transparent)]
+    Edit(#[from] coreml_write::edit::EditError),
     /// A Candle operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -318,6 +324,20 @@ impl Error {
             Self::Cache(_) => ErrorKind::Cache,
             #[cfg(feature = "remote")]
             Self::Remote(_) => ErrorKind::Remote,
+            Self::Build(e) => {
+                if e.kind() == "io" {
+                    ErrorKind::Io
+                } else {
+                    ErrorKind::Argument
+                }
+            }
+            Self::Edit(e) => {
+                if e.kind() == "io" {
+                    ErrorKind::Io
+                } else {
+                    ErrorKind::Model
+                }
+            }
             Self::Candle(_) => ErrorKind::Candle,
         }
     }

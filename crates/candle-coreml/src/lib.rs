@@ -25,6 +25,7 @@
 //! | token ids to map to logits, in a training loop | [`CoreMLModelWrapper`] |
 //! | your own pipeline | [`anemll::Pipeline`] and [`generation::Generation`], or a [`CoreMLModel`] per component |
 //! | a file to inspect | [`CoreMLModel::description`], [`format`](mod@format), [`CoreMLModel::placement`] |
+//! | a Candle model to write as a Core ML model, a Core ML model to edit | [`mod@write`] |
 //! | tensors or images in files | [`tensors`], `images` (feature `images`) |
 //!
 //! [`engine`] chooses the engine that runs a model: Apple's Core ML (`native`) or our own (`portable`). [`cache`] lists
@@ -76,6 +77,7 @@ mod single_file;
 pub mod state;
 pub mod tensors;
 pub mod utils;
+pub mod write;
 
 pub use anemll::ModelNamingConfig;
 pub use anemll::model_config::{self, ModelConfig};
@@ -91,6 +93,8 @@ pub use model::{CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, Fe
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 
+/// Compression of the weights of packages.
+pub use coreml_compress as compress;
 /// Instruction sets of the portable engine's kernels.
 pub use coreml_engine::isa;
 /// The file formats, for tools that inspect models.

@@ -1,4 +1,4 @@
-//! Every parameter defined by coremltools is read and every other one rejected: `conformance/op_parameters.json`,
+//! Every parameter defined by coremltools is read and every other one rejected: `coreml-write/src/builder/op_parameters.json`,
 //! written by `tools/op_parameters.py`, against the build functions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,7 +32,7 @@ struct Parameter {
 }
 
 fn definitions() -> Vec<Definition> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/op_parameters.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../coreml-write/src/builder/op_parameters.json");
     serde_json::from_slice(&std::fs::read(path).expect("definitions")).expect("definitions")
 }
 

@@ -1,0 +1,256 @@
+//! Metadata, names and the default function of a model.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use coreml_format::description::{FunctionDescription, Metadata, ModelDescription};
+use coreml_format::model::Model;
+use coreml_format::program::{Argument, Binding, Block, Function, Program};
+use coreml_format::write::PackageWriter;
+
+use super::error::{EditError, Result};
+use super::raw;
+use super::repack::Repack;
+use super::weights::program;
+
+/// Changes of a model.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Short description.
+    pub description: Option<String>,
+    /// Version.
+    pub version: Option<String>,
+    /// Author.
+    pub author: Option<String>,
+    /// Licence.
+    pub license: Option<String>,
+    /// User-defined entries; `None` removes one.
+    pub user: Vec<(String, Option<String>)>,
+    /// Default function.
+    pub default_function: Option<String>,
+    /// Inputs, outputs and states, from name to name, in every function that has them.
+    pub features: Vec<(String, String)>,
+    /// Functions, from name to name.
+    pub functions: Vec<(String, String)>,
+}
+
+impl Changes {
+    fn metadata(&self, old: &Metadata) -> Metadata {
+        let mut new = old.clone();
+        let set = |to: &mut String, from: &Option<String>| {
+            if let Some(text) = from {
+                to.clone_from(text);
+            }
+        };
+        set(&mut new.description, &self.description);
+        set(&mut new.version, &self.version);
+        set(&mut new.author, &self.author);
+        set(&mut new.license, &self.license);
+        for (key, value) in &self.user {
+            match value {
+                Some(value) => {
+                    new.user.insert(key.clone(), value.clone());
+                }
+                None => {
+                    new.user.shift_remove(key);
+                }
+            }
+        }
+        new
+    }
+}
+
+/// Path of the specification in a package, or of a `.mlmodel` itself.
+fn specification_path(path: &Path) -> Option<PathBuf> {
+    if path.is_file() {
+        return Some(path.to_owned());
+    }
+    let manifest: Option<serde_json::Value> = coreml_format::file::read(&path.join("Manifest.json"), 1 << 20)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let named = manifest.and_then(|m| {
+        let root = m["rootModelIdentifier"].as_str()?;
+        Some(path.join("Data").join(m["itemInfoEntries"][root]["path"].as_str()?))
+    });
+    let usual = ["Data/com.apple.CoreML/model.mlmodel", "com.apple.CoreML/model.mlmodel"].map(|p| path.join(p));
+    named.into_iter().chain(usual).find(|p| p.is_file())
+}
+
+/// Bytes of the specification of a model.
+///
+/// # Errors
+/// [`EditError::Invalid`] if there is none, as in compiled models.
+pub(crate) fn specification(path: &Path) -> Result<Vec<u8>> {
+    let missing = || EditError::invalid(path, "the model", "a specification", "none, as in compiled models");
+    let file = specification_path(path).ok_or_else(missing)?;
+    let bytes = coreml_format::file::read(&file, i32::MAX as u64);
+    bytes.map_err(|e| EditError::Io { path: e.path, source: e.cause.into() })
+}
+
+/// Writes a file beside its path and renames it when it is complete.
+pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.exists() {
+        let text = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it exists already");
+        return Err(EditError::io(path)(text));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(EditError::io(path))?;
+    file.write_all(bytes).map_err(EditError::io(path))?;
+    file.persist(path).map_err(|e| EditError::io(path)(e.error))?;
+    Ok(())
+}
+
+/// Writes a copy of a model with changes. Metadata can be changed for models of every type, names for ML Programs.
+///
+/// A `.mlmodel` becomes a `.mlmodel`, all others a package; a compiled model becomes a package, too.
+///
+/// # Errors
+/// [`EditError::Invalid`] for names that are unknown or taken, and for renaming in other types than ML Programs.
+pub fn edit(model: &Model, changes: &Changes, to: &Path) -> Result<()> {
+    let mut description = model.description.clone();
+    description.metadata = changes.metadata(&description.metadata);
+    let renames = !changes.features.is_empty() || !changes.functions.is_empty();
+    if !renames && (specification_path(&model.path).is_some() || model.body.program().is_none()) {
+        return edit_raw(model, changes, &description, to);
+    }
+    let mut new = program(model)?.clone();
+    for (from, name) in &changes.functions {
+        rename_function(model, &mut new, &mut description, from, name)?;
+    }
+    for (from, name) in &changes.features {
+        let mut found = false;
+        for (key, function) in &mut new.functions {
+            let described = description.functions.entry(key.clone()).or_default();
+            found |= rename_feature(model, key, function, described, from, name)?;
+        }
+        if !found {
+            let known: Vec<&str> = description.functions.values().flat_map(features).collect();
+            let found = format!("`{from}`");
+            return Err(EditError::invalid(&model.path, "the features", format!("one of {}", known.join(", ")), found));
+        }
+    }
+    if let Some(name) = &changes.default_function {
+        known_function(model, &description, name)?;
+        description.default_function.clone_from(name);
+    }
+    let mut repack = Repack::create(to)?;
+    repack.adopt(&mut new, &model.weights)?;
+    repack.finish(&description, &new)
+}
+
+fn features(f: &FunctionDescription) -> impl Iterator<Item = &str> {
+    f.inputs.iter().chain(&f.outputs).chain(&f.states).map(|f| f.name.as_str())
+}
+
+fn known_function(model: &Model, description: &ModelDescription, name: &str) -> Result<()> {
+    if description.functions.contains_key(name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = description.functions.keys().map(String::as_str).collect();
+    Err(EditError::invalid(&model.path, "the functions", format!("one of {}", known.join(", ")), format!("`{name}`")))
+}
+
+fn edit_raw(model: &Model, changes: &Changes, description: &ModelDescription, to: &Path) -> Result<()> {
+    if let Some(name) = &changes.default_function {
+        known_function(model, description, name)?;
+        if description.functions.len() == 1 {
+            let (expected, found) = ("a model with several functions", "one with one");
+            return Err(EditError::invalid(&model.path, "the default function", expected, found));
+        }
+    }
+    let old = specification(&model.path)?;
+    let new = raw::with_metadata(&old, &description.metadata, changes.default_function.as_deref());
+    let new = new.ok_or_else(|| EditError::invalid(&model.path, "the specification", "a protobuf message", "none"))?;
+    if model.path.is_file() {
+        return save(to, &new);
+    }
+    // The specification keeps its references to the files beside it.
+    let file = specification_path(&model.path).unwrap_or_default();
+    let writer = PackageWriter::create(to).map_err(EditError::io(to))?;
+    writer.finish_beside(&new, &file).map_err(EditError::io(to))
+}
+
+fn is_name(name: &str) -> bool {
+    name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn rename_function(
+    model: &Model,
+    program: &mut Program,
+    description: &mut ModelDescription,
+    from: &str,
+    to: &str,
+) -> Result<()> {
+    known_function(model, description, from)?;
+    if !is_name(to) || description.functions.contains_key(to) {
+        let expected = "an unused name of letters, digits and `_`";
+        return Err(EditError::invalid(&model.path, "the functions", expected, format!("`{to}`")));
+    }
+    let rename = |name: String| if name == from { to.to_owned() } else { name };
+    program.functions = std::mem::take(&mut program.functions).into_iter().map(|(n, f)| (rename(n), f)).collect();
+    description.functions =
+        std::mem::take(&mut description.functions).into_iter().map(|(n, f)| (rename(n), f)).collect();
+    description.default_function = rename(std::mem::take(&mut description.default_function));
+    Ok(())
+}
+
+/// Renames a feature of a function; false if it has none of this name.
+fn rename_feature(
+    model: &Model,
+    key: &str,
+    function: &mut Function,
+    described: &mut FunctionDescription,
+    from: &str,
+    to: &str,
+) -> Result<bool> {
+    if !features(described).any(|name| name == from) {
+        return Ok(false);
+    }
+    let mut names = Vec::new();
+    defined(&function.block, &mut names);
+    names.extend(function.inputs.iter().map(|i| i.name.as_str()));
+    if !is_name(to) || names.contains(&to) {
+        let expected = "an unused name of letters, digits and `_`";
+        return Err(EditError::invalid(&model.path, format!("function `{key}`"), expected, format!("`{to}`")));
+    }
+    let set = |name: &mut String| {
+        if name == from {
+            to.clone_into(name);
+        }
+    };
+    let all = described.inputs.iter_mut().chain(&mut described.outputs).chain(&mut described.states);
+    all.for_each(|f| set(&mut f.name));
+    described.predicted_feature.iter_mut().for_each(set);
+    described.predicted_probabilities.iter_mut().for_each(set);
+    function.inputs.iter_mut().for_each(|i| set(&mut i.name));
+    rename(&mut function.block, &set);
+    Ok(true)
+}
+
+fn defined<'b>(block: &'b Block, names: &mut Vec<&'b str>) {
+    names.extend(block.inputs.iter().map(|i| i.name.as_str()));
+    for op in &block.operations {
+        names.extend(op.outputs.iter().map(|o| o.name.as_str()));
+        op.blocks.iter().for_each(|b| defined(b, names));
+    }
+}
+
+fn rename(block: &mut Block, set: &dyn Fn(&mut String)) {
+    block.outputs.iter_mut().for_each(set);
+    for op in &mut block.operations {
+        for argument in op.inputs.values_mut() {
+            let bindings = match argument {
+                Argument::One(b) => std::slice::from_mut(b),
+                Argument::Many(all) => all.as_mut_slice(),
+            };
+            for binding in bindings {
+                if let Binding::Name(name) = binding {
+                    set(name);
+                }
+            }
+        }
+        op.outputs.iter_mut().for_each(|o| set(&mut o.name));
+        op.blocks.iter_mut().for_each(|b| rename(b, set));
+    }
+}

@@ -1,0 +1,198 @@
+//! The builder: what it refuses, by name; what it infers, against programs that coremltools wrote and the engine.
+
+use std::path::{Path, PathBuf};
+
+use coreml_engine::{Executable, Options};
+use coreml_format::dtype::DataType::{self, F16, F32, I32};
+use coreml_format::model::Model;
+use coreml_format::program::{Dim, Opset, TensorType, Value, ValueType};
+use coreml_write::builder::{BuildError, Extents, FunctionBuilder, PackageBuilder, Var, check, is_inferred, table};
+
+fn function() -> (FunctionBuilder, Var) {
+    let mut f = FunctionBuilder::new(Opset::Ios18);
+    let x = f.input("x", F16, [1, 48, 4, 4]).expect("an input");
+    (f, x)
+}
+
+fn zeros(dtype: DataType, shape: &[usize]) -> Value {
+    let bytes = dtype.packed_len(shape.iter().product()).expect("a size");
+    Value::tensor(dtype, shape, vec![0; bytes])
+}
+
+#[test]
+fn wrong_operations_are_refused_by_name() {
+    type Make = fn(&mut FunctionBuilder, &Var) -> Result<Var, BuildError>;
+    let cases: [(&str, &str, Make); 12] = [
+        ("op", "conv_3`): weight has shape [64, 32, 1, 1] but the input has 48 channels", |f, x| {
+            let w = f.constant("w", zeros(F16, &[64, 32, 1, 1]))?;
+            f.op("conv").named("conv_3").arg("x", x).arg("weight", &w).done()
+        }),
+        ("op", "found parameter `colour`", |f, x| f.op("relu").arg("x", x).arg("colour", 1).done()),
+        ("op", "parameter `y` is missing", |f, x| f.op("add").arg("x", x).done()),
+        ("op", "parameter `x` is bound twice", |f, x| f.op("relu").arg("x", x).arg("x", x).done()),
+        ("op", "expected fp16, fp32, found int32", |f, _| {
+            let i = f.constant("i", Value::int(1))?;
+            f.op("sin").arg("x", &i).done()
+        }),
+        ("op", "parameter `perm`: expected a constant, found `p`", |f, x| {
+            let p = f.input("p", I32, [4])?;
+            f.op("transpose").arg("x", x).arg("perm", &p).done()
+        }),
+        ("op", "expected 768 elements", |f, x| f.op("reshape").arg("x", x).arg("shape", [7, -1]).done()),
+        ("op", "don't broadcast", |f, x| {
+            let y = f.constant("y", zeros(F16, &[3]))?;
+            f.op("mul").arg("x", x).arg("y", &y).done()
+        }),
+        ("op", "its results are not inferred", |f, x| {
+            let w = f.constant("w", zeros(F16, &[4, 4]))?;
+            f.op("rnn").arg("x", x).arg("initial_h", x).arg("weight_ih", &w).arg("weight_hh", &w).done()
+        }),
+        ("unknown-op", "`fly`", |f, x| f.op("fly").arg("x", x).done()),
+        ("op", "expected fp16 [1, 48, 4, 4], found fp16 [1, 48, 4, 5] declared", |f, x| {
+            let ty = ValueType::Tensor(TensorType::fixed(F16, &[1, 48, 4, 5]));
+            f.op("relu").arg("x", x).typed(&[ty]).done()
+        }),
+        ("op", "expected a value of this function, found `x` of another", |f, _| {
+            let mut other = FunctionBuilder::new(Opset::Ios18);
+            let x = other.input("x", F16, [1])?;
+            f.op("relu").arg("x", &x).done()
+        }),
+    ];
+    for (kind, part, make) in cases {
+        let (mut f, x) = function();
+        let error = make(&mut f, &x).expect_err(part);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let mut old = FunctionBuilder::new(Opset::Ios16);
+    let x = old.input("x", F16, [2]).expect("an input");
+    let newer = old.op("slice_update").arg("x", &x).done().expect_err("newer").to_string();
+    assert!(newer.contains("expected an operation of ios16, found one since ios18"), "{newer}");
+    assert!(old.state("s", F16, &[2]).is_err());
+}
+
+#[test]
+fn names_are_claimed_once() {
+    let (mut f, x) = function();
+    assert_eq!(f.input("x", F16, [1]).expect_err("again").kind(), "name");
+    assert!(f.op("relu").named("a b").arg("x", &x).done().is_err());
+    assert!(f.op("relu").named("1st").arg("x", &x).done().is_err());
+    assert!(f.input("u", DataType::U8, [1]).is_err());
+    f.output("y", &x).expect("renamed");
+    assert_eq!(f.output("y", &x).expect_err("again").kind(), "name");
+    assert!(FunctionBuilder::new(Opset::Ios18).finish().is_err());
+    assert!(f.input("e", F16, Extents::Enumerated(vec![vec![1], vec![1, 2]])).is_err());
+}
+
+#[test]
+fn what_is_not_needed_is_dropped() {
+    let (mut f, x) = function();
+    let unused = f.constant("unused", zeros(F16, &[4])).expect("a constant");
+    f.op("mul").arg("x", &x).arg("y", &unused).done().expect("unused, too");
+    let y = f.op("mul").named("y").arg("x", &x).arg("y", 2.5).done().expect("scaled");
+    f.output("y", &y).expect("returned");
+    let (function, description) = f.finish().expect("a function");
+    let kinds: Vec<&str> = function.block.operations.iter().map(|o| o.kind.as_str()).collect();
+    assert_eq!(kinds, ["const", "mul"]);
+    // The literal took the element type of x.
+    assert_eq!(function.block.operations[0].attributes["val"], Value::f16(2.5));
+    assert_eq!((description.inputs.len(), description.outputs.len()), (1, 1));
+}
+
+#[test]
+fn unknown_extents_stay_unknown() {
+    let mut f = FunctionBuilder::new(Opset::Ios18);
+    let ids = f.input("ids", I32, Extents::Enumerated(vec![vec![1, 1], vec![1, 8]])).expect("an input");
+    let table = f.constant("table", zeros(F16, &[10, 4])).expect("a table");
+    let rows = f.op("gather").arg("x", &table).arg("indices", &ids).arg("axis", 0).done().expect("rows");
+    assert_eq!(rows.ty().tensor().expect("a tensor").shape, [Dim::Fixed(1), Dim::Unknown, Dim::Fixed(4)]);
+    let flat = f.op("reshape").arg("x", &rows).arg("shape", [-1, 4]).done().expect("flat");
+    assert_eq!(flat.ty().tensor().expect("a tensor").shape, [Dim::Unknown, Dim::Fixed(4)]);
+}
+
+/// Programs of every package under a folder.
+fn packages(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()) {
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("mlpackage" | "mlmodelc") => found.push(path),
+            _ => packages(&path, found),
+        }
+    }
+}
+
+/// Results that coremltools and Apple's compiler declared are those inferred here.
+#[test]
+fn inference_agrees_with_programs_of_coremltools() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut all = Vec::new();
+    packages(&root.join("models"), &mut all);
+    packages(&root.join("conformance"), &mut all);
+    assert!(!all.is_empty());
+    let shared = std::env::var_os("CANDLE_COREML_SHARED").map_or_else(|| root.join("../shared"), PathBuf::from);
+    for part in ["models", "llm-layouts", "zoo"] {
+        packages(&shared.join(part), &mut all);
+    }
+    let (mut programs, mut wrong) = (0, Vec::new());
+    for path in all {
+        let Ok(model) = Model::open(&path) else { continue };
+        let Some(program) = model.body.program() else { continue };
+        programs += 1;
+        wrong.extend(check(program).into_iter().map(|e| format!("{}: {e}", path.display())));
+    }
+    assert!(programs > 0);
+    assert!(wrong.is_empty(), "{} of {programs} programs: {:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
+}
+
+#[test]
+fn most_operations_are_inferred() {
+    let inferred = table::names().filter(|n| is_inferred(n)).count();
+    assert!(inferred >= 130, "{inferred}");
+}
+
+/// A perceptron with a state, written, opened and run: the engine holds results to their declared types.
+#[test]
+fn a_built_package_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("count.mlpackage");
+    let mut package = PackageBuilder::create(&path).expect("a package");
+    let bytes: Vec<u8> = [1f32, 2.0, 3.0, -1.0, 0.0, 1.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let weight = package.weight(F32, &[2, 3], [&bytes[..8], &bytes[8..]]).expect("a weight");
+    assert!(!path.exists(), "it appears when it is complete");
+    let mut f = FunctionBuilder::new(Opset::Ios18);
+    let x = f.input("x", F32, [1, 3]).expect("an input");
+    let weight = f.constant("weight", weight).expect("a constant");
+    let y = f
+        .op("linear")
+        .arg("x", &x)
+        .arg("weight", &weight)
+        .arg("bias", [0.5f32, -10.0].as_slice())
+        .done()
+        .expect("linear");
+    let y = f.op("relu").arg("x", &y).done().expect("relu");
+    f.output("y", &y).expect("an output");
+    package.add("main", f).expect("a function");
+    package.description.metadata.author = "a test".to_owned();
+    package.finish().expect("written");
+    let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(left, 1, "nothing else is left");
+
+    let model = Model::open(&path).expect("it opens");
+    let program = model.body.program().expect("a program");
+    assert!(check(program).is_empty());
+    let executable = Executable::load(program, &model.weights, "main", &Options::default()).expect("it loads");
+    let x = candle_core::Tensor::new(&[[1f32, 1.0, 1.0]], &candle_core::Device::Cpu).expect("a tensor");
+    let out = executable.predict(&[("x", x)], None).expect("it runs");
+    let y = out["y"].tensor().expect("a tensor").to_vec2::<f32>().expect("numbers");
+    assert_eq!(y, [[6.5, 0.0]]);
+    assert!(PackageBuilder::create(&path).is_err(), "it exists");
+}
+
+#[test]
+fn an_unfinished_package_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut package = PackageBuilder::create(&folder.path().join("a.mlpackage")).expect("a package");
+    assert!(package.weight(F32, &[3], [[0u8; 8]]).is_err(), "too few bytes");
+    drop(package);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}
