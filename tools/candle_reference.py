@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 TOKENIZER = Path(__file__).parent.parent / "models" / "tiny-qwen3"
 COMMON = dict(vocab_size=272, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
@@ -28,6 +28,15 @@ CHECKPOINTS = {
     "qwen3-tied-bf16": (Qwen3Config(tie_word_embeddings=True, head_dim=32,
                                     rope_parameters=dict(rope_type="default", rope_theta=1e6), **COMMON), torch.bfloat16, 1),
     "llama-rope3-f16": (LlamaConfig(tie_word_embeddings=False, rope_parameters=LLAMA3, **COMMON), torch.float16, 1),
+    # For `candle-coreml convert` alone: the window is shorter than the reference, and heads share one key.
+    "gemma3-window-f16": (Gemma3TextConfig(
+        tie_word_embeddings=True, head_dim=32, sliding_window=16, query_pre_attn_scalar=24,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={"full_attention": dict(rope_type="linear", factor=2.0, rope_theta=1e6),
+                         "sliding_attention": dict(rope_type="default", rope_theta=1e4)},
+        **{**COMMON, "num_hidden_layers": 3, "num_key_value_heads": 1}), torch.float16, 1),
+    "mistral-f16": (MistralConfig(tie_word_embeddings=False, sliding_window=None, head_dim=24,
+                                  rope_parameters=dict(rope_type="default", rope_theta=1e6), **COMMON), torch.float16, 1),
 }
 
 
@@ -83,9 +92,10 @@ def make(name, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    for name in CHECKPOINTS:
-        make(name, out / name)
+    parser.add_argument("names", nargs="*", default=list(CHECKPOINTS))
+    args = parser.parse_args()
+    for name in args.names:
+        make(name, args.out / name)
 
 
 if __name__ == "__main__":

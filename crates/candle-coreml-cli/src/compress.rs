@@ -131,6 +131,9 @@ fn show(report: &Report, layers: bool) -> String {
             text += &format!("{:width$}  {before:>9}  {after:>9}  {error:>8.2}%  {:>9.2e}\n", l.name, l.largest_error);
         }
     }
+    if !report.skipped.is_empty() {
+        text += &format!("left as they are, by their shape: {}\n", report.skipped.join(", "));
+    }
     let (before, after) = (format::bytes(report.before), format::bytes(report.after));
     text + &format!("{} weights compressed: {before} before, {after} after\n", report.layers.len())
 }

@@ -12,6 +12,7 @@ mod chat;
 mod completions;
 mod compress;
 mod config;
+mod convert;
 mod doctor;
 mod edit;
 mod engine;
@@ -89,6 +90,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// List, extract, replace or deduplicate the weights of a model.
     Weights(weights::Arguments),
+    /// Convert a Hugging Face checkpoint to Core ML packages.
+    Convert(convert::Arguments),
     /// Compress the weights of a model: tables, integers, pruning.
     Compress(compress::Arguments),
     /// Make the compressed weights of a model dense again.
@@ -172,6 +175,7 @@ fn main() -> ExitCode {
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
         Command::Weights(a) => weights::run(a),
+        Command::Convert(a) => convert::run(a),
         Command::Compress(a) => compress::run(a),
         Command::Decompress(a) => compress::decompress(a),
         Command::Edit(a) => edit::run(a),

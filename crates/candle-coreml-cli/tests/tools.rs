@@ -110,6 +110,7 @@ fn every_verb_has_examples_in_its_help() {
         "merge",
         "split",
         "compress",
+        "convert",
         "decompress",
     ];
     if cfg!(feature = "hub") {

@@ -95,6 +95,8 @@ pub use state::CoreMLState;
 
 /// Compression of the weights of packages.
 pub use coreml_compress as compress;
+/// Conversion of Hugging Face checkpoints to packages.
+pub use coreml_convert as convert;
 /// Instruction sets of the portable engine's kernels.
 pub use coreml_engine::isa;
 /// The file formats, for tools that inspect models.

@@ -38,6 +38,8 @@ pub struct LayerReport {
 pub struct Report {
     /// Compressed weights, each once.
     pub layers: Vec<LayerReport>,
+    /// Weights whose shape the form does not fit; they stay as they are.
+    pub skipped: Vec<String>,
     /// Bytes of all weights before.
     pub before: u64,
     /// Bytes of all weights after.
@@ -48,7 +50,8 @@ pub struct Report {
 const USERS: [&str; 6] = ["conv", "conv_transpose", "linear", "matmul", "gather", "einsum"];
 
 /// Writes a copy of an ML Program with compressed weights. Weights that are compressed already are compressed anew from
-/// their numbers. Weights with the same content are compressed once.
+/// their numbers. Weights with the same content are compressed once. A weight whose shape the common form does not fit
+/// stays as it is and is listed in the report.
 ///
 /// # Errors
 /// [`EditError::Invalid`] for schemes that make no sense or do not fit a weight or the opset of a function (tables in
@@ -65,9 +68,20 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
     let opsets: HashMap<String, Opset> =
         edit::program(model)?.functions.iter().map(|(n, f)| (n.clone(), f.opset)).collect();
     let mut report = Report::default();
-    let mut wanted = |place: Place<'_>| scheme(options, place).is_some();
+    let mut skipped = std::collections::BTreeSet::new();
+    let mut wanted = |place: Place<'_>| match scheme(options, place) {
+        Some((scheme, by_name)) => {
+            let shape = place.ty().map(|(_, shape)| shape).unwrap_or_default();
+            let fits = by_name || scheme.fits(&shape).is_ok();
+            if !fits {
+                skipped.insert(place.name().to_owned());
+            }
+            fits
+        }
+        None => false,
+    };
     let mut make = |repack: &mut Repack, constants: &Constants<'_>, place: Place<'_>| {
-        let scheme = scheme(options, place).ok_or_else(|| invalid(model, place, "a scheme", "none"))?;
+        let (scheme, _) = scheme(options, place).ok_or_else(|| invalid(model, place, "a scheme", "none"))?;
         let opset = opsets.get(place.function).copied().unwrap_or(Opset::Ios15);
         let weight = constants.decode(place.name()).map_err(|e| invalid(model, place, "a weight", e))?;
         if let Some(at) = weight.data.iter().position(|v| !v.is_finite()) {
@@ -88,12 +102,16 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
     let mut description = model.description.clone();
     description.specification_version = description.specification_version.max(7);
     (report.before, report.after) = edit::rewrite(model, &description, to, &mut wanted, &mut make)?;
+    report.skipped = skipped.into_iter().collect();
     Ok(report)
 }
 
-fn scheme(options: &Options, place: Place<'_>) -> Option<Scheme> {
+/// Form of a weight, and whether it was asked for by name.
+fn scheme(options: &Options, place: Place<'_>) -> Option<(Scheme, bool)> {
     let (dtype, shape) = place.ty()?;
-    let used = place.uses.iter().any(|u| USERS.iter().any(|kind| u.split(' ').next() == Some(kind)));
+    // Look-ups in tables of other ranks are positions, not embeddings: they must stay exact.
+    let kind = |u: &str| USERS.iter().any(|kind| u.split(' ').next() == Some(kind) && (*kind != "gather" || shape.len() == 2));
+    let used = place.uses.iter().any(|u| kind(u));
     let elements = shape.iter().product();
     let fits = used && shape.len() >= 2 && matches!(dtype, DataType::F16 | DataType::F32);
     options.of(place.name(), elements).filter(|_| fits)

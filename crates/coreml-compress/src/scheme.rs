@@ -63,6 +63,23 @@ pub struct SchemeError {
 }
 
 impl Scheme {
+    /// Checks the shape of a weight: `[output channels, input channels, …]`.
+    pub(crate) fn fits(&self, shape: &[usize]) -> Result<(), String> {
+        let (rows, inputs) = (shape.first().copied().unwrap_or(1), shape.get(1).copied().unwrap_or(1));
+        let divides = |n: usize, of: usize, what: &str| {
+            if of.is_multiple_of(n) { Ok(()) } else { Err(format!("a multiple of {n} {what} channels, found {of}")) }
+        };
+        match *self {
+            Self::Palette { group, vector, .. } => {
+                divides(group.unwrap_or(rows).max(1), rows, "output")?;
+                divides(vector, group.unwrap_or(rows), "output")
+            }
+            Self::PrunePalette { group, .. } => divides(group.unwrap_or(rows).max(1), rows, "output"),
+            Self::Linear { block, .. } => divides(block.unwrap_or(inputs).max(1), inputs, "input"),
+            Self::Prune(_) => Ok(()),
+        }
+    }
+
     /// Checks the numbers of a scheme.
     ///
     /// # Errors
@@ -120,11 +137,11 @@ impl Options {
         Self { scheme, layers: Vec::new(), smallest: 2049 }
     }
 
-    /// Form of a weight, if it is to be compressed.
-    pub(crate) fn of(&self, name: &str, elements: usize) -> Option<Scheme> {
+    /// Form of a weight, if it is to be compressed, and whether it was asked for by name.
+    pub(crate) fn of(&self, name: &str, elements: usize) -> Option<(Scheme, bool)> {
         match self.layers.iter().find(|(part, _)| name.contains(part.as_str())) {
-            Some((_, scheme)) => *scheme,
-            None => Some(self.scheme).filter(|_| elements >= self.smallest),
+            Some((_, scheme)) => scheme.map(|s| (s, true)),
+            None => Some((self.scheme, false)).filter(|_| elements >= self.smallest),
         }
     }
 }

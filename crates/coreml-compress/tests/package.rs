@@ -107,10 +107,17 @@ fn forms_of_ios16_and_those_that_do_not_fit() {
         let case = tempfile::tempdir_in(folder.path()).expect("a folder");
         let dense = model(case.path(), opset);
         let to = case.path().join("small.mlpackage");
-        let error = compress(&dense, &Options::new(scheme), &to).expect_err(part).to_string();
+        let options = Options { layers: vec![("w".to_owned(), Some(scheme))], ..Options::new(scheme) };
+        let error = compress(&dense, &options, &to).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
         assert_eq!(std::fs::read_dir(case.path()).expect("a folder").count(), 1, "nothing is left");
     }
+    // A common form leaves weights that it does not fit.
+    let common = Options::new(Scheme::Palette { bits: 4, group: Some(7), vector: 1 });
+    let case = tempfile::tempdir_in(folder.path()).expect("a folder");
+    let report = compress(&model(case.path(), Opset::Ios18), &common, &case.path().join("small.mlpackage"));
+    let report = report.expect("written");
+    assert_eq!((report.layers.len(), report.skipped), (0, vec!["w".to_owned()]));
     let options = Options {
         layers: vec![("w".to_owned(), None)],
         ..Options::new(Scheme::Linear { bits: 8, block: None, symmetric: true })

@@ -1,0 +1,127 @@
+//! `candle-coreml convert`: Hugging Face checkpoints to Core ML packages.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use candle_coreml::convert::{Anemll, Layout, Lut, Stateful, Step, convert};
+
+use crate::CommandResult;
+
+const EXAMPLES: &str = "\
+Examples:
+  candle-coreml convert Qwen3-0.6B --to anemll --out qwen --context 512 --batch 64 --chunks 2
+  candle-coreml convert Qwen3-0.6B --to anemll --out qwen --lut-ffn 6 --lut-head 6
+  candle-coreml convert gemma-3-270m-it --to anemll --out gemma --monolithic --argmax --lut-ffn 4,8
+  candle-coreml convert Llama-3.2-1B --to stateful --out llama --context 2048
+  candle-coreml generate --model qwen --prompt \"Hello\"";
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Target {
+    /// ANEMLL's layout: embeddings, chunks, head; or one file with --monolithic.
+    Anemll,
+    /// Apple's stateful layout: one file with keyCache and valueCache.
+    Stateful,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Folder with config.json, *.safetensors and the tokenizer (Qwen 2.5, Qwen 3, Llama 3, Mistral, Gemma 3).
+    source: PathBuf,
+    /// Layout of the result.
+    #[arg(long, value_enum, default_value = "anemll")]
+    to: Target,
+    /// The new folder. It appears when it is complete; an interrupted conversion goes on where it was.
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// Context length.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    context: usize,
+    /// Tokens of a prefill (anemll).
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Files of layers (anemll).
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "monolithic")]
+    chunks: usize,
+    /// One file with embeddings, layers and head (anemll).
+    #[arg(long)]
+    monolithic: bool,
+    /// The head returns the largest logits only, for greedy generation (anemll).
+    #[arg(long)]
+    argmax: bool,
+    /// Tables for the embeddings: `BITS`, or `BITS,CHANNELS` of a group; 0 channels: one table for a tensor.
+    #[arg(long, value_name = "BITS[,N]", value_parser = lut)]
+    lut_embeddings: Option<Lut>,
+    /// Tables for the layers.
+    #[arg(long, value_name = "BITS[,N]", value_parser = lut)]
+    lut_ffn: Option<Lut>,
+    /// Tables for the head.
+    #[arg(long, value_name = "BITS[,N]", value_parser = lut)]
+    lut_head: Option<Lut>,
+    /// Prefix of the files (anemll) [default: that of the family].
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    prefix: Option<String>,
+    /// Parts of the logits (anemll) [default: 16; 8 for Llama and Mistral].
+    #[arg(long, value_name = "N")]
+    split_head: Option<usize>,
+    /// Say nothing while it runs.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Tables for groups of eight channels unless a number says otherwise, as in ANEMLL's converter.
+fn lut(text: &str) -> Result<Lut, String> {
+    let (bits, group) = text.split_once(',').unwrap_or((text, "8"));
+    let number = |s: &str| s.parse::<usize>().map_err(|_| "expected bits, or bits and channels such as 4,8".to_owned());
+    Ok(Lut { bits: number(bits)?, group: Some(number(group)?).filter(|g| *g > 0) })
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if plain { Ok(text.to_owned()) } else { Err("expected letters, digits and `_`".to_owned()) }
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let a = arguments;
+    let layout: Layout = match a.to {
+        Target::Anemll => Anemll {
+            context: a.context,
+            batch: a.batch.min(a.context),
+            chunks: a.chunks,
+            monolithic: a.monolithic,
+            argmax: a.argmax,
+            lut_embeddings: a.lut_embeddings,
+            lut_ffn: a.lut_ffn,
+            lut_head: a.lut_head,
+            prefix: a.prefix,
+            parts: a.split_head,
+        }
+        .into(),
+        Target::Stateful => {
+            if a.monolithic
+                || a.argmax
+                || a.chunks != 1
+                || a.lut_embeddings.is_some()
+                || a.lut_head.is_some()
+                || a.prefix.is_some()
+                || a.split_head.is_some()
+            {
+                return Err("--to stateful takes --context and --lut-ffn only".into());
+            }
+            Stateful { context: a.context, lut: a.lut_ffn }.into()
+        }
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let mut show = |step: &Step| {
+        if !a.quiet {
+            if terminal { eprint!("\r\x1b[K{step}") } else { eprintln!("{step}") }
+        }
+    };
+    let result = convert(&a.source, &layout, &a.out, &mut show);
+    if terminal && !a.quiet {
+        eprintln!();
+    }
+    result?;
+    println!("{}", a.out.display());
+    Ok(())
+}

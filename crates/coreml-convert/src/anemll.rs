@@ -1,0 +1,372 @@
+//! ANEMLL's layout, as its version 0.3.6 writes it: embeddings, chunks of layers with functions over one cache, a head;
+//! or all of it in one file.
+
+use std::path::Path;
+
+use coreml_format::program::{Opset, Value};
+use coreml_write::builder::{Extents, FunctionBuilder, PackageBuilder};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{Config, Family};
+use crate::decoder::{self, Frame, Local, Output, Tables};
+use crate::error::{ConvertError, Result};
+use crate::job::Job;
+use crate::net::{self, HALF, Matrix};
+use crate::weights::{Layer, Lut, Store};
+
+/// Options of ANEMLL's layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anemll {
+    /// Context length.
+    pub context: usize,
+    /// Tokens of a prefill.
+    pub batch: usize,
+    /// Number of files of layers.
+    pub chunks: usize,
+    /// One file with embeddings, layers and head instead.
+    pub monolithic: bool,
+    /// The head returns the largest logit of each part and its index, for greedy generation.
+    pub argmax: bool,
+    /// Tables for the embeddings.
+    pub lut_embeddings: Option<Lut>,
+    /// Tables for the layers.
+    pub lut_ffn: Option<Lut>,
+    /// Tables for the head.
+    pub lut_head: Option<Lut>,
+    /// Prefix of the files; that of the family if omitted.
+    pub prefix: Option<String>,
+    /// Parts of the logits; those of the family if omitted.
+    pub parts: Option<usize>,
+}
+
+impl Default for Anemll {
+    fn default() -> Self {
+        Self {
+            context: 512,
+            batch: 64,
+            chunks: 1,
+            monolithic: false,
+            argmax: false,
+            lut_embeddings: None,
+            lut_ffn: None,
+            lut_head: None,
+            prefix: None,
+            parts: None,
+        }
+    }
+}
+
+fn suffix(lut: Option<Lut>) -> String {
+    lut.map_or_else(String::new, |l| format!("_lut{}", l.bits))
+}
+
+fn words(lut: Option<Lut>) -> String {
+    lut.map_or_else(|| "none".to_owned(), |l| l.bits.to_string())
+}
+
+/// A conversion to this layout.
+pub(crate) struct Conversion<'a> {
+    pub(crate) c: &'a Config,
+    pub(crate) from: &'a Checkpoint,
+    /// Prefix of the decoder's tensors.
+    pub(crate) tensors: &'a str,
+    pub(crate) o: &'a Anemll,
+}
+
+impl Conversion<'_> {
+    fn prefix(&self) -> &str {
+        self.o.prefix.as_deref().unwrap_or(self.c.prefix)
+    }
+
+    fn part_count(&self) -> usize {
+        self.o.parts.unwrap_or(self.c.parts)
+    }
+
+    /// Checks options against the model.
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |place: &str, expected: String, found: usize| {
+            Err(ConvertError::invalid(&self.from.folder, place, expected, found.to_string()))
+        };
+        let (o, c) = (self.o, self.c);
+        if o.context == 0 || o.context > 1 << 20 {
+            return wrong("the context", "1 to 1048576".to_owned(), o.context);
+        }
+        if o.batch == 0 || o.batch > o.context {
+            return wrong("the batch", format!("1 to the context of {}", o.context), o.batch);
+        }
+        if !(1..=c.layers).contains(&o.chunks) {
+            return wrong("the chunks", format!("1 to {}", c.layers), o.chunks);
+        }
+        if !(1..=64).contains(&self.part_count()) {
+            return wrong("the parts of the logits", "1 to 64".to_owned(), self.part_count());
+        }
+        for lut in [o.lut_embeddings, o.lut_ffn, o.lut_head].into_iter().flatten() {
+            if ![1, 2, 3, 4, 6, 8].contains(&lut.bits) || lut.group == Some(0) {
+                return wrong("the bits of tables", "1, 2, 3, 4, 6 or 8".to_owned(), lut.bits);
+            }
+        }
+        match c.window {
+            // Mistral's window is not kept: it must not matter.
+            Some(window) if c.family == Family::Mistral && window < o.context => {
+                wrong("the context", format!("at most the window of {window}"), o.context)
+            }
+            Some(window) if c.locals() > 0 && o.batch > window => {
+                wrong("the batch", format!("at most the window of {window}"), o.batch)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Functions of the layers: name, tokens, and how local caches are written.
+    fn functions(&self) -> Vec<(&'static str, usize, Local)> {
+        let mut all = vec![("infer", 1, Local::Fill), ("prefill", self.o.batch, Local::Fill)];
+        if self.c.locals() > 0 && self.c.window.is_some_and(|w| self.o.context > w) {
+            all.insert(1, ("infer_rotate", 1, Local::Rotate));
+            all.push(("prefill_rotate", self.o.batch, Local::Rotate));
+        }
+        all
+    }
+
+    fn store<'s>(&'s self, to: &'s mut PackageBuilder, lut: Option<Lut>) -> Store<'s> {
+        Store { from: self.from, to, prefix: self.tensors, lut }
+    }
+
+    fn tables(&self, store: &mut Store<'_>) -> Result<Tables> {
+        let window = self.c.window.filter(|_| self.c.locals() > 0);
+        let positions = 2 * self.o.context.max(window.unwrap_or(0));
+        let rope = store.rope(self.c, &self.c.rope, positions)?;
+        let local = window.map(|_| store.rope(self.c, &self.c.local_rope, positions)).transpose()?;
+        Ok(Tables { rope, local })
+    }
+
+    fn embedding_scale(&self) -> Option<f64> {
+        (self.c.family == Family::Gemma3).then(|| (self.c.hidden as f64).sqrt())
+    }
+
+    /// Metadata of a package.
+    fn tag(&self, package: &mut PackageBuilder, lut: Option<Lut>, more: &[(&str, String)]) {
+        let user = &mut package.description.metadata.user;
+        let mut put = |key: &str, value: String| user.insert(format!("com.anemll.{key}"), value);
+        put("info", "Converted with candle-coreml".to_owned());
+        put("context_length", self.o.context.to_string());
+        if let Some(lut) = lut {
+            put("lut_bits", lut.bits.to_string());
+        }
+        for (key, value) in more {
+            put(key, value.clone());
+        }
+    }
+
+    fn head_tags(&self) -> Vec<(&'static str, String)> {
+        let sizes: Vec<String> =
+            decoder::parts(self.c.vocab, self.part_count()).iter().map(|p| p.len().to_string()).collect();
+        let mut tags = vec![("vocab_size", self.c.vocab.to_string()), ("lm_head_chunk_sizes", sizes.join(","))];
+        if self.o.argmax {
+            tags.push(("argmax_in_model", "true".to_owned()));
+        }
+        tags
+    }
+
+    fn head_matrices(&self, store: &mut Store<'_>) -> Result<Vec<Matrix>> {
+        decoder::parts(self.c.vocab, self.part_count()).into_iter().map(|rows| store.head(self.c, rows, 4)).collect()
+    }
+
+    fn output(&self) -> Output {
+        if self.o.argmax { Output::Argmax } else { Output::Logits }
+    }
+
+    /// Writes every package and `meta.yaml` into the folder of a job.
+    pub(crate) fn run(&self, job: &mut Job<'_>) -> Result<()> {
+        if self.o.monolithic {
+            self.whole(job)?
+        } else {
+            self.chunked(job)?
+        }
+        job.text("meta.yaml", &self.meta(job.name()))
+    }
+
+    fn chunked(&self, job: &mut Job<'_>) -> Result<()> {
+        let (o, c, p) = (self.o, self.c, self.prefix());
+        job.package(&format!("{p}_embeddings{}", suffix(o.lut_embeddings)), |path, _| self.embeddings(path))?;
+        for (i, layers) in decoder::parts(c.layers, o.chunks).into_iter().enumerate() {
+            let name = format!("{p}_FFN_PF{}_chunk_{:02}of{:02}", suffix(o.lut_ffn), i + 1, o.chunks);
+            job.package(&name, |path, progress| self.chunk(path, i, layers.clone(), progress))?;
+        }
+        job.package(&format!("{p}_lm_head{}", suffix(o.lut_head)), |path, _| self.lm_head(path))
+    }
+
+    fn embeddings(&self, path: &Path) -> Result<()> {
+        let mut package = PackageBuilder::create(path)?;
+        let table = self.store(&mut package, self.o.lut_embeddings).embeddings(self.c)?;
+        let mut f = FunctionBuilder::new(Opset::Ios18);
+        let shapes = if self.o.batch == 1 { vec![vec![1, 1]] } else { vec![vec![1, 1], vec![1, self.o.batch]] };
+        let ids = f.input("input_ids", coreml_format::dtype::DataType::I32, Extents::Enumerated(shapes))?;
+        let x = net::embed(&mut f, &table, &ids, self.embedding_scale())?;
+        f.output("hidden_states", &x)?;
+        self.tag(&mut package, self.o.lut_embeddings, &[]);
+        package.add("main", f)?;
+        Ok(package.finish()?)
+    }
+
+    fn lm_head(&self, path: &Path) -> Result<()> {
+        let mut package = PackageBuilder::create(path)?;
+        let matrices = self.head_matrices(&mut self.store(&mut package, self.o.lut_head))?;
+        let mut f = FunctionBuilder::new(Opset::Ios18);
+        let x = f.input("hidden_states", HALF, [1, 1, self.c.hidden])?;
+        decoder::head(&mut f, &x, &matrices, self.output())?;
+        self.tag(&mut package, self.o.lut_head, &self.head_tags());
+        package.add("main", f)?;
+        Ok(package.finish()?)
+    }
+
+    fn layers(
+        &self,
+        store: &mut Store<'_>,
+        layers: std::ops::Range<usize>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Layer>> {
+        layers
+            .map(|i| {
+                let layer = store.layer(self.c, i, 4);
+                progress(i);
+                layer
+            })
+            .collect()
+    }
+
+    fn chunk(
+        &self,
+        path: &Path,
+        number: usize,
+        layers: std::ops::Range<usize>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let (o, c) = (self.o, self.c);
+        let last = layers.end == c.layers;
+        let mut package = PackageBuilder::create(path)?;
+        let mut store = self.store(&mut package, o.lut_ffn);
+        let tables = self.tables(&mut store)?;
+        let weights = self.layers(&mut store, layers.clone(), progress)?;
+        let norm = if last { Some(store.final_norm(c)?) } else { None };
+        for (name, tokens, local) in self.functions() {
+            let mut f = FunctionBuilder::new(Opset::Ios18);
+            let mut x = f.input("hidden_states", HALF, [1, tokens, c.hidden])?;
+            let frame = Frame::new(&mut f, c, (o.context, tokens), local, &tables)?;
+            for layer in &weights {
+                x = frame.layer(&mut f, &x, layer)?;
+            }
+            let prefill = name.starts_with("prefill");
+            if let Some(norm) = norm.as_ref().filter(|_| !prefill) {
+                x = net::rms_norm(&mut f, &x, norm, c.eps)?;
+            }
+            x = frame.touch(&mut f, &x, layers.clone())?;
+            if last && prefill && tokens > 1 {
+                // No one reads what the last chunk makes of a prompt but its caches.
+                x = net::part(&mut f, &x, &[0, 0, 0], &[1, 1, c.hidden])?;
+            }
+            f.output("output_hidden_states", &x)?;
+            package.add(name, f)?;
+        }
+        let tags = [
+            ("num_chunks", o.chunks.to_string()),
+            ("chunk_no", (number + 1).to_string()),
+            ("batch_size", o.batch.to_string()),
+        ];
+        self.tag(&mut package, o.lut_ffn, &tags);
+        Ok(package.finish()?)
+    }
+
+    fn whole(&self, job: &mut Job<'_>) -> Result<()> {
+        let name = format!("{}_monolithic_full{}", self.prefix(), suffix(self.o.lut_ffn));
+        job.package(&name, |path, progress| self.monolithic(path, progress))
+    }
+
+    fn monolithic(&self, path: &Path, progress: &mut dyn FnMut(usize)) -> Result<()> {
+        let (o, c) = (self.o, self.c);
+        let mut package = PackageBuilder::create(path)?;
+        let mut store = self.store(&mut package, o.lut_embeddings);
+        let embeddings = store.embeddings(c)?;
+        store.lut = o.lut_ffn;
+        let tables = self.tables(&mut store)?;
+        let weights = self.layers(&mut store, 0..c.layers, progress)?;
+        let norm: Value = store.final_norm(c)?;
+        store.lut = o.lut_head;
+        let head = self.head_matrices(&mut store)?;
+        for (name, tokens, local) in self.functions() {
+            let mut f = FunctionBuilder::new(Opset::Ios18);
+            let ids = f.input("input_ids", coreml_format::dtype::DataType::I32, [1, tokens])?;
+            let mut x = net::embed(&mut f, &embeddings, &ids, self.embedding_scale())?;
+            let frame = Frame::new(&mut f, c, (o.context, tokens), local, &tables)?;
+            for layer in &weights {
+                x = frame.layer(&mut f, &x, layer)?;
+            }
+            x = frame.touch(&mut f, &x, 0..c.layers)?;
+            let (prefill, gemma) = (name.starts_with("prefill"), c.family == Family::Gemma3);
+            let llama = matches!(c.family, Family::Llama | Family::Mistral);
+            if prefill && tokens > 1 && (gemma || llama) {
+                // Llama returns the logits of the last token, Gemma a row that no one reads.
+                let at = if gemma { 0 } else { tokens - 1 };
+                x = net::part(&mut f, &x, &[0, at, 0], &[1, at + 1, c.hidden])?;
+            }
+            if prefill && gemma {
+                f.output("output_hidden_states", &x)?;
+            } else {
+                let x = net::rms_norm(&mut f, &x, &norm, c.eps)?;
+                decoder::head(&mut f, &x, &head, if prefill { Output::Logits } else { self.output() })?;
+            }
+            package.add(name, f)?;
+        }
+        let mut tags = self.head_tags();
+        tags.push(("batch_size", o.batch.to_string()));
+        self.tag(&mut package, o.lut_ffn, &tags);
+        Ok(package.finish()?)
+    }
+
+    /// `meta.yaml` in the words of version 0.3.5.
+    fn meta(&self, name: &str) -> String {
+        let (o, c, p) = (self.o, self.c, self.prefix());
+        let sizes: Vec<String> =
+            decoder::parts(c.vocab, self.part_count()).iter().map(|r| r.len().to_string()).collect();
+        // A name is quoted as YAML, whose double-quoted strings are those of JSON.
+        let title = serde_json::Value::from(format!("anemll-{name}-ctx{}", o.context));
+        let architecture = &c.model_type;
+        let mut text = format!(
+            "model_info:\n  name: {title}\n  version: 0.3.5\n  description: |\n    Converted with candle-coreml\n    Context length: {}\n    Batch size: {}\n  framework: Core ML\n  language: Rust\n  architecture: {architecture}\n",
+            o.context, o.batch
+        );
+        if o.monolithic {
+            text += "  model_type: monolithic\n";
+        }
+        text += &format!("  parameters:\n    context_length: {}\n    batch_size: {}\n", o.context, o.batch);
+        let mut put = |key: &str, value: String| text += &format!("    {key}: {value}\n");
+        if o.monolithic {
+            put("lut_bits", words(o.lut_ffn));
+            put("model_prefix", p.to_owned());
+            put("monolithic_model", format!("{p}_monolithic_full{}.mlpackage", suffix(o.lut_ffn)));
+        } else {
+            put("lut_embeddings", words(o.lut_embeddings));
+            put("lut_ffn", words(o.lut_ffn));
+            put("lut_lmhead", words(o.lut_head));
+            put("num_chunks", o.chunks.to_string());
+            put("model_prefix", p.to_owned());
+            put("embeddings", format!("{p}_embeddings{}.mlpackage", suffix(o.lut_embeddings)));
+            put("lm_head", format!("{p}_lm_head{}.mlpackage", suffix(o.lut_head)));
+            put("ffn", format!("{p}_FFN_PF{}_chunk_01of{:02}.mlpackage", suffix(o.lut_ffn), o.chunks));
+        }
+        put("split_lm_head", self.part_count().to_string());
+        put("vocab_size", c.vocab.to_string());
+        put("lm_head_chunk_sizes", format!("[{}]", sizes.join(", ")));
+        if o.argmax {
+            put("argmax_in_model", "true".to_owned());
+        }
+        if let Some(window) = c.window.filter(|_| c.locals() > 0) {
+            put("sliding_window", window.to_string());
+        }
+        put("prefill_dynamic_slice", "true".to_owned());
+        if o.monolithic {
+            let functions: String = self.functions().iter().map(|(name, ..)| format!("      - {name}\n")).collect();
+            text += &format!("    functions:\n{functions}");
+        }
+        text
+    }
+}

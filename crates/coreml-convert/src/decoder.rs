@@ -1,0 +1,238 @@
+//! A decoder layer, and what surrounds the layers, over caches in states.
+
+use coreml_format::dtype::DataType;
+use coreml_format::program::Value;
+use coreml_write::builder::{BuildError, FunctionBuilder, Var};
+
+use crate::config::{Config, Family};
+use crate::net::{self, HALF, Matrix};
+use crate::weights::Layer;
+
+/// How a function writes the caches of local layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Local {
+    /// At the position of the token, within the window.
+    Fill,
+    /// At the end, after a shift.
+    Rotate,
+}
+
+/// Inputs and caches of a function of ANEMLL's layout.
+pub(crate) struct Frame<'a> {
+    pub(crate) c: &'a Config,
+    pub(crate) tokens: usize,
+    pub(crate) local: Local,
+    pub(crate) mask: Var,
+    pub(crate) from: Var,
+    to: Var,
+    rope: (Var, Var),
+    local_rope: Option<(Var, Var)>,
+    local_mask: Option<Var>,
+    /// Of all layers, or of those that are not local.
+    pub(crate) cache: Var,
+    pub(crate) local_cache: Option<Var>,
+}
+
+/// Tables of rotary embeddings.
+#[derive(Clone)]
+pub(crate) struct Tables {
+    pub(crate) rope: (Value, Value),
+    pub(crate) local: Option<(Value, Value)>,
+}
+
+impl<'a> Frame<'a> {
+    /// Declares the inputs after the first one, and the states.
+    pub(crate) fn new(
+        f: &mut FunctionBuilder,
+        c: &'a Config,
+        (context, tokens): (usize, usize),
+        local: Local,
+        tables: &Tables,
+    ) -> Result<Self, BuildError> {
+        // Local layers need a window; masks are as wide as the longest cache.
+        let window = c.window.filter(|_| c.locals() > 0);
+        let width = window.map_or(context, |w| w.max(context));
+        let ids = f.input("position_ids", DataType::I32, [tokens])?;
+        let mask = f.input("causal_mask", HALF, [1, 1, tokens, width])?;
+        let from = f.input("current_pos", DataType::I32, [1])?;
+        let (locals, all) = (c.locals(), c.layers);
+        let state = |f: &mut FunctionBuilder, name: &str, layers: usize, length: usize| {
+            f.state(&format!("model_model_kv_cache_{name}"), HALF, &[2 * layers, c.kv, length, c.head])
+        };
+        let (local_cache, cache) = match window {
+            Some(window) => {
+                (Some(state(f, "local", locals, window)?), state(f, "global", (all - locals).max(1), context)?)
+            }
+            None => (None, state(f, "0", all, context)?),
+        };
+        let to = f.op("add").arg("x", &from).arg("y", tokens).done()?;
+        let at = |f: &mut FunctionBuilder, (cos, sin): &(Value, Value)| {
+            Ok::<_, BuildError>((net::positions(f, cos, &ids)?, net::positions(f, sin, &ids)?))
+        };
+        let rope = at(f, &tables.rope)?;
+        let local_rope = tables.local.as_ref().map(|t| at(f, t)).transpose()?;
+        let local_mask =
+            window.map(|w| if w == width { Ok(mask.clone()) } else { net::last(f, &mask, 0, w) }).transpose()?;
+        Ok(Self { c, tokens, local, mask, from, to, rope, local_rope, local_mask, cache, local_cache })
+    }
+
+    fn project(
+        &self,
+        f: &mut FunctionBuilder,
+        x: &Var,
+        w: &crate::weights::Linear,
+        name: &str,
+        heads: usize,
+    ) -> Result<Var, BuildError> {
+        let weight = net::matrix(f, name, &w.weight)?;
+        let y = net::conv(f, x, &weight, w.bias.as_ref())?;
+        if self.tokens == 1 {
+            return net::reshape(f, &y, &[1, heads, 1, self.c.head]);
+        }
+        let y = net::reshape(f, &y, &[1, heads, self.c.head, self.tokens])?;
+        net::transpose(f, &y, &[0, 1, 3, 2])
+    }
+
+    /// A layer: `[1, tokens, hidden]` to the same.
+    pub(crate) fn layer(&self, f: &mut FunctionBuilder, x: &Var, w: &Layer) -> Result<Var, BuildError> {
+        let c = self.c;
+        let name = |part: &str| format!("model_model_layers_{}_{part}_weight", w.index);
+        let is_local = c.local[w.index];
+        let normed = net::rms_norm(f, x, &w.input_norm, c.eps)?;
+        let wide = net::channels_first(f, &normed)?;
+        let mut q = self.project(f, &wide, &w.q, &name("self_attn_q_proj"), c.heads)?;
+        let mut k = self.project(f, &wide, &w.k, &name("self_attn_k_proj"), c.kv)?;
+        let v = self.project(f, &wide, &w.v, &name("self_attn_v_proj"), c.kv)?;
+        if let Some(gain) = &w.q_norm {
+            q = net::rms_norm(f, &q, gain, c.eps)?;
+        }
+        if let Some(gain) = &w.k_norm {
+            k = net::rms_norm(f, &k, gain, c.eps)?;
+        }
+        let (cos, sin) = self.local_rope.as_ref().filter(|_| is_local).unwrap_or(&self.rope);
+        let q = net::rotate(f, &q, cos, sin, c.head)?;
+        let k = net::rotate(f, &k, cos, sin, c.head)?;
+        // Keys first, then values; rows count the layers of a cache.
+        let before = c.local[..w.index].iter().filter(|l| **l == is_local).count();
+        let (cache, rows) = match &self.local_cache {
+            Some(local) if is_local => (local, c.locals()),
+            Some(_) => (&self.cache, c.layers - c.locals()),
+            None => (&self.cache, c.layers),
+        };
+        let row = if self.local_cache.is_some() { before } else { w.index };
+        let content = if is_local && self.local == Local::Rotate {
+            net::append(f, cache, &k, row)?;
+            net::append(f, cache, &v, rows + row)?
+        } else {
+            net::write(f, cache, &k, row, &self.from, &self.to)?;
+            net::write(f, cache, &v, rows + row, &self.from, &self.to)?
+        };
+        let keys = net::repeated(f, &content, row, c.heads)?;
+        let values = net::repeated(f, &content, rows + row, c.heads)?;
+        let mask = self.local_mask.as_ref().filter(|_| is_local).unwrap_or(&self.mask);
+        let attended = net::attention(f, &q, &keys, &values, c.scale, mask)?;
+        let attended = net::transpose(f, &attended, &[0, 2, 1, 3])?;
+        let attended = net::reshape(f, &attended, &[1, self.tokens, c.heads * c.head])?;
+        let attended = net::transpose(f, &attended, &[0, 2, 1])?;
+        let o = net::matrix(f, &name("self_attn_o_proj"), &w.o.weight)?;
+        let y = net::conv(f, &attended, &o, None)?;
+        let mut y = net::transpose(f, &y, &[0, 2, 1])?;
+        if w.mlp_norms.is_some() {
+            y = net::rms_norm(f, &y, &w.post_norm, c.eps)?;
+        }
+        let x = f.op("add").arg("x", x).arg("y", &y).done()?;
+        let before = w.mlp_norms.as_ref().map_or(&w.post_norm, |norms| &norms.0);
+        let y = net::rms_norm(f, &x, before, c.eps)?;
+        let y = net::channels_first(f, &y)?;
+        let (gate, up) = (
+            net::matrix(f, &name("mlp_gate_proj"), &w.gate.weight)?,
+            net::matrix(f, &name("mlp_up_proj"), &w.up.weight)?,
+        );
+        let down = net::matrix(f, &name("mlp_down_proj"), &w.down.weight)?;
+        let (gate, up) = (net::conv(f, &y, &gate, None)?, net::conv(f, &y, &up, None)?);
+        let gate = if c.family == Family::Gemma3 {
+            f.op("gelu").arg("x", &gate).arg("mode", "TANH_APPROXIMATION").done()?
+        } else {
+            f.op("silu").arg("x", &gate).done()?
+        };
+        let y = f.op("mul").arg("x", &gate).arg("y", &up).done()?;
+        let y = net::conv(f, &y, &down, None)?;
+        let mut y = net::tokens_first(f, &y)?;
+        if let Some((_, after)) = &w.mlp_norms {
+            y = net::rms_norm(f, &y, after, c.eps)?;
+        }
+        f.op("add").arg("x", &x).arg("y", &y).done()
+    }
+
+    /// Reads the caches that no layer of this function reads, as Core ML wants every state used; adds nothing.
+    pub(crate) fn touch(
+        &self,
+        f: &mut FunctionBuilder,
+        x: &Var,
+        layers: std::ops::Range<usize>,
+    ) -> Result<Var, BuildError> {
+        let Some(local) = &self.local_cache else { return Ok(x.clone()) };
+        let used = |is_local: bool| layers.clone().any(|i| self.c.local[i] == is_local);
+        let mut x = x.clone();
+        for (cache, used) in [(local, used(true)), (&self.cache, used(false))] {
+            if !used {
+                let content = f.read_state(cache)?;
+                let first = net::part(f, &content, &[0, 0, 0, 0], &[1, 1, 1, 1])?;
+                let first = net::reshape(f, &first, &[1, 1, 1])?;
+                let zero = f.op("mul").arg("x", &first).arg("y", 0.0).done()?;
+                x = f.op("add").arg("x", &x).arg("y", &zero).done()?;
+            }
+        }
+        Ok(x)
+    }
+}
+
+/// Parts of the logits: rows of each, the first ones one more.
+pub(crate) fn parts(vocab: usize, count: usize) -> Vec<std::ops::Range<usize>> {
+    let (each, more) = (vocab / count, vocab % count);
+    let mut at = 0;
+    (0..count)
+        .map(|i| {
+            let from = at;
+            at += each + usize::from(i < more);
+            from..at
+        })
+        .collect()
+}
+
+/// What a head returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// `logits1` ….
+    Logits,
+    /// `argmax_idx` within each part, and `argmax_val`.
+    Argmax,
+}
+
+/// The head: `[1, tokens, hidden]`, normed, to logits or their maxima.
+pub(crate) fn head(f: &mut FunctionBuilder, x: &Var, matrices: &[Matrix], output: Output) -> Result<(), BuildError> {
+    let wide = net::channels_first(f, x)?;
+    let (mut indices, mut values) = (Vec::new(), Vec::new());
+    for (i, m) in matrices.iter().enumerate() {
+        let weight = net::matrix(f, &format!("lm_head_{}_weight", i + 1), m)?;
+        let y = net::conv(f, &wide, &weight, None)?;
+        let y = net::tokens_first(f, &y)?;
+        match output {
+            Output::Logits if matrices.len() == 1 => f.output("logits", &y)?,
+            Output::Logits => f.output(&format!("logits{}", i + 1), &y)?,
+            Output::Argmax => {
+                let at = f.op("reduce_argmax").arg("x", &y).arg("axis", -1).arg("keep_dims", true).done()?;
+                values.push(f.op("gather_along_axis").arg("x", &y).arg("indices", &at).arg("axis", -1).done()?);
+                indices.push(at);
+            }
+        }
+    }
+    if output == Output::Argmax {
+        for (name, all) in [("argmax_idx", indices), ("argmax_val", values)] {
+            let joined = f.op("concat").arg("values", all).arg("axis", -1).arg("interleave", false).done()?;
+            let flat = f.op("squeeze").named(name).arg("x", &joined).arg("axes", [0, 1]).done()?;
+            f.output(name, &flat)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The folder of a conversion: it has its name when everything is in it, and packages that an interrupted conversion
+//! finished are kept.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::error::{ConvertError, Result};
+
+/// Progress of a conversion.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Package that is being written.
+    pub package: String,
+    /// Weights written so far, of `total`: one for each layer, and one for each package.
+    pub done: usize,
+    /// All of them.
+    pub total: usize,
+    /// Seconds since the start.
+    pub seconds: f64,
+}
+
+impl Step {
+    /// Seconds left, from the pace so far.
+    pub fn left(&self) -> f64 {
+        self.seconds / self.done.max(1) as f64 * self.total.saturating_sub(self.done) as f64
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}  {}  {:.0} s left", self.done, self.total, self.package, self.left())
+    }
+}
+
+/// A conversion that is being written, into `.NAME.partial` beside its folder.
+pub(crate) struct Job<'a> {
+    to: PathBuf,
+    partial: PathBuf,
+    started: Instant,
+    done: usize,
+    total: usize,
+    /// True if a package was there.
+    resumed: bool,
+    progress: &'a mut dyn FnMut(&Step),
+}
+
+/// File that says what an unfinished folder is being made of.
+const PLAN: &str = "plan.txt";
+
+impl<'a> Job<'a> {
+    /// Starts or goes on. `plan` describes source and options: a folder of another plan starts anew.
+    pub(crate) fn start(to: &Path, plan: &str, total: usize, progress: &'a mut dyn FnMut(&Step)) -> Result<Self> {
+        if to.exists() {
+            return Err(ConvertError::invalid(to, "the folder", "one that does not exist yet", "it"));
+        }
+        let name = to.file_name().ok_or_else(|| ConvertError::invalid(to, "the folder", "a name", "none"))?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(".partial");
+        let partial = to.with_file_name(hidden);
+        let old = std::fs::read_to_string(partial.join(PLAN)).unwrap_or_default();
+        if partial.exists() && old != plan {
+            std::fs::remove_dir_all(&partial).map_err(ConvertError::io(&partial))?;
+        }
+        std::fs::create_dir_all(&partial).map_err(ConvertError::io(&partial))?;
+        let file = partial.join(PLAN);
+        std::fs::write(&file, plan).map_err(ConvertError::io(&file))?;
+        Ok(Self { to: to.to_owned(), partial, started: Instant::now(), done: 0, total, resumed: false, progress })
+    }
+
+    /// True if a package was there already, so that not every tensor was read.
+    pub(crate) fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Name of the folder.
+    pub(crate) fn name(&self) -> &str {
+        self.to.file_name().and_then(|n| n.to_str()).unwrap_or("model")
+    }
+
+    fn step(&mut self, package: &str) {
+        self.done += 1;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let step = Step { package: package.to_owned(), done: self.done, total: self.total, seconds };
+        (self.progress)(&step);
+    }
+
+    /// Writes a package, unless it is there.
+    pub(crate) fn package(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&Path, &mut dyn FnMut(usize)) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.partial.join(format!("{name}.mlpackage"));
+        if path.exists() {
+            self.resumed = true;
+        } else {
+            write(&path, &mut |_| self.step(name))?;
+        }
+        self.step(name);
+        Ok(())
+    }
+
+    /// Writes a small file.
+    pub(crate) fn text(&self, name: &str, content: &str) -> Result<()> {
+        let path = self.partial.join(name);
+        std::fs::write(&path, content).map_err(ConvertError::io(&path))
+    }
+
+    /// Copies the files of this name that the source has.
+    pub(crate) fn copy(&self, from: &Path, names: &[&str]) -> Result<()> {
+        for name in names {
+            let source = from.join(name);
+            if source.is_file() {
+                std::fs::copy(&source, self.partial.join(name)).map_err(ConvertError::io(&source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the folder its name.
+    pub(crate) fn finish(self) -> Result<()> {
+        let plan = self.partial.join(PLAN);
+        std::fs::remove_file(&plan).map_err(ConvertError::io(&plan))?;
+        // What an interrupted writer left.
+        for entry in std::fs::read_dir(&self.partial).map_err(ConvertError::io(&self.partial))?.flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|n| n.starts_with('.') && n.ends_with(".partial")) {
+                std::fs::remove_dir_all(entry.path()).map_err(ConvertError::io(&entry.path()))?;
+            }
+        }
+        std::fs::rename(&self.partial, &self.to).map_err(ConvertError::io(&self.to))
+    }
+}

@@ -1,0 +1,113 @@
+//! Converts Hugging Face checkpoints to Core ML packages.
+//!
+//! Checkpoints are folders with `config.json` and `.safetensors` (F32, F16, BF16; one file or shards) of the families in
+//! [`Family`]. Weights are streamed from the mapped files into fp16 or tables. The output folder has its name when it is
+//! complete; an interrupted conversion goes on with the packages that it finished.
+
+mod anemll;
+mod apple;
+mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod job;
+mod net;
+mod weights;
+
+use std::path::Path;
+
+pub use anemll::Anemll;
+pub use apple::Stateful;
+pub use config::Family;
+pub use error::{ConvertError, Result};
+pub use job::Step;
+pub use weights::Lut;
+
+use checkpoint::Checkpoint;
+use config::Config;
+use job::Job;
+
+/// A layout and its options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// ANEMLL's.
+    Anemll(Anemll),
+    /// Apple's stateful one.
+    Stateful(Stateful),
+}
+
+impl From<Anemll> for Layout {
+    fn from(o: Anemll) -> Self {
+        Self::Anemll(o)
+    }
+}
+
+impl From<Stateful> for Layout {
+    fn from(o: Stateful) -> Self {
+        Self::Stateful(o)
+    }
+}
+
+/// Files that go with a model.
+const FILES: [&str; 10] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Prefixes of the decoder's tensors in checkpoints.
+const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
+
+/// Converts a checkpoint into a folder that does not exist yet, and reports progress.
+///
+/// # Errors
+/// [`ConvertError`] with the file and the key, tensor or option: unknown families and settings, tensors that are missing,
+/// left over, of another shape, not finite or beyond fp16; options that don't fit; a full disk.
+pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnMut(&Step)) -> Result<()> {
+    let c = Config::open(source)?;
+    let from = Checkpoint::open(source)?;
+    let prefix = PREFIXES.into_iter().find(|p| from.has(&format!("{p}embed_tokens.weight")));
+    let prefix = prefix.ok_or_else(|| {
+        ConvertError::invalid(
+            source,
+            "tensor `model.embed_tokens.weight`",
+            format!("shape [{}, {}]", c.vocab, c.hidden),
+            "none",
+        )
+    })?;
+    let plan = format!("{layout:?}\n{}\n", source.canonicalize().map_err(ConvertError::io(source))?.display());
+    let chunks = match layout {
+        Layout::Anemll(o) if !o.monolithic => o.chunks + 2,
+        _ => 1,
+    };
+    // Checked before the folder is made.
+    match layout {
+        Layout::Anemll(o) => anemll::Conversion { c: &c, from: &from, tensors: prefix, o }.check()?,
+        Layout::Stateful(o) => apple::Conversion { c: &c, from: &from, tensors: prefix, o }.check()?,
+    }
+    let mut job = Job::start(to, &plan, c.layers + chunks, progress)?;
+    match layout {
+        Layout::Anemll(o) => anemll::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
+        Layout::Stateful(o) => apple::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
+    }
+    // Rotary frequencies follow from the configuration, a tied head is the embeddings, images have no place here.
+    let spare = |name: &str| {
+        name.ends_with("rotary_emb.inv_freq")
+            || (c.tied && name.ends_with("lm_head.weight"))
+            || ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."]
+                .iter()
+                .any(|p| name.starts_with(p))
+    };
+    if !job.resumed() {
+        from.all_used(&spare)?;
+    }
+    job.copy(source, &FILES)?;
+    job.finish()
+}
