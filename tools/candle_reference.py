@@ -40,13 +40,16 @@ CHECKPOINTS = {
 }
 
 
-def randomize(model, generator, dtype):
+def randomize(model, generator, dtype, one_more=False):
     """Random weights exact in `dtype`, wide enough for distinct logits; also norms and biases, 1 and 0 by default."""
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            centre = 1.0 if "norm" in name else 0.0
+            centre = 1.0 if "norm" in name and not one_more else 0.0
             spread = 0.5 if name.endswith("bias") else 0.15
             values = centre + spread * torch.randn(parameter.shape, generator=generator)
+            if one_more and "norm" in name:
+                # Gains are 1 + weight: both exact in fp16.
+                values = (values * 512).round() / 512
             parameter.copy_(values.to(dtype).to(torch.float32))
 
 
@@ -71,7 +74,7 @@ def make(name, folder):
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(len(name))
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
-    randomize(model, generator, dtype)
+    randomize(model, generator, dtype, one_more=config.model_type.startswith("gemma"))
     ids = torch.randint(0, 256, (1, 48), generator=generator)
     with torch.no_grad():
         logits = model(ids).logits[0]

@@ -110,7 +110,8 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
 fn scheme(options: &Options, place: Place<'_>) -> Option<(Scheme, bool)> {
     let (dtype, shape) = place.ty()?;
     // Look-ups in tables of other ranks are positions, not embeddings: they must stay exact.
-    let kind = |u: &str| USERS.iter().any(|kind| u.split(' ').next() == Some(kind) && (*kind != "gather" || shape.len() == 2));
+    let kind =
+        |u: &str| USERS.iter().any(|kind| u.split(' ').next() == Some(kind) && (*kind != "gather" || shape.len() == 2));
     let used = place.uses.iter().any(|u| kind(u));
     let elements = shape.iter().product();
     let fits = used && shape.len() >= 2 && matches!(dtype, DataType::F16 | DataType::F32);

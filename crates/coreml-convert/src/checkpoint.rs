@@ -62,7 +62,7 @@ fn element_type(dtype: Dtype) -> Option<DataType> {
 }
 
 impl Checkpoint {
-    /// Maps `*.safetensors` of a folder; with an index, the files that it names.
+    /// Maps the files that the index of a folder names, else `model.safetensors`, else every `*.safetensors`.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let index = folder.join("model.safetensors.index.json");
         let mut names: Vec<String> = if index.is_file() {
@@ -83,6 +83,9 @@ impl Checkpoint {
             let name = |e: std::io::Result<std::fs::DirEntry>| e.ok()?.file_name().into_string().ok();
             entries.filter_map(name).filter(|n| n.ends_with(".safetensors")).collect()
         };
+        if !index.is_file() && names.iter().any(|n| n == "model.safetensors") {
+            names = vec!["model.safetensors".to_owned()];
+        }
         names.sort();
         let plain = |n: &String| Path::new(n).components().count() == 1 && !n.starts_with('.');
         if names.is_empty() || names.len() > SHARDS || !names.iter().all(plain) {
@@ -131,6 +134,15 @@ impl Checkpoint {
         }
         self.files.push((path.to_owned(), bytes));
         Ok(())
+    }
+
+    /// What tells this checkpoint from another one in the same place: names, sizes and times of its files.
+    pub(crate) fn identity(&self) -> String {
+        let one = |(path, bytes): &(PathBuf, Bytes)| {
+            let time = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+            format!("{} {} {time:?}\n", path.display(), bytes.len())
+        };
+        self.files.iter().map(one).collect()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

@@ -118,6 +118,12 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
+    /// Leaves nothing to go on with.
+    pub(crate) fn discard(self) {
+        // The reason for it counts, not what cleaning up says.
+        let _ = std::fs::remove_dir_all(&self.partial);
+    }
+
     /// Gives the folder its name.
     pub(crate) fn finish(self) -> Result<()> {
         let plan = self.partial.join(PLAN);

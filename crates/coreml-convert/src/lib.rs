@@ -82,7 +82,8 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
             "none",
         )
     })?;
-    let plan = format!("{layout:?}\n{}\n", source.canonicalize().map_err(ConvertError::io(source))?.display());
+    let place = source.canonicalize().map_err(ConvertError::io(source))?;
+    let plan = format!("{layout:?}\n{c:?}\n{}\n{}", place.display(), from.identity());
     let chunks = match layout {
         Layout::Anemll(o) if !o.monolithic => o.chunks + 2,
         _ => 1,
@@ -105,8 +106,11 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
                 .iter()
                 .any(|p| name.starts_with(p))
     };
-    if !job.resumed() {
-        from.all_used(&spare)?;
+    if !job.resumed()
+        && let Err(e) = from.all_used(&spare)
+    {
+        job.discard();
+        return Err(e);
     }
     job.copy(source, &FILES)?;
     job.finish()

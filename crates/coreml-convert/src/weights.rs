@@ -106,7 +106,7 @@ impl Store<'_> {
     ) -> Result<Matrix> {
         let count = rows.len();
         // As in coremltools: rows that the group does not divide share one table.
-        let group = lut.group.filter(|g| count % g == 0).unwrap_or(count);
+        let group = lut.group.filter(|g| count.is_multiple_of(*g)).unwrap_or(count);
         let entries = 1usize << lut.bits;
         let from = self.from;
         let one = |g: usize| -> Result<(Vec<f32>, Vec<u8>)> {
@@ -120,7 +120,7 @@ impl Store<'_> {
             Ok((table, indices))
         };
         // Groups are independent; what is held are the indices of one matrix.
-        let all = coreml_compress::parallel(count / group.max(1), &one).into_iter().collect::<Result<Vec<_>>>()?;
+        let all = coreml_compress::parallel(count / group.max(1), one).into_iter().collect::<Result<Vec<_>>>()?;
         let luts: Vec<f32> = all.iter().flat_map(|(t, _)| t.iter().copied()).collect();
         let indices: Vec<u8> = all.into_iter().flat_map(|(_, i)| i).collect();
         let dtype = match lut.bits {
