@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - `model`: [`NativeModel`], single and batch predictions. `future`: the same without blocking.
+//! - `memory`: models from memory. `exception`: exceptions as errors.
 //! - `state`: [`NativeState`]. `plan`: device placement of operations. `devices`: available processors.
 //! - `features`, `results`, `array`: inputs, outputs, and their memory. `surface`, `pixel_buffer`: images, and memory
 //!   that the Neural Engine reads in place. `metal`: tensors in memory shared with the GPU.
@@ -29,9 +30,11 @@ mod compile;
 mod configuration;
 mod description;
 mod devices;
+mod exception;
 mod features;
 mod foundation;
 mod future;
+mod memory;
 #[cfg(feature = "metal")]
 pub(crate) mod metal;
 mod model;
@@ -42,6 +45,7 @@ mod state;
 mod surface;
 
 pub use devices::devices;
+pub use foundation::system;
 pub use future::{Prediction, StatefulPrediction};
 pub use model::NativeModel;
 pub use state::NativeState;

@@ -87,6 +87,26 @@ impl<T> Completion<T> {
     }
 }
 
+impl<T> Completion<T> {
+    /// Blocks until the result arrives, but no longer than `limit`.
+    ///
+    /// # Errors
+    /// The completion itself if the result is not there yet.
+    pub fn wait_for(self, limit: std::time::Duration) -> Result<Result<T, Abandoned>, Self> {
+        let pending = |state: &mut State<T>| matches!(state, State::Pending(_));
+        let waited = self.0.done.wait_timeout_while(self.0.lock(), limit, pending);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Pending(_)) {
+            drop(state);
+            return Err(self);
+        }
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Done(result) => Ok(result),
+            State::Pending(_) | State::Taken => Ok(Err(Abandoned)),
+        }
+    }
+}
+
 impl<T> Future for Completion<T> {
     type Output = Result<T, Abandoned>;
 
@@ -164,5 +184,16 @@ mod tests {
         let (completer, completion) = pair();
         drop(completion);
         completer.complete(1);
+    }
+
+    #[test]
+    fn a_wait_has_a_limit() {
+        let (completer, completion) = pair();
+        let completion = completion.wait_for(std::time::Duration::ZERO).expect_err("nothing yet");
+        completer.complete(5);
+        assert_eq!(completion.wait_for(std::time::Duration::from_secs(60)).ok(), Some(Ok(5)));
+        let (completer, completion) = pair::<()>();
+        drop(completer);
+        assert_eq!(completion.wait_for(std::time::Duration::ZERO).ok(), Some(Err(Abandoned)));
     }
 }

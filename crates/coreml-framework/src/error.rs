@@ -32,6 +32,19 @@ pub enum NativeError {
         /// Error message, including causes.
         message: String,
     },
+    /// Core ML raised an Objective-C exception.
+    #[error("Core ML, {doing}: exception {name}: {reason}")]
+    Exception {
+        /// Failed action and its subject.
+        doing: String,
+        /// Name of the exception.
+        name: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The load was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] crate::progress::Cancelled),
     /// Core ML dropped a request.
     #[error("Core ML, {doing}: {source}")]
     Abandoned {
@@ -102,6 +115,8 @@ impl NativeError {
         match self {
             Self::Unavailable { .. } => "unavailable",
             Self::Framework { .. } => "framework",
+            Self::Exception { .. } => "exception",
+            Self::Cancelled(_) => "cancelled",
             Self::Abandoned { .. } => "abandoned",
             Self::Convert(_) => "value",
             Self::Shape(_) => "shape",
@@ -112,6 +127,27 @@ impl NativeError {
             Self::Cache(_) => "cache",
             Self::Path { .. } => "path",
             Self::Candle(_) => "candle",
+        }
+    }
+
+    /// Returns true if Core ML itself refused the model or the request. Trying again gives the same, unlike after a
+    /// full disk or a lock held by another process.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Framework { .. } | Self::Exception { .. } | Self::Abandoned { .. } | Self::Feature { .. })
+    }
+
+    /// Returns true if Core ML may have refused the output backings before it ran anything, so that the same request
+    /// without them repeats no update of a state: a code of its own domain for features, or a text that speaks of them
+    /// (`MLModelError.h`, `MLPredictionOptions.h`).
+    #[cfg_attr(not(target_vendor = "apple"), allow(dead_code, reason = "only Core ML takes backings"))]
+    pub(crate) fn refuses_backings(&self) -> bool {
+        const FEATURE_TYPE: isize = 1;
+        match self {
+            Self::Framework { domain, code, message, .. } => {
+                domain == "com.apple.CoreML" && (*code == FEATURE_TYPE || message.to_lowercase().contains("backing"))
+            }
+            Self::Exception { reason, .. } => reason.to_lowercase().contains("backing"),
+            _ => false,
         }
     }
 
@@ -127,5 +163,42 @@ impl NativeError {
 
     pub(crate) fn feature(feature: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Feature { feature: feature.to_owned(), expected: expected.into(), found: found.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_from_what_may_pass() {
+        let framework = |domain: &str, code, message: &str| NativeError::Framework {
+            doing: "predicting".to_owned(),
+            domain: domain.to_owned(),
+            code,
+            message: message.to_owned(),
+        };
+        let core_ml = |code, message| framework("com.apple.CoreML", code, message);
+        let exception = |reason: &str| NativeError::Exception {
+            doing: "predicting".to_owned(),
+            name: "NSInvalidArgumentException".to_owned(),
+            reason: reason.to_owned(),
+        };
+        assert!(core_ml(0, "no").is_refusal() && exception("no").is_refusal());
+        assert!(!NativeError::Cancelled(crate::progress::Cancelled).is_refusal());
+        let full = CacheError::Io { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() };
+        assert!(!NativeError::Cache(full).is_refusal());
+
+        for (error, backings) in [
+            (core_ml(1, "the type differs"), true),
+            (core_ml(0, "Output backing of y has another shape"), true),
+            (core_ml(0, "Unable to compute the prediction"), false),
+            (framework("NSCocoaErrorDomain", 1, "backing"), false),
+            (exception("the outputBackings are bad"), true),
+            (exception("MLE5BindEmptyMemoryObjectToPort"), false),
+            (NativeError::Cancelled(crate::progress::Cancelled), false),
+        ] {
+            assert_eq!(error.refuses_backings(), backings, "{error}");
+        }
     }
 }

@@ -7,7 +7,8 @@
 //! - [`pixels`], [`surface`]: images as tensors; arrays in memory that the Neural Engine reads in place.
 //! - [`inputs`], [`lend`]: tensors lent to the framework, and memory returned on another thread.
 //! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
-//! - [`options`], [`values`], [`report`], [`error`]: load options, values, device placement, errors.
+//! - [`options`], [`progress`], [`stdout`]: load options; progress and cancellation of a load; what it prints.
+//! - [`values`], [`report`], [`error`]: values, device placement, errors.
 //!
 //! Apple platforms add `NativeModel` and `NativeState`, built on the framework.
 
@@ -22,14 +23,16 @@ pub mod inputs;
 pub mod lend;
 pub mod options;
 pub mod pixels;
+pub mod progress;
 pub mod report;
 pub mod shape;
+pub mod stdout;
 pub mod strided;
 pub mod surface;
 pub mod values;
 
 #[cfg(target_vendor = "apple")]
-pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices};
+pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices, system};
 /// Inputs and outputs of predictions.
 pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::NativeError;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use coreml_format::description::ColorLayout;
 
+use crate::progress::Watch;
+
 /// Processors that Core ML may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ComputeUnits {
@@ -11,10 +13,12 @@ pub enum ComputeUnits {
     CpuOnly,
     /// CPU and GPU.
     CpuAndGpu,
-    /// CPU and Neural Engine.
-    CpuAndNeuralEngine,
-    /// All processors.
+    /// CPU and Neural Engine: the default, and what language models are made for.
     #[default]
+    CpuAndNeuralEngine,
+    /// All processors. By choice only: Core ML's GPU path ends the process when it can't compile a graph ("MLIR pass
+    /// manager failed"), without an error that a caller could catch. Attention in a deep graph is enough, on some
+    /// systems; `CpuAndGpu` takes the same path.
     All,
 }
 
@@ -110,12 +114,16 @@ pub struct Options {
     pub image_layouts: Vec<(String, ColorLayout)>,
     /// Folder of compiled models; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,
+    /// Name of the GPU to prefer, as Metal reports it; `None`: the system's choice. macOS with the feature `metal` only.
+    pub gpu: Option<String>,
+    /// Observer and switch of the load.
+    pub watch: Watch,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            compute_units: ComputeUnits::All,
+            compute_units: ComputeUnits::default(),
             function: None,
             reshape_frequency: None,
             specialization: None,
@@ -125,6 +133,8 @@ impl Default for Options {
             surfaces: true,
             image_layouts: Vec::new(),
             cache: None,
+            gpu: None,
+            watch: Watch::default(),
         }
     }
 }
@@ -141,7 +151,8 @@ mod tests {
             assert_eq!(units.name().parse(), Ok(units));
         }
         assert!("ane".parse::<ComputeUnits>().expect_err("no such units").to_string().contains("cpu-and-ne"));
-        assert_eq!(ComputeUnits::default(), ComputeUnits::All);
+        assert_eq!(ComputeUnits::default(), ComputeUnits::CpuAndNeuralEngine);
+        assert_eq!(Options::default().compute_units, ComputeUnits::default());
         assert_eq!(ComputeUnits::ALL.map(ComputeUnits::with_neural_engine), [false, false, true, true]);
     }
 }

@@ -67,6 +67,17 @@ pub struct OperationReport {
     pub cost: Option<f64>,
 }
 
+/// What became of the arrays that outputs are to be written into.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackingUse {
+    /// Outputs that Core ML wrote into the given array.
+    pub written: u64,
+    /// Outputs that it returned in an array of its own instead.
+    pub replaced: u64,
+    /// The error for which the arrays are no longer offered.
+    pub refused: Option<String>,
+}
+
 /// Number of operations and fraction of the cost per kind of processor, most operations first.
 pub fn by_device(operations: &[OperationReport]) -> Vec<(DeviceKind, usize, f64)> {
     let mut sums: Vec<(DeviceKind, usize, f64)> = Vec::new();

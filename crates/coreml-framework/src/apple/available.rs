@@ -21,6 +21,8 @@ pub(super) enum Api {
     FunctionName,
     /// Optimization hints.
     Hints,
+    /// Models from memory with weight files.
+    AssetWithWeights,
 }
 
 /// Checks that the system has an API.
@@ -44,6 +46,7 @@ pub(super) fn require(api: Api) -> Result<(), NativeError> {
         Api::State => (v18(), "a model with states", V18),
         Api::FunctionName => (v18(), "a model's function by name", V18),
         Api::Hints => (v18(), "an optimization hint", V18),
+        Api::AssetWithWeights => (v18(), "a model from memory with weight files", V18),
     };
     if there { Ok(()) } else { Err(NativeError::Unavailable { what, needs }) }
 }

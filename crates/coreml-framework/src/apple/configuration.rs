@@ -30,6 +30,9 @@ pub(super) fn configuration(options: &Options) -> Result<Retained<MLModelConfigu
         configuration.setAllowLowPrecisionAccumulationOnGPU(options.low_precision_accumulation);
         configuration
     };
+    if let Some(name) = &options.gpu {
+        prefer(&configuration, name)?;
+    }
     if let Some(function) = &options.function {
         require(Api::FunctionName)?;
         // SAFETY: as above; the system has the setter. Loading reports unknown names.
@@ -63,4 +66,25 @@ unsafe fn hints(options: &Options) -> Retained<MLOptimizationHints> {
         }
         hints
     }
+}
+
+/// Sets the GPU to prefer, by its name.
+#[cfg(all(feature = "metal", target_os = "macos"))]
+fn prefer(configuration: &MLModelConfiguration, name: &str) -> Result<(), NativeError> {
+    use objc2_metal::{MTLCopyAllDevices, MTLDevice};
+
+    let devices = MTLCopyAllDevices();
+    let Some(device) = devices.iter().find(|device| device.name().to_string() == name) else {
+        let available = devices.iter().map(|device| device.name().to_string()).collect();
+        return Err(NativeError::Unknown { what: "GPU", name: name.to_owned(), available });
+    };
+    // SAFETY: a setter of an object that is not yet shared with another thread.
+    unsafe { configuration.setPreferredMetalDevice(Some(&device)) };
+    Ok(())
+}
+
+/// There is no choice.
+#[cfg(not(all(feature = "metal", target_os = "macos")))]
+fn prefer(_: &MLModelConfiguration, _: &str) -> Result<(), NativeError> {
+    Err(NativeError::Unavailable { what: "a preferred GPU", needs: "macOS, and a build with the feature `metal`," })
 }

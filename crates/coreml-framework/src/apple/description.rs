@@ -43,7 +43,7 @@ pub(super) fn describe(model: &MLModel, function: Option<&str>) -> Result<ModelD
         Ok(()) => {
             // SAFETY: as above; the system has states.
             let states = unsafe { description.stateDescriptionsByName() };
-            features(&states)?
+            features(&states, true)?
         }
         Err(_) => Vec::new(),
     };
@@ -51,8 +51,8 @@ pub(super) fn describe(model: &MLModel, function: Option<&str>) -> Result<ModelD
     let (label, probabilities) =
         unsafe { (description.predictedFeatureName(), description.predictedProbabilitiesName()) };
     let described = FunctionDescription {
-        inputs: features(&inputs)?,
-        outputs: features(&outputs)?,
+        inputs: features(&inputs, false)?,
+        outputs: features(&outputs, false)?,
         states,
         predicted_feature: label.map(|s| s.to_string()),
         predicted_probabilities: probabilities.map(|s| s.to_string()),
@@ -66,12 +66,20 @@ pub(super) fn describe(model: &MLModel, function: Option<&str>) -> Result<ModelD
     })
 }
 
-fn features(all: &NSDictionary<NSString, MLFeatureDescription>) -> Result<Vec<FeatureDescription>, NativeError> {
+/// Features by name: states, or inputs and outputs.
+fn features(
+    all: &NSDictionary<NSString, MLFeatureDescription>,
+    states: bool,
+) -> Result<Vec<FeatureDescription>, NativeError> {
     let (names, descriptions) = all.to_vecs();
     let mut features = Vec::with_capacity(names.len());
     for (name, description) in names.iter().zip(&descriptions) {
         let name = name.to_string();
         let ty = feature_type(&name, description)?;
+        // A state is no input of a prediction, should the framework list it as one.
+        if matches!(ty, FeatureType::State { .. }) != states {
+            continue;
+        }
         // SAFETY: a getter of an immutable description.
         let optional = unsafe { description.isOptional() };
         features.push(FeatureDescription { name, description: String::new(), ty, optional });

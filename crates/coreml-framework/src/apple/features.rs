@@ -16,7 +16,7 @@ use super::surface::Pool;
 use crate::array::{ArrayType, Buffer};
 use crate::error::NativeError;
 use crate::inputs::{Declared, Locked, Memory, check_location, prepare, prepare_owned};
-use crate::lend::Lender;
+use crate::lend::{Receipt, lend};
 use crate::pixels::PixelFormat;
 use crate::shape;
 use crate::values::{doubles, integers, only, singles};
@@ -42,7 +42,7 @@ pub(super) fn named<'a, I: Clone + Into<FeatureValue>>(
 }
 
 /// Tensors lent to Core ML, to track their release.
-pub(super) type Lent = Vec<Lender<Tensor>>;
+pub(super) type Lent = Vec<Receipt>;
 
 /// Checks input names: all known, no duplicates, and no required input missing.
 pub(super) fn check_names(described: &FunctionDescription, inputs: &Named<'_>) -> Result<(), NativeError> {
@@ -100,7 +100,7 @@ pub(super) struct Borrowing<'l> {
     pub(super) lend: bool,
     /// Input surfaces, if they are useful.
     pub(super) surfaces: Option<&'l mut Pool>,
-    /// Receives a lender for each tensor lent.
+    /// Receives a receipt for each tensor lent.
     pub(super) lent: &'l mut Lent,
 }
 
@@ -148,9 +148,8 @@ impl Borrowing<'_> {
         match ready.memory {
             Memory::Copied(buffer) => over_buffer(name, &ready.shape, buffer),
             Memory::Lent(elements) => {
-                let lender = Lender::new(tensor.clone());
-                let loan = lender.lend().map_err(|e| NativeError::feature(name, "a tensor at hand", e.to_string()))?;
-                self.lent.push(lender);
+                let (loan, receipt) = lend(tensor.clone());
+                self.lent.push(receipt);
                 // SAFETY: `prepare` found as many dense elements of this type as the shape has. The loan holds a clone
                 // of the tensor and with it the storage; the caller holds the read lock until the prediction is over,
                 // after which Core ML keeps the array but no longer reads it.
@@ -173,7 +172,7 @@ pub(super) fn copied(described: &FunctionDescription, inputs: &Named<'_>) -> Res
 fn over_buffer(name: &str, shape: &[usize], buffer: Buffer) -> Result<Retained<MLMultiArray>, NativeError> {
     // Moving the buffer does not move its elements.
     let (ty, pointer) = (buffer.array_type(), buffer.as_slice().address());
-    let loan = Lender::new(buffer).lend().map_err(|e| NativeError::feature(name, "a buffer", e.to_string()))?;
+    let (loan, _) = lend(buffer);
     // SAFETY: a dense buffer with as many elements as the shape has; the loan is its only owner, so nothing changes it,
     // and moving it does not move its elements.
     unsafe { array::over(name, ty, shape, pointer, loan) }
@@ -328,6 +327,7 @@ mod tests {
     use super::*;
     use crate::apple::results::outputs;
     use crate::pixels::channels;
+    use crate::report::BackingUse;
     use crate::values::elements;
     use candle_core::{DType, Device};
     use coreml_format::dtype::DataType;
@@ -341,7 +341,7 @@ mod tests {
         let features = vec![feature("x", ty)];
         let described = FunctionDescription { inputs: features.clone(), outputs: features, ..Default::default() };
         let provider = copied(&described, &named(&[("x", input)])?)?;
-        Ok(outputs(&described, &provider, None)?.swap_remove("x").expect("the only output"))
+        Ok(outputs(&described, &provider, None, &mut BackingUse::default())?.swap_remove("x").expect("the only output"))
     }
 
     fn numbers(output: &FeatureValue) -> Vec<f64> {

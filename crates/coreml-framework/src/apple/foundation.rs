@@ -1,8 +1,9 @@
 //! Conversions between Foundation and Rust types.
 
+use std::ffi::CStr;
 use std::path::Path;
 
-use objc2::rc::Retained;
+use objc2::rc::{Retained, autoreleasepool};
 use objc2_foundation::{NSArray, NSError, NSNumber, NSProcessInfo, NSURL};
 
 use crate::error::NativeError;
@@ -63,7 +64,24 @@ pub(super) fn handler_failure(doing: impl Into<String>, error: *mut NSError) -> 
     }
 }
 
-/// System version with build, such as `Version 15.1 (Build 24B83)`.
-pub(super) fn os_version() -> String {
-    NSProcessInfo::processInfo().operatingSystemVersionString().to_string()
+/// System version with build, such as `15.1.0 24B83`: not the description, which is in the user's language.
+pub fn system() -> String {
+    let version = autoreleasepool(|_| NSProcessInfo::processInfo().operatingSystemVersion());
+    let (major, minor, patch) = (version.majorVersion, version.minorVersion, version.patchVersion);
+    format!("{major}.{minor}.{patch} {}", build().unwrap_or_default())
+}
+
+/// Build of the system, such as `24B83` (`kern.osversion`).
+fn build() -> Option<String> {
+    let mut text = [0_u8; 64];
+    let mut size = text.len();
+    // SAFETY: the name ends with a zero; the kernel writes at most `size` bytes and their number; nothing is set.
+    let failed = unsafe {
+        libc::sysctlbyname(c"kern.osversion".as_ptr(), text.as_mut_ptr().cast(), &mut size, std::ptr::null_mut(), 0)
+    };
+    if failed != 0 {
+        return None;
+    }
+    let text = CStr::from_bytes_until_nul(text.get(..size)?).ok()?;
+    Some(text.to_str().ok()?.to_owned())
 }

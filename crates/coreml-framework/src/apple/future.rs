@@ -1,7 +1,7 @@
 //! Asynchronous loading and prediction: completion handlers as runtime-agnostic futures.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -14,8 +14,9 @@ use objc2_core_ml::{MLFeatureProvider, MLModel, MLPredictionOptions};
 use objc2_foundation::NSError;
 
 use super::available::{Api, require};
-use super::compile::{Compiled, compiled};
+use super::compile::compiled;
 use super::configuration::configuration;
+use super::exception::guarded;
 use super::features::{Named, check_names, copied, named};
 use super::foundation::{for_any_thread, handler_failure, url};
 use super::model::{Model, NativeModel, Outputs};
@@ -24,13 +25,15 @@ use super::state::NativeState;
 use crate::completion::{Abandoned, Completer, Completion, pair};
 use crate::error::NativeError;
 use crate::options::Options;
+use crate::progress::LoadStage;
+use crate::report::BackingUse;
 
 fn abandoned(doing: &str, source: Abandoned) -> NativeError {
     NativeError::Abandoned { doing: doing.to_owned(), source }
 }
 
 /// A loaded model in transit to the waiting task.
-struct Loaded(Retained<MLModel>);
+pub(super) struct Loaded(pub(super) Retained<MLModel>);
 
 // SAFETY: as for the handle of a model: nothing else refers to it until it arrives.
 unsafe impl Send for Loaded {}
@@ -39,11 +42,12 @@ impl NativeModel {
     /// [`NativeModel::load`] without blocking: compiles on a new thread, loads on a Core ML thread.
     ///
     /// # Errors
-    /// Same as `load`, except that a damaged cached model is an error instead of being recompiled.
+    /// Same as `load`.
     pub async fn load_async(source: PathBuf, options: Options) -> Result<Self, NativeError> {
         require(Api::Engine)?;
         let place = compile_elsewhere(source.clone(), options.clone())?;
         let place = place.await.map_err(|e| abandoned("compiling", e))??;
+        options.watch.begin(LoadStage::Loading)?;
         let loaded = start_loading(&place, &options)?;
         let Loaded(model) = loaded.await.map_err(|e| abandoned("loading", e))??;
         autoreleasepool(|_| Self::finish(model, &source, place, &options))
@@ -106,20 +110,20 @@ impl NativeModel {
             // No backings: several predictions may run concurrently.
             // SAFETY: plain options.
             let options = unsafe { MLPredictionOptions::new() };
-            match object {
+            let start = || match &object {
                 // SAFETY: rules 1 and 3; the state was moved into the handler, so no other prediction has it; the
                 // framework copies the handler, which may run on any thread because its captures are `Send`.
                 Some(object) => unsafe {
                     handle.model.predictionFromFeatures_usingState_options_completionHandler(
-                        &provider, &object, &options, &handler,
+                        &provider, object, &options, &handler,
                     );
                 },
                 // SAFETY: as above, without state.
                 None => unsafe {
                     handle.model.predictionFromFeatures_options_completionHandler(&provider, &options, &handler);
                 },
-            }
-            Ok(())
+            };
+            guarded(|| format!("predicting with function `{}`", self.function()), start)
         })
     }
 }
@@ -139,7 +143,7 @@ fn prediction_handler(
         let result = autoreleasepool(|_| {
             // SAFETY: the handler is called with nil or with features that live as long as the call.
             match unsafe { features.as_ref() } {
-                Some(features) => outputs(&model.described, features, None),
+                Some(features) => outputs(&model.described, features, None, &mut BackingUse::default()),
                 None => {
                     let function = &model.description.default_function;
                     Err(handler_failure(format!("predicting with function `{function}`"), error))
@@ -154,7 +158,7 @@ fn prediction_handler(
 fn compile_elsewhere(
     source: PathBuf,
     options: Options,
-) -> Result<Completion<Result<Compiled, NativeError>>, NativeError> {
+) -> Result<Completion<Result<PathBuf, NativeError>>, NativeError> {
     let (completer, completion) = pair();
     let work = move || completer.complete(compiled(&source, &options));
     let thread = std::thread::Builder::new().name("coreml-compile".to_owned()).spawn(work);
@@ -163,20 +167,22 @@ fn compile_elsewhere(
 }
 
 /// Starts loading a compiled model.
-fn start_loading(place: &Compiled, options: &Options) -> Result<Completion<Result<Loaded, NativeError>>, NativeError> {
+fn start_loading(place: &Path, options: &Options) -> Result<Completion<Result<Loaded, NativeError>>, NativeError> {
     autoreleasepool(|_| {
         let configuration = configuration(options)?;
-        let url = url(&place.path)?;
+        let url = url(place)?;
         let (completer, completion) = pair();
-        let handler = load_handler(format!("loading {}", place.path.display()), completer);
+        let handler = load_handler(format!("loading {}", place.display()), completer);
         // SAFETY: rule 1; the framework copies the handler, which may run on any thread because its captures are
         // `Send`.
-        unsafe { MLModel::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler) };
+        let load =
+            || unsafe { MLModel::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler) };
+        guarded(|| format!("loading {}", place.display()), load)?;
         Ok(completion)
     })
 }
 
-fn load_handler(
+pub(super) fn load_handler(
     doing: String,
     completer: Completer<Result<Loaded, NativeError>>,
 ) -> RcBlock<dyn Fn(*mut MLModel, *mut NSError)> {

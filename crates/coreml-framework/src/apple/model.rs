@@ -13,9 +13,10 @@ use objc2_core_ml::{MLArrayBatchProvider, MLBatchProvider, MLModel, MLPrediction
 use objc2_foundation::NSArray;
 
 use super::available::{Api, require};
-use super::compile::{Compiled, compiled};
+use super::compile::compiled;
 use super::configuration::configuration;
 use super::description::describe;
+use super::exception::guarded;
 use super::features::{self, Borrowing, Lent, check_names};
 use super::foundation::{failure, url};
 use super::results::{Backings, outputs};
@@ -24,6 +25,9 @@ use super::surface::Pool;
 use crate::error::NativeError;
 use crate::inputs::Locked;
 use crate::options::Options;
+use crate::progress::LoadStage;
+use crate::report::BackingUse;
+use crate::stdout;
 
 /// Prediction results by name.
 pub(super) type Outputs = IndexMap<String, FeatureValue>;
@@ -35,6 +39,8 @@ pub(super) struct Handle {
     backings: Option<Backings>,
     /// Input surfaces, if they are useful.
     surfaces: Option<Pool>,
+    /// What became of the output arrays.
+    used: BackingUse,
 }
 
 // SAFETY: reference counts are atomic, `MLModel` is not tied to the thread that loaded it, and Apple's reference only
@@ -48,7 +54,7 @@ pub(super) struct Model {
     pub(super) description: ModelDescription,
     pub(super) described: FunctionDescription,
     pub(super) source: PathBuf,
-    pub(super) compiled: Compiled,
+    pub(super) compiled: PathBuf,
     pub(super) options: Options,
     lent: Mutex<Lent>,
 }
@@ -72,45 +78,42 @@ impl std::fmt::Debug for NativeModel {
 }
 
 /// Loads a compiled model. Blocks.
-fn load(compiled: &Compiled, options: &Options) -> Result<Retained<MLModel>, NativeError> {
+fn load(compiled: &Path, options: &Options) -> Result<Retained<MLModel>, NativeError> {
     let configuration = configuration(options)?;
-    let url = url(&compiled.path)?;
+    let url = url(compiled)?;
+    let doing = || format!("loading {}", compiled.display());
     // SAFETY: rule 1, the URL of a compiled model and a configuration.
-    unsafe { MLModel::modelWithContentsOfURL_configuration_error(&url, &configuration) }
-        .map_err(|e| failure(format!("loading {}", compiled.path.display()), &e))
+    let call = || unsafe { MLModel::modelWithContentsOfURL_configuration_error(&url, &configuration) };
+    let model = stdout::guarded(|| guarded(doing, call))?;
+    model.map_err(|e| failure(doing(), &e))
 }
 
 impl NativeModel {
-    /// Loads a `.mlpackage`, `.mlmodel` or `.mlmodelc`. Sources are compiled once and cached.
+    /// Loads a `.mlpackage`, `.mlmodel` or `.mlmodelc`. Sources are compiled once and cached; a cached model whose
+    /// files are missing or cut is compiled again, one that Core ML refuses stays as it is.
     ///
     /// # Errors
-    /// If the system is too old, the source cannot be compiled or loaded, the function is unknown, or a feature has a
-    /// type unknown to this version.
+    /// If the system is too old, the source cannot be compiled or loaded, the function is unknown, a feature has a
+    /// type unknown to this version, or the load is cancelled.
     pub fn load(source: &Path, options: &Options) -> Result<Self, NativeError> {
+        let (path, settings) = (source.to_owned(), options.clone());
+        options.watch.run(move || Self::load_here(&path, &settings))?
+    }
+
+    fn load_here(source: &Path, options: &Options) -> Result<Self, NativeError> {
         let span = tracing::info_span!("coreml.load", source = %source.display(), units = %options.compute_units);
         let _entered = span.enter();
         require(Api::Engine)?;
-        let mut place = compiled(source, options)?;
-        autoreleasepool(|_| {
-            let model = match load(&place, options) {
-                Ok(model) => model,
-                // Damaged cache entry: retry once from the source.
-                Err(error) if place.evict()? => {
-                    tracing::warn!(%error, "the cached model can't be loaded; compiling it again");
-                    place = compiled(source, options)?;
-                    load(&place, options)?
-                }
-                Err(error) => return Err(error),
-            };
-            Self::finish(model, source, place, options)
-        })
+        let place = compiled(source, options)?;
+        options.watch.begin(LoadStage::Loading)?;
+        autoreleasepool(|_| Self::finish(load(&place, options)?, source, place, options))
     }
 
     /// Describes a loaded model.
     pub(super) fn finish(
         model: Retained<MLModel>,
         source: &Path,
-        compiled: Compiled,
+        compiled: PathBuf,
         options: &Options,
     ) -> Result<Self, NativeError> {
         let mut description = describe(&model, options.function.as_deref())?;
@@ -120,7 +123,7 @@ impl NativeModel {
         let backings = if options.output_backings { Backings::new(&described, in_surfaces)? } else { None };
         let surfaces = in_surfaces.then(Pool::default);
         let model = Model {
-            handle: Mutex::new(Handle { model, backings, surfaces }),
+            handle: Mutex::new(Handle { model, backings, surfaces, used: BackingUse::default() }),
             description,
             described,
             source: source.to_owned(),
@@ -153,15 +156,20 @@ impl NativeModel {
 
     /// The compiled model on disk.
     pub fn compiled_path(&self) -> &Path {
-        &self.model.compiled.path
+        &self.model.compiled
     }
 
     /// Number of tensors that Core ML still holds from earlier predictions. It releases them a second or so later;
     /// their memory stays allocated until then.
     pub fn lent(&self) -> usize {
         let mut lent = self.model.lent();
-        lent.retain(|lender| !lender.is_home());
+        lent.retain(|receipt| !receipt.is_back());
         lent.len()
+    }
+
+    /// What became of the output arrays of [`Options::output_backings`] so far.
+    pub fn backings_in_use(&self) -> BackingUse {
+        self.model.handle().used.clone()
     }
 
     /// Creates zeroed states.
@@ -174,9 +182,11 @@ impl NativeModel {
             return Err(NativeError::feature(self.function(), "a function with states", "none"));
         }
         let handle = self.model.handle();
+        let doing = || format!("creating a state of function `{}`", self.function());
         // SAFETY: rules 2 and 3; the function has states.
-        let state = autoreleasepool(|_| unsafe { handle.model.newState() });
-        Ok(NativeState::new(state, &self.model.described))
+        let state = autoreleasepool(|_| guarded(doing, || unsafe { handle.model.newState() }))?;
+        drop(handle);
+        Ok(NativeState::new(state, self.model.clone()))
     }
 
     /// Runs a prediction. Tensors may be on the CPU or on Metal. fp16 arrays of suitable shape are copied into surfaces
@@ -200,7 +210,7 @@ impl NativeModel {
         let inputs = features::reachable(&inputs)?;
         // Lock order: model before tensors, so no thread waits for the model while holding a tensor lock.
         let mut handle = model.handle();
-        let Handle { model: object, backings, surfaces } = &mut *handle;
+        let Handle { model: object, backings, surfaces, used } = &mut *handle;
         let mut lent = Lent::new();
         let result = autoreleasepool(|_| {
             let values = features::plain(&model.described, &inputs)?;
@@ -212,7 +222,7 @@ impl NativeModel {
             let state = state.map(|state| state.object());
             let predict = |backings: Option<&Backings>| {
                 let options = prediction_options(backings);
-                match &state {
+                let features = guarded(doing, || match &state {
                     // SAFETY: rules 1 and 2; the state is borrowed mutably, has what the function declares, and the
                     // system supports states, because it created this one.
                     Some(state) => unsafe {
@@ -220,14 +230,22 @@ impl NativeModel {
                     },
                     // SAFETY: rules 1 and 2.
                     None => unsafe { object.predictionFromFeatures_options_error(&provider, &options) },
-                }
+                })?;
+                features.map_err(|e| failure(doing(), &e))
             };
             let mut features = predict(backings.as_ref());
-            // Backings are checked before anything runs: if the system rejects them, do not offer them again.
-            if features.is_err() && backings.take().is_some() {
-                features = predict(None);
+            // Rejected backings are not offered again. With a state the request is repeated only if nothing can have
+            // run: an update made twice is wrong for accumulators.
+            if let Err(error) = &features
+                && backings.take().is_some()
+            {
+                tracing::warn!(%error, "Core ML fails with output backings; trying without");
+                used.refused = Some(error.to_string());
+                if state.is_none() || error.refuses_backings() {
+                    features = predict(None);
+                }
             }
-            outputs(&model.described, &*features.map_err(|e| failure(doing(), &e))?, backings.as_ref())
+            outputs(&model.described, &*features?, backings.as_ref(), used)
         });
         model.remember(lent);
         result
@@ -265,12 +283,11 @@ impl NativeModel {
             };
             let provider: &ProtocolObject<dyn MLBatchProvider> = ProtocolObject::from_ref(&*provider);
             // No backings: results of a batch may not share memory.
-            // SAFETY: rules 1 and 2; plain options.
-            let results = unsafe {
-                let options = MLPredictionOptions::new();
-                handle.model.predictionsFromBatch_options_error(provider, &options)
-            };
             let doing = || format!("predicting a batch of {} with function `{}`", batch.len(), self.function());
+            let options = prediction_options(None);
+            // SAFETY: rules 1 and 2; plain options.
+            let results =
+                guarded(doing, || unsafe { handle.model.predictionsFromBatch_options_error(provider, &options) })?;
             let results = results.map_err(|e| failure(doing(), &e))?;
             // SAFETY: a getter of the result.
             let count = unsafe { results.count() };
@@ -279,7 +296,10 @@ impl NativeModel {
                 return Err(NativeError::feature(self.function(), expected, found));
             }
             // SAFETY: indexes below the count.
-            (0..count).map(|i| outputs(&model.described, &*unsafe { results.featuresAtIndex(i) }, None)).collect()
+            let of = |i| {
+                outputs(&model.described, &*unsafe { results.featuresAtIndex(i) }, None, &mut BackingUse::default())
+            };
+            (0..count).map(of).collect()
         })
     }
 }
@@ -322,7 +342,7 @@ impl Model {
     fn remember(&self, new: Lent) {
         let mut lent = self.lent();
         lent.extend(new);
-        lent.retain(|lender| !lender.is_home());
+        lent.retain(|receipt| !receipt.is_back());
     }
 
     /// Checks that a state is given if and only if the function has states, and that it has all of them.

@@ -8,6 +8,7 @@ use objc2_foundation::NSError;
 use super::available::{Api, require};
 use super::configuration::configuration;
 use super::devices::kind;
+use super::exception::guarded;
 use super::foundation::{for_any_thread, handler_failure, url};
 use super::model::NativeModel;
 use crate::completion::{Completion, pair};
@@ -41,16 +42,19 @@ impl NativeModel {
     }
 
     fn planning(&self) -> String {
-        format!("planning {}", self.model.compiled.path.display())
+        format!("planning {}", self.model.compiled.display())
     }
 
     fn start_plan(&self) -> Result<Pending, NativeError> {
         require(Api::ComputePlan)?;
+        if self.model.compiled.as_os_str().is_empty() {
+            return Err(NativeError::feature(self.function(), "a model on disk, for a plan", "one from memory"));
+        }
         let (completer, completion) = pair();
         let (doing, function) = (self.planning(), self.model.options.function.clone());
         autoreleasepool(|_| {
             let configuration = configuration(&self.model.options)?;
-            let url = url(&self.model.compiled.path)?;
+            let url = url(&self.model.compiled)?;
             let handler = RcBlock::new(for_any_thread(move |plan: *mut MLComputePlan, error: *mut NSError| {
                 // SAFETY: the handler is called with nil or with a plan that lives as long as the call.
                 completer.complete(match unsafe { plan.as_ref() } {
@@ -58,9 +62,14 @@ impl NativeModel {
                     None => Err(handler_failure(doing.as_str(), error)),
                 });
             }));
-            // SAFETY: rules 1 and 3; the framework copies the handler, which may run on any thread because its captures
-            // are `Send`.
-            unsafe { MLComputePlan::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler) };
+            guarded(
+                || self.planning(),
+                // SAFETY: rules 1 and 3; the framework copies the handler, which may run on any thread because its
+                // captures are `Send`.
+                || unsafe {
+                    MLComputePlan::loadContentsOfURL_configuration_completionHandler(&url, &configuration, &handler);
+                },
+            )?;
             Ok(completion)
         })
     }

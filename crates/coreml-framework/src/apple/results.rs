@@ -16,39 +16,45 @@ use super::pixel_buffer::{self, pixels};
 use super::surface::SurfaceArray;
 use crate::error::NativeError;
 use crate::pixels::channels;
+use crate::report::BackingUse;
 
 /// Output arrays of fixed shape, reused for the lifetime of the model.
 pub(super) struct Backings {
     /// Arrays by name, for the framework.
     pub(super) arrays: Retained<NSDictionary<NSString, AnyObject>>,
-    /// Arrays backed by surfaces.
-    surfaces: Vec<(String, SurfaceArray)>,
+    /// The same, with the surfaces that back some of them.
+    known: Vec<(String, Retained<MLMultiArray>, Option<SurfaceArray>)>,
 }
 
 impl Backings {
     /// Creates arrays for the outputs, in surfaces where useful; `None` if no output has a fixed shape.
     pub(super) fn new(described: &FunctionDescription, in_surfaces: bool) -> Result<Option<Self>, NativeError> {
-        let (mut names, mut arrays, mut surfaces) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
+        let (mut names, mut arrays, mut known) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
         for output in &described.outputs {
             let Some((ty, Some(shape))) = declared(output) else { continue };
             names.push(NSString::from_str(&output.name));
-            match in_surfaces.then(|| SurfaceArray::new(&output.name, ty, shape)).flatten() {
-                Some(surface) => {
-                    arrays.push(surface.array().clone().into());
-                    surfaces.push((output.name.clone(), surface));
-                }
-                None => arrays.push(array::owned(&output.name, ty, shape)?.into()),
-            }
+            let surface = in_surfaces.then(|| SurfaceArray::new(&output.name, ty, shape)).flatten();
+            let array = match &surface {
+                Some(surface) => surface.array().clone(),
+                None => array::owned(&output.name, ty, shape)?,
+            };
+            arrays.push(array.clone().into());
+            known.push((output.name.clone(), array, surface));
         }
         let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
-        let backings = || Self { arrays: NSDictionary::from_retained_objects(&keys, &arrays), surfaces };
+        let backings = || Self { arrays: NSDictionary::from_retained_objects(&keys, &arrays), known };
         Ok((!keys.is_empty()).then(backings))
     }
 
-    /// The output's surface, if the framework wrote to this very array.
-    fn surface(&self, name: &str, array: &MLMultiArray) -> Option<&SurfaceArray> {
-        let (_, surface) = self.surfaces.iter().find(|(known, _)| known == name)?;
-        std::ptr::eq(Retained::as_ptr(surface.array()), array).then_some(surface)
+    /// The output's surface, if it has one and the framework wrote to this very array; counts both cases.
+    fn surface(&self, name: &str, array: &MLMultiArray, used: &mut BackingUse) -> Option<&SurfaceArray> {
+        let (_, ours, surface) = self.known.iter().find(|(known, ..)| known == name)?;
+        if !std::ptr::eq(Retained::as_ptr(ours), array) {
+            used.replaced += 1;
+            return None;
+        }
+        used.written += 1;
+        surface.as_ref()
     }
 }
 
@@ -60,6 +66,7 @@ pub(super) fn outputs(
     described: &FunctionDescription,
     features: &ProtocolObject<dyn MLFeatureProvider>,
     backings: Option<&Backings>,
+    used: &mut BackingUse,
 ) -> Result<IndexMap<String, FeatureValue>, NativeError> {
     let mut all = IndexMap::with_capacity(described.outputs.len());
     for feature in &described.outputs {
@@ -67,7 +74,7 @@ pub(super) fn outputs(
         // SAFETY: rule 1, the name of an output; the provider is the prediction's result.
         let value = unsafe { features.featureValueForName(&NSString::from_str(name)) };
         let value = value.ok_or_else(|| NativeError::feature(name, "an output", "none"))?;
-        all.insert(name.clone(), output(feature, &value, backings)?);
+        all.insert(name.clone(), output(feature, &value, backings, used)?);
     }
     Ok(all)
 }
@@ -76,6 +83,7 @@ fn output(
     feature: &FeatureDescription,
     value: &MLFeatureValue,
     backings: Option<&Backings>,
+    used: &mut BackingUse,
 ) -> Result<FeatureValue, NativeError> {
     let name = &feature.name;
     let none = |what: &str| NativeError::feature(name, what, "none");
@@ -84,7 +92,7 @@ fn output(
         Ok(match value.r#type() {
             MLFeatureType::MultiArray => {
                 let array = value.multiArrayValue().ok_or_else(|| none("an array"))?;
-                let (shape, buffer) = match backings.and_then(|b| b.surface(name, &array)) {
+                let (shape, buffer) = match backings.and_then(|b| b.surface(name, &array, used)) {
                     Some(surface) => (array::kind(name, &array)?.1, surface.read(name)?),
                     None => array::read(name, &array)?,
                 };

@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use block2::RcBlock;
 use candle_core::Tensor;
-use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription};
+use coreml_format::description::{FeatureDescription, FeatureType};
 use objc2::rc::{Retained, autoreleasepool};
 use objc2_core_ml::{MLMultiArray, MLState};
 use objc2_foundation::NSString;
 
 use super::array;
+use super::exception::guarded;
+use super::model::Model;
 use crate::array::{ArrayType, Buffer};
 use crate::error::NativeError;
 use crate::inputs::{Declared, prepare_owned};
@@ -23,8 +25,8 @@ pub struct NativeState {
     /// The bindings declare `MLState` `Send` and `Sync`, following the Swift interface (`Sendable`). The mutex protects
     /// its memory.
     state: Mutex<Retained<MLState>>,
-    /// States of the function that created it.
-    described: Vec<FeatureDescription>,
+    /// The model that created it, whose memory the state may use: Core ML's headers don't say.
+    model: Arc<Model>,
 }
 
 impl std::fmt::Debug for NativeState {
@@ -34,8 +36,8 @@ impl std::fmt::Debug for NativeState {
 }
 
 impl NativeState {
-    pub(super) fn new(state: Retained<MLState>, described: &FunctionDescription) -> Self {
-        Self { state: Mutex::new(state), described: described.states.clone() }
+    pub(super) fn new(state: Retained<MLState>, model: Arc<Model>) -> Self {
+        Self { state: Mutex::new(state), model }
     }
 
     /// Locks the object for one prediction.
@@ -45,12 +47,12 @@ impl NativeState {
 
     /// Declared type and shape of each state.
     pub fn described(&self) -> &[FeatureDescription] {
-        &self.described
+        &self.model.described.states
     }
 
     /// Names of the states.
     pub fn names(&self) -> Vec<&str> {
-        self.described.iter().map(|f| f.name.as_str()).collect()
+        self.described().iter().map(|f| f.name.as_str()).collect()
     }
 
     /// Checks that a function with these states can use this one: the same names, types and shapes.
@@ -60,7 +62,7 @@ impl NativeState {
     pub fn check(&self, states: &[FeatureDescription]) -> Result<(), NativeError> {
         for wanted in states {
             let expected = format!("{:?}", wanted.ty);
-            match self.described.iter().find(|f| f.name == wanted.name) {
+            match self.described().iter().find(|f| f.name == wanted.name) {
                 Some(kept) if kept.ty == wanted.ty => {}
                 Some(kept) => return Err(NativeError::feature(&wanted.name, expected, format!("{:?}", kept.ty))),
                 None => return Err(NativeError::feature(&wanted.name, expected, "no state of this name")),
@@ -70,7 +72,7 @@ impl NativeState {
     }
 
     fn declared(&self, name: &str) -> Result<(ArrayType, &[usize]), NativeError> {
-        let feature = self.described.iter().find(|f| f.name == name).ok_or_else(|| NativeError::Unknown {
+        let feature = self.described().iter().find(|f| f.name == name).ok_or_else(|| NativeError::Unknown {
             what: "state",
             name: name.to_owned(),
             available: self.names().into_iter().map(str::to_owned).collect(),
@@ -144,8 +146,9 @@ impl NativeState {
             });
             // SAFETY: rule 1, the name of a state; the mutex is held, so no prediction uses the memory; the handler is
             // called before the method returns, if at all.
-            unsafe { state.getMultiArrayForStateNamed_handler(&NSString::from_str(name), &handler) };
-        });
+            let call = || unsafe { state.getMultiArrayForStateNamed_handler(&NSString::from_str(name), &handler) };
+            guarded(|| format!("reading state `{name}`"), call)
+        })?;
         result.take().unwrap_or_else(|| Err(NativeError::feature(name, "memory of the state", "none")))
     }
 }

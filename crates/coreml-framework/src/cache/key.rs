@@ -40,7 +40,42 @@ impl CacheKey {
             part(&mut hash, name.as_bytes());
             hash.update(contents(&path)?);
         }
-        Ok(Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Self::from(hash))
+    }
+
+    /// [`CacheKey::of`], computed once while this process runs and the files keep their sizes, times and identities.
+    ///
+    /// # Errors
+    /// Same as `of`.
+    pub fn remembered(source: &Path, os_version: &str) -> Result<Self, CacheError> {
+        super::memo::key(source, os_version)
+    }
+
+    /// Key by the place of a model and by its files' names, sizes, times and identities, without reading them: for
+    /// compiled models, which are loaded where they lie.
+    ///
+    /// # Errors
+    /// Same as `of`.
+    pub fn of_stamps(source: &Path, os_version: &str) -> Result<Self, CacheError> {
+        let path = std::fs::canonicalize(source).map_err(|e| CacheError::io(source, e))?;
+        let mut hash = Sha256::new();
+        hash.update(LAYOUT);
+        part(&mut hash, os_version.as_bytes());
+        part(&mut hash, path.as_os_str().as_encoded_bytes());
+        for (name, size, modified, identity) in super::memo::stamps(&path)? {
+            part(&mut hash, name.as_bytes());
+            let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            part(&mut hash, format!("{size} {} {identity:?}", since.as_nanos()).as_bytes());
+        }
+        Ok(Self::from(hash))
+    }
+
+    /// One key for several models in order, such as the components of a language model.
+    pub fn joined<'a>(keys: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(LAYOUT);
+        keys.into_iter().for_each(|key| part(&mut hash, key.as_str().as_bytes()));
+        Self::from(hash)
     }
 
     /// The hexadecimal digits.
@@ -52,6 +87,12 @@ impl CacheKey {
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         (text.len() == 64 && digits).then(|| Self(text.to_owned()))
+    }
+}
+
+impl From<Sha256> for CacheKey {
+    fn from(hash: Sha256) -> Self {
+        Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -68,7 +109,11 @@ fn part(hash: &mut Sha256, bytes: &[u8]) {
 }
 
 /// All files below `path` with their relative names, `/`-separated on every system.
-fn collect(path: &Path, names: &mut Vec<String>, files: &mut Vec<(String, PathBuf)>) -> Result<(), CacheError> {
+pub(super) fn collect(
+    path: &Path,
+    names: &mut Vec<String>,
+    files: &mut Vec<(String, PathBuf)>,
+) -> Result<(), CacheError> {
     let kind = std::fs::metadata(path).map_err(|source| CacheError::io(path, source))?;
     if kind.is_file() {
         if files.len() == MAX_FILES {
@@ -168,6 +213,27 @@ mod tests {
         assert_eq!(CacheKey::parse(&want), Some(got));
         assert_eq!(CacheKey::parse(&want.to_uppercase()), None);
         assert_eq!(CacheKey::parse("../../etc"), None);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs files")]
+    fn stamps_tell_files_apart_by_place_size_and_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        for place in [&a, &b] {
+            write(place, &BTreeMap::from([("model.mil".to_owned(), b"x".to_vec())]));
+        }
+        let of = |path: &Path, os: &str| CacheKey::of_stamps(path, os).expect("a key");
+        let first = of(&a, "15");
+        assert_eq!(of(&a.join("../a"), "15"), first);
+        assert!(of(&b, "15") != first && of(&a, "16") != first);
+        let file = std::fs::File::options().write(true).open(a.join("model.mil")).expect("a file");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("a time");
+        let second = of(&a, "15");
+        assert_ne!(second, first);
+        std::fs::write(a.join("model.mil"), "xy").expect("a file");
+        assert_ne!(of(&a, "15"), second);
+        assert!(CacheKey::of_stamps(&folder.path().join("none"), "15").is_err());
     }
 
     #[test]
