@@ -91,6 +91,11 @@ impl TextEncoder {
         let builder = CoreMLModel::builder(&path).engine(options.choice);
         let builder =
             builder.compute_units(options.compute_units).passes(options.passes.clone()).limits(options.limits);
+        let builder = builder.native_options(options.native.clone());
+        let builder = match &options.cache {
+            Some(folder) => builder.compiled_models(folder),
+            None => builder,
+        };
         let model = builder.load()?;
         let names = model.input_names();
         let unknown = names.iter().find(|n| !INPUTS.contains(&n.as_str()));

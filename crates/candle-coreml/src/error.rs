@@ -38,6 +38,14 @@ pub enum Error {
         /// The engine's error.
         source: Box<coreml_framework::NativeError>,
     },
+    /// A model that neither Core ML nor this library can read.
+    #[error("{native}; this library can't read it either: {ours}")]
+    Unread {
+        /// Core ML's error.
+        native: Box<Error>,
+        /// This library's.
+        ours: Box<coreml_format::model::LoadError>,
+    },
     /// A state was passed to a model on another engine.
     #[error("the model runs on the {expected} engine, but the state was made by the {found} engine")]
     StateEngine {
@@ -300,6 +308,7 @@ impl Error {
                 "unavailable" => ErrorKind::Unavailable,
                 _ => ErrorKind::Engine,
             },
+            Self::Unread { native, .. } => native.kind(),
             Self::StateEngine { .. } | Self::Input { .. } | Self::State { .. } => ErrorKind::Input,
             Self::Request(_) | Self::UnknownName { .. } => ErrorKind::Argument,
             Self::Output { .. } => ErrorKind::Engine,

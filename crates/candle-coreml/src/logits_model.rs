@@ -2,7 +2,6 @@
 //! or a teacher. The model's own weights are constant.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use coreml_engine::convert::{Unfit, to_declared};
@@ -71,8 +70,9 @@ impl CoreMLModelWrapper {
             Kind::Components(Box::new(pipeline))
         } else {
             let config = Config { vocab_size, max_sequence_length: max_seq_len, ..Config::default() };
-            let package = Arc::new(engine::open(path, options)?);
-            let model = CoreMLModel::from_package_with(package, None, config, options)?;
+            let mut opened = engine::open(path, options)?;
+            let model = CoreMLModel::from_package_with(opened.package.clone(), None, config, options)
+                .map_err(|e| opened.explain(e))?;
             if model.is_stateful() || model.input_names().len() != 1 {
                 let names = model.input_names().join(", ");
                 return Err(fail(format!("expected a stateless model that takes only token ids, found {names}")));

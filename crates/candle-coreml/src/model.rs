@@ -370,8 +370,14 @@ impl CoreMLModel {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut CoreMLState>,
     ) -> Result<IndexMap<String, FeatureValue>> {
+        self.check_inputs(inputs)?;
+        let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
+        self.finish_outputs(&mut outputs, inputs)?;
+        Ok(outputs)
+    }
+
+    fn check_inputs(&self, inputs: &[(&str, FeatureValue)]) -> Result<()> {
         let described = self.function_description();
-        let device = inputs.first().and_then(|(_, value)| value.tensor()).map_or(Device::Cpu, |t| t.device().clone());
         for (name, value) in inputs {
             if !self.engine.inputs().contains(name) {
                 return Err(self.not_found("input", name, self.input_names()));
@@ -386,8 +392,18 @@ impl CoreMLModel {
                 })?;
             }
         }
-        let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
-        for (name, output) in &mut outputs {
+        Ok(())
+    }
+
+    /// Declared types, images as pixels, on the device of the first input.
+    fn finish_outputs(
+        &self,
+        outputs: &mut IndexMap<String, FeatureValue>,
+        inputs: &[(&str, FeatureValue)],
+    ) -> Result<()> {
+        let described = self.function_description();
+        let device = inputs.first().and_then(|(_, value)| value.tensor()).map_or(Device::Cpu, |t| t.device().clone());
+        for (name, output) in outputs {
             let FeatureValue::Tensor(t) = output else { continue };
             match described.output(name).map(|f| &f.ty) {
                 Some(FeatureType::MultiArray { dtype, .. }) => {
@@ -407,7 +423,38 @@ impl CoreMLModel {
                 *t = t.to_device(&device)?;
             }
         }
-        Ok(outputs)
+        Ok(())
+    }
+
+    /// Predicts for several sets of inputs; on Core ML in one request, which it may run in parallel. Inputs and outputs
+    /// are those of [`predict_values`](Self::predict_values).
+    ///
+    /// # Errors
+    /// Same as [`CoreMLModel::forward`]; also for models with states.
+    pub fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
+        if self.is_stateful() {
+            let name = self.engine.states().first().map(|s| s.name.clone()).unwrap_or_default();
+            return Err(Error::State { name, message: "batches take models without states".to_owned() });
+        }
+        for inputs in batch {
+            self.check_inputs(inputs)?;
+        }
+        let mut all = self.engine.predict_batch(batch)?;
+        for (outputs, inputs) in all.iter_mut().zip(batch) {
+            self.finish_outputs(outputs, inputs)?;
+        }
+        Ok(all)
+    }
+
+    /// What became of the arrays into which Core ML is to write outputs; `None` on the portable engine.
+    pub fn backings_in_use(&self) -> Option<engine::BackingUse> {
+        self.engine.backings_in_use()
+    }
+
+    /// The framework's own model, for its futures and compute plan; `None` on the portable engine.
+    #[cfg(target_vendor = "apple")]
+    pub fn native(&self) -> Option<&coreml_framework::NativeModel> {
+        self.engine.native()
     }
 
     /// True if a shape is a sequence `[length, 1, C]` of the vectors `[C]` that a neural network takes.

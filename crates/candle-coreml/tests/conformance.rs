@@ -119,7 +119,7 @@ fn both_engines_give_the_same_logits() {
         let portable = load(&options(EngineChoice::Portable));
         let (prompt, tokens) = ([5, 60, 7, 80, 9, 10, 11], [12, 13, 14]);
         let want = logits(&portable, &prompt, &tokens);
-        for units in [ComputeUnits::CpuOnly, ComputeUnits::All] {
+        for units in [ComputeUnits::CpuOnly, ComputeUnits::CpuAndNeuralEngine, ComputeUnits::All] {
             let native = load(&EngineOptions { compute_units: units, ..options(EngineChoice::Native) });
             assert_eq!(native.engine(), "native");
             let got = logits(&native, &prompt, &tokens);

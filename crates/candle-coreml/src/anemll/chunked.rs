@@ -235,6 +235,19 @@ impl Chunked {
         Ok(outputs)
     }
 
+    /// Runs one step beyond the window of local layers, if there is one, on a state of its own.
+    ///
+    /// # Errors
+    /// If a function fails.
+    pub(super) fn trial_beyond_window(&self) -> Result<()> {
+        match self.window() {
+            Some(window) if window < self.dimensions.context => {
+                self.run_chunks(&mut self.session()?, &[0], window, false).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As [`Pipeline::forward_chunked`](super::Pipeline::forward_chunked).
     ///
     /// All but the last token go through prefill in batches, without the LM head; the last one, and remainders too short for a

@@ -13,6 +13,8 @@ use coreml_format::description::{FeatureDescription, FeatureType};
 use coreml_format::model::Model;
 
 use super::{Meta, ModelNamingConfig, head, meta};
+use crate::engine::EngineOptions;
+use crate::engine::proof::Place;
 use crate::error::{Error, Result};
 use crate::{engine, files, single_file};
 
@@ -43,6 +45,24 @@ pub struct Components {
     pub single_file: Option<Arc<Model>>,
     /// What `meta.yaml` says.
     pub meta: Meta,
+}
+
+impl Components {
+    /// Where it is kept that these run on Core ML together.
+    pub(crate) fn place(&self, options: &EngineOptions, system: String) -> Place {
+        let chunks = self.chunks.iter().flat_map(|c| [&c.infer, &c.prefill].into_iter().chain(&c.rotate));
+        let all =
+            self.embeddings.iter().chain(chunks.map(|(model, _)| model)).chain(&self.lm_head).chain(&self.single_file);
+        let mut files: Vec<&Path> = Vec::new();
+        for model in all {
+            if !files.contains(&&*model.path) {
+                files.push(&model.path);
+            }
+        }
+        let folder =
+            files.first().and_then(|f| f.parent()).filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Place::new(folder, files.iter().copied(), None, options, system)
+    }
 }
 
 /// What a function over a cache does.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::chunked::Chunked;
 use super::{Components, Session, discovery};
-use crate::engine::{EngineChoice, EngineOptions, native_is_available};
+use crate::engine::proof::{self, Choice};
+use crate::engine::{EngineChoice, EngineOptions, native_is_available, native_system};
 use crate::error::{Error, Result};
 use crate::model::{CoreMLModel, PassSet};
 use crate::single_file::{Caches, SingleFile};
@@ -61,7 +62,8 @@ impl Pipeline {
     }
 
     /// Loads given components on a given engine. All components run on the same engine, since they share a state:
-    /// `Auto` chooses the native engine only if Core ML loads every component.
+    /// `Auto` chooses the native engine only if Core ML loads every component and runs them once
+    /// ([`proof`](crate::engine::proof)).
     ///
     /// # Errors
     /// Same as [`Pipeline::load_with`].
@@ -69,12 +71,13 @@ impl Pipeline {
         if options.choice != EngineChoice::Auto || !native_is_available() {
             return Self::on_one_engine(components, options);
         }
-        let (loaded, reason) = match Self::on_one_engine(components, &options.with_choice(EngineChoice::Native)) {
-            Ok(pipeline) => (pipeline, "Core ML loads all components".to_owned()),
-            Err(error) => {
-                tracing::warn!(%error, "Core ML does not load every component");
-                let portable = Self::on_one_engine(components, &options.with_choice(EngineChoice::Portable))?;
-                (portable, format!("Core ML does not load every component: {error}"))
+        let place = components.place(options, native_system());
+        let native = || Self::on_one_engine(components, &options.with_choice(EngineChoice::Native));
+        let (loaded, reason) = match proof::choose(&place, || place.in_child(options), native, Some(&Self::trial)) {
+            Choice::Native(pipeline, reason) => (pipeline, reason),
+            Choice::Portable(reason, _) => {
+                tracing::warn!(reason, "not on Core ML");
+                (Self::on_one_engine(components, &options.with_choice(EngineChoice::Portable))?, reason)
             }
         };
         Ok(loaded.because(&reason))
@@ -95,6 +98,24 @@ impl Pipeline {
             None => Layout::Chunked(Box::new(Chunked::load(components, options)?)),
         };
         Ok(Self { layout })
+    }
+
+    /// Runs one prefill, one step and the head, and a step beyond the window if there is one, on a state of its own.
+    ///
+    /// # Errors
+    /// If a function fails.
+    pub(crate) fn trial(&self) -> Result<()> {
+        if let Some(chunked) = self.chunked() {
+            chunked.trial_beyond_window()?;
+        }
+        let Dimensions { context, batch, .. } = self.dimensions();
+        let mut session = self.session()?;
+        let logits = self.forward(&mut session, &vec![0; (batch + 1).min(context)])?;
+        if logits.is_empty() {
+            let path = self.first().path().to_owned();
+            return Err(Error::Components { path, message: "a trial gave no logits".to_owned() });
+        }
+        Ok(())
     }
 
     /// The model that gives the logits of decoding, or the first chunk of it.

@@ -10,6 +10,11 @@ use crate::error::{Error, Result};
 /// True if this build includes the native engine.
 pub(super) const AVAILABLE: bool = false;
 
+/// There is no system with Core ML.
+pub(super) fn system() -> String {
+    String::new()
+}
+
 /// Always returns an error.
 pub(super) fn load(package: &Arc<Model>, _: Option<&str>, _: &EngineOptions) -> Result<Box<dyn Engine>> {
     Err(Error::Unavailable(format!(

@@ -5,7 +5,7 @@ use std::any::Any;
 use candle_core::Tensor;
 use coreml_engine::state::StateSpec;
 use coreml_format::description::ModelDescription;
-use coreml_framework::report::OperationReport;
+use coreml_framework::report::{BackingUse, OperationReport};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
@@ -38,6 +38,22 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>>;
+
+    /// Predicts for several sets of inputs, in one request where the engine has one; functions without states only.
+    fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
+        batch.iter().map(|inputs| self.predict(inputs, None)).collect()
+    }
+
+    /// What became of the arrays that outputs are to be written into; `None` on engines without them.
+    fn backings_in_use(&self) -> Option<BackingUse> {
+        None
+    }
+
+    /// The framework's model.
+    #[cfg(target_vendor = "apple")]
+    fn native(&self) -> Option<&coreml_framework::NativeModel> {
+        None
+    }
 
     /// Inputs, with the dimension, whose number of rows may differ from the declared one.
     fn open_rows(&self) -> &[(String, usize)] {

@@ -12,13 +12,19 @@ use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
 use super::interface::downcast;
-use super::{Engine, EngineOptions, EngineState, OperationReport};
+use super::to_name::to_name;
+use super::{BackingUse, Engine, EngineOptions, EngineState, OperationReport};
 use crate::error::{Error, Result};
 
 /// True if this build includes the native engine.
 pub(super) const AVAILABLE: bool = true;
 
 const NAME: &str = "native";
+
+/// Version and build of the system.
+pub(super) fn system() -> String {
+    coreml_framework::system()
+}
 
 /// A function on Core ML.
 #[derive(Debug)]
@@ -37,9 +43,14 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
     let path = &package.path;
     let settings = Options {
         compute_units: options.compute_units,
-        function: function_to_name(package, function)?,
+        function: to_name(package, function)?,
         cache: options.cache.clone(),
         image_layouts: layouts(package, function),
+        reshape_frequency: options.native.reshape_frequency,
+        specialization: options.native.specialization,
+        low_precision_accumulation: options.native.low_precision_accumulation,
+        gpu: options.native.gpu.clone(),
+        watch: options.native.watch.clone(),
         // If the Neural Engine is allowed, fixed-shape fp16 outputs are written to surfaces.
         output_backings: options.compute_units.with_neural_engine(),
         ..Options::default()
@@ -63,22 +74,6 @@ pub(super) fn load(package: &Arc<Model>, function: Option<&str>, options: &Engin
         ordered(&described.inputs, program.map(|f| f.inputs.iter().map(|i| &i.name).collect()).unwrap_or_default());
     let outputs = ordered(&described.outputs, program.map(|f| f.block.outputs.iter().collect()).unwrap_or_default());
     Ok(Box::new(Native { path: path.clone(), model, function, inputs, outputs, states }))
-}
-
-/// Function name to pass to Core ML. Only multi-function models on newer systems accept a name; the default function
-/// needs none.
-fn function_to_name(package: &Model, function: Option<&str>) -> Result<Option<String>> {
-    let (Some(name), known) = (function, &package.description.functions) else { return Ok(None) };
-    // Only Core ML can read this model, so it does the check.
-    if known.is_empty() {
-        return Ok(Some(name.to_owned()));
-    }
-    if !known.contains_key(name) {
-        let available = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        return Err(Error::NotFound { what: "function", name: name.to_owned(), path: package.path.clone(), available });
-    }
-    let default = name == package.description.default_function;
-    Ok((known.len() > 1 && !default).then(|| name.to_owned()))
 }
 
 /// Channel order of images, from the model's own description.
@@ -176,6 +171,23 @@ impl Engine for Native {
         let mut outputs = self.model.predict(inputs, state).map_err(|e| self.explain(e))?;
         let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));
         Ok(self.outputs.iter().filter_map(take).collect())
+    }
+
+    fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
+        let ordered = |mut outputs: IndexMap<String, FeatureValue>| {
+            let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));
+            self.outputs.iter().filter_map(take).collect()
+        };
+        let all = self.model.predict_batch(batch).map_err(|e| self.explain(e))?;
+        Ok(all.into_iter().map(ordered).collect())
+    }
+
+    fn backings_in_use(&self) -> Option<BackingUse> {
+        Some(self.model.backings_in_use())
+    }
+
+    fn native(&self) -> Option<&NativeModel> {
+        Some(&self.model)
     }
 
     fn placement(&self) -> Result<Vec<OperationReport>> {

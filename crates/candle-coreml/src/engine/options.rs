@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use coreml_engine::Limits;
 use coreml_engine::passes::PassSet;
-use coreml_framework::options::ComputeUnits;
+use coreml_framework::options::{ComputeUnits, ReshapeFrequency, Specialization};
+use coreml_framework::progress::Watch;
 
 use crate::error::{Error, Result};
 
 /// Choice of engine for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EngineChoice {
-    /// Apple's Core ML if it can load the model, else the portable engine.
+    /// Apple's Core ML if it can load and run the model ([`proof`](super::proof)), else the portable engine.
     #[default]
     Auto,
     /// Apple's Core ML framework.
@@ -63,6 +64,23 @@ pub struct EngineOptions {
     pub limits: Limits,
     /// Folder for models compiled by the native engine; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,
+    /// Further options of the native engine.
+    pub native: NativeOptions,
+}
+
+/// Options that only Core ML has; the portable engine ignores them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NativeOptions {
+    /// Expected frequency of shape changes (macOS 15, iOS 18); `None`: the system's default.
+    pub reshape_frequency: Option<ReshapeFrequency>,
+    /// Optimization target (macOS 15, iOS 18); `None`: the system's default.
+    pub specialization: Option<Specialization>,
+    /// Allow the GPU to accumulate in fp16.
+    pub low_precision_accumulation: bool,
+    /// Name of the GPU to prefer, as Metal reports it (macOS, feature `metal`); `None`: the system's choice.
+    pub gpu: Option<String>,
+    /// Observer and switch of the load, which takes minutes the first time.
+    pub watch: Watch,
 }
 
 impl Default for EngineOptions {
@@ -73,6 +91,7 @@ impl Default for EngineOptions {
             passes: PassSet::all(),
             limits: Limits::default(),
             cache: None,
+            native: NativeOptions::default(),
         }
     }
 }

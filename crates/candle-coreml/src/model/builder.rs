@@ -1,11 +1,10 @@
 //! Loading options of a model: function, engine, compute units, limits.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::{CoreMLModel, PassSet};
 use crate::config::Config;
-use crate::engine::{self, ComputeUnits, EngineChoice, EngineOptions, Limits};
+use crate::engine::{self, ComputeUnits, EngineChoice, EngineOptions, Limits, NativeOptions};
 use crate::error::Result;
 
 /// Options for loading a model, from [`CoreMLModel::builder`].
@@ -14,10 +13,11 @@ use crate::error::Result;
 /// |---|---|
 /// | [`function`](Self::function) | the file's default function |
 /// | [`engine`](Self::engine) | Core ML if it can load the model, else the portable engine |
-/// | [`compute_units`](Self::compute_units) | all; native engine only |
+/// | [`compute_units`](Self::compute_units) | CPU and Neural Engine; native engine only |
 /// | [`config`](Self::config) | the model's own input and output names |
 /// | [`limits`](Self::limits), [`passes`](Self::passes) | most of the memory, all passes; portable engine only |
 /// | [`compiled_models`](Self::compiled_models) | the user's cache folder; native engine only |
+/// | [`native_options`](Self::native_options) | no hints, no observer; native engine only |
 #[derive(Debug, Clone)]
 #[must_use = "nothing is loaded before `load`"]
 pub struct CoreMLModelBuilder {
@@ -62,7 +62,8 @@ impl CoreMLModelBuilder {
         self
     }
 
-    /// Chooses the processors that the native engine may use; the portable engine uses the CPU.
+    /// Chooses the processors that the native engine may use; the portable engine uses the CPU. With the GPU among them
+    /// Core ML may end the process: see [`ComputeUnits::All`].
     pub fn compute_units(mut self, units: ComputeUnits) -> Self {
         self.options.compute_units = units;
         self
@@ -72,6 +73,21 @@ impl CoreMLModelBuilder {
     pub fn compiled_models(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.cache = Some(folder.into());
         self
+    }
+
+    /// Sets further options of the native engine: hints, the GPU, observer and switch of the load.
+    pub fn native_options(mut self, native: NativeOptions) -> Self {
+        self.options.native = native;
+        self
+    }
+
+    /// Loads the model and lets go of it, so that later loads find it compiled and prepared: on Core ML the first load
+    /// of a large model takes minutes.
+    ///
+    /// # Errors
+    /// Same as [`load`](Self::load).
+    pub fn prewarm(self) -> Result<()> {
+        self.load().map(drop)
     }
 
     /// Sets the passes of the portable engine; a diagnostic, results stay within tolerance with any set.
@@ -92,8 +108,10 @@ impl CoreMLModelBuilder {
     /// [`Error`](crate::Error) naming the file and what was expected; an unknown function; unknown names in the
     /// configuration; the native engine requested but unavailable.
     pub fn load(self) -> Result<CoreMLModel> {
-        let package = Arc::new(engine::open(&self.path, &self.options)?);
+        let mut opened = engine::open(&self.path, &self.options)?;
+        let package = opened.package.clone();
         CoreMLModel::from_package_with(package, self.function.as_deref(), self.config, &self.options)
+            .map_err(|e| opened.explain(e))
     }
 
     /// Same as [`load`](Self::load).
