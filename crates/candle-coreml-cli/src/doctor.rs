@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use candle_coreml::backend::{BackendDevice, availability};
+use candle_coreml::engine::proof;
 use candle_coreml::generation::{Message, Options, Step};
 use candle_coreml::settings;
 use candle_coreml::{CacheManager, LanguageModel};
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     checks.extend(devices());
     checks.push(configuration());
     checks.push(cache());
+    checks.extend(native());
     if arguments.online {
         checks.push(hub());
     }
@@ -141,6 +143,30 @@ fn cache() -> Check {
         }
         Err(e) => check("cache", Status::Broken, crate::chain(&e)),
     }
+}
+
+/// Models that Core ML ran or refused in a trial.
+fn native() -> Vec<Check> {
+    let records = match proof::recorded(None) {
+        Ok(records) => records,
+        Err(e) => return vec![check("Core ML", Status::Warning, crate::chain(&e))],
+    };
+    let proved = records.iter().filter(|r| r.refused.is_none()).count();
+    let mut checks = Vec::new();
+    if proved > 0 {
+        checks.push(check("Core ML", Status::Ok, format!("{proved} models proved")));
+    }
+    let refused = records.iter().filter_map(|r| Some((r, r.refused.as_ref()?)));
+    checks.extend(refused.map(|(r, reason)| {
+        let function = r.function.as_ref().map(|f| format!(", function {f}")).unwrap_or_default();
+        let (model, units, system) = (r.model.display(), &r.compute_units, &r.system);
+        let detail = format!(
+            "{model} ({units}{function}, system {system}) runs on the portable engine: {reason}; remove {} to try again",
+            r.file.display()
+        );
+        check("Core ML", Status::Warning, detail)
+    }));
+    checks
 }
 
 #[cfg(feature = "hub")]

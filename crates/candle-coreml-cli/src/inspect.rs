@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use candle_coreml::description::FeatureType;
+use candle_coreml::engine::proof::{self, Record};
 use candle_coreml::format::mil_text;
 use candle_coreml::format::model::Model;
 use candle_coreml::format::model_types::Body;
@@ -181,6 +182,14 @@ fn header(model: &Model, can_run: bool, out: &mut String) {
     }
 }
 
+/// What is recorded of running a model on Core ML, or the language model that it is part of.
+fn trials(path: &Path) -> Vec<Record> {
+    let Ok(path) = std::path::absolute(path) else { return Vec::new() };
+    let mut records = proof::recorded(None).unwrap_or_default();
+    records.retain(|r| r.model == path || Some(&*r.model) == path.parent());
+    records
+}
+
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let extension = arguments.model.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     let describes = !arguments.mil && arguments.svg.is_none() && !arguments.ane;
@@ -229,6 +238,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             "opsets": opsets,
             "operations": survey.operations,
             "weights": weights,
+            "core_ml": trials(&model.path),
         });
         return write::text(&format!("{}\n", serde_json::to_string_pretty(&all)?));
     }
@@ -237,6 +247,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let _ = writeln!(out, "{}", model.path.display());
     let _ = writeln!(out, "  specification {}, default function `{}`", d.specification_version, d.default_function);
     header(&model, program.is_some(), &mut out);
+    for trial in trials(&model.path) {
+        let outcome = trial.refused.as_ref().map_or("ran it".to_owned(), |reason| format!("refused it: {reason}"));
+        let function = trial.function.as_ref().map(|f| format!(", function {f}")).unwrap_or_default();
+        let _ = writeln!(out, "  Core ML ({}{function}, system {}) {outcome}", trial.compute_units, trial.system);
+    }
     for (name, function) in &d.functions {
         let _ = match functions {
             Some(all) => {

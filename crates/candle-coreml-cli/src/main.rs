@@ -4,6 +4,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use candle_coreml::engine::{keep_stdout_clean, native_is_available, proof};
 use clap::{Parser, Subcommand};
 
 mod bench;
@@ -31,6 +32,7 @@ mod predict;
 #[cfg(feature = "hub")]
 mod progress;
 mod progress_monitor;
+mod prove_native;
 #[cfg(feature = "hub")]
 mod pull;
 mod rm;
@@ -55,6 +57,7 @@ Examples:
 Exit codes: 0 success, 1 failure, 2 wrong usage.
 Environment: RUST_LOG=candle_coreml=debug logs to standard error; NO_COLOR turns colours off;
 CANDLE_COREML_CACHE names the folder of downloaded models, CANDLE_COREML_CONFIG the settings file;
+CANDLE_COREML_PROOF_SECONDS limits the trial of a model on Core ML;
 CANDLE_COREML_THREADS limits threads, CANDLE_COREML_ISA instruction sets (avx2, scalar, ...; see doctor);
 HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE have their usual Hugging Face meaning.";
 
@@ -121,6 +124,9 @@ enum Command {
     Cache(cache::Arguments),
     /// Check this installation: hardware, devices, settings, caches, one known prompt.
     Doctor(doctor::Arguments),
+    /// Try a model on Core ML for a parent process.
+    #[command(hide = true)]
+    ProveNative(prove_native::Arguments),
     /// Print shell completions.
     Completions(completions::Arguments),
     /// Write manual pages.
@@ -164,7 +170,18 @@ fn main() -> ExitCode {
         eprintln!("error: {}", unknown_set(&name));
         return ExitCode::from(2);
     }
+    if let Command::ProveNative(a) = arguments.command {
+        return prove_native::run(a);
+    }
+    if native_is_available() {
+        // Core ML can end the process that tries a model on it, and prints while it compiles.
+        keep_stdout_clean();
+        if let Ok(program) = std::env::current_exe() {
+            proof::in_child_processes(program);
+        }
+    }
     let result = match arguments.command {
+        Command::ProveNative(_) => Ok(()),
         Command::Predict(a) => predict::run(a),
         Command::Generate(a) => generate::run(a),
         Command::Chat(a) => chat::run(a),
