@@ -6,6 +6,7 @@
 //! | tidy | length and headers of files, the map, figures, links |
 //! | clippy | lints, all targets of all crates |
 //! | apple | lints for `aarch64-apple-darwin` and `aarch64-apple-ios`, with and without `metal` |
+//! | link | the native engine's tests and the command, linked for `aarch64-apple-darwin` against an allow-list |
 //! | docs | rustdoc without warnings |
 //! | test | the test command of the README |
 //!
@@ -13,13 +14,19 @@
 
 use std::process::{Command, ExitCode};
 
+mod apple;
+mod link;
 mod tidy;
 
-/// Targets for which the native engine is checked.
-const APPLE_TARGETS: [&str; 2] = ["aarch64-apple-darwin", "aarch64-apple-ios"];
-
-const STEPS: [(&str, fn() -> Result<(), String>); 6] =
-    [("fmt", fmt), ("tidy", tidy::run), ("clippy", clippy), ("apple", apple), ("docs", docs), ("test", test)];
+const STEPS: [(&str, fn() -> Result<(), String>); 7] = [
+    ("fmt", fmt),
+    ("tidy", tidy::run),
+    ("clippy", clippy),
+    ("apple", apple::run),
+    ("link", link::run),
+    ("docs", docs),
+    ("test", test),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -58,26 +65,6 @@ fn docs() -> Result<(), String> {
 
 fn test() -> Result<(), String> {
     cargo(&["test", "--release", "--workspace"])
-}
-
-/// Lints code that only Apple platforms compile. If the targets cannot be installed, prints a note and continues:
-/// contributors do not need them.
-fn apple() -> Result<(), String> {
-    let installed = Command::new("rustup").arg("target").arg("add").args(APPLE_TARGETS).status();
-    if !installed.is_ok_and(|s| s.success()) {
-        eprintln!("!! THE APPLE TARGETS CAN'T BE INSTALLED: THE NATIVE ENGINE WAS NOT CHECKED");
-        return Ok(());
-    }
-    for target in APPLE_TARGETS {
-        for features in [&[][..], &["--features", "metal"][..]] {
-            let mut args =
-                vec!["clippy", "-p", "coreml-framework", "-p", "candle-coreml", "--all-targets", "--target", target];
-            args.extend(features);
-            args.extend(["--", "-D", "warnings"]);
-            cargo(&args)?;
-        }
-    }
-    Ok(())
 }
 
 fn cargo(args: &[&str]) -> Result<(), String> {
