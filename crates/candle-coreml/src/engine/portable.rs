@@ -22,6 +22,8 @@ use super::interface::downcast;
 use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport};
 use crate::error::{Error, Result};
 
+mod sequence;
+
 const NAME: &str = "portable";
 
 /// A function on the portable engine.
@@ -30,6 +32,8 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
+    /// The model takes sequences of its arrays: a network of rank 5.
+    sequences: bool,
     /// Maximum size of a state in bytes.
     memory: usize,
     /// True while profiling; `profile` sums over predictions.
@@ -63,7 +67,8 @@ pub(super) fn load(
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;
-    Ok(Portable { path: package.path.clone(), executable, described, memory, profiling, profile })
+    let sequences = sequence::takes(&package.body);
+    Ok(Portable { path: package.path.clone(), executable, described, sequences, memory, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -115,6 +120,13 @@ impl Engine for Portable {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
+        if self.sequences
+            && state.is_none()
+            && let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)?
+        {
+            let results = steps.iter().map(|step| self.predict(step, None)).collect::<Result<Vec<_>>>()?;
+            return sequence::join(results);
+        }
         let mut ready = Vec::with_capacity(inputs.len());
         for (name, value) in inputs {
             ready.push((*name, self.input(name, value)?));

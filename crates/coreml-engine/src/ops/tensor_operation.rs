@@ -23,6 +23,8 @@ use crate::value::Value;
 mod sorting;
 mod suppression;
 
+pub(super) use suppression::nms;
+
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("argsort", IOS15, sorting::argsort).kernel("packed-key sort"),
     OpSpec::new("band_part", IOS15, band_part),

@@ -7,6 +7,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::program::{Argument, Binding, Dim, NamedType, Operation, TensorType, Value, ValueType};
 
+use super::control_flow::Exit;
 use crate::emit::{Names, constant, named, operation, text};
 use crate::error::LowerError;
 
@@ -56,6 +57,12 @@ pub(super) fn int(value: i32) -> Argument {
     constant(Value::int(value))
 }
 
+/// A vector of `fp32`.
+pub(super) fn floats(values: &[f32]) -> Argument {
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    constant(Value::tensor(DataType::F32, &[values.len()], bytes))
+}
+
 /// A vector of `int32`.
 pub(super) fn ints(values: &[i32]) -> Argument {
     constant(Value::ints(values))
@@ -103,12 +110,32 @@ pub(super) struct Network {
     /// Blobs that were written last, by name.
     pub(super) blobs: HashMap<String, Blob>,
     names: Names,
+    /// What the current block has written over, last first; none outside of branches and loops.
+    pub(super) journal: Vec<Vec<(String, Option<Blob>)>>,
+    /// What the layers so far do to the turn of the innermost loop.
+    pub(super) exit: Exit,
+    /// Loops around the current layer.
+    pub(super) loops: usize,
+    /// How often layers and features read each blob.
+    pub(super) reads: HashMap<String, usize>,
+    /// Blobs that have no value, with the reason.
+    lost: HashMap<String, &'static str>,
+    /// Small constants by name of the value.
+    values: HashMap<String, Vec<f32>>,
+    /// Layers that may still be lowered: those of loops are more than once.
+    turns: usize,
     /// Elements that parameters may still ask for beyond what the file holds.
     spare: Cell<usize>,
 }
 
 /// Elements that the parameters of all layers together may ask for beyond what the file holds: 64 MB.
 const SPARE: usize = 1 << 24;
+
+/// Layers that are lowered at most, counting those of loops each time.
+const LAYERS: usize = 1 << 20;
+
+/// Constants of at most this many elements are remembered: shapes and bounds of slices.
+const REMEMBERED: usize = 64;
 
 type Lowered<T> = Result<T, LowerError>;
 
@@ -121,6 +148,13 @@ impl Network {
             operations: Vec::new(),
             blobs: HashMap::new(),
             names: Names::new(features),
+            journal: Vec::new(),
+            exit: Exit::Never,
+            loops: 0,
+            reads: HashMap::new(),
+            lost: HashMap::new(),
+            values: HashMap::new(),
+            turns: LAYERS,
             spare: Cell::new(SPARE),
         }
     }
@@ -174,7 +208,11 @@ impl Network {
         let Some(name) = layer.input.get(i) else {
             return self.refuse(format!("it has {} inputs", layer.input.len()));
         };
-        self.blobs.get(name).cloned().map_or_else(|| self.refuse(format!("nothing writes its input `{name}`")), Ok)
+        match (self.blobs.get(name), self.lost.get(name)) {
+            (Some(blob), _) => Ok(blob.clone()),
+            (None, Some(why)) => self.refuse(format!("its input `{name}` has no value: {why}")),
+            (None, None) => self.refuse(format!("nothing writes its input `{name}`")),
+        }
     }
 
     /// All inputs of a layer, at least one.
@@ -195,8 +233,119 @@ impl Network {
         if results.len() != layer.output.len() {
             return self.refuse(format!("it has {} outputs", layer.output.len()));
         }
-        self.blobs.extend(layer.output.iter().cloned().zip(results));
+        for (name, blob) in layer.output.iter().zip(results) {
+            self.set(name, Some(blob));
+        }
         Ok(())
+    }
+
+    /// Writes a blob, or takes its value away.
+    pub(super) fn set(&mut self, name: &str, blob: Option<Blob>) {
+        let old = match blob {
+            Some(blob) => self.blobs.insert(name.to_owned(), blob),
+            None => self.blobs.remove(name),
+        };
+        if let Some(journal) = self.journal.last_mut() {
+            journal.push((name.to_owned(), old));
+        }
+    }
+
+    /// Takes the value of a blob away, for a reason.
+    pub(super) fn forget(&mut self, name: &str, why: &'static str) {
+        self.set(name, None);
+        self.lost.insert(name.to_owned(), why);
+    }
+
+    /// Counts a layer.
+    ///
+    /// # Errors
+    /// If loops within loops make too many.
+    pub(super) fn turn(&mut self) -> Lowered<()> {
+        match self.turns.checked_sub(1) {
+            Some(left) => {
+                self.turns = left;
+                Ok(())
+            }
+            None => self.refuse("its loops are nested too deep"),
+        }
+    }
+
+    /// The elements of a blob that is a small constant.
+    pub(super) fn values(&self, x: &Blob) -> Option<&[f32]> {
+        self.values.get(&x.name).map(Vec::as_slice)
+    }
+
+    /// The elements of a small constant as integers.
+    pub(super) fn integers(&self, x: &Blob) -> Option<Vec<i64>> {
+        Some(self.values(x)?.iter().map(|&v| v as i64).collect())
+    }
+
+    /// A constant of no axes.
+    pub(super) fn scalar(&mut self, value: f32) -> Blob {
+        self.constant(&[], &[value])
+    }
+
+    /// A blob of one value.
+    pub(super) fn filled(&mut self, shape: &[usize], value: f32) -> Lowered<Blob> {
+        let target = self.sizes("shape", shape)?;
+        let shape = shape.iter().map(|&d| Some(d)).collect();
+        Ok(self.op("fill", vec![("shape", ints(&target)), ("value", float(value))], shape))
+    }
+
+    /// The shape of a blob of its own rank.
+    pub(super) fn full_shape(&self, x: &Blob) -> Vec<Extent> {
+        std::iter::repeat_n(Some(1), usize::from(x.short)).chain(x.shape.iter().copied()).collect()
+    }
+
+    /// The extents of a value, as an argument that is a constant if they are known.
+    pub(super) fn shape_of(&mut self, x: &Blob) -> Lowered<(Argument, Vec<Extent>)> {
+        let shape = x.shape.clone();
+        if let Some(known) = shape.iter().copied().collect::<Option<Vec<usize>>>() {
+            return Ok((ints(&self.sizes("shape", &known)?), shape));
+        }
+        let found = self.typed("shape", vec![("x", of(x))], DataType::I32, vec![Some(shape.len())]);
+        Ok((of(&found), shape))
+    }
+
+    /// A shape that an input of a layer lists; the extents that a constant has are known.
+    pub(super) fn listed_shape(&mut self, layer: &NeuralNetworkLayer, i: usize) -> Lowered<(Argument, Vec<Extent>)> {
+        let x = self.input(layer, i)?;
+        if let Some(known) = self.integers(&x) {
+            let target = self.sizes("shape", &known)?;
+            let shape = target.iter().map(|&d| usize::try_from(d).ok()).collect();
+            return Ok((ints(&target), shape));
+        }
+        let x = self.list(&x)?;
+        let rank = self.known("number of extents", x.shape[0])?;
+        if rank > REMEMBERED {
+            return self.refuse(format!("a shape of {rank} extents"));
+        }
+        Ok((of(&x), vec![None; rank]))
+    }
+
+    /// A blob as a list of integers.
+    pub(super) fn list(&mut self, x: &Blob) -> Lowered<Blob> {
+        let flat = if x.shape.len() == 1 { x.clone() } else { self.reshape(x, vec![x.elements()])? };
+        Ok(self.cast(&flat, DataType::I32))
+    }
+
+    /// An input of one element as an integer.
+    pub(super) fn number(&mut self, layer: &NeuralNetworkLayer, i: usize) -> Lowered<Argument> {
+        let x = self.input(layer, i)?;
+        if let Some(&[value]) = self.integers(&x).as_deref() {
+            return Ok(int(self.size("input", value)?));
+        }
+        let x = self.element(&x)?;
+        Ok(of(&self.cast(&x, DataType::I32)))
+    }
+
+    /// The only element of a blob.
+    pub(super) fn element(&mut self, x: &Blob) -> Lowered<Blob> {
+        if x.elements().is_some_and(|count| count != 1) {
+            return self.refuse(format!("an input of {} where one number belongs", shown(&x.shape)));
+        }
+        let x = self.full(x);
+        self.reshape(&x, Vec::new())
     }
 
     /// A name that no other value has.
@@ -251,6 +400,9 @@ impl Network {
         let made = self.op("const", Vec::new(), shape);
         if let Some(op) = self.operations.last_mut() {
             op.attributes.insert("val".to_owned(), Value::tensor(DataType::F32, &fixed, bytes));
+        }
+        if values.len() <= REMEMBERED {
+            self.values.insert(made.name.clone(), values.to_vec());
         }
         made
     }
