@@ -227,17 +227,20 @@ impl Portable {
         }))
     }
 
-    /// The shape `[sequence, 1, C, 1, 1]` of a vector that a network of rank 5 takes alone or as a sequence `[sequence, 1, C]`.
+    /// The shape `[sequence, 1, C, H, W]` of an array `[C]` or `[C, H, W]` that a network of rank 5 takes alone or as a
+    /// sequence `[sequence, 1, …]`.
     fn sequence(&self, name: &str, found: &[usize], declared: &[Dim]) -> Option<Vec<usize>> {
-        let [Dim::Unknown, Dim::Fixed(1), Dim::Fixed(c), Dim::Fixed(1), Dim::Fixed(1)] = *declared else { return None };
-        let feature = self.described.input(name)?;
-        let vector = matches!(&feature.ty, FeatureType::MultiArray { shape, .. } if shape.len() == 1);
-        let length = match *found {
-            [n] if n == c => 1,
-            [length, 1, n] if n == c => length,
+        let [Dim::Unknown, Dim::Fixed(1), element @ ..] = declared else { return None };
+        let element: Vec<usize> = element.iter().map(|d| d.fixed()).collect::<Option<_>>()?;
+        let FeatureType::MultiArray { shape, .. } = &self.described.input(name)?.ty else { return None };
+        let fits = element.len() == 3 && matches!(shape.len(), 1 | 3) && element.starts_with(shape);
+        let length = match found {
+            _ if !fits => return None,
+            one if one == shape.as_slice() => 1,
+            [length, 1, rest @ ..] if rest == shape.as_slice() => *length,
             _ => return None,
         };
-        vector.then(|| vec![length, 1, c, 1, 1])
+        Some([&[length, 1], &element[..]].concat())
     }
 }
 

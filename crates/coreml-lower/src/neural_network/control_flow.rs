@@ -278,7 +278,8 @@ pub(super) fn repeat(n: &mut Network, layer: &NeuralNetworkLayer, p: &Loop) -> L
     if !layer.output.is_empty() || layer.input.len() > 1 || p.body_network.is_none() {
         return n.refuse("it has outputs, several inputs, or nothing to run");
     }
-    if p.condition_network.is_some() == p.condition_var.is_empty() {
+    // Writers leave an empty network where there is no condition.
+    if layers_of(p.condition_network.as_deref()).is_empty() != p.condition_var.is_empty() {
         return n.refuse("it has a condition without a name, or a name without a condition");
     }
     let most = match layer.input.first() {

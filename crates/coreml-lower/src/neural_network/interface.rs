@@ -20,7 +20,7 @@ pub(super) struct Mapping {
     pub(super) exact_arrays: bool,
     /// Images have rank 4.
     pub(super) exact_images: bool,
-    /// Vectors may come as sequences `[sequence, 1, C]`.
+    /// Arrays may come as sequences `[sequence, 1, C]` or `[sequence, 1, C, H, W]`.
     pub(super) sequences: bool,
 }
 
@@ -70,6 +70,7 @@ pub(super) fn inputs(
                 let shape = extents(n, shape, constraint)?;
                 let shape = match *shape {
                     [c] if !mapping.exact_arrays && mapping.sequences => vec![None, Some(1), c, Some(1), Some(1)],
+                    [c, h, w] if !mapping.exact_arrays && mapping.sequences => vec![None, Some(1), c, h, w],
                     _ => shape,
                 };
                 Blob { name: feature.name.clone(), shape, short: false }

@@ -143,7 +143,13 @@ pub(super) fn cum_sum(n: &mut Network, layer: &NeuralNetworkLayer, p: &CumSum) -
         let given = n.input(layer, 1)?;
         match n.integers(&given).as_deref() {
             Some(&[axis]) => along = axis,
-            _ => return n.refuse("its axis is computed"),
+            _ => {
+                let x = n.full(&x);
+                let axis = n.number(layer, 1)?;
+                let more = vec![("axis", axis), ("exclusive", flag(p.exclude_final_sum)), ("reverse", flag(p.reverse))];
+                let y = n.map("cumsum", &x, more);
+                return n.write(layer, vec![y]);
+            }
         }
     }
     let (x, axis) = n.axis(&x, along)?;

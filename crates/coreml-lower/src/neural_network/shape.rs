@@ -115,6 +115,12 @@ pub(super) fn transpose(n: &mut Network, layer: &NeuralNetworkLayer, p: &Transpo
     let x = n.full(&x);
     let mut sorted = p.axes.clone();
     sorted.sort_unstable();
+    // An image has a leading axis of 1 that its layers may not count.
+    let more = x.shape.len().saturating_sub(sorted.len());
+    let x = match more > 0 && !sorted.is_empty() && x.shape[..more].iter().all(|d| *d == Some(1)) {
+        true => n.reshape(&x, x.shape[more..].to_vec())?,
+        false => x,
+    };
     if sorted != (0..x.shape.len() as u64).collect::<Vec<_>>() {
         return n.refuse(format!("`axes` {:?} for a blob of rank {}", p.axes, x.shape.len()));
     }
