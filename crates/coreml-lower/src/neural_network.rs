@@ -5,7 +5,7 @@
 //!
 //! - `layers`: a row for each kind of layer, with its lowering; one file a chapter has them. `control_flow`: order, branches,
 //!   loops.
-//! - `build`: operations and the shapes of blobs; `weights`: weights in any form, as floats.
+//! - `build`, `blobs`: operations and the shapes of blobs; `weights`: weights in any form, as floats.
 //! - `interface`: features and blobs, preprocessing, labels.
 
 use std::borrow::Cow;
@@ -25,6 +25,7 @@ use build::Network;
 use interface::Mapping;
 
 mod activation;
+mod blobs;
 mod build;
 mod constant;
 mod control_flow;
