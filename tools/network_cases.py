@@ -22,8 +22,9 @@ def draw(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def add(name, inputs, layers, outputs, exact=False, quantize=None):
+def add(name, inputs, layers, outputs, exact=False, quantize=None, compute=None):
     """A network of `layers(builder)`: inputs by name, results `out` (or several, by name)."""
+    outputs = compute(**inputs) if compute else outputs
     outputs = outputs if isinstance(outputs, dict) else {"out": outputs}
     outputs = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in outputs.items()}
     builder = NeuralNetworkBuilder(
@@ -310,18 +311,23 @@ def exact():
          np.where(np.arange(4) == np.array([[2], [0], [3]]), 2.0, -1.0), i=np.array([2, 0, 3], np.float32))
 
 
+def write(folder, name):
+    """Writes all cases to a file."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for case, (model, inputs, outputs) in CASES.items():
+        arrays[f"{case}/model"] = np.frombuffer(model, np.uint8)
+        for side, values in ("in", inputs), ("out", outputs):
+            arrays |= {f"{case}/{side}/{k}": np.ascontiguousarray(v) for k, v in values.items()}
+    save_file(arrays, folder / name)
+    print(len(CASES), "cases")
+
+
 def main():
     for family in (convolutions, pooling, activations, linear, quantized, normalizations, arithmetic, shapes, exact):
         family()
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {}
-    for name, (model, inputs, outputs) in CASES.items():
-        arrays[f"{name}/model"] = np.frombuffer(model, np.uint8)
-        for side, values in ("in", inputs), ("out", outputs):
-            arrays |= {f"{name}/{side}/{k}": np.ascontiguousarray(v) for k, v in values.items()}
-    save_file(arrays, folder / "layers.safetensors")
-    print(len(CASES), "cases")
+    write(sys.argv[1], "layers.safetensors")
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ fn replace(value: &mut Value, strings: &[String], dice: &mut Dice) {
             return;
         }
         TensorData::Bytes(bytes) => bytes,
-        TensorData::Blob(_) => return,
+        TensorData::Blob(_) | TensorData::Shared(_) => return,
     };
     let Some(width) = ty.dtype.bits().filter(|b| b % 8 == 0).map(|b| b / 8) else { return };
     let element = |dice: &mut Dice| -> Vec<u8> {

@@ -42,7 +42,7 @@ fn a_classifier_scales_its_image_and_returns_label_and_probabilities() {
 }
 
 #[test]
-fn a_network_of_vectors_takes_one_and_refuses_other_shapes() {
+fn a_network_of_vectors_takes_one_or_a_sequence_of_them() {
     let case = &cases()["sequences"];
     let (model, x, y) = (load("sequences.mlmodel"), numbers(&case["x"]), numbers(&case["y"]));
     let run = |x: &[f32], shape: &[usize]| -> candle_coreml::Result<Vec<f32>> {
@@ -52,8 +52,9 @@ fn a_network_of_vectors_takes_one_and_refuses_other_shapes() {
         Ok(y.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
     };
     assert!(near(&run(&x[..3], &[3]).expect("one vector"), &y[..2]));
-    // Its layers do not need the sequence axis, so the program has none.
-    for shape in [&[5, 1, 3][..], &[5, 3], &[1, 5, 3], &[15]] {
+    // Its layers do not need the sequence axis, so the program has none: it runs for each vector.
+    assert!(near(&run(&x, &[5, 1, 3]).expect("a sequence"), &y));
+    for shape in [&[5, 3][..], &[1, 5, 3], &[15]] {
         let error = run(&x, shape).expect_err("another shape").to_string();
         assert!(error.contains("`x`"), "{error}");
     }

@@ -7,6 +7,7 @@ use coreml_format::program::{Block, Function, Operation};
 
 use crate::backend::Backend;
 use crate::error::{EngineError, NewerOp, OpLocation};
+use crate::op::{OPSET, opset};
 use crate::ops;
 
 /// Checks a function.
@@ -22,9 +23,10 @@ pub(crate) fn function(name: &str, function: &Function, backend: &Backend, lower
         if lowered && ops::is_lowered(row.name) {
             return;
         }
-        if row.is_internal() {
+        let opset = opset(op, function.opset);
+        if row.is_internal() || (!lowered && op.attributes.contains_key(OPSET)) {
             internal.push(place());
-        } else if let Some(&since) = row.opsets.first().filter(|&&since| since > function.opset) {
+        } else if let Some(&since) = row.opsets.first().filter(|&&since| since > opset) {
             newer.push(NewerOp { place: place(), since });
         }
     });

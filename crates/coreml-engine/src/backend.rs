@@ -30,7 +30,8 @@ impl Backend {
     /// The CPU: operations of the specification by family, those of lowering, then those of rewrites.
     pub fn cpu() -> Self {
         let of_files = ops::FAMILIES.iter().map(|(_, ops)| *ops);
-        let tables = of_files.chain([ops::LOWERED]).chain(passes::ALL.iter().map(|pass| pass.ops)).collect();
+        let tables =
+            of_files.chain(ops::LOWERED.iter().copied()).chain(passes::ALL.iter().map(|pass| pass.ops)).collect();
         Self { name: "cpu", device: Device::Cpu, tables }
     }
 

@@ -27,6 +27,7 @@ use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
 
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
+use crate::op::OPSET;
 use crate::planned::{BlockPlan, Run};
 use crate::value::{FromValue, Value};
 
@@ -101,7 +102,7 @@ impl OpBuilder<'_> {
     pub(crate) fn unread(&self) -> Option<&str> {
         let read = self.read.borrow();
         let bound = self.op.inputs.keys().chain(self.op.attributes.keys());
-        bound.map(String::as_str).find(|name| !read.contains(*name))
+        bound.map(String::as_str).find(|name| *name != OPSET && !read.contains(*name))
     }
 
     /// Marks parameters as read that have no effect given the other parameters, by definition of the operation.

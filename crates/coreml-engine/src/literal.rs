@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use candle_core::Device;
+use coreml_format::blob::Blob;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{TensorData, TensorType, Value as Literal, ValueData};
 use coreml_format::weights::Weights;
@@ -61,21 +62,21 @@ fn tensor(ty: &TensorType, data: &TensorData, weights: &Weights, device: &Device
             Ok(Value::doubles(all.iter().map(|&x| f64::from_le_bytes(x)).collect(), shape))
         }
         TensorData::Bytes(bytes) => Ok(Value::Array(decode(bytes, ty.dtype, &shape, device)?)),
-        TensorData::Blob(blob) => {
-            let blob = weights.resolve(blob)?;
-            if blob.elements() != count || !same_storage(blob.dtype(), ty.dtype) {
-                let found = format!("{} × {}", blob.elements(), blob.dtype());
-                return Err(OpError::shape(format!(
-                    "weight file holds {found} where the program says {} {shape:?}",
-                    ty.dtype
-                )));
-            }
-            if count > KEEP_MAPPED {
-                return Ok(Value::Weight(Arc::new(Weight::dense(blob, ty.dtype, shape))));
-            }
-            Ok(Value::Array(decode(&blob, ty.dtype, &shape, device)?))
-        }
+        TensorData::Shared(blob) => mapped(blob.clone(), ty, shape, count, device),
+        TensorData::Blob(blob) => mapped(weights.resolve(blob)?, ty, shape, count, device),
     }
+}
+
+/// Elements of a file; many stay there.
+fn mapped(blob: Blob, ty: &TensorType, shape: Vec<usize>, count: usize, device: &Device) -> Result<Value, OpError> {
+    if blob.elements() != count || !same_storage(blob.dtype(), ty.dtype) {
+        let found = format!("{} × {}", blob.elements(), blob.dtype());
+        return Err(OpError::shape(format!("weight file holds {found} where the program says {} {shape:?}", ty.dtype)));
+    }
+    if count > KEEP_MAPPED {
+        return Ok(Value::Weight(Arc::new(Weight::dense(blob, ty.dtype, shape))));
+    }
+    Ok(Value::Array(decode(&blob, ty.dtype, &shape, device)?))
 }
 
 /// True if an element type of a weight file is stored like the declared type: booleans are stored as bytes.

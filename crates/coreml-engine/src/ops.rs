@@ -17,6 +17,7 @@ pub(crate) mod elementwise_unary;
 pub(crate) mod epilogue;
 mod image_resizing;
 pub(crate) mod linear;
+mod network;
 pub(crate) mod normalization;
 pub(crate) mod packed_weight;
 mod pool;
@@ -56,12 +57,12 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
     ("transformers", transformers::OPS),
 ];
 
-/// Operations of classic models, which lowering makes and no file has.
-pub const LOWERED: &[OpSpec] = classic::OPS;
+/// Operations of classic models and of layers of networks, which lowering makes and no file has.
+pub const LOWERED: &[&[OpSpec]] = &[classic::OPS, network::OPS, recurrent::LAYERS];
 
 /// True if lowering makes an operation.
 pub(crate) fn is_lowered(name: &str) -> bool {
-    LOWERED.iter().any(|op| op.name == name)
+    LOWERED.iter().any(|ops| ops.iter().any(|op| op.name == name))
 }
 
 /// Finds the row of an operation of the specification.

@@ -206,6 +206,15 @@ impl Weight {
         }
     }
 
+    /// True for uncompressed floats, as they are or times a factor.
+    pub(crate) fn is_dense_float(&self) -> bool {
+        match &self.form {
+            Form::Dense(_) => self.dtype.is_float(),
+            Form::Blocks { data, offset: None, .. } => data.raw().is_some() && data.dtype.is_float(),
+            _ => false,
+        }
+    }
+
     /// Number of bytes held in memory rather than in a file.
     pub(crate) fn held_bytes(&self) -> usize {
         let held = |raw: &Raw| match raw {
@@ -272,6 +281,17 @@ impl Weight {
                 }
                 Ok(values)
             }
+        }
+    }
+
+    /// One element, by its position in row-major order.
+    ///
+    /// # Errors
+    /// If it is out of range.
+    pub(crate) fn element(&self, at: usize) -> Result<f32, OpError> {
+        match (self.elements(at, 1)?).first() {
+            Some(&value) => Ok(value),
+            None => Err(OpError::shape(format!("element {at} of a weight of shape {:?}", self.shape))),
         }
     }
 

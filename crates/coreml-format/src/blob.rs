@@ -73,7 +73,18 @@ pub struct Blob {
     elements: usize,
 }
 
+impl PartialEq for Blob {
+    fn eq(&self, other: &Self) -> bool {
+        (self.dtype, self.elements) == (other.dtype, other.elements) && self.bytes == other.bytes
+    }
+}
+
 impl Blob {
+    /// Elements of a buffer, which may be a range of a mapped file; `None` if it does not have the length of so many.
+    pub fn new(bytes: Bytes, dtype: DataType, elements: usize) -> Option<Self> {
+        (dtype.packed_len(elements) == Some(bytes.len())).then_some(Self { bytes, dtype, elements })
+    }
+
     /// Element type from the record.
     pub fn dtype(&self) -> DataType {
         self.dtype

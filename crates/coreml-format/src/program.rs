@@ -10,7 +10,7 @@
 
 use indexmap::IndexMap;
 
-use crate::blob::BlobRef;
+use crate::blob::{Blob, BlobRef};
 use crate::dtype::DataType;
 
 /// One extent of a tensor shape.
@@ -110,6 +110,8 @@ pub enum TensorData {
     Strings(Vec<String>),
     /// Elements stored in a weight file.
     Blob(BlobRef),
+    /// Elements that lie in the specification: a range of the mapped file, packed like those of a weight file.
+    Shared(Blob),
 }
 
 /// A literal in a program.

@@ -120,6 +120,9 @@ impl<'p> Scope<'p> {
         let count = count.ok_or_else(|| self.error(place(), "a shape that is known and fits in memory", "another"))?;
         let (wanted, found) = match data {
             TensorData::Bytes(bytes) => (ty.dtype.packed_len(count), bytes.len()),
+            TensorData::Shared(blob) => {
+                (Some(count).filter(|_| blob.dtype() == ty.dtype).and_then(|n| ty.dtype.packed_len(n)), blob.len())
+            }
             TensorData::Strings(all) => (Some(count).filter(|_| ty.dtype == DataType::String), all.len()),
             // Weight file records are checked when read.
             TensorData::Blob(_) => return Ok(()),

@@ -212,6 +212,7 @@ pub(crate) fn text(value: &Value) -> Option<String> {
     let items: Vec<String> = match data {
         TensorData::Strings(s) => s.clone(),
         TensorData::Bytes(b) => numbers(ty.dtype, b)?.into_iter().take(elements).collect(),
+        TensorData::Shared(b) => numbers(ty.dtype, b)?.into_iter().take(elements).collect(),
         TensorData::Blob(_) => return None,
     };
     Some(if ty.shape.is_empty() { items.into_iter().next()? } else { format!("[{}]", items.join(", ")) })

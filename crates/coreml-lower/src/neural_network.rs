@@ -3,8 +3,9 @@
 //! Blobs are written again under the same name; values are not, so every blob has the value that was written last. A blob of
 //! rank 5 with a sequence axis of 1 is kept as `[batch, C, H, W]`, which convolutions take as it is.
 //!
-//! - `layers`: a row for each kind of layer, with its lowering or none; one file a chapter has them.
-//! - `build`: operations and the shapes of blobs; `weights`: weights in any form, as floats.
+//! - `layers`: a row for each kind of layer, with its lowering; one file a chapter has them. `control_flow`: order, branches,
+//!   loops.
+//! - `build`, `blobs`: operations and the shapes of blobs; `weights`: weights in any form, as floats.
 //! - `interface`: features and blobs, preprocessing, labels.
 
 use std::borrow::Cow;
@@ -24,8 +25,10 @@ use build::Network;
 use interface::Mapping;
 
 mod activation;
+mod blobs;
 mod build;
 mod constant;
+mod control_flow;
 mod convolution;
 mod elementwise;
 mod interface;
@@ -33,11 +36,14 @@ pub mod layers;
 mod linear;
 mod normalization;
 mod pooling;
+mod random;
+mod recurrent;
 mod reduce;
 mod resize;
 mod scatter_gather;
 mod shape;
 mod slice;
+mod volume;
 mod weights;
 
 /// What networks, classifiers and regressors have in common.
@@ -85,7 +91,14 @@ fn parts<'m>(body: &'m Body, place: &str) -> Result<Parts<'m>, LowerError> {
 /// Whether a layer treats the sequence axis as one.
 fn sequential(layer: &NeuralNetworkLayer) -> bool {
     match &layer.layer {
-        Some(Layer::Embedding(_) | Layer::SequenceRepeat(_)) => true,
+        Some(
+            Layer::Embedding(_)
+            | Layer::SequenceRepeat(_)
+            | Layer::SimpleRecurrent(_)
+            | Layer::Gru(_)
+            | Layer::UniDirectionalLstm(_)
+            | Layer::BiDirectionalLstm(_),
+        ) => true,
         Some(Layer::Concat(p)) => p.sequence_concat,
         Some(Layer::Permute(p)) => p.axis.first() != Some(&0),
         _ => false,
@@ -112,14 +125,14 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
         sequences: parts.layers.iter().any(sequential),
     };
     let inputs = interface::inputs(&mut network, &described, mapping, parts.preprocessing)?;
-    for layer in parts.layers {
-        let Some(kind) = &layer.layer else {
-            network.layer = (layer.name.clone(), "unknown");
-            return network.refuse("layers of this kind are not known");
-        };
-        network.layer = (layer.name.clone(), layers::name(kind));
-        layers::lower(&mut network, layer, kind)?;
+    let mut reads = IndexMap::new();
+    control_flow::count_reads(parts.layers, &mut reads);
+    network.reads = reads.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    let scores = parts.labels.map(|(_, scores)| scores);
+    for name in described.outputs.iter().map(|f| f.name.as_str()).chain(scores) {
+        *network.reads.entry(name.to_owned()).or_insert(0) += 1;
     }
+    control_flow::sequence(&mut network, parts.layers)?;
     let outputs = interface::outputs(&mut network, &described, mapping, parts.labels)?;
     let block = Block { inputs: Vec::new(), operations: network.operations, outputs };
     let function = Function { opset: Opset::Ios15, inputs, block, attributes: IndexMap::new() };

@@ -1,12 +1,13 @@
-//! Pipelines of ML Programs as one program: the operations of all parts, in order.
+//! Pipelines as one program: the operations of all parts, in order.
 //!
 //! A part takes its inputs by name from the pipeline's inputs or from the results of earlier parts (coremltools'
-//! `Model.proto`, message `Pipeline`).
+//! `Model.proto`, message `Pipeline`). Parts of different opsets keep them: the function has the latest, and an operation of
+//! another one says so.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use coreml_format::description::FunctionDescription;
+use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription};
 use coreml_format::dtype::DataType;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, Value, ValueType,
@@ -20,8 +21,7 @@ use crate::model_types::{self, Source};
 /// Joins the parts of a pipeline, each with its default function.
 ///
 /// # Errors
-/// [`LowerError`] if a part cannot be lowered, an input of a part or a result of the pipeline has no producer, or the
-/// parts have different opsets.
+/// [`LowerError`] if a part cannot be lowered, or an input of a part or a result of the pipeline has no producer.
 pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>, LowerError> {
     let description = source.description;
     let whole = description.function(None).cloned().unwrap_or_default();
@@ -37,7 +37,8 @@ pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>,
         if part_is_program && let Some(kind) = own_operation(&function.block) {
             return Err(LowerError::invalid(&place, "operations of files", format!("`{kind}`")));
         }
-        joined.add(&place, function)?;
+        let described = part.description.function(None);
+        joined.add(&place, described.map_or(&[], |d| &d.inputs), function)?;
     }
     let function = joined.finish(&whole)?;
     let functions = IndexMap::from([(description.default_function.clone(), function)]);
@@ -69,15 +70,46 @@ struct Joined {
     open: HashSet<String>,
     inputs: Vec<NamedType>,
     operations: Vec<Operation>,
-    opset: Option<Opset>,
+    /// Opsets of parts, each with the operations up to there.
+    opsets: Vec<(usize, Opset)>,
 }
+
+/// Attribute of an operation whose opset is not that of its function.
+const OPSET: &str = "engine.opset";
+
+/// Says the opset of operations that do not say one yet.
+fn mark(operations: &mut [Operation], opset: Opset) {
+    for operation in operations {
+        operation.attributes.entry(OPSET.to_owned()).or_insert_with(|| Value::string(opset.spec_name()));
+        for block in &mut operation.blocks {
+            mark(&mut block.operations, opset);
+        }
+    }
+}
+
+/// What an optional input is that nothing gives: an array of its default, NaN for a number.
+fn absent(feature: &FeatureDescription) -> Option<Value> {
+    match &feature.ty {
+        _ if !feature.optional => None,
+        FeatureType::Double => Some(Value::tensor(DataType::F64, &[], f64::NAN.to_le_bytes().to_vec())),
+        FeatureType::MultiArray { shape, default, .. } => {
+            let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= ABSENT)?;
+            let value = default.unwrap_or(0.0) as f32;
+            Some(Value::tensor(DataType::F32, shape, value.to_le_bytes().repeat(count)))
+        }
+        _ => None,
+    }
+}
+
+/// Elements of an optional array that nothing gives, at most.
+const ABSENT: usize = 1 << 20;
 
 impl Joined {
     fn new(whole: &FunctionDescription) -> Self {
         let open: HashSet<String> = whole.inputs.iter().chain(&whole.states).map(|f| f.name.clone()).collect();
         let names = Names::new(open.iter().cloned().chain(whole.outputs.iter().map(|f| f.name.clone())));
-        let (features, inputs, operations, opset) = Default::default();
-        Self { names, features, open, inputs, operations, opset }
+        let (features, inputs, operations, opsets) = Default::default();
+        Self { names, features, open, inputs, operations, opsets }
     }
 
     /// Adds an operation with parameter `x` and optionally another one.
@@ -86,17 +118,26 @@ impl Joined {
         self.operations.push(operation(kind, [("x", named(x))].into_iter().chain(more), vec![output]));
     }
 
-    fn add(&mut self, place: &str, function: Function) -> Result<(), LowerError> {
+    fn add(&mut self, place: &str, described: &[FeatureDescription], function: Function) -> Result<(), LowerError> {
         // Operations of the engine's own are of no opset.
-        if !function.block.operations.iter().all(is_own) {
-            if let Some(opset) = self.opset.filter(|&o| o != function.opset) {
-                let found = function.opset.spec_name();
-                return Err(LowerError::invalid(place, format!("opset {}", opset.spec_name()), found));
-            }
-            self.opset = Some(function.opset);
-        }
+        let opset = (!function.block.operations.iter().all(is_own)).then_some(function.opset);
         let mut names = HashMap::new();
         for input in function.inputs {
+            let known = self.open.contains(&input.name) || self.features.contains_key(&input.name);
+            let optional = described.iter().find(|f| f.name == input.name).filter(|_| !known).and_then(absent);
+            if let Some(value) = optional {
+                let name = self.names.fresh(&input.name);
+                let output = NamedType { name: name.clone(), ty: value.ty.clone() };
+                let mut made = operation("const", [], vec![output.clone()]);
+                made.attributes.insert("val".to_owned(), value);
+                self.operations.push(made);
+                self.features.insert(input.name.clone(), output);
+                let value = self.input(place, &input)?;
+                // Other parts have their own default.
+                self.features.remove(&input.name);
+                names.insert(input.name, value);
+                continue;
+            }
             let value = self.input(place, &input)?;
             names.insert(input.name, value);
         }
@@ -116,6 +157,7 @@ impl Joined {
         }
         self.features.extend(returned);
         self.operations.extend(block.operations);
+        self.opsets.extend(opset.map(|opset| (self.operations.len(), opset)));
         Ok(())
     }
 
@@ -171,7 +213,14 @@ impl Joined {
         if self.features.is_empty() {
             return Err(LowerError::invalid("the pipeline", "at least one part", "none"));
         }
-        let opset = self.opset.unwrap_or(Opset::Ios15);
+        let opset = self.opsets.iter().map(|(_, opset)| *opset).max().unwrap_or(Opset::Ios15);
+        let mut start = 0;
+        for &(end, own) in &self.opsets {
+            if own != opset {
+                mark(&mut self.operations[start..end], own);
+            }
+            start = end;
+        }
         let block = Block { inputs: Vec::new(), operations: self.operations, outputs };
         Ok(Function { opset, inputs: self.inputs, block, attributes: IndexMap::new() })
     }
@@ -214,7 +263,7 @@ impl Joined {
 
 #[cfg(test)]
 mod tests {
-    use coreml_format::description::{FeatureDescription, FeatureType, ModelDescription, ShapeConstraint};
+    use coreml_format::description::{ModelDescription, ShapeConstraint};
     use coreml_format::mil_text;
     use coreml_format::model_types::{Body, Bytes, decode};
     use coreml_format::spec::Specification;
@@ -290,12 +339,38 @@ mod tests {
     }
 
     #[test]
+    fn parts_keep_their_opsets() {
+        let program = join(&pipeline(&["x"], &["y"], vec![doubled("ios16"), squared("h")])).expect("a pipeline");
+        let main = &program.functions["main"];
+        let own: Vec<bool> = main.block.operations.iter().map(|o| o.attributes.contains_key(OPSET)).collect();
+        // The sum is of ios16; the cast, the product and the names of its result are of ios17.
+        assert_eq!((main.opset, own), (Opset::Ios17, vec![true, false, false, false, false]));
+        let same = join(&pipeline(&["x"], &["y"], vec![doubled("ios17"), squared("h")])).expect("a pipeline");
+        assert!(same.functions["main"].block.operations.iter().all(|o| o.attributes.is_empty()));
+    }
+
+    #[test]
+    fn optional_inputs_that_nothing_gives_have_their_default() {
+        let mut part = doubled("ios17");
+        let main = part.description.functions.get_mut("main").expect("a function");
+        let input = &mut main.inputs[0];
+        input.optional = true;
+        if let FeatureType::MultiArray { default, .. } = &mut input.ty {
+            *default = Some(1.5);
+        }
+        let program = join(&pipeline(&[], &["h"], vec![part])).expect("a pipeline");
+        verify(&program).expect("a valid program");
+        let first = &program.functions["main"].block.operations[0];
+        let value = Value::tensor(DataType::F32, &[2], [1.5f32; 2].iter().flat_map(|v| v.to_le_bytes()).collect());
+        assert_eq!((first.kind.as_str(), first.attributes.get("val")), ("const", Some(&value)));
+        assert!(join(&pipeline(&[], &["h"], vec![doubled("ios17")])).is_err());
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         let error = |of: Specification| join(&of).expect_err("a part that does not fit").to_string();
         let wrong = error(pipeline(&["x"], &["y"], vec![doubled("ios17"), squared("other")]));
         assert!(wrong.contains("part 1") && wrong.contains("`other`"), "{wrong}");
-        let wrong = error(pipeline(&["x"], &["y"], vec![doubled("ios16"), squared("h")]));
-        assert!(wrong.contains("CoreML6") && wrong.contains("CoreML7"), "{wrong}");
         let wrong = error(pipeline(&["x"], &["lost"], vec![doubled("ios17")]));
         assert!(wrong.contains("`lost`"), "{wrong}");
         assert!(error(pipeline(&["x"], &[], Vec::new())).contains("at least one part"));

@@ -1,4 +1,4 @@
-//! Layers of neural networks agree with PyTorch and NumPy (`tools/network_cases.py`).
+//! Layers of neural networks agree with PyTorch and NumPy (`tools/network_cases.py`, `tools/network_flow_cases.py`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use coreml_engine::executable::{Executable, Options};
 use coreml_format::model::Model;
 
-const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/neural_networks/layers.safetensors");
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/neural_networks/");
 
 /// What a network is, takes and returns.
 #[derive(Default)]
@@ -17,9 +17,9 @@ struct Case {
     outputs: Vec<(String, Tensor)>,
 }
 
-fn cases() -> BTreeMap<String, Case> {
+fn cases(file: &str) -> BTreeMap<String, Case> {
     let mut all: BTreeMap<String, Case> = BTreeMap::new();
-    for (name, tensor) in candle_core::safetensors::load(CASES, &Device::Cpu).expect("the cases") {
+    for (name, tensor) in candle_core::safetensors::load(format!("{CASES}{file}"), &Device::Cpu).expect("the cases") {
         let mut parts = name.splitn(3, '/');
         let case = all.entry(parts.next().expect("a name").to_owned()).or_default();
         match (parts.next(), parts.next()) {
@@ -41,7 +41,8 @@ fn check(file: &Path, case: &Case) -> Result<(), String> {
     let model = Model::open(file).map_err(|e| e.to_string())?;
     let program = coreml_lower::lower(&model).map_err(|e| e.to_string())?;
     let main = &model.description.default_function;
-    let loaded = Executable::load(&program, &model.weights, main, &Options::default()).map_err(|e| e.to_string())?;
+    let options = Options { lowered: true, ..Options::default() };
+    let loaded = Executable::load(&program, &model.weights, main, &options).map_err(|e| e.to_string())?;
     let mut inputs: Vec<(&str, Tensor)> = Vec::new();
     for (name, tensor) in &case.inputs {
         let declared = loaded.inputs().iter().find(|i| i.name == *name).ok_or_else(|| format!("no input `{name}`"))?;
@@ -68,11 +69,10 @@ fn check(file: &Path, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn layers_agree_with_their_references() {
+fn agree(file: &str, least: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let cases = cases();
-    assert!(cases.len() > 100, "{} cases", cases.len());
+    let cases = cases(file);
+    assert!(cases.len() > least, "{} cases", cases.len());
     let wrong: Vec<String> = cases
         .iter()
         .filter_map(|(name, case)| {
@@ -80,4 +80,14 @@ fn layers_agree_with_their_references() {
         })
         .collect();
     assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn layers_agree_with_their_references() {
+    agree("layers.safetensors", 100);
+}
+
+#[test]
+fn recurrent_layers_branches_loops_volumes_and_stored_weights_agree() {
+    agree("flow.safetensors", 60);
 }

@@ -22,6 +22,8 @@ use super::interface::downcast;
 use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport};
 use crate::error::{Error, Result};
 
+mod sequence;
+
 const NAME: &str = "portable";
 
 /// A function on the portable engine.
@@ -30,6 +32,8 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
+    /// The model takes sequences of its arrays: a network of rank 5.
+    sequences: bool,
     /// Maximum size of a state in bytes.
     memory: usize,
     /// True while profiling; `profile` sums over predictions.
@@ -63,7 +67,8 @@ pub(super) fn load(
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;
-    Ok(Portable { path: package.path.clone(), executable, described, memory, profiling, profile })
+    let sequences = sequence::takes(&package.body);
+    Ok(Portable { path: package.path.clone(), executable, described, sequences, memory, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -115,6 +120,13 @@ impl Engine for Portable {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
+        if self.sequences
+            && state.is_none()
+            && let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)?
+        {
+            let results = steps.iter().map(|step| self.predict(step, None)).collect::<Result<Vec<_>>>()?;
+            return sequence::join(results);
+        }
         let mut ready = Vec::with_capacity(inputs.len());
         for (name, value) in inputs {
             ready.push((*name, self.input(name, value)?));
@@ -215,17 +227,20 @@ impl Portable {
         }))
     }
 
-    /// The shape `[sequence, 1, C, 1, 1]` of a vector that a network of rank 5 takes alone or as a sequence `[sequence, 1, C]`.
+    /// The shape `[sequence, 1, C, H, W]` of an array `[C]` or `[C, H, W]` that a network of rank 5 takes alone or as a
+    /// sequence `[sequence, 1, …]`.
     fn sequence(&self, name: &str, found: &[usize], declared: &[Dim]) -> Option<Vec<usize>> {
-        let [Dim::Unknown, Dim::Fixed(1), Dim::Fixed(c), Dim::Fixed(1), Dim::Fixed(1)] = *declared else { return None };
-        let feature = self.described.input(name)?;
-        let vector = matches!(&feature.ty, FeatureType::MultiArray { shape, .. } if shape.len() == 1);
-        let length = match *found {
-            [n] if n == c => 1,
-            [length, 1, n] if n == c => length,
+        let [Dim::Unknown, Dim::Fixed(1), element @ ..] = declared else { return None };
+        let element: Vec<usize> = element.iter().map(|d| d.fixed()).collect::<Option<_>>()?;
+        let FeatureType::MultiArray { shape, .. } = &self.described.input(name)?.ty else { return None };
+        let fits = element.len() == 3 && matches!(shape.len(), 1 | 3) && element.starts_with(shape);
+        let length = match found {
+            _ if !fits => return None,
+            one if one == shape.as_slice() => 1,
+            [length, 1, rest @ ..] if rest == shape.as_slice() => *length,
             _ => return None,
         };
-        vector.then(|| vec![length, 1, c, 1, 1])
+        Some([&[length, 1], &element[..]].concat())
     }
 }
 

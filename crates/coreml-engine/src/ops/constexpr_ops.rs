@@ -118,7 +118,7 @@ fn affine_dequantize(b: &OpBuilder<'_>) -> Result<Value, OpError> {
 
 /// `constexpr_blockwise_shift_scale(data, scale, offset?)`: `scale · (data − offset)`; each extent of `scale` divides
 /// that of `data`.
-fn blockwise_shift_scale(b: &OpBuilder<'_>) -> Result<Value, OpError> {
+pub(super) fn blockwise_shift_scale(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let data = weight(b, "data")?;
     let (values, shape, dtype) = floats(b, "scale")?;
     check_blocks(data.shape(), &shape)?;
@@ -165,6 +165,19 @@ fn lut_to_dense(b: &OpBuilder<'_>) -> Result<Value, OpError> {
     let lut = weight(b, "lut")?;
     let (palette, shape) = palette(b, &indices, &lut)?;
     finish(b, Weight::with_form(lut.dtype(), shape, Form::Lut(palette)))
+}
+
+/// `engine.table_weight(indices, table)`: `table[indices]`, with a table of `2^n` numbers for n-bit indices.
+pub(super) fn table_weight(b: &OpBuilder<'_>) -> Result<Value, OpError> {
+    let indices = weight(b, "indices")?;
+    let (table, ..) = floats(b, "table")?;
+    let mut shape = vec![1; indices.shape().len()];
+    shape.extend([table.len(), 1]);
+    // Products read tables of fp16; numbers that it has not stay in fp32.
+    let exact = table.iter().all(|&v| half::f16::from_f32(v).to_f32() == v);
+    let lut = Weight::from_f32s(&table, if exact { DataType::F16 } else { DataType::F32 }, shape)?;
+    let (palette, shape) = palette(b, &indices, &lut)?;
+    finish(b, Weight::with_form(DataType::F32, shape, Form::Lut(palette)))
 }
 
 fn lut_flat(b: &OpBuilder<'_>) -> Result<Value, OpError> {

@@ -28,11 +28,11 @@ pub(crate) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// `None` for weights that are not dense and for devices other than the CPU.
+    /// `None` for weights that are not dense floats, as they are or with a factor for each row, and for devices other than
+    /// the CPU.
     pub(crate) fn new(weight: &Arc<Weight>, groups: usize, device: &Device) -> Option<Self> {
         let outputs = weight.shape().first().copied().unwrap_or(0);
-        let fits =
-            device.is_cpu() && weight.raw().is_some() && weight.dtype().is_float() && !weight.shape().contains(&0);
+        let fits = device.is_cpu() && weight.is_dense_float() && !weight.shape().contains(&0);
         (fits && weight.shape().len() > 1 && outputs.is_multiple_of(groups)).then(|| Self {
             weight: weight.clone(),
             groups,

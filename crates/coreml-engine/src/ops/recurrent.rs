@@ -2,12 +2,15 @@
 //!
 //! Semantics follow the reference documentation of coremltools' `recurrent` chapter: x is [steps, batch, inputs]; gates
 //! are stacked in the order reset, output, update (gru) and input, forget, output, cell (lstm).
+//!
+//! `engine.rnn`, `engine.gru` and `engine.lstm` are the recurrent layers of neural networks (coremltools'
+//! `NeuralNetwork.proto`): the same cells with a matrix per gate, initial states that default to zero, activations with
+//! parameters, pre-activations clipped to ±`limit`, and for an lstm a forget gate that is 1 − the input gate.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use coreml_format::program::Opset;
-use coreml_kernels::elementwise::{Elu, Sigmoid, Softplus, Tanh, map_in_place};
 use coreml_kernels::matmul::matmul_t;
 use coreml_kernels::matvec::Precision;
 
@@ -17,11 +20,15 @@ use crate::budget;
 use crate::build::OpBuilder;
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
-use crate::op::{OpSpec, since::*};
+use crate::op::{INTERNAL, OpSpec, since::*};
 use crate::planned::Run;
 use crate::shape::check_size;
 use crate::value::Value;
 use crate::weight::Weight;
+
+use activation::{Activation, bounded, sigmoid_or, tanh_or};
+
+mod activation;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("gru", IOS15_17_18, gru).kernel("product on stored weights"),
@@ -29,40 +36,42 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("rnn", IOS15_17, rnn).kernel("product on stored weights"),
 ];
 
-/// Applied in place to a slice.
-type Activation = fn(&mut [f32]);
-
-/// All activations by name.
-const ACTIVATIONS: [(&str, Activation); 12] = [
-    ("tanh", |v| map_in_place(v, Tanh)),
-    ("sigmoid", |v| map_in_place(v, Sigmoid)),
-    ("linear", |_| {}),
-    ("relu", |v| map_in_place(v, |x: f32| x.max(0.0))),
-    // Both constants of `scaled_tanh` are 1 here, as in coremltools' tests of `lstm`.
-    ("scaled_tanh", |v| map_in_place(v, Tanh)),
-    ("sigmoid_hard", |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0))),
-    ("hard_sigmoid", |v| map_in_place(v, |x: f32| (0.2 * x + 0.5).clamp(0.0, 1.0))),
-    ("softplus", |v| map_in_place(v, Softplus)),
-    ("softsign", |v| map_in_place(v, |x: f32| x / (1.0 + x.abs()))),
-    ("leaky_relu", |v| map_in_place(v, |x: f32| if x >= 0.0 { x } else { 0.01 * x })),
-    ("elu", |v| map_in_place(v, Elu { alpha: 1.0 })),
-    ("thresholded_relu", |v| map_in_place(v, |x: f32| if x >= 1.0 { x } else { 0.0 })),
+/// The same for layers of neural networks.
+pub(super) const LAYERS: &[OpSpec] = &[
+    OpSpec::new("engine.gru", &[], gru).kernel("product on stored weights"),
+    OpSpec::new("engine.lstm", &[], lstm).kernel("product on stored weights"),
+    OpSpec::new("engine.rnn", &[], rnn).kernel("product on stored weights"),
 ];
 
-/// The activation named by a parameter, `tanh` by default.
-fn tanh_or(b: &OpBuilder<'_>, parameter: &str) -> Result<Activation, OpError> {
-    b.choice(parameter, &ACTIVATIONS)
+/// True for layers of neural networks.
+fn is_layer(b: &OpBuilder<'_>) -> bool {
+    b.op().kind.starts_with(INTERNAL)
 }
 
-/// The activation named by a parameter, `sigmoid` by default.
-fn sigmoid_or(b: &OpBuilder<'_>, parameter: &str) -> Result<Activation, OpError> {
-    b.choice_or(parameter, |v| map_in_place(v, Sigmoid), &ACTIVATIONS)
+/// The bound of pre-activations; none outside of layers of networks.
+fn limit(b: &OpBuilder<'_>) -> Result<f32, OpError> {
+    let limit = if is_layer(b) { b.attr_or("limit", f32::INFINITY)? } else { f32::INFINITY };
+    if limit > 0.0 { Ok(limit) } else { Err(OpError::data(format!("values clipped to {limit}"))) }
+}
+
+/// The slot of an initial state; a layer of a network may lack it.
+fn state(b: &OpBuilder<'_>, name: &str) -> Result<Option<Slot>, OpError> {
+    if is_layer(b) { b.slot_opt(name) } else { b.slot(name).map(Some) }
+}
+
+/// An initial state for `[batch, hidden]`: zeros if there is none.
+fn initial(f: &Frame<'_>, slot: Option<Slot>, cell: &Cell) -> Result<Vec<f32>, OpError> {
+    match slot {
+        Some(slot) => f.array(slot)?.to_f32s(),
+        None => budget::filled(0.0, check_size(&[cell.batch, cell.hidden])?),
+    }
 }
 
 /// Weights of one direction.
 struct Weights {
-    ih: Slot,
-    hh: Slot,
+    /// The rows of all gates, or a matrix for each.
+    ih: Vec<Slot>,
+    hh: Vec<Slot>,
     bias: Option<Slot>,
     input_bias: Option<Slot>,
     peephole: Option<Slot>,
@@ -72,9 +81,10 @@ impl Weights {
     /// The parameters `weight_ih`, `weight_hh` and `bias?`, with the suffix of a direction.
     fn new(b: &OpBuilder<'_>, suffix: &str) -> Result<Self, OpError> {
         let name = |n: &str| format!("{n}{suffix}");
+        let matrices = |n: &str| if is_layer(b) { b.slots(n) } else { Ok(vec![b.slot(n)?]) };
         Ok(Self {
-            ih: b.slot(&name("weight_ih"))?,
-            hh: b.slot(&name("weight_hh"))?,
+            ih: matrices(&name("weight_ih"))?,
+            hh: matrices(&name("weight_hh"))?,
             bias: b.slot_opt(&name("bias"))?,
             input_bias: None,
             peephole: None,
@@ -88,22 +98,66 @@ impl Weights {
     }
 }
 
-/// A matrix `[rows, columns]` in stored form, or built from a computed value.
-fn matrix(f: &Frame<'_>, slot: Slot) -> Result<Arc<Weight>, OpError> {
-    if let Value::Weight(w) = f.value(slot)? {
-        return Ok(w.clone());
-    }
-    let array = f.array(slot)?;
-    Ok(Arc::new(Weight::from_array(&array)?))
-}
+/// Rows of a matrix, in one or several parts of the same width.
+struct Matrix(Vec<Arc<Weight>>);
 
-/// `x · Wᵀ + bias` for contiguous rows of `x`.
-fn times(weight: &Weight, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<(), OpError> {
-    if !y.is_empty() {
-        let matrix = weight.matrix().ok_or_else(|| OpError::shape("a weight without dimensions"))?;
-        matmul_t(matrix, x, bias, Precision::Single, y);
+impl Matrix {
+    /// In stored form, or built from computed values.
+    fn new(f: &Frame<'_>, slots: &[Slot]) -> Result<Self, OpError> {
+        let part = |&slot: &Slot| match f.value(slot)? {
+            Value::Weight(w) => Ok(w.clone()),
+            _ => Ok(Arc::new(Weight::from_array(&f.array(slot)?)?)),
+        };
+        Ok(Self(slots.iter().map(part).collect::<Result<_, OpError>>()?))
     }
-    Ok(())
+
+    /// Rows and columns.
+    fn shape(&self) -> Result<(usize, usize), OpError> {
+        let mut all = (0usize, None);
+        for part in &self.0 {
+            let &[rows, columns] = part.shape() else {
+                return Err(OpError::shape(format!("weights of shape {:?}", part.shape())));
+            };
+            if all.1.is_some_and(|c| c != columns) {
+                return Err(OpError::shape("weights of gates with different widths"));
+            }
+            all = (all.0.saturating_add(rows), Some(columns));
+        }
+        Ok((all.0, all.1.ok_or_else(|| OpError::Missing("weight_ih".to_owned()))?))
+    }
+
+    /// `x · Wᵀ + bias` for contiguous rows of `x`; of the part at `index` alone if there is one.
+    fn times(&self, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<(), OpError> {
+        if y.is_empty() {
+            return Ok(());
+        }
+        let product = |part: &Weight, bias: Option<&[f32]>, y: &mut [f32]| {
+            let matrix = part.matrix().ok_or_else(|| OpError::shape("a weight without dimensions"))?;
+            matmul_t(matrix, x, bias, Precision::Single, y);
+            Ok(())
+        };
+        if let [whole] = &self.0[..] {
+            return product(whole, bias, y);
+        }
+        let (rows, columns) = self.shape()?;
+        let count = x.len().checked_div(columns).unwrap_or(0);
+        let mut start = 0;
+        for part in &self.0 {
+            let width = part.shape()[0];
+            let bias = bias.map(|b| &b[start..start + width]);
+            if count == 1 {
+                product(part, bias, &mut y[start..start + width])?;
+            } else {
+                let mut own = budget::filled(0f32, count.saturating_mul(width))?;
+                product(part, bias, &mut own)?;
+                for (y, own) in y.chunks_exact_mut(rows).zip(own.chunks_exact(width)) {
+                    y[start..start + width].copy_from_slice(own);
+                }
+            }
+            start += width;
+        }
+        Ok(())
+    }
 }
 
 /// One direction with its weights resolved.
@@ -111,7 +165,7 @@ struct Cell {
     /// Wx + b for every step: [steps, batch, gates · hidden].
     inputs: Vec<f32>,
     /// Recurrent weights: [gates · hidden, hidden].
-    hh: Arc<Weight>,
+    hh: Matrix,
     bias: Vec<f32>,
     peephole: Option<Vec<f32>>,
     steps: usize,
@@ -123,12 +177,12 @@ struct Cell {
 impl Cell {
     /// `split`: the bias is not added to the inputs (gru adds its parts separately).
     fn new(f: &Frame<'_>, x: &Array, w: &Weights, gates: usize, split: bool) -> Result<Self, OpError> {
-        let (ih, hh) = (matrix(f, w.ih)?, matrix(f, w.hh)?);
-        let (&[steps, batch, width], &[rows, columns], &[rows2, hidden]) = (x.shape(), ih.shape(), hh.shape()) else {
-            return Err(OpError::shape(format!("x {:?}, weights {:?} and {:?}", x.shape(), ih.shape(), hh.shape())));
-        };
+        let (ih, hh) = (Matrix::new(f, &w.ih)?, Matrix::new(f, &w.hh)?);
+        let ((rows, columns), (rows2, hidden)) = (ih.shape()?, hh.shape()?);
+        let &[steps, batch, width] = x.shape() else { return Err(OpError::shape(format!("x {:?}", x.shape()))) };
         if columns != width || rows != rows2 || hidden.checked_mul(gates) != Some(rows) {
-            return Err(OpError::shape(format!("x {:?}, weights {:?} and {:?}", x.shape(), ih.shape(), hh.shape())));
+            let (ih, hh) = ([rows, columns], [rows2, hidden]);
+            return Err(OpError::shape(format!("x {:?}, weights {ih:?} and {hh:?}", x.shape())));
         }
         let vector = |slot: Option<Slot>, n: usize| -> Result<Option<Vec<f32>>, OpError> {
             let Some(slot) = slot else { return Ok(None) };
@@ -145,7 +199,7 @@ impl Cell {
         let _rows = budget::lent(copies(steps * batch, width))?;
         budget::products(&[steps, batch, rows, width.saturating_add(hidden)])?;
         let mut inputs = coreml_kernels::buffer_pool::zeros(count);
-        times(&ih, &x.to_f32s()?, Some(&own), &mut inputs)?;
+        ih.times(&x.to_f32s()?, Some(&own), &mut inputs)?;
         let peephole = vector(w.peephole, 3 * hidden)?;
         Ok(Self { inputs, hh, bias, peephole, steps, batch, gates, hidden })
     }
@@ -173,7 +227,7 @@ impl Cell {
         let mut recurrent = budget::filled(0f32, check_size(&[self.batch, n])?)?;
         for k in 0..self.steps {
             let t = if reverse { self.steps - 1 - k } else { k };
-            times(&self.hh, h, None, &mut recurrent)?;
+            self.hh.times(h, None, &mut recurrent)?;
             for row in 0..self.batch {
                 let cells = row * self.hidden..(row + 1) * self.hidden;
                 step(
@@ -212,17 +266,18 @@ fn is_reverse(b: &OpBuilder<'_>) -> Result<bool, OpError> {
 
 /// `rnn(x, initial_h, weight_ih, weight_hh, bias?, direction, output_sequence = false, activation = "tanh")`.
 fn rnn(b: &OpBuilder<'_>) -> Result<Run, OpError> {
-    let (x, h0, weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
+    let (x, h0, weights) = (b.slot("x")?, state(b, "initial_h")?, Weights::new(b, "")?);
     let (reverse, sequence, act) = (is_reverse(b)?, b.attr_or("output_sequence", false)?, tanh_or(b, "activation")?);
+    let limit = limit(b)?;
     b.run(move |f| {
         let x = f.array(x)?;
         let cell = Cell::new(f, &x, &weights, 1, false)?;
-        let mut h = f.array(h0)?.to_f32s()?;
+        let mut h = initial(f, h0, &cell)?;
         let mut c = budget::collect(h.iter().copied())?;
         let all = cell.run(&mut h, &mut c, reverse, |inputs, recurrent, h, _| {
             h.copy_from_slice(inputs);
             add(h, recurrent);
-            act(h);
+            bounded(h, limit, act);
             Ok(())
         })?;
         cell.outputs(&x, all, h, sequence)
@@ -232,7 +287,8 @@ fn rnn(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 /// `gru(x, initial_h, weight_ih, weight_hh, bias?, input_bias? (iOS18), direction, output_sequence,
 /// recurrent_activation = "sigmoid", activation = "tanh", reset_after (iOS18) = false)`.
 fn gru(b: &OpBuilder<'_>) -> Result<Run, OpError> {
-    let (x, h0, mut weights) = (b.slot("x")?, b.slot("initial_h")?, Weights::new(b, "")?);
+    let (x, h0, mut weights) = (b.slot("x")?, state(b, "initial_h")?, Weights::new(b, "")?);
+    let limit = limit(b)?;
     let (reverse, sequence) = (is_reverse(b)?, b.attr_or("output_sequence", false)?);
     let gate = sigmoid_or(b, "recurrent_activation")?;
     let act = tanh_or(b, "activation")?;
@@ -244,7 +300,7 @@ fn gru(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let x = f.array(x)?;
         let cell = Cell::new(f, &x, &weights, 3, true)?;
         let n = cell.hidden;
-        let mut h = f.array(h0)?.to_f32s()?;
+        let mut h = initial(f, h0, &cell)?;
         let mut c = budget::collect(h.iter().copied())?;
         let mut again = vec![0f32; 3 * n];
         let all = cell.run(&mut h, &mut c, reverse, |inputs, recurrent, h, _| {
@@ -252,20 +308,20 @@ fn gru(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let (reset, rest) = recurrent.split_at_mut(n);
             let (new, update) = rest.split_at_mut(n);
             add(reset, &inputs[..n]);
-            gate(reset);
+            bounded(reset, limit, gate);
             // Reset after the product: r · (W h + b); before: W (r · h) + b.
             if after {
                 new.iter_mut().zip(&*reset).for_each(|(o, r)| *o *= r);
             } else {
                 reset.iter_mut().zip(&*h).for_each(|(r, h)| *r *= h);
-                times(&cell.hh, reset, None, &mut again)?;
+                cell.hh.times(reset, None, &mut again)?;
                 new.copy_from_slice(&again[n..2 * n]);
                 add(new, &cell.bias[n..2 * n]);
             }
             add(new, &inputs[n..2 * n]);
-            act(new);
+            bounded(new, limit, act);
             add(update, &inputs[2 * n..]);
-            gate(update);
+            bounded(update, limit, gate);
             for (h, (o, z)) in h.iter_mut().zip(new.iter().zip(&*update)) {
                 *h = (1.0 - z) * o + z * *h;
             }
@@ -282,17 +338,17 @@ struct Gates {
     cell: Activation,
     output: Activation,
     clip: f32,
+    limit: f32,
+    /// The forget gate is 1 − the input gate.
+    coupled: bool,
 }
 
 fn lstm_direction(
-    f: &Frame<'_>,
-    x: &Array,
-    weights: &Weights,
     gates: Gates,
+    cell: &Cell,
     (h, c): (&mut Vec<f32>, &mut Vec<f32>),
     reverse: bool,
-) -> Result<(Cell, Vec<f32>), OpError> {
-    let cell = Cell::new(f, x, weights, 4, false)?;
+) -> Result<Vec<f32>, OpError> {
     let n = cell.hidden;
     // Peephole contribution of the cell state to a gate.
     let look = |gate: usize, z: &mut [f32], c: &[f32]| {
@@ -308,26 +364,30 @@ fn lstm_direction(
         let (output, candidate) = rest.split_at_mut(n);
         look(0, input, c);
         look(1, forget, c);
-        (gates.recurrent)(input);
-        (gates.recurrent)(forget);
-        (gates.cell)(candidate);
+        bounded(input, gates.limit, gates.recurrent);
+        if gates.coupled {
+            forget.iter_mut().zip(&*input).for_each(|(f, i)| *f = 1.0 - i);
+        } else {
+            bounded(forget, gates.limit, gates.recurrent);
+        }
+        bounded(candidate, gates.limit, gates.cell);
         for (k, c) in c.iter_mut().enumerate() {
             *c = (forget[k] * *c + input[k] * candidate[k]).clamp(-gates.clip, gates.clip);
         }
         look(2, output, c);
-        (gates.recurrent)(output);
+        bounded(output, gates.limit, gates.recurrent);
         shown.copy_from_slice(c);
-        (gates.output)(&mut shown);
+        gates.output.run(&mut shown);
         h.iter_mut().zip(output.iter().zip(&shown)).for_each(|(h, (o, c))| *h = o * c);
         Ok(())
     })?;
-    Ok((cell, all))
+    Ok(all)
 }
 
 /// `lstm(x, initial_h, initial_c, weight_ih, weight_hh, bias?, peephole?, …_back, direction, output_sequence,
 /// recurrent_activation = "sigmoid", cell_activation = "tanh", activation = "tanh", clip?)` → states, h, c.
 fn lstm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
-    let (x, h0, c0) = (b.slot("x")?, b.slot("initial_h")?, b.slot("initial_c")?);
+    let (x, h0, c0) = (b.slot("x")?, state(b, "initial_h")?, state(b, "initial_c")?);
     let directions = [("forward", (false, false)), ("reverse", (true, false)), ("bidirectional", (false, true))];
     let (reverse, both) = b.choice("direction", &directions)?;
     let forward = Weights::with_peephole(b, "")?;
@@ -343,13 +403,15 @@ fn lstm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             clip if clip > 0.0 => clip,
             clip => return Err(OpError::data(format!("states clipped to {clip}"))),
         },
+        limit: limit(b)?,
+        coupled: is_layer(b) && b.attr_or("coupled", false)?,
     };
     b.run(move |f| {
         let x = f.array(x)?;
-        let (h0, c0) = (f.array(h0)?, f.array(c0)?);
         let Some(backward) = &backward else {
-            let (mut h, mut c) = (h0.to_f32s()?, c0.to_f32s()?);
-            let (cell, all) = lstm_direction(f, &x, &forward, gates, (&mut h, &mut c), reverse)?;
+            let cell = Cell::new(f, &x, &forward, 4, false)?;
+            let (mut h, mut c) = (initial(f, h0, &cell)?, initial(f, c0, &cell)?);
+            let all = lstm_direction(gates, &cell, (&mut h, &mut c), reverse)?;
             let last = Array::from_f32(c, &[cell.batch, cell.hidden], x.dtype(), f.device())?;
             let mut out = cell.outputs(&x, all, h, sequence)?;
             out.push(last.into());
@@ -357,12 +419,15 @@ fn lstm(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         };
         let mut parts: [Vec<Tensor>; 3] = Default::default();
         for (k, (weights, reverse)) in [(&forward, false), (backward, true)].into_iter().enumerate() {
-            let half = |a: &Array| -> Result<Vec<f32>, OpError> {
+            let cell = Cell::new(f, &x, weights, 4, false)?;
+            let half = |slot: Option<Slot>| -> Result<Vec<f32>, OpError> {
+                let Some(slot) = slot else { return initial(f, None, &cell) };
+                let a = f.array(slot)?;
                 let width = a.shape().last().copied().unwrap_or(0) / 2;
                 a.with(a.tensor().narrow(a.rank().saturating_sub(1), k * width, width)?).to_f32s()
             };
-            let (mut h, mut c) = (half(&h0)?, half(&c0)?);
-            let (cell, mut all) = lstm_direction(f, &x, weights, gates, (&mut h, &mut c), reverse)?;
+            let (mut h, mut c) = (half(h0)?, half(c0)?);
+            let mut all = lstm_direction(gates, &cell, (&mut h, &mut c), reverse)?;
             if reverse {
                 // Both directions are concatenated in time order, so reverse the steps.
                 budget::claim_of::<f32>(all.len())?;

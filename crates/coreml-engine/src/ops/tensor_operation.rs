@@ -23,6 +23,8 @@ use crate::value::Value;
 mod sorting;
 mod suppression;
 
+pub(super) use suppression::nms;
+
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("argsort", IOS15, sorting::argsort).kernel("packed-key sort"),
     OpSpec::new("band_part", IOS15, band_part),
@@ -295,11 +297,11 @@ fn band_part(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 /// `cumsum(x, axis = 0, exclusive = false, reverse = false)`.
 fn cumsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
-    let axis = b.attr_or("axis", 0i64)?;
+    let axis = b.param_or("axis", 0i64)?;
     let (exclusive, reverse) = (b.attr_or("exclusive", false)?, b.attr_or("reverse", false)?);
     b.run(move |f| {
         let x = f.array(x)?;
-        let axis = resolve_axis(axis, x.rank())?;
+        let axis = resolve_axis(*axis.get(f)?, x.rank())?;
         let (n, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());
         if x.dtype().is_float() {
             let running = Running { exclusive, reverse };

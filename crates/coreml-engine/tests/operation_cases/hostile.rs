@@ -57,7 +57,7 @@ fn others(value: &Value) -> Vec<Value> {
             });
             all.push(Value::string("x"));
         }
-        TensorData::Blob(_) => {}
+        TensorData::Blob(_) | TensorData::Shared(_) => {}
     }
     all
 }

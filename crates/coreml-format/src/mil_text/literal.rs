@@ -441,7 +441,8 @@ fn write_element(out: &mut String, data: &TensorData, dtype: DataType, index: us
     use std::fmt::Write;
     let bytes = match data {
         TensorData::Strings(s) => return write_text(out, s.get(index).map_or("", String::as_str)),
-        TensorData::Bytes(b) => b,
+        TensorData::Bytes(b) => &b[..],
+        TensorData::Shared(b) => &b[..],
         TensorData::Blob(_) => return,
     };
     let bits = dtype.bits().unwrap_or(8);

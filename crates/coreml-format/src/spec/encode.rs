@@ -107,6 +107,12 @@ fn value_type(ty: &ValueType) -> proto::ValueType {
     proto::ValueType { ty: Some(kind) }
 }
 
+fn immediate_tensor(v: &Value, bytes: &[u8]) -> proto::ValueKind {
+    let dtype = v.ty.tensor().map_or(DataType::U8, |t| t.dtype);
+    let tensor = proto::TensorValue { value: Some(elements(dtype, bytes)) };
+    proto::ValueKind::Immediate(proto::ImmediateValue { value: Some(proto::ImmediateKind::Tensor(tensor)) })
+}
+
 fn value(v: &Value) -> proto::Value {
     let immediate = |kind| proto::ValueKind::Immediate(proto::ImmediateValue { value: Some(kind) });
     let all = |values: &[Value]| proto::Values { values: values.iter().map(value).collect() };
@@ -117,10 +123,8 @@ fn value(v: &Value) -> proto::Value {
         ValueData::Tensor(TensorData::Strings(s)) => immediate(proto::ImmediateKind::Tensor(proto::TensorValue {
             value: Some(proto::TensorKind::Strings(proto::Strings { values: s.clone() })),
         })),
-        ValueData::Tensor(TensorData::Bytes(b)) => {
-            let dtype = v.ty.tensor().map_or(DataType::U8, |t| t.dtype);
-            immediate(proto::ImmediateKind::Tensor(proto::TensorValue { value: Some(elements(dtype, b)) }))
-        }
+        ValueData::Tensor(TensorData::Bytes(b)) => immediate_tensor(v, b),
+        ValueData::Tensor(TensorData::Shared(b)) => immediate_tensor(v, b),
         ValueData::Tuple(values) => immediate(proto::ImmediateKind::Tuple(all(values))),
         ValueData::List(values) => immediate(proto::ImmediateKind::List(all(values))),
         ValueData::Dictionary(entries) => {

@@ -1,4 +1,4 @@
-//! Operations of the program that a network becomes, and the shapes of the blobs between them.
+//! Operations of the program that a network becomes, and the shapes of the blobs between them. `blobs` reads and writes them.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::program::{Argument, Binding, Dim, NamedType, Operation, TensorType, Value, ValueType};
 
+use super::control_flow::Exit;
 use crate::emit::{Names, constant, named, operation, text};
 use crate::error::LowerError;
 
@@ -56,6 +57,12 @@ pub(super) fn int(value: i32) -> Argument {
     constant(Value::int(value))
 }
 
+/// A vector of `fp32`.
+pub(super) fn floats(values: &[f32]) -> Argument {
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    constant(Value::tensor(DataType::F32, &[values.len()], bytes))
+}
+
 /// A vector of `int32`.
 pub(super) fn ints(values: &[i32]) -> Argument {
     constant(Value::ints(values))
@@ -103,12 +110,32 @@ pub(super) struct Network {
     /// Blobs that were written last, by name.
     pub(super) blobs: HashMap<String, Blob>,
     names: Names,
+    /// What the current block has written over, last first; none outside of branches and loops.
+    pub(super) journal: Vec<Vec<(String, Option<Blob>)>>,
+    /// What the layers so far do to the turn of the innermost loop.
+    pub(super) exit: Exit,
+    /// Loops around the current layer.
+    pub(super) loops: usize,
+    /// How often layers and features read each blob.
+    pub(super) reads: HashMap<String, usize>,
+    /// Blobs that have no value, with the reason.
+    pub(super) lost: HashMap<String, &'static str>,
+    /// Small constants by name of the value.
+    pub(super) values: HashMap<String, Vec<f32>>,
+    /// Layers that may still be lowered: those of loops are more than once.
+    pub(super) turns: usize,
     /// Elements that parameters may still ask for beyond what the file holds.
     spare: Cell<usize>,
 }
 
 /// Elements that the parameters of all layers together may ask for beyond what the file holds: 64 MB.
 const SPARE: usize = 1 << 24;
+
+/// Layers that are lowered at most, counting those of loops each time.
+const LAYERS: usize = 1 << 20;
+
+/// Constants of at most this many elements are remembered: shapes and bounds of slices.
+pub(super) const REMEMBERED: usize = 64;
 
 type Lowered<T> = Result<T, LowerError>;
 
@@ -121,6 +148,13 @@ impl Network {
             operations: Vec::new(),
             blobs: HashMap::new(),
             names: Names::new(features),
+            journal: Vec::new(),
+            exit: Exit::Never,
+            loops: 0,
+            reads: HashMap::new(),
+            lost: HashMap::new(),
+            values: HashMap::new(),
+            turns: LAYERS,
             spare: Cell::new(SPARE),
         }
     }
@@ -174,7 +208,11 @@ impl Network {
         let Some(name) = layer.input.get(i) else {
             return self.refuse(format!("it has {} inputs", layer.input.len()));
         };
-        self.blobs.get(name).cloned().map_or_else(|| self.refuse(format!("nothing writes its input `{name}`")), Ok)
+        match (self.blobs.get(name), self.lost.get(name)) {
+            (Some(blob), _) => Ok(blob.clone()),
+            (None, Some(why)) => self.refuse(format!("its input `{name}` has no value: {why}")),
+            (None, None) => self.refuse(format!("nothing writes its input `{name}`")),
+        }
     }
 
     /// All inputs of a layer, at least one.
@@ -195,7 +233,9 @@ impl Network {
         if results.len() != layer.output.len() {
             return self.refuse(format!("it has {} outputs", layer.output.len()));
         }
-        self.blobs.extend(layer.output.iter().cloned().zip(results));
+        for (name, blob) in layer.output.iter().zip(results) {
+            self.set(name, Some(blob));
+        }
         Ok(())
     }
 
@@ -251,6 +291,9 @@ impl Network {
         let made = self.op("const", Vec::new(), shape);
         if let Some(op) = self.operations.last_mut() {
             op.attributes.insert("val".to_owned(), Value::tensor(DataType::F32, &fixed, bytes));
+        }
+        if values.len() <= REMEMBERED {
+            self.values.insert(made.name.clone(), values.to_vec());
         }
         made
     }

@@ -52,13 +52,12 @@ pub(super) fn convolution(n: &mut Network, layer: &NeuralNetworkLayer, p: &Convo
     let groups = p.n_groups.max(1);
     let kernel = pair(n, "kernelSize", &p.kernel_size, 3)?;
     let size = (kernel[0] as u64, kernel[1] as u64);
-    let channels = n.known("number of channels", x.shape[1])? as u64;
     let (out, inner) = (p.output_channels, p.kernel_channels);
-    if out == 0
-        || !out.is_multiple_of(groups)
-        || inner.checked_mul(if p.is_deconvolution { 1 } else { groups }) != Some(channels)
-    {
-        return n.refuse(format!("{inner} kernel channels, {groups} groups and {out} outputs for {channels} channels"));
+    let channels = inner.checked_mul(if p.is_deconvolution { 1 } else { groups });
+    let fits = x.shape[1].is_none_or(|c| channels == Some(c as u64));
+    if out == 0 || inner == 0 || !out.is_multiple_of(groups) || !fits {
+        let found = super::build::shown(&x.shape);
+        return n.refuse(format!("{inner} kernel channels, {groups} groups and {out} outputs for a blob of {found}"));
     }
     let bias = match p.has_bias {
         true => Some(n.vector("bias", &p.bias, out)?),
@@ -70,11 +69,9 @@ pub(super) fn convolution(n: &mut Network, layer: &NeuralNetworkLayer, p: &Convo
     };
     let weight = match layer.input.len() {
         1 => {
-            let count = n.count(&shape)?;
             // Which axis of a transposed convolution has the scales is not known.
             let rows = if p.is_deconvolution { 0 } else { out as usize };
-            let values = n.weights("weights", &p.weights, count, rows)?;
-            n.constant(&shape.map(|d| d as usize), &values)
+            n.stored("weights", &p.weights, &shape, rows)?
         }
         2 if !p.is_deconvolution => {
             let w = n.input(layer, 1)?;

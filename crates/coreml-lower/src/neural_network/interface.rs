@@ -20,7 +20,7 @@ pub(super) struct Mapping {
     pub(super) exact_arrays: bool,
     /// Images have rank 4.
     pub(super) exact_images: bool,
-    /// Vectors may come as sequences `[sequence, 1, C]`.
+    /// Vectors, `[C]` or `[C, 1, 1]`, may come as sequences `[sequence, 1, C, 1, 1]`.
     pub(super) sequences: bool,
 }
 
@@ -69,7 +69,9 @@ pub(super) fn inputs(
             FeatureType::MultiArray { shape, constraint, .. } => {
                 let shape = extents(n, shape, constraint)?;
                 let shape = match *shape {
-                    [c] if !mapping.exact_arrays && mapping.sequences => vec![None, Some(1), c, Some(1), Some(1)],
+                    [c] | [c, Some(1), Some(1)] if !mapping.exact_arrays && mapping.sequences => {
+                        vec![None, Some(1), c, Some(1), Some(1)]
+                    }
                     _ => shape,
                 };
                 Blob { name: feature.name.clone(), shape, short: false }

@@ -1,38 +1,26 @@
-//! Layers of neural networks, with their lowering or none.
+//! Layers of neural networks, with their lowering.
 
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
+use coreml_format::model_types::neural_network::custom::CustomLayer;
 use coreml_format::model_types::neural_network::layer::Layer;
 
 use super::build::Network;
 use super::{
-    activation, constant, convolution, elementwise, linear, normalization, pooling, reduce, resize, scatter_gather,
-    shape, slice,
+    activation, constant, control_flow, convolution, elementwise, linear, normalization, pooling, random, recurrent,
+    reduce, resize, scatter_gather, shape, slice, volume,
 };
 use crate::error::LowerError;
 
-/// A kind of layer.
-#[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// Name in the specification.
-    pub layer: &'static str,
-    /// It can be run.
-    pub runs: bool,
-}
-
 /// Makes the table and what looks layers up in it.
 macro_rules! layers {
-    (|$n:ident, $l:ident| runs { $($can:ident($p:pat) $name:literal => $lower:expr;)* } refused { $($cannot:ident $other:literal;)* }) => {
-        /// All kinds of layers: first those that can be run.
-        pub const LAYERS: &[Row] = &[
-            $(Row { layer: $name, runs: true },)*
-            $(Row { layer: $other, runs: false },)*
-        ];
+    (|$n:ident, $l:ident| { $($can:ident($p:pat) $name:literal => $lower:expr;)* }) => {
+        /// All kinds of layers.
+        pub const LAYERS: &[&str] = &[$($name,)*];
 
         /// Name of a kind of layer.
         pub(super) const fn name(layer: &Layer) -> &'static str {
             match layer {
                 $(Layer::$can(_) => $name,)*
-                $(Layer::$cannot(_) => $other,)*
             }
         }
 
@@ -40,7 +28,6 @@ macro_rules! layers {
         pub(super) fn lower($n: &mut Network, $l: &NeuralNetworkLayer, kind: &Layer) -> Result<(), LowerError> {
             match kind {
                 $(Layer::$can($p) => $lower,)*
-                $(Layer::$cannot(_) => $n.refuse("layers of this kind are not supported"),)*
             }
         }
     };
@@ -52,7 +39,12 @@ fn copy(n: &mut Network, layer: &NeuralNetworkLayer) -> Result<(), LowerError> {
     n.write(layer, vec![x])
 }
 
-layers! { |n, l| runs {
+/// Code of the application, which the file does not have.
+fn custom(n: &mut Network, p: &CustomLayer) -> Result<(), LowerError> {
+    n.refuse(format!("it is code of the class `{}`, which the application has, not the file", p.class_name))
+}
+
+layers! { |n, l| {
     Convolution(p) "convolution" => convolution::convolution(n, l, p);
     Pooling(p) "pooling" => pooling::pooling(n, l, p);
     Activation(p) "activation" => activation::activation(n, l, p);
@@ -180,38 +172,41 @@ layers! { |n, l| runs {
     CumSum(p) "cumSum" => reduce::cum_sum(n, l, p);
     ClampedRelu(p) "clampedReLU" => activation::clamped_relu(n, l, p);
     ArgSort(p) "argSort" => reduce::arg_sort(n, l, p);
-} refused {
-    SimpleRecurrent "simpleRecurrent";
-    Gru "gru";
-    UniDirectionalLstm "uniDirectionalLSTM";
-    BiDirectionalLstm "biDirectionalLSTM";
-    Custom "custom";
-    Branch "branch";
-    Loop "loop";
-    LoopBreak "loopBreak";
-    LoopContinue "loopContinue";
-    RangeDynamic "rangeDynamic";
-    ReverseSeq "reverseSeq";
-    SliceDynamic "sliceDynamic";
-    FillDynamic "fillDynamic";
-    BroadcastToDynamic "broadcastToDynamic";
-    ReshapeDynamic "reshapeDynamic";
-    RandomNormalLike "randomNormalLike";
-    RandomNormalStatic "randomNormalStatic";
-    RandomNormalDynamic "randomNormalDynamic";
-    RandomUniformLike "randomUniformLike";
-    RandomUniformStatic "randomUniformStatic";
-    RandomUniformDynamic "randomUniformDynamic";
-    RandomBernoulliLike "randomBernoulliLike";
-    RandomBernoulliStatic "randomBernoulliStatic";
-    RandomBernoulliDynamic "randomBernoulliDynamic";
-    CategoricalDistribution "categoricalDistribution";
-    WhereNonZero "whereNonZero";
-    NonMaximumSuppression "NonMaximumSuppression";
-    Pooling3d "pooling3d";
-    GlobalPooling3d "globalPooling3d";
-    SliceBySize "sliceBySize";
-    Convolution3d "convolution3d";
+    SimpleRecurrent(p) "simpleRecurrent" => recurrent::simple(n, l, p);
+    Gru(p) "gru" => recurrent::gru(n, l, p);
+    UniDirectionalLstm(p) "uniDirectionalLSTM" => recurrent::one_direction(n, l, p);
+    BiDirectionalLstm(p) "biDirectionalLSTM" => recurrent::both_directions(n, l, p);
+    Branch(p) "branch" => control_flow::branch(n, l, p);
+    Loop(p) "loop" => control_flow::repeat(n, l, p);
+    LoopBreak(_) "loopBreak" => control_flow::leave(n, l, true);
+    LoopContinue(_) "loopContinue" => control_flow::leave(n, l, false);
+    RangeDynamic(p) "rangeDynamic" => constant::range_dynamic(n, l, p);
+    ReverseSeq(p) "reverseSeq" => shape::reverse_sequence(n, l, p);
+    SliceDynamic(p) "sliceDynamic" => slice::slice_dynamic(n, l, p);
+    FillDynamic(p) "fillDynamic" => constant::fill_dynamic(n, l, p);
+    BroadcastToDynamic(_) "broadcastToDynamic" => shape::broadcast_dynamic(n, l);
+    ReshapeDynamic(_) "reshapeDynamic" => shape::reshape_dynamic(n, l);
+    RandomNormalLike(p) "randomNormalLike" => random::like(n, l, random::normal(p.mean, p.std_dev), p.seed);
+    RandomNormalStatic(p) "randomNormalStatic" =>
+        random::fixed(n, l, random::normal(p.mean, p.std_dev), p.seed, &p.output_shape);
+    RandomNormalDynamic(p) "randomNormalDynamic" => random::listed(n, l, random::normal(p.mean, p.std_dev), p.seed);
+    RandomUniformLike(p) "randomUniformLike" => random::like(n, l, random::uniform(p.min_val, p.max_val), p.seed);
+    RandomUniformStatic(p) "randomUniformStatic" =>
+        random::fixed(n, l, random::uniform(p.min_val, p.max_val), p.seed, &p.output_shape);
+    RandomUniformDynamic(p) "randomUniformDynamic" =>
+        random::listed(n, l, random::uniform(p.min_val, p.max_val), p.seed);
+    RandomBernoulliLike(p) "randomBernoulliLike" => random::like(n, l, random::bernoulli(p.prob), p.seed);
+    RandomBernoulliStatic(p) "randomBernoulliStatic" =>
+        random::fixed(n, l, random::bernoulli(p.prob), p.seed, &p.output_shape);
+    RandomBernoulliDynamic(p) "randomBernoulliDynamic" => random::listed(n, l, random::bernoulli(p.prob), p.seed);
+    CategoricalDistribution(p) "categoricalDistribution" => random::categorical(n, l, p);
+    WhereNonZero(_) "whereNonZero" => scatter_gather::non_zero(n, l);
+    NonMaximumSuppression(p) "NonMaximumSuppression" => scatter_gather::suppress_boxes(n, l, p);
+    Pooling3d(p) "pooling3d" => volume::pooling(n, l, p);
+    GlobalPooling3d(p) "globalPooling3d" => volume::global_pooling(n, l, p);
+    SliceBySize(p) "sliceBySize" => slice::slice_by_size(n, l, p);
+    Convolution3d(p) "convolution3d" => volume::convolution(n, l, p);
+    Custom(p) "custom" => custom(n, p);
 } }
 
 #[cfg(test)]
@@ -221,7 +216,7 @@ mod tests {
     #[test]
     fn every_layer_has_a_row() {
         assert_eq!(LAYERS.len(), 158);
-        let mut names: Vec<&str> = LAYERS.iter().map(|row| row.layer).collect();
+        let mut names = LAYERS.to_vec();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 158);

@@ -1,24 +1,23 @@
 //! Matrix products and embeddings.
 
-use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::linear::{BatchedMatMul, Embedding, EmbeddingNd, InnerProduct};
 use coreml_format::model_types::neural_network::weights::WeightParams;
 
 use super::build::{Blob, Extent, Network, flag, of, product};
-use super::weights::turned;
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;
 type Params = Option<Box<WeightParams>>;
 
 pub(super) fn inner_product(n: &mut Network, layer: &NeuralNetworkLayer, p: &InnerProduct) -> Lowered<()> {
-    if p.int8_dynamic_quantize {
-        return n.refuse("it quantizes its input in each prediction");
-    }
     let x = n.only(layer)?;
+    let x = if p.int8_dynamic_quantize { rounded(n, &x)? } else { x };
     let (inner, out) = (n.count(&[p.input_channels])?, n.count(&[p.output_channels])?);
-    let weight = n.matrix("weights", &p.weights, p.output_channels, p.input_channels)?;
+    let weight = match p.int8_dynamic_quantize {
+        true => n.int8_matrix("weights", &p.weights, p.output_channels, p.input_channels)?,
+        false => n.matrix("weights", &p.weights, p.output_channels, p.input_channels)?,
+    };
     let bias = match p.has_bias {
         true => Some(n.vector("bias", &p.bias, p.output_channels)?),
         false => None,
@@ -47,6 +46,19 @@ pub(super) fn inner_product(n: &mut Network, layer: &NeuralNetworkLayer, p: &Inn
     n.write(layer, vec![Blob { short: x.short, ..y }])
 }
 
+/// The input of a product with int8 weights: rounded to 255 steps between ± its largest absolute value.
+fn rounded(n: &mut Network, x: &Blob) -> Lowered<Blob> {
+    let size = n.map("abs", x, Vec::new());
+    let axes: Vec<usize> = (1..=x.shape.len()).collect();
+    let largest = n.reduced("reduce_max", &size, &axes)?;
+    // An input of zeros has a step, too.
+    let largest = n.with("maximum", &largest, f32::MIN_POSITIVE * 256.0);
+    let step = n.with("mul", &largest, 1.0 / 127.0);
+    let steps = n.binary("real_div", x, &step)?;
+    let steps = n.map("round", &steps, Vec::new());
+    n.binary("mul", &steps, &step)
+}
+
 /// Rows of a table `[embedding, ids]`, turned, plus a bias.
 fn rows(
     n: &mut Network,
@@ -54,13 +66,10 @@ fn rows(
     (vocabulary, size): (u64, u64),
     (weights, bias): (&Params, Option<&Params>),
 ) -> Lowered<Blob> {
-    let count = n.count(&[vocabulary, size])?;
-    let (many, wide) = (n.count(&[vocabulary])?, n.count(&[size])?);
-    let values = n.weights("weights", weights, count, wide)?;
-    let table = n.constant(&[many, wide], &turned(&values, wide, many));
-    let index = n.cast(ids, DataType::I32);
+    let wide = n.count(&[size])?;
+    let table = n.matrix("weights", weights, size, vocabulary)?;
     let shape = ids.shape.iter().copied().chain([Some(wide)]).collect();
-    let y = n.op("gather", vec![("x", of(&table)), ("indices", of(&index)), ("axis", super::build::int(0))], shape);
+    let y = n.op("engine.embedding", vec![("table", of(&table)), ("indices", of(ids))], shape);
     match bias {
         Some(bias) => {
             let bias = n.vector("bias", bias, size)?;
@@ -103,21 +112,22 @@ pub(super) fn embedding_nd(n: &mut Network, layer: &NeuralNetworkLayer, p: &Embe
 }
 
 pub(super) fn batched_matmul(n: &mut Network, layer: &NeuralNetworkLayer, p: &BatchedMatMul) -> Lowered<()> {
-    if p.int8_dynamic_quantize {
-        return n.refuse("it quantizes its input in each prediction");
-    }
     let x = n.input(layer, 0)?;
     let x = n.full(&x);
-    if x.shape.len() < 2 {
-        return n.refuse("its input has rank 1");
+    if p.int8_dynamic_quantize && layer.input.len() != 1 {
+        return n.refuse("it quantizes a product of two inputs");
     }
+    let x = if p.int8_dynamic_quantize { rounded(n, &x)? } else { x };
     if layer.input.len() == 1 {
         if p.transpose_a || p.transpose_b {
             return n.refuse("it transposes, and has weights");
         }
         let (inner, out) = (p.weight_matrix_first_dimension, p.weight_matrix_second_dimension);
         // Column-major: what the file has is the transpose.
-        let weight = n.matrix("weights", &p.weights, out, inner)?;
+        let weight = match p.int8_dynamic_quantize {
+            true => n.int8_matrix("weights", &p.weights, out, inner)?,
+            false => n.matrix("weights", &p.weights, out, inner)?,
+        };
         if x.nth_last(1).is_some_and(|d| Some(d) != weight.shape[1]) {
             return n.refuse(format!("{inner} rows of weights for another extent of its input"));
         }
@@ -139,9 +149,17 @@ pub(super) fn batched_matmul(n: &mut Network, layer: &NeuralNetworkLayer, p: &Ba
     }
     let y = n.input(layer, 1)?;
     let y = n.full(&y);
-    if y.shape.len() < 2 {
-        return n.refuse("its second input has rank 1");
+    if x.shape.is_empty() || y.shape.is_empty() {
+        return n.refuse("an input is a scalar");
     }
+    // A vector is a row on the left and a column on the right. The result keeps its axis of 1, unlike NumPy's (coremltools'
+    // `test_batched_mat_mul_cpu`).
+    let (row, column) = (x.shape.len() == 1, y.shape.len() == 1);
+    if (row && p.transpose_a) || (column && p.transpose_b) {
+        return n.refuse("it transposes a vector");
+    }
+    let x = if row { n.reshape(&x, vec![Some(1), x.shape[0]])? } else { x };
+    let y = if column { n.reshape(&y, vec![y.shape[0], Some(1)])? } else { y };
     let split = |b: &Blob, turned: bool| {
         let (lead, last) = b.shape.split_at(b.shape.len() - 2);
         (lead.to_vec(), if turned { [last[1], last[0]] } else { [last[0], last[1]] })

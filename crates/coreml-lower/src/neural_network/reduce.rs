@@ -105,14 +105,17 @@ pub(super) fn axes(n: &mut Network, layer: &NeuralNetworkLayer, kind: &str, p: &
 pub(super) fn top_k(n: &mut Network, layer: &NeuralNetworkLayer, p: &TopK) -> Lowered<()> {
     let x = n.input(layer, 0)?;
     let x = n.full(&x);
-    if layer.input.len() != 1 {
-        return n.refuse("its number of elements is computed");
-    }
     let (x, axis) = n.axis(&x, p.axis)?;
-    let k = n.size("K", p.k)?;
+    let (k, extent) = match layer.input.len() {
+        1 => {
+            let k = n.size("K", p.k)?;
+            (int(k), Some(k as usize))
+        }
+        _ => (n.number(layer, 1)?, None),
+    };
     let mut shape = x.shape.clone();
-    shape[axis] = Some(k as usize);
-    let inputs = vec![("x", of(&x)), ("k", int(k)), ("axis", int(axis as i32)), ("ascending", flag(p.use_bottom_k))];
+    shape[axis] = extent;
+    let inputs = vec![("x", of(&x)), ("k", k), ("axis", int(axis as i32)), ("ascending", flag(p.use_bottom_k))];
     let types = vec![tensor(DataType::F32, &shape), tensor(DataType::I32, &shape)];
     let names = n.push("topk", inputs, types);
     let mut made = names.into_iter().map(|name| Blob { name, shape: shape.clone(), short: false });
@@ -134,11 +137,22 @@ pub(super) fn arg_sort(n: &mut Network, layer: &NeuralNetworkLayer, p: &ArgSort)
 }
 
 pub(super) fn cum_sum(n: &mut Network, layer: &NeuralNetworkLayer, p: &CumSum) -> Lowered<()> {
-    if layer.input.len() != 1 {
-        return n.refuse("its axis is computed");
+    let x = n.input(layer, 0)?;
+    let mut along = p.axis;
+    if layer.input.len() > 1 {
+        let given = n.input(layer, 1)?;
+        match n.integers(&given).as_deref() {
+            Some(&[axis]) => along = axis,
+            _ => {
+                let x = n.full(&x);
+                let axis = n.number(layer, 1)?;
+                let more = vec![("axis", axis), ("exclusive", flag(p.exclude_final_sum)), ("reverse", flag(p.reverse))];
+                let y = n.map("cumsum", &x, more);
+                return n.write(layer, vec![y]);
+            }
+        }
     }
-    let x = n.only(layer)?;
-    let (x, axis) = n.axis(&x, p.axis)?;
+    let (x, axis) = n.axis(&x, along)?;
     let more = vec![("axis", int(axis as i32)), ("exclusive", flag(p.exclude_final_sum)), ("reverse", flag(p.reverse))];
     let y = n.map("cumsum", &x, more);
     n.write(layer, vec![y])

@@ -1,5 +1,6 @@
 //! Padding and resampling.
 
+use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::resize::{
     BoxCoordinates, ConstantPadding, CropResize, InterpolationMode, LinearUpsampleMode, Padding, PaddingType,
@@ -34,13 +35,38 @@ pub(super) fn padding(n: &mut Network, layer: &NeuralNetworkLayer, p: &Padding) 
     n.write(layer, vec![y])
 }
 
+/// Amounts that make extents of those that are listed and positive, before and after each axis.
+fn missing(n: &mut Network, x: &Blob, listed: &Blob) -> Lowered<Blob> {
+    let twice = x.shape.iter().map(|&d| n.known("shape", d)).collect::<Lowered<Vec<usize>>>()?;
+    let twice: Vec<usize> = twice.iter().flat_map(|&d| [d, d]).collect();
+    let shape = listed.shape.clone();
+    let extents = ints(&n.sizes("shape", &twice)?);
+    let more = n.typed("sub", vec![("x", of(listed)), ("y", extents)], DataType::I32, shape.clone());
+    let wanted = n.typed("greater", vec![("x", of(listed)), ("y", int(0))], DataType::Bool, shape.clone());
+    let zeros = ints(&vec![0; twice.len()]);
+    Ok(n.typed("select", vec![("cond", of(&wanted)), ("a", of(&more)), ("b", zeros)], DataType::I32, shape))
+}
+
 pub(super) fn constant_pad(n: &mut Network, layer: &NeuralNetworkLayer, p: &ConstantPadding) -> Lowered<()> {
-    if layer.input.len() != 1 {
-        return n.refuse("its amounts are computed");
-    }
-    let x = n.only(layer)?;
+    let x = n.input(layer, 0)?;
     let x = n.full(&x);
     let mut amounts = n.sizes("padAmounts", &p.pad_amounts)?;
+    if layer.input.len() > 1 {
+        let listed = n.input(layer, 1)?;
+        match n.integers(&listed) {
+            Some(known) => amounts = n.sizes("padAmounts", &known)?,
+            None => {
+                let mut listed = n.list(&listed)?;
+                if p.pad_to_given_output_size_mode {
+                    listed = missing(n, &x, &listed)?;
+                }
+                let more = [("pad", of(&listed)), ("mode", text("constant")), ("constant_val", float(p.value))];
+                let inputs = [("x", of(&x))].into_iter().chain(more).collect();
+                let y = n.op("pad", inputs, vec![None; x.shape.len()]);
+                return n.write(layer, vec![y]);
+            }
+        }
+    }
     if amounts.len() != 2 * x.shape.len() {
         return n.refuse(format!("{} amounts for a blob of rank {}", amounts.len(), x.shape.len()));
     }
@@ -81,18 +107,21 @@ fn bilinear(n: &mut Network, x: &Blob, size: [usize; 2], grid: &str) -> Lowered<
 
 pub(super) fn upsample(n: &mut Network, layer: &NeuralNetworkLayer, p: &Upsample) -> Lowered<()> {
     let x = n.only(layer)?;
-    if !p.fractional_scaling_factor.is_empty() {
-        return n.refuse("its scaling factors are fractions");
-    }
     let (x, lead) = n.nchw(&x)?;
-    let scale = pair(n, "scalingFactor", &p.scaling_factor, 1)?;
-    let sizes = [0, 1].map(|i| x.shape[2 + i].and_then(|d| d.checked_mul(scale[i])));
+    let scale = match *p.fractional_scaling_factor {
+        [] => {
+            let whole = pair(n, "scalingFactor", &p.scaling_factor, 1)?;
+            [n.size("scalingFactor", whole[0])? as f32, n.size("scalingFactor", whole[1])? as f32]
+        }
+        [h, w] if h > 0.0 && w > 0.0 && h.is_finite() && w.is_finite() => [h, w],
+        _ => return n.refuse(format!("`fractionalScalingFactor` is {:?}", p.fractional_scaling_factor)),
+    };
+    // As many whole pixels as fit.
+    let sizes = [0, 1].map(|i| x.shape[2 + i].map(|d| (d as f64 * f64::from(scale[i])) as usize));
     let y = match n.choice("mode", p.mode)? {
         InterpolationMode::Nearest => {
-            let factors = n.sizes("scalingFactor", &scale)?;
-            // Factors of upsampling are floats.
-            let factor = |i: usize| float(factors[i] as f32);
-            let inputs = vec![("x", of(&x)), ("scale_factor_height", factor(0)), ("scale_factor_width", factor(1))];
+            let inputs =
+                vec![("x", of(&x)), ("scale_factor_height", float(scale[0])), ("scale_factor_width", float(scale[1]))];
             n.op("upsample_nearest_neighbor", inputs, vec![x.shape[0], x.shape[1], sizes[0], sizes[1]])
         }
         InterpolationMode::Bilinear => {

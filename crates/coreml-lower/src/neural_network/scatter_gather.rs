@@ -3,10 +3,12 @@
 use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::scatter_gather::{
-    Gather, GatherAlongAxis, OneHot, Scatter, ScatterAlongAxis, ScatterMode, ScatterNd,
+    BoxSuppression, Gather, GatherAlongAxis, OneHot, Scatter, ScatterAlongAxis, ScatterMode, ScatterNd,
 };
 
-use super::build::{Blob, Network, float, int, of};
+use coreml_format::program::Argument;
+
+use super::build::{Blob, Network, float, int, of, tensor};
 use super::elementwise::truth;
 use crate::emit::text;
 use crate::error::LowerError;
@@ -101,25 +103,80 @@ pub(super) fn select(n: &mut Network, layer: &NeuralNetworkLayer) -> Lowered<()>
 }
 
 pub(super) fn one_hot(n: &mut Network, layer: &NeuralNetworkLayer, p: &OneHot) -> Lowered<()> {
-    if layer.input.len() != 1 {
-        return n.refuse("its size is computed");
-    }
     let index = indices(n, layer, 0)?;
-    let size = n.size("oneHotVectorSize", p.one_hot_vector_size)?;
+    let (size, extent) = match layer.input.len() {
+        1 => {
+            let size = n.size("oneHotVectorSize", p.one_hot_vector_size)?;
+            (int(size), Some(size as usize))
+        }
+        _ => (n.number(layer, 1)?, None),
+    };
     let rank = index.shape.len() as i64 + 1;
     let axis = if p.axis < 0 { p.axis.saturating_add(rank) } else { p.axis };
     if !(0..rank).contains(&axis) {
         return n.refuse(format!("`axis` is {}", p.axis));
     }
     let mut shape = index.shape.clone();
-    shape.insert(axis as usize, Some(size as usize));
+    shape.insert(axis as usize, extent);
     let inputs = vec![
         ("indices", of(&index)),
-        ("one_hot_vector_size", int(size)),
+        ("one_hot_vector_size", size),
         ("axis", int(axis as i32)),
         ("on_value", float(p.on_value)),
         ("off_value", float(p.off_value)),
     ];
     let y = n.op("one_hot", inputs, shape);
     n.write(layer, vec![y])
+}
+
+pub(super) fn non_zero(n: &mut Network, layer: &NeuralNetworkLayer) -> Lowered<()> {
+    let x = n.only(layer)?;
+    let x = n.full(&x);
+    let shape = vec![None, Some(x.shape.len())];
+    let found = n.typed("non_zero", vec![("x", of(&x))], DataType::I32, shape);
+    let y = n.cast(&found, DataType::F32);
+    n.write(layer, vec![y])
+}
+
+pub(super) fn suppress_boxes(n: &mut Network, layer: &NeuralNetworkLayer, p: &BoxSuppression) -> Lowered<()> {
+    let (boxes, scores) = (data(n, layer, 0)?, data(n, layer, 1)?);
+    let ([batch, _, _], [_, _, classes]) = (&boxes.shape[..], &scores.shape[..]) else {
+        return n.refuse("its boxes or scores do not have rank 3");
+    };
+    if layer.input.len() > 5 || layer.output.len() != 4 {
+        return n.refuse(format!("it has {} inputs and {} outputs", layer.input.len(), layer.output.len()));
+    }
+    let (batch, classes) = (*batch, *classes);
+    let threshold = |n: &mut Network, i: usize, field: f32| -> Lowered<Argument> {
+        match layer.input.len() > i {
+            true => {
+                let x = n.input(layer, i)?;
+                Ok(of(&n.element(&x)?))
+            }
+            false => Ok(float(field)),
+        }
+    };
+    let (overlap, least) = (threshold(n, 2, p.iou_threshold)?, threshold(n, 3, p.score_threshold)?);
+    let (most, extent) = match layer.input.len() > 4 {
+        true => (n.number(layer, 4)?, None),
+        false => (int(n.size("maxBoxes", p.max_boxes)?), Some(p.max_boxes as usize)),
+    };
+    let inputs = vec![
+        ("boxes", of(&boxes)),
+        ("scores", of(&scores)),
+        ("iou_threshold", overlap),
+        ("score_threshold", least),
+        ("max_boxes", most),
+        ("per_class_suppression", super::build::flag(p.per_class_suppression)),
+    ];
+    let shapes = [vec![batch, extent, Some(4)], vec![batch, extent, classes], vec![batch, extent], vec![batch]];
+    let types = [DataType::F32, DataType::F32, DataType::I32, DataType::I32];
+    let types = types.iter().zip(&shapes).map(|(&dtype, shape)| tensor(dtype, shape)).collect();
+    let names = n.push("engine.suppress_boxes", inputs, types);
+    let made = names.into_iter().zip(shapes).map(|(name, shape)| Blob { name, shape, short: false });
+    let mut results: Vec<Blob> = made.collect();
+    for integers in &mut results[2..] {
+        *integers = n.cast(integers, DataType::F32);
+    }
+    n.write(layer, results)
 }

@@ -1,11 +1,14 @@
 //! Layers that change the shape, or the order of elements.
 
+use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::shape::{
     BroadcastToStatic, ExpandDims, Flatten, FlattenOrder, FlattenTo2d, MatrixBandPart, Permute, RankPreservingReshape,
-    ReorganizationType, ReorganizeData, Reshape, ReshapeOrder, ReshapeStatic, Reverse, SequenceRepeat, Squeeze, Tile,
-    Transpose, Triangular,
+    ReorganizationType, ReorganizeData, Reshape, ReshapeOrder, ReshapeStatic, Reverse, ReverseSeq, SequenceRepeat,
+    Squeeze, Tile, Transpose, Triangular,
 };
+
+use coreml_format::program::{Argument, Binding, Value};
 
 use super::build::{Blob, Extent, Network, int, ints, of, product, shown};
 use crate::error::LowerError;
@@ -112,6 +115,12 @@ pub(super) fn transpose(n: &mut Network, layer: &NeuralNetworkLayer, p: &Transpo
     let x = n.full(&x);
     let mut sorted = p.axes.clone();
     sorted.sort_unstable();
+    // An image has a leading axis of 1 that its layers may not count.
+    let more = x.shape.len().saturating_sub(sorted.len());
+    let x = match more > 0 && !sorted.is_empty() && x.shape[..more].iter().all(|d| *d == Some(1)) {
+        true => n.reshape(&x, x.shape[more..].to_vec())?,
+        false => x,
+    };
     if sorted != (0..x.shape.len() as u64).collect::<Vec<_>>() {
         return n.refuse(format!("`axes` {:?} for a blob of rank {}", p.axes, x.shape.len()));
     }
@@ -213,7 +222,12 @@ pub(super) fn flatten_to_2d(n: &mut Network, layer: &NeuralNetworkLayer, p: &Fla
 pub(super) fn reshape_like(n: &mut Network, layer: &NeuralNetworkLayer) -> Lowered<()> {
     let (x, like) = (n.input(layer, 0)?, n.input(layer, 1)?);
     let (x, like) = (n.full(&x), n.full(&like));
-    let y = n.reshape(&x, like.shape)?;
+    if like.shape.iter().filter(|d| d.is_none()).count() < 2 {
+        let y = n.reshape(&x, like.shape)?;
+        return n.write(layer, vec![y]);
+    }
+    let (argument, shape) = n.shape_of(&like)?;
+    let y = n.op("reshape", vec![("x", of(&x)), ("shape", argument)], shape);
     n.write(layer, vec![y])
 }
 
@@ -239,31 +253,66 @@ pub(super) fn rank_preserving(n: &mut Network, layer: &NeuralNetworkLayer, p: &R
     n.write(layer, vec![y])
 }
 
-/// A blob, broadcast to a shape that is known.
-fn broadcast(n: &mut Network, x: &Blob, shape: &[usize]) -> Lowered<Blob> {
+/// A blob, broadcast to a shape.
+fn broadcast(n: &mut Network, x: &Blob, (argument, wanted): (Argument, Vec<Extent>)) -> Lowered<Blob> {
     let x = n.full(x);
-    let wanted: Vec<Extent> = shape.iter().map(|&d| Some(d)).collect();
-    if n.broadcast(&x.shape, &wanted)? != wanted {
-        return n.refuse(format!("{} is not broadcast to {shape:?}", shown(&x.shape)));
+    let shape = n.broadcast(&x.shape, &wanted)?;
+    let grows = |(found, wanted): (&Extent, &Extent)| wanted.is_some() && found != wanted;
+    if shape.len() != wanted.len() || shape.iter().zip(&wanted).any(grows) {
+        return n.refuse(format!("{} is not broadcast to {}", shown(&x.shape), shown(&wanted)));
     }
-    let target = n.sizes("targetShape", shape)?;
-    let zeros = n.op("fill", vec![("shape", ints(&target)), ("value", super::build::float(0.0))], wanted);
+    let zeros = n.op("fill", vec![("shape", argument), ("value", super::build::float(0.0))], wanted);
     n.binary("add", &x, &zeros)
+}
+
+pub(super) fn broadcast_dynamic(n: &mut Network, layer: &NeuralNetworkLayer) -> Lowered<()> {
+    let x = n.input(layer, 0)?;
+    let shape = n.listed_shape(layer, 1)?;
+    let y = broadcast(n, &x, shape)?;
+    n.write(layer, vec![y])
+}
+
+pub(super) fn reshape_dynamic(n: &mut Network, layer: &NeuralNetworkLayer) -> Lowered<()> {
+    let x = n.input(layer, 0)?;
+    let listed = n.input(layer, 1)?;
+    if let Some(target) = n.integers(&listed) {
+        let target = n.sizes("shape", &target)?;
+        if target.iter().any(|&d| d < -1) {
+            return n.refuse(format!("its shape is {target:?}"));
+        }
+        let y = n.reshape(&x, target.iter().map(|&d| usize::try_from(d).ok()).collect())?;
+        return n.write(layer, vec![y]);
+    }
+    let (argument, shape) = n.listed_shape(layer, 1)?;
+    let y = n.op("reshape", vec![("x", of(&x)), ("shape", argument)], shape);
+    n.write(layer, vec![y])
+}
+
+pub(super) fn reverse_sequence(n: &mut Network, layer: &NeuralNetworkLayer, p: &ReverseSeq) -> Lowered<()> {
+    let (x, lengths) = (n.input(layer, 0)?, n.input(layer, 1)?);
+    let x = n.full(&x);
+    let lengths = n.list(&lengths)?;
+    let (_, batch) = n.axis(&x, p.batch_axis)?;
+    let (_, sequence) = n.axis(&x, p.sequence_axis)?;
+    let more = vec![("lengths", of(&lengths)), ("seq_axis", int(sequence as i32)), ("batch_axis", int(batch as i32))];
+    let y = n.map("reverse_sequence", &x, more);
+    n.write(layer, vec![y])
 }
 
 pub(super) fn broadcast_to(n: &mut Network, layer: &NeuralNetworkLayer, p: &BroadcastToStatic) -> Lowered<()> {
     let x = n.only(layer)?;
     n.count(&p.target_shape)?;
-    let shape: Vec<usize> = p.target_shape.iter().map(|&d| d as usize).collect();
-    let y = broadcast(n, &x, &shape)?;
+    let target = n.sizes("targetShape", &p.target_shape)?;
+    let shape = target.iter().map(|&d| Some(d as usize)).collect();
+    let y = broadcast(n, &x, (ints(&target), shape))?;
     n.write(layer, vec![y])
 }
 
 pub(super) fn broadcast_like(n: &mut Network, layer: &NeuralNetworkLayer) -> Lowered<()> {
     let (x, like) = (n.input(layer, 0)?, n.input(layer, 1)?);
     let like = n.full(&like);
-    let shape = like.shape.iter().map(|&d| n.known("shape", d)).collect::<Lowered<Vec<_>>>()?;
-    let y = broadcast(n, &x, &shape)?;
+    let shape = n.shape_of(&like)?;
+    let y = broadcast(n, &x, shape)?;
     n.write(layer, vec![y])
 }
 
@@ -275,6 +324,22 @@ fn tiled(n: &mut Network, x: &Blob, reps: &[i32]) -> Lowered<Blob> {
     Ok(n.op("tile", vec![("x", of(x)), ("reps", ints(reps))], shape))
 }
 
+/// A blob of at least this rank: axes of 1 come before those that it has.
+fn leading(n: &mut Network, x: &Blob, rank: usize) -> Blob {
+    let missing = rank.saturating_sub(x.shape.len());
+    if missing == 0 {
+        return x.clone();
+    }
+    let shape = std::iter::repeat_n(Some(1), missing).chain(x.shape.iter().copied()).collect();
+    let axes: Vec<i32> = (0..missing as i32).collect();
+    n.op("expand_dims", vec![("x", of(x)), ("axes", ints(&axes))], shape)
+}
+
+/// Values, and an argument behind them.
+fn ones_before(ones: Binding, argument: Argument) -> Argument {
+    Argument::Many(std::iter::once(ones).chain(argument.bindings().iter().cloned()).collect())
+}
+
 pub(super) fn sequence_repeat(n: &mut Network, layer: &NeuralNetworkLayer, p: &SequenceRepeat) -> Lowered<()> {
     let x = n.only(layer)?;
     let x = n.full(&x);
@@ -284,18 +349,29 @@ pub(super) fn sequence_repeat(n: &mut Network, layer: &NeuralNetworkLayer, p: &S
 }
 
 pub(super) fn tile(n: &mut Network, layer: &NeuralNetworkLayer, p: &Tile) -> Lowered<()> {
-    if layer.input.len() != 1 {
-        return n.refuse("its repetitions are computed");
-    }
-    let x = n.only(layer)?;
+    let x = n.input(layer, 0)?;
     let mut x = n.full(&x);
     let mut reps = n.sizes("reps", &p.reps)?;
-    if reps.len() > x.shape.len() {
-        let missing = reps.len() - x.shape.len();
-        let shape = std::iter::repeat_n(Some(1), missing).chain(x.shape.iter().copied()).collect();
-        let axes: Vec<i32> = (0..missing as i32).collect();
-        x = n.op("expand_dims", vec![("x", of(&x)), ("axes", ints(&axes))], shape);
+    if layer.input.len() > 1 {
+        let listed = n.input(layer, 1)?;
+        match n.integers(&listed) {
+            Some(known) => reps = n.sizes("reps", &known)?,
+            None => {
+                let (mut argument, extents) = n.listed_shape(layer, 1)?;
+                let rank = extents.len().max(x.shape.len());
+                x = leading(n, &x, rank);
+                if extents.len() < rank {
+                    let ones = Binding::Value(Value::ints(&vec![1; rank - extents.len()]));
+                    let values = ones_before(ones, argument);
+                    let inputs = vec![("values", values), ("axis", int(0)), ("interleave", super::build::flag(false))];
+                    argument = of(&n.typed("concat", inputs, DataType::I32, vec![Some(rank)]));
+                }
+                let y = n.op("tile", vec![("x", of(&x)), ("reps", argument)], vec![None; rank]);
+                return n.write(layer, vec![y]);
+            }
+        }
     }
+    x = leading(n, &x, reps.len());
     let missing = x.shape.len() - reps.len();
     reps.splice(..0, std::iter::repeat_n(1, missing));
     let y = tiled(n, &x, &reps)?;
@@ -321,20 +397,37 @@ fn band(n: &mut Network, layer: &NeuralNetworkLayer, lower: i64, upper: i64) -> 
     n.write(layer, vec![y])
 }
 
+/// The elements of the last two axes that [`band`] makes zero.
+fn outside(n: &mut Network, layer: &NeuralNetworkLayer, lower: i64, upper: i64) -> Lowered<()> {
+    let x = n.only(layer)?;
+    let (argument, shape) = n.shape_of(&x)?;
+    let ones = n.op("fill", vec![("shape", argument), ("value", super::build::float(1.0))], shape);
+    let bounds = [lower, upper].map(|b| i32::try_from(b.max(-1)).unwrap_or(i32::MAX));
+    let near = n.map("band_part", &ones, vec![("lower", int(bounds[0])), ("upper", int(bounds[1]))]);
+    let near =
+        n.typed("equal", vec![("x", of(&near)), ("y", super::build::float(1.0))], DataType::Bool, x.shape.clone());
+    let zero = n.scalar(0.0);
+    let y = n.op("select", vec![("cond", of(&near)), ("a", of(&zero)), ("b", of(&x))], x.shape.clone());
+    n.write(layer, vec![Blob { short: x.short, ..y }])
+}
+
 pub(super) fn band_part(n: &mut Network, layer: &NeuralNetworkLayer, p: &MatrixBandPart) -> Lowered<()> {
     band(n, layer, p.num_lower, p.num_upper)
 }
 
 pub(super) fn lower_triangular(n: &mut Network, layer: &NeuralNetworkLayer, p: &Triangular) -> Lowered<()> {
-    if p.k < 0 {
-        return n.refuse(format!("`k` is {}", p.k));
+    match p.k.checked_neg() {
+        _ if p.k >= 0 => band(n, layer, -1, p.k),
+        // Keeps what is not in the band above the diagonal.
+        Some(below) => outside(n, layer, below - 1, -1),
+        None => n.refuse(format!("`k` is {}", p.k)),
     }
-    band(n, layer, -1, p.k)
 }
 
 pub(super) fn upper_triangular(n: &mut Network, layer: &NeuralNetworkLayer, p: &Triangular) -> Lowered<()> {
-    if p.k > 0 || p.k == i64::MIN {
-        return n.refuse(format!("`k` is {}", p.k));
+    match p.k.checked_neg() {
+        _ if p.k > 0 => outside(n, layer, -1, p.k - 1),
+        Some(below) => band(n, layer, below, -1),
+        None => n.refuse(format!("`k` is {}", p.k)),
     }
-    band(n, layer, -p.k, -1)
 }

@@ -3,8 +3,11 @@
 use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::model_types::neural_network::slice::{
-    Concat, ConcatNd, Crop, Slice, SliceAxis, SliceStatic, SlidingWindows, Split, SplitNd, Stack,
+    Concat, ConcatNd, Crop, Slice, SliceAxis, SliceBySize, SliceDynamic, SliceStatic, SlidingWindows, Split, SplitNd,
+    Stack,
 };
+
+use coreml_format::program::{Argument, Binding, Value};
 
 use super::build::{Blob, Extent, Network, all, flag, flags, int, ints, of, tensor};
 use super::convolution::borders;
@@ -72,7 +75,12 @@ pub(super) fn slice(n: &mut Network, layer: &NeuralNetworkLayer, p: &Slice) -> L
 
 pub(super) fn slice_static(n: &mut Network, layer: &NeuralNetworkLayer, p: &SliceStatic) -> Lowered<()> {
     let x = n.only(layer)?;
-    let mut x = n.full(&x);
+    let x = n.full(&x);
+    sliced(n, layer, x, p)
+}
+
+/// The ranges of a blob of a known shape.
+fn sliced(n: &mut Network, layer: &NeuralNetworkLayer, mut x: Blob, p: &SliceStatic) -> Lowered<()> {
     let rank = x.shape.len();
     let lengths = [p.begin_ids.len(), p.end_ids.len(), p.strides.len(), p.begin_masks.len(), p.end_masks.len()];
     if lengths != [rank; 5] || !(p.squeeze_masks.is_empty() || p.squeeze_masks.len() == rank) {
@@ -104,6 +112,120 @@ pub(super) fn slice_static(n: &mut Network, layer: &NeuralNetworkLayer, p: &Slic
         }
     };
     n.write(layer, vec![y])
+}
+
+/// A parameter that an input may give: its elements if they are constants.
+fn given<T: Copy>(
+    n: &mut Network,
+    layer: &NeuralNetworkLayer,
+    i: usize,
+    field: &[T],
+    from: impl Fn(i64) -> T,
+) -> Lowered<Result<Vec<T>, Blob>> {
+    if i >= layer.input.len() {
+        return Ok(Ok(field.to_vec()));
+    }
+    let x = n.input(layer, i)?;
+    match n.integers(&x) {
+        Some(known) => Ok(Ok(known.into_iter().map(from).collect())),
+        None => Ok(Err(n.list(&x)?)),
+    }
+}
+
+/// Masks, which must be constants: they say which axes there are.
+fn masks(n: &mut Network, layer: &NeuralNetworkLayer, i: usize, field: &[bool], rank: usize) -> Lowered<Vec<bool>> {
+    match given(n, layer, i, field, |v| v != 0)? {
+        Ok(masks) if masks.is_empty() => Ok(vec![false; rank]),
+        Ok(masks) if masks.len() == rank => Ok(masks),
+        Ok(masks) => n.refuse(format!("{} masks for a blob of rank {rank}", masks.len())),
+        Err(_) => n.refuse("its masks are computed"),
+    }
+}
+
+pub(super) fn slice_dynamic(n: &mut Network, layer: &NeuralNetworkLayer, p: &SliceDynamic) -> Lowered<()> {
+    let x = n.input(layer, 0)?;
+    let x = n.full(&x);
+    let rank = x.shape.len();
+    if !(2..=7).contains(&layer.input.len()) {
+        return n.refuse(format!("it has {} inputs", layer.input.len()));
+    }
+    let begin = given(n, layer, 1, &[], |v| v)?;
+    let end = given(n, layer, 2, &p.end_ids, |v| v)?;
+    let stride = given(n, layer, 3, &p.strides, |v| v)?;
+    let begin_masks = masks(n, layer, 4, &p.begin_masks, rank)?;
+    let end_masks = masks(n, layer, 5, &p.end_masks, rank)?;
+    let squeezed = masks(n, layer, 6, &p.squeeze_masks, rank)?;
+    if let (Ok(begin), Ok(end), Ok(stride)) = (&begin, &end, &stride)
+        && x.shape.iter().all(Option::is_some)
+    {
+        let fixed = SliceStatic {
+            begin_ids: begin.clone(),
+            begin_masks,
+            end_ids: if end.is_empty() { vec![0; rank] } else { end.clone() },
+            end_masks,
+            strides: if stride.is_empty() { vec![1; rank] } else { stride.clone() },
+            squeeze_masks: squeezed,
+        };
+        return sliced(n, layer, x, &fixed);
+    }
+    let shape: Vec<Extent> = (0..rank)
+        .map(|i| match &stride {
+            _ if squeezed[i] => Some(1),
+            Ok(strides) if begin_masks[i] && end_masks[i] && strides.get(i).is_none_or(|&s| s.abs() == 1) => x.shape[i],
+            _ => None,
+        })
+        .collect();
+    let argument = |n: &Network, what: &str, value: Result<Vec<i64>, Blob>, default: i32| match value {
+        Err(blob) => Ok(of(&blob)),
+        Ok(values) if values.is_empty() => Ok(ints(&vec![default; rank])),
+        Ok(values) if values.len() == rank => Ok(ints(&n.sizes(what, &values)?)),
+        Ok(values) => n.refuse(format!("{} values of `{what}` for a blob of rank {rank}", values.len())),
+    };
+    // An axis that is squeezed reads its begin alone.
+    let inputs = vec![
+        ("x", of(&x)),
+        ("begin", argument(n, "beginIds", begin, 0)?),
+        ("end", argument(n, "endIds", end, 0)?),
+        ("stride", argument(n, "strides", stride, 1)?),
+        ("begin_mask", flags(&begin_masks)),
+        ("end_mask", flags(&end_masks)),
+        ("squeeze_mask", flags(&squeezed)),
+    ];
+    let kept: Vec<Extent> = (0..rank).filter(|&i| !squeezed[i]).map(|i| shape[i]).collect();
+    let mut y = n.op("slice_by_index", inputs, kept);
+    if y.shape.is_empty() {
+        // A blob has an axis at least.
+        y = n.op("expand_dims", vec![("x", of(&y)), ("axes", ints(&[0]))], vec![Some(1)]);
+    }
+    n.write(layer, vec![y])
+}
+
+pub(super) fn slice_by_size(n: &mut Network, layer: &NeuralNetworkLayer, p: &SliceBySize) -> Lowered<()> {
+    let x = n.input(layer, 0)?;
+    let (x, axis) = n.axis(&x, p.axis)?;
+    let size = n.size("size", p.size)?;
+    let fits = x.shape[axis].is_none_or(|d| d >= size.max(0) as usize);
+    if size < 1 || !fits || layer.input.len() != 2 {
+        return n.refuse(format!("{size} elements of a blob of {}", super::build::shown(&x.shape)));
+    }
+    let begin = n.input(layer, 1)?;
+    let begin = n.list(&begin)?;
+    let mut parts = Vec::with_capacity(3);
+    if axis > 0 {
+        parts.push(Binding::Value(Value::ints(&vec![0; axis])));
+    }
+    parts.push(Binding::Name(begin.name));
+    if axis + 1 < x.shape.len() {
+        parts.push(Binding::Value(Value::ints(&vec![0; x.shape.len() - axis - 1])));
+    }
+    let inputs = vec![("values", Argument::Many(parts)), ("axis", int(0)), ("interleave", flag(false))];
+    let begins = n.typed("concat", inputs, DataType::I32, vec![Some(x.shape.len())]);
+    let mut sizes = vec![-1; x.shape.len()];
+    sizes[axis] = size;
+    let mut shape = x.shape.clone();
+    shape[axis] = Some(size as usize);
+    let y = n.op("slice_by_size", vec![("x", of(&x)), ("begin", of(&begins)), ("size", ints(&sizes))], shape);
+    n.write(layer, vec![Blob { short: x.short, ..y }])
 }
 
 pub(super) fn crop(n: &mut Network, layer: &NeuralNetworkLayer, p: &Crop) -> Lowered<()> {
@@ -232,11 +354,23 @@ pub(super) fn split(n: &mut Network, layer: &NeuralNetworkLayer, p: &Split) -> L
     parted(n, layer, &x, axis, &sizes)
 }
 
+/// `count` parts, the first of which are larger by one if they can't be equal.
+fn nearly(n: &Network, extent: Extent, count: u64) -> Lowered<Vec<usize>> {
+    let extent = n.known("size", extent)?;
+    match usize::try_from(count).ok().filter(|&c| c > 0 && c <= extent) {
+        Some(count) => {
+            n.claim("parts", count)?;
+            Ok((0..count).map(|i| extent / count + usize::from(i < extent % count)).collect())
+        }
+        None => n.refuse(format!("{count} parts of {extent}")),
+    }
+}
+
 pub(super) fn split_nd(n: &mut Network, layer: &NeuralNetworkLayer, p: &SplitNd) -> Lowered<()> {
     let x = n.only(layer)?;
     let (x, axis) = n.axis(&x, p.axis)?;
     let sizes = match p.split_sizes.is_empty() {
-        true => evenly(n, x.shape[axis], p.num_splits)?,
+        true => nearly(n, x.shape[axis], p.num_splits)?,
         false => n.sizes("splitSizes", &p.split_sizes)?.iter().map(|&s| s.max(0) as usize).collect(),
     };
     parted(n, layer, &x, axis, &sizes)

@@ -7,6 +7,7 @@ use crate::array::Array;
 use crate::budget::{self, Counted};
 use crate::build::OpBuilder;
 use crate::error::OpError;
+use crate::op::INTERNAL;
 use crate::planned::Run;
 use crate::shape::check_size;
 use crate::value::Value;
@@ -33,14 +34,24 @@ fn iou(a: &[f32], b: &[f32]) -> f32 {
 ///
 /// From iOS17 on, without `score_threshold` and the number of boxes, and with the boxes along the last dimension: `[n,
 /// 4, B]` and `[n, K, B]`.
-pub(super) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
+///
+/// `engine.suppress_boxes`, of a layer of a network, has the parameters of iOS15, thresholds and number may be computed,
+/// and the best box stays if none has the score.
+pub(in crate::ops) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (boxes, scores) = (b.slot("boxes")?, b.slot("scores")?);
-    let boxes_last = b.opset() >= Opset::Ios17;
-    let iou_limit = b.attr::<f32>("iou_threshold")?;
-    let score_limit = if boxes_last { None } else { Some(b.attr::<f32>("score_threshold")?) };
-    let most = usize::try_from(b.attr::<i64>("max_boxes")?).map_err(|_| OpError::shape("a negative `max_boxes`"))?;
+    let layer = b.op().kind.starts_with(INTERNAL);
+    let boxes_last = !layer && b.opset() >= Opset::Ios17;
+    let iou_limit = b.param::<f32>("iou_threshold")?;
+    let score_limit = if boxes_last { None } else { Some(b.param::<f32>("score_threshold")?) };
+    let most = b.param::<i64>("max_boxes")?;
+    if !layer && (iou_limit.constant().is_none() || most.constant().is_none()) {
+        return Err(OpError::Unsupported("computed parameters of `non_maximum_suppression`".to_owned()));
+    }
     let per_class = b.attr_or("per_class_suppression", false)?;
     b.run(move |f| {
+        let iou_limit = *iou_limit.get(f)?;
+        let score_limit = score_limit.as_ref().map(|limit| limit.get(f).map(|v| *v)).transpose()?;
+        let most = usize::try_from(*most.get(f)?).map_err(|_| OpError::shape("a negative `max_boxes`"))?;
         let (mut boxes, mut scores) = (f.array(boxes)?, f.array(scores)?);
         if boxes_last {
             (boxes, scores) = (swap_last(&boxes)?, swap_last(&scores)?);
@@ -69,6 +80,10 @@ pub(super) fn nms(b: &OpBuilder<'_>) -> Result<Run, OpError> {
                 row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (c, &s)| if s > b.1 { (c, s) } else { b })
             };
             let mut order: Vec<usize> = (0..count).filter(|&i| score_limit.is_none_or(|s| best(i).1 > s)).collect();
+            if layer && order.is_empty() {
+                // The first of the best.
+                order.extend((0..count).rev().max_by(|&a, &b| best(a).1.total_cmp(&best(b).1)));
+            }
             order.sort_by(|&a, &b| best(b).1.total_cmp(&best(a).1));
             let mut kept: Vec<usize> = Vec::new();
             for i in order {
