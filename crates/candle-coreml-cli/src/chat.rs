@@ -60,7 +60,6 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     interrupt::install(cancel.clone())?;
     let mut session = Session::open(settings, conversation, cancel, input.is_terminal())?;
     session.options.max_tokens = arguments.max_tokens;
-    session.options.sampling = arguments.sampling.sampling();
     session.options.thinking = arguments.thinking;
     session.greet();
     let mut failures = 0;
@@ -73,6 +72,8 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             }
             Line::End => break,
         };
+        // The model may have changed.
+        session.options.sampling = arguments.sampling.sampling(&session.recommended());
         match session.line(&line) {
             Ok(After::Go) => {}
             Ok(After::Quit) => break,

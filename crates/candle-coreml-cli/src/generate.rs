@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
 use candle_coreml::backend::BackendDevice;
-use candle_coreml::generation::{Options, Step, Summary};
+use candle_coreml::generation::{Options, Recommended, Step, Summary};
 use candle_coreml::settings::Settings;
 use candle_coreml::{ComputeUnits, EngineChoice};
 use serde_json::json;
@@ -57,10 +57,10 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn options(&self) -> Options {
+    fn options(&self, recommended: &Recommended) -> Options {
         Options {
             max_tokens: self.max_tokens,
-            sampling: self.sampling.sampling(),
+            sampling: self.sampling.sampling(recommended),
             stop: self.stop.clone(),
             force: self.force_tokens.clone(),
             thinking: self.thinking,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 pub use crate::error::{Fallback, Stage};
-use crate::generation::{Message, Options, Step, StopReason, Summary};
+use crate::generation::{Message, Options, Recommended, Step, StopReason, Summary};
 
 mod availability;
 #[cfg(feature = "candle-models")]
@@ -160,6 +160,11 @@ impl CancelHandle {
 pub trait TextGeneration: Send {
     /// Information about this generator.
     fn info(&self) -> GeneratorInfo;
+
+    /// How the model's authors would have tokens chosen. Requests say how they are: nothing is applied unasked.
+    fn recommended(&self) -> Recommended {
+        Recommended::default()
+    }
 
     /// Continues a text, without a chat template, and calls `on_token` for every token.
     ///

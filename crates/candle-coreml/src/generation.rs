@@ -12,6 +12,7 @@ mod chat;
 mod decoder;
 mod jinja;
 mod progress;
+mod recommended;
 mod sampler;
 mod text;
 pub(crate) mod vocabulary;
@@ -20,6 +21,7 @@ pub use chat::{ChatTemplate, Message};
 pub use decoder::{Decoder, PipelineDecoder};
 pub use jinja::{TemplateError, TemplateErrorKind, TemplateLimits};
 pub use progress::Progress;
+pub use recommended::Recommended;
 pub use sampler::{Sampler, Sampling};
 pub use text::{TextStream, Tokenizer};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_coreml::Error;
 use candle_coreml::backend::{CancelHandle, FallbackGenerator, GeneratorInfo, TextGeneration};
-use candle_coreml::generation::{Message, Options, Progress, StopReason, Summary};
+use candle_coreml::generation::{Message, Options, Progress, Recommended, StopReason, Summary};
 use candle_coreml::settings::Settings;
 
 use super::command::{self, Request};
@@ -94,6 +94,11 @@ impl Session {
             Some(remote) => Some(remote),
             None => self.local.as_ref().map(|l| l as &dyn TextGeneration),
         }
+    }
+
+    /// How the model that answers would have tokens chosen.
+    pub(super) fn recommended(&self) -> Recommended {
+        self.active().map(TextGeneration::recommended).unwrap_or_default()
     }
 
     fn info(&self) -> Option<GeneratorInfo> {

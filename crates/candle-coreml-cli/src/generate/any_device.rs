@@ -44,12 +44,13 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, output: &mut Outpu
     };
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt = arguments.prompt.as_deref().unwrap_or_default();
+    let recommended = generator.recommended();
     let mut plain = arguments.no_template;
-    let mut result = ask(&mut generator, prompt, plain, arguments.options(), output);
+    let mut result = ask(&mut generator, prompt, plain, arguments.options(&recommended), output);
     // Without a template, continue the raw prompt.
     if matches!(result, Err(Error::NoChatTemplate)) {
         plain = true;
-        result = ask(&mut generator, prompt, plain, arguments.options(), output);
+        result = ask(&mut generator, prompt, plain, arguments.options(&recommended), output);
     }
     for fallback in generator.history() {
         eprintln!("{fallback}");

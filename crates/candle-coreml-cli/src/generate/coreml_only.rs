@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_coreml::generation::Message;
+use candle_coreml::generation::{Message, Recommended};
 use candle_coreml::settings::Settings;
 use candle_coreml::{LanguageModel, LanguageModelConfig};
 
@@ -33,6 +33,12 @@ pub(super) fn run(
         }
         (None, None) => Vec::new(),
     };
-    let summary = model.generate_tokens(&prompt, arguments.options(), |step| output.step(step, || {}))?;
+    // Token ids are given to look at the model itself: nothing but the arguments says how tokens are chosen.
+    let recommended = match &arguments.prompt_tokens {
+        Some(_) => Recommended::default(),
+        None if model.pipeline().greedy_only() => Recommended::greedy(),
+        None => Recommended::read(&folder),
+    };
+    let summary = model.generate_tokens(&prompt, arguments.options(&recommended), |step| output.step(step, || {}))?;
     Ok(Report { prompt, summary, load_seconds })
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use candle_coreml::anemll::{Pipeline, discovery};
-use candle_coreml::generation::Tokenizer;
+use candle_coreml::generation::{Recommended, Tokenizer};
 use candle_coreml::{EngineChoice, engine::EngineOptions};
 use serde_json::json;
 
@@ -17,6 +17,7 @@ pub(super) fn report(folder: &Path, as_json: bool) -> CommandResult {
     let sizes = pipeline.dimensions();
     let tokenizer = Tokenizer::load(folder);
     let meta = &components.meta;
+    let recommended = if pipeline.greedy_only() { Recommended::greedy() } else { Recommended::read(folder) };
     let files: Vec<(String, String)> = pipeline
         .functions()
         .map(|f| {
@@ -31,7 +32,7 @@ pub(super) fn report(folder: &Path, as_json: bool) -> CommandResult {
             "dimensions": sizes,
             "greedy_only": pipeline.greedy_only(),
             "architecture": meta.architecture,
-            "recommended_sampling": meta.recommended_sampling,
+            "recommended_sampling": recommended,
             "functions": files.iter().map(|(file, function)| json!({"file": file, "function": function})).collect::<Vec<_>>(),
             "end_tokens": tokenizer.as_ref().ok().map(|t| t.end_tokens()),
             "chat_template": tokenizer.as_ref().ok().map(|t| t.chat_template().is_some()),
@@ -44,8 +45,8 @@ pub(super) fn report(folder: &Path, as_json: bool) -> CommandResult {
         let _ = writeln!(out, "  architecture: {architecture}");
     }
     let _ = writeln!(out, "  context: {} tokens, vocabulary: {}", sizes.context, sizes.vocab);
-    if let Some(sampling) = &meta.recommended_sampling {
-        let _ = writeln!(out, "  recommended sampling: {sampling}");
+    if recommended != Recommended::default() {
+        let _ = writeln!(out, "  recommended sampling: {}", serde_json::to_string(&recommended)?);
     }
     match &tokenizer {
         Ok(tokenizer) => {

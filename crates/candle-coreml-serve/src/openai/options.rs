@@ -1,6 +1,6 @@
 //! Options common to text requests: sampling, stopping, streaming, and refused fields.
 
-use candle_coreml::generation::{Options, Sampling};
+use candle_coreml::generation::{Options, Recommended, Sampling};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -125,8 +125,9 @@ impl Common {
         Ok(())
     }
 
-    /// Converts to the library's options. The default token limit is `usual_tokens`.
-    pub(super) fn options(&self, usual_tokens: usize) -> Result<Options, ApiError> {
+    /// Converts to the library's options. The default token limit is `usual_tokens`; what the request leaves out is as the
+    /// model recommends, else as in OpenAI's API.
+    pub(super) fn options(&self, usual_tokens: usize, recommended: &Recommended) -> Result<Options, ApiError> {
         self.check()?;
         let (param, limit) = match (self.max_completion_tokens, self.max_tokens) {
             (Some(n), _) => ("max_completion_tokens", Some(n)),
@@ -138,11 +139,17 @@ impl Common {
             None => usual_tokens,
         };
         let sampling = Sampling {
-            temperature: within(self.temperature, 1.0, "temperature", 0.0, 2.0)?,
-            top_p: within(self.top_p, 1.0, "top_p", 0.0, 1.0)?,
-            min_p: within(self.min_p, 0.0, "min_p", 0.0, 1.0)?,
-            repetition_penalty: within(self.repetition_penalty, 1.0, "repetition_penalty", 0.01, 100.0)?,
-            top_k: self.top_k.unwrap_or(0),
+            temperature: within(self.temperature, recommended.temperature.unwrap_or(1.0), "temperature", 0.0, 2.0)?,
+            top_p: within(self.top_p, recommended.top_p.unwrap_or(1.0), "top_p", 0.0, 1.0)?,
+            min_p: within(self.min_p, recommended.min_p.unwrap_or(0.0), "min_p", 0.0, 1.0)?,
+            repetition_penalty: within(
+                self.repetition_penalty,
+                recommended.repetition_penalty.unwrap_or(1.0),
+                "repetition_penalty",
+                0.01,
+                100.0,
+            )?,
+            top_k: self.top_k.or(recommended.top_k).unwrap_or(0),
             seed: self.seed.map_or_else(rand::random, i64::cast_unsigned),
         };
         Ok(Options {
@@ -180,7 +187,17 @@ mod tests {
     use serde_json::json;
 
     fn read(value: Value) -> Result<Options, ApiError> {
-        serde_json::from_value::<Common>(value).expect("the right types").options(16)
+        serde_json::from_value::<Common>(value).expect("the right types").options(16, &Recommended::default())
+    }
+
+    #[test]
+    fn what_a_request_leaves_out_is_as_the_model_recommends() {
+        let common: Common = serde_json::from_value(json!({"top_p": 0.5})).expect("the right types");
+        let recommended =
+            Recommended { temperature: Some(0.0), top_k: Some(7), top_p: Some(0.9), ..Recommended::default() };
+        let sampling = common.options(16, &recommended).expect("fine").sampling;
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.0, 7, 0.5));
+        assert_eq!(common.options(16, &Recommended::default()).expect("fine").sampling.temperature, 1.0);
     }
 
     #[test]

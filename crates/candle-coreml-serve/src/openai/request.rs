@@ -52,7 +52,7 @@ fn prepare<R: TextRequest>(
     let (name, model) = models.language(common.model.as_deref())?;
     let job = Job {
         prompt: R::prompt(given)?,
-        options: common.options(R::default_tokens(model.info().context))?,
+        options: common.options(R::default_tokens(model.info().context), model.recommended())?,
         reply: Reply::new(R::KIND, name),
         stream: common.stream.unwrap_or(false),
         include_usage: common.include_usage(),

@@ -182,15 +182,6 @@ fn chunk_number(model: &Model) -> (usize, Option<usize>) {
     (read("com.anemll.chunk_no").unwrap_or(1), read("com.anemll.num_chunks"))
 }
 
-/// What `meta.yaml` says.
-fn read_meta(folder: &Path) -> Meta {
-    let found = meta::read(&folder.join("meta.yaml"));
-    found.unwrap_or_else(|e| {
-        tracing::warn!("{e}: it is ignored");
-        Meta::default()
-    })
-}
-
 /// All models directly in a folder, opened. Keeps the first error, to report if a component is missing.
 fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model>>, Option<Error>)> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
@@ -249,7 +240,7 @@ pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Compo
 
 fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     let (models, failure) = open_all(folder, keep)?;
-    let meta = read_meta(&files::beside(folder));
+    let meta = Meta::of_folder(&files::beside(folder));
     let fail = |message: String| Error::Components { path: folder.to_owned(), message };
     let mut roles = Vec::with_capacity(models.len());
     for model in &models {

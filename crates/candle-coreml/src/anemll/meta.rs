@@ -55,6 +55,16 @@ pub struct Meta {
     pub state_transition: Vec<String>,
 }
 
+impl Meta {
+    /// What `meta.yaml` of a folder says; nothing where it is not there or not understood.
+    pub(crate) fn of_folder(folder: &Path) -> Self {
+        read(&folder.join("meta.yaml")).unwrap_or_else(|e| {
+            tracing::warn!("{e}: it is ignored");
+            Self::default()
+        })
+    }
+}
+
 /// What a file says; nothing where it is not there.
 ///
 /// # Errors

@@ -118,6 +118,10 @@ impl CandleGenerator {
 }
 
 impl TextGeneration for CandleGenerator {
+    fn recommended(&self) -> crate::generation::Recommended {
+        crate::generation::Recommended::read(&self.folder)
+    }
+
     fn info(&self) -> GeneratorInfo {
         GeneratorInfo {
             device: self.device,

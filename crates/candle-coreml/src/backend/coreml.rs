@@ -7,7 +7,7 @@ use super::request::{Prompt, Requests};
 use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
 use crate::anemll::{Pipeline, Session};
 use crate::error::Result;
-use crate::generation::{Decoder, Message, Options, PipelineDecoder, Step, Summary, Tokenizer};
+use crate::generation::{Decoder, Message, Options, PipelineDecoder, Recommended, Step, Summary, Tokenizer};
 
 /// A language model of Core ML packages with its tokenizer and one conversation.
 #[derive(Debug)]
@@ -47,6 +47,10 @@ impl TextGeneration for CoreMLGenerator {
             dtype: "f32",
             context: self.pipeline.dimensions().context,
         }
+    }
+
+    fn recommended(&self) -> Recommended {
+        if self.pipeline.greedy_only() { Recommended::greedy() } else { Recommended::read(&self.folder) }
     }
 
     fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {

@@ -129,6 +129,10 @@ impl TextGeneration for FallbackGenerator {
         self.active.info()
     }
 
+    fn recommended(&self) -> crate::generation::Recommended {
+        self.active.recommended()
+    }
+
     fn stream(&mut self, prompt: &str, options: Options, on_token: &mut dyn FnMut(&Step)) -> Result<Summary> {
         self.attempt(on_token, &|generator, on_token| generator.stream(prompt, options.clone(), on_token))
     }

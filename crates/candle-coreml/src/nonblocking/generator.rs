@@ -14,7 +14,7 @@ use super::slots::{Slot, Slots};
 use crate::backend::{GeneratorInfo, SharedModel, TextGeneration};
 use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
-use crate::generation::{Generation, Message, Options, Step, Summary};
+use crate::generation::{Generation, Message, Options, Recommended, Step, Summary};
 
 /// The prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,7 @@ struct Inner {
     bytes: ByteLimit,
     buffer: usize,
     watch: Arc<dyn Watch>,
+    recommended: Recommended,
 }
 
 impl std::fmt::Debug for AsyncGenerator {
@@ -87,7 +88,7 @@ impl AsyncGenerator {
     /// Same as `new`.
     pub fn watched(mut model: impl TextGeneration, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
         model.generate("1", Options { max_tokens: 1, ..Options::default() })?;
-        let info = model.info();
+        let (info, recommended) = (model.info(), model.recommended());
         let shared = model.share().ok_or_else(|| {
             Error::Unavailable(format!(
                 "the {} backend ({}) can't hold several conversations",
@@ -95,7 +96,7 @@ impl AsyncGenerator {
             ))
         })?;
         drop(model);
-        Self::shared(shared, capacity, watch)
+        Self::recommending(shared, capacity, watch, recommended)
     }
 
     /// Uses a model that is already shared.
@@ -103,15 +104,39 @@ impl AsyncGenerator {
     /// # Errors
     /// If allocation fails.
     pub fn shared(model: SharedModel, capacity: Capacity, watch: Arc<dyn Watch>) -> Result<Self> {
+        Self::recommending(model, capacity, watch, Recommended::default())
+    }
+
+    fn recommending(
+        model: SharedModel,
+        capacity: Capacity,
+        watch: Arc<dyn Watch>,
+        recommended: Recommended,
+    ) -> Result<Self> {
         let slots = Slots::new(&model, capacity.slots)?;
         let buffer = capacity.buffer.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         let bytes = model.tokenizer().byte_limit(model.info().context);
-        Ok(Self { inner: Arc::new(Inner { model, admission: Admission::new(capacity), slots, bytes, buffer, watch }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                model,
+                admission: Admission::new(capacity),
+                slots,
+                bytes,
+                buffer,
+                watch,
+                recommended,
+            }),
+        })
     }
 
     /// Information about the model.
     pub fn info(&self) -> &GeneratorInfo {
         self.inner.model.info()
+    }
+
+    /// How the model's authors would have tokens chosen; nothing is applied unasked.
+    pub fn recommended(&self) -> &Recommended {
+        &self.inner.recommended
     }
 
     /// Returns true if the model has a chat template.
