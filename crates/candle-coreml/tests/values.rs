@@ -132,7 +132,8 @@ fn refused(model: &str, inputs: &[(&str, FeatureValue)]) -> String {
 #[test]
 fn inputs_that_do_not_fit_are_named() {
     let x = |all: &[f64]| FeatureValue::Tensor(Tensor::new(all, &Device::Cpu).expect("a tensor"));
-    let matrix = |n: usize, m: usize| FeatureValue::Tensor(Tensor::zeros((n, m), DType::F64, &Device::Cpu).expect("a tensor"));
+    let matrix =
+        |n: usize, m: usize| FeatureValue::Tensor(Tensor::zeros((n, m), DType::F64, &Device::Cpu).expect("a tensor"));
     for (model, inputs, part) in [
         ("neighbours", vec![("x", x(&[1.0, f64::NAN, 0.0]))], "not a number"),
         ("neighbours", vec![("x", x(&[1.0]))], "`x`"),
@@ -144,7 +145,7 @@ fn inputs_that_do_not_fit_are_named() {
             vec![("raw_scores", matrix(2, 3)), ("raw_boxes", matrix(2, 4)), ("iou", 1.5.into())],
             "the threshold `iou` is 1.5",
         ),
-        ("boxes", vec![("raw_scores", matrix(2, 3))], "\"raw_boxes\" is missing"),
+        ("boxes", vec![("raw_scores", matrix(2, 3))], "`raw_boxes` is missing"),
         (
             "recommender",
             vec![("given", FeatureValue::Dictionary(vec![(DictionaryKey::Int(1), 1.0)]))],
@@ -188,4 +189,28 @@ fn links_that_lead_nowhere_or_in_a_circle_are_refused() {
     copied("probit.mlmodel", "recommender.mlmodel");
     let message = open();
     assert!(message.contains("an input `given`"), "{message}");
+}
+
+#[test]
+fn rows_of_a_batch_are_those_of_single_predictions_in_their_order() {
+    let model = load("neighbours_weighted");
+    let row = |i: usize| {
+        let x: Vec<f64> = (0..3).map(|d| ((i * 7 + d * 3) % 11) as f64 / 5.0 - 1.0).collect();
+        vec![("x".to_owned(), FeatureValue::Tensor(Tensor::from_vec(x, 3, &Device::Cpu).expect("a tensor")))]
+    };
+    let rows: Vec<_> = (0..100).map(row).collect();
+    let shown = std::sync::atomic::AtomicUsize::new(0);
+    let most = |done| _ = shown.fetch_max(done, std::sync::atomic::Ordering::Relaxed);
+    let all = model.predict_batch_with(&rows, &most).expect("predictions");
+    assert_eq!((all.len(), shown.into_inner()), (100, 100));
+    for (row, found) in rows.iter().zip(&all) {
+        let one = model.predict_values(&[("x", row[0].1.clone())], None).expect("a prediction");
+        assert_eq!(format!("{one:?}"), format!("{found:?}"));
+    }
+    assert!(model.predict_batch(&[]).expect("no rows").is_empty());
+    let mut rows = rows;
+    rows[70][0].1 = "text".into();
+    rows[33][0].1 = "text".into();
+    let message = model.predict_batch(&rows).expect_err("a row that does not fit").to_string();
+    assert!(message.starts_with("row 33: "), "{message}");
 }

@@ -22,11 +22,7 @@ const KINDS: &[Kind] = &[
         magic: LFS,
         is: "a Git LFS pointer, which stands for a file that was not downloaded: run `git lfs pull` in its repository",
     },
-    Kind {
-        offset: 0,
-        magic: b"PK\x03\x04",
-        is: "a zip archive: unpack it and give the model inside (`unzip FILE`)",
-    },
+    Kind { offset: 0, magic: b"PK\x03\x04", is: "a zip archive: unpack it and give the model inside (`unzip FILE`)" },
     Kind { offset: 0, magic: b"PK\x05\x06", is: "an empty zip archive" },
     Kind { offset: 0, magic: b"\x1f\x8b", is: "a gzip archive: unpack it first (`gunzip FILE` or `tar xzf FILE`)" },
     Kind { offset: 0, magic: b"BZh", is: "a bzip2 archive: unpack it first" },

@@ -83,10 +83,9 @@ impl Place<'_> {
         let mut inner = Specification { description: opened.description, body: opened.body, parts: opened.parts };
         let mut inner_weights = opened.weights;
         Place { path: &target, depth: self.depth + 1 }.follow(&mut inner, &mut inner_weights)?;
-        for (ours, theirs, what) in [
-            (inputs(spec), inputs(&inner), "input"),
-            (outputs(spec), outputs(&inner), "output"),
-        ] {
+        for (ours, theirs, what) in
+            [(inputs(spec), inputs(&inner), "input"), (outputs(spec), outputs(&inner), "output")]
+        {
             if let Some(missing) = ours.iter().find(|name| !theirs.contains(name)) {
                 return Err(fail(format!("an {what} `{missing}`"), theirs.join(", ")));
             }

@@ -100,7 +100,13 @@ impl<'m> Maker<'m> {
     pub(crate) fn new(source: Source<'m>, place: &'m str) -> Result<Self, LowerError> {
         let described = source.description.function(None);
         let described = described.ok_or_else(|| LowerError::invalid(place, "a description of its features", "none"))?;
-        Ok(Self { place, described, function: &source.description.default_function, operations: Vec::new(), presence: Vec::new() })
+        Ok(Self {
+            place,
+            described,
+            function: &source.description.default_function,
+            operations: Vec::new(),
+            presence: Vec::new(),
+        })
     }
 
     /// An error about this model.
@@ -151,7 +157,8 @@ impl<'m> Maker<'m> {
         if self.described.input(&name).or(self.described.output(&name)).is_some() {
             return Err(self.invalid(format!("no feature `{name}` beside `{}`", feature.name), "one"));
         }
-        self.presence.push(NamedType { name: name.clone(), ty: ValueType::Tensor(TensorType::fixed(DataType::F64, &[])) });
+        self.presence
+            .push(NamedType { name: name.clone(), ty: ValueType::Tensor(TensorType::fixed(DataType::F64, &[])) });
         Ok(named(&name))
     }
 

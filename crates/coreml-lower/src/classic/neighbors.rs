@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use coreml_format::model_types::Body;
-use coreml_format::model_types::data_structures::{AllowedInt64, ClassLabels, Int64Parameter, Int64Vector, StringVector};
+use coreml_format::model_types::data_structures::{
+    AllowedInt64, ClassLabels, Int64Parameter, Int64Vector, StringVector,
+};
 use coreml_format::model_types::nearest_neighbors::{
     DefaultClassLabel, IndexType, KNearestNeighborsClassifier, WeightingScheme,
 };

@@ -36,9 +36,8 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
     }
     let input = maker.described.input(&model.regression_input_feature_name);
     let input = input.filter(|f| is_numeric(&f.ty));
-    let input = input.ok_or_else(|| {
-        maker.invalid(format!("an array `{}`", model.regression_input_feature_name), "no such input")
-    })?;
+    let input = input
+        .ok_or_else(|| maker.invalid(format!("an array `{}`", model.regression_input_feature_name), "no such input"))?;
     let bias = gaussian(&maker, model.bias, "a bias")?;
     let (mut feature, mut value, mut mean, mut variance) = (vec![], vec![], vec![], vec![]);
     for weights in &model.features {

@@ -15,11 +15,7 @@ use crate::model_types::Source;
 const MOST: u64 = 1 << 24;
 
 /// The input of this name, of one of these types; none if the model names none.
-fn input<'m>(
-    maker: &Maker<'m>,
-    name: &str,
-    ty: &FeatureType,
-) -> Result<Option<&'m FeatureDescription>, LowerError> {
+fn input<'m>(maker: &Maker<'m>, name: &str, ty: &FeatureType) -> Result<Option<&'m FeatureDescription>, LowerError> {
     let found = if name.is_empty() { None } else { maker.described.input(name) };
     match found {
         Some(feature) if feature.ty != *ty => {

@@ -27,7 +27,9 @@ fn rows(maker: &Maker<'_>, feature: &FeatureDescription) -> Result<Option<(i64, 
     let FeatureType::MultiArray { shape, constraint, .. } = &feature.ty else { return Ok(None) };
     let matrix = |rank: usize| match rank {
         0 | 2 => Ok(()),
-        rank => Err(maker.invalid(format!("boxes by columns in `{}`", feature.name), format!("an array of rank {rank}"))),
+        rank => {
+            Err(maker.invalid(format!("boxes by columns in `{}`", feature.name), format!("an array of rank {rank}")))
+        }
     };
     let fits = |n: usize| i64::try_from(n).map_err(|_| maker.invalid("a number of boxes", n));
     Ok(match constraint {

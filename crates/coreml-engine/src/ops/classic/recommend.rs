@@ -108,7 +108,8 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             found.truncate(asked as usize);
         }
         let scored: Vec<_> = found.iter().map(|&k| (items[k].clone(), scores[k])).collect();
-        let list = sequence(scored.iter().map(|(key, _)| key), matches!(items.first(), Some(DictionaryKey::String(_))))?;
+        let list =
+            sequence(scored.iter().map(|(key, _)| key), matches!(items.first(), Some(DictionaryKey::String(_))))?;
         Ok(vec![list, border::dictionary(scored)?])
     })
 }

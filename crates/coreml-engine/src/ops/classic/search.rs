@@ -29,7 +29,10 @@ impl Samples {
         let count = all.len() / dimensions.max(1);
         let finite = all.iter().all(|x| x.is_finite());
         let (mut order, mut root) = (Vec::new(), None);
-        if leaf > 0 && finite && let Ok(top) = u32::try_from(count) {
+        if leaf > 0
+            && finite
+            && let Ok(top) = u32::try_from(count)
+        {
             budget::claim_of::<(u32, Node)>(count)?;
             order = (0..top).collect();
             root = Some(split(&all, dimensions, &mut order, 0, leaf, DEEPEST));

@@ -14,9 +14,7 @@ pub(super) const OP: OpSpec = OpSpec::new("engine.suppress", &[], build);
 fn matrix(f: &Frame<'_>, slot: Slot, name: &str) -> Result<(Vec<f64>, usize, usize), OpError> {
     let shape = shape_of(f.value(slot)?);
     match shape.as_slice() {
-        [leading @ .., rows, columns] if leading.iter().all(|&n| n == 1) => {
-            Ok((numbers(f, &[slot])?, *rows, *columns))
-        }
+        [leading @ .., rows, columns] if leading.iter().all(|&n| n == 1) => Ok((numbers(f, &[slot])?, *rows, *columns)),
         _ => Err(OpError::shape(format!("`{name}` has shape {shape:?}, not boxes by columns"))),
     }
 }
@@ -91,7 +89,8 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             }
             budget::work(kept.len() as u64)?;
             let row = |i: usize| &boxes[4 * i..4 * i + 4];
-            let covered = |&(j, other): &(usize, usize)| (!per_class || other == class) && overlap(row(i), row(j)) > iou;
+            let covered =
+                |&(j, other): &(usize, usize)| (!per_class || other == class) && overlap(row(i), row(j)) > iou;
             if !kept.iter().any(covered) {
                 kept.push((i, class));
             }
