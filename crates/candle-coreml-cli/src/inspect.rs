@@ -153,11 +153,14 @@ fn part_types(model: &Model) -> Vec<&'static str> {
 }
 
 /// Author metadata, class labels, and the type of a non-program model.
-fn header(model: &Model, can_run: bool, out: &mut String) {
+fn header(model: &Model, refusal: Option<&str>, out: &mut String) {
     let metadata = &model.description.metadata;
     if model.body.program().is_none() {
-        let note = if can_run { "" } else { ", which can't be run" };
+        let note = if refusal.is_none() { "" } else { ", which can't be run" };
         let _ = writeln!(out, "  type: {}{note}", model.body.name());
+    }
+    if let Some(refusal) = refusal {
+        let _ = writeln!(out, "  note: {refusal}");
     }
     if !model.parts.is_empty() {
         let _ = writeln!(out, "  models: {}", part_types(model).join(", "));
@@ -196,14 +199,27 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if describes && arguments.model.is_dir() && !["mlpackage", "mlmodelc"].contains(&extension.as_str()) {
         return folder::report(&arguments.model, arguments.json);
     }
-    let model = Model::open(&arguments.model)?;
+    let opened = Model::open(&arguments.model)?;
+    // A link that leads nowhere is described all the same.
+    let (model, broken) = if opened.has_links() {
+        match opened.clone().follow_links() {
+            Ok(model) => (model, None),
+            Err(e) => (opened, Some(e.to_string())),
+        }
+    } else {
+        (opened, None)
+    };
+    let mut refusal = None;
     let program = match lower(&model) {
         Ok(program) => Some(program),
         // The requested options apply to programs only. What can't be run is described all the same.
         Err(e) if arguments.mil || arguments.svg.is_some() || arguments.ane => {
             return Err(format!("{}: {e}", model.path.display()).into());
         }
-        Err(_) => None,
+        Err(e) => {
+            refusal = Some(broken.unwrap_or_else(|| e.to_string()));
+            None
+        }
     };
     if let Some(program) = &program {
         if arguments.mil {
@@ -233,6 +249,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             "path": model.path,
             "type": model.body.name(),
             "models": part_types(&model),
+            "cannot_run": refusal,
             "class_labels": class_labels(&model.body, &model.parts),
             "description": model.description,
             "opsets": opsets,
@@ -246,7 +263,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let mut out = String::new();
     let _ = writeln!(out, "{}", model.path.display());
     let _ = writeln!(out, "  specification {}, default function `{}`", d.specification_version, d.default_function);
-    header(&model, program.is_some(), &mut out);
+    header(&model, refusal.as_deref(), &mut out);
     for trial in trials(&model.path) {
         let outcome = trial.refused.as_ref().map_or("ran it".to_owned(), |reason| format!("refused it: {reason}"));
         let function = trial.function.as_ref().map(|f| format!(", function {f}")).unwrap_or_default();

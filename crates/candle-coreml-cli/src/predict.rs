@@ -1,30 +1,38 @@
 //! `candle-coreml predict`: one prediction on tensors, images and values.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::file;
 use candle_coreml::tensors::{self, Limits};
-use candle_coreml::{CoreMLModel, DictionaryKey, FeatureValue};
+use candle_coreml::{CoreMLModel, DictionaryKey, FeatureRow, FeatureValue};
 use serde_json::{Map, Value, json};
 
 use crate::engine::EngineArguments;
 use crate::{CommandResult, format, write};
 
 mod images;
+mod results;
+mod rows;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
-    /// Read input tensors from this file: safetensors or NumPy's .npz by name; x.npy is the input x.
+    /// Read input tensors from this file: safetensors or NumPy's .npz by name; x.npy is the input x. Rows to predict one
+    /// after the other: .csv with the names of the inputs in its first line, or .jsonl with an object in each line.
     #[arg(long)]
     inputs: Option<PathBuf>,
-    /// Write output tensors to this file (safetensors).
+    /// Write output tensors to this file (safetensors). Results of many rows: .csv, .jsonl or .safetensors; without a file,
+    /// JSON lines on standard output.
     #[arg(long)]
     outputs: Option<PathBuf>,
+    /// Predict each row of the tensors in --inputs: their first dimension counts rows.
+    #[arg(long, requires = "inputs")]
+    rows: bool,
     /// Run this function of a multi-function model.
     #[arg(long)]
     function: Option<String>,
@@ -36,7 +44,7 @@ pub(crate) struct Arguments {
     /// Read the state from this file if it exists, and write it back (safetensors).
     #[arg(long)]
     state: Option<PathBuf>,
-    /// Read an image input from a file (repeatable).
+    /// Read an image input from a file (repeatable); an input given several times is a row each.
     #[arg(long, value_name = "NAME=FILE")]
     image: Vec<String>,
     /// Write an image output to a file (repeatable): .png, .jpg or .tiff; 16-bit grayscale as .tiff of floats.
@@ -81,35 +89,43 @@ fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, Feature
     let text = file::read_text(path, LARGEST_VALUES)?;
     let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     for (name, value) in values {
-        let bad = |found: String| {
-            format!(
-                "{}: `{name}`: expected a number, nested lists of numbers, of equal lengths, a string, a list of \
-                 strings or a dictionary of numbers; found {found}",
-                path.display()
-            )
-        };
-        if let Some(value) = other(model, &name, &value) {
-            inputs.insert(name, value);
-            continue;
-        }
-        let (mut shape, mut numbers) = (Vec::new(), Vec::new());
-        flatten(&value, 0, &mut shape, &mut numbers).map_err(|found| bad(found.to_string()))?;
-        let whole: Option<Vec<i64>> = numbers.iter().map(serde_json::Number::as_i64).collect();
-        let tensor = match whole {
-            Some(whole) => Tensor::from_vec(whole, shape, &Device::Cpu)?,
-            None => {
-                // Integers mixed with fractions become floats: reject those that a float cannot represent.
-                let rounded = |n: &&serde_json::Number| n.as_i128().is_some_and(|i| i as f64 as i128 != i);
-                if let Some(n) = numbers.iter().find(rounded) {
-                    return Err(bad(format!("the integer {n}, which no float of 64 bits equals")).into());
-                }
-                let floats: Vec<f64> = numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN)).collect();
-                Tensor::from_vec(floats, shape, &Device::Cpu)?
-            }
-        };
-        inputs.insert(name, FeatureValue::Tensor(tensor));
+        let value = value_of(model, &name, &value).map_err(|e| format!("{}: {e}", path.display()))?;
+        inputs.insert(name, value);
     }
     Ok(())
+}
+
+/// The value of an input in JSON.
+fn value_of(model: &CoreMLModel, name: &str, value: &Value) -> Result<FeatureValue, String> {
+    let bad = |found: String| {
+        format!(
+            "`{name}`: expected a number, nested lists of numbers, of equal lengths, a string, a list of strings or a \
+             dictionary of numbers; found {found}"
+        )
+    };
+    let described = model.function_description().input(name).map(|f| &f.ty);
+    if matches!(described, Some(FeatureType::Sequence { ints: false })) && value.as_array().is_some_and(Vec::is_empty) {
+        return Ok(FeatureValue::Strings(Vec::new()));
+    }
+    if let Some(value) = other(model, name, value) {
+        return Ok(value);
+    }
+    let (mut shape, mut numbers) = (Vec::new(), Vec::new());
+    flatten(value, 0, &mut shape, &mut numbers).map_err(|found| bad(found.to_string()))?;
+    let whole: Option<Vec<i64>> = numbers.iter().map(serde_json::Number::as_i64).collect();
+    let tensor = match whole {
+        Some(whole) => Tensor::from_vec(whole, shape, &Device::Cpu),
+        None => {
+            // Integers mixed with fractions become floats: reject those that a float cannot represent.
+            let rounded = |n: &&serde_json::Number| n.as_i128().is_some_and(|i| i as f64 as i128 != i);
+            if let Some(n) = numbers.iter().find(rounded) {
+                return Err(bad(format!("the integer {n}, which no float of 64 bits equals")));
+            }
+            let floats: Vec<f64> = numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN)).collect();
+            Tensor::from_vec(floats, shape, &Device::Cpu)
+        }
+    };
+    tensor.map(FeatureValue::Tensor).map_err(|e| bad(e.to_string()))
 }
 
 /// Flattens numbers and infers or checks the shape; the error is the offending value.
@@ -147,6 +163,67 @@ fn pairs<'a>(option: &str, given: &'a [String]) -> Result<Vec<(&'a str, &'a Path
     given.iter().map(|text| pair(text).ok_or_else(|| format!("{option} {text}: expected NAME=FILE"))).collect()
 }
 
+type Failure = Box<dyn std::error::Error>;
+
+/// The rows that the arguments ask for; `None` for one prediction.
+fn many(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<Option<Vec<FeatureRow>>, Failure> {
+    let images = pairs("--image", &arguments.image)?;
+    let repeated = images.iter().any(|(name, _)| images.iter().filter(|(other, _)| other == name).count() > 1);
+    let mut rows = match &arguments.inputs {
+        Some(path) if arguments.rows => rows::of_tensors(tensors::read(path, limits)?, model)?,
+        Some(path) => match rows::read(path, model)? {
+            Some(rows) => rows,
+            None if repeated => return Err("several images and tensors: expected --rows, or one image".into()),
+            None => return Ok(None),
+        },
+        None if repeated => Vec::new(),
+        None => return Ok(None),
+    };
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for (name, file) in images {
+        let row = counts.entry(name).or_insert(0);
+        if *row == rows.len() {
+            rows.push(FeatureRow::new());
+        }
+        rows[*row].push((name.to_owned(), FeatureValue::Tensor(images::load(model, name, file)?)));
+        *row += 1;
+    }
+    if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count != rows.len()) {
+        return Err(format!("`{name}`: expected {} images, found {count}", rows.len()).into());
+    }
+    if let Some(path) = &arguments.values {
+        let mut shared = HashMap::new();
+        values(path, model, &mut shared)?;
+        for row in &mut rows {
+            row.extend(shared.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+    }
+    Ok(Some(rows))
+}
+
+/// Predicts rows and writes their results.
+fn batch(model: &CoreMLModel, rows: Vec<FeatureRow>, arguments: &Arguments) -> CommandResult {
+    for (given, option) in [
+        (!arguments.image_out.is_empty(), "--image-out"),
+        (arguments.values_out.is_some(), "--values-out"),
+        (arguments.state.is_some(), "--state"),
+    ] {
+        if given {
+            return Err(format!("{option} is for one prediction; results of many rows go to --outputs").into());
+        }
+    }
+    let (total, shown) = (rows.len(), std::io::stderr().is_terminal());
+    let outputs = model.predict_batch_with(&rows, &|done| {
+        if shown {
+            eprint!("\r{done} of {total} rows");
+        }
+    });
+    if shown {
+        eprintln!();
+    }
+    results::write(model, outputs?, arguments.outputs.as_deref())
+}
+
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let EngineArguments { engine, compute_units } = arguments.engine;
     let mut builder = CoreMLModel::builder(&arguments.model);
@@ -157,6 +234,9 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = builder.load()?;
     let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
     let load = |path: &Path| tensors::read(path, &limits);
+    if let Some(rows) = many(&model, &arguments, &limits)? {
+        return batch(&model, rows, &arguments);
+    }
     let given = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
     let mut inputs: HashMap<String, FeatureValue> =
         given.into_iter().map(|(n, t)| (n, FeatureValue::Tensor(t))).collect();

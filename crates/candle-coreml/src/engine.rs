@@ -81,7 +81,7 @@ impl Opened {
 /// Opens a model. What this library can't read, Core ML may: it then supplies the description.
 pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Opened> {
     let native = native::AVAILABLE && options.choice != EngineChoice::Portable;
-    opened(path, Model::open(path), native)
+    opened(path, Model::open(path).and_then(Model::follow_links), native)
 }
 
 fn opened(path: &std::path::Path, opened: std::result::Result<Model, LoadError>, native: bool) -> Result<Opened> {

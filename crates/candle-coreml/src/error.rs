@@ -74,6 +74,14 @@ pub enum Error {
         /// The value computed.
         found: String,
     },
+    /// A row of a batch can't be predicted.
+    #[error("row {row}: {source}")]
+    Row {
+        /// Its number, from 0.
+        row: usize,
+        /// The cause.
+        source: Box<Error>,
+    },
     /// A requested name is not in the model.
     #[error("{what} `{name}` is not in {path}; available: {available}")]
     NotFound {
@@ -311,6 +319,7 @@ impl Error {
             Self::Unread { native, .. } => native.kind(),
             Self::StateEngine { .. } | Self::Input { .. } | Self::State { .. } => ErrorKind::Input,
             Self::Request(_) | Self::UnknownName { .. } => ErrorKind::Argument,
+            Self::Row { source, .. } => source.kind(),
             Self::Output { .. } => ErrorKind::Engine,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Unavailable(_) => ErrorKind::Unavailable,

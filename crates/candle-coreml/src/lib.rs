@@ -89,7 +89,9 @@ pub use language_model::{LanguageModel, LanguageModelConfig};
 #[cfg(feature = "hub")]
 pub use loader::UnifiedModelLoader;
 pub use logits_model::CoreMLModelWrapper;
-pub use model::{CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, FeatureValue, ModelInputs};
+pub use model::{
+    CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, FeatureRow, FeatureValue, ModelInputs, RowOutputs,
+};
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 

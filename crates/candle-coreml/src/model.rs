@@ -21,9 +21,11 @@ use crate::error::{Error, Result};
 use crate::image;
 use crate::state::CoreMLState;
 
+pub use batch::{FeatureRow, RowOutputs};
 pub use builder::CoreMLModelBuilder;
 pub use inputs::ModelInputs;
 
+mod batch;
 mod builder;
 mod inputs;
 

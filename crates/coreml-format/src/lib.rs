@@ -17,6 +17,8 @@ mod compiled;
 pub mod description;
 pub mod dtype;
 pub mod file;
+mod foreign;
+mod linked;
 pub mod mil_text;
 pub mod model;
 pub mod model_types;

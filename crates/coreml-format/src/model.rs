@@ -58,6 +58,18 @@ pub enum LoadError {
         /// Cause and position.
         source: VerifyError,
     },
+    /// A linked model can't be found or does not fit.
+    #[error("{path}: the linked model `{name}`: expected {expected}, found {found}")]
+    Link {
+        /// The model with the link.
+        path: PathBuf,
+        /// File name of the linked model.
+        name: String,
+        /// Expected content.
+        expected: String,
+        /// Actual content.
+        found: String,
+    },
 }
 
 impl LoadError {
@@ -69,6 +81,7 @@ impl LoadError {
             Self::Spec { .. } => "specification",
             Self::Text { .. } => "text",
             Self::Program { .. } => "program",
+            Self::Link { .. } => "link",
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::compiled;
 use crate::file::{self, FileCause};
+use crate::foreign;
 use crate::model::{LoadError, Model};
 use crate::model_types::{Body, Bytes};
 use crate::spec::{self, Specification};
@@ -69,7 +70,7 @@ fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
     } else if path.join("coremldata.bin").exists() {
         "a compiled model without a model.mil"
     } else {
-        "a folder with neither"
+        &foreign::inside(path).unwrap_or_else(|| "a folder with neither".to_owned())
     };
     Err(LoadError::NotAModel {
         path: path.to_owned(),
@@ -117,8 +118,23 @@ impl Model {
     }
 
     fn open_spec(path: &Path, file: PathBuf) -> Result<Model, LoadError> {
-        let Specification { description, body, parts } = spec::decode(&file::map(&file, LARGEST_SPEC)?)
-            .map_err(|source| LoadError::Spec { path: file.clone(), source })?;
+        let bytes = file::map(&file, LARGEST_SPEC)?;
+        let not = |expected: &str, found: String| LoadError::NotAModel {
+            path: file.clone(),
+            expected: expected.to_owned(),
+            found,
+        };
+        if let Some(found) = foreign::recognise(&bytes) {
+            return Err(not("a specification", found.to_owned()));
+        }
+        let decoded = spec::decode(&bytes).map_err(|source| LoadError::Spec { path: file.clone(), source })?;
+        if path == file
+            && let Some(weights) = file.parent().and_then(|folder| foreign::missing_weights(&decoded, folder))
+        {
+            let found = "a model.mlmodel taken out of its package: give the whole .mlpackage folder";
+            return Err(not(&format!("its weights `{weights}` beside it"), found.to_owned()));
+        }
+        let Specification { description, body, parts } = decoded;
         // `@model_path` is the folder of the specification.
         let weights = file.parent().map(|folder| Weights::folder(folder.to_owned())).unwrap_or_default();
         Ok(Model { path: path.to_owned(), description, body, parts, weights })

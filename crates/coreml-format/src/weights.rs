@@ -16,6 +16,8 @@ use crate::file;
 #[derive(Debug, Clone, Default)]
 pub struct Weights {
     source: Source,
+    /// Weights of linked models by the prefix of their file names.
+    mounted: Vec<(String, Weights)>,
     /// Open files, by the name used in programs.
     open: Arc<Mutex<HashMap<Arc<str>, Bytes>>>,
 }
@@ -37,13 +39,20 @@ fn relative(file: &str) -> &str {
 impl Weights {
     /// Files in this folder, which is `@model_path`. They are mapped on first use.
     pub fn folder(root: PathBuf) -> Self {
-        Self { source: Source::Folder(root), open: Arc::default() }
+        Self { source: Source::Folder(root), ..Self::default() }
     }
 
     /// Files in memory, by the path in the specification, such as `weights/weight.bin`; `@model_path/` is optional.
     pub fn memory(files: impl IntoIterator<Item = (String, Bytes)>) -> Self {
         let files = files.into_iter().map(|(name, bytes)| (relative(&name).to_owned(), bytes));
-        Self { source: Source::Memory(Arc::new(files.collect())), open: Arc::default() }
+        Self { source: Source::Memory(Arc::new(files.collect())), ..Self::default() }
+    }
+
+    /// Adds the weights of another model; their file names begin with the returned prefix.
+    pub(crate) fn mount(&mut self, other: Weights) -> String {
+        let prefix = format!("@linked_{}/", self.mounted.len());
+        self.mounted.push((prefix.clone(), other));
+        prefix
     }
 
     /// Returns the blob whose metadata record is at this position.
@@ -51,6 +60,11 @@ impl Weights {
     /// # Errors
     /// [`BlobError`] if there is no such file, mapping it fails, or the record or its data is out of bounds.
     pub fn resolve(&self, at: &BlobRef) -> Result<Blob, BlobError> {
+        for (prefix, linked) in &self.mounted {
+            if let Some(file) = at.file.strip_prefix(prefix.as_str()) {
+                return linked.resolve(&BlobRef { file: file.into(), offset: at.offset });
+            }
+        }
         let (path, bytes) = self.file(&at.file)?;
         blob::blob(&bytes, &path, at.offset)
     }
@@ -72,6 +86,9 @@ impl Weights {
                 .cloned()
                 .ok_or_else(|| BlobError::Missing { file: name.to_string(), given: files.keys().cloned().collect() })?,
         };
+        if let Some(found) = crate::foreign::recognise(&bytes) {
+            return Err(BlobError::File { path, reason: format!("expected weights, found {found}") });
+        }
         blob::check_header(&bytes, &path)?;
         open.insert(name.clone(), bytes.clone());
         Ok((path, bytes))

@@ -20,7 +20,12 @@ use crate::model_types::Source;
 
 pub(crate) mod glm;
 pub(crate) mod imputer;
+pub(crate) mod neighbors;
 pub(crate) mod one_hot_encoder;
+pub(crate) mod probit;
+pub(crate) mod recommender;
+pub(crate) mod simple;
+pub(crate) mod suppression;
 pub(crate) mod svm;
 pub(crate) mod trees;
 pub(crate) mod vectors;
@@ -33,6 +38,16 @@ pub(crate) struct Maker<'m> {
     pub(crate) described: &'m FunctionDescription,
     function: &'m str,
     operations: Vec<Operation>,
+    /// Inputs that say whether an optional one is given.
+    presence: Vec<NamedType>,
+}
+
+/// Name of the input of a program, 0 or 1, that says whether an optional input is given.
+///
+/// A program has it where an operation treats a missing value as none: without it, optional numbers are NaN and optional
+/// arrays hold their default.
+pub fn presence(input: &str) -> String {
+    format!("{input}_is_given")
 }
 
 /// Parameters of an operation.
@@ -85,7 +100,13 @@ impl<'m> Maker<'m> {
     pub(crate) fn new(source: Source<'m>, place: &'m str) -> Result<Self, LowerError> {
         let described = source.description.function(None);
         let described = described.ok_or_else(|| LowerError::invalid(place, "a description of its features", "none"))?;
-        Ok(Self { place, described, function: &source.description.default_function, operations: Vec::new() })
+        Ok(Self {
+            place,
+            described,
+            function: &source.description.default_function,
+            operations: Vec::new(),
+            presence: Vec::new(),
+        })
     }
 
     /// An error about this model.
@@ -130,6 +151,17 @@ impl<'m> Maker<'m> {
         name
     }
 
+    /// Whether an optional input is given, as an argument.
+    pub(crate) fn presence(&mut self, feature: &FeatureDescription) -> Result<Argument, LowerError> {
+        let name = presence(&feature.name);
+        if self.described.input(&name).or(self.described.output(&name)).is_some() {
+            return Err(self.invalid(format!("no feature `{name}` beside `{}`", feature.name), "one"));
+        }
+        self.presence
+            .push(NamedType { name: name.clone(), ty: ValueType::Tensor(TensorType::fixed(DataType::F64, &[])) });
+        Ok(named(&name))
+    }
+
     /// A value of doubles that later operations take.
     pub(crate) fn intermediate(&self, wish: &str) -> NamedType {
         let ty = ValueType::Tensor(TensorType { dtype: DataType::F64, shape: vec![Dim::Unknown] });
@@ -146,6 +178,15 @@ impl<'m> Maker<'m> {
     /// Adds an operation.
     pub(crate) fn add(&mut self, kind: &str, parameters: Parameters, outputs: Vec<NamedType>) {
         self.operations.push(emit::operation(kind, parameters, outputs));
+    }
+
+    /// [`classify`](Self::classify) where the first of equal scores wins, of two classes too.
+    pub(crate) fn classify_first(&mut self, scores: &str, labels: &Option<ClassLabels>) -> Result<(), LowerError> {
+        let ty = ValueType::Tensor(TensorType::fixed(DataType::I64, &[]));
+        let best = NamedType { name: self.fresh("best"), ty };
+        let name = best.name.clone();
+        self.add("engine.first_best", vec![("scores", named(scores))], vec![best]);
+        self.classify(scores, labels, Some(&name))
     }
 
     /// Adds the label and the dictionary of a classifier.
@@ -199,6 +240,7 @@ impl<'m> Maker<'m> {
                 ty.ok_or_else(|| self.invalid(format!("no image in `{}`", feature.name), feature.ty.in_words()))?;
             inputs.push(NamedType { name: feature.name.clone(), ty });
         }
+        inputs.extend(self.presence);
         let outputs = self.described.outputs.iter().map(|f| f.name.clone()).collect();
         let block = Block { inputs: Vec::new(), operations: self.operations, outputs };
         let function = Function { opset: Opset::Ios15, inputs, block, attributes: IndexMap::new() };

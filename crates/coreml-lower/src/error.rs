@@ -2,19 +2,19 @@
 
 use coreml_format::verify::VerifyError;
 
-use crate::model_types;
-
 /// Reason why a model cannot be lowered to a program. Match on [`kind`](Self::kind).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LowerError {
     /// A model type without a lowering, alone or in a pipeline.
-    #[error("{place} is a {model_type}, which can't be run; models of type {} can", model_types::supported())]
+    #[error("{place} is a {model_type}, which can't be run: {reason}")]
     Unsupported {
         /// The model, or the part of a pipeline.
         place: String,
         /// Name of the type, such as `treeEnsembleRegressor`.
         model_type: &'static str,
+        /// What is not in the file, and what to do.
+        reason: String,
     },
     /// The model is incomplete or inconsistent.
     #[error("{place}: expected {expected}, found {found}")]

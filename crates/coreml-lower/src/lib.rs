@@ -7,6 +7,7 @@
 //! - [`model_types`]: the table of model types, each with its lowering or none.
 //! - `classic`: linear models, trees, support vectors, feature engineering.
 //! - [`neural_network`]: networks, classifiers and regressors; [`layers`](neural_network::layers) says which layers run.
+//! - [`refusals`]: types whose content is not in the file.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
 //! Nothing is computed here: there are no tensors, and weights stay in the model.
@@ -17,6 +18,7 @@ use coreml_format::model::Model;
 use coreml_format::program::Program;
 use coreml_format::verify::verify;
 
+pub use classic::presence;
 pub use error::{LowerError, LowerErrorKind};
 
 mod classic;
@@ -25,6 +27,7 @@ mod error;
 pub mod model_types;
 pub mod neural_network;
 mod pipeline;
+pub mod refusals;
 
 /// Lowers a model to a program with the functions that its description names.
 ///

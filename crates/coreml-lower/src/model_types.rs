@@ -8,9 +8,11 @@ use coreml_format::model_types::Body;
 use coreml_format::program::Program;
 use coreml_format::spec::Specification;
 
-use crate::classic::{glm, imputer, one_hot_encoder, svm, trees, vectors};
+use crate::classic::{
+    glm, imputer, neighbors, one_hot_encoder, probit, recommender, simple, suppression, svm, trees, vectors,
+};
 use crate::error::LowerError;
-use crate::{neural_network, pipeline};
+use crate::{neural_network, pipeline, refusals};
 
 /// Input of a lowering: a model, or a part of a pipeline.
 #[derive(Debug, Clone, Copy)]
@@ -64,18 +66,18 @@ pub const ROWS: &[Row] = &[
     can("supportVectorRegressor", svm::lower),
     can("treeEnsembleRegressor", trees::lower),
     can("neuralNetworkRegressor", neural_network::lower),
-    cannot("bayesianProbitRegressor"),
+    can("bayesianProbitRegressor", probit::lower),
     can("glmClassifier", glm::lower),
     can("supportVectorClassifier", svm::lower),
     can("treeEnsembleClassifier", trees::lower),
     can("neuralNetworkClassifier", neural_network::lower),
-    cannot("kNearestNeighborsClassifier"),
+    can("kNearestNeighborsClassifier", neighbors::lower),
     can("neuralNetwork", neural_network::lower),
-    cannot("itemSimilarityRecommender"),
+    can("itemSimilarityRecommender", recommender::lower),
     can("mlProgram", program),
     cannot("customModel"),
     cannot("linkedModel"),
-    cannot("classConfidenceThresholding"),
+    can("classConfidenceThresholding", simple::lower),
     can("oneHotEncoder", one_hot_encoder::lower),
     can("imputer", imputer::lower),
     can("featureVectorizer", vectors::lower),
@@ -84,8 +86,8 @@ pub const ROWS: &[Row] = &[
     can("categoricalMapping", one_hot_encoder::lower),
     can("normalizer", vectors::lower),
     can("arrayFeatureExtractor", vectors::lower),
-    cannot("nonMaximumSuppression"),
-    cannot("identity"),
+    can("nonMaximumSuppression", suppression::lower),
+    can("identity", simple::lower),
     cannot("textClassifier"),
     cannot("wordTagger"),
     cannot("visionFeaturePrint"),
@@ -100,7 +102,11 @@ pub const ROWS: &[Row] = &[
 pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
     let model_type = source.body.name();
     let lower = ROWS.iter().find(|row| row.model_type == model_type).and_then(|row| row.lower);
-    let lower = lower.ok_or_else(|| LowerError::Unsupported { place: place.to_owned(), model_type })?;
+    let lower = lower.ok_or_else(|| LowerError::Unsupported {
+        place: place.to_owned(),
+        model_type,
+        reason: refusals::reason(source.body).unwrap_or_else(|| format!("models of type {} can", supported())),
+    })?;
     lower(source, place)
 }
 
@@ -111,7 +117,7 @@ fn program<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, Lowe
 }
 
 /// Names of supported types, for errors.
-pub(crate) fn supported() -> String {
+fn supported() -> String {
     let names: Vec<&str> = ROWS.iter().filter(|row| row.lower.is_some()).map(|row| row.model_type).collect();
     names.join(", ")
 }
@@ -132,17 +138,28 @@ mod tests {
 
     #[test]
     fn types_without_a_lowering_are_refused_by_name() {
-        let body = decode(555, Bytes::new()).expect("an empty model");
-        let source = Source { description: &ModelDescription::default(), body: &body, parts: &[] };
-        let error = lower(source, "the model").expect_err("no lowering");
-        assert_eq!(error.kind(), LowerErrorKind::Unsupported);
-        assert_eq!(
-            error.to_string(),
-            "the model is a customModel, which can't be run; models of type pipelineClassifier, pipelineRegressor, \
-             pipeline, glmRegressor, supportVectorRegressor, treeEnsembleRegressor, neuralNetworkRegressor, \
-             glmClassifier, supportVectorClassifier, treeEnsembleClassifier, neuralNetworkClassifier, neuralNetwork, \
-             mlProgram, oneHotEncoder, imputer, featureVectorizer, dictVectorizer, scaler, categoricalMapping, \
-             normalizer, arrayFeatureExtractor can"
-        );
+        // Field numbers of the types, and what the message says of an empty one.
+        for (field, name, part) in [
+            (555, "customModel", "computed by the class ``"),
+            (556, "linkedModel", "links to ``"),
+            (2000, "textClassifier", "NaturalLanguage"),
+            (2001, "wordTagger", "NaturalLanguage"),
+            (2002, "visionFeaturePrint", "part of Apple's systems, not of the file"),
+            (2003, "soundAnalysisPreprocessing", "SoundAnalysis"),
+            (2004, "gazetteer", "NaturalLanguage"),
+            (2005, "wordEmbedding", "NaturalLanguage"),
+            (2006, "audioFeaturePrint", "part of Apple's systems, not of the file"),
+            (3000, "serializedModel", "the format does not define"),
+        ] {
+            let body = decode(field, Bytes::new()).expect("an empty model");
+            let source = Source { description: &ModelDescription::default(), body: &body, parts: &[] };
+            let error = lower(source, "the model").expect_err("no lowering");
+            assert_eq!(error.kind(), LowerErrorKind::Unsupported);
+            let message = error.to_string();
+            let begins = format!("the model is a {name}, which can't be run: ");
+            assert!(message.starts_with(&begins) && message.contains(part), "{message}");
+        }
+        // Every other type has a lowering.
+        assert_eq!(ROWS.iter().filter(|row| row.lower.is_none()).count(), 10);
     }
 }

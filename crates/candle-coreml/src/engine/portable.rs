@@ -34,6 +34,8 @@ pub(super) struct Portable {
     described: FunctionDescription,
     /// The model takes sequences of its arrays: a network of rank 5.
     sequences: bool,
+    /// Inputs with those of the program that say whether they are given.
+    presence: Vec<(String, String)>,
     /// Maximum size of a state in bytes.
     memory: usize,
     /// True while profiling; `profile` sums over predictions.
@@ -65,10 +67,15 @@ pub(super) fn load(
     let executable = Executable::load(&program, &package.weights, function, &settings);
     let executable = executable.map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
+    let marked = |name: &String| {
+        let marker = coreml_lower::presence(name);
+        executable.inputs().iter().any(|i| i.name == marker).then(|| (name.clone(), marker))
+    };
+    let presence = described.inputs.iter().filter_map(|f| marked(&f.name)).collect();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;
     let sequences = sequence::takes(&package.body);
-    Ok(Portable { path: package.path.clone(), executable, described, sequences, memory, profiling, profile })
+    Ok(Portable { path: package.path.clone(), executable, described, presence, sequences, memory, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -100,7 +107,8 @@ impl Engine for Portable {
     }
 
     fn inputs(&self) -> Vec<&str> {
-        self.executable.inputs().iter().map(|i| i.name.as_str()).collect()
+        let marker = |name: &str| self.presence.iter().any(|(_, marker)| marker == name);
+        self.executable.inputs().iter().map(|i| i.name.as_str()).filter(|name| !marker(name)).collect()
     }
 
     fn states(&self) -> &[StateSpec] {
@@ -132,9 +140,14 @@ impl Engine for Portable {
             ready.push((*name, self.input(name, value)?));
         }
         for feature in &self.described.inputs {
+            let given = ready.iter().any(|(n, _)| *n == feature.name);
+            let marker = self.presence.iter().find(|(name, _)| *name == feature.name);
+            if let Some((_, marker)) = marker {
+                ready.push((marker.as_str(), FeatureValue::Double(f64::from(u8::from(given)))));
+            }
             if feature.optional
-                && ready.iter().all(|(n, _)| *n != feature.name)
-                && let Some(value) = absent(&feature.ty)?
+                && !given
+                && let Some(value) = if marker.is_some() { nothing(&feature.ty) } else { absent(&feature.ty)? }
             {
                 ready.push((feature.name.as_str(), value));
             }
@@ -208,6 +221,19 @@ fn absent(ty: &FeatureType) -> Result<Option<FeatureValue>> {
         }
         FeatureType::Double => Some(FeatureValue::Double(f64::NAN)),
         _ => None,
+    })
+}
+
+/// A value of a type for an input that is not given, where the program knows that it is not.
+fn nothing(ty: &FeatureType) -> Option<FeatureValue> {
+    Some(match ty {
+        FeatureType::Int64 => FeatureValue::Int64(0),
+        FeatureType::Double => FeatureValue::Double(0.0),
+        FeatureType::String => FeatureValue::String(String::new()),
+        FeatureType::Sequence { ints: true } => FeatureValue::Int64s(Vec::new()),
+        FeatureType::Sequence { ints: false } => FeatureValue::Strings(Vec::new()),
+        FeatureType::Dictionary { .. } => FeatureValue::Dictionary(Vec::new()),
+        FeatureType::MultiArray { .. } | FeatureType::Image { .. } | FeatureType::State { .. } => return None,
     })
 }
 

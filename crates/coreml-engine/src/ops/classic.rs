@@ -18,35 +18,48 @@ use crate::frame::{Frame, Slot};
 use crate::op::OpSpec;
 use crate::value::{FromValue, Value};
 
+mod confidences;
 mod convert;
 mod copy;
 mod dictionary_vector;
 mod features;
+mod first_best;
 mod glm;
 mod impute;
 mod label;
 mod map_category;
+mod neighbors;
 mod normalize;
 mod one_hot;
+mod probit;
+mod recommend;
 mod scale;
+mod search;
 mod select;
+mod suppress;
 mod svm;
 mod trees;
 
 /// All of them.
 pub(super) const OPS: &[OpSpec] = &[
+    confidences::OP,
     convert::OP,
     copy::OP,
     dictionary_vector::OP,
     features::OP,
+    first_best::OP,
     glm::OP,
     impute::OP,
     label::OP,
     map_category::OP,
+    neighbors::OP,
     normalize::OP,
     one_hot::OP,
+    probit::OP,
+    recommend::OP,
     scale::OP,
     select::OP,
+    suppress::OP,
     svm::OP,
     trees::OP,
 ];

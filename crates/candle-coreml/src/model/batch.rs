@@ -1,0 +1,97 @@
+//! Many rows in one call.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use indexmap::IndexMap;
+
+use super::{Body, CoreMLModel, FeatureValue};
+use crate::error::{Error, Result};
+
+/// Inputs of one prediction by name.
+pub type FeatureRow = Vec<(String, FeatureValue)>;
+/// RowOutputs of one prediction by name.
+pub type RowOutputs = IndexMap<String, FeatureValue>;
+
+/// Rows that a thread takes at a time.
+const CHUNK: usize = 16;
+
+impl CoreMLModel {
+    /// [`predict_values`](Self::predict_values) for many rows; results in their order, the same as one by one.
+    ///
+    /// Rows of classic models (trees, linear models, support vectors, feature engineering and pipelines of these) are
+    /// predicted on all cores. Networks and programs use all cores for each row, one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Row`] with the first row that fails and why; a model with states, whose rows would depend on each other.
+    pub fn predict_batch(&self, rows: &[FeatureRow]) -> Result<Vec<RowOutputs>> {
+        self.predict_batch_with(rows, &|_| {})
+    }
+
+    /// [`predict_batch`](Self::predict_batch) that reports how many rows are done, from any thread.
+    ///
+    /// # Errors
+    /// Same as [`predict_batch`](Self::predict_batch).
+    pub fn predict_batch_with(&self, rows: &[FeatureRow], done: &(dyn Fn(usize) + Sync)) -> Result<Vec<RowOutputs>> {
+        if self.is_stateful() {
+            return Err(Error::Request("a model with states predicts its rows one by one".to_owned()));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.is_classic() { cores.min(rows.len().div_ceil(CHUNK)) } else { 1 };
+        let (next, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let slots: Vec<Mutex<Vec<RowOutputs>>> = rows.chunks(CHUNK).map(|_| Mutex::default()).collect();
+        let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let work = || {
+            loop {
+                let chunk = next.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = slots.get(chunk) else { return };
+                let first = chunk * CHUNK;
+                let all = &rows[first..rows.len().min(first + CHUNK)];
+                let mut found = Vec::with_capacity(all.len());
+                for (i, row) in all.iter().enumerate() {
+                    let inputs: Vec<(&str, FeatureValue)> =
+                        row.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+                    match self.predict_values(&inputs, None) {
+                        Ok(outputs) => found.push(outputs),
+                        Err(e) => {
+                            let mut failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                            if failed.as_ref().is_none_or(|(row, _)| first + i < *row) {
+                                *failed = Some((first + i, e));
+                            }
+                            // Chunks are taken in order, so that the earliest failure is among those begun.
+                            next.store(slots.len(), Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+                done(count.fetch_add(found.len(), Ordering::Relaxed) + found.len());
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            }
+        };
+        if threads <= 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        }
+        if let Some((row, source)) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(Error::Row { row, source: Box::new(source) });
+        }
+        Ok(slots.into_iter().flat_map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+
+    /// True if no part of the model is a program or a network, whose kernels use all cores.
+    fn is_classic(&self) -> bool {
+        fn classic(body: &Body, parts: &[coreml_format::spec::Specification]) -> bool {
+            let heavy = matches!(
+                body,
+                Body::Program(_)
+                    | Body::NeuralNetwork(_)
+                    | Body::NeuralNetworkClassifier(_)
+                    | Body::NeuralNetworkRegressor(_)
+            );
+            !heavy && parts.iter().all(|part| classic(&part.body, &part.parts))
+        }
+        classic(&self.package().body, &self.package().parts)
+    }
+}
