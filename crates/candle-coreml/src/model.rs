@@ -428,26 +428,6 @@ impl CoreMLModel {
         Ok(())
     }
 
-    /// Predicts for several sets of inputs; on Core ML in one request, which it may run in parallel. Inputs and outputs
-    /// are those of [`predict_values`](Self::predict_values).
-    ///
-    /// # Errors
-    /// Same as [`CoreMLModel::forward`]; also for models with states.
-    pub fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
-        if self.is_stateful() {
-            let name = self.engine.states().first().map(|s| s.name.clone()).unwrap_or_default();
-            return Err(Error::State { name, message: "batches take models without states".to_owned() });
-        }
-        for inputs in batch {
-            self.check_inputs(inputs)?;
-        }
-        let mut all = self.engine.predict_batch(batch)?;
-        for (outputs, inputs) in all.iter_mut().zip(batch) {
-            self.finish_outputs(outputs, inputs)?;
-        }
-        Ok(all)
-    }
-
     /// What became of the arrays into which Core ML is to write outputs; `None` on the portable engine.
     pub fn backings_in_use(&self) -> Option<engine::BackingUse> {
         self.engine.backings_in_use()

@@ -162,11 +162,13 @@ fn hints_are_taken_and_batches_and_loads_are_watched() {
     let name = model.input_names()[0].clone();
     let one = |id: i64| {
         let ids = Tensor::new(&[[id]], &Device::Cpu).expect("ids");
-        vec![(name.as_str(), FeatureValue::Tensor(ids))]
+        vec![(name.clone(), FeatureValue::Tensor(ids))]
     };
     let batch = model.predict_batch(&[one(3), one(5)]).expect("a batch");
     for (outputs, id) in batch.iter().zip([3, 5]) {
-        let alone = model.predict_values(&one(id), None).expect("a prediction");
+        let row = one(id);
+        let named: Vec<_> = row.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let alone = model.predict_values(&named, None).expect("a prediction");
         let rows =
             |outputs: &FeatureValue| outputs.tensor().and_then(|t| t.flatten_all().ok()?.to_vec1::<half::f16>().ok());
         assert_eq!(rows(&outputs[0]), rows(&alone[0]));

@@ -39,7 +39,12 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>>;
 
-    /// Predicts for several sets of inputs, in one request where the engine has one; functions without states only.
+    /// Returns true if the engine takes several sets of inputs in one request.
+    fn takes_batches(&self) -> bool {
+        false
+    }
+
+    /// Predicts for several sets of inputs, without states.
     fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
         batch.iter().map(|inputs| self.predict(inputs, None)).collect()
     }

@@ -173,6 +173,10 @@ impl Engine for Native {
         Ok(self.outputs.iter().filter_map(take).collect())
     }
 
+    fn takes_batches(&self) -> bool {
+        true
+    }
+
     fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
         let ordered = |mut outputs: IndexMap<String, FeatureValue>| {
             let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));

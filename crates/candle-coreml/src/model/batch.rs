@@ -11,17 +11,21 @@ use crate::error::{Error, Result};
 
 /// Inputs of one prediction by name.
 pub type FeatureRow = Vec<(String, FeatureValue)>;
-/// RowOutputs of one prediction by name.
+/// Outputs of one prediction by name.
 pub type RowOutputs = IndexMap<String, FeatureValue>;
 
 /// Rows that a thread takes at a time.
 const CHUNK: usize = 16;
 
+/// Rows of one request to Core ML.
+const REQUEST: usize = 256;
+
 impl CoreMLModel {
     /// [`predict_values`](Self::predict_values) for many rows; results in their order, the same as one by one.
     ///
     /// Rows of classic models (trees, linear models, support vectors, feature engineering and pipelines of these) are
-    /// predicted on all cores. Networks and programs use all cores for each row, one after the other.
+    /// predicted on all cores. Networks and programs use all cores for each row, one after the other. Core ML takes many
+    /// rows in one request, and may run them in parallel.
     ///
     /// # Errors
     /// [`Error::Row`] with the first row that fails and why; a model with states, whose rows would depend on each other.
@@ -37,6 +41,33 @@ impl CoreMLModel {
         if self.is_stateful() {
             return Err(Error::Request("a model with states predicts its rows one by one".to_owned()));
         }
+        if !self.backend().takes_batches() {
+            return self.predict_rows(rows, done);
+        }
+        let mut outputs = Vec::with_capacity(rows.len());
+        for request in rows.chunks(REQUEST) {
+            outputs.extend(self.request(outputs.len(), request)?);
+            done(outputs.len());
+        }
+        Ok(outputs)
+    }
+
+    /// Outputs of rows in one request of the engine; `first` is the index of the first row.
+    fn request(&self, first: usize, rows: &[FeatureRow]) -> Result<Vec<RowOutputs>> {
+        let rows: Vec<Vec<(&str, FeatureValue)>> = rows.iter().map(borrowed).collect();
+        let of_row = |i: usize| move |e| Error::Row { row: first + i, source: Box::new(e) };
+        for (i, row) in rows.iter().enumerate() {
+            self.check_inputs(row).map_err(of_row(i))?;
+        }
+        let mut outputs = self.backend().predict_batch(&rows)?;
+        for (i, (outputs, inputs)) in outputs.iter_mut().zip(&rows).enumerate() {
+            self.finish_outputs(outputs, inputs).map_err(of_row(i))?;
+        }
+        Ok(outputs)
+    }
+
+    /// Outputs of rows that are predicted one by one, those of classic models on all cores.
+    fn predict_rows(&self, rows: &[FeatureRow], done: &(dyn Fn(usize) + Sync)) -> Result<Vec<RowOutputs>> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.is_classic() { cores.min(rows.len().div_ceil(CHUNK)) } else { 1 };
         let (next, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -50,9 +81,7 @@ impl CoreMLModel {
                 let all = &rows[first..rows.len().min(first + CHUNK)];
                 let mut found = Vec::with_capacity(all.len());
                 for (i, row) in all.iter().enumerate() {
-                    let inputs: Vec<(&str, FeatureValue)> =
-                        row.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-                    match self.predict_values(&inputs, None) {
+                    match self.predict_values(&borrowed(row), None) {
                         Ok(outputs) => found.push(outputs),
                         Err(e) => {
                             let mut failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,4 +123,9 @@ impl CoreMLModel {
         }
         classic(&self.package().body, &self.package().parts)
     }
+}
+
+/// Inputs with borrowed names; tensors share their memory.
+fn borrowed(row: &FeatureRow) -> Vec<(&str, FeatureValue)> {
+    row.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
 }
