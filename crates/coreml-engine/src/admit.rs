@@ -7,8 +7,8 @@ use coreml_format::program::{Block, Function, Operation};
 
 use crate::backend::Backend;
 use crate::error::{EngineError, NewerOp, OpLocation};
-use crate::op::{OPSET, opset};
 use crate::ops;
+use crate::opset::{OPSET, opset};
 
 /// Checks a function.
 ///

@@ -27,7 +27,7 @@ use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
 
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
-use crate::op::OPSET;
+use crate::opset::OPSET;
 use crate::planned::{BlockPlan, Run};
 use crate::value::{FromValue, Value};
 

@@ -41,6 +41,7 @@ mod machine;
 mod memory_order;
 pub mod op;
 pub mod ops;
+mod opset;
 mod pass;
 pub mod passes;
 mod plan;

@@ -1,6 +1,6 @@
 //! A row of the operation table: name, defining opsets, build function and properties of an operation.
 
-use coreml_format::program::{Operation, Opset, TensorData, ValueData};
+use coreml_format::program::{Operation, Opset};
 
 use crate::batch::{self, BatchRule};
 use crate::build::OpBuilder;
@@ -24,18 +24,6 @@ pub(crate) type Fuse = for<'b> fn(&Graph<'b>, &'b Operation) -> Option<(&'static
 
 /// Name prefix of internal operations, which only rewrites produce.
 pub(crate) const INTERNAL: &str = "engine.";
-
-/// Attribute of an operation whose opset is not that of its function: parts of a pipeline keep theirs.
-pub(crate) const OPSET: &str = "engine.opset";
-
-/// The opset of an operation in a function of opset `function`.
-pub(crate) fn opset(op: &Operation, function: Opset) -> Opset {
-    let own = op.attributes.get(OPSET).and_then(|value| match &value.data {
-        ValueData::Tensor(TensorData::Strings(text)) => Opset::from_name(text.first()?),
-        _ => None,
-    });
-    own.unwrap_or(function)
-}
 
 /// A row of the operation table.
 #[derive(Clone, Copy)]
