@@ -42,6 +42,11 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
+/// Returns true for a folder with model files.
+pub(crate) fn holds_models(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|all| all.filter_map(Result::ok).any(|e| is_model(&e.path())))
+}
+
 fn one(error: &(dyn Error + 'static)) -> Option<String> {
     use candle_coreml::Error as E;
     let missing = |file: &Path, e: &std::io::Error| if e.kind() == ErrorKind::NotFound { path(file) } else { None };
@@ -49,8 +54,7 @@ fn one(error: &(dyn Error + 'static)) -> Option<String> {
         return missing(path, source);
     }
     if let Some(LoadError::NotAModel { path, .. }) = error.downcast_ref()
-        && path.is_dir()
-        && std::fs::read_dir(path).is_ok_and(|all| all.filter_map(Result::ok).any(|e| is_model(&e.path())))
+        && holds_models(path)
     {
         return Some("the folder holds models; name one of them, or use it with generate, chat or bench".to_owned());
     }

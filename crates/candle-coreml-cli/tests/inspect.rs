@@ -172,5 +172,8 @@ fn a_folder_says_how_its_language_model_is_driven() {
     let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert!(success && report["dimensions"]["context"] == 256 && report["greedy_only"] == false, "{text}");
     let (success, _, errors) = inspect(&[], &models().join("tiny-intent"));
-    assert!(!success && errors.contains("no embeddings model"), "{errors}");
+    assert!(
+        !success && errors.contains("no language model either: ") && errors.contains("`hidden_states`"),
+        "{errors}"
+    );
 }

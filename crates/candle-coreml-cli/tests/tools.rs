@@ -130,7 +130,7 @@ fn wrong_names_get_hints() {
     let (code, _, errors) = run(command().arg("inspect").arg(models().join("tiny-inten/intent.mlpackage")));
     assert_eq!(code, Some(1));
     assert!(errors.contains("hint: did you mean") && errors.contains("tiny-intent"), "{errors}");
-    let (_, _, errors) = run(command().arg("inspect").arg(models().join("tiny-qwen3")));
+    let (_, _, errors) = run(command().arg("inspect").arg(models().join("tiny-intent")));
     assert!(errors.contains("hint: the folder holds models"), "{errors}");
     let chunk = models().join("tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage");
     let (_, _, errors) = run(command().args(["inspect", "--ane", "--function", "prefil"]).arg(&chunk));

@@ -4,16 +4,49 @@ use std::fmt::Write;
 use std::path::Path;
 
 use candle_coreml::anemll::{Pipeline, discovery};
+use candle_coreml::format::model::{LoadError, Model};
 use candle_coreml::generation::{Recommended, Tokenizer};
-use candle_coreml::{EngineChoice, engine::EngineOptions};
+use candle_coreml::{EngineChoice, Error, engine::EngineOptions};
 use serde_json::json;
 
-use crate::{CommandResult, write};
+use crate::{CommandResult, hint, write};
+
+/// A folder that holds neither a model of its own nor a language model.
+#[derive(Debug)]
+struct Neither {
+    model: LoadError,
+    language: Error,
+}
+
+impl std::fmt::Display for Neither {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; it is no language model either: {}", self.model, self.language)
+    }
+}
+
+impl std::error::Error for Neither {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.model)
+    }
+}
+
+/// The error for a folder whose parts make no language model; one without parts is no model at all.
+fn neither(folder: &Path, language: Error) -> Box<dyn std::error::Error> {
+    match Model::open(folder) {
+        Err(model) if hint::holds_models(folder) => Box::new(Neither { model, language }),
+        Err(model) => Box::new(model),
+        Ok(_) => Box::new(language),
+    }
+}
 
 pub(super) fn report(folder: &Path, as_json: bool) -> CommandResult {
-    let components = discovery::discover(folder)?;
     let options = EngineOptions { choice: EngineChoice::Portable, ..EngineOptions::default() };
-    let pipeline = Pipeline::from_components_with(&components, &options)?;
+    let load = || {
+        let components = discovery::discover(folder)?;
+        let pipeline = Pipeline::from_components_with(&components, &options)?;
+        Ok((components, pipeline))
+    };
+    let (components, pipeline) = load().map_err(|reason| neither(folder, reason))?;
     let sizes = pipeline.dimensions();
     let tokenizer = Tokenizer::load(folder);
     let meta = &components.meta;

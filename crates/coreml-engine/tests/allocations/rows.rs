@@ -591,4 +591,13 @@ pub(crate) const ELSEWHERE: &[&str] = &[
     "engine.suppress",
     "engine.svm",
     "engine.trees",
+    // Produced by lowering for layers of networks. The first two are stored weights; a column of the third is claimed in
+    // `ops/network.rs`; the others are computed as `non_maximum_suppression`, `gru`, `lstm` and `rnn` above.
+    "engine.linear_weight",
+    "engine.table_weight",
+    "engine.embedding",
+    "engine.suppress_boxes",
+    "engine.gru",
+    "engine.lstm",
+    "engine.rnn",
 ];
