@@ -295,9 +295,10 @@ impl NativeModel {
                 let (expected, found) = (format!("{} results of a batch", batch.len()), count.to_string());
                 return Err(NativeError::feature(self.function(), expected, found));
             }
-            // SAFETY: indexes below the count.
             let of = |i| {
-                outputs(&model.described, &*unsafe { results.featuresAtIndex(i) }, None, &mut BackingUse::default())
+                // SAFETY: `i` is below the count.
+                let result = unsafe { results.featuresAtIndex(i) };
+                outputs(&model.described, &result, None, &mut BackingUse::default())
             };
             (0..count).map(of).collect()
         })
