@@ -8,7 +8,6 @@ use coreml_format::program::{Block, Function, Operation};
 use crate::backend::Backend;
 use crate::error::{EngineError, NewerOp, OpLocation};
 use crate::ops;
-use crate::opset::{OPSET, opset};
 
 /// Checks a function.
 ///
@@ -23,8 +22,8 @@ pub(crate) fn function(name: &str, function: &Function, backend: &Backend, lower
         if lowered && ops::is_lowered(row.name) {
             return;
         }
-        let opset = opset(op, function.opset);
-        if row.is_internal() || (!lowered && op.attributes.contains_key(OPSET)) {
+        let opset = op.opset(function.opset);
+        if row.is_internal() || (!lowered && op.attributes.contains_key(Operation::OPSET)) {
             internal.push(place());
         } else if let Some(&since) = row.opsets.first().filter(|&&since| since > opset) {
             newer.push(NewerOp { place: place(), since });

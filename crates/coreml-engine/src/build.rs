@@ -27,7 +27,6 @@ use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
 
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
-use crate::opset::OPSET;
 use crate::planned::{BlockPlan, Run};
 use crate::value::{FromValue, Value};
 
@@ -102,7 +101,7 @@ impl OpBuilder<'_> {
     pub(crate) fn unread(&self) -> Option<&str> {
         let read = self.read.borrow();
         let bound = self.op.inputs.keys().chain(self.op.attributes.keys());
-        bound.map(String::as_str).find(|name| *name != OPSET && !read.contains(*name))
+        bound.map(String::as_str).find(|name| *name != Operation::OPSET && !read.contains(*name))
     }
 
     /// Marks parameters as read that have no effect given the other parameters, by definition of the operation.

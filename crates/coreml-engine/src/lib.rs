@@ -41,7 +41,6 @@ mod machine;
 mod memory_order;
 pub mod op;
 pub mod ops;
-mod opset;
 mod pass;
 pub mod passes;
 mod plan;

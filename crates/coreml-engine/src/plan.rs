@@ -19,7 +19,6 @@ use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, Frame, Slot};
 use crate::literal;
 use crate::op::OpKind;
-use crate::opset::opset;
 use crate::planned::{BlockPlan, FunctionPlan, PlanInput, Run, Step};
 use crate::state::StateSpec;
 use crate::value::Value;
@@ -201,7 +200,7 @@ impl Planner<'_> {
         let has_blocks = !blocks.is_empty();
         let build = OpBuilder {
             op,
-            opset: opset(op, self.opset),
+            opset: op.opset(self.opset),
             device: self.device,
             names: &self.names,
             literals: &literals,
@@ -227,7 +226,7 @@ impl Planner<'_> {
             OpKind::Run(build_op) => Built::Run(build_op(&build).map_err(at)?),
         };
         if let Some(name) = build.unread() {
-            let (name, opset) = (name.to_owned(), opset(op, self.opset).text_name());
+            let (name, opset) = (name.to_owned(), op.opset(self.opset).text_name());
             return Err(at(OpError::UnknownParameter { name, opset }));
         }
         let run = match built {

@@ -226,6 +226,21 @@ pub struct Operation {
     pub attributes: IndexMap<String, Value>,
 }
 
+impl Operation {
+    /// Attribute of an operation whose opset is not that of its function: parts of a pipeline keep theirs. Lowering sets
+    /// it; no file has it.
+    pub const OPSET: &str = "engine.opset";
+
+    /// Its opset in a function of opset `function`.
+    pub fn opset(&self, function: Opset) -> Opset {
+        let own = self.attributes.get(Self::OPSET).and_then(|value| match &value.data {
+            ValueData::Tensor(TensorData::Strings(text)) => Opset::from_name(text.first()?),
+            _ => None,
+        });
+        own.unwrap_or(function)
+    }
+}
+
 /// Operations in execution order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Block {

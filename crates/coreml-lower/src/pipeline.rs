@@ -74,13 +74,10 @@ struct Joined {
     opsets: Vec<(usize, Opset)>,
 }
 
-/// Attribute of an operation whose opset is not that of its function.
-const OPSET: &str = "engine.opset";
-
 /// Says the opset of operations that do not say one yet.
 fn mark(operations: &mut [Operation], opset: Opset) {
     for operation in operations {
-        operation.attributes.entry(OPSET.to_owned()).or_insert_with(|| Value::string(opset.spec_name()));
+        operation.attributes.entry(Operation::OPSET.to_owned()).or_insert_with(|| Value::string(opset.spec_name()));
         for block in &mut operation.blocks {
             mark(&mut block.operations, opset);
         }
@@ -342,7 +339,8 @@ mod tests {
     fn parts_keep_their_opsets() {
         let program = join(&pipeline(&["x"], &["y"], vec![doubled("ios16"), squared("h")])).expect("a pipeline");
         let main = &program.functions["main"];
-        let own: Vec<bool> = main.block.operations.iter().map(|o| o.attributes.contains_key(OPSET)).collect();
+        let own: Vec<bool> =
+            main.block.operations.iter().map(|o| o.attributes.contains_key(Operation::OPSET)).collect();
         // The sum is of ios16; the cast, the product and the names of its result are of ios17.
         assert_eq!((main.opset, own), (Opset::Ios17, vec![true, false, false, false, false]));
         let same = join(&pipeline(&["x"], &["y"], vec![doubled("ios17"), squared("h")])).expect("a pipeline");
