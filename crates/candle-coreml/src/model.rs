@@ -9,7 +9,6 @@ use coreml_format::description::{
     DimRange, FeatureDescription, FeatureType, FunctionDescription, ModelDescription, ShapeConstraint,
 };
 use coreml_format::model::Model;
-use coreml_format::model_types::Body;
 use coreml_framework::shape;
 pub use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
@@ -441,12 +440,10 @@ impl CoreMLModel {
 
     /// True if a shape is a sequence `[length, 1, C]` of the vectors `[C]` that a neural network takes.
     fn is_sequence_of(&self, feature: &FeatureDescription, found: &[usize]) -> bool {
-        let network = matches!(
-            self.package().body,
-            Body::NeuralNetwork(_) | Body::NeuralNetworkClassifier(_) | Body::NeuralNetworkRegressor(_)
-        );
         match (&feature.ty, found) {
-            (FeatureType::MultiArray { shape, .. }, [_, 1, c]) => network && shape.as_slice() == [*c],
+            (FeatureType::MultiArray { shape, .. }, [_, 1, c]) => {
+                self.package().body.is_network() && shape.as_slice() == [*c]
+            }
             _ => false,
         }
     }

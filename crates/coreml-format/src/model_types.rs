@@ -214,6 +214,11 @@ impl ModelType {
 }
 
 impl Body {
+    /// Returns true for networks, their classifiers and regressors.
+    pub fn is_network(&self) -> bool {
+        matches!(self, Self::NeuralNetwork(_) | Self::NeuralNetworkClassifier(_) | Self::NeuralNetworkRegressor(_))
+    }
+
     /// Returns the name of the type, as in [`TYPES`].
     pub fn name(&self) -> &'static str {
         match self {

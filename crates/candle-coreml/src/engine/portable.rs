@@ -11,7 +11,7 @@ use coreml_engine::error::EngineError;
 use coreml_engine::executable::{Executable, Options};
 use coreml_engine::profile::{Profile, StepCost};
 use coreml_engine::state::{State, StateSpec};
-use coreml_format::description::{FeatureType, FunctionDescription, ModelDescription};
+use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
 use coreml_format::program::{Dim, TensorType};
@@ -34,13 +34,21 @@ pub(super) struct Portable {
     described: FunctionDescription,
     /// The model takes sequences of its arrays: a network of rank 5.
     sequences: bool,
-    /// Inputs with those of the program that say whether they are given.
-    presence: Vec<(String, String)>,
+    /// Inputs that may be left out.
+    optional: Vec<Optional>,
     /// Maximum size of a state in bytes.
     memory: usize,
     /// True while profiling; `profile` sums over predictions.
     profiling: AtomicBool,
     profile: Mutex<Profile>,
+}
+
+/// An input that may be left out.
+#[derive(Debug)]
+struct Optional {
+    feature: FeatureDescription,
+    /// Input of the program that says whether it is given, if there is one.
+    marker: Option<String>,
 }
 
 /// States of the portable engine.
@@ -67,15 +75,16 @@ pub(super) fn load(
     let executable = Executable::load(&program, &package.weights, function, &settings);
     let executable = executable.map_err(|e| failure(&package.path, e))?;
     let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
-    let marked = |name: &String| {
-        let marker = coreml_lower::presence(name);
-        executable.inputs().iter().any(|i| i.name == marker).then(|| (name.clone(), marker))
+    let optional = |feature: &FeatureDescription| {
+        let marker = coreml_lower::presence(&feature.name);
+        let marker = executable.inputs().iter().any(|i| i.name == marker).then_some(marker);
+        (feature.optional || marker.is_some()).then(|| Optional { feature: feature.clone(), marker })
     };
-    let presence = described.inputs.iter().filter_map(|f| marked(&f.name)).collect();
+    let optional = described.inputs.iter().filter_map(optional).collect();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;
     let sequences = sequence::takes(&package.body);
-    Ok(Portable { path: package.path.clone(), executable, described, presence, sequences, memory, profiling, profile })
+    Ok(Portable { path: package.path.clone(), executable, described, optional, sequences, memory, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -107,7 +116,7 @@ impl Engine for Portable {
     }
 
     fn inputs(&self) -> Vec<&str> {
-        let marker = |name: &str| self.presence.iter().any(|(_, marker)| marker == name);
+        let marker = |name: &str| self.optional.iter().any(|o| o.marker.as_deref() == Some(name));
         self.executable.inputs().iter().map(|i| i.name.as_str()).filter(|name| !marker(name)).collect()
     }
 
@@ -139,10 +148,9 @@ impl Engine for Portable {
         for (name, value) in inputs {
             ready.push((*name, self.input(name, value)?));
         }
-        for feature in &self.described.inputs {
+        for Optional { feature, marker } in &self.optional {
             let given = ready.iter().any(|(n, _)| *n == feature.name);
-            let marker = self.presence.iter().find(|(name, _)| *name == feature.name);
-            if let Some((_, marker)) = marker {
+            if let Some(marker) = marker {
                 ready.push((marker.as_str(), FeatureValue::Double(f64::from(u8::from(given)))));
             }
             if feature.optional

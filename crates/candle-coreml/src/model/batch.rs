@@ -1,12 +1,12 @@
 //! Many rows in one call.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use coreml_format::model_types::Body;
 use indexmap::IndexMap;
 
-use super::{Body, CoreMLModel, FeatureValue};
+use super::{CoreMLModel, FeatureValue};
 use crate::error::{Error, Result};
 
 /// Inputs of one prediction by name.
@@ -112,13 +112,7 @@ impl CoreMLModel {
     /// True if no part of the model is a program or a network, whose kernels use all cores.
     fn is_classic(&self) -> bool {
         fn classic(body: &Body, parts: &[coreml_format::spec::Specification]) -> bool {
-            let heavy = matches!(
-                body,
-                Body::Program(_)
-                    | Body::NeuralNetwork(_)
-                    | Body::NeuralNetworkClassifier(_)
-                    | Body::NeuralNetworkRegressor(_)
-            );
+            let heavy = matches!(body, Body::Program(_)) || body.is_network();
             !heavy && parts.iter().all(|part| classic(&part.body, &part.parts))
         }
         classic(&self.package().body, &self.package().parts)
