@@ -1,6 +1,6 @@
 //! Products: convolutions, pooling, matrix products, attention.
 
-use coreml_format::program::{Dim, ValueType};
+use coreml_format::program::{Dim, TensorType, ValueType};
 
 use super::{Call, Rule, broadcast, dims, fits, one};
 
@@ -74,16 +74,22 @@ fn bias(c: &Call<'_>, channels: Dim) -> Result<(), String> {
     if c.has("bias") { fits("bias", &c.ty("bias")?.shape, &[channels]) } else { Ok(()) }
 }
 
-fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+/// Input and weight of a convolution, of one rank from 3 to 5.
+fn convolved<'c>(c: &'c Call<'_>) -> Result<(&'c TensorType, &'c TensorType), String> {
     let (x, w) = (c.ty("x")?, c.ty("weight")?);
-    let rank = x.shape.len();
-    if !(3..=5).contains(&rank) || w.shape.len() != rank {
+    if !(3..=5).contains(&x.shape.len()) || w.shape.len() != x.shape.len() {
         return Err(format!(
             "expected x and weight of one rank from 3 to 5, found {} and {}",
             dims(&x.shape),
             dims(&w.shape)
         ));
     }
+    Ok((x, w))
+}
+
+fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
+    let (x, w) = convolved(c)?;
+    let rank = x.shape.len();
     if x.dtype != w.dtype {
         return Err(format!("expected x and weight of one element type, found {} and {}", x.dtype, w.dtype));
     }
@@ -113,15 +119,8 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
 
 /// Weight `[in, out / groups, …]`.
 fn conv_transpose(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
-    let (x, w) = (c.ty("x")?, c.ty("weight")?);
+    let (x, w) = convolved(c)?;
     let rank = x.shape.len();
-    if !(3..=5).contains(&rank) || w.shape.len() != rank {
-        return Err(format!(
-            "expected x and weight of one rank from 3 to 5, found {} and {}",
-            dims(&x.shape),
-            dims(&w.shape)
-        ));
-    }
     fits("weight", &w.shape[..1], &x.shape[1..2])?;
     if let Some(shape) = c.ints("output_shape") {
         return one(x.dtype, shape.into_iter().map(super::extent).collect());
