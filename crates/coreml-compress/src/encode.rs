@@ -21,18 +21,6 @@ pub(crate) enum Encoded {
     SparseTable { mask: Part, indices: Part, lut: Part },
 }
 
-/// Unsigned integers of this many bits.
-fn unsigned(bits: usize) -> DataType {
-    match bits {
-        1 => DataType::U1,
-        2 => DataType::U2,
-        3 => DataType::U3,
-        4 => DataType::U4,
-        6 => DataType::U6,
-        _ => DataType::U8,
-    }
-}
-
 /// A weight to encode: `shape[0]` output channels, the rest input channels and kernels.
 pub(crate) struct Dense<'a> {
     pub(crate) dtype: DataType,
@@ -136,7 +124,7 @@ impl Dense<'_> {
         let (lut, indices, groups) = self.tables(bits, group, None)?;
         let decoded = self.decoded(&lut, &indices, groups, 1 << bits);
         let lut = self.floats(self.table_shape(groups, 1 << bits, 1), &lut)?;
-        let indices = Self::bits(unsigned(bits), bits, self.shape.to_vec(), &indices);
+        let indices = Self::bits(DataType::unsigned(bits), bits, self.shape.to_vec(), &indices);
         Ok((Encoded::Table { indices, lut, vector: false }, decoded))
     }
 
@@ -173,7 +161,10 @@ impl Dense<'_> {
         let mut shape = self.shape.to_vec();
         shape[0] /= vector;
         let lut = self.floats(self.table_shape(groups, entries, vector), &lut)?;
-        Ok((Encoded::Table { indices: Self::bits(unsigned(bits), bits, shape, &labels), lut, vector: true }, decoded))
+        Ok((
+            Encoded::Table { indices: Self::bits(DataType::unsigned(bits), bits, shape, &labels), lut, vector: true },
+            decoded,
+        ))
     }
 
     fn linear(&self, bits: usize, block: Option<usize>, symmetric: bool) -> Result<(Encoded, Vec<f32>), String> {
@@ -244,7 +235,7 @@ impl Dense<'_> {
         let decoded = decoded.into_iter().zip(&keep).map(|(v, &k)| if k { v } else { 0.0 }).collect();
         let kept: Vec<u8> = indices.into_iter().zip(&keep).filter(|(_, k)| **k).map(|(i, _)| i).collect();
         let lut = self.floats(self.table_shape(groups, 1 << bits, 1), &lut)?;
-        let indices = Self::bits(unsigned(bits), bits, vec![kept.len()], &kept);
+        let indices = Self::bits(DataType::unsigned(bits), bits, vec![kept.len()], &kept);
         Ok((Encoded::SparseTable { mask, indices, lut }, decoded))
     }
 }

@@ -123,14 +123,7 @@ impl Store<'_> {
         let all = coreml_compress::parallel(count / group.max(1), one).into_iter().collect::<Result<Vec<_>>>()?;
         let luts: Vec<f32> = all.iter().flat_map(|(t, _)| t.iter().copied()).collect();
         let indices: Vec<u8> = all.into_iter().flat_map(|(_, i)| i).collect();
-        let dtype = match lut.bits {
-            1 => DataType::U1,
-            2 => DataType::U2,
-            3 => DataType::U3,
-            4 => DataType::U4,
-            6 => DataType::U6,
-            _ => DataType::U8,
-        };
+        let dtype = DataType::unsigned(lut.bits);
         let mut form = vec![1; shape.len()];
         form[0] = count / group.max(1);
         form.extend([entries, 1]);

@@ -1,6 +1,7 @@
 //! Decoding of packed little-endian elements of all types to arrays, floats and integers.
 
 use candle_core::Device;
+use coreml_format::bits;
 use coreml_format::dtype::DataType;
 use half::{bf16, f16};
 
@@ -67,13 +68,11 @@ pub(crate) fn ints(bytes: &[u8], dtype: DataType, count: usize) -> Vec<i64> {
     }
 }
 
-/// Element `index` of a bit stream of `bits`-wide elements, least significant bit first.
-pub(crate) fn unpack(bytes: &[u8], index: usize, bits: usize, signed: bool) -> i64 {
-    let (start, shift) = (index * bits / 8, index * bits % 8);
-    let low = u16::from(bytes.get(start).copied().unwrap_or(0));
-    let high = u16::from(bytes.get(start + 1).copied().unwrap_or(0));
-    let raw = i64::from(((low | high << 8) >> shift) & ((1 << bits) - 1));
-    if signed && raw >= 1 << (bits - 1) { raw - (1 << bits) } else { raw }
+/// Element `index` of a bit stream of `width`-bit elements, least significant bit first.
+#[inline]
+pub(crate) fn unpack(bytes: &[u8], index: usize, width: usize, signed: bool) -> i64 {
+    let raw = i64::from(bits::unpack(width, bytes, index));
+    if signed && raw >= 1 << (width - 1) { raw - (1 << width) } else { raw }
 }
 
 fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {

@@ -64,6 +64,18 @@ impl DataType {
             .map_or((0, 0, "?", 0), |&(_, spec, blob, name, bits)| (spec, blob, name, bits))
     }
 
+    /// Unsigned integers of 1, 2, 3, 4 or 6 bits; of 8 for any other number.
+    pub fn unsigned(bits: usize) -> Self {
+        match bits {
+            1 => Self::U1,
+            2 => Self::U2,
+            3 => Self::U3,
+            4 => Self::U4,
+            6 => Self::U6,
+            _ => Self::U8,
+        }
+    }
+
     /// Code in the protobuf specification.
     pub fn spec_code(self) -> i32 {
         self.row().0
@@ -138,6 +150,10 @@ mod tests {
         }
         assert_eq!(DataType::from_blob_code(0), None);
         assert_eq!(DataType::from_spec_code(99), None);
+        for bits in [1, 2, 3, 4, 6, 8] {
+            let dtype = DataType::unsigned(bits);
+            assert!(dtype.bits() == Some(bits) && dtype.name().starts_with("uint"), "{dtype}");
+        }
         assert_eq!(DataType::from_name("float"), None);
     }
 

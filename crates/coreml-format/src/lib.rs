@@ -12,6 +12,7 @@
 //!
 //! Nothing is allocated from an unchecked length: memory use is at most proportional to the file size.
 
+pub mod bits;
 pub mod blob;
 mod compiled;
 pub mod description;

@@ -334,14 +334,7 @@ fn lut_to_sparse(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     }
     let bits = table_bits(lut.shape().iter().rev().nth(1).copied().unwrap_or(0))?;
     let packed = Raw::Bytes(pack_bits(&spread, bits)?.into());
-    let dtype = match bits {
-        1 => DataType::U1,
-        2 => DataType::U2,
-        3 => DataType::U3,
-        4 => DataType::U4,
-        6 => DataType::U6,
-        _ => DataType::U8,
-    };
+    let dtype = DataType::unsigned(bits as usize);
     let indices = Weight::with_form(dtype, shape.clone(), Form::Dense(packed));
     let (palette, out_shape) = palette(b, &indices, &lut)?;
     let (vector, axis) = (palette.vector, palette.axis);

@@ -1,5 +1,6 @@
 //! Weights of layers: as floats, or as constants in their stored form.
 
+use coreml_format::bits;
 use coreml_format::blob::Blob as Elements;
 use coreml_format::dtype::DataType;
 use coreml_format::model_types::Bytes;
@@ -25,29 +26,8 @@ fn packed(bytes: &[u8], bits: usize, i: usize) -> u8 {
 
 /// Values packed from the most significant bit, as the engine packs them: from the least significant bit, in a type that
 /// it has, of `kept` bits.
-fn repacked(bytes: &[u8], bits: usize, kept: usize, count: usize) -> Vec<u8> {
-    let mut out = vec![0u8; (count * kept).div_ceil(8)];
-    for i in 0..count {
-        let value = u16::from(packed(bytes, bits, i)) << (i * kept % 8);
-        let at = i * kept / 8;
-        out[at] |= value as u8;
-        if value > 0xFF {
-            out[at + 1] |= (value >> 8) as u8;
-        }
-    }
-    out
-}
-
-/// Unsigned integers of this many bits.
-fn unsigned(bits: usize) -> DataType {
-    match bits {
-        1 => DataType::U1,
-        2 => DataType::U2,
-        3 => DataType::U3,
-        4 => DataType::U4,
-        6 => DataType::U6,
-        _ => DataType::U8,
-    }
+fn repacked(bytes: &[u8], width: usize, kept: usize, count: usize) -> Vec<u8> {
+    bits::pack(kept, (0..count).map(|i| packed(bytes, width, i)))
 }
 
 /// Weights with more elements than this stay where they lie in the file; the engine keeps smaller ones as tensors anyway.
@@ -207,7 +187,7 @@ impl Network {
                 if table.len() != 1 << bits {
                     return dense(self);
                 }
-                let data = self.quantized(what, p, bits, unsigned(bits), &fixed)?;
+                let data = self.quantized(what, p, bits, DataType::unsigned(bits), &fixed)?;
                 // Indices of 5 and 7 bits are kept in 8.
                 table.resize(if matches!(bits, 5 | 7) { 256 } else { table.len() }, 0.0);
                 let table = self.constant(&[table.len()], &table);

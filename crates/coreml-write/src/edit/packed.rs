@@ -1,19 +1,8 @@
 //! Packed elements as numbers, and numbers as packed elements.
 
+use coreml_format::bits;
 use coreml_format::dtype::DataType;
 use half::{bf16, f16};
-
-/// Bits of sub-byte elements, or bytes of whole ones, as unsigned integers.
-fn bits(dtype_bits: usize, bytes: &[u8], count: usize) -> Vec<u32> {
-    let mask = (1u32 << dtype_bits) - 1;
-    let at = |i: usize| {
-        let bit = i * dtype_bits;
-        let low = u32::from(bytes.get(bit / 8).copied().unwrap_or(0));
-        let high = u32::from(bytes.get(bit / 8 + 1).copied().unwrap_or(0));
-        ((low | high << 8) >> (bit % 8)) & mask
-    };
-    (0..count).map(at).collect()
-}
 
 /// Elements as numbers; `None` for types that are no numbers. `bytes` has at least `count` elements.
 pub fn numbers(dtype: DataType, bytes: &[u8], count: usize) -> Option<Vec<f32>> {
@@ -33,11 +22,13 @@ pub fn numbers(dtype: DataType, bytes: &[u8], count: usize) -> Option<Vec<f32>> 
         DataType::U32 => each(bytes, count, |c| u32::from_le_bytes(c) as f32),
         DataType::I4 => {
             (bytes.len() >= dtype.packed_len(count)?).then_some(())?;
-            Some(bits(4, bytes, count).into_iter().map(|v| (v as i32 - if v > 7 { 16 } else { 0 }) as f32).collect())
+            // Shifted up and back, the nibble keeps its sign.
+            Some((0..count).map(|i| f32::from((bits::unpack(4, bytes, i) << 4) as i8 >> 4)).collect())
         }
         DataType::U1 | DataType::U2 | DataType::U3 | DataType::U4 | DataType::U6 => {
             (bytes.len() >= dtype.packed_len(count)?).then_some(())?;
-            Some(bits(dtype.bits()?, bytes, count).into_iter().map(|v| v as f32).collect())
+            let width = dtype.bits()?;
+            Some((0..count).map(|i| f32::from(bits::unpack(width, bytes, i))).collect())
         }
         _ => None,
     }
@@ -47,7 +38,7 @@ pub fn numbers(dtype: DataType, bytes: &[u8], count: usize) -> Option<Vec<f32>> 
 pub fn indices(width: usize, bytes: &[u8], count: usize) -> Option<Vec<u8>> {
     let needed = count.checked_mul(width)?.div_ceil(8);
     (1..=8).contains(&width).then_some(())?;
-    (bytes.len() >= needed).then(|| bits(width, bytes, count).into_iter().map(|v| v as u8).collect())
+    (bytes.len() >= needed).then(|| (0..count).map(|i| bits::unpack(width, bytes, i)).collect())
 }
 
 /// Numbers of up to eight bits as a bit stream, least significant bit first.
@@ -55,16 +46,7 @@ pub fn pack_bits(width: usize, values: &[u8]) -> Vec<u8> {
     if width == 8 {
         return values.to_vec();
     }
-    let mut out = vec![0u8; (values.len() * width).div_ceil(8)];
-    for (i, &v) in values.iter().enumerate() {
-        let (bit, v) = (i * width, u16::from(v) & ((1 << width) - 1));
-        let wide = v << (bit % 8);
-        out[bit / 8] |= wide as u8;
-        if wide > 0xff {
-            out[bit / 8 + 1] |= (wide >> 8) as u8;
-        }
-    }
-    out
+    bits::pack(width, values.iter().copied())
 }
 
 /// Numbers as packed floats; `None` for other types.
