@@ -1,4 +1,4 @@
-//! Links the native engine's tests for `aarch64-apple-darwin` on any system with Python.
+//! Links the native engine's tests and the command for `aarch64-apple-darwin` on any system with Python.
 //!
 //! The linker is Zig's, from PyPI; it brings the libraries of the system itself. Apple's frameworks are stubs made of
 //! `link/symbols.txt`, an allow-list: a symbol that is not in it does not link. So a new framework is noticed here, and a
@@ -53,7 +53,8 @@ pub(super) fn run() -> Result<(), String> {
         command.env("SDKROOT", folder.join("stubs"));
         run_command(&mut command)
     };
-    cargo(&["test", "--no-run", "-p", "coreml-framework", "--lib", "--test", "core_ml"])
+    cargo(&["test", "--no-run", "-p", "coreml-framework", "--lib", "--test", "core_ml"])?;
+    cargo(&["build", "-p", "candle-coreml-cli"])
 }
 
 /// Command line of Zig: that of Python here, else of one installed for this step.

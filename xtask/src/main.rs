@@ -6,7 +6,7 @@
 //! | tidy | length and headers of files, the map, figures, links |
 //! | clippy | lints, all targets of all crates |
 //! | apple | lints for `aarch64-apple-darwin` and `aarch64-apple-ios`, with and without `metal` |
-//! | link | the native engine's tests, linked for `aarch64-apple-darwin` against an allow-list |
+//! | link | the native engine's tests and the command, linked for `aarch64-apple-darwin` against an allow-list |
 //! | docs | rustdoc without warnings |
 //! | test | the test command of the README |
 //!

@@ -34,8 +34,10 @@ pub mod proof;
 #[cfg(any(test, target_vendor = "apple"))]
 mod to_name;
 
+#[cfg(any(test, target_vendor = "apple"))]
+pub(crate) use interface::EngineArray;
 pub use interface::OperationCost;
-pub(crate) use interface::{Engine, EngineState};
+pub(crate) use interface::{Engine, EngineState, Handed};
 pub use options::{EngineChoice, EngineOptions, NativeOptions};
 use proof::{Choice, Place};
 

@@ -26,6 +26,7 @@ pub use inputs::ModelInputs;
 
 mod batch;
 mod builder;
+mod handing;
 mod inputs;
 
 /// One loaded function of a model.

@@ -9,7 +9,7 @@
 //! - `model`: [`NativeModel`], single and batch predictions. `future`: the same without blocking.
 //! - `memory`: models from memory. `exception`: exceptions as errors.
 //! - `state`: [`NativeState`]. `plan`: device placement of operations. `devices`: available processors.
-//! - `features`, `results`, `array`: inputs, outputs, and their memory. `surface`, `pixel_buffer`: images, and memory
+//! - `features`, `results`, `array`: inputs, outputs, and their memory. `handed`: outputs that stay in it. `surface`, `pixel_buffer`: images, and memory
 //!   that the Neural Engine reads in place. `metal`: tensors in memory shared with the GPU.
 //! - `description`, `configuration`, `compile`, `foundation`, `available`: one part of the framework each.
 //!
@@ -34,6 +34,7 @@ mod exception;
 mod features;
 mod foundation;
 mod future;
+mod handed;
 mod memory;
 #[cfg(feature = "metal")]
 pub(crate) mod metal;
@@ -47,5 +48,6 @@ mod surface;
 pub use devices::devices;
 pub use foundation::system;
 pub use future::{Prediction, StatefulPrediction};
+pub use handed::{Handing, NativeArray};
 pub use model::NativeModel;
 pub use state::NativeState;

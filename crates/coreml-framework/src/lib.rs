@@ -5,13 +5,15 @@
 //! - [`mod@array`], [`convert`], [`strided`], [`shape`]: element types, checked conversion, strided copies, shape
 //!   constraints.
 //! - [`pixels`], [`surface`]: images as tensors; arrays in memory that the Neural Engine reads in place.
-//! - [`inputs`], [`lend`]: tensors lent to the framework, and memory returned on another thread.
+//! - [`inputs`], [`lend`], [`alternate`]: tensors lent to the framework, and memory returned on another thread; outputs
+//!   handed on to the next model.
 //! - [`cache`]: compiled models on disk. [`completion`]: completion handlers as futures.
 //! - [`options`], [`progress`], [`stdout`]: load options; progress and cancellation of a load; what it prints.
 //! - [`values`], [`report`], [`error`]: values, device placement, errors.
 //!
 //! Apple platforms add `NativeModel` and `NativeState`, built on the framework.
 
+pub mod alternate;
 #[cfg(target_vendor = "apple")]
 mod apple;
 pub mod array;
@@ -32,7 +34,7 @@ pub mod surface;
 pub mod values;
 
 #[cfg(target_vendor = "apple")]
-pub use apple::{NativeModel, NativeState, Prediction, StatefulPrediction, devices, system};
+pub use apple::{Handing, NativeArray, NativeModel, NativeState, Prediction, StatefulPrediction, devices, system};
 /// Inputs and outputs of predictions.
 pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::NativeError;

@@ -74,6 +74,8 @@ pub struct BackingUse {
     pub written: u64,
     /// Outputs that it returned in an array of its own instead.
     pub replaced: u64,
+    /// Outputs that were handed on to another model in the array into which Core ML wrote them.
+    pub handed: u64,
     /// The error for which the arrays are no longer offered.
     pub refused: Option<String>,
 }

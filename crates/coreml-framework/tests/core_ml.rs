@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use coreml_framework::report::by_device;
-use coreml_framework::{ComputeUnits, FeatureValue, NativeError, NativeModel, Options};
+use coreml_framework::{ComputeUnits, FeatureValue, Handing, NativeError, NativeModel, Options};
 
 fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-qwen3")
@@ -125,6 +125,60 @@ fn outputs_are_written_into_the_arrays_that_are_offered() {
     }
     let model = embeddings(&Options { output_backings: true, ..options() });
     assert_eq!(model.backings_in_use(), Default::default());
+}
+
+#[test]
+fn what_is_handed_on_is_what_would_be_copied() {
+    for (units, output_backings) in
+        [(ComputeUnits::CpuOnly, false), (ComputeUnits::CpuOnly, true), (ComputeUnits::CpuAndNeuralEngine, true)]
+    {
+        let options = Options { compute_units: units, output_backings, surfaces: true, ..options() };
+        let infer = Options { function: Some("infer".to_owned()), ..options.clone() };
+        let load = |name: &str, options: &Options| {
+            let path = models().join(format!("qwen_FFN_PF_lut6_chunk_{name}.mlpackage"));
+            NativeModel::load(&path, options).expect("it loads")
+        };
+        let (first, second) = (load("01of02", &infer), load("02of02", &infer));
+        let output = first.function_description().outputs[0].name.clone();
+        let inputs = inputs(&first);
+        let rest: Vec<_> = named(&inputs).into_iter().filter(|(name, _)| *name != "hidden_states").collect();
+        let (mut copied, mut handed) = (first.new_state().expect("a state"), first.new_state().expect("a state"));
+        let mut kept = Vec::new();
+        for step in 0..4 {
+            let outputs = first.predict(&named(&inputs), Some(&mut copied)).expect("a prediction");
+            let hidden = outputs[&output].tensor().expect("a tensor").clone();
+            let mut all = rest.clone();
+            all.push(("hidden_states", &hidden));
+            let want = values_of_all(&second.predict(&all, Some(&mut copied)).expect("a prediction"));
+
+            let handing = Handing { input: None, output: &output };
+            let array = first.predict_handing(&named(&inputs), handing, Some(&mut handed)).expect("an array");
+            let input = ("hidden_states", &*array);
+            let got = second.predict_handed(&rest, input, Some(&mut handed)).expect("a prediction");
+            assert_eq!(values_of_all(&got), want, "{units}, step {step}");
+            let hidden = values(&FeatureValue::Tensor(hidden));
+            let read = || values(&FeatureValue::Tensor(array.read().expect("read")));
+            assert_eq!(read(), hidden, "{units}, step {step}");
+            // Nothing writes to an array that is held.
+            first.predict(&named(&inputs), Some(&mut handed)).expect("a prediction");
+            first.predict(&named(&inputs), Some(&mut copied)).expect("a prediction");
+            assert_eq!(read(), hidden, "{units}, step {step}, later");
+            if step > 1 {
+                kept.push(array.clone());
+            }
+        }
+        if output_backings {
+            assert_eq!(first.backings_in_use().handed, 4, "{units}");
+        }
+        // Arrays of another shape, names that are not, and inputs given twice.
+        let array = kept.pop().expect("an array");
+        let state = || second.new_state().expect("a state");
+        assert!(second.predict_handed(&rest, ("causal_mask", &array), Some(&mut state())).is_err());
+        assert!(second.predict_handed(&rest, ("no_such_input", &array), Some(&mut state())).is_err());
+        assert!(second.predict_handed(&named(&inputs), ("hidden_states", &array), Some(&mut state())).is_err());
+        let handing = Handing { input: None, output: "no_such_output" };
+        assert!(second.predict_handing(&named(&inputs), handing, Some(&mut state())).is_err());
+    }
 }
 
 /// Maximum absolute difference between two results.

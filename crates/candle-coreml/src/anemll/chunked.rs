@@ -12,7 +12,7 @@ use super::inputs::{self, Fed};
 use super::session::Rotation;
 use super::{Components, Dimensions, Session, checks};
 use crate::config::Config;
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, Handed};
 use crate::error::{Error, Result};
 use crate::model::{CoreMLModel, FeatureValue};
 use crate::state::CoreMLState;
@@ -133,7 +133,7 @@ impl Chunked {
         let open = chunks.iter().all(|c| c.prefill.rows_are_open());
         let loaded = Self { embeddings, chunks, head_model, head, dimensions, mask, window, batches, open };
         if let Some(embeddings) = &loaded.embeddings {
-            let width = loaded.embed(embeddings, &[0])?.dims().last().copied().unwrap_or(0);
+            let width = loaded.embed(embeddings, &[0])?.shape().last().copied().unwrap_or(0);
             if width != dimensions.hidden {
                 return Err(Error::Components {
                     path: embeddings.path().to_owned(),
@@ -183,12 +183,14 @@ impl Chunked {
     }
 
     /// Hidden states `[1, ids, hidden]` of tokens.
-    fn embed(&self, embeddings: &CoreMLModel, ids: &[u32]) -> Result<Tensor> {
+    fn embed(&self, embeddings: &CoreMLModel, ids: &[u32]) -> Result<Handed> {
         let name = embeddings.input_names().first().cloned().unwrap_or_default();
-        let run = |ids: &[u32]| -> Result<Tensor> {
+        let output = embeddings.output_names().first().cloned().unwrap_or_default();
+        let run = |ids: &[u32]| -> Result<Handed> {
             let ids: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
             let n = ids.len();
-            first_tensor(embeddings, &[(&name, Tensor::from_vec(ids, (1, n), &Device::Cpu)?)], None)
+            let ids = FeatureValue::Tensor(Tensor::from_vec(ids, (1, n), &Device::Cpu)?);
+            embeddings.predict_handing(&[(&name, ids)], None, None, &output)
         };
         match inputs::fixed_length(embeddings, ids.len()) {
             None => run(ids),
@@ -198,41 +200,53 @@ impl Chunked {
                 for part in ids.chunks(length.max(1)) {
                     let mut padded = part.to_vec();
                     padded.resize(length, 0);
-                    rows.push(run(&padded)?.narrow(1, 0, part.len())?);
+                    rows.push(run(&padded)?.into_tensor()?.narrow(1, 0, part.len())?);
                 }
-                Ok(Tensor::cat(&rows, 1)?)
+                Ok(Handed::Tensor(Tensor::cat(&rows, 1)?))
             }
         }
     }
 
-    /// Runs tokens at positions `start..` through all chunks; returns what the last one gives.
-    fn run_chunks(&self, session: &mut Session, ids: &[u32], start: usize, prefill: bool) -> Result<Outputs> {
+    /// Runs tokens at positions `start..` through all chunks.
+    fn run_chunks(&self, session: &mut Session, ids: &[u32], start: usize, prefill: bool) -> Result<Last> {
         let beyond = self.window.as_ref().is_some_and(|(window, _)| start >= *window);
         if beyond {
             session.keep_full()?;
         }
         let mut hidden = self.embeddings.as_ref().map(|embeddings| self.embed(embeddings, ids)).transpose()?;
-        let mut outputs = Outputs::new();
-        for (i, chunk) in self.chunks.iter().enumerate() {
+        for chunk in &self.chunks {
             let model = match (&chunk.rotate, beyond, prefill) {
                 (Some(rotate), true, _) => rotate,
                 (_, _, true) => &chunk.prefill,
                 _ => &chunk.infer,
             };
-            let fed = hidden.take().map_or(Fed::Ids(ids), Fed::Hidden);
+            let fed = if hidden.is_some() { Fed::Hidden } else { Fed::Ids(ids) };
             let fed = inputs::for_chunk(model, fed, start, ids.len(), self.mask)?;
-            let fed: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-            outputs = model.predict(&fed, Some(&mut session.state)).inspect_err(|_| {
+            let fed: Vec<(&str, FeatureValue)> =
+                fed.iter().map(|(n, t)| (n.as_str(), FeatureValue::Tensor(t.clone()))).collect();
+            let state = Some(&mut session.state);
+            let given = match hidden.take() {
+                None => model.predict_values(&fed, state).map(Last::Outputs),
+                Some(before) => {
+                    let output = model.output_names().first().cloned().unwrap_or_default();
+                    let handed = Some((inputs::tokens_input(false), before));
+                    model.predict_handing(&fed, handed, state, &output).map(Last::Hidden)
+                }
+            };
+            match given.inspect_err(|_| {
                 if beyond {
                     // Some caches have moved on, others have not.
                     session.tokens.clear();
                 }
-            })?;
-            if i + 1 < self.chunks.len() {
-                hidden = Some(tensor_of(model, std::mem::take(&mut outputs))?);
+            })? {
+                Last::Hidden(next) => hidden = Some(next),
+                outputs => return Ok(outputs),
             }
         }
-        Ok(outputs)
+        hidden.map(Last::Hidden).ok_or_else(|| Error::Components {
+            path: "the model".into(),
+            message: "the model has no FFN chunk".to_owned(),
+        })
     }
 
     /// Runs one step beyond the window of local layers, if there is one, on a state of its own.
@@ -299,15 +313,19 @@ impl Chunked {
                 return Ok(None);
             }
         }
-        let outputs = self.run_chunks(session, &[last], total - 1, false)?;
+        let given = self.run_chunks(session, &[last], total - 1, false)?;
         session.tokens.push(last);
-        let logits = match &self.head_model {
-            Some(head) => {
+        let chunk = &self.chunks[0].infer;
+        let logits = match (given, &self.head_model) {
+            (Last::Outputs(outputs), _) => self.head.logits(chunk, &outputs)?,
+            (Last::Hidden(hidden), Some(head)) => {
                 let name = head.input_names().first().cloned().unwrap_or_default();
-                let hidden = tensor_of(&self.chunks[self.chunks.len() - 1].infer, outputs)?;
-                self.head.logits(head, &head.predict(&[(&name, hidden)], None)?)?
+                self.head.logits(head, &head.predict_handed(&[], (&name, hidden), None)?)?
             }
-            None => self.head.logits(&self.chunks[0].infer, &outputs)?,
+            (Last::Hidden(_), None) => {
+                let message = "the model has hidden states and no head".to_owned();
+                return Err(Error::Components { path: chunk.path().to_owned(), message });
+            }
         };
         more(total - known);
         Ok(Some(logits))
@@ -333,21 +351,13 @@ impl Chunked {
     }
 }
 
-/// What a prediction gives.
-type Outputs = IndexMap<String, FeatureValue>;
-
-fn first_tensor(model: &CoreMLModel, fed: &[(&str, Tensor)], state: Option<&mut CoreMLState>) -> Result<Tensor> {
-    tensor_of(model, model.predict(fed, state)?)
-}
-
-/// The only tensor of some outputs.
-fn tensor_of(model: &CoreMLModel, outputs: Outputs) -> Result<Tensor> {
-    let tensor = outputs.into_iter().find_map(|(_, o)| match o {
-        FeatureValue::Tensor(t) => Some(t),
-        _ => None,
-    });
-    tensor
-        .ok_or_else(|| Error::Components { path: model.path().to_owned(), message: "has no tensor output".to_owned() })
+/// What the last chunk gives.
+#[derive(Debug)]
+enum Last {
+    /// Hidden states, for the head.
+    Hidden(Handed),
+    /// Everything, of a chunk that is the whole model.
+    Outputs(IndexMap<String, FeatureValue>),
 }
 
 #[cfg(test)]

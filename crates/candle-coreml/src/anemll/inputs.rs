@@ -49,9 +49,10 @@ pub(crate) fn fixed_length(model: &CoreMLModel, count: usize) -> Option<usize> {
 }
 
 /// What a chunk takes its tokens as.
+#[derive(Clone, Copy)]
 pub(super) enum Fed<'t> {
-    /// Hidden states `[1, count, hidden]`.
-    Hidden(Tensor),
+    /// Hidden states `[1, count, hidden]`, which the component before hands on.
+    Hidden,
     /// Token ids: the chunk is the whole model.
     Ids(&'t [u32]),
 }
@@ -73,21 +74,17 @@ struct ChunkInput {
     tensor: fn(&mut Tokens<'_>) -> Result<Option<Tensor>>,
 }
 
+/// The input that takes hidden states.
+const HIDDEN_STATES: &str = "hidden_states";
+
 /// Every input that chunks may declare.
 const CHUNK_INPUTS: [ChunkInput; 6] = [
-    ChunkInput {
-        name: "hidden_states",
-        tokens: Some(1),
-        tensor: |t| match &t.fed {
-            Fed::Hidden(hidden) => Ok(Some(hidden.clone())),
-            Fed::Ids(_) => Ok(None),
-        },
-    },
+    ChunkInput { name: HIDDEN_STATES, tokens: Some(1), tensor: |_| Ok(None) },
     ChunkInput {
         name: "input_ids",
         tokens: Some(1),
         tensor: |t| match t.fed {
-            Fed::Hidden(_) => Ok(None),
+            Fed::Hidden => Ok(None),
             Fed::Ids(ids) => {
                 let ids: Vec<i64> = ids.iter().map(|&i| i64::from(i)).collect();
                 Ok(Some(Tensor::from_vec(ids, (1, t.count), &Device::Cpu)?))
@@ -127,7 +124,7 @@ pub(super) fn token_dimensions(inputs: &[String]) -> Vec<(String, usize)> {
 
 /// The input that has the tokens.
 pub(super) const fn tokens_input(monolithic: bool) -> &'static str {
-    if monolithic { "input_ids" } else { "hidden_states" }
+    if monolithic { "input_ids" } else { HIDDEN_STATES }
 }
 
 /// Refuses a function with an input that is not known, or that says nothing about where it writes.
@@ -150,7 +147,7 @@ fn unsupported(model: &CoreMLModel, name: &str) -> Error {
     }
 }
 
-/// The inputs of a chunk for `count` tokens at positions `start..`; only what it declares.
+/// The inputs of a chunk for `count` tokens at positions `start..`, but for hidden states; only what it declares.
 pub(super) fn for_chunk(
     model: &CoreMLModel,
     fed: Fed<'_>,
@@ -159,8 +156,9 @@ pub(super) fn for_chunk(
     context: usize,
 ) -> Result<Vec<(String, Tensor)>> {
     let mut tokens = Tokens { model, fed, start, count, context };
+    let handed = matches!(fed, Fed::Hidden);
     let mut fed = Vec::new();
-    for name in model.input_names() {
+    for name in model.input_names().into_iter().filter(|name| !handed || name != HIDDEN_STATES) {
         let tensor = match chunk_input(&name) {
             Some(input) => (input.tensor)(&mut tokens)?,
             None => None,

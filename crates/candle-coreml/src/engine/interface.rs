@@ -39,6 +39,44 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>>;
 
+    /// Predicts as one of a chain of models: takes what the one before handed on as the input that it names, and hands on
+    /// one output, in the engine's own memory if it can.
+    fn predict_handing(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        handed: Option<(&str, Handed)>,
+        state: Option<&mut (dyn EngineState + 'static)>,
+        output: &str,
+    ) -> Result<Handed> {
+        let mut outputs = self.predict_handed(inputs, handed, state)?;
+        match outputs.swap_remove(output) {
+            Some(FeatureValue::Tensor(tensor)) => Ok(Handed::Tensor(tensor)),
+            Some(other) => Err(Error::Output {
+                name: output.to_owned(),
+                expected: "a tensor".to_owned(),
+                found: other.kind().to_owned(),
+            }),
+            None => Err(Error::Output {
+                name: output.to_owned(),
+                expected: "an output of the model".to_owned(),
+                found: "none".to_owned(),
+            }),
+        }
+    }
+
+    /// Predicts with what another model handed on as one of the inputs.
+    fn predict_handed(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        handed: Option<(&str, Handed)>,
+        state: Option<&mut (dyn EngineState + 'static)>,
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        let Some((name, handed)) = handed else { return self.predict(inputs, state) };
+        let mut all = inputs.to_vec();
+        all.push((name, FeatureValue::Tensor(handed.into_tensor()?)));
+        self.predict(&all, state)
+    }
+
     /// Returns true if the engine takes several sets of inputs in one request.
     fn takes_batches(&self) -> bool {
         false
@@ -76,6 +114,49 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     /// Costs of the operations since profiling started.
     fn costs(&self) -> Vec<OperationCost> {
         Vec::new()
+    }
+}
+
+/// An output on its way to the next model.
+#[derive(Debug)]
+pub(crate) enum Handed {
+    /// In a tensor, of the type that the model declares.
+    Tensor(Tensor),
+    /// In the memory of an engine.
+    #[cfg(any(test, target_vendor = "apple"))]
+    Array(Box<dyn EngineArray>),
+}
+
+/// An array in the memory of one engine.
+#[cfg(any(test, target_vendor = "apple"))]
+pub(crate) trait EngineArray: std::fmt::Debug + Any {
+    /// Number of elements along each dimension.
+    fn shape(&self) -> &[usize];
+
+    /// Copies the elements.
+    fn read(&self) -> Result<Tensor>;
+}
+
+impl Handed {
+    /// Number of elements along each dimension.
+    pub(crate) fn shape(&self) -> &[usize] {
+        match self {
+            Self::Tensor(tensor) => tensor.dims(),
+            #[cfg(any(test, target_vendor = "apple"))]
+            Self::Array(array) => array.shape(),
+        }
+    }
+
+    /// The elements.
+    ///
+    /// # Errors
+    /// If the engine's memory is not accessible.
+    pub(crate) fn into_tensor(self) -> Result<Tensor> {
+        match self {
+            Self::Tensor(tensor) => Ok(tensor),
+            #[cfg(any(test, target_vendor = "apple"))]
+            Self::Array(array) => array.read(),
+        }
     }
 }
 

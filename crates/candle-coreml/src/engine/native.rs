@@ -1,5 +1,6 @@
 //! Apple's Core ML behind the common interface.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,13 +8,13 @@ use candle_core::Tensor;
 use coreml_engine::state::StateSpec;
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, ModelDescription};
 use coreml_format::model::Model;
-use coreml_framework::{NativeError, NativeModel, NativeState, Options};
+use coreml_framework::{Handing, NativeArray, NativeError, NativeModel, NativeState, Options};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
 use super::interface::downcast;
 use super::to_name::to_name;
-use super::{BackingUse, Engine, EngineOptions, EngineState, OperationReport};
+use super::{BackingUse, Engine, EngineArray, EngineOptions, EngineState, Handed, OperationReport};
 use crate::error::{Error, Result};
 
 /// True if this build includes the native engine.
@@ -121,6 +122,56 @@ impl Native {
     }
 }
 
+impl Native {
+    /// The framework's state. A function without states ignores it, whichever engine made it.
+    fn own<'s>(&self, state: Option<&'s mut (dyn EngineState + 'static)>) -> Result<Option<&'s mut NativeState>> {
+        match state {
+            Some(state) if !self.states.is_empty() => Ok(Some(&mut downcast::<Kept>(state, NAME)?.state)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Outputs in program order.
+    fn ordered(&self, mut outputs: IndexMap<String, FeatureValue>) -> IndexMap<String, FeatureValue> {
+        let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));
+        self.outputs.iter().filter_map(take).collect()
+    }
+}
+
+/// An output where Core ML left it.
+#[derive(Debug)]
+struct Left {
+    path: PathBuf,
+    array: Arc<NativeArray>,
+}
+
+impl EngineArray for Left {
+    fn shape(&self) -> &[usize] {
+        self.array.shape()
+    }
+
+    fn read(&self) -> Result<Tensor> {
+        self.array.read().map_err(|e| failure(&self.path, e))
+    }
+}
+
+/// Inputs, and the array that a model of this engine handed on.
+type Taken<'a> = (Option<(&'a str, Arc<NativeArray>)>, Vec<(&'a str, FeatureValue)>);
+
+/// What was handed on, in place if it is an array of this engine, else among the inputs.
+fn taken<'a>(inputs: &[(&'a str, FeatureValue)], handed: Option<(&'a str, Handed)>) -> Result<Taken<'a>> {
+    let mut all = inputs.to_vec();
+    let Some((name, handed)) = handed else { return Ok((None, all)) };
+    if let Handed::Array(array) = &handed {
+        let any: &dyn Any = &**array;
+        if let Some(left) = any.downcast_ref::<Left>() {
+            return Ok((Some((name, left.array.clone())), all));
+        }
+    }
+    all.push((name, FeatureValue::Tensor(handed.into_tensor()?)));
+    Ok((None, all))
+}
+
 impl Engine for Native {
     fn name(&self) -> &'static str {
         NAME
@@ -163,14 +214,36 @@ impl Engine for Native {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
-        // A function without states ignores the state, whichever engine made it.
-        let state = match state {
-            Some(state) if !self.states.is_empty() => Some(&mut downcast::<Kept>(state, NAME)?.state),
-            _ => None,
+        let outputs = self.model.predict(inputs, self.own(state)?).map_err(|e| self.explain(e))?;
+        Ok(self.ordered(outputs))
+    }
+
+    fn predict_handing(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        handed: Option<(&str, Handed)>,
+        state: Option<&mut (dyn EngineState + 'static)>,
+        output: &str,
+    ) -> Result<Handed> {
+        let (array, inputs) = taken(inputs, handed)?;
+        let input = array.as_ref().map(|(name, array)| (*name, &**array));
+        let array = self.model.predict_handing(&inputs, Handing { input, output }, self.own(state)?);
+        Ok(Handed::Array(Box::new(Left { path: self.path.clone(), array: array.map_err(|e| self.explain(e))? })))
+    }
+
+    fn predict_handed(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        handed: Option<(&str, Handed)>,
+        state: Option<&mut (dyn EngineState + 'static)>,
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        let (array, inputs) = taken(inputs, handed)?;
+        let state = self.own(state)?;
+        let outputs = match &array {
+            Some((name, array)) => self.model.predict_handed(&inputs, (*name, &**array), state),
+            None => self.model.predict(&inputs, state),
         };
-        let mut outputs = self.model.predict(inputs, state).map_err(|e| self.explain(e))?;
-        let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));
-        Ok(self.outputs.iter().filter_map(take).collect())
+        Ok(self.ordered(outputs.map_err(|e| self.explain(e))?))
     }
 
     fn takes_batches(&self) -> bool {
@@ -178,12 +251,8 @@ impl Engine for Native {
     }
 
     fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
-        let ordered = |mut outputs: IndexMap<String, FeatureValue>| {
-            let take = |name: &String| Some((name.clone(), outputs.swap_remove(name)?));
-            self.outputs.iter().filter_map(take).collect()
-        };
         let all = self.model.predict_batch(batch).map_err(|e| self.explain(e))?;
-        Ok(all.into_iter().map(ordered).collect())
+        Ok(all.into_iter().map(|outputs| self.ordered(outputs)).collect())
     }
 
     fn backings_in_use(&self) -> Option<BackingUse> {

@@ -11,6 +11,7 @@ use objc2_foundation::{NSArray, NSDictionary, NSNumber, NSString};
 
 use super::array;
 use super::foundation::failure;
+use super::handed::NativeArray;
 use super::pixel_buffer::{self, pixels};
 use super::surface::Pool;
 use crate::array::{ArrayType, Buffer};
@@ -44,18 +45,24 @@ pub(super) fn named<'a, I: Clone + Into<FeatureValue>>(
 /// Tensors lent to Core ML, to track their release.
 pub(super) type Lent = Vec<Receipt>;
 
-/// Checks input names: all known, no duplicates, and no required input missing.
-pub(super) fn check_names(described: &FunctionDescription, inputs: &Named<'_>) -> Result<(), NativeError> {
-    let names = || described.inputs.iter().map(|f| f.name.clone()).collect();
-    for (i, (name, _)) in inputs.iter().enumerate() {
+/// Checks the names of inputs, with that of an array of another model: all known, no duplicates, and no required input
+/// missing.
+pub(super) fn check_names(
+    described: &FunctionDescription,
+    inputs: &Named<'_>,
+    handed: Option<&str>,
+) -> Result<(), NativeError> {
+    let available = || described.inputs.iter().map(|f| f.name.clone()).collect();
+    let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).chain(handed).collect();
+    for (i, name) in names.iter().enumerate() {
         if described.input(name).is_none() {
-            return Err(NativeError::Unknown { what: "input", name: (*name).to_owned(), available: names() });
+            return Err(NativeError::Unknown { what: "input", name: (*name).to_owned(), available: available() });
         }
-        if inputs[..i].iter().any(|(other, _)| other == name) {
+        if names[..i].contains(name) {
             return Err(NativeError::feature(name, "one value", "two"));
         }
     }
-    let given = |f: &FeatureDescription| inputs.iter().any(|(name, _)| *name == f.name);
+    let given = |f: &FeatureDescription| names.contains(&f.name.as_str());
     match described.inputs.iter().find(|f| !f.optional && !given(f)) {
         Some(f) => Err(NativeError::feature(&f.name, "a value, as the input is not optional", "none")),
         None => Ok(()),
@@ -119,10 +126,11 @@ pub(super) fn borrowed(
     described: &FunctionDescription,
     inputs: &Named<'_>,
     values: Values,
+    handed: Option<(&str, &NativeArray)>,
     mut borrowing: Borrowing<'_>,
 ) -> Result<Provider, NativeError> {
     let mut position = 0;
-    provider(described, inputs, values, |declared, tensor| {
+    provider(described, inputs, values, handed, |declared, tensor| {
         position += 1;
         borrowing.array(declared, tensor, position - 1)
     })
@@ -163,7 +171,7 @@ impl Borrowing<'_> {
 pub(super) fn copied(described: &FunctionDescription, inputs: &Named<'_>) -> Result<Provider, NativeError> {
     let inputs = reachable(inputs)?;
     let values = plain(described, &inputs)?;
-    provider(described, &inputs, values, |declared, tensor| {
+    provider(described, &inputs, values, None, |declared, tensor| {
         let (shape, buffer) = prepare_owned(declared, tensor)?;
         over_buffer(declared.name, &shape, buffer)
     })
@@ -289,11 +297,12 @@ fn dictionary(
         .map_err(|e| failure(format!("passing the dictionary `{name}`"), &e))
 }
 
-/// Builds the feature provider; `array` creates the arrays, in input order.
+/// Builds the feature provider; `array` creates the arrays, in input order, and one may be another model's.
 fn provider(
     described: &FunctionDescription,
     inputs: &Named<'_>,
     values: Values,
+    handed: Option<(&str, &NativeArray)>,
     mut array: impl FnMut(Declared<'_>, &Tensor) -> Result<Retained<MLMultiArray>, NativeError>,
 ) -> Result<Provider, NativeError> {
     let (mut names, mut objects) = (Vec::new(), Vec::<Retained<AnyObject>>::new());
@@ -312,6 +321,11 @@ fn provider(
         };
         names.push(NSString::from_str(name));
         objects.push(value.into());
+    }
+    if let Some((name, array)) = handed {
+        names.push(NSString::from_str(name));
+        // SAFETY: rule 1; the value retains the array.
+        objects.push(unsafe { MLFeatureValue::featureValueWithMultiArray(array.object()) }.into());
     }
     let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
     let dictionary = NSDictionary::from_retained_objects(&keys, &objects);

@@ -101,7 +101,7 @@ impl NativeModel {
         let span = tracing::debug_span!("coreml.start_prediction", function = self.function(), inputs = inputs.len());
         let _entered = span.enter();
         let model = self.model.clone();
-        check_names(&model.described, inputs)?;
+        check_names(&model.described, inputs, None)?;
         autoreleasepool(|_| {
             let provider = copied(&model.described, inputs)?;
             let object = state.as_ref().map(|state| state.object().clone());

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use objc2::AllocAnyThread;
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
-use objc2_core_ml::{MLArrayBatchProvider, MLBatchProvider, MLModel, MLPredictionOptions};
+use objc2_core_ml::{MLArrayBatchProvider, MLBatchProvider, MLFeatureProvider, MLModel, MLPredictionOptions};
 use objc2_foundation::NSArray;
 
 use super::available::{Api, require};
@@ -19,7 +19,8 @@ use super::description::describe;
 use super::exception::guarded;
 use super::features::{self, Borrowing, Lent, check_names};
 use super::foundation::{failure, url};
-use super::results::{Backings, outputs};
+use super::handed::{Handing, NativeArray};
+use super::results::{Backings, array_of, outputs};
 use super::state::NativeState;
 use super::surface::Pool;
 use crate::error::NativeError;
@@ -201,11 +202,65 @@ impl NativeModel {
         inputs: &[(&str, I)],
         state: Option<&mut NativeState>,
     ) -> Result<Outputs, NativeError> {
+        self.run(inputs, None, state, |features, backings, used| {
+            outputs(&self.model.described, features, backings, used)
+        })
+    }
+
+    /// [`predict`](Self::predict) as one of a chain of models: takes an array of the previous model in place, and leaves
+    /// one output where Core ML wrote it. Other outputs are not read.
+    ///
+    /// # Errors
+    /// Same as [`predict`](Self::predict); if the array does not fit the input, or the output is no array.
+    pub fn predict_handing<I: Clone + Into<FeatureValue>>(
+        &self,
+        inputs: &[(&str, I)],
+        handing: Handing<'_>,
+        state: Option<&mut NativeState>,
+    ) -> Result<Arc<NativeArray>, NativeError> {
+        let output = handing.output;
+        if self.model.described.output(output).is_none() {
+            let available = self.model.described.outputs.iter().map(|f| f.name.clone()).collect();
+            return Err(NativeError::Unknown { what: "output", name: output.to_owned(), available });
+        }
+        self.run(inputs, handing.input, state, |features, backings, used| array_of(output, features, backings, used))
+    }
+
+    /// [`predict`](Self::predict) with an array of another model as one of the inputs.
+    ///
+    /// # Errors
+    /// Same as [`predict`](Self::predict); if the array does not fit the input.
+    pub fn predict_handed<I: Clone + Into<FeatureValue>>(
+        &self,
+        inputs: &[(&str, I)],
+        handed: (&str, &NativeArray),
+        state: Option<&mut NativeState>,
+    ) -> Result<Outputs, NativeError> {
+        self.run(inputs, Some(handed), state, |features, backings, used| {
+            outputs(&self.model.described, features, backings, used)
+        })
+    }
+
+    /// Predicts and takes from the result what `read` makes of it.
+    fn run<I: Clone + Into<FeatureValue>, R>(
+        &self,
+        inputs: &[(&str, I)],
+        handed: Option<(&str, &NativeArray)>,
+        state: Option<&mut NativeState>,
+        read: impl FnOnce(
+            &ProtocolObject<dyn MLFeatureProvider>,
+            Option<&Backings>,
+            &mut BackingUse,
+        ) -> Result<R, NativeError>,
+    ) -> Result<R, NativeError> {
         let model = &*self.model;
         let span = tracing::debug_span!("coreml.predict", function = self.function(), inputs = inputs.len());
         let _entered = span.enter();
         let inputs = features::named(inputs)?;
-        check_names(&model.described, &inputs)?;
+        check_names(&model.described, &inputs, handed.map(|(name, _)| name))?;
+        if let Some((name, array)) = handed {
+            array.check(&model.described, name)?;
+        }
         model.check_state(state.as_deref())?;
         let inputs = features::reachable(&inputs)?;
         // Lock order: model before tensors, so no thread waits for the model while holding a tensor lock.
@@ -213,11 +268,12 @@ impl NativeModel {
         let Handle { model: object, backings, surfaces, used } = &mut *handle;
         let mut lent = Lent::new();
         let result = autoreleasepool(|_| {
+            backings.as_mut().map_or(Ok(()), Backings::renew)?;
             let values = features::plain(&model.described, &inputs)?;
             let locked = Locked::new(&features::arrays(&inputs, &values));
             let (lend, surfaces) = (model.options.lend_inputs, surfaces.as_mut());
             let borrowing = Borrowing { locked: &locked, lend, surfaces, lent: &mut lent };
-            let provider = features::borrowed(&model.described, &inputs, values, borrowing)?;
+            let provider = features::borrowed(&model.described, &inputs, values, handed, borrowing)?;
             let doing = || format!("predicting with function `{}`", self.function());
             let state = state.map(|state| state.object());
             let predict = |backings: Option<&Backings>| {
@@ -245,7 +301,7 @@ impl NativeModel {
                     features = predict(None);
                 }
             }
-            outputs(&model.described, &*features?, backings.as_ref(), used)
+            read(&*features?, backings.as_ref(), used)
         });
         model.remember(lent);
         result
@@ -267,7 +323,7 @@ impl NativeModel {
         }
         let batch = batch.iter().map(|inputs| features::named(inputs)).collect::<Result<Vec<_>, _>>()?;
         for inputs in &batch {
-            check_names(&model.described, inputs)?;
+            check_names(&model.described, inputs, None)?;
         }
         if batch.is_empty() {
             return Ok(Vec::new());

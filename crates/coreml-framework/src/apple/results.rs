@@ -1,5 +1,7 @@
 //! Prediction outputs: preallocated memory, and conversion of the framework's features.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, FunctionDescription};
 use coreml_values::{DictionaryKey, FeatureValue};
@@ -12,8 +14,10 @@ use objc2_foundation::{NSDictionary, NSNumber, NSString};
 
 use super::array;
 use super::features::declared;
+use super::handed::NativeArray;
 use super::pixel_buffer::{self, pixels};
-use super::surface::SurfaceArray;
+use crate::alternate::Alternate;
+use crate::array::ArrayType;
 use crate::error::NativeError;
 use crate::pixels::channels;
 use crate::report::BackingUse;
@@ -22,40 +26,64 @@ use crate::report::BackingUse;
 pub(super) struct Backings {
     /// Arrays by name, for the framework.
     pub(super) arrays: Retained<NSDictionary<NSString, AnyObject>>,
-    /// The same, with the surfaces that back some of them.
-    known: Vec<(String, Retained<MLMultiArray>, Option<SurfaceArray>)>,
+    /// The same.
+    offered: Vec<Offered>,
+    in_surfaces: bool,
+}
+
+/// The arrays of one output.
+struct Offered {
+    name: String,
+    ty: ArrayType,
+    shape: Vec<usize>,
+    arrays: Alternate<NativeArray>,
 }
 
 impl Backings {
     /// Creates arrays for the outputs, in surfaces where useful; `None` if no output has a fixed shape.
     pub(super) fn new(described: &FunctionDescription, in_surfaces: bool) -> Result<Option<Self>, NativeError> {
-        let (mut names, mut arrays, mut known) = (Vec::new(), Vec::<Retained<AnyObject>>::new(), Vec::new());
+        let mut offered = Vec::new();
         for output in &described.outputs {
             let Some((ty, Some(shape))) = declared(output) else { continue };
-            names.push(NSString::from_str(&output.name));
-            let surface = in_surfaces.then(|| SurfaceArray::new(&output.name, ty, shape)).flatten();
-            let array = match &surface {
-                Some(surface) => surface.array().clone(),
-                None => array::owned(&output.name, ty, shape)?,
-            };
-            arrays.push(array.clone().into());
-            known.push((output.name.clone(), array, surface));
+            let arrays = Alternate::new(NativeArray::new(&output.name, ty, shape, in_surfaces)?);
+            offered.push(Offered { name: output.name.clone(), ty, shape: shape.to_vec(), arrays });
         }
-        let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
-        let backings = || Self { arrays: NSDictionary::from_retained_objects(&keys, &arrays), known };
-        Ok((!keys.is_empty()).then(backings))
+        Ok((!offered.is_empty()).then(|| Self { arrays: dictionary(&offered), offered, in_surfaces }))
     }
 
-    /// The output's surface, if it has one and the framework wrote to this very array; counts both cases.
-    fn surface(&self, name: &str, array: &MLMultiArray, used: &mut BackingUse) -> Option<&SurfaceArray> {
-        let (_, ours, surface) = self.known.iter().find(|(known, ..)| known == name)?;
-        if !std::ptr::eq(Retained::as_ptr(ours), array) {
+    /// Puts other arrays in the place of those that were handed on and are still held.
+    ///
+    /// # Errors
+    /// If the framework has no memory for an array.
+    pub(super) fn renew(&mut self) -> Result<(), NativeError> {
+        let mut changed = false;
+        for Offered { name, ty, shape, arrays } in &mut self.offered {
+            changed |= arrays.free(|| NativeArray::new(name, *ty, shape, self.in_surfaces))?;
+        }
+        if changed {
+            self.arrays = dictionary(&self.offered);
+        }
+        Ok(())
+    }
+
+    /// The output's array, if the framework wrote to this very one; counts both cases.
+    fn written(&self, name: &str, array: &MLMultiArray, used: &mut BackingUse) -> Option<&Arc<NativeArray>> {
+        let offered = self.offered.iter().find(|offered| offered.name == name)?;
+        if !std::ptr::eq(Retained::as_ptr(offered.arrays.current().object()), array) {
             used.replaced += 1;
             return None;
         }
         used.written += 1;
-        surface.as_ref()
+        Some(offered.arrays.current())
     }
+}
+
+fn dictionary(offered: &[Offered]) -> Retained<NSDictionary<NSString, AnyObject>> {
+    let names: Vec<_> = offered.iter().map(|offered| NSString::from_str(&offered.name)).collect();
+    let keys: Vec<&NSString> = names.iter().map(|name| &**name).collect();
+    let arrays: Vec<Retained<AnyObject>> =
+        offered.iter().map(|offered| offered.arrays.current().object().clone().into()).collect();
+    NSDictionary::from_retained_objects(&keys, &arrays)
 }
 
 /// Converts every described output.
@@ -70,13 +98,42 @@ pub(super) fn outputs(
 ) -> Result<IndexMap<String, FeatureValue>, NativeError> {
     let mut all = IndexMap::with_capacity(described.outputs.len());
     for feature in &described.outputs {
-        let name = &feature.name;
-        // SAFETY: rule 1, the name of an output; the provider is the prediction's result.
-        let value = unsafe { features.featureValueForName(&NSString::from_str(name)) };
-        let value = value.ok_or_else(|| NativeError::feature(name, "an output", "none"))?;
-        all.insert(name.clone(), output(feature, &value, backings, used)?);
+        let value = value(&feature.name, features)?;
+        all.insert(feature.name.clone(), output(feature, &value, backings, used)?);
     }
     Ok(all)
+}
+
+/// An output of a prediction.
+fn value(
+    name: &str,
+    features: &ProtocolObject<dyn MLFeatureProvider>,
+) -> Result<Retained<MLFeatureValue>, NativeError> {
+    // SAFETY: rule 1, the name of an output; the provider is the prediction's result.
+    let value = unsafe { features.featureValueForName(&NSString::from_str(name)) };
+    value.ok_or_else(|| NativeError::feature(name, "an output", "none"))
+}
+
+/// The array of an output, where the framework left it: in the array that was offered, else in its own.
+///
+/// # Errors
+/// If the output is missing or no array.
+pub(super) fn array_of(
+    name: &str,
+    features: &ProtocolObject<dyn MLFeatureProvider>,
+    backings: Option<&Backings>,
+    used: &mut BackingUse,
+) -> Result<Arc<NativeArray>, NativeError> {
+    // SAFETY: a getter of an immutable value.
+    let array = unsafe { value(name, features)?.multiArrayValue() };
+    let array = array.ok_or_else(|| NativeError::feature(name, "an array", "another feature"))?;
+    match backings.and_then(|backings| backings.written(name, &array, used)) {
+        Some(ours) => {
+            used.handed += 1;
+            Ok(ours.clone())
+        }
+        None => NativeArray::of(name, array).map(Arc::new),
+    }
 }
 
 fn output(
@@ -92,11 +149,13 @@ fn output(
         Ok(match value.r#type() {
             MLFeatureType::MultiArray => {
                 let array = value.multiArrayValue().ok_or_else(|| none("an array"))?;
-                let (shape, buffer) = match backings.and_then(|b| b.surface(name, &array, used)) {
-                    Some(surface) => (array::kind(name, &array)?.1, surface.read(name)?),
-                    None => array::read(name, &array)?,
-                };
-                FeatureValue::Tensor(buffer.into_tensor(shape)?)
+                FeatureValue::Tensor(match backings.and_then(|b| b.written(name, &array, used)) {
+                    Some(ours) => ours.read()?,
+                    None => {
+                        let (shape, buffer) = array::read(name, &array)?;
+                        buffer.into_tensor(shape)?
+                    }
+                })
             }
             MLFeatureType::Image => {
                 let buffer = value.imageBufferValue().ok_or_else(|| none("an image"))?;
