@@ -20,6 +20,7 @@ from coremltools.proto import FeatureTypes_pb2 as features  # noqa: E402
 from coremltools.proto import Model_pb2  # noqa: E402
 from scipy.stats import norm  # noqa: E402
 from sklearn import ensemble, linear_model, preprocessing, svm, tree  # noqa: E402
+from sklearn.feature_extraction import DictVectorizer  # noqa: E402
 from sklearn.impute import SimpleImputer  # noqa: E402
 from sklearn.pipeline import Pipeline  # noqa: E402
 
@@ -227,11 +228,54 @@ def by_hand(folder):
     save(folder, "extract", spec, [({"x": r}, {"y": r[2]}) for r in x])
 
 
+def sparse(folder):
+    """Dictionaries from positions to values as vectors, as the converters of scikit-learn write them."""
+    rng = np.random.default_rng(7)
+    rows = [{"foo": 1.0, "bar": 3.0}, {"bar": 4.0, "baz": 2.0}, {"other": 9.0}, {}]
+    model = DictVectorizer().fit(rows[:2])
+    spec = converter.convert(model, "x", "y").get_spec()
+    save(folder, "sparse_words", spec, [({"x": r}, {"y": model.transform([r]).toarray()[0]}) for r in rows])
+    # Integers as keys: the converter describes strings.
+    counts = [{int(k): 1.0 for k in rng.integers(0, 40, 8)} for _ in range(30)]
+    model = Pipeline([("words", DictVectorizer()), ("model", linear_model.LogisticRegression(multi_class="ovr"))])
+    model.fit(counts, [0, 1] * 15)
+    spec = converter.convert(model, "x", "y").get_spec()
+    out = [({"x": r}, {"y": model.predict([r])[0], "classProbability": dict(enumerate(model.predict_proba([r])[0]))}) for r in counts[:ROWS]]
+    save(folder, "sparse_numbers", spec, out)
+    x = np.array([[0, 1], [1, 0], [2, 1], [0, 2]], float)
+    model = preprocessing.OneHotEncoder().fit(x)
+    spec = converter.convert(model, ["a", "b"], "y").get_spec()
+    save(folder, "sparse_categories", spec, [({"a": a, "b": b}, {"y": model.transform([[a, b]]).toarray()[0]}) for a, b in x])
+    # Two features, the first of which has no entry in a row: elements keep their places.
+    spec = described({"d": "dictionary", "a": 2}, {"y": 5})
+    spec.description.input[0].type.dictionaryType.int64KeyType.SetInParent()
+    for column, length in (("a", 2), ("d", 3)):
+        spec.featureVectorizer.inputList.add(inputColumn=column, inputDimensions=length)
+    save(folder, "sparse_features", spec, [
+        ({"d": {2: 0.1, 0: -1.0}, "a": [5.0, 6.0]}, {"y": [5.0, 6.0, -1.0, 0.0, 0.1]}),
+        ({"d": {}, "a": [5.0, 6.0]}, {"y": [5.0, 6.0, 0.0, 0.0, 0.0]})])
+    # A machine that training left without a result: libsvm's comparisons make its least probability of NaN.
+    spec = described({"x": 1}, {"y": "int64", "p": "dictionary"}, "y", "p")
+    spec.description.output[1].type.dictionaryType.int64KeyType.SetInParent()
+    machine = spec.supportVectorClassifier
+    machine.kernel.linearKernel.SetInParent()
+    machine.numberOfSupportVectorsPerClass.extend([1, 1])
+    for v in (1.0, -1.0):
+        machine.denseSupportVectors.vectors.add(values=[v])
+    machine.coefficients.add(alpha=[np.nan, np.nan])
+    machine.rho.append(np.nan)
+    machine.probA.append(-1.0)
+    machine.probB.append(0.0)
+    machine.int64ClassLabels.vector.extend([1, 2])
+    save(folder, "svc_without_result", spec, [({"x": [3.0]}, {"y": 2, "p": {1: 1e-7, 2: 1 - 1e-7}})])
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     by_scikit_learn(folder)
     by_hand(folder)
+    sparse(folder)
     print(f"coremltools {ct.__version__}")
 
 

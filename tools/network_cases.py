@@ -206,7 +206,7 @@ def arithmetic():
     add("elementwise_add_alpha", {"x": x}, lambda n: n.add_elementwise("layer", ["x"], "out", "ADD", 1.5), x + 1.5)
     p = np.abs(x) + 0.3
     for mode, r in [("sqrt", np.sqrt(p)), ("rsqrt", 1 / np.sqrt(p + 1e-4)), ("inverse", 1 / (p + 1e-4)),
-                    ("power", p**1.3), ("exp", np.exp(p)), ("log", np.log(p)), ("abs", p), ("threshold", np.maximum(p, 1.3))]:
+                    ("power", p**1.3), ("exp", np.exp(p)), ("log", np.log(p + 1e-4)), ("abs", p), ("threshold", np.maximum(p, 1.3))]:
         add(f"unary_{mode}", {"x": p}, lambda n: n.add_unary("layer", "x", "out", mode, alpha=1.3, epsilon=1e-4), r)
     add("unary_scaled", {"x": x}, lambda n: n.add_unary("layer", "x", "out", "exp", scale=0.5, shift=-0.2),
         np.exp(0.5 * x - 0.2))

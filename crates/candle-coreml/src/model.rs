@@ -10,6 +10,7 @@ use coreml_format::description::{
 };
 use coreml_format::model::Model;
 use coreml_framework::shape;
+use coreml_lower::neural_network;
 pub use coreml_values::{DictionaryKey, FeatureValue};
 use indexmap::IndexMap;
 
@@ -439,13 +440,9 @@ impl CoreMLModel {
         self.engine.native()
     }
 
-    /// True if a shape is a sequence `[length, 1, C]` of the vectors `[C]` that a neural network takes.
+    /// True if a shape is a sequence of the arrays that a neural network takes.
     fn is_sequence_of(&self, feature: &FeatureDescription, found: &[usize]) -> bool {
-        match (&feature.ty, found) {
-            (FeatureType::MultiArray { shape, .. }, [_, 1, c]) => {
-                self.package().body.is_network() && shape.as_slice() == [*c]
-            }
-            _ => false,
-        }
+        let FeatureType::MultiArray { shape, .. } = &feature.ty else { return false };
+        neural_network::takes_sequences(&self.package().body) && neural_network::sequence_length(shape, found).is_some()
     }
 }

@@ -18,9 +18,11 @@ use coreml_format::model::Model;
 use coreml_format::program::Program;
 use coreml_format::verify::verify;
 
+pub use absent::{Absent, absent};
 pub use classic::presence;
 pub use error::{LowerError, LowerErrorKind};
 
+mod absent;
 mod classic;
 mod emit;
 mod error;

@@ -46,6 +46,23 @@ mod slice;
 mod volume;
 mod weights;
 
+/// Returns true for networks whose arrays have rank 5 inside, `[sequence, batch, C, H, W]`: they take sequences of the
+/// arrays that they describe ("array input shape mapping" of the format).
+pub fn takes_sequences(body: &Body) -> bool {
+    parts(body, "the model").is_ok_and(|parts| parts.arrays == ArrayShapeMapping::Rank5 as i32)
+}
+
+/// The length of a sequence, `[length, 1, C]` or `[length, 1, C, H, W]`, of arrays that are described as `[C]` or `[C, H, W]`;
+/// none for what is no such sequence, or has no elements.
+pub fn sequence_length(described: &[usize], found: &[usize]) -> Option<usize> {
+    match found {
+        &[length, 1, ref element @ ..] if length > 0 && element == described && matches!(described.len(), 1 | 3) => {
+            Some(length)
+        }
+        _ => None,
+    }
+}
+
 /// What networks, classifiers and regressors have in common.
 struct Parts<'m> {
     layers: &'m [NeuralNetworkLayer],
@@ -138,4 +155,24 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
     let function = Function { opset: Opset::Ios15, inputs, block, attributes: IndexMap::new() };
     let functions = IndexMap::from([(source.description.default_function.clone(), function)]);
     Ok(Cow::Owned(Program { functions, ..Program::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sequence_length;
+
+    #[test]
+    fn sequences_are_of_vectors_and_of_images() {
+        assert_eq!(sequence_length(&[3], &[7, 1, 3]), Some(7));
+        assert_eq!(sequence_length(&[3, 4, 5], &[1, 1, 3, 4, 5]), Some(1));
+        for (described, found) in [
+            (&[3][..], &[7, 2, 3][..]),
+            (&[3], &[0, 1, 3]),
+            (&[3], &[7, 3]),
+            (&[4, 5], &[7, 1, 4, 5]),
+            (&[3, 4, 5], &[7, 1, 3, 4]),
+        ] {
+            assert_eq!(sequence_length(described, found), None, "{described:?} {found:?}");
+        }
+    }
 }

@@ -7,14 +7,15 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription};
+use coreml_format::description::{FeatureDescription, FunctionDescription};
 use coreml_format::dtype::DataType;
 use coreml_format::program::{
-    Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, Value, ValueType,
+    Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
 };
 use indexmap::IndexMap;
 
-use crate::emit::{Names, constant, named, operation};
+use crate::absent::{Absent, absent};
+use crate::emit::{self, Names, constant, named, operation};
 use crate::error::LowerError;
 use crate::model_types::{self, Source};
 
@@ -84,23 +85,6 @@ fn mark(operations: &mut [Operation], opset: Opset) {
     }
 }
 
-/// What an optional input is that nothing gives: an array of its default, NaN for a number.
-fn absent(feature: &FeatureDescription) -> Option<Value> {
-    match &feature.ty {
-        _ if !feature.optional => None,
-        FeatureType::Double => Some(Value::tensor(DataType::F64, &[], f64::NAN.to_le_bytes().to_vec())),
-        FeatureType::MultiArray { shape, default, .. } => {
-            let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= ABSENT)?;
-            let value = default.unwrap_or(0.0) as f32;
-            Some(Value::tensor(DataType::F32, shape, value.to_le_bytes().repeat(count)))
-        }
-        _ => None,
-    }
-}
-
-/// Elements of an optional array that nothing gives, at most.
-const ABSENT: usize = 1 << 20;
-
 impl Joined {
     fn new(whole: &FunctionDescription) -> Self {
         let open: HashSet<String> = whole.inputs.iter().chain(&whole.states).map(|f| f.name.clone()).collect();
@@ -122,12 +106,8 @@ impl Joined {
         for input in function.inputs {
             let known = self.open.contains(&input.name) || self.features.contains_key(&input.name);
             let optional = described.iter().find(|f| f.name == input.name).filter(|_| !known).and_then(absent);
-            if let Some(value) = optional {
-                let name = self.names.fresh(&input.name);
-                let output = NamedType { name: name.clone(), ty: value.ty.clone() };
-                let mut made = operation("const", [], vec![output.clone()]);
-                made.attributes.insert("val".to_owned(), value);
-                self.operations.push(made);
+            if let Some(absent) = optional {
+                let output = self.fill(&input.name, absent);
                 self.features.insert(input.name.clone(), output);
                 let value = self.input(place, &input)?;
                 // Other parts have their own default.
@@ -156,6 +136,29 @@ impl Joined {
         self.operations.extend(block.operations);
         self.opsets.extend(opset.map(|opset| (self.operations.len(), opset)));
         Ok(())
+    }
+
+    /// The value of an input that nothing gives.
+    fn fill(&mut self, feature: &str, absent: Absent) -> NamedType {
+        let name = self.names.fresh(feature);
+        let number = |x: f64| Value::tensor(DataType::F64, &[], x.to_le_bytes().to_vec());
+        let (made, ty) = match absent {
+            Absent::Number(x) => {
+                let value = number(x);
+                let ty = value.ty.clone();
+                let mut made = operation("const", [], vec![NamedType { name: name.clone(), ty: ty.clone() }]);
+                made.attributes.insert("val".to_owned(), value);
+                (made, ty)
+            }
+            Absent::Array { dtype, shape, value } => {
+                let ty = ValueType::Tensor(TensorType::fixed(dtype, &shape));
+                let extents: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+                let inputs = [("x", constant(number(value))), ("shape", constant(emit::int64s(&extents)))];
+                (operation("engine.double", inputs, vec![NamedType { name: name.clone(), ty: ty.clone() }]), ty)
+            }
+        };
+        self.operations.push(made);
+        NamedType { name, ty }
     }
 
     /// The value of an input of a part.
@@ -260,7 +263,7 @@ impl Joined {
 
 #[cfg(test)]
 mod tests {
-    use coreml_format::description::{ModelDescription, ShapeConstraint};
+    use coreml_format::description::{FeatureType, ModelDescription, ShapeConstraint};
     use coreml_format::mil_text;
     use coreml_format::model_types::{Body, Bytes, decode};
     use coreml_format::spec::Specification;
@@ -359,8 +362,8 @@ mod tests {
         let program = join(&pipeline(&[], &["h"], vec![part])).expect("a pipeline");
         verify(&program).expect("a valid program");
         let first = &program.functions["main"].block.operations[0];
-        let value = Value::tensor(DataType::F32, &[2], [1.5f32; 2].iter().flat_map(|v| v.to_le_bytes()).collect());
-        assert_eq!((first.kind.as_str(), first.attributes.get("val")), ("const", Some(&value)));
+        let value = constant(Value::tensor(DataType::F64, &[], 1.5f64.to_le_bytes().to_vec()));
+        assert_eq!((first.kind.as_str(), first.inputs.get("x")), ("engine.double", Some(&value)));
         assert!(join(&pipeline(&[], &["h"], vec![doubled("ios17")])).is_err());
     }
 

@@ -1,4 +1,5 @@
-//! Layers of neural networks agree with PyTorch and NumPy (`tools/network_cases.py`, `tools/network_flow_cases.py`).
+//! Layers of neural networks agree with PyTorch and NumPy (`tools/network_cases.py`,
+//! `tools/network_flow_cases.py`, `tools/network_suite_cases.py`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -90,4 +91,9 @@ fn layers_agree_with_their_references() {
 #[test]
 fn recurrent_layers_branches_loops_volumes_and_stored_weights_agree() {
     agree("flow.safetensors", 60);
+}
+
+#[test]
+fn layers_as_converters_write_them_agree() {
+    agree("suite.safetensors", 15);
 }

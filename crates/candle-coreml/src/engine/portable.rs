@@ -15,6 +15,7 @@ use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescri
 use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
 use coreml_format::program::{Dim, TensorType};
+use coreml_lower::{Absent, neural_network};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
@@ -83,7 +84,7 @@ pub(super) fn load(
     let optional = described.inputs.iter().filter_map(optional).collect();
     let (profiling, profile) = Default::default();
     let memory = options.limits.memory;
-    let sequences = sequence::takes(&package.body);
+    let sequences = neural_network::takes_sequences(&package.body);
     Ok(Portable { path: package.path.clone(), executable, described, optional, sequences, memory, profiling, profile })
 }
 
@@ -155,7 +156,7 @@ impl Engine for Portable {
             }
             if feature.optional
                 && !given
-                && let Some(value) = if marker.is_some() { nothing(&feature.ty) } else { absent(&feature.ty)? }
+                && let Some(value) = if marker.is_some() { nothing(&feature.ty) } else { absent(feature)? }
             {
                 ready.push((feature.name.as_str(), value));
             }
@@ -215,20 +216,18 @@ impl Engine for Portable {
     }
 }
 
-/// What an optional input is that is not given: an array of its default, NaN for a number, which is how classic models say
-/// "missing"; of other types there is none.
-fn absent(ty: &FeatureType) -> Result<Option<FeatureValue>> {
-    Ok(match ty {
-        FeatureType::MultiArray { shape, default, dtype, .. } => {
-            let default = default.unwrap_or(0.0);
-            Some(FeatureValue::Tensor(if *dtype == DataType::F64 {
-                Tensor::full(default, shape.as_slice(), &Device::Cpu)?
-            } else {
-                Tensor::full(default as f32, shape.as_slice(), &Device::Cpu)?
-            }))
+/// What an optional input is that is not given. Arrays are one element, repeated: the engine counts what it makes of them.
+fn absent(feature: &FeatureDescription) -> Result<Option<FeatureValue>> {
+    Ok(match coreml_lower::absent(feature) {
+        None => None,
+        Some(Absent::Number(x)) => Some(FeatureValue::Double(x)),
+        Some(Absent::Array { dtype, shape, value }) => {
+            let one = match dtype {
+                DataType::F64 => Tensor::new(value, &Device::Cpu)?,
+                _ => Tensor::new(value as f32, &Device::Cpu)?,
+            };
+            Some(FeatureValue::Tensor(one.broadcast_as(shape)?))
         }
-        FeatureType::Double => Some(FeatureValue::Double(f64::NAN)),
-        _ => None,
     })
 }
 
@@ -267,12 +266,10 @@ impl Portable {
         let [Dim::Unknown, Dim::Fixed(1), element @ ..] = declared else { return None };
         let element: Vec<usize> = element.iter().map(|d| d.fixed()).collect::<Option<_>>()?;
         let FeatureType::MultiArray { shape, .. } = &self.described.input(name)?.ty else { return None };
-        let fits = element.len() == 3 && matches!(shape.len(), 1 | 3) && element.starts_with(shape);
         let length = match found {
-            _ if !fits => return None,
+            _ if element.len() != 3 || !element.starts_with(shape) => return None,
             one if one == shape.as_slice() => 1,
-            [length, 1, rest @ ..] if rest == shape.as_slice() => *length,
-            _ => return None,
+            _ => neural_network::sequence_length(shape, found)?,
         };
         Some([&[length, 1], &element[..]].concat())
     }

@@ -68,15 +68,20 @@ pub(super) const OPS: &[OpSpec] = &[
 fn numbers(f: &Frame<'_>, slots: &[Slot]) -> Result<Vec<f64>, OpError> {
     let mut all = Vec::new();
     for &slot in slots {
-        let part = Vec::<f64>::from_value("x", f.value(slot)?)?;
-        if all.is_empty() {
-            all = part;
-        } else {
-            budget::claim_of::<f64>(part.len())?;
-            all.extend(part);
-        }
+        append(&mut all, Vec::<f64>::from_value("x", f.value(slot)?)?)?;
     }
     Ok(all)
+}
+
+/// Adds numbers, which are counted, to those that are there.
+fn append(all: &mut Vec<f64>, part: Vec<f64>) -> Result<(), OpError> {
+    if all.is_empty() {
+        *all = part;
+    } else {
+        budget::claim_of::<f64>(part.len())?;
+        all.extend(part);
+    }
+    Ok(())
 }
 
 /// Shape of a value that holds numbers; a scalar for strings and dictionaries.

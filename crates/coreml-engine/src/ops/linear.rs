@@ -18,9 +18,7 @@ use super::epilogue::EpilogueSpec;
 use super::packed_weight::PackedWeight;
 use crate::array::Array;
 use crate::batch;
-use crate::budget::{
-    Counted, bytes_of, claim, claim_of, collect, filled, lent, products, temporary, zeros as zeros_of,
-};
+use crate::budget::{Counted, claim_of, collect, filled, lent, products, temporary, zeros as zeros_of};
 use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
@@ -30,8 +28,10 @@ use crate::planned::Run;
 use crate::value::Value;
 use crate::weight::Weight;
 
+mod einsum;
+
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::new("einsum", IOS15, einsum),
+    OpSpec::new("einsum", IOS15, einsum::einsum),
     OpSpec::new("linear", IOS15_17, linear).batch(batch::linear).kernel("product on stored weights"),
     OpSpec::new("matmul", IOS15_17, matmul).kernel("product on stored weights"),
 ];
@@ -150,10 +150,9 @@ pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may have another type than the input.
-        let alike = |t: &Tensor| t.counted_to_dtype(x.tensor().dtype());
-        let y = batched(x.tensor(), &alike(w.tensor())?.t()?)?;
+        let y = batched(x.tensor(), &alike(w.tensor(), x.tensor())?.t()?)?;
         let y = match bias {
-            Some(bias) => y.counted_broadcast(&alike(f.array(bias)?.tensor())?, Tensor::broadcast_add)?,
+            Some(bias) => y.counted_broadcast(&alike(f.array(bias)?.tensor(), x.tensor())?, Tensor::broadcast_add)?,
             None => y,
         };
         one(epilogue.apply(f, x.with(y))?)
@@ -356,9 +355,27 @@ impl ConstantRight {
     }
 }
 
-/// `matmul(x, y, transpose_x = false, transpose_y = false)`.
+/// A constant of a product as the element type of what it is multiplied by, which is also that of the result.
+///
+/// # Errors
+/// If that is an integer type and a number of the constant is not whole: what Core ML makes of it is not known.
+fn alike(constant: &Tensor, other: &Tensor) -> Result<Tensor, OpError> {
+    let made = constant.counted_to_dtype(other.dtype())?;
+    if constant.dtype().is_float() && !other.dtype().is_float() {
+        let back = made.counted_to_dtype(constant.dtype())?;
+        let same = back.counted_broadcast(constant, Tensor::broadcast_eq)?.counted_to_dtype(DType::I64)?.min_all()?;
+        if constant.elem_count() > 0 && same.to_scalar::<i64>()? == 0 {
+            return Err(OpError::data("a constant with a fraction beside integers"));
+        }
+    }
+    Ok(made)
+}
+
+/// `matmul(x, y, transpose_x = false, transpose_y = false)`. From opset iOS17 on, one operand may be a constant of another
+/// element type; the result has that of the other one.
 fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
+    let constants = (b.constant(x).is_some(), b.constant(y).is_some());
     let (tx, ty) = (b.attr_or("transpose_x", false)?, b.attr_or("transpose_y", false)?);
     let right = ConstantRight::new(b, y, ty);
     let epilogue = EpilogueSpec::new(b)?;
@@ -375,102 +392,19 @@ fn matmul(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         }
         let ys = f.array(y)?;
         let right = flip(ys.tensor(), ty)?;
-        let (left, right) = match (left.dtype(), right.dtype()) {
-            (a, b) if a == b => (left, right),
-            _ => (left.counted_to_dtype(DType::F32)?, right.counted_to_dtype(DType::F32)?),
+        let (left, right, result) = match constants {
+            (true, false) => (alike(&left, &right)?, right, &ys),
+            (false, true) => {
+                let right = alike(&right, &left)?;
+                (left, right, &xs)
+            }
+            _ if left.dtype() == right.dtype() => (left, right, &xs),
+            _ => {
+                let result = if xs.dtype().is_float() { &xs } else { &ys };
+                (left.counted_to_dtype(DType::F32)?, right.counted_to_dtype(DType::F32)?, result)
+            }
         };
-        let result = if xs.dtype().is_float() || !ys.dtype().is_float() { &xs } else { &ys };
         one(Array::new(batched(&left, &right)?, result.dtype())?)
-    })
-}
-
-/// `einsum(values, equation)` of two operands; indices in only one operand that the result lacks are summed, shared
-/// indices that it lacks are contracted.
-fn einsum(b: &OpBuilder<'_>) -> Result<Run, OpError> {
-    let values = b.slots("values")?;
-    let equation: String = b.attr("equation")?;
-    let text: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
-    let bad = || OpError::data(format!("einsum equation `{equation}`"));
-    let (inputs, output) = text.split_once("->").ok_or_else(bad)?;
-    let terms: Vec<Vec<char>> = inputs.split(',').map(|t| t.chars().collect()).collect();
-    let output: Vec<char> = output.chars().collect();
-    let [left, right] = <[Vec<char>; 2]>::try_from(terms).map_err(|_| bad())?;
-    let [x, y] = <[Slot; 2]>::try_from(values).map_err(|_| bad())?;
-    let unique = |v: &[char]| (1..v.len()).all(|i| !v[..i].contains(&v[i]));
-    if !unique(&left)
-        || !unique(&right)
-        || !unique(&output)
-        || !output.iter().all(|c| left.contains(c) || right.contains(c))
-    {
-        return Err(bad());
-    }
-    b.run(move |f| {
-        let (x, y) = (f.array(x)?, f.array(y)?);
-        if x.rank() != left.len() || y.rank() != right.len() {
-            return Err(OpError::shape(format!(
-                "operands {:?} and {:?} for {left:?}, {right:?}",
-                x.shape(),
-                y.shape()
-            )));
-        }
-        // Sum over indices that only one operand has and the result lacks.
-        let reduce = |t: &Tensor, own: &[char], other: &[char]| -> Result<(Tensor, Vec<char>), OpError> {
-            let (mut t, mut names) = (t.clone(), own.to_vec());
-            for d in (0..own.len()).rev() {
-                if !other.contains(&own[d]) && !output.contains(&own[d]) {
-                    // The sum, and a copy in Candle's summation order.
-                    claim(bytes_of(&t).saturating_mul(2))?;
-                    t = t.sum(d)?;
-                    names.remove(d);
-                }
-            }
-            Ok((t, names))
-        };
-        let (xt, xn) = reduce(x.tensor(), &left, &right)?;
-        let (yt, yn) = reduce(y.tensor(), &right, &left)?;
-        let batch: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && yn.contains(c)).collect();
-        // One operand may have an extent of 1 where the other has more.
-        let spread = |t: Tensor, own: &[char], other: &Tensor, names: &[char]| -> Result<Tensor, OpError> {
-            let mut shape = t.dims().to_vec();
-            for (d, c) in own.iter().enumerate().filter(|(_, c)| batch.contains(c)) {
-                if let (1, Some(at)) = (shape[d], names.iter().position(|n| n == c)) {
-                    shape[d] = other.dims()[at];
-                }
-            }
-            crate::shape::check_size(&shape)?;
-            Ok(if shape == t.dims() { t } else { t.broadcast_as(shape)? })
-        };
-        let (xt, yt) = (spread(xt.clone(), &xn, &yt, &yn)?, spread(yt, &yn, &xt, &xn)?);
-        let summed: Vec<char> = xn.iter().copied().filter(|c| yn.contains(c) && !output.contains(c)).collect();
-        let rows: Vec<char> = output.iter().copied().filter(|c| xn.contains(c) && !yn.contains(c)).collect();
-        let cols: Vec<char> = output.iter().copied().filter(|c| yn.contains(c) && !xn.contains(c)).collect();
-        let arrange =
-            |t: &Tensor, names: &[char], groups: [&[char]; 3]| -> Result<(Tensor, [Vec<usize>; 3]), OpError> {
-                let mut order = Vec::new();
-                let mut sizes: [Vec<usize>; 3] = Default::default();
-                for (g, size) in groups.iter().zip(&mut sizes) {
-                    for c in *g {
-                        let d = names.iter().position(|n| n == c).ok_or_else(|| OpError::data("einsum index"))?;
-                        order.push(d);
-                        size.push(t.dims()[d]);
-                    }
-                }
-                let shape: Vec<usize> = sizes.iter().map(|s| s.iter().product()).collect();
-                crate::shape::check_size(&shape)?;
-                Ok((t.permute(order)?.counted_reshape(shape)?, sizes))
-            };
-        let (xt, [bs, ms, ks]) = arrange(&xt, &xn, [&batch, &rows, &summed])?;
-        let (yt, [bs2, ks2, ns]) = arrange(&yt, &yn, [&batch, &summed, &cols])?;
-        if bs != bs2 || ks != ks2 {
-            return Err(OpError::shape(format!("operands {:?} and {:?} do not agree", x.shape(), y.shape())));
-        }
-        let t = batched(&xt, &yt)?;
-        let mut shape = bs;
-        shape.extend(ms);
-        shape.extend(ns);
-        let names: Vec<char> = batch.iter().chain(&rows).chain(&cols).copied().collect();
-        let order: Vec<usize> = output.iter().filter_map(|c| names.iter().position(|n| n == c)).collect();
-        one(x.with(t.reshape(shape)?.permute(order)?.counted_contiguous()?))
     })
 }
 
@@ -522,14 +456,38 @@ mod tests {
 
     #[test]
     fn a_product_over_no_elements_is_zero() {
-        near(
-            &of(
-                "tensor<fp32, [2, 2]> y = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true));",
-                &[2, 0],
-                &[],
-            ),
-            &[0.0; 4],
-        );
+        let body =
+            "tensor<fp32, [2, 2]> y = matmul(x = x, y = x, transpose_x = bool(false), transpose_y = bool(true));";
+        near(&of(body, &[2, 0], &[]), &[0.0; 4]);
+    }
+
+    #[test]
+    fn a_constant_of_another_type_takes_that_of_the_computed_operand() {
+        let x = [1.0, 2.0, 3.0, -4.0];
+        let half = "tensor<fp16, [2, 2]>([[1, 0.5], [2, -1]])";
+        let ints = "tensor<int32, [2, 2]>([[1, 5], [2, -1]])";
+        // By hand: x · c and c · x.
+        let cases = [
+            ("x = x", format!("y = {half}"), [5.0, -1.5, -5.0, 5.5]),
+            ("y = x", format!("x = {half}"), [2.5, 0.0, -1.0, 8.0]),
+            ("x = x", format!("y = {ints}"), [5.0, 3.0, -5.0, 19.0]),
+            ("y = x", format!("x = {ints}"), [16.0, -18.0, -1.0, 8.0]),
+        ];
+        for (computed, constant, expected) in cases {
+            near(&of(&format!("tensor<fp32, [2, 2]> y = matmul({computed}, {constant});"), &[2, 2], &x), &expected);
+        }
+        // Integers beside floats that are whole, on either side; a fraction is not.
+        let body = |product: &str| {
+            format!(
+                "tensor<int32, [2, 2]> i = cast(x = x, dtype = string(\"int32\")); \
+                 tensor<int32, [2, 2]> p = matmul({product}); \
+                 tensor<fp32, [2, 2]> y = cast(x = p, dtype = string(\"fp32\"));"
+            )
+        };
+        let whole = "tensor<fp32, [2, 2]>([[1, 5], [2, -1]])";
+        near(&of(&body(&format!("x = i, y = {whole}")), &[2, 2], &x), &[5.0, 3.0, -5.0, 19.0]);
+        near(&of(&body(&format!("x = {whole}, y = i")), &[2, 2], &x), &[16.0, -18.0, -1.0, 8.0]);
+        refused(&body(&format!("x = i, y = {half}")), &[2, 2], &x, "matmul");
     }
 
     #[test]

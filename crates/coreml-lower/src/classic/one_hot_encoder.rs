@@ -9,7 +9,7 @@ use coreml_format::model_types::dict_vectorizer::VectorizerKeys;
 use coreml_format::model_types::one_hot_encoder::{CategoryType, HandleUnknown};
 use coreml_format::program::{Program, Value};
 
-use super::{Maker, constant, ints, named, strings, text};
+use super::{Maker, constant, ints, is_numeric, named, strings, text};
 use crate::error::LowerError;
 use crate::model_types::Source;
 
@@ -43,13 +43,24 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
             maker.add("engine.categories", parameters, vec![result]);
         }
         Body::DictVectorizer(model) => {
+            let texts = input.ty == FeatureType::Dictionary { int_keys: false };
             let (keys, int_keys) = match &model.keys {
                 Some(VectorizerKeys::Strings(all)) => (strings(&all.vector), false),
+                // coremltools describes the input of such a table with strings as keys: they are the integers in decimals.
+                Some(VectorizerKeys::Int64s(all)) if texts => {
+                    (strings(&all.vector.iter().map(i64::to_string).collect::<Vec<_>>()), false)
+                }
                 Some(VectorizerKeys::Int64s(all)) => (ints(&all.vector), true),
                 None => return Err(maker.invalid("keys", "none")),
             };
             wanted = FeatureType::Dictionary { int_keys };
-            maker.add("engine.dictionary_vector", vec![x, ("keys", keys)], vec![result]);
+            let sparse = match output.ty {
+                FeatureType::Dictionary { int_keys: true } => true,
+                ref ty if is_numeric(ty) => false,
+                ref ty => return Err(maker.invalid(format!("a vector in `{}`", output.name), ty.in_words())),
+            };
+            let sparse = constant(Value::bool(sparse));
+            maker.add("engine.dictionary_vector", vec![x, ("keys", keys), ("sparse", sparse)], vec![result]);
         }
         Body::CategoricalMapping(model) => {
             let (from, to, int) = match &model.mapping {

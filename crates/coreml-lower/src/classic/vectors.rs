@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use coreml_format::description::FeatureType;
 use coreml_format::model_types::Body;
 use coreml_format::model_types::normalizer::NormType;
 use coreml_format::program::{Argument, Binding, Program};
@@ -15,7 +16,9 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
     let mut maker = Maker::new(source, place)?;
     let output = maker.output()?;
     let result = maker.result(output)?;
-    maker.numbers()?;
+    if !matches!(source.body, Body::FeatureVectorizer(_)) {
+        maker.numbers()?;
+    }
     if !is_numeric(&output.ty) {
         return Err(maker.invalid(format!("numbers in `{}`", output.name), output.ty.in_words()));
     }
@@ -42,8 +45,12 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
         Body::FeatureVectorizer(model) => {
             let (mut names, mut lengths) = (Vec::new(), Vec::new());
             for column in &model.input_list {
-                if maker.described.input(&column.input_column).is_none() {
+                let Some(feature) = maker.described.input(&column.input_column) else {
                     return Err(maker.invalid(format!("an input `{}`", column.input_column), "none"));
+                };
+                // A dictionary from positions to values is a sparse vector.
+                if !is_numeric(&feature.ty) && feature.ty != (FeatureType::Dictionary { int_keys: true }) {
+                    return Err(maker.invalid(format!("numbers in `{}`", feature.name), feature.ty.in_words()));
                 }
                 names.push(Binding::Name(column.input_column.clone()));
                 let length = i64::try_from(column.input_dimensions);

@@ -2,7 +2,7 @@
 
 use coreml_format::dtype::DataType;
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
-use coreml_format::program::Argument;
+use coreml_format::program::{Argument, Dim, TensorType, ValueType};
 
 use super::build::{Blob, Extent, Network, REMEMBERED, float, int, ints, of, shown};
 use crate::error::LowerError;
@@ -12,6 +12,7 @@ type Lowered<T> = Result<T, LowerError>;
 impl Network {
     /// Writes a blob, or takes its value away.
     pub(super) fn set(&mut self, name: &str, blob: Option<Blob>) {
+        self.open.remove(name);
         let old = match blob {
             Some(blob) => self.blobs.insert(name.to_owned(), blob),
             None => self.blobs.remove(name),
@@ -39,6 +40,41 @@ impl Network {
             }
             None => self.refuse("its loops are nested too deep"),
         }
+    }
+
+    /// An operation whose result, the only one of the layer, has a rank that is known only in a prediction.
+    pub(super) fn write_open(
+        &mut self,
+        layer: &NeuralNetworkLayer,
+        kind: &str,
+        inputs: Vec<(&str, Argument)>,
+    ) -> Lowered<()> {
+        let [name] = layer.output.as_slice() else {
+            return self.refuse(format!("it has {} outputs", layer.output.len()));
+        };
+        if !self.journal.is_empty() {
+            return self.refuse("its number of extents is known only in a prediction");
+        }
+        let ty = TensorType { dtype: DataType::F32, shape: vec![Dim::Variadic] };
+        let value = self.push(kind, inputs, vec![ValueType::Tensor(ty)]).swap_remove(0);
+        self.forget(name, "its number of extents is known only in a prediction");
+        self.open.insert(name.clone(), value);
+        Ok(())
+    }
+
+    /// Another shape that differs in known axes of 1 only.
+    pub(super) fn with_ones(&mut self, x: &Blob, shape: Vec<Extent>) -> Blob {
+        let ones = |s: &[Extent]| (0..s.len() as i32).filter(|&i| s[i as usize] == Some(1)).collect::<Vec<i32>>();
+        let (gone, new) = (ones(&x.shape), ones(&shape));
+        let mut y = x.clone();
+        if !gone.is_empty() {
+            let rest = x.shape.iter().copied().filter(|d| *d != Some(1)).collect();
+            y = self.op("squeeze", vec![("x", of(&y)), ("axes", ints(&gone))], rest);
+        }
+        if !new.is_empty() {
+            y = self.op("expand_dims", vec![("x", of(&y)), ("axes", ints(&new))], shape.clone());
+        }
+        Blob { shape, short: false, ..y }
     }
 
     /// The elements of a blob that is a small constant.
@@ -92,6 +128,12 @@ impl Network {
             return self.refuse(format!("a shape of {rank} extents"));
         }
         Ok((of(&x), vec![None; rank]))
+    }
+
+    /// A shape that an input of a layer lists, if the number of its extents is known only in a prediction.
+    pub(super) fn open_shape(&mut self, layer: &NeuralNetworkLayer, i: usize) -> Lowered<Option<Argument>> {
+        let x = self.input(layer, i)?;
+        Ok(if x.elements().is_none() { Some(of(&self.list(&x)?)) } else { None })
     }
 
     /// A blob as a list of integers.

@@ -120,6 +120,8 @@ pub(super) struct Network {
     pub(super) reads: HashMap<String, usize>,
     /// Blobs that have no value, with the reason.
     pub(super) lost: HashMap<String, &'static str>,
+    /// Values of blobs whose rank is known only in a prediction: features may return them, layers can't read them.
+    pub(super) open: HashMap<String, String>,
     /// Small constants by name of the value.
     pub(super) values: HashMap<String, Vec<f32>>,
     /// Layers that may still be lowered: those of loops are more than once.
@@ -153,6 +155,7 @@ impl Network {
             loops: 0,
             reads: HashMap::new(),
             lost: HashMap::new(),
+            open: HashMap::new(),
             values: HashMap::new(),
             turns: LAYERS,
             spare: Cell::new(SPARE),
@@ -374,6 +377,10 @@ impl Network {
             }
         }
         if shape.iter().filter(|d| d.is_none()).count() > 1 {
+            let others = |s: &[Extent]| s.iter().copied().filter(|d| *d != Some(1)).collect::<Vec<_>>();
+            if others(&x.shape) == others(&shape) {
+                return Ok(self.with_ones(x, shape));
+            }
             return self.refuse("several extents of its shape are known only in a prediction");
         }
         if let (Some(a), Some(b)) = (x.elements(), product(&shape))

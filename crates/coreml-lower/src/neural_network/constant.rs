@@ -47,6 +47,9 @@ pub(super) fn fill_static(n: &mut Network, layer: &NeuralNetworkLayer, p: &FillS
 }
 
 pub(super) fn fill_dynamic(n: &mut Network, layer: &NeuralNetworkLayer, p: &Fill) -> Lowered<()> {
+    if let Some(shape) = n.open_shape(layer, 0)? {
+        return n.write_open(layer, "fill", vec![("shape", shape), ("value", float(p.value))]);
+    }
     let shape = n.listed_shape(layer, 0)?;
     let y = filled(n, shape, p.value);
     n.write(layer, vec![y])

@@ -130,6 +130,76 @@ fn forward(
     Ok(n.op("conv", inputs, vec![x.shape[0], weight.shape[0], h, w]))
 }
 
+/// Windows of a transposed convolution along one axis.
+pub(super) struct Windows {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+}
+
+/// What a transposed convolution cuts from its result.
+#[derive(Clone, Copy)]
+pub(super) enum Borders {
+    Amounts([usize; 2]),
+    /// What is beyond `input · stride`, or the size that is given; the larger half of an odd rest at the beginning or the end.
+    Same {
+        heavy_first: bool,
+    },
+}
+
+impl Windows {
+    /// What is cut at both ends, and the extent of the result.
+    ///
+    /// coremltools states the size of the result beside amounts, with that of dilated windows (its test of
+    /// `conv_transpose`): the size counts, so that the amount at the end may be another, and the result may reach beyond
+    /// the windows by less than a step.
+    pub(super) fn spread(
+        &self,
+        n: &Network,
+        input: Extent,
+        borders: Borders,
+        wanted: Option<usize>,
+    ) -> Lowered<([usize; 2], Extent)> {
+        let span = (self.kernel - 1).saturating_mul(self.dilation).saturating_add(1);
+        let whole = match input {
+            None => None,
+            Some(d) => match d.checked_sub(1).and_then(|d| d.checked_mul(self.stride)?.checked_add(span)) {
+                Some(whole) => Some(whole),
+                None => return n.refuse("its input is empty"),
+            },
+        };
+        let reach = |out: usize, whole: usize| {
+            n.refuse::<([usize; 2], Extent)>(format!("an output of {out} of windows that reach over {whole}"))
+        };
+        match (borders, wanted) {
+            (Borders::Amounts(cut), None) => match whole.map(|w| w.checked_sub(cut[0].saturating_add(cut[1]))) {
+                Some(None | Some(0)) => n.refuse("its borders are as large as its output"),
+                out => Ok((cut, out.flatten())),
+            },
+            (Borders::Amounts([first, _]), Some(out)) => {
+                let whole = n.known("size", whole)?;
+                let beyond = self.stride.max(self.dilation) - 1;
+                match whole.checked_sub(first) {
+                    Some(rest) if out <= rest.saturating_add(beyond) => {
+                        Ok(([first, rest.saturating_sub(out)], Some(out)))
+                    }
+                    _ => reach(out, whole),
+                }
+            }
+            (Borders::Same { heavy_first }, wanted) => {
+                let out = wanted.map(Some).unwrap_or(input.and_then(|d| d.checked_mul(self.stride)));
+                let total = match wanted {
+                    Some(out) => n.known("size", whole)?.checked_sub(out),
+                    None => span.checked_sub(self.stride),
+                };
+                let Some(total) = total else { return reach(out.unwrap_or(self.stride), whole.unwrap_or(span)) };
+                let (less, more) = (total / 2, total - total / 2);
+                Ok((if heavy_first { [more, less] } else { [less, more] }, out))
+            }
+        }
+    }
+}
+
 fn transposed(
     n: &mut Network,
     x: &Blob,
@@ -143,36 +213,20 @@ fn transposed(
         [] => None,
         _ => Some(pair(n, "outputShape", &p.output_shape, 1)?),
     };
+    let dilation = pair(n, "dilationFactor", &p.dilation_factor, 1)?;
     let (mut pads, mut sizes) = ([0; 4], [None; 2]);
     for i in 0..2 {
-        let input = n.known("size", x.shape[2 + i])?;
-        let whole = input.checked_sub(1).and_then(|d| d.checked_mul(stride[i])?.checked_add(kernel[i]));
-        let Some(whole) = whole else { return n.refuse("its input is empty") };
-        let (crop, out) = match &p.padding {
-            Some(ConvolutionPadding::Same(s)) => {
-                let out = wanted.map_or(input * stride[i], |w| w[i]);
-                let Some(total) = whole.checked_sub(out) else {
-                    return n.refuse(format!("an output of {out} of windows that reach over {whole}"));
-                };
-                let (less, more) = (total / 2, total - total / 2);
-                (if heavy_first(n, s)? { [more, less] } else { [less, more] }, out)
+        let windows = Windows { kernel: kernel[i], stride: stride[i], dilation: dilation[i] };
+        let borders = match &p.padding {
+            Some(ConvolutionPadding::Same(s)) => Borders::Same { heavy_first: heavy_first(n, s)? },
+            Some(ConvolutionPadding::Valid(v)) => {
+                let all = borders(n, v.padding_amounts.as_ref())?;
+                Borders::Amounts([all[2 * i], all[2 * i + 1]])
             }
-            other => {
-                let all = match other {
-                    Some(ConvolutionPadding::Valid(v)) => borders(n, v.padding_amounts.as_ref())?,
-                    _ => [0; 4],
-                };
-                let crop = [all[2 * i], all[2 * i + 1]];
-                let Some(out) = whole.checked_sub(crop[0] + crop[1]).filter(|&d| d > 0) else {
-                    return n.refuse("its borders are as large as its output");
-                };
-                if wanted.is_some_and(|w| w[i] != out) {
-                    return n.refuse(format!("`outputShape` {:?} where its borders give {out}", p.output_shape));
-                }
-                (crop, out)
-            }
+            None => Borders::Amounts([0; 2]),
         };
-        (pads[2 * i], pads[2 * i + 1], sizes[i]) = (crop[0], crop[1], Some(out));
+        let (crop, out) = windows.spread(n, x.shape[2 + i], borders, wanted.map(|w| w[i]))?;
+        (pads[2 * i], pads[2 * i + 1], sizes[i]) = (crop[0], crop[1], out);
     }
     let channels = Some(p.output_channels as usize);
     let mut inputs = vec![
@@ -181,8 +235,12 @@ fn transposed(
         ("strides", ints(&stride.map(|v| v as i32))),
         ("pad_type", text("custom")),
         ("pad", ints(&pads.map(|v| v as i32))),
+        ("dilations", ints(&dilation.map(|v| v as i32))),
         ("groups", int(n.size("nGroups", p.n_groups.max(1))?)),
     ];
+    if let Some(wanted) = wanted {
+        inputs.push(("output_shape", ints(&n.sizes("outputShape", &wanted)?)));
+    }
     inputs.extend(bias.map(|b| ("bias", of(b))));
     Ok(n.op("conv_transpose", inputs, vec![x.shape[0], channels, sizes[0], sizes[1]]))
 }

@@ -133,7 +133,7 @@ pub(super) fn function(n: &mut Network, layer: &NeuralNetworkLayer, p: &UnaryFun
         UnaryOperation::Inverse => n.map("inverse", &x, epsilon()),
         UnaryOperation::Power => n.with("pow", &x, p.alpha),
         UnaryOperation::Exp => n.map("exp", &x, Vec::new()),
-        UnaryOperation::Log => n.map("log", &x, Vec::new()),
+        UnaryOperation::Log => n.map("log", &x, epsilon()),
         UnaryOperation::Abs => n.map("abs", &x, Vec::new()),
         UnaryOperation::Threshold => n.map("threshold", &x, vec![("alpha", float(p.alpha))]),
     };

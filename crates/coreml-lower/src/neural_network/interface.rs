@@ -5,10 +5,10 @@ use coreml_format::dtype::DataType;
 use coreml_format::model_types::data_structures::ClassLabels;
 use coreml_format::model_types::neural_network::weights::floats;
 use coreml_format::model_types::neural_network::{NeuralNetworkPreprocessing, Preprocessor};
-use coreml_format::program::{NamedType, TensorType, ValueType};
+use coreml_format::program::{Dim, NamedType, TensorType, ValueType};
 
 use super::build::{Blob, Extent, Network, ints, of, shown, tensor};
-use crate::emit::{self, constant, operation, text};
+use crate::emit::{self, constant, named, operation, text};
 use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;
@@ -180,15 +180,22 @@ pub(super) fn outputs(
             continue;
         }
         n.layer = (feature.name.clone(), "output");
-        let Some(blob) = n.blobs.get(&feature.name).cloned() else { return n.refuse("nothing writes it") };
-        let value = output(n, feature, &blob, mapping)?;
         let dtype = match feature.ty {
             FeatureType::MultiArray { dtype: dtype @ (DataType::I32 | DataType::F16 | DataType::F64), .. } => dtype,
             FeatureType::Double => DataType::F64,
             _ => DataType::F32,
         };
-        let ty = tensor(dtype, &value.shape);
-        let mut inputs = vec![("x", of(&value))];
+        let (x, ty) = match (n.blobs.get(&feature.name).cloned(), n.open.get(&feature.name).cloned()) {
+            (Some(blob), _) => {
+                let value = output(n, feature, &blob, mapping)?;
+                (of(&value), tensor(dtype, &value.shape))
+            }
+            (None, Some(value)) if matches!(feature.ty, FeatureType::MultiArray { .. }) => {
+                (named(&value), ValueType::Tensor(TensorType { dtype, shape: vec![Dim::Variadic] }))
+            }
+            _ => return n.refuse("nothing writes it"),
+        };
+        let mut inputs = vec![("x", x)];
         let kind = if dtype == DataType::F32 { "identity" } else { "cast" };
         if kind == "cast" {
             inputs.push(("dtype", text(dtype.name())));

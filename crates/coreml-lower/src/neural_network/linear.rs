@@ -119,9 +119,8 @@ pub(super) fn batched_matmul(n: &mut Network, layer: &NeuralNetworkLayer, p: &Ba
     }
     let x = if p.int8_dynamic_quantize { rounded(n, &x)? } else { x };
     if layer.input.len() == 1 {
-        if p.transpose_a || p.transpose_b {
-            return n.refuse("it transposes, and has weights");
-        }
+        // Transposes are those of two inputs: coremltools sets them beside an input and weights that it has transposed itself
+        // (its test of `matmul`).
         let (inner, out) = (p.weight_matrix_first_dimension, p.weight_matrix_second_dimension);
         // Column-major: what the file has is the transpose.
         let weight = match p.int8_dynamic_quantize {

@@ -129,9 +129,7 @@ pub(super) fn l2normalize(n: &mut Network, layer: &NeuralNetworkLayer, p: &L2Nor
 pub(super) fn lrn(n: &mut Network, layer: &NeuralNetworkLayer, p: &LocalResponseNormalization) -> Lowered<()> {
     let x = n.only(layer)?;
     let (x, lead) = n.nchw(&x)?;
-    if p.local_size.is_multiple_of(2) {
-        return n.refuse(format!("a window of {} channels has no centre", p.local_size));
-    }
+    // A window of an even size reaches further back, as in PyTorch.
     let more = vec![
         ("size", int(n.size("localSize", p.local_size)?)),
         ("alpha", float(p.alpha)),

@@ -31,11 +31,19 @@ fn steps(n: &mut Network, x: &Blob, size: u64) -> Lowered<Blob> {
     Ok(n.op("squeeze", vec![("x", of(&x)), ("axes", ints(&[3, 4]))], vec![sequence, batch, width]))
 }
 
-/// A state `[1, batch, features, 1, 1]` as `[batch, features]`.
+/// A state `[1, batch, features, 1, 1]` as `[batch, features]`. coremltools writes `[batch, features, 1, 1, 1]` for some
+/// layers, with the elements in the same order.
 fn state(n: &mut Network, layer: &NeuralNetworkLayer, i: usize, size: u64) -> Lowered<Blob> {
     let x = n.input(layer, i)?;
-    let x = steps(n, &x, size)?;
-    Ok(n.op("squeeze", vec![("x", of(&x)), ("axes", ints(&[0]))], x.shape[1..].to_vec()))
+    let x = n.full(&x);
+    let is = |d: Extent, size: u64| d.is_none_or(|d| d as u64 == size);
+    let batch = match *x.shape {
+        [one, batch, width, Some(1), Some(1)] if is(one, 1) && is(width, size) => batch,
+        [batch, width, Some(1), Some(1), Some(1)] if is(width, size) => batch,
+        _ => return n.refuse(format!("{size} features for a state of {}", super::build::shown(&x.shape))),
+    };
+    let width = n.count(&[size])?;
+    n.reshape(&x, vec![batch, Some(width)])
 }
 
 /// `[sequence, batch, features]` or `[batch, features]` as a blob.
@@ -57,7 +65,7 @@ fn activation(n: &Network, name: &'static str, a: Option<&Activation>) -> Lowere
         "cell_activation" => "cell_activation_parameters",
         _ => "recurrent_activation_parameters",
     };
-    // Layers that say nothing have the usual constants.
+    // Layers that say nothing have the usual constants; those of a scaled tanh are 1, by coremltools' test of `lstm`.
     let both = |alpha: f32, beta: f32, usual: [f32; 2]| {
         let given = if alpha == 0.0 && beta == 0.0 { usual } else { [alpha, beta] };
         Some((numbers, floats(&given)))
@@ -67,7 +75,7 @@ fn activation(n: &Network, name: &'static str, a: Option<&Activation>) -> Lowere
         Some(Nonlinearity::Sigmoid(_)) => ("sigmoid", None),
         Some(Nonlinearity::Tanh(_)) => ("tanh", None),
         Some(Nonlinearity::Relu(_)) => ("relu", None),
-        Some(Nonlinearity::ScaledTanh(p)) => ("scaled_tanh", both(p.alpha, p.beta, [1.71, 2.0 / 3.0])),
+        Some(Nonlinearity::ScaledTanh(p)) => ("scaled_tanh", both(p.alpha, p.beta, [1.0, 1.0])),
         Some(Nonlinearity::SigmoidHard(p)) => ("sigmoid_hard", both(p.alpha, p.beta, [0.2, 0.5])),
         Some(_) => return n.refuse("recurrent layers do not have its activation"),
         None => return n.refuse("it lacks an activation"),

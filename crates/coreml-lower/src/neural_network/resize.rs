@@ -23,15 +23,17 @@ pub(super) fn padding(n: &mut Network, layer: &NeuralNetworkLayer, p: &Padding) 
         Some(PaddingType::Replication(_)) => ("replicate", 0.0),
         None => return n.refuse("it names no kind of padding"),
     };
-    let (x, lead) = n.nchw(&x)?;
+    // A matrix is padded as it is.
+    let (x, lead) = if x.shape.len() == 2 { (x, None) } else { n.nchw(&x).map(|(x, lead)| (x, Some(lead)))? };
     let mut shape = x.shape.clone();
-    for i in 0..2 {
-        shape[2 + i] = shape[2 + i].and_then(|d| d.checked_add(amounts[2 * i] + amounts[2 * i + 1]));
+    let first = shape.len() - 2;
+    for (d, pads) in shape[first..].iter_mut().zip(amounts.chunks(2)) {
+        *d = d.and_then(|d| d.checked_add(pads[0] + pads[1]));
     }
-    let pads = [0; 4].into_iter().chain(amounts.map(|v| v as i32)).collect::<Vec<_>>();
+    let pads = std::iter::repeat_n(0, 2 * first).chain(amounts.map(|v| v as i32)).collect::<Vec<_>>();
     let inputs = vec![("x", of(&x)), ("pad", ints(&pads)), ("mode", text(mode)), ("constant_val", float(value))];
     let y = n.op("pad", inputs, shape);
-    let y = n.back(y, &lead)?;
+    let y = lead.map_or(Ok(y.clone()), |lead| n.back(y, &lead))?;
     n.write(layer, vec![y])
 }
 

@@ -283,6 +283,9 @@ pub(super) fn reshape_dynamic(n: &mut Network, layer: &NeuralNetworkLayer) -> Lo
         let y = n.reshape(&x, target.iter().map(|&d| usize::try_from(d).ok()).collect())?;
         return n.write(layer, vec![y]);
     }
+    if let Some(shape) = n.open_shape(layer, 1)? {
+        return n.write_open(layer, "reshape", vec![("x", of(&x)), ("shape", shape)]);
+    }
     let (argument, shape) = n.listed_shape(layer, 1)?;
     let y = n.op("reshape", vec![("x", of(&x)), ("shape", argument)], shape);
     n.write(layer, vec![y])

@@ -136,10 +136,20 @@ fn given<T: Copy>(
 fn masks(n: &mut Network, layer: &NeuralNetworkLayer, i: usize, field: &[bool], rank: usize) -> Lowered<Vec<bool>> {
     match given(n, layer, i, field, |v| v != 0)? {
         Ok(masks) if masks.is_empty() => Ok(vec![false; rank]),
-        Ok(masks) if masks.len() == rank => Ok(masks),
-        Ok(masks) => n.refuse(format!("{} masks for a blob of rank {rank}", masks.len())),
+        Ok(masks) => match fitted(masks, rank, false) {
+            masks if masks.len() == rank => Ok(masks),
+            masks => n.refuse(format!("{} masks for a blob of rank {rank}", masks.len())),
+        },
         Err(_) => n.refuse("its masks are computed"),
     }
+}
+
+/// A parameter without the values beyond the rank of the blob: coremltools writes five, of a default, whatever the rank.
+fn fitted<T: Copy + PartialEq>(mut values: Vec<T>, rank: usize, default: T) -> Vec<T> {
+    if values.len() > rank && values[rank..].iter().all(|&v| v == default) {
+        values.truncate(rank);
+    }
+    values
 }
 
 pub(super) fn slice_dynamic(n: &mut Network, layer: &NeuralNetworkLayer, p: &SliceDynamic) -> Lowered<()> {
@@ -150,8 +160,8 @@ pub(super) fn slice_dynamic(n: &mut Network, layer: &NeuralNetworkLayer, p: &Sli
         return n.refuse(format!("it has {} inputs", layer.input.len()));
     }
     let begin = given(n, layer, 1, &[], |v| v)?;
-    let end = given(n, layer, 2, &p.end_ids, |v| v)?;
-    let stride = given(n, layer, 3, &p.strides, |v| v)?;
+    let end = given(n, layer, 2, &p.end_ids, |v| v)?.map(|ids| fitted(ids, rank, 1));
+    let stride = given(n, layer, 3, &p.strides, |v| v)?.map(|strides| fitted(strides, rank, 1));
     let begin_masks = masks(n, layer, 4, &p.begin_masks, rank)?;
     let end_masks = masks(n, layer, 5, &p.end_masks, rank)?;
     let squeezed = masks(n, layer, 6, &p.squeeze_masks, rank)?;

@@ -9,7 +9,7 @@ use coreml_format::model_types::neural_network::pooling::{
 use coreml_format::program::Argument;
 
 use super::build::{Blob, Extent, Network, flag, int, ints, of};
-use super::convolution::placed;
+use super::convolution::{Borders, Windows, placed};
 use crate::emit::text;
 use crate::error::LowerError;
 
@@ -147,9 +147,13 @@ pub(super) fn convolution(n: &mut Network, layer: &NeuralNetworkLayer, p: &Convo
     }
     let mut shape = vec![x.shape[0], Some(out as usize)];
     let kind = if p.is_deconvolution {
-        let (crops, extents) = transposed(n, &x, p, padding, kernel, stride)?;
+        let (crops, extents) = transposed(n, &x, p, padding, [kernel, stride, dilation])?;
         shape.extend(extents);
         inputs.extend(words(Padding::Amounts(crops)));
+        inputs.push(("dilations", ints(&dilation)));
+        if !p.output_shape.is_empty() {
+            inputs.push(("output_shape", ints(&n.sizes("outputShape", &p.output_shape)?)));
+        }
         "conv_transpose"
     } else {
         let span = |i: usize| (kernel[i] as usize - 1).saturating_mul(dilation[i] as usize).saturating_add(1);
@@ -168,39 +172,25 @@ fn transposed(
     x: &Blob,
     p: &Convolution3d,
     padding: Padding,
-    kernel: [i32; 3],
-    stride: [i32; 3],
+    [kernel, stride, dilation]: [[i32; 3]; 3],
 ) -> Lowered<([usize; 6], Vec<Extent>)> {
     let wanted = match *p.output_shape {
         [] => None,
-        [d, h, w] => Some([d, h, w]),
+        [d, h, w] if d > 0 && h > 0 && w > 0 => Some([d, h, w]),
         _ => return n.refuse(format!("`outputShape` is {:?}", p.output_shape)),
     };
     let (mut crops, mut extents) = ([0; 6], Vec::new());
     for i in 0..3 {
-        let input = n.known("size", x.shape[2 + i])?;
-        let whole =
-            input.checked_sub(1).and_then(|d| d.checked_mul(stride[i] as usize)?.checked_add(kernel[i] as usize));
-        let Some(whole) = whole else { return n.refuse("its input is empty") };
-        let target = wanted.map(|w| n.count(&[w[i]])).transpose()?;
-        let (first, last) = match padding {
-            Padding::Amounts(a) => match target {
-                // What the amounts leave over is cut from the end.
-                Some(out) => (a[2 * i], whole.saturating_sub(a[2 * i]).saturating_sub(out)),
-                None => (a[2 * i], a[2 * i + 1]),
-            },
-            Padding::Same => {
-                let out = target.unwrap_or(input.saturating_mul(stride[i] as usize));
-                let total = whole.saturating_sub(out);
-                (total / 2, total - total / 2)
-            }
+        let windows =
+            Windows { kernel: kernel[i] as usize, stride: stride[i] as usize, dilation: dilation[i] as usize };
+        let borders = match padding {
+            Padding::Amounts(a) => Borders::Amounts([a[2 * i], a[2 * i + 1]]),
+            Padding::Same => Borders::Same { heavy_first: false },
         };
-        let out = whole.checked_sub(first + last).filter(|&d| d > 0 && target.is_none_or(|t| t == d));
-        let Some(out) = out else {
-            return n.refuse(format!("an output of {target:?} of windows that reach over {whole}"));
-        };
-        (crops[2 * i], crops[2 * i + 1]) = (first, last);
-        extents.push(Some(out));
+        let wanted = wanted.map(|w| n.count(&[w[i]])).transpose()?;
+        let (cut, out) = windows.spread(n, x.shape[2 + i], borders, wanted)?;
+        (crops[2 * i], crops[2 * i + 1]) = (cut[0], cut[1]);
+        extents.push(out);
     }
     Ok((crops, extents))
 }

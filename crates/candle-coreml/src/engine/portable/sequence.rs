@@ -1,29 +1,16 @@
 //! Sequences of the arrays of a network of rank 5 (coremltools' `NeuralNetwork.proto`, "array input shape mapping").
 //!
-//! Such a network takes an array `[C]` or `[C, H, W]`, or a sequence of them, `[sequence, batch, C]` or `[sequence, batch, C,
-//! H, W]`. Its layers treat each element alike unless they have a sequence axis; a program with one takes the sequence itself.
+//! `coreml_lower::neural_network` says which networks take which sequences. Layers treat each element alike unless they have a sequence axis; a program with one takes the sequence itself.
 //! Others run once for each element.
 
 use candle_core::Tensor;
 use coreml_engine::executable::Executable;
 use coreml_format::description::{FeatureType, FunctionDescription};
-use coreml_format::model_types::Body;
-use coreml_format::model_types::neural_network::ArrayShapeMapping;
+use coreml_lower::neural_network::sequence_length;
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
 use crate::error::{Error, Result};
-
-/// Whether a model takes sequences.
-pub(super) fn takes(body: &Body) -> bool {
-    let mapping = match body {
-        Body::NeuralNetwork(m) => m.array_input_shape_mapping,
-        Body::NeuralNetworkRegressor(m) => m.array_input_shape_mapping,
-        Body::NeuralNetworkClassifier(m) => m.array_input_shape_mapping,
-        _ => return false,
-    };
-    mapping == ArrayShapeMapping::Rank5 as i32
-}
 
 /// The inputs of each step, where every array is a sequence of the same length; `None` if none is.
 pub(super) fn steps<'n>(
@@ -37,18 +24,10 @@ pub(super) fn steps<'n>(
         let Some(FeatureType::MultiArray { shape, .. }) = described.input(name).map(|f| &f.ty) else { return Ok(None) };
         let declared = executable.inputs().iter().find(|i| i.name == *name).and_then(|i| i.ty.tensor());
         // A program with a sequence axis takes the sequence.
-        if declared.is_none_or(|ty| ty.shape.len() == 5) || !matches!(shape.len(), 1 | 3) {
+        if declared.is_none_or(|ty| ty.shape.len() == 5) {
             return Ok(None);
         }
-        let [_, _, element @ ..] = tensor.dims() else { return Ok(None) };
-        if element != shape.as_slice() {
-            return Ok(None);
-        }
-        let (length, batch) = (tensor.dims()[0], tensor.dims()[1]);
-        if batch != 1 || length == 0 {
-            let expected = format!("a sequence [sequence, 1, {shape:?}]");
-            return Err(Error::Input { name: (*name).to_owned(), expected, found: format!("{:?}", tensor.dims()) });
-        }
+        let Some(length) = sequence_length(shape, tensor.dims()) else { return Ok(None) };
         let each = (0..length).map(|i| tensor.get(i)?.get(0)).collect::<candle_core::Result<_>>()?;
         parts.push((name, each));
     }

@@ -73,6 +73,11 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let starts: Vec<usize> = per_class.iter().scan(0, |at, n| Some(std::mem::replace(at, *at + n))).collect();
     b.run(move |f| {
         let x = numbers(f, &x)?;
+        if classes > 0
+            && let Some(i) = x.iter().position(|x| x.is_nan())
+        {
+            return Err(OpError::data(format!("feature {i} is not a number")));
+        }
         let values = machine.kernels(&x)?;
         if classes == 0 {
             let sum: f64 = values.iter().zip(&alpha).map(|(k, a)| k * a).sum();
@@ -105,7 +110,8 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let sigmoid = |(i, d): (usize, &f64)| {
                 let z = prob_a[i] * d + prob_b[i];
                 let p = if z >= 0.0 { (-z).exp() / (1.0 + (-z).exp()) } else { 1.0 / (1.0 + z.exp()) };
-                p.clamp(LEAST, 1.0 - LEAST)
+                // As libsvm: what is not a number becomes the least, too.
+                if p > LEAST { p.min(1.0 - LEAST) } else { LEAST }
             };
             couple(&decisions.iter().enumerate().map(sigmoid).collect::<Vec<_>>(), classes)?
         };
