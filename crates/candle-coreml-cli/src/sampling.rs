@@ -38,3 +38,27 @@ impl SamplingArguments {
         Sampling { seed: self.seed, ..given.sampling() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sampling: SamplingArguments,
+    }
+
+    #[test]
+    fn options_win_over_what_the_model_recommends() {
+        let recommended =
+            Recommended { temperature: Some(0.6), top_k: Some(20), top_p: Some(0.9), ..Recommended::default() };
+        let sampling = |line: &[&str]| Line::parse_from([&["x"], line].concat()).sampling.sampling(&recommended);
+        let usual = sampling(&[]);
+        assert_eq!((usual.temperature, usual.top_k, usual.top_p, usual.min_p), (0.6, 20, 0.9, 0.0));
+        let given = sampling(&["--temperature", "0", "--top-k", "0", "--min-p", "0.1"]);
+        assert_eq!((given.temperature, given.top_k, given.top_p, given.min_p), (0.0, 0, 0.9, 0.1));
+    }
+}

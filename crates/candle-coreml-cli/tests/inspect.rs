@@ -177,3 +177,76 @@ fn a_folder_says_how_its_language_model_is_driven() {
         "{errors}"
     );
 }
+
+/// A copy of a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+#[test]
+fn a_folder_says_what_sampling_its_model_recommends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&models().join("tiny-qwen3"), folder.path());
+    let config = r#"{"do_sample": true, "temperature": 0.25, "top_k": 20, "eos_token_id": [257, 258]}"#;
+    std::fs::write(folder.path().join("generation_config.json"), config).expect("written");
+    let (success, text, errors) = inspect(&[], folder.path());
+    assert!(success, "{errors}");
+    assert!(text.contains("recommended sampling:") && text.contains("0.25") && text.contains("257, 258"), "{text}");
+    let (_, text, _) = inspect(&["--json"], folder.path());
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(report["recommended_sampling"]["top_k"], 20, "{text}");
+}
+
+/// What people have instead of a language model: one sentence, whatever the verb.
+#[test]
+fn a_folder_without_a_language_model_is_told_in_one_sentence() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
+    for (files, part) in [
+        (&[][..], "an empty folder"),
+        (&[("README.md", "x")], "neither Core ML packages nor a checkpoint"),
+        (&[("a.mlpackage.zip", "PK")], "is a zip archive: unpack it with `unzip '"),
+        (&[("a.zip", "PK"), ("b.zip", "PK")], "its 2 models are zip archives"),
+        (&[("inner/config.json", "{}"), ("inner/model.safetensors", "x")], "the model is in the folder `"),
+        (&[("m.gguf", "GGUF")], "GGUF model of llama.cpp"),
+        (&[("config.json", "{}"), ("pytorch_model.bin", "x")], "weights of PyTorch"),
+        (&[("model.onnx", "x")], "a model for another runtime"),
+        (&[("model.safetensors", "x")], "no config.json"),
+        (&[("config.json", "{}"), ("tokenizer.json", "{}")], "download the weights too"),
+        (&[("config.json", "{}"), ("model.safetensors", pointer)], "git lfs pull"),
+        (
+            &[
+                (
+                    "config.json",
+                    r#"{"model_type": "mamba", "vocab_size": 1, "hidden_size": 1, "intermediate_size": 1,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 1, "rms_norm_eps": 0.1}"#,
+                ),
+                ("model.safetensors", "\u{8}\0\0\0\0\0\0\0{}      "),
+            ],
+            "model_type `mamba`: expected qwen2, qwen3",
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            std::fs::write(path, text).expect("written");
+        }
+        let mut command = Command::cargo_bin("candle-coreml").expect("the command is built");
+        command.env("CANDLE_COREML_CONFIG", "/dev/null").args(["generate", "--prompt", "Hi", "--model"]);
+        let run = command.arg(folder.path()).output().expect("runs");
+        let errors = String::from_utf8_lossy(&run.stderr);
+        let lines: Vec<&str> = errors.lines().collect();
+        assert!(!run.status.success() && errors.contains(part), "{part}: {errors}");
+        assert_eq!(lines.len(), 1, "{errors}");
+        assert!(!errors.contains("; ") && !errors.contains("backend"), "{errors}");
+    }
+}

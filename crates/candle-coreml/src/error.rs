@@ -98,7 +98,7 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(String),
     /// Every requested backend has failed.
-    #[error("no backend could run the model: {}", history.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("{}", why_none(history))]
     NoBackend {
         /// The backends and their errors.
         history: Vec<Fallback>,
@@ -109,6 +109,14 @@ pub enum Error {
         /// The folder or file.
         path: PathBuf,
         /// The missing part, or the mismatch.
+        message: String,
+    },
+    /// A model in another form than the device runs: a checkpoint for Core ML, packages for Candle.
+    #[error("{path}: {message}")]
+    OtherForm {
+        /// The folder or file.
+        path: PathBuf,
+        /// What it is.
         message: String,
     },
     /// An argument or a setting outside the accepted range.
@@ -324,7 +332,7 @@ impl Error {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Unavailable(_) => ErrorKind::Unavailable,
             Self::NoBackend { .. } => ErrorKind::NoBackend,
-            Self::Components { .. } | Self::File { .. } => ErrorKind::Model,
+            Self::Components { .. } | Self::OtherForm { .. } | Self::File { .. } => ErrorKind::Model,
             Self::EmptyPrompt | Self::NoMessages => ErrorKind::EmptyPrompt,
             Self::UnknownToken { .. } => ErrorKind::UnknownToken,
             Self::PromptTooLong { .. } | Self::PromptBytes { .. } | Self::TextTooLong { .. } => {
@@ -397,6 +405,27 @@ pub struct Fallback {
     pub stage: Stage,
     /// Its error.
     pub reason: String,
+    /// True if the model has another form than the device runs.
+    #[serde(skip)]
+    pub(crate) other_form: bool,
+}
+
+/// Why no backend runs a model, in one sentence where one tells it: devices that are absent, or for models of another
+/// form, matter only if there is nothing else to say.
+fn why_none(history: &[Fallback]) -> String {
+    let ranked: [&dyn Fn(&&Fallback) -> bool; 3] =
+        [&|f| f.stage != Stage::Absent && !f.other_form, &|f| f.stage != Stage::Absent, &|_| true];
+    let told = ranked.iter().map(|rank| history.iter().filter(rank).collect::<Vec<_>>()).find(|all| !all.is_empty());
+    let told = told.unwrap_or_default();
+    match told.as_slice() {
+        [first, rest @ ..] if first.stage == Stage::Load && rest.iter().all(|f| f.reason == first.reason) => {
+            first.reason.clone()
+        }
+        all => {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            format!("no backend could run the model: {}", all.join("; "))
+        }
+    }
 }
 
 impl std::fmt::Display for Fallback {

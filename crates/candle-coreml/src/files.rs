@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coreml_format::file::read_text;
+use coreml_format::foreign;
 
 use crate::error::{Error, Result};
 
@@ -27,7 +28,16 @@ pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
 /// Same as [`text_if_there`]; [`Error::File`] if it is not JSON or is nested deeper than 128 levels.
 pub(crate) fn json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
     let Some(text) = text_if_there(path, CONFIGURATION)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|e| Error::File { path: path.to_owned(), message: e.to_string() })
+    serde_json::from_str(&text).map(Some).map_err(|e| not_json(path, text.as_bytes(), &e))
+}
+
+/// The error for a file that is not JSON: what it is instead, where its first bytes tell.
+pub(crate) fn not_json(path: &Path, content: &[u8], error: &serde_json::Error) -> Error {
+    let message = match foreign::recognise(content).filter(|_| !content.starts_with(b"{")) {
+        Some(found) => format!("expected JSON, found {found}"),
+        None => error.to_string(),
+    };
+    Error::File { path: path.to_owned(), message }
 }
 
 /// Whether a path has the extension of a Core ML model.

@@ -54,6 +54,7 @@ pub mod encoder;
 pub mod engine;
 pub mod error;
 mod files;
+mod folder;
 pub mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;

@@ -45,13 +45,21 @@ const KINDS: &[Kind] = &[
     Kind { offset: 0, magic: b"{", is: "a JSON file, not a model" },
 ];
 
-/// Says what a file is that is not what it should be.
-pub(crate) fn recognise(bytes: &[u8]) -> Option<&'static str> {
+/// Says what a file is that is not what it should be, by its first bytes.
+pub fn recognise(bytes: &[u8]) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("an empty file");
     }
     let begins = |kind: &&Kind| bytes.get(kind.offset..).is_some_and(|rest| rest.starts_with(kind.magic));
     KINDS.iter().find(begins).map(|kind| kind.is)
+}
+
+/// [`recognise`] for a file; `None` if it can't be read.
+pub fn of_file(path: &Path) -> Option<&'static str> {
+    let mut beginning = Vec::new();
+    // Enough for every kind.
+    std::io::Read::read_to_end(&mut std::io::Read::take(crate::file::open(path).ok()?, 512), &mut beginning).ok()?;
+    recognise(&beginning)
 }
 
 /// Says of a folder without a model where one is.

@@ -18,7 +18,7 @@ mod compiled;
 pub mod description;
 pub mod dtype;
 pub mod file;
-mod foreign;
+pub mod foreign;
 mod linked;
 pub mod mil_text;
 pub mod model;

@@ -34,8 +34,7 @@ impl std::error::Error for Neither {
 fn neither(folder: &Path, language: Error) -> Box<dyn std::error::Error> {
     match Model::open(folder) {
         Err(model) if hint::holds_models(folder) => Box::new(Neither { model, language }),
-        Err(model) => Box::new(model),
-        Ok(_) => Box::new(language),
+        _ => Box::new(language),
     }
 }
 

@@ -239,6 +239,7 @@ pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Compo
 }
 
 fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
+    crate::folder::expect_packages(folder)?;
     let (models, failure) = open_all(folder, keep)?;
     let meta = Meta::of_folder(&files::beside(folder));
     let fail = |message: String| Error::Components { path: folder.to_owned(), message };

@@ -60,17 +60,17 @@ fn reason(error: &Error) -> String {
 fn next(waiting: &mut VecDeque<Box<dyn Backend>>, history: &mut Vec<Fallback>) -> Option<Box<dyn TextGeneration>> {
     while let Some(backend) = waiting.pop_front() {
         let device = backend.device();
-        let (stage, reason) = match backend.absent() {
-            Some(reason) => (Stage::Absent, reason),
+        let (stage, reason, other_form) = match backend.absent() {
+            Some(reason) => (Stage::Absent, reason, false),
             None => match backend.load() {
                 Ok(generator) => {
                     tracing::info!(%device, "backend loaded");
                     return Some(generator);
                 }
-                Err(e) => (Stage::Load, reason(&e)),
+                Err(e) => (Stage::Load, reason(&e), matches!(e, Error::OtherForm { .. })),
             },
         };
-        note(history, Fallback { device, stage, reason });
+        note(history, Fallback { device, stage, reason, other_form });
     }
     None
 }
@@ -114,7 +114,8 @@ impl FallbackGenerator {
                 Err(e) => e,
             };
             let device = self.active.info().device;
-            note(&mut self.history, Fallback { device, stage: Stage::FirstStep, reason: reason(&error) });
+            let (stage, reason) = (Stage::FirstStep, reason(&error));
+            note(&mut self.history, Fallback { device, stage, reason, other_form: false });
             let Some(mut generator) = next(&mut self.waiting, &mut self.history) else {
                 return Err(Error::NoBackend { history: self.history.clone() });
             };
