@@ -49,6 +49,8 @@ z" }}
 {% if false %}a{% elif 0 %}b{% elif 'x' %}c{% else %}d{% endif %}{% if not messages %}x{% endif %}{% if a is defined and a %}{% else %}e{% endif %}
 {% macro m(a, b=2, c='x') %}({{ a }},{{ b }},{{ c }}){% endmacro %}{{ m(1) }}{{ m(1, c=3) }}{{ m(b=5, a=4) }}{{ m() }}{{ m(1, b=[2]) }}
 {% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, x=3) }}{{ m() }}
+{{ range(*[1, 4])|list }} {{ dict(**{'a': 1, 'b': 2}) }} {% macro m(a, b, c=3) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(*[1], b=2) }}{{ m(1, *[2, 4]) }}{{ m(**{'a': 5, 'b': 6}) }}{{ m(b=1, *'x') }}
+{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, *(2, 3), x=4, **{'y': 5}) }}{{ dict({'a': 1}, **{'b': 2}) }}{% set f = [m, range] %}{{ f[1](2)|list }}{{ f[0](*'ab') }}
 {% macro fact(n) %}{{ 1 if n < 2 else n * fact(n - 1)|int }}{% endmacro %}{{ fact(10) }}
 {% macro wrap(t) %}<{{ t }}>{{ caller() }}</{{ t }}>{% endmacro %}{% call wrap('b') %}in{% endcall %}
 {% macro each(l) %}{% for i in l %}{{ caller(i) }}{% endfor %}{% endmacro %}{% call(i) each([1, 2]) %}[{{ i }}]{% endcall %}
@@ -81,6 +83,15 @@ end
 {{ messages|selectattr('role', 'equalto', 'user')|list|length }} {{ messages|rejectattr('role', 'eq', 'user')|map(attribute='role')|list }} {{ [1, 2, 3]|select('odd')|list }} {{ [0, 1]|reject|list }} {{ messages|selectattr('x')|list }} {{ [1, 2]|select('in', [2])|list }}
 {{ ['a', 'b']|map('upper')|join }} {{ messages|map(attribute='nope', default='-')|join }} {{ [[1, 2]]|map('join', '+')|list }} {{ [[3, 4]]|map(attribute=1)|list }}
 {{ {'b': 1, 'A': 2}|dictsort }} {{ {'b': 1, 'a': 2}|dictsort(by='value') }} {{ {'b': 1, 'A': 2}|dictsort(true, reverse=true) }} {{ {'b': 1}|items|list }}
+{% if messages|selectattr('role', 'eq', 'x') %}an iterator{% endif %}{% if messages|selectattr('role', 'eq', 'x')|list %}none{% endif %} {{ ([1]|select) is sequence }} {{ ([1]|select) is iterable }} {{ ([1, 2]|select)[0] is defined }} {{ ([1]|select) == [1] }} {{ 2 in ([1, 2]|select) }} {{ ([1, 2]|reverse)|reverse|list }}
+{{ none|selectattr('x')|list }}{{ none|map('upper')|list }}{{ false|select|list }}{{ 0|rejectattr('x')|list }} {{ [3, 1]|map('string')|sort|join('-') }} {{ messages|map(attribute='role')|unique|first }} {% for a, b in {'x': 1}|items %}{{ a }}{{ b }}{{ loop.length }}{% endfor %}
+{{ 'a<'|safe + 'b<' + '&' }} {{ 'x&' + ('<'|e) }} {{ ('<'|safe) ~ '<' }} {{ '<b> '|safe|trim + '<' }} {{ ('<'|safe + '<')|length }} {{ ('<'|safe + '<') + ('>'|safe) }} {{ messages[1].content + '!'|safe + '"' }}
+{% macro w() %}({{ caller() }}){% endmacro %}{% for i in [1, 2] %}{% set j = i * 2 %}{% call w() %}{{ i }}{{ j }}{% endcall %}{% endfor %}{% macro a() %}A{{ caller() }}{% endmacro %}{% macro b(x) %}{% call a() %}{{ x }}{% endcall %}{{ caller() }}{{ x }}{% endmacro %}{% set z = 9 %}{% for k in 'uv' %}{% call b(k ~ 5) %}{{ z }}{{ k }}{% endcall %}{% endfor %}
+{{ 'hello_world x-y(z) it\'s a/b'|title }} {{ 'hello_world x-y(z) it\'s a/b'.title() }} {% macro c(n) %}{% for i in range(n) %}<{{ caller(i) }}>{% endfor %}{% endmacro %}{% for k in [2] %}{% call(i) c(k) %}{{ i }}{{ k }}{{ loop.index }}{% endcall %}{% endfor %}
+{{ ([1]|select)|length }}
+{{ [1]|map('string')|tojson }}
+{{ ([1]|select) + [2] }}
+{{ ([1]|select)|last }}
 {{ '42'|int + 1 }} {{ 'x'|int }} {{ 'x'|int(7) }} {{ '3.7'|int }} {{ 3.9|int }} {{ '0x1A'|int(base=16) }} {{ '1.5'|float }} {{ 'x'|float }} {{ 1|string + '1' }} {{ -3|abs }} {{ 2.5|round }} {{ 2.567|round(2) }} {{ 2.1|round(0, 'ceil') }} {{ 2.9|round(method='floor') }} {{ 7|round }} {{ 12345|round(-2) }}
 {{ 'a<b>&"\''|e }} {{ 'a<b>'|safe }} {{ 'a\nb\n\nc'|indent }}| {{ 'a\nb'|indent(2, true) }}| {{ 'a\n\nb'|indent(1, blank=true) }}| {{ 'a\nb'|indent('>') }}
 {{ 'ab'|center(7) }}|{{ 'abc'|center(6) }}|{{ 'ab'.center(7) }}|{{ 'a b c'|wordcount }}|{{ 'hello world x'|title }}|{{ 'a b/ü'|urlencode }}

@@ -9,6 +9,7 @@ use crate::anemll::{Pipeline, Session};
 use crate::error::{Error, Result};
 
 mod chat;
+mod conversation;
 mod decoder;
 mod jinja;
 mod progress;
@@ -18,6 +19,7 @@ mod text;
 pub(crate) mod vocabulary;
 
 pub use chat::{ChatTemplate, Message};
+pub use conversation::{Conversation, Ending};
 pub use decoder::{Decoder, PipelineDecoder};
 pub use jinja::{TemplateError, TemplateErrorKind, TemplateLimits};
 pub use progress::Progress;

@@ -26,6 +26,7 @@ mod time;
 mod value;
 
 pub use budget::TemplateLimits;
+pub(super) use methods::strip;
 pub(super) use value::Value;
 
 use budget::Budget;

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatTemplate, Message};
+use super::conversation::{Conversation, Ending};
 use super::jinja::TemplateLimits;
 use super::vocabulary::Vocabulary;
 
@@ -26,7 +27,7 @@ impl std::fmt::Debug for Tokenizer {
 const END_TEXTS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, if present, `tokenizer_config.json`, `config.json`, `generation_config.json` and
+    /// Reads `tokenizer.json`, or `tokenizer.model` where there is none, and, if present, `tokenizer_config.json`, `config.json`, `generation_config.json` and
     /// `chat_template.jinja`.
     ///
     /// # Errors
@@ -41,8 +42,8 @@ impl Tokenizer {
     /// Same as [`Tokenizer::load`].
     pub fn load_with(folder: &Path, limits: TemplateLimits) -> Result<Self> {
         let folder = &files::beside(folder);
-        let vocabulary = Vocabulary::load(&folder.join("tokenizer.json"))?;
-        let settings = files::json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let settings = settings(folder)?;
+        let vocabulary = Vocabulary::of_folder(folder, &settings)?;
         let mut end = Vec::new();
         for file in ["config.json", "generation_config.json"] {
             match files::json_if_there(&folder.join(file))?.and_then(|c| c.get("eos_token_id").cloned()) {
@@ -54,9 +55,10 @@ impl Tokenizer {
         let mut end: Vec<u32> = end.into_iter().filter_map(|i| u32::try_from(i).ok()).collect();
         let eos = settings.get("eos_token").map(token_text).unwrap_or_default();
         end.extend(END_TEXTS.iter().copied().chain([eos.as_str()]).filter_map(|t| vocabulary.id(t)));
+        let template = ChatTemplate::load(folder, &settings, limits)?;
+        end.extend(template.as_ref().and_then(|t| turn_end(t, &vocabulary)));
         end.sort_unstable();
         end.dedup();
-        let template = ChatTemplate::load(folder, &settings, limits)?;
         Ok(Self { vocabulary, end, template })
     }
 
@@ -104,6 +106,35 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.vocabulary.decode(ids)
     }
+}
+
+/// `tokenizer_config.json`. Older folders have the special tokens in `special_tokens_map.json`.
+fn settings(folder: &Path) -> Result<serde_json::Value> {
+    let mut settings = files::json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+    if settings.get("added_tokens_decoder").is_none()
+        && let Some(serde_json::Value::Object(map)) = files::json_if_there(&folder.join("special_tokens_map.json"))?
+    {
+        if settings.is_null() {
+            settings = serde_json::json!({});
+        }
+        for (name, token) in map {
+            if settings.get(&name).is_none_or(serde_json::Value::is_null) && settings.is_object() {
+                settings[name] = token;
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// The special token that a chat template writes after an answer, which the model has learnt to end its turns with.
+fn turn_end(template: &ChatTemplate, vocabulary: &Vocabulary) -> Option<u32> {
+    const ANSWER: &str = "Seven-of-nine";
+    let messages = [Message::user("How many?"), Message::assistant(ANSWER)];
+    let conversation = Conversation { ending: Ending::Closed, ..Conversation::of(&messages, None) };
+    let text = template.render_conversation(&conversation).ok()?;
+    let (_, after) = text.rsplit_once(ANSWER)?;
+    let first = *vocabulary.encode(after.trim_start(), false).ok()?.first()?;
+    vocabulary.is_special(first).then_some(first)
 }
 
 /// A token of `tokenizer_config.json`: a string, or an object with `content`.
@@ -180,7 +211,47 @@ fn overlap(text: &str, stop: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::overlap;
+    use super::{Tokenizer, overlap};
+
+    /// A tokenizer of the special tokens `<e>` (0), `<t>` (1), `<u>` (2) and the word `x` (3), with these files beside it.
+    fn tokenizer(files: &[(&str, &str)]) -> Tokenizer {
+        let folder = tempfile::tempdir().expect("a folder");
+        let added: Vec<_> = ["<e>", "<t>", "<u>"]
+            .iter()
+            .enumerate()
+            .map(|(id, text)| {
+                serde_json::json!({"id": id, "content": text, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false})
+            })
+            .collect();
+        let file = serde_json::json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"<e>": 0, "<t>": 1, "<u>": 2, "x": 3}, "unk_token": "x"}});
+        for (name, text) in [("tokenizer.json", file.to_string().as_str())].iter().chain(files) {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        Tokenizer::load(folder.path()).expect("a tokenizer")
+    }
+
+    #[test]
+    fn turns_end_as_configurations_and_the_template_say() {
+        assert!(tokenizer(&[]).end_tokens().is_empty());
+        assert_eq!(tokenizer(&[("generation_config.json", r#"{"eos_token_id": [2, 1]}"#)]).end_tokens(), [1, 2]);
+        assert_eq!(tokenizer(&[("config.json", r#"{"eos_token_id": 2}"#)]).end_tokens(), [2]);
+        assert_eq!(tokenizer(&[("tokenizer_config.json", r#"{"eos_token": {"content": "<e>"}}"#)]).end_tokens(), [0]);
+        let old = [("special_tokens_map.json", r#"{"eos_token": "<u>"}"#)];
+        assert_eq!(tokenizer(&old).end_tokens(), [2]);
+        let both = [old[0], ("tokenizer_config.json", r#"{"eos_token": "<e>"}"#)];
+        assert_eq!(tokenizer(&both).end_tokens(), [0]);
+        for (template, end) in [
+            ("{% for m in messages %}{{ m.content }}\n<t>\n{% endfor %}", &[1][..]),
+            ("{% for m in messages %}<t>{{ m.content | trim }}{% endfor %}<u>", &[2]),
+            ("{% for m in messages %}<t>{{ m.content }} x<u>{% endfor %}", &[]),
+            ("{{ raise_exception('no') }}", &[]),
+        ] {
+            assert_eq!(tokenizer(&[("chat_template.jinja", template)]).end_tokens(), end, "{template}");
+        }
+    }
 
     #[test]
     fn the_longest_beginning_of_a_stop_text_is_held_back() {

@@ -14,9 +14,11 @@ use tokenizers::{
 };
 
 use crate::error::{Error, Result};
+use crate::files;
 
 mod charsmap;
 mod rules;
+pub(super) mod sentencepiece;
 
 /// Maximum size of `tokenizer.json` in bytes; the largest known have about 35 MB.
 pub(crate) const LARGEST_FILE: u64 = 256 << 20;
@@ -71,6 +73,33 @@ impl Vocabulary {
         Self::read(path, &file::read(path, LARGEST_FILE)?)
     }
 
+    /// Reads the tokenizer of a folder: `tokenizer.json`, else `tokenizer.model`. `settings` is `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// Same as [`Vocabulary::load`]; [`Error::Components`] if there is neither.
+    pub(crate) fn of_folder(folder: &Path, settings: &serde_json::Value) -> Result<Self> {
+        let json = folder.join("tokenizer.json");
+        if json.exists() {
+            return Self::load(&json);
+        }
+        let path = folder.join("tokenizer.model");
+        if !path.exists() {
+            let message = "no tokenizer.json and no tokenizer.model: copy one from the model's repository".to_owned();
+            return Err(Error::Components { path: folder.to_owned(), message });
+        }
+        let content = file::read(&path, LARGEST_FILE)?;
+        let fail = |message: String| Error::File { path: path.clone(), message };
+        if let Some(found) = coreml_format::foreign::recognise(&content) {
+            return Err(fail(format!("expected a SentencePiece model, found {found}")));
+        }
+        let found = sentencepiece::as_json(&content, settings).map_err(|reason| {
+            fail(format!(
+                "{reason}; `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes tokenizer.json"
+            ))
+        })?;
+        Self::read(&path, found.to_string().as_bytes())
+    }
+
     /// Reads the content of a `tokenizer.json`; errors name `path`.
     ///
     /// # Errors
@@ -82,7 +111,7 @@ impl Vocabulary {
             model: ModelWrapper,
         }
         let fail = |message: String| Error::File { path: path.to_owned(), message };
-        let file: rules::File = serde_json::from_slice(content).map_err(|e| fail(e.to_string()))?;
+        let file: rules::File = serde_json::from_slice(content).map_err(|e| files::not_json(path, content, &e))?;
         let bounds = file.check().map_err(|e| fail(e.to_string()))?;
         let built = contained(|| {
             let rest: Rest = serde_json::from_slice(content)?;
@@ -124,6 +153,11 @@ impl Vocabulary {
     /// The id of a token.
     pub(crate) fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// Returns true for an added token that is special.
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
     /// Tokenizes a text; `special` adds the special tokens of the post-processor.

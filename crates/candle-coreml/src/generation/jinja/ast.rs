@@ -63,11 +63,21 @@ pub(super) struct Filter {
     pub(super) arguments: Vec<Argument>,
 }
 
-/// An argument, optionally named.
+/// An argument, or several in one value.
 #[derive(Debug)]
 pub(super) struct Argument {
-    pub(super) name: Option<Arc<str>>,
+    pub(super) kind: ArgumentKind,
     pub(super) value: Expr,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ArgumentKind {
+    Positional,
+    Named(Arc<str>),
+    /// `*value`: each element is an argument.
+    Spread,
+    /// `**value`: each entry is a named argument.
+    SpreadNamed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

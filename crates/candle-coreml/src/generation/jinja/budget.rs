@@ -100,6 +100,14 @@ impl Budget {
         self.sequence(items, false)
     }
 
+    /// What a filter gives that is an iterator in Jinja.
+    pub(super) fn lazy(&mut self, items: Vec<Value>) -> Result<Value> {
+        self.take(64)?;
+        self.elements(items.len())?;
+        let depth = Self::above(items.iter())?;
+        Ok(Value::List(Arc::new(List { items, depth, tuple: false, lazy: true })))
+    }
+
     pub(super) fn tuple(&mut self, items: Vec<Value>) -> Result<Value> {
         self.sequence(items, true)
     }
@@ -108,7 +116,7 @@ impl Budget {
         self.take(64)?;
         self.elements(items.len())?;
         let depth = Self::above(items.iter())?;
-        Ok(Value::List(Arc::new(List { items, depth, tuple })))
+        Ok(Value::List(Arc::new(List { items, depth, tuple, lazy: false })))
     }
 
     pub(super) fn map(&mut self, entries: Map) -> Result<Value> {

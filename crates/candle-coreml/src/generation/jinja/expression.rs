@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::arguments::{Arguments, int};
-use super::ast::{Argument, Expr};
+use super::ast::{Argument, ArgumentKind, Expr};
 use super::budget::{RANGE, limit};
 use super::interpreter::Interpreter;
 use super::value::{Function, Key, Map, Value};
@@ -80,7 +80,13 @@ impl Interpreter {
                 if value.as_float().is_some() { Ok(value) } else { wrong(format!("`+` before {}", value.kind())) }
             }
             Expr::Binary(operator, both) => {
-                let (left, right) = (self.eval(&both.0)?, self.eval(&both.1)?);
+                let (mut left, mut right) = (self.eval(&both.0)?, self.eval(&both.1)?);
+                if *operator == super::ast::Binary::Add && is_markup(&both.0) != is_markup(&both.1) {
+                    let plain = if is_markup(&both.0) { &mut right } else { &mut left };
+                    if let Value::Str(text) = plain {
+                        *plain = super::filters::escape(&text.clone(), &mut self.budget)?;
+                    }
+                }
                 super::operators::binary(*operator, &left, &right, &mut self.budget)
             }
             Expr::Concat(parts) => {
@@ -139,9 +145,27 @@ impl Interpreter {
         let mut all = Arguments::default();
         for argument in arguments {
             let value = self.eval(&argument.value)?;
-            match &argument.name {
-                Some(name) => all.named.push((name.clone(), value)),
-                None => all.positional.push(value),
+            match &argument.kind {
+                ArgumentKind::Named(name) => all.named.push((name.clone(), value)),
+                ArgumentKind::Positional => all.positional.push(value),
+                ArgumentKind::Spread => {
+                    let items = self.items(&value)?;
+                    self.budget.elements(items.items.len())?;
+                    all.positional.extend(items.items.iter().cloned());
+                }
+                ArgumentKind::SpreadNamed => {
+                    let Value::Map(map) = &value else {
+                        return wrong(format!("`**` takes a dictionary, not {}", value.kind()));
+                    };
+                    self.budget.elements(map.entries.len().saturating_mul(2))?;
+                    for (key, value) in &map.entries {
+                        let Key::Str(name) = key else { return wrong("names of arguments are strings") };
+                        if all.named.iter().any(|(n, _)| n == name) {
+                            return wrong(format!("`{}` is given twice", quoted(name)));
+                        }
+                        all.named.push((name.clone(), value.clone()));
+                    }
+                }
             }
         }
         Ok(all)
@@ -224,7 +248,7 @@ impl Interpreter {
                 Err(_) => missing("an entry"),
             },
             (Value::Namespace(_), Value::Str(name)) => self.attribute(value, name),
-            (Value::List(list), index) => match index.as_int() {
+            (Value::List(list), index) => match index.as_int().filter(|_| !list.lazy) {
                 Some(i) => Ok(super::operators::place(i, list.items.len())
                     .map_or_else(|| Value::Undefined("an element".into()), |i| list.items[i].clone())),
                 None => missing(index.as_str().unwrap_or("an element")),
@@ -372,6 +396,19 @@ impl Interpreter {
         }
         self.budget.elements(count as usize)?;
         self.budget.list((0..count as i64).map(|i| Value::Int(start.wrapping_add(i.wrapping_mul(step)))).collect())
+    }
+}
+
+/// Returns true for text that its filters mark as HTML: texts added to it are escaped.
+fn is_markup(expr: &Expr) -> bool {
+    match expr {
+        Expr::Filter(inner, filter) => match &*filter.name {
+            "safe" | "e" | "escape" | "forceescape" => true,
+            "trim" | "upper" | "lower" | "title" | "capitalize" | "string" => is_markup(inner),
+            _ => false,
+        },
+        Expr::Binary(super::ast::Binary::Add, both) => is_markup(&both.0) || is_markup(&both.1),
+        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Filters of single values; those of sequences are in [`super::sequences`].
 
 use super::arguments::{Arguments, count, int, switch, text};
+use super::budget::Budget;
 use super::format::Layout;
 use super::interpreter::Interpreter;
 use super::value::Value;
@@ -61,8 +62,12 @@ impl Interpreter {
                 round(&value, int(&precision, "`precision`", 0)?, &method)
             }
             "bool" => Ok(Value::Bool(value.is_true())),
-            "items" if value.is_undefined() => budget.list(Vec::new()),
-            "items" => methods::items(&value, budget),
+            "items" if value.is_undefined() => budget.lazy(Vec::new()),
+            "items" => {
+                let pairs = methods::items(&value, budget)?;
+                let pairs = self.items(&pairs)?;
+                self.budget.lazy(pairs.items.clone())
+            }
             "attr" => {
                 let [attribute] = arguments.bind(name, ["name"])?;
                 let attribute = text(&attribute, "`name`")?;
@@ -73,7 +78,7 @@ impl Interpreter {
                     budget.read(s.len())?;
                     Ok(Value::Int(s.chars().count() as i64))
                 }
-                Value::List(list) => Ok(Value::Int(list.items.len() as i64)),
+                Value::List(list) if !list.lazy => Ok(Value::Int(list.items.len() as i64)),
                 Value::Map(map) => Ok(Value::Int(map.entries.len() as i64)),
                 Value::Undefined(_) => Ok(Value::Int(0)),
                 other => wrong(format!("{} has no length", other.kind())),
@@ -107,7 +112,7 @@ impl Interpreter {
             "string" | "safe" | "upper" | "lower" | "title" | "capitalize" | "wordcount" => {
                 let [] = arguments.bind(name, [])?;
                 match name {
-                    "title" => methods::title(s, budget),
+                    "title" => words(s, budget),
                     "capitalize" => methods::capitalize(s, budget),
                     "wordcount" => Ok(Value::Int(
                         s.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count() as i64,
@@ -133,20 +138,7 @@ impl Interpreter {
                 let (old, new) = (text(&old, "`old`")?, text(&new, "`new`")?);
                 methods::replace(s, &old, &new, int(&most, "`count`", -1)?, budget)
             }
-            "escape" | "e" | "forceescape" => {
-                let mut sink = budget.sink();
-                for c in s.chars() {
-                    match c {
-                        '&' => sink.push("&amp;")?,
-                        '<' => sink.push("&lt;")?,
-                        '>' => sink.push("&gt;")?,
-                        '"' => sink.push("&#34;")?,
-                        '\'' => sink.push("&#39;")?,
-                        c => sink.char(c)?,
-                    }
-                }
-                Ok(sink.value())
-            }
+            "escape" | "e" | "forceescape" => escape(s, budget),
             "indent" => {
                 let [width, first, blank] = arguments.bind(name, ["width", "first", "blank"])?;
                 let (prefix, count): (std::sync::Arc<str>, usize) = match &width {
@@ -191,6 +183,38 @@ impl Interpreter {
             _ => unsupported("filter", name),
         }
     }
+}
+
+/// Jinja's `title`: words end at spaces, hyphens and opening brackets only.
+fn words(text: &str, budget: &mut Budget) -> Result<Value> {
+    // Case mapping yields at most three characters.
+    budget.take(text.len().saturating_mul(3))?;
+    let (mut out, mut inside) = (String::new(), false);
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
+        inside = !(c.is_whitespace() || "-({[<".contains(c));
+    }
+    Ok(Value::Str(out.into()))
+}
+
+/// A text with HTML's characters escaped.
+pub(super) fn escape(text: &str, budget: &mut Budget) -> Result<Value> {
+    let mut sink = budget.sink();
+    for c in text.chars() {
+        match c {
+            '&' => sink.push("&amp;")?,
+            '<' => sink.push("&lt;")?,
+            '>' => sink.push("&gt;")?,
+            '"' => sink.push("&#34;")?,
+            '\'' => sink.push("&#39;")?,
+            c => sink.char(c)?,
+        }
+    }
+    Ok(sink.value())
 }
 
 fn number(name: &str, value: &Value, arguments: Arguments) -> Result<Value> {

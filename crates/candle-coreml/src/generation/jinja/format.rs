@@ -31,6 +31,7 @@ impl Layout<'_> {
             Value::Float(f) if f.is_infinite() => sink.push(if *f > 0.0 { "Infinity" } else { "-Infinity" }),
             Value::Float(f) => sink.push(&float(*f)),
             Value::Str(s) => self.string(s, sink),
+            Value::List(list) if list.lazy => wrong(super::value::LAZY),
             Value::List(list) => {
                 sink.push("[")?;
                 for (i, item) in list.items.iter().enumerate() {

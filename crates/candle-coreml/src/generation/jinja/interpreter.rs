@@ -20,6 +20,7 @@ enum Flow {
 }
 
 /// Position in a loop.
+#[derive(Clone)]
 pub(super) struct Loop {
     pub(super) items: Arc<super::value::List>,
     pub(super) index: usize,
@@ -28,16 +29,19 @@ pub(super) struct Loop {
 }
 
 /// Variables of one block.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Frame {
     pub(super) names: HashMap<Arc<str>, Value>,
     pub(super) repetition: Option<Loop>,
 }
 
-/// A macro, and the number of frames visible to it.
+/// A macro, and the frames visible to it.
 struct Defined {
     code: Arc<Macro>,
+    /// Their number.
     frames: usize,
+    /// Those of the body of a `call`, which runs inside another macro.
+    scope: Option<Arc<Vec<Frame>>>,
 }
 
 pub(super) struct Interpreter {
@@ -148,6 +152,11 @@ impl Interpreter {
             }
             Statement::Call(call, code) => {
                 let caller = self.define(code)?;
+                self.budget.take(self.frames.iter().map(|f| size_of::<Frame>() + f.names.len() * 64).sum())?;
+                let scope = Arc::new(self.frames.clone());
+                if let Some(defined) = self.macros.last_mut() {
+                    defined.scope = Some(scope);
+                }
                 let value = self.call_with(call, caller)?;
                 self.emit(&value)?;
             }
@@ -193,7 +202,7 @@ impl Interpreter {
 
     fn define(&mut self, code: &Arc<Macro>) -> Result<Value> {
         self.budget.take(size_of::<Defined>())?;
-        self.macros.push(Defined { code: code.clone(), frames: self.frames.len() });
+        self.macros.push(Defined { code: code.clone(), frames: self.frames.len(), scope: None });
         Ok(Value::Macro(self.macros.len() - 1))
     }
 
@@ -242,7 +251,7 @@ impl Interpreter {
                     kept.push(item.clone());
                 }
             }
-            items = Arc::new(super::value::List { items: kept, depth: items.depth, tuple: false });
+            items = Arc::new(super::value::List { items: kept, depth: items.depth, tuple: false, lazy: false });
         }
         if items.items.is_empty() {
             return self.block(Frame::default(), &repetition.otherwise);
@@ -264,8 +273,8 @@ impl Interpreter {
 
     /// Output of a macro.
     pub(super) fn expand(&mut self, place: usize, arguments: Arguments, caller: Option<Value>) -> Result<Value> {
-        let Some(Defined { code, frames }) = self.macros.get(place) else { return wrong("no such macro") };
-        let (code, frames) = (code.clone(), (*frames).min(self.frames.len()));
+        let Some(Defined { code, frames, scope }) = self.macros.get(place) else { return wrong("no such macro") };
+        let (code, frames, scope) = (code.clone(), (*frames).min(self.frames.len()), scope.clone());
         let mut frame = Frame::default();
         if let Some(caller) = caller {
             frame.names.insert("caller".into(), caller);
@@ -303,8 +312,14 @@ impl Interpreter {
         } else if let Some((name, _)) = named.first() {
             return wrong(format!("the macro `{}` has no parameter `{}`", code.name, quoted(name)));
         }
-        // Macros see the scope of their definition, not of the call.
-        let hidden = self.frames.split_off(frames);
+        // Macros see the scope of their definition, not of the call: for the body of a `call`, that of the tag.
+        let (hidden, frames) = match scope {
+            Some(scope) => {
+                self.budget.take(scope.iter().map(|f| size_of::<Frame>() + f.names.len() * 64).sum())?;
+                (std::mem::replace(&mut self.frames, scope.to_vec()), 0)
+            }
+            None => (self.frames.split_off(frames), frames),
+        };
         self.frames.push(frame);
         for (name, default) in defaults {
             let value = self.eval(default)?;
@@ -336,6 +351,6 @@ impl Interpreter {
             }
             other => return Err(TemplateErrorKind::Value(format!("{} has no elements", other.kind())).into()),
         };
-        Ok(Arc::new(super::value::List { items, depth: 1, tuple: false }))
+        Ok(Arc::new(super::value::List { items, depth: 1, tuple: false, lazy: false }))
     }
 }

@@ -64,7 +64,7 @@ fn dictionary(object: &Value, name: &str, arguments: Arguments, budget: &mut Bud
 }
 
 /// Python's `strip`: whitespace, or any of these characters.
-pub(super) fn strip<'t>(text: &'t str, of: Option<&str>, left: bool, right: bool) -> &'t str {
+pub(in crate::generation) fn strip<'t>(text: &'t str, of: Option<&str>, left: bool, right: bool) -> &'t str {
     let inside = |c: char| of.map_or(c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}'), |of| of.contains(c));
     let text = if left { text.trim_start_matches(inside) } else { text };
     if right { text.trim_end_matches(inside) } else { text }

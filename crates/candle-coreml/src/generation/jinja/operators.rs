@@ -37,7 +37,7 @@ pub(super) fn binary(operator: Binary, left: &Value, right: &Value, budget: &mut
             sink.push(b)?;
             return Ok(sink.value());
         }
-        (Binary::Add, Value::List(a), Value::List(b)) if a.tuple == b.tuple => {
+        (Binary::Add, Value::List(a), Value::List(b)) if a.tuple == b.tuple && !a.lazy && !b.lazy => {
             budget.elements(a.items.len() + b.items.len())?;
             let items = a.items.iter().chain(&b.items).cloned().collect();
             return if a.tuple { budget.tuple(items) } else { budget.list(items) };
@@ -56,7 +56,7 @@ pub(super) fn binary(operator: Binary, left: &Value, right: &Value, budget: &mut
                 return Ok(sink.value());
             }
         }
-        (Binary::Mul, Value::List(list), n) | (Binary::Mul, n, Value::List(list)) => {
+        (Binary::Mul, Value::List(list), n) | (Binary::Mul, n, Value::List(list)) if !list.lazy => {
             if let Some(n) = n.as_int() {
                 let n = usize::try_from(n).unwrap_or(0);
                 budget.elements(list.items.len().saturating_mul(n))?;
@@ -175,6 +175,8 @@ pub(super) fn slice(value: &Value, [start, stop, step]: [Option<i64>; 3], budget
         })
     };
     match value {
+        // Jinja finds neither elements nor slices in an iterator.
+        Value::List(list) if list.lazy => Ok(Value::Undefined("a slice of an iterator".into())),
         Value::List(list) => {
             let places: Vec<usize> = {
                 budget.elements(list.items.len())?;

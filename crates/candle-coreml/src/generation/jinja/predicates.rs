@@ -56,6 +56,7 @@ impl Interpreter {
             "number" => value.as_float().is_some(),
             "string" => matches!(value, Value::Str(_)),
             "mapping" => matches!(value, Value::Map(_)),
+            "sequence" if matches!(value, Value::List(list) if list.lazy) => false,
             "sequence" => matches!(value, Value::List(_) | Value::Str(_) | Value::Map(_) | Value::Undefined(_)),
             "iterable" => matches!(value, Value::List(_) | Value::Str(_) | Value::Map(_) | Value::Undefined(_)),
             "callable" => matches!(value, Value::Macro(_) | Value::Function(_)),

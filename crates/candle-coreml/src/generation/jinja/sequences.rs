@@ -109,7 +109,7 @@ impl Interpreter {
                 kept.push(item.clone());
             }
         }
-        self.budget.list(kept)
+        self.budget.lazy(kept)
     }
 
     fn mapped(&mut self, items: &[Value], mut arguments: Arguments) -> Result<Value> {
@@ -131,7 +131,7 @@ impl Interpreter {
                 out.push(value);
             }
         }
-        self.budget.list(out)
+        self.budget.lazy(out)
     }
 
     #[inline(never)]
@@ -170,7 +170,12 @@ impl Interpreter {
         if name == "dictsort" {
             return self.dictsort(&value, arguments);
         }
-        let list = self.items(&value)?;
+        if name == "last" && matches!(&value, Value::List(list) if list.lazy) {
+            return wrong("an iterator has no last element: make it a list first (`|list`)");
+        }
+        // Nothing is selected from what is false.
+        let none = ["map", "select", "reject", "selectattr", "rejectattr"].contains(&name) && !value.is_true();
+        let list = if none { self.items(&"".into())? } else { self.items(&value)? };
         let items = &list.items;
         match name {
             "first" | "last" | "list" | "reverse" | "keys" | "values" => {
@@ -179,7 +184,7 @@ impl Interpreter {
                 match name {
                     "first" | "last" => Ok(end.cloned().unwrap_or_else(|| Value::Undefined(name.into()))),
                     "list" => self.budget.list(items.clone()),
-                    "reverse" => self.budget.list(items.iter().rev().cloned().collect()),
+                    "reverse" => self.budget.lazy(items.iter().rev().cloned().collect()),
                     _ => methods::call(&value, name, Arguments::default(), &mut self.budget),
                 }
             }
@@ -230,7 +235,7 @@ impl Interpreter {
                         kept.push(item.clone());
                     }
                 }
-                self.budget.list(kept)
+                self.budget.lazy(kept)
             }
             "sum" => {
                 let [attribute, start] = arguments.bind(name, ["attribute", "start"])?;
@@ -293,6 +298,6 @@ impl Interpreter {
                 at = end;
             }
         }
-        self.budget.list(out)
+        self.budget.lazy(out)
     }
 }

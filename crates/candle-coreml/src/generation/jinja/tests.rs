@@ -3,10 +3,7 @@
 use super::*;
 
 fn messages(all: &serde_json::Value) -> Value {
-    let field = |m: &'static str| move |v: &serde_json::Value| v[m].as_str().expect("a string").to_owned();
-    let rows: Vec<(String, String)> =
-        all.as_array().expect("a list").iter().map(|m| (field("role")(m), field("content")(m))).collect();
-    Value::records(rows.iter().map(|(r, c)| [("role", r.as_str()), ("content", c.as_str())]))
+    Value::of_json(all).expect("plain JSON")
 }
 
 fn render_with(source: &str, messages: Value, limits: &TemplateLimits) -> Result<String> {
@@ -24,7 +21,7 @@ fn render(source: &str) -> Result<String> {
     let usual = TemplateLimits::default();
     let limits =
         TemplateLimits { output: usual.output / 10, memory: usual.memory / 10, steps: usual.steps / 10, ..usual };
-    render_with(source, Value::records(std::iter::once([("role", "user"), ("content", "hi")])), &limits)
+    render_with(source, messages(&serde_json::json!([{"role": "user", "content": "hi"}])), &limits)
 }
 
 /// The expected output comes from Jinja itself: `tools/template_cases.py`.
@@ -267,7 +264,11 @@ fn odd_values_are_errors() {
         ("{% block a %}{% endblock %}", "unsupported"),
         ("{% import 'a' as b %}", "unsupported"),
         ("{% for a in b recursive %}{% endfor %}", "unsupported"),
-        ("{{ f(*a) }}", "unsupported"),
+        ("{{ dict(**1) }}", "value"),
+        ("{{ dict(a=1, **{'a': 2}) }}", "value"),
+        ("{{ range(*1) }}", "value"),
+        ("{{ range(**{}, 1) }}", "syntax"),
+        ("{{ range(*[1], *[2]) }}", "syntax"),
         ("{{ strftime_now('%Q') }}", "unsupported"),
         ("{{ strftime_now(1) }}", "value"),
     ] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::budget::{Budget, Sink};
+use super::budget::{Budget, Sink, VALUE_DEPTH, limit};
 use super::{Result, wrong};
 
 /// A value. Copies share their contents.
@@ -45,6 +45,8 @@ pub(in crate::generation) struct List {
     pub(super) items: Vec<Value>,
     pub(super) depth: u8,
     pub(super) tuple: bool,
+    /// True for what filters such as `map` give: an iterator in Jinja, with neither length nor elements by index.
+    pub(super) lazy: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,9 @@ pub(in crate::generation) struct Dictionary {
     pub(super) entries: Map,
     pub(super) depth: u8,
 }
+
+/// The error for texts and JSON of iterators.
+pub(super) const LAZY: &str = "an iterator has no text: make it a list first (`|list`)";
 
 pub(super) type Map = IndexMap<Key, Value>;
 
@@ -120,15 +125,42 @@ impl From<&str> for Value {
 }
 
 impl Value {
-    /// A list of dictionaries with string values: the form of messages.
-    pub(in crate::generation) fn records<'t, const N: usize>(
-        rows: impl Iterator<Item = [(&'t str, &'t str); N]>,
-    ) -> Self {
-        let row = |fields: [(&str, &str); N]| {
-            let entries = fields.into_iter().map(|(k, v)| (Key::Str(k.into()), v.into())).collect();
-            Self::Map(Arc::new(Dictionary { entries, depth: 1 }))
-        };
-        Self::List(Arc::new(List { items: rows.map(row).collect(), depth: 2, tuple: false }))
+    /// A value of JSON. Its keys keep their order.
+    ///
+    /// # Errors
+    /// Integers beyond 64 bits; more levels than values may have.
+    pub(in crate::generation) fn of_json(value: &serde_json::Value) -> Result<Self> {
+        Self::of_json_at(value, 0)
+    }
+
+    fn of_json_at(value: &serde_json::Value, level: u8) -> Result<Self> {
+        use serde_json::Value as Json;
+        if level > VALUE_DEPTH {
+            return limit("levels of lists and dictionaries", VALUE_DEPTH.into());
+        }
+        let above = |depth: Option<u8>| depth.unwrap_or(0) + 1;
+        Ok(match value {
+            Json::Null => Self::None,
+            Json::Bool(b) => Self::Bool(*b),
+            Json::String(s) => s.as_str().into(),
+            Json::Number(n) => match (n.as_i64(), n.is_u64(), n.as_f64()) {
+                (Some(i), ..) => Self::Int(i),
+                (None, false, Some(f)) => Self::Float(f),
+                _ => return wrong(format!("the integer {n} leaves the range of 64 bits")),
+            },
+            Json::Array(all) => {
+                let items = all.iter().map(|v| Self::of_json_at(v, level + 1)).collect::<Result<Vec<_>>>()?;
+                let depth = above(items.iter().map(Self::depth).max());
+                Self::List(Arc::new(List { items, depth, tuple: false, lazy: false }))
+            }
+            Json::Object(all) => {
+                let entry =
+                    |(k, v): (&String, &Json)| Ok((Key::Str(k.as_str().into()), Self::of_json_at(v, level + 1)?));
+                let entries = all.iter().map(entry).collect::<Result<Map>>()?;
+                let depth = above(entries.values().map(Self::depth).max());
+                Self::Map(Arc::new(Dictionary { entries, depth }))
+            }
+        })
     }
 
     /// Name of the type, for messages.
@@ -140,6 +172,7 @@ impl Value {
             Self::Int(_) => "an integer",
             Self::Float(_) => "a float",
             Self::Str(_) => "a string",
+            Self::List(l) if l.lazy => "an iterator",
             Self::List(_) => "a list",
             Self::Map(_) => "a dictionary",
             Self::Namespace(_) => "a namespace",
@@ -155,7 +188,7 @@ impl Value {
             Self::Int(i) => *i != 0,
             Self::Float(f) => *f != 0.0,
             Self::Str(s) => !s.is_empty(),
-            Self::List(l) => !l.items.is_empty(),
+            Self::List(l) => l.lazy || !l.items.is_empty(),
             Self::Map(m) => !m.entries.is_empty(),
             Self::Namespace(_) | Self::Macro(_) | Self::Function(_) => true,
         }
@@ -200,6 +233,9 @@ impl Value {
                 a == b
             }
             (Self::List(a), Self::List(b)) => {
+                if a.lazy || b.lazy {
+                    return Ok(Arc::ptr_eq(a, b));
+                }
                 if a.items.len() != b.items.len() || a.tuple != b.tuple {
                     return Ok(false);
                 }
@@ -276,6 +312,7 @@ impl Value {
             Self::Int(i) => sink.push(&i.to_string()),
             Self::Float(f) => sink.push(&float(*f)),
             Self::Str(s) => quote(s, sink),
+            Self::List(l) if l.lazy => wrong(LAZY),
             Self::List(l) => {
                 sink.push(if l.tuple { "(" } else { "[" })?;
                 for (i, item) in l.items.iter().enumerate() {

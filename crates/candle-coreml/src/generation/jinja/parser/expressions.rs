@@ -1,9 +1,9 @@
 //! Expression parsing: operators by precedence, then postfixes.
 
-use super::super::ast::{Argument, Binary, Comparison, Expr, Filter};
+use super::super::ast::{Argument, ArgumentKind, Binary, Comparison, Expr, Filter};
 use super::super::lexer::Kind;
 use super::super::value::Value;
-use super::super::{Result, TemplateErrorKind, unsupported};
+use super::super::{Result, TemplateErrorKind};
 use super::{Parser, Tall, one_higher};
 
 impl Parser<'_> {
@@ -270,23 +270,30 @@ impl Parser<'_> {
     fn arguments(&mut self) -> Result<Tall<Vec<Argument>>> {
         self.expect("(")?;
         self.separated(")", |p, all: &[Argument]| {
-            if p.is_sign("*") || p.is_sign("**") {
-                return unsupported("argument form", "*");
-            }
             let named = matches!(p.peek(), Kind::Name(_))
                 && matches!(p.tokens.get(p.at + 1).map(|t| &t.kind), Some(Kind::Sign("=")));
-            let name = if named {
+            let kind = if p.takes("**") {
+                ArgumentKind::SpreadNamed
+            } else if p.takes("*") {
+                ArgumentKind::Spread
+            } else if named {
                 let name = p.name()?;
                 p.at += 1;
-                Some(name)
+                ArgumentKind::Named(name)
             } else {
-                None
+                ArgumentKind::Positional
             };
-            if name.is_none() && all.last().is_some_and(|a| a.name.is_some()) {
-                return p.fail("a named argument");
+            let has = |kind| all.iter().any(|a| a.kind == kind);
+            let fits = match kind {
+                ArgumentKind::Positional => all.iter().all(|a| a.kind == ArgumentKind::Positional),
+                ArgumentKind::Spread => !has(ArgumentKind::Spread) && !has(ArgumentKind::SpreadNamed),
+                ArgumentKind::Named(_) | ArgumentKind::SpreadNamed => !has(ArgumentKind::SpreadNamed),
+            };
+            if !fits {
+                return p.fail("arguments by position before named ones");
             }
             let (value, tall) = p.conditional()?;
-            Ok((Argument { name, value }, tall))
+            Ok((Argument { kind, value }, tall))
         })
     }
 
@@ -358,6 +365,6 @@ impl Parser<'_> {
             let primary = p.primary()?;
             p.postfix(primary)
         })?;
-        Ok((Filter { name, arguments: vec![Argument { name: None, value }] }, height))
+        Ok((Filter { name, arguments: vec![Argument { kind: ArgumentKind::Positional, value }] }, height))
     }
 }
