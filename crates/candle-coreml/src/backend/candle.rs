@@ -1,4 +1,4 @@
-//! Checkpoints (`config.json`, `.safetensors`, tokenizer) on Candle: Qwen 2.5, Qwen 3 and Llama through
+//! Checkpoints (`config.json`, `.safetensors`, tokenizer) on Candle: the families of `families.rs`, through
 //! candle-transformers.
 //!
 //! Checkpoints are checked before candle-transformers reads them: every tensor that the configuration requires exists
@@ -81,7 +81,8 @@ impl CandleGenerator {
     /// Loads a checkpoint onto `cpu`, `metal` or `cuda`.
     ///
     /// The default dtype is f32 on the CPU, f16 on Metal, bf16 on CUDA if the weights are stored so and f16 otherwise;
-    /// Qwen 2.5 always uses f32.
+    /// families whose rotary angles candle-transformers computes in the model's dtype always use f32 (Qwen 2.5, Gemma, Phi 3,
+    /// OLMo 2). The context ends with a sliding window that the network lacks (Mistral, Gemma 2, Phi 3).
     ///
     /// # Errors
     /// If a file is missing or malformed, the family or one of its features is not supported, tensors are missing or

@@ -76,7 +76,12 @@ impl Cached {
     }
 
     fn run(&mut self, ids: &[u32]) -> candle_core::Result<Vec<f32>> {
-        if ids.len() <= BEFORE_END {
+        let overwrites = self.network.window().is_some_and(|window| self.tokens.len() + ids.len() > window);
+        if overwrites {
+            // The snapshot shares the cache.
+            self.remembered = None;
+        }
+        if ids.len() <= BEFORE_END || overwrites {
             return self.step(ids);
         }
         let (first, last) = ids.split_at(ids.len() - BEFORE_END);

@@ -10,7 +10,7 @@ use coreml_format::file;
 use safetensors::Dtype;
 
 use super::config::{self, Config};
-use super::families::{AttentionBias, Network};
+use super::families::{Network, Tensors};
 use crate::error::{Error, Result};
 
 /// Maximum size of `config.json` or an index in bytes.
@@ -51,6 +51,7 @@ fn map(files: &[PathBuf]) -> Result<MmapedSafetensors> {
 impl Checkpoint {
     /// Opens the checkpoint in a folder and checks it.
     pub(super) fn open(folder: &Path) -> Result<Self> {
+        crate::folder::expect_checkpoint(folder)?;
         let path = folder.join("config.json");
         let config = config::parse(&read(&path)?).map_err(|message| bad(&path, message))?;
         let files = files(folder)?;
@@ -125,9 +126,8 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Names and shapes of the tensors that a configuration requires.
-fn needed(c: &Config) -> Vec<(String, Vec<usize>)> {
-    let (hidden, mlp) = (c.hidden_size, c.intermediate_size);
-    let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+fn needed(c: &Config) -> Tensors {
+    let hidden = c.hidden_size;
     let mut all = vec![
         ("model.embed_tokens.weight".to_owned(), vec![c.vocab_size, hidden]),
         ("model.norm.weight".to_owned(), vec![hidden]),
@@ -136,28 +136,8 @@ fn needed(c: &Config) -> Vec<(String, Vec<usize>)> {
         all.push(("lm_head.weight".to_owned(), vec![c.vocab_size, hidden]));
     }
     for layer in 0..c.num_hidden_layers {
-        let mut add = |name: &str, shape: &[usize]| all.push((format!("model.layers.{layer}.{name}"), shape.to_vec()));
-        for (name, rows, columns) in [
-            ("self_attn.q_proj", q, hidden),
-            ("self_attn.k_proj", kv, hidden),
-            ("self_attn.v_proj", kv, hidden),
-            ("self_attn.o_proj", hidden, q),
-            ("mlp.gate_proj", mlp, hidden),
-            ("mlp.up_proj", mlp, hidden),
-            ("mlp.down_proj", hidden, mlp),
-        ] {
-            add(&format!("{name}.weight"), &[rows, columns]);
-            let attention = name.starts_with("self_attn");
-            let everywhere = c.family.attention_bias == AttentionBias::AllIfConfigured;
-            if c.attention_bias && attention && (everywhere || name != "self_attn.o_proj") {
-                add(&format!("{name}.bias"), &[rows]);
-            }
-        }
-        add("input_layernorm.weight", &[hidden]);
-        add("post_attention_layernorm.weight", &[hidden]);
-        for name in c.family.head_norms {
-            add(&format!("{name}.weight"), &[c.head_dim]);
-        }
+        let own = (c.family.layer)(c, layer);
+        all.extend(own.into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
     }
     all
 }
@@ -167,7 +147,7 @@ fn check(folder: &Path, config: &Config, found: &BTreeMap<String, (Dtype, Vec<us
     let fail = |message: String| Err(Error::Components { path: folder.to_owned(), message });
     // The configuration bounds the number of layers only loosely; the files bound the list.
     let layers = (0..config.num_hidden_layers)
-        .take_while(|i| found.contains_key(&format!("model.layers.{i}.input_layernorm.weight")))
+        .take_while(|i| found.contains_key(&format!("model.layers.{i}.post_attention_layernorm.weight")))
         .count();
     if layers < config.num_hidden_layers {
         return fail(format!("config.json says {} layers, the tensors have {layers}", config.num_hidden_layers));

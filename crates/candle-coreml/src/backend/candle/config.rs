@@ -35,7 +35,10 @@ pub(in crate::backend) struct Config {
     pub(in crate::backend) rms_norm_eps: f64,
     pub(in crate::backend) tie_word_embeddings: bool,
     pub(in crate::backend) attention_bias: bool,
+    pub(in crate::backend) mlp_bias: bool,
     pub(in crate::backend) rope: Rope,
+    /// The whole file, without keys that are null.
+    pub(in crate::backend) more: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The file as stored.
@@ -51,14 +54,14 @@ struct Raw {
     head_dim: Option<usize>,
     max_position_embeddings: usize,
     rms_norm_eps: f64,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     #[serde(default)]
     mlp_bias: bool,
     #[serde(default)]
     use_sliding_window: bool,
     hidden_act: Option<String>,
+    hidden_activation: Option<String>,
     rope_theta: Option<f64>,
     rope_scaling: Option<serde_json::Value>,
     rope_parameters: Option<serde_json::Value>,
@@ -89,7 +92,7 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     if !heads.is_multiple_of(key_value) {
         return Err(format!("{heads} attention heads are not a multiple of {key_value} key and value heads"));
     }
-    let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / heads);
+    let head_dim = raw.head_dim.or(family.head_dim).unwrap_or(raw.hidden_size / heads);
     if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > 1 << 12 {
         return Err(format!("head_dim is {head_dim}: expected an even number up to 4096"));
     }
@@ -101,7 +104,9 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
     if !(raw.rms_norm_eps > 0.0 && raw.rms_norm_eps < 1.0) {
         return Err(format!("rms_norm_eps is {}: expected a number between 0 and 1", raw.rms_norm_eps));
     }
-    Ok(Config {
+    let mut more: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    more.retain(|_, value| !value.is_null());
+    let mut config = Config {
         family,
         vocab_size: raw.vocab_size,
         hidden_size: raw.hidden_size,
@@ -112,14 +117,18 @@ pub(in crate::backend) fn parse(text: &str) -> Result<Config, String> {
         head_dim,
         max_position_embeddings: raw.max_position_embeddings,
         rms_norm_eps: raw.rms_norm_eps,
-        tie_word_embeddings: raw.tie_word_embeddings,
+        tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(family.tied),
         attention_bias: match family.attention_bias {
             AttentionBias::InputsAlways => true,
             AttentionBias::AllIfConfigured => raw.attention_bias.unwrap_or(false),
             AttentionBias::Never => false,
         },
+        mlp_bias: raw.mlp_bias,
         rope,
-    })
+        more,
+    };
+    (family.check)(&mut config)?;
+    Ok(config)
 }
 
 /// Rejects features that the networks would silently ignore.
@@ -130,18 +139,25 @@ fn supported(raw: &Raw, family: &Family) -> Result<(), String> {
     if raw.use_sliding_window {
         return Err("use_sliding_window: attention in a sliding window is not supported".to_owned());
     }
-    if raw.mlp_bias || (family.attention_bias == AttentionBias::Never && raw.attention_bias == Some(true)) {
-        return Err("attention_bias or mlp_bias: a Llama with biases is not supported".to_owned());
+    let attention = family.attention_bias == AttentionBias::Never && raw.attention_bias == Some(true);
+    if (raw.mlp_bias && !family.mlp_bias) || attention {
+        let family = family.model_type;
+        return Err(format!("attention_bias or mlp_bias: biases are not supported for model_type `{family}`"));
     }
-    match raw.hidden_act.as_deref() {
-        None | Some("silu" | "swish") => Ok(()),
-        Some(other) => Err(format!("hidden_act `{other}`: expected silu")),
+    // The newer name wins, as in transformers.
+    match raw.hidden_activation.as_deref().or(raw.hidden_act.as_deref()) {
+        Some(other) if !family.activations.contains(&other) => {
+            Err(format!("hidden_act `{other}`: expected {}", family.activations[0]))
+        }
+        _ => Ok(()),
     }
 }
 
 /// `rope_parameters` (transformers 5), else `rope_theta` and `rope_scaling` (transformers 4).
 fn rope(raw: &Raw, family: &Family) -> Result<Rope, String> {
     let parameters = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
+    // Families with two kinds of layers name them.
+    let parameters = parameters.map(|p| p.get("full_attention").unwrap_or(p));
     let of = |name: &str| parameters.and_then(|p| p.get(name));
     let theta = of("rope_theta").and_then(serde_json::Value::as_f64).or(raw.rope_theta).unwrap_or(family.rope_theta);
     if !(theta.is_finite() && theta > 1.0) {
@@ -217,6 +233,77 @@ mod tests {
             assert!(message.contains(part), "{name}: {message}");
         }
         assert!(with(&[("model_type", "llama".into())]).expect_err("head_dim").contains("hidden_size"));
+    }
+
+    /// What transformers does and the networks of candle-transformers don't.
+    #[test]
+    fn families_refuse_what_their_networks_ignore() {
+        use serde_json::json;
+        let longrope = json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
+        let kinds = |kinds: [&str; 2]| json!(kinds.map(|k| format!("{k}_attention")));
+        for (family, name, value, part) in [
+            ("gemma2", "tie_word_embeddings", json!(false), "tie_word_embeddings"),
+            ("gemma2", "query_pre_attn_scalar", json!(0), "query_pre_attn_scalar"),
+            ("gemma2", "attn_logit_softcapping", json!(-1.0), "attn_logit_softcapping"),
+            ("gemma2", "hidden_act", json!("relu"), "gelu_pytorch_tanh"),
+            ("gemma2", "sliding_window", json!(0), "sliding_window"),
+            ("gemma2", "sliding_window", json!("wide"), "sliding_window"),
+            ("gemma3_text", "layer_types", kinds(["full", "sliding"]), "layer_types"),
+            ("gemma3_text", "layer_types", kinds(["sliding", "chunked"]), "layer_types"),
+            ("gemma3_text", "layer_types", json!(["full_attention"]), "layer_types"),
+            ("gemma3_text", "sliding_window_pattern", json!(0), "sliding_window_pattern"),
+            ("gemma3_text", "rope_scaling", json!({"rope_type": "linear", "factor": 8.0}), "linear"),
+            (
+                "gemma3_text",
+                "rope_parameters",
+                json!({"full_attention": {"rope_type": "linear", "factor": 8.0}}),
+                "linear",
+            ),
+            ("gemma3_text", "rope_parameters", json!({"sliding_attention": {"rope_type": "linear"}}), "linear"),
+            ("gemma3_text", "rope_local_base_freq", json!(0), "rope_local_base_freq"),
+            ("gemma3_text", "use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
+            ("phi3", "rope_scaling", longrope, "longrope"),
+            ("phi3", "partial_rotary_factor", json!(0.1), "partial_rotary_factor"),
+            ("phi3", "partial_rotary_factor", json!(2), "partial_rotary_factor"),
+            ("smollm3", "no_rope_layers", json!([1]), "no_rope_layers"),
+            ("smollm3", "no_rope_layer_interval", json!(0), "no_rope_layer_interval"),
+            ("qwen3_moe", "mlp_only_layers", json!([0]), "mlp_only_layers"),
+            ("qwen3_moe", "num_experts_per_tok", json!(9999), "num_experts_per_tok"),
+            ("qwen3_moe", "num_experts", json!(1 << 20), "experts"),
+            ("qwen3_moe", "decoder_sparse_step", json!(0), "decoder_sparse_step"),
+            ("granite", "logits_scaling", json!(0), "logits_scaling"),
+            ("granite", "attention_bias", json!(true), "attention_bias"),
+            ("mistral", "rope_parameters", json!({"rope_type": "yarn"}), "yarn"),
+            ("olmo2", "mlp_bias", json!(true), "mlp_bias"),
+        ] {
+            let gemma = family.starts_with("gemma");
+            let act = if gemma { "gelu_pytorch_tanh" } else { "silu" };
+            let usual = [("model_type", family.into()), ("head_dim", 16.into()), ("hidden_act", act.into())];
+            if let Err(e) = with(&usual) {
+                panic!("{family}: {e}");
+            }
+            let message = with(&[&usual[..], &[(name, value)]].concat()).expect_err(name);
+            assert!(message.contains(part), "{family}: {name}: {message}");
+        }
+    }
+
+    #[test]
+    fn positions_end_with_a_window_that_the_network_lacks() {
+        for (family, positions) in [("mistral", 20), ("phi3", 20), ("gemma2", 20), ("gemma3_text", 128), ("olmo2", 128)]
+        {
+            let act = if family.starts_with("gemma") { "gelu_pytorch_tanh" } else { "silu" };
+            let config = with(&[
+                ("model_type", family.into()),
+                ("head_dim", 16.into()),
+                ("hidden_act", act.into()),
+                ("sliding_window", 20.into()),
+            ]);
+            assert_eq!(config.expect(family).max_position_embeddings, positions, "{family}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_json_are_refused() {
         assert!(parse("{").is_err() && parse("").is_err());
     }
 }

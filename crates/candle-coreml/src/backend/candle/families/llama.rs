@@ -2,30 +2,38 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use candle_transformers::models::llama;
 
-use super::{AttentionBias, Config, Family, Network};
+use super::{Config, Family, Network, USUAL};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
-    rope_theta: 10_000.0,
     llama3_rope: true,
-    free_head_dim: false,
-    attention_bias: AttentionBias::Never,
-    head_norms: &[],
-    needs_f32: false,
     build: |config, weights, dtype, device, context| {
         let config = as_llama(config, context);
-        let model = Arc::new(llama::Llama::load(weights, &config)?);
-        Ok(Box::new(Cached { model, cache: llama::Cache::new(true, dtype, &config, device)? }))
+        Ok(Box::new(Cached::new(&config, weights, dtype, device)?))
     },
+    ..USUAL
 };
 
 /// candle-transformers' Llama keeps its cache outside the model.
-struct Cached {
+pub(super) struct Cached {
     model: Arc<llama::Llama>,
     cache: llama::Cache,
+}
+
+impl Cached {
+    pub(super) fn new(
+        config: &llama::Config,
+        weights: VarBuilder<'static>,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Self> {
+        let model = Arc::new(llama::Llama::load(weights, config)?);
+        Ok(Self { model, cache: llama::Cache::new(true, dtype, config, device)? })
+    }
 }
 
 impl Network for Cached {
@@ -38,7 +46,7 @@ impl Network for Cached {
     }
 }
 
-fn as_llama(c: &Config, context: usize) -> llama::Config {
+pub(super) fn as_llama(c: &Config, context: usize) -> llama::Config {
     llama::Config {
         hidden_size: c.hidden_size,
         intermediate_size: c.intermediate_size,

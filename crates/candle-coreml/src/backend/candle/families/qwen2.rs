@@ -4,22 +4,20 @@ use candle_core::Tensor;
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
 
-use super::{AttentionBias, Config, Family, Network};
+use super::{AttentionBias, Config, Family, Network, USUAL};
 
 /// candle-transformers computes the rotary angles in the model's dtype. 16-bit types can't distinguish large positions
 /// (bf16 from 256 on), so this family always runs in f32.
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
     rope_theta: 1_000_000.0,
-    llama3_rope: false,
-    free_head_dim: false,
     attention_bias: AttentionBias::InputsAlways,
-    head_norms: &[],
     needs_f32: true,
     build: |config, weights, _, _, context| {
         let weights = if config.tie_word_embeddings { without_head(weights) } else { weights };
         Ok(Box::new(qwen2::ModelForCausalLM::new(&as_qwen2(config, context), weights)?))
     },
+    ..USUAL
 };
 
 impl Network for qwen2::ModelForCausalLM {

@@ -4,20 +4,27 @@ use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::qwen3;
 
-use super::{AttentionBias, Config, Family, Network};
+use super::weights::{self, Tensors};
+use super::{AttentionBias, Config, Family, Network, USUAL};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
     rope_theta: 1_000_000.0,
-    llama3_rope: false,
     free_head_dim: true,
     attention_bias: AttentionBias::AllIfConfigured,
-    head_norms: &["self_attn.q_norm", "self_attn.k_norm"],
-    needs_f32: false,
+    layer: |config, _| layer(config, weights::gated(config, "mlp", config.intermediate_size)),
     build: |config, weights, _, _, context| {
         Ok(Box::new(qwen3::ModelForCausalLM::new(&as_qwen3(config, context), weights)?))
     },
+    ..USUAL
 };
+
+/// Tensors of a layer around its feed-forward network: attention with norms of queries and keys.
+pub(super) fn layer(c: &Config, feed_forward: Tensors) -> Tensors {
+    let heads = weights::norms(&["self_attn.q_norm", "self_attn.k_norm"], c.head_dim);
+    let before = weights::norms(&["input_layernorm", "post_attention_layernorm"], c.hidden_size);
+    [weights::attention(c), heads, feed_forward, before].concat()
+}
 
 impl Network for qwen3::ModelForCausalLM {
     fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
