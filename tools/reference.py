@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from .train import tokenizer
 
 COMMON = dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=10000.0,
               max_position_embeddings=128)
+SMALL = {k: v for k, v in COMMON.items() if k != "rope_theta"} | {"hidden_size": 32}
 MODELS = {
     # A vocabulary not divisible by 16, three chunks, 4-bit tables.
     "qwen3-v1003-c3-lut4": (Qwen3Config(vocab_size=1003, num_hidden_layers=3, intermediate_size=96, head_dim=32, **COMMON),
@@ -32,6 +33,21 @@ MODELS = {
                                ["--context", "64", "--batch", "1", "--split-head", "1"]),
     "llama-c1-lut6": (LlamaConfig(vocab_size=512, num_hidden_layers=2, intermediate_size=128, **COMMON),
                       ["--context", "64", "--batch", "16", "--lut-ffn", "6", "--lut-lmhead", "4"]),
+    "llama3-rope-lut4": (LlamaConfig(vocab_size=300, num_hidden_layers=2, intermediate_size=64, rope_parameters=dict(
+        rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=32), **SMALL),
+        ["--context", "48", "--batch", "8", "--lut-ffn", "4", "--split-head", "2"]),
+    # Heads that are not hidden size / heads.
+    "mistral-lut4": (MistralConfig(vocab_size=300, num_hidden_layers=2, intermediate_size=64, head_dim=24, sliding_window=48,
+                                   rope_parameters=dict(rope_type="default", rope_theta=1e6), **SMALL),
+                     ["--context", "48", "--batch", "8", "--lut-ffn", "4", "--split-head", "1"]),
+    # A context within the window: local layers differ in their rotary tables alone.
+    "gemma3-in-window-lut4": (Gemma3TextConfig(
+        vocab_size=300, num_hidden_layers=3, intermediate_size=64, head_dim=16, sliding_window=48, query_pre_attn_scalar=24,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={"full_attention": dict(rope_type="linear", factor=2.0, rope_theta=1e6),
+                         "sliding_attention": dict(rope_type="default", rope_theta=1e4)}, **SMALL),
+        ["--context", "48", "--batch", "8", "--chunks", "2", "--lut-ffn", "4", "--split-head", "2"]),
 }
 
 
@@ -79,8 +95,11 @@ def references(model, batch, vocab):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("names", nargs="*", default=list(MODELS))
     args = parser.parse_args()
     for seed, (name, (config, options)) in enumerate(MODELS.items()):
+        if name not in args.names:
+            continue
         config.tie_word_embeddings = False
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         fill(model, seed)

@@ -1,4 +1,4 @@
-"""Convert a Hugging Face checkpoint of Qwen 3, Qwen 2.5 or Llama to the multi-component layout.
+"""Convert a Hugging Face checkpoint of Qwen 3, Qwen 2.5, Llama, Mistral or Gemma 3 to the multi-component layout.
 
     python -m tools.convert --model DIR --out DIR --context 512 --batch 64 --chunks 2 \
         --lut-ffn 6 --lut-lmhead 8
@@ -99,15 +99,19 @@ def main():
     config = checkpoint.Config.load(args.model)
     tensors = checkpoint.weights(args.model)
     qwen = config.architecture.startswith("qwen")
-    prefix = args.prefix or {"qwen3": "qwen", "qwen2": "qwen25", "llama": "llama"}[config.architecture]
+    prefix = args.prefix or {"qwen3": "qwen", "qwen2": "qwen25", "gemma3_text": "gemma3"}.get(config.architecture, config.architecture)
     parts = args.split_head or (16 if qwen else 8)
+    if config.window is not None and args.context > config.window:
+        # Within the window all layers see everything; beyond, local layers need caches of their own.
+        raise SystemExit(f"--context {args.context}: the model has windows of {config.window} tokens; "
+                         "`candle-coreml convert` makes contexts beyond them")
     args.out.mkdir(parents=True, exist_ok=True)
     if not 1 <= args.chunks <= config.num_hidden_layers:
         raise SystemExit(f"--chunks {args.chunks}: the model has {config.num_hidden_layers} layers")
 
     lengths = [(1, 1)] if args.batch == 1 else [(1, 1), (1, args.batch)]
     shape = ct.EnumeratedShapes(shapes=lengths, default=(1, 1)) if len(lengths) > 1 else (1, 1)
-    embeddings = convert(modules.Embeddings(tensors), (torch.zeros((1, 1), dtype=torch.int32),),
+    embeddings = convert(modules.Embeddings(config, tensors), (torch.zeros((1, 1), dtype=torch.int32),),
                          [ints("input_ids", shape)], [half("hidden_states")])
     embeddings = palettize(embeddings, args.lut_embeddings, everything=True)
     tag(embeddings, args)

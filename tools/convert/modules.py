@@ -1,7 +1,7 @@
 """PyTorch modules in the form preferred by the Neural Engine: linear layers as 1×1 convolutions over
 [1, channels, 1, tokens], RMS norms as layer norms of (x, −x), a KV cache in a single buffer.
 
-Layer formulas: the reference implementations of Qwen 2, Qwen 3 and Llama in transformers.
+Layer formulas: the reference implementations of Qwen 2, Qwen 3, Llama, Mistral and Gemma 3 in transformers.
 """
 
 import torch
@@ -42,8 +42,13 @@ class Layer(nn.Module):
         get = lambda name: tensors[p + name]
         bias = lambda name: get(name) if config.qkv_bias else None
         self.c, self.key_row, self.value_row = config, row, row + rows
-        self.input_norm = RMSNorm(get("input_layernorm.weight"), config.rms_norm_eps)
-        self.post_norm = RMSNorm(get("post_attention_layernorm.weight"), config.rms_norm_eps)
+        norm = lambda name: RMSNorm(get(name + ".weight") + (1.0 if config.gemma else 0.0), config.rms_norm_eps)
+        self.local = config.local[index]
+        self.input_norm = norm("input_layernorm")
+        # Before the gated network; Gemma has a norm after each part besides.
+        self.post_norm = norm("pre_feedforward_layernorm" if config.gemma else "post_attention_layernorm")
+        self.after_attention = norm("post_attention_layernorm") if config.gemma else nn.Identity()
+        self.after_gated = norm("post_feedforward_layernorm") if config.gemma else nn.Identity()
         self.q = conv(get("self_attn.q_proj.weight"), bias("self_attn.q_proj.bias"))
         self.k = conv(get("self_attn.k_proj.weight"), bias("self_attn.k_proj.bias"))
         self.v = conv(get("self_attn.v_proj.weight"), bias("self_attn.v_proj.bias"))
@@ -52,10 +57,13 @@ class Layer(nn.Module):
         self.up = conv(get("mlp.up_proj.weight"))
         self.down = conv(get("mlp.down_proj.weight"))
         if config.qk_norm:
-            self.q_norm = RMSNorm(get("self_attn.q_norm.weight"), config.rms_norm_eps)
-            self.k_norm = RMSNorm(get("self_attn.k_norm.weight"), config.rms_norm_eps)
+            self.q_norm, self.k_norm = norm("self_attn.q_norm"), norm("self_attn.k_norm")
 
-    def forward(self, hidden, cos, sin, mask, pos, cache, tokens):
+    def activation(self, x):
+        return nn.functional.gelu(x, approximate="tanh") if self.c.gemma else nn.functional.silu(x)
+
+    def forward(self, hidden, tables, mask, pos, cache, tokens):
+        cos, sin = tables[self.local]
         c = self.c
         x = self.input_norm(hidden).permute(0, 2, 1).unsqueeze(2)
         split = lambda t, heads: t.reshape(1, heads, c.head_dim, tokens).permute(0, 1, 3, 2)
@@ -76,13 +84,13 @@ class Layer(nn.Module):
 
         keys = repeat(cache[self.key_row : self.key_row + 1])
         values = repeat(cache[self.value_row : self.value_row + 1])
-        scores = torch.matmul(q, keys.transpose(-1, -2)) * (c.head_dim**-0.5) + mask
+        scores = torch.matmul(q, keys.transpose(-1, -2)) * (c.score_scale**-0.5) + mask
         attended = torch.matmul(torch.softmax(scores, dim=-1), values)
         attended = attended.permute(0, 1, 3, 2).reshape(1, c.num_attention_heads * c.head_dim, 1, tokens)
-        hidden = hidden + self.o(attended).squeeze(2).permute(0, 2, 1)
+        hidden = hidden + self.after_attention(self.o(attended).squeeze(2).permute(0, 2, 1))
         x = self.post_norm(hidden).permute(0, 2, 1).unsqueeze(2)
-        x = self.down(torch.nn.functional.silu(self.gate(x)) * self.up(x))
-        return hidden + x.squeeze(2).permute(0, 2, 1)
+        x = self.down(self.activation(self.gate(x)) * self.up(x))
+        return hidden + self.after_gated(x.squeeze(2).permute(0, 2, 1))
 
 
 class Core(nn.Module):
@@ -93,20 +101,25 @@ class Core(nn.Module):
         total = config.num_hidden_layers
         shape = (2 * total, config.num_key_value_heads, context, config.head_dim)
         self.register_buffer("kv_cache_0", torch.zeros(shape, dtype=torch.float16))
-        angles = torch.arange(2 * context).float()[:, None] / (
-            config.rope_theta ** (torch.arange(0, config.head_dim, 2).float() / config.head_dim))
-        angles = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cos", angles.cos())
-        self.register_buffer("sin", angles.sin())
+        # One table for the layers of each kind that there are here.
+        self.kinds = sorted({config.local[i] for i in layers})
+        for local in self.kinds:
+            some = next(i for i in layers if config.local[i] == local)
+            angles = torch.arange(2 * context).float()[:, None] * config.frequencies(some)
+            angles = torch.cat([angles, angles], dim=-1)
+            self.register_buffer(f"cos_{int(local)}", angles.cos())
+            self.register_buffer(f"sin_{int(local)}", angles.sin())
         self.layers = nn.ModuleList(Layer(config, tensors, i, i, total) for i in layers)
-        self.norm = RMSNorm(tensors["model.norm.weight"], config.rms_norm_eps) if last else None
+        gain = tensors["model.norm.weight"] + (1.0 if config.gemma else 0.0)
+        self.norm = RMSNorm(gain, config.rms_norm_eps) if last else None
         self.last = last
 
     def forward(self, hidden, position_ids, mask, current_pos, prefill):
         tokens = hidden.shape[1]
-        cos, sin = self.cos[position_ids][None, None], self.sin[position_ids][None, None]
+        rows = lambda name, local: getattr(self, f"{name}_{int(local)}")[position_ids][None, None]
+        tables = {local: (rows("cos", local), rows("sin", local)) for local in self.kinds}
         for layer in self.layers:
-            hidden = layer(hidden, cos, sin, mask, current_pos, self.kv_cache_0, tokens)
+            hidden = layer(hidden, tables, mask, current_pos, self.kv_cache_0, tokens)
         if self.last:
             # The output of prefill's last chunk is unused; one row suffices.
             return hidden[:, :1] if prefill else self.norm(hidden)
@@ -134,9 +147,10 @@ class Chunk(nn.Module):
 
 
 class Embeddings(nn.Module):
-    def __init__(self, tensors):
+    def __init__(self, config, tensors):
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(tensors["model.embed_tokens.weight"])
+        scale = config.hidden_size**0.5 if config.gemma else 1.0
+        self.table = nn.Embedding.from_pretrained(tensors["model.embed_tokens.weight"] * scale)
 
     def forward(self, input_ids):
         return self.table(input_ids)
