@@ -217,15 +217,14 @@ fn added(model: &mut Model, settings: &Value) -> Result<Vec<Value>> {
             all.push(row(id, &piece.text, named, special));
         }
     }
-    let mut next = model.pieces.len();
-    for (id, token) in given.into_iter().filter(|(id, _)| *id >= model.pieces.len()) {
+    let more = given.into_iter().filter(|(id, _)| *id >= model.pieces.len());
+    for (next, (id, token)) in (model.pieces.len()..).zip(more) {
         let Some(content) = token.get("content").and_then(Value::as_str) else {
             return Err(format!("added_tokens_decoder: token {id} has no content"));
         };
         if id != next {
             return Err(format!("added_tokens_decoder: expected a token {next} before token {id}"));
         }
-        next += 1;
         all.push(row(id, content, Some(token), token.get("special").and_then(Value::as_bool).unwrap_or(false)));
     }
     Ok(all)

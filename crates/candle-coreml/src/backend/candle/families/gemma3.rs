@@ -69,7 +69,7 @@ impl Own {
             return Err("sliding_window_pattern is 0: expected at least 1".to_owned());
         }
         let regular = |(i, kind): (usize, &String)| {
-            kind == if (i + 1) % pattern == 0 { "full_attention" } else { "sliding_attention" }
+            kind == if (i + 1).is_multiple_of(pattern) { "full_attention" } else { "sliding_attention" }
         };
         if kinds.is_some_and(|k| k.len() != c.num_hidden_layers || !k.iter().enumerate().all(regular)) {
             return Err(format!(

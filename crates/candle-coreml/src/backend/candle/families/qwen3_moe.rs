@@ -68,7 +68,7 @@ impl Own {
     }
 
     fn feed_forward(self, c: &Config, index: usize) -> Tensors {
-        if self.experts == 0 || self.step == 0 || (index + 1) % self.step != 0 {
+        if self.experts == 0 || self.step == 0 || !(index + 1).is_multiple_of(self.step) {
             return weights::gated(c, "mlp", c.intermediate_size);
         }
         let mut all = vec![("mlp.gate.weight".to_owned(), vec![self.experts, c.hidden_size])];

@@ -41,7 +41,7 @@ fn rotated(c: &Config) -> Result<Vec<usize>, String> {
     if interval == 0 {
         return Err("no_rope_layer_interval is 0: expected at least 1".to_owned());
     }
-    Ok((0..layers).map(|i| usize::from((i + 1) % interval != 0)).collect())
+    Ok((0..layers).map(|i| usize::from(!(i + 1).is_multiple_of(interval))).collect())
 }
 
 fn as_smollm3(c: &Config, rotated: Vec<usize>, context: usize) -> smollm3::Config {
