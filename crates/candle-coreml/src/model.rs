@@ -381,9 +381,12 @@ impl CoreMLModel {
 
     fn check_inputs(&self, inputs: &[(&str, FeatureValue)]) -> Result<()> {
         let described = self.function_description();
-        for (name, value) in inputs {
+        for (at, (name, value)) in inputs.iter().enumerate() {
             if !self.engine.inputs().contains(name) {
                 return Err(self.not_found("input", name, self.input_names()));
+            }
+            if inputs[..at].iter().any(|(other, _)| other == name) {
+                return Err(given_twice(name));
             }
             if let (Some(feature), FeatureValue::Tensor(tensor)) = (described.input(name), value)
                 && !self.is_sequence_of(feature, tensor.dims())
@@ -445,4 +448,8 @@ impl CoreMLModel {
         let FeatureType::MultiArray { shape, .. } = &feature.ty else { return false };
         neural_network::takes_sequences(&self.package().body) && neural_network::sequence_length(shape, found).is_some()
     }
+}
+
+fn given_twice(name: &str) -> Error {
+    Error::Input { name: name.to_owned(), expected: "one value".to_owned(), found: "two".to_owned() }
 }

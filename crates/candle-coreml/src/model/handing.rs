@@ -57,6 +57,9 @@ impl CoreMLModel {
         if !self.engine.inputs().contains(name) {
             return Err(self.not_found("input", name, self.input_names()));
         }
+        if inputs.iter().any(|(other, _)| other == name) {
+            return Err(super::given_twice(name));
+        }
         match self.function_description().input(name) {
             Some(feature) => coreml_framework::shape::check(feature, handed.shape()).map_err(|e| Error::Input {
                 name: e.feature,
@@ -146,5 +149,6 @@ mod tests {
         assert!(missing.contains(&name), "{missing}");
         let twice = [(name.as_str(), FeatureValue::Tensor(hidden.clone()))];
         assert!(model.predict_handed(&twice, (&name, Handed::Tensor(hidden.clone())), None).is_err());
+        assert!(model.predict(&[(&name, hidden.clone()), (&name, hidden)], None).is_err());
     }
 }
