@@ -405,27 +405,42 @@ pub struct Fallback {
     pub stage: Stage,
     /// Its error.
     pub reason: String,
-    /// True if the model has another form than the device runs.
+    /// What was at fault.
     #[serde(skip)]
-    pub(crate) other_form: bool,
+    pub(crate) fault: Fault,
 }
 
-/// Why no backend runs a model, in one sentence where one tells it: devices that are absent, or for models of another
-/// form, matter only if there is nothing else to say.
-fn why_none(history: &[Fallback]) -> String {
-    let ranked: [&dyn Fn(&&Fallback) -> bool; 3] =
-        [&|f| f.stage != Stage::Absent && !f.other_form, &|f| f.stage != Stage::Absent, &|_| true];
-    let told = ranked.iter().map(|rank| history.iter().filter(rank).collect::<Vec<_>>()).find(|all| !all.is_empty());
-    let told = told.unwrap_or_default();
-    match told.as_slice() {
-        [first, rest @ ..] if first.stage == Stage::Load && rest.iter().all(|f| f.reason == first.reason) => {
-            first.reason.clone()
-        }
-        all => {
-            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-            format!("no backend could run the model: {}", all.join("; "))
+/// What was at fault when a backend failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The device, or something else than the model's files.
+    Device,
+    /// The model's files: every device that runs their form fails alike.
+    Model,
+    /// The model has another form than the device runs.
+    OtherForm,
+}
+
+impl Fault {
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind() {
+            _ if matches!(error, Error::OtherForm { .. }) => Self::OtherForm,
+            ErrorKind::Model | ErrorKind::Io => Self::Model,
+            _ => Self::Device,
         }
     }
+}
+
+/// Why no backend runs a model: one sentence where its files are at fault, else the reason of every device.
+fn why_none(history: &[Fallback]) -> String {
+    let mut tried = history.iter().filter(|f| f.stage != Stage::Absent && f.fault != Fault::OtherForm);
+    if let Some(first) = tried.next().filter(|f| f.fault == Fault::Model && f.stage == Stage::Load)
+        && tried.all(|f| f.reason == first.reason)
+    {
+        return first.reason.clone();
+    }
+    let all: Vec<String> = history.iter().map(ToString::to_string).collect();
+    format!("no backend could run the model: {}", all.join("; "))
 }
 
 impl std::fmt::Display for Fallback {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
-use crate::error::{Error, Fallback, Result, Stage};
+use crate::error::{Error, Fallback, Fault, Result, Stage};
 use crate::generation::{Message, Options, Step, Summary};
 
 /// A backend that can be loaded as a generator.
@@ -60,17 +60,17 @@ fn reason(error: &Error) -> String {
 fn next(waiting: &mut VecDeque<Box<dyn Backend>>, history: &mut Vec<Fallback>) -> Option<Box<dyn TextGeneration>> {
     while let Some(backend) = waiting.pop_front() {
         let device = backend.device();
-        let (stage, reason, other_form) = match backend.absent() {
-            Some(reason) => (Stage::Absent, reason, false),
+        let (stage, reason, fault) = match backend.absent() {
+            Some(reason) => (Stage::Absent, reason, Fault::Device),
             None => match backend.load() {
                 Ok(generator) => {
                     tracing::info!(%device, "backend loaded");
                     return Some(generator);
                 }
-                Err(e) => (Stage::Load, reason(&e), matches!(e, Error::OtherForm { .. })),
+                Err(e) => (Stage::Load, reason(&e), Fault::of(&e)),
             },
         };
-        note(history, Fallback { device, stage, reason, other_form });
+        note(history, Fallback { device, stage, reason, fault });
     }
     None
 }
@@ -115,7 +115,7 @@ impl FallbackGenerator {
             };
             let device = self.active.info().device;
             let (stage, reason) = (Stage::FirstStep, reason(&error));
-            note(&mut self.history, Fallback { device, stage, reason, other_form: false });
+            note(&mut self.history, Fallback { device, stage, reason, fault: Fault::Device });
             let Some(mut generator) = next(&mut self.waiting, &mut self.history) else {
                 return Err(Error::NoBackend { history: self.history.clone() });
             };
