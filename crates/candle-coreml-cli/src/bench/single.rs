@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use candle_coreml::CoreMLModel;
 use candle_coreml::description::{FeatureDescription, FeatureType};
 use candle_coreml::engine::EngineOptions;
 use candle_coreml::format::dtype::DataType;
+use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
 
 use super::Arguments;
 use super::measure::Measured;
@@ -29,12 +29,17 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     }
     let model = builder.load()?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let inputs = inputs(&model)?;
+    let inputs = inputs(&model, 0)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
+    let rows = arguments.rows.map(|count| (0..count).map(|i| row(&model, i)).collect::<Result<Vec<FeatureRow>>>());
+    let rows = rows.transpose()?;
     let mut predict = || -> Result<f64> {
         let started = Instant::now();
-        model.predict(&named, state.as_mut())?;
+        match &rows {
+            Some(rows) => drop(model.predict_batch(rows)?),
+            None => drop(model.predict(&named, state.as_mut())?),
+        }
         Ok(started.elapsed().as_secs_f64())
     };
     let first_seconds = predict()?;
@@ -52,14 +57,27 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
         first_seconds,
         seconds,
         inputs: inputs.iter().map(|(n, t)| (n.clone(), t.dims().to_vec())).collect(),
+        rows: arguments.rows,
         language: None,
         profiles,
     })
 }
 
-/// Values in −1..1, the same in every run.
-fn floats(count: usize) -> Vec<f32> {
-    let mut state = 0x9E37_79B9_u32;
+/// A row of made-up inputs: numbers where the model is described so.
+fn row(model: &CoreMLModel, i: usize) -> Result<FeatureRow> {
+    let described = model.function_description();
+    let value = |(name, t): (String, Tensor)| {
+        Ok(match described.input(&name).map(|f| &f.ty) {
+            Some(FeatureType::Double) => (name, FeatureValue::Double(t.to_dtype(DType::F64)?.to_scalar()?)),
+            _ => (name, t.into()),
+        })
+    };
+    inputs(model, i as u32)?.into_iter().map(value).collect()
+}
+
+/// Values in −1..1, the same in every run, others for each seed.
+fn floats(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = (0x9E37_79B9_u32 ^ seed.wrapping_mul(0x85EB_CA6B)) | 1;
     let mut next = || {
         // Xorshift (Marsaglia 2003).
         state ^= state << 13;
@@ -72,12 +90,12 @@ fn floats(count: usize) -> Vec<f32> {
 
 /// One input per required feature: random floats; integers alternate 0 and 1, which are valid indices into any table
 /// and valid mask values.
-fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
+fn inputs(model: &CoreMLModel, seed: u32) -> Result<Vec<(String, Tensor)>> {
     let described = model.function_description();
     let program = candle_coreml::lower::lower(model.package()).ok();
     let program = program.as_ref().and_then(|p| p.functions.get(model.function()));
     let mut inputs = Vec::new();
-    for name in model.input_names() {
+    for (i, name) in model.input_names().into_iter().enumerate() {
         let feature = described.input(&name);
         if feature.is_some_and(|f| f.optional) {
             continue;
@@ -89,7 +107,7 @@ fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
         let count = count.ok_or_else(|| format!("input `{name}`: {shape:?} is too large to measure with"))?;
         let dtype = declared.map_or(DataType::F32, |t| t.dtype);
         let tensor = if dtype.is_float() {
-            Tensor::from_vec(floats(count), shape, &Device::Cpu)?
+            Tensor::from_vec(floats(count, seed.wrapping_mul(977).wrapping_add(i as u32)), shape, &Device::Cpu)?
         } else {
             let ones: Vec<i64> = (0..count as i64).map(|i| (i + 1) % 2).collect();
             let tensor = Tensor::from_vec(ones, shape, &Device::Cpu)?;

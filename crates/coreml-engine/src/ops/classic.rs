@@ -66,17 +66,31 @@ pub(super) const OPS: &[OpSpec] = &[
 
 /// The numbers of values, one after the other.
 fn numbers(f: &Frame<'_>, slots: &[Slot]) -> Result<Vec<f64>, OpError> {
-    let mut all = Vec::new();
+    let mut all = Vec::with_capacity(slots.len());
+    append_numbers(f, slots, &mut all)?;
+    Ok(all)
+}
+
+/// [`numbers`], behind others.
+fn append_numbers(f: &Frame<'_>, slots: &[Slot], all: &mut Vec<f64>) -> Result<(), OpError> {
     for &slot in slots {
-        let part = Vec::<f64>::from_value("x", f.value(slot)?)?;
-        if all.is_empty() {
-            all = part;
-        } else {
-            budget::claim_of::<f64>(part.len())?;
-            all.extend(part);
+        match f.value(slot)? {
+            Value::Doubles(d) => {
+                budget::claim_of::<f64>(d.data.len())?;
+                all.extend_from_slice(&d.data);
+            }
+            other => {
+                let part = Vec::<f64>::from_value("x", other)?;
+                if all.is_empty() {
+                    *all = part;
+                } else {
+                    budget::claim_of::<f64>(part.len())?;
+                    all.extend(part);
+                }
+            }
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// Shape of a value that holds numbers; a scalar for strings and dictionaries.
