@@ -14,7 +14,8 @@ use coreml_format::program::{
 };
 use indexmap::IndexMap;
 
-use crate::emit::{Names, constant, named, operation};
+use crate::classic::presence;
+use crate::emit::{Names, constant, int64s, named, operation, strings};
 use crate::error::LowerError;
 use crate::model_types::{self, Source};
 
@@ -28,7 +29,7 @@ pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>,
     let mut joined = Joined::new(&whole);
     for (i, part) in source.parts.iter().enumerate() {
         let place = format!("part {i} of the pipeline");
-        let mut program = model_types::lower(part.into(), &place)?.into_owned();
+        let mut program = model_types::lower(Source { classes: source.classes, ..part.into() }, &place)?.into_owned();
         let name = &part.description.default_function;
         let function = program.functions.swap_remove(name);
         let part_is_program = part.body.program().is_some();
@@ -68,6 +69,8 @@ struct Joined {
     features: HashMap<String, NamedType>,
     /// Inputs of the pipeline not used by any part yet.
     open: HashSet<String>,
+    /// Inputs of the pipeline that may be left out.
+    optional: HashSet<String>,
     inputs: Vec<NamedType>,
     operations: Vec<Operation>,
     /// Opsets of parts, each with the operations up to there.
@@ -84,11 +87,16 @@ fn mark(operations: &mut [Operation], opset: Opset) {
     }
 }
 
-/// What an optional input is that nothing gives: an array of its default, NaN for a number.
-fn absent(feature: &FeatureDescription) -> Option<Value> {
+/// What an optional input is that nothing gives: an array of its default, NaN for a number; any value of other types where it is
+/// `marked` as not given.
+fn absent(feature: &FeatureDescription, marked: bool) -> Option<Value> {
     match &feature.ty {
         _ if !feature.optional => None,
         FeatureType::Double => Some(Value::tensor(DataType::F64, &[], f64::NAN.to_le_bytes().to_vec())),
+        FeatureType::Int64 if marked => Some(Value::tensor(DataType::I64, &[], 0i64.to_le_bytes().to_vec())),
+        FeatureType::String if marked => Some(Value::string("")),
+        FeatureType::Sequence { ints: true } if marked => Some(int64s(&[])),
+        FeatureType::Sequence { ints: false } if marked => Some(strings(&[])),
         FeatureType::MultiArray { shape, default, .. } => {
             let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= ABSENT)?;
             let value = default.unwrap_or(0.0) as f32;
@@ -104,9 +112,11 @@ const ABSENT: usize = 1 << 20;
 impl Joined {
     fn new(whole: &FunctionDescription) -> Self {
         let open: HashSet<String> = whole.inputs.iter().chain(&whole.states).map(|f| f.name.clone()).collect();
-        let names = Names::new(open.iter().cloned().chain(whole.outputs.iter().map(|f| f.name.clone())));
+        let optional: HashSet<String> = whole.inputs.iter().filter(|f| f.optional).map(|f| f.name.clone()).collect();
+        let outputs = whole.outputs.iter().map(|f| f.name.clone());
+        let names = Names::new(open.iter().cloned().chain(outputs).chain(optional.iter().map(|name| presence(name))));
         let (features, inputs, operations, opsets) = Default::default();
-        Self { names, features, open, inputs, operations, opsets }
+        Self { names, features, open, optional, inputs, operations, opsets }
     }
 
     /// Adds an operation with parameter `x` and optionally another one.
@@ -115,19 +125,45 @@ impl Joined {
         self.operations.push(operation(kind, [("x", named(x))].into_iter().chain(more), vec![output]));
     }
 
+    /// A constant, under a name like this one.
+    fn constant(&mut self, name: &str, value: Value) -> NamedType {
+        let output = NamedType { name: self.names.fresh(name), ty: value.ty.clone() };
+        let mut made = operation("const", [], vec![output.clone()]);
+        made.attributes.insert("val".to_owned(), value);
+        self.operations.push(made);
+        output
+    }
+
+    /// The value that says whether an optional input of a part is given: an input of the pipeline where the feature is one
+    /// that may be left out, else a constant.
+    fn presence(&mut self, feature: &FeatureDescription, marker: &NamedType) -> String {
+        let given = self.features.contains_key(&feature.name);
+        if given && self.optional.contains(&feature.name) {
+            if !self.inputs.iter().any(|i| i.name == marker.name) {
+                self.inputs.push(marker.clone());
+            }
+            return marker.name.clone();
+        }
+        let given = f64::from(u8::from(given));
+        self.constant(&marker.name, Value::tensor(DataType::F64, &[], given.to_le_bytes().to_vec())).name
+    }
+
     fn add(&mut self, place: &str, described: &[FeatureDescription], function: Function) -> Result<(), LowerError> {
         // Operations of the engine's own are of no opset.
         let opset = (!function.block.operations.iter().all(is_own)).then_some(function.opset);
         let mut names = HashMap::new();
+        let marked: HashSet<String> = function.inputs.iter().map(|i| i.name.clone()).collect();
         for input in function.inputs {
+            if let Some(feature) = described.iter().find(|f| presence(&f.name) == input.name) {
+                let value = self.presence(feature, &input);
+                names.insert(input.name, value);
+                continue;
+            }
             let known = self.open.contains(&input.name) || self.features.contains_key(&input.name);
-            let optional = described.iter().find(|f| f.name == input.name).filter(|_| !known).and_then(absent);
+            let optional = described.iter().find(|f| f.name == input.name).filter(|_| !known);
+            let optional = optional.and_then(|f| absent(f, marked.contains(&presence(&f.name))));
             if let Some(value) = optional {
-                let name = self.names.fresh(&input.name);
-                let output = NamedType { name: name.clone(), ty: value.ty.clone() };
-                let mut made = operation("const", [], vec![output.clone()]);
-                made.attributes.insert("val".to_owned(), value);
-                self.operations.push(made);
+                let output = self.constant(&input.name, value);
                 self.features.insert(input.name.clone(), output);
                 let value = self.input(place, &input)?;
                 // Other parts have their own default.
