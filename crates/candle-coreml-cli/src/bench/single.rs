@@ -29,10 +29,11 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     }
     let model = builder.load()?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let inputs = inputs(&model, 0)?;
+    let inputs = inputs(&model)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
-    let rows = arguments.rows.map(|count| (0..count).map(|i| row(&model, i)).collect::<Result<Vec<FeatureRow>>>());
+    let rows =
+        arguments.rows.map(|count| (0..count).map(|i| row(&model, &inputs, i)).collect::<Result<Vec<FeatureRow>>>());
     let rows = rows.transpose()?;
     let mut predict = || -> Result<f64> {
         let started = Instant::now();
@@ -64,15 +65,22 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
 }
 
 /// A row of made-up inputs: numbers where the model is described so.
-fn row(model: &CoreMLModel, i: usize) -> Result<FeatureRow> {
+fn row(model: &CoreMLModel, inputs: &[(String, Tensor)], i: usize) -> Result<FeatureRow> {
     let described = model.function_description();
-    let value = |(name, t): (String, Tensor)| {
-        Ok(match described.input(&name).map(|f| &f.ty) {
-            Some(FeatureType::Double) => (name, FeatureValue::Double(t.to_dtype(DType::F64)?.to_scalar()?)),
-            _ => (name, t.into()),
+    let value = |(n, (name, like)): (usize, &(String, Tensor))| {
+        let seed = (i as u32).wrapping_mul(977).wrapping_add(n as u32);
+        let t = match like.dtype() {
+            d if d.is_float() => {
+                Tensor::from_vec(floats(like.elem_count(), seed), like.dims(), &Device::Cpu)?.to_dtype(d)?
+            }
+            _ => like.clone(),
+        };
+        Ok(match described.input(name).map(|f| &f.ty) {
+            Some(FeatureType::Double) => (name.clone(), FeatureValue::Double(t.to_dtype(DType::F64)?.to_scalar()?)),
+            _ => (name.clone(), t.into()),
         })
     };
-    inputs(model, i as u32)?.into_iter().map(value).collect()
+    inputs.iter().enumerate().map(value).collect()
 }
 
 /// Values in −1..1, the same in every run, others for each seed.
@@ -90,12 +98,12 @@ fn floats(count: usize, seed: u32) -> Vec<f32> {
 
 /// One input per required feature: random floats; integers alternate 0 and 1, which are valid indices into any table
 /// and valid mask values.
-fn inputs(model: &CoreMLModel, seed: u32) -> Result<Vec<(String, Tensor)>> {
+fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
     let described = model.function_description();
     let program = candle_coreml::lower::lower(model.package()).ok();
     let program = program.as_ref().and_then(|p| p.functions.get(model.function()));
     let mut inputs = Vec::new();
-    for (i, name) in model.input_names().into_iter().enumerate() {
+    for name in model.input_names() {
         let feature = described.input(&name);
         if feature.is_some_and(|f| f.optional) {
             continue;
@@ -107,7 +115,7 @@ fn inputs(model: &CoreMLModel, seed: u32) -> Result<Vec<(String, Tensor)>> {
         let count = count.ok_or_else(|| format!("input `{name}`: {shape:?} is too large to measure with"))?;
         let dtype = declared.map_or(DataType::F32, |t| t.dtype);
         let tensor = if dtype.is_float() {
-            Tensor::from_vec(floats(count, seed.wrapping_mul(977).wrapping_add(i as u32)), shape, &Device::Cpu)?
+            Tensor::from_vec(floats(count, 0), shape, &Device::Cpu)?
         } else {
             let ones: Vec<i64> = (0..count as i64).map(|i| (i + 1) % 2).collect();
             let tensor = Tensor::from_vec(ones, shape, &Device::Cpu)?;
