@@ -5,7 +5,7 @@
 use coreml_format::blob::BlobRef;
 use coreml_format::mil_text;
 use coreml_format::model::Model;
-use coreml_format::model_types::Bytes;
+use coreml_format::model_types::{Body, Bytes};
 use coreml_format::spec::{self, Specification};
 use coreml_format::verify::verify;
 use coreml_format::weights::Weights;
@@ -24,6 +24,22 @@ pub fn specification(bytes: &[u8]) {
             mil_text::parse(&mil_text::print(&program)).expect("what is printed reads back");
         }
     }
+}
+
+/// A model file that may link to others: its links lead to itself. Files of other kinds are recognised.
+pub fn links(bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.mlmodel");
+    std::fs::write(&file, bytes).expect("written");
+    let Ok(model) = Model::open(&file) else { return };
+    if let Body::LinkedModel(link) = &model.body
+        && link.target().0.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
+        && !link.target().0.trim_matches('.').is_empty()
+    {
+        std::fs::write(folder.path().join(link.target().0), bytes).expect("written");
+    }
+    let linked = model.has_links();
+    assert!(!model.follow_links().is_ok_and(|model| linked && model.has_links()), "links are left");
 }
 
 /// A weight file, and the offset (first eight bytes) of a record in it.

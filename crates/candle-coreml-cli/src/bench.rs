@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// Repeat each measurement this often; the best run counts. Distributions cover all runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Predict this many rows in one call, for models of tables: a prediction is then all of them.
+    #[arg(long, value_name = "COUNT")]
+    rows: Option<usize>,
     #[command(flatten)]
     engine: EngineArguments,
     /// Measure each operation in separate runs (portable engine).
@@ -67,6 +70,9 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         ..EngineOptions::default()
     };
     let profiled = arguments.profile || arguments.report.is_some();
+    if arguments.rows.is_some() && !single::is_one_model(&path) {
+        return Err("--rows is for a model file, not for a language model".into());
+    }
     let measured = if single::is_one_model(&path) {
         single::measure(&path, &arguments, &options, profiled)?
     } else {
@@ -107,7 +113,7 @@ fn object(m: &Measured) -> serde_json::Value {
             "decode_tokens_per_second": l.decode_rate,
             "decode_by_position": l.by_position,
         }),
-        None => json!({ "inputs": m.inputs, "first_prediction_seconds": m.first_seconds }),
+        None => json!({ "inputs": m.inputs, "rows": m.rows, "first_prediction_seconds": m.first_seconds }),
     };
     if let (Some(all), serde_json::Value::Object(more)) = (report.as_object_mut(), more) {
         all.extend(more);
@@ -130,7 +136,11 @@ fn text(m: &Measured) -> String {
         let _ = writeln!(out, "first          {:>10.3} ms", m.first_seconds * 1e3);
     }
     let l = m.latency();
-    let what = if m.language.is_some() { "token" } else { "prediction" };
+    let what = match m.rows {
+        _ if m.language.is_some() => "token".to_owned(),
+        Some(rows) => format!("{rows} rows"),
+        None => "prediction".to_owned(),
+    };
     let _ = writeln!(
         out,
         "latency        {:>10.3} ms per {what} (median; 90%: {:.3}, 99%: {:.3}, best {:.3}, worst {:.3}; {} measured)",

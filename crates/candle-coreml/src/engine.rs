@@ -128,6 +128,9 @@ pub(crate) fn load(
             Ok(Loaded { engine, reason: "it was asked for".to_owned() })
         }
         EngineChoice::Auto if !native::AVAILABLE => portable(NO_CORE_ML.to_owned()),
+        EngineChoice::Auto if !options.custom.is_empty() => {
+            portable("it has layers or models of the program".to_owned())
+        }
         EngineChoice::Auto if program(package).is_none_or(|p| p.functions.is_empty()) => {
             // There is no other engine for a model that only Core ML can read or run.
             let engine = native::load(package, function, options)?;

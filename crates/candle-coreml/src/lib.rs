@@ -24,6 +24,7 @@
 //! | an async program | `nonblocking::AsyncGenerator`, `nonblocking::AsyncModel` (feature `tokio`) |
 //! | token ids to map to logits, in a training loop | [`CoreMLModelWrapper`] |
 //! | your own pipeline | [`anemll::Pipeline`] and [`generation::Generation`], or a [`CoreMLModel`] per component |
+//! | a neural network with layers of your own | [`custom`] |
 //! | a file to inspect | [`CoreMLModel::description`], [`format`](mod@format), [`CoreMLModel::placement`] |
 //! | a Candle model to write as a Core ML model, a Core ML model to edit | [`mod@write`] |
 //! | tensors or images in files | [`tensors`], `images` (feature `images`) |
@@ -50,6 +51,7 @@ mod byte_limit;
 pub mod cache;
 pub mod catalog;
 pub mod config;
+pub mod custom;
 pub mod encoder;
 pub mod engine;
 pub mod error;
@@ -122,6 +124,8 @@ mod guides {
     struct CustomModel;
     #[doc = include_str!("../examples/WORKED_EXAMPLE.md")]
     struct WorkedExample;
+    #[doc = include_str!("../../../docs/neural-networks.md")]
+    struct NeuralNetworks;
     #[doc = include_str!("../README.md")]
     struct Crate;
 }

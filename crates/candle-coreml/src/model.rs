@@ -375,19 +375,25 @@ impl CoreMLModel {
     ) -> Result<IndexMap<String, FeatureValue>> {
         self.check_inputs(inputs)?;
         let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
-        self.finish_outputs(&mut outputs, inputs)?;
+        self.finish_outputs(&mut outputs, inputs.first().map(|(_, value)| value))?;
         Ok(outputs)
     }
 
     fn check_inputs(&self, inputs: &[(&str, FeatureValue)]) -> Result<()> {
+        let known = self.engine.inputs();
+        if let Some((name, _)) = inputs.iter().find(|(name, _)| !known.contains(name)) {
+            return Err(self.not_found("input", name, self.input_names()));
+        }
+        let twice = |(at, (name, _)): &(usize, &(&str, FeatureValue))| inputs[..*at].iter().any(|(other, _)| other == name);
+        if let Some((_, (name, _))) = inputs.iter().enumerate().find(twice) {
+            return Err(given_twice(name));
+        }
+        self.check_shapes(inputs.iter().map(|(name, value)| (*name, value)))
+    }
+
+    fn check_shapes<'v>(&self, inputs: impl Iterator<Item = (&'v str, &'v FeatureValue)>) -> Result<()> {
         let described = self.function_description();
-        for (at, (name, value)) in inputs.iter().enumerate() {
-            if !self.engine.inputs().contains(name) {
-                return Err(self.not_found("input", name, self.input_names()));
-            }
-            if inputs[..at].iter().any(|(other, _)| other == name) {
-                return Err(given_twice(name));
-            }
+        for (name, value) in inputs.filter(|(_, value)| value.tensor().is_some()) {
             if let (Some(feature), FeatureValue::Tensor(tensor)) = (described.input(name), value)
                 && !self.is_sequence_of(feature, tensor.dims())
             {
@@ -402,13 +408,9 @@ impl CoreMLModel {
     }
 
     /// Declared types, images as pixels, on the device of the first input.
-    fn finish_outputs(
-        &self,
-        outputs: &mut IndexMap<String, FeatureValue>,
-        inputs: &[(&str, FeatureValue)],
-    ) -> Result<()> {
+    fn finish_outputs(&self, outputs: &mut IndexMap<String, FeatureValue>, first: Option<&FeatureValue>) -> Result<()> {
         let described = self.function_description();
-        let device = inputs.first().and_then(|(_, value)| value.tensor()).map_or(Device::Cpu, |t| t.device().clone());
+        let device = first.and_then(FeatureValue::tensor).map_or(Device::Cpu, |t| t.device().clone());
         for (name, output) in outputs {
             let FeatureValue::Tensor(t) = output else { continue };
             match described.output(name).map(|f| &f.ty) {

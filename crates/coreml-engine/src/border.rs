@@ -28,6 +28,9 @@ pub(crate) fn given(value: &FeatureValue, declared: &ValueType) -> Result<Option
         fits.then(|| Value::Strings(Arc::new(Strings { data, shape })))
     };
     Ok(match (value, declared) {
+        (FeatureValue::Double(x), ValueType::Tensor(ty)) if ty.dtype == DataType::F64 && ty.shape.is_empty() => {
+            Some(Value::doubles(vec![*x], Vec::new()))
+        }
         (FeatureValue::String(text), ValueType::Tensor(ty)) => strings(vec![text.clone()], Vec::new(), ty),
         (FeatureValue::Strings(all), ValueType::Tensor(ty)) => strings(all.clone(), vec![all.len()], ty),
         (FeatureValue::Dictionary(entries), ValueType::Dictionary(key, _)) => {

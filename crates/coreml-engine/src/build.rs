@@ -25,9 +25,10 @@ use candle_core::Device;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
 
+use crate::custom::Custom;
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
-use crate::planned::{BlockPlan, Run};
+use crate::planned::{BlockPlan, Run, RunRows};
 use crate::value::{FromValue, Value};
 
 /// An argument that is constant or read from a slot at run time.
@@ -66,8 +67,12 @@ pub struct OpBuilder<'a> {
     pub(crate) literals: &'a HashMap<String, Vec<Slot>>,
     pub(crate) consts: &'a [Value],
     pub(crate) blocks: Vec<Arc<BlockPlan>>,
+    /// Layers and models of the caller.
+    pub(crate) custom: &'a [Custom],
     /// Names of the parameters read so far.
     pub(crate) read: RefCell<HashSet<String>>,
+    /// See [`rows`](Self::rows).
+    pub(crate) rows: RefCell<Option<RunRows>>,
 }
 
 impl OpBuilder<'_> {
@@ -242,6 +247,14 @@ impl OpBuilder<'_> {
     /// If it is unbound, and same as `choice`.
     pub fn required_choice<T: Copy>(&self, name: &str, values: &[(&str, T)]) -> Result<T, OpError> {
         chosen(name, &self.attr::<String>(name)?, values)
+    }
+
+    /// Sets a closure that computes several predictions at once, with the results of the one that [`run`](Self::run) boxes.
+    pub(crate) fn rows<F>(&self, f: F)
+    where
+        F: Fn(&[Frame<'_>]) -> Result<Vec<Vec<Value>>, OpError> + Send + Sync + 'static,
+    {
+        *self.rows.borrow_mut() = Some(Box::new(f));
     }
 
     /// Boxes the closure of an operation.

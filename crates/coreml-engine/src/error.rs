@@ -96,6 +96,15 @@ pub enum OpError {
     /// A valid program that uses a feature this engine does not support.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// A layer or a model of the caller failed.
+    #[error("the class `{class}` failed")]
+    Custom {
+        /// Its name in the model.
+        class: String,
+        /// Its error.
+        #[source]
+        source: crate::custom::CustomFailure,
+    },
     /// The prediction was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -120,6 +129,7 @@ impl OpError {
             Self::TooLarge { .. } | Self::TooMuchMemory { .. } | Self::OutOfMemory { .. } => "memory",
             Self::TooMuchWork { .. } => "work",
             Self::Unsupported(_) => "unsupported",
+            Self::Custom { .. } => "custom",
             Self::Cancelled => "cancelled",
             Self::Blob(_) => "weight",
             Self::Candle(_) => "candle",

@@ -1,5 +1,6 @@
 //! One function of a model, ready to run.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +17,7 @@ use crate::backend::Backend;
 use crate::border::{self, shape_fits};
 use crate::budget::{self, Scope};
 use crate::convert::{self, Unfit};
+use crate::custom::Custom;
 use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, States};
 use crate::limits::Limits;
@@ -45,6 +47,8 @@ pub struct Options {
     /// Takes operations that lowering makes ([`ops::LOWERED`](crate::ops::LOWERED)): for programs that were made of models
     /// of other types.
     pub lowered: bool,
+    /// Layers and models of the caller, which lowered programs name by index.
+    pub custom: Vec<Custom>,
 }
 
 impl Default for Options {
@@ -56,6 +60,7 @@ impl Default for Options {
             rows: Vec::new(),
             internal_ops: false,
             lowered: false,
+            custom: Vec::new(),
         }
     }
 }
@@ -100,7 +105,7 @@ impl Executable {
             open.clear();
         }
         let context = Context::new(options.backend.device.clone(), options.limits);
-        let plan = plan::plan(function, &rewritten, weights, &options.backend, &context)?;
+        let plan = plan::plan(function, &rewritten, weights, &options.backend, &context, &options.custom)?;
         Ok(Self { function: function.to_owned(), plan, context, open_rows: open, memory: Mutex::default() })
     }
 
@@ -184,6 +189,45 @@ impl Executable {
         self.run(&inputs, state, profile)
     }
 
+    /// True if several predictions at once are faster than one by one: [`predict_rows`](Self::predict_rows).
+    pub fn takes_rows(&self) -> bool {
+        self.plan.takes_rows
+    }
+
+    /// Results for several sets of inputs, in order; the same as those of [`predict`](Self::predict) one by one. A set has a value
+    /// for each of [`inputs`](Self::inputs), in their order.
+    ///
+    /// # Errors
+    /// The error of one of them, not always the first, or memory that each of them alone would have; a function with states.
+    pub fn predict_rows(
+        &self,
+        rows: &[Vec<Cow<'_, FeatureValue>>],
+    ) -> Result<Vec<IndexMap<String, FeatureValue>>, EngineError> {
+        let _scope = Scope::open(self.context.limits);
+        let values = |row: &Vec<Cow<'_, FeatureValue>>| {
+            self.plan.inputs.iter().zip(row).map(|(input, value)| self.value_of(input, value)).collect()
+        };
+        let values: Vec<Vec<Value>> = rows.iter().map(values).collect::<Result<_, _>>()?;
+        if let Some(short) = values.iter().find(|v| v.len() != self.plan.inputs.len()) {
+            let input = &self.plan.inputs[short.len()];
+            return Err(EngineError::MissingInput { name: input.name.clone(), expected: Vec::new() });
+        }
+        if let Some(spec) = self.plan.states.first() {
+            return Err(EngineError::BadState {
+                name: spec.name.clone(),
+                expected: format!("{} {:?}", spec.dtype, spec.shape),
+                found: "a prediction without state".to_owned(),
+            });
+        }
+        let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
+            let made = border::output(&value, ty.as_ref(), &self.context.device)
+                .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
+            Ok((name.clone(), made))
+        };
+        let results = run::run_rows(&self.plan, values, &self.context)?;
+        results.into_iter().map(|row| self.plan.outputs.iter().zip(row).map(output).collect()).collect()
+    }
+
     fn run(
         &self,
         inputs: &[(&str, FeatureValue)],
@@ -232,6 +276,11 @@ impl Executable {
             name: input.name.clone(),
             expected: self.plan.inputs.iter().map(|i| i.name.clone()).collect(),
         })?;
+        self.value_of(input, value)
+    }
+
+    /// A value of an input as the program takes it.
+    fn value_of(&self, input: &PlanInput, value: &FeatureValue) -> Result<Value, EngineError> {
         let other =
             |found: String| EngineError::BadInput { name: input.name.clone(), expected: in_words(&input.ty), found };
         if let Some(value) = border::given(value, &input.ty).map_err(|e| self.refused(input, e))? {

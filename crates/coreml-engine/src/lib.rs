@@ -13,7 +13,7 @@
 //! - `run`: executes a [`planned`] function in a [`frame`], within [`Limits`]; `liveness`: recycles dead buffers.
 //! - [`value`], [`weight`], [`mod@array`], [`state`]: runtime values, constants in stored form, tensors, buffers that
 //!   persist between predictions. [`convert`]: conversion of input tensors to the declared types.
-//! - `border`: doubles, strings and dictionaries of callers; results.
+//! - `border`: doubles, strings and dictionaries of callers; results. [`custom`]: layers and models that callers compute.
 //! - `layout`, `rearrange`, `memory_order`: memory layouts of tensors. [`shape`]: axes and sizes.
 //! - `budget`: memory and work of a prediction, charged before use.
 //! - [`profile`]: optional time per operation.
@@ -26,6 +26,7 @@ pub mod border;
 mod budget;
 pub mod build;
 pub mod convert;
+pub mod custom;
 mod declared;
 mod decode;
 pub mod error;
@@ -58,6 +59,8 @@ pub mod weight;
 
 /// Instruction sets for kernel selection.
 pub use coreml_kernels::isa;
+/// Threads of a prediction.
+pub use coreml_kernels::parallel::threads;
 /// Inputs and outputs of predictions.
 pub use coreml_values::{DictionaryKey, FeatureValue};
 pub use error::{EngineError, OpError};

@@ -12,6 +12,7 @@ mod classify;
 mod constexpr_ops;
 mod control_flow;
 pub(crate) mod conv;
+mod custom;
 pub(crate) mod elementwise_binary;
 pub(crate) mod elementwise_unary;
 pub(crate) mod epilogue;
@@ -58,7 +59,7 @@ pub const FAMILIES: &[(&str, &[OpSpec])] = &[
 ];
 
 /// Operations of classic models and of layers of networks, which lowering makes and no file has.
-pub const LOWERED: &[&[OpSpec]] = &[classic::OPS, network::OPS, recurrent::LAYERS];
+pub const LOWERED: &[&[OpSpec]] = &[classic::OPS, custom::OPS, network::OPS, recurrent::LAYERS];
 
 /// True if lowering makes an operation.
 pub(crate) fn is_lowered(name: &str) -> bool {

@@ -14,6 +14,7 @@ use coreml_format::weights::Weights;
 use crate::backend::Backend;
 use crate::budget;
 use crate::build::OpBuilder;
+use crate::custom::Custom;
 use crate::declared::{self, Declared};
 use crate::error::{EngineError, OpError, OpLocation};
 use crate::frame::{Context, Frame, Slot};
@@ -40,6 +41,7 @@ pub(crate) fn plan(
     weights: &Weights,
     backend: &Backend,
     context: &Context,
+    custom: &[Custom],
 ) -> Result<FunctionPlan, EngineError> {
     let missing = unsupported(name, &function.block, backend);
     if !missing.is_empty() {
@@ -51,6 +53,7 @@ pub(crate) fn plan(
         weights,
         backend,
         context,
+        custom,
         device: &context.device,
         names: HashMap::new(),
         hidden: None,
@@ -76,14 +79,16 @@ pub(crate) fn plan(
     }
     let block = planner.block(&function.block)?;
     let outputs = function.block.outputs.iter().map(|o| (o.clone(), planner.types.get(o).cloned())).collect();
+    let has_blocks = function.block.operations.iter().any(|op| !op.blocks.is_empty());
     Ok(FunctionPlan {
+        takes_rows: states.is_empty() && !has_blocks && block.steps.iter().any(|step| step.rows.is_some()),
         inputs,
         states,
         outputs,
         places: planner.places,
         weight_bytes: planner.weight_bytes,
         block,
-        has_blocks: function.block.operations.iter().any(|op| !op.blocks.is_empty()),
+        has_blocks,
         consts: planner.consts,
         vars: planner.vars as usize,
     })
@@ -112,6 +117,8 @@ struct Planner<'a> {
     backend: &'a Backend,
     /// Context for folding operations with constant inputs.
     context: &'a Context,
+    /// Layers and models of the caller.
+    custom: &'a [Custom],
     device: &'a Device,
     names: HashMap<String, Slot>,
     /// Bindings shadowed by the open nested blocks, restored when a block ends; `None` at the top level.
@@ -206,7 +213,9 @@ impl Planner<'_> {
             literals: &literals,
             consts: &self.consts,
             blocks,
+            custom: self.custom,
             read: RefCell::default(),
+            rows: RefCell::default(),
         };
         let built = match spec.kind {
             OpKind::Constant(evaluate) => {
@@ -229,6 +238,7 @@ impl Planner<'_> {
             let (name, opset) = (name.to_owned(), op.opset(self.opset).text_name());
             return Err(at(OpError::UnknownParameter { name, opset }));
         }
+        let rows = build.rows.take();
         let run = match built {
             Built::Constant(value) => return self.fold(op, vec![value]).map(|()| None),
             Built::Run(run) => run,
@@ -246,7 +256,7 @@ impl Planner<'_> {
         self.places.push(place(self.function, op));
         self.weight_bytes.push(self.weight_bytes_of(op, &literals));
         let place = (self.places.len() - 1) as u32;
-        Ok(Some((Step { run, outputs, declared, free: Vec::new(), place }, used)))
+        Ok(Some((Step { run, rows, outputs, declared, free: Vec::new(), place }, used)))
     }
 
     fn weight_bytes_of(&self, op: &Operation, literals: &HashMap<String, Vec<Slot>>) -> u64 {

@@ -13,9 +13,14 @@ use crate::value::Value;
 /// The closure of one operation.
 pub type Run = Box<dyn Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send + Sync>;
 
+/// The closure of one operation for several predictions at once, whose results it returns in order.
+pub(crate) type RunRows = Box<dyn Fn(&[Frame<'_>]) -> Result<Vec<Vec<Value>>, OpError> + Send + Sync>;
+
 /// One operation, ready to run.
 pub struct Step {
     pub(crate) run: Run,
+    /// Computes several predictions at once, faster than one by one.
+    pub(crate) rows: Option<RunRows>,
     pub(crate) outputs: Vec<u32>,
     /// Declared types of the outputs.
     pub(crate) declared: Vec<Declared>,
@@ -63,6 +68,8 @@ pub struct FunctionPlan {
     pub(crate) block: BlockPlan,
     /// True if some operation has nested blocks.
     pub(crate) has_blocks: bool,
+    /// True if a step computes several predictions at once, and they do not depend on each other.
+    pub(crate) takes_rows: bool,
     pub(crate) consts: Vec<Value>,
     pub(crate) vars: usize,
 }

@@ -138,6 +138,54 @@ pub(crate) fn run(
     Ok((results, frame.owners.unwrap_or_default()))
 }
 
+/// Runs a function for several sets of inputs, step by step, so that a step may compute all of them at once. Returns their
+/// results in order.
+///
+/// # Errors
+/// The first error of a step in any of them, or memory that one prediction would have.
+pub(crate) fn run_rows(
+    plan: &FunctionPlan,
+    rows: Vec<Vec<Value>>,
+    context: &Context,
+) -> Result<Vec<Vec<Value>>, EngineError> {
+    let frame = |values: Vec<Value>| {
+        let mut frame = Frame::new(&plan.consts, plan.vars, context, None);
+        plan.inputs.iter().zip(values).for_each(|(input, value)| frame.set(input.var, value));
+        frame
+    };
+    let mut frames: Vec<Frame<'_>> = rows.into_iter().map(frame).collect();
+    for step in &plan.block.steps {
+        let at = |source| {
+            let place = plan.places.get(step.place as usize).cloned().unwrap_or_else(|| OpLocation {
+                function: String::new(),
+                kind: "rows".to_owned(),
+                name: String::new(),
+            });
+            EngineError::Op { place, source }
+        };
+        if context.cancel.load(Ordering::Relaxed) {
+            return Err(at(OpError::Cancelled));
+        }
+        let results = match &step.rows {
+            Some(rows) => rows(&frames).map_err(at)?,
+            None => frames.iter_mut().map(|f| (step.run)(f)).collect::<Result<_, _>>().map_err(at)?,
+        };
+        for (frame, values) in frames.iter_mut().zip(results) {
+            declared::check(&step.declared, &values).map_err(at)?;
+            step.outputs.iter().zip(values).for_each(|(&var, value)| frame.set(var, value));
+            for &var in &step.free {
+                frame.vars.get_mut(var as usize).map(Option::take);
+            }
+        }
+    }
+    let outputs = |frame: &Frame<'_>| plan.block.outputs.iter().map(|&slot| frame.value(slot).cloned()).collect();
+    let named = |source| EngineError::Op {
+        place: OpLocation { function: String::new(), kind: "return".to_owned(), name: String::new() },
+        source,
+    };
+    frames.iter().map(outputs).collect::<Result<_, _>>().map_err(named)
+}
+
 /// Number of elements of a value.
 fn elements(value: &Value) -> usize {
     match value {

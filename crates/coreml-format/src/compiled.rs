@@ -1,4 +1,5 @@
-//! Compiled models (`.mlmodelc`): a folder with the program as text in `model.mil`.
+//! Compiled models (`.mlmodelc`): a folder with the program as text in `model.mil`. Of networks and classic models, whose
+//! compiled form is not public, the description is read.
 //!
 //! The program alone is enough to run it. The description comes from `coremldata.bin` (a protobuf message behind a
 //! header that Apple does not document), else from `metadata.json` (which some tools omit), else from the program's
@@ -10,7 +11,7 @@ use crate::description::{FunctionDescription, ModelDescription};
 use crate::file;
 use crate::mil_text;
 use crate::model::{LoadError, Model};
-use crate::model_types::Body;
+use crate::model_types::{Body, CompiledContent};
 use crate::program::{Opset, Program};
 use crate::spec;
 use crate::weights::Weights;
@@ -44,6 +45,34 @@ pub(crate) fn open(path: &Path) -> Result<Model, LoadError> {
         body: Body::Program(program),
         parts: Vec::new(),
         weights: Weights::folder(path.to_owned()),
+    })
+}
+
+/// Opens a compiled model of another type, of which the description can be read and the content can't: `None` if not even that.
+///
+/// Networks lie in `model.espresso.net`, `.shape` and `.weights`, other types in `coremldata.bin`; Apple documents neither.
+pub(crate) fn open_description(path: &Path) -> Option<Model> {
+    let metadata = file::read(&path.join("metadata.json"), LARGEST_DESCRIPTION).ok();
+    let model_type = metadata.as_deref().and_then(metadata::model_type);
+    let metadata = metadata.and_then(|bytes| metadata::read(&bytes));
+    let mut description = binary_description(path).or(metadata.clone())?;
+    if let Some(metadata) = metadata {
+        description.specification_version = metadata.specification_version;
+        description.metadata = metadata.metadata;
+    }
+    if !description.functions.contains_key(&description.default_function) {
+        description.default_function = description.functions.keys().next()?.clone();
+    }
+    let espresso = path.join("model.espresso.net").exists();
+    let form =
+        if espresso { "Espresso, the network format of Apple's compiler" } else { "the format of Apple's compiler" };
+    let model_type = model_type.unwrap_or(if espresso { "neuralNetwork" } else { "unknown" });
+    Some(Model {
+        path: path.to_owned(),
+        description,
+        body: Body::Compiled(CompiledContent { model_type, form }),
+        parts: Vec::new(),
+        weights: Weights::default(),
     })
 }
 
@@ -106,4 +135,36 @@ fn binary_description(path: &Path) -> Option<ModelDescription> {
     let start = DESCRIPTION_AT + 8;
     let end = start.checked_add(usize::try_from(u64::from_le_bytes(length)).ok()?)?;
     spec::decode_description(0, bytes.get(start..end)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METADATA: &str = r#"[{"specificationVersion": 4, "shortDescription": "digits",
+        "modelType": {"name": "MLModelType_neuralNetworkClassifier"}, "predictedFeatureName": "label",
+        "inputSchema": [{"type": "Image", "colorspace": "Grayscale", "width": "28", "height": "28", "name": "picture"}],
+        "outputSchema": [{"type": "String", "name": "label"}]}]"#;
+
+    #[test]
+    fn of_networks_the_description_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).expect("written");
+        write("coremldata.bin", "another form");
+        write("model.espresso.net", "{}");
+        // Without a description there is nothing to show.
+        let error = Model::open(folder.path()).expect_err("no description").to_string();
+        assert!(error.contains("Espresso"), "{error}");
+        write("metadata.json", METADATA);
+        let model = Model::open(folder.path()).expect("a description");
+        assert_eq!((model.body.name(), model.description.specification_version), ("neuralNetworkClassifier", 4));
+        let main = model.description.function(None).expect("a function");
+        assert_eq!((main.inputs[0].name.as_str(), main.outputs[0].name.as_str()), ("picture", "label"));
+        let Body::Compiled(content) = model.body else { panic!("{:?}", model.body) };
+        assert!(content.form.contains("Espresso"));
+        // Of classic models too.
+        std::fs::remove_file(folder.path().join("model.espresso.net")).expect("removed");
+        write("metadata.json", &METADATA.replace("neuralNetworkClassifier", "treeEnsembleRegressor"));
+        assert_eq!(Model::open(folder.path()).expect("a description").body.name(), "treeEnsembleRegressor");
+    }
 }

@@ -3,6 +3,7 @@
 //! Definition: coremltools' `LinkedModel.proto`. The search path lists folders, separated by `:`, relative to the linking
 //! model or absolute; empty is `.`. Bundles (`$BUNDLE_…`) exist in applications only.
 
+use std::cell::Cell;
 use std::path::{Component, Path, PathBuf};
 
 use crate::blob::BlobRef;
@@ -15,6 +16,8 @@ use crate::weights::Weights;
 
 /// Most links on the way to a model, so that files that link to each other end.
 const LONGEST: usize = 8;
+/// Most links that are followed altogether: files with several links each to the next would multiply.
+const MOST: usize = 256;
 /// Endings of the same model: compiled, as links name it, and as it was written.
 const ENDINGS: [&str; 3] = ["mlmodelc", "mlpackage", "mlmodel"];
 
@@ -43,7 +46,7 @@ impl Model {
     /// [`LoadError::Link`] if a linked model isn't found, lacks a feature that the link describes, or links in a circle;
     /// errors of opening it.
     pub fn follow_links(mut self) -> Result<Self, LoadError> {
-        let place = Place { path: &self.path, depth: 0 };
+        let place = Place { path: &self.path, depth: 0, followed: &Cell::new(0) };
         let mut whole = Specification { description: self.description, body: self.body, parts: self.parts };
         place.follow(&mut whole, &mut self.weights)?;
         let Specification { description, body, parts } = whole;
@@ -55,6 +58,8 @@ impl Model {
 struct Place<'p> {
     path: &'p Path,
     depth: usize,
+    /// Links followed so far, from all models.
+    followed: &'p Cell<usize>,
 }
 
 impl Place<'_> {
@@ -74,6 +79,10 @@ impl Place<'_> {
             return Err(fail(format!("at most {LONGEST} links in a row"), "more".to_owned()));
         }
         let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
+        self.followed.set(self.followed.get() + 1);
+        if self.followed.get() > MOST {
+            return Err(fail(format!("at most {MOST} links"), "more".to_owned()));
+        }
         if name.is_empty() || !Path::new(name).components().all(inside) {
             return Err(fail("a file name".to_owned(), format!("`{name}`")));
         }
@@ -82,7 +91,8 @@ impl Place<'_> {
         let opened = Model::open(&target)?;
         let mut inner = Specification { description: opened.description, body: opened.body, parts: opened.parts };
         let mut inner_weights = opened.weights;
-        Place { path: &target, depth: self.depth + 1 }.follow(&mut inner, &mut inner_weights)?;
+        let next = Place { path: &target, depth: self.depth + 1, followed: self.followed };
+        next.follow(&mut inner, &mut inner_weights)?;
         for (ours, theirs, what) in
             [(inputs(spec), inputs(&inner), "input"), (outputs(spec), outputs(&inner), "output")]
         {
@@ -168,5 +178,44 @@ fn rename_value(value: &mut Value, prefix: &str) {
             rename_value(k, prefix);
             rename_value(v, prefix);
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+
+    use super::*;
+
+    fn field(number: u32, content: &[u8]) -> Vec<u8> {
+        let mut all = Vec::new();
+        encode_key(number, WireType::LengthDelimited, &mut all);
+        encode_varint(content.len() as u64, &mut all);
+        all.extend(content);
+        all
+    }
+
+    /// A pipeline of `count` links to one file.
+    fn links(count: usize, name: &str) -> Vec<u8> {
+        let name = field(1, name.as_bytes());
+        let link = field(556, &field(1, &field(1, &name)));
+        field(202, &field(1, &link).repeat(count))
+    }
+
+    #[test]
+    fn links_that_multiply_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |i: usize| folder.path().join(format!("{i}.mlmodel"));
+        for i in 0..4 {
+            std::fs::write(file(i), links(8, &format!("{}.mlmodel", i + 1))).expect("written");
+        }
+        // Identity.
+        std::fs::write(file(4), field(900, &[])).expect("written");
+        let follow = |i: usize| Model::open(&file(i)).expect("a model").follow_links();
+        assert!(follow(2).is_ok(), "72 links: {:?}", follow(2));
+        let error = follow(0).expect_err("4,680 links").to_string();
+        assert!(error.contains("at most 256 links"), "{error}");
+        std::fs::write(file(0), links(1, "0.mlmodel")).expect("written");
+        assert!(follow(0).expect_err("a circle").to_string().contains("in a row"));
     }
 }

@@ -91,6 +91,17 @@ pub enum Body {
     WordEmbedding(word_embedding::WordEmbedding),
     AudioFeaturePrint(audio_feature_print::AudioFeaturePrint),
     SerializedModel(serialized::SerializedModel),
+    /// The content of a compiled model in a form that is not public.
+    Compiled(CompiledContent),
+}
+
+/// The content of a compiled model that only Core ML reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompiledContent {
+    /// Name of the type, as in [`TYPES`]; `unknown` if the folder does not say it.
+    pub model_type: &'static str,
+    /// Its form, in words.
+    pub form: &'static str,
 }
 
 /// A row of [`TYPES`].
@@ -259,6 +270,7 @@ impl Body {
             Self::WordEmbedding(_) => "wordEmbedding",
             Self::AudioFeaturePrint(_) => "audioFeaturePrint",
             Self::SerializedModel(_) => "serializedModel",
+            Self::Compiled(content) => content.model_type,
         }
     }
 

@@ -66,9 +66,9 @@ fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
         return Ok(spec);
     }
     let found = if path.join("model.espresso.net").exists() {
-        "a compiled neural network (Espresso)"
+        "a compiled neural network (Espresso) without a description"
     } else if path.join("coremldata.bin").exists() {
-        "a compiled model without a model.mil"
+        "a compiled model without a model.mil, and without a description"
     } else {
         &foreign::inside(path).unwrap_or_else(|| "a folder with neither".to_owned())
     };
@@ -90,8 +90,15 @@ impl Model {
     /// [`LoadError`] with the file, the expected and the actual content.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
         let kind = std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        let compiled = || {
+            let readable =
+                kind.is_dir() && path.join("coremldata.bin").exists() && !path.join("Manifest.json").exists();
+            readable.then(|| compiled::open_description(path)).flatten()
+        };
         let model = if kind.is_dir() && path.join("model.mil").exists() {
             compiled::open(path)?
+        } else if let Some(model) = compiled() {
+            model
         } else {
             Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
         };

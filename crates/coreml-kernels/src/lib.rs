@@ -8,7 +8,7 @@
 //! - [`math`]: branch-free elementary functions. [`elementwise`]: functions over whole tensors.
 //! - [`activation`]: fused into the epilogue of products.
 //! - [`gather`]: index selection, concatenation, contiguous copies for all element types. [`sort`]: argsort and top-k.
-//! - [`fp16`]: conversions. [`strided`]: operands in any memory order.
+//! - [`forest`]: decision trees over rows of numbers. [`fp16`]: conversions. [`strided`]: operands in any memory order.
 //! - [`parallel`]: thread pool. [`buffer_pool`]: result buffers.
 //!
 //! | product | weights | kernel |
@@ -39,6 +39,7 @@ pub mod conv;
 mod dispatch;
 pub mod elementwise;
 pub mod expand;
+pub mod forest;
 pub mod fp16;
 pub mod gather;
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@
 //! - [`model_types`]: the table of model types, each with its lowering or none.
 //! - `classic`: linear models, trees, support vectors, feature engineering.
 //! - [`neural_network`]: networks, classifiers and regressors; [`layers`](neural_network::layers) says which layers run.
+//! - [`custom`]: layers and models of classes that the caller supplies.
 //! - [`refusals`]: types whose content is not in the file.
 //! - `pipeline`: pipelines as one program: the operations of all parts, in order.
 //!
@@ -24,6 +25,7 @@ pub use error::{LowerError, LowerErrorKind};
 
 mod absent;
 mod classic;
+pub mod custom;
 mod emit;
 mod error;
 pub mod model_types;
@@ -39,7 +41,19 @@ pub mod refusals;
 /// # Errors
 /// [`LowerError`] if the type is not supported, or the parts of a pipeline do not fit together.
 pub fn lower(model: &Model) -> Result<Cow<'_, Program>, LowerError> {
-    let program = model_types::lower(model.into(), "the model")?;
+    lower_with(model, None)
+}
+
+/// [`lower`] with layers and models of classes that the caller supplies.
+///
+/// # Errors
+/// Same as [`lower`], and if a class does not take what the model gives it.
+pub fn lower_with<'m>(
+    model: &'m Model,
+    classes: Option<&'m dyn custom::CustomClasses>,
+) -> Result<Cow<'m, Program>, LowerError> {
+    let source = model_types::Source { classes, ..model.into() };
+    let program = model_types::lower(source, "the model")?;
     if let Cow::Owned(made) = &program {
         verify(made)?;
     }

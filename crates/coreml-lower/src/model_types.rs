@@ -11,11 +11,12 @@ use coreml_format::spec::Specification;
 use crate::classic::{
     glm, imputer, neighbors, one_hot_encoder, probit, recommender, simple, suppression, svm, trees, vectors,
 };
+use crate::custom::{self, CustomClasses};
 use crate::error::LowerError;
 use crate::{neural_network, pipeline, refusals};
 
 /// Input of a lowering: a model, or a part of a pipeline.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Source<'m> {
     /// Inputs and outputs.
     pub description: &'m ModelDescription,
@@ -23,17 +24,19 @@ pub struct Source<'m> {
     pub body: &'m Body,
     /// Models of a pipeline.
     pub parts: &'m [Specification],
+    /// Classes of the caller.
+    pub classes: Option<&'m dyn CustomClasses>,
 }
 
 impl<'m> From<&'m Model> for Source<'m> {
     fn from(model: &'m Model) -> Self {
-        Self { description: &model.description, body: &model.body, parts: &model.parts }
+        Self { description: &model.description, body: &model.body, parts: &model.parts, classes: None }
     }
 }
 
 impl<'m> From<&'m Specification> for Source<'m> {
     fn from(part: &'m Specification) -> Self {
-        Self { description: &part.description, body: &part.body, parts: &part.parts }
+        Self { description: &part.description, body: &part.body, parts: &part.parts, classes: None }
     }
 }
 
@@ -75,7 +78,7 @@ pub const ROWS: &[Row] = &[
     can("neuralNetwork", neural_network::lower),
     can("itemSimilarityRecommender", recommender::lower),
     can("mlProgram", program),
-    cannot("customModel"),
+    can("customModel", custom::lower),
     cannot("linkedModel"),
     can("classConfidenceThresholding", simple::lower),
     can("oneHotEncoder", one_hot_encoder::lower),
@@ -101,7 +104,8 @@ pub const ROWS: &[Row] = &[
 /// Lowers a model or a part of a pipeline.
 pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Program>, LowerError> {
     let model_type = source.body.name();
-    let lower = ROWS.iter().find(|row| row.model_type == model_type).and_then(|row| row.lower);
+    let compiled = matches!(source.body, Body::Compiled(_));
+    let lower = ROWS.iter().filter(|_| !compiled).find(|row| row.model_type == model_type).and_then(|row| row.lower);
     let lower = lower.ok_or_else(|| LowerError::Unsupported {
         place: place.to_owned(),
         model_type,
@@ -152,7 +156,7 @@ mod tests {
             (3000, "serializedModel", "the format does not define"),
         ] {
             let body = decode(field, Bytes::new()).expect("an empty model");
-            let source = Source { description: &ModelDescription::default(), body: &body, parts: &[] };
+            let source = Source { description: &ModelDescription::default(), body: &body, parts: &[], classes: None };
             let error = lower(source, "the model").expect_err("no lowering");
             assert_eq!(error.kind(), LowerErrorKind::Unsupported);
             let message = error.to_string();
@@ -160,6 +164,6 @@ mod tests {
             assert!(message.starts_with(&begins) && message.contains(part), "{message}");
         }
         // Every other type has a lowering.
-        assert_eq!(ROWS.iter().filter(|row| row.lower.is_none()).count(), 10);
+        assert_eq!(ROWS.iter().filter(|row| row.lower.is_none()).count(), 9);
     }
 }

@@ -30,6 +30,7 @@ mod build;
 mod constant;
 mod control_flow;
 mod convolution;
+mod custom;
 mod elementwise;
 mod interface;
 pub mod layers;
@@ -131,6 +132,7 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
     let described = source.description.function(None).cloned().unwrap_or_default();
     let features = described.inputs.iter().chain(&described.outputs).map(|f| f.name.clone());
     let mut network = Network::new(place, features);
+    network.classes = source.classes;
     let unknown = |what: &str, value: i32| LowerError::invalid(place, format!("a known {what}"), value);
     let arrays =
         ArrayShapeMapping::try_from(parts.arrays).map_err(|_| unknown("arrayInputShapeMapping", parts.arrays))?;

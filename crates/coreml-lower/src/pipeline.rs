@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use coreml_format::description::{FeatureDescription, FunctionDescription};
+use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription};
 use coreml_format::dtype::DataType;
 use coreml_format::program::{
     Argument, Binding, Block, Function, NamedType, Operation, Opset, Program, TensorType, Value, ValueType,
@@ -15,7 +15,8 @@ use coreml_format::program::{
 use indexmap::IndexMap;
 
 use crate::absent::{Absent, absent};
-use crate::emit::{self, Names, constant, named, operation};
+use crate::classic::presence;
+use crate::emit::{Names, constant, int64s, named, operation, strings};
 use crate::error::LowerError;
 use crate::model_types::{self, Source};
 
@@ -29,7 +30,7 @@ pub(crate) fn lower<'m>(source: Source<'m>, _: &str) -> Result<Cow<'m, Program>,
     let mut joined = Joined::new(&whole);
     for (i, part) in source.parts.iter().enumerate() {
         let place = format!("part {i} of the pipeline");
-        let mut program = model_types::lower(part.into(), &place)?.into_owned();
+        let mut program = model_types::lower(Source { classes: source.classes, ..part.into() }, &place)?.into_owned();
         let name = &part.description.default_function;
         let function = program.functions.swap_remove(name);
         let part_is_program = part.body.program().is_some();
@@ -69,6 +70,8 @@ struct Joined {
     features: HashMap<String, NamedType>,
     /// Inputs of the pipeline not used by any part yet.
     open: HashSet<String>,
+    /// Inputs of the pipeline that may be left out.
+    optional: HashSet<String>,
     inputs: Vec<NamedType>,
     operations: Vec<Operation>,
     /// Opsets of parts, each with the operations up to there.
@@ -85,12 +88,26 @@ fn mark(operations: &mut [Operation], opset: Opset) {
     }
 }
 
+/// Any value of a type without a default, for an optional input whose absence is told by another value.
+fn placeholder(feature: &FeatureDescription) -> Option<Value> {
+    match &feature.ty {
+        _ if !feature.optional => None,
+        FeatureType::Int64 => Some(Value::tensor(DataType::I64, &[], 0i64.to_le_bytes().to_vec())),
+        FeatureType::String => Some(Value::string("")),
+        FeatureType::Sequence { ints: true } => Some(int64s(&[])),
+        FeatureType::Sequence { ints: false } => Some(strings(&[])),
+        _ => None,
+    }
+}
+
 impl Joined {
     fn new(whole: &FunctionDescription) -> Self {
         let open: HashSet<String> = whole.inputs.iter().chain(&whole.states).map(|f| f.name.clone()).collect();
-        let names = Names::new(open.iter().cloned().chain(whole.outputs.iter().map(|f| f.name.clone())));
+        let optional: HashSet<String> = whole.inputs.iter().filter(|f| f.optional).map(|f| f.name.clone()).collect();
+        let outputs = whole.outputs.iter().map(|f| f.name.clone());
+        let names = Names::new(open.iter().cloned().chain(outputs).chain(optional.iter().map(|name| presence(name))));
         let (features, inputs, operations, opsets) = Default::default();
-        Self { names, features, open, inputs, operations, opsets }
+        Self { names, features, open, optional, inputs, operations, opsets }
     }
 
     /// Adds an operation with parameter `x` and optionally another one.
@@ -99,15 +116,50 @@ impl Joined {
         self.operations.push(operation(kind, [("x", named(x))].into_iter().chain(more), vec![output]));
     }
 
+    /// A constant, under a name like this one.
+    fn constant(&mut self, name: &str, value: Value) -> NamedType {
+        let output = NamedType { name: self.names.fresh(name), ty: value.ty.clone() };
+        let mut made = operation("const", [], vec![output.clone()]);
+        made.attributes.insert("val".to_owned(), value);
+        self.operations.push(made);
+        output
+    }
+
+    /// The value that says whether an optional input of a part is given: an input of the pipeline where the feature is one
+    /// that may be left out, else a constant.
+    fn presence(&mut self, feature: &FeatureDescription, marker: &NamedType) -> String {
+        let given = self.features.contains_key(&feature.name);
+        if given && self.optional.contains(&feature.name) {
+            if !self.inputs.iter().any(|i| i.name == marker.name) {
+                self.inputs.push(marker.clone());
+            }
+            return marker.name.clone();
+        }
+        let given = f64::from(u8::from(given));
+        self.constant(&marker.name, Value::tensor(DataType::F64, &[], given.to_le_bytes().to_vec())).name
+    }
+
     fn add(&mut self, place: &str, described: &[FeatureDescription], function: Function) -> Result<(), LowerError> {
         // Operations of the engine's own are of no opset.
         let opset = (!function.block.operations.iter().all(is_own)).then_some(function.opset);
         let mut names = HashMap::new();
+        let marked: HashSet<String> = function.inputs.iter().map(|i| i.name.clone()).collect();
         for input in function.inputs {
+            if let Some(feature) = described.iter().find(|f| presence(&f.name) == input.name) {
+                let value = self.presence(feature, &input);
+                names.insert(input.name, value);
+                continue;
+            }
             let known = self.open.contains(&input.name) || self.features.contains_key(&input.name);
-            let optional = described.iter().find(|f| f.name == input.name).filter(|_| !known).and_then(absent);
-            if let Some(absent) = optional {
-                let output = self.fill(&input.name, absent);
+            let optional = described.iter().find(|f| f.name == input.name).filter(|_| !known);
+            let output = optional.and_then(|feature| match absent(feature) {
+                Some(absent) => Some(self.fill(&input.name, absent)),
+                None if marked.contains(&presence(&feature.name)) => {
+                    placeholder(feature).map(|value| self.constant(&input.name, value))
+                }
+                None => None,
+            });
+            if let Some(output) = output {
                 self.features.insert(input.name.clone(), output);
                 let value = self.input(place, &input)?;
                 // Other parts have their own default.
@@ -143,17 +195,11 @@ impl Joined {
         let name = self.names.fresh(feature);
         let number = |x: f64| Value::tensor(DataType::F64, &[], x.to_le_bytes().to_vec());
         let (made, ty) = match absent {
-            Absent::Number(x) => {
-                let value = number(x);
-                let ty = value.ty.clone();
-                let mut made = operation("const", [], vec![NamedType { name: name.clone(), ty: ty.clone() }]);
-                made.attributes.insert("val".to_owned(), value);
-                (made, ty)
-            }
+            Absent::Number(x) => return self.constant(feature, number(x)),
             Absent::Array { dtype, shape, value } => {
                 let ty = ValueType::Tensor(TensorType::fixed(dtype, &shape));
                 let extents: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
-                let inputs = [("x", constant(number(value))), ("shape", constant(emit::int64s(&extents)))];
+                let inputs = [("x", constant(number(value))), ("shape", constant(int64s(&extents)))];
                 (operation("engine.double", inputs, vec![NamedType { name: name.clone(), ty: ty.clone() }]), ty)
             }
         };

@@ -46,7 +46,8 @@ pub fn reason(body: &Body) -> Option<String> {
             let about = if m.description.is_empty() { String::new() } else { format!(", \"{}\"", m.description) };
             format!(
                 "it is computed by the class `{}` of the application that it was made for{about}, and the file holds only \
-                 its parameters ({parameters}). Ask its author for a model without custom code",
+                 its parameters ({parameters}). Ask its author for a model without custom code, or supply the class from a program in \
+                 Rust (`CoreMLModelBuilder::custom_model`)",
                 m.class_name
             )
         }
@@ -65,6 +66,11 @@ pub fn reason(body: &Body) -> Option<String> {
             let search = if search.is_empty() { "." } else { search };
             format!("it links to `{name}` in `{search}`, which was not opened (`Model::follow_links`)")
         }
+        Body::Compiled(content) => format!(
+            "it is compiled, and its content is in {}, which is not public. {ON_A_MAC}; elsewhere, use the .mlmodel or \
+             .mlpackage that it was compiled from",
+            content.form
+        ),
         _ => return None,
     })
 }

@@ -16,6 +16,11 @@ fn specifications() {
 }
 
 #[test]
+fn links_and_files_of_other_kinds() {
+    replay_changed("specification", targets::links);
+}
+
+#[test]
 fn weight_files() {
     replay_changed("weights", targets::weights);
 }

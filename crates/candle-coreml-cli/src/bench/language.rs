@@ -65,6 +65,7 @@ pub(super) fn measure(
         first_seconds: 0.0,
         seconds,
         inputs: Vec::new(),
+        rows: None,
         language: Some(Language {
             dimensions,
             first_token_seconds,

@@ -35,6 +35,8 @@ pub(super) struct Measured {
     pub(super) seconds: Vec<f64>,
     /// Names and shapes of generated inputs.
     pub(super) inputs: Vec<(String, Vec<usize>)>,
+    /// Rows of each prediction, if they were asked for.
+    pub(super) rows: Option<usize>,
     pub(super) language: Option<Language>,
     pub(super) profiles: Vec<Phase>,
 }

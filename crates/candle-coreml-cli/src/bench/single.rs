@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use candle_coreml::CoreMLModel;
 use candle_coreml::description::{FeatureDescription, FeatureType};
 use candle_coreml::engine::EngineOptions;
 use candle_coreml::format::dtype::DataType;
+use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
 
 use super::Arguments;
 use super::measure::Measured;
@@ -32,9 +32,15 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     let inputs = inputs(&model)?;
     let named: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
+    let rows =
+        arguments.rows.map(|count| (0..count).map(|i| row(&model, &inputs, i)).collect::<Result<Vec<FeatureRow>>>());
+    let rows = rows.transpose()?;
     let mut predict = || -> Result<f64> {
         let started = Instant::now();
-        model.predict(&named, state.as_mut())?;
+        match &rows {
+            Some(rows) => drop(model.predict_batch(rows)?),
+            None => drop(model.predict(&named, state.as_mut())?),
+        }
         Ok(started.elapsed().as_secs_f64())
     };
     let first_seconds = predict()?;
@@ -52,14 +58,34 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
         first_seconds,
         seconds,
         inputs: inputs.iter().map(|(n, t)| (n.clone(), t.dims().to_vec())).collect(),
+        rows: arguments.rows,
         language: None,
         profiles,
     })
 }
 
-/// Values in −1..1, the same in every run.
-fn floats(count: usize) -> Vec<f32> {
-    let mut state = 0x9E37_79B9_u32;
+/// A row of made-up inputs: numbers where the model is described so.
+fn row(model: &CoreMLModel, inputs: &[(String, Tensor)], i: usize) -> Result<FeatureRow> {
+    let described = model.function_description();
+    let value = |(n, (name, like)): (usize, &(String, Tensor))| {
+        let seed = (i as u32).wrapping_mul(977).wrapping_add(n as u32);
+        let t = match like.dtype() {
+            d if d.is_float() => {
+                Tensor::from_vec(floats(like.elem_count(), seed), like.dims(), &Device::Cpu)?.to_dtype(d)?
+            }
+            _ => like.clone(),
+        };
+        Ok(match described.input(name).map(|f| &f.ty) {
+            Some(FeatureType::Double) => (name.clone(), FeatureValue::Double(t.to_dtype(DType::F64)?.to_scalar()?)),
+            _ => (name.clone(), t.into()),
+        })
+    };
+    inputs.iter().enumerate().map(value).collect()
+}
+
+/// Values in −1..1, the same in every run, others for each seed.
+fn floats(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = (0x9E37_79B9_u32 ^ seed.wrapping_mul(0x85EB_CA6B)) | 1;
     let mut next = || {
         // Xorshift (Marsaglia 2003).
         state ^= state << 13;
@@ -89,7 +115,7 @@ fn inputs(model: &CoreMLModel) -> Result<Vec<(String, Tensor)>> {
         let count = count.ok_or_else(|| format!("input `{name}`: {shape:?} is too large to measure with"))?;
         let dtype = declared.map_or(DataType::F32, |t| t.dtype);
         let tensor = if dtype.is_float() {
-            Tensor::from_vec(floats(count), shape, &Device::Cpu)?
+            Tensor::from_vec(floats(count, 0), shape, &Device::Cpu)?
         } else {
             let ones: Vec<i64> = (0..count as i64).map(|i| (i + 1) % 2).collect();
             let tensor = Tensor::from_vec(ones, shape, &Device::Cpu)?;

@@ -1,5 +1,6 @@
 //! Many rows from one file: CSV, JSON lines, tensors whose first dimension counts rows.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -84,11 +85,11 @@ fn records(text: &str) -> Result<Vec<Vec<String>>, String> {
 }
 
 /// The columns of a feature: one with its name, `name[0]`, `name[1]` and so on for an array.
-fn columns(header: &[String], feature: &FeatureDescription) -> Vec<usize> {
-    if let Some(i) = header.iter().position(|h| *h == feature.name) {
+fn columns(header: &HashMap<&str, usize>, feature: &FeatureDescription) -> Vec<usize> {
+    if let Some(&i) = header.get(feature.name.as_str()) {
         return vec![i];
     }
-    let numbered = |i: usize| header.iter().position(|h| *h == format!("{}[{i}]", feature.name));
+    let numbered = |i: usize| header.get(format!("{}[{i}]", feature.name).as_str()).copied();
     (0..).map_while(numbered).collect()
 }
 
@@ -97,15 +98,21 @@ fn csv(text: &str, model: &CoreMLModel) -> Result<Vec<FeatureRow>, String> {
     let mut records = records(text)?.into_iter();
     let header = records.next().ok_or("expected a header with the names of the inputs, found nothing")?;
     let described = &model.function_description().inputs;
+    let mut known = HashMap::with_capacity(header.len());
+    for (i, name) in header.iter().enumerate() {
+        if known.insert(name.as_str(), i).is_some() {
+            return Err(format!("expected each column once, found `{name}` twice"));
+        }
+    }
     let mut places: Vec<(&FeatureDescription, Vec<usize>)> =
-        described.iter().map(|f| (f, columns(&header, f))).filter(|(_, at)| !at.is_empty()).collect();
+        described.iter().map(|f| (f, columns(&known, f))).filter(|(_, at)| !at.is_empty()).collect();
     // The columns of a table are the elements of the only input.
     if let ([only], true) = (described.as_slice(), places.is_empty())
         && matches!(only.ty, FeatureType::MultiArray { .. })
     {
         places = vec![(only, (0..header.len()).collect())];
     }
-    let used: Vec<usize> = places.iter().flat_map(|(_, at)| at).copied().collect();
+    let used: HashSet<usize> = places.iter().flat_map(|(_, at)| at).copied().collect();
     if let Some(i) = (0..header.len()).find(|i| !used.contains(i)) {
         let names: Vec<&str> = described.iter().map(|f| f.name.as_str()).collect();
         return Err(format!("expected columns of the inputs {}, found `{}`", names.join(", "), header[i]));
@@ -202,5 +209,72 @@ mod tests {
         assert_eq!(all, [vec!["a", "b"], vec!["x,\n\"y\"", ""], vec!["1", "2"]]);
         assert!(records("a\n\"b").is_err());
         assert!(records("").expect("nothing").is_empty());
+    }
+
+    const CSV: &str =
+        "colour,size,weight,price\r\nred,5,0.25,1.5\r\n\"grey\",4,,3\r\n\"a,\n\"\"b\"\"\",9,-1e300,nan\r\n";
+    const LINES: &str = "{\"colour\": \"red\", \"size\": 5, \"weight\": 0.25, \"price\": 1.5}\n\n{\"size\": [1, [2]], \"price\": {\"a\": 1}}\n";
+
+    /// Texts with changed, repeated and lost characters: rows or errors, never a panic. For longer: `ROWS_SECONDS=600`.
+    #[test]
+    fn changed_texts_are_rows_or_errors() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/nested/table.mlmodel");
+        let model = CoreMLModel::builder(path).engine(candle_coreml::EngineChoice::Portable).load().expect("it loads");
+        assert_eq!(csv(CSV, &model).expect("rows").len(), 3);
+        let seconds = std::env::var("ROWS_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+        let started = std::time::Instant::now();
+        let (mut state, mut count) = (0x9E37_79B9_7F4A_7C15_u64, 0u64);
+        let mut roll = |sides: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as usize % sides.max(1)
+        };
+        const PARTS: &[&str] = &[
+            "\"",
+            "\"\"",
+            ",",
+            "\n",
+            "\r\n",
+            "\r",
+            "[",
+            "]",
+            "{",
+            "}",
+            "1e999",
+            "-0",
+            "9223372036854775808",
+            "NaN",
+            "é",
+            "\u{feff}",
+            "\0",
+            ":",
+            "price",
+        ];
+        while count < 20_000 || started.elapsed().as_secs() < seconds {
+            let seed = if count.is_multiple_of(2) { CSV } else { LINES };
+            let mut text: Vec<char> = seed.chars().collect();
+            for _ in 0..=roll(5) {
+                let at = roll(text.len() + 1);
+                match roll(4) {
+                    0 => text.truncate(at.max(1)),
+                    1 if at < text.len() => {
+                        text.remove(at);
+                    }
+                    2 => {
+                        let copy: Vec<char> = text[at / 2..at].to_vec();
+                        text.extend(copy);
+                    }
+                    _ => drop(text.splice(at..at, PARTS[roll(PARTS.len())].chars())),
+                }
+            }
+            let text: String = text.into_iter().collect();
+            let rows = if count.is_multiple_of(2) { csv(&text, &model) } else { lines(&text, &model) };
+            if let Ok(rows) = rows {
+                let _ = model.predict_batch(&rows);
+            }
+            count += 1;
+        }
+        println!("{count} texts");
     }
 }

@@ -10,6 +10,7 @@ use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
 use crate::error::{Error, Result};
+use crate::model::{FeatureRow, RowOutputs};
 
 /// One function of a model, loaded by one engine.
 pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
@@ -85,6 +86,17 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     /// Predicts for several sets of inputs, without states.
     fn predict_batch(&self, batch: &[Vec<(&str, FeatureValue)>]) -> Result<Vec<IndexMap<String, FeatureValue>>> {
         batch.iter().map(|inputs| self.predict(inputs, None)).collect()
+    }
+
+    /// Returns true if several predictions at once are faster than one by one.
+    fn takes_rows(&self) -> bool {
+        false
+    }
+
+    /// Several predictions at once, on this thread: outputs in order, the same as one by one. `None` where that is not
+    /// possible, or one of them fails: predicted one by one they tell which.
+    fn predict_rows(&self, _rows: &[FeatureRow]) -> Option<Vec<RowOutputs>> {
+        None
     }
 
     /// What became of the arrays that outputs are to be written into; `None` on engines without them.

@@ -7,6 +7,7 @@ use coreml_engine::passes::PassSet;
 use coreml_framework::options::{ComputeUnits, ReshapeFrequency, Specialization};
 use coreml_framework::progress::Watch;
 
+use crate::custom::CustomRegistry;
 use crate::error::{Error, Result};
 
 /// Choice of engine for a model.
@@ -66,6 +67,8 @@ pub struct EngineOptions {
     pub cache: Option<PathBuf>,
     /// Further options of the native engine.
     pub native: NativeOptions,
+    /// Layers and models for classes that files name; portable engine only.
+    pub custom: CustomRegistry,
 }
 
 /// Options that only Core ML has; the portable engine ignores them.
@@ -92,6 +95,7 @@ impl Default for EngineOptions {
             limits: Limits::default(),
             cache: None,
             native: NativeOptions::default(),
+            custom: CustomRegistry::default(),
         }
     }
 }

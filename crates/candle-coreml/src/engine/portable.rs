@@ -21,7 +21,9 @@ use indexmap::IndexMap;
 
 use super::interface::downcast;
 use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport};
+use crate::custom::Instances;
 use crate::error::{Error, Result};
+use crate::model::{FeatureRow, RowOutputs};
 
 mod sequence;
 
@@ -63,13 +65,16 @@ pub(super) fn load(
     options: &EngineOptions,
     rows: &[(String, usize)],
 ) -> Result<Portable> {
-    let program = coreml_lower::lower(package).map_err(|source| Error::Lower { path: package.path.clone(), source })?;
+    let classes = Instances::new(&options.custom);
+    let program = coreml_lower::lower_with(package, Some(&classes))
+        .map_err(|source| Error::Lower { path: package.path.clone(), source })?;
     let settings = Options {
         passes: options.passes.clone(),
         rows: rows.to_vec(),
         limits: options.limits,
         // A program of a file is borrowed.
         lowered: matches!(program, Cow::Owned(_)),
+        custom: classes.made(),
         ..Options::default()
     };
     let function = function.unwrap_or(&package.description.default_function);
@@ -178,6 +183,34 @@ impl Engine for Portable {
         })
     }
 
+    fn takes_rows(&self) -> bool {
+        self.executable.takes_rows() && !self.profiling.load(Ordering::Relaxed)
+    }
+
+    fn predict_rows(&self, rows: &[FeatureRow]) -> Option<Vec<RowOutputs>> {
+        let first = rows.first()?;
+        let places = self.executable.inputs().iter().map(|input| self.place(&input.name, first));
+        let places: Vec<Place> = places.collect::<Option<_>>()?;
+        let same = |row: &FeatureRow| {
+            row.len() == first.len() && row.iter().zip(first).all(|((name, _), (other, _))| name == other)
+        };
+        let mut ready = Vec::with_capacity(rows.len());
+        for row in rows {
+            let value = |place: &'_ Place| match place {
+                Place::Given(i) => match &row[*i] {
+                    (_, value @ FeatureValue::Double(_)) => Some(Cow::Borrowed(value)),
+                    (name, value) => self.input(name, value).ok().map(Cow::Owned),
+                },
+                Place::Constant(value) => Some(Cow::Owned(value.clone())),
+            };
+            if !same(row) {
+                return None;
+            }
+            ready.push(places.iter().map(value).collect::<Option<Vec<_>>>()?);
+        }
+        self.executable.predict_rows(&ready).ok()
+    }
+
     fn set_profiling(&self, on: bool) -> bool {
         if on {
             *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Profile::default();
@@ -244,7 +277,29 @@ fn nothing(ty: &FeatureType) -> Option<FeatureValue> {
     })
 }
 
+/// Where an input of the program is in a row.
+enum Place {
+    Given(usize),
+    Constant(FeatureValue),
+}
+
 impl Portable {
+    /// Where an input of the program is in rows with these names; `None` if it is nowhere.
+    fn place(&self, name: &str, row: &FeatureRow) -> Option<Place> {
+        let given = |name: &str| row.iter().position(|(n, _)| n == name);
+        if let Some(Optional { feature, .. }) = self.optional.iter().find(|o| o.marker.as_deref() == Some(name)) {
+            let given = given(&feature.name).is_some();
+            return Some(Place::Constant(FeatureValue::Double(f64::from(u8::from(given)))));
+        }
+        if let Some(i) = given(name) {
+            return Some(Place::Given(i));
+        }
+        let Optional { feature, marker } =
+            self.optional.iter().find(|o| o.feature.optional && o.feature.name == name)?;
+        let value = if marker.is_some() { nothing(&feature.ty) } else { absent(&feature.ty).ok()? };
+        value.map(Place::Constant)
+    }
+
     /// Moves an input to the CPU, in the shape that the program declares. The engine converts the dtype.
     fn input(&self, name: &str, value: &FeatureValue) -> Result<FeatureValue> {
         let Some(tensor) = value.numbers_as_tensor()? else { return Ok(value.clone()) };

@@ -17,6 +17,9 @@ pub type RowOutputs = IndexMap<String, FeatureValue>;
 /// Rows that a thread takes at a time.
 const CHUNK: usize = 16;
 
+/// Rows that a thread takes at a time where several are predicted at once.
+const BLOCK: usize = 256;
+
 /// Rows of one request to Core ML.
 const REQUEST: usize = 256;
 
@@ -61,26 +64,30 @@ impl CoreMLModel {
         }
         let mut outputs = self.backend().predict_batch(&rows)?;
         for (i, (outputs, inputs)) in outputs.iter_mut().zip(&rows).enumerate() {
-            self.finish_outputs(outputs, inputs).map_err(of_row(i))?;
+            self.finish_outputs(outputs, inputs.first().map(|(_, value)| value)).map_err(of_row(i))?;
         }
         Ok(outputs)
     }
 
     /// Outputs of rows that are predicted one by one, those of classic models on all cores.
     fn predict_rows(&self, rows: &[FeatureRow], done: &(dyn Fn(usize) + Sync)) -> Result<Vec<RowOutputs>> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = coreml_engine::threads();
         let threads = if self.is_classic() { cores.min(rows.len().div_ceil(CHUNK)) } else { 1 };
+        let blocks = self.is_classic() && self.backend().takes_rows();
+        let chunk_rows = if blocks { rows.len().div_ceil(4 * threads.max(1)).clamp(CHUNK, BLOCK) } else { CHUNK };
         let (next, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let slots: Vec<Mutex<Vec<RowOutputs>>> = rows.chunks(CHUNK).map(|_| Mutex::default()).collect();
+        let slots: Vec<Mutex<Vec<RowOutputs>>> = rows.chunks(chunk_rows).map(|_| Mutex::default()).collect();
         let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let work = || {
             loop {
                 let chunk = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = slots.get(chunk) else { return };
-                let first = chunk * CHUNK;
-                let all = &rows[first..rows.len().min(first + CHUNK)];
-                let mut found = Vec::with_capacity(all.len());
-                for (i, row) in all.iter().enumerate() {
+                let first = chunk * chunk_rows;
+                let all = &rows[first..rows.len().min(first + chunk_rows)];
+                let block = if blocks { self.predict_block(all) } else { None };
+                let alone = if block.is_some() { &[] } else { all };
+                let mut found = block.unwrap_or_else(|| Vec::with_capacity(all.len()));
+                for (i, row) in alone.iter().enumerate() {
                     match self.predict_values(&borrowed(row), None) {
                         Ok(outputs) => found.push(outputs),
                         Err(e) => {
@@ -107,6 +114,22 @@ impl CoreMLModel {
             return Err(Error::Row { row, source: Box::new(source) });
         }
         Ok(slots.into_iter().flat_map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+
+    /// Outputs of rows that are predicted at once; `None` if one of them fails, or they do not have the same inputs.
+    fn predict_block(&self, rows: &[FeatureRow]) -> Option<Vec<RowOutputs>> {
+        let known = self.backend().inputs();
+        if rows.first()?.iter().any(|(name, _)| !known.contains(&name.as_str())) {
+            return None;
+        }
+        for row in rows {
+            self.check_shapes(row.iter().map(|(name, value)| (name.as_str(), value))).ok()?;
+        }
+        let mut outputs = self.backend().predict_rows(rows)?;
+        for (outputs, inputs) in outputs.iter_mut().zip(rows) {
+            self.finish_outputs(outputs, inputs.first().map(|(_, value)| value)).ok()?;
+        }
+        Some(outputs)
     }
 
     /// True if no part of the model is a program or a network, whose kernels use all cores.

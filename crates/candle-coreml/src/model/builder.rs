@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CoreMLModel, PassSet};
 use crate::config::Config;
+use crate::custom::{CustomFailure, CustomLayer, CustomModel, CustomSource};
 use crate::engine::{self, ComputeUnits, EngineChoice, EngineOptions, Limits, NativeOptions};
 use crate::error::Result;
 
@@ -17,6 +18,7 @@ use crate::error::Result;
 /// | [`config`](Self::config) | the model's own input and output names |
 /// | [`limits`](Self::limits), [`passes`](Self::passes) | most of the memory, all passes; portable engine only |
 /// | [`compiled_models`](Self::compiled_models) | the user's cache folder; native engine only |
+/// | [`custom_layer`](Self::custom_layer), [`custom_model`](Self::custom_model) | none; portable engine only |
 /// | [`native_options`](Self::native_options) | no hints, no observer; native engine only |
 #[derive(Debug, Clone)]
 #[must_use = "nothing is loaded before `load`"]
@@ -93,6 +95,49 @@ impl CoreMLModelBuilder {
     /// Sets the passes of the portable engine; a diagnostic, results stay within tolerance with any set.
     pub fn passes(mut self, passes: PassSet) -> Self {
         self.options.passes = passes;
+        self
+    }
+
+    /// Supplies the layers of a class that a neural network names, on the portable engine. `make` is called once for each layer,
+    /// with the parameters and weights of the file.
+    ///
+    /// ```
+    /// use candle_core::Tensor;
+    /// use candle_coreml::custom::{CustomFailure, CustomLayer, Extents};
+    /// use candle_coreml::CoreMLModel;
+    ///
+    /// /// scale · x.
+    /// struct Scale(f64);
+    ///
+    /// impl CustomLayer for Scale {
+    ///     fn output_shapes(&self, inputs: &[Extents]) -> Result<Vec<Extents>, CustomFailure> {
+    ///         Ok(inputs.to_vec())
+    ///     }
+    ///
+    ///     fn evaluate(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, CustomFailure> {
+    ///         inputs.iter().map(|x| Ok(x.affine(self.0, 0.0)?)).collect()
+    ///     }
+    /// }
+    ///
+    /// let builder = CoreMLModel::builder("model.mlmodel").custom_layer("Scale", |file| Ok(Scale(file.number("scale")?)));
+    /// ```
+    pub fn custom_layer<L: CustomLayer + 'static>(
+        mut self,
+        class: &str,
+        make: impl Fn(&CustomSource) -> std::result::Result<L, CustomFailure> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.custom.add_layer(class, make);
+        self
+    }
+
+    /// Supplies the models of a class that a file of type `customModel`, or a part of a pipeline, names; on the portable
+    /// engine.
+    pub fn custom_model<M: CustomModel + 'static>(
+        mut self,
+        class: &str,
+        make: impl Fn(&CustomSource) -> std::result::Result<M, CustomFailure> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.custom.add_model(class, make);
         self
     }
 

@@ -24,7 +24,7 @@ impl CoreMLModel {
         match self.engine.predict_handing(inputs, handed, state.map(|s| &mut *s.inner), output)? {
             Handed::Tensor(tensor) => {
                 let mut only = IndexMap::from([(output.to_owned(), FeatureValue::Tensor(tensor))]);
-                self.finish_outputs(&mut only, inputs)?;
+                self.finish_outputs(&mut only, inputs.first().map(|(_, value)| value))?;
                 match only.swap_remove(output) {
                     Some(FeatureValue::Tensor(tensor)) => Ok(Handed::Tensor(tensor)),
                     _ => Err(self.not_found("tensor output", output, self.output_names())),
@@ -47,7 +47,7 @@ impl CoreMLModel {
     ) -> Result<IndexMap<String, FeatureValue>> {
         self.check_chain(inputs, Some(&handed))?;
         let mut outputs = self.engine.predict_handed(inputs, Some(handed), state.map(|s| &mut *s.inner))?;
-        self.finish_outputs(&mut outputs, inputs)?;
+        self.finish_outputs(&mut outputs, inputs.first().map(|(_, value)| value))?;
         Ok(outputs)
     }
 

@@ -66,11 +66,23 @@ pub(super) const OPS: &[OpSpec] = &[
 
 /// The numbers of values, one after the other.
 fn numbers(f: &Frame<'_>, slots: &[Slot]) -> Result<Vec<f64>, OpError> {
-    let mut all = Vec::new();
-    for &slot in slots {
-        append(&mut all, Vec::<f64>::from_value("x", f.value(slot)?)?)?;
-    }
+    let mut all = Vec::with_capacity(slots.len());
+    append_numbers(f, slots, &mut all)?;
     Ok(all)
+}
+
+/// [`numbers`], behind others.
+fn append_numbers(f: &Frame<'_>, slots: &[Slot], all: &mut Vec<f64>) -> Result<(), OpError> {
+    for &slot in slots {
+        match f.value(slot)? {
+            Value::Doubles(d) => {
+                budget::claim_of::<f64>(d.data.len())?;
+                all.extend_from_slice(&d.data);
+            }
+            other => append(all, Vec::<f64>::from_value("x", other)?)?,
+        }
+    }
+    Ok(())
 }
 
 /// Adds numbers, which are counted, to those that are there.

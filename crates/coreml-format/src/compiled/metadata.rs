@@ -8,6 +8,7 @@ use crate::description::{
     ShapeConstraint,
 };
 use crate::dtype::DataType;
+use crate::model_types::TYPES;
 
 /// Parses the description, as far as it is understood.
 pub(super) fn read(bytes: &[u8]) -> Option<ModelDescription> {
@@ -36,6 +37,14 @@ pub(super) fn read(bytes: &[u8]) -> Option<ModelDescription> {
             user: user.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect(),
         },
     })
+}
+
+/// Name of the model type: `"modelType": {"name": "MLModelType_neuralNetwork"}`.
+pub(super) fn model_type(bytes: &[u8]) -> Option<&'static str> {
+    let parsed: Value = serde_json::from_slice(bytes).ok()?;
+    let name = parsed.get(0).unwrap_or(&parsed).get("modelType")?.get("name")?.as_str()?;
+    let name = name.strip_prefix("MLModelType_").unwrap_or(name);
+    TYPES.iter().map(|row| row.name).find(|known| *known == name)
 }
 
 fn function(entry: &Value) -> Option<FunctionDescription> {

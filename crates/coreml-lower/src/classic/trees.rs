@@ -14,6 +14,9 @@ use super::{Maker, Parameters, constant, doubles, ints, text};
 use crate::error::LowerError;
 use crate::model_types::Source;
 
+/// Values of a prediction that no leaf needs to give.
+const FEW: usize = 1 << 12;
+
 const LEAF: i32 = NodeBehavior::LeafNode as i32;
 
 /// Nodes of one tree by number.
@@ -86,7 +89,10 @@ fn parameters(
 ) -> Result<Parameters, LowerError> {
     let model = model.filter(|m| !m.nodes.is_empty()).ok_or_else(|| maker.invalid("trees", "none"))?;
     let dimensions = model.num_prediction_dimensions;
-    let width = usize::try_from(dimensions).ok().filter(|&n| n > 0 && n <= 1 << 24);
+    // A file of a few bytes does not ask for more values than leaves could give.
+    let leaves: usize = model.nodes.iter().map(|n| n.evaluation_info.len()).sum();
+    let most = leaves.max(model.base_prediction_value.len()).max(FEW);
+    let width = usize::try_from(dimensions).ok().filter(|&n| n > 0 && n <= most);
     let width = width.ok_or_else(|| maker.invalid("a number of values of a prediction", dimensions))?;
     let base = match model.base_prediction_value.as_slice() {
         [] => vec![0.0; width],
@@ -204,7 +210,7 @@ mod tests {
         let mut description = ModelDescription::default();
         description.functions.insert(String::new(), FunctionDescription::default());
         let body = Body::TreeEnsembleRegressor(model);
-        let source = Source { description: &description, body: &body, parts: &[] };
+        let source = Source { description: &description, body: &body, parts: &[], classes: None };
         lower(source, "the model").expect_err("refused").to_string()
     }
 
@@ -224,11 +230,16 @@ mod tests {
                 "an element of the input",
             ),
             (vec![leaf(0, 0)], "one output, found 0"),
+            (vec![branch(u64::MAX, 1 << 31, 1 << 63), leaf(1 << 31, 0)], "of tree 0, which is not there"),
+            (vec![branch(1 << 31, u64::MAX, 1 << 31), leaf(u64::MAX, 0)], "one root in tree 0"),
+            (vec![branch(u64::MAX, 1 << 31, 0), leaf(1 << 31, 0), leaf(0, 0)], "one output, found 0"),
         ] {
             let message = refusal(nodes, 1);
             assert!(message.contains(part), "{part}: {message}");
         }
-        assert!(refusal(vec![leaf(0, 0)], u64::MAX).contains("a number of values"));
+        for dimensions in [0, 1 << 13, 1 << 31, u64::MAX] {
+            assert!(refusal(vec![leaf(0, 0)], dimensions).contains("a number of values"));
+        }
     }
 
     #[test]

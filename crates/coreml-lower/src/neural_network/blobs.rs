@@ -9,7 +9,7 @@ use crate::error::LowerError;
 
 type Lowered<T> = Result<T, LowerError>;
 
-impl Network {
+impl Network<'_> {
     /// Writes a blob, or takes its value away.
     pub(super) fn set(&mut self, name: &str, blob: Option<Blob>) {
         self.open.remove(name);

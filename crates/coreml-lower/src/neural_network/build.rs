@@ -8,6 +8,7 @@ use coreml_format::model_types::neural_network::NeuralNetworkLayer;
 use coreml_format::program::{Argument, Binding, Dim, NamedType, Operation, TensorType, Value, ValueType};
 
 use super::control_flow::Exit;
+use crate::custom::CustomClasses;
 use crate::emit::{Names, constant, named, operation, text};
 use crate::error::LowerError;
 
@@ -100,8 +101,9 @@ pub(super) enum Lead {
 }
 
 /// A program in the making.
-#[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct Network<'m> {
+    /// Classes of the caller.
+    pub(super) classes: Option<&'m dyn CustomClasses>,
     /// The model, for errors.
     pub(super) model: String,
     /// The layer that is being lowered.
@@ -141,10 +143,11 @@ pub(super) const REMEMBERED: usize = 64;
 
 type Lowered<T> = Result<T, LowerError>;
 
-impl Network {
+impl Network<'_> {
     /// Values take no name of a feature.
     pub(super) fn new(model: &str, features: impl Iterator<Item = String>) -> Self {
         Self {
+            classes: None,
             model: model.to_owned(),
             layer: (String::new(), "input"),
             operations: Vec::new(),

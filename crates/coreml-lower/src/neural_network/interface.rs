@@ -224,15 +224,20 @@ fn output(n: &mut Network, feature: &FeatureDescription, blob: &Blob, mapping: M
             if mapping.exact_arrays || blob.rank() < 5 {
                 return Ok(n.full(blob));
             }
-            // Axes of 1 around what there is are not returned.
-            let full: Vec<Extent> = match blob.short {
-                true => [Some(1)].into_iter().chain(blob.shape.iter().copied()).collect(),
-                false => blob.shape.clone(),
-            };
-            let lead = if full[..2] == [Some(1); 2] { &full[2..] } else { &full[..] };
-            let flat = full[3..] == [Some(1); 2];
-            let kept = if flat { &lead[..lead.len() - 2] } else { lead };
-            n.reshape(blob, kept.to_vec())
+            // Axes of 1 around what there is are not returned; others may be known only in a prediction.
+            let full = n.full_shape(blob);
+            let lead = if full[..2] == [Some(1); 2] { 2 } else { 0 };
+            let last = if full[3..] == [Some(1); 2] { 3 } else { full.len() };
+            let hidden = usize::from(blob.short);
+            let axes: Vec<i32> = (hidden..lead).chain(last..full.len()).map(|axis| (axis - hidden) as i32).collect();
+            if axes.is_empty() {
+                return Ok(n.full(blob));
+            }
+            if lead == 0 && blob.short {
+                // The sequence axis is returned.
+                return n.reshape(blob, full[..last].to_vec());
+            }
+            Ok(n.op("squeeze", vec![("x", of(blob)), ("axes", ints(&axes))], full[lead..last].to_vec()))
         }
         FeatureType::Double | FeatureType::Int64 if blob.elements() == Some(1) => n.reshape(blob, Vec::new()),
         other => n.refuse(format!("it is {} of a blob of {}", other.in_words(), shown(&blob.shape))),

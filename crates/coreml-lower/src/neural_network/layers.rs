@@ -1,13 +1,12 @@
 //! Layers of neural networks, with their lowering.
 
 use coreml_format::model_types::neural_network::NeuralNetworkLayer;
-use coreml_format::model_types::neural_network::custom::CustomLayer;
 use coreml_format::model_types::neural_network::layer::Layer;
 
 use super::build::Network;
 use super::{
-    activation, constant, control_flow, convolution, elementwise, linear, normalization, pooling, random, recurrent,
-    reduce, resize, scatter_gather, shape, slice, volume,
+    activation, constant, control_flow, convolution, custom, elementwise, linear, normalization, pooling, random,
+    recurrent, reduce, resize, scatter_gather, shape, slice, volume,
 };
 use crate::error::LowerError;
 
@@ -37,11 +36,6 @@ macro_rules! layers {
 fn copy(n: &mut Network, layer: &NeuralNetworkLayer) -> Result<(), LowerError> {
     let x = n.only(layer)?;
     n.write(layer, vec![x])
-}
-
-/// Code of the application, which the file does not have.
-fn custom(n: &mut Network, p: &CustomLayer) -> Result<(), LowerError> {
-    n.refuse(format!("it is code of the class `{}`, which the application has, not the file", p.class_name))
 }
 
 layers! { |n, l| {
@@ -206,7 +200,7 @@ layers! { |n, l| {
     GlobalPooling3d(p) "globalPooling3d" => volume::global_pooling(n, l, p);
     SliceBySize(p) "sliceBySize" => slice::slice_by_size(n, l, p);
     Convolution3d(p) "convolution3d" => volume::convolution(n, l, p);
-    Custom(p) "custom" => custom(n, p);
+    Custom(p) "custom" => custom::custom(n, l, p);
 } }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ pub(super) fn axes(n: &mut Network, layer: &NeuralNetworkLayer, kind: &str, p: &
     let mut y = n.op(kind, inputs, shape);
     if !p.keep_dims {
         // A blob has an axis at least.
-        let squeezed = if which.len() == rank { &which[1..] } else { &which[..] };
+        let squeezed = if which.len() == rank { which.get(1..).unwrap_or_default() } else { &which[..] };
         let kept = (0..rank).filter(|&i| !squeezed.contains(&(i as i32))).map(|i| y.shape[i]).collect();
         if !squeezed.is_empty() {
             y = n.op("squeeze", vec![("x", of(&y)), ("axes", ints(squeezed))], kept);

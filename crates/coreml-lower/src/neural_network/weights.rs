@@ -33,7 +33,7 @@ fn repacked(bytes: &[u8], width: usize, kept: usize, count: usize) -> Vec<u8> {
 /// Weights with more elements than this stay where they lie in the file; the engine keeps smaller ones as tensors anyway.
 const KEPT: usize = 4096;
 
-impl Network {
+impl Network<'_> {
     /// The product of sizes that the file states.
     pub(super) fn count(&self, sizes: &[u64]) -> Lowered<usize> {
         let count = sizes.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).and_then(|n| usize::try_from(n).ok());

@@ -1,13 +1,20 @@
-//! `engine.trees`: decision trees, forests, boosted trees.
+//! `engine.trees`: decision trees, forests, boosted trees; several rows at once by the kernel
+//! ([`coreml_kernels::forest`]).
 
-use super::{Declared, logistic, numbers, softmax};
+use std::sync::Arc;
+
+use coreml_kernels::forest::{Compare, Forest, TreeNode};
+
+use super::{Declared, append_numbers, logistic, numbers, softmax};
 use crate::budget;
 use crate::build::{OpBuilder, one};
 use crate::error::OpError;
+use crate::frame::{Frame, Slot};
 use crate::op::OpSpec;
 use crate::planned::Run;
+use crate::value::Value;
 
-pub(super) const OP: OpSpec = OpSpec::new("engine.trees", &[], build);
+pub(super) const OP: OpSpec = OpSpec::new("engine.trees", &[], build).kernel("trees on blocks of rows");
 
 /// A branch, or a leaf (behaviour 6).
 #[derive(Clone, Copy)]
@@ -84,16 +91,44 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         return Err(OpError::data("a tree or a leaf beyond the tables"));
     }
     let features = nodes.iter().filter(|n| n.behavior != 6).map(|n| n.feature as usize + 1).max().unwrap_or(0);
+    let leaves = Leaves { nodes, roots, starts: leaf_start, table: leaf_index.into_iter().zip(leaf_value).collect() };
+    let packed = leaves.pack(base.len())?;
+    let trees = Arc::new(Trees { leaves, packed, features, base, transform, binary });
+    let declared = Arc::new(declared);
+    let rows = (trees.clone(), declared.clone(), x.clone());
+    if trees.packed.is_some() {
+        b.rows(move |frames| {
+            let (trees, declared, x) = &rows;
+            let all = trees.rows(frames, x)?;
+            all.into_iter().map(|row| declared.value_of(row)).collect()
+        });
+    }
     b.run(move |f| {
         let x = numbers(f, &x)?;
-        if x.len() < features {
-            return Err(OpError::shape(format!("{} features for trees that compare {features}", x.len())));
+        trees.fits(x.len())?;
+        budget::claim_of::<f64>(trees.base.len() + 1)?;
+        let mut sums = vec![0.0; trees.base.len()];
+        match &trees.packed {
+            Some(forest) => forest.add_leaves(&x, x.len(), &mut sums),
+            None => trees.leaves.add(&x, &mut sums),
         }
-        budget::claim_of::<f64>(base.len() + 1)?;
-        let mut sums = vec![0.0; base.len()];
-        for &root in &roots {
+        declared.value_of(trees.finish(sums))
+    })
+}
+
+/// Nodes as tables, and the leaves that they add.
+struct Leaves {
+    nodes: Vec<Node>,
+    roots: Vec<u32>,
+    starts: Vec<u32>,
+    table: Vec<(u32, f64)>,
+}
+
+impl Leaves {
+    fn add(&self, x: &[f64], sums: &mut [f64]) {
+        for &root in &self.roots {
             let mut at = root as usize;
-            let mut node = nodes[at];
+            let mut node = self.nodes[at];
             while node.behavior != 6 {
                 let value = x[node.feature as usize];
                 let yes = match node.behavior {
@@ -106,14 +141,78 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
                     _ => value != node.threshold,
                 };
                 at = if yes { node.yes } else { node.no } as usize;
-                node = nodes[at];
+                node = self.nodes[at];
             }
-            for i in leaf_start[at] as usize..leaf_start[at + 1] as usize {
-                sums[leaf_index[i] as usize] += leaf_value[i];
+            for &(element, value) in &self.table[self.starts[at] as usize..self.starts[at + 1] as usize] {
+                sums[element as usize] += value;
             }
         }
-        sums.iter_mut().zip(&base).for_each(|(sum, base)| *sum += base);
-        match transform {
+    }
+
+    /// The same trees for the kernel; none where it does not have their comparisons.
+    fn pack(&self, width: usize) -> Result<Option<Forest>, OpError> {
+        budget::claim(self.nodes.len().saturating_mul(size_of::<TreeNode>() + 32))?;
+        let node = |(i, n): (usize, &Node)| {
+            let compare = match n.behavior {
+                0 => Compare::LessEqual,
+                1 => Compare::Less,
+                2 => Compare::GreaterEqual,
+                3 => Compare::Greater,
+                6 => return Some(TreeNode::Leaf(self.starts[i], self.starts[i + 1])),
+                _ => return None,
+            };
+            let Node { threshold, feature, yes, no, missing_is_yes, .. } = *n;
+            Some(TreeNode::Branch { feature, compare, threshold, yes, no, missing_is_yes })
+        };
+        let nodes: Option<Vec<TreeNode>> = self.nodes.iter().enumerate().map(node).collect();
+        Ok(nodes.and_then(|nodes| Forest::pack(&nodes, &self.roots, &self.table, width)))
+    }
+}
+
+/// Trees and what becomes of their sums.
+struct Trees {
+    leaves: Leaves,
+    packed: Option<Forest>,
+    features: usize,
+    base: Vec<f64>,
+    transform: Transform,
+    binary: bool,
+}
+
+impl Trees {
+    fn fits(&self, found: usize) -> Result<(), OpError> {
+        if found < self.features {
+            let features = self.features;
+            return Err(OpError::shape(format!("{found} features for trees that compare {features}")));
+        }
+        Ok(())
+    }
+
+    /// Results of several predictions, by the kernel.
+    fn rows(&self, frames: &[Frame<'_>], x: &[Slot]) -> Result<Vec<Vec<f64>>, OpError> {
+        let forest = self.packed.as_ref().ok_or_else(|| OpError::data("trees that are not packed"))?;
+        let mut all = Vec::with_capacity(frames.len().saturating_mul(self.features));
+        let mut columns = None;
+        for frame in frames {
+            let before = all.len();
+            append_numbers(frame, x, &mut all)?;
+            let count = all.len() - before;
+            self.fits(count)?;
+            if *columns.get_or_insert(count) != count {
+                return Err(OpError::shape(format!("rows of {count} and other numbers of features")));
+            }
+        }
+        let width = self.base.len();
+        budget::claim_of::<f64>(frames.len().saturating_mul(width + 1))?;
+        let mut sums = vec![0.0; frames.len() * width];
+        forest.add_leaves(&all, columns.unwrap_or(0), &mut sums);
+        Ok(sums.chunks_exact(width).map(|row| self.finish(row.to_vec())).collect())
+    }
+
+    /// The sums of leaves with the base, transformed.
+    fn finish(&self, mut sums: Vec<f64>) -> Vec<f64> {
+        sums.iter_mut().zip(&self.base).for_each(|(sum, base)| *sum += base);
+        match self.transform {
             Transform::None => {}
             Transform::Softmax => softmax(&mut sums),
             Transform::Logistic => sums.iter_mut().for_each(|x| *x = logistic(*x)),
@@ -122,10 +221,17 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
                 softmax(&mut sums);
             }
         }
-        if binary {
+        if self.binary {
             sums.insert(0, 1.0 - sums[0]);
         }
-        let length = sums.len();
-        one(declared.value(sums, &[length])?)
-    })
+        sums
+    }
+}
+
+impl Declared {
+    /// Numbers as the only result.
+    fn value_of(&self, numbers: Vec<f64>) -> Result<Vec<Value>, OpError> {
+        let length = numbers.len();
+        one(self.value(numbers, &[length])?)
+    }
 }
