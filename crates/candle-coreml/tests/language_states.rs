@@ -256,7 +256,7 @@ fn recurrent_states_are_zeroed_and_run_every_token_once() {
     let mut session = pipeline.session().expect("a session");
     pipeline.forward(&mut session, &IDS[..9]).expect("it runs");
     session.truncate(8);
-    assert_eq!(session.tokens(), [], "there is no way back but to the beginning");
+    assert!(session.tokens().is_empty(), "there is no way back but to the beginning");
     // Without prefill, and with the mask of Qwen 3.5.
     let one = Chunk { tasks: &[Task("infer", 1, CONTEXT)], masked: true, ..decay() };
     let folder = model(&[("x_FFN_PF_chunk_01of01", one)]);
@@ -299,8 +299,6 @@ fn caches_shorter_and_longer_than_the_mask() {
 /// Functions for several contexts, with and without those that have no context in their names, in one file and in two.
 #[test]
 fn of_several_contexts_the_longest_runs() {
-    let short = Memory::Mean("model_model_kv_cache_0", 2, 0, 8);
-    let _ = short;
     let all = [
         Task("infer_ctx8", 1, 8),
         Task("infer_ctx12", 1, CONTEXT),
@@ -378,8 +376,8 @@ fn unknown_outputs_functions_inputs_and_states_are_refused_by_name() {
     let memory = Memory::Decay("model_model_ssm_0");
     refused(&with(Chunk { memory, ..Chunk::default() }), &["model_model_ssm_0", "[1, 1, 1, 4]"]);
     for name in ["prefill_ctx", "infer_ctx0", "infer_context12", "init", "length_12"] {
-        let tasks = &[Task("infer", 1, CONTEXT), Task(name, 4, CONTEXT)];
-        refused(&with(Chunk { tasks, ..Chunk::default() }), &[name, "function"]);
+        let tasks = [Task("infer", 1, CONTEXT), Task(name, 4, CONTEXT)];
+        refused(&with(Chunk { tasks: &tasks, ..Chunk::default() }), &[name, "function"]);
     }
     let other: &dyn Fn(&mut FunctionBuilder, &Var) -> Result<(), BuildError> =
         &|f, _| f.input("valid_len", DataType::I32, [1]).map(drop);
