@@ -376,8 +376,8 @@ fn unknown_outputs_functions_inputs_and_states_are_refused_by_name() {
     let memory = Memory::Decay("model_model_ssm_0");
     refused(&with(Chunk { memory, ..Chunk::default() }), &["model_model_ssm_0", "[1, 1, 1, 4]"]);
     for name in ["prefill_ctx", "infer_ctx0", "infer_context12", "init", "length_12"] {
-        let tasks = [Task("infer", 1, CONTEXT), Task(name, 4, CONTEXT)];
-        refused(&with(Chunk { tasks: &tasks, ..Chunk::default() }), &[name, "function"]);
+        let tasks = Vec::leak(vec![Task("infer", 1, CONTEXT), Task(name, 4, CONTEXT)]);
+        refused(&with(Chunk { tasks, ..Chunk::default() }), &[name, "function"]);
     }
     let other: &dyn Fn(&mut FunctionBuilder, &Var) -> Result<(), BuildError> =
         &|f, _| f.input("valid_len", DataType::I32, [1]).map(drop);
