@@ -111,6 +111,7 @@ fn object(m: &Measured) -> serde_json::Value {
             "prompt": l.prompt,
             "prefill_tokens_per_second": l.prefill_rate,
             "decode_tokens_per_second": l.decode_rate,
+            "next_turn_seconds": l.turn_seconds,
             "decode_by_position": l.by_position,
         }),
         None => json!({ "inputs": m.inputs, "rows": m.rows, "first_prediction_seconds": m.first_seconds }),
@@ -129,6 +130,7 @@ fn text(m: &Measured) -> String {
         let _ = writeln!(out, "first token    {:>10.3} s", l.first_token_seconds);
         let _ = writeln!(out, "prefill        {:>10.1} tokens/s ({} tokens)", l.prefill_rate, l.prompt);
         let _ = writeln!(out, "decode         {:>10.1} tokens/s (from position {})", l.decode_rate, l.prompt);
+        let _ = writeln!(out, "next turn      {:>10.3} s (back to position {}, one token)", l.turn_seconds, l.prompt);
     } else {
         for (name, shape) in &m.inputs {
             let _ = writeln!(out, "input          {name} {shape:?}");

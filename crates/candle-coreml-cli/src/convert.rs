@@ -64,6 +64,21 @@ pub(crate) struct Arguments {
     /// Parts of the logits (anemll) [default: 16; 8 for Llama and Mistral].
     #[arg(long, value_name = "N")]
     split_head: Option<usize>,
+    /// Functions that rotate local caches in files of their own (anemll, Gemma 3).
+    #[arg(long)]
+    split_rotate: bool,
+    /// One cache for all layers, for contexts within the window (anemll, Gemma 3).
+    #[arg(long)]
+    single_cache: bool,
+    /// Prefill writes the cache where a mask says, as before ANEMLL 0.3.5.
+    #[arg(long)]
+    static_prefill: bool,
+    /// Tokens of the cache [default: the context] (anemll).
+    #[arg(long, value_name = "N")]
+    state_length: Option<usize>,
+    /// Shorter contexts, with functions of their own: a state-transition package (anemll).
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    contexts: Vec<usize>,
     /// Say nothing while it runs.
     #[arg(long, short)]
     quiet: bool,
@@ -95,6 +110,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             lut_head: a.lut_head,
             prefix: a.prefix,
             parts: a.split_head,
+            split_rotate: a.split_rotate,
+            single_cache: a.single_cache,
+            static_slices: a.static_prefill,
+            state_length: a.state_length,
+            contexts: a.contexts,
         }
         .into(),
         Target::Stateful => {
@@ -105,6 +125,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
                 || a.lut_head.is_some()
                 || a.prefix.is_some()
                 || a.split_head.is_some()
+                || a.split_rotate
+                || a.single_cache
+                || a.static_prefill
+                || a.state_length.is_some()
+                || !a.contexts.is_empty()
             {
                 return Err("--to stateful takes --context and --lut-ffn only".into());
             }

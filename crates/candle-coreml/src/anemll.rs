@@ -19,7 +19,10 @@ mod meta;
 pub mod model_config;
 mod naming;
 mod pipeline;
+mod rotation;
 mod session;
+mod states;
+mod tokenizer_path;
 
 pub use discovery::Components;
 pub use meta::Meta;
@@ -27,6 +30,7 @@ pub use naming::ModelNamingConfig;
 pub use pipeline::{Dimensions, Pipeline};
 pub(crate) use session::Passed;
 pub use session::Session;
+pub(crate) use tokenizer_path::tokenizer_folder;
 
 /// Causal mask rows `[1, 1, count, context]`: 0 where column ≤ position, else −∞.
 pub fn causal_mask(start: usize, count: usize, context: usize) -> Result<Tensor> {

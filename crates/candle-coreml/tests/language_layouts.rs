@@ -1,23 +1,62 @@
-//! Layouts of language models against Hugging Face transformers, teacher-forced and greedy: the folders of
-//! `llm-layouts` where the folder that `CANDLE_COREML_SHARED` names has them.
+//! ANEMLL's layouts against Hugging Face transformers, teacher-forced and greedy: the folders of
+//! `conformance/language_layouts`, which `tools/language_layouts.py` makes, and those of `llm-layouts` in the folder that
+//! `CANDLE_COREML_SHARED` names (default: `shared` beside the repository).
 
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use candle_coreml::LanguageModel;
-use candle_coreml::anemll::Pipeline;
+use candle_coreml::anemll::{Pipeline, Session};
 use candle_coreml::generation::{Options, Sampling};
 
 /// Absolute, on logits whose standard deviation is about 3: f32 arithmetic with an fp16 state.
 const TOLERANCE: f32 = 0.03;
 
+/// Folders that a clone has, their dimensions (context, batch, vocabulary), and how each is driven.
+const OWN: [(&str, [usize; 3], &str); 8] = [
+    (
+        "gemma3-monolithic-argmax",
+        [35, 4, 290],
+        "monolithic, argmax head (greedy only): prompts in batches of 4; from token 10 on",
+    ),
+    (
+        "gemma3-rotate",
+        [46, 5, 277],
+        "2 chunk(s) of layers, LM head: prompts in batches of 5; from token 13 on `infer_rotate`",
+    ),
+    ("gemma3-single-cache", [21, 9, 262], "1 chunk(s) of layers, LM head: prompts in batches of 9"),
+    ("gemma3-split-rotate", [33, 8, 281], "2 chunk(s) of layers, LM head: prompts in batches of 8; from token 8 on"),
+    ("llama-monolithic", [37, 8, 283], "monolithic: prompts in batches of 8"),
+    (
+        "qwen25-argmax-static",
+        [41, 7, 270],
+        "2 chunk(s) of layers, LM head, argmax head (greedy only): prompts in batches of 7",
+    ),
+    ("qwen3-contexts", [40, 5, 264], "prompts in batches of 5; of its several contexts the longest, 40"),
+    ("qwen3-monolithic-argmax", [29, 6, 301], "monolithic, argmax head (greedy only): prompts in batches of 6"),
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn own() -> PathBuf {
+    repository().join("conformance/language_layouts")
+}
+
+/// Own folders and, if present, the reference ones.
 fn folders() -> Vec<PathBuf> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let shared = std::env::var_os("CANDLE_COREML_SHARED").map_or_else(|| repository.join("../shared"), PathBuf::from);
-    let Ok(entries) = std::fs::read_dir(shared.join("llm-layouts")) else { return Vec::new() };
-    let mut all: Vec<PathBuf> =
-        entries.flatten().map(|e| e.path()).filter(|p| p.join("reference.safetensors").is_file()).collect();
-    all.sort();
+    let set = std::env::var_os("CANDLE_COREML_SHARED");
+    let shared = set.as_ref().map_or_else(|| repository().join("../shared"), PathBuf::from).join("llm-layouts");
+    let mut all: Vec<PathBuf> = OWN.iter().map(|(name, ..)| own().join(name)).collect();
+    let others = std::fs::read_dir(&shared).into_iter().flatten().flatten().map(|e| e.path());
+    let mut others: Vec<PathBuf> = others.filter(|p| p.join("reference.safetensors").is_file()).collect();
+    if others.is_empty() {
+        assert!(set.is_none(), "no reference layouts in {}", shared.display());
+        eprintln!("SKIPPED: no reference layouts in {}; {} own ones are tested", shared.display(), all.len());
+    }
+    others.sort();
+    all.extend(others);
     all
 }
 
@@ -47,7 +86,7 @@ fn agree(got: &[f32], want: &[f32], at: &str) {
     assert_eq!(best(got), best(want), "{at}");
 }
 
-fn force(pipeline: &Pipeline, session: &mut candle_coreml::anemll::Session, reference: &Reference, at: &str) {
+fn force(pipeline: &Pipeline, session: &mut Session, reference: &Reference, at: &str) {
     let (name, prompt, greedy, rows) = reference;
     let known = session.tokens().len();
     let mut logits = pipeline.forward(session, &prompt[known..]).expect("prompt");
@@ -56,6 +95,23 @@ fn force(pipeline: &Pipeline, session: &mut candle_coreml::anemll::Session, refe
         if let Some(&token) = greedy.get(i).filter(|_| i + 1 < rows.len()) {
             logits = pipeline.forward(session, &[token]).expect("a step");
         }
+    }
+}
+
+/// Logits after all of these tokens, run from where the session is.
+fn run(pipeline: &Pipeline, session: &mut Session, ids: &[u32]) -> Vec<f32> {
+    let known = session.tokens().len();
+    assert_eq!(session.tokens(), &ids[..known]);
+    pipeline.forward(session, &ids[known..]).expect("it runs")
+}
+
+#[test]
+fn own_layouts_are_what_they_are_said_to_be() {
+    for (name, [context, batch, vocab], how) in OWN {
+        let pipeline = Pipeline::load(&own().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let sizes = pipeline.dimensions();
+        assert_eq!([sizes.context, sizes.batch, sizes.vocab], [context, batch, vocab], "{name}");
+        assert!(pipeline.layout().contains(how), "{name}: {}", pipeline.layout());
     }
 }
 
@@ -80,15 +136,79 @@ fn logits_agree_at_once_again_after_truncation_and_one_by_one() {
     }
 }
 
+/// A second turn is a longer prompt: the whole of the first one, its answer and more. Wherever turns part, at edges of
+/// batches and of the window above all, the rows are those of a conversation that starts anew.
+#[test]
+fn logits_agree_in_second_turns_that_part_anywhere() {
+    for folder in folders() {
+        let pipeline = Pipeline::load(&folder).expect("it loads");
+        let mut session = pipeline.session().expect("a session");
+        for (name, prompt, greedy, rows) in references(&folder) {
+            let at = |what: &str, n: usize| format!("{}, {name}, {what} {n}", folder.display());
+            let all: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
+            let first = prompt.len();
+            for cut in 1..first {
+                session.truncate(0);
+                run(&pipeline, &mut session, &all[..cut]);
+                agree(&run(&pipeline, &mut session, &all[..first]), &rows[0], &at("in parts of", cut));
+            }
+            let last = all.len().min(first + rows.len() - 1);
+            for turn in first..last {
+                // Another answer is taken back first.
+                session.truncate(0);
+                run(&pipeline, &mut session, &all[..first]);
+                let mut other = all[..turn].to_vec();
+                other.push((all[turn] + 1) % 7);
+                run(&pipeline, &mut session, &other);
+                session.truncate(turn);
+                agree(&run(&pipeline, &mut session, &all[..last]), &rows[last - first], &at("second turn at", turn));
+            }
+        }
+    }
+}
+
+/// Going back to every length and on again, from conversations that ended beyond the window and within it.
+#[test]
+fn logits_agree_wherever_a_conversation_goes_back_to() {
+    for folder in folders() {
+        let pipeline = Pipeline::load(&folder).expect("it loads");
+        let mut session = pipeline.session().expect("a session");
+        let longest = references(&folder).into_iter().max_by_key(|(_, p, g, _)| p.len() + g.len()).expect("references");
+        let (name, prompt, greedy, rows) = longest;
+        let all: Vec<u32> = prompt.iter().chain(&greedy).copied().collect();
+        for (row, want) in rows.iter().enumerate() {
+            let end = prompt.len() + row;
+            for length in [0, 1, end / 2, end.saturating_sub(2), end - 1] {
+                session.truncate(length);
+                let got = run(&pipeline, &mut session, &all[..end]);
+                agree(&got, want, &format!("{}, {name}, {length} of {end}", folder.display()));
+            }
+        }
+    }
+}
+
 #[test]
 fn greedy_tokens_are_those_of_the_reference_and_argmax_heads_refuse_to_sample() {
     for folder in folders() {
         let mut model = LanguageModel::load_from_directory(&folder, None).expect("it loads");
         for (name, prompt, greedy, _) in references(&folder) {
-            let options = Options { max_tokens: greedy.len(), ..Options::default() };
+            let options = Options { max_tokens: greedy.len(), slide: false, ..Options::default() };
             let summary = model.generate_tokens(&prompt, options, |_| {}).expect("tokens");
             assert_eq!(summary.tokens, greedy, "{}, {name}", folder.display());
         }
+        // Once more, in one conversation and after a reset.
+        let mut generate = |prompt: &[u32], greedy: &[u32]| {
+            let options = Options { max_tokens: greedy.len(), slide: false, ..Options::default() };
+            model.generate_tokens(prompt, options, |_| {}).expect("tokens").tokens
+        };
+        for (name, prompt, greedy, _) in references(&folder) {
+            let middle = greedy.len() / 2;
+            let longer: Vec<u32> = prompt.iter().chain(&greedy[..middle]).copied().collect();
+            generate(&prompt, &greedy);
+            assert_eq!(generate(&longer, &greedy[middle..]), greedy[middle..], "{}, {name}", folder.display());
+        }
+        model.reset_states();
+        assert_eq!(model.stream(&[1], Options::default()).cached(), 0);
         let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
         let options = Options { max_tokens: 1, sampling, ..Options::default() };
         let sampled = model.generate_tokens(&[5, 6], options, |_| {});

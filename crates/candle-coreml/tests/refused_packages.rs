@@ -59,7 +59,7 @@ fn an_unchanged_model_runs() {
 
 #[test]
 fn unknown_functions() {
-    refused(&|text| text.replace("func prefill<", "func prefill_ctx64<"), &["FFN", "`prefill_ctx64`"]);
+    refused(&|text| text.replace("func prefill<", "func prefill_long<"), &["FFN", "`prefill_long`"]);
     refused(&|text| text.replace("func infer<", "func init<"), &["`init`"]);
 }
 
@@ -71,7 +71,7 @@ fn unknown_inputs() {
 
 #[test]
 fn states_that_are_no_caches() {
-    refused(&|text| text.replace("model_model_kv_cache_0", "model_model_delta_0"), &["delta_0", "recurrent"]);
+    refused(&|text| text.replace("model_model_kv_cache_0", "model_model_ssm_0"), &["model_model_ssm_0", "recurrent"]);
 }
 
 /// `update_mask` has a column for each token; a mask of another shape would be written elsewhere.

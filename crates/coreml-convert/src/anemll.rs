@@ -8,7 +8,7 @@ use coreml_write::builder::{Extents, FunctionBuilder, PackageBuilder};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Family};
-use crate::decoder::{self, Frame, Local, Output, Tables};
+use crate::decoder::{self, Caches, Frame, Local, Output, Tables};
 use crate::error::{ConvertError, Result};
 use crate::job::Job;
 use crate::net::{self, HALF, Matrix};
@@ -37,6 +37,16 @@ pub struct Anemll {
     pub prefix: Option<String>,
     /// Parts of the logits; those of the family if omitted.
     pub parts: Option<usize>,
+    /// Functions that rotate local caches in files of their own.
+    pub split_rotate: bool,
+    /// One cache for all layers where some are local; the context may not be longer than their window.
+    pub single_cache: bool,
+    /// Prefill writes the cache rows that an input, `update_mask`, says, as versions before 0.3.5 do.
+    pub static_slices: bool,
+    /// Tokens of the cache of layers that are not local; the context if omitted.
+    pub state_length: Option<usize>,
+    /// Shorter contexts, each with functions and caches of its own (`infer_ctx64`, …): state-transition packages.
+    pub contexts: Vec<usize>,
 }
 
 impl Default for Anemll {
@@ -52,12 +62,35 @@ impl Default for Anemll {
             lut_head: None,
             prefix: None,
             parts: None,
+            split_rotate: false,
+            single_cache: false,
+            static_slices: false,
+            state_length: None,
+            contexts: Vec::new(),
         }
     }
 }
 
 fn suffix(lut: Option<Lut>) -> String {
     lut.map_or_else(String::new, |l| format!("_lut{}", l.bits))
+}
+
+/// A function of the layers.
+struct Task {
+    name: String,
+    tokens: usize,
+    local: Local,
+    context: usize,
+}
+
+impl Task {
+    fn is_prefill(&self) -> bool {
+        self.name.starts_with("prefill")
+    }
+
+    fn rotates(&self) -> bool {
+        self.local == Local::Rotate
+    }
 }
 
 fn words(lut: Option<Lut>) -> String {
@@ -105,26 +138,79 @@ impl Conversion<'_> {
                 return wrong("the bits of tables", "1, 2, 3, 4, 6 or 8".to_owned(), lut.bits);
             }
         }
-        match c.window {
+        let local = c.window.filter(|_| c.locals() > 0);
+        if let Some(window) = c.window.filter(|w| c.family == Family::Mistral && *w < o.context) {
             // Mistral's window is not kept: it must not matter.
-            Some(window) if c.family == Family::Mistral && window < o.context => {
-                wrong("the context", format!("at most the window of {window}"), o.context)
+            return wrong("the context", format!("at most the window of {window}"), o.context);
+        }
+        if let Some(window) = local.filter(|w| o.batch > *w) {
+            return wrong("the batch", format!("at most the window of {window}"), o.batch);
+        }
+        if let Some(window) = local.filter(|w| o.single_cache && o.context > *w) {
+            return wrong("the context", format!("at most the window of {window}, with one cache"), o.context);
+        }
+        if let Some(length) = o.state_length.filter(|n| !(o.batch..=1 << 20).contains(n)) {
+            return wrong("the state length", format!("{} to 1048576", o.batch), length);
+        }
+        if let Some(&shorter) = o.contexts.iter().find(|n| !(o.batch..o.context).contains(n)) {
+            return wrong("a shorter context", format!("{} to {}", o.batch, o.context.saturating_sub(1)), shorter);
+        }
+        if !o.contexts.is_empty() && (local.is_some() || o.monolithic || o.state_length.is_some()) {
+            return wrong("the shorter contexts", "none for this model and layout".to_owned(), o.contexts.len());
+        }
+        Ok(())
+    }
+
+    /// Functions of the layers.
+    fn functions(&self) -> Vec<Task> {
+        let (o, c) = (self.o, self.c);
+        let task = |name: &str, tokens, local, context| Task { name: name.to_owned(), tokens, local, context };
+        let mut all = Vec::new();
+        let mut contexts = o.contexts.clone();
+        contexts.sort_unstable();
+        contexts.dedup();
+        if !contexts.is_empty() {
+            contexts.push(o.context);
+        }
+        for (kind, tokens) in [("infer", 1), ("prefill", o.batch)] {
+            all.push(task(kind, tokens, Local::Fill, o.context));
+            if c.locals() > 0 && !o.single_cache && c.window.is_some_and(|w| o.context > w) {
+                all.push(task(&format!("{kind}_rotate"), tokens, Local::Rotate, o.context));
             }
-            Some(window) if c.locals() > 0 && o.batch > window => {
-                wrong("the batch", format!("at most the window of {window}"), o.batch)
-            }
-            _ => Ok(()),
+            all.extend(contexts.iter().map(|&n| task(&format!("{kind}_ctx{n}"), tokens, Local::Fill, n)));
+        }
+        all
+    }
+
+    /// Caches of a function, and the masks that it takes.
+    fn caches(&self, task: &Task) -> Caches {
+        Caches {
+            context: task.context,
+            length: self.o.state_length.unwrap_or(task.context),
+            tokens: task.tokens,
+            local: task.local,
+            single: self.o.single_cache,
+            masked: self.o.static_slices && task.is_prefill() && !task.rotates(),
         }
     }
 
-    /// Functions of the layers: name, tokens, and how local caches are written.
-    fn functions(&self) -> Vec<(&'static str, usize, Local)> {
-        let mut all = vec![("infer", 1, Local::Fill), ("prefill", self.o.batch, Local::Fill)];
-        if self.c.locals() > 0 && self.c.window.is_some_and(|w| self.o.context > w) {
-            all.insert(1, ("infer_rotate", 1, Local::Rotate));
-            all.push(("prefill_rotate", self.o.batch, Local::Rotate));
+    /// Number of weights and packages that are written.
+    pub(crate) fn steps(&self) -> usize {
+        let copies = if self.splits() { 2 } else { 1 };
+        match self.o.monolithic {
+            true => self.c.layers + 1,
+            false => copies * (self.c.layers + self.o.chunks) + 2,
         }
-        all
+    }
+
+    /// Whether functions that rotate are in files of their own.
+    fn splits(&self) -> bool {
+        self.o.split_rotate && !self.o.monolithic && self.functions().iter().any(Task::rotates)
+    }
+
+    /// What stands in a name of layers for state transitions.
+    fn statex(&self) -> &'static str {
+        if self.o.contexts.is_empty() { "" } else { "_statex" }
     }
 
     fn store<'s>(&'s self, to: &'s mut PackageBuilder, lut: Option<Lut>) -> Store<'s> {
@@ -133,7 +219,8 @@ impl Conversion<'_> {
 
     fn tables(&self, store: &mut Store<'_>) -> Result<Tables> {
         let window = self.c.window.filter(|_| self.c.locals() > 0);
-        let positions = 2 * self.o.context.max(window.unwrap_or(0));
+        let longest = self.o.context.max(self.o.state_length.unwrap_or(0));
+        let positions = 2 * longest.max(window.unwrap_or(0));
         let rope = store.rope(self.c, &self.c.rope, positions)?;
         let local = window.map(|_| store.rope(self.c, &self.c.local_rope, positions)).transpose()?;
         Ok(Tables { rope, local })
@@ -189,8 +276,14 @@ impl Conversion<'_> {
         let (o, c, p) = (self.o, self.c, self.prefix());
         job.package(&format!("{p}_embeddings{}", suffix(o.lut_embeddings)), |path, _| self.embeddings(path))?;
         for (i, layers) in decoder::parts(c.layers, o.chunks).into_iter().enumerate() {
-            let name = format!("{p}_FFN_PF{}_chunk_{:02}of{:02}", suffix(o.lut_ffn), i + 1, o.chunks);
-            job.package(&name, |path, progress| self.chunk(path, i, layers.clone(), progress))?;
+            let (lut, x) = (suffix(o.lut_ffn), self.statex());
+            let name = format!("{p}_FFN_PF{lut}{x}_chunk_{:02}of{:02}", i + 1, o.chunks);
+            let every: &dyn Fn(&Task) -> bool = if self.splits() { &|t| !t.rotates() } else { &|_| true };
+            job.package(&name, |path, progress| self.chunk(path, i, layers.clone(), every, progress))?;
+            if self.splits() {
+                let name = format!("{name}_rot");
+                job.package(&name, |path, progress| self.chunk(path, i, layers.clone(), &Task::rotates, progress))?;
+            }
         }
         job.package(&format!("{p}_lm_head{}", suffix(o.lut_head)), |path, _| self.lm_head(path))
     }
@@ -239,6 +332,7 @@ impl Conversion<'_> {
         path: &Path,
         number: usize,
         layers: std::ops::Range<usize>,
+        wanted: &dyn Fn(&Task) -> bool,
         progress: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let (o, c) = (self.o, self.c);
@@ -248,24 +342,24 @@ impl Conversion<'_> {
         let tables = self.tables(&mut store)?;
         let weights = self.layers(&mut store, layers.clone(), progress)?;
         let norm = if last { Some(store.final_norm(c)?) } else { None };
-        for (name, tokens, local) in self.functions() {
+        for task in self.functions().iter().filter(|t| wanted(t)) {
             let mut f = FunctionBuilder::new(Opset::Ios18);
-            let mut x = f.input("hidden_states", HALF, [1, tokens, c.hidden])?;
-            let frame = Frame::new(&mut f, c, (o.context, tokens), local, &tables)?;
+            let mut x = f.input("hidden_states", HALF, [1, task.tokens, c.hidden])?;
+            let frame = Frame::new(&mut f, c, self.caches(task), &tables)?;
             for layer in &weights {
                 x = frame.layer(&mut f, &x, layer)?;
             }
-            let prefill = name.starts_with("prefill");
+            let prefill = task.is_prefill();
             if let Some(norm) = norm.as_ref().filter(|_| !prefill) {
                 x = net::rms_norm(&mut f, &x, norm, c.eps)?;
             }
             x = frame.touch(&mut f, &x, layers.clone())?;
-            if last && prefill && tokens > 1 {
+            if last && prefill && task.tokens > 1 {
                 // No one reads what the last chunk makes of a prompt but its caches.
                 x = net::part(&mut f, &x, &[0, 0, 0], &[1, 1, c.hidden])?;
             }
             f.output("output_hidden_states", &x)?;
-            package.add(name, f)?;
+            package.add(&task.name, f)?;
         }
         let tags = [
             ("num_chunks", o.chunks.to_string()),
@@ -292,16 +386,17 @@ impl Conversion<'_> {
         let norm: Value = store.final_norm(c)?;
         store.lut = o.lut_head;
         let head = self.head_matrices(&mut store)?;
-        for (name, tokens, local) in self.functions() {
+        for task in &self.functions() {
+            let tokens = task.tokens;
             let mut f = FunctionBuilder::new(Opset::Ios18);
             let ids = f.input("input_ids", coreml_format::dtype::DataType::I32, [1, tokens])?;
             let mut x = net::embed(&mut f, &embeddings, &ids, self.embedding_scale())?;
-            let frame = Frame::new(&mut f, c, (o.context, tokens), local, &tables)?;
+            let frame = Frame::new(&mut f, c, self.caches(task), &tables)?;
             for layer in &weights {
                 x = frame.layer(&mut f, &x, layer)?;
             }
             x = frame.touch(&mut f, &x, 0..c.layers)?;
-            let (prefill, gemma) = (name.starts_with("prefill"), c.family == Family::Gemma3);
+            let (prefill, gemma) = (task.is_prefill(), c.family == Family::Gemma3);
             let llama = matches!(c.family, Family::Llama | Family::Mistral);
             if prefill && tokens > 1 && (gemma || llama) {
                 // Llama returns the logits of the last token, Gemma a row that no one reads.
@@ -314,7 +409,7 @@ impl Conversion<'_> {
                 let x = net::rms_norm(&mut f, &x, &norm, c.eps)?;
                 decoder::head(&mut f, &x, &head, if prefill { Output::Logits } else { self.output() })?;
             }
-            package.add(name, f)?;
+            package.add(&task.name, f)?;
         }
         let mut tags = self.head_tags();
         tags.push(("batch_size", o.batch.to_string()));
@@ -351,7 +446,13 @@ impl Conversion<'_> {
             put("model_prefix", p.to_owned());
             put("embeddings", format!("{p}_embeddings{}.mlpackage", suffix(o.lut_embeddings)));
             put("lm_head", format!("{p}_lm_head{}.mlpackage", suffix(o.lut_head)));
-            put("ffn", format!("{p}_FFN_PF{}_chunk_01of{:02}.mlpackage", suffix(o.lut_ffn), o.chunks));
+            let x = self.statex();
+            let first = format!("{p}_FFN_PF{}{x}_chunk_01of{:02}", suffix(o.lut_ffn), o.chunks);
+            put("ffn", format!("{first}.mlpackage"));
+            if self.splits() {
+                put("pf", format!("{first}_rot.mlpackage"));
+                put("split_rotate", "true".to_owned());
+            }
         }
         put("split_lm_head", self.part_count().to_string());
         put("vocab_size", c.vocab.to_string());
@@ -362,9 +463,22 @@ impl Conversion<'_> {
         if let Some(window) = c.window.filter(|_| c.locals() > 0) {
             put("sliding_window", window.to_string());
         }
-        put("prefill_dynamic_slice", "true".to_owned());
+        if let Some(length) = o.state_length {
+            put("state_length", length.to_string());
+        }
+        if o.single_cache && c.locals() > 0 {
+            put("single_cache", "true".to_owned());
+        }
+        if let Some(most) = (!o.contexts.is_empty()).then_some(o.context) {
+            let mut all: Vec<String> = o.contexts.iter().map(ToString::to_string).collect();
+            all.push(most.to_string());
+            put("state_transition_infer_contexts", format!("[{}]", all.join(", ")));
+            put("state_transition_prefill_contexts", format!("[{}]", all.join(", ")));
+        }
+        put("update_mask_prefill", o.static_slices.to_string());
+        put("prefill_dynamic_slice", (!o.static_slices).to_string());
         if o.monolithic {
-            let functions: String = self.functions().iter().map(|(name, ..)| format!("      - {name}\n")).collect();
+            let functions: String = self.functions().iter().map(|t| format!("      - {}\n", t.name)).collect();
             text += &format!("    functions:\n{functions}");
         }
         text

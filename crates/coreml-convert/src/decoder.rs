@@ -17,20 +17,41 @@ pub(crate) enum Local {
     Rotate,
 }
 
-/// Inputs and caches of a function of ANEMLL's layout.
-pub(crate) struct Frame<'a> {
-    pub(crate) c: &'a Config,
+/// Sizes of a function's caches, and how it writes them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caches {
+    /// Columns of the mask, unless a window is longer.
+    pub(crate) context: usize,
+    /// Tokens of the cache of layers that are not local.
+    pub(crate) length: usize,
     pub(crate) tokens: usize,
     pub(crate) local: Local,
-    pub(crate) mask: Var,
-    pub(crate) from: Var,
+    /// One cache for all layers.
+    pub(crate) single: bool,
+    /// Rows are written where the input `update_mask` says.
+    pub(crate) masked: bool,
+}
+
+/// Inputs and caches of a function of ANEMLL's layout.
+pub(crate) struct Frame<'a> {
+    c: &'a Config,
+    tokens: usize,
+    local: Local,
+    from: Var,
     to: Var,
+    update: Option<Var>,
     rope: (Var, Var),
     local_rope: Option<(Var, Var)>,
-    local_mask: Option<Var>,
     /// Of all layers, or of those that are not local.
-    pub(crate) cache: Var,
-    pub(crate) local_cache: Option<Var>,
+    cache: Cache,
+    local_cache: Option<Cache>,
+}
+
+/// A cache, and the mask of its rows.
+struct Cache {
+    state: Var,
+    mask: Var,
+    layers: usize,
 }
 
 /// Tables of rotary embeddings.
@@ -45,25 +66,27 @@ impl<'a> Frame<'a> {
     pub(crate) fn new(
         f: &mut FunctionBuilder,
         c: &'a Config,
-        (context, tokens): (usize, usize),
-        local: Local,
+        caches: Caches,
         tables: &Tables,
     ) -> Result<Self, BuildError> {
-        // Local layers need a window; masks are as wide as the longest cache.
+        let Caches { context, length, tokens, local, .. } = caches;
+        // Masks are as wide as the longest cache.
         let window = c.window.filter(|_| c.locals() > 0);
         let width = window.map_or(context, |w| w.max(context));
         let ids = f.input("position_ids", DataType::I32, [tokens])?;
         let mask = f.input("causal_mask", HALF, [1, 1, tokens, width])?;
         let from = f.input("current_pos", DataType::I32, [1])?;
+        let update = caches.masked.then(|| f.input("update_mask", HALF, [1, 1, width, tokens])).transpose()?;
         let (locals, all) = (c.locals(), c.layers);
-        let state = |f: &mut FunctionBuilder, name: &str, layers: usize, length: usize| {
-            f.state(&format!("model_model_kv_cache_{name}"), HALF, &[2 * layers, c.kv, length, c.head])
+        let cache = |f: &mut FunctionBuilder, name: &str, layers: usize, rows: usize| {
+            let shape = [2 * layers.max(1), c.kv, rows, c.head];
+            let state = f.state(&format!("model_model_kv_cache_{name}"), HALF, &shape)?;
+            let mask = if rows < width { net::last(f, &mask, 0, rows)? } else { mask.clone() };
+            Ok::<_, BuildError>(Cache { state, mask, layers })
         };
-        let (local_cache, cache) = match window {
-            Some(window) => {
-                (Some(state(f, "local", locals, window)?), state(f, "global", (all - locals).max(1), context)?)
-            }
-            None => (None, state(f, "0", all, context)?),
+        let (local_cache, cache) = match window.filter(|_| !caches.single) {
+            Some(window) => (Some(cache(f, "local", locals, window)?), cache(f, "global", all - locals, length)?),
+            None => (None, cache(f, "0", all, length)?),
         };
         let to = f.op("add").arg("x", &from).arg("y", tokens).done()?;
         let at = |f: &mut FunctionBuilder, (cos, sin): &(Value, Value)| {
@@ -71,9 +94,23 @@ impl<'a> Frame<'a> {
         };
         let rope = at(f, &tables.rope)?;
         let local_rope = tables.local.as_ref().map(|t| at(f, t)).transpose()?;
-        let local_mask =
-            window.map(|w| if w == width { Ok(mask.clone()) } else { net::last(f, &mask, 0, w) }).transpose()?;
-        Ok(Self { c, tokens, local, mask, from, to, rope, local_rope, local_mask, cache, local_cache })
+        Ok(Self { c, tokens, local, from, to, update, rope, local_rope, cache, local_cache })
+    }
+
+    /// Writes `x` `[1, kv, tokens, head]` to a row of a cache; returns the new content.
+    fn keep(
+        &self,
+        f: &mut FunctionBuilder,
+        cache: &Cache,
+        is_local: bool,
+        x: &Var,
+        row: usize,
+    ) -> Result<Var, BuildError> {
+        match &self.update {
+            _ if is_local && self.local == Local::Rotate => net::append(f, &cache.state, x, row),
+            Some(update) => net::blend(f, &cache.state, x, row, update),
+            None => net::write(f, &cache.state, x, row, &self.from, &self.to),
+        }
     }
 
     fn project(
@@ -114,23 +151,17 @@ impl<'a> Frame<'a> {
         let k = net::rotate(f, &k, cos, sin, c.head)?;
         // Keys first, then values; rows count the layers of a cache.
         let before = c.local[..w.index].iter().filter(|l| **l == is_local).count();
-        let (cache, rows) = match &self.local_cache {
-            Some(local) if is_local => (local, c.locals()),
-            Some(_) => (&self.cache, c.layers - c.locals()),
-            None => (&self.cache, c.layers),
-        };
+        let own = self.local_cache.as_ref().filter(|_| is_local);
+        let cache = own.unwrap_or(&self.cache);
         let row = if self.local_cache.is_some() { before } else { w.index };
-        let content = if is_local && self.local == Local::Rotate {
-            net::append(f, cache, &k, row)?;
-            net::append(f, cache, &v, rows + row)?
-        } else {
-            net::write(f, cache, &k, row, &self.from, &self.to)?;
-            net::write(f, cache, &v, rows + row, &self.from, &self.to)?
-        };
+        self.keep(f, cache, own.is_some(), &k, row)?;
+        let content = self.keep(f, cache, own.is_some(), &v, cache.layers + row)?;
         let keys = net::repeated(f, &content, row, c.heads)?;
-        let values = net::repeated(f, &content, rows + row, c.heads)?;
-        let mask = self.local_mask.as_ref().filter(|_| is_local).unwrap_or(&self.mask);
-        let attended = net::attention(f, &q, &keys, &values, c.scale, mask)?;
+        let values = net::repeated(f, &content, cache.layers + row, c.heads)?;
+        // A cache may have more rows than the mask has columns.
+        let keys = net::as_long_as(f, &keys, &cache.mask)?;
+        let values = net::as_long_as(f, &values, &cache.mask)?;
+        let attended = net::attention(f, &q, &keys, &values, c.scale, &cache.mask)?;
         let attended = net::transpose(f, &attended, &[0, 2, 1, 3])?;
         let attended = net::reshape(f, &attended, &[1, self.tokens, c.heads * c.head])?;
         let attended = net::transpose(f, &attended, &[0, 2, 1])?;
@@ -174,7 +205,7 @@ impl<'a> Frame<'a> {
         let Some(local) = &self.local_cache else { return Ok(x.clone()) };
         let used = |is_local: bool| layers.clone().any(|i| self.c.local[i] == is_local);
         let mut x = x.clone();
-        for (cache, used) in [(local, used(true)), (&self.cache, used(false))] {
+        for (cache, used) in [(&local.state, used(true)), (&self.cache.state, used(false))] {
             if !used {
                 let content = f.read_state(cache)?;
                 let first = net::part(f, &content, &[0, 0, 0, 0], &[1, 1, 1, 1])?;

@@ -84,16 +84,19 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
     })?;
     let place = source.canonicalize().map_err(ConvertError::io(source))?;
     let plan = format!("{layout:?}\n{c:?}\n{}\n{}", place.display(), from.identity());
-    let chunks = match layout {
-        Layout::Anemll(o) if !o.monolithic => o.chunks + 2,
-        _ => 1,
-    };
     // Checked before the folder is made.
-    match layout {
-        Layout::Anemll(o) => anemll::Conversion { c: &c, from: &from, tensors: prefix, o }.check()?,
-        Layout::Stateful(o) => apple::Conversion { c: &c, from: &from, tensors: prefix, o }.check()?,
-    }
-    let mut job = Job::start(to, &plan, c.layers + chunks, progress)?;
+    let steps = match layout {
+        Layout::Anemll(o) => {
+            let conversion = anemll::Conversion { c: &c, from: &from, tensors: prefix, o };
+            conversion.check()?;
+            conversion.steps()
+        }
+        Layout::Stateful(o) => {
+            apple::Conversion { c: &c, from: &from, tensors: prefix, o }.check()?;
+            c.layers + 1
+        }
+    };
+    let mut job = Job::start(to, &plan, steps, progress)?;
     match layout {
         Layout::Anemll(o) => anemll::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
         Layout::Stateful(o) => apple::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,

@@ -128,19 +128,59 @@ pub(crate) fn write(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize, f
     f.read_state(cache)
 }
 
+/// Writes token `t` of `x` `[1, kv, tokens, head]` to the rows `r` of a cache where `update[0, 0, r, t]` is 1; returns the
+/// new content.
+pub(crate) fn blend(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize, update: &Var) -> Built {
+    let content = f.read_state(cache)?;
+    let (all, masks) = (shape(&content), shape(update));
+    let (kv, length, head) = (all[1], all[2], all[3]);
+    let rows = length.min(masks[2]);
+    let update = if rows < masks[2] { part(f, update, &[0; 4], &[1, 1, rows, masks[3]])? } else { update.clone() };
+    let old = part(f, &content, &[row, 0, 0, 0], &[row + 1, kv, rows, head])?;
+    let sum = f.op("reduce_sum").arg("x", &update).arg("axes", [-1]).arg("keep_dims", true).done()?;
+    let negated = f.op("mul").arg("x", &sum).arg("y", -1.0).done()?;
+    let others = f.op("add").arg("x", &negated).arg("y", 1.0).done()?;
+    let kept = f.op("mul").arg("x", &old).arg("y", &others).done()?;
+    let placed =
+        f.op("matmul").arg("x", &update).arg("y", x).arg("transpose_x", false).arg("transpose_y", false).done()?;
+    let row_of = f.op("add").arg("x", &kept).arg("y", &placed).done()?;
+    replace(f, cache, &content, &row_of, &[row, 0, 0, 0], &[row + 1, kv, rows, head])
+}
+
+/// Puts `x` into a box of a cache whose content is `content`; returns the new content.
+fn replace(
+    f: &mut FunctionBuilder,
+    cache: &Var,
+    content: &Var,
+    x: &Var,
+    begin: &[usize; 4],
+    end: &[usize; 4],
+) -> Built {
+    let call = f.op("slice_update").arg("x", content).arg("update", x).arg("begin", *begin).arg("end", *end);
+    let call = call.arg("stride", [1, 1, 1, 1]).arg("begin_mask", [false; 4]);
+    let new = call.arg("end_mask", [false; 4]).arg("squeeze_mask", [false; 4]).done()?;
+    f.write_state(cache, &new)?;
+    f.read_state(cache)
+}
+
+/// The first rows of keys or values `[1, heads, length, head]`, as many as a mask has columns.
+pub(crate) fn as_long_as(f: &mut FunctionBuilder, x: &Var, mask: &Var) -> Built {
+    let (all, columns) = (shape(x), shape(mask)[3]);
+    if all[2] <= columns { Ok(x.clone()) } else { part(f, x, &[0; 4], &[1, all[1], columns, all[3]]) }
+}
+
 /// Shifts a row of a cache by the tokens of `x` and appends them; returns the new content.
 pub(crate) fn append(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize) -> Built {
     let content = f.read_state(cache)?;
     let (all, tokens) = (shape(&content), shape(x)[2]);
     let (kv, length, head) = (all[1], all[2], all[3]);
-    let tail = part(f, &content, &[row, 0, tokens, 0], &[row + 1, kv, length, head])?;
-    let shifted = f.op("concat").arg("values", [&tail, x]).arg("axis", 2).arg("interleave", false).done()?;
-    let call = f.op("slice_update").arg("x", &content).arg("update", &shifted);
-    let call = call.arg("begin", [row, 0, 0, 0]).arg("end", [row + 1, kv, length, head]);
-    let call = call.arg("stride", [1, 1, 1, 1]).arg("begin_mask", [false; 4]);
-    let new = call.arg("end_mask", [false; 4]).arg("squeeze_mask", [false; 4]).done()?;
-    f.write_state(cache, &new)?;
-    f.read_state(cache)
+    let shifted = if tokens == length {
+        x.clone()
+    } else {
+        let tail = part(f, &content, &[row, 0, tokens, 0], &[row + 1, kv, length, head])?;
+        f.op("concat").arg("values", [&tail, x]).arg("axis", 2).arg("interleave", false).done()?
+    };
+    replace(f, cache, &content, &shifted, &[row, 0, 0, 0], &[row + 1, kv, length, head])
 }
 
 /// A row of a cache, each head repeated for the query heads that share it: `[1, heads, length, head]`.

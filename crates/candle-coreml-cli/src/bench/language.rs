@@ -39,7 +39,7 @@ pub(super) fn measure(
     let mut session = pipeline.session()?;
     pipeline.forward(&mut session, &prompt)?;
     let first_token_seconds = started.elapsed().as_secs_f64();
-    let (mut prefill, mut decode, mut seconds) = (f64::INFINITY, f64::INFINITY, Vec::new());
+    let (mut prefill, mut decode, mut turn, mut seconds) = (f64::INFINITY, f64::INFINITY, f64::INFINITY, Vec::new());
     for _ in 0..arguments.runs {
         // Discard the decoded tokens so that each run does the same work.
         session.truncate(0);
@@ -53,6 +53,14 @@ pub(super) fn measure(
             seconds.push(started.elapsed().as_secs_f64());
         }
         decode = decode.min(started.elapsed().as_secs_f64());
+        if prompt.len() < dimensions.context {
+            let started = Instant::now();
+            session.truncate(prompt.len());
+            // Caches that can't go back that far run some tokens again.
+            let again = &prompt[session.tokens().len()..];
+            pipeline.forward(&mut session, &[again, &[token(1, vocab)]].concat())?;
+            turn = turn.min(started.elapsed().as_secs_f64());
+        }
     }
     let by_position = match &arguments.report {
         Some(_) => by_position(&pipeline, &mut session)?,
@@ -72,6 +80,7 @@ pub(super) fn measure(
             prompt: prompt.len(),
             prefill_rate: prompt.len() as f64 / prefill,
             decode_rate: arguments.tokens as f64 / decode,
+            turn_seconds: if turn.is_finite() { turn } else { 0.0 },
             by_position,
         }),
         profiles,

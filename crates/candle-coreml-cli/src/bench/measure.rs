@@ -13,6 +13,8 @@ pub(super) struct Language {
     pub(super) prompt: usize,
     pub(super) prefill_rate: f64,
     pub(super) decode_rate: f64,
+    /// The first token of another turn: what was decoded is taken back, and one token runs after the prompt.
+    pub(super) turn_seconds: f64,
     /// Only for reports.
     pub(super) by_position: Vec<AtPosition>,
 }

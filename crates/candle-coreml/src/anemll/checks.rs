@@ -5,12 +5,10 @@ use coreml_format::program::Binding;
 use super::chunked::Chunk;
 use super::head::Head;
 use super::meta::Meta;
+use super::states::{LOCAL, caches};
 use super::{Dimensions, inputs};
 use crate::error::{Error, Result};
 use crate::model::CoreMLModel;
-
-/// Part of the name of a cache that holds the window of local layers alone.
-const LOCAL: &str = "kv_cache_local";
 
 /// Fixed shape of an input; unknown extents count as 0.
 pub(super) fn input_shape(model: &CoreMLModel, name: &str) -> Result<Vec<usize>> {
@@ -69,22 +67,6 @@ pub(super) fn dimensions(
         });
     }
     Ok(Dimensions { context, hidden, vocab, batch })
-}
-
-/// Caches of a function and the tokens that each holds.
-fn caches(model: &CoreMLModel) -> Result<Vec<(String, usize)>> {
-    let cache = |spec: &coreml_engine::state::StateSpec| match spec.shape.as_slice() {
-        &[_, _, rows, _] if spec.name.contains("kv_cache") => Ok((spec.name.clone(), rows)),
-        _ => Err(Error::Components {
-            path: model.path().to_owned(),
-            message: format!(
-                "its state `{}` {:?} is no cache of keys and values [layers, heads, tokens, width]: \
-                 recurrent models are not supported",
-                spec.name, spec.shape
-            ),
-        }),
-    };
-    model.backend().states().iter().map(cache).collect()
 }
 
 /// The window of local layers and the names of their caches, where functions move them on.
@@ -148,17 +130,7 @@ pub(super) fn functions(chunks: &[Chunk], head: Option<&CoreMLModel>, sizes: Dim
                 return Err(differ(model, "the length of `causal_mask`", columns, mask));
             }
             caches(model)?;
-            let outputs = model.output_names();
-            if !monolithic && outputs.len() > 1 {
-                return Err(Error::Components {
-                    path: model.path().to_owned(),
-                    message: format!(
-                        "function `{}` has the unsupported outputs {}",
-                        model.function(),
-                        outputs.join(", ")
-                    ),
-                });
-            }
+            outputs(model, monolithic, sizes)?;
         }
     }
     if let Some(head) = head {
@@ -169,6 +141,33 @@ pub(super) fn functions(chunks: &[Chunk], head: Option<&CoreMLModel>, sizes: Dim
         }
     }
     Ok(())
+}
+
+/// Refuses a function whose outputs are not hidden states; those of a monolithic model may be logits.
+fn outputs(model: &CoreMLModel, monolithic: bool, sizes: Dimensions) -> Result<()> {
+    let fail = |message: String| Err(Error::Components { path: model.path().to_owned(), message });
+    let names = model.output_names();
+    let known = |name: &String| super::head::is_head(std::iter::once(name.as_str())) || name.contains("hidden_states");
+    if monolithic {
+        // What it says of the next token is read by the head, which names what it does not know.
+        return match names.iter().find(|name| !known(name)) {
+            Some(name) => fail(format!("function `{}` has the unsupported output `{name}`", model.function())),
+            None => Ok(()),
+        };
+    }
+    let [name] = names.as_slice() else {
+        return fail(format!("function `{}` has the unsupported outputs {}", model.function(), names.join(", ")));
+    };
+    match inputs::output_shape(model, name)
+        .filter(|shape| shape.len() != 3 || shape[0] != 1 || shape[2] != sizes.hidden)
+    {
+        Some(shape) => fail(format!(
+            "output `{name}` of function `{}` has the shape {shape:?}, expected hidden states [1, tokens, {}]",
+            model.function(),
+            sizes.hidden
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Whether prefill writes the caches where its first position is, or where a mask says. Some versions of the converter

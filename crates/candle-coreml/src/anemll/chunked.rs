@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 
 use super::head::Head;
 use super::inputs::{self, Fed};
-use super::session::Rotation;
-use super::{Components, Dimensions, Session, checks};
+use super::rotation::Rotation;
+use super::{Components, Dimensions, Session, checks, discovery, states};
 use crate::config::Config;
 use crate::engine::{EngineOptions, Handed};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
+    pub(super) fn functions(&self) -> impl Iterator<Item = &CoreMLModel> {
         [&self.infer, &self.prefill].into_iter().chain(&self.rotate)
     }
 }
@@ -48,6 +48,10 @@ pub(super) struct Chunked {
     batches: bool,
     /// Whether prefill takes the tokens that there are, instead of whole batches alone.
     open: bool,
+    /// Whether the chunks share their states, as they do unless they declare unlike ones or write the same rows.
+    shared: bool,
+    /// Whether a state sums up all tokens: none may be padding, and none may run twice.
+    recurrent: bool,
 }
 
 /// Prompt remainders below this fraction of a batch run token by token: a mostly padded batch costs as much as a full
@@ -94,6 +98,15 @@ impl Chunked {
     }
 
     pub(super) fn load(components: &Components, options: &EngineOptions) -> Result<Self> {
+        Self::load_parts(components, options).map_err(|error| match (error, &components.meta.architecture) {
+            (Error::Components { path, message }, Some(name)) => {
+                Error::Components { path, message: format!("{message} (architecture {name})") }
+            }
+            (error, _) => error,
+        })
+    }
+
+    fn load_parts(components: &Components, options: &EngineOptions) -> Result<Self> {
         let monolithic = components.embeddings.is_none();
         let whole = |package: &Option<Arc<Model>>| package.as_ref().map(|p| load(p, None, options)).transpose();
         let (embeddings, head_model) = (whole(&components.embeddings)?, whole(&components.lm_head)?);
@@ -131,7 +144,9 @@ impl Chunked {
             tracing::info!("prefill writes the first rows of the cache alone: prompts run token by token");
         }
         let open = chunks.iter().all(|c| c.prefill.rows_are_open());
-        let loaded = Self { embeddings, chunks, head_model, head, dimensions, mask, window, batches, open };
+        let (shared, recurrent) = (states::are_shared(&chunks), states::any_recurrent(&chunks)?);
+        let loaded =
+            Self { embeddings, chunks, head_model, head, dimensions, mask, window, batches, open, shared, recurrent };
         if let Some(embeddings) = &loaded.embeddings {
             let width = loaded.embed(embeddings, &[0])?.shape().last().copied().unwrap_or(0);
             if width != dimensions.hidden {
@@ -176,10 +191,31 @@ impl Chunked {
         self.chunks.iter().flat_map(|c| std::iter::once(&c.prefill).chain(&c.rotate))
     }
 
+    /// Whether a state sums up all tokens.
+    pub(super) fn is_recurrent(&self) -> bool {
+        self.recurrent
+    }
+
+    /// The context of a function that there is for several contexts.
+    pub(super) fn longest(&self) -> Option<usize> {
+        let functions = &self.chunks[0].infer.description().functions;
+        discovery::has_contexts(functions.keys().map(String::as_str)).then_some(self.dimensions.context)
+    }
+
     pub(super) fn session(&self) -> Result<Session> {
-        let models: Vec<&CoreMLModel> = self.chunks.iter().flat_map(Chunk::functions).collect();
         let rotation = self.window.clone().map(|(window, states)| Rotation::new(window, states));
-        Ok(Session { rotation, ..Session::of(CoreMLState::shared_by(&models)?, Vec::new()) })
+        let of = |chunks: &[Chunk]| {
+            let models: Vec<&CoreMLModel> = chunks.iter().flat_map(Chunk::functions).collect();
+            CoreMLState::shared_by(&models)
+        };
+        let (state, others) = match self.chunks.split_first().filter(|_| !self.shared) {
+            Some((first, rest)) => {
+                let others: Result<Vec<_>> = rest.iter().map(|chunk| of(std::slice::from_ref(chunk))).collect();
+                (of(std::slice::from_ref(first))?, others?)
+            }
+            None => (of(&self.chunks)?, Vec::new()),
+        };
+        Ok(Session { rotation, others, recurrent: self.recurrent, ..Session::of(state, Vec::new()) })
     }
 
     /// Hidden states `[1, ids, hidden]` of tokens.
@@ -209,12 +245,13 @@ impl Chunked {
 
     /// Runs tokens at positions `start..` through all chunks.
     fn run_chunks(&self, session: &mut Session, ids: &[u32], start: usize, prefill: bool) -> Result<Last> {
+        session.begin()?;
         let beyond = self.window.as_ref().is_some_and(|(window, _)| start >= *window);
         if beyond {
-            session.keep_full()?;
+            session.keep()?;
         }
         let mut hidden = self.embeddings.as_ref().map(|embeddings| self.embed(embeddings, ids)).transpose()?;
-        for chunk in &self.chunks {
+        for (i, chunk) in self.chunks.iter().enumerate() {
             let model = match (&chunk.rotate, beyond, prefill) {
                 (Some(rotate), true, _) => rotate,
                 (_, _, true) => &chunk.prefill,
@@ -224,7 +261,7 @@ impl Chunked {
             let fed = inputs::for_chunk(model, fed, start, ids.len(), self.mask)?;
             let fed: Vec<(&str, FeatureValue)> =
                 fed.iter().map(|(n, t)| (n.as_str(), FeatureValue::Tensor(t.clone()))).collect();
-            let state = Some(&mut session.state);
+            let state = Some(session.state_of(i));
             let given = match hidden.take() {
                 None => model.predict_values(&fed, state).map(Last::Outputs),
                 Some(before) => {
@@ -234,9 +271,9 @@ impl Chunked {
                 }
             };
             match given.inspect_err(|_| {
-                if beyond {
-                    // Some caches have moved on, others have not.
-                    session.tokens.clear();
+                if beyond || self.recurrent {
+                    // Some states have moved on, others have not.
+                    session.spoil();
                 }
             })? {
                 Last::Hidden(next) => hidden = Some(next),
@@ -291,7 +328,11 @@ impl Chunked {
         while at < total - 1 {
             let rest = (total - 1).min(filled).saturating_sub(at);
             let start = if at + batch > filled { filled.saturating_sub(batch) } else { at };
-            let few = if self.open { MAX_STEPWISE } else { batch / PREFILL_MIN_FRACTION };
+            let few = match (self.open, self.recurrent) {
+                (true, _) => MAX_STEPWISE,
+                (false, true) => batch - 1,
+                (false, false) => batch / PREFILL_MIN_FRACTION,
+            };
             let end = if rest <= few || !self.batches || (start + batch > filled && !self.open) {
                 self.run_chunks(session, &all[at..=at], at, false)?;
                 at + 1
@@ -345,7 +386,7 @@ impl Chunked {
         let keep = whole.min(context.saturating_sub(batch)).clamp(1, total);
         let mut tail = session.tokens[total - keep..].to_vec();
         tail.push(id);
-        session.tokens.clear();
+        session.truncate(0);
         tracing::debug!(keep, "slid the window");
         self.forward_chunked(session, &tail, &mut |_| true)
     }

@@ -82,6 +82,44 @@ const TASKS: [(&str, Task); 4] = [
     ("prefill_rotate", Task::PrefillRotate),
 ];
 
+/// What a function does by its name, and the context that it is for where there are several of them, as in
+/// `infer_ctx512`.
+fn task(name: &str) -> Option<(Task, Option<usize>)> {
+    let (kind, context) = match name.rsplit_once("_ctx") {
+        Some((kind, digits)) => (kind, Some(digits.parse().ok().filter(|&n| n > 0)?)),
+        None => (name, None),
+    };
+    TASKS.iter().find(|(known, _)| *known == kind).map(|(_, task)| (*task, context))
+}
+
+/// Whether functions of these names are for several contexts.
+pub(super) fn has_contexts<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
+    names.any(|name| task(name).is_some_and(|(_, context)| context.is_some()))
+}
+
+/// One function for each task: where there are several contexts the one of the longest, which is also the one without a
+/// context in its name.
+fn tasks<'n>(names: impl Iterator<Item = &'n String>) -> Vec<(Task, Option<String>)> {
+    let mut found: Vec<(Task, Option<usize>, &String)> = Vec::new();
+    for name in names {
+        let Some((kind, context)) = task(name) else { continue };
+        match found.iter_mut().find(|(known, ..)| *known == kind) {
+            Some(known) if known.1.is_some_and(|n| context.is_none_or(|c| c > n)) => *known = (kind, context, name),
+            Some(_) => {}
+            None => found.push((kind, context, name)),
+        }
+    }
+    found.into_iter().map(|(kind, _, name)| (kind, Some(name.clone()))).collect()
+}
+
+/// Columns of the mask of a function, which tell its context.
+fn columns((model, function): &FunctionOf) -> Option<usize> {
+    match &model.description.function(function.as_deref())?.input("causal_mask")?.ty {
+        FeatureType::MultiArray { shape, .. } => shape.last().copied(),
+        _ => None,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Role {
     Embeddings,
@@ -111,7 +149,6 @@ fn names(features: &[FeatureDescription]) -> String {
 fn role(model: &Model) -> std::result::Result<Role, String> {
     let functions = &model.description.functions;
     let takes = |input: &str| functions.values().filter(|f| f.input(input).is_some()).count();
-    let task = |name: &str| TASKS.iter().find(|(known, _)| *known == name).map(|(_, task)| *task);
     let known = functions.keys().filter(|name| task(name).is_some()).count();
     if functions.len() > 1 || known > 0 {
         if known == 0 && PARTS.iter().all(|part| takes(part) == 0) {
@@ -125,8 +162,7 @@ fn role(model: &Model) -> std::result::Result<Role, String> {
         if !ids && takes("hidden_states") != functions.len() {
             return Err("not all of its functions take `hidden_states`, or `input_ids`".to_owned());
         }
-        let all = functions.keys().filter_map(|name| Some((task(name)?, Some(name.clone())))).collect();
-        return Ok(Role::Layers(all, ids));
+        return Ok(Role::Layers(tasks(functions.keys()), ids));
     }
     let Some(main) = model.description.function(None) else { return Ok(Role::Other) };
     let stateful = !main.states.is_empty()
@@ -313,8 +349,14 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
             named = of_file(&|base, file| base.starts_with(file));
         }
         if !named.is_empty() {
+            let stages = all.iter().filter(|m| is_stage(m) && !named.iter().any(|n| n.0.path == m.0.path));
+            let stages: Vec<FunctionOf> = stages.filter(|_| meta.float32_stages).cloned().collect();
             all = named;
+            all.extend(stages);
         }
+        // A stage in float32 takes the place of the chunk with its number.
+        let staged: Vec<usize> = all.iter().filter(|m| is_stage(m)).map(|m| chunk_number(&m.0).0).collect();
+        all.retain(|m| is_stage(m) || !staged.contains(&chunk_number(&m.0).0));
         all.sort_by_key(|m| chunk_number(&m.0).0);
         check_numbers(&all, folder)?;
         Ok(all)
@@ -325,9 +367,16 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
         let embeddings = one(of(&Role::Embeddings), "embeddings")?.ok_or_else(|| missing("embeddings model"))?;
         (Some(embeddings), Some(one(of(&Role::Head), "LM head")?.ok_or_else(|| missing("LM head"))?))
     };
-    let (infer, prefill) = (ordered(Task::Infer)?, ordered(Task::Prefill)?);
+    let (infer, mut prefill) = (ordered(Task::Infer)?, ordered(Task::Prefill)?);
     if infer.is_empty() {
         return Err(missing("FFN chunk"));
+    }
+    let several = |all: &[FunctionOf]| {
+        all.iter().any(|(model, _)| has_contexts(model.description.functions.keys().map(String::as_str)))
+    };
+    if (several(&infer) || several(&prefill)) && prefill.iter().zip(&infer).any(|(p, i)| columns(p) != columns(i)) {
+        tracing::info!("prefill is for another context than infer: prompts run token by token");
+        prefill.clear();
     }
     let rotate = ordered(Task::InferRotate)?;
     for (other, what) in [(&prefill, "prefill"), (&rotate, "rotate")] {
@@ -341,6 +390,11 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
         rotate: rotate.get(i).cloned(),
     });
     Ok(Components { embeddings, chunks: chunks.collect(), lm_head, single_file: None, meta })
+}
+
+/// Whether a file is a chunk with attention in float32, to be run in place of the chunk with its number.
+fn is_stage((model, _): &FunctionOf) -> bool {
+    stem(&model.path).contains("_attn_fp32")
 }
 
 /// Chunks must be numbered 1, 2, … up to the count that they name.

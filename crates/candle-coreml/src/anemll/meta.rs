@@ -53,6 +53,8 @@ pub struct Meta {
     pub recommended_sampling: Option<serde_json::Value>,
     /// Keys of packages whose functions are for several context lengths.
     pub state_transition: Vec<String>,
+    /// Whether chunks with attention in float32 are to be run in place of those with their numbers.
+    pub float32_stages: bool,
 }
 
 impl Meta {
@@ -79,6 +81,10 @@ pub(super) fn base(name: &str) -> &str {
     let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let stem = [".mlmodelc", ".mlpackage", ".mlmodel"].iter().find_map(|e| name.strip_suffix(e)).unwrap_or(name);
     stem.rfind("_chunk_").map_or(stem, |at| &stem[..at])
+}
+
+fn is_true(value: &serde_json::Value) -> bool {
+    value.as_bool() == Some(true) || value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
 
 /// As [`read`], of the text.
@@ -135,6 +141,9 @@ pub(super) fn parse(text: &str) -> std::result::Result<Meta, String> {
         functions: list("functions").iter().filter_map(|v| Some(v.as_str()?.to_owned())).collect(),
         tokenizer_path: text("tokenizer_path"),
         recommended_sampling: find("recommended_sampling").cloned(),
+        float32_stages: parameters
+            .iter()
+            .any(|(key, on)| key.starts_with("state_transition") && key.ends_with("_fp32_enabled") && is_true(on)),
         state_transition: parameters.keys().filter(|k| k.starts_with("state_transition")).cloned().collect(),
     })
 }

@@ -177,10 +177,18 @@ impl Pipeline {
                 } else {
                     "prompts token by token".to_owned()
                 };
+                let longest = chunked.longest().map_or_else(String::new, |n| {
+                    format!("; of its several contexts the longest, {n}, from the start")
+                });
+                let states = if chunked.is_recurrent() {
+                    "; recurrent states: no token runs twice, and going back starts anew"
+                } else {
+                    ""
+                };
                 let window = chunked
                     .window()
                     .map_or_else(String::new, |window| format!("; from token {window} on `infer_rotate`, one by one"));
-                format!("ANEMLL, {parts}{head}: {prompt}{window}")
+                format!("ANEMLL, {parts}{head}: {prompt}{window}{longest}{states}")
             }
         }
     }

@@ -27,11 +27,12 @@ impl std::fmt::Debug for Tokenizer {
 const END_TEXTS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>", "</s>"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or `tokenizer.model` where there is none, and, if present, `tokenizer_config.json`, `config.json`, `generation_config.json` and
-    /// `chat_template.jinja`.
+    /// Reads `tokenizer.json`, or `tokenizer.model` where there is none, and, if present, `tokenizer_config.json`,
+    /// `config.json`, `generation_config.json` and `chat_template.jinja`; in the folder that `tokenizer_path` of a
+    /// `meta.yaml` names, else in this one.
     ///
     /// # Errors
-    /// If a file is missing or malformed.
+    /// If a file is missing or malformed, or `tokenizer_path` leads out of the folder.
     pub fn load(folder: &Path) -> Result<Self> {
         Self::load_with(folder, TemplateLimits::default())
     }
@@ -41,12 +42,17 @@ impl Tokenizer {
     /// # Errors
     /// Same as [`Tokenizer::load`].
     pub fn load_with(folder: &Path, limits: TemplateLimits) -> Result<Self> {
-        let folder = &files::beside(folder);
+        let model = &files::beside(folder);
+        let folder = &crate::anemll::tokenizer_folder(model)?;
         let settings = settings(folder)?;
         let vocabulary = Vocabulary::of_folder(folder, &settings)?;
         let mut end = Vec::new();
         for file in ["config.json", "generation_config.json"] {
-            match files::json_if_there(&folder.join(file))?.and_then(|c| c.get("eos_token_id").cloned()) {
+            let mut config = files::json_if_there(&folder.join(file))?;
+            if config.is_none() && folder != model {
+                config = files::json_if_there(&model.join(file))?;
+            }
+            match config.and_then(|c| c.get("eos_token_id").cloned()) {
                 Some(serde_json::Value::Array(ids)) => end.extend(ids.iter().filter_map(|i| i.as_u64())),
                 Some(id) => end.extend(id.as_u64()),
                 None => {}
