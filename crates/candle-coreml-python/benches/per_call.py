@@ -1,7 +1,10 @@
-"""Time of a prediction through Python: python crates/candle-coreml-python/benches/per_call.py
+"""Time of a prediction through Python, beside the library's own:
 
-Prints the best of many rounds, in microseconds for each call. With coremltools installed, further lines are about an array of
-10 MB: the program reads one element of it, so that time which grows with the array is a copy.
+    python crates/candle-coreml-python/benches/per_call.py
+    cargo test --release -p candle-coreml-c --test interface -- --ignored --nocapture
+
+Both print the best of many rounds, in microseconds for each call. With coremltools installed, a third line is about an array
+of 10 MB: the program reads one element of it, so that time which grows with the array is a copy.
 """
 
 import pathlib
