@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::backend::BackendDevice;
 
+mod fields;
+
 /// An error with its location, expected and found. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -93,7 +93,7 @@ impl From<FileError> for ImageError {
 
 /// Indices of red, green and blue in this channel layout.
 pub fn color_order(layout: ColorLayout) -> [usize; 3] {
-    if layout == ColorLayout::Bgr { [2, 1, 0] } else { [0, 1, 2] }
+    crate::pixels::color_order(layout)
 }
 
 /// Reads an image file as a tensor for an image input: `[1, 3, height, width]` in the input's channel order, or

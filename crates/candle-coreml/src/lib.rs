@@ -28,6 +28,7 @@
 //! | a file to inspect | [`CoreMLModel::description`], [`format`](mod@format), [`CoreMLModel::placement`] |
 //! | a Candle model to write as a Core ML model, a Core ML model to edit | [`mod@write`] |
 //! | tensors or images in files | [`tensors`], `images` (feature `images`) |
+//! | pixels in memory | [`pixels`] |
 //!
 //! [`engine`] chooses the engine that runs a model: Apple's Core ML (`native`) or our own (`portable`). [`cache`] lists
 //! and cleans the caches on this machine. Fallible calls return [`Error`]; programs match on its [`kind`](Error::kind).
@@ -72,6 +73,7 @@ pub mod model;
 mod net;
 #[cfg(feature = "tokio")]
 pub mod nonblocking;
+pub mod pixels;
 pub mod qwen;
 #[cfg(feature = "remote")]
 pub mod remote;
@@ -112,6 +114,8 @@ pub use coreml_format::description;
 pub use coreml_framework as native;
 /// Lowering of each model type to a program.
 pub use coreml_lower as lower;
+/// Tensors over memory of others, for predictions without a copy of their inputs.
+pub use coreml_values::lent;
 
 /// Tests the Rust code in the guides as documentation.
 #[cfg(doctest)]

@@ -26,6 +26,7 @@ use crate::plan;
 use crate::planned::{FunctionPlan, PlanInput};
 use crate::profile::Profile;
 use crate::run;
+pub use crate::run::Watch;
 use crate::state::{State, StateSpec};
 use crate::value::Value;
 
@@ -172,7 +173,7 @@ impl Executable {
         inputs: &[(&str, V)],
         state: Option<&mut State>,
     ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
-        self.predict_profiled(inputs, state, None)
+        self.predict_watched(inputs, state, Watch::default())
     }
 
     /// Same as [`predict`](Self::predict), adding costs to a profile.
@@ -185,8 +186,22 @@ impl Executable {
         state: Option<&mut State>,
         profile: Option<&mut Profile>,
     ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
+        self.predict_watched(inputs, state, Watch { profile, go_on: None })
+    }
+
+    /// Same as [`predict`](Self::predict), watched: profiled, and asked at every step if it is to go on.
+    ///
+    /// # Errors
+    /// Same as `predict`; [`OpError::Cancelled`] at the step before which it was not to go on. States keep what earlier
+    /// steps wrote.
+    pub fn predict_watched<V: Clone + Into<FeatureValue>>(
+        &self,
+        inputs: &[(&str, V)],
+        state: Option<&mut State>,
+        watch: Watch<'_>,
+    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
         let inputs: Vec<(&str, FeatureValue)> = inputs.iter().map(|(name, v)| (*name, v.clone().into())).collect();
-        self.run(&inputs, state, profile)
+        self.run(&inputs, state, watch)
     }
 
     /// True if several predictions at once are faster than one by one: [`predict_rows`](Self::predict_rows).
@@ -232,7 +247,7 @@ impl Executable {
         &self,
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut State>,
-        profile: Option<&mut Profile>,
+        watch: Watch<'_>,
     ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
         let _scope = Scope::open(self.context.limits);
         let values = self.plan.inputs.iter().map(|i| self.input(i, inputs)).collect::<Result<Vec<_>, _>>()?;
@@ -256,7 +271,7 @@ impl Executable {
         let mut memory = idle().pop().unwrap_or_default();
         let reuses = run::reuses(&self.plan, &values);
         let predict = || {
-            let (results, mut owners) = run::run(&self.plan, values, states, &self.context, profile, reuses)?;
+            let (results, mut owners) = run::run(&self.plan, values, states, &self.context, watch, reuses)?;
             let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
                 let made = border::output(&value, ty.as_ref(), &self.context.device)
                     .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;

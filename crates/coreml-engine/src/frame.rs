@@ -53,6 +53,8 @@ pub struct Frame<'a> {
     /// Location index of the step that failed in a nested block.
     pub(crate) failed: Option<u32>,
     pub(crate) profile: Option<&'a mut Profile>,
+    /// Asked before every step, on the thread of the prediction; `false` stops it.
+    pub(crate) go_on: Option<&'a dyn Fn() -> bool>,
     /// Loop rounds so far, and bytes in use at the last count.
     rounds: usize,
     pub(crate) counted: usize,
@@ -75,6 +77,7 @@ impl<'a> Frame<'a> {
             states,
             failed: None,
             profile: None,
+            go_on: None,
             rounds: 0,
             counted: 0,
             owners: None,

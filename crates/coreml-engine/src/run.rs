@@ -26,7 +26,7 @@ impl Frame<'_> {
             self.set(var, value);
         }
         for step in &block.steps {
-            if self.context.cancel.load(Ordering::Relaxed) {
+            if self.context.cancel.load(Ordering::Relaxed) || self.go_on.is_some_and(|go_on| !go_on()) {
                 return Err(OpError::Cancelled);
             }
             let started = self.profile.is_some().then(std::time::Instant::now);
@@ -98,6 +98,16 @@ impl Frame<'_> {
     }
 }
 
+/// Who watches a prediction.
+#[derive(Default)]
+pub struct Watch<'a> {
+    /// Sums the cost of its steps.
+    pub profile: Option<&'a mut Profile>,
+    /// Asked before every step, nested ones too, on the thread of the prediction; `false` ends it with
+    /// [`OpError::Cancelled`].
+    pub go_on: Option<&'a dyn Fn() -> bool>,
+}
+
 /// True if a prediction can track all owners of its buffers: no nested block has values of its own, and no autograd
 /// graph keeps tensors.
 pub(crate) fn reuses(plan: &FunctionPlan, inputs: &[Value]) -> bool {
@@ -112,11 +122,12 @@ pub(crate) fn run(
     inputs: Vec<Value>,
     states: Option<States<'_>>,
     context: &Context,
-    profile: Option<&mut Profile>,
+    watch: Watch<'_>,
     reuses: bool,
 ) -> Result<(Vec<Value>, BufferOwners), EngineError> {
     let mut frame = Frame::new(&plan.consts, plan.vars, context, states);
-    frame.profile = profile;
+    frame.profile = watch.profile;
+    frame.go_on = watch.go_on;
     frame.owners = reuses.then(BufferOwners::default);
     for (input, value) in plan.inputs.iter().zip(inputs) {
         frame.set(input.var, value);

@@ -78,6 +78,20 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         self.predict(&all, state)
     }
 
+    /// [`predict`](Self::predict) that asks on its way, on the caller's thread, if it is to go on; an engine that can't be
+    /// stopped asks once, at the start.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if it was not to go on.
+    fn predict_while(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        if go_on() { self.predict(inputs, state) } else { Err(Error::Cancelled) }
+    }
+
     /// Returns true if the engine takes several sets of inputs in one request.
     fn takes_batches(&self) -> bool {
         false

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use coreml_engine::Limits;
-use coreml_engine::error::EngineError;
-use coreml_engine::executable::{Executable, Options};
+use coreml_engine::error::{EngineError, OpError};
+use coreml_engine::executable::{Executable, Options, Watch};
 use coreml_engine::profile::{Profile, StepCost};
 use coreml_engine::state::{State, StateSpec};
 use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription, ModelDescription};
@@ -143,44 +143,16 @@ impl Engine for Portable {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
-        if self.sequences
-            && state.is_none()
-            && let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)?
-        {
-            let results = steps.iter().map(|step| self.predict(step, None)).collect::<Result<Vec<_>>>()?;
-            return sequence::join(results);
-        }
-        let mut ready = Vec::with_capacity(inputs.len());
-        for (name, value) in inputs {
-            ready.push((*name, self.input(name, value)?));
-        }
-        for Optional { feature, marker } in &self.optional {
-            let given = ready.iter().any(|(n, _)| *n == feature.name);
-            if let Some(marker) = marker {
-                ready.push((marker.as_str(), FeatureValue::Double(f64::from(u8::from(given)))));
-            }
-            if feature.optional
-                && !given
-                && let Some(value) = if marker.is_some() { nothing(&feature.ty) } else { absent(feature)? }
-            {
-                ready.push((feature.name.as_str(), value));
-            }
-        }
-        // A function without states ignores the state, whichever engine made it.
-        let state = match state {
-            Some(state) if !self.states().is_empty() => Some(&mut downcast::<PortableState>(state, NAME)?.0),
-            _ => None,
-        };
-        // Each prediction has its own profile, so that predictions don't wait for each other.
-        let mut profile = self.profiling.load(Ordering::Relaxed).then(Profile::default);
-        let outputs = self.executable.predict_profiled(&ready, state, profile.as_mut());
-        if let Some(profile) = profile {
-            self.profile.lock().unwrap_or_else(PoisonError::into_inner).merge(&profile);
-        }
-        outputs.map_err(|e| match e {
-            EngineError::BadInput { name, expected, found } => Error::Input { name, expected, found },
-            other => failure(&self.path, other),
-        })
+        self.run(inputs, state, None)
+    }
+
+    fn predict_while(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        self.run(inputs, state, Some(go_on))
     }
 
     fn takes_rows(&self) -> bool {
@@ -296,8 +268,56 @@ impl Portable {
         }
         let Optional { feature, marker } =
             self.optional.iter().find(|o| o.feature.optional && o.feature.name == name)?;
-        let value = if marker.is_some() { nothing(&feature.ty) } else { absent(&feature.ty).ok()? };
+        let value = if marker.is_some() { nothing(&feature.ty) } else { absent(feature).ok()? };
         value.map(Place::Constant)
+    }
+
+    fn run(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+        go_on: Option<&dyn Fn() -> bool>,
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        if self.sequences
+            && state.is_none()
+            && let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)?
+        {
+            let results = steps.iter().map(|step| self.run(step, None, go_on)).collect::<Result<Vec<_>>>()?;
+            return sequence::join(results);
+        }
+        let mut ready = Vec::with_capacity(inputs.len());
+        for (name, value) in inputs {
+            ready.push((*name, self.input(name, value)?));
+        }
+        for Optional { feature, marker } in &self.optional {
+            let given = ready.iter().any(|(n, _)| *n == feature.name);
+            if let Some(marker) = marker {
+                ready.push((marker.as_str(), FeatureValue::Double(f64::from(u8::from(given)))));
+            }
+            if feature.optional
+                && !given
+                && let Some(value) = if marker.is_some() { nothing(&feature.ty) } else { absent(feature)? }
+            {
+                ready.push((feature.name.as_str(), value));
+            }
+        }
+        // A function without states ignores the state, whichever engine made it.
+        let state = match state {
+            Some(state) if !self.states().is_empty() => Some(&mut downcast::<PortableState>(state, NAME)?.0),
+            _ => None,
+        };
+        // Each prediction has its own profile, so that predictions don't wait for each other.
+        let mut profile = self.profiling.load(Ordering::Relaxed).then(Profile::default);
+        let watch = Watch { profile: profile.as_mut(), go_on };
+        let outputs = self.executable.predict_watched(&ready, state, watch);
+        if let Some(profile) = profile {
+            self.profile.lock().unwrap_or_else(PoisonError::into_inner).merge(&profile);
+        }
+        outputs.map_err(|e| match e {
+            EngineError::BadInput { name, expected, found } => Error::Input { name, expected, found },
+            EngineError::Op { source: OpError::Cancelled, .. } => Error::Cancelled,
+            other => failure(&self.path, other),
+        })
     }
 
     /// Moves an input to the CPU, in the shape that the program declares. The engine converts the dtype.

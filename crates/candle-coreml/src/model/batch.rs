@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use coreml_format::model_types::Body;
 use indexmap::IndexMap;
@@ -19,6 +20,10 @@ const CHUNK: usize = 16;
 
 /// Rows that a thread takes at a time where several are predicted at once.
 const BLOCK: usize = 256;
+
+/// Time between two looks at the threads that predict, which grows from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Rows of one request to Core ML.
 const REQUEST: usize = 256;
@@ -41,14 +46,31 @@ impl CoreMLModel {
     /// # Errors
     /// Same as [`predict_batch`](Self::predict_batch).
     pub fn predict_batch_with(&self, rows: &[FeatureRow], done: &(dyn Fn(usize) + Sync)) -> Result<Vec<RowOutputs>> {
+        self.predict_batch_while(rows, done, &|| true)
+    }
+
+    /// [`predict_batch_with`](Self::predict_batch_with) that can be stopped: `go_on` is asked on the caller's thread, before
+    /// every operation of a row, between requests to Core ML, and every now and then while other threads predict.
+    ///
+    /// # Errors
+    /// Same as [`predict_batch`](Self::predict_batch); [`Error::Cancelled`] if `go_on` answered `false`.
+    pub fn predict_batch_while(
+        &self,
+        rows: &[FeatureRow],
+        done: &(dyn Fn(usize) + Sync),
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<RowOutputs>> {
         if self.is_stateful() {
             return Err(Error::Request("a model with states predicts its rows one by one".to_owned()));
         }
         if !self.backend().takes_batches() {
-            return self.predict_rows(rows, done);
+            return self.predict_rows(rows, done, go_on);
         }
         let mut outputs = Vec::with_capacity(rows.len());
         for request in rows.chunks(REQUEST) {
+            if !go_on() {
+                return Err(Error::Cancelled);
+            }
             outputs.extend(self.request(outputs.len(), request)?);
             done(outputs.len());
         }
@@ -70,7 +92,12 @@ impl CoreMLModel {
     }
 
     /// Outputs of rows that are predicted one by one, those of classic models on all cores.
-    fn predict_rows(&self, rows: &[FeatureRow], done: &(dyn Fn(usize) + Sync)) -> Result<Vec<RowOutputs>> {
+    fn predict_rows(
+        &self,
+        rows: &[FeatureRow],
+        done: &(dyn Fn(usize) + Sync),
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<RowOutputs>> {
         let cores = coreml_engine::threads();
         let threads = if self.is_classic() { cores.min(rows.len().div_ceil(CHUNK)) } else { 1 };
         let blocks = self.is_classic() && self.backend().takes_rows();
@@ -78,7 +105,7 @@ impl CoreMLModel {
         let (next, count) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let slots: Vec<Mutex<Vec<RowOutputs>>> = rows.chunks(chunk_rows).map(|_| Mutex::default()).collect();
         let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-        let work = || {
+        let work = |predict: &dyn Fn(&FeatureRow) -> Result<RowOutputs>| {
             loop {
                 let chunk = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = slots.get(chunk) else { return };
@@ -88,7 +115,7 @@ impl CoreMLModel {
                 let alone = if block.is_some() { &[] } else { all };
                 let mut found = block.unwrap_or_else(|| Vec::with_capacity(all.len()));
                 for (i, row) in alone.iter().enumerate() {
-                    match self.predict_values(&borrowed(row), None) {
+                    match predict(row) {
                         Ok(outputs) => found.push(outputs),
                         Err(e) => {
                             let mut failed = failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,13 +132,32 @@ impl CoreMLModel {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = found;
             }
         };
+        let mut stopped = false;
         if threads <= 1 {
-            work();
+            work(&|row| self.predict_values_while(&borrowed(row), None, go_on));
         } else {
-            std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+            std::thread::scope(|scope| {
+                let work = || work(&|row| self.predict_values(&borrowed(row), None));
+                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+                let mut pause = FIRST_PAUSE;
+                while !workers.iter().all(|w| w.is_finished()) {
+                    stopped = stopped || !go_on();
+                    if stopped {
+                        next.store(slots.len(), Ordering::Relaxed);
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            });
+        }
+        if stopped {
+            return Err(Error::Cancelled);
         }
         if let Some((row, source)) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(Error::Row { row, source: Box::new(source) });
+            return Err(match source {
+                Error::Cancelled => Error::Cancelled,
+                source => Error::Row { row, source: Box::new(source) },
+            });
         }
         Ok(slots.into_iter().flat_map(|s| s.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
     }
@@ -119,7 +165,9 @@ impl CoreMLModel {
     /// Outputs of rows that are predicted at once; `None` if one of them fails, or they do not have the same inputs.
     fn predict_block(&self, rows: &[FeatureRow]) -> Option<Vec<RowOutputs>> {
         let known = self.backend().inputs();
-        if rows.first()?.iter().any(|(name, _)| !known.contains(&name.as_str())) {
+        let first = rows.first()?;
+        let twice = |(at, (name, _)): (usize, &(String, FeatureValue))| first[..at].iter().any(|(n, _)| n == name);
+        if first.iter().any(|(name, _)| !known.contains(&name.as_str())) || first.iter().enumerate().any(twice) {
             return None;
         }
         for row in rows {
@@ -145,4 +193,75 @@ impl CoreMLModel {
 /// Inputs with borrowed names; tensors share their memory.
 fn borrowed(row: &FeatureRow) -> Vec<(&str, FeatureValue)> {
     row.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::engine::EngineChoice;
+
+    fn load(path: &str) -> CoreMLModel {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+        CoreMLModel::builder(path).engine(EngineChoice::Portable).load().expect("it loads")
+    }
+
+    fn intent() -> (CoreMLModel, FeatureRow) {
+        let ids = Tensor::new(&[[2i64, 40, 41, 3]], &Device::Cpu).expect("ids");
+        let mask = ids.ones_like().expect("a mask");
+        let row = vec![("input_ids".to_owned(), ids.into()), ("attention_mask".to_owned(), mask.into())];
+        (load("models/tiny-intent/intent.mlpackage"), row)
+    }
+
+    #[test]
+    fn a_prediction_is_asked_at_every_operation_and_stops_when_told() {
+        let (model, row) = intent();
+        let asked = Cell::new(0);
+        let until = |most| {
+            asked.set(0);
+            model.predict_values_while(&borrowed(&row), None, &|| {
+                asked.set(asked.get() + 1);
+                asked.get() < most
+            })
+        };
+        let logits = |out: &RowOutputs| {
+            let tensor = out["logits"].tensor().expect("a tensor");
+            tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("floats")
+        };
+        let whole = until(usize::MAX).expect("outputs");
+        let operations = asked.get();
+        assert!(operations > 10, "{operations}");
+        assert_eq!(logits(&whole), logits(&model.predict_values(&borrowed(&row), None).expect("outputs")));
+        for most in [1, operations / 2, operations] {
+            assert!(matches!(until(most), Err(Error::Cancelled)), "after {most} of {operations}");
+            assert_eq!(asked.get(), most);
+        }
+        assert!(until(usize::MAX).is_ok(), "a stopped prediction leaves nothing behind");
+    }
+
+    #[test]
+    fn batches_stop_when_told_on_one_thread_and_on_all() {
+        let (program, row) = intent();
+        let rows = vec![row; 40];
+        let asked = Cell::new(0);
+        let some = || {
+            asked.set(asked.get() + 1);
+            asked.get() < 100
+        };
+        let (none, done) = (|_| {}, AtomicUsize::new(0));
+        assert!(matches!(program.predict_batch_while(&rows, &none, &some), Err(Error::Cancelled)));
+        let forest = load("conformance/classic/random_forest.mlmodel");
+        let x = Tensor::zeros(4, candle_core::DType::F64, &Device::Cpu).expect("zeros");
+        let rows = vec![vec![("input".to_owned(), FeatureValue::Tensor(x))]; 4000];
+        assert!(matches!(forest.predict_batch_while(&rows, &none, &|| false), Err(Error::Cancelled)));
+        let count = |n| {
+            done.fetch_max(n, Ordering::Relaxed);
+        };
+        let outputs = forest.predict_batch_while(&rows, &count, &|| true).expect("outputs");
+        assert_eq!((outputs.len(), done.into_inner()), (4000, 4000));
+    }
 }
