@@ -296,7 +296,7 @@ impl Portable {
         }
         let Optional { feature, marker } =
             self.optional.iter().find(|o| o.feature.optional && o.feature.name == name)?;
-        let value = if marker.is_some() { nothing(&feature.ty) } else { absent(&feature.ty).ok()? };
+        let value = if marker.is_some() { nothing(&feature.ty) } else { absent(feature).ok()? };
         value.map(Place::Constant)
     }
 
