@@ -393,7 +393,7 @@ impl CoreMLModel {
     ) -> Result<IndexMap<String, FeatureValue>> {
         self.check_inputs(inputs)?;
         let mut outputs = self.engine.predict_while(inputs, state.map(|s| &mut *s.inner), go_on)?;
-        self.finish_outputs(&mut outputs, inputs)?;
+        self.finish_outputs(&mut outputs, inputs.first().map(|(_, value)| value))?;
         Ok(outputs)
     }
 
