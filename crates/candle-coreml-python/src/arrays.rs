@@ -101,13 +101,14 @@ impl<'py> Array<'py> {
             array: &'env Bound<'_, PyArrayDyn<T>>,
         ) -> candle_core::Result<Tensor> {
             let (shape, elements) = (array.shape(), array.len());
-            // SAFETY: the array is C-contiguous and aligned, checked by `in_place`, and holds `elements` initialized
-            // values of this type. `array` is borrowed for `'env`, which keeps the memory: NumPy refuses to resize an
-            // array that others refer to. Code of other threads that writes to it during a prediction is at fault by
-            // NumPy's own rules; the page docs/python.md says so.
-            let data: &'env [T] = match elements {
-                0 => &[],
-                _ => unsafe { std::slice::from_raw_parts(array.data(), elements) },
+            let data: &'env [T] = if elements == 0 {
+                &[]
+            } else {
+                // SAFETY: the array is C-contiguous and aligned, checked by `in_place`, and holds `elements` initialized
+                // values of this type. `array` is borrowed for `'env`, which keeps the memory: NumPy refuses to resize an
+                // array that others refer to. Code of other threads that writes to it during a prediction is at fault by
+                // NumPy's own rules; the page docs/python.md says so.
+                unsafe { std::slice::from_raw_parts(array.data(), elements) }
             };
             // SAFETY: the tensor goes to predictions only, which change no input in place.
             unsafe { lender.tensor(data, shape) }

@@ -92,7 +92,7 @@ impl LanguageModel {
     fn from_hub(py: Python<'_>, id: String) -> PyResult<Self> {
         let (sender, receiver) = mpsc::channel();
         // Not joined: Ctrl-C leaves the download to its thread, and the parts of it that are there to the next one.
-        std::thread::spawn(move || sender.send(Model::load_from_hub(&id)));
+        std::thread::spawn(move || drop(sender.send(Model::load_from_hub(&id))));
         let loaded = wait(py, &Mutex::new(receiver))?.unwrap_or_else(|| Err(ended()));
         Ok(Self { model: Arc::new(Mutex::new(loaded.map_err(|e| error::exception(py, &e))?)) })
     }

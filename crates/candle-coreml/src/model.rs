@@ -402,7 +402,8 @@ impl CoreMLModel {
         if let Some((name, _)) = inputs.iter().find(|(name, _)| !known.contains(name)) {
             return Err(self.not_found("input", name, self.input_names()));
         }
-        let twice = |(at, (name, _)): &(usize, &(&str, FeatureValue))| inputs[..*at].iter().any(|(other, _)| other == name);
+        let twice =
+            |(at, (name, _)): &(usize, &(&str, FeatureValue))| inputs[..*at].iter().any(|(other, _)| other == name);
         if let Some((_, (name, _))) = inputs.iter().enumerate().find(twice) {
             return Err(given_twice(name));
         }

@@ -175,7 +175,7 @@ fn model(chunks: &[(&str, Chunk<'_>)]) -> tempfile::TempDir {
 fn wanted(memories: &[Memory], ids: &[u32]) -> Vec<f32> {
     let mut rows: Vec<Vec<f32>> = ids.iter().map(|&t| (0..WIDTH).map(|j| embedding(t, j)).collect()).collect();
     for memory in memories {
-        let mut sum = vec![0f32; WIDTH];
+        let mut sum = [0f32; WIDTH];
         for (t, row) in rows.iter_mut().enumerate() {
             for (s, x) in sum.iter_mut().zip(row) {
                 *s = if matches!(memory, Memory::Decay(_)) { *s / 2.0 + *x } else { *s + *x };

@@ -41,15 +41,14 @@ impl Error {
     /// File or folder that the error is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Load(e) => match e {
+            Self::Load(
                 LoadError::Io { path, .. }
                 | LoadError::NotAModel { path, .. }
                 | LoadError::Spec { path, .. }
                 | LoadError::Text { path, .. }
                 | LoadError::Program { path, .. }
-                | LoadError::Link { path, .. } => Some(path),
-                _ => None,
-            },
+                | LoadError::Link { path, .. },
+            ) => Some(path),
             Self::Lower { path, .. }
             | Self::Engine { path, .. }
             | Self::Native { path, .. }
