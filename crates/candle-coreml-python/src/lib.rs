@@ -1,7 +1,7 @@
 //! Python's `candle_coreml._native`: [`candle_coreml`] with NumPy arrays, PIL images and Python values.
 //!
-//! A door without logic of its own: values are converted ([`inputs`], [`outputs`]), the library works while the
-//! interpreter lock is released ([`interrupt`]), errors become exceptions with their fields ([`error`]). Names and values
+//! A door without logic of its own: values are converted (`inputs`, `outputs`), the library works while the
+//! interpreter lock is released (`interrupt`), errors become exceptions with their fields (`error`). Names and values
 //! are those of coremltools' `MLModel`. See docs/python.md.
 
 use pyo3::prelude::*;
