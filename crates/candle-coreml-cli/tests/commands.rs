@@ -107,8 +107,8 @@ fn failures_exit_with_1_and_wrong_usage_with_2() {
         assert_eq!(out.status.code(), Some(code), "{text}");
         assert!(text.contains(part), "{text}");
     };
-    fail(command().args(["generate", "--prompt", "x", "--model"]).arg(folder.path()), 1, "embeddings");
-    fail(command().args(["inspect"]).arg(folder.path()), 1, "is not a Core ML model");
+    fail(command().args(["generate", "--prompt", "x", "--model"]).arg(folder.path()), 1, "an empty folder");
+    fail(command().args(["inspect"]).arg(folder.path()), 1, "an empty folder");
     fail(command().args(["generate"]), 2, "--prompt");
     fail(command().args(["frobnicate"]), 2, "frobnicate");
     let head = model().join("qwen_lm_head_lut8.mlpackage");

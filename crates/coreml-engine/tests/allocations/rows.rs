@@ -575,6 +575,8 @@ pub(crate) const ELSEWHERE: &[&str] = &[
     "engine.confidences",
     "engine.copy",
     "engine.dictionary_vector",
+    "engine.custom_layer",
+    "engine.custom_model",
     "engine.double",
     "engine.features",
     "engine.first_best",
