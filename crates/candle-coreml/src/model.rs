@@ -375,7 +375,7 @@ impl CoreMLModel {
     ) -> Result<IndexMap<String, FeatureValue>> {
         self.check_inputs(inputs)?;
         let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
-        self.finish_outputs(&mut outputs, inputs.first().map(|(_, value)| value))?;
+        self.finish_outputs(&mut outputs, inputs)?;
         Ok(outputs)
     }
 
@@ -393,64 +393,76 @@ impl CoreMLModel {
     ) -> Result<IndexMap<String, FeatureValue>> {
         self.check_inputs(inputs)?;
         let mut outputs = self.engine.predict_while(inputs, state.map(|s| &mut *s.inner), go_on)?;
-        self.finish_outputs(&mut outputs, inputs.first().map(|(_, value)| value))?;
+        self.finish_outputs(&mut outputs, inputs)?;
         Ok(outputs)
     }
 
     fn check_inputs(&self, inputs: &[(&str, FeatureValue)]) -> Result<()> {
-        let known = self.engine.inputs();
-        if let Some((name, _)) = inputs.iter().find(|(name, _)| !known.contains(name)) {
-            return Err(self.not_found("input", name, self.input_names()));
-        }
-        let twice =
-            |(at, (name, _)): &(usize, &(&str, FeatureValue))| inputs[..*at].iter().any(|(other, _)| other == name);
-        if let Some((_, (name, _))) = inputs.iter().enumerate().find(twice) {
-            return Err(given_twice(name));
-        }
-        self.check_shapes(inputs.iter().map(|(name, value)| (*name, value)))
+        self.check_names(inputs.iter().map(|(name, _)| *name))?;
+        inputs.iter().try_for_each(|(name, value)| self.check_tensor(name, value))
     }
 
-    fn check_shapes<'v>(&self, inputs: impl Iterator<Item = (&'v str, &'v FeatureValue)>) -> Result<()> {
-        let described = self.function_description();
-        for (name, value) in inputs.filter(|(_, value)| value.tensor().is_some()) {
-            if let (Some(feature), FeatureValue::Tensor(tensor)) = (described.input(name), value)
-                && !self.is_sequence_of(feature, tensor.dims())
-            {
-                shape::check(feature, tensor.dims()).map_err(|e| Error::Input {
-                    name: e.feature,
-                    expected: e.expected,
-                    found: format!("{:?} {:?}", tensor.dtype(), tensor.dims()),
-                })?;
-            }
+    /// Names must be those of inputs, each given once.
+    fn check_names<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Result<()> {
+        let known = self.engine.inputs();
+        if let Some(name) = names.clone().find(|name| !known.contains(name)) {
+            return Err(self.not_found("input", name, self.input_names()));
         }
-        Ok(())
+        match names.clone().enumerate().find(|(at, name)| names.clone().take(*at).any(|other| other == *name)) {
+            Some((_, name)) => {
+                let (name, expected, found) = (name.to_owned(), "one value".to_owned(), "two".to_owned());
+                Err(Error::Input { name, expected, found })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A tensor must have a shape that the model takes.
+    fn check_tensor(&self, name: &str, value: &FeatureValue) -> Result<()> {
+        match value {
+            FeatureValue::Tensor(t) => self.check_shape(name, t.dims(), || format!("{:?} {:?}", t.dtype(), t.dims())),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_shape(&self, name: &str, dims: &[usize], found: impl FnOnce() -> String) -> Result<()> {
+        match self.function_description().input(name).filter(|feature| !self.is_sequence_of(feature, dims)) {
+            Some(feature) => shape::check(feature, dims).map_err(|e| Error::Input {
+                name: e.feature,
+                expected: e.expected,
+                found: found(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Declared types, images as pixels, on the device of the first input.
-    fn finish_outputs(&self, outputs: &mut IndexMap<String, FeatureValue>, first: Option<&FeatureValue>) -> Result<()> {
-        let described = self.function_description();
-        let device = first.and_then(FeatureValue::tensor).map_or(Device::Cpu, |t| t.device().clone());
+    fn finish_outputs<N>(
+        &self,
+        outputs: &mut IndexMap<String, FeatureValue>,
+        inputs: &[(N, FeatureValue)],
+    ) -> Result<()> {
         for (name, output) in outputs {
-            let FeatureValue::Tensor(t) = output else { continue };
-            match described.output(name).map(|f| &f.ty) {
-                Some(FeatureType::MultiArray { dtype, .. }) => {
-                    let wanted = coreml_engine::border::public_dtype(*dtype);
-                    if t.dtype() != wanted {
-                        *t = t.to_dtype(wanted)?;
-                    }
-                    // Core ML arrays have at least one dimension: a scalar of the program is one element.
-                    if t.rank() == 0 {
-                        *t = t.reshape(1)?;
-                    }
-                }
-                Some(FeatureType::Image { layout, .. }) => *t = image::pixels(name, *layout, t)?,
-                _ => {}
-            }
-            if !t.device().same_device(&device) {
-                *t = t.to_device(&device)?;
+            if let FeatureValue::Tensor(tensor) = output {
+                *tensor = self.finished(name, tensor.clone(), inputs)?;
             }
         }
         Ok(())
+    }
+
+    /// An output as callers get it.
+    fn finished<N>(&self, name: &str, tensor: Tensor, inputs: &[(N, FeatureValue)]) -> Result<Tensor> {
+        let first = inputs.first().and_then(|(_, value)| value.tensor());
+        let tensor = match self.function_description().output(name).map(|f| &f.ty) {
+            Some(FeatureType::MultiArray { dtype, .. }) => {
+                let tensor = tensor.to_dtype(coreml_engine::border::public_dtype(*dtype))?;
+                // Core ML arrays have at least one dimension: a scalar of the program is one element.
+                if tensor.rank() == 0 { tensor.reshape(1)? } else { tensor }
+            }
+            Some(FeatureType::Image { layout, .. }) => image::pixels(name, *layout, &tensor)?,
+            _ => tensor,
+        };
+        Ok(tensor.to_device(first.map_or(&Device::Cpu, Tensor::device))?)
     }
 
     /// What became of the arrays into which Core ML is to write outputs; `None` on the portable engine.
@@ -469,8 +481,4 @@ impl CoreMLModel {
         let FeatureType::MultiArray { shape, .. } = &feature.ty else { return false };
         neural_network::takes_sequences(&self.package().body) && neural_network::sequence_length(shape, found).is_some()
     }
-}
-
-fn given_twice(name: &str) -> Error {
-    Error::Input { name: name.to_owned(), expected: "one value".to_owned(), found: "two".to_owned() }
 }

@@ -1,6 +1,7 @@
 //! Many rows in one call.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +22,8 @@ const CHUNK: usize = 16;
 /// Rows that a thread takes at a time where several are predicted at once.
 const BLOCK: usize = 256;
 
-/// Time between two looks at the threads that predict, which grows from the first to the last.
-const FIRST_PAUSE: Duration = Duration::from_micros(50);
-const LAST_PAUSE: Duration = Duration::from_millis(20);
+/// Time between two questions whether other threads are to go on.
+const PERIOD: Duration = Duration::from_millis(20);
 
 /// Rows of one request to Core ML.
 const REQUEST: usize = 256;
@@ -86,7 +86,7 @@ impl CoreMLModel {
         }
         let mut outputs = self.backend().predict_batch(&rows)?;
         for (i, (outputs, inputs)) in outputs.iter_mut().zip(&rows).enumerate() {
-            self.finish_outputs(outputs, inputs.first().map(|(_, value)| value)).map_err(of_row(i))?;
+            self.finish_outputs(outputs, inputs).map_err(of_row(i))?;
         }
         Ok(outputs)
     }
@@ -137,16 +137,24 @@ impl CoreMLModel {
             work(&|row| self.predict_values_while(&borrowed(row), None, go_on));
         } else {
             std::thread::scope(|scope| {
-                let work = || work(&|row| self.predict_values(&borrowed(row), None));
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-                let mut pause = FIRST_PAUSE;
-                while !workers.iter().all(|w| w.is_finished()) {
+                // Every thread has a sender: without any left, all have ended.
+                let (busy, ended) = mpsc::channel::<()>();
+                for _ in 0..threads {
+                    let (busy, work) = (busy.clone(), &work);
+                    scope.spawn(move || {
+                        let _busy = busy;
+                        work(&|row| self.predict_values(&borrowed(row), None));
+                    });
+                }
+                drop(busy);
+                loop {
                     stopped = stopped || !go_on();
                     if stopped {
                         next.store(slots.len(), Ordering::Relaxed);
                     }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LAST_PAUSE);
+                    if ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Disconnected) {
+                        break;
+                    }
                 }
             });
         }
@@ -164,18 +172,14 @@ impl CoreMLModel {
 
     /// Outputs of rows that are predicted at once; `None` if one of them fails, or they do not have the same inputs.
     fn predict_block(&self, rows: &[FeatureRow]) -> Option<Vec<RowOutputs>> {
-        let known = self.backend().inputs();
-        let first = rows.first()?;
-        let twice = |(at, (name, _)): (usize, &(String, FeatureValue))| first[..at].iter().any(|(n, _)| n == name);
-        if first.iter().any(|(name, _)| !known.contains(&name.as_str())) || first.iter().enumerate().any(twice) {
-            return None;
-        }
-        for row in rows {
-            self.check_shapes(row.iter().map(|(name, value)| (name.as_str(), value))).ok()?;
+        // All rows have the names of the first: the engine sees to it.
+        self.check_names(rows.first()?.iter().map(|(name, _)| name.as_str())).ok()?;
+        for (name, value) in rows.iter().flatten() {
+            self.check_tensor(name, value).ok()?;
         }
         let mut outputs = self.backend().predict_rows(rows)?;
         for (outputs, inputs) in outputs.iter_mut().zip(rows) {
-            self.finish_outputs(outputs, inputs.first().map(|(_, value)| value)).ok()?;
+            self.finish_outputs(outputs, inputs).ok()?;
         }
         Some(outputs)
     }

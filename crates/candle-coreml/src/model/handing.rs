@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::{CoreMLModel, FeatureValue};
 use crate::engine::Handed;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::state::CoreMLState;
 
 impl CoreMLModel {
@@ -22,14 +22,7 @@ impl CoreMLModel {
     ) -> Result<Handed> {
         self.check_chain(inputs, handed.as_ref())?;
         match self.engine.predict_handing(inputs, handed, state.map(|s| &mut *s.inner), output)? {
-            Handed::Tensor(tensor) => {
-                let mut only = IndexMap::from([(output.to_owned(), FeatureValue::Tensor(tensor))]);
-                self.finish_outputs(&mut only, inputs.first().map(|(_, value)| value))?;
-                match only.swap_remove(output) {
-                    Some(FeatureValue::Tensor(tensor)) => Ok(Handed::Tensor(tensor)),
-                    _ => Err(self.not_found("tensor output", output, self.output_names())),
-                }
-            }
+            Handed::Tensor(tensor) => self.finished(output, tensor, inputs).map(Handed::Tensor),
             #[cfg(any(test, target_vendor = "apple"))]
             array @ Handed::Array(_) => Ok(array),
         }
@@ -47,25 +40,16 @@ impl CoreMLModel {
     ) -> Result<IndexMap<String, FeatureValue>> {
         self.check_chain(inputs, Some(&handed))?;
         let mut outputs = self.engine.predict_handed(inputs, Some(handed), state.map(|s| &mut *s.inner))?;
-        self.finish_outputs(&mut outputs, inputs.first().map(|(_, value)| value))?;
+        self.finish_outputs(&mut outputs, inputs)?;
         Ok(outputs)
     }
 
     fn check_chain(&self, inputs: &[(&str, FeatureValue)], handed: Option<&(&str, Handed)>) -> Result<()> {
-        self.check_inputs(inputs)?;
-        let Some((name, handed)) = handed else { return Ok(()) };
-        if !self.engine.inputs().contains(name) {
-            return Err(self.not_found("input", name, self.input_names()));
-        }
-        if inputs.iter().any(|(other, _)| other == name) {
-            return Err(super::given_twice(name));
-        }
-        match self.function_description().input(name) {
-            Some(feature) => coreml_framework::shape::check(feature, handed.shape()).map_err(|e| Error::Input {
-                name: e.feature,
-                expected: e.expected,
-                found: format!("{:?}", handed.shape()),
-            }),
+        let name = handed.map(|(name, _)| *name);
+        self.check_names(inputs.iter().map(|(name, _)| *name).chain(name))?;
+        inputs.iter().try_for_each(|(name, value)| self.check_tensor(name, value))?;
+        match handed {
+            Some((name, handed)) => self.check_shape(name, handed.shape(), || format!("{:?}", handed.shape())),
             None => Ok(()),
         }
     }
