@@ -8,6 +8,25 @@ use candle_nn::VarBuilder;
 use super::config::Config;
 use crate::error::Result;
 
+/// A network of candle-transformers that has its cache inside.
+macro_rules! network {
+    ($model:ty) => {
+        impl super::Network for $model {
+            fn forward(
+                &mut self,
+                ids: &candle_core::Tensor,
+                position: usize,
+            ) -> candle_core::Result<candle_core::Tensor> {
+                self.forward(ids, position)
+            }
+
+            fn fork(&self) -> Box<dyn super::Network> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
+
 mod gemma2;
 mod gemma3;
 mod granite;

@@ -1,11 +1,10 @@
 //! Gemma 2, up to its sliding window.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::gemma2;
 
 use super::weights::{self, Affine, Tensors};
-use super::{AttentionBias, Config, Family, Network, USUAL, factor, setting, within_window};
+use super::{AttentionBias, Config, Family, USUAL, factor, setting, within_window};
 
 /// candle-transformers has one mask for all layers, so the context ends with the window of every second one. It
 /// computes the rotary angles in the model's dtype.
@@ -32,15 +31,7 @@ pub(super) const FAMILY: Family = Family {
     ..USUAL
 };
 
-impl Network for gemma2::Model {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(gemma2::Model);
 
 /// Tensors of a layer: norms before and after attention and the gated network.
 pub(super) fn layer(c: &Config) -> Tensors {

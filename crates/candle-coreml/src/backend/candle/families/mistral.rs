@@ -1,10 +1,9 @@
 //! Mistral and Ministral, up to their sliding window.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::mistral;
 
-use super::{Config, Family, Network, USUAL, weights, within_window};
+use super::{Config, Family, USUAL, weights, within_window};
 
 /// candle-transformers' mask leaves cached tokens in the window, so the context ends with the window.
 pub(super) const FAMILY: Family = Family {
@@ -18,15 +17,7 @@ pub(super) const FAMILY: Family = Family {
     ..USUAL
 };
 
-impl Network for mistral::Model {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(mistral::Model);
 
 fn as_mistral(c: &Config, context: usize) -> mistral::Config {
     mistral::Config {

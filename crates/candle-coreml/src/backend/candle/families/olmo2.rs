@@ -1,10 +1,9 @@
 //! OLMo 2: norms after attention and the gated network, and over all queries and keys.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::olmo2;
 
-use super::{AttentionBias, Config, Family, Network, USUAL, weights};
+use super::{AttentionBias, Config, Family, USUAL, weights};
 
 /// candle-transformers computes the rotary angles in the model's dtype.
 pub(super) const FAMILY: Family = Family {
@@ -25,15 +24,7 @@ pub(super) const FAMILY: Family = Family {
     ..USUAL
 };
 
-impl Network for olmo2::Model {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(olmo2::Model);
 
 fn as_olmo2(c: &Config, context: usize) -> olmo2::Config {
     olmo2::Config {

@@ -1,10 +1,9 @@
 //! Phi 3 and 4 without RoPE scaling, up to their sliding window.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::phi3;
 
-use super::{Config, Family, Network, USUAL, factor, weights, within_window};
+use super::{Config, Family, USUAL, factor, weights, within_window};
 
 /// candle-transformers ignores the window, so the context ends with it. It computes the rotary angles in the model's
 /// dtype. Its `longrope` lacks the factor of attention and mixes both lists of factors, so scaling is refused.
@@ -30,15 +29,7 @@ pub(super) const FAMILY: Family = Family {
     ..USUAL
 };
 
-impl Network for phi3::Model {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(phi3::Model);
 
 /// The part of each head that is rotated: in `rope_parameters` (transformers 5) or beside it.
 fn rotary_factor(c: &Config) -> Result<f64, String> {

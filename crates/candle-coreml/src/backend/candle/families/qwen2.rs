@@ -1,10 +1,9 @@
 //! Qwen 2 and 2.5.
 
-use candle_core::Tensor;
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
 
-use super::{AttentionBias, Config, Family, Network, USUAL};
+use super::{AttentionBias, Config, Family, USUAL};
 
 /// candle-transformers computes the rotary angles in the model's dtype. 16-bit types can't distinguish large positions
 /// (bf16 from 256 on), so this family always runs in f32.
@@ -20,15 +19,7 @@ pub(super) const FAMILY: Family = Family {
     ..USUAL
 };
 
-impl Network for qwen2::ModelForCausalLM {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(qwen2::ModelForCausalLM);
 
 /// The weights without the head. With tied embeddings this network still uses a head if the files have one;
 /// transformers does not.

@@ -1,11 +1,10 @@
 //! Qwen 3, dense.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::qwen3;
 
 use super::weights::{self, Tensors};
-use super::{AttentionBias, Config, Family, Network, USUAL};
+use super::{AttentionBias, Config, Family, USUAL};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
@@ -26,15 +25,7 @@ pub(super) fn layer(c: &Config, feed_forward: Tensors) -> Tensors {
     [weights::attention(c), heads, feed_forward, before].concat()
 }
 
-impl Network for qwen3::ModelForCausalLM {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(qwen3::ModelForCausalLM);
 
 fn as_qwen3(c: &Config, context: usize) -> qwen3::Config {
     qwen3::Config {

@@ -1,11 +1,10 @@
 //! Qwen 3, mixture of experts.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::qwen3_moe;
 
 use super::weights::{self, Tensors};
-use super::{AttentionBias, Config, Family, Network, USUAL, qwen3, setting};
+use super::{AttentionBias, Config, Family, USUAL, qwen3, setting};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3_moe",
@@ -79,15 +78,7 @@ impl Own {
     }
 }
 
-impl Network for qwen3_moe::ModelForCausalLM {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(qwen3_moe::ModelForCausalLM);
 
 fn as_qwen3_moe(c: &Config, own: Own, context: usize) -> qwen3_moe::Config {
     qwen3_moe::Config {

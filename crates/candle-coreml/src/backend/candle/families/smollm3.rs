@@ -1,10 +1,9 @@
 //! SmolLM 3: every fourth layer without positions.
 
-use candle_core::Tensor;
 use candle_nn::Activation;
 use candle_transformers::models::smol::smollm3;
 
-use super::{AttentionBias, Config, Family, Network, USUAL, setting};
+use super::{AttentionBias, Config, Family, USUAL, setting};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "smollm3",
@@ -20,15 +19,7 @@ pub(super) const FAMILY: Family = Family {
     ..USUAL
 };
 
-impl Network for smollm3::ModelForCausalLM {
-    fn forward(&mut self, ids: &Tensor, position: usize) -> candle_core::Result<Tensor> {
-        self.forward(ids, position)
-    }
-
-    fn fork(&self) -> Box<dyn Network> {
-        Box::new(self.clone())
-    }
-}
+network!(smollm3::ModelForCausalLM);
 
 /// For each layer 1 if it has rotary positions, else 0: `no_rope_layers`, else every layer but each fourth.
 fn rotated(c: &Config) -> Result<Vec<usize>, String> {
