@@ -187,18 +187,7 @@ impl Interpreter {
 
 /// Jinja's `title`: words end at spaces, hyphens and opening brackets only.
 fn words(text: &str, budget: &mut Budget) -> Result<Value> {
-    // Case mapping yields at most three characters.
-    budget.take(text.len().saturating_mul(3))?;
-    let (mut out, mut inside) = (String::new(), false);
-    for c in text.chars() {
-        if inside {
-            out.extend(c.to_lowercase())
-        } else {
-            out.extend(c.to_uppercase())
-        }
-        inside = !(c.is_whitespace() || "-({[<".contains(c));
-    }
-    Ok(Value::Str(out.into()))
+    methods::capitalize_words(text, budget, |c| !(c.is_whitespace() || "-({[<".contains(c)))
 }
 
 /// A text with HTML's characters escaped.

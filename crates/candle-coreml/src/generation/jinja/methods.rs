@@ -70,8 +70,13 @@ pub(in crate::generation) fn strip<'t>(text: &'t str, of: Option<&str>, left: bo
     if right { text.trim_end_matches(inside) } else { text }
 }
 
-/// Python's `title`: capitalizes each word.
+/// Python's `title`: words are letters.
 pub(super) fn title(text: &str, budget: &mut Budget) -> Result<Value> {
+    capitalize_words(text, budget, char::is_alphabetic)
+}
+
+/// Capitalizes each word; `goes_on` tells characters after which a word goes on.
+pub(super) fn capitalize_words(text: &str, budget: &mut Budget, goes_on: impl Fn(char) -> bool) -> Result<Value> {
     // Case mapping yields at most three characters.
     budget.take(text.len().saturating_mul(3))?;
     let (mut out, mut inside) = (String::new(), false);
@@ -81,7 +86,7 @@ pub(super) fn title(text: &str, budget: &mut Budget) -> Result<Value> {
         } else {
             out.extend(c.to_uppercase())
         }
-        inside = c.is_alphabetic();
+        inside = goes_on(c);
     }
     Ok(Value::Str(out.into()))
 }
