@@ -24,7 +24,6 @@ use crate::limits::Limits;
 use crate::passes::{PassSet, open_batch};
 use crate::plan;
 use crate::planned::{FunctionPlan, PlanInput};
-use crate::profile::Profile;
 use crate::run;
 pub use crate::run::Watch;
 use crate::state::{State, StateSpec};
@@ -176,19 +175,6 @@ impl Executable {
         self.predict_watched(inputs, state, Watch::default())
     }
 
-    /// Same as [`predict`](Self::predict), adding costs to a profile.
-    ///
-    /// # Errors
-    /// Same as `predict`.
-    pub fn predict_profiled<V: Clone + Into<FeatureValue>>(
-        &self,
-        inputs: &[(&str, V)],
-        state: Option<&mut State>,
-        profile: Option<&mut Profile>,
-    ) -> Result<IndexMap<String, FeatureValue>, EngineError> {
-        self.predict_watched(inputs, state, Watch { profile, go_on: None })
-    }
-
     /// Same as [`predict`](Self::predict), watched: profiled, and asked at every step if it is to go on.
     ///
     /// # Errors
@@ -228,18 +214,12 @@ impl Executable {
             return Err(EngineError::MissingInput { name: input.name.clone(), expected: Vec::new() });
         }
         if let Some(spec) = self.plan.states.first() {
-            return Err(EngineError::BadState {
-                name: spec.name.clone(),
-                expected: format!("{} {:?}", spec.dtype, spec.shape),
-                found: "a prediction without state".to_owned(),
-            });
+            return Err(missing_state(spec));
         }
-        let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
-            let made = border::output(&value, ty.as_ref(), &self.context.device)
-                .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
-            Ok((name.clone(), made))
-        };
         let results = run::run_rows(&self.plan, values, &self.context)?;
+        let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
+            Ok((name.clone(), self.output(name, ty.as_ref(), &value)?))
+        };
         results.into_iter().map(|row| self.plan.outputs.iter().zip(row).map(output).collect()).collect()
     }
 
@@ -257,13 +237,7 @@ impl Executable {
                 Some(States { state, order })
             }
             _ => match self.plan.states.first() {
-                Some(spec) => {
-                    return Err(EngineError::BadState {
-                        name: spec.name.clone(),
-                        expected: format!("{} {:?}", spec.dtype, spec.shape),
-                        found: "a prediction without state".to_owned(),
-                    });
-                }
+                Some(spec) => return Err(missing_state(spec)),
                 None => None,
             },
         };
@@ -273,8 +247,7 @@ impl Executable {
         let predict = || {
             let (results, mut owners) = run::run(&self.plan, values, states, &self.context, watch, reuses)?;
             let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
-                let made = border::output(&value, ty.as_ref(), &self.context.device)
-                    .map_err(|e| EngineError::BadOutput { name: name.clone(), message: e.to_string() })?;
+                let made = self.output(name, ty.as_ref(), &value)?;
                 owners.release_output(&value, made.tensor());
                 Ok((name.clone(), made))
             };
@@ -283,6 +256,12 @@ impl Executable {
         let outputs = if reuses { memory.lend(predict) } else { predict() };
         idle().push(memory);
         outputs
+    }
+
+    /// A result as callers get it.
+    fn output(&self, name: &str, ty: Option<&ValueType>, value: &Value) -> Result<FeatureValue, EngineError> {
+        border::output(value, ty, &self.context.device)
+            .map_err(|e| EngineError::BadOutput { name: name.to_owned(), message: e.to_string() })
     }
 
     fn input(&self, input: &PlanInput, given: &[(&str, FeatureValue)]) -> Result<Value, EngineError> {
@@ -334,6 +313,14 @@ impl Executable {
     fn refused(&self, input: &PlanInput, source: OpError) -> EngineError {
         let place = OpLocation { function: self.function.clone(), kind: "input".to_owned(), name: input.name.clone() };
         EngineError::Op { place, source }
+    }
+}
+
+fn missing_state(spec: &StateSpec) -> EngineError {
+    EngineError::BadState {
+        name: spec.name.clone(),
+        expected: format!("{} {:?}", spec.dtype, spec.shape),
+        found: "a prediction without state".to_owned(),
     }
 }
 

@@ -132,21 +132,17 @@ pub(crate) fn run(
     for (input, value) in plan.inputs.iter().zip(inputs) {
         frame.set(input.var, value);
     }
-    let named = |source| EngineError::Op {
-        place: OpLocation { function: String::new(), kind: "inputs".to_owned(), name: String::new() },
-        source,
-    };
-    frame.count_memory().map_err(named)?;
+    frame.count_memory().map_err(|source| EngineError::Op { place: beside("inputs"), source })?;
     let results = frame.run_block(&plan.block, Vec::new()).map_err(|source| {
         let place = frame.failed.and_then(|p| plan.places.get(p as usize)).cloned();
-        let place = place.unwrap_or_else(|| OpLocation {
-            function: String::new(),
-            kind: "return".to_owned(),
-            name: String::new(),
-        });
-        EngineError::Op { place, source }
+        EngineError::Op { place: place.unwrap_or_else(|| beside("return")), source }
     })?;
     Ok((results, frame.owners.unwrap_or_default()))
+}
+
+/// The place of a failure that is no operation's.
+fn beside(kind: &str) -> OpLocation {
+    OpLocation { function: String::new(), kind: kind.to_owned(), name: String::new() }
 }
 
 /// Runs a function for several sets of inputs, step by step, so that a step may compute all of them at once. Returns their
@@ -167,11 +163,7 @@ pub(crate) fn run_rows(
     let mut frames: Vec<Frame<'_>> = rows.into_iter().map(frame).collect();
     for step in &plan.block.steps {
         let at = |source| {
-            let place = plan.places.get(step.place as usize).cloned().unwrap_or_else(|| OpLocation {
-                function: String::new(),
-                kind: "rows".to_owned(),
-                name: String::new(),
-            });
+            let place = plan.places.get(step.place as usize).cloned().unwrap_or_else(|| beside("rows"));
             EngineError::Op { place, source }
         };
         if context.cancel.load(Ordering::Relaxed) {
@@ -190,11 +182,8 @@ pub(crate) fn run_rows(
         }
     }
     let outputs = |frame: &Frame<'_>| plan.block.outputs.iter().map(|&slot| frame.value(slot).cloned()).collect();
-    let named = |source| EngineError::Op {
-        place: OpLocation { function: String::new(), kind: "return".to_owned(), name: String::new() },
-        source,
-    };
-    frames.iter().map(outputs).collect::<Result<_, _>>().map_err(named)
+    let outputs = frames.iter().map(outputs).collect::<Result<_, _>>();
+    outputs.map_err(|source| EngineError::Op { place: beside("return"), source })
 }
 
 /// Number of elements of a value.
