@@ -192,19 +192,18 @@ impl Joined {
 
     /// The value of an input that nothing gives.
     fn fill(&mut self, feature: &str, absent: Absent) -> NamedType {
-        let name = self.names.fresh(feature);
         let number = |x: f64| Value::tensor(DataType::F64, &[], x.to_le_bytes().to_vec());
-        let (made, ty) = match absent {
-            Absent::Number(x) => return self.constant(feature, number(x)),
+        match absent {
+            Absent::Number(x) => self.constant(feature, number(x)),
             Absent::Array { dtype, shape, value } => {
                 let ty = ValueType::Tensor(TensorType::fixed(dtype, &shape));
+                let output = NamedType { name: self.names.fresh(feature), ty };
                 let extents: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
                 let inputs = [("x", constant(number(value))), ("shape", constant(int64s(&extents)))];
-                (operation("engine.double", inputs, vec![NamedType { name: name.clone(), ty: ty.clone() }]), ty)
+                self.operations.push(operation("engine.double", inputs, vec![output.clone()]));
+                output
             }
-        };
-        self.operations.push(made);
-        NamedType { name, ty }
+        }
     }
 
     /// The value of an input of a part.
