@@ -154,7 +154,7 @@ fn what_is_handed_on_is_what_would_be_copied() {
             let handing = Handing { input: None, output: &output };
             let array = first.predict_handing(&named(&inputs), handing, Some(&mut handed)).expect("an array");
             let input = ("hidden_states", &*array);
-            let got = second.predict_handed(&rest, input, Some(&mut handed)).expect("a prediction");
+            let got = second.predict_handed(&rest, Some(input), Some(&mut handed)).expect("a prediction");
             assert_eq!(values_of_all(&got), want, "{units}, step {step}");
             let hidden = values(&FeatureValue::Tensor(hidden));
             let read = || values(&FeatureValue::Tensor(array.read().expect("read")));
@@ -173,9 +173,9 @@ fn what_is_handed_on_is_what_would_be_copied() {
         // Arrays of another shape, names that are not, and inputs given twice.
         let array = kept.pop().expect("an array");
         let state = || second.new_state().expect("a state");
-        assert!(second.predict_handed(&rest, ("causal_mask", &array), Some(&mut state())).is_err());
-        assert!(second.predict_handed(&rest, ("no_such_input", &array), Some(&mut state())).is_err());
-        assert!(second.predict_handed(&named(&inputs), ("hidden_states", &array), Some(&mut state())).is_err());
+        assert!(second.predict_handed(&rest, Some(("causal_mask", &array)), Some(&mut state())).is_err());
+        assert!(second.predict_handed(&rest, Some(("no_such_input", &array)), Some(&mut state())).is_err());
+        assert!(second.predict_handed(&named(&inputs), Some(("hidden_states", &array)), Some(&mut state())).is_err());
         let handing = Handing { input: None, output: "no_such_output" };
         assert!(second.predict_handing(&named(&inputs), handing, Some(&mut state())).is_err());
     }

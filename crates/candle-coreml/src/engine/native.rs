@@ -238,12 +238,9 @@ impl Engine for Native {
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
         let (array, inputs) = taken(inputs, handed)?;
-        let state = self.own(state)?;
-        let outputs = match &array {
-            Some((name, array)) => self.model.predict_handed(&inputs, (*name, &**array), state),
-            None => self.model.predict(&inputs, state),
-        };
-        Ok(self.ordered(outputs.map_err(|e| self.explain(e))?))
+        let handed = array.as_ref().map(|(name, array)| (*name, &**array));
+        let outputs = self.model.predict_handed(&inputs, handed, self.own(state)?).map_err(|e| self.explain(e))?;
+        Ok(self.ordered(outputs))
     }
 
     fn takes_batches(&self) -> bool {

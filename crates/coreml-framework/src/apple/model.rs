@@ -202,9 +202,7 @@ impl NativeModel {
         inputs: &[(&str, I)],
         state: Option<&mut NativeState>,
     ) -> Result<Outputs, NativeError> {
-        self.run(inputs, None, state, |features, backings, used| {
-            outputs(&self.model.described, features, backings, used)
-        })
+        self.predict_handed(inputs, None, state)
     }
 
     /// [`predict`](Self::predict) as one of a chain of models: takes an array of the previous model in place, and leaves
@@ -226,17 +224,17 @@ impl NativeModel {
         self.run(inputs, handing.input, state, |features, backings, used| array_of(output, features, backings, used))
     }
 
-    /// [`predict`](Self::predict) with an array of another model as one of the inputs.
+    /// [`predict`](Self::predict) with an array of another model as one of the inputs, if there is one.
     ///
     /// # Errors
     /// Same as [`predict`](Self::predict); if the array does not fit the input.
     pub fn predict_handed<I: Clone + Into<FeatureValue>>(
         &self,
         inputs: &[(&str, I)],
-        handed: (&str, &NativeArray),
+        handed: Option<(&str, &NativeArray)>,
         state: Option<&mut NativeState>,
     ) -> Result<Outputs, NativeError> {
-        self.run(inputs, Some(handed), state, |features, backings, used| {
+        self.run(inputs, handed, state, |features, backings, used| {
             outputs(&self.model.described, features, backings, used)
         })
     }
