@@ -71,6 +71,7 @@ pub struct Hub {
     foreign: Option<PathBuf>,
     offline: bool,
     free: FreeSpace,
+    consent: Arc<dyn Fn(u64) -> bool + Send + Sync>,
 }
 
 impl fmt::Debug for Hub {
@@ -101,6 +102,7 @@ impl Hub {
             foreign: None,
             offline: false,
             free: FreeSpace(Arc::new(|path| fs4::available_space(path))),
+            consent: Arc::new(|_| true),
         }
     }
 
@@ -162,6 +164,14 @@ impl Hub {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.settings.patience = patience;
+        self
+    }
+
+    /// Asks before a download: the function gets the number of bytes that are missing, and its `false` ends in
+    /// [`HubError::Declined`].
+    #[must_use]
+    pub fn consent(mut self, consent: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
+        self.consent = Arc::new(consent);
         self
     }
 
@@ -393,7 +403,8 @@ impl Hub {
         files: &[listing::RemoteFile],
         places: &Places,
     ) -> Result<()> {
-        Download { client, free: &self.free, repository: id.repository(), commit, files }.run(places)
+        let (free, consent) = (&self.free, self.consent.as_ref());
+        Download { client, free, consent, repository: id.repository(), commit, files }.run(places)
     }
 }
 

@@ -257,6 +257,25 @@ fn a_full_disk_is_noticed_before_anything_is_fetched() {
 }
 
 #[test]
+fn nothing_is_fetched_without_consent() {
+    let server = Server::start();
+    let root = tempfile::tempdir().expect("a folder");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
+    let hub = hub(&server, root.path()).0.consent(move |bytes| {
+        let mut asked = heard.lock().expect("a list");
+        asked.push(bytes);
+        asked.len() > 1
+    });
+    let error = hub.ensure("org/tiny").expect_err("declined");
+    assert_eq!((error.kind(), server.count("/resolve/")), ("declined", 0), "{error}");
+    assert_complete(&hub.ensure("org/tiny").expect("agreed"));
+    assert_complete(&hub.ensure("org/tiny").expect("there, without a question"));
+    let asked = asked.lock().expect("a list");
+    assert!(matches!(asked[..], [a, b] if a == b && a > 1_900_000), "{asked:?}");
+}
+
+#[test]
 fn offline_means_no_request() {
     let server = Server::start();
     let root = tempfile::tempdir().expect("a folder");

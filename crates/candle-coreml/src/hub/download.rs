@@ -33,6 +33,7 @@ pub(crate) struct Places {
 pub(crate) struct Download<'a> {
     pub(crate) client: &'a Client,
     pub(crate) free: &'a FreeSpace,
+    pub(crate) consent: &'a (dyn Fn(u64) -> bool + Send + Sync),
     pub(crate) repository: &'a str,
     pub(crate) commit: &'a str,
     pub(crate) files: &'a [RemoteFile],
@@ -94,8 +95,11 @@ impl Download<'_> {
                 fs::metadata(part_path(&places.parts, file)).map_or(0, |m| m.len().min(file.size))
             });
         }
-        self.client.observer.event(&Event::Planned { files: self.files.len(), bytes, present });
         let needed = bytes - present.min(bytes);
+        if needed > 0 && !(self.consent)(needed) {
+            return Err(HubError::Declined { id: self.repository.to_owned(), bytes: needed });
+        }
+        self.client.observer.event(&Event::Planned { files: self.files.len(), bytes, present });
         let available = self.free.of(&places.partial).map_err(HubError::io(&places.partial))?;
         if needed > available {
             return Err(HubError::Space { path: places.partial.clone(), needed, available });

@@ -78,6 +78,14 @@ pub enum HubError {
         /// Checksum of the received content.
         found: String,
     },
+    /// The caller did not consent to a download; see [`Hub::consent`](super::Hub::consent).
+    #[error("{id} is not downloaded: {bytes} bytes, and nobody agreed")]
+    Declined {
+        /// The model.
+        id: String,
+        /// Bytes to download.
+        bytes: u64,
+    },
     /// The disk is too full.
     #[error("{path}: {needed} bytes are needed, but {available} bytes are free", path = path.display())]
     Space {
@@ -124,6 +132,7 @@ impl HubError {
             Self::Answer { .. } => "answer",
             Self::Name { .. } => "name",
             Self::Checksum { .. } => "checksum",
+            Self::Declined { .. } => "declined",
             Self::Space { .. } => "space",
             Self::Archive { .. } => "archive",
             Self::Io { .. } => "io",
