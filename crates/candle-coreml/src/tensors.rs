@@ -16,7 +16,7 @@
 //! order.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -144,6 +144,25 @@ pub fn read_from(
         return npz::read(source, limits, &mut budget);
     }
     safetensors::read(source, size, limits, &mut budget)
+}
+
+/// Writes one tensor as NumPy's `.npy`; bfloat16 becomes F32.
+///
+/// # Errors
+/// If NumPy has no such elements, or the target can't be written.
+pub fn write_npy(target: &mut impl Write, tensor: &Tensor) -> Result<(), TensorsCause> {
+    npy::write(target, tensor)
+}
+
+/// Writes tensors by name as NumPy's `.npz`; bfloat16 becomes F32.
+///
+/// # Errors
+/// Same as [`write_npy`], with the name.
+pub fn write_npz<'t>(
+    target: &mut (impl Write + Seek),
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+) -> Result<(), TensorsCause> {
+    npz::write(target, tensors)
 }
 
 /// Remaining budget of tensor memory, in bytes.

@@ -1,9 +1,10 @@
 //! NumPy's `.npy`: magic, version, header length, header as a Python literal, elements. See
 //! [`numpy.lib.format`](https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 
-use std::io::Read;
+use std::io::{Read, Write};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor, WithDType};
+use half::f16;
 
 use super::element::{Element, Order};
 use super::{Budget, Limits, TensorsCause};
@@ -77,6 +78,56 @@ pub(super) fn read(
         ));
     }
     element.read(source, &shape, order, budget)
+}
+
+/// The description and the bytes of a tensor; bfloat16, which NumPy lacks, as floats of 32 bits.
+///
+/// # Errors
+/// If NumPy has no such elements.
+fn elements(tensor: &Tensor) -> Result<(&'static str, Vec<u8>), TensorsCause> {
+    fn bytes<T: WithDType + bytemuck::Pod>(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
+        let all: Vec<T> = tensor.flatten_all()?.to_vec1()?;
+        let mut bytes: Vec<u8> = bytemuck::cast_slice(&all).to_vec();
+        if cfg!(target_endian = "big") {
+            bytes.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
+    }
+    let (descr, made) = match tensor.dtype() {
+        DType::U8 => ("|u1", bytes::<u8>(tensor)),
+        DType::U32 => ("<u4", bytes::<u32>(tensor)),
+        DType::I16 => ("<i2", bytes::<i16>(tensor)),
+        DType::I32 => ("<i4", bytes::<i32>(tensor)),
+        DType::I64 => ("<i8", bytes::<i64>(tensor)),
+        DType::F16 => ("<f2", bytes::<f16>(tensor)),
+        DType::BF16 => ("<f4", tensor.to_dtype(DType::F32).and_then(|t| bytes::<f32>(&t))),
+        DType::F32 => ("<f4", bytes::<f32>(tensor)),
+        DType::F64 => ("<f8", bytes::<f64>(tensor)),
+        other => return Err(TensorsCause::content("elements that NumPy has", format!("{other:?}"))),
+    };
+    made.map(|bytes| (descr, bytes)).map_err(|e| TensorsCause::content("elements in memory", e))
+}
+
+/// Writes an array: version 1.0, little-endian, row by row, elements at a multiple of 64 bytes.
+///
+/// # Errors
+/// If NumPy has no such elements, or the target can't be written.
+pub(super) fn write(target: &mut impl Write, tensor: &Tensor) -> Result<(), TensorsCause> {
+    let (descr, bytes) = elements(tensor)?;
+    let dims: Vec<String> = tensor.dims().iter().map(usize::to_string).collect();
+    // A tuple of one has a comma.
+    let shape = if dims.len() == 1 { format!("{},", dims[0]) } else { dims.join(", ") };
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let before = MAGIC.len() + 4;
+    let padding = (before + header.len() + 1).next_multiple_of(64) - before - header.len() - 1;
+    header.extend(std::iter::repeat_n(' ', padding));
+    header.push('\n');
+    let length = u16::try_from(header.len()).map_err(|_| TensorsCause::content("a short shape", shape))?;
+    target.write_all(MAGIC)?;
+    target.write_all(&[1, 0])?;
+    target.write_all(&length.to_le_bytes())?;
+    target.write_all(header.as_bytes())?;
+    Ok(target.write_all(&bytes)?)
 }
 
 /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.

@@ -1,10 +1,11 @@
 //! NumPy's `.npz`: a zip archive of `.npy` files, each named after its array.
 
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 
 use candle_core::Tensor;
 use indexmap::IndexMap;
-use zip::ZipArchive;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::{Budget, Limits, TensorsCause, npy};
 
@@ -52,4 +53,24 @@ pub(super) fn read(
         }
     }
     Ok(out)
+}
+
+/// Writes an archive, stored as `numpy.savez` does.
+///
+/// # Errors
+/// If NumPy has no such elements, or the target can't be written.
+pub(super) fn write<'t>(
+    target: &mut (impl Write + Seek),
+    tensors: impl IntoIterator<Item = (&'t str, &'t Tensor)>,
+) -> Result<(), TensorsCause> {
+    let bad = |e: zip::result::ZipError| TensorsCause::File(std::io::Error::from(e).into());
+    let mut zip = ZipWriter::new(target);
+    for (name, tensor) in tensors {
+        let large = tensor.elem_count().saturating_mul(8) >= u32::MAX as usize;
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(large);
+        zip.start_file(format!("{name}.npy"), options).map_err(bad)?;
+        npy::write(&mut zip, tensor).map_err(|e| e.of(name))?;
+    }
+    zip.finish().map_err(bad)?;
+    Ok(())
 }

@@ -228,3 +228,33 @@ fn damaged_and_ambiguous_archives_are_refused() {
     let error = super::read(&path, &SMALL).expect_err("a table").to_string();
     assert!(error.contains("ids.npy") && error.contains("safetensors, .npz or .npy"), "{error}");
 }
+
+#[test]
+fn arrays_that_are_written_read_back_and_start_at_a_multiple_of_64() {
+    let x = Tensor::arange(0f32, 12.0, &candle_core::Device::Cpu).and_then(|t| t.reshape((3, 4))).expect("a tensor");
+    let types =
+        [DType::U8, DType::U32, DType::I16, DType::I32, DType::I64, DType::F16, DType::BF16, DType::F32, DType::F64];
+    let mut all: Vec<(String, Tensor)> =
+        types.iter().map(|&d| (format!("{d:?}"), x.to_dtype(d).expect("a cast"))).collect();
+    all.push(("turned".to_owned(), x.t().expect("turned")));
+    all.push(("one".to_owned(), x.flatten_all().expect("flat")));
+    all.push(("scalar".to_owned(), x.sum_all().expect("a scalar")));
+    all.push(("empty".to_owned(), Tensor::zeros((0, 3), DType::F32, &candle_core::Device::Cpu).expect("none")));
+    let mut archive = Cursor::new(Vec::new());
+    write_npz(&mut archive, all.iter().map(|(name, t)| (name.as_str(), t))).expect("written");
+    let wide = Limits::default();
+    let read = read_from(&mut archive, "x", &wide).expect("it reads back");
+    assert_eq!(read.len(), all.len());
+    let numbers =
+        |t: &Tensor| -> Vec<f64> { t.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1()).expect("numbers") };
+    for (name, tensor) in &all {
+        let dtype = if tensor.dtype() == DType::BF16 { DType::F32 } else { tensor.dtype() };
+        let found = &read[name.as_str()];
+        assert_eq!((found.dtype(), found.dims(), numbers(found)), (dtype, tensor.dims(), numbers(tensor)), "{name}");
+        let mut array = Vec::new();
+        write_npy(&mut array, tensor).expect("written");
+        let elements = tensor.elem_count() * dtype.size_in_bytes();
+        assert!((array.len() - elements).is_multiple_of(64), "{name}: {}", array.len());
+    }
+    assert!(write_npy(&mut Vec::new(), &x.to_dtype(DType::F8E4M3).expect("a cast")).is_err());
+}
