@@ -7,6 +7,7 @@ use candle_coreml::engine::EngineOptions;
 use serde_json::json;
 
 use crate::engine::EngineArguments;
+use crate::model::Consent;
 use crate::{CommandResult, format, model, write};
 
 mod charts;
@@ -20,15 +21,15 @@ use measure::{Measured, memory};
 
 const EXAMPLES: &str = "\
 Examples:
-  candle-coreml bench --model models/tiny-qwen3                       a language model: prefill, decode, memory
-  candle-coreml bench --model models/tiny-qwen3 --profile             and where the time goes, by operation
-  candle-coreml bench --model models/tiny-qwen3 --report bench.html   charts in one file, for any browser
-  candle-coreml bench --model models/tiny-intent/intent.mlpackage     any other model, on made-up inputs";
+  candle-coreml bench --model demo                       a language model: prefill, decode, memory
+  candle-coreml bench --model demo --profile             and where the time goes, by operation
+  candle-coreml bench --model demo --report bench.html   charts in one file, for any browser
+  candle-coreml bench --model model.mlpackage            any other model, on made-up inputs";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Folder with the components of a language model, a model on the Hub (org/name[@revision]), or any model file
+    /// Folder with the components of a language model, a model on the Hub (org/name[@revision]), `demo`, or any model file
     /// (.mlpackage, .mlmodelc, .mlmodel), which gets random inputs. No tokenizer is needed.
     #[arg(long)]
     model: PathBuf,
@@ -49,6 +50,8 @@ pub(crate) struct Arguments {
     rows: Option<usize>,
     #[command(flatten)]
     engine: EngineArguments,
+    #[command(flatten)]
+    consent: Consent,
     /// Measure each operation in separate runs (portable engine).
     #[arg(long)]
     profile: bool,
@@ -61,7 +64,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
-    let path = model::folder(&arguments.model)?;
+    let path = model::folder(&arguments.model, arguments.consent)?;
     arguments.runs = arguments.runs.max(1);
     arguments.tokens = arguments.tokens.max(1);
     let options = EngineOptions {

@@ -1,13 +1,13 @@
 //! `candle-coreml cache`: lists and cleans the caches.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::time::{Duration, SystemTime};
 
 use candle_coreml::CacheManager;
 use candle_coreml::cache::{CleanMode, CleanReport, CleanRule, EntryKind};
 use serde_json::json;
 
-use crate::{CommandResult, format};
+use crate::{CommandResult, format, write};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -71,18 +71,18 @@ fn info(as_json: bool) -> CommandResult {
     let entries = manager.entries()?;
     let bytes: u64 = entries.iter().map(|e| e.bytes).sum();
     if as_json {
-        println!("{}", json!({ "models": manager.models(), "bytes": bytes, "entries": entries }));
+        out!("{}", json!({ "models": manager.models(), "bytes": bytes, "entries": entries }))?;
         return Ok(());
     }
     if let Some(root) = manager.models() {
-        println!("models in {}", root.display());
+        out!("models in {}", root.display())?;
     }
     let now = SystemTime::now();
     for e in &entries {
         let (size, age) = (format::bytes(e.bytes), format::age(e.age(now)));
-        println!("{:10}  {size:>9}  used {age:>4} ago  {}", kind(e.kind), e.name);
+        out!("{:10}  {size:>9}  used {age:>4} ago  {}", kind(e.kind), e.name)?;
     }
-    println!("{} entries, {}", entries.len(), format::bytes(bytes));
+    out!("{} entries, {}", entries.len(), format::bytes(bytes))?;
     Ok(())
 }
 
@@ -103,7 +103,7 @@ fn clean(arguments: Clean) -> CommandResult {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        println!("nothing was deleted; --yes deletes");
+        out!("nothing was deleted; --yes deletes")?;
         return Ok(());
     }
     if confirmed()? {
@@ -113,9 +113,8 @@ fn clean(arguments: Clean) -> CommandResult {
     Ok(())
 }
 
-fn confirmed() -> std::io::Result<bool> {
-    print!("Delete these? [y/N] ");
-    std::io::stdout().flush()?;
+fn confirmed() -> Result<bool, Box<dyn std::error::Error>> {
+    write::text("Delete these? [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
@@ -125,9 +124,9 @@ fn confirmed() -> std::io::Result<bool> {
 pub(crate) fn show(report: &CleanReport, mode: CleanMode) -> CommandResult {
     let verb = if mode == CleanMode::Delete { "deleted" } else { "would delete" };
     for e in &report.removed {
-        println!("{verb} {:>9}  {:10}  {}  {}", format::bytes(e.bytes), kind(e.kind), e.name, e.path.display());
+        out!("{verb} {:>9}  {:10}  {}  {}", format::bytes(e.bytes), kind(e.kind), e.name, e.path.display())?;
     }
-    println!("{verb} {} entries, {}", report.removed.len(), format::bytes(report.bytes()));
+    out!("{verb} {} entries, {}", report.removed.len(), format::bytes(report.bytes()))?;
     match report.kept.first() {
         None => Ok(()),
         Some((_, e)) => Err(format!("{} entries could not be deleted; the first: {e}", report.kept.len()).into()),

@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let settings = arguments.model.settings()?;
     let cancel = CancelHandle::default();
     interrupt::install(cancel.clone())?;
-    let mut session = Session::open(settings, conversation, cancel, input.is_terminal())?;
+    let mut session = Session::open(settings, conversation, cancel, input.is_terminal(), arguments.model.consent)?;
     session.options.max_tokens = arguments.max_tokens;
     session.options.thinking = arguments.thinking;
     session.greet();
@@ -77,6 +77,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         match session.line(&line) {
             Ok(After::Go) => {}
             Ok(After::Quit) => break,
+            Ok(After::Unwritten(e)) => return Err(format!("the answer could not be written: {e}").into()),
             Err(e) => {
                 note(&format!("error: {}", crate::chain(e.as_ref())));
                 failures += 1;

@@ -151,6 +151,6 @@ pub(crate) struct Decompress {
 
 pub(crate) fn decompress(arguments: Decompress) -> CommandResult {
     let (before, after) = edit::decompress(&Model::open(&arguments.model)?, &arguments.out)?;
-    println!("{} before, {} after, in {}", format::bytes(before), format::bytes(after), arguments.out.display());
+    out!("{} before, {} after, in {}", format::bytes(before), format::bytes(after), arguments.out.display())?;
     Ok(())
 }

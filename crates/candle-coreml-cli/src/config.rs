@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     match arguments.command {
         Command::Show(config) => show(&config),
         Command::Path(config) => {
-            println!("{}", config.location()?.0.display());
+            out!("{}", config.location()?.0.display())?;
             Ok(())
         }
         Command::Set { key, value: given, config } => {

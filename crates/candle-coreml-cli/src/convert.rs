@@ -1,6 +1,6 @@
 //! `candle-coreml convert`: Hugging Face checkpoints to Core ML packages.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use candle_coreml::convert::{Anemll, Layout, Lut, Stateful, Step, convert};
@@ -139,14 +139,14 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let terminal = std::io::stderr().is_terminal();
     let mut show = |step: &Step| {
         if !a.quiet {
-            if terminal { eprint!("\r\x1b[K{step}") } else { eprintln!("{step}") }
+            if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{step}")) } else { note!("{step}") }
         }
     };
     let result = convert(&a.source, &layout, &a.out, &mut show);
     if terminal && !a.quiet {
-        eprintln!();
+        note!("");
     }
     result?;
-    println!("{}", a.out.display());
+    out!("{}", a.out.display())?;
     Ok(())
 }

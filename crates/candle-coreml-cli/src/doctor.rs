@@ -10,7 +10,7 @@ use candle_coreml::{CacheManager, LanguageModel};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{CommandResult, format, model, write};
+use crate::{CommandResult, demo, format, write};
 
 mod machine;
 
@@ -198,9 +198,9 @@ fn hub() -> Check {
 /// Prompt, and the answer that the shipped model was trained to give.
 const QUESTION: (&str, &str) = ("What is the capital of Peru?", "Lima");
 
-/// Prompts the shipped model. Skipped if it is absent, as with a standalone binary.
+/// Prompts the demo model.
 fn self_test() -> Check {
-    let folder = match model::shipped() {
+    let folder = match demo::folder() {
         Ok(folder) => folder,
         Err(e) => return check("self-test", Status::Warning, e),
     };

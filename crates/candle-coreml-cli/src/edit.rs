@@ -69,6 +69,6 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         functions: arguments.rename_function,
     };
     edit::edit(&Model::open(&arguments.model)?, &changes, &arguments.out)?;
-    println!("{}", arguments.out.display());
+    out!("{}", arguments.out.display())?;
     Ok(())
 }

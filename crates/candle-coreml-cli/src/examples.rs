@@ -10,7 +10,7 @@ Examples:
 
 pub(crate) const GENERATE: &str = "\
 Examples:
-  candle-coreml generate --prompt \"What is 37 + 45?\"          the small model that comes with the project
+  candle-coreml generate --prompt \"What is 37 + 45?\"          the demo model inside this command
   candle-coreml generate --model path/to/model --prompt \"Hello\" --temperature 0.7 --top-p 0.9
   candle-coreml generate --model org/name --prompt \"Hello\"    downloaded once
   candle-coreml generate --prompt \"What is the capital of Peru?\" --json";

@@ -1,8 +1,9 @@
 //! `candle-coreml generate`: text from a language model.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use candle_coreml::backend::BackendDevice;
@@ -57,13 +58,14 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn options(&self, recommended: &Recommended) -> Options {
+    fn options(&self, recommended: &Recommended, output: &Output<'_>) -> Options {
         Options {
             max_tokens: self.max_tokens,
             sampling: self.sampling.sampling(recommended),
             stop: self.stop.clone(),
             force: self.force_tokens.clone(),
             thinking: self.thinking,
+            cancel: output.cancel.clone(),
             ..Options::default()
         }
     }
@@ -82,6 +84,10 @@ struct Output<'a> {
     printed: usize,
     logits: Vec<f32>,
     steps: usize,
+    /// Why the text could not be written.
+    unwritten: Option<Box<dyn std::error::Error>>,
+    /// Ends the answer.
+    cancel: Arc<AtomicBool>,
 }
 
 /// Statistics of an answer.
@@ -94,7 +100,7 @@ struct Report {
 impl<'a> Output<'a> {
     fn new(arguments: &'a Arguments, settings: &Settings) -> Self {
         let streaming = settings.streaming_enabled && !arguments.json;
-        Self { arguments, streaming, printed: 0, logits: Vec::new(), steps: 0 }
+        Self { arguments, streaming, printed: 0, logits: Vec::new(), steps: 0, unwritten: None, cancel: Arc::default() }
     }
 
     /// Handles a token; calls `begins` before printing the first text.
@@ -107,14 +113,18 @@ impl<'a> Output<'a> {
             if self.printed == 0 && !step.text.is_empty() {
                 begins();
             }
-            print!("{}", step.text);
             self.printed += step.text.len();
-            // The next print detects a closed pipe.
-            let _ = std::io::stdout().flush();
+            if let Err(e) = write::text(&step.text) {
+                self.unwritten.get_or_insert(e);
+                self.cancel.store(true, Ordering::Relaxed);
+            }
         }
     }
 
-    fn finish(self, report: &Report) -> CommandResult {
+    fn finish(mut self, report: &Report) -> CommandResult {
+        if let Some(e) = self.unwritten.take() {
+            return Err(e);
+        }
         let Report { prompt, summary, load_seconds } = report;
         if let Some(path) = &self.arguments.dump_logits {
             let vocab = self.logits.len() / self.steps.max(1);
@@ -131,9 +141,9 @@ impl<'a> Output<'a> {
                 "load_seconds": load_seconds,
                 "stop_reason": summary.stop_reason,
             });
-            println!("{report}");
+            out!("{report}")?;
         } else {
-            println!("{}", summary.text.get(self.printed..).unwrap_or_default());
+            out!("{}", summary.text.get(self.printed..).unwrap_or_default())?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let models = CacheManager::from_environment().list_models()?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&models)?);
+        out!("{}", serde_json::to_string(&models)?)?;
         return Ok(());
     }
     let now = SystemTime::now();
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     for model in &models {
         let commit: String = model.commit.iter().flat_map(|c| c.chars()).take(10).collect();
         let (bytes, age) = (format::bytes(model.bytes), format::age(model.age(now)));
-        println!("{:width$}  {commit}  {bytes:>9}  used {age} ago", model.name);
+        out!("{:width$}  {commit}  {bytes:>9}  used {age} ago", model.name)?;
     }
     Ok(())
 }

@@ -1,11 +1,17 @@
 //! The `candle-coreml` command, one file per verb; this one holds the arguments and the exit codes: 0 success, 1
 //! failure, 2 usage error.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use candle_coreml::engine::{keep_stdout_clean, native_is_available, proof};
 use clap::{Parser, Subcommand};
+
+// Printing that never panics: `print!` does when nobody can read it.
+#[macro_use]
+mod write;
 
 mod bench;
 mod cache;
@@ -14,6 +20,7 @@ mod completions;
 mod compress;
 mod config;
 mod convert;
+mod demo;
 mod doctor;
 mod edit;
 mod engine;
@@ -23,6 +30,7 @@ mod generate;
 mod hint;
 mod inspect;
 mod list;
+mod made_up;
 mod man;
 mod merge;
 mod model;
@@ -44,11 +52,10 @@ mod settings;
 mod setup;
 mod split;
 mod weights;
-mod write;
 
 const EXAMPLES: &str = "\
 Examples:
-  candle-coreml generate --prompt \"What is 37 + 45?\"     with the small model that ships with the project
+  candle-coreml generate --prompt \"What is 37 + 45?\"     with the demo model inside this command
   candle-coreml chat --model org/name                     a model from the Hugging Face Hub
   candle-coreml inspect model.mlpackage                   inputs, outputs, operations, weights
   candle-coreml predict model.mlpackage --inputs in.safetensors --outputs out.safetensors
@@ -167,7 +174,7 @@ fn main() -> ExitCode {
             .init();
     }
     if let Err(name) = candle_coreml::isa::requested() {
-        eprintln!("error: {}", unknown_set(&name));
+        note!("error: {}", unknown_set(&name));
         return ExitCode::from(2);
     }
     if let Command::ProveNative(a) = arguments.command {
@@ -180,7 +187,23 @@ fn main() -> ExitCode {
             proof::in_child_processes(program);
         }
     }
-    let result = match arguments.command {
+    let result = run(arguments.command);
+    demo::clean_up();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if write::is_closed(e.as_ref()) => ExitCode::SUCCESS,
+        Err(e) => {
+            note!("error: {}", chain(e.as_ref()));
+            if let Some(hint) = hint::hint(e.as_ref()) {
+                note!("hint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> CommandResult {
+    match command {
         Command::ProveNative(_) => Ok(()),
         Command::Predict(a) => predict::run(a),
         Command::Generate(a) => generate::run(a),
@@ -208,15 +231,5 @@ fn main() -> ExitCode {
         Command::Doctor(a) => doctor::run(a),
         Command::Completions(a) => completions::run(a),
         Command::Man(a) => man::run(a),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {}", chain(e.as_ref()));
-            if let Some(hint) = hint::hint(e.as_ref()) {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::FAILURE
-        }
     }
 }

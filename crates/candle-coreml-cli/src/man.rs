@@ -23,6 +23,6 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let fail = |e: std::io::Error| format!("{}: {e}", folder.display());
     std::fs::create_dir_all(folder).map_err(fail)?;
     clap_mangen::generate_to(crate::Arguments::command(), folder).map_err(fail)?;
-    println!("{}", folder.display());
+    out!("{}", folder.display())?;
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if arguments.pipeline {
         let models = arguments.sources.iter().map(|path| Model::open(path.as_ref())).collect::<Result<Vec<_>, _>>()?;
         edit::pipeline(&models.iter().collect::<Vec<_>>(), &arguments.out)?;
-        println!("{} models in {}", models.len(), arguments.out.display());
+        out!("{} models in {}", models.len(), arguments.out.display())?;
         return Ok(());
     }
     let mut parts = Vec::new();
@@ -54,6 +54,6 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         .collect();
     let (before, after) = edit::merge(&sources, &default, &arguments.out)?;
     let (before, after) = (format::bytes(before), format::bytes(after));
-    println!("{} functions in {}: {before} of weights, {after} stored", sources.len(), arguments.out.display());
+    out!("{} functions in {}: {before} of weights, {after} stored", sources.len(), arguments.out.display())?;
     Ok(())
 }

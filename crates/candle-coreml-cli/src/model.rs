@@ -1,52 +1,81 @@
-//! Resolves the model argument: a folder, a model on the Hub, `auto`, or the default.
+//! Resolves the model argument: a folder, `demo`, a model on the Hub, `auto`, or the default.
 
+#[cfg(feature = "hub")]
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_coreml::Error;
 use candle_coreml::backend::{BackendDevice, FallbackGenerator, backends};
 use candle_coreml::catalog::{AUTO_MODEL, Memory, recommended_model};
+#[cfg(feature = "hub")]
+use candle_coreml::hub::HubError;
 use candle_coreml::settings::Settings;
 use secrecy::SecretString;
 use sysinfo::System;
 
-use crate::format;
 use crate::progress_monitor::Pause;
+use crate::{demo, format};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Path of the shipped model: beside the executable, or in the source tree.
-pub(crate) fn shipped() -> Result<PathBuf, String> {
-    let name = "tiny-qwen3";
-    let mut places = Vec::new();
-    if let Some(folder) = std::env::current_exe().ok().and_then(|e| e.parent().map(|p| p.to_owned())) {
-        places.push(folder.join("models").join(name));
-        places.push(folder.join("../share/candle-coreml/models").join(name));
-    }
-    places.push(PathBuf::from("models").join(name));
-    places.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models")).join(name));
-    places.into_iter().find(|p| p.is_dir()).ok_or_else(|| {
-        format!("the model {name} that comes with the project was not found; name a model with --model DIR")
-    })
+/// What may be downloaded without a question.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Consent {
+    /// Download the model without asking, however large it is.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
-/// Folder of a model; models on the Hub are downloaded if not cached.
-pub(crate) fn folder(model: &Path) -> Outcome<PathBuf> {
-    folder_with(model, None)
+/// Largest download that needs no consent, in bytes.
+#[cfg(feature = "hub")]
+const SMALL: u64 = 100_000_000;
+
+#[cfg(feature = "hub")]
+impl Consent {
+    /// Asks before a large download; without a terminal nobody answers, and it is refused.
+    fn gives(self, id: &str, bytes: u64) -> bool {
+        if self.yes || bytes <= SMALL {
+            return true;
+        }
+        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            return false;
+        }
+        let _ =
+            write!(std::io::stderr(), "{id} is a download of {}. Download it now? [y]es, [N]o: ", format::bytes(bytes));
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().take(1024).read_line(&mut answer);
+        read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+    }
+}
+
+/// Folder of a model: a path, `demo`, or a name on the Hub, which is downloaded if not cached.
+pub(crate) fn folder(model: &Path, consent: Consent) -> Outcome<PathBuf> {
+    folder_with(model, None, consent)
 }
 
 /// [`folder`] with a Hub token that takes precedence over the environment's.
-pub(crate) fn folder_with(model: &Path, token: Option<&SecretString>) -> Outcome<PathBuf> {
+pub(crate) fn folder_with(model: &Path, token: Option<&SecretString>, consent: Consent) -> Outcome<PathBuf> {
+    if model == Path::new(demo::NAME) && !model.exists() {
+        return Ok(demo::folder()?);
+    }
     #[cfg(feature = "hub")]
     if !model.exists()
         && let Some(id) = model.to_str()
         && candle_coreml::hub::ModelId::parse(id).is_ok()
     {
-        let hub = crate::progress::hub_with(token)?;
-        return hub.ensure(id).map_err(|e| format!("there is no folder `{id}`, and from the hub: {e}").into());
+        let name = id.to_owned();
+        let hub = crate::progress::hub_with(token)?.consent(move |bytes| consent.gives(&name, bytes));
+        return hub.ensure(id).map_err(|e| match e {
+            HubError::Declined { bytes, .. } => {
+                let size = format::bytes(bytes);
+                format!("{id} is a download of {size}, which needs --yes, or `candle-coreml pull {id}` before").into()
+            }
+            e => format!("there is no folder `{id}`, and from the hub: {e}").into(),
+        });
     }
     #[cfg(not(feature = "hub"))]
-    let _ = token;
+    let _ = (token, consent);
     Ok(model.to_owned())
 }
 
@@ -75,52 +104,63 @@ fn is_auto(name: &Path) -> bool {
     name == Path::new(AUTO_MODEL) && !name.exists()
 }
 
-/// Default model folder for a device: Core ML uses the shipped model unless `auto` requests a larger one; other devices
-/// cannot run it and use the largest known model that fits.
-fn for_device(device: BackendDevice, auto: bool, token: Option<&SecretString>) -> Outcome<PathBuf> {
-    if !auto && device == BackendDevice::CoreML {
-        return Ok(shipped()?);
-    }
+/// The recommended model for a device.
+fn recommended(device: BackendDevice, token: Option<&SecretString>, consent: Consent) -> Outcome<PathBuf> {
     let memory = memory();
     let model = recommended_model(device, memory);
-    eprintln!(
+    note!(
         "{} for {device}, by the {} of memory that are free; it is {} to download unless the cache has it",
         model.repository,
         format::bytes(memory.available),
         format::bytes(model.download)
     );
-    folder_with(Path::new(model.repository), token)
+    folder_with(Path::new(model.repository), token, consent)
+}
+
+/// Default model folder for a device: Core ML uses the demo model unless `auto` requests a larger one; other devices
+/// cannot run it and use the largest known model that fits.
+fn for_device(device: BackendDevice, auto: bool, token: Option<&SecretString>, consent: Consent) -> Outcome<PathBuf> {
+    if !auto && device == BackendDevice::CoreML {
+        demo::announce();
+        return Ok(demo::folder()?);
+    }
+    recommended(device, token, consent)
 }
 
 /// The model folder if it is the same on every device; `None` if each device has its own.
-pub(crate) fn one_folder(settings: &Settings) -> Outcome<Option<PathBuf>> {
+pub(crate) fn one_folder(settings: &Settings, consent: Consent) -> Outcome<Option<PathBuf>> {
     match named(settings) {
-        Some(name) if !is_auto(&name) => folder_with(&name, settings.hf_token.as_ref()).map(Some),
+        Some(name) if !is_auto(&name) => folder_with(&name, settings.hf_token.as_ref(), consent).map(Some),
         _ => Ok(None),
     }
 }
 
 /// Model folder for Core ML.
-pub(crate) fn coreml_folder(settings: &Settings) -> Outcome<PathBuf> {
-    match one_folder(settings)? {
+pub(crate) fn coreml_folder(settings: &Settings, consent: Consent) -> Outcome<PathBuf> {
+    match one_folder(settings, consent)? {
         Some(folder) => Ok(folder),
-        None => for_device(BackendDevice::CoreML, named(settings).is_some(), settings.hf_token.as_ref()),
+        None => for_device(BackendDevice::CoreML, named(settings).is_some(), settings.hf_token.as_ref(), consent),
     }
 }
 
 /// Loads the configured model on the first working device. `pause` suspends the monitor while download bars are shown.
-pub(crate) fn open(settings: &Settings, pause: Arc<Pause>) -> Outcome<FallbackGenerator> {
+pub(crate) fn open(settings: &Settings, pause: Arc<Pause>, consent: Consent) -> Outcome<FallbackGenerator> {
     let folder = {
         let _downloading = pause.hold();
-        one_folder(settings)?
+        one_folder(settings, consent)?
     };
     let (auto, token) = (named(settings).is_some(), settings.hf_token.clone());
+    let mut backend = settings.backend.clone();
+    if !auto && backend.device == BackendDevice::Auto {
+        // Without a named model the demo model answers. Others are downloads, for devices that were asked for.
+        backend.device = BackendDevice::CoreML;
+    }
     let locate = move |device| match &folder {
         Some(folder) => Ok(folder.clone()),
         None => {
             let _downloading = pause.hold();
-            for_device(device, auto, token.as_ref()).map_err(|e| Error::Unavailable(e.to_string()))
+            for_device(device, auto, token.as_ref(), consent).map_err(|e| Error::Unavailable(e.to_string()))
         }
     };
-    Ok(FallbackGenerator::new(backends(&settings.backend, locate))?)
+    Ok(FallbackGenerator::new(backends(&backend, locate))?)
 }

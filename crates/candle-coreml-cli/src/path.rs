@@ -16,6 +16,6 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         let (id, root) = (&arguments.id, hub.cache_root().display());
         return Err(format!("{id} is not in the cache {root}; `candle-coreml pull {id}` downloads it").into());
     };
-    println!("{}", folder.display());
+    out!("{}", folder.display())?;
     Ok(())
 }

@@ -1,34 +1,40 @@
 //! `candle-coreml predict`: one prediction on tensors, images and values.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
-use candle_coreml::description::FeatureType;
-use candle_coreml::format::file;
 use candle_coreml::tensors::{self, Limits};
-use candle_coreml::{CoreMLModel, DictionaryKey, FeatureRow, FeatureValue};
-use serde_json::{Map, Value, json};
+use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
+use indexmap::IndexMap;
 
 use crate::engine::EngineArguments;
+use crate::made_up::{self, Fill};
 use crate::{CommandResult, format, write};
 
 mod images;
+mod outputs;
 mod results;
 mod rows;
+mod values;
+
+use outputs::{Format, Outputs};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The model: .mlpackage, .mlmodelc or .mlmodel.
     model: PathBuf,
-    /// Read input tensors from this file: safetensors or NumPy's .npz by name; x.npy is the input x. Rows to predict one
-    /// after the other: .csv with the names of the inputs in its first line, or .jsonl with an object in each line.
-    #[arg(long)]
+    /// Read inputs by name from this file: .safetensors, .npz, .json, or x.npy for the input x. Rows to predict one after
+    /// the other: .csv with the names of the inputs in its first line, .jsonl with an object in each line, .json with a
+    /// list of objects. `random` and `zeros` make inputs up where nothing else gives them.
+    #[arg(long, value_name = "FILE|random|zeros")]
     inputs: Option<PathBuf>,
-    /// Write output tensors to this file (safetensors). Results of many rows: .csv, .jsonl or .safetensors; without a file,
-    /// JSON lines on standard output.
+    /// Seed of `--inputs random` [default: 0].
     #[arg(long)]
+    seed: Option<u64>,
+    /// Write outputs to this file: .safetensors, .npz, .npy, .json, .jsonl or .csv. What no file is named for is printed,
+    /// large arrays as a summary.
+    #[arg(long, value_name = "FILE")]
     outputs: Option<PathBuf>,
     /// Predict each row of the tensors in --inputs: their first dimension counts rows.
     #[arg(long, requires = "inputs")]
@@ -50,111 +56,13 @@ pub(crate) struct Arguments {
     /// Write an image output to a file (repeatable): .png, .jpg or .tiff; 16-bit grayscale as .tiff of floats.
     #[arg(long, value_name = "NAME=FILE")]
     image_out: Vec<String>,
-    /// Read other inputs by name from this JSON file: numbers, strings, lists of them, dictionaries of numbers.
+    /// Read other inputs by name from this JSON file: numbers, strings, lists of them, dictionaries of numbers; "NaN",
+    /// "Infinity" and "-Infinity" are numbers too.
     #[arg(long)]
     values: Option<PathBuf>,
     /// Write outputs that are not tensors to this JSON file instead of standard output.
     #[arg(long)]
     values_out: Option<PathBuf>,
-}
-
-/// Maximum size of a values file: parsed JSON numbers take many times their text size.
-const LARGEST_VALUES: u64 = 64 << 20;
-
-/// Converts a string, list of strings or dictionary; `None` for anything else.
-fn other(model: &CoreMLModel, name: &str, value: &Value) -> Option<FeatureValue> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    match value {
-        Value::String(text) => Some(FeatureValue::String(text.clone())),
-        Value::Array(items) if !items.is_empty() => {
-            items.iter().map(text).collect::<Option<Vec<_>>>().map(FeatureValue::Strings)
-        }
-        Value::Object(entries) => {
-            let described = model.function_description().input(name).map(|f| &f.ty);
-            let int_keys = matches!(described, Some(FeatureType::Dictionary { int_keys: true }));
-            // JSON keys are always strings.
-            let key = |key: &String| match key.parse() {
-                Ok(n) if int_keys => DictionaryKey::Int(n),
-                _ => DictionaryKey::String(key.clone()),
-            };
-            let entries = entries.iter().map(|(k, number)| Some((key(k), number.as_f64()?)));
-            entries.collect::<Option<Vec<_>>>().map(FeatureValue::Dictionary)
-        }
-        _ => None,
-    }
-}
-
-/// Reads values by name: numbers, (nested) lists of numbers, strings, lists of strings, dictionaries.
-fn values(path: &Path, model: &CoreMLModel, inputs: &mut HashMap<String, FeatureValue>) -> CommandResult {
-    let text = file::read_text(path, LARGEST_VALUES)?;
-    let values: Map<String, Value> = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-    for (name, value) in values {
-        let value = value_of(model, &name, &value).map_err(|e| format!("{}: {e}", path.display()))?;
-        inputs.insert(name, value);
-    }
-    Ok(())
-}
-
-/// The value of an input in JSON.
-fn value_of(model: &CoreMLModel, name: &str, value: &Value) -> Result<FeatureValue, String> {
-    let bad = |found: String| {
-        format!(
-            "`{name}`: expected a number, nested lists of numbers, of equal lengths, a string, a list of strings or a \
-             dictionary of numbers; found {found}"
-        )
-    };
-    let described = model.function_description().input(name).map(|f| &f.ty);
-    if matches!(described, Some(FeatureType::Sequence { ints: false })) && value.as_array().is_some_and(Vec::is_empty) {
-        return Ok(FeatureValue::Strings(Vec::new()));
-    }
-    if let Some(value) = other(model, name, value) {
-        return Ok(value);
-    }
-    let (mut shape, mut numbers) = (Vec::new(), Vec::new());
-    flatten(value, 0, &mut shape, &mut numbers).map_err(|found| bad(found.to_string()))?;
-    let whole: Option<Vec<i64>> = numbers.iter().map(serde_json::Number::as_i64).collect();
-    let tensor = match whole {
-        Some(whole) => Tensor::from_vec(whole, shape, &Device::Cpu),
-        None => {
-            // Integers mixed with fractions become floats: reject those that a float cannot represent.
-            let rounded = |n: &&serde_json::Number| n.as_i128().is_some_and(|i| i as f64 as i128 != i);
-            if let Some(n) = numbers.iter().find(rounded) {
-                return Err(bad(format!("the integer {n}, which no float of 64 bits equals")));
-            }
-            let floats: Vec<f64> = numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN)).collect();
-            Tensor::from_vec(floats, shape, &Device::Cpu)
-        }
-    };
-    tensor.map(FeatureValue::Tensor).map_err(|e| bad(e.to_string()))
-}
-
-/// Flattens numbers and infers or checks the shape; the error is the offending value.
-fn flatten<'v>(
-    value: &'v Value,
-    depth: usize,
-    shape: &mut Vec<usize>,
-    numbers: &mut Vec<serde_json::Number>,
-) -> Result<(), &'v Value> {
-    match value {
-        Value::Array(items) => {
-            match shape.get(depth) {
-                None if numbers.is_empty() => shape.push(items.len()),
-                Some(&n) if n == items.len() => {}
-                _ => return Err(value),
-            }
-            items.iter().try_for_each(|item| flatten(item, depth + 1, shape, numbers))
-        }
-        _ if depth != shape.len() => Err(value),
-        Value::Number(n) => {
-            numbers.push(n.clone());
-            Ok(())
-        }
-        Value::Bool(b) => {
-            numbers.push(u8::from(*b).into());
-            Ok(())
-        }
-        other => Err(other),
-    }
 }
 
 /// Parses `NAME=FILE` arguments.
@@ -165,20 +73,98 @@ fn pairs<'a>(option: &str, given: &'a [String]) -> Result<Vec<(&'a str, &'a Path
 
 type Failure = Box<dyn std::error::Error>;
 
-/// The rows that the arguments ask for; `None` for one prediction.
-fn many(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<Option<Vec<FeatureRow>>, Failure> {
+/// What the arguments give.
+enum Given {
+    /// One prediction.
+    One(IndexMap<String, FeatureValue>),
+    /// A prediction for each row.
+    Rows(Vec<FeatureRow>),
+}
+
+/// How `--inputs` fills inputs that nothing else gives; none if it names a file.
+fn fill(arguments: &Arguments) -> Result<Option<Fill>, Failure> {
+    let fill = match arguments.inputs.as_ref().filter(|p| !p.exists()).and_then(|p| p.to_str()) {
+        Some("zeros") => Some(Fill::Zeros),
+        Some("random") => Some(Fill::Random(arguments.seed.unwrap_or(0))),
+        _ => None,
+    };
+    if arguments.seed.is_some() && !matches!(fill, Some(Fill::Random(_))) {
+        return Err("--seed is for --inputs random".into());
+    }
+    Ok(fill)
+}
+
+/// Inputs from `--inputs`: one prediction, or a row each.
+fn from_file(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<Given, Failure> {
+    let Some(path) = &arguments.inputs else { return Ok(Given::One(IndexMap::new())) };
+    if arguments.rows {
+        return Ok(Given::Rows(rows::of_tensors(tensors::read(path, limits)?, model)?));
+    }
+    if let Some(rows) = rows::read(path, model)? {
+        return Ok(Given::Rows(rows));
+    }
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        return Ok(match values::read(path, model)? {
+            values::Inputs::One(row) => Given::One(row.into_iter().collect()),
+            values::Inputs::Rows(rows) => Given::Rows(rows),
+        });
+    }
+    let tensors = tensors::read(path, limits)?;
+    Ok(Given::One(tensors.into_iter().map(|(n, t)| (n, FeatureValue::Tensor(t))).collect()))
+}
+
+/// All inputs that the arguments give.
+fn given(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<Given, Failure> {
+    let fill = fill(arguments)?;
+    let mut given = match fill {
+        Some(_) => Given::One(IndexMap::new()),
+        None => from_file(model, arguments, limits)?,
+    };
     let images = pairs("--image", &arguments.image)?;
     let repeated = images.iter().any(|(name, _)| images.iter().filter(|(other, _)| other == name).count() > 1);
-    let mut rows = match &arguments.inputs {
-        Some(path) if arguments.rows => rows::of_tensors(tensors::read(path, limits)?, model)?,
-        Some(path) => match rows::read(path, model)? {
-            Some(rows) => rows,
-            None if repeated => return Err("several images and tensors: expected --rows, or one image".into()),
-            None => return Ok(None),
-        },
-        None if repeated => Vec::new(),
-        None => return Ok(None),
+    given = match given {
+        Given::One(inputs) if repeated && !inputs.is_empty() => {
+            return Err("several images and tensors: expected --rows, or one image".into());
+        }
+        Given::One(_) if repeated => Given::Rows(Vec::new()),
+        other => other,
     };
+    match &mut given {
+        Given::One(inputs) => {
+            for (name, file) in images {
+                inputs.insert(name.to_owned(), images::load(model, name, file)?.into());
+            }
+        }
+        Given::Rows(rows) => add_images(model, images, rows)?,
+    }
+    if let Some(path) = &arguments.values {
+        let values::Inputs::One(values) = values::read(path, model)? else {
+            return Err(format!("{}: expected one object; a list of rows is for --inputs", path.display()).into());
+        };
+        match &mut given {
+            Given::One(inputs) => inputs.extend(values),
+            Given::Rows(rows) => rows.iter_mut().for_each(|row| row.extend(values.iter().cloned())),
+        }
+    }
+    if let Some(fill) = fill {
+        let missing = |name: &str| match &given {
+            Given::One(inputs) => !inputs.contains_key(name),
+            Given::Rows(rows) => rows.first().is_none_or(|row| row.iter().all(|(n, _)| n != name)),
+        };
+        let made_up = made_up::Inputs::of(model, missing)?;
+        match &mut given {
+            Given::One(inputs) => inputs.extend(made_up.values(fill)?),
+            Given::Rows(rows) => rows.iter_mut().try_for_each(|row| -> CommandResult {
+                row.extend(made_up.values(fill)?);
+                Ok(())
+            })?,
+        }
+    }
+    Ok(given)
+}
+
+/// Adds the images of an input to the rows, one each.
+fn add_images(model: &CoreMLModel, images: Vec<(&str, &Path)>, rows: &mut Vec<FeatureRow>) -> CommandResult {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for (name, file) in images {
         let row = counts.entry(name).or_insert(0);
@@ -188,21 +174,19 @@ fn many(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<O
         rows[*row].push((name.to_owned(), FeatureValue::Tensor(images::load(model, name, file)?)));
         *row += 1;
     }
-    if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count != rows.len()) {
-        return Err(format!("`{name}`: expected {} images, found {count}", rows.len()).into());
+    match counts.into_iter().find(|(_, count)| *count != rows.len()) {
+        Some((name, count)) => Err(format!("`{name}`: expected {} images, found {count}", rows.len()).into()),
+        None => Ok(()),
     }
-    if let Some(path) = &arguments.values {
-        let mut shared = HashMap::new();
-        values(path, model, &mut shared)?;
-        for row in &mut rows {
-            row.extend(shared.iter().map(|(name, value)| (name.clone(), value.clone())));
-        }
-    }
-    Ok(Some(rows))
 }
 
 /// Predicts rows and writes their results.
-fn batch(model: &CoreMLModel, rows: Vec<FeatureRow>, arguments: &Arguments) -> CommandResult {
+fn batch(
+    model: &CoreMLModel,
+    rows: Vec<FeatureRow>,
+    arguments: &Arguments,
+    to: Option<(&Path, Format)>,
+) -> CommandResult {
     for (given, option) in [
         (!arguments.image_out.is_empty(), "--image-out"),
         (arguments.values_out.is_some(), "--values-out"),
@@ -215,13 +199,13 @@ fn batch(model: &CoreMLModel, rows: Vec<FeatureRow>, arguments: &Arguments) -> C
     let (total, shown) = (rows.len(), std::io::stderr().is_terminal());
     let outputs = model.predict_batch_with(&rows, &|done| {
         if shown {
-            eprint!("\r{done} of {total} rows");
+            let _ = write!(std::io::stderr(), "\r{done} of {total} rows");
         }
     });
     if shown {
-        eprintln!();
+        note!("");
     }
-    results::write(model, outputs?, arguments.outputs.as_deref())
+    results::write(model, outputs?, to)
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
@@ -231,21 +215,15 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if let Some(name) = &arguments.function {
         builder = builder.function(name);
     }
+    // A file that can't be written is refused before the model runs.
+    let outputs = arguments.outputs.as_deref();
+    let to = outputs.map(|path| Format::of(path).map(|format| (path, format))).transpose()?;
     let model = builder.load()?;
     let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
-    let load = |path: &Path| tensors::read(path, &limits);
-    if let Some(rows) = many(&model, &arguments, &limits)? {
-        return batch(&model, rows, &arguments);
-    }
-    let given = arguments.inputs.as_deref().map(load).transpose()?.unwrap_or_default();
-    let mut inputs: HashMap<String, FeatureValue> =
-        given.into_iter().map(|(n, t)| (n, FeatureValue::Tensor(t))).collect();
-    if let Some(path) = &arguments.values {
-        values(path, &model, &mut inputs)?;
-    }
-    for (name, file) in pairs("--image", &arguments.image)? {
-        inputs.insert(name.to_owned(), FeatureValue::Tensor(images::load(&model, name, file)?));
-    }
+    let inputs = match given(&model, &arguments, &limits)? {
+        Given::Rows(rows) => return batch(&model, rows, &arguments, to),
+        Given::One(inputs) => inputs,
+    };
     let image_outputs = pairs("--image-out", &arguments.image_out)?;
     for (name, file) in &image_outputs {
         images::check_output(&model, name, file)?;
@@ -254,82 +232,36 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if let (Some(state), Some(path)) = (&mut state, &arguments.state)
         && path.exists()
     {
-        for (name, value) in load(path)? {
+        for (name, value) in tensors::read(path, &limits)? {
             state.set(&name, &value)?;
         }
     }
     let named: Vec<(&str, FeatureValue)> = inputs.iter().map(|(n, value)| (n.as_str(), value.clone())).collect();
-    let outputs = model.predict_values(&named, state.as_mut())?;
-    let (mut tensors, mut values) = (HashMap::new(), Map::new());
-    for (name, output) in outputs {
-        collect(&model, name, output, &mut tensors, &mut values)?;
-    }
-    if let Some(path) = &arguments.outputs {
-        write::tensors(path, &tensors)?;
-    }
-    for (name, file) in image_outputs {
-        let tensor = tensors.get(name).ok_or_else(|| format!("output `{name}` is not a tensor"))?;
+    let outputs = Outputs::new(&model, model.predict_values(&named, state.as_mut())?)?;
+    for (name, file) in &image_outputs {
+        let tensor = outputs.tensor(name).ok_or_else(|| format!("output `{name}` is not a tensor"))?;
         images::save(&model, name, tensor, file)?;
     }
     if let (Some(state), Some(path)) = (&state, &arguments.state) {
         let all = state.names().into_iter().map(|n| Ok((n.to_owned(), state.get(n)?)));
         write::tensors(path, &all.collect::<Result<_, candle_coreml::Error>>()?)?;
     }
-    if !values.is_empty() {
-        let text = serde_json::to_string_pretty(&Value::Object(values))?;
-        match &arguments.values_out {
-            Some(path) => write::bytes(path, text.as_bytes())?,
-            None => println!("{text}"),
+    if let Some(path) = &arguments.values_out {
+        let text = serde_json::to_string_pretty(&outputs.values)?;
+        write::bytes(path, text.as_bytes())?;
+    }
+    match (to, &arguments.values_out) {
+        (Some((path, format)), values_out) => {
+            outputs.write(path, format)?;
+            if format.holds_tensors_only() && values_out.is_none() { outputs.values_only().print() } else { Ok(()) }
+        }
+        // What no file was named for is printed.
+        (None, values_out) => {
+            let mut written: Vec<String> = image_outputs.iter().map(|(name, _)| (*name).to_owned()).collect();
+            if values_out.is_some() {
+                written.extend(outputs.values.keys().cloned());
+            }
+            outputs.without(&written).print()
         }
     }
-    Ok(())
-}
-
-/// Collects an output as a tensor or a value; described scalars are values.
-fn collect(
-    model: &CoreMLModel,
-    name: String,
-    output: FeatureValue,
-    tensors: &mut HashMap<String, Tensor>,
-    values: &mut Map<String, Value>,
-) -> CommandResult {
-    let described = model.function_description().output(&name).map(|f| &f.ty);
-    match output {
-        FeatureValue::Tensor(t) => match described {
-            Some(FeatureType::Int64) => {
-                let v = t.to_dtype(candle_core::DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-                values.insert(name, json!(v.first()));
-            }
-            Some(FeatureType::Double) => {
-                let v = t.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-                values.insert(name, json!(v.first()));
-            }
-            _ => {
-                tensors.insert(name, t);
-            }
-        },
-        FeatureValue::Int64(n) => {
-            values.insert(name, json!(n));
-        }
-        FeatureValue::Double(x) => {
-            values.insert(name, json!(x));
-        }
-        FeatureValue::String(text) => {
-            values.insert(name, json!(text));
-        }
-        FeatureValue::Int64s(all) => {
-            values.insert(name, json!(all));
-        }
-        FeatureValue::Strings(all) => {
-            values.insert(name, json!(all));
-        }
-        FeatureValue::Dictionary(entries) => {
-            let entries = entries.into_iter().map(|(k, v)| match k {
-                DictionaryKey::String(s) => (s, json!(v)),
-                DictionaryKey::Int(i) => (i.to_string(), json!(v)),
-            });
-            values.insert(name, Value::Object(entries.collect()));
-        }
-    }
-    Ok(())
 }

@@ -38,7 +38,7 @@ fn line(event: &Event<'_>) -> Option<String> {
 
 fn lines(event: &Event<'_>) {
     if let Some(line) = line(event) {
-        eprintln!("{line}");
+        note!("{line}");
     }
 }
 

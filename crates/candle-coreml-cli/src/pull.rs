@@ -21,6 +21,6 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     };
     // Remove the bars before printing the path.
     drop(hub);
-    println!("{}", folder.display());
+    out!("{}", folder.display())?;
     Ok(())
 }

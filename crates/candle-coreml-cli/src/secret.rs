@@ -25,5 +25,5 @@ pub(crate) fn read(file: &Path) -> Result<String, Box<dyn std::error::Error>> {
 
 /// Warns that a secret was passed as an argument, and names the better way.
 pub(crate) fn warn_of_argument(what: &str, better: &str) {
-    eprintln!("warning: {what} is an argument, which other users of the machine can see and shells remember; {better}");
+    note!("warning: {what} is an argument, which other users of the machine can see and shells remember; {better}");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use candle_coreml::backend::BackendDevice;
 use candle_coreml_serve::{Models, Server, Settings, signals};
 
-use crate::{CommandResult, model, secret};
+use crate::model::Consent;
+use crate::{CommandResult, demo, model, secret};
 
 /// Time for running computations to notice that they were cancelled.
 const LAST_TOKENS: Duration = Duration::from_secs(5);
@@ -15,7 +16,7 @@ const LAST_TOKENS: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Serve the language model or encoder in this folder, or a model on the Hub (repeatable). `NAME=MODEL` sets the
-    /// name used in requests. Without it, serve the small model that ships with the project.
+    /// name used in requests. Without it, serve the demo model.
     #[arg(long, value_name = "[NAME=]MODEL")]
     model: Vec<String>,
     /// Listen on this address. Anything but a loopback address admits other machines: set a key then.
@@ -70,17 +71,19 @@ pub(crate) struct Arguments {
     /// Devices to try if the first is unavailable or fails to start.
     #[arg(long, value_delimiter = ',', value_name = "cuda,cpu")]
     fallback: Vec<BackendDevice>,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// Name and folder of a model. The default name is the Hub name or the folder name.
-fn named(given: &str) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
+fn named(given: &str, consent: Consent) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
     if let Some((name, place)) = given.split_once('=')
         && !name.is_empty()
         && !Path::new(given).exists()
     {
-        return Ok((name.to_owned(), model::folder(Path::new(place))?));
+        return Ok((name.to_owned(), model::folder(Path::new(place), consent)?));
     }
-    let folder = model::folder(Path::new(given))?;
+    let folder = model::folder(Path::new(given), consent)?;
     let path = Path::new(given);
     if !path.exists() {
         return Ok((given.to_owned(), folder));
@@ -115,11 +118,14 @@ fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::
 pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     let api_key = key(&mut arguments)?;
     let models = match arguments.model.as_slice() {
-        [] => vec![("tiny-qwen3".to_owned(), model::shipped()?)],
-        given => given.iter().map(|g| named(g)).collect::<Result<Vec<_>, _>>()?,
+        [] => {
+            demo::announce();
+            vec![(demo::MODEL.to_owned(), demo::folder()?)]
+        }
+        given => given.iter().map(|g| named(g, arguments.consent)).collect::<Result<Vec<_>, _>>()?,
     };
     if api_key.is_none() && !arguments.host.is_loopback() {
-        eprintln!(
+        note!(
             "warning: any client that can reach {} is served; --api-key-file or {KEY_VARIABLE} sets a key",
             arguments.host
         );
@@ -145,16 +151,16 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     };
     let models = Models::load(&models, &settings)?;
     for line in models.lines() {
-        eprintln!("{line}");
+        note!("{line}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let ending = signals()?;
         let server = Server::bind(models, settings).await?;
         // On standard output, for scripts that let the system pick the port.
-        println!("listening on http://{}", server.address());
+        out!("listening on http://{}", server.address())?;
         server.run(ending).await;
-        Ok::<_, candle_coreml_serve::ServeError>(())
+        CommandResult::Ok(())
     })?;
     runtime.shutdown_timeout(LAST_TOKENS);
     Ok(())

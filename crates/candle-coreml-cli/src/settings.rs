@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use candle_coreml::backend::BackendDevice;
 use candle_coreml::settings::{self, Layer, Settings};
 
+use crate::model::Consent;
+
 /// Location of the settings.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ConfigArgument {
@@ -27,7 +29,7 @@ impl ConfigArgument {
 pub(crate) struct ModelArguments {
     /// Use this model: a folder (Core ML packages, or a checkpoint); a model on the Hub, org/name[@revision],
     /// downloaded if not cached; or `auto`, the largest known one that fits in memory [default: the model in the
-    /// settings, else the small model that ships with the project].
+    /// settings, else the demo model, which `demo` names].
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
     /// Run on this device: auto, coreml, metal, cuda, cpu.
@@ -38,6 +40,8 @@ pub(crate) struct ModelArguments {
     pub(crate) fallback: Option<Vec<BackendDevice>>,
     #[command(flatten)]
     pub(crate) config: ConfigArgument,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
 }
 
 impl ModelArguments {
@@ -51,7 +55,7 @@ impl ModelArguments {
         };
         let (settings, warnings) = settings::load(self.config.config.as_deref(), flags)?;
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            note!("warning: {warning}");
         }
         Ok(settings)
     }

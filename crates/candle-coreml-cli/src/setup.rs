@@ -85,7 +85,7 @@ pub(crate) fn existing(path: &Path) -> Outcome<Layer> {
     }
     let (layer, warnings) = settings::read(path)?;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     Ok(layer)
 }
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     } else if let Some(device) = layer.device {
         let found = availability(device);
         if !found.usable() {
-            eprintln!("warning: {device} can't be used on this machine: {}", found.detail);
+            note!("warning: {device} can't be used on this machine: {}", found.detail);
         }
     }
     save(&layer, &path)
@@ -165,7 +165,7 @@ pub(crate) fn offer(arguments: &ModelArguments) -> CommandResult {
         },
         // An empty settings file records the answer.
         "e" | "never" => settings::save(&Layer::default(), &path)?,
-        _ => writeln!(out, "with the small model that comes with the project; `candle-coreml setup` asks again")?,
+        _ => writeln!(out, "with the demo model; `candle-coreml setup` asks again")?,
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     std::fs::create_dir_all(&arguments.out).map_err(|e| format!("{}: {e}", arguments.out.display()))?;
     let stem = arguments.model.file_stem().map_or_else(|| "model".to_owned(), |s| s.to_string_lossy().into_owned());
     for path in edit::split(&model, &arguments.out, &stem)? {
-        println!("{}", path.display());
+        out!("{}", path.display())?;
     }
     Ok(())
 }

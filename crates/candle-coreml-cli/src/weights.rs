@@ -78,19 +78,19 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             let form = if stored { Form::Stored } else { Form::Decoded };
             let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
             let count = edit::extract(&Model::open(&model)?, &to, form, &wanted)?;
-            println!("{count} tensors in {}", to.display());
+            out!("{count} tensors in {}", to.display())?;
             Ok(())
         }
         Action::Replace { model, tensors, out, scale } => {
             let bytes = candle_coreml::format::file::map(&tensors, u64::MAX)?;
             let content = SafeTensors::deserialize(&bytes).map_err(|e| format!("{}: {e}", tensors.display()))?;
             let count = edit::replace(&Model::open(&model)?, &content, scale, &out)?;
-            println!("{count} weights replaced in {}", out.display());
+            out!("{count} weights replaced in {}", out.display())?;
             Ok(())
         }
         Action::Dedupe { model, out } => {
             let (before, after) = edit::deduplicate(&Model::open(&model)?, &out)?;
-            println!("{} before, {} after, in {}", format::bytes(before), format::bytes(after), out.display());
+            out!("{} before, {} after, in {}", format::bytes(before), format::bytes(after), out.display())?;
             Ok(())
         }
     }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::ops::Deref;
 use std::path::Path;
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
+use candle_coreml::tensors as files;
 use safetensors::View;
 use tempfile::NamedTempFile;
 
@@ -21,6 +22,25 @@ pub(crate) fn bytes(path: &Path, content: &[u8]) -> CommandResult {
 pub(crate) fn tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> CommandResult {
     let all = tensors.iter().map(|(name, tensor)| (name.as_str(), in_place(tensor)));
     whole(path, |file| safetensors::serialize_to_file(all, None, file.path()).map_err(|e| e.to_string()))
+}
+
+/// Writes one tensor as NumPy's `.npy`.
+pub(crate) fn npy(path: &Path, tensor: &Tensor) -> CommandResult {
+    whole(path, |file| {
+        let mut out = BufWriter::new(file);
+        files::write_npy(&mut out, tensor).map_err(|e| e.to_string())?;
+        out.flush().map_err(|e| e.to_string())
+    })
+}
+
+/// Writes tensors as NumPy's `.npz`.
+pub(crate) fn npz(path: &Path, all: &[(String, Tensor)]) -> CommandResult {
+    whole(path, |file| {
+        let mut out = BufWriter::new(file);
+        let named = all.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        files::write_npz(&mut out, named).map_err(|e| e.to_string())?;
+        out.flush().map_err(|e| e.to_string())
+    })
 }
 
 /// Writes a temporary file beside `path` and renames it when complete.
@@ -88,12 +108,41 @@ impl<S: Deref<Target = Storage>> View for InPlace<'_, S> {
     }
 }
 
-/// Prints text; a reader that stops early (`| head`) is not an error.
+/// Prints text on standard output.
+///
+/// # Errors
+/// If it can't be written; a reader that stops early (`| head`) ends the command quietly ([`is_closed`]).
 pub(crate) fn text(content: &str) -> CommandResult {
-    match std::io::stdout().write_all(content.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
-        _ => Ok(()),
+    let mut out = std::io::stdout().lock();
+    match out.write_all(content.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(e.into()),
+        Err(e) => Err(format!("standard output: {e}").into()),
     }
+}
+
+/// Prints a line on standard error; if nobody can read it, it is lost.
+pub(crate) fn note(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Returns true if the reader of standard output has left.
+pub(crate) fn is_closed(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+/// [`text`] of a formatted line.
+macro_rules! out {
+    ($($line:tt)*) => {
+        $crate::write::text(&format!("{}\n", format_args!($($line)*)))
+    };
+}
+
+/// [`note`] of a formatted line.
+macro_rules! note {
+    ($($line:tt)*) => {
+        $crate::write::note(format_args!($($line)*))
+    };
 }
 
 #[cfg(test)]

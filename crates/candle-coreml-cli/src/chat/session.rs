@@ -14,14 +14,16 @@ use super::conversation::Conversation;
 use super::interrupt::Working;
 use super::remote::Remote;
 use super::show;
-use crate::model;
+use crate::model::{self, Consent};
 use crate::progress_monitor::{Limits, Pause, Watch, Watching};
 
 /// Next action after a line.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum After {
     Go,
     Quit,
+    /// The answer could not be written.
+    Unwritten(std::io::Error),
 }
 
 pub(super) struct Session {
@@ -32,6 +34,7 @@ pub(super) struct Session {
     conversation: Conversation,
     pub(super) options: Options,
     terminal: bool,
+    consent: Consent,
     cancel: CancelHandle,
     pause: Arc<Pause>,
     /// Number of fallbacks already reported.
@@ -47,8 +50,7 @@ fn is_exhausted(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Prints a note to standard error.
 pub(super) fn note(text: &str) {
-    // If stderr is closed, the note has no reader.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    note!("{text}");
 }
 
 impl Session {
@@ -58,11 +60,12 @@ impl Session {
         conversation: Conversation,
         cancel: CancelHandle,
         terminal: bool,
+        consent: Consent,
     ) -> Outcome<Self> {
         let remote = Remote::new(&settings, cancel.clone());
         let (options, pause) = (Options::default(), Arc::default());
         let mut session =
-            Self { local: None, remote, settings, conversation, options, terminal, cancel, pause, told: 0 };
+            Self { local: None, remote, settings, conversation, options, terminal, consent, cancel, pause, told: 0 };
         match session.load(&session.settings) {
             Ok(generator) => session.take(generator),
             Err(e) if session.remote.is_allowed() && is_exhausted(e.as_ref()) => {
@@ -78,7 +81,7 @@ impl Session {
     fn load(&self, settings: &Settings) -> Outcome<FallbackGenerator> {
         let watch = Watch::new(Limits::default(), "loading the model", "");
         let _watching = Watching::begin(watch, Arc::default(), self.pause.clone());
-        model::open(settings, self.pause.clone())
+        model::open(settings, self.pause.clone(), self.consent)
     }
 
     /// Switches to a loaded model.
@@ -194,9 +197,9 @@ impl Session {
             self.local = None;
             result = self.remote.turn_on().and_then(|()| self.ask(&mut printer));
         }
-        if printer.broken {
-            // The reader is gone (`| head`): stop generating.
-            return Ok(After::Quit);
+        if let Some(e) = printer.broken.take() {
+            // Nobody reads the answers: there is nothing to go on for.
+            return Ok(After::Unwritten(e));
         }
         let summary = match result {
             Ok(summary) => summary,
@@ -206,7 +209,9 @@ impl Session {
                 return Err(e.into());
             }
         };
-        printer.finish(&summary.text)?;
+        if let Err(e) = printer.finish(&summary.text) {
+            return Ok(After::Unwritten(e));
+        }
         match summary.stop_reason {
             StopReason::Cancelled => note("(stopped)"),
             StopReason::MaxTokens => note("(the limit of --max-tokens)"),

@@ -13,14 +13,14 @@ pub(super) struct Printer {
     streaming: bool,
     painter: Option<Painter>,
     printed: usize,
-    /// True once standard output is closed.
-    pub(super) broken: bool,
+    /// Why standard output can't be written.
+    pub(super) broken: Option<io::Error>,
 }
 
 impl Printer {
     pub(super) fn new(streaming: bool, terminal: bool) -> Self {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        Self { streaming, painter: terminal.then(|| Painter::new(colour)), printed: 0, broken: false }
+        Self { streaming, painter: terminal.then(|| Painter::new(colour)), printed: 0, broken: None }
     }
 
     fn print(&mut self, text: &str) {
@@ -29,7 +29,9 @@ impl Printer {
             None => text.to_owned(),
         };
         let mut out = io::stdout().lock();
-        self.broken |= out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err();
+        if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            self.broken = Some(e);
+        }
     }
 
     /// Returns true if this piece starts the answer.
@@ -43,7 +45,7 @@ impl Printer {
             self.print(text);
             self.printed += text.len();
         }
-        !self.broken
+        self.broken.is_none()
     }
 
     /// Ends a cancelled answer.
@@ -54,12 +56,16 @@ impl Printer {
     /// Prints the rest of the answer.
     pub(super) fn finish(&mut self, whole: &str) -> io::Result<()> {
         self.print(whole.get(self.printed..).unwrap_or_default());
-        self.end()
+        match self.broken.take() {
+            Some(e) => Err(e),
+            None => self.end(),
+        }
     }
 
     fn end(&mut self) -> io::Result<()> {
         let rest = self.painter.as_mut().map(Painter::finish).unwrap_or_default();
-        writeln!(io::stdout(), "{rest}")
+        let mut out = io::stdout().lock();
+        writeln!(out, "{rest}").and_then(|()| out.flush())
     }
 }
 

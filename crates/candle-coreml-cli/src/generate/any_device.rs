@@ -40,20 +40,20 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, output: &mut Outpu
     let mut generator = {
         let watch = Watch::new(Limits::default(), "loading the model", "");
         let _watching = Watching::begin(watch, Arc::default(), pause.clone());
-        model::open(settings, pause)?
+        model::open(settings, pause, arguments.model.consent)?
     };
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt = arguments.prompt.as_deref().unwrap_or_default();
     let recommended = generator.recommended();
     let mut plain = arguments.no_template;
-    let mut result = ask(&mut generator, prompt, plain, arguments.options(&recommended), output);
+    let mut result = ask(&mut generator, prompt, plain, arguments.options(&recommended, output), output);
     // Without a template, continue the raw prompt.
     if matches!(result, Err(Error::NoChatTemplate)) {
         plain = true;
-        result = ask(&mut generator, prompt, plain, arguments.options(&recommended), output);
+        result = ask(&mut generator, prompt, plain, arguments.options(&recommended, output), output);
     }
     for fallback in generator.history() {
-        eprintln!("{fallback}");
+        note!("{fallback}");
     }
     let summary = result?;
     let prompt = if arguments.json { ids(&generator, prompt, plain, arguments.thinking)? } else { Vec::new() };

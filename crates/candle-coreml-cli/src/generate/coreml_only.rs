@@ -15,7 +15,7 @@ pub(super) fn run(
     settings: &Settings,
     output: &mut Output<'_>,
 ) -> Result<Report, Box<dyn std::error::Error>> {
-    let folder = model::coreml_folder(settings)?;
+    let folder = model::coreml_folder(settings, arguments.model.consent)?;
     let started = Instant::now();
     let EngineArguments { engine, compute_units } = arguments.engine;
     let config =
@@ -39,6 +39,7 @@ pub(super) fn run(
         None if model.pipeline().greedy_only() => Recommended::greedy(),
         None => Recommended::read(&folder),
     };
-    let summary = model.generate_tokens(&prompt, arguments.options(&recommended), |step| output.step(step, || {}))?;
+    let summary =
+        model.generate_tokens(&prompt, arguments.options(&recommended, output), |step| output.step(step, || {}))?;
     Ok(Report { prompt, summary, load_seconds })
 }

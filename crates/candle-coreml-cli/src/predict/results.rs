@@ -1,38 +1,17 @@
-//! Results of many rows as JSON lines, CSV or tensors.
+//! Results of many rows as JSON, CSV or tensors.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use candle_coreml::{CoreMLModel, RowOutputs};
-use serde_json::{Map, Value, json};
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
 
 use super::Failure;
+use super::outputs::{self, Format, Outputs};
 use crate::{CommandResult, write};
-
-/// Numbers of a tensor as nested lists.
-fn nested(tensor: &Tensor) -> Result<Value, Failure> {
-    if tensor.rank() == 0 {
-        return Ok(match tensor.dtype().is_float() {
-            true => json!(tensor.to_dtype(DType::F64)?.to_scalar::<f64>()?),
-            false => json!(tensor.to_dtype(DType::I64)?.to_scalar::<i64>()?),
-        });
-    }
-    (0..tensor.dims()[0]).map(|i| nested(&tensor.get(i)?)).collect::<Result<_, _>>().map(Value::Array)
-}
-
-/// A row as an object.
-fn object(model: &CoreMLModel, row: RowOutputs) -> Result<Map<String, Value>, Failure> {
-    let (mut tensors, mut values) = (HashMap::new(), Map::new());
-    for (name, output) in row {
-        super::collect(model, name, output, &mut tensors, &mut values)?;
-    }
-    for (name, tensor) in tensors {
-        values.insert(name, nested(&tensor)?);
-    }
-    Ok(values)
-}
 
 /// Columns of a value: `name`, or `name[key]` for each element.
 fn columns(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
@@ -54,7 +33,7 @@ fn quoted(field: &str) -> String {
     }
 }
 
-fn csv(rows: &[Map<String, Value>]) -> String {
+pub(super) fn csv(rows: &[Map<String, Value>]) -> String {
     let flat = |row: &Map<String, Value>| {
         let mut all = Vec::new();
         row.iter().for_each(|(name, value)| columns(name, value, &mut all));
@@ -75,15 +54,12 @@ fn csv(rows: &[Map<String, Value>]) -> String {
 }
 
 /// Tensors by output with a row for each prediction.
-fn stacked(rows: Vec<RowOutputs>) -> Result<HashMap<String, Tensor>, Failure> {
-    let mut all: HashMap<String, Vec<Tensor>> = HashMap::new();
+fn stacked(rows: Vec<RowOutputs>) -> Result<Vec<(String, Tensor)>, Failure> {
+    let mut all: IndexMap<String, Vec<Tensor>> = IndexMap::new();
     for row in rows {
         for (name, output) in row {
             let tensor = output.numbers_as_tensor()?.ok_or_else(|| {
-                format!(
-                    "output `{name}` is {}, which a .safetensors file can't hold: write .csv or .jsonl",
-                    output.kind()
-                )
+                format!("output `{name}` is {}, which no file of tensors holds: write .csv or .jsonl", output.kind())
             })?;
             all.entry(name).or_default().push(tensor);
         }
@@ -91,28 +67,23 @@ fn stacked(rows: Vec<RowOutputs>) -> Result<HashMap<String, Tensor>, Failure> {
     all.into_iter().map(|(name, rows)| Ok((name, Tensor::stack(&rows, 0)?))).collect()
 }
 
-/// Writes the results by the ending of the file: .csv, .safetensors, else JSON lines; without a file to standard output.
-pub(super) fn write(model: &CoreMLModel, rows: Vec<RowOutputs>, path: Option<&Path>) -> CommandResult {
-    let ending = path.and_then(Path::extension).map(|e| e.to_string_lossy().to_lowercase());
-    match (ending.as_deref(), path) {
-        (Some("safetensors"), Some(path)) => return write::tensors(path, &stacked(rows)?),
-        (Some("csv" | "jsonl" | "ndjson") | None, _) => {}
-        (Some(other), _) => {
-            return Err(format!("results of many rows as .{other}: expected .csv, .jsonl or .safetensors").into());
-        }
+/// Writes the results in a format; without a file, JSON lines on standard output.
+pub(super) fn write(model: &CoreMLModel, rows: Vec<RowOutputs>, to: Option<(&Path, Format)>) -> CommandResult {
+    if let Some((path, format)) = to.filter(|(_, f)| f.holds_tensors_only()) {
+        return outputs::tensors(path, format, &stacked(rows)?);
     }
-    let rows = rows.into_iter().map(|row| object(model, row)).collect::<Result<Vec<_>, _>>()?;
-    let text = if ending.as_deref() == Some("csv") {
-        csv(&rows)
-    } else {
-        let mut text = String::new();
-        for row in rows {
-            let _ = writeln!(text, "{}", Value::Object(row));
+    let objects = rows.into_iter().map(|row| Outputs::new(model, row)?.object(outputs::array));
+    let rows = objects.collect::<Result<Vec<_>, _>>()?;
+    let text = match to {
+        Some((_, Format::Csv)) => csv(&rows),
+        Some((_, Format::Json)) => {
+            let lines: Vec<String> = rows.into_iter().map(|row| Value::Object(row).to_string()).collect();
+            format!("[\n{}\n]\n", lines.join(",\n"))
         }
-        text
+        _ => rows.into_iter().map(|row| format!("{}\n", Value::Object(row))).collect(),
     };
-    match path {
-        Some(path) => write::bytes(path, text.as_bytes()),
+    match to {
+        Some((path, _)) => write::bytes(path, text.as_bytes()),
         None => write::text(&text),
     }
 }

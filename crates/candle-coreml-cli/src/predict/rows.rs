@@ -9,7 +9,7 @@ use candle_coreml::format::file;
 use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
 use serde_json::{Map, Value};
 
-use super::{Failure, value_of};
+use super::{Failure, values};
 
 /// Largest file of rows.
 const LARGEST: u64 = 1 << 30;
@@ -32,15 +32,7 @@ fn lines(text: &str, model: &CoreMLModel) -> Result<Vec<FeatureRow>, String> {
     filled
         .map(|(i, line)| -> Result<FeatureRow, String> {
             let values: Map<String, Value> = serde_json::from_str(line).map_err(|e| format!("line {}: {e}", i + 1))?;
-            let one = |(name, value): (String, Value)| {
-                let value = value_of(model, &name, &value)?;
-                Ok::<_, String>((name, value))
-            };
-            values
-                .into_iter()
-                .map(one)
-                .collect::<Result<FeatureRow, String>>()
-                .map_err(|e| format!("line {}: {e}", i + 1))
+            values::row(values, model).map_err(|e| format!("line {}: {e}", i + 1))
         })
         .collect()
 }
@@ -162,7 +154,7 @@ fn field(model: &CoreMLModel, feature: &FeatureDescription, fields: &[&str]) -> 
         }
         (FeatureType::MultiArray { .. } | FeatureType::Dictionary { .. } | FeatureType::Sequence { .. }, [text]) => {
             let value: Value = serde_json::from_str(text).map_err(|_| bad("JSON", text))?;
-            value_of(model, &feature.name, &value).map(Some)
+            values::value_of(model, &feature.name, &value).map(Some)
         }
         (other, _) => Err(bad(other.in_words(), &fields.join(","))),
     }
