@@ -1,9 +1,10 @@
 //! Packages with functions, inputs, outputs or states that the pipeline does not understand are refused by name, never run
 //! without them. A small model as compiled text, with one thing changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_coreml::anemll::Pipeline;
+use candle_coreml::anemll::discovery::discover;
 use candle_coreml::format::mil_text::{self, Dialect};
 use candle_coreml::format::model::Model;
 
@@ -87,4 +88,43 @@ fn update_masks_of_other_shapes() {
     };
     refused(&with("[1, 1, 64, 2]"), &["update_mask", "[1, 1, 64, 2]"]);
     refused(&with("[64]"), &["update_mask", "[64]"]);
+}
+
+/// Two variants of the layers side by side: the file of one chooses it, else `meta.yaml`; nothing is guessed.
+#[test]
+fn of_several_variants_one_is_named() {
+    let folder = changed(&|text| text.replace("func infer<", "\nfunc infer<"));
+    let files = || std::fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("an entry").path());
+    let is_chunk = |path: &PathBuf| path.to_string_lossy().contains("FFN");
+    let chunk = files().find(is_chunk).expect("a chunk");
+    let other = PathBuf::from(chunk.to_string_lossy().replace("_lut6", "_lut4"));
+    assert_ne!(chunk, other);
+    std::fs::create_dir_all(other.join("weights")).expect("a folder");
+    for part in ["model.mil", "weights/weight.bin"] {
+        std::fs::copy(chunk.join(part), other.join(part)).expect("copied");
+    }
+    std::fs::remove_file(folder.path().join("meta.yaml")).expect("removed");
+    let error = Pipeline::load(folder.path()).expect_err("refused").to_string();
+    for part in ["variants of chunk 1", "_lut6_chunk", "_lut4_chunk", "meta.yaml"] {
+        assert!(error.contains(part), "expected `{part}` in: {error}");
+    }
+    let chosen = |path: &Path| discover(path).expect("found").chunks[0].infer.0.path.clone();
+    assert_eq!(chosen(&other), other);
+    assert_eq!(chosen(&chunk), chunk);
+    Pipeline::load(&other).expect("it loads");
+
+    let name = other.file_name().expect("a name").to_string_lossy().into_owned();
+    let meta = format!("model_info:\n  parameters:\n    ffn: {name}\n");
+    std::fs::write(folder.path().join("meta.yaml"), meta).expect("written");
+    assert_eq!(chosen(folder.path()), other);
+    assert_eq!(chosen(&chunk), chunk, "what is asked for wins");
+
+    let head = files().find(|p| p.to_string_lossy().contains("lm_head")).expect("a head");
+    let twin = head.with_file_name("another_lm_head.mlmodelc");
+    std::fs::create_dir_all(twin.join("weights")).expect("a folder");
+    for part in ["model.mil", "weights/weight.bin"].into_iter().filter(|p| head.join(p).is_file()) {
+        std::fs::copy(head.join(part), twin.join(part)).expect("copied");
+    }
+    let error = Pipeline::load(folder.path()).expect_err("refused").to_string();
+    assert!(error.contains("another_lm_head") && error.contains("`lm_head`"), "{error}");
 }

@@ -276,8 +276,17 @@ pub fn discover_named(folder: &Path, naming: &ModelNamingConfig) -> Result<Compo
 
 fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     crate::folder::expect_packages(folder)?;
-    let (models, failure) = open_all(folder, keep)?;
+    let (mut models, mut failure) = open_all(folder, keep)?;
     let meta = Meta::of_folder(&files::beside(folder));
+    // The file of a chunk stands for the variant that it is of.
+    let mut chosen = None;
+    if let [one] = models.as_slice()
+        && files::is_model(folder)
+        && matches!(role(one), Ok(Role::Layers(_, false)))
+    {
+        chosen = Some(meta::base(&stem(&one.path)).to_owned());
+        (models, failure) = open_all(&files::beside(folder), keep)?;
+    }
     let fail = |message: String| Error::Components { path: folder.to_owned(), message };
     let mut roles = Vec::with_capacity(models.len());
     for model in &models {
@@ -292,7 +301,6 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
     let of = |wanted: &Role| -> Vec<Arc<Model>> {
         roles.iter().filter(|(_, role)| role == wanted).map(|(m, _)| m.clone()).collect()
     };
-    let mut failure = failure;
     let mut missing = |what: &str| {
         failure.take().unwrap_or_else(|| {
             let found: Vec<String> = models.iter().map(|m| stem(&m.path)).collect();
@@ -309,7 +317,11 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
                 Some(m) => Ok(Some(m.clone())),
                 None => {
                     let names: Vec<String> = candidates.iter().map(|m| stem(&m.path)).collect();
-                    Err(fail(format!("several {what} models ({}) and no meta.yaml that says which", names.join(", "))))
+                    let key = what.to_lowercase().replace(' ', "_");
+                    Err(fail(format!(
+                        "several {what} models ({}): keep one, or name it in meta.yaml (`{key}`)",
+                        names.join(", ")
+                    )))
                 }
             };
         }
@@ -344,7 +356,11 @@ fn among(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<Components> {
             let named = |m: &FunctionOf| meta.files.iter().any(|f| test(meta::base(&stem(&m.0.path)), f));
             all.iter().filter(|m| named(m)).cloned().collect()
         };
-        let mut named = of_file(&|base, file| base == file);
+        let of_chosen = |m: &&FunctionOf| chosen.as_deref() == Some(meta::base(&stem(&m.0.path)));
+        let mut named: Vec<FunctionOf> = all.iter().filter(of_chosen).cloned().collect();
+        if named.is_empty() {
+            named = of_file(&|base, file| base == file);
+        }
         if named.is_empty() {
             named = of_file(&|base, file| base.starts_with(file));
         }
@@ -397,8 +413,18 @@ fn is_stage((model, _): &FunctionOf) -> bool {
     stem(&model.path).contains("_attn_fp32")
 }
 
-/// Chunks must be numbered 1, 2, … up to the count that they name.
+/// Chunks must be numbered 1, 2, … up to the count that they name, each once.
 fn check_numbers(chunks: &[FunctionOf], folder: &Path) -> Result<()> {
+    let twice = chunks.windows(2).find(|two| chunk_number(&two[0].0).0 == chunk_number(&two[1].0).0);
+    if let Some([(one, _), (other, _)]) = twice {
+        let message = format!(
+            "several variants of chunk {} ({}, {}): name the file of one as the model, or keep one, or name it in meta.yaml (`ffn`)",
+            chunk_number(one).0,
+            stem(&one.path),
+            stem(&other.path)
+        );
+        return Err(Error::Components { path: folder.to_owned(), message });
+    }
     for (i, (chunk, _)) in chunks.iter().enumerate() {
         let (number, of) = chunk_number(chunk);
         let count = of.unwrap_or(chunks.len());
