@@ -426,7 +426,7 @@ impl CoreMLModel {
     }
 
     fn check_shape(&self, name: &str, dims: &[usize], found: impl FnOnce() -> String) -> Result<()> {
-        match self.function_description().input(name).filter(|feature| !self.is_sequence_of(feature, dims)) {
+        match self.function_description().input(name).filter(|feature| !self.is_several_of(feature, dims)) {
             Some(feature) => shape::check(feature, dims).map_err(|e| Error::Input {
                 name: e.feature,
                 expected: e.expected,
@@ -476,9 +476,9 @@ impl CoreMLModel {
         self.engine.native()
     }
 
-    /// True if a shape is a sequence of the arrays that a neural network takes.
-    fn is_sequence_of(&self, feature: &FeatureDescription, found: &[usize]) -> bool {
+    /// True if a shape is a sequence or a batch of the arrays that a neural network takes.
+    fn is_several_of(&self, feature: &FeatureDescription, found: &[usize]) -> bool {
         let FeatureType::MultiArray { shape, .. } = &feature.ty else { return false };
-        neural_network::takes_sequences(&self.package().body) && neural_network::sequence_length(shape, found).is_some()
+        neural_network::takes_sequences(&self.package().body) && neural_network::ranked_shape(shape, found).is_some()
     }
 }

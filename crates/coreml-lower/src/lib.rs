@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 
+use coreml_format::description::ModelDescription;
 use coreml_format::model::Model;
 use coreml_format::program::Program;
 use coreml_format::verify::verify;
@@ -52,7 +53,20 @@ pub fn lower_with<'m>(
     model: &'m Model,
     classes: Option<&'m dyn custom::CustomClasses>,
 ) -> Result<Cow<'m, Program>, LowerError> {
-    let source = model_types::Source { classes, ..model.into() };
+    lower_as(model, &model.description, classes)
+}
+
+/// [`lower_with`] for inputs and outputs that are described otherwise than in the file, as networks for arrays of other
+/// shapes are ([`neural_network::ranked_shape`]).
+///
+/// # Errors
+/// Same as [`lower_with`], and if the model does not fit the description.
+pub fn lower_as<'m>(
+    model: &'m Model,
+    description: &'m ModelDescription,
+    classes: Option<&'m dyn custom::CustomClasses>,
+) -> Result<Cow<'m, Program>, LowerError> {
+    let source = model_types::Source { classes, description, ..model.into() };
     let program = model_types::lower(source, "the model")?;
     if let Cow::Owned(made) = &program {
         verify(made)?;

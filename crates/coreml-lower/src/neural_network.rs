@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 
+use coreml_format::description::FeatureType;
 use coreml_format::model_types::Body;
 use coreml_format::model_types::data_structures::ClassLabels;
 use coreml_format::model_types::neural_network::layer::Layer;
@@ -53,15 +54,28 @@ pub fn takes_sequences(body: &Body) -> bool {
     parts(body, "the model").is_ok_and(|parts| parts.arrays == ArrayShapeMapping::Rank5 as i32)
 }
 
-/// The length of a sequence, `[length, 1, C]` or `[length, 1, C, H, W]`, of arrays that are described as `[C]` or `[C, H, W]`;
-/// none for what is no such sequence, or has no elements.
-pub fn sequence_length(described: &[usize], found: &[usize]) -> Option<usize> {
-    match found {
-        &[length, 1, ref element @ ..] if length > 0 && element == described && matches!(described.len(), 1 | 3) => {
-            Some(length)
+/// The shape `[sequence, batch, C, H, W]` of an array that comes as `[sequence, batch, C]`, `[sequence, batch, C, 1, 1]` or
+/// `[sequence, batch, C, H, W]` where `[C]` or `[C, H, W]` is described; none for other shapes, or without elements.
+pub fn ranked_shape(described: &[usize], found: &[usize]) -> Option<[usize; 5]> {
+    let (c, h, w) = match *described {
+        [c] => (c, 1, 1),
+        [c, h, w] => (c, h, w),
+        _ => return None,
+    };
+    match *found {
+        [sequence, batch, ref element @ ..]
+            if sequence > 0 && batch > 0 && (element == described || *element == [c, h, w]) =>
+        {
+            Some([sequence, batch, c, h, w])
         }
         _ => None,
     }
+}
+
+/// The length of a sequence, `[length, 1, C]` or `[length, 1, C, H, W]`, of arrays that are described as `[C]` or `[C, H, W]`;
+/// none for what is no such sequence, or has no elements.
+pub fn sequence_length(described: &[usize], found: &[usize]) -> Option<usize> {
+    ranked_shape(described, found).filter(|shape| shape[1] == 1 && found[2..] == *described).map(|shape| shape[0])
 }
 
 /// What networks, classifiers and regressors have in common.
@@ -142,6 +156,10 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
         exact_arrays: arrays == ArrayShapeMapping::Exact,
         exact_images: images == ImageShapeMapping::Rank4,
         sequences: parts.layers.iter().any(sequential),
+        ranked: described
+            .inputs
+            .iter()
+            .any(|f| matches!(&f.ty, FeatureType::MultiArray { shape, .. } if shape.len() == 5)),
     };
     let inputs = interface::inputs(&mut network, &described, mapping, parts.preprocessing)?;
     let mut reads = IndexMap::new();
@@ -161,7 +179,7 @@ pub(crate) fn lower<'m>(source: Source<'m>, place: &str) -> Result<Cow<'m, Progr
 
 #[cfg(test)]
 mod tests {
-    use super::sequence_length;
+    use super::{ranked_shape, sequence_length};
 
     #[test]
     fn sequences_are_of_vectors_and_of_images() {
@@ -175,6 +193,22 @@ mod tests {
             (&[3, 4, 5], &[7, 1, 3, 4]),
         ] {
             assert_eq!(sequence_length(described, found), None, "{described:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn arrays_of_rank_5_have_a_batch() {
+        assert_eq!(ranked_shape(&[3], &[7, 2, 3]), Some([7, 2, 3, 1, 1]));
+        assert_eq!(ranked_shape(&[3], &[7, 2, 3, 1, 1]), Some([7, 2, 3, 1, 1]));
+        assert_eq!(ranked_shape(&[3, 4, 5], &[1, 6, 3, 4, 5]), Some([1, 6, 3, 4, 5]));
+        for (described, found) in [
+            (&[3][..], &[7, 0, 3][..]),
+            (&[3], &[2, 3]),
+            (&[3, 4, 5], &[2, 3, 4, 5]),
+            (&[4, 5], &[7, 1, 4, 5]),
+            (&[3, 4, 5], &[1, 1, 3, 5, 4]),
+        ] {
+            assert_eq!(ranked_shape(described, found), None, "{described:?} {found:?}");
         }
     }
 }

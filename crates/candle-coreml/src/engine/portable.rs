@@ -26,6 +26,9 @@ use crate::error::{Error, Result};
 use crate::model::{FeatureRow, RowOutputs};
 
 mod sequence;
+mod shaped;
+
+use shaped::Shaped;
 
 const NAME: &str = "portable";
 
@@ -35,8 +38,8 @@ pub(super) struct Portable {
     path: PathBuf,
     executable: Executable,
     described: FunctionDescription,
-    /// The model takes sequences of its arrays: a network of rank 5.
-    sequences: bool,
+    /// For networks of rank 5, which take sequences and batches of their arrays.
+    shaped: Option<Shaped>,
     /// Inputs that may be left out.
     optional: Vec<Optional>,
     /// Maximum size of a state in bytes.
@@ -65,8 +68,21 @@ pub(super) fn load(
     options: &EngineOptions,
     rows: &[(String, usize)],
 ) -> Result<Portable> {
+    let plan = plan(package, &package.description, function, options, rows)?;
+    let shaped = neural_network::takes_sequences(&package.body).then(|| Shaped::new(package.clone(), options.clone()));
+    Ok(Portable { shaped, ..plan })
+}
+
+/// Plans a function of a model with this description.
+fn plan(
+    package: &Model,
+    description: &ModelDescription,
+    function: Option<&str>,
+    options: &EngineOptions,
+    rows: &[(String, usize)],
+) -> Result<Portable> {
     let classes = Instances::new(&options.custom);
-    let program = coreml_lower::lower_with(package, Some(&classes))
+    let program = coreml_lower::lower_as(package, description, Some(&classes))
         .map_err(|source| Error::Lower { path: package.path.clone(), source })?;
     let settings = Options {
         passes: options.passes.clone(),
@@ -77,10 +93,10 @@ pub(super) fn load(
         custom: classes.made(),
         ..Options::default()
     };
-    let function = function.unwrap_or(&package.description.default_function);
+    let function = function.unwrap_or(&description.default_function);
     let executable = Executable::load(&program, &package.weights, function, &settings);
     let executable = executable.map_err(|e| failure(&package.path, e))?;
-    let described = package.description.functions.get(executable.function()).cloned().unwrap_or_default();
+    let described = description.functions.get(executable.function()).cloned().unwrap_or_default();
     let optional = |feature: &FeatureDescription| {
         let marker = coreml_lower::presence(&feature.name);
         let marker = executable.inputs().iter().any(|i| i.name == marker).then_some(marker);
@@ -88,9 +104,8 @@ pub(super) fn load(
     };
     let optional = described.inputs.iter().filter_map(optional).collect();
     let (profiling, profile) = Default::default();
-    let memory = options.limits.memory;
-    let sequences = neural_network::takes_sequences(&package.body);
-    Ok(Portable { path: package.path.clone(), executable, described, optional, sequences, memory, profiling, profile })
+    let (path, memory, shaped) = (package.path.clone(), options.limits.memory, None);
+    Ok(Portable { path, executable, described, optional, shaped, memory, profiling, profile })
 }
 
 fn failure(path: &std::path::Path, source: EngineError) -> Error {
@@ -278,12 +293,14 @@ impl Portable {
         state: Option<&mut (dyn EngineState + 'static)>,
         go_on: Option<&dyn Fn() -> bool>,
     ) -> Result<IndexMap<String, FeatureValue>> {
-        if self.sequences
-            && state.is_none()
-            && let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)?
-        {
-            let results = steps.iter().map(|step| self.run(step, None, go_on)).collect::<Result<Vec<_>>>()?;
-            return sequence::join(results);
+        if let (Some(shaped), None) = (&self.shaped, &state) {
+            if let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)? {
+                let results = steps.iter().map(|step| self.run(step, None, go_on)).collect::<Result<Vec<_>>>()?;
+                return sequence::join(results);
+            }
+            if let Some((network, inputs)) = shaped.network(self, inputs)? {
+                return network.run(&inputs, None, go_on);
+            }
         }
         let mut ready = Vec::with_capacity(inputs.len());
         for (name, value) in inputs {

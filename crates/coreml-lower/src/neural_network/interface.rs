@@ -22,6 +22,8 @@ pub(super) struct Mapping {
     pub(super) exact_images: bool,
     /// Vectors, `[C]` or `[C, 1, 1]`, may come as sequences `[sequence, 1, C, 1, 1]`.
     pub(super) sequences: bool,
+    /// An array is described with rank 5: results have their sequence and batch axes, too.
+    pub(super) ranked: bool,
 }
 
 /// The default extents, where all shapes have them.
@@ -226,7 +228,7 @@ fn output(n: &mut Network, feature: &FeatureDescription, blob: &Blob, mapping: M
             }
             // Axes of 1 around what there is are not returned; others may be known only in a prediction.
             let full = n.full_shape(blob);
-            let lead = if full[..2] == [Some(1); 2] { 2 } else { 0 };
+            let lead = if full[..2] == [Some(1); 2] && !mapping.ranked { 2 } else { 0 };
             let last = if full[3..] == [Some(1); 2] { 3 } else { full.len() };
             let hidden = usize::from(blob.short);
             let axes: Vec<i32> = (hidden..lead).chain(last..full.len()).map(|axis| (axis - hidden) as i32).collect();

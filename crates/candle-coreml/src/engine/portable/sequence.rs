@@ -1,7 +1,8 @@
 //! Sequences of the arrays of a network of rank 5 (coremltools' `NeuralNetwork.proto`, "array input shape mapping").
 //!
-//! `coreml_lower::neural_network` says which networks take which sequences. Layers treat each element alike unless they have a sequence axis; a program with one takes the sequence itself.
-//! Others run once for each element.
+//! `coreml_lower::neural_network` says which networks take which sequences. Layers treat each element alike unless they
+//! have a sequence axis; a program with one takes the sequence itself. Others run once for each element, where all arrays
+//! are sequences of one length; [`super::shaped`] has the rest.
 
 use candle_core::Tensor;
 use coreml_engine::executable::Executable;
@@ -32,9 +33,8 @@ pub(super) fn steps<'n>(
         parts.push((name, each));
     }
     let Some(length) = parts.first().map(|(_, each)| each.len()) else { return Ok(None) };
-    if let Some((name, each)) = parts.iter().find(|(_, each)| each.len() != length) {
-        let found = format!("one of {}", each.len());
-        return Err(Error::Input { name: (*name).to_owned(), expected: format!("a sequence of {length}"), found });
+    if parts.iter().any(|(_, each)| each.len() != length) {
+        return Ok(None);
     }
     let step = |i: usize| parts.iter().map(|(name, each)| (*name, FeatureValue::Tensor(each[i].clone()))).collect();
     Ok(Some((0..length).map(step).collect()))
