@@ -97,6 +97,10 @@ def computed():
     add("reshape_of_any_rank", {"x": x, "s": shape}, lambda n: n.add_reshape_dynamic("layer", ["x", "s"], "out"),
         x.reshape(2, 3, 2), exact=True)
     ranges("reshape_of_any_rank", {"s": ([1], [5])})
+    x = draw(1, 3, 1, 2)
+    add("squeeze_of_any_extents", {"x": x}, lambda n: n.add_squeeze("layer", "x", "out", squeeze_all=True),
+        x.reshape(3, 2), exact=True)
+    ranges("squeeze_of_any_extents", {"x": ([1, 3, 1, 2], [2, 3, 4, 2])})
     x = np.arange(32, dtype=np.float32).reshape(1, 2, 1, 4, 4)
     box = np.array([1, 1, 2, 2], np.float32).reshape(1, 1, 4, 1, 1)
     y = x[:, :, :, 1:3, 1:3]

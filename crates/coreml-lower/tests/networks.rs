@@ -95,5 +95,5 @@ fn recurrent_layers_branches_loops_volumes_and_stored_weights_agree() {
 
 #[test]
 fn layers_as_converters_write_them_agree() {
-    agree("suite.safetensors", 15);
+    agree("suite.safetensors", 16);
 }

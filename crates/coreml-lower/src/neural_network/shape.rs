@@ -165,6 +165,9 @@ pub(super) fn squeeze(n: &mut Network, layer: &NeuralNetworkLayer, p: &Squeeze) 
     let rank = x.shape.len();
     let mut gone = vec![false; rank];
     if p.squeeze_all {
+        if x.shape.contains(&None) {
+            return n.write_open(layer, "squeeze", vec![("x", of(&x))]);
+        }
         for (gone, d) in gone.iter_mut().zip(&x.shape) {
             *gone = n.known("shape", *d)? == 1;
         }
