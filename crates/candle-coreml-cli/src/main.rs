@@ -16,6 +16,7 @@ mod write;
 mod bench;
 mod cache;
 mod chat;
+mod compile;
 mod completions;
 mod compress;
 mod config;
@@ -106,6 +107,8 @@ enum Command {
     Compress(compress::Arguments),
     /// Make the compressed weights of a model dense again.
     Decompress(compress::Decompress),
+    /// Compile a package to a .mlmodelc, or make the package of a compiled model.
+    Compile(compile::Arguments),
     /// Change metadata, names or the default function of a model.
     Edit(edit::Arguments),
     /// Join functions of several models in one, or models in a pipeline.
@@ -218,6 +221,7 @@ fn run(command: Command) -> CommandResult {
         Command::Convert(a) => convert::run(a),
         Command::Compress(a) => compress::run(a),
         Command::Decompress(a) => compress::decompress(a),
+        Command::Compile(a) => compile::run(a),
         Command::Edit(a) => edit::run(a),
         Command::Merge(a) => merge::run(a),
         Command::Split(a) => split::run(a),

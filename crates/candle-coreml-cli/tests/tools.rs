@@ -112,6 +112,7 @@ fn every_verb_has_examples_in_its_help() {
         "compress",
         "convert",
         "decompress",
+        "compile",
     ];
     if cfg!(feature = "hub") {
         verbs.extend(["pull", "path"]);

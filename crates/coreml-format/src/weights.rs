@@ -94,7 +94,14 @@ impl Weights {
         Ok((path, bytes))
     }
 
-    /// Path of a file: on disk, or as given.
+    /// Path of a file that programs name: on disk, or as given in memory.
+    ///
+    /// # Errors
+    /// [`BlobError::Outside`] if it is outside of the model.
+    pub fn file_path(&self, name: &str) -> Result<PathBuf, BlobError> {
+        self.path(name)
+    }
+
     fn path(&self, name: &str) -> Result<PathBuf, BlobError> {
         let relative = relative(name);
         let inside = Path::new(relative).components().all(|c| matches!(c, Component::Normal(_)));

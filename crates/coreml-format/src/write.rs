@@ -147,6 +147,27 @@ impl PackageWriter {
         self.name(specification)
     }
 
+    /// Finishes the package with an encoded specification and copies of these files: path beside the specification,
+    /// such as `weights/weight.bin`, and file.
+    ///
+    /// # Errors
+    /// As [`PackageWriter::finish`], and if weights were written to it before, or a path leads out of the package.
+    pub fn finish_with(self, specification: &[u8], files: &[(String, PathBuf)]) -> std::io::Result<()> {
+        if self.count > 0 {
+            return Err(invalid("weights were written, and others are to be copied".to_owned()));
+        }
+        std::fs::remove_dir_all(self.content().join("weights"))?;
+        for (relative, file) in files {
+            if !Path::new(relative).components().all(|c| matches!(c, std::path::Component::Normal(_))) {
+                return Err(invalid(format!("`{relative}` leads out of the package")));
+            }
+            let target = self.content().join(relative);
+            target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            std::io::copy(&mut File::open(file)?, &mut File::create(&target)?)?;
+        }
+        self.name(specification)
+    }
+
     /// Folder of the specification.
     fn content(&self) -> PathBuf {
         self.partial.join("Data").join(AUTHOR)

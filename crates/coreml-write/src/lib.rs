@@ -1,6 +1,7 @@
 //! Writes Core ML models: programs built operation by operation, and models edited.
 //!
 //! - [`builder`]: a typed builder for ML Programs, checked against the table of operations.
+//! - [`compile`](mod@compile): packages to compiled models and back.
 //! - [`edit`]: weights, names, metadata and functions of models that exist.
 //!
 //! ```
@@ -24,6 +25,7 @@
 //! ```
 
 pub mod builder;
+pub mod compile;
 pub mod edit;
 mod infer;
 

@@ -11,6 +11,9 @@ use coreml_write::edit::{self, Changes, Constants, Form, Source, packed};
 use safetensors::tensor::{TensorView, serialize};
 use safetensors::{Dtype, SafeTensors};
 
+#[path = "edit/compile.rs"]
+mod compile;
+
 /// `y = linear(x, w)`, w `[4, 8]` from a table of four numbers, plus a dense bias.
 fn model(folder: &Path, name: &str, bias: f32) -> PathBuf {
     let path = folder.join(format!("{name}.mlpackage"));

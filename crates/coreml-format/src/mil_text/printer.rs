@@ -101,10 +101,11 @@ impl Printer {
                 self.attributes(None, &function.attributes);
                 self.push(" ");
             }
-            self.body(&function.block, 1);
+            // The compiler's indentation: operations three levels deep.
+            self.body(&function.block, 2);
             self.push(";\n");
         }
-        self.push("}\n");
+        self.push("}");
     }
 
     fn body(&mut self, block: &Block, depth: usize) {
@@ -165,14 +166,13 @@ impl Printer {
         }
     }
 
+    /// Writes attributes in order; the name of an operation stands where sorted attributes have it.
     fn attributes(&mut self, name: Option<&String>, all: &IndexMap<String, Value>) {
+        let own = name.map(|name| ("name".to_owned(), Value::string(name)));
+        let before = all.keys().take_while(|key| key.as_str() < "name").count();
+        let (head, tail) = (all.iter().take(before), all.iter().skip(before));
         self.push("[");
-        if let Some(name) = name {
-            self.push("name = ");
-            self.value(&Value::string(name));
-            self.push(if all.is_empty() { "" } else { ", " });
-        }
-        self.list(all, |p, (name, value)| {
+        self.list(head.chain(own.as_ref().map(|(k, v)| (k, v))).chain(tail), |p, (name, value)| {
             p.name(name);
             p.push(" = ");
             p.value(value);

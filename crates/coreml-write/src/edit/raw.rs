@@ -116,6 +116,15 @@ pub(crate) fn description(specification: &[u8]) -> Option<Vec<u8>> {
     Some(all.iter().filter(|f| f.number == DESCRIPTION).flat_map(|f| f.content).copied().collect())
 }
 
+/// [`description`] with metadata, empty if there are none, as compiled models have it.
+pub(crate) fn description_with_metadata(specification: &[u8]) -> Option<Vec<u8>> {
+    let mut out = description(specification)?;
+    if fields(&out)?.iter().all(|f| f.number != METADATA) {
+        put(METADATA, &[], &mut out);
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
