@@ -4,7 +4,7 @@
 //! operation without a rule needs declared types.
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Dim, TensorType, ValueType};
+use coreml_format::program::{Dim, Opset, TensorType, ValueType};
 use indexmap::IndexMap;
 
 use crate::builder::arg::{self, Var};
@@ -18,6 +18,7 @@ mod weights;
 pub(crate) struct Call<'a> {
     pub(crate) kind: &'a str,
     pub(crate) args: &'a IndexMap<String, Vec<Var>>,
+    pub(crate) opset: Opset,
 }
 
 /// Result types, or what is wrong.

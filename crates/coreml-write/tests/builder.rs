@@ -196,3 +196,60 @@ fn an_unfinished_package_leaves_nothing() {
     drop(package);
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
+
+/// coremltools' iOS 17 versions of `linear`, `matmul`, `conv` and `reshape`.
+#[test]
+fn constants_have_types_of_their_own_and_zeros_align_from_the_right_since_ios_17() {
+    type Make = fn(&mut FunctionBuilder, &Var) -> Result<Var, BuildError>;
+    let makes: [(&str, Make, &[usize], &str); 4] = [
+        (
+            "linear",
+            |f, x| {
+                let (w, b) = (f.constant("w", zeros(F32, &[5, 4]))?, f.constant("b", zeros(F32, &[5]))?);
+                f.op("linear").arg("x", x).arg("weight", &w).arg("bias", &b).done()
+            },
+            &[2, 3, 5],
+            "expected x and weight of one element type, found fp16 and fp32",
+        ),
+        (
+            "matmul",
+            |f, x| {
+                let y = f.constant("y", zeros(F32, &[4, 6]))?;
+                f.op("matmul").arg("x", x).arg("y", &y).done()
+            },
+            &[2, 3, 6],
+            "expected x and y of one element type, found fp16 and fp32",
+        ),
+        (
+            "conv",
+            |f, x| {
+                let w = f.constant("w", zeros(F32, &[5, 3, 1]))?;
+                f.op("conv").arg("x", x).arg("weight", &w).done()
+            },
+            &[2, 5, 4],
+            "expected x and weight of one element type, found fp16 and fp32",
+        ),
+        (
+            "reshape",
+            |f, x| f.op("reshape").arg("x", x).arg("shape", [0, 2, 0, 4]).done(),
+            &[1, 2, 3, 4],
+            "where one is 0",
+        ),
+    ];
+    for (name, make, shape, refused) in makes {
+        let of = |opset| {
+            let mut f = FunctionBuilder::new(opset);
+            let x = f.input("x", F16, [2, 3, 4]).expect("an input");
+            make(&mut f, &x)
+        };
+        let y = of(Opset::Ios17).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(y.ty(), &ValueType::Tensor(TensorType::fixed(F16, shape)), "{name}");
+        let error = of(Opset::Ios16).expect_err(name).to_string();
+        assert!(error.contains(refused), "{name}: {error}");
+    }
+    // Of two values that are computed, or two constants, the types agree in every opset.
+    let mut f = FunctionBuilder::new(Opset::Ios18);
+    let (x, y) = (f.input("x", F16, [2, 3]).expect("an input"), f.input("y", F32, [3, 2]).expect("an input"));
+    let error = f.op("matmul").arg("x", &x).arg("y", &y).done().expect_err("two types").to_string();
+    assert!(error.contains("of one element type"), "{error}");
+}

@@ -100,7 +100,7 @@ impl<'f> OpCall<'f> {
         {
             return Err(wrong(format!("parameter `{missing}` is missing")));
         }
-        let call = infer::Call { kind: &kind, args: &bound };
+        let call = infer::Call { kind: &kind, args: &bound, opset: function.opset };
         let types = match (infer::infer(&call).map_err(&wrong)?, declared) {
             (Some(found), None) => found,
             (Some(found), Some(declared)) => agree(found, declared).map_err(&wrong)?,

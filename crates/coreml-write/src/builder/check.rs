@@ -88,7 +88,7 @@ impl<'p> Scope<'p, '_> {
         {
             return Err(wrong(format!("parameter `{missing}` is missing")));
         }
-        let call = infer::Call { kind: &op.kind, args: &args };
+        let call = infer::Call { kind: &op.kind, args: &args, opset: self.function.opset };
         if let Some(found) = infer::infer(&call).map_err(&wrong)? {
             agree(found, op.outputs.iter().map(|o| o.ty.clone()).collect()).map_err(&wrong)?;
         }

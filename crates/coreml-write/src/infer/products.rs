@@ -1,6 +1,6 @@
 //! Products: convolutions, pooling, matrix products, attention.
 
-use coreml_format::program::{Dim, TensorType, ValueType};
+use coreml_format::program::{Dim, Opset, TensorType, ValueType};
 
 use super::{Call, Rule, broadcast, dims, fits, one};
 
@@ -87,12 +87,23 @@ fn convolved<'c>(c: &'c Call<'_>) -> Result<(&'c TensorType, &'c TensorType), St
     Ok((x, w))
 }
 
+/// From iOS 17 on, weight and bias may have another element type than x.
+fn weight_type(c: &Call<'_>, x: &TensorType, w: &TensorType) -> Result<(), String> {
+    if x.dtype != w.dtype && c.opset < Opset::Ios17 {
+        return Err(format!("expected x and weight of one element type, found {} and {}", x.dtype, w.dtype));
+    }
+    match c.has("bias").then(|| c.ty("bias")).transpose()? {
+        Some(b) if b.dtype != w.dtype => {
+            Err(format!("expected weight and bias of one element type, found {} and {}", w.dtype, b.dtype))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let (x, w) = convolved(c)?;
     let rank = x.shape.len();
-    if x.dtype != w.dtype {
-        return Err(format!("expected x and weight of one element type, found {} and {}", x.dtype, w.dtype));
-    }
+    weight_type(c, x, w)?;
     let groups = usize::try_from(c.int("groups", 1))
         .ok()
         .filter(|&g| g > 0)
@@ -121,6 +132,7 @@ fn conv(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
 fn conv_transpose(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let (x, w) = convolved(c)?;
     let rank = x.shape.len();
+    weight_type(c, x, w)?;
     fits("weight", &w.shape[..1], &x.shape[1..2])?;
     if let Some(shape) = c.ints("output_shape") {
         return one(x.dtype, shape.into_iter().map(super::extent).collect());
@@ -171,9 +183,7 @@ fn linear(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
             dims(&w.shape)
         ));
     };
-    if x.dtype != w.dtype {
-        return Err(format!("expected x and weight of one element type, found {} and {}", x.dtype, w.dtype));
-    }
+    weight_type(c, x, w)?;
     if let (Dim::Fixed(a), Dim::Fixed(b)) = (columns, *last)
         && a != b
     {
@@ -187,9 +197,14 @@ fn linear(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
 
 fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let (x, y) = (c.ty("x")?, c.ty("y")?);
-    if x.dtype != y.dtype {
-        return Err(format!("expected x and y of one element type, found {} and {}", x.dtype, y.dtype));
-    }
+    let constant = |name: &str| c.var(name).is_some_and(|v| v.constant);
+    // From iOS 17 on a constant may have a type of its own; the result has that of the other.
+    let dtype = match (constant("x"), constant("y")) {
+        _ if x.dtype == y.dtype => x.dtype,
+        (true, false) if c.opset >= Opset::Ios17 => y.dtype,
+        (false, true) if c.opset >= Opset::Ios17 => x.dtype,
+        _ => return Err(format!("expected x and y of one element type, found {} and {}", x.dtype, y.dtype)),
+    };
     let lift = |s: &[Dim], front: bool| match s {
         [n] if front => vec![Dim::Fixed(1), *n],
         [n] => vec![*n, Dim::Fixed(1)],
@@ -222,7 +237,7 @@ fn matmul(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     if y.shape.len() > 1 {
         shape.push(b[b.len() - 1]);
     }
-    one(x.dtype, shape)
+    one(dtype, shape)
 }
 
 /// Query `[…, L, E]`, key `[…, S, E]`, value `[…, S, V]`.

@@ -1,7 +1,7 @@
 //! Operations that change shapes: reshape, transpose, concat, split, tile, pad, reductions, …
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Dim, TensorType, ValueType};
+use coreml_format::program::{Dim, Opset, TensorType, ValueType};
 
 use super::{Call, Rule, axis, dims, extent, one};
 use crate::builder::arg;
@@ -48,11 +48,12 @@ fn reshape(c: &Call<'_>) -> Result<Vec<ValueType>, String> {
     let mut out: Vec<Dim> = Vec::new();
     for (i, &n) in shape.iter().enumerate() {
         out.push(match n {
-            // 0 copies the extent of x.
-            0 => *x
-                .shape
-                .get(i)
-                .ok_or_else(|| format!("parameter `shape`: 0 at {i}, but x has {} axes", x.shape.len()))?,
+            // 0 copies the extent of x; from iOS 17 on with another rank, too, where extents align from the right.
+            0 if shape.len() != x.shape.len() && c.opset < Opset::Ios17 => {
+                let rank = x.shape.len();
+                return Err(format!("parameter `shape`: expected {rank} extents where one is 0, found {shape:?}"));
+            }
+            0 => (i + x.shape.len()).checked_sub(shape.len()).map_or(Dim::Fixed(1), |at| x.shape[at]),
             -1 => Dim::Unknown,
             n => Dim::Fixed(
                 usize::try_from(n).map_err(|_| format!("parameter `shape`: expected extents or -1, found {n}"))?,
