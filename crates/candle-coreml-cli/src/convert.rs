@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use candle_coreml::convert::{Anemll, Layout, Lut, Stateful, Step, convert};
+use candle_coreml::convert::{Anemll, Encoder, Layout, Lut, Stateful, Step, convert};
 
 use crate::CommandResult;
 
@@ -13,6 +13,7 @@ Examples:
   candle-coreml convert Qwen3-0.6B --to anemll --out qwen --lut-ffn 6 --lut-head 6
   candle-coreml convert gemma-3-270m-it --to anemll --out gemma --monolithic --argmax --lut-ffn 4,8
   candle-coreml convert Llama-3.2-1B --to stateful --out llama --context 2048
+  candle-coreml convert sentence-transformers/all-MiniLM-L6-v2 --to encoder --out minilm
   candle-coreml generate --model qwen --prompt \"Hello\"";
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -21,12 +22,15 @@ enum Target {
     Anemll,
     /// Apple's stateful layout: one file with keyCache and valueCache.
     Stateful,
+    /// One file for an encoder of texts: BERT, RoBERTa, DistilBERT, MPNet, sentence-transformers.
+    Encoder,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Folder with config.json, *.safetensors and the tokenizer (Qwen 2.5, Qwen 3, Llama 3, Mistral, Gemma 3).
+    /// Folder with config.json, *.safetensors and the tokenizer, or org/name on the Hugging Face Hub: Qwen 2.5, Qwen 3, Llama 3,
+    /// Mistral, Gemma 3; encoders.
     source: PathBuf,
     /// Layout of the result.
     #[arg(long, value_enum, default_value = "anemll")]
@@ -34,12 +38,12 @@ pub(crate) struct Arguments {
     /// The new folder. It appears when it is complete; an interrupted conversion goes on where it was.
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Context length.
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    context: usize,
-    /// Tokens of a prefill (anemll).
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
+    /// Context length [default: 512]; of encoders the longest text [default: that of the checkpoint].
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Tokens of a prefill [default: 64] (anemll); most texts of a prediction [default: 32] (encoder).
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
     /// Files of layers (anemll).
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "monolithic")]
     chunks: usize,
@@ -96,53 +100,68 @@ fn name(text: &str) -> Result<String, String> {
     if plain { Ok(text.to_owned()) } else { Err("expected letters, digits and `_`".to_owned()) }
 }
 
-pub(crate) fn run(arguments: Arguments) -> CommandResult {
-    let a = arguments;
-    let layout: Layout = match a.to {
+/// The layout that the options describe; those of other layouts are refused.
+fn layout(a: &Arguments) -> Result<Layout, String> {
+    let context = a.context.unwrap_or(512);
+    let of_anemll = [
+        ("--monolithic", a.monolithic),
+        ("--argmax", a.argmax),
+        ("--chunks", a.chunks != 1),
+        ("--lut-head", a.lut_head.is_some()),
+        ("--prefix", a.prefix.is_some()),
+        ("--split-head", a.split_head.is_some()),
+        ("--split-rotate", a.split_rotate),
+        ("--single-cache", a.single_cache),
+        ("--static-prefill", a.static_prefill),
+        ("--state-length", a.state_length.is_some()),
+        ("--contexts", !a.contexts.is_empty()),
+    ];
+    let only = |target: &str, more: &[(&str, bool)]| match of_anemll.iter().chain(more).find(|(_, given)| *given) {
+        Some((option, _)) => Err(format!("{option} does not go with --to {target}")),
+        None => Ok(()),
+    };
+    Ok(match a.to {
         Target::Anemll => Anemll {
-            context: a.context,
-            batch: a.batch.min(a.context),
+            context,
+            batch: a.batch.unwrap_or(64).min(context),
             chunks: a.chunks,
             monolithic: a.monolithic,
             argmax: a.argmax,
             lut_embeddings: a.lut_embeddings,
             lut_ffn: a.lut_ffn,
             lut_head: a.lut_head,
-            prefix: a.prefix,
+            prefix: a.prefix.clone(),
             parts: a.split_head,
             split_rotate: a.split_rotate,
             single_cache: a.single_cache,
             static_slices: a.static_prefill,
             state_length: a.state_length,
-            contexts: a.contexts,
+            contexts: a.contexts.clone(),
         }
         .into(),
         Target::Stateful => {
-            if a.monolithic
-                || a.argmax
-                || a.chunks != 1
-                || a.lut_embeddings.is_some()
-                || a.lut_head.is_some()
-                || a.prefix.is_some()
-                || a.split_head.is_some()
-                || a.split_rotate
-                || a.single_cache
-                || a.static_prefill
-                || a.state_length.is_some()
-                || !a.contexts.is_empty()
-            {
-                return Err("--to stateful takes --context and --lut-ffn only".into());
-            }
-            Stateful { context: a.context, lut: a.lut_ffn }.into()
+            only("stateful", &[("--batch", a.batch.is_some()), ("--lut-embeddings", a.lut_embeddings.is_some())])?;
+            Stateful { context, lut: a.lut_ffn }.into()
         }
-    };
+        Target::Encoder => {
+            only("encoder", &[])?;
+            let (length, batch) = (a.context, a.batch.unwrap_or(32));
+            Encoder { length, batch, lut: a.lut_ffn, lut_embeddings: a.lut_embeddings }.into()
+        }
+    })
+}
+
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let a = arguments;
+    let layout = layout(&a)?;
+    let source = crate::model::folder(&a.source)?;
     let terminal = std::io::stderr().is_terminal();
     let mut show = |step: &Step| {
         if !a.quiet {
             if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{step}")) } else { note!("{step}") }
         }
     };
-    let result = convert(&a.source, &layout, &a.out, &mut show);
+    let result = convert(&source, &layout, &a.out, &mut show);
     if terminal && !a.quiet {
         note!("");
     }

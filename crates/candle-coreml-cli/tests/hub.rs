@@ -231,3 +231,25 @@ fn killed_downloads_are_continued() {
     let info = success(&run(&server, root.path(), &["cache", "info", "--json"]));
     assert!(!info.contains("unfinished"), "{info}");
 }
+
+/// Conversion takes repositories, with the folders of sentence-transformers' modules.
+#[test]
+fn an_encoder_on_the_hub_is_converted() {
+    let encoders = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/encoders");
+    let mut files = read_tree(&encoders.join("xlm-roberta-max-f16"));
+    files.insert("onnx/model.onnx".to_owned(), vec![0; 100]);
+    files.insert("unused/model.safetensors".to_owned(), vec![0; 100]);
+    let server = Server::with(files);
+    let root = tempfile::tempdir().expect("a folder");
+    let out = root.path().join("encoder");
+    let place = out.to_string_lossy();
+    let arguments = ["convert", "org/tiny", "--to", "encoder", "--quiet", "--out", &place];
+    assert_eq!(success(&run(&server, root.path(), &arguments)), place);
+    assert!(out.join("encoder.mlpackage/Manifest.json").is_file() && out.join("1_Pooling/config.json").is_file());
+    assert!(!snapshot(root.path()).join("onnx").exists() && !snapshot(root.path()).join("unused").exists());
+    let text = failure(&run(&server, root.path(), &["convert", "org/none", "--out", "x"]));
+    assert!(text.contains("org/none"), "{text}");
+    let wrong = ["convert", "org/tiny", "--to", "encoder", "--argmax", "--out", "x"];
+    let text = failure(&run(&server, root.path(), &wrong));
+    assert!(text.contains("--argmax does not go with --to encoder"), "{text}");
+}

@@ -8,6 +8,9 @@ use candle_coreml::convert::{Anemll, Layout, Lut, Stateful, convert};
 use candle_coreml::format::model::Model;
 use candle_coreml::write::builder::check;
 
+#[path = "convert/encoders.rs"]
+mod encoders;
+
 /// Absolute tolerance on logits: weights and caches in fp16, arithmetic in f32.
 const TOLERANCE: f32 = 0.03;
 

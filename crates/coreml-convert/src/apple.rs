@@ -56,11 +56,6 @@ fn linear(f: &mut FunctionBuilder, x: &Var, w: &Linear, name: &str) -> Built {
     }
 }
 
-/// An element of a vector, as a vector of one.
-fn element(f: &mut FunctionBuilder, x: &Var, at: usize) -> Built {
-    f.op("slice_by_index").arg("x", x).arg("begin", [at]).arg("end", [at + 1]).done()
-}
-
 impl Conversion<'_> {
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |expected: String| {
@@ -105,7 +100,7 @@ impl Conversion<'_> {
         // The mask ends where the new tokens end.
         let tokens = f.op("shape").arg("x", &ids).done()?;
         let extents = f.op("shape").arg("x", &mask).done()?;
-        let (count, end) = (element(&mut f, &tokens, 1)?, element(&mut f, &extents, 3)?);
+        let (count, end) = (net::element(&mut f, &tokens, 1)?, net::element(&mut f, &extents, 3)?);
         let begin = f.op("sub").arg("x", &end).arg("y", &count).done()?;
         let rope = self.rows(&mut f, &rope, &begin, &end)?;
         let local_rope = local.map(|t| self.rows(&mut f, &t, &begin, &end)).transpose()?;
@@ -257,7 +252,7 @@ fn window_mask(f: &mut FunctionBuilder, mask: &Var, begin: &Var, window: usize, 
     // Of all queries and keys, those of the mask's extents.
     let (rows, columns) = (count(f, [0, 1, 3])?, count(f, [0, 1, 2])?);
     let extents = f.op("shape").arg("x", mask).done()?;
-    let (tokens, end) = (element(f, &extents, 2)?, element(f, &extents, 3)?);
+    let (tokens, end) = (net::element(f, &extents, 2)?, net::element(f, &extents, 3)?);
     let zero = f.shared("zero", Value::ints(&[0]));
     let stop = |f: &mut FunctionBuilder, a: &Var, b: &Var| {
         f.op("concat").arg("values", [&zero, &zero, a, b]).arg("axis", 0).arg("interleave", false).done()

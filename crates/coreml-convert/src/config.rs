@@ -72,9 +72,24 @@ pub(crate) struct Config {
 /// Most layers, heads and so on that are taken for real.
 const MOST: usize = 1 << 24;
 
-struct Reader<'a> {
-    path: &'a Path,
-    raw: &'a Value,
+/// Keys of a configuration.
+pub(crate) struct Reader<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) raw: &'a Value,
+}
+
+/// Reads a JSON file of at most 4 MiB.
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
+    let bytes = coreml_format::file::read(path, 1 << 22)
+        .map_err(|e| ConvertError::Io { path: e.path, source: e.cause.into() })?;
+    serde_json::from_slice(&bytes).map_err(|e| ConvertError::invalid(path, "the file", "JSON", e.to_string()))
+}
+
+/// `config.json` of a folder, and its path.
+pub(crate) fn json(folder: &Path) -> Result<(std::path::PathBuf, Value)> {
+    let path = folder.join("config.json");
+    let value = read_json(&path)?;
+    Ok((path, value))
 }
 
 impl Reader<'_> {
@@ -82,11 +97,11 @@ impl Reader<'_> {
         ConvertError::invalid(self.path, format!("`{key}`"), expected, found.to_string())
     }
 
-    fn size(&self, key: &str) -> Result<usize> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize> {
         self.maybe(key)?.ok_or_else(|| self.wrong(key, "a positive number", &self.raw[key]))
     }
 
-    fn maybe(&self, key: &str) -> Result<Option<usize>> {
+    pub(crate) fn maybe(&self, key: &str) -> Result<Option<usize>> {
         match &self.raw[key] {
             Value::Null => Ok(None),
             v => match v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=MOST).contains(n)) {
@@ -96,7 +111,7 @@ impl Reader<'_> {
         }
     }
 
-    fn number(&self, key: &str, default: f64) -> Result<f64> {
+    pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64> {
         match &self.raw[key] {
             Value::Null => Ok(default),
             v => v.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.wrong(key, "a number", v)),
@@ -104,7 +119,7 @@ impl Reader<'_> {
     }
 
     /// Refuses a setting that is not implemented.
-    fn only(&self, key: &str, allowed: &[Value]) -> Result<()> {
+    pub(crate) fn only(&self, key: &str, allowed: &[Value]) -> Result<()> {
         let found = &self.raw[key];
         if found.is_null() || allowed.contains(found) {
             return Ok(());
@@ -153,11 +168,7 @@ impl Reader<'_> {
 impl Config {
     /// Reads `config.json` of a folder.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let bytes = coreml_format::file::read(&path, 1 << 22)
-            .map_err(|e| ConvertError::Io { path: e.path, source: e.cause.into() })?;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|e| ConvertError::invalid(&path, "the file", "JSON", e.to_string()))?;
+        let (path, value) = json(folder)?;
         Self::read(&path, &value)
     }
 

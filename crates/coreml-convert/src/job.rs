@@ -112,6 +112,9 @@ impl<'a> Job<'a> {
         for name in names {
             let source = from.join(name);
             if source.is_file() {
+                let folder = self.partial.join(name);
+                let folder = folder.parent().unwrap_or(&self.partial);
+                std::fs::create_dir_all(folder).map_err(ConvertError::io(folder))?;
                 std::fs::copy(&source, self.partial.join(name)).map_err(ConvertError::io(&source))?;
             }
         }

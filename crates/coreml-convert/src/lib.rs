@@ -9,6 +9,7 @@ mod apple;
 mod checkpoint;
 mod config;
 mod decoder;
+mod encoder;
 mod error;
 mod job;
 mod net;
@@ -19,6 +20,7 @@ use std::path::Path;
 pub use anemll::Anemll;
 pub use apple::Stateful;
 pub use config::Family;
+pub use encoder::Encoder;
 pub use error::{ConvertError, Result};
 pub use job::Step;
 pub use weights::Lut;
@@ -34,6 +36,14 @@ pub enum Layout {
     Anemll(Anemll),
     /// Apple's stateful one.
     Stateful(Stateful),
+    /// An encoder of texts.
+    Encoder(Encoder),
+}
+
+impl From<Encoder> for Layout {
+    fn from(o: Encoder) -> Self {
+        Self::Encoder(o)
+    }
 }
 
 impl From<Anemll> for Layout {
@@ -71,6 +81,9 @@ const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_
 /// [`ConvertError`] with the file and the key, tensor or option: unknown families and settings, tensors that are missing,
 /// left over, of another shape, not finite or beyond fp16; options that don't fit; a full disk.
 pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnMut(&Step)) -> Result<()> {
+    if let Layout::Encoder(o) = layout {
+        return encode(source, o, to, progress);
+    }
     let c = Config::open(source)?;
     let from = Checkpoint::open(source)?;
     let prefix = PREFIXES.into_iter().find(|p| from.has(&format!("{p}embed_tokens.weight")));
@@ -95,11 +108,13 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
             apple::Conversion { c: &c, from: &from, tensors: prefix, o }.check()?;
             c.layers + 1
         }
+        Layout::Encoder(_) => return Ok(()),
     };
     let mut job = Job::start(to, &plan, steps, progress)?;
     match layout {
         Layout::Anemll(o) => anemll::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
         Layout::Stateful(o) => apple::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
+        Layout::Encoder(_) => {}
     }
     // Rotary frequencies follow from the configuration, a tied head is the embeddings, images have no place here.
     let spare = |name: &str| {
@@ -109,12 +124,36 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
                 .iter()
                 .any(|p| name.starts_with(p))
     };
+    finish(job, source, &from, &spare, &FILES)
+}
+
+/// Converts an encoder.
+fn encode(source: &Path, o: &Encoder, to: &Path, progress: &mut dyn FnMut(&Step)) -> Result<()> {
+    let c = encoder::Config::open(source)?;
+    let modules = encoder::Modules::open(source, c.hidden)?;
+    let from = Checkpoint::open(source)?;
+    let words = "embeddings.word_embeddings.weight";
+    let prefix = c.prefixes().find(|p| from.has(&format!("{p}{words}"))).ok_or_else(|| {
+        let expected = format!("shape [{}, {}]", c.vocab, c.hidden);
+        ConvertError::invalid(source, format!("tensor `{words}`"), expected, "none")
+    })?;
+    let place = source.canonicalize().map_err(ConvertError::io(source))?;
+    let plan = format!("{o:?}\n{c:?}\n{modules:?}\n{}\n{}", place.display(), from.identity());
+    let conversion = encoder::Conversion { c: &c, from: &from, prefix, modules: modules.as_ref(), o };
+    conversion.check()?;
+    let mut job = Job::start(to, &plan, c.layers + 1, progress)?;
+    conversion.run(&mut job)?;
+    finish(job, source, &from, &encoder::spare, &[&FILES[..], &encoder::FILES[..]].concat())
+}
+
+/// Refuses tensors that nothing read, copies the small files and gives the folder its name.
+fn finish(job: Job<'_>, source: &Path, from: &Checkpoint, spare: &dyn Fn(&str) -> bool, files: &[&str]) -> Result<()> {
     if !job.resumed()
-        && let Err(e) = from.all_used(&spare)
+        && let Err(e) = from.all_used(spare)
     {
         job.discard();
         return Err(e);
     }
-    job.copy(source, &FILES)?;
+    job.copy(source, files)?;
     job.finish()
 }

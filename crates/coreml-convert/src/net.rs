@@ -50,6 +50,11 @@ pub(crate) fn last(f: &mut FunctionBuilder, x: &Var, from: usize, to: usize) -> 
     f.op("slice_by_index").arg("x", x).arg("begin", begin).arg("end", end).arg("end_mask", open.as_slice()).done()
 }
 
+/// An element of a vector, as a vector of one.
+pub(crate) fn element(f: &mut FunctionBuilder, x: &Var, at: usize) -> Built {
+    f.op("slice_by_index").arg("x", x).arg("begin", [at]).arg("end", [at + 1]).done()
+}
+
 /// A box of a tensor of known extents.
 pub(crate) fn part(f: &mut FunctionBuilder, x: &Var, begin: &[usize], end: &[usize]) -> Built {
     f.op("slice_by_index").arg("x", x).arg("begin", begin).arg("end", end).done()

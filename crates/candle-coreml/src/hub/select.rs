@@ -96,7 +96,14 @@ fn is_small(path: &str) -> bool {
 fn select_checkpoint(files: &[RemoteFile]) -> Option<Vec<RemoteFile>> {
     let top = || files.iter().filter(|f| folder(&f.path).is_empty());
     let weights = |f: &RemoteFile| f.path.ends_with(CHECKPOINT);
-    top().any(weights).then(|| top().filter(|f| weights(f) || is_small(&f.path)).cloned().collect())
+    // The modules of sentence-transformers lie in folders such as `1_Pooling` and `2_Dense`.
+    let modules = top().any(|f| f.path == "modules.json");
+    let module = |f: &RemoteFile| {
+        let folder = folder(&f.path);
+        modules && !folder.contains('/') && folder.split('_').next().is_some_and(|n| n.parse::<u8>().is_ok())
+    };
+    let wanted = |f: &&RemoteFile| (folder(&f.path).is_empty() || module(f)) && (weights(f) || is_small(&f.path));
+    top().any(weights).then(|| files.iter().filter(wanted).cloned().collect())
 }
 
 fn select_file(files: Vec<RemoteFile>, path: &str) -> Result<Vec<RemoteFile>, String> {

@@ -1,0 +1,196 @@
+//! Converted encoders against transformers (`tools/encoder_reference.py`).
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_coreml::convert::{Encoder, Layout, Lut, convert};
+use candle_coreml::format::model::Model;
+use candle_coreml::write::builder::check;
+use candle_coreml::{CoreMLModel, FeatureValue};
+
+const ALL: [&str; 6] = [
+    "bert-pooler-f16",
+    "bert-mean-shards-f32",
+    "roberta-cls-bf16",
+    "xlm-roberta-max-f16",
+    "distilbert-f16",
+    "mpnet-sqrt-f16",
+];
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/encoders").join(name)
+}
+
+fn converted(from: &Path, o: Encoder) -> (tempfile::TempDir, CoreMLModel) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().join("model");
+    convert(from, &o.into(), &to, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+    let package = to.join("encoder.mlpackage");
+    let wrong = check(Model::open(&package).expect("a model").body.program().expect("a program"));
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let model = CoreMLModel::builder(&package).load().expect("it loads");
+    (folder, model)
+}
+
+fn numbers(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1()).expect("numbers")
+}
+
+/// Inputs of some texts, cut to a length.
+fn inputs(
+    all: &std::collections::HashMap<String, Tensor>,
+    texts: std::ops::Range<usize>,
+    length: usize,
+) -> Vec<(&'static str, Tensor)> {
+    [("ids", "input_ids"), ("mask", "attention_mask"), ("types", "token_type_ids")]
+        .into_iter()
+        .filter_map(|(key, name)| {
+            let t = all.get(key)?.narrow(0, texts.start, texts.len()).and_then(|t| t.narrow(1, 0, length));
+            Some((name, t.and_then(|t| t.to_dtype(DType::I32)).and_then(|t| t.contiguous()).expect("a part")))
+        })
+        .collect()
+}
+
+fn predict(model: &CoreMLModel, inputs: &[(&'static str, Tensor)]) -> (Tensor, Option<Tensor>) {
+    let out = model.predict(inputs, None).unwrap_or_else(|e| panic!("{e}"));
+    let tensor = |name: &str| out.get(name).and_then(FeatureValue::tensor).cloned();
+    let states = tensor("last_hidden_state").expect("states");
+    (states, tensor("sentence_embedding").or_else(|| tensor("pooler_output")))
+}
+
+/// Largest distance of states of tokens, and of vectors, for texts of these rows cut to a length.
+fn off(name: &str, model: &CoreMLModel, texts: std::ops::Range<usize>, length: usize) -> f32 {
+    let all = candle_core::safetensors::load(source(name).join("reference.safetensors"), &Device::Cpu).expect("a file");
+    let (states, pooled) = predict(model, &inputs(&all, texts.clone(), length));
+    let part = |key: &str| all[key].narrow(0, texts.start, texts.len()).expect("rows");
+    let wanted = part("states").narrow(1, 0, length).expect("tokens");
+    let mask = numbers(&part("mask").narrow(1, 0, length).expect("tokens"));
+    let width = wanted.dims()[2];
+    let (found, wanted) = (numbers(&states), numbers(&wanted));
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    let far = |a: f32, b: f32| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    let pairs = found.iter().zip(&wanted).enumerate().filter(|(i, _)| mask[i / width] > 0.0);
+    let mut worst = pairs.map(|(_, (a, b))| far(*a, *b)).fold(0f32, f32::max);
+    assert_eq!(pooled.is_some(), all.contains_key("pooled"), "{name}");
+    if let Some(pooled) = pooled {
+        let wanted = part("pooled");
+        assert_eq!(pooled.dims(), wanted.dims(), "{name}");
+        worst = numbers(&pooled).iter().zip(numbers(&wanted)).map(|(a, b)| far(*a, b)).fold(worst, f32::max);
+    }
+    worst
+}
+
+/// Tolerance on states, vectors of pooling included: weights in fp16, arithmetic in f32.
+const TOLERANCE: f32 = 0.03;
+
+#[test]
+fn every_family_gives_the_states_and_vectors_of_transformers() {
+    for name in ALL {
+        let (_folder, model) = converted(&source(name), Encoder::default());
+        // All texts with padding, then each alone without.
+        for (texts, length) in [(0..3, 39), (0..1, 1), (1..2, 7), (2..3, 39)] {
+            let worst = off(name, &model, texts.clone(), length);
+            assert!(worst < TOLERANCE, "{name}, {texts:?} of {length} tokens: {worst}");
+        }
+    }
+}
+
+#[test]
+fn kinds_of_tokens_may_be_left_out() {
+    let name = "bert-pooler-f16";
+    let (_folder, model) = converted(&source(name), Encoder::default());
+    let all = candle_core::safetensors::load(source(name).join("reference.safetensors"), &Device::Cpu).expect("a file");
+    let mut given = inputs(&all, 0..3, 39);
+    given[2].1 = given[2].1.zeros_like().expect("zeros");
+    let (with, _) = predict(&model, &given);
+    given.truncate(2);
+    assert_eq!(numbers(&predict(&model, &given).0), numbers(&with));
+}
+
+#[test]
+fn tables_and_limits_are_those_asked_for() {
+    let lut = Some(Lut { bits: 8, group: Some(8) });
+    let o = Encoder { length: Some(39), batch: 3, lut, lut_embeddings: lut };
+    let (_folder, model) = converted(&source("bert-mean-shards-f32"), o);
+    assert!(off("bert-mean-shards-f32", &model, 0..3, 39) < 0.1);
+    let description = format!("{:?}", model.description());
+    assert!(description.contains("max: Some(39)") && description.contains("max: Some(3)"), "{description}");
+}
+
+#[test]
+fn wrong_encoders_are_refused_by_name_and_leave_nothing() {
+    type Change<'a> = Box<dyn Fn(&Path) + 'a>;
+    let config = |folder: &Path, from: &str, to: &str| {
+        let file = folder.join("config.json");
+        let text = std::fs::read_to_string(&file).expect("text");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replace(from, to)).expect("written");
+    };
+    let cases: Vec<(&str, Encoder, Change<'_>)> = vec![
+        (
+            "`model_type`: expected one of bert, roberta",
+            Encoder::default(),
+            Box::new(|f| config(f, "\"bert\"", "\"gpt2\"")),
+        ),
+        ("`is_decoder`", Encoder::default(), Box::new(|f| config(f, "\"is_decoder\": false", "\"is_decoder\": true"))),
+        ("`hidden_act`", Encoder::default(), Box::new(|f| config(f, "\"gelu_new\"", "\"sine\""))),
+        (
+            "expected shape [97, 32]",
+            Encoder::default(),
+            Box::new(|f| config(f, "\"vocab_size\": 96", "\"vocab_size\": 97")),
+        ),
+        (
+            "model-00002-of-00002.safetensors",
+            Encoder::default(),
+            Box::new(|f| std::fs::remove_file(f.join("model-00002-of-00002.safetensors")).expect("removed")),
+        ),
+        (
+            "expected safetensors",
+            Encoder::default(),
+            Box::new(|f| std::fs::write(f.join("model-00002-of-00002.safetensors"), b"no").expect("written")),
+        ),
+        (
+            "the pooling: expected one of pooling_mode_cls_token",
+            Encoder::default(),
+            Box::new(|f| {
+                std::fs::write(f.join("1_Pooling/config.json"), "{\"pooling_mode_lasttoken\": true}").expect("written");
+            }),
+        ),
+        (
+            "module 2: expected Transformer",
+            Encoder::default(),
+            Box::new(|f| {
+                let text = std::fs::read_to_string(f.join("modules.json")).expect("text");
+                std::fs::write(f.join("modules.json"), text.replace("Normalize", "LSTM")).expect("written");
+            }),
+        ),
+        (
+            "the length: expected 1 to the 40 positions",
+            Encoder { length: Some(41), ..Encoder::default() },
+            Box::new(|_| {}),
+        ),
+    ];
+    for (part, o, change) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let from = folder.path().join("source");
+        copy(&source("bert-mean-shards-f32"), &from);
+        change(&from);
+        let to = folder.path().join("model");
+        let layout: Layout = o.into();
+        let error = convert(&from, &layout, &to, &mut |_| {}).expect_err(part).to_string();
+        assert!(error.contains(part), "expected {part}: {error}");
+        assert!(!to.exists(), "{part}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
