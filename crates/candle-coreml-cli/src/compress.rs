@@ -8,6 +8,8 @@ use candle_coreml::write::edit;
 
 use crate::{CommandResult, format};
 
+mod sensitivity;
+
 const EXAMPLES: &str = "\
 Examples:
   candle-coreml compress model.mlpackage --out small.mlpackage --bits 4 --group 8     tables for 8 channels each
@@ -15,7 +17,8 @@ Examples:
   candle-coreml compress model.mlpackage --out small.mlpackage --bits 2 --group 16 --vector 2
   candle-coreml compress model.mlpackage --out small.mlpackage --linear 8
   candle-coreml compress model.mlpackage --out small.mlpackage --linear 4 --block 32 --layer embed=none
-  candle-coreml compress model.mlpackage --out small.mlpackage --sparsity 0.5 --bits 4";
+  candle-coreml compress model.mlpackage --out small.mlpackage --sparsity 0.5 --bits 4
+  candle-coreml compress model.mlpackage --out small.mlpackage --average-bits 4.5 --data a.safetensors --data b.safetensors --report";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -27,6 +30,8 @@ pub(crate) struct Arguments {
     out: PathBuf,
     #[command(flatten)]
     form: Form,
+    #[command(flatten)]
+    by_data: sensitivity::ByData,
     /// Another form for weights whose names contain TEXT: `TEXT=none`, `TEXT=6` (bits of tables), `TEXT=int8`, `TEXT=int4`.
     #[arg(long, value_name = "TEXT=FORM", value_parser = super::edit::pair)]
     layer: Vec<(String, String)>,
@@ -42,13 +47,12 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
 struct Form {
     /// Tables with indices of this many bits: 1, 2, 3, 4, 6 or 8.
     #[arg(long, value_name = "N", conflicts_with = "linear")]
     bits: Option<usize>,
     /// Output channels that share a table.
-    #[arg(long, value_name = "N", requires = "bits")]
+    #[arg(long, value_name = "N", conflicts_with = "linear")]
     group: Option<usize>,
     /// Length of the vectors in tables.
     #[arg(long, value_name = "N", requires = "bits", conflicts_with = "sparsity")]
@@ -85,7 +89,7 @@ impl Form {
             (Some(sparsity), None, None) => Scheme::Prune(sparsity),
             (None, Some(bits), None) => Scheme::Palette { bits, group: self.group, vector: self.vector.unwrap_or(1) },
             (None, None, Some(bits)) => Scheme::Linear { bits, block: self.block, symmetric: !self.asymmetric },
-            _ => return Err("expected --bits, --linear or --sparsity".to_owned()),
+            _ => return Err("expected --bits, --linear, --sparsity or --average-bits".to_owned()),
         })
     }
 
@@ -107,28 +111,56 @@ impl Form {
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let form = &arguments.form;
-    let mut options = Options::new(form.scheme()?);
+    let average = arguments.by_data.average_bits;
+    let scheme = match average {
+        // Every weight gets a form of its own.
+        Some(_) => Scheme::Palette { bits: 8, group: form.group, vector: 1 },
+        None => form.scheme()?,
+    };
+    let mut options = Options::new(scheme);
     options.smallest = arguments.smallest;
     for (part, text) in &arguments.layer {
         options.layers.push((part.clone(), form.layer(text)?));
     }
+    let measured = average.map(|bits| sensitivity::set(&arguments, &mut options, bits)).transpose()?;
     let report = candle_coreml::compress::compress(&Model::open(&arguments.model)?, &options, &arguments.out)?;
     if arguments.json {
-        return crate::write::text(&format!("{}\n", serde_json::to_string(&report)?));
+        let mut value = serde_json::to_value(&report)?;
+        if let Some((measured, _)) = &measured {
+            value["sensitivity"] = serde_json::to_value(measured)?;
+        }
+        return crate::write::text(&format!("{value}\n"));
     }
-    crate::write::text(&show(&report, arguments.report))
+    let table = measured.filter(|_| arguments.report).map(|(m, chosen)| sensitivity::show(&m, &chosen));
+    crate::write::text(&(table.unwrap_or_default() + &show(&report, arguments.report)))
+}
+
+/// A form in a few letters.
+fn name(scheme: Scheme) -> String {
+    match scheme {
+        Scheme::Palette { bits, .. } => format!("{bits} bits"),
+        Scheme::Linear { bits, .. } => format!("int{bits}"),
+        Scheme::Prune(_) => "sparse".to_owned(),
+        Scheme::PrunePalette { bits, .. } => format!("sparse {bits} bits"),
+    }
 }
 
 fn show(report: &Report, layers: bool) -> String {
     let mut text = String::new();
     if layers {
         let width = report.layers.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
-        text += &format!("{:width$}  {:>9}  {:>9}  {:>9}  {:>9}\n", "weight", "before", "after", "error", "largest");
+        text +=
+            &format!("{:width$}  {:>9}  {:>9}  {:>9}  {:>9}  form\n", "weight", "before", "after", "error", "largest");
         for l in &report.layers {
             let (before, after) = (format::bytes(l.before), format::bytes(l.after));
             // Root of the relative squared error, in percent.
             let error = 100.0 * l.relative_error.sqrt();
-            text += &format!("{:width$}  {before:>9}  {after:>9}  {error:>8.2}%  {:>9.2e}\n", l.name, l.largest_error);
+            text += &format!(
+                "{:width$}  {before:>9}  {after:>9}  {error:>8.2}%  {:>9.2e}  {}\n",
+                l.name,
+                l.largest_error,
+                name(l.scheme)
+            );
         }
     }
     if !report.skipped.is_empty() {

@@ -123,3 +123,97 @@ fn any_model_prints_as_text_that_is_a_model() {
     std::fs::write(model.join("model.mil"), &text).expect("written");
     assert_eq!(print(&model), text);
 }
+
+/// Inputs of the shipped encoder, as a file of tensors.
+fn sentence(path: &Path) {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-intent");
+    let all = candle_core::safetensors::load(models.join("reference.safetensors"), &Device::Cpu).expect("a reference");
+    let names = ["input_ids", "attention_mask"];
+    let inputs = names.map(|n| {
+        let t = all[&format!("four.{n}")].to_dtype(candle_core::DType::F32).expect("numbers");
+        (n.to_owned(), t)
+    });
+    candle_core::safetensors::save(&inputs.into_iter().collect(), path).expect("written");
+}
+
+fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-intent/intent.mlpackage")
+}
+
+fn predict(model: &Path, inputs: &Path, to: &Path) -> Vec<u8> {
+    let mut c = command();
+    let out = c.arg("predict").arg(model).arg("--inputs").arg(inputs).arg("--outputs").arg(to).output().expect("runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    std::fs::read(to).expect("outputs")
+}
+
+#[test]
+fn a_package_its_compiled_form_and_the_package_of_that_predict_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (inputs, out) = (path("in.safetensors"), path("out.safetensors"));
+    sentence(&inputs);
+    let compile = |from: &Path, to: &Path| {
+        let out = command().arg("compile").arg(from).arg("-o").arg(to).output().expect("runs");
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).trim().to_owned())
+    };
+    let (compiled, package) = (path("intent.mlmodelc"), path("again.mlpackage"));
+    assert_eq!(compile(&shipped(), &compiled), (true, compiled.display().to_string()));
+    assert_eq!(compile(&compiled, &package), (true, package.display().to_string()));
+    let first = predict(&shipped(), &inputs, &out);
+    assert!(first == predict(&compiled, &inputs, &out) && first == predict(&package, &inputs, &out));
+    let (done, text) = compile(&shipped(), &compiled);
+    assert!(!done && text.contains("one that exists"), "{text}");
+    // Without a name it lies beside the model.
+    let out = command().arg("compile").arg(&package).output().expect("runs");
+    assert!(out.status.success() && path("again.mlmodelc").join("coremldata.bin").is_file());
+}
+
+#[test]
+fn bits_go_to_the_layers_that_need_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    sentence(&path("in.safetensors"));
+    let compress = |to: &str, more: &[&str]| {
+        let mut c = command();
+        c.arg("compress").arg(shipped()).arg("--out").arg(path(to)).args(more);
+        let out = c.output().expect("runs");
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    let data = path("in.safetensors");
+    let data = data.to_string_lossy();
+    let average = ["--average-bits", "4.5", "--candidates", "2,4,6", "--data", &data];
+    let (done, text) = compress("a.mlpackage", &[&average[..], &["--json"]].concat());
+    assert!(done, "{text}");
+    let line = text.lines().find(|l| l.starts_with('{')).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    let layers = report["layers"].as_array().expect("layers");
+    let (mut bytes, mut elements, mut bits) = (0.0, 0.0, std::collections::BTreeSet::new());
+    for layer in layers {
+        bytes += layer["after"].as_f64().expect("bytes");
+        let shape = layer["shape"].as_array().expect("a shape");
+        elements += shape.iter().map(|n| n.as_f64().expect("an extent")).product::<f64>();
+        bits.insert(layer["scheme"]["palette"]["bits"].as_u64().expect("bits"));
+    }
+    assert!(bytes * 8.0 <= elements * 4.5, "{bytes} bytes for {elements}");
+    assert!(bits.len() > 1, "{bits:?}");
+    assert_eq!(report["sensitivity"].as_array().map(Vec::len), Some(layers.len()));
+    // Measured bits lose less than the same bits everywhere.
+    assert!(compress("b.mlpackage", &["--bits", "4"]).0);
+    let tensors = |model: &str| {
+        let file = path("out.safetensors");
+        let model = if model.is_empty() { shipped() } else { path(model) };
+        predict(&model, Path::new(&*data), &file);
+        let all = candle_core::safetensors::load(&file, &Device::Cpu).expect("tensors");
+        let mut names: Vec<_> = all.keys().cloned().collect();
+        names.sort();
+        let flat = |n: &String| all[n].to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        names.iter().flat_map(|n| flat(n).expect("numbers")).collect::<Vec<f32>>()
+    };
+    let wanted = tensors("");
+    let off = |model: &str| tensors(model).iter().zip(&wanted).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+    assert!(off("a.mlpackage") < off("b.mlpackage"));
+    let (done, text) = compress("c.mlpackage", &["--average-bits", "1", "--data", &data]);
+    assert!(!done && text.contains("the smallest of --candidates take"), "{text}");
+    assert!(!path("c.mlpackage").exists());
+}

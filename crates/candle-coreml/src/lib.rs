@@ -77,6 +77,7 @@ pub mod pixels;
 pub mod qwen;
 #[cfg(feature = "remote")]
 pub mod remote;
+pub mod sensitivity;
 pub mod settings;
 mod single_file;
 pub mod state;

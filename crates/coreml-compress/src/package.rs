@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 
 use crate::encode::{Dense, Encoded, Part};
 use crate::scheme::{Options, Scheme};
+use crate::trial::parts;
 
 /// What compression did to a weight.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -69,7 +70,7 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
         edit::program(model)?.functions.iter().map(|(n, f)| (n.clone(), f.opset)).collect();
     let mut report = Report::default();
     let mut skipped = std::collections::BTreeSet::new();
-    let mut wanted = |place: Place<'_>| match scheme(options, place) {
+    let mut wanted = |place: Place<'_>| match scheme_at(options, place) {
         Some((scheme, by_name)) => {
             let shape = place.ty().map(|(_, shape)| shape).unwrap_or_default();
             let fits = by_name || scheme.fits(&shape).is_ok();
@@ -81,7 +82,7 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
         None => false,
     };
     let mut make = |repack: &mut Repack, constants: &Constants<'_>, place: Place<'_>| {
-        let (scheme, _) = scheme(options, place).ok_or_else(|| invalid(model, place, "a scheme", "none"))?;
+        let (scheme, _) = scheme_at(options, place).ok_or_else(|| invalid(model, place, "a scheme", "none"))?;
         let opset = opsets.get(place.function).copied().unwrap_or(Opset::Ios15);
         let weight = constants.decode(place.name()).map_err(|e| invalid(model, place, "a weight", e))?;
         if let Some(at) = weight.data.iter().position(|v| !v.is_finite()) {
@@ -106,16 +107,26 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
     Ok(report)
 }
 
+/// Form of the weight of a place, and whether it was asked for by name.
+fn scheme_at(options: &Options, place: Place<'_>) -> Option<(Scheme, bool)> {
+    scheme(options, place.name(), place.ty(), place.uses)
+}
+
 /// Form of a weight, and whether it was asked for by name.
-fn scheme(options: &Options, place: Place<'_>) -> Option<(Scheme, bool)> {
-    let (dtype, shape) = place.ty()?;
+pub(crate) fn scheme(
+    options: &Options,
+    name: &str,
+    ty: Option<(DataType, Vec<usize>)>,
+    uses: &[String],
+) -> Option<(Scheme, bool)> {
+    let (dtype, shape) = ty?;
     // Look-ups in tables of other ranks are positions, not embeddings: they must stay exact.
     let kind =
         |u: &str| USERS.iter().any(|kind| u.split(' ').next() == Some(kind) && (*kind != "gather" || shape.len() == 2));
-    let used = place.uses.iter().any(|u| kind(u));
+    let used = uses.iter().any(|u| kind(u));
     let elements = shape.iter().product();
     let fits = used && shape.len() >= 2 && matches!(dtype, DataType::F16 | DataType::F32);
-    options.of(place.name(), elements).filter(|_| fits)
+    options.of(name, elements).filter(|_| fits)
 }
 
 fn layer(name: &str, scheme: Scheme, dense: &Dense<'_>, decoded: &[f32], encoded: &Encoded) -> LayerReport {
@@ -124,14 +135,6 @@ fn layer(name: &str, scheme: Scheme, dense: &Dense<'_>, decoded: &[f32], encoded
         let d = f64::from(*a) - f64::from(*b);
         sums = (sums.0 + d * d, sums.1 + f64::from(*a).powi(2), sums.2.max(d.abs() as f32));
     }
-    let parts: Vec<&Part> = match encoded {
-        Encoded::Table { indices, lut, .. } => vec![indices, lut],
-        Encoded::Blocks { data, scale, offset } => {
-            [Some(data), Some(scale), offset.as_ref()].into_iter().flatten().collect()
-        }
-        Encoded::Sparse { mask, data } => vec![mask, data],
-        Encoded::SparseTable { mask, indices, lut } => vec![mask, indices, lut],
-    };
     LayerReport {
         name: name.to_owned(),
         shape: dense.shape.to_vec(),
@@ -140,7 +143,7 @@ fn layer(name: &str, scheme: Scheme, dense: &Dense<'_>, decoded: &[f32], encoded
         squared_error: sums.0,
         largest_error: sums.2,
         before: dense.dtype.packed_len(dense.data.len()).unwrap_or(0) as u64,
-        after: parts.iter().map(|p| p.bytes.len() as u64).sum(),
+        after: parts(encoded).iter().map(|p| p.bytes.len() as u64).sum(),
     }
 }
 

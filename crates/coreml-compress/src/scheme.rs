@@ -127,6 +127,8 @@ pub struct Options {
     pub scheme: Scheme,
     /// Forms of single weights, by a part of the name; the first that fits counts. `None` leaves a weight as it is.
     pub layers: Vec<(String, Option<Scheme>)>,
+    /// Forms of single weights by their whole name; they come before `layers`.
+    pub named: std::collections::HashMap<String, Option<Scheme>>,
     /// Weights with fewer elements stay as they are.
     pub smallest: usize,
 }
@@ -134,11 +136,14 @@ pub struct Options {
 impl Options {
     /// One form for all weights of more than 2048 elements, as in coremltools.
     pub fn new(scheme: Scheme) -> Self {
-        Self { scheme, layers: Vec::new(), smallest: 2049 }
+        Self { scheme, layers: Vec::new(), named: Default::default(), smallest: 2049 }
     }
 
     /// Form of a weight, if it is to be compressed, and whether it was asked for by name.
     pub(crate) fn of(&self, name: &str, elements: usize) -> Option<(Scheme, bool)> {
+        if let Some(scheme) = self.named.get(name) {
+            return scheme.map(|s| (s, true));
+        }
         match self.layers.iter().find(|(part, _)| name.contains(part.as_str())) {
             Some((_, scheme)) => scheme.map(|s| (s, true)),
             None => Some((self.scheme, false)).filter(|_| elements >= self.smallest),
