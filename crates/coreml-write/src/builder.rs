@@ -3,6 +3,7 @@
 pub(crate) mod arg;
 mod call;
 mod check;
+mod control;
 mod error;
 mod function;
 mod package;

@@ -253,3 +253,105 @@ fn constants_have_types_of_their_own_and_zeros_align_from_the_right_since_ios_17
     let error = f.op("matmul").arg("x", &x).arg("y", &y).done().expect_err("two types").to_string();
     assert!(error.contains("of one element type"), "{error}");
 }
+
+/// 2ⁿ by doubling in a loop, then a branch: by hand for each input.
+#[test]
+fn loops_and_branches_run() {
+    let mut f = FunctionBuilder::new(Opset::Ios17);
+    let (x, n) = (f.input("x", F32, [2]).expect("an input"), f.input("n", I32, [1]).expect("an input"));
+    let n = f.op("squeeze").arg("x", &n).arg("axes", [0]).done().expect("a scalar");
+    let zero = f.shared("zero", Value::int(0));
+    let last = f
+        .while_loop(
+            &[&zero, &x],
+            |f, v| f.op("less").arg("x", &v[0]).arg("y", &n).done(),
+            |f, v| {
+                let next = f.op("add").arg("x", &v[0]).arg("y", 1).done()?;
+                Ok(vec![next, f.op("add").arg("x", &v[1]).arg("y", &v[1]).done()?])
+            },
+        )
+        .expect("a loop");
+    let sum = f.op("reduce_sum").arg("x", &last[1]).arg("keep_dims", false).done().expect("a sum");
+    let large = f.op("greater").arg("x", &sum).arg("y", 10.0).done().expect("a test");
+    let mut inner = None;
+    let y = f
+        .cond(
+            &large,
+            |f| {
+                // A nested branch, a value from outside, and the same value twice.
+                let small = f.op("less").arg("x", &sum).arg("y", 100.0).done()?;
+                let y = f.cond(
+                    &small,
+                    |f| Ok(vec![f.op("mul").arg("x", &last[1]).arg("y", -1.0).done()?]),
+                    |_| Ok(vec![last[1].clone()]),
+                )?;
+                inner = Some(y[0].clone());
+                Ok(vec![y[0].clone(), y[0].clone()])
+            },
+            |f| {
+                let one = f.constant("one", Value::tensor(F32, &[2], [1f32, 1.0].map(f32::to_le_bytes).concat()))?;
+                Ok(vec![one.clone(), x.clone()])
+            },
+        )
+        .expect("a branch");
+    let hidden = f.op("relu").arg("x", inner.expect("made")).done().expect_err("hidden").to_string();
+    assert!(hidden.contains("of one that has ended"), "{hidden}");
+    f.output("y", &y[0]).expect("an output");
+    f.output("z", &y[1]).expect("an output");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("control.mlpackage");
+    let mut package = PackageBuilder::create(&path).expect("a package");
+    package.add("main", f).expect("a function");
+    package.finish().expect("written");
+    if let Some(keep) = std::env::var_os("CANDLE_COREML_KEEP") {
+        std::fs::rename(&path, Path::new(&keep).join("control.mlpackage")).expect("kept");
+        return;
+    }
+    let model = Model::open(&path).expect("a model");
+    let program = model.body.program().expect("a program");
+    assert!(check(program).is_empty(), "{:?}", check(program));
+    let run = Executable::load(program, &model.weights, "main", &Options::default()).expect("it loads");
+    // n, then y and z: 1·(1, 2) = (1, 2) is small; 4·(1, 2) is 12 in sum and negated; 64·(1, 2) is kept.
+    for (n, y, z) in [(0, [1f32, 1.0], [1f32, 2.0]), (2, [-4.0, -8.0], [-4.0, -8.0]), (6, [64.0, 128.0], [64.0, 128.0])]
+    {
+        let cpu = candle_core::Device::Cpu;
+        let x = candle_core::Tensor::new(&[1f32, 2.0], &cpu).expect("x");
+        let n = candle_core::Tensor::new(&[i64::from(n)], &cpu).expect("n");
+        let out = run.predict(&[("x", x), ("n", n)], None).unwrap_or_else(|e| panic!("{e}"));
+        let vector = |name: &str| out[name].tensor().and_then(|t| t.to_vec1::<f32>().ok()).expect("a vector");
+        assert_eq!((vector("y"), vector("z")), (y.to_vec(), z.to_vec()));
+    }
+}
+
+#[test]
+fn wrong_blocks_are_refused_by_name() {
+    type Make = fn(&mut FunctionBuilder, &Var, &Var) -> Result<Vec<Var>, BuildError>;
+    let cases: [(&str, Make); 6] = [
+        ("parameter `pred`: expected bool [], found fp32 [2]", |f, x, _| f.cond(x, |_| Ok(vec![]), |_| Ok(vec![]))),
+        ("returns at least one value", |f, x, p| f.cond(p, |_| Ok(vec![]), |_| Ok(vec![x.clone()]))),
+        ("the same results, found 1 and 2", |f, x, p| {
+            f.cond(p, |_| Ok(vec![x.clone()]), |_| Ok(vec![x.clone(), x.clone()]))
+        }),
+        ("the same results, found fp32 [2] and bool []", |f, x, p| {
+            f.cond(p, |_| Ok(vec![x.clone()]), |_| Ok(vec![p.clone()]))
+        }),
+        ("expected bool [] to go on, found fp32 [2]", |f, x, _| {
+            f.while_loop(&[x], |_, v| Ok(v[0].clone()), |_, v| Ok(v.to_vec()))
+        }),
+        ("expected a body that returns fp32 [2], found bool []", |f, x, p| {
+            f.while_loop(&[x], |_, _| Ok(p.clone()), |_, _| Ok(vec![p.clone()]))
+        }),
+    ];
+    for (part, make) in cases {
+        let mut f = FunctionBuilder::new(Opset::Ios17);
+        let x = f.input("x", F32, [2]).expect("an input");
+        let sum = f.op("reduce_sum").arg("x", &x).arg("keep_dims", false).done().expect("a sum");
+        let p = f.op("greater").arg("x", &sum).arg("y", 0.0).done().expect("a test");
+        let error = make(&mut f, &x, &p).expect_err(part).to_string();
+        assert!(error.contains(part), "expected {part}: {error}");
+        // The function goes on where it was.
+        f.output("y", &x).expect("an output");
+        assert!(f.finish().expect("a function").0.block.operations.iter().all(|o| o.kind == "identity"));
+    }
+}

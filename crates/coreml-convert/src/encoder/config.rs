@@ -174,7 +174,7 @@ impl Config {
             let expected = format!("more than the padding's id, {pad}, plus 1");
             return Err(ConvertError::invalid(&path, "`max_position_embeddings`", expected, positions.to_string()));
         }
-        if row.relative.is_some() && (this.buckets < 4 || this.buckets % 4 != 0) {
+        if row.relative.is_some() && (this.buckets < 4 || !this.buckets.is_multiple_of(4)) {
             let found = this.buckets.to_string();
             return Err(ConvertError::invalid(&path, "`relative_attention_num_buckets`", "a multiple of 4", found));
         }

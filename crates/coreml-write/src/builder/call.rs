@@ -168,9 +168,7 @@ impl FunctionBuilder {
             return Err(format!("expected one value, found {}", vars.len()));
         }
         for var in &vars {
-            if var.owner != self.id {
-                return Err(format!("expected a value of this function, found `{}` of another", var.name));
-            }
+            self.visible(var)?;
             if let Some(dtype) = var.dtype().filter(|&t| !row.takes(t)) {
                 return Err(format!("expected {}, found {dtype}", arg::words(&allowed)));
             }

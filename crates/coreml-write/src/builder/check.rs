@@ -67,6 +67,9 @@ impl<'p> Scope<'p, '_> {
     }
 
     fn operation(&self, op: &Operation) -> Result<(), BuildError> {
+        if let Some(checked) = super::control::check(op, |name| self.known.get(name).map(|known| known.0)) {
+            return checked;
+        }
         let wrong = |what: String| BuildError::Op { kind: op.kind.clone(), name: op.name.clone(), what };
         let definition = super::call::find(&op.kind, &op.name, self.function.opset)?;
         let mut args: IndexMap<String, Vec<Var>> = IndexMap::new();

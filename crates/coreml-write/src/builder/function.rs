@@ -80,7 +80,9 @@ pub struct FunctionBuilder {
     description: FunctionDescription,
     pub(super) names: HashSet<String>,
     /// Small constants by content.
-    literals: HashMap<String, Var>,
+    pub(super) literals: HashMap<String, Var>,
+    /// Names of values in blocks that have ended.
+    pub(super) hidden: HashSet<String>,
 }
 
 impl FunctionBuilder {
@@ -96,12 +98,24 @@ impl FunctionBuilder {
             description: FunctionDescription::default(),
             names: HashSet::new(),
             literals: HashMap::new(),
+            hidden: HashSet::new(),
         }
     }
 
     /// Opset of the function.
     pub fn opset(&self) -> Opset {
         self.opset
+    }
+
+    /// Says what is wrong with a value that an operation here is to use.
+    pub(super) fn visible(&self, var: &Var) -> Result<(), String> {
+        if var.owner != self.id {
+            return Err(format!("expected a value of this function, found `{}` of another", var.name));
+        }
+        if self.hidden.contains(&var.name) {
+            return Err(format!("expected a value of this block, found `{}` of one that has ended", var.name));
+        }
+        Ok(())
     }
 
     /// Takes a name that is written in the program.
@@ -229,10 +243,10 @@ impl FunctionBuilder {
     pub fn write_state(&mut self, state: &Var, value: &Var) -> Result<(), BuildError> {
         let name = self.fresh("write_state");
         let wrong = |what: String| Err(BuildError::Op { kind: "write_state".to_owned(), name: name.clone(), what });
+        if let Err(what) = self.visible(state).and_then(|()| self.visible(value)) {
+            return wrong(what);
+        }
         match &state.ty {
-            _ if state.owner != self.id || value.owner != self.id => {
-                return wrong("expected values of this function".to_owned());
-            }
             ValueType::State(inner) if **inner == value.ty => {}
             ValueType::State(inner) => return wrong(format!("expected {}, found {}", show(inner), show(&value.ty))),
             other => return wrong(format!("expected a state, found {}", show(other))),
@@ -257,8 +271,8 @@ impl FunctionBuilder {
     /// this type.
     pub fn output(&mut self, name: &str, value: &Var) -> Result<(), BuildError> {
         let wrong = |what: String| Err(BuildError::Op { kind: "output".to_owned(), name: name.to_owned(), what });
-        if value.owner != self.id {
-            return wrong("expected a value of this function".to_owned());
+        if let Err(what) = self.visible(value) {
+            return wrong(what);
         }
         let ValueType::Tensor(ty) = &value.ty else {
             return wrong(format!("expected a tensor, found {}", show(&value.ty)));
@@ -304,13 +318,18 @@ pub fn sweep(block: &mut Block) {
     let mut needed: HashSet<String> = block.outputs.iter().cloned().collect();
     let mut kept = Vec::with_capacity(block.operations.len());
     for op in std::mem::take(&mut block.operations).into_iter().rev() {
-        if op.outputs.is_empty() || op.outputs.iter().any(|o| needed.contains(&o.name)) {
+        if acts(&op) || op.outputs.iter().any(|o| needed.contains(&o.name)) {
             uses(&op, &mut needed);
             kept.push(op);
         }
     }
     kept.reverse();
     block.operations = kept;
+}
+
+/// True if an operation, or one in its blocks, does something besides its results, as `write_state` does.
+fn acts(op: &Operation) -> bool {
+    op.outputs.is_empty() || op.blocks.iter().flat_map(|b| &b.operations).any(acts)
 }
 
 /// Adds the names that an operation and its blocks use.
