@@ -27,12 +27,12 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let model = Model::open(&arguments.model)?;
     let back = compile::is_compiled(&arguments.model);
     let extension = if back { "mlpackage" } else { "mlmodelc" };
-    let out = arguments.out.unwrap_or_else(|| arguments.model.with_extension(extension));
+    let to = arguments.out.unwrap_or_else(|| arguments.model.with_extension(extension));
     if back {
-        compile::decompile(&model, &out)?
+        compile::decompile(&model, &to)?
     } else {
-        compile::compile(&model, &out)?
+        compile::compile(&model, &to)?
     }
-    println!("{}", out.display());
+    out!("{}", to.display())?;
     Ok(())
 }

@@ -83,6 +83,8 @@ pub(crate) struct Arguments {
     /// Shorter contexts, with functions of their own: a state-transition package (anemll).
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     contexts: Vec<usize>,
+    #[command(flatten)]
+    consent: crate::model::Consent,
     /// Say nothing while it runs.
     #[arg(long, short)]
     quiet: bool,
@@ -154,7 +156,7 @@ fn layout(a: &Arguments) -> Result<Layout, String> {
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let a = arguments;
     let layout = layout(&a)?;
-    let source = crate::model::folder(&a.source)?;
+    let source = crate::model::folder(&a.source, a.consent)?;
     let terminal = std::io::stderr().is_terminal();
     let mut show = |step: &Step| {
         if !a.quiet {

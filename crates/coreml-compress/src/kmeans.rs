@@ -15,8 +15,8 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(mut pairs: Vec<(f32, f64)>) -> Self {
-        pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    fn new(pairs: Vec<(f32, f64)>) -> Self {
+        let pairs = sorted(pairs);
         let mut merged: Vec<(f32, f64)> = Vec::with_capacity(pairs.len());
         for (v, w) in pairs {
             match merged.last_mut() {
@@ -57,6 +57,34 @@ impl Sorted {
     }
 }
 
+/// Pairs in ascending order of the numbers; many of them digit by digit, eleven bits at a time.
+fn sorted(mut pairs: Vec<(f32, f64)>) -> Vec<(f32, f64)> {
+    const BITS: u32 = 11;
+    if pairs.len() < 4096 {
+        pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        return pairs;
+    }
+    // Bits whose order is that of the numbers.
+    let key = |v: f32| if v.is_sign_negative() { !v.to_bits() } else { v.to_bits() | 1 << 31 };
+    let mut other = vec![(0.0, 0.0); pairs.len()];
+    for pass in 0..u32::BITS.div_ceil(BITS) {
+        let digit = |v: f32| (key(v) >> (pass * BITS) & ((1 << BITS) - 1)) as usize;
+        let mut next = vec![0usize; 1 << BITS];
+        pairs.iter().for_each(|p| next[digit(p.0)] += 1);
+        let mut start = 0;
+        for n in &mut next {
+            start += std::mem::replace(n, start);
+        }
+        for &pair in &pairs {
+            let at = &mut next[digit(pair.0)];
+            other[*at] = pair;
+            *at += 1;
+        }
+        std::mem::swap(&mut pairs, &mut other);
+    }
+    pairs
+}
+
 /// Number of clusters from which a price on clusters is sought.
 const PRICED: usize = 6;
 
@@ -65,10 +93,10 @@ fn divided(s: &Sorted, k: usize) -> Vec<usize> {
     let n = s.len();
     let mut cost: Vec<f64> = (0..=n).map(|i| s.cost(0, i)).collect();
     let mut starts: Vec<Vec<u32>> = Vec::new();
-    for _ in 1..k {
+    for cluster in 1..k {
         let (mut next, mut start) = (vec![f64::INFINITY; n + 1], vec![0u32; n + 1]);
-        // Ranges of ends, and of the starts that may be theirs.
-        let mut stack = vec![(0, n + 1, 0, n + 1)];
+        // Ranges of ends, and of the starts that may be theirs. The last cluster ends with the numbers.
+        let mut stack = vec![(if cluster + 1 == k { n } else { 0 }, n + 1, 0, n + 1)];
         while let Some((low, high, first, last)) = stack.pop() {
             if low >= high {
                 continue;
@@ -302,6 +330,16 @@ mod tests {
                 assert!(found <= whole * (1.0 + 1e-9), "{k}: {found} > {whole}");
             }
         }
+    }
+
+    #[test]
+    fn many_numbers_are_sorted_as_few_are() {
+        let mut pairs: Vec<(f32, f64)> =
+            noise(9000, 77, |v| v.powi(3)).into_iter().enumerate().map(|(i, v)| (v, i as f64)).collect();
+        pairs.extend([(0.0, 1.0), (-0.0, 2.0), (f32::MAX, 3.0), (f32::MIN, 4.0), (f32::MIN_POSITIVE / 2.0, 5.0)]);
+        let found = sorted(pairs.clone());
+        pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        assert_eq!(found.iter().map(|p| p.1).collect::<Vec<_>>(), pairs.iter().map(|p| p.1).collect::<Vec<_>>());
     }
 
     #[test]

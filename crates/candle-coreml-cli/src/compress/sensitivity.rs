@@ -1,6 +1,6 @@
 //! Bits for each layer by what they cost on given data.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use candle_coreml::compress::{Options, Scheme, Sensitivity, choose};
@@ -42,12 +42,16 @@ pub(super) fn set(
     let forms: Vec<Scheme> = a.by_data.candidates.iter().map(palette).collect();
     let terminal = std::io::stderr().is_terminal();
     let mut show = |weight: &str, done: usize, all: usize| {
-        if terminal { eprint!("\r\x1b[K{done}/{all}  {weight}") } else { eprintln!("{done}/{all}  {weight}") }
+        if terminal {
+            drop(write!(std::io::stderr(), "\r\x1b[K{done}/{all}  {weight}"));
+        } else {
+            note!("{done}/{all}  {weight}");
+        }
     };
     let function = a.by_data.function.as_deref();
     let measured = measure(&a.model, function, options, &forms, &samples, &mut show);
     if terminal {
-        eprint!("\r\x1b[K");
+        drop(write!(std::io::stderr(), "\r\x1b[K"));
     }
     let measured = measured?;
     let chosen = choose(&measured, bits).ok_or_else(|| {
