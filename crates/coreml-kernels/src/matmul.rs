@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::aligned::Aligned;
 use crate::expand::expand_row;
 use crate::isa::{self, Isa};
-use crate::matvec::{Precision, Product, matvec_many};
+use crate::matvec::{self, Precision, Product, matvec_many};
 use crate::parallel::{self, Shared};
 use crate::sizes::{checked, size};
 use crate::weight_matrix::WeightMatrix;
@@ -99,6 +99,9 @@ pub fn matmul_t_many(products: &mut [Product<'_, '_>], x: &[f32], m: usize, prec
     let cols = columns(products, x, m);
     check_products(products, m, cols);
     if products.iter().all(|p| p.out.is_empty()) {
+        return;
+    }
+    if matvec::few(products, x, m, precision) {
         return;
     }
     #[cfg(target_arch = "x86_64")]

@@ -1,17 +1,29 @@
 //! Matrix × vector on stored weights: `y[r] = Σ_c w[r, c] · x[c] + bias[r]`.
 //!
-//! Every weight is read once, in file order. With AVX-512 VBMI, indices are looked up in registers; the other variants
-//! expand a segment of a row and multiply.
+//! Every weight is read once, in file order, and indices are looked up in registers. The same kernels take several
+//! vectors ([`few`]): weights are looked up once for [`WIDTH`] of them, and each result is that of its vector alone, to the
+//! bit.
 
+use std::cell::RefCell;
+
+use crate::aligned::Aligned;
 use crate::isa::Isa;
-use crate::parallel;
+use crate::parallel::{self, Shared};
 use crate::weight_matrix::{Blocks, Storage, WeightMatrix};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod input;
 pub(crate) mod shuffle_i16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni_i16;
+
+use input::{Input, Orders};
+
+/// Most vectors for which weights are looked up once.
+const WIDTH: usize = 8;
+/// Blocks of so many vectors that stay in L1 while several rows are multiplied by them.
+const NEAR: usize = 8;
 
 /// One product: a matrix, its bias and its result (`rows` elements).
 pub struct Product<'a, 'o> {
@@ -23,7 +35,7 @@ pub struct Product<'a, 'o> {
     pub out: &'o mut [f32],
 }
 
-/// A kernel for consecutive rows: `(weight, first row, x, prepared x, out)`.
+/// A kernel for consecutive rows: `(weight, first row, vectors, out)`; the results of each vector are contiguous.
 type Rows = fn(&WeightMatrix<'_>, usize, &Input<'_>, &mut [f32]);
 
 /// Precision to which a product may round the vector.
@@ -35,76 +47,6 @@ pub enum Precision {
     Half,
 }
 
-/// The vector in the element orders of the variants.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 variants read other orders"))]
-struct Input<'a> {
-    x: &'a [f32],
-    /// In blocks of 128: element `8·j + s` is at `16·s + j` (4-bit kernel).
-    by_nibble: Vec<f32>,
-    /// In blocks of 64, in the order of widened bytes (table kernels).
-    by_lane: Vec<f32>,
-    /// In fixed point, if allowed and possible: for AVX-512, and for byte shuffles.
-    #[cfg(target_arch = "x86_64")]
-    fixed: Option<vnni_i16::Fixed>,
-    rounded: Option<shuffle_i16::Rounded>,
-}
-
-/// Order of the 64 elements of a block after `unpack{lo,hi}_epi8` and conversion by halves.
-#[cfg(target_arch = "x86_64")]
-const LANE_ORDER: [usize; 8] = [0, 16, 32, 48, 8, 24, 40, 56];
-
-/// Element orders needed by a call: for 4-bit weights, for other tables, for 8-bit integers.
-#[derive(Clone, Copy, Default)]
-struct Orders {
-    nibble: bool,
-    lane: bool,
-    plain: bool,
-}
-
-impl Input<'_> {
-    fn plain(x: &[f32], _: Orders) -> Input<'_> {
-        Input {
-            x,
-            by_nibble: Vec::new(),
-            by_lane: Vec::new(),
-            #[cfg(target_arch = "x86_64")]
-            fixed: None,
-            rounded: None,
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn ordered(x: &[f32], orders: Orders) -> Input<'_> {
-        let mut by_nibble = Vec::new();
-        if orders.nibble {
-            by_nibble.resize(x.len() / 128 * 128, 0.0);
-            for (to, from) in by_nibble.chunks_exact_mut(128).zip(x.chunks_exact(128)) {
-                for (i, &v) in from.iter().enumerate() {
-                    to[i % 8 * 16 + i / 8] = v;
-                }
-            }
-        }
-        let mut by_lane = Vec::new();
-        if orders.lane {
-            by_lane.resize(x.len() / 64 * 64, 0.0);
-            for (to, from) in by_lane.chunks_exact_mut(64).zip(x.chunks_exact(64)) {
-                for (to, &at) in to.chunks_exact_mut(8).zip(&LANE_ORDER) {
-                    to.copy_from_slice(&from[at..at + 8]);
-                }
-            }
-        }
-        Input { x, by_nibble, by_lane, fixed: None, rounded: None }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
-        match vnni_i16::Fixed::new(x, orders) {
-            Some(fixed) => Input { fixed: Some(fixed), ..Input::plain(x, orders) },
-            None => Input::ordered(x, orders),
-        }
-    }
-}
-
 /// Kernels of one instruction set; the first [`available`](Variant::available) one is used.
 #[derive(Clone, Copy)]
 pub struct Variant {
@@ -112,8 +54,10 @@ pub struct Variant {
     isa: Isa,
     /// Precision to which it rounds the vector.
     pub precision: Precision,
-    prepare: for<'a> fn(&'a [f32], Orders) -> Input<'a>,
+    prepare: for<'a> fn(&'a [f32], usize, Orders) -> Input<'a>,
     rows: Rows,
+    /// Most vectors that [`few`] takes: where weights are multiplied in fixed point, and as fp16.
+    most: (usize, usize),
 }
 
 impl Variant {
@@ -131,20 +75,44 @@ impl Variant {
 /// All variants, fastest first; the scalar definition is last.
 pub const VARIANTS: &[Variant] = &[
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::Avx512Vbmi, precision: Precision::Half, prepare: Input::rounded, rows: avx512::rows },
+    Variant {
+        isa: Isa::Avx512Vbmi,
+        precision: Precision::Half,
+        prepare: Input::rounded,
+        rows: avx512::rows,
+        most: (16, 8),
+    },
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::Avx512Vbmi, precision: Precision::Single, prepare: Input::ordered, rows: avx512::rows },
+    Variant {
+        isa: Isa::Avx512Vbmi,
+        precision: Precision::Single,
+        prepare: Input::ordered,
+        rows: avx512::rows,
+        most: (0, 8),
+    },
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::AvxVnni, precision: Precision::Half, prepare: x86::rounded, rows: x86::avx_vnni },
+    Variant {
+        isa: Isa::AvxVnni,
+        precision: Precision::Half,
+        prepare: x86::rounded,
+        rows: x86::avx_vnni,
+        most: (usize::MAX, 8),
+    },
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::Avx2, precision: Precision::Half, prepare: x86::rounded, rows: x86::avx2 },
+    Variant {
+        isa: Isa::Avx2,
+        precision: Precision::Half,
+        prepare: x86::rounded,
+        rows: x86::avx2,
+        most: (usize::MAX, 8),
+    },
     #[cfg(target_arch = "x86_64")]
-    Variant { isa: Isa::Avx2, precision: Precision::Single, prepare: Input::plain, rows: x86::avx2 },
+    Variant { isa: Isa::Avx2, precision: Precision::Single, prepare: Input::plain, rows: x86::avx2, most: (0, 8) },
     #[cfg(target_arch = "aarch64")]
-    Variant { isa: Isa::Neon, precision: Precision::Half, prepare: arm::rounded, rows: arm::neon },
+    Variant { isa: Isa::Neon, precision: Precision::Half, prepare: arm::rounded, rows: arm::neon, most: (16, 8) },
     #[cfg(target_arch = "aarch64")]
-    Variant { isa: Isa::Neon, precision: Precision::Single, prepare: Input::plain, rows: arm::neon },
-    Variant { isa: Isa::Scalar, precision: Precision::Single, prepare: Input::plain, rows: scalar_rows },
+    Variant { isa: Isa::Neon, precision: Precision::Single, prepare: Input::plain, rows: arm::neon, most: (0, 8) },
+    Variant { isa: Isa::Scalar, precision: Precision::Single, prepare: Input::plain, rows: scalar_rows, most: (0, 0) },
 ];
 
 fn best(precision: Precision) -> &'static Variant {
@@ -168,7 +136,7 @@ pub fn matvec(weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, precisi
 /// # Panics
 /// Same as [`matvec`].
 pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32], precision: Precision) {
-    run(best(precision), products, x);
+    run(best(precision), products, x, 1);
 }
 
 /// [`matvec`] with a given variant, for tests and benchmarks.
@@ -177,19 +145,111 @@ pub fn matvec_many(products: &mut [Product<'_, '_>], x: &[f32], precision: Preci
 /// Same as [`matvec`], or if the CPU does not support the variant.
 pub fn matvec_with(variant: &Variant, weight: WeightMatrix<'_>, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
     assert!(variant.available(), "a variant of this CPU");
-    run(variant, &mut [Product { weight, bias, out }], x);
+    run(variant, &mut [Product { weight, bias, out }], x, 1);
 }
 
-/// Some rows of one product: weight, first row, bias of all rows, results of these rows.
-type Job<'a> = (&'a WeightMatrix<'a>, usize, Option<&'a [f32]>, &'a mut [f32]);
+/// Several matrices times `m` vectors, where that is faster than a panel; false where it is not. Each vector's results are
+/// those of [`matvec_many`], to the bit. The caller has checked the sizes.
+pub(crate) fn few(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) -> bool {
+    let variant = best(precision);
+    few_with(variant, products, x, m, variant.most)
+}
 
-fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
+/// True if [`together`] takes products with a matrix.
+pub fn are_exact_together(weight: &WeightMatrix<'_>, precision: Precision) -> bool {
+    best(precision).takes(weight, 2, ANY)
+}
+
+/// [`few`] whatever is faster.
+///
+/// # Panics
+/// Same as [`matvec`].
+pub fn together(products: &mut [Product<'_, '_>], x: &[f32], m: usize, precision: Precision) -> bool {
+    few_with(best(precision), products, x, m, ANY)
+}
+
+/// No limit to the vectors of [`Variant::most`].
+const ANY: (usize, usize) = (usize::MAX, usize::MAX);
+
+impl Variant {
+    /// Whether the kernels for several vectors take a matrix times `m` vectors.
+    fn takes(&self, weight: &WeightMatrix<'_>, m: usize, (fixed, halves): (usize, usize)) -> bool {
+        let fixed = m <= fixed && self.most.0 > 0;
+        match weight.form {
+            Storage::F16(_) => m <= halves && self.most.1 > 0,
+            Storage::Lut(l) => fixed && (weight.cols * l.bits as usize).is_multiple_of(8),
+            Storage::Blocks(b) => fixed && shuffle_i16::holds(&b, weight.cols),
+            _ => false,
+        }
+    }
+}
+
+fn few_with(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32], m: usize, most: (usize, usize)) -> bool {
+    if m < 2 || x.is_empty() || !products.iter().all(|p| variant.takes(&p.weight, m, most)) {
+        return false;
+    }
+    run(variant, products, x, m);
+    true
+}
+
+/// Some rows of one product.
+struct Job<'a> {
+    weight: &'a WeightMatrix<'a>,
+    bias: Option<&'a [f32]>,
+    target: &'a Shared<f32>,
+    first: usize,
+    rows: usize,
+}
+
+/// Rows of weights that several vectors are multiplied by at a time.
+const PIECE: usize = 64;
+
+thread_local! {
+    /// Results of [`PIECE`] rows, contiguous for each vector.
+    static RESULTS: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::empty()) };
+}
+
+impl Job<'_> {
+    fn run(&self, variant: &Variant, input: &Input<'_>) {
+        let add = |out: &mut [f32], first: usize| {
+            if let Some(bias) = self.bias {
+                out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
+            }
+        };
+        // SAFETY: the output has `count` rows of `weight.rows` elements, and these columns belong to this job.
+        let part = |i: usize, first: usize, n: usize| unsafe {
+            std::slice::from_raw_parts_mut(self.target.get().add(i * self.weight.rows + first), n)
+        };
+        if input.count == 1 {
+            let out = part(0, self.first, self.rows);
+            (variant.rows)(self.weight, self.first, input, out);
+            return add(out, self.first);
+        }
+        RESULTS.with_borrow_mut(|results| {
+            let end = self.first + self.rows;
+            for first in (self.first..end).step_by(PIECE) {
+                let n = PIECE.min(end - first);
+                let results = results.at_least(n * input.count);
+                (variant.rows)(self.weight, first, input, results);
+                for (i, results) in results.chunks_exact(n).enumerate() {
+                    let out = part(i, first, n);
+                    out.copy_from_slice(results);
+                    add(out, first);
+                }
+            }
+        });
+    }
+}
+
+fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32], m: usize) {
     let (mut total, mut orders) = (0usize, Orders::default());
-    for p in products.iter() {
-        assert_eq!(p.weight.cols, x.len(), "length of x");
-        assert_eq!(p.weight.rows, p.out.len(), "length of out");
+    let mut targets = Vec::with_capacity(products.len());
+    for p in products.iter_mut() {
+        assert_eq!(p.weight.cols * m, x.len(), "length of x");
+        assert_eq!(p.weight.rows * m, p.out.len(), "length of out");
         assert!(p.bias.is_none_or(|b| b.len() == p.weight.rows), "length of bias");
         total = total.saturating_add(p.weight.rows * p.weight.cols);
+        targets.push(Shared(p.out.as_mut_ptr()));
         match p.weight.form {
             Storage::Lut(l) if l.bits == 4 => orders.nibble = true,
             Storage::Lut(_) => orders.lane = true,
@@ -198,42 +258,49 @@ fn run(variant: &Variant, products: &mut [Product<'_, '_>], x: &[f32]) {
             _ => {}
         }
     }
-    let input = (variant.prepare)(x, orders);
-    let work = |(weight, first, bias, out): &mut Job<'_>| {
-        let (first, bias) = (*first, *bias);
-        (variant.rows)(weight, first, &input, out);
-        if let Some(bias) = bias {
-            out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
+    let input = (variant.prepare)(x, m, orders);
+    if input.count > 1 && !input.is_fixed() && orders != Orders::default() {
+        // A vector that is not finite; the others keep their results.
+        for (i, x) in x.chunks_exact(x.len() / m).enumerate() {
+            let mut alone = Vec::with_capacity(products.len());
+            for Product { weight, bias, out } in products.iter_mut() {
+                let out = &mut out[i * weight.rows..(i + 1) * weight.rows];
+                alone.push(Product { weight: *weight, bias: *bias, out });
+            }
+            run(variant, &mut alone, x, 1);
         }
-    };
+        return;
+    }
+    let all = products.iter().zip(&targets);
+    let whole = all.map(|(p, target)| Job { weight: &p.weight, bias: p.bias, target, first: 0, rows: p.weight.rows });
     let threads = parallel::threads();
-    if total < 2 * SPLIT || threads == 1 {
-        products.iter_mut().for_each(|p| work(&mut (&p.weight, 0, p.bias, &mut *p.out)));
+    if total.saturating_mul(m) < 2 * SPLIT || threads == 1 {
+        whole.for_each(|job| job.run(variant, &input));
     } else {
-        let mut shares = shares(products, total, threads);
-        parallel::in_turn(&mut shares, |share| share.iter_mut().for_each(work));
+        let mut shares = shares(whole, total, threads);
+        parallel::in_turn(&mut shares, |share| share.iter().for_each(|job| job.run(variant, &input)));
     }
 }
 
 /// Shares the rows of all products: a long run per thread, since uninterrupted streams read memory fastest, then short
 /// ones to balance the load.
-fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize) -> Vec<Vec<Job<'a>>> {
+fn shares<'a>(products: impl Iterator<Item = Job<'a>>, total: usize, threads: usize) -> Vec<Vec<Job<'a>>> {
     let long = total / threads * 4 / 5;
     let short = ((total - long * threads) / (threads * 2)).max(SPLIT / 4);
     let mut shares: Vec<Vec<Job<'a>>> = vec![Vec::new()];
     let mut room = long;
-    for p in products {
-        let (weight, bias) = (&p.weight, p.bias);
-        let (mut first, mut out) = (0, &mut *p.out);
-        while !out.is_empty() {
+    for job in products {
+        let cols = job.weight.cols;
+        let mut first = 0;
+        while first < job.rows {
             // Whole groups of 8 rows, which share tables.
-            let rows = (room / weight.cols.max(1)).next_multiple_of(8).clamp(8, out.len().max(8)).min(out.len());
-            let (part, rest) = out.split_at_mut(rows);
+            let left = job.rows - first;
+            let rows = (room / cols.max(1)).next_multiple_of(8).clamp(8, left.max(8)).min(left);
             if let Some(share) = shares.last_mut() {
-                share.push((weight, first, bias, part));
+                share.push(Job { first, rows, ..job });
             }
-            (first, out) = (first + rows, rest);
-            room = room.saturating_sub(rows * weight.cols);
+            first += rows;
+            room = room.saturating_sub(rows * cols);
             // The remainder is too short for a separate share.
             if room < SPLIT / 8 {
                 room = if shares.len() < threads { long } else { short };
@@ -244,8 +311,14 @@ fn shares<'a>(products: &'a mut [Product<'_, '_>], total: usize, threads: usize)
     shares
 }
 
+/// Calls `one(vector, its results)` for each vector, where there is no kernel for several.
+fn each(input: &Input<'_>, out: &mut [f32], mut one: impl FnMut(&[f32], &mut [f32])) {
+    let (cols, n) = (input.x.len() / input.count, out.len() / input.count);
+    (0..input.count).for_each(|i| one(&input.x[i * cols..][..cols], &mut out[i * n..][..n]));
+}
+
 fn scalar_rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
-    expand_and_dot(weight, first, input.x, out);
+    each(input, out, |x, out| expand_and_dot(weight, first, x, out));
 }
 
 /// [`dot_rows`] with rows expanded by the scalar definition.
@@ -298,8 +371,9 @@ mod x86 {
     use super::{Input, Orders, WeightMatrix, shuffle_i16};
     use crate::simd::{AvxVnni, Bytes};
 
-    pub(super) fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
-        Input { rounded: shuffle_i16::Rounded::new(x, orders, <__m256i as Bytes>::LANES), ..Input::plain(x, orders) }
+    pub(super) fn rounded(x: &[f32], count: usize, orders: Orders) -> Input<'_> {
+        let rounded = shuffle_i16::Rounded::new(x, count, orders, <__m256i as Bytes>::LANES);
+        Input { rounded, ..Input::plain(x, count, orders) }
     }
 
     pub(super) fn avx2(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
@@ -330,8 +404,8 @@ mod arm {
 
     use super::{Input, Orders, WeightMatrix, shuffle_i16};
 
-    pub(super) fn rounded(x: &[f32], orders: Orders) -> Input<'_> {
-        Input { rounded: shuffle_i16::Rounded::new(x, orders, 1), ..Input::plain(x, orders) }
+    pub(super) fn rounded(x: &[f32], count: usize, orders: Orders) -> Input<'_> {
+        Input { rounded: shuffle_i16::Rounded::new(x, count, orders, 1), ..Input::plain(x, count, orders) }
     }
 
     pub(super) fn neon(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
@@ -341,112 +415,4 @@ mod arm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::weight_matrix::Lut;
-
-    /// A small linear congruential generator, sufficient for tests.
-    fn noise(n: usize, seed: u32) -> Vec<u32> {
-        let mut s = seed;
-        (0..n)
-            .map(|_| {
-                s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                s >> 8
-            })
-            .collect()
-    }
-
-    fn bytes(n: usize, seed: u32) -> Vec<u8> {
-        noise(n, seed).into_iter().map(|v| (v >> 5) as u8).collect()
-    }
-
-    fn halves(n: usize, seed: u32) -> Vec<u8> {
-        noise(n, seed)
-            .into_iter()
-            .flat_map(|v| half::f16::from_f32((v % 2001) as f32 / 1000.0 - 1.0).to_le_bytes())
-            .collect()
-    }
-
-    fn check(weight: WeightMatrix<'_>) {
-        let x: Vec<f32> = noise(weight.cols(), 7).into_iter().map(|v| (v % 1999) as f32 / 1000.0 - 1.0).collect();
-        let bias: Vec<f32> = (0..weight.rows()).map(|r| r as f32 / 8.0).collect();
-        let mut row = vec![0f32; weight.cols()];
-        // Reference in f64.
-        let want: Vec<f64> = (0..weight.rows())
-            .map(|r| {
-                weight.expand_row(r, &mut row);
-                f64::from(bias[r]) + row.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum::<f64>()
-            })
-            .collect();
-        // Terms of the error bound, for entries and elements of magnitude one.
-        let sum = |v: &[f32]| v.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-        let of_x = sum(&x) * 2f64.powi(-13);
-        for variant in VARIANTS.iter().filter(|v| v.isa.enabled()) {
-            let mut got = vec![f32::NAN; weight.rows()];
-            matvec_with(variant, weight, &x, Some(&bias), &mut got);
-            for (r, (g, w)) in got.iter().zip(&want).enumerate() {
-                // f32 sums of `cols` terms of magnitude one.
-                let mut tolerance = 1e-6 * (weight.cols() as f64 + 8.0);
-                if variant.precision == Precision::Half {
-                    weight.expand_row(r, &mut row);
-                    tolerance += of_x + sum(&row) * 2f64.powi(-16);
-                }
-                assert!((f64::from(*g) - w).abs() <= tolerance, "{} row {r}: {g} != {w}", variant.name());
-            }
-        }
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "many elements")]
-    fn every_variant_agrees_with_the_definition_for_every_width_and_tail() {
-        for bits in [1u32, 2, 3, 4, 6, 8] {
-            for cols in [1usize, 7, 8, 63, 64, 65, 96, 128, 192, 200, 256, 320, 1024] {
-                for (rows, group_rows) in [(8, 8), (16, 8), (3, 3), (24, 4), (80, 80)] {
-                    let indices = bytes((rows * cols * bits as usize).div_ceil(8), bits + cols as u32);
-                    let tables = halves((rows / group_rows) << bits, 3 + bits);
-                    let lut = Lut { bits, indices: &indices, tables: &tables, group_rows };
-                    check(WeightMatrix::new(rows, cols, Storage::Lut(lut)).expect("sizes match"));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn dense_and_block_forms_agree() {
-        for cols in [1usize, 15, 16, 17, 32, 64, 200] {
-            let data = halves(9 * cols, 5);
-            check(WeightMatrix::new(9, cols, Storage::F16(&data)).expect("sizes match"));
-            let data: Vec<u8> = noise(9 * cols, 6).iter().flat_map(|v| (*v as f32 / 2e7).to_le_bytes()).collect();
-            check(WeightMatrix::new(9, cols, Storage::F32(&data)).expect("sizes match"));
-        }
-        for (bits, signed) in [(4, false), (4, true), (8, false), (8, true)] {
-            for (cols, block_rows, block_cols) in [
-                (64, 4, 16),
-                (9, 1, 3),
-                (15, 2, 15),
-                (256, 1, 32),
-                (384, 4, 128),
-                (512, 8, 256),
-                (160, 1, 32),
-                (256, 2, 64),
-            ] {
-                let data = bytes(8 * cols, 11);
-                let count = 8 / block_rows * (cols / block_cols);
-                let scale: Vec<f32> = (1..=count).map(|i| i as f32 / 1000.0 / count as f32).collect();
-                let offset: Vec<f32> = (1..=count).map(|i| (i % 5) as f32).collect();
-                for offset in [None, Some(&offset[..])] {
-                    let form = Blocks { bits, signed, data: &data, scale: &scale, offset, block_rows, block_cols };
-                    check(WeightMatrix::new(8, cols, Storage::Blocks(form)).expect("sizes match"));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn parts_that_are_too_small_are_rejected() {
-        let lut = Lut { bits: 6, indices: &[0; 47], tables: &[0; 128], group_rows: 1 };
-        assert!(WeightMatrix::new(1, 64, Storage::Lut(lut)).is_err());
-        assert!(WeightMatrix::new(1, 64, Storage::F16(&[0; 127])).is_err());
-        assert!(WeightMatrix::new(usize::MAX, 64, Storage::F32(&[])).is_err());
-    }
-}
+mod tests;

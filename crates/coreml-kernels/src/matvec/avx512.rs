@@ -7,7 +7,8 @@
 
 use std::arch::x86_64::*;
 
-use super::Input;
+use super::shuffle_i16::{holds, put};
+use super::{Input, each};
 use crate::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
 
 pub(super) fn rows(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
@@ -25,20 +26,37 @@ fn inner(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [
         {
             super::vnni_i16::rows(weight, &l, first, input, x, out)
         }
+        // Never with several vectors: those are there in fixed point.
+        Storage::Lut(_) if input.count > 1 => {
+            each(input, out, |x, out| super::expand_and_dot(weight, first, x, out));
+        }
         Storage::Lut(l) if l.bits == 4 && aligned(&l) => nibbles(weight, &l, first, input, out),
         Storage::Lut(l) if aligned(&l) => tables(weight, &l, first, input, out),
         Storage::F16(bytes) => {
-            for (r, o) in out.iter_mut().enumerate() {
-                *o = dot_f16(&bytes[(first + r) * weight.cols * 2..][..weight.cols * 2], input.x);
+            let n = out.len() / input.count;
+            for r in 0..n {
+                let row = &bytes[(first + r) * weight.cols * 2..][..weight.cols * 2];
+                let mut i = 0;
+                while i < input.count {
+                    let x = &input.x[i * weight.cols..];
+                    i += match input.count - i {
+                        1 => put(out, i * n + r, n, dot_f16::<1>(row, x)),
+                        2 => put(out, i * n + r, n, dot_f16::<2>(row, x)),
+                        3 => put(out, i * n + r, n, dot_f16::<3>(row, x)),
+                        _ => put(out, i * n + r, n, dot_f16::<4>(row, x)),
+                    };
+                }
             }
         }
         Storage::Blocks(b)
             if let Some(x) = &input.fixed
-                && super::vnni_i16::holds(&b, weight.cols) =>
+                && holds(&b, weight.cols) =>
         {
-            super::vnni_i16::block_rows(&b, first, input.x, x, out)
+            super::vnni_i16::block_rows(&b, first, input, x, out)
         }
-        _ => super::dot_rows(weight, first, input.x, out, |row, out| expand_row(weight, row, out)),
+        _ => each(input, out, |x, out| {
+            super::dot_rows(weight, first, x, out, |row, out| expand_row(weight, row, out));
+        }),
     }
 }
 
@@ -243,22 +261,33 @@ fn table_rows<const WIDE: bool>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn dot_f16(row: &[u8], x: &[f32]) -> f32 {
-    let mut sums = [_mm512_setzero_ps(); 4];
-    let ((ws, wt), (xs, xt)) = (row.as_chunks::<128>(), x.as_chunks::<64>());
-    for (w, x) in ws.iter().zip(xs) {
+fn dot_f16<const M: usize>(row: &[u8], x: &[f32]) -> [f32; M] {
+    let cols = row.len() / 2;
+    assert!(x.len() >= M * cols, "vectors");
+    let (whole, rest) = row.as_chunks::<128>();
+    let mut sums = [[_mm512_setzero_ps(); 4]; M];
+    for (c, w) in whole.iter().enumerate() {
         ahead(w.as_ptr());
         ahead(w.as_ptr().wrapping_add(64));
-        for (k, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: 32 of 128 bytes and 16 of 64 floats are in bounds for each k < 4.
-            let (w, x) =
-                unsafe { (_mm256_loadu_si256(w.as_ptr().add(k * 32).cast()), _mm512_loadu_ps(x.as_ptr().add(k * 16))) };
-            *sum = _mm512_fmadd_ps(_mm512_cvtph_ps(w), x, *sum);
+        for k in 0..4 {
+            // SAFETY: 32 of 128 bytes, and 16 floats of each vector, are in bounds for each k < 4.
+            unsafe {
+                let w = _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().add(k * 32).cast()));
+                for (v, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm512_loadu_ps(x.as_ptr().add(v * cols + c * 64 + k * 16));
+                    sums[k] = _mm512_fmadd_ps(w, x, sums[k]);
+                }
+            }
         }
     }
-    let rest: f32 = wt.as_chunks::<2>().0.iter().zip(xt).map(|(&w, x)| half::f16::from_le_bytes(w).to_f32() * x).sum();
-    let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
-    _mm512_reduce_add_ps(sum) + rest
+    let mut out = [0f32; M];
+    for (v, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+        let x = &x[v * cols + whole.len() * 64..(v + 1) * cols];
+        let rest = rest.as_chunks::<2>().0.iter().zip(x).map(|(&w, x)| half::f16::from_le_bytes(w).to_f32() * x);
+        let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+        *out = _mm512_reduce_add_ps(sum) + rest.sum::<f32>();
+    }
+    out
 }
 
 /// Expands a whole row to `f32`, for panels; columns past the last whole block are left to the caller.

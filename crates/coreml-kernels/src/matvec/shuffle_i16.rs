@@ -1,5 +1,5 @@
-//! Palettized, block-quantized and fp16 weights times a vector, on instruction sets with byte shuffles in 128-bit lanes
-//! (AVX2, NEON, WebAssembly).
+//! Palettized, block-quantized and fp16 weights times one vector or several, on instruction sets with byte shuffles in
+//! 128-bit lanes (AVX2, NEON, WebAssembly).
 //!
 //! Tables and integers are multiplied in 16-bit fixed point, for vectors that a model keeps in fp16 anyway, with the rounding
 //! and the error bound of the AVX-512 kernel: the vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a
@@ -10,15 +10,20 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{Input, dot_rows, expand_and_dot, subtract_offsets};
+use super::{Input, NEAR, WIDTH, dot_rows, each, expand_and_dot};
 use crate::expand::{expand_row, unpack};
 use crate::simd::{Bytes, Vector};
-use crate::weight_matrix::{Blocks, Lut, Storage, WeightMatrix};
+use crate::weight_matrix::{Lut, Storage, WeightMatrix};
 
+mod halves;
+mod integers;
 mod rounded;
 
-pub(super) use rounded::Rounded;
-use rounded::{WHOLE, Words};
+use halves::dot_f16;
+use integers::block_rows;
+pub(super) use integers::holds;
+use rounded::{Group, WHOLE, Words};
+pub(super) use rounded::{Rounded, places};
 
 /// Elements of the vector that share a scale.
 const BLOCK: usize = 128;
@@ -102,27 +107,7 @@ impl Scales for NoScales {
     }
 }
 
-/// Scales of one row of integers in blocks.
-struct BlockScales<'a> {
-    all: &'a [f32],
-    block_cols: usize,
-}
-
-impl Scales for BlockScales<'_> {
-    const QUARTERS: bool = true;
-
-    #[inline(always)]
-    fn quarters(&self, block: usize, x: f32) -> [f32; BLOCK / SCALED] {
-        if self.block_cols == SCALED {
-            let [a, b, c, d] = self.all.as_chunks().0[block];
-            [a * x, b * x, c * x, d * x]
-        } else {
-            [self.all[block * BLOCK / self.block_cols] * x; BLOCK / SCALED]
-        }
-    }
-}
-
-/// Some rows of a matrix.
+/// Some rows of a matrix times all vectors.
 ///
 /// # Safety
 /// The CPU has the instruction sets of `B` and `V`.
@@ -138,15 +123,101 @@ pub(super) unsafe fn rows<B: Bytes, V: Vector>(
     unsafe {
         match (weight.form, &input.rounded) {
             (Storage::Lut(l), Some(x)) if (cols * l.bits as usize).is_multiple_of(8) => {
-                table_rows::<B>(weight, &l, first, input.x, x, out);
+                table_rows::<B>(weight, &l, first, input, x, out);
             }
-            (Storage::Blocks(b), Some(x)) if holds(&b, cols) => block_rows::<B>(&b, first, input.x, x, out),
+            (Storage::Blocks(b), Some(x)) if holds(&b, cols) => block_rows::<B>(&b, first, input, x, out),
             (Storage::F16(bytes), _) => {
-                for (r, o) in out.iter_mut().enumerate() {
-                    *o = dot_f16::<V>(&bytes[(first + r) * cols * 2..][..cols * 2], input.x);
+                let n = out.len() / input.count;
+                for r in 0..n {
+                    let row = &bytes[(first + r) * cols * 2..][..cols * 2];
+                    let mut i = 0;
+                    while i < input.count {
+                        let x = &input.x[i * cols..];
+                        // Sixteen registers hold the sums of three.
+                        i += match input.count - i {
+                            1 => put(out, i * n + r, n, dot_f16::<V, 1>(row, x)),
+                            2 | 4 => put(out, i * n + r, n, dot_f16::<V, 2>(row, x)),
+                            _ => put(out, i * n + r, n, dot_f16::<V, 3>(row, x)),
+                        };
+                    }
                 }
             }
-            _ => dot_rows(weight, first, input.x, out, |row, out| expand_row(weight, row, out)),
+            _ => each(input, out, |x, out| {
+                dot_rows(weight, first, x, out, |row, out| expand_row(weight, row, out));
+            }),
+        }
+    }
+}
+
+/// Writes results `step` apart; how many.
+#[inline(always)]
+pub(super) fn put<const M: usize>(out: &mut [f32], first: usize, step: usize, sums: [f32; M]) -> usize {
+    sums.into_iter().enumerate().for_each(|(i, sum)| out[first + i * step] = sum);
+    M
+}
+
+/// Rows whose sums are kept while a part of the vectors stays in L1.
+const ROWS: usize = 8;
+
+/// Rows of one stored form. Closures would not do: see [`Scales`].
+trait Rows<B: Bytes> {
+    /// Adds the products of row `row` from block `block` on, `cols` of them, with a group of `M` vectors.
+    ///
+    /// # Safety
+    /// As [`rows`].
+    unsafe fn add<const M: usize>(&self, row: usize, block: usize, cols: usize, x: &Group, sums: &mut [B::Floats; M]);
+}
+
+/// Where results go: rows `at..at + count` of `n`, to be multiplied by a scale.
+struct Results<'o> {
+    out: &'o mut [f32],
+    n: usize,
+    at: usize,
+    count: usize,
+    scale: f32,
+}
+
+/// All vectors times `to.count` rows.
+///
+/// # Safety
+/// As [`rows`].
+#[inline(always)]
+unsafe fn multiply<B: Bytes>(rows: &impl Rows<B>, cols: usize, x: &Rounded, to: &mut Results<'_>) {
+    for group in &x.groups {
+        // SAFETY: the caller's contract.
+        unsafe {
+            match group.width {
+                1 => multiply_group::<B, 1>(rows, cols, group, to),
+                2 => multiply_group::<B, 2>(rows, cols, group, to),
+                4 => multiply_group::<B, 4>(rows, cols, group, to),
+                _ => multiply_group::<B, WIDTH>(rows, cols, group, to),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`rows`].
+#[inline(always)]
+unsafe fn multiply_group<B: Bytes, const M: usize>(rows: &impl Rows<B>, cols: usize, x: &Group, to: &mut Results<'_>) {
+    // One vector fits L1, and rows are best read from their start to their end.
+    let step = if M == 1 { cols.max(1) } else { NEAR * BLOCK };
+    for first in (0..to.count).step_by(ROWS) {
+        let n = ROWS.min(to.count - first);
+        // SAFETY: the caller's contract, here and below.
+        let mut sums = unsafe { [[B::zero_floats(); M]; ROWS] };
+        for start in (0..cols).step_by(step) {
+            for (r, sums) in sums.iter_mut().enumerate().take(n) {
+                // SAFETY: as above.
+                unsafe { rows.add(first + r, start / BLOCK, step.min(cols - start), x, sums) };
+            }
+        }
+        for (r, sums) in sums.iter().enumerate().take(n) {
+            for (i, &sum) in sums.iter().enumerate().take(x.count) {
+                // SAFETY: as above.
+                let total = unsafe { B::total(sum) };
+                to.out[(x.first + i) * to.n + to.at + first + r] = total * to.scale;
+            }
         }
     }
 }
@@ -158,76 +229,117 @@ unsafe fn table_rows<B: Bytes>(
     weight: &WeightMatrix<'_>,
     l: &Lut<'_>,
     first: usize,
-    whole_x: &[f32],
+    input: &Input<'_>,
     x: &Rounded,
     out: &mut [f32],
 ) {
+    let n = out.len() / input.count;
     let row_bytes = weight.cols * l.bits as usize / 8;
-    let mut done = 0;
-    while done < out.len() {
-        let row = first + done;
+    let mut at = 0;
+    while at < n {
+        let row = first + at;
         let group = row / l.group_rows;
-        let n = ((group + 1) * l.group_rows - row).min(out.len() - done);
-        let out = &mut out[done..done + n];
-        done += n;
-        let Some(table) = Table::new(l, group) else {
-            expand_and_dot(weight, row, whole_x, out);
-            continue;
-        };
+        let count = ((group + 1) * l.group_rows - row).min(n - at);
+        match Table::new(l, group) {
+            Some(table) => {
+                // SAFETY: the caller's contract.
+                let (low, high) = unsafe { table.bytes::<B>() };
+                let indices = &l.indices[row * row_bytes..][..count * row_bytes];
+                let rows = TableRows { bits: l.bits as usize, indices, row_bytes, table: &table, low, high };
+                let mut to = Results { out: &mut *out, n, at, count, scale: table.scale };
+                // SAFETY: the caller's contract.
+                unsafe { multiply(&rows, weight.cols, x, &mut to) };
+            }
+            None => each(input, out, |x, out| expand_and_dot(weight, row, x, &mut out[at..at + count])),
+        }
+        at += count;
+    }
+}
+
+/// Rows of indices into one table.
+struct TableRows<'a, B> {
+    bits: usize,
+    indices: &'a [u8],
+    row_bytes: usize,
+    table: &'a Table,
+    low: [B; 4],
+    high: [B; 4],
+}
+
+impl<B: Bytes> Rows<B> for TableRows<'_, B> {
+    #[inline(always)]
+    unsafe fn add<const M: usize>(&self, row: usize, block: usize, cols: usize, x: &Group, sums: &mut [B::Floats; M]) {
+        let start = row * self.row_bytes + block * BLOCK * self.bits / 8;
+        let indices = &self.indices[start..][..cols * self.bits / 8];
+        let (low, high) = (self.low, self.high);
         // SAFETY: the caller's contract.
-        let (low, high) = unsafe { table.bytes::<B>() };
-        for (r, o) in out.iter_mut().enumerate() {
-            let indices = &l.indices[(row + r) * row_bytes..][..row_bytes];
-            // SAFETY: the caller's contract.
-            let sum = unsafe {
-                match l.bits {
-                    1 => indexed::<B, 1>(indices, low, high, x),
-                    2 => indexed::<B, 2>(indices, low, high, x),
-                    3 => indexed::<B, 3>(indices, low, high, x),
-                    4 => nibbles::<B, _>(indices, low[0], high[0], x, &NoScales),
-                    6 => indexed::<B, 6>(indices, low, high, x),
-                    _ => bytes_by_loads::<B>(indices, &table, x),
-                }
-            };
-            *o = sum * table.scale;
+        unsafe {
+            match self.bits {
+                1 => indexed::<B, 1, M>(indices, low, high, block, x, sums),
+                2 => indexed::<B, 2, M>(indices, low, high, block, x, sums),
+                3 => indexed::<B, 3, M>(indices, low, high, block, x, sums),
+                4 => nibbles::<B, _, M>(indices, low[0], high[0], block, x, &NoScales, sums),
+                6 => indexed::<B, 6, M>(indices, low, high, block, x, sums),
+                _ => bytes_by_loads::<B, M>(indices, self.table, block, x, sums),
+            }
         }
     }
 }
 
-/// Four-bit indices of one row, with the scales of the quarters of each block.
+/// The scales of a block for each of `M` vectors.
+#[inline(always)]
+fn quarters<S: Scales, const M: usize>(scales: &S, block: usize, x: &Group) -> [[f32; BLOCK / SCALED]; M] {
+    let mut all = [[0.0; BLOCK / SCALED]; M];
+    for (all, &x) in all.iter_mut().zip(&x.scales[block * M..][..M]) {
+        *all = scales.quarters(block, x);
+    }
+    all
+}
+
+/// Four-bit indices of a part of a row, with the scales of the quarters of each block.
 ///
 /// # Safety
 /// As [`rows`].
 #[inline(always)]
-unsafe fn nibbles<B: Bytes, S: Scales>(packed: &[u8], low: B, high: B, x: &Rounded, scales: &S) -> f32 {
+unsafe fn nibbles<B: Bytes, S: Scales, const M: usize>(
+    packed: &[u8],
+    low: B,
+    high: B,
+    block: usize,
+    x: &Group,
+    scales: &S,
+    sums: &mut [B::Floats; M],
+) {
     let (whole, rest) = packed.as_chunks::<{ BLOCK / 2 }>();
-    // Whatever the indices behind the end are, the vector has zeros there.
+    // Whatever the indices behind the end are, the vectors have zeros there.
     let mut last = [0u8; BLOCK / 2];
     last[..rest.len()].copy_from_slice(rest);
-    // SAFETY: the caller's contract; a block has 64 bytes of indices and 128 integers of the vector, and a step of four
-    // registers of integers takes one of indices.
-    unsafe {
-        let mut sum = B::zero_floats();
-        for (i, words) in x.by_nibble.iter().enumerate().take(packed.len().div_ceil(BLOCK / 2)) {
-            let packed = whole.get(i).unwrap_or(&last).as_ptr();
-            let (x_block, scales) = (words.0.as_ptr(), scales.quarters(i, x.scales[i]));
-            for s in 0..4 / B::LANES {
+    let mut floats = *sums;
+    for (i, words) in (block..).zip(x.by_nibble[block * M..].chunks_exact(M)).take(packed.len().div_ceil(BLOCK / 2)) {
+        let packed = whole.get(i - block).unwrap_or(&last).as_ptr();
+        let (words, scales) = (words.as_ptr().cast::<i16>(), quarters::<S, M>(scales, i, x));
+        for s in 0..4 / B::LANES {
+            // SAFETY: the caller's contract; a block has 64 bytes of indices and 128 integers of each vector, and a step of
+            // four registers of integers takes one of indices.
+            unsafe {
                 let at = packed.add(16 * B::LANES * s);
                 B::fetch(at.wrapping_add(AHEAD));
                 let v = B::load(at);
                 let (even, odd) = (v.low_nibbles(), v.high_nibbles());
                 let even = B::interleave(low.look_up(even), high.look_up(even));
                 let odd = B::interleave(low.look_up(odd), high.look_up(odd));
-                let sums = four_products::<B>(even, odd, x_block.add(32 * B::LANES * s));
-                sum = if S::QUARTERS {
-                    B::add_scaled(sum, sums, scales.as_ptr().add(s * B::LANES))
-                } else {
-                    B::add_scaled_all(sum, sums, scales[0])
-                };
+                for v in 0..M {
+                    let exact = four_products::<B>(even, odd, words.add(v * BLOCK + 32 * B::LANES * s));
+                    floats[v] = if S::QUARTERS {
+                        B::add_scaled(floats[v], exact, scales[v].as_ptr().add(s * B::LANES))
+                    } else {
+                        B::add_scaled_all(floats[v], exact, scales[v][0])
+                    };
+                }
             }
         }
-        B::total(sum)
     }
+    *sums = floats;
 }
 
 /// The products of four registers of integers, which is as many as 32 bits hold the sums of.
@@ -245,32 +357,43 @@ unsafe fn four_products<B: Bytes>((a, b): (B, B), (c, d): (B, B), x: *const i16)
     }
 }
 
-/// Indices of one row that are unpacked to bytes first.
+/// Indices of a part of a row that are unpacked to bytes first.
 ///
 /// # Safety
 /// As [`rows`].
 #[inline(always)]
-unsafe fn indexed<B: Bytes, const BITS: u32>(packed: &[u8], low: [B; 4], high: [B; 4], x: &Rounded) -> f32 {
+unsafe fn indexed<B: Bytes, const BITS: u32, const M: usize>(
+    packed: &[u8],
+    low: [B; 4],
+    high: [B; 4],
+    block: usize,
+    x: &Group,
+    sums: &mut [B::Floats; M],
+) {
     let mut buffer = [0u8; UNPACKED];
-    // SAFETY: the caller's contract; a step of four registers of integers takes two of indices.
-    unsafe {
-        let mut sum = B::zero_floats();
-        for (chunk, packed) in packed.chunks(UNPACKED * BITS as usize / 8).enumerate() {
-            unpack(packed, BITS, &mut buffer);
-            for block in 0..(packed.len() * 8 / BITS as usize).div_ceil(BLOCK) {
-                let i = chunk * (UNPACKED / BLOCK) + block;
-                let (indices, x_block) = (buffer.as_ptr().add(block * BLOCK), x.by_lane[i].0.as_ptr());
-                for s in 0..4 / B::LANES {
+    let mut floats = *sums;
+    for (chunk, packed) in packed.chunks(UNPACKED * BITS as usize / 8).enumerate() {
+        unpack(packed, BITS, &mut buffer);
+        let first = block + chunk * (UNPACKED / BLOCK);
+        for k in 0..(packed.len() * 8 / BITS as usize).div_ceil(BLOCK) {
+            let (i, indices) = (first + k, buffer[k * BLOCK..][..BLOCK].as_ptr());
+            let words = x.by_lane[i * M..][..M].as_ptr().cast::<i16>();
+            let scales = &x.scales[i * M..][..M];
+            for s in 0..4 / B::LANES {
+                // SAFETY: the caller's contract; a step of four registers of integers takes two of indices.
+                unsafe {
                     let from = indices.add(32 * B::LANES * s);
                     let front = entries::<B, BITS>(low, high, B::load(from));
                     let back = entries::<B, BITS>(low, high, B::load(from.add(16 * B::LANES)));
-                    let sums = four_products::<B>(front, back, x_block.add(32 * B::LANES * s));
-                    sum = B::add_scaled_all(sum, sums, x.scales[i]);
+                    for v in 0..M {
+                        let exact = four_products::<B>(front, back, words.add(v * BLOCK + 32 * B::LANES * s));
+                        floats[v] = B::add_scaled_all(floats[v], exact, scales[v]);
+                    }
                 }
             }
         }
-        B::total(sum)
     }
+    *sums = floats;
 }
 
 /// The entries at a register of indices.
@@ -293,122 +416,41 @@ unsafe fn entries<B: Bytes, const BITS: u32>(low: [B; 4], high: [B; 4], index: B
 /// # Safety
 /// As [`rows`].
 #[inline(always)]
-unsafe fn bytes_by_loads<B: Bytes>(indices: &[u8], table: &Table, x: &Rounded) -> f32 {
+unsafe fn bytes_by_loads<B: Bytes, const M: usize>(
+    indices: &[u8],
+    table: &Table,
+    block: usize,
+    x: &Group,
+    sums: &mut [B::Floats; M],
+) {
     let mut words = [Words([0; BLOCK]), Words([0; BLOCK])];
-    // SAFETY: the caller's contract.
-    unsafe {
-        let mut sum = B::zero_floats();
-        // Two blocks at a time: loads of integers that were just stored one by one would wait for them.
-        for (pair, indices) in indices.chunks(2 * BLOCK).enumerate() {
-            for (words, indices) in words.iter_mut().zip(indices.chunks(BLOCK)) {
-                for (w, &i) in words.0.iter_mut().zip(indices) {
-                    *w = table.words[usize::from(i)];
-                }
+    let mut floats = *sums;
+    // Two blocks at a time: loads of integers that were just stored one by one would wait for them.
+    for (pair, indices) in indices.chunks(2 * BLOCK).enumerate() {
+        for (words, indices) in words.iter_mut().zip(indices.chunks(BLOCK)) {
+            for (w, &i) in words.0.iter_mut().zip(indices) {
+                *w = table.words[usize::from(i)];
             }
-            for (block, words) in words.iter().enumerate().take(indices.len().div_ceil(BLOCK)) {
-                let i = 2 * pair + block;
-                let x_block = x.plain[i].0.as_ptr();
-                for s in 0..4 / B::LANES {
-                    let mut sums = B::zero();
-                    for k in 0..4 {
-                        let at = 8 * B::LANES * (4 * s + k);
-                        let words = B::load(words.0.as_ptr().add(at).cast());
-                        sums = B::add_products(sums, words, x_block.add(at));
+        }
+        for (k, words) in words.iter().enumerate().take(indices.len().div_ceil(BLOCK)) {
+            let i = block + 2 * pair + k;
+            let x_words = x.plain[i * M..][..M].as_ptr().cast::<i16>();
+            let scales = &x.scales[i * M..][..M];
+            for s in 0..4 / B::LANES {
+                // SAFETY: the caller's contract; a block has 128 integers.
+                unsafe {
+                    let at = 32 * B::LANES * s;
+                    let from = words.0.as_ptr().add(at);
+                    let part = |k: usize| from.add(8 * B::LANES * k).cast();
+                    let front = (B::load(part(0)), B::load(part(1)));
+                    let back = (B::load(part(2)), B::load(part(3)));
+                    for v in 0..M {
+                        let exact = four_products::<B>(front, back, x_words.add(v * BLOCK + at));
+                        floats[v] = B::add_scaled_all(floats[v], exact, scales[v]);
                     }
-                    sum = B::add_scaled_all(sum, sums, x.scales[i]);
                 }
             }
         }
-        B::total(sum)
     }
-}
-
-/// Whether [`block_rows`] can work on integers in such blocks.
-fn holds(b: &Blocks<'_>, cols: usize) -> bool {
-    cols.is_multiple_of(BLOCK) && (b.block_cols == SCALED || b.block_cols.is_multiple_of(BLOCK))
-}
-
-/// Rows of integers in blocks, which are 16-bit integers as they are: `Σ scale · (Σ q · x − offset · Σ x)`.
-///
-/// # Safety
-/// As [`rows`].
-#[inline(always)]
-unsafe fn block_rows<B: Bytes>(b: &Blocks<'_>, first: usize, whole_x: &[f32], x: &Rounded, out: &mut [f32]) {
-    const SIGNED: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff];
-    const SIGNS: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-    const UNSIGNED: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    let (cols, per_row) = (whole_x.len(), whole_x.len() / b.block_cols);
-    let bytes = cols * b.bits as usize / 8;
-    // SAFETY: the caller's contract; 16 bytes each.
-    let (low, high) = unsafe {
-        let tables = if b.signed { (SIGNED, SIGNS) } else { (UNSIGNED, [0; 16]) };
-        (B::broadcast(tables.0.as_ptr()), B::broadcast(tables.1.as_ptr()))
-    };
-    for (r, o) in out.iter_mut().enumerate() {
-        let integers = &b.data[(first + r) * bytes..][..bytes];
-        let all = &b.scale[(first + r) / b.block_rows * per_row..][..per_row];
-        let scales = BlockScales { all, block_cols: b.block_cols };
-        // SAFETY: the caller's contract.
-        *o = unsafe {
-            match (b.bits, b.signed) {
-                (4, _) => nibbles::<B, _>(integers, low, high, x, &scales),
-                (_, true) => eight_bits::<B, true>(integers, x, &scales),
-                (_, false) => eight_bits::<B, false>(integers, x, &scales),
-            }
-        };
-    }
-    subtract_offsets(b, first, whole_x, out);
-}
-
-/// # Safety
-/// As [`rows`].
-#[inline(always)]
-unsafe fn eight_bits<B: Bytes, const SIGNED: bool>(integers: &[u8], x: &Rounded, scales: &impl Scales) -> f32 {
-    // SAFETY: the caller's contract; a quarter of a block has 32 integers.
-    unsafe {
-        let mut sum = B::zero_floats();
-        for (i, integers) in integers.as_chunks::<BLOCK>().0.iter().enumerate() {
-            let x_block = x.by_lane[i].0.as_ptr();
-            for (q, &scale) in scales.quarters(i, x.scales[i]).iter().enumerate() {
-                let mut sums = B::zero();
-                for v in 0..2 / B::LANES {
-                    let at = SCALED * q + 16 * B::LANES * v;
-                    let from = integers.as_ptr().add(at);
-                    B::fetch(from.wrapping_add(AHEAD));
-                    let bytes = B::load(from);
-                    let (a, b) = if SIGNED { bytes.widen_signed() } else { bytes.widen_unsigned() };
-                    sums = B::add_products(sums, a, x_block.add(at));
-                    sums = B::add_products(sums, b, x_block.add(at + 8 * B::LANES));
-                }
-                sum = B::add_scaled_all(sum, sums, scale);
-            }
-        }
-        B::total(sum)
-    }
-}
-
-/// A row of fp16 elements times the vector, in four registers of sums.
-///
-/// # Safety
-/// As [`rows`].
-#[inline(always)]
-unsafe fn dot_f16<V: Vector>(row: &[u8], x: &[f32]) -> f32 {
-    let step = 4 * V::LANES;
-    let whole = x.len() / step * step;
-    // SAFETY: the caller's contract; both have the elements that are read.
-    let sum = unsafe {
-        let mut sums = [V::splat(0.0); 4];
-        for k in (0..whole).step_by(step) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let at = k + i * V::LANES;
-                *sum = sum.add_product(V::load_f16(row.as_ptr().add(2 * at)), V::load(x.as_ptr().add(at)));
-            }
-        }
-        let [a, b, c, d] = sums;
-        let mut lanes = [0f32; 16];
-        a.plus(b).plus(c.plus(d)).store(lanes.as_mut_ptr());
-        lanes[..V::LANES].iter().sum::<f32>()
-    };
-    let rest = row[2 * whole..].as_chunks::<2>().0.iter().zip(&x[whole..]);
-    sum + rest.map(|(&w, x)| f16::from_le_bytes(w).to_f32() * x).sum::<f32>()
+    *sums = floats;
 }

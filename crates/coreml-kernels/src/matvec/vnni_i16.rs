@@ -1,4 +1,4 @@
-//! Palettized and block-quantized weights times a vector in 16-bit fixed point (AVX-512 VNNI), for vectors that a model
+//! Palettized and block-quantized weights times one vector or several in 16-bit fixed point (AVX-512 VNNI), for vectors that a model
 //! declares as fp16.
 //!
 //! The vector is rounded to 16 bits in blocks of [`BLOCK`] elements that share a scale, table entries to 14 bits (with
@@ -8,127 +8,32 @@
 //! integers are used unchanged: only the first term remains, with the integers as `w`.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::avx512::{Unpack, ahead, byte_tables, look_up, table};
-use super::{Input, Orders};
+use super::{Input, NEAR, WIDTH, each};
 use crate::horizontal_sum::sum_lanes4;
-use crate::isa::Isa;
 use crate::weight_matrix::{Blocks, Lut, WeightMatrix};
+
+mod fixed;
+
+pub(super) use fixed::Fixed;
+use fixed::{Group, Words};
+
+/// Calls a kernel for a group of so many places.
+macro_rules! sized {
+    ($width:expr, $kernel:ident $(::<$($flag:tt),+>)? ($($argument:expr),+)) => {
+        match $width {
+            1 => $kernel::<$($($flag,)+)? 1>($($argument),+),
+            2 => $kernel::<$($($flag,)+)? 2>($($argument),+),
+            4 => $kernel::<$($($flag,)+)? 4>($($argument),+),
+            _ => $kernel::<$($($flag,)+)? WIDTH>($($argument),+),
+        }
+    };
+}
 
 /// Number of vector elements that share a scale: the 4-bit indices in 512 bits.
 pub(super) const BLOCK: usize = 128;
-
-/// The vector as i16 blocks, in the orders of unpacked indices.
-pub(super) struct Fixed {
-    /// Scale of each block: an element is its i16 value times this.
-    scales: Vec<f32>,
-    /// Column `4·j + s` of a block is at `32·s + j` (4-bit indices).
-    by_nibble: Vec<Words>,
-    /// Each half block in the order of `unpack{lo,hi}_epi8` (other widths).
-    by_lane: Vec<Words>,
-    /// In natural order (8-bit integers).
-    plain: Vec<Words>,
-}
-
-/// A block of the vector, aligned to a cache line.
-#[repr(align(64))]
-struct Words([i16; BLOCK]);
-
-impl Fixed {
-    /// `None` if an element is not finite or the CPU lacks the variant.
-    pub(super) fn new(x: &[f32], orders: Orders) -> Option<Self> {
-        // SAFETY: the instruction set is enabled.
-        Isa::Avx512Vbmi.enabled().then(|| unsafe { Self::rounded(x, orders) })?
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-    fn rounded(x: &[f32], orders: Orders) -> Option<Self> {
-        let (blocks, rest) = x.as_chunks::<BLOCK>();
-        // Zero padding, so that indices there have no effect.
-        let mut last = [0f32; BLOCK];
-        last[..rest.len()].copy_from_slice(rest);
-        let count = x.len().div_ceil(BLOCK);
-        let mut fixed =
-            Self { scales: Vec::with_capacity(count), by_nibble: Vec::new(), by_lane: Vec::new(), plain: Vec::new() };
-        for x in blocks.iter().chain([&last]).take(count) {
-            // Finite magnitudes compare like their bits; infinity and NaN are above them.
-            let top = f32::from_bits(x.iter().fold(0, |top, v| top.max(v.to_bits() & 0x7fff_ffff)));
-            if !top.is_finite() {
-                return None;
-            }
-            // Blocks of zeros or negligible values become zeros.
-            let scale = top / 32767.0;
-            let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
-            let inverse = _mm512_set1_ps(inverse);
-            let mut words = [_mm512_setzero_si512(); 4];
-            for (words, x) in words.iter_mut().zip(x.as_chunks::<32>().0) {
-                // SAFETY: 32 floats are in bounds.
-                let (a, b) = unsafe { (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))) };
-                // Rounds to nearest, ties to even.
-                let narrow = |v| _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
-                *words = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(narrow(a)), narrow(b));
-            }
-            fixed.scales.push(scale);
-            if orders.nibble {
-                fixed.by_nibble.push(by_nibble(words));
-            }
-            if orders.lane {
-                fixed.by_lane.push(by_lane(words));
-            }
-            if orders.plain {
-                fixed.plain.push(store(words));
-            }
-        }
-        Some(fixed)
-    }
-}
-
-/// Permutes i16 value `4·j + s` to `32·s + j`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn by_nibble(words: [__m512i; 4]) -> Words {
-    const ORDER: [i16; 32] = {
-        let mut order = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            order[i] = (i % 8 * 4 + i / 8) as i16;
-            i += 1;
-        }
-        order
-    };
-    // SAFETY: 64 bytes are in bounds.
-    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
-    // Eight values of each kind per 128 bits, then a transpose of the quarters of the four registers.
-    let [a, b, c, d] = words.map(|w| _mm512_permutexvar_epi16(order, w));
-    let (ab_low, ab_high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
-    let (cd_low, cd_high) = (_mm512_shuffle_i64x2::<0x44>(c, d), _mm512_shuffle_i64x2::<0xee>(c, d));
-    store([
-        _mm512_shuffle_i64x2::<0x88>(ab_low, cd_low),
-        _mm512_shuffle_i64x2::<0xdd>(ab_low, cd_low),
-        _mm512_shuffle_i64x2::<0x88>(ab_high, cd_high),
-        _mm512_shuffle_i64x2::<0xdd>(ab_high, cd_high),
-    ])
-}
-
-/// Each half in the order of `LANE_ORDER`: first the even eighths, then the odd ones.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn by_lane([a, b, c, d]: [__m512i; 4]) -> Words {
-    store([
-        _mm512_shuffle_i64x2::<0x88>(a, b),
-        _mm512_shuffle_i64x2::<0xdd>(a, b),
-        _mm512_shuffle_i64x2::<0x88>(c, d),
-        _mm512_shuffle_i64x2::<0xdd>(c, d),
-    ])
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn store(words: [__m512i; 4]) -> Words {
-    let mut out = Words([0; BLOCK]);
-    for (out, words) in out.0.as_chunks_mut::<32>().0.iter_mut().zip(words) {
-        // SAFETY: the destination has 64 bytes.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), words) };
-    }
-    out
-}
 
 /// Table entries as i16 values below 2¹³, and their scale; `None` if an entry is not finite.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
@@ -167,36 +72,59 @@ pub(super) fn rows(
     x: &Fixed,
     out: &mut [f32],
 ) {
+    let n = out.len() / input.count;
     let mut entries = [0i16; 256];
-    let mut done = 0;
-    while done < out.len() {
-        let row = first + done;
+    let mut at = 0;
+    while at < n {
+        let row = first + at;
         let group = row / l.group_rows;
-        let n = ((group + 1) * l.group_rows - row).min(out.len() - done);
-        let out = &mut out[done..done + n];
-        done += n;
+        let count = ((group + 1) * l.group_rows - row).min(n - at);
         let Some(scale) = words(table(l, group), &mut entries) else {
-            super::expand_and_dot(weight, row, input.x, out);
+            each(input, out, |x, out| super::expand_and_dot(weight, row, x, &mut out[at..at + count]));
+            at += count;
             continue;
         };
         // SAFETY: an array of i16 values, read as bytes.
         let bytes = unsafe { std::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), 2 << l.bits) };
         let bits = l.bits as usize;
-        let start = row * weight.cols * bits / 8;
         let row_bytes = weight.cols * bits / 8;
-        let indices = |r: usize| &l.indices[start + r * row_bytes..][..row_bytes];
-        match bits {
-            4 => nibbles(indices, bytes, x, out),
-            8 => tables::<true>(indices, bits, bytes, x, out),
-            _ => tables::<false>(indices, bits, bytes, x, out),
+        let indices = Packed { data: &l.indices[row * row_bytes..][..count * row_bytes], row_bytes, bits };
+        let mut to = Results { out: &mut *out, n, at, count, scale };
+        for x in &x.groups {
+            match bits {
+                4 => sized!(x.width, nibbles(&indices, bytes, x, &mut to)),
+                8 => sized!(x.width, tables::<true>(&indices, bytes, x, &mut to)),
+                _ => sized!(x.width, tables::<false>(&indices, bytes, x, &mut to)),
+            }
         }
-        out.iter_mut().for_each(|o| *o *= scale);
+        at += count;
     }
 }
 
-/// True if [`block_rows`] supports integers in such blocks.
-pub(super) fn holds(b: &Blocks<'_>, cols: usize) -> bool {
-    cols.is_multiple_of(BLOCK) && (b.block_cols == SCALED || b.block_cols.is_multiple_of(BLOCK))
+/// Packed rows of one table.
+struct Packed<'a> {
+    data: &'a [u8],
+    row_bytes: usize,
+    bits: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// A part of a row.
+    #[inline]
+    fn part(&self, row: usize, blocks: &Range<usize>) -> &'a [u8] {
+        let each = BLOCK / 8 * self.bits;
+        let row = &self.data[row * self.row_bytes..][..self.row_bytes];
+        &row[blocks.start * each..(blocks.end * each).min(self.row_bytes)]
+    }
+}
+
+/// Where results go: rows `at..at + count` of `n`, to be multiplied by a scale.
+struct Results<'o> {
+    out: &'o mut [f32],
+    n: usize,
+    at: usize,
+    count: usize,
+    scale: f32,
 }
 
 /// Number of columns per scale in blocks with several scales.
@@ -204,25 +132,40 @@ const SCALED: usize = 32;
 
 /// Rows of block-quantized integers, used as i16 values: `Σ scale · (Σ q · x − offset · Σ x)`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-pub(super) fn block_rows(b: &Blocks<'_>, first: usize, whole_x: &[f32], x: &Fixed, out: &mut [f32]) {
-    let (cols, per_row) = (whole_x.len(), whole_x.len() / b.block_cols);
-    let bytes = cols * b.bits as usize / 8;
+pub(super) fn block_rows(b: &Blocks<'_>, first: usize, input: &Input<'_>, x: &Fixed, out: &mut [f32]) {
+    let (n, cols) = (out.len() / input.count, input.x.len() / input.count);
+    let bits = b.bits as usize;
+    let row_bytes = cols * bits / 8;
     let wide = b.block_cols != SCALED;
-    let integers = |r: usize| &b.data[(first + r) * bytes..][..bytes];
-    let row = |r: usize| {
-        let group = (first + r) / b.block_rows * per_row;
-        let scales = Scales { all: &b.scale[group..][..per_row], block_cols: b.block_cols };
+    let integers = Packed { data: &b.data[first * row_bytes..][..n * row_bytes], row_bytes, bits };
+    let mut to = Results { out: &mut *out, n, at: 0, count: n, scale: 1.0 };
+    let scales = AllScales { b, first, per_row: cols / b.block_cols };
+    for x in &x.groups {
         match (b.bits, b.signed, wide) {
-            (4, _, true) => four_bits::<true>(integers(r), b.signed, x, scales),
-            (4, _, false) => four_bits::<false>(integers(r), b.signed, x, scales),
-            (_, true, true) => eight_bits::<true, true>(integers(r), x, scales),
-            (_, true, false) => eight_bits::<true, false>(integers(r), x, scales),
-            (_, false, true) => eight_bits::<false, true>(integers(r), x, scales),
-            (_, false, false) => eight_bits::<false, false>(integers(r), x, scales),
+            (4, _, true) => sized!(x.width, four_bits::<true>(&integers, &scales, x, &mut to)),
+            (4, _, false) => sized!(x.width, four_bits::<false>(&integers, &scales, x, &mut to)),
+            (_, true, true) => sized!(x.width, eight_bits::<true, true>(&integers, &scales, x, &mut to)),
+            (_, true, false) => sized!(x.width, eight_bits::<true, false>(&integers, &scales, x, &mut to)),
+            (_, false, true) => sized!(x.width, eight_bits::<false, true>(&integers, &scales, x, &mut to)),
+            (_, false, false) => sized!(x.width, eight_bits::<false, false>(&integers, &scales, x, &mut to)),
         }
-    };
-    all_rows(out, row);
-    super::subtract_offsets(b, first, whole_x, out);
+    }
+    each(input, out, |x, out| super::subtract_offsets(b, first, x, out));
+}
+
+/// Scales of all rows, from a first one on.
+struct AllScales<'a> {
+    b: &'a Blocks<'a>,
+    first: usize,
+    per_row: usize,
+}
+
+impl<'a> AllScales<'a> {
+    #[inline]
+    fn row(&self, r: usize) -> Scales<'a> {
+        let group = (self.first + r) / self.b.block_rows * self.per_row;
+        Scales { all: &self.b.scale[group..][..self.per_row], block_cols: self.b.block_cols }
+    }
 }
 
 /// Scales of one row.
@@ -246,57 +189,83 @@ impl<'a> Scales<'a> {
     }
 }
 
-/// Sum of one row of 4-bit weights; `WIDE`: a scale covers whole blocks.
+/// 4-bit weights; `WIDE`: a scale covers whole blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn four_bits<const WIDE: bool>(integers: &[u8], signed: bool, x: &Fixed, scales: Scales<'_>) -> __m512 {
+fn four_bits<const WIDE: bool, const M: usize>(
+    integers: &Packed<'_>,
+    scales: &AllScales<'_>,
+    x: &Group,
+    to: &mut Results<'_>,
+) {
     const SIGNED: [i16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1];
     const UNSIGNED: [i16; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    let table = if signed { &SIGNED } else { &UNSIGNED };
+    let table = if scales.b.signed { &SIGNED } else { &UNSIGNED };
     // SAFETY: 32 bytes are in bounds. Broadcast twice, since `vpermw` reads five bits of an index.
     let table = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(table.as_ptr().cast()) });
     let quarter = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    let mut sum = _mm512_setzero_ps();
-    let blocks = integers.as_chunks::<{ BLOCK / 2 }>().0.iter().zip(&x.by_nibble).zip(&x.scales);
-    for (i, ((integers, x), &x_scale)) in blocks.enumerate() {
-        ahead(integers.as_ptr());
-        // Sums of columns 32·k to 32·k + 31 are in the kth quarter.
-        let exact = block(nibble_words(integers, table), x);
-        let scale = if WIDE {
-            _mm512_set1_ps(scales.wide(i) * x_scale)
-        } else {
-            // SAFETY: 16 bytes are in bounds.
-            let four = _mm512_castps128_ps512(unsafe { _mm_loadu_ps(scales.quarters(i).as_ptr()) });
-            _mm512_mul_ps(_mm512_permutexvar_ps(quarter, four), _mm512_set1_ps(x_scale))
-        };
-        sum = _mm512_fmadd_ps(exact, scale, sum);
-    }
-    sum
+    let add = |r: usize, blocks: Range<usize>, sums: &mut [__m512; M]| {
+        let scales = scales.row(r);
+        let integers = integers.part(r, &blocks).as_chunks::<{ BLOCK / 2 }>().0;
+        let mut floats = *sums;
+        for (i, integers) in blocks.zip(integers) {
+            ahead(integers.as_ptr());
+            let w = nibble_words(integers, table);
+            let (words, x_scales) = (&x.by_nibble[i * M..][..M], &x.scales[i * M..][..M]);
+            let four = if WIDE {
+                _mm512_set1_ps(scales.wide(i))
+            } else {
+                // SAFETY: 16 bytes are in bounds.
+                let four = _mm512_castps128_ps512(unsafe { _mm_loadu_ps(scales.quarters(i).as_ptr()) });
+                _mm512_permutexvar_ps(quarter, four)
+            };
+            for v in 0..M {
+                // Sums of columns 32·k to 32·k + 31 are in the kth quarter.
+                let scale = _mm512_mul_ps(four, _mm512_set1_ps(x_scales[v]));
+                floats[v] = _mm512_fmadd_ps(block::<M>(w, &words[v]), scale, floats[v]);
+            }
+        }
+        *sums = floats;
+    };
+    all_rows(x, add, to);
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn eight_bits<const SIGNED: bool, const WIDE: bool>(integers: &[u8], x: &Fixed, scales: Scales<'_>) -> __m512 {
-    let mut sum = _mm512_setzero_ps();
-    let blocks = integers.as_chunks::<BLOCK>().0.iter().zip(&x.plain).zip(&x.scales);
-    for (i, ((integers, x), &x_scale)) in blocks.enumerate() {
-        ahead(integers.as_ptr());
-        ahead(integers[64..].as_ptr());
-        let words: [__m512i; 4] = std::array::from_fn(|k| {
-            // SAFETY: 32 bytes are in bounds for each k < 4.
-            let quarter = unsafe { _mm256_loadu_si256(integers.as_ptr().add(32 * k).cast()) };
-            if SIGNED { _mm512_cvtepi8_epi16(quarter) } else { _mm512_cvtepu8_epi16(quarter) }
-        });
-        if WIDE {
-            sum = _mm512_fmadd_ps(block(words, x), _mm512_set1_ps(scales.wide(i) * x_scale), sum);
-        } else {
-            for (k, (words, scale)) in words.into_iter().zip(scales.quarters(i)).enumerate() {
-                let exact = _mm512_cvtepi32_ps(_mm512_madd_epi16(words, quarter(x, k)));
-                sum = _mm512_fmadd_ps(exact, _mm512_set1_ps(scale * x_scale), sum);
+fn eight_bits<const SIGNED: bool, const WIDE: bool, const M: usize>(
+    integers: &Packed<'_>,
+    scales: &AllScales<'_>,
+    x: &Group,
+    to: &mut Results<'_>,
+) {
+    let add = |r: usize, blocks: Range<usize>, sums: &mut [__m512; M]| {
+        let scales = scales.row(r);
+        let integers = integers.part(r, &blocks).as_chunks::<BLOCK>().0;
+        let mut floats = *sums;
+        for (i, integers) in blocks.zip(integers) {
+            ahead(integers.as_ptr());
+            ahead(integers[64..].as_ptr());
+            let w: [__m512i; 4] = std::array::from_fn(|k| {
+                // SAFETY: 32 bytes are in bounds for each k < 4.
+                let quarter = unsafe { _mm256_loadu_si256(integers.as_ptr().add(32 * k).cast()) };
+                if SIGNED { _mm512_cvtepi8_epi16(quarter) } else { _mm512_cvtepu8_epi16(quarter) }
+            });
+            let (words, x_scales) = (&x.plain[i * M..][..M], &x.scales[i * M..][..M]);
+            for v in 0..M {
+                if WIDE {
+                    let scale = _mm512_set1_ps(scales.wide(i) * x_scales[v]);
+                    floats[v] = _mm512_fmadd_ps(block::<M>(w, &words[v]), scale, floats[v]);
+                } else {
+                    for (k, scale) in scales.quarters(i).iter().enumerate() {
+                        let exact = _mm512_cvtepi32_ps(_mm512_madd_epi16(w[k], quarter(&words[v], k)));
+                        floats[v] = _mm512_fmadd_ps(exact, _mm512_set1_ps(scale * x_scales[v]), floats[v]);
+                    }
+                }
             }
         }
-    }
-    sum
+        *sums = floats;
+    };
+    all_rows(x, add, to);
 }
 
 /// i16 values of 128 4-bit indices or integers, in the order of [`Fixed::by_nibble`].
@@ -313,15 +282,19 @@ pub(crate) fn nibble_words(packed: &[u8; BLOCK / 2], table: __m512i) -> [__m512i
     ]
 }
 
-/// Products of a block, reduced to sixteen sums of eight each; with `|w| < 2¹³` and `|x| < 2¹⁵` they cannot overflow.
+/// Products of a block, reduced to sixteen sums of eight each; with `|w| < 2¹³` and `|x| < 2¹⁵` they cannot overflow. One of
+/// `M` vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn block(w: [__m512i; 4], x: &Words) -> __m512 {
-    // Two chains, to hide the latency of the dependent sums.
+fn block<const M: usize>(w: [__m512i; 4], x: &Words) -> __m512 {
     let pairs = |k: usize| _mm512_madd_epi16(w[k], quarter(x, k));
-    let (a, b) = (pairs(0), pairs(1));
-    let (a, b) = (_mm512_dpwssd_epi32(a, w[2], quarter(x, 2)), _mm512_dpwssd_epi32(b, w[3], quarter(x, 3)));
-    _mm512_cvtepi32_ps(_mm512_add_epi32(a, b))
+    let add = |sum, k: usize| _mm512_dpwssd_epi32(sum, w[k], quarter(x, k));
+    _mm512_cvtepi32_ps(if M == 1 {
+        // Two chains, to hide the latency of the dependent sums; several vectors hide it themselves.
+        _mm512_add_epi32(add(pairs(0), 2), add(pairs(1), 3))
+    } else {
+        add(add(add(pairs(0), 1), 2), 3)
+    })
 }
 
 /// The `k`th 32 of the 128 values of a block.
@@ -334,80 +307,89 @@ fn quarter(x: &Words, k: usize) -> __m512i {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn nibbles<'a>(indices: impl Fn(usize) -> &'a [u8], table: &[u8], x: &Fixed, out: &mut [f32]) {
+fn nibbles<const M: usize>(indices: &Packed<'_>, table: &[u8], x: &Group, to: &mut Results<'_>) {
     let entries: &[u8; 32] = &table.as_chunks::<32>().0[0];
     // SAFETY: 32 bytes are in bounds. Broadcast twice, since `vpermw` reads five bits of an index.
     let table = _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(entries.as_ptr().cast()) });
-    let step = |i: &[u8; BLOCK / 2], x: &Words, scale: f32, sum: __m512| {
-        let w = nibble_words(i, table);
-        _mm512_fmadd_ps(block(w, x), _mm512_set1_ps(scale), sum)
-    };
-    let row = |r: usize| {
-        let mut sum = _mm512_setzero_ps();
-        let (whole, rest) = indices(r).as_chunks::<{ BLOCK / 2 }>();
-        for ((i, x), &scale) in whole.iter().zip(&x.by_nibble).zip(&x.scales) {
-            ahead(i.as_ptr());
-            sum = step(i, x, scale, sum);
+    let add = |r: usize, blocks: Range<usize>, sums: &mut [__m512; M]| {
+        let (whole, rest) = indices.part(r, &blocks).as_chunks::<{ BLOCK / 2 }>();
+        let first = blocks.start;
+        let mut floats = *sums;
+        for (i, packed) in (first..).zip(whole) {
+            ahead(packed.as_ptr());
+            products(nibble_words(packed, table), &x.by_nibble, &x.scales, i, &mut floats);
         }
-        if let (false, Some(x), Some(&scale)) = (rest.is_empty(), x.by_nibble.last(), x.scales.last()) {
+        if !rest.is_empty() {
             let mut last = [0u8; BLOCK / 2];
             last[..rest.len()].copy_from_slice(rest);
-            sum = step(&last, x, scale, sum);
+            products(nibble_words(&last, table), &x.by_nibble, &x.scales, first + whole.len(), &mut floats);
         }
-        sum
+        *sums = floats;
     };
-    all_rows(out, row);
+    all_rows(x, add, to);
 }
 
-/// Sums across lanes, four rows at a time.
+/// Adds the products of a block with each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn all_rows(out: &mut [f32], row: impl Fn(usize) -> __m512) {
-    let (fours, rest) = out.as_chunks_mut::<4>();
-    for (f, out) in fours.iter_mut().enumerate() {
-        let r = f * 4;
-        *out = sum_lanes4([row(r), row(r + 1), row(r + 2), row(r + 3)]);
+fn products<const M: usize>(w: [__m512i; 4], words: &[Words], scales: &[f32], i: usize, sums: &mut [__m512; M]) {
+    let (words, scales) = (&words[i * M..][..M], &scales[i * M..][..M]);
+    for v in 0..M {
+        sums[v] = _mm512_fmadd_ps(block::<M>(w, &words[v]), _mm512_set1_ps(scales[v]), sums[v]);
     }
-    let (first, zero) = (fours.len() * 4, _mm512_setzero_ps());
-    for (i, o) in rest.iter_mut().enumerate() {
-        *o = sum_lanes4([row(first + i), zero, zero, zero])[0];
+}
+
+/// Sums across lanes, four rows at a time; `add(row, blocks, sums)` adds the products of some blocks of a row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
+fn all_rows<const M: usize>(x: &Group, add: impl Fn(usize, Range<usize>, &mut [__m512; M]), to: &mut Results<'_>) {
+    // One vector fits L1, and rows are best read from their start to their end.
+    let step = if M == 1 { x.blocks } else { NEAR };
+    for first in (0..to.count).step_by(4) {
+        let n = (to.count - first).min(4);
+        let mut sums = [[_mm512_setzero_ps(); M]; 4];
+        for start in (0..x.blocks).step_by(step) {
+            for (r, sums) in sums.iter_mut().enumerate().take(n) {
+                add(first + r, start..(start + step).min(x.blocks), sums);
+            }
+        }
+        let [a, b, c, d] = sums;
+        for v in 0..x.count.min(M) {
+            let totals = sum_lanes4([a[v], b[v], c[v], d[v]]);
+            let out = &mut to.out[(x.first + v) * to.n + to.at + first..][..n];
+            out.iter_mut().zip(totals).for_each(|(o, total)| *o = total * to.scale);
+        }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,f16c,fma")]
-fn tables<'a, const WIDE: bool>(
-    indices: impl Fn(usize) -> &'a [u8],
-    bits: usize,
-    table: &[u8],
-    x: &Fixed,
-    out: &mut [f32],
-) {
+fn tables<const WIDE: bool, const M: usize>(indices: &Packed<'_>, table: &[u8], x: &Group, to: &mut Results<'_>) {
     let (low, high) = byte_tables(table);
-    let unpack = Unpack::new(bits);
+    let unpack = Unpack::new(indices.bits);
     // A block is 128 indices.
     let (half, size) = (unpack.size, 2 * unpack.size);
     let words = |i: &[u8]| look_up::<WIDE>(unpack.indices::<WIDE>(i), &low, &high);
-    let step = |i: &[u8], x: &Words, scale: f32, sum: __m512| {
+    let entries = |i: &[u8]| {
         let ((a, b), (c, d)) = (words(i), words(&i[half..]));
-        _mm512_fmadd_ps(block([a, b, c, d], x), _mm512_set1_ps(scale), sum)
+        [a, b, c, d]
     };
-    let row = |r: usize| {
-        let mut sum = _mm512_setzero_ps();
-        let whole = indices(r).chunks_exact(size);
-        let rest = whole.remainder();
-        for ((i, x), &scale) in whole.zip(&x.by_lane).zip(&x.scales) {
-            ahead(i.as_ptr());
-            ahead(i[half..].as_ptr());
-            sum = step(i, x, scale, sum);
+    let add = |r: usize, blocks: Range<usize>, sums: &mut [__m512; M]| {
+        let whole = indices.part(r, &blocks).chunks_exact(size);
+        let (rest, last_block) = (whole.remainder(), blocks.end - 1);
+        let mut floats = *sums;
+        for (i, packed) in blocks.zip(whole) {
+            ahead(packed.as_ptr());
+            ahead(packed[half..].as_ptr());
+            products(entries(packed), &x.by_lane, &x.scales, i, &mut floats);
         }
-        if let (false, Some(x), Some(&scale)) = (rest.is_empty(), x.by_lane.last(), x.scales.last()) {
+        if !rest.is_empty() {
             let mut last = [0u8; BLOCK];
             last[..rest.len()].copy_from_slice(rest);
-            sum = step(&last[..size], x, scale, sum);
+            products(entries(&last[..size]), &x.by_lane, &x.scales, last_block, &mut floats);
         }
-        sum
+        *sums = floats;
     };
-    all_rows(out, row);
+    all_rows(x, add, to);
 }
 
 #[cfg(test)]
