@@ -28,7 +28,7 @@ use coreml_format::program::{Argument, Binding, Operation, Opset, ValueType};
 use crate::custom::Custom;
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
-use crate::planned::{BlockPlan, Run, RunRows};
+use crate::planned::{BlockPlan, RowResults, Run, RunRows};
 use crate::value::{FromValue, Value};
 
 /// An argument that is constant or read from a slot at run time.
@@ -249,10 +249,11 @@ impl OpBuilder<'_> {
         chosen(name, &self.attr::<String>(name)?, values)
     }
 
-    /// Sets a closure that computes several predictions at once, with the results of the one that [`run`](Self::run) boxes.
+    /// Sets a closure that computes several predictions at once, with the results of the one that [`run`](Self::run) boxes,
+    /// to the bit.
     pub(crate) fn rows<F>(&self, f: F)
     where
-        F: Fn(&[Frame<'_>]) -> Result<Vec<Vec<Value>>, OpError> + Send + Sync + 'static,
+        F: Fn(&[Frame<'_>]) -> Result<RowResults, OpError> + Send + Sync + 'static,
     {
         *self.rows.borrow_mut() = Some(Box::new(f));
     }

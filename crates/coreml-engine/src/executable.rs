@@ -24,8 +24,8 @@ use crate::limits::Limits;
 use crate::passes::{PassSet, open_batch};
 use crate::plan;
 use crate::planned::{FunctionPlan, PlanInput};
-use crate::run;
 pub use crate::run::Watch;
+use crate::run::{self, Row};
 use crate::state::{State, StateSpec};
 use crate::value::Value;
 
@@ -216,11 +216,51 @@ impl Executable {
         if let Some(spec) = self.plan.states.first() {
             return Err(missing_state(spec));
         }
-        let results = run::run_rows(&self.plan, values, &self.context)?;
+        let rows = values.into_iter().map(|inputs| Row { inputs, state: 0 }).collect();
+        self.outputs_of(run::run_rows(&self.plan, rows, Vec::new(), &self.context)?)
+    }
+
+    /// Results of predictions that run together, each reading and writing the state at its index; the same as those of
+    /// [`predict`](Self::predict) in order, to the bit, except that a state is written by all rows before any reads it: rows
+    /// of one state must not read what later ones write, as tokens behind a causal mask don't. Weights are read once for all
+    /// rows where kernels allow. A function without states takes none.
+    ///
+    /// # Errors
+    /// Same as [`predict`](Self::predict); the error of one of them, not always the first, or memory that each of them alone
+    /// would have. States then hold what earlier steps wrote.
+    pub fn predict_together(
+        &self,
+        rows: &[(Vec<(&str, FeatureValue)>, usize)],
+        states: &mut [&mut State],
+    ) -> Result<Vec<IndexMap<String, FeatureValue>>, EngineError> {
+        let _scope = Scope::open(self.context.limits);
+        let row = |(inputs, state): &(Vec<(&str, FeatureValue)>, usize)| {
+            if let Some(spec) = self.plan.states.first().filter(|_| *state >= states.len()) {
+                return Err(missing_state(spec));
+            }
+            let inputs = self.plan.inputs.iter().map(|i| self.input(i, inputs)).collect::<Result<Vec<_>, _>>()?;
+            Ok(Row { inputs, state: *state })
+        };
+        let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let mut lent = Vec::new();
+        for state in states.iter_mut().filter(|_| !self.plan.states.is_empty()) {
+            let order = state.order(&self.plan.states)?;
+            lent.push(States { state, order });
+        }
+        self.outputs_of(run::run_rows(&self.plan, rows, lent, &self.context)?)
+    }
+
+    /// True if rows of one state may run together: states are written in parts, not by writing back what was read.
+    pub fn rows_share_states(&self) -> bool {
+        !self.plan.has_blocks
+            && !self.plan.places.iter().any(|p| matches!(p.kind.as_str(), "write_state" | "coreml_update_state"))
+    }
+
+    fn outputs_of(&self, rows: Vec<Vec<Value>>) -> Result<Vec<IndexMap<String, FeatureValue>>, EngineError> {
         let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {
             Ok((name.clone(), self.output(name, ty.as_ref(), &value)?))
         };
-        results.into_iter().map(|row| self.plan.outputs.iter().zip(row).map(output).collect()).collect()
+        rows.into_iter().map(|row| self.plan.outputs.iter().zip(row).map(output).collect()).collect()
     }
 
     fn run(

@@ -49,7 +49,7 @@ pub struct Frame<'a> {
     pub(crate) consts: &'a [Value],
     pub(crate) vars: Vec<Option<Value>>,
     pub(crate) context: &'a Context,
-    states: Option<States<'a>>,
+    pub(crate) states: Option<States<'a>>,
     /// Location index of the step that failed in a nested block.
     pub(crate) failed: Option<u32>,
     pub(crate) profile: Option<&'a mut Profile>,

@@ -13,8 +13,11 @@ use crate::value::Value;
 /// The closure of one operation.
 pub type Run = Box<dyn Fn(&mut Frame<'_>) -> Result<Vec<Value>, OpError> + Send + Sync>;
 
-/// The closure of one operation for several predictions at once, whose results it returns in order.
-pub(crate) type RunRows = Box<dyn Fn(&[Frame<'_>]) -> Result<Vec<Vec<Value>>, OpError> + Send + Sync>;
+/// Results of one operation in several predictions, in order; `None` where each has to be computed by itself.
+pub(crate) type RowResults = Option<Vec<Vec<Value>>>;
+
+/// The closure of one operation for several predictions at once.
+pub(crate) type RunRows = Box<dyn Fn(&[Frame<'_>]) -> Result<RowResults, OpError> + Send + Sync>;
 
 /// One operation, ready to run.
 pub struct Step {

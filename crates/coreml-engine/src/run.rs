@@ -145,22 +145,34 @@ fn beside(kind: &str) -> OpLocation {
     OpLocation { function: String::new(), kind: kind.to_owned(), name: String::new() }
 }
 
+/// One of several predictions that run together.
+pub(crate) struct Row {
+    /// Values of the inputs, in the order of [`FunctionPlan::inputs`].
+    pub(crate) inputs: Vec<Value>,
+    /// Index of its state. Rows of one state see what those before them write, operation by operation.
+    pub(crate) state: usize,
+}
+
 /// Runs a function for several sets of inputs, step by step, so that a step may compute all of them at once. Returns their
-/// results in order.
+/// results in order. Functions without states take no states.
 ///
 /// # Errors
 /// The first error of a step in any of them, or memory that one prediction would have.
-pub(crate) fn run_rows(
-    plan: &FunctionPlan,
-    rows: Vec<Vec<Value>>,
-    context: &Context,
+pub(crate) fn run_rows<'a>(
+    plan: &'a FunctionPlan,
+    rows: Vec<Row>,
+    states: Vec<States<'a>>,
+    context: &'a Context,
 ) -> Result<Vec<Vec<Value>>, EngineError> {
-    let frame = |values: Vec<Value>| {
+    // States are lent to the frame whose step runs.
+    let mut held: Vec<Option<States<'a>>> = states.into_iter().map(Some).collect();
+    let owners: Vec<usize> = rows.iter().map(|row| row.state).collect();
+    let frame = |row: Row| {
         let mut frame = Frame::new(&plan.consts, plan.vars, context, None);
-        plan.inputs.iter().zip(values).for_each(|(input, value)| frame.set(input.var, value));
+        plan.inputs.iter().zip(row.inputs).for_each(|(input, value)| frame.set(input.var, value));
         frame
     };
-    let mut frames: Vec<Frame<'_>> = rows.into_iter().map(frame).collect();
+    let mut frames: Vec<Frame<'a>> = rows.into_iter().map(frame).collect();
     for step in &plan.block.steps {
         let at = |source| {
             let place = plan.places.get(step.place as usize).cloned().unwrap_or_else(|| beside("rows"));
@@ -169,9 +181,21 @@ pub(crate) fn run_rows(
         if context.cancel.load(Ordering::Relaxed) {
             return Err(at(OpError::Cancelled));
         }
-        let results = match &step.rows {
-            Some(rows) => rows(&frames).map_err(at)?,
-            None => frames.iter_mut().map(|f| (step.run)(f)).collect::<Result<_, _>>().map_err(at)?,
+        let together = step.rows.as_ref().map(|rows| rows(&frames)).transpose().map_err(at)?;
+        let results = match together.flatten() {
+            Some(results) => results,
+            None => {
+                let mut results = Vec::with_capacity(frames.len());
+                for (frame, &owner) in frames.iter_mut().zip(&owners) {
+                    frame.states = held.get_mut(owner).and_then(Option::take);
+                    let values = (step.run)(frame);
+                    if let (Some(place), Some(states)) = (held.get_mut(owner), frame.states.take()) {
+                        *place = Some(states);
+                    }
+                    results.push(values.map_err(at)?);
+                }
+                results
+            }
         };
         for (frame, values) in frames.iter_mut().zip(results) {
             declared::check(&step.declared, &values).map_err(at)?;

@@ -10,8 +10,7 @@ use coreml_kernels::buffer_pool::zeros;
 use coreml_kernels::conv::Windows;
 
 use super::epilogue::EpilogueSpec;
-use super::linear::{Bias, bias_of, product};
-use crate::array::Array;
+use super::linear::{Bias, bias_of};
 use crate::batch;
 use crate::budget::{Counted, claim_of, lent, products};
 use crate::build::{OpBuilder, one};
@@ -24,9 +23,11 @@ use crate::shape::{MAX_ELEMENTS, check_size};
 use crate::value::Value;
 use crate::weight::Weight;
 
+mod pointwise;
 mod prepared;
 mod transposed;
 
+use pointwise::{points_together, pointwise};
 use prepared::Prepared;
 
 pub(super) const OPS: &[OpSpec] = &[
@@ -325,17 +326,23 @@ fn constant_weight(b: &OpBuilder<'_>, slot: Slot) -> Result<Option<Arc<Weight>>,
 /// `conv(x, weight, bias?, strides?, pad_type = "valid", pad?, dilations?, groups = 1)`; `engine.conv` also accepts the
 /// parameters of [`EpilogueSpec`].
 pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
-    let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, Bias::new(b)?);
-    let window = Window::new(b)?;
+    let (x, weight) = (b.slot("x")?, b.slot("weight")?);
+    let shared = Arc::new((Bias::new(b)?, Window::new(b)?, EpilogueSpec::new(b)?));
     let groups = groups_of(b)?;
-    let epilogue = EpilogueSpec::new(b)?;
     let constant = constant_weight(b, weight)?;
+    let parts = shared.clone();
+    b.rows(move |frames| {
+        let (bias, window, epilogue) = &*parts;
+        points_together(frames, (x, weight), bias, window, groups, epilogue)
+    });
+    let window = &shared.1;
     let result = b.output_type(0).and_then(|ty| ty.tensor()).and_then(|ty| ty.fixed_shape());
     let prepared = match constant {
-        Some(w) => Prepared::new(&w, groups, &window, result.as_deref(), b.device())?,
+        Some(w) => Prepared::new(&w, groups, window, result.as_deref(), b.device())?,
         None => None,
     };
     b.run(move |f| {
+        let (bias, window, epilogue) = &*shared;
         let x = f.array(x)?;
         let shape = match f.value(weight)? {
             Value::Weight(w) => w.shape().to_vec(),
@@ -353,7 +360,7 @@ pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         };
         // As a product, compressed weights are read in stored form.
         if let Some(weights) = prepared.as_ref().filter(|p| stored.is_none() || p.in_panels())
-            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, &epilogue)?
+            && let Some(y) = weights.run(f, &x, bias.as_deref(), &placed, epilogue)?
         {
             return one(x.with(y));
         }
@@ -363,15 +370,6 @@ pub(crate) fn conv(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         };
         one(epilogue.apply(f, x.with(y))?)
     })
-}
-
-/// Pointwise convolution: channels last, one product, channels back; no copy for a single position or if the memory
-/// order already fits.
-fn pointwise(x: &Array, weight: &Weight, bias: Option<&[f32]>) -> Result<Tensor, OpError> {
-    let rank = x.rank();
-    let rows = x.with(x.tensor().permute(channels_last(rank))?);
-    let y = product(&rows, weight, bias, rows.tensor().device())?;
-    Ok(y.permute(channels_second(rank))?)
 }
 
 fn general(x: &Tensor, w: &Tensor, bias: Option<&[f32]>, p: &Placed, groups: usize) -> Result<Tensor, OpError> {

@@ -4,7 +4,7 @@
 //! stored form; kernels read it compressed.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use coreml_kernels::buffer_pool::zeros;
@@ -14,11 +14,13 @@ use coreml_kernels::packed::{Matrices, PANEL, multiply};
 use coreml_kernels::parallel;
 use coreml_kernels::weight_matrix::{Storage, WeightMatrix};
 
+use constant_right::{ConstantRight, Matrix};
+
 use super::epilogue::EpilogueSpec;
 use super::packed_weight::PackedWeight;
 use crate::array::Array;
 use crate::batch;
-use crate::budget::{Counted, claim_of, collect, filled, lent, products, temporary, zeros as zeros_of};
+use crate::budget::{Counted, claim_of, collect, filled, lent, products, zeros as zeros_of};
 use crate::build::{OpBuilder, one};
 use crate::error::OpError;
 use crate::frame::{Frame, Slot};
@@ -28,7 +30,9 @@ use crate::planned::Run;
 use crate::value::Value;
 use crate::weight::Weight;
 
+mod constant_right;
 mod einsum;
+pub(crate) mod together;
 
 pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("einsum", IOS15, einsum::einsum),
@@ -136,17 +140,31 @@ fn on_weight(
 /// `linear(x, weight, bias = 0)` with weight `[O, I]`; `engine.linear` also accepts the parameters of [`EpilogueSpec`].
 pub(crate) fn linear(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, weight, bias) = (b.slot("x")?, b.slot("weight")?, b.slot_opt("bias")?);
-    let constant_bias = Bias::new(b)?;
-    let epilogue = EpilogueSpec::new(b)?;
+    let constants = Arc::new((Bias::new(b)?, EpilogueSpec::new(b)?));
     let panels = match b.constant(weight) {
         Some(Value::Weight(w)) => PackedWeight::new(w, 1, b.device()),
         _ => None,
     };
+    let shared = constants.clone();
+    b.rows(move |frames| {
+        let (bias, epilogue) = &*shared;
+        let xs = frames.iter().map(|f| f.array(x)).collect::<Result<Vec<_>, _>>()?;
+        let Some(f) = frames.first() else { return Ok(None) };
+        let Value::Weight(w) = f.value(weight)? else { return Ok(None) };
+        let bias = bias.get(f, w.shape().first().copied().unwrap_or(0))?;
+        let Some(results) = together::products(&xs, &[(w, bias.as_deref())])? else { return Ok(None) };
+        let one = |((f, x), mut y): ((&Frame<'_>, &Array), Vec<Tensor>)| {
+            let y = y.pop().ok_or_else(|| OpError::data("a product without a result"))?;
+            one(epilogue.apply(f, x.with(y))?)
+        };
+        frames.iter().zip(&xs).zip(results).map(one).collect::<Result<_, _>>().map(Some)
+    });
     b.run(move |f| {
+        let (constant_bias, epilogue) = &*constants;
         let x = f.array(x)?;
         if let Value::Weight(w) = f.value(weight)? {
             let bias = constant_bias.get(f, w.shape().first().copied().unwrap_or(0))?;
-            return one(on_weight(f, &x, w, panels.as_ref(), bias.as_deref(), &epilogue)?);
+            return one(on_weight(f, &x, w, panels.as_ref(), bias.as_deref(), epilogue)?);
         }
         let w = f.array(weight)?;
         // From opset iOS17 on, weight and bias may have another type than the input.
@@ -287,71 +305,6 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
     match layout::with_elements(&x, |x| layout::with_elements(&y, |y| run(x, y))).flatten() {
         Some(out) => Ok(Some(Tensor::from_vec(out?, shape, x.device())?)),
         None => Ok(None),
-    }
-}
-
-/// A constant matrix on the right of a product, `[outputs, inputs]` as kernels take it.
-struct Matrix {
-    weight: Arc<Weight>,
-    packed: Option<PackedWeight>,
-}
-
-/// The constant right-hand side of `matmul`, arranged when it is needed first and kept.
-struct ConstantRight {
-    slot: Slot,
-    /// Whether it is `[outputs, inputs]` already.
-    transposed: bool,
-    /// None where it may not be kept.
-    matrix: OnceLock<Option<Matrix>>,
-}
-
-impl ConstantRight {
-    /// None for what is computed, and for what is no matrix of floats on the CPU.
-    fn new(b: &OpBuilder<'_>, slot: Slot, transposed: bool) -> Option<Self> {
-        let (shape, dtype) = match b.constant(slot)? {
-            Value::Weight(weight) => (weight.shape(), weight.dtype()),
-            Value::Array(array) => (array.shape(), array.dtype()),
-            _ => return None,
-        };
-        let fits = b.device().is_cpu() && dtype.is_float() && shape.len() == 2 && !shape.contains(&0);
-        fits.then(|| Self { slot, transposed, matrix: OnceLock::new() })
-    }
-
-    fn matrix(&self, f: &Frame<'_>) -> Result<Option<&Matrix>, OpError> {
-        if self.matrix.get().is_none() {
-            let made = self.arrange(f)?;
-            return Ok(self.matrix.get_or_init(|| made).as_ref());
-        }
-        Ok(self.matrix.get().and_then(Option::as_ref))
-    }
-
-    fn arrange(&self, f: &Frame<'_>) -> Result<Option<Matrix>, OpError> {
-        let matrix = |weight: Arc<Weight>| {
-            let packed = PackedWeight::new(&weight, 1, f.device());
-            Some(Matrix { weight, packed })
-        };
-        if let (Value::Weight(weight), true) = (f.value(self.slot)?, self.transposed) {
-            return Ok(matrix(weight.clone()));
-        }
-        let (bytes, dtype) = match f.value(self.slot)? {
-            Value::Weight(weight) => (weight.shape().iter().product::<usize>().saturating_mul(4), weight.dtype()),
-            other => {
-                let array = other.array("y", f.device())?;
-                (array.bytes(), array.dtype())
-            }
-        };
-        // The copy, and its panels.
-        if !f.context.kept.take(bytes.saturating_mul(2)) {
-            return Ok(None);
-        }
-        temporary(bytes, || {
-            let dense = f.value(self.slot)?.array("y", f.device())?;
-            let t = dense.floats()?;
-            let t = if self.transposed { t.clone() } else { t.t()? };
-            let rows = layout::contiguous(&t)?;
-            let values = rows.counted_elements::<f32>()?;
-            Ok(matrix(Arc::new(Weight::from_f32s(&values, dtype, rows.dims().to_vec())?)))
-        })
     }
 }
 

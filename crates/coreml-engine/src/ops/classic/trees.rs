@@ -100,7 +100,7 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         b.rows(move |frames| {
             let (trees, declared, x) = &rows;
             let all = trees.rows(frames, x)?;
-            all.into_iter().map(|row| declared.value_of(row)).collect()
+            all.into_iter().map(|row| declared.value_of(row)).collect::<Result<_, _>>().map(Some)
         });
     }
     b.run(move |f| {

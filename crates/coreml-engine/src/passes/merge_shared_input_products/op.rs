@@ -12,13 +12,13 @@ use crate::batch;
 use crate::budget;
 use crate::build::OpBuilder;
 use crate::error::OpError;
-use crate::frame::Slot;
+use crate::frame::{Frame, Slot};
 use crate::layout;
 use crate::memory_order::with_f32s;
 use crate::op::{OpSpec, since::*};
 use crate::ops::conv::{channels_last, channels_second};
 use crate::ops::epilogue::EpilogueSpec;
-use crate::ops::linear::{copies, product, spread};
+use crate::ops::linear::{copies, product, spread, together};
 use crate::ops::packed_weight::PackedWeight;
 use crate::planned::Run;
 use crate::recycle::recycle_temp;
@@ -70,8 +70,28 @@ impl Layer {
 fn products(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let (count, channels_first) = (b.attr::<i64>("count")?, b.attr::<bool>("channels_first")?);
-    let layers = (0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?;
+    let layers = Arc::new((0..count).map(|i| Layer::new(b, i)).collect::<Result<Vec<_>, _>>()?);
     let epilogue = EpilogueSpec::new(b)?;
+    let shared = layers.clone();
+    b.rows(move |frames| {
+        let row = |f: &Frame<'_>| {
+            let x = f.array(x)?;
+            match channels_first {
+                true if x.rank() < 3 => Err(OpError::shape(format!("a product of {:?}", x.shape()))),
+                true => Ok(x.with(x.tensor().permute(channels_last(x.rank()))?)),
+                false => Ok(x),
+            }
+        };
+        let xs = frames.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let weights: Vec<_> = shared.iter().map(|l| (&*l.weight, l.bias.as_deref())).collect();
+        let Some(results) = together::products(&xs, &weights)? else { return Ok(None) };
+        let back = |x: &Array, y: Tensor| -> Result<Value, OpError> {
+            let y = if channels_first { y.permute(channels_second(y.rank()))? } else { y };
+            Ok(x.with(y).into())
+        };
+        let row = |(x, ys): (&Array, Vec<Tensor>)| ys.into_iter().map(|y| back(x, y)).collect::<Result<Vec<_>, _>>();
+        xs.iter().zip(results).map(row).collect::<Result<_, _>>().map(Some)
+    });
     b.run(move |f| {
         let x = f.array(x)?;
         let rank = x.rank();
