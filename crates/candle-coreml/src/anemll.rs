@@ -22,6 +22,7 @@ mod pipeline;
 mod rotation;
 mod session;
 mod states;
+mod together;
 mod tokenizer_path;
 
 pub use discovery::Components;

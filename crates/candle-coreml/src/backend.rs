@@ -30,6 +30,7 @@ mod fallback;
 mod open;
 mod request;
 mod shared;
+mod turns;
 
 pub use availability::{Availability, availability};
 #[cfg(feature = "candle-models")]
@@ -95,9 +96,9 @@ pub struct RequestStats {
     pub prefill_seconds: f64,
     /// Number of generated tokens.
     pub generated_tokens: usize,
-    /// Number of forward passes after the prompt.
+    /// Number of steps after the prompt: forward passes, and right guesses that saved one.
     pub decode_steps: usize,
-    /// Time of these passes in seconds.
+    /// Time of these steps in seconds.
     pub decode_seconds: f64,
     /// Number of oldest messages dropped to fit the context.
     pub dropped_messages: usize,

@@ -1,6 +1,7 @@
 //! Text generation: from a prompt to pieces of text. A [`Decoder`] runs the tokens: a Core ML [`Pipeline`] or a Candle
 //! checkpoint.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,6 +13,7 @@ mod chat;
 mod conversation;
 mod decoder;
 mod jinja;
+mod lookup;
 mod progress;
 mod recommended;
 mod sampler;
@@ -40,6 +42,9 @@ pub struct Options {
     pub slide: bool,
     /// Feed these tokens instead of the sampled ones (teacher forcing).
     pub force: Vec<u32>,
+    /// Most tokens that are guessed from what was said before and verified in one step, for greedy sampling; 0 guesses none.
+    /// The text is the same.
+    pub lookup: usize,
     /// Value of the chat template's `enable_thinking`; `None`: the model's default.
     pub thinking: Option<bool>,
     /// Cancels generation at the next token when set.
@@ -56,6 +61,7 @@ impl Default for Options {
             stop: Vec::new(),
             slide: true,
             force: Vec::new(),
+            lookup: 0,
             thinking: None,
             cancel: Arc::default(),
             progress: Arc::default(),
@@ -107,6 +113,8 @@ pub struct Summary {
     pub decode_seconds: f64,
     /// Number of later forward passes.
     pub decode_steps: usize,
+    /// Number of tokens that needed none, since a guess was right: see [`Options::lookup`].
+    pub guessed: usize,
 }
 
 impl Summary {
@@ -117,7 +125,7 @@ impl Summary {
 
     /// Generated tokens per second.
     pub fn decode_rate(&self) -> f64 {
-        self.decode_steps as f64 / self.decode_seconds.max(1e-9)
+        (self.decode_steps + self.guessed) as f64 / self.decode_seconds.max(1e-9)
     }
 }
 
@@ -131,6 +139,8 @@ pub struct Generation<'g> {
     stream: TextStream<'g>,
     prompt: Vec<u32>,
     next: Option<u32>,
+    /// Logits after guesses that were right: the decoder has their tokens already.
+    ahead: VecDeque<Vec<f32>>,
     summary: Summary,
     done: bool,
 }
@@ -169,6 +179,7 @@ impl<'g> Generation<'g> {
             options,
             prompt: prompt[known..].to_vec(),
             next: None,
+            ahead: VecDeque::new(),
             summary: Summary {
                 tokens: Vec::new(),
                 text: String::new(),
@@ -177,6 +188,7 @@ impl<'g> Generation<'g> {
                 prefill_seconds: 0.0,
                 decode_seconds: 0.0,
                 decode_steps: 0,
+                guessed: 0,
             },
             done: false,
         }
@@ -236,8 +248,49 @@ impl<'g> Generation<'g> {
 
     /// Summary so far.
     pub fn finish(mut self) -> Summary {
+        // Right guesses that were not asked for.
+        let extra = self.ahead.len();
+        if extra > 0 {
+            let held = self.decoder.tokens().len();
+            self.decoder.truncate(held.saturating_sub(extra));
+        }
         self.summary.text.push_str(&self.stream.rest());
         self.summary
+    }
+
+    /// Runs a token and guesses of those after it in one step; the logits after the token. `None` if there is nothing to
+    /// guess, or guesses can't be verified at once.
+    fn guess(&mut self, token: u32) -> Result<Option<Vec<f32>>> {
+        let Options { lookup, sampling, force, max_tokens, .. } = &self.options;
+        // The last token needs no step.
+        let most = (*lookup).min(max_tokens.saturating_sub(self.summary.tokens.len() + 1));
+        if most == 0 || !sampling.is_greedy() || !force.is_empty() {
+            return Ok(None);
+        }
+        let mut known = self.decoder.tokens().to_vec();
+        known.push(token);
+        let guesses = lookup::guesses(&known, most);
+        if guesses.is_empty() {
+            return Ok(None);
+        }
+        let before = known.len();
+        let tokens = [&[token], guesses].concat();
+        let Some(logits) = self.decoder.forward_guesses(&tokens) else { return Ok(None) };
+        let mut all = logits?.into_iter();
+        let first = all.next();
+        let mut right = 0;
+        let mut last = first.clone();
+        for (&guess, next) in guesses.iter().zip(all) {
+            let chosen = last.as_ref().map(|logits| self.sampler.choose(logits, &[]));
+            if chosen != Some(guess) || self.end.contains(&guess) {
+                break;
+            }
+            right += 1;
+            last = Some(next.clone());
+            self.ahead.push_back(next);
+        }
+        self.decoder.truncate(before + right);
+        Ok(first)
     }
 
     fn stop(&mut self, reason: StopReason) -> Option<Step> {
@@ -269,8 +322,15 @@ impl<'g> Generation<'g> {
                 self.summary.prefill_seconds = started.elapsed().as_secs_f64();
                 logits
             }
+            // A guess was right.
+            Some(_) if !self.ahead.is_empty() => {
+                self.summary.guessed += 1;
+                self.ahead.pop_front().unwrap_or_default()
+            }
             Some(token) => {
-                let logits = if self.options.slide {
+                let logits = if let Some(logits) = self.guess(token)? {
+                    logits
+                } else if self.options.slide {
                     self.decoder.forward_with_shift(token)?
                 } else if self.decoder.tokens().len() < self.decoder.context() {
                     self.decoder.forward(&[token])?

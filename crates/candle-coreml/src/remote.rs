@@ -171,6 +171,7 @@ impl RemoteGenerator {
             prefill_seconds: first.as_secs_f64(),
             decode_seconds: whole.saturating_sub(first).as_secs_f64(),
             decode_steps: usage.output_tokens,
+            guessed: 0,
         };
         self.stats.turns += 1;
         self.stats.generated_tokens += usage.output_tokens;

@@ -84,6 +84,7 @@ impl FakeGenerator {
             prefill_seconds: 0.0,
             decode_seconds: 0.0,
             decode_steps: 3,
+            guessed: 0,
         })
     }
 }

@@ -255,3 +255,53 @@ async fn states_and_students_go_to_their_thread_and_back() {
     assert_eq!(student.generate(vec![5, 60, 7], 4, Sampling::default(), vec![]).await.expect("tokens"), tokens);
     assert!(student.forward(Tensor::new(&[999u32], &Device::Cpu).expect("ids")).await.is_err());
 }
+
+/// Prompts of conversations with unlike samplers and lengths.
+fn conversations() -> Vec<(Vec<Message>, Options)> {
+    let questions = ["What is the capital of Peru?", "What is 3 + 4?", "Who are you?", "What is the capital of Japan?"];
+    let one = |i: usize| {
+        let temperature = [0.0, 0.8, 1.3][i % 3];
+        let sampling = Sampling {
+            temperature,
+            seed: i as u64,
+            repetition_penalty: 1.0 + (i % 2) as f32 / 4.0,
+            ..Sampling::default()
+        };
+        let messages = vec![Message::user(questions[i % 4])];
+        (messages, Options { sampling, force: Vec::new(), ..options(4 + 5 * i) })
+    };
+    (0..9).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conversations_that_decode_together_say_what_each_says_alone() {
+    let capacity = Capacity { slots: 8, ..Capacity::default() };
+    let model = AsyncGenerator::new(generator(), capacity).expect("shared");
+    let expected: Vec<Summary> = conversations()
+        .into_iter()
+        .map(|(messages, options)| generator().chat(&messages, options, &mut |_| {}).expect("an answer"))
+        .collect();
+    // Three rounds: slots hold other conversations by then, and some callers leave in the middle.
+    for round in 0..3 {
+        let mut answers = Vec::new();
+        for (i, (messages, options)) in conversations().into_iter().enumerate() {
+            let model = model.clone();
+            answers.push(tokio::spawn(async move {
+                let mut answer = model.stream(Prompt::Chat(messages), options).await.expect("accepted");
+                let mut tokens = Vec::new();
+                while let Some(piece) = answer.next().await {
+                    tokens.extend(piece.expect("a piece").token);
+                    if round == 1 && i % 3 == 1 && tokens.len() == 2 {
+                        return (tokens, true);
+                    }
+                }
+                (tokens, false)
+            }));
+        }
+        for (i, (answer, expected)) in answers.into_iter().zip(&expected).enumerate() {
+            let (tokens, left) = answer.await.expect("no panic");
+            let want = if left { &expected.tokens[..2] } else { &expected.tokens };
+            assert_eq!(tokens, want, "conversation {i} in round {round}");
+        }
+    }
+}

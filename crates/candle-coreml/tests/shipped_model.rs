@@ -43,6 +43,41 @@ fn held_out_questions_are_answered_right() {
 }
 
 #[test]
+fn guesses_from_the_prompt_change_no_logit_and_save_steps() {
+    let mut model = model();
+    let (mut saved, mut ran) = (0, 0);
+    for question in ["Spell \"tiger\" backwards.", "What is the capital of Japan?", "Who are you?", "What is 12 + 30?"]
+    {
+        let answer = ask(&mut model, &[Message::user(question)]);
+        // Asked again, it says what is in the prompt.
+        let messages = [Message::user(question), Message::assistant(answer), Message::user(question)];
+        let prompt = model.chat_text(&messages).expect("a template");
+        let prompt = model.tokenize(&prompt).expect("ids");
+        let mut run = |lookup: usize, max_tokens: usize| {
+            let mut logits = Vec::new();
+            let options = Options { lookup, max_tokens, ..Options::default() };
+            let push = |step: &candle_coreml::generation::Step| {
+                logits.push(step.logits.iter().map(|l| l.to_bits()).collect::<Vec<_>>());
+            };
+            let summary = model.generate_tokens(&prompt, options, push).expect("text");
+            ((summary.tokens, summary.text, summary.stop_reason, logits), summary.decode_steps)
+        };
+        for max_tokens in [1, 3, 48] {
+            let (alone, steps) = run(0, max_tokens);
+            for lookup in [1, 2, 5] {
+                let (guessed, fewer) = run(lookup, max_tokens);
+                assert!(guessed == alone, "{question}: {} guesses, {max_tokens} tokens", lookup);
+                assert!(fewer <= steps, "{fewer} of {steps} steps");
+                (saved, ran) = (saved + steps - fewer, ran + steps);
+            }
+        }
+    }
+    println!("{saved} of {ran} steps saved");
+    // Models on Core ML take one token at a time.
+    assert!(saved > 0 || cfg!(target_vendor = "apple"), "no step was saved");
+}
+
+#[test]
 fn a_conversation_goes_on_over_a_full_window() {
     let mut model = model();
     let mut messages = Vec::new();

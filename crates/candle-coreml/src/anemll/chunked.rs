@@ -38,10 +38,10 @@ pub(super) struct Chunked {
     pub(super) embeddings: Option<CoreMLModel>,
     pub(super) chunks: Vec<Chunk>,
     pub(super) head_model: Option<CoreMLModel>,
-    head: Head,
+    pub(super) head: Head,
     dimensions: Dimensions,
     /// Columns of the mask.
-    mask: usize,
+    pub(super) mask: usize,
     /// The window of local layers where the context is longer, and their caches.
     window: Option<(usize, Vec<String>)>,
     /// Whether batches may start anywhere, instead of at the first position alone.
@@ -219,7 +219,7 @@ impl Chunked {
     }
 
     /// Hidden states `[1, ids, hidden]` of tokens.
-    fn embed(&self, embeddings: &CoreMLModel, ids: &[u32]) -> Result<Handed> {
+    pub(super) fn embed(&self, embeddings: &CoreMLModel, ids: &[u32]) -> Result<Handed> {
         let name = embeddings.input_names().first().cloned().unwrap_or_default();
         let output = embeddings.output_names().first().cloned().unwrap_or_default();
         let run = |ids: &[u32]| -> Result<Handed> {

@@ -249,6 +249,20 @@ impl Pipeline {
         }
     }
 
+    /// Appends each token, given with the index of its conversation, and returns the logits after each; the weights are
+    /// read once for all of them. The same as [`Pipeline::forward_with_shift`] one after the other, to the bit. `None` where
+    /// the layout, the engine or full contexts forbid it: nothing has then changed.
+    ///
+    /// # Errors
+    /// If the engine fails. Conversations then have the tokens that they had.
+    pub fn forward_together(
+        &self,
+        sessions: &mut [&mut Session],
+        tokens: &[(usize, u32)],
+    ) -> Option<Result<Vec<Vec<f32>>>> {
+        self.chunked()?.forward_together(sessions, tokens)
+    }
+
     /// [`Pipeline::forward`] for one token; when the window is full, its most recent part is rerun from position 0 and the
     /// rest is dropped.
     ///

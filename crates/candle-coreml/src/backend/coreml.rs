@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::request::{Prompt, Requests};
+use super::turns::Turns;
 use super::{BackendDevice, CancelHandle, GeneratorInfo, SharedModel, Stats, TextGeneration};
 use crate::anemll::{Pipeline, Session};
 use crate::error::Result;
@@ -81,34 +82,72 @@ impl TextGeneration for CoreMLGenerator {
     }
 
     fn share(&self) -> Option<SharedModel> {
-        let pipeline = self.pipeline.clone();
+        let (pipeline, turns) = (self.pipeline.clone(), Arc::new(Turns::default()));
         let make = move || {
             let session = pipeline.session()?;
-            Ok(Box::new(Conversation { pipeline: pipeline.clone(), session }) as Box<dyn Decoder + Send>)
+            let (pipeline, turns) = (pipeline.clone(), turns.clone());
+            let conversation = Conversation { pipeline, turns, session: Some(session), joined: false };
+            Ok(Box::new(conversation) as Box<dyn Decoder + Send>)
         };
         Some(SharedModel::new(self.info(), self.pipeline.dimensions().vocab, self.tokenizer.clone(), make))
     }
 }
 
-/// A [`PipelineDecoder`] that owns its model.
+/// A [`PipelineDecoder`] that owns its model, and decodes together with others of it.
 struct Conversation {
     pipeline: Arc<Pipeline>,
-    session: Session,
+    turns: Arc<Turns>,
+    /// None while a step runs, or after a panic in one.
+    session: Option<Session>,
+    /// Whether it has taken steps since its prompt.
+    joined: bool,
 }
 
 impl Conversation {
-    fn decoder(&mut self) -> PipelineDecoder<'_> {
-        PipelineDecoder { pipeline: &self.pipeline, session: &mut self.session }
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.joined) {
+            self.turns.leave();
+        }
+    }
+
+    /// The conversation by itself; a new one after a panic.
+    fn alone<R>(&mut self, run: impl FnOnce(PipelineDecoder<'_>) -> Result<R>) -> Result<R> {
+        self.leave();
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(self.pipeline.session()?),
+        };
+        run(PipelineDecoder { pipeline: &self.pipeline, session })
+    }
+}
+
+impl Conversation {
+    /// Appends one token, together with those of other conversations.
+    fn step(&mut self, id: u32, slide: bool) -> Result<Vec<f32>> {
+        self.joined = true;
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.pipeline.session()?,
+        };
+        let (session, logits) = self.turns.step(&self.pipeline, session, id, slide);
+        self.session = session;
+        logits
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
 impl Decoder for Conversation {
     fn tokens(&self) -> &[u32] {
-        self.session.tokens()
+        self.session.as_ref().map_or(&[], Session::tokens)
     }
 
     fn truncate(&mut self, length: usize) -> usize {
-        self.decoder().truncate(length)
+        self.alone(|mut decoder| Ok(decoder.truncate(length))).unwrap_or(0)
     }
 
     fn context(&self) -> usize {
@@ -120,10 +159,27 @@ impl Decoder for Conversation {
     }
 
     fn forward(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.decoder().forward(ids)
+        match ids {
+            // A step of an answer without a sliding window.
+            &[id] if !self.tokens().is_empty() => self.step(id, false),
+            _ => self.alone(|mut decoder| decoder.forward(ids)),
+        }
+    }
+
+    fn forward_chunked(&mut self, ids: &[u32], more: &mut dyn FnMut(usize) -> bool) -> Result<Option<Vec<f32>>> {
+        self.alone(|mut decoder| decoder.forward_chunked(ids, more))
     }
 
     fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
-        self.decoder().forward_with_shift(id)
+        self.step(id, true)
+    }
+
+    fn forward_guesses(&mut self, ids: &[u32]) -> Option<Result<Vec<Vec<f32>>>> {
+        self.leave();
+        PipelineDecoder { pipeline: &self.pipeline, session: self.session.as_mut()? }.forward_guesses(ids)
+    }
+
+    fn rest(&mut self) {
+        self.leave();
     }
 }

@@ -83,7 +83,7 @@ impl Requests {
             prefilled_tokens: summary.prefill_tokens,
             prefill_seconds: summary.prefill_seconds,
             generated_tokens: summary.tokens.len(),
-            decode_steps: summary.decode_steps,
+            decode_steps: summary.decode_steps + summary.guessed,
             decode_seconds: summary.decode_seconds,
             dropped_messages: prompt.dropped,
             stop_reason: summary.stop_reason,

@@ -113,6 +113,19 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Predictions that read the weights once for all of them, each with the state at its index: outputs in order, the same as
+    /// one by one, to the bit, if no row of a state reads what a later one of it writes. `None` where that is not possible.
+    ///
+    /// # Errors
+    /// The error of one of them. States then hold what some of them wrote.
+    fn predict_together(
+        &self,
+        _rows: &[(Vec<(&str, FeatureValue)>, usize)],
+        _states: &mut [&mut (dyn EngineState + 'static)],
+    ) -> Option<Result<Vec<IndexMap<String, FeatureValue>>>> {
+        None
+    }
+
     /// What became of the arrays that outputs are to be written into; `None` on engines without them.
     fn backings_in_use(&self) -> Option<BackingUse> {
         None

@@ -198,6 +198,19 @@ impl Engine for Portable {
         self.executable.predict_rows(&ready).ok()
     }
 
+    fn predict_together(
+        &self,
+        rows: &[(Vec<(&str, FeatureValue)>, usize)],
+        states: &mut [&mut (dyn EngineState + 'static)],
+    ) -> Option<Result<Vec<IndexMap<String, FeatureValue>>>> {
+        if self.sequences || !self.optional.is_empty() || self.profiling.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut used = std::collections::HashSet::new();
+        let shared = !self.states().is_empty() && rows.iter().any(|(_, state)| !used.insert(*state));
+        (!shared || self.executable.rows_share_states()).then(|| self.together(rows, states))
+    }
+
     fn set_profiling(&self, on: bool) -> bool {
         if on {
             *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Profile::default();
@@ -330,11 +343,35 @@ impl Portable {
         if let Some(profile) = profile {
             self.profile.lock().unwrap_or_else(PoisonError::into_inner).merge(&profile);
         }
-        outputs.map_err(|e| match e {
+        outputs.map_err(|e| self.failure(e))
+    }
+
+    fn together(
+        &self,
+        rows: &[(Vec<(&str, FeatureValue)>, usize)],
+        states: &mut [&mut (dyn EngineState + 'static)],
+    ) -> Result<Vec<IndexMap<String, FeatureValue>>> {
+        let mut ready = Vec::with_capacity(rows.len());
+        for (inputs, state) in rows {
+            let mut own = Vec::with_capacity(inputs.len());
+            for (name, value) in inputs {
+                own.push((*name, self.input(name, value)?));
+            }
+            ready.push((own, *state));
+        }
+        let mut own = Vec::new();
+        for state in states.iter_mut().filter(|_| !self.states().is_empty()) {
+            own.push(&mut downcast::<PortableState>(&mut **state, NAME)?.0);
+        }
+        self.executable.predict_together(&ready, &mut own).map_err(|e| self.failure(e))
+    }
+
+    fn failure(&self, error: EngineError) -> Error {
+        match error {
             EngineError::BadInput { name, expected, found } => Error::Input { name, expected, found },
             EngineError::Op { source: OpError::Cancelled, .. } => Error::Cancelled,
             other => failure(&self.path, other),
-        })
+        }
     }
 
     /// Moves an input to the CPU, in the shape that the program declares. The engine converts the dtype.

@@ -57,6 +57,18 @@ pub trait Decoder {
     /// # Errors
     /// Same as [`Decoder::forward`].
     fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>>;
+
+    /// Appends tokens and returns the logits after each, to the bit those of [`Decoder::forward`] one by one, but reads the
+    /// weights once. `None` if the decoder can't, or not at this place: nothing has then changed.
+    ///
+    /// # Errors
+    /// Same as [`Decoder::forward`].
+    fn forward_guesses(&mut self, _ids: &[u32]) -> Option<Result<Vec<Vec<f32>>>> {
+        None
+    }
+
+    /// Says that no token is asked for until the next prompt: conversations that decode together wait for each other.
+    fn rest(&mut self) {}
 }
 
 impl<D: Decoder + ?Sized> Decoder for &mut D {
@@ -86,6 +98,14 @@ impl<D: Decoder + ?Sized> Decoder for &mut D {
 
     fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
         (**self).forward_with_shift(id)
+    }
+
+    fn forward_guesses(&mut self, ids: &[u32]) -> Option<Result<Vec<Vec<f32>>>> {
+        (**self).forward_guesses(ids)
+    }
+
+    fn rest(&mut self) {
+        (**self).rest();
     }
 }
 
@@ -126,5 +146,10 @@ impl Decoder for PipelineDecoder<'_> {
 
     fn forward_with_shift(&mut self, id: u32) -> Result<Vec<f32>> {
         self.pipeline.forward_with_shift(self.session, id)
+    }
+
+    fn forward_guesses(&mut self, ids: &[u32]) -> Option<Result<Vec<Vec<f32>>>> {
+        let tokens: Vec<(usize, u32)> = ids.iter().map(|&id| (0, id)).collect();
+        self.pipeline.forward_together(&mut [&mut *self.session], &tokens)
     }
 }

@@ -50,7 +50,8 @@ impl Slots {
     }
 
     /// Returns a slot as the most recently used one.
-    pub(super) fn put(&self, slot: Slot) {
+    pub(super) fn put(&self, mut slot: Slot) {
+        slot.rest();
         self.idle().push(slot);
     }
 }
