@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Repeat each measurement this often; the best run counts. Distributions cover all runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Decode this many conversations of a language model together, and report the tokens of all of them per second.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
+    streams: Option<u8>,
     /// Predict this many rows in one call, for models of tables: a prediction is then all of them.
     #[arg(long, value_name = "COUNT")]
     rows: Option<usize>,
@@ -75,6 +78,9 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     let profiled = arguments.profile || arguments.report.is_some();
     if arguments.rows.is_some() && !single::is_one_model(&path) {
         return Err("--rows is for a model file, not for a language model".into());
+    }
+    if arguments.streams.is_some() && single::is_one_model(&path) {
+        return Err("--streams is for a language model, not for a model file".into());
     }
     let measured = if single::is_one_model(&path) {
         single::measure(&path, &arguments, &options, profiled)?
@@ -115,6 +121,7 @@ fn object(m: &Measured) -> serde_json::Value {
             "prefill_tokens_per_second": l.prefill_rate,
             "decode_tokens_per_second": l.decode_rate,
             "next_turn_seconds": l.turn_seconds,
+            "streams": l.streams.map(|(count, rate)| json!({ "count": count, "tokens_per_second": rate })),
             "decode_by_position": l.by_position,
         }),
         None => json!({ "inputs": m.inputs, "rows": m.rows, "first_prediction_seconds": m.first_seconds }),
@@ -133,6 +140,9 @@ fn text(m: &Measured) -> String {
         let _ = writeln!(out, "first token    {:>10.3} s", l.first_token_seconds);
         let _ = writeln!(out, "prefill        {:>10.1} tokens/s ({} tokens)", l.prefill_rate, l.prompt);
         let _ = writeln!(out, "decode         {:>10.1} tokens/s (from position {})", l.decode_rate, l.prompt);
+        if let Some((count, rate)) = l.streams {
+            let _ = writeln!(out, "together       {rate:>10.1} tokens/s (of {count} conversations)");
+        }
         let _ = writeln!(out, "next turn      {:>10.3} s (back to position {}, one token)", l.turn_seconds, l.prompt);
     } else {
         for (name, shape) in &m.inputs {

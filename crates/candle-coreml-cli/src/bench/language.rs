@@ -62,6 +62,10 @@ pub(super) fn measure(
             turn = turn.min(started.elapsed().as_secs_f64());
         }
     }
+    let streams = arguments
+        .streams
+        .map(|count| Ok::<_, Box<dyn std::error::Error>>((count, together(&pipeline, arguments, &prompt, count)?)));
+    let streams = streams.transpose()?;
     let by_position = match &arguments.report {
         Some(_) => by_position(&pipeline, &mut session)?,
         None => Vec::new(),
@@ -81,10 +85,33 @@ pub(super) fn measure(
             prefill_rate: prompt.len() as f64 / prefill,
             decode_rate: arguments.tokens as f64 / decode,
             turn_seconds: if turn.is_finite() { turn } else { 0.0 },
+            streams,
             by_position,
         }),
         profiles,
     })
+}
+
+/// Tokens per second of conversations that decode together, the best run.
+fn together(pipeline: &Pipeline, arguments: &Arguments, prompt: &[u32], count: u8) -> Result<f64> {
+    let vocab = pipeline.dimensions().vocab as u32;
+    let mut best = f64::INFINITY;
+    for _ in 0..arguments.runs {
+        let mut sessions = (0..count).map(|_| pipeline.session()).collect::<std::result::Result<Vec<_>, _>>()?;
+        for (i, session) in sessions.iter_mut().enumerate() {
+            // Conversations of unlike lengths.
+            pipeline.forward(session, &prompt[i.min(prompt.len() - 1)..])?;
+        }
+        let started = Instant::now();
+        for step in 0..arguments.tokens {
+            let tokens: Vec<(usize, u32)> = (0..usize::from(count)).map(|i| (i, token(step + 31 * i, vocab))).collect();
+            let mut all: Vec<&mut Session> = sessions.iter_mut().collect();
+            let logits = pipeline.forward_together(&mut all, &tokens);
+            logits.ok_or("this model, engine or context can't decode several conversations together")??;
+        }
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(arguments.tokens as f64 * f64::from(count) / best)
 }
 
 /// Decoding speed at positions spread over the whole context.

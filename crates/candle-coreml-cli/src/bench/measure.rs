@@ -15,6 +15,8 @@ pub(super) struct Language {
     pub(super) decode_rate: f64,
     /// The first token of another turn: what was decoded is taken back, and one token runs after the prompt.
     pub(super) turn_seconds: f64,
+    /// Conversations that decoded together, and the tokens of all of them per second.
+    pub(super) streams: Option<(u8, f64)>,
     /// Only for reports.
     pub(super) by_position: Vec<AtPosition>,
 }
