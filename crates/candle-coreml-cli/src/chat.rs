@@ -74,6 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         };
         // The model may have changed.
         session.options.sampling = arguments.sampling.sampling(&session.recommended());
+        session.options.lookup = arguments.sampling.lookup();
         match session.line(&line) {
             Ok(After::Go) => {}
             Ok(After::Quit) => break,

@@ -62,6 +62,7 @@ impl Arguments {
         Options {
             max_tokens: self.max_tokens,
             sampling: self.sampling.sampling(recommended),
+            lookup: self.sampling.lookup(),
             stop: self.stop.clone(),
             force: self.force_tokens.clone(),
             thinking: self.thinking,

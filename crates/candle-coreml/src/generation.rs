@@ -42,8 +42,8 @@ pub struct Options {
     pub slide: bool,
     /// Feed these tokens instead of the sampled ones (teacher forcing).
     pub force: Vec<u32>,
-    /// Most tokens that are guessed from what was said before and verified in one step, for greedy sampling; 0 guesses none.
-    /// The text is the same.
+    /// Most tokens that are guessed from what was said before and verified in one step, for greedy sampling; 0 guesses none,
+    /// and more than 15 are never guessed. The text is the same.
     pub lookup: usize,
     /// Value of the chat template's `enable_thinking`; `None`: the model's default.
     pub thinking: Option<bool>,
@@ -263,7 +263,7 @@ impl<'g> Generation<'g> {
     fn guess(&mut self, token: u32) -> Result<Option<Vec<f32>>> {
         let Options { lookup, sampling, force, max_tokens, .. } = &self.options;
         // The last token needs no step.
-        let most = (*lookup).min(max_tokens.saturating_sub(self.summary.tokens.len() + 1));
+        let most = (*lookup).min(lookup::MOST).min(max_tokens.saturating_sub(self.summary.tokens.len() + 1));
         if most == 0 || !sampling.is_greedy() || !force.is_empty() {
             return Ok(None);
         }

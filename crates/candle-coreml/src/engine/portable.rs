@@ -203,7 +203,7 @@ impl Engine for Portable {
         rows: &[(Vec<(&str, FeatureValue)>, usize)],
         states: &mut [&mut (dyn EngineState + 'static)],
     ) -> Option<Result<Vec<IndexMap<String, FeatureValue>>>> {
-        if self.sequences || !self.optional.is_empty() || self.profiling.load(Ordering::Relaxed) {
+        if self.shaped.is_some() || !self.optional.is_empty() || self.profiling.load(Ordering::Relaxed) {
             return None;
         }
         let mut used = std::collections::HashSet::new();

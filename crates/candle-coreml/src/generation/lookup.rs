@@ -3,6 +3,9 @@
 //! After Saxena, Prompt Lookup Decoding (2023): if the last tokens occur earlier, those that followed them there are likely to
 //! follow again. Guesses are verified by the model, so the text stays what it is without them.
 
+/// Most guesses in one step.
+pub(super) const MOST: usize = 15;
+
 /// Longest run of last tokens that is looked for, and shortest.
 const LONGEST: usize = 3;
 const SHORTEST: usize = 2;
