@@ -32,8 +32,8 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::Value;
 
 pub use coreml_write::builder::{self, BuildError, Extents, FunctionBuilder, PackageBuilder, Var};
-pub use coreml_write::compile;
 pub use coreml_write::edit::{self, EditError};
+pub use coreml_write::{compile, passes};
 
 use crate::error::{Error, Result};
 

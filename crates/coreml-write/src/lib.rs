@@ -2,6 +2,7 @@
 //!
 //! - [`builder`]: a typed builder for ML Programs, checked against the table of operations.
 //! - [`compile`](mod@compile): packages to compiled models and back.
+//! - [`passes`]: rewrites before writing.
 //! - [`edit`]: weights, names, metadata and functions of models that exist.
 //!
 //! ```
@@ -28,5 +29,6 @@ pub mod builder;
 pub mod compile;
 pub mod edit;
 mod infer;
+pub mod passes;
 
 pub(crate) use builder::show as builder_show;

@@ -355,3 +355,58 @@ fn wrong_blocks_are_refused_by_name() {
         assert!(f.finish().expect("a function").0.block.operations.iter().all(|o| o.kind == "identity"));
     }
 }
+
+#[test]
+fn constants_fold_biases_fuse_and_results_are_named() {
+    let numbers = |shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        Value::tensor(F32, shape, (0..count).flat_map(|i| (i as f32 * 0.5 - 1.0).to_le_bytes()).collect())
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let build = |name: &str, optimized: bool| {
+        let path = folder.path().join(name);
+        let mut package = PackageBuilder::create(&path).expect("a package");
+        let mut f = FunctionBuilder::new(Opset::Ios17);
+        let x = f.input("x", F32, [1, 4]).expect("an input");
+        let w = f.constant("w", numbers(&[3, 4])).expect("a weight");
+        let b = f.constant("b", numbers(&[3])).expect("a bias");
+        let b = f.op("expand_dims").arg("x", &b).arg("axes", [0]).done().expect("wide");
+        let y = f.op("linear").arg("x", &x).arg("weight", &w).done().expect("a product");
+        let y = f.op("add").arg("x", &b).arg("y", &y).done().expect("a sum");
+        let extents = f.op("shape").arg("x", &y).done().expect("extents");
+        let image = f.op("reshape").arg("x", &y).arg("shape", [1, 3, 1, 1]).done().expect("an image");
+        let k = f.constant("k", numbers(&[2, 3, 1, 1])).expect("a kernel");
+        let c = f.constant("c", numbers(&[2, 1, 1])).expect("a bias");
+        let z = f.op("conv").arg("x", &image).arg("weight", &k).done().expect("a convolution");
+        let z = f.op("add").arg("x", &z).arg("y", &c).done().expect("a sum");
+        // Sums that are no biases: of a product with itself, and of a value that is no constant.
+        let v = f.op("linear").arg("x", &x).arg("weight", &w).done().expect("a product");
+        let twice = f.op("add").arg("x", &v).arg("y", &v).done().expect("a sum");
+        let far = f.op("cast").arg("x", &extents).arg("dtype", "fp32").done().expect("numbers");
+        let far = f.op("reduce_sum").arg("x", &far).arg("keep_dims", false).done().expect("a number");
+        let twice = f.op("add").arg("x", &twice).arg("y", &far).done().expect("a sum");
+        for (name, value) in [("y", &y), ("z", &z), ("t", &twice), ("same", &x)] {
+            f.output(name, value).expect("an output");
+        }
+        if optimized { package.add_optimized("main", f) } else { package.add("main", f) }.expect("a function");
+        package.finish().expect("written");
+        let model = Model::open(&path).expect("a model");
+        let program = model.body.program().expect("a program");
+        assert!(check(program).is_empty(), "{:?}", check(program));
+        let kinds: Vec<String> = program.functions["main"].block.operations.iter().map(|o| o.kind.clone()).collect();
+        let run = Executable::load(program, &model.weights, "main", &Options::default()).expect("it loads");
+        let x = candle_core::Tensor::new(&[[1f32, 2.0, -1.0, 0.5]], &candle_core::Device::Cpu).expect("x");
+        let out = run.predict(&[("x", x)], None).unwrap_or_else(|e| panic!("{e}"));
+        let flat =
+            |n: &str| out[n].tensor().and_then(|t| t.flatten_all().ok()?.to_vec1::<f32>().ok()).expect("numbers");
+        (kinds, ["y", "z", "t", "same"].map(flat))
+    };
+    let count = |kinds: &[String], kind: &str| kinds.iter().filter(|k| *k == kind).count();
+    let (plain, wanted) = build("plain.mlpackage", false);
+    let (kinds, found) = build("optimized.mlpackage", true);
+    assert_eq!(found, wanted);
+    // The input that is returned keeps its identity.
+    assert_eq!((count(&plain, "identity"), count(&kinds, "identity")), (1, 1));
+    assert_eq!((count(&plain, "add"), count(&kinds, "add")), (4, 2), "{kinds:?}");
+    assert_eq!((count(&kinds, "expand_dims"), count(&kinds, "shape"), count(&kinds, "linear")), (0, 0, 2), "{kinds:?}");
+}

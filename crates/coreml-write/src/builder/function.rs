@@ -297,7 +297,8 @@ impl FunctionBuilder {
         Ok(())
     }
 
-    /// Finishes the function: operations that no result or state needs are dropped.
+    /// Finishes the function: operations that no result or state needs are dropped, values that are returned take the names
+    /// of the outputs.
     ///
     /// # Errors
     /// [`BuildError::Name`] if nothing is returned.
@@ -308,7 +309,8 @@ impl FunctionBuilder {
         }
         let mut block = Block { inputs: Vec::new(), operations: self.operations, outputs: self.outputs };
         sweep(&mut block);
-        let function = Function { opset: self.opset, inputs: self.inputs, block, attributes: Default::default() };
+        let mut function = Function { opset: self.opset, inputs: self.inputs, block, attributes: Default::default() };
+        crate::passes::drop_identities(&mut function);
         Ok((function, self.description))
     }
 }

@@ -56,6 +56,16 @@ impl PackageBuilder {
         Ok(Value::blob(dtype, shape, self.writer.blob(dtype, elements, pieces).map_err(io)?))
     }
 
+    /// Adds a function after the [`passes`](crate::passes).
+    ///
+    /// # Errors
+    /// As [`PackageBuilder::add`].
+    pub fn add_optimized(&mut self, name: &str, function: FunctionBuilder) -> Result<(), BuildError> {
+        let (mut function, description) = function.finish()?;
+        crate::passes::optimize(&mut function);
+        self.add_finished(name, function, description)
+    }
+
     /// Adds a function.
     ///
     /// # Errors
