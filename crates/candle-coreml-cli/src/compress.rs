@@ -35,6 +35,10 @@ pub(crate) struct Arguments {
     /// Another form for weights whose names contain TEXT: `TEXT=none`, `TEXT=6` (bits of tables), `TEXT=int8`, `TEXT=int4`.
     #[arg(long, value_name = "TEXT=FORM", value_parser = super::edit::pair)]
     layer: Vec<(String, String)>,
+    /// How much elements count in tables: tensors by the names and of the shapes of weights, such as mean squared
+    /// gradients or activations (safetensors or .npz).
+    #[arg(long, value_name = "FILE")]
+    importance: Option<PathBuf>,
     /// Leave weights with fewer elements as they are.
     #[arg(long, value_name = "N", default_value_t = 2049)]
     smallest: usize,
@@ -121,6 +125,13 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     options.smallest = arguments.smallest;
     for (part, text) in &arguments.layer {
         options.layers.push((part.clone(), form.layer(text)?));
+    }
+    if let Some(path) = &arguments.importance {
+        let limits = candle_coreml::tensors::Limits::default();
+        for (name, tensor) in candle_coreml::tensors::read(path, &limits)? {
+            let numbers = tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
+            options.importance.insert(name, numbers);
+        }
     }
     let measured = average.map(|bits| sensitivity::set(&arguments, &mut options, bits)).transpose()?;
     let report = candle_coreml::compress::compress(&Model::open(&arguments.model)?, &options, &arguments.out)?;

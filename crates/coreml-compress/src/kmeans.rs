@@ -89,12 +89,15 @@ fn sorted(mut pairs: Vec<(f32, f64)>) -> Vec<(f32, f64)> {
 const PRICED: usize = 6;
 
 /// Starts of the clusters 1.. of the best `k` clusters, by divide and conquer: k n log n steps.
+///
+/// The squared error is Σ w·x² − Σ (Σ w·x)² / Σ w, the last sum over clusters; what is sought is the largest such sum.
 fn divided(s: &Sorted, k: usize) -> Vec<usize> {
     let n = s.len();
-    let mut cost: Vec<f64> = (0..=n).map(|i| s.cost(0, i)).collect();
+    let (w, x): (Vec<f64>, Vec<f64>) = s.sums.iter().map(|a| (a[0], a[1])).unzip();
+    let mut gain: Vec<f64> = (0..=n).map(|i| if i > 0 { x[i] * x[i] / w[i] } else { 0.0 }).collect();
     let mut starts: Vec<Vec<u32>> = Vec::new();
     for cluster in 1..k {
-        let (mut next, mut start) = (vec![f64::INFINITY; n + 1], vec![0u32; n + 1]);
+        let (mut next, mut start) = (vec![f64::NEG_INFINITY; n + 1], vec![0u32; n + 1]);
         // Ranges of ends, and of the starts that may be theirs. The last cluster ends with the numbers.
         let mut stack = vec![(if cluster + 1 == k { n } else { 0 }, n + 1, 0, n + 1)];
         while let Some((low, high, first, last)) = stack.pop() {
@@ -102,19 +105,16 @@ fn divided(s: &Sorted, k: usize) -> Vec<usize> {
                 continue;
             }
             let end = low + (high - low) / 2;
-            let (mut best, mut found) = (f64::INFINITY, first);
-            let last_start = last.min(end + 1);
-            for (at, before) in cost.iter().enumerate().take(last_start).skip(first) {
-                let sum = before + s.cost(at, end);
-                if sum < best {
-                    (best, found) = (sum, at);
-                }
+            let mut found = largest(&w, &x, &gain, first..last.min(end), end);
+            // A cluster without numbers.
+            if last > end && gain[end] > found.0 {
+                found = (gain[end], end);
             }
-            (next[end], start[end]) = (best, found as u32);
-            stack.push((low, end, first, found + 1));
-            stack.push((end + 1, high, found, last));
+            (next[end], start[end]) = (found.0, found.1 as u32);
+            stack.push((low, end, first, found.1 + 1));
+            stack.push((end + 1, high, found.1, last));
         }
-        cost = next;
+        gain = next;
         starts.push(start);
     }
     let mut out = Vec::with_capacity(k - 1);
@@ -125,6 +125,30 @@ fn divided(s: &Sorted, k: usize) -> Vec<usize> {
     }
     out.reverse();
     out
+}
+
+/// The first start before `end` with the largest sum, and that sum; minus infinity if there is no start.
+fn largest(w: &[f64], x: &[f64], gain: &[f64], starts: std::ops::Range<usize>, end: usize) -> (f64, usize) {
+    const BLOCK: usize = 16;
+    let (we, xe) = (w[end], x[end]);
+    let of = |w: f64, x: f64, gain: f64| gain + (xe - x) * (xe - x) / (we - w);
+    let mut best = (f64::NEG_INFINITY, starts.start);
+    let mut at = starts.start;
+    while at < starts.end {
+        let to = (at + BLOCK).min(starts.end);
+        let mut sums = [f64::NEG_INFINITY; BLOCK];
+        let parts = w[at..to].iter().zip(&x[at..to]).zip(&gain[at..to]);
+        for (sum, ((&w, &x), &gain)) in sums.iter_mut().zip(parts) {
+            *sum = of(w, x, gain);
+        }
+        // Most blocks hold nothing better: one comparison.
+        let most = sums.iter().fold(f64::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+        if most > best.0 {
+            best = (most, at + sums.iter().position(|&v| v == most).unwrap_or(0));
+        }
+        at = to;
+    }
+    best
 }
 
 /// Starts of the clusters 1.. of the best clusters of any number, each at this price.

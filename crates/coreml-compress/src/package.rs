@@ -55,7 +55,7 @@ const USERS: [&str; 6] = ["conv", "conv_transpose", "linear", "matmul", "gather"
 /// stays as it is and is listed in the report.
 ///
 /// # Errors
-/// [`EditError::Invalid`] for schemes that make no sense or do not fit a weight or the opset of a function (tables in
+/// [`EditError::Invalid`] for schemes and importances that make no sense or do not fit a weight or the opset of a function (tables in
 /// groups, blocks and joint forms need iOS 18), and for weights that are not finite; [`EditError::Io`] if writing fails.
 pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Report> {
     let wrong = |e: crate::SchemeError| EditError::Invalid {
@@ -70,6 +70,7 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
         edit::program(model)?.functions.iter().map(|(n, f)| (n.clone(), f.opset)).collect();
     let mut report = Report::default();
     let mut skipped = std::collections::BTreeSet::new();
+    known(model, options)?;
     let mut wanted = |place: Place<'_>| match scheme_at(options, place) {
         Some((scheme, by_name)) => {
             let shape = place.ty().map(|(_, shape)| shape).unwrap_or_default();
@@ -88,7 +89,12 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
         if let Some(at) = weight.data.iter().position(|v| !v.is_finite()) {
             return Err(invalid(model, place, "finite numbers", format!("{} at {at}", weight.data[at])));
         }
-        let dense = Dense { dtype: weight.dtype, shape: &weight.shape, data: &weight.data, weights: None };
+        let weights = options.importance.get(place.name()).map(Vec::as_slice);
+        if let Some(weights) = weights {
+            counts(weights, weight.data.len(), scheme)
+                .map_err(|(wanted, found)| invalid(model, place, wanted, found))?;
+        }
+        let dense = Dense { dtype: weight.dtype, shape: &weight.shape, data: &weight.data, weights };
         let (encoded, decoded) =
             dense.encode(scheme).map_err(|e| invalid(model, place, e, format!("shape {:?}", weight.shape)))?;
         let made = operation(repack, &encoded, opset, &dense, place.name()).map_err(|e| match e {
@@ -105,6 +111,37 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
     (report.before, report.after) = edit::rewrite(model, &description, to, &mut wanted, &mut make)?;
     report.skipped = skipped.into_iter().collect();
     Ok(report)
+}
+
+/// Refuses importances of weights that no form applies to.
+fn known(model: &Model, options: &Options) -> edit::Result<()> {
+    if options.importance.is_empty() {
+        return Ok(());
+    }
+    let weights = crate::candidates(model, options)?;
+    match options.importance.keys().find(|name| weights.iter().all(|w| w.name != **name)) {
+        Some(name) => Err(EditError::Invalid {
+            path: model.path.clone(),
+            place: format!("the importance of `{name}`"),
+            expected: "the name of a weight that is compressed".to_owned(),
+            found: format!("none among {}", weights.len()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Checks how much elements count: what was expected, and what was found.
+fn counts(weights: &[f32], elements: usize, scheme: Scheme) -> Result<(), (String, String)> {
+    if !matches!(scheme, Scheme::Palette { vector: 1, .. }) {
+        return Err(("tables of numbers where elements have an importance".to_owned(), "another form".to_owned()));
+    }
+    if weights.len() != elements {
+        return Err((format!("{elements} importances"), weights.len().to_string()));
+    }
+    match weights.iter().find(|w| !w.is_finite() || **w < 0.0) {
+        Some(w) => Err(("importances that are finite and not negative".to_owned(), w.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Form of the weight of a place, and whether it was asked for by name.

@@ -129,6 +129,9 @@ pub struct Options {
     pub layers: Vec<(String, Option<Scheme>)>,
     /// Forms of single weights by their whole name; they come before `layers`.
     pub named: std::collections::HashMap<String, Option<Scheme>>,
+    /// How much each element of a weight counts in tables of numbers, by the whole name of the weight: for each element a
+    /// finite number that is not negative. Of weights with the same content the first one's counts.
+    pub importance: std::collections::HashMap<String, Vec<f32>>,
     /// Weights with fewer elements stay as they are.
     pub smallest: usize,
 }
@@ -136,7 +139,7 @@ pub struct Options {
 impl Options {
     /// One form for all weights of more than 2048 elements, as in coremltools.
     pub fn new(scheme: Scheme) -> Self {
-        Self { scheme, layers: Vec::new(), named: Default::default(), smallest: 2049 }
+        Self { scheme, layers: Vec::new(), named: Default::default(), importance: Default::default(), smallest: 2049 }
     }
 
     /// Form of a weight, if it is to be compressed, and whether it was asked for by name.

@@ -126,3 +126,40 @@ fn forms_of_ios16_and_those_that_do_not_fit() {
     let report = compress(&dense, &options, &folder.path().join("same.mlpackage")).expect("written");
     assert!(report.layers.is_empty() && report.before == report.after);
 }
+
+#[test]
+fn elements_count_as_much_as_they_are_said_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dense = model(folder.path(), Opset::Ios18);
+    let scheme = Scheme::Palette { bits: 2, group: None, vector: 1 };
+    // Four numbers count: they are the table.
+    let kept = [0.25f32, -0.125, 0.5, -0.75].map(|v| {
+        let near = |i: &usize| (numbers()[*i] - v).abs();
+        (0..ROWS * COLUMNS).min_by(|a, b| near(a).total_cmp(&near(b))).expect("a number")
+    });
+    let mut importance = vec![0f32; ROWS * COLUMNS];
+    kept.iter().for_each(|&i| importance[i] = 3.0);
+    let options = |name: &str, importance: Vec<f32>, scheme| {
+        let mut options = Options::new(scheme);
+        options.importance.insert(name.to_owned(), importance);
+        options
+    };
+    let to = folder.path().join("small.mlpackage");
+    compress(&dense, &options("w", importance.clone(), scheme), &to).expect("compressed");
+    let small = Model::open(&to).expect("it opens");
+    let program = edit::program(&small).expect("a program");
+    let found = Constants::of(&program.functions["main"].block, &small.weights).decode("w").expect("it decodes").data;
+    kept.iter().for_each(|&i| assert_eq!(found[i], numbers()[i]));
+    importance[7] = f32::NAN;
+    let linear = Scheme::Linear { bits: 8, block: None, symmetric: true };
+    for (options, part) in [
+        (options("v", vec![1.0], scheme), "the importance of `v`: expected the name of a weight"),
+        (options("w", vec![1.0], scheme), "weight `w`: expected 5120 importances, found 1"),
+        (options("w", importance, scheme), "finite and not negative, found NaN"),
+        (options("w", vec![1.0; ROWS * COLUMNS], linear), "tables of numbers where"),
+    ] {
+        let to = folder.path().join("none.mlpackage");
+        let error = compress(&dense, &options, &to).expect_err(part).to_string();
+        assert!(error.contains(part) && !to.exists(), "{error}");
+    }
+}
