@@ -2,8 +2,9 @@
 //!
 //! - [`picture`]: the graph of a model as SVG: operations, weights and their compression, repeated layers folded.
 //! - [`ane`]: per operation, an estimate of its support by Apple's Neural Engine, with reasons.
+//! - [`warnings`]: constants and conversions that end in NaN, infinity or wrapped indices.
 //!
-//! Both work on the typed program of [`coreml_format`], without an engine or a tensor library. The cost is proportional
+//! They work on the typed program of [`coreml_format`], without an engine or a tensor library. The cost is proportional
 //! to the model's size, also for a hostile one, and pictures have an upper bound.
 
 pub mod ane;
@@ -14,5 +15,6 @@ mod layout;
 mod parallel;
 pub mod picture;
 mod svg;
+pub mod warnings;
 
 pub use svg::escape;
