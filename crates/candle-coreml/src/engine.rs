@@ -36,8 +36,8 @@ mod to_name;
 
 #[cfg(any(test, target_vendor = "apple"))]
 pub(crate) use interface::EngineArray;
-pub use interface::OperationCost;
 pub(crate) use interface::{Engine, EngineState, Handed};
+pub use interface::{InnerValue, OperationCost};
 pub use options::{EngineChoice, EngineOptions, NativeOptions};
 use proof::{Choice, Place};
 

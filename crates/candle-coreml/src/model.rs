@@ -24,11 +24,13 @@ use crate::state::CoreMLState;
 pub use batch::{FeatureRow, RowOutputs};
 pub use builder::CoreMLModelBuilder;
 pub use inputs::ModelInputs;
+pub use trace::ValueStats;
 
 mod batch;
 mod builder;
 mod handing;
 mod inputs;
+mod trace;
 
 /// One loaded function of a model.
 ///

@@ -283,7 +283,7 @@ impl Executable {
         };
         let idle = || self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = idle().pop().unwrap_or_default();
-        let reuses = run::reuses(&self.plan, &values);
+        let reuses = watch.each.is_none() && run::reuses(&self.plan, &values);
         let predict = || {
             let (results, mut owners) = run::run(&self.plan, values, states, &self.context, watch, reuses)?;
             let output = |((name, ty), value): (&(String, Option<ValueType>), Value)| {

@@ -55,6 +55,8 @@ pub struct Frame<'a> {
     pub(crate) profile: Option<&'a mut Profile>,
     /// Asked before every step, on the thread of the prediction; `false` stops it.
     pub(crate) go_on: Option<&'a dyn Fn() -> bool>,
+    /// Sees the results of every step.
+    pub(crate) each: Option<&'a dyn Fn(u32, &[Value])>,
     /// Loop rounds so far, and bytes in use at the last count.
     rounds: usize,
     pub(crate) counted: usize,
@@ -78,6 +80,7 @@ impl<'a> Frame<'a> {
             failed: None,
             profile: None,
             go_on: None,
+            each: None,
             rounds: 0,
             counted: 0,
             owners: None,

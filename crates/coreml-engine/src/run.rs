@@ -39,6 +39,9 @@ impl Frame<'_> {
             declared::check(&step.declared, &values).inspect_err(|_| {
                 self.failed.get_or_insert(step.place);
             })?;
+            if let Some(each) = self.each {
+                each(step.place, &values);
+            }
             if budget::in_loop() {
                 let elements = values.iter().map(elements).fold(0usize, usize::saturating_add);
                 budget::looped(budget::STEP.saturating_add(elements as u64)).inspect_err(|_| {
@@ -106,6 +109,9 @@ pub struct Watch<'a> {
     /// Asked before every step, nested ones too, on the thread of the prediction; `false` ends it with
     /// [`OpError::Cancelled`].
     pub go_on: Option<&'a dyn Fn() -> bool>,
+    /// Sees the results of every step, nested ones too, in the order in which they are computed. Their buffers are not
+    /// reused then: results may be kept.
+    pub each: Option<&'a dyn Fn(&OpLocation, &[Value])>,
 }
 
 /// True if a prediction can track all owners of its buffers: no nested block has values of its own, and no autograd
@@ -125,7 +131,15 @@ pub(crate) fn run(
     watch: Watch<'_>,
     reuses: bool,
 ) -> Result<(Vec<Value>, BufferOwners), EngineError> {
+    let each = watch.each.map(|each| {
+        move |place: u32, values: &[Value]| {
+            if let Some(place) = plan.places.get(place as usize) {
+                each(place, values);
+            }
+        }
+    });
     let mut frame = Frame::new(&plan.consts, plan.vars, context, states);
+    frame.each = each.as_ref().map(|each| each as &dyn Fn(u32, &[Value]));
     frame.profile = watch.profile;
     frame.go_on = watch.go_on;
     frame.owners = reuses.then(BufferOwners::default);

@@ -5,12 +5,28 @@ use std::any::Any;
 use candle_core::Tensor;
 use coreml_engine::state::StateSpec;
 use coreml_format::description::ModelDescription;
+use coreml_format::dtype::DataType;
 use coreml_framework::report::{BackingUse, OperationReport};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
 use crate::error::{Error, Result};
 use crate::model::{FeatureRow, RowOutputs};
+
+/// What an operation computed in a prediction.
+#[derive(Debug, Clone)]
+pub struct InnerValue<'a> {
+    /// Kind of the operation, such as `conv`.
+    pub operator: &'a str,
+    /// Its name in the program.
+    pub name: &'a str,
+    /// Which of its results this is, from 0.
+    pub output: usize,
+    /// The values: floats of 32 bits (of 64 in classic models), integers, booleans as bytes.
+    pub tensor: Tensor,
+    /// Their declared type, to which Core ML may round them.
+    pub dtype: DataType,
+}
 
 /// One function of a model, loaded by one engine.
 pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
@@ -90,6 +106,20 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
         go_on: &dyn Fn() -> bool,
     ) -> Result<IndexMap<String, FeatureValue>> {
         if go_on() { self.predict(inputs, state) } else { Err(Error::Cancelled) }
+    }
+
+    /// [`predict`](Self::predict) that shows what every operation computes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the engine shows no inner values.
+    fn predict_traced(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+        each: &dyn Fn(&InnerValue<'_>),
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        let _ = (inputs, state, each);
+        Err(Error::Unavailable(format!("the {} engine shows no inner values; the portable one does", self.name())))
     }
 
     /// Returns true if the engine takes several sets of inputs in one request.

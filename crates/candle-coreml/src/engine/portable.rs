@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use coreml_engine::Limits;
-use coreml_engine::error::{EngineError, OpError};
+use coreml_engine::error::{EngineError, OpError, OpLocation};
 use coreml_engine::executable::{Executable, Options, Watch};
 use coreml_engine::profile::{Profile, StepCost};
 use coreml_engine::state::{State, StateSpec};
+use coreml_engine::value::Value;
 use coreml_format::description::{FeatureDescription, FeatureType, FunctionDescription, ModelDescription};
 use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
@@ -19,7 +20,7 @@ use coreml_lower::{Absent, neural_network};
 use coreml_values::FeatureValue;
 use indexmap::IndexMap;
 
-use super::interface::downcast;
+use super::interface::{InnerValue, downcast};
 use super::{DeviceKind, Engine, EngineOptions, EngineState, OperationCost, OperationReport};
 use crate::custom::Instances;
 use crate::error::{Error, Result};
@@ -158,7 +159,7 @@ impl Engine for Portable {
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
     ) -> Result<IndexMap<String, FeatureValue>> {
-        self.run(inputs, state, None)
+        self.run(inputs, state, Watch::default())
     }
 
     fn predict_while(
@@ -167,7 +168,29 @@ impl Engine for Portable {
         state: Option<&mut (dyn EngineState + 'static)>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<IndexMap<String, FeatureValue>> {
-        self.run(inputs, state, Some(go_on))
+        self.run(inputs, state, Watch { go_on: Some(go_on), ..Watch::default() })
+    }
+
+    fn predict_traced(
+        &self,
+        inputs: &[(&str, FeatureValue)],
+        state: Option<&mut (dyn EngineState + 'static)>,
+        each: &dyn Fn(&InnerValue<'_>),
+    ) -> Result<IndexMap<String, FeatureValue>> {
+        let show = |place: &OpLocation, values: &[Value]| {
+            for (output, value) in values.iter().enumerate() {
+                let (tensor, dtype) = match value {
+                    Value::Array(array) => (array.tensor().clone(), array.dtype()),
+                    Value::Doubles(all) => match Tensor::from_slice(&all.data, all.shape.as_slice(), &Device::Cpu) {
+                        Ok(tensor) => (tensor, DataType::F64),
+                        Err(_) => continue,
+                    },
+                    _ => continue,
+                };
+                each(&InnerValue { operator: &place.kind, name: &place.name, output, tensor, dtype });
+            }
+        };
+        self.run(inputs, state, Watch { each: Some(&show), ..Watch::default() })
     }
 
     fn takes_rows(&self) -> bool {
@@ -304,15 +327,17 @@ impl Portable {
         &self,
         inputs: &[(&str, FeatureValue)],
         state: Option<&mut (dyn EngineState + 'static)>,
-        go_on: Option<&dyn Fn() -> bool>,
+        watch: Watch<'_>,
     ) -> Result<IndexMap<String, FeatureValue>> {
+        let Watch { go_on, each, .. } = watch;
+        let again = || Watch { go_on, each, ..Watch::default() };
         if let (Some(shaped), None) = (&self.shaped, &state) {
             if let Some(steps) = sequence::steps(&self.executable, &self.described, inputs)? {
-                let results = steps.iter().map(|step| self.run(step, None, go_on)).collect::<Result<Vec<_>>>()?;
+                let results = steps.iter().map(|step| self.run(step, None, again())).collect::<Result<Vec<_>>>()?;
                 return sequence::join(results);
             }
             if let Some((network, inputs)) = shaped.network(self, inputs)? {
-                return network.run(&inputs, None, go_on);
+                return network.run(&inputs, None, again());
             }
         }
         let mut ready = Vec::with_capacity(inputs.len());
@@ -338,7 +363,7 @@ impl Portable {
         };
         // Each prediction has its own profile, so that predictions don't wait for each other.
         let mut profile = self.profiling.load(Ordering::Relaxed).then(Profile::default);
-        let watch = Watch { profile: profile.as_mut(), go_on };
+        let watch = Watch { profile: profile.as_mut(), go_on, each };
         let outputs = self.executable.predict_watched(&ready, state, watch);
         if let Some(profile) = profile {
             self.profile.lock().unwrap_or_else(PoisonError::into_inner).merge(&profile);
