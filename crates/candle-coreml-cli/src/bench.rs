@@ -82,6 +82,10 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     if arguments.streams.is_some() && single::is_one_model(&path) {
         return Err("--streams is for a language model, not for a model file".into());
     }
+    let busy = busy();
+    if let Some(busy) = &busy {
+        note!("warning: {busy}: what is measured is less than this machine can do");
+    }
     let measured = if single::is_one_model(&path) {
         single::measure(&path, &arguments, &options, profiled)?
     } else {
@@ -94,7 +98,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         write::bytes(file, report::html(&path, &measured)?.as_bytes())?;
     }
     if arguments.json {
-        return write::text(&format!("{}\n", object(&measured)));
+        return write::text(&format!("{}\n", object(&measured, busy.as_deref())));
     }
     let mut out = text(&measured);
     if arguments.profile {
@@ -103,10 +107,19 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     write::text(&out)
 }
 
-fn object(m: &Measured) -> serde_json::Value {
+/// Says that other programs compute, by the load of the last minute.
+fn busy() -> Option<String> {
+    let load = sysinfo::System::load_average().ok()?.one;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // A core that computes for others half of the time is felt by every parallel region.
+    (load > 0.5).then(|| format!("this machine is busy (load {load:.1} on {cores} cores)"))
+}
+
+fn object(m: &Measured, busy: Option<&str>) -> serde_json::Value {
     let memory = memory();
     let mut report = json!({
         "engine": m.engine,
+        "busy": busy,
         "load_seconds": m.load_seconds,
         "peak_resident_bytes": memory.map(|m| m.0),
         "anonymous_bytes": memory.map(|m| m.1),

@@ -43,6 +43,30 @@ pub(crate) struct Arguments {
     thinking: Option<bool>,
 }
 
+/// Begins and ends a message of several lines.
+const QUOTES: &str = "\"\"\"";
+
+/// The message that a line with quotes begins; `None` if it was interrupted.
+fn several_lines(input: &mut Input, first: &str) -> Result<Option<String>, Box<dyn std::error::Error>> {
+    let mut text = first.trim_start()[QUOTES.len()..].to_owned();
+    loop {
+        if let Some(whole) = text.trim_end().strip_suffix(QUOTES) {
+            return Ok(Some(whole.trim_matches('\n').to_owned()));
+        }
+        if text.len() > input::LONGEST as usize {
+            return Err(format!("a message is longer than {} bytes", input::LONGEST).into());
+        }
+        match input.next()? {
+            Line::Text(line) => {
+                text.push_str(if text.ends_with('\n') || text.is_empty() { "" } else { "\n" });
+                text.push_str(&line);
+            }
+            Line::Interrupted => return Ok(None),
+            Line::End => return Err("the message that begins with \"\"\" does not end".into()),
+        }
+    }
+}
+
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let mut conversation = match &arguments.load {
         Some(file) => Conversation::load(file)?,
@@ -58,13 +82,24 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let settings = arguments.model.settings()?;
     let cancel = CancelHandle::default();
     interrupt::install(cancel.clone())?;
-    let mut session = Session::open(settings, conversation, cancel, input.is_terminal(), arguments.model.consent)?;
+    let mut session = Session::open(
+        settings,
+        conversation,
+        cancel,
+        input.is_terminal(),
+        arguments.model.consent,
+        arguments.sampling.clone(),
+    )?;
     session.options.max_tokens = arguments.max_tokens;
     session.options.thinking = arguments.thinking;
     session.greet();
     let mut failures = 0;
     loop {
         let line = match input.next()? {
+            Line::Text(line) if line.trim_start().starts_with(QUOTES) => match several_lines(&mut input, &line)? {
+                Some(text) => Input::message(&text),
+                None => continue,
+            },
             Line::Text(line) => line,
             Line::Interrupted => {
                 note("/quit or Ctrl-D leaves");
@@ -73,8 +108,8 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             Line::End => break,
         };
         // The model may have changed.
-        session.options.sampling = arguments.sampling.sampling(&session.recommended());
-        session.options.lookup = arguments.sampling.lookup();
+        session.options.sampling = session.sampling.sampling(&session.recommended());
+        session.options.lookup = session.sampling.lookup();
         match session.line(&line) {
             Ok(After::Go) => {}
             Ok(After::Quit) => break,

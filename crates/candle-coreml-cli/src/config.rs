@@ -1,13 +1,23 @@
 //! `candle-coreml config`: shows and changes single settings.
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 
 use candle_coreml::settings::{self, Key, Layer};
+use serde_json::{Value, json};
 
 use crate::settings::ConfigArgument;
-use crate::{CommandResult, secret, setup};
+use crate::{CommandResult, setup};
+
+const EXAMPLES: &str = "\
+Examples:
+  candle-coreml config show                               all settings, and where they come from
+  candle-coreml config get backend.device
+  candle-coreml config set backend.fallback_chain coreml,cpu
+  candle-coreml config set api_key < key.txt              secrets from standard input or a prompt";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -16,15 +26,28 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show all settings and their sources; secrets are masked.
-    Show(ConfigArgument),
+    Show {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Print the value of one setting; secrets are masked.
+    Get {
+        /// Name of the setting, such as `backend.device`; `config show` lists them.
+        key: Key,
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
     /// Print the path of the settings file.
     Path(ConfigArgument),
     /// Change one setting.
     Set {
         /// Name of the setting, such as `backend.device`; `config show` lists them.
         key: Key,
-        /// New value. Omit it for secrets: other users can see arguments, and a warning says so. It is then prompted
-        /// for, or read from standard input.
+        /// New value. Secrets are never arguments, which other users can see: they are asked for, or read from standard
+        /// input.
         value: Option<String>,
         #[command(flatten)]
         config: ConfigArgument,
@@ -38,6 +61,8 @@ enum Command {
     },
 }
 
+/// Shown where a setting has no value.
+const UNSET: &str = "(not set)";
 /// Maximum size of a value.
 const LARGEST: u64 = 64 << 10;
 
@@ -71,17 +96,40 @@ fn rows(environment: &Layer, file: &Layer) -> Vec<(Key, String, &'static str)> {
         .into_iter()
         .map(|key| match all.get(key) {
             Some(value) => (key, value, source(key)),
-            None => (key, "(not set)".to_owned(), "default"),
+            None => (key, UNSET.to_owned(), "default"),
         })
         .collect()
 }
 
-fn show(config: &ConfigArgument) -> CommandResult {
+/// The file, and the settings of all layers.
+fn layers(config: &ConfigArgument) -> Result<(PathBuf, Layer, Layer), Box<dyn std::error::Error>> {
     let (path, named) = config.location()?;
     if named && !path.exists() {
         return Err(format!("{}: no such file", path.display()).into());
     }
     let (file, environment) = (setup::existing(&path)?, Layer::from_environment()?);
+    Ok((path, environment, file))
+}
+
+/// `config get`
+fn get(key: Key, config: &ConfigArgument) -> CommandResult {
+    let (_, environment, file) = layers(config)?;
+    match environment.over(file).over(Layer::defaults()).get(key) {
+        Some(value) => out!("{value}"),
+        None => Err(format!("{} is not set", key.name()).into()),
+    }
+}
+
+fn show(config: &ConfigArgument, json: bool) -> CommandResult {
+    let (path, environment, file) = layers(config)?;
+    if json {
+        let settings = rows(&environment, &file).into_iter().map(|(key, value, source)| {
+            let value = if value == UNSET { Value::Null } else { Value::from(value) };
+            (key.name().to_owned(), json!({ "value": value, "source": source }))
+        });
+        let settings: serde_json::Map<_, _> = settings.collect();
+        return out!("{}", json!({ "file": path, "exists": path.exists(), "settings": settings }));
+    }
     let mut out = std::io::stdout().lock();
     let there = if path.exists() { "" } else { " (not there)" };
     writeln!(out, "file: {}{there}", path.display())?;
@@ -93,7 +141,8 @@ fn show(config: &ConfigArgument) -> CommandResult {
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     match arguments.command {
-        Command::Show(config) => show(&config),
+        Command::Show { json, config } => show(&config, json),
+        Command::Get { key, config } => get(key, &config),
         Command::Path(config) => {
             out!("{}", config.location()?.0.display())?;
             Ok(())
@@ -102,13 +151,15 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             let (path, _) = config.location()?;
             let mut layer = setup::existing(&path)?;
             let text = match given {
-                Some(text) => {
-                    if key.is_secret() {
-                        let better = "give no value to be asked for it, or standard input";
-                        secret::warn_of_argument(key.name(), better);
-                    }
-                    text
+                Some(_) if key.is_secret() => {
+                    return Err(format!(
+                        "{} is a secret, and arguments can be seen by others: give no value to be asked for it, or \
+                         standard input",
+                        key.name()
+                    )
+                    .into());
                 }
+                Some(text) => text,
                 None => value(key)?,
             };
             layer.set(key, &text)?;

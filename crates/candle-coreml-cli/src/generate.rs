@@ -1,13 +1,14 @@
 //! `candle-coreml generate`: text from a language model.
 
 use std::collections::HashMap;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use candle_coreml::backend::BackendDevice;
-use candle_coreml::generation::{Options, Recommended, Step, Summary};
+use candle_coreml::generation::{Message, Options, Recommended, Step, Summary};
 use candle_coreml::settings::Settings;
 use candle_coreml::{ComputeUnits, EngineChoice};
 use serde_json::json;
@@ -24,9 +25,15 @@ mod coreml_only;
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// The user's message.
-    #[arg(long, conflicts_with = "prompt_tokens", required_unless_present = "prompt_tokens")]
+    /// The user's message; `-` reads it from standard input, as does no message at all where that is a pipe.
+    #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt_tokens", "prompt"])]
+    message: Option<String>,
+    /// The user's message, as an option.
+    #[arg(long, short, conflicts_with = "prompt_tokens")]
     prompt: Option<String>,
+    /// Begin with this system message.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt_tokens", "no_template"])]
+    system: Option<String>,
     /// The prompt as token ids, used unchanged.
     #[arg(long, value_delimiter = ',', value_name = "1,2,3")]
     prompt_tokens: Option<Vec<u32>>,
@@ -58,6 +65,12 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// The conversation that a prompt makes.
+    fn messages(&self, prompt: &str) -> Vec<Message> {
+        let system = self.system.iter().map(|text| Message { role: "system".to_owned(), content: text.clone() });
+        system.chain([Message::user(prompt)]).collect()
+    }
+
     fn options(&self, recommended: &Recommended, output: &Output<'_>) -> Options {
         Options {
             max_tokens: self.max_tokens,
@@ -150,7 +163,35 @@ impl<'a> Output<'a> {
     }
 }
 
-pub(crate) fn run(arguments: Arguments) -> CommandResult {
+/// Largest prompt on standard input, in bytes.
+const LONGEST_PROMPT: u64 = 64 << 20;
+
+/// The prompt on standard input, without the last line break.
+fn piped() -> Result<String, Box<dyn std::error::Error>> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(LONGEST_PROMPT + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| format!("standard input: {e}"))?;
+    if text.len() as u64 > LONGEST_PROMPT {
+        return Err(format!("standard input: a prompt has at most {LONGEST_PROMPT} bytes").into());
+    }
+    Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).to_owned())
+}
+
+pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
+    if arguments.prompt_tokens.is_none() {
+        let terminal = std::io::stdin().is_terminal();
+        arguments.prompt = match arguments.message.take().or(arguments.prompt.take()) {
+            Some(text) if text != "-" => Some(text),
+            None if terminal => {
+                return Err("no prompt: `candle-coreml generate \"Hello\"`, or `-` to type it here".into());
+            }
+            _ => Some(piped()?),
+        };
+    }
+    let arguments = arguments;
     let settings = arguments.model.settings()?;
     let mut output = Output::new(&arguments, &settings);
     let report = if arguments.needs_coreml() {

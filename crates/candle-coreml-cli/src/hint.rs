@@ -17,7 +17,7 @@ fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a 
 }
 
 /// Suggestion for a missing path.
-fn path(missing: &Path) -> Option<String> {
+pub(crate) fn path(missing: &Path) -> Option<String> {
     // The first missing component is the misspelt one.
     let wrong = missing.ancestors().filter(|a| !a.as_os_str().is_empty() && !a.exists()).last()?;
     let folder = wrong.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

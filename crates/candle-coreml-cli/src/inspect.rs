@@ -15,6 +15,9 @@ use candle_coreml::format::spec::Specification;
 use candle_coreml::lower::lower;
 use serde_json::{Value, json};
 
+use coreml_inspect::warnings::Warning;
+
+use crate::model::{self, Consent};
 use crate::{CommandResult, write};
 
 mod ane;
@@ -23,7 +26,7 @@ mod folder;
 const EXAMPLES: &str = "\
 Examples:
   candle-coreml inspect model.mlpackage                      inputs, outputs, operations, weights
-  candle-coreml inspect models/tiny-qwen3                    a language model: its layout, how it would be driven
+  candle-coreml inspect demo                                 a language model: its layout, how it would be driven
   candle-coreml inspect --mil model.mlpackage | less         the program as text
   candle-coreml inspect --svg model.svg model.mlpackage      the graph as a picture, for any browser
   candle-coreml inspect --svg - --function infer M | resvg - infer.png
@@ -193,7 +196,9 @@ fn trials(path: &Path) -> Vec<Record> {
     records
 }
 
-pub(crate) fn run(arguments: Arguments) -> CommandResult {
+pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
+    arguments.model = model::folder(&arguments.model, Consent::default())?;
+    let arguments = arguments;
     let extension = arguments.model.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     let describes = !arguments.mil && arguments.svg.is_none() && !arguments.ane;
     if describes && arguments.model.is_dir() && !["mlpackage", "mlmodelc"].contains(&extension.as_str()) {
@@ -237,6 +242,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     for function in functions.into_iter().flat_map(|all| all.values()) {
         survey.block(&model, &function.block)?;
     }
+    let warnings = program.as_ref().map(|p| coreml_inspect::warnings::warnings(p, &model.weights)).unwrap_or_default();
     if arguments.json {
         let opsets: BTreeMap<_, _> =
             functions.into_iter().flatten().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
@@ -255,6 +261,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             "opsets": opsets,
             "operations": survey.operations,
             "weights": weights,
+            "warnings": warnings,
             "core_ml": trials(&model.path),
         });
         return write::text(&format!("{}\n", serde_json::to_string_pretty(&all)?));
@@ -297,6 +304,12 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let _ = writeln!(out, "\nweights");
     for (form, (count, bytes)) in survey.weights {
         let _ = writeln!(out, "  {count:>6}  {form:<40} {bytes:>14} bytes");
+    }
+    if !warnings.is_empty() {
+        let _ = writeln!(out, "\nwarnings");
+    }
+    for Warning { function, operation, name, text } in warnings {
+        let _ = writeln!(out, "  {function}: `{name}` ({operation}): {text}");
     }
     write::text(&out)
 }

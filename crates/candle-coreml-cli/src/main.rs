@@ -16,6 +16,7 @@ mod write;
 mod bench;
 mod cache;
 mod chat;
+mod compare;
 mod compile;
 mod completions;
 mod compress;
@@ -45,6 +46,9 @@ mod prove_native;
 #[cfg(feature = "hub")]
 mod pull;
 mod rm;
+mod run;
+#[cfg(feature = "serve")]
+mod running;
 mod sampling;
 mod secret;
 #[cfg(feature = "serve")]
@@ -56,7 +60,7 @@ mod weights;
 
 const EXAMPLES: &str = "\
 Examples:
-  candle-coreml generate --prompt \"What is 37 + 45?\"     with the demo model inside this command
+  candle-coreml generate \"What is 37 + 45?\"              with the demo model inside this command
   candle-coreml chat --model org/name                     a model from the Hugging Face Hub
   candle-coreml inspect model.mlpackage                   inputs, outputs, operations, weights
   candle-coreml predict model.mlpackage --inputs in.safetensors --outputs out.safetensors
@@ -85,6 +89,8 @@ enum Command {
     /// Generate text with a language model.
     #[command(after_help = examples::GENERATE)]
     Generate(generate::Arguments),
+    /// Chat with a model, or answer one prompt: chat and generate under one name.
+    Run(run::Arguments),
     /// Chat with a language model.
     #[command(after_help = examples::CHAT)]
     Chat(chat::Arguments),
@@ -95,9 +101,20 @@ enum Command {
     /// Serve models over an OpenAI-compatible HTTP API.
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
+    /// List the running servers.
+    #[cfg(feature = "serve")]
+    #[command(after_help = examples::PS)]
+    Ps(running::PsArguments),
+    /// Stop a running server.
+    #[cfg(feature = "serve")]
+    #[command(after_help = examples::STOP)]
+    Stop(running::StopArguments),
     /// Benchmark a model on this machine.
     Bench(bench::Arguments),
+    /// Compare two models, or one on two engines: outputs, then the first operation that differs.
+    Compare(compare::Arguments),
     /// Show the inputs, outputs, operations and weights of a model.
+    #[command(visible_alias = "show")]
     Inspect(inspect::Arguments),
     /// List, extract, replace or deduplicate the weights of a model.
     Weights(weights::Arguments),
@@ -148,16 +165,35 @@ pub(crate) type CommandResult = Result<(), Box<dyn std::error::Error>>;
 
 /// The error and its causes, without repetition.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = without_backtrace(error.to_string());
     let mut cause = error.source();
     while let Some(e) = cause {
-        let more = e.to_string();
+        let more = without_backtrace(e.to_string());
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
         cause = e.source();
     }
     text
+}
+
+/// The text without the backtrace that Candle adds where `RUST_BACKTRACE` is set.
+fn without_backtrace(text: String) -> String {
+    let frame = |line: &str| line.trim_start().strip_prefix("0: ").is_some() && line.starts_with("   ");
+    match text.lines().position(frame) {
+        Some(at) => text.lines().take(at).collect::<Vec<_>>().join("\n").trim_end().to_owned(),
+        None => text,
+    }
+}
+
+/// One line for a fault of this program, instead of a panic's message and backtrace.
+fn tell_of_faults() {
+    std::panic::set_hook(Box::new(|fault| {
+        let payload = fault.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let place = fault.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+        note!("error: a fault of this program{place}: {}; please report it", text.unwrap_or("no message"));
+    }));
 }
 
 /// Error text for an unknown or unavailable instruction set in the environment.
@@ -168,6 +204,7 @@ fn unknown_set(name: &str) -> String {
 }
 
 fn main() -> ExitCode {
+    tell_of_faults();
     let arguments = Arguments::parse();
     if std::env::var_os("RUST_LOG").is_some() {
         tracing_subscriber::fmt()
@@ -190,7 +227,7 @@ fn main() -> ExitCode {
             proof::in_child_processes(program);
         }
     }
-    let result = run(arguments.command);
+    let result = execute(arguments.command);
     demo::clean_up();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -205,16 +242,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> CommandResult {
+fn execute(command: Command) -> CommandResult {
     match command {
         Command::ProveNative(_) => Ok(()),
         Command::Predict(a) => predict::run(a),
         Command::Generate(a) => generate::run(a),
+        Command::Run(a) => execute(run::command(a)),
         Command::Chat(a) => chat::run(a),
         Command::Setup(a) => setup::run(a),
         Command::Config(a) => config::run(a),
         #[cfg(feature = "serve")]
         Command::Serve(a) => serve::run(a),
+        #[cfg(feature = "serve")]
+        Command::Ps(a) => running::ps(a),
+        #[cfg(feature = "serve")]
+        Command::Stop(a) => running::stop(a),
+        Command::Compare(a) => compare::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
         Command::Weights(a) => weights::run(a),

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use sysinfo::System;
 
 use crate::progress_monitor::Pause;
-use crate::{demo, format};
+use crate::{demo, format, hint};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -76,6 +76,12 @@ pub(crate) fn folder_with(model: &Path, token: Option<&SecretString>, consent: C
     }
     #[cfg(not(feature = "hub"))]
     let _ = (token, consent);
+    if !model.exists() && model.extension().is_none() && model.components().count() == 1 {
+        let meant = hint::path(model).map(|h| format!("; {h}")).unwrap_or_default();
+        return Err(
+            format!("there is no folder `{}`, and names on the Hub are org/name{meant}", model.display()).into()
+        );
+    }
     Ok(model.to_owned())
 }
 

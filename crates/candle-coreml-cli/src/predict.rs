@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use candle_coreml::images::Resize;
+use candle_coreml::model::PassSet;
 use candle_coreml::tensors::{self, Limits};
-use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
+use candle_coreml::{CoreMLModel, EngineChoice, FeatureRow, FeatureValue};
 use indexmap::IndexMap;
 
 use crate::engine::EngineArguments;
@@ -13,12 +15,17 @@ use crate::made_up::{self, Fill};
 use crate::{CommandResult, format, write};
 
 mod images;
+mod many_images;
 mod outputs;
 mod results;
 mod rows;
+mod trace;
 mod values;
 
-use outputs::{Format, Outputs};
+pub(crate) use trace::label;
+
+use outputs::{Format, Outputs, To};
+use trace::Trace;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -53,9 +60,29 @@ pub(crate) struct Arguments {
     /// Read an image input from a file (repeatable); an input given several times is a row each.
     #[arg(long, value_name = "NAME=FILE")]
     image: Vec<String>,
+    /// Predict each of these images: a folder, an image file, or a list of files (.txt with a path in each line, `-` for
+    /// standard input). Repeatable. Results are a line of JSON each.
+    #[arg(long, value_name = "DIR|FILE", conflicts_with_all = ["inputs", "image", "image_out", "values_out", "state", "trace", "check_nan"])]
+    images: Vec<PathBuf>,
+    /// Bring images of other sizes to the size of the input: fit (whole, with a black border), crop (the middle) or stretch.
+    #[arg(long, value_name = "HOW")]
+    resize: Option<Resize>,
+    /// Print, or write to --outputs, in this format: json, jsonl or csv [default: by the ending of --outputs].
+    #[arg(long)]
+    format: Option<Format>,
+    /// Of classes and rows of numbers, give only the largest ones, this many.
+    #[arg(long, value_name = "COUNT")]
+    top: Option<usize>,
     /// Write an image output to a file (repeatable): .png, .jpg or .tiff; 16-bit grayscale as .tiff of floats.
     #[arg(long, value_name = "NAME=FILE")]
     image_out: Vec<String>,
+    /// Write what every operation computes to this new or empty folder: .npy files, and index.json with names, types and
+    /// ranges. Runs the portable engine without its rewrites.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
+    /// Name the first operation that yields NaN or infinity, with the ranges of its inputs; the command fails then.
+    #[arg(long)]
+    check_nan: bool,
     /// Read other inputs by name from this JSON file: numbers, strings, lists of them, dictionaries of numbers; "NaN",
     /// "Infinity" and "-Infinity" are numbers too.
     #[arg(long)]
@@ -95,9 +122,9 @@ fn fill(arguments: &Arguments) -> Result<Option<Fill>, Failure> {
 }
 
 /// Inputs from `--inputs`: one prediction, or a row each.
-fn from_file(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<Given, Failure> {
-    let Some(path) = &arguments.inputs else { return Ok(Given::One(IndexMap::new())) };
-    if arguments.rows {
+fn from_file(model: &CoreMLModel, path: Option<&Path>, as_rows: bool, limits: &Limits) -> Result<Given, Failure> {
+    let Some(path) = path else { return Ok(Given::One(IndexMap::new())) };
+    if as_rows {
         return Ok(Given::Rows(rows::of_tensors(tensors::read(path, limits)?, model)?));
     }
     if let Some(rows) = rows::read(path, model)? {
@@ -113,12 +140,22 @@ fn from_file(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Res
     Ok(Given::One(tensors.into_iter().map(|(n, t)| (n, FeatureValue::Tensor(t))).collect()))
 }
 
+/// The inputs in a file, for one prediction.
+pub(crate) fn inputs_of_file(model: &CoreMLModel, path: &Path) -> Result<FeatureRow, Failure> {
+    match from_file(model, Some(path), false, &Limits::default())? {
+        Given::One(inputs) => Ok(inputs.into_iter().collect()),
+        Given::Rows(rows) => {
+            Err(format!("{}: expected one prediction, found {} rows", path.display(), rows.len()).into())
+        }
+    }
+}
+
 /// All inputs that the arguments give.
 fn given(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<Given, Failure> {
     let fill = fill(arguments)?;
     let mut given = match fill {
         Some(_) => Given::One(IndexMap::new()),
-        None => from_file(model, arguments, limits)?,
+        None => from_file(model, arguments.inputs.as_deref(), arguments.rows, limits)?,
     };
     let images = pairs("--image", &arguments.image)?;
     let repeated = images.iter().any(|(name, _)| images.iter().filter(|(other, _)| other == name).count() > 1);
@@ -132,15 +169,13 @@ fn given(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<
     match &mut given {
         Given::One(inputs) => {
             for (name, file) in images {
-                inputs.insert(name.to_owned(), images::load(model, name, file)?.into());
+                inputs.insert(name.to_owned(), images::load(model, name, file, arguments.resize)?.into());
             }
         }
-        Given::Rows(rows) => add_images(model, images, rows)?,
+        Given::Rows(rows) => add_images(model, arguments, images, rows)?,
     }
     if let Some(path) = &arguments.values {
-        let values::Inputs::One(values) = values::read(path, model)? else {
-            return Err(format!("{}: expected one object; a list of rows is for --inputs", path.display()).into());
-        };
+        let values = values::one(path, model)?;
         match &mut given {
             Given::One(inputs) => inputs.extend(values),
             Given::Rows(rows) => rows.iter_mut().for_each(|row| row.extend(values.iter().cloned())),
@@ -164,14 +199,19 @@ fn given(model: &CoreMLModel, arguments: &Arguments, limits: &Limits) -> Result<
 }
 
 /// Adds the images of an input to the rows, one each.
-fn add_images(model: &CoreMLModel, images: Vec<(&str, &Path)>, rows: &mut Vec<FeatureRow>) -> CommandResult {
+fn add_images(
+    model: &CoreMLModel,
+    arguments: &Arguments,
+    images: Vec<(&str, &Path)>,
+    rows: &mut Vec<FeatureRow>,
+) -> CommandResult {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for (name, file) in images {
         let row = counts.entry(name).or_insert(0);
         if *row == rows.len() {
             rows.push(FeatureRow::new());
         }
-        rows[*row].push((name.to_owned(), FeatureValue::Tensor(images::load(model, name, file)?)));
+        rows[*row].push((name.to_owned(), FeatureValue::Tensor(images::load(model, name, file, arguments.resize)?)));
         *row += 1;
     }
     match counts.into_iter().find(|(_, count)| *count != rows.len()) {
@@ -181,12 +221,7 @@ fn add_images(model: &CoreMLModel, images: Vec<(&str, &Path)>, rows: &mut Vec<Fe
 }
 
 /// Predicts rows and writes their results.
-fn batch(
-    model: &CoreMLModel,
-    rows: Vec<FeatureRow>,
-    arguments: &Arguments,
-    to: Option<(&Path, Format)>,
-) -> CommandResult {
+fn batch(model: &CoreMLModel, rows: Vec<FeatureRow>, arguments: &Arguments, to: To<'_>) -> CommandResult {
     for (given, option) in [
         (!arguments.image_out.is_empty(), "--image-out"),
         (arguments.values_out.is_some(), "--values-out"),
@@ -205,7 +240,7 @@ fn batch(
     if shown {
         note!("");
     }
-    results::write(model, outputs?, to)
+    results::write(model, outputs?, to, arguments.top)
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
@@ -215,12 +250,25 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if let Some(name) = &arguments.function {
         builder = builder.function(name);
     }
+    let traced = arguments.trace.is_some() || arguments.check_nan;
+    if traced {
+        // Names are those of the program without rewrites, and only the portable engine shows inner values.
+        let engine = if engine == EngineChoice::Native { engine } else { EngineChoice::Portable };
+        builder = builder.engine(engine).passes(PassSet::none());
+    }
     // A file that can't be written is refused before the model runs.
-    let outputs = arguments.outputs.as_deref();
-    let to = outputs.map(|path| Format::of(path).map(|format| (path, format))).transpose()?;
+    let path = arguments.outputs.as_deref();
+    let by_ending = path.filter(|_| arguments.format.is_none()).map(Format::of).transpose()?;
+    let to = To { path, format: arguments.format.or(by_ending) };
     let model = builder.load()?;
+    if !arguments.images.is_empty() {
+        return many_images::run(&model, &arguments, to);
+    }
     let limits = Limits { bytes: arguments.input_limit, ..Limits::default() };
     let inputs = match given(&model, &arguments, &limits)? {
+        Given::Rows(_) if traced => {
+            return Err("--trace and --check-nan are for one prediction, not for many rows".into());
+        }
         Given::Rows(rows) => return batch(&model, rows, &arguments, to),
         Given::One(inputs) => inputs,
     };
@@ -237,7 +285,12 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         }
     }
     let named: Vec<(&str, FeatureValue)> = inputs.iter().map(|(n, value)| (n.as_str(), value.clone())).collect();
-    let outputs = Outputs::new(&model, model.predict_values(&named, state.as_mut())?)?;
+    let mut trace = if traced { Some(Trace::new(arguments.trace.as_deref(), arguments.check_nan)?) } else { None };
+    let outputs = match &mut trace {
+        Some(trace) => trace.predict(&model, &named, state.as_mut())?,
+        None => model.predict_values(&named, state.as_mut())?,
+    };
+    let outputs = Outputs::new(&model, outputs)?;
     for (name, file) in &image_outputs {
         let tensor = outputs.tensor(name).ok_or_else(|| format!("output `{name}` is not a tensor"))?;
         images::save(&model, name, tensor, file)?;
@@ -250,10 +303,11 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         let text = serde_json::to_string_pretty(&outputs.values)?;
         write::bytes(path, text.as_bytes())?;
     }
-    match (to, &arguments.values_out) {
-        (Some((path, format)), values_out) => {
-            outputs.write(path, format)?;
-            if format.holds_tensors_only() && values_out.is_none() { outputs.values_only().print() } else { Ok(()) }
+    let outputs = outputs.top(arguments.top);
+    let printed = match (to.path, &arguments.values_out) {
+        (Some(path), values_out) => {
+            outputs.write(path, to.format.unwrap_or(Format::Safetensors))?;
+            if to.holds_tensors_only() && values_out.is_none() { outputs.values_only().print(None) } else { Ok(()) }
         }
         // What no file was named for is printed.
         (None, values_out) => {
@@ -261,7 +315,9 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
             if values_out.is_some() {
                 written.extend(outputs.values.keys().cloned());
             }
-            outputs.without(&written).print()
+            outputs.without(&written).print(to.format)
         }
-    }
+    };
+    printed?;
+    trace.map_or(Ok(()), |trace| trace.verdict(&model))
 }

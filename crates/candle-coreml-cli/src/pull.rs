@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use candle_coreml::hub::Patterns;
+
 use crate::{CommandResult, progress};
 
 #[derive(Debug, clap::Args)]
@@ -11,13 +13,22 @@ pub(crate) struct Arguments {
     /// Download into this folder instead of the cache; the folder must be new or empty.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// Download only files that match this pattern, such as `*.json` (repeatable; `*` also stands for `/`).
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave files out that match this pattern (repeatable).
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let hub = progress::hub()?;
-    let folder = match &arguments.to {
-        Some(folder) => hub.download_to(&arguments.id, folder)?,
-        None => hub.download(&arguments.id)?,
+    let patterns = Patterns::new(&arguments.include, &arguments.exclude)?;
+    let folder = match (&arguments.to, patterns == Patterns::default()) {
+        (Some(folder), true) => hub.download_to(&arguments.id, folder)?,
+        (None, true) => hub.download(&arguments.id)?,
+        (Some(folder), false) => hub.download_matching_to(&arguments.id, folder, &patterns)?,
+        (None, false) => hub.download_matching(&arguments.id, &patterns)?,
     };
     // Remove the bars before printing the path.
     drop(hub);

@@ -1,5 +1,5 @@
-//! Keys and tokens from files, standard input or the environment. Arguments are visible to every user of the machine
-//! (`ps`) and kept in shell history; a secret passed as one works, with a warning.
+//! Keys and tokens from files, standard input or the environment; never from arguments, which every user of the machine
+//! can see (`ps`) and shells remember.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -21,9 +21,4 @@ pub(crate) fn read(file: &Path) -> Result<String, Box<dyn std::error::Error>> {
         return Err(format!("{}: longer than {LARGEST} bytes: no key", file.display()).into());
     }
     Ok(text.trim().to_owned())
-}
-
-/// Warns that a secret was passed as an argument, and names the better way.
-pub(crate) fn warn_of_argument(what: &str, better: &str) {
-    note!("warning: {what} is an argument, which other users of the machine can see and shells remember; {better}");
 }

@@ -8,12 +8,19 @@ use candle_coreml::backend::BackendDevice;
 use candle_coreml_serve::{Models, Server, Settings, signals};
 
 use crate::model::Consent;
-use crate::{CommandResult, demo, model, secret};
+use crate::{CommandResult, demo, model, running, secret};
 
 /// Time for running computations to notice that they were cancelled.
 const LAST_TOKENS: Duration = Duration::from_secs(5);
 
+const EXAMPLES: &str = "\
+Examples:
+  candle-coreml serve                                     the demo model, on 127.0.0.1:8080
+  candle-coreml serve --model org/name --port 9000
+  candle-coreml serve --model path/to/model --host 0.0.0.0 --api-key-file key.txt";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Serve the language model or encoder in this folder, or a model on the Hub (repeatable). `NAME=MODEL` sets the
     /// name used in requests. Without it, serve the demo model.
@@ -25,11 +32,8 @@ pub(crate) struct Arguments {
     /// Listen on this port; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Require this key as `Authorization: Bearer KEY`. Other users of the machine can see arguments, and a warning
-    /// says so: prefer `--api-key-file` or the environment variable CANDLE_COREML_SERVE_KEY.
-    #[arg(long, value_name = "KEY", conflicts_with = "api_key_file")]
-    api_key: Option<String>,
-    /// Read the key from this file; `-` reads standard input.
+    /// Require the key in this file as `Authorization: Bearer KEY`; `-` reads it from standard input. Without it, the
+    /// environment variable CANDLE_COREML_SERVE_KEY may have the key.
     #[arg(long, value_name = "FILE|-")]
     api_key_file: Option<PathBuf>,
     /// Compute this many answers at once per model, and keep the caches of as many conversations.
@@ -95,15 +99,11 @@ fn named(given: &str, consent: Consent) -> Result<(String, PathBuf), Box<dyn std
 /// Environment variable with the key.
 const KEY_VARIABLE: &str = "CANDLE_COREML_SERVE_KEY";
 
-/// The API key: from an argument, a file or the environment.
-fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::Error>> {
-    let key = match (arguments.api_key.take(), &arguments.api_key_file) {
-        (Some(key), _) => {
-            secret::warn_of_argument("the key", &format!("use --api-key-file or {KEY_VARIABLE}"));
-            Some(key)
-        }
-        (None, Some(file)) => Some(secret::read(file)?),
-        (None, None) => match std::env::var(KEY_VARIABLE) {
+/// The API key: from a file, standard input or the environment.
+fn key(arguments: &Arguments) -> Result<Option<String>, Box<dyn std::error::Error>> {
+    let key = match &arguments.api_key_file {
+        Some(file) => Some(secret::read(file)?),
+        None => match std::env::var(KEY_VARIABLE) {
             Ok(key) => Some(key),
             Err(std::env::VarError::NotPresent) => None,
             Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{KEY_VARIABLE} is not UTF-8").into()),
@@ -115,8 +115,8 @@ fn key(arguments: &mut Arguments) -> Result<Option<String>, Box<dyn std::error::
     }
 }
 
-pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
-    let api_key = key(&mut arguments)?;
+pub(crate) fn run(arguments: Arguments) -> CommandResult {
+    let api_key = key(&arguments)?;
     let models = match arguments.model.as_slice() {
         [] => {
             demo::announce();
@@ -149,6 +149,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         fallback: arguments.fallback,
         ..Settings::default()
     };
+    let names = models.iter().map(|(name, _)| name.clone()).collect();
     let models = Models::load(&models, &settings)?;
     for line in models.lines() {
         note!("{line}");
@@ -157,6 +158,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     runtime.block_on(async {
         let ending = signals()?;
         let server = Server::bind(models, settings).await?;
+        let _record = running::record(server.address().to_string(), names);
         // On standard output, for scripts that let the system pick the port.
         out!("listening on http://{}", server.address())?;
         server.run(ending).await;

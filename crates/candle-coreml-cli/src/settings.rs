@@ -30,7 +30,7 @@ pub(crate) struct ModelArguments {
     /// Use this model: a folder (Core ML packages, or a checkpoint); a model on the Hub, org/name[@revision],
     /// downloaded if not cached; or `auto`, the largest known one that fits in memory [default: the model in the
     /// settings, else the demo model, which `demo` names].
-    #[arg(long)]
+    #[arg(long, short)]
     pub(crate) model: Option<PathBuf>,
     /// Run on this device: auto, coreml, metal, cuda, cpu.
     #[arg(long)]

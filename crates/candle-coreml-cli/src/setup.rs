@@ -18,7 +18,13 @@ mod wizard;
 use plain::{Lines, Person};
 use wizard::{Facts, Wizard};
 
+const EXAMPLES: &str = "\
+Examples:
+  candle-coreml setup                                     asks for device, model and keys
+  candle-coreml setup --non-interactive --device cpu --model Qwen/Qwen3-0.6B";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,

@@ -48,6 +48,24 @@ fn a_line_from_a_pipe_is_answered() {
 }
 
 #[test]
+fn messages_have_several_lines_and_sampling_is_set() {
+    let out = chat(
+        &[],
+        "\"\"\"What is the capital\nof Japan?\"\"\"\n/set\n/set temperature 0.5\n/set max_tokens 1\n/set\n/bye\nno\n",
+    );
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let lines: Vec<String> = text(&out.stdout).lines().map(str::to_owned).collect();
+    assert!(lines[1].starts_with("temperature 0, ") && lines[1].ends_with("max_tokens 1024"), "{lines:?}");
+    assert!(lines[2].starts_with("temperature 0.5, ") && lines[2].ends_with("max_tokens 1"), "{lines:?}");
+    assert_eq!(lines.len(), 3);
+    let out = chat(&[], "/set top_p 7\n/set heat 1\n\"\"\"open\n");
+    assert_eq!(out.status.code(), Some(1));
+    for part in ["top_p: expected a number from 0 to 1", "`heat` can't be set", "does not end"] {
+        assert!(text(&out.stderr).contains(part), "{part}: {}", text(&out.stderr));
+    }
+}
+
+#[test]
 fn turns_share_the_cache_and_stats_tell_it() {
     let out = chat(&[], "What is the capital of Japan?\n\nSpell \"tiger\" backwards.\n/stats\n/quit\nnot read\n");
     assert!(out.status.success());
@@ -124,14 +142,14 @@ fn models_and_devices_that_are_not_there_end_it() {
     fail(&["--device", "abacus"], 2, "coreml, metal, cuda, cpu, auto");
     // The shipped model does not run on the CPU: one that fits is used if cached.
     if cfg!(feature = "hub") {
-        fail(&["--device", "cpu"], 1, "cpu could not load the model: there is no folder `Qwen/Qwen");
+        fail(&["--device", "cpu"], 1, "there is no folder `Qwen/Qwen");
         fail(&["--device", "coreml", "--model", "auto"], 1, "there is no folder `anemll/");
     }
     let shipped = repository().join("models/tiny-qwen3");
     let shipped = shipped.to_str().expect("UTF-8");
-    fail(&["--device", "cpu", "--model", shipped], 1, "cpu could not load the model");
+    fail(&["--device", "cpu", "--model", shipped], 1, "run on the device coreml only");
     if !cfg!(feature = "cuda") {
-        fail(&["--device", "cuda"], 1, "cuda can't be had");
+        fail(&["--device", "cuda"], 1, "error: this build has no cuda backend");
     }
 }
 
@@ -164,7 +182,7 @@ fn settings_come_from_the_file_and_flags_win() {
     assert!(text(&out.stderr).contains("did you mean `backend.device`?"), "{}", text(&out.stderr));
     if !cfg!(feature = "cuda") {
         let out = chat(&["--config", name], question);
-        assert!(text(&out.stderr).contains("cuda can't be had"), "{}", text(&out.stderr));
+        assert!(text(&out.stderr).contains("this build has no cuda backend"), "{}", text(&out.stderr));
     }
     write("api_key = sk-hidden".to_owned());
     let out = chat(&["--config", name], question);
@@ -247,7 +265,7 @@ mod remote {
         let out = remote_chat(&server, &["--model", shipped, "--device", "cpu"], "Where?\n");
         assert_eq!((text(&out.stdout).as_str(), out.status.code()), ("Kyoto\n", Some(0)), "{}", text(&out.stderr));
         let told = text(&out.stderr);
-        assert!(told.contains("cpu could not load the model") && told.contains("is sent to"), "{told}");
+        assert!(told.contains("run on the device coreml only") && told.contains("is sent to"), "{told}");
     }
 
     #[test]

@@ -109,7 +109,9 @@ fn failures_exit_with_1_and_wrong_usage_with_2() {
     };
     fail(command().args(["generate", "--prompt", "x", "--model"]).arg(folder.path()), 1, "an empty folder");
     fail(command().args(["inspect"]).arg(folder.path()), 1, "an empty folder");
-    fail(command().args(["generate"]), 2, "--prompt");
+    fail(command().args(["generate", "a", "--prompt", "b"]), 2, "--prompt");
+    fail(command().args(["generate", "--top-p", "5", "x"]), 2, "from 0 to 1");
+    fail(command().args(["generate", "x", "--model", "Qwen3"]), 1, "names on the Hub are org/name");
     fail(command().args(["frobnicate"]), 2, "frobnicate");
     let head = model().join("qwen_lm_head_lut8.mlpackage");
     fail(command().arg("predict").arg(&head).args(["--function", "nope"]), 1, "nope");
@@ -301,4 +303,161 @@ fn inputs_are_made_up_where_nothing_gives_them() {
     let out = command().arg("predict").arg(mapping).args(["--inputs", "zeros"]).output().expect("runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(String::from_utf8_lossy(&out.stdout), "{\n  \"y\": -1\n}\n");
+}
+
+#[test]
+fn prompts_are_arguments_options_or_piped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let question = "What is the capital of Peru?";
+    let ask = |arguments: &[&str], input: &str| {
+        let out = alone(folder.path()).args(arguments).write_stdin(input.to_owned()).output().expect("runs");
+        (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    for (arguments, input) in [
+        (&["generate", question][..], ""),
+        (&["generate", "-m", "demo", "-p", question], ""),
+        (&["generate", "-"], "What is the capital of Peru?\n"),
+        (&["generate"], "What is the capital of Peru?\r\n"),
+        (&["run", "demo", question], ""),
+        (&["run", "demo"], "What is the capital of Peru?"),
+        (&["run", "demo", question, "--max-tokens", "20"], ""),
+    ] {
+        let (said, errors) = ask(arguments, input);
+        assert_eq!(said, "Lima\n", "{arguments:?}: {errors}");
+    }
+    // A system message is part of the prompt.
+    let tokens = |arguments: &[&str]| {
+        let (said, errors) = ask(&[&["generate", question, "--json"], arguments].concat(), "");
+        let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}{errors}"));
+        report["prompt_tokens"].as_array().expect("tokens").len()
+    };
+    assert!(tokens(&["--system", "Be brief."]) > tokens(&[]) + 9);
+}
+
+#[test]
+fn inner_values_are_written_and_the_first_that_is_no_number_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let program = r#"program(1.3)
+{
+    func main<ios17>(tensor<fp32, [4]> x) {
+        tensor<fp32, [4]> doubled = add(x = x, y = x)[name = string("doubled")];
+        tensor<fp32, [4]> root = sqrt(x = doubled)[name = string("root")];
+        tensor<fp32, [4]> y = exp(x = root)[name = string("y")];
+    } -> (y);
+}
+"#;
+    std::fs::create_dir(path("m.mlmodelc")).expect("a folder");
+    std::fs::write(path("m.mlmodelc/model.mil"), program).expect("written");
+    let predict = |inputs: &str, arguments: &[&str]| {
+        std::fs::write(path("in.json"), inputs).expect("written");
+        let mut c = command();
+        c.arg("predict").arg(path("m.mlmodelc")).arg("--inputs").arg(path("in.json")).args(arguments);
+        let out = c.output().expect("runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let trace = path("trace");
+    let trace = trace.to_str().expect("UTF-8");
+    let (code, out, errors) = predict(r#"{"x": [0, 2, 8, 0.5]}"#, &["--trace", trace, "--check-nan"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(errors.contains("every inner value is a finite number") && out.contains("\"y\""), "{out}{errors}");
+    let index = std::fs::read_to_string(path("trace/index.json")).expect("an index");
+    let index: serde_json::Value = serde_json::from_str(&index).expect("JSON");
+    let names: Vec<&str> = index.as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
+    assert_eq!(names, ["doubled", "root", "y"]);
+    assert_eq!((&index[1]["max"], &index[1]["operation"]), (&4.0.into(), &"sqrt".into()));
+    let file = path("trace").join(index[1]["file"].as_str().expect("a file"));
+    let root = candle_coreml::tensors::read(&file, &Default::default()).expect("an array");
+    let root: Vec<f32> = root[0].to_vec1().expect("numbers");
+    assert_eq!(root, [0.0, 2.0, 4.0, 1.0]);
+    // A folder with something in it is left alone.
+    let (code, _, errors) = predict(r#"{"x": [0, 2, 8, 0.5]}"#, &["--trace", trace]);
+    assert!(code == Some(1) && errors.contains("empty folder"), "{errors}");
+
+    let (code, out, errors) = predict(r#"{"x": [1, -2, 8, 0.5]}"#, &["--check-nan"]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(out.contains("\"NaN\""), "what it returns is printed all the same: {out}");
+    assert!(errors.contains("`root` (sqrt) is the first operation that yields NaN"), "{errors}");
+    assert!(errors.contains("its input x is `doubled`, [4]: -4.000000 to 16.000000"), "{errors}");
+    let (code, _, errors) = predict(r#"{"x": [1e9, 0, 0, 0]}"#, &["--check-nan"]);
+    assert!(code == Some(1) && errors.contains("`y` (exp) is the first operation that yields infinity"), "{errors}");
+}
+
+#[test]
+fn models_are_compared_output_by_output_and_then_inside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = |name: &str, factor: &str| {
+        let program = format!(
+            r#"program(1.3)
+{{
+    func main<ios17>(tensor<fp32, [3]> x) {{
+        fp32 two = const()[name = string("two"), val = fp32({factor})];
+        tensor<fp32, [3]> first = sin(x = x)[name = string("first")];
+        tensor<fp32, [3]> scaled = mul(x = first, y = two)[name = string("scaled")];
+        tensor<fp32, [3]> y = tanh(x = scaled)[name = string("y")];
+        tensor<fp32, [3]> z = cos(x = x)[name = string("z")];
+    }} -> (y, z);
+}}
+"#
+        );
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).expect("a folder");
+        std::fs::write(path.join("model.mil"), program).expect("written");
+        path
+    };
+    let (a, b) = (model("a.mlmodelc", "2"), model("b.mlmodelc", "2.5"));
+    let compare = |models: &[&Path], arguments: &[&str]| {
+        let out = command().arg("compare").args(models).args(arguments).output().expect("runs");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
+    };
+    let (code, text) = compare(&[&a, &b], &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("differs  y: ") && text.contains("equal    z: "), "{text}");
+    assert!(
+        text.contains("first operation that differs: `scaled` (mul)") && text.contains("1 of the same name"),
+        "{text}"
+    );
+    let (code, text) = compare(&[&a, &b], &["--json", "--seed", "3"]);
+    assert_eq!(code, Some(1), "{text}");
+    let json: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&json["differ"], &json["first_operation"]["name"]), (&1.into(), &"scaled".into()), "{text}");
+    assert_eq!(compare(&[&a, &b], &["--tolerance", "1"]).0, Some(0));
+    assert_eq!(compare(&[&a, &a], &[]).0, Some(0));
+    assert_eq!(compare(&[&a], &["--passes", "--inputs", "zeros"]).0, Some(0));
+    let (code, text) = compare(&[&a], &[]);
+    assert!(code == Some(2) && text.contains("<OTHER>"), "{text}");
+    let other = conformance("classic/mapping.mlmodel");
+    let (code, text) = compare(&[&a, &other], &[]);
+    assert!(code == Some(1), "{text}");
+}
+
+#[test]
+fn files_that_are_something_else_are_named_and_faults_are_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n";
+    std::fs::create_dir(path("m.mlpackage")).expect("a folder");
+    for name in ["m.mlpackage/Manifest.json", "m.mlmodel", "in.safetensors", "in.json", "in.csv"] {
+        std::fs::write(path(name), pointer).expect("written");
+    }
+    let intent = model().join("../tiny-intent/intent.mlpackage");
+    let fail = |arguments: &[&std::ffi::OsStr]| {
+        let out = command().args(arguments).env("RUST_BACKTRACE", "1").output().expect("runs");
+        assert_eq!(out.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!text.contains("backtrace") && !text.contains("   0: "), "{text}");
+        text
+    };
+    for name in ["m.mlpackage", "m.mlmodel"] {
+        let text = fail(&["inspect".as_ref(), path(name).as_os_str()]);
+        assert!(text.contains("a Git LFS pointer"), "{text}");
+    }
+    for name in ["in.safetensors", "in.json", "in.csv"] {
+        let text = fail(&["predict".as_ref(), intent.as_os_str(), "--inputs".as_ref(), path(name).as_os_str()]);
+        assert!(text.contains("a Git LFS pointer"), "{text}");
+    }
+    // Candle's errors bring a backtrace.
+    std::fs::write(path("v.json"), r#"{"input_ids": [[2, 40, 41, 3]], "attention_mask": [[1, 1]]}"#).expect("written");
+    fail(&["predict".as_ref(), intent.as_os_str(), "--values".as_ref(), path("v.json").as_os_str()]);
 }

@@ -124,3 +124,80 @@ fn files_that_can_not_hold_an_output_are_refused_before_the_model_runs() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+/// The command on images of a folder.
+fn images(arguments: &[&str], inputs: &[&Path]) -> (Option<i32>, String, String) {
+    let mut c = Command::cargo_bin("candle-coreml").expect("the command is built");
+    c.arg("predict").arg(folder().join("rgb-bgr.mlpackage")).args(arguments);
+    for path in inputs {
+        c.arg("--images").arg(path);
+    }
+    let run = c.output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (run.status.code(), text(&run.stdout), text(&run.stderr))
+}
+
+#[test]
+fn folders_and_lists_of_images_are_predicted_in_one_run() {
+    let here = tempfile::tempdir().expect("a folder");
+    let all = reference();
+    let x = &all["rgb-bgr/x"];
+    let (height, width) = (x.dims()[2] as u32, x.dims()[3] as u32);
+    // Names with spaces and other scripts; a size that must be cut.
+    let photos = here.path().join("my photos ü");
+    std::fs::create_dir(&photos).expect("a folder");
+    let same = image::RgbImage::from_raw(width, height, interleaved(x, RGB)).expect("pixels");
+    same.save(photos.join("a 東京.png")).expect("saved");
+    image::RgbImage::new(3 * width, height).save(photos.join("b.bmp")).expect("saved");
+    same.save(photos.join("c.webp")).expect("saved");
+    let (code, out, errors) = images(&["--resize", "crop"], &[&photos]);
+    assert_eq!(code, Some(0), "{errors}");
+    let rows: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let names: Vec<&str> = rows.iter().map(|r| r["image"].as_str().expect("a path")).collect();
+    assert!(names[0].ends_with("a 東京.png") && names[1].ends_with("b.bmp") && names.len() == 3, "{names:?}");
+    // WebP is stored without loss.
+    assert_eq!(rows[0]["y"], rows[2]["y"]);
+    let wanted = floats(&all["rgb-bgr/y"]);
+    let mut found = Vec::new();
+    fn flat(value: &serde_json::Value, into: &mut Vec<f32>) {
+        match value {
+            serde_json::Value::Array(items) => items.iter().for_each(|v| flat(v, into)),
+            other => into.push(other.as_f64().expect("a number") as f32),
+        }
+    }
+    flat(&rows[0]["y"], &mut found);
+    assert_eq!(found, wanted);
+
+    // A list; one file is no image, the others are predicted.
+    std::fs::write(photos.join("d.png"), b"no image").expect("written");
+    let list = here.path().join("list.txt");
+    let lines = ["a 東京.png", "d.png", "c.webp"].map(|n| photos.join(n).display().to_string() + "\n").concat();
+    std::fs::write(&list, lines).expect("written");
+    let (code, out, errors) = images(&[], &[&list]);
+    assert_eq!((code, out.lines().count()), (Some(1), 3), "{errors}");
+    assert!(out.lines().nth(1).expect("a line").contains("\"error\":"), "{out}");
+    assert!(errors.contains("1 of 3 images failed; the first: ") && errors.contains("d.png"), "{errors}");
+    // Without a way to bring it to size.
+    let (code, _, errors) = images(&[], &[&photos.join("b.bmp")]);
+    assert!(code == Some(1) && errors.contains("shape [1, 3,"), "{errors}");
+    let mut one = Command::cargo_bin("candle-coreml").expect("the command is built");
+    one.arg("predict").arg(folder().join("rgb-bgr.mlpackage"));
+    one.arg("--image").arg(format!("x={}", photos.join("b.bmp").display()));
+    let errors = String::from_utf8(one.output().expect("runs").stderr).expect("text");
+    assert!(errors.contains("--resize fit, crop or stretch"), "{errors}");
+    // Tables and tensors.
+    let table = here.path().join("out.csv");
+    let tensors = here.path().join("out.npz");
+    let good = [photos.join("a 東京.png"), photos.join("c.webp")];
+    let good: Vec<&Path> = good.iter().map(PathBuf::as_path).collect();
+    for path in [&table, &tensors] {
+        let (code, _, errors) = images(&["--outputs", path.to_str().expect("UTF-8")], &good);
+        assert_eq!(code, Some(0), "{errors}");
+    }
+    let text = std::fs::read_to_string(&table).expect("read");
+    assert!(text.starts_with("image,y[0][0][0][0],") && text.lines().count() == 3, "{text}");
+    let stacked = candle_coreml::tensors::read(&tensors, &Default::default()).expect("tensors");
+    assert_eq!(stacked["y"].dims()[0], 2);
+    let (code, _, errors) = images(&[], &[&here.path().join("gone.png")]);
+    assert!(code == Some(1) && errors.contains("gone.png"), "{errors}");
+}

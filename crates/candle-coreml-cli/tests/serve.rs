@@ -59,7 +59,7 @@ fn models_have_names_and_the_key_comes_from_the_environment() {
 }
 
 #[test]
-fn a_key_is_read_from_a_file_and_an_argument_is_warned_of() {
+fn a_key_is_read_from_a_file_and_never_from_an_argument() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("key");
     std::fs::write(&file, "s3cret\n").expect("written");
@@ -71,12 +71,10 @@ fn a_key_is_read_from_a_file_and_an_argument_is_warned_of() {
         let output = command().args(arguments).args(["--model", "./nowhere"]).output().expect("it runs");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let warned = said(&["--api-key", "s3cret"]);
-    assert!(warned.contains("warning: the key is an argument") && warned.contains("--api-key-file"), "{warned}");
-    assert!(!warned.contains("s3cret"), "{warned}");
+    let refused = said(&["--api-key", "s3cret"]);
+    assert!(refused.contains("unexpected argument") && refused.contains("--api-key-file"), "{refused}");
     let file = file.display().to_string();
     assert!(!said(&["--api-key-file", &file]).contains("warning"));
-    assert!(said(&["--api-key-file", &file, "--api-key", "x"]).contains("cannot be used with"));
     assert!(said(&["--api-key-file", "./no-key"]).contains("no-key"));
 }
 
@@ -116,7 +114,7 @@ fn what_can_not_be_served_is_said_at_once() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port().to_string();
     for (arguments, part) in [
-        (vec!["--api-key", " "], "the key is empty"),
+        (vec!["--api-key-file", "/dev/null"], "the key is empty"),
         (vec!["--model", "./nowhere"], "nowhere"),
         (vec!["--model", &tiny, "--model", &tiny], "two models are called `tiny-qwen3`"),
         (vec!["--slots", "0"], "slots"),
@@ -134,4 +132,33 @@ fn what_can_not_be_served_is_said_at_once() {
         .expect("it runs");
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && message.contains(&format!("can't listen on 127.0.0.1:{port}")), "{message}");
+}
+
+#[test]
+fn running_servers_are_listed_and_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let verb = |arguments: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("candle-coreml"));
+        let out = command.args(arguments).env("CANDLE_COREML_CACHE", folder.path()).output().expect("it runs");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
+    };
+    assert_eq!(verb(&["ps"]), (Some(0), String::new()));
+    let (code, text) = verb(&["stop"]);
+    assert!(code == Some(1) && text.contains("no server runs"), "{text}");
+    let (mut process, address) = start(command().env("CANDLE_COREML_CACHE", folder.path()));
+    let (_, text) = verb(&["ps", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        (&list[0]["address"], &list[0]["models"]),
+        (&address.as_str().into(), &serde_json::json!(["tiny-qwen3"]))
+    );
+    assert_eq!(list[0]["pid"], process.0.id());
+    let (code, text) = verb(&["stop", "no-such"]);
+    assert!(code == Some(1) && text.contains("no server is `no-such`"), "{text}");
+    // `stop` sees the process until its parent has waited for it.
+    let stopping = std::thread::spawn(move || process.0.wait().expect("it ends").code());
+    let (code, text) = verb(&["stop", &address]);
+    assert!(code == Some(0) && text.contains("stopped"), "{text}");
+    assert_eq!(stopping.join().expect("joined"), Some(0), "as after SIGTERM");
+    assert_eq!(verb(&["ps"]), (Some(0), String::new()));
 }

@@ -39,8 +39,8 @@ fn read(path: &Path) -> String {
 #[test]
 fn questions_through_a_pipe_are_answered_line_by_line() {
     let home = tempfile::tempdir().expect("a folder");
-    // A key, yes, no token, an unavailable device, an available one, back and forth, a model, the summary.
-    let answers = "sk-ant-0123456789abcdef\nyes\n\nabacus\ncpu\n<\n2\n\n\n";
+    // An unavailable device, an available one, back and forth, a model, a key, yes, no token, the summary.
+    let answers = "abacus\ncpu\n<\n2\n\nsk-ant-0123456789abcdef\nyes\n\n\n";
     let out = piped(home.path(), &["setup"], answers);
     let said = text(&out.stdout);
     assert!(!said.contains("0123456789") && said.contains("Save? [Y/n]"), "{said}");
@@ -117,10 +117,17 @@ fn single_settings_are_set_shown_and_unset() {
     assert!(config(&["show"], "").1.contains("(not there)"));
     assert_eq!(config(&["set", "backend.device", "cpu"], "").0, Some(0));
     let (code, _, told) = config(&["set", "api_key", "sk-ant-fedcba9876543210"], "");
-    assert!(code == Some(0) && told.contains("warning: api_key is an argument"), "{told}");
+    assert!(code == Some(1) && told.contains("api_key is a secret") && told.contains("standard input"), "{told}");
     assert!(!told.contains("fedcba"), "{told}");
     let (code, _, told) = config(&["set", "api_key"], "sk-ant-0123456789abcdef\n");
     assert!(code == Some(0) && told.is_empty(), "{told}");
+    assert_eq!(config(&["get", "api_key"], "").1, "••••cdef\n");
+    assert_eq!(config(&["get", "backend.device"], "").1, "cpu\n");
+    let (code, _, told) = config(&["get", "backend.model_path"], "");
+    assert!(code == Some(1) && told.contains("backend.model_path is not set"), "{told}");
+    let json: serde_json::Value = serde_json::from_str(&config(&["show", "--json"], "").1).expect("JSON");
+    assert_eq!(json["settings"]["backend.device"], serde_json::json!({"value": "cpu", "source": "file"}));
+    assert!(json["settings"]["backend.model_path"]["value"].is_null() && json["exists"] == true, "{json}");
     let (_, shown, _) = config(&["show"], "");
     let row =
         |name: &str| shown.lines().find(|l| l.starts_with(name)).expect(name).split_whitespace().collect::<Vec<_>>();
@@ -161,30 +168,7 @@ mod on_a_terminal {
     fn the_wizard_goes_forth_and_back_survives_a_resize_and_saves() {
         let home = tempfile::tempdir().expect("a folder");
         let mut t = Terminal::start(home.path(), &["setup"], &[]);
-        t.see("1 of 5: API key");
-        t.type_in("sk-ant-0123456789abcdefX\x7f");
-        t.see_line(&format!("> {}", "•".repeat(23)));
-        // A terminal that is far too small, and a wide one.
-        t.resize(3, 12);
-        t.see("candle-corem");
-        t.resize(30, 120);
-        t.see("Shift-Tab back");
-        t.type_in(ENTER);
-        t.see("2 of 6: Remote fallback");
-        t.type_in(DOWN);
-        t.see("> yes");
-        t.type_in(ENTER);
-        t.see("Token for the hub");
-        t.type_in(BACK);
-        t.see("Remote fallback");
-        t.see("> yes");
-        t.type_in(ENTER);
-        t.see("Token for the hub");
-        // Pasted at once.
-        t.type_in("\x1b[200~hf_pasted\x1b[201~");
-        t.see_line(&format!("> {}", "•".repeat(9)));
-        t.type_in(ENTER);
-        t.see("Device");
+        t.see("1 of 5: Device");
         t.see("cuda");
         t.type_in("5");
         t.see("> cpu");
@@ -199,6 +183,29 @@ mod on_a_terminal {
         t.type_in(ENTER);
         t.see("! expected a folder or a name");
         t.type_in("org/nome\x1b[D\x1b[D\x7fa\r");
+        t.see("API key");
+        t.type_in("sk-ant-0123456789abcdefX\x7f");
+        t.see_line(&format!("> {}", "•".repeat(23)));
+        // A terminal that is far too small, and a wide one.
+        t.resize(3, 12);
+        t.see("candle-corem");
+        t.resize(30, 120);
+        t.see("Shift-Tab back");
+        t.type_in(ENTER);
+        t.see("Remote fallback");
+        t.type_in(DOWN);
+        t.see("> yes");
+        t.type_in(ENTER);
+        t.see("Token for the hub");
+        t.type_in(BACK);
+        t.see("Remote fallback");
+        t.see("> yes");
+        t.type_in(ENTER);
+        t.see("Token for the hub");
+        // Pasted at once.
+        t.type_in("\x1b[200~hf_pasted\x1b[201~");
+        t.see_line(&format!("> {}", "•".repeat(9)));
+        t.type_in(ENTER);
         t.see("Summary");
         t.see("org/name");
         t.see("••••cdef");
@@ -224,8 +231,12 @@ mod on_a_terminal {
         for key in ["\x03", "\x1b"] {
             let home = tempfile::tempdir().expect("a folder");
             let mut t = Terminal::start(home.path(), &["setup"], &[]);
-            t.see("API key");
+            t.see("Where shall models run?");
             assert!(t.is_full_screen());
+            t.type_in(ENTER);
+            t.see("of memory");
+            t.type_in(ENTER);
+            t.see("API key");
             t.type_in("sk-half");
             t.see("•••••••");
             t.type_in(key);
@@ -240,16 +251,16 @@ mod on_a_terminal {
     fn a_terminal_that_can_do_little_gets_plain_questions_and_no_echo_of_secrets() {
         let home = tempfile::tempdir().expect("a folder");
         let mut t = Terminal::start(home.path(), &["setup"], &[("TERM", "dumb")]);
-        t.see("1/5 API key");
+        t.see("1/5 Device");
+        t.type_in("auto\n");
+        t.see("2/5 Model");
+        t.type_in("\n");
+        t.see("3/5 API key");
         t.see("> ");
         t.type_in("sk-hidden-0123\n");
-        t.see("2/6 Remote fallback");
+        t.see("4/6 Remote fallback");
         t.type_in("no\n");
-        t.see("3/6 Token for the hub");
-        t.type_in("\n");
-        t.see("4/6 Device");
-        t.type_in("auto\n");
-        t.see("5/6 Model");
+        t.see("5/6 Token for the hub");
         t.type_in("\n");
         t.see("Save? [Y/n]");
         t.type_in("y\n");
@@ -276,7 +287,7 @@ mod on_a_terminal {
         let mut t = Terminal::start(home.path(), &["chat"], &[]);
         t.see("Set up now?");
         t.type_in("\n");
-        t.see("API key");
+        t.see("Where shall models run?");
         t.type_in("\x1b");
         t.see("/help lists the commands");
         t.type_in("/quit\r");

@@ -89,6 +89,52 @@ fn shells_get_completions_and_man_gets_pages() {
     }
 }
 
+/// What a shell completes after a line; `None` where the shell is not installed.
+fn completed(shell: &str, script: &Path, line: &str) -> Option<String> {
+    let script = script.display();
+    let program = match shell {
+        "bash" => format!(
+            "source '{script}'; read -ra COMP_WORDS <<< '{line}'; [[ '{line}' == *' ' ]] && COMP_WORDS+=('')
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+             f=$(complete -p candle-coreml | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+             $f candle-coreml \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"
+             printf '%s\n' \"${{COMPREPLY[@]}}\""
+        ),
+        "fish" => format!("source '{script}'; complete -C'{line}'"),
+        // A terminal in the shell, in which Tab is pressed; `_arguments` needs one.
+        "zsh" => format!(
+            "zmodload zsh/zpty; zpty z zsh -f -i
+             zpty -w z 'PROMPT=; autoload -U compinit; compinit -u -D; source {script}; \
+             compdef _candle-coreml candle-coreml; print REA''DY'
+             zpty -r -m z r '*READY*'; zpty -w -n z '{line}'$'\\t\\t'; sleep 1
+             while zpty -r -t z out; do print -rn -- $out; done; zpty -d z"
+        ),
+        other => panic!("{other}"),
+    };
+    let run = std::process::Command::new(shell).arg("-c").arg(program).env("TERM", "dumb").output().ok()?;
+    Some(String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr))
+}
+
+#[cfg(unix)]
+#[test]
+fn completions_work_in_the_shells_themselves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for shell in ["bash", "fish", "zsh"] {
+        let script = folder.path().join(format!("candle-coreml.{shell}"));
+        std::fs::write(&script, run(command().args(["completions", shell])).1).expect("written");
+        for (line, part) in [
+            ("candle-coreml cac", "cache"),
+            ("candle-coreml cache ", "clean"),
+            ("candle-coreml cache clean --", "--older-than"),
+            ("candle-coreml config s", "show"),
+            ("candle-coreml generate --dev", "--device"),
+        ] {
+            let Some(found) = completed(shell, &script, line) else { break };
+            assert!(found.contains(part), "{shell}: {line}: {found}");
+        }
+    }
+}
+
 #[test]
 fn every_verb_has_examples_in_its_help() {
     let (_, help, _) = run(command().arg("--help"));
@@ -113,7 +159,15 @@ fn every_verb_has_examples_in_its_help() {
         "convert",
         "decompress",
         "compile",
+        "run",
+        "compare",
+        "serve",
+        "setup",
+        "config",
     ];
+    if cfg!(feature = "serve") {
+        verbs.extend(["ps", "stop"]);
+    }
     if cfg!(feature = "hub") {
         verbs.extend(["pull", "path"]);
     }
@@ -146,4 +200,42 @@ fn logs_have_colours_only_on_terminals() {
     let (_, _, errors) =
         run(command().arg("inspect").arg(models().join("tiny-intent/intent.mlpackage")).env("RUST_LOG", "trace"));
     assert!(!errors.contains('\u{1b}'), "{errors}");
+}
+
+/// The scripts of a page: fences marked `sh`. Those that need a network, a Mac or files of the reader are `console`.
+#[cfg(unix)]
+fn scripts(page: &str) -> Vec<String> {
+    let fences = page.split("```").skip(1).step_by(2);
+    fences.filter_map(|fence| fence.strip_prefix("sh\n")).map(str::to_owned).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn the_commands_of_the_pages_run_as_they_stand() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let bin = Path::new(env!("CARGO_BIN_EXE_candle-coreml")).parent().expect("a folder").to_owned();
+    let cache = tempfile::tempdir().expect("a folder");
+    for page in ["start-rust", "start-data", "start-apps", "start-ollama", "start-offline"] {
+        let text = std::fs::read_to_string(docs.join(page).with_extension("md")).expect(page);
+        let scripts = scripts(&text);
+        assert!(!scripts.is_empty(), "{page}");
+        for script in scripts {
+            // A folder whose name has spaces and other scripts.
+            let folder = tempfile::Builder::new().prefix("ein Ordner 試 ").tempdir().expect("a folder");
+            let mut shell = std::process::Command::new("bash");
+            let path = std::env::join_paths([bin.clone(), "/usr/bin".into(), "/bin".into()]).expect("a path");
+            shell.args(["-euo", "pipefail", "-c", &script]).current_dir(folder.path()).env("PATH", path);
+            shell.env("CANDLE_COREML_CACHE", cache.path().join("the cache")).env("HOME", folder.path());
+            shell
+                .env("HF_HUB_OFFLINE", "1")
+                .env_remove("CANDLE_COREML_CONFIG")
+                .env("COLUMNS", "40")
+                .env("NO_COLOR", "1");
+            let out = shell.output().expect("bash");
+            let errors = String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "{page}: {script}\n{errors}");
+            let all = String::from_utf8_lossy(&out.stdout).into_owned() + &errors;
+            assert!(!all.contains('\u{1b}'), "{page}: colours where they are turned off");
+        }
+    }
 }

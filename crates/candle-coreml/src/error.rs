@@ -433,16 +433,31 @@ impl Fault {
     }
 }
 
-/// Why no backend runs a model: one sentence where its files are at fault, else the reason of every device.
+/// Why no backend runs a model, cause first: one sentence where one device was tried or all failed alike, else a line for
+/// each device.
 fn why_none(history: &[Fallback]) -> String {
-    let mut tried = history.iter().filter(|f| f.stage != Stage::Absent && f.fault != Fault::OtherForm);
-    if let Some(first) = tried.next().filter(|f| f.fault == Fault::Model && f.stage == Stage::Load)
-        && tried.all(|f| f.reason == first.reason)
+    // Devices that run another form of models say nothing about this one, unless there is nothing else.
+    let fitting: Vec<&Fallback> = history.iter().filter(|f| f.fault != Fault::OtherForm).collect();
+    let all: Vec<&Fallback> = if fitting.is_empty() { history.iter().collect() } else { fitting };
+    let tried: Vec<&Fallback> = all.iter().copied().filter(|f| f.stage != Stage::Absent).collect();
+    if let [first, rest @ ..] = tried.as_slice()
+        && first.fault == Fault::Model
+        && first.stage == Stage::Load
+        && rest.iter().all(|f| f.reason == first.reason)
     {
         return first.reason.clone();
     }
-    let all: Vec<String> = history.iter().map(ToString::to_string).collect();
-    format!("no backend could run the model: {}", all.join("; "))
+    match all.as_slice() {
+        [] => "no device can run the model".to_owned(),
+        [one] => match one.stage {
+            Stage::FirstStep => one.to_string(),
+            Stage::Absent | Stage::Load => one.reason.clone(),
+        },
+        several => {
+            let lines: Vec<String> = several.iter().map(|f| format!("\n  {f}")).collect();
+            format!("no device can run the model:{}", lines.concat())
+        }
+    }
 }
 
 impl std::fmt::Display for Fallback {

@@ -45,6 +45,7 @@ pub use error::HubError;
 pub use id::ModelId;
 pub use progress::{Event, Observer};
 pub use retry::RetryPolicy;
+pub use select::Patterns;
 
 use download::{Download, Places, lock};
 use http::{Client, ClientSettings};
@@ -219,6 +220,15 @@ impl Hub {
         }
     }
 
+    /// The folder of the files of a model's newest commit that match; downloads missing ones. It is apart from the folder
+    /// of the whole model.
+    ///
+    /// # Errors
+    /// Any [`HubError`].
+    pub fn download_matching(&self, id: &str, patterns: &Patterns) -> Result<PathBuf> {
+        self.obtain(&ModelId::parse(id)?, &Selection::Matching(patterns.clone()))
+    }
+
     /// Path for notes about the model in a folder: in the model's folder of our cache, also for snapshots of the
     /// Hugging Face cache, under the model's name.
     pub(crate) fn notes(&self, id: &ModelId, snapshot: &Path) -> Result<PathBuf> {
@@ -262,6 +272,18 @@ impl Hub {
     /// # Errors
     /// Any [`HubError`]; [`HubError::Settings`] if the folder holds something else.
     pub fn download_to(&self, id: &str, folder: &Path) -> Result<PathBuf> {
+        self.place(id, folder, &Selection::Model)
+    }
+
+    /// [`download_to`](Self::download_to) of the files that match.
+    ///
+    /// # Errors
+    /// Same as [`download_to`](Self::download_to).
+    pub fn download_matching_to(&self, id: &str, folder: &Path, patterns: &Patterns) -> Result<PathBuf> {
+        self.place(id, folder, &Selection::Matching(patterns.clone()))
+    }
+
+    fn place(&self, id: &str, folder: &Path, selection: &Selection) -> Result<PathBuf> {
         let id = ModelId::parse(id)?;
         if self.offline {
             return Err(self.offline_error(&id));
@@ -277,10 +299,11 @@ impl Hub {
         let key = digest::name_hash(&target.to_string_lossy());
         let _lock = lock(&client, &self.root.join(".locks").join(format!("folder-{key}.lock")))?;
         let commit = listing::commit(&client, &id)?;
-        if self.is_target_done(&target, &id, &commit)? {
+        // A folder does not say which files were chosen for it.
+        if self.is_target_done(&target, &id, &commit)? && *selection == Selection::Model {
             return Ok(target);
         }
-        let files = self.list(&client, &id, &commit, &Selection::Model)?;
+        let files = self.list(&client, &id, &commit, selection)?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(".candle-coreml");
@@ -322,6 +345,7 @@ impl Hub {
         match selection {
             Selection::Model => commit.to_owned(),
             Selection::File(path) => format!("{commit}-{}", digest::name_hash(path)),
+            Selection::Matching(patterns) => format!("{commit}-{}", digest::name_hash(&patterns.name())),
         }
     }
 

@@ -39,7 +39,7 @@
 //! |---|---|
 //! | `hub` (default) | models by name from the Hugging Face Hub, in pure Rust |
 //! | `hub-ring` | the same on processors without support in the default TLS; needs a C compiler |
-//! | `images` | PNG, JPEG and TIFF files as inputs |
+//! | `images` | PNG, JPEG, TIFF, WebP and BMP files as inputs |
 //! | `tokio` | `nonblocking`: async models and text streams |
 //! | `remote` | text generation through the Anthropic Messages API |
 //! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends besides Core ML |
@@ -97,6 +97,7 @@ pub use loader::UnifiedModelLoader;
 pub use logits_model::CoreMLModelWrapper;
 pub use model::{
     CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, FeatureRow, FeatureValue, ModelInputs, RowOutputs,
+    ValueStats,
 };
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use coreml_format::file::{self, FileCause, FileError};
+use coreml_format::foreign;
 use indexmap::IndexMap;
 
 mod element;
@@ -133,15 +134,19 @@ pub fn read_from(
     let size = source.seek(SeekFrom::End(0))?;
     source.rewind()?;
     let mut start = Vec::new();
-    source.take(npy::MAGIC.len() as u64).read_to_end(&mut start)?;
+    source.take(512).read_to_end(&mut start)?;
     source.rewind()?;
     let mut budget = Budget { limit: limits.bytes, left: limits.bytes };
-    if start == npy::MAGIC {
+    if start.starts_with(npy::MAGIC) {
         let tensor = npy::read(source, size, limits, &mut budget).map_err(|e| e.of(only))?;
         return Ok(IndexMap::from([(only.to_owned(), tensor)]));
     }
     if npz::MAGIC.iter().any(|magic| start.starts_with(magic)) {
         return npz::read(source, limits, &mut budget);
+    }
+    // The length of a header may begin like JSON.
+    if let Some(found) = foreign::recognise(&start).filter(|_| !start.is_empty() && start[0] != b'{') {
+        return Err(TensorsCause::content("a file of safetensors, .npz or .npy", found));
     }
     safetensors::read(source, size, limits, &mut budget)
 }

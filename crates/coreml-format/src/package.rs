@@ -42,6 +42,9 @@ fn manifest_root(package: &Path, manifest: &Path) -> Result<PathBuf, LoadError> 
         found,
     };
     let content = file::read(manifest, LARGEST_MANIFEST)?;
+    if let Some(found) = foreign::recognise(&content).filter(|_| content.first() != Some(&b'{')) {
+        return Err(bad("a package manifest", found.to_owned()));
+    }
     let parsed: Manifest = serde_json::from_slice(&content).map_err(|e| bad("a package manifest", e.to_string()))?;
     let item = parsed
         .item_info_entries

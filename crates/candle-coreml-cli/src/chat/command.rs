@@ -27,12 +27,14 @@ pub(super) enum Request {
     Model(Option<PathBuf>),
     /// `/remote [on|off]`: turns the remote model on or off; without an argument, shows its state.
     Remote(Option<bool>),
+    /// `/set [NAME VALUE]`: shows or changes how tokens are chosen.
+    Set(Option<(String, String)>),
     /// `/quit`
     Quit,
 }
 
 /// Commands and their descriptions.
-pub(super) const HELP: [(&str, &str); 10] = [
+pub(super) const HELP: [(&str, &str); 12] = [
     ("/help", "shows this"),
     ("/reset", "forgets the conversation; the system message stays"),
     ("/system [TEXT|none]", "shows, sets or removes the system message"),
@@ -42,6 +44,8 @@ pub(super) const HELP: [(&str, &str); 10] = [
     ("/think on|off|auto", "sets the thinking mode of the model"),
     ("/model [NAME]", "shows the model, or goes on with another: a folder, a name of the hub, auto"),
     ("/remote [on|off]", "asks the remote model of the settings from now on, or this machine again"),
+    ("/set [NAME VALUE]", "shows or sets temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens"),
+    ("\"\"\"", "begins and ends a message of several lines"),
     ("/quit", "leaves, as Ctrl-D does; Ctrl-C stops an answer"),
 ];
 
@@ -76,7 +80,7 @@ pub(super) fn parse(line: &str) -> Result<Request, String> {
         "/help" | "/?" => alone(Request::Help),
         "/reset" | "/clear" => alone(Request::Reset),
         "/stats" => alone(Request::Stats),
-        "/quit" | "/exit" => alone(Request::Quit),
+        "/quit" | "/exit" | "/bye" => alone(Request::Quit),
         "/system" => Ok(Request::System((!rest.is_empty()).then(|| rest.to_owned()))),
         "/model" => Ok(Request::Model((!rest.is_empty()).then(|| rest.into()))),
         "/remote" => match rest {
@@ -84,6 +88,16 @@ pub(super) fn parse(line: &str) -> Result<Request, String> {
             "off" => Ok(Request::Remote(Some(false))),
             "" => Ok(Request::Remote(None)),
             other => Err(format!("/remote takes on or off, found `{other}`")),
+        },
+        "/set" => match rest.split_once(char::is_whitespace) {
+            // As ollama spells it.
+            Some(("parameter", rest)) => match rest.trim().split_once(char::is_whitespace) {
+                Some((name, value)) => Ok(Request::Set(Some((name.to_owned(), value.trim().to_owned())))),
+                None => Err("/set needs a name and a value".to_owned()),
+            },
+            Some((name, value)) => Ok(Request::Set(Some((name.to_owned(), value.trim().to_owned())))),
+            None if rest.is_empty() => Ok(Request::Set(None)),
+            None => Err("/set needs a name and a value".to_owned()),
         },
         "/save" => file(name, rest).map(Request::Save),
         "/load" => file(name, rest).map(Request::Load),
@@ -117,6 +131,10 @@ mod tests {
             ("/help", Request::Help),
             ("/reset", Request::Reset),
             ("/quit", Request::Quit),
+            ("/bye", Request::Quit),
+            ("/set", Request::Set(None)),
+            ("/set top_k  5", Request::Set(Some(("top_k".to_owned(), "5".to_owned())))),
+            ("/set parameter seed 1", Request::Set(Some(("seed".to_owned(), "1".to_owned())))),
             ("/system", Request::System(None)),
             ("/system  Be brief. ", Request::System(Some("Be brief.".to_owned()))),
             ("/save my file.json", Request::Save("my file.json".into())),
@@ -142,6 +160,7 @@ mod tests {
             ("/think maybe", "on, off or auto"),
             ("/think", "on, off or auto"),
             ("/quit now", "takes nothing"),
+            ("/set top_k", "a name and a value"),
             ("/remote please", "on or off"),
             ("/modle x", "/model?"),
         ] {

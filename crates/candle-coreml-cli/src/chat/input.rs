@@ -8,7 +8,7 @@ use rustyline::history::{FileHistory, History};
 use rustyline::{Config, DefaultEditor, Editor};
 
 /// Maximum line length on a pipe.
-const LONGEST: u64 = 1 << 20;
+pub(super) const LONGEST: u64 = 1 << 20;
 /// Number of history lines kept.
 const REMEMBERED: usize = 1000;
 
@@ -60,6 +60,11 @@ impl Input {
     /// Returns true if input is interactive.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal { .. })
+    }
+
+    /// A line that is a message, whatever it begins with.
+    pub(super) fn message(text: &str) -> String {
+        if text.trim_start().starts_with('/') { format!("/{}", text.trim_start()) } else { text.to_owned() }
     }
 
     /// Reads the next line.

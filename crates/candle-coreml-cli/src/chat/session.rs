@@ -16,6 +16,7 @@ use super::remote::Remote;
 use super::show;
 use crate::model::{self, Consent};
 use crate::progress_monitor::{Limits, Pause, Watch, Watching};
+use crate::sampling::SamplingArguments;
 
 /// Next action after a line.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(super) struct Session {
     settings: Settings,
     conversation: Conversation,
     pub(super) options: Options,
+    pub(super) sampling: SamplingArguments,
     terminal: bool,
     consent: Consent,
     cancel: CancelHandle,
@@ -61,11 +63,23 @@ impl Session {
         cancel: CancelHandle,
         terminal: bool,
         consent: Consent,
+        sampling: SamplingArguments,
     ) -> Outcome<Self> {
         let remote = Remote::new(&settings, cancel.clone());
         let (options, pause) = (Options::default(), Arc::default());
-        let mut session =
-            Self { local: None, remote, settings, conversation, options, terminal, consent, cancel, pause, told: 0 };
+        let mut session = Self {
+            local: None,
+            remote,
+            settings,
+            conversation,
+            options,
+            sampling,
+            terminal,
+            consent,
+            cancel,
+            pause,
+            told: 0,
+        };
         match session.load(&session.settings) {
             Ok(generator) => session.take(generator),
             Err(e) if session.remote.is_allowed() && is_exhausted(e.as_ref()) => {
@@ -150,6 +164,27 @@ impl Session {
             Request::Think(mode) => self.options.thinking = mode,
             Request::Model(None) => show::models(&mut out, self.info().as_ref(), self.settings.backend.device)?,
             Request::Model(Some(name)) => self.change_model(name)?,
+            Request::Set(None) => {
+                let sampling = self.sampling.sampling(&self.recommended());
+                let max_tokens = self.options.max_tokens;
+                writeln!(
+                    out,
+                    "temperature {}, top_k {}, top_p {}, min_p {}, repetition_penalty {}, seed {}, max_tokens {max_tokens}",
+                    sampling.temperature,
+                    sampling.top_k,
+                    sampling.top_p,
+                    sampling.min_p,
+                    sampling.repetition_penalty,
+                    sampling.seed
+                )?;
+            }
+            Request::Set(Some((name, value)))
+                if matches!(name.as_str(), "max_tokens" | "max-tokens" | "num_predict") =>
+            {
+                self.options.max_tokens =
+                    value.parse().map_err(|_| format!("{name}: expected a whole number, found `{value}`"))?;
+            }
+            Request::Set(Some((name, value))) => self.sampling.set(&name, &value)?,
             Request::Remote(None) => writeln!(out, "{}", self.remote.state())?,
             Request::Remote(Some(true)) => self.remote.turn_on()?,
             Request::Remote(Some(false)) => self.stay_here()?,

@@ -18,7 +18,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 fn ask(
     generator: &mut FallbackGenerator,
     prompt: &str,
-    plain: bool,
+    messages: Option<&[Message]>,
     options: Options,
     output: &mut Output<'_>,
 ) -> candle_coreml::Result<Summary> {
@@ -27,10 +27,9 @@ fn ask(
     let watch = Watch::new(Limits::default(), "waiting for the model", &place);
     let watching = Watching::begin(watch, options.progress.clone(), Arc::default());
     let each = &mut |step: &_| output.step(step, || watching.answer());
-    if plain {
-        generator.stream(prompt, options, each)
-    } else {
-        generator.chat(&[Message::user(prompt)], options, each)
+    match messages {
+        None => generator.stream(prompt, options, each),
+        Some(messages) => generator.chat(messages, options, each),
     }
 }
 
@@ -45,26 +44,33 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, output: &mut Outpu
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt = arguments.prompt.as_deref().unwrap_or_default();
     let recommended = generator.recommended();
-    let mut plain = arguments.no_template;
-    let mut result = ask(&mut generator, prompt, plain, arguments.options(&recommended, output), output);
-    // Without a template, continue the raw prompt.
-    if matches!(result, Err(Error::NoChatTemplate)) {
-        plain = true;
-        result = ask(&mut generator, prompt, plain, arguments.options(&recommended, output), output);
+    let mut messages = (!arguments.no_template).then(|| arguments.messages(prompt));
+    let options = arguments.options(&recommended, output);
+    let mut result = ask(&mut generator, prompt, messages.as_deref(), options, output);
+    // Without a template, continue the raw prompt; a system message needs one.
+    if matches!(result, Err(Error::NoChatTemplate)) && arguments.system.is_none() {
+        messages = None;
+        result = ask(&mut generator, prompt, None, arguments.options(&recommended, output), output);
     }
     for fallback in generator.history() {
         note!("{fallback}");
     }
     let summary = result?;
-    let prompt = if arguments.json { ids(&generator, prompt, plain, arguments.thinking)? } else { Vec::new() };
+    let prompt =
+        if arguments.json { ids(&generator, prompt, messages.as_deref(), arguments.thinking)? } else { Vec::new() };
     Ok(Report { prompt, summary, load_seconds })
 }
 
 /// Token ids of the prompt, as the generator encodes them.
-fn ids(generator: &FallbackGenerator, prompt: &str, plain: bool, thinking: Option<bool>) -> Outcome<Vec<u32>> {
+fn ids(
+    generator: &FallbackGenerator,
+    prompt: &str,
+    messages: Option<&[Message]>,
+    thinking: Option<bool>,
+) -> Outcome<Vec<u32>> {
     let tokenizer = Tokenizer::load(&generator.info().model)?;
-    match tokenizer.chat_template().filter(|_| !plain) {
-        Some(template) => Ok(tokenizer.encode(&template.render(&[Message::user(prompt)], thinking)?)?),
-        None => Ok(tokenizer.encode_with_special(prompt)?),
+    match (tokenizer.chat_template(), messages) {
+        (Some(template), Some(messages)) => Ok(tokenizer.encode(&template.render(messages, thinking)?)?),
+        _ => Ok(tokenizer.encode_with_special(prompt)?),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_coreml::generation::{Message, Recommended};
+use candle_coreml::generation::Recommended;
 use candle_coreml::settings::Settings;
 use candle_coreml::{LanguageModel, LanguageModelConfig};
 
@@ -24,11 +24,13 @@ pub(super) fn run(
     let load_seconds = started.elapsed().as_secs_f64();
     let prompt = match (&arguments.prompt_tokens, &arguments.prompt) {
         (Some(ids), _) => ids.clone(),
-        (None, Some(text)) if arguments.no_template || model.tokenizer().chat_template().is_none() => {
+        (None, Some(text))
+            if arguments.no_template || (arguments.system.is_none() && model.tokenizer().chat_template().is_none()) =>
+        {
             model.tokenizer().encode_with_special(text)?
         }
         (None, Some(text)) => {
-            let text = model.chat_text(&[Message::user(text.as_str())])?;
+            let text = model.chat_text(&arguments.messages(text))?;
             model.tokenize(&text)?
         }
         (None, None) => Vec::new(),

@@ -4,8 +4,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
+use candle_coreml::CoreMLModel;
 use candle_coreml::description::{ColorLayout, FeatureDescription, FeatureType};
-use candle_coreml::{CoreMLModel, images};
+use candle_coreml::images::{self, Resize};
 use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use tiff::encoder::{TiffEncoder, colortype::Gray32Float};
 
@@ -23,11 +24,19 @@ fn layout(side: &str, name: &str, feature: Option<&FeatureDescription>) -> Resul
 }
 
 /// Loads an image file as an input tensor.
-pub(crate) fn load(model: &CoreMLModel, name: &str, file: &Path) -> Result<Tensor, Failure> {
+pub(crate) fn load(model: &CoreMLModel, name: &str, file: &Path, resize: Option<Resize>) -> Result<Tensor, Failure> {
     let feature = model.function_description().input(name);
     layout("input", name, feature)?;
     let feature = feature.ok_or("an input")?;
-    images::read(file, feature, &images::Limits::default()).map_err(|e| format!("input `{name}`: {e}").into())
+    let reader = images::Reader { resize, ..images::Reader::default() };
+    reader.read(file, feature).map_err(|e| {
+        let hint = if matches!(e.cause, images::ImageCause::Size { .. }) {
+            "; --resize fit, crop or stretch brings it to size"
+        } else {
+            ""
+        };
+        format!("input `{name}`: {e}{hint}").into()
+    })
 }
 
 /// File format for an image output, checked against its colour layout.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
 use candle_coreml::description::FeatureType;
@@ -56,6 +57,39 @@ impl Format {
     }
 }
 
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "json" => Ok(Self::Json),
+            "jsonl" => Ok(Self::Lines),
+            "csv" => Ok(Self::Csv),
+            _ => Err("expected json, jsonl or csv".to_owned()),
+        }
+    }
+}
+
+/// Where outputs go: a file or standard output, in a format.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct To<'a> {
+    pub(super) path: Option<&'a Path>,
+    /// None where nothing names one: JSON, for each row on a line.
+    pub(super) format: Option<Format>,
+}
+
+impl To<'_> {
+    /// True if only tensors can be written.
+    pub(super) fn holds_tensors_only(self) -> bool {
+        self.format.is_some_and(Format::holds_tensors_only)
+    }
+
+    /// True for lines on standard output, which need not wait for others.
+    pub(super) fn is_printed_lines(self) -> bool {
+        self.path.is_none() && matches!(self.format, None | Some(Format::Lines))
+    }
+}
+
 /// Outputs of a prediction, in the model's order.
 #[derive(Default)]
 pub(super) struct Outputs {
@@ -63,6 +97,8 @@ pub(super) struct Outputs {
     /// Numbers, strings, lists, dictionaries.
     pub(super) values: Map<String, Value>,
     order: Vec<String>,
+    /// Of classes and rows of numbers, only this many of the largest.
+    top: Option<usize>,
 }
 
 impl Outputs {
@@ -105,6 +141,11 @@ impl Outputs {
         Ok(all)
     }
 
+    /// Keeps the largest of classes and rows of numbers only.
+    pub(super) fn top(self, top: Option<usize>) -> Self {
+        Self { top, ..self }
+    }
+
     /// The tensor with this name.
     pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t)
@@ -117,9 +158,11 @@ impl Outputs {
     ) -> Result<Map<String, Value>, Failure> {
         let mut object = Map::new();
         for name in &self.order {
-            let value = match self.tensor(name) {
-                Some(tensor) => array(tensor)?,
-                None => self.values.get(name).cloned().unwrap_or_default(),
+            let value = match (self.tensor(name), self.values.get(name), self.top) {
+                (Some(tensor), _, Some(top)) if is_row(tensor) => largest_elements(tensor, top)?,
+                (Some(tensor), ..) => array(tensor)?,
+                (_, Some(Value::Object(classes)), Some(top)) => largest_classes(classes, top),
+                (_, value, _) => value.cloned().unwrap_or_default(),
             };
             object.insert(name.clone(), value);
         }
@@ -152,10 +195,14 @@ impl Outputs {
         }
     }
 
-    /// Prints everything; large arrays as a summary.
-    pub(super) fn print(&self) -> CommandResult {
-        if self.order.is_empty() {
-            return Ok(());
+    /// Prints everything; large arrays as a summary where no format asks for all of them.
+    pub(super) fn print(&self, format: Option<Format>) -> CommandResult {
+        match format {
+            _ if self.order.is_empty() => return Ok(()),
+            Some(Format::Csv) => return write::text(&results::csv(&[self.object(array)?])),
+            Some(Format::Lines) => return write::text(&format!("{}\n", Value::Object(self.object(array)?))),
+            Some(Format::Json) => return write::text(&pretty(&self.object(array)?)?),
+            _ => {}
         }
         let text = pretty(&self.object(|t| if t.elem_count() > MOST_PRINTED { summary(t) } else { array(t) })?)?;
         write::text(&text)
@@ -209,6 +256,31 @@ fn nested(dims: &[usize], numbers: &mut impl Iterator<Item = Value>) -> Value {
     }
 }
 
+/// True for one row of several numbers, whatever its rank.
+fn is_row(tensor: &Tensor) -> bool {
+    tensor.elem_count() > 1 && tensor.dims().iter().filter(|n| **n > 1).count() == 1
+}
+
+/// Places and values of the largest elements of a row.
+fn largest_elements(tensor: &Tensor, top: usize) -> Result<Value, Failure> {
+    let numbers: Vec<f64> = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+    let mut all: Vec<(usize, f64)> = numbers.into_iter().enumerate().collect();
+    all.sort_by(|a, b| descending(a.1, b.1));
+    Ok(all.into_iter().take(top).map(|(i, x)| json!({"index": i, "value": values::number(x)})).collect())
+}
+
+/// Labels and values of the largest classes.
+fn largest_classes(classes: &Map<String, Value>, top: usize) -> Value {
+    let mut all: Vec<(&String, f64)> = classes.iter().map(|(k, v)| (k, v.as_f64().unwrap_or(f64::NAN))).collect();
+    all.sort_by(|a, b| descending(a.1, b.1));
+    all.into_iter().take(top).map(|(label, x)| json!({"label": label, "value": values::number(x)})).collect()
+}
+
+/// Largest first, what is no number last.
+fn descending(a: f64, b: f64) -> std::cmp::Ordering {
+    a.is_nan().cmp(&b.is_nan()).then(b.total_cmp(&a))
+}
+
 /// Shape, type, range, mean and what is no number, of a large array.
 fn summary(tensor: &Tensor) -> Result<Value, Failure> {
     let numbers: Vec<f64> = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
@@ -255,6 +327,17 @@ mod tests {
         assert_eq!(array(&t).expect("JSON").to_string(), "7");
         let t = Tensor::zeros((2, 0), DType::F32, &Device::Cpu).expect("nothing");
         assert_eq!(array(&t).expect("JSON").to_string(), "[[],[]]");
+    }
+
+    #[test]
+    fn the_largest_come_first_and_what_is_no_number_last() {
+        let t = Tensor::new(&[[[1.0f32], [f32::NAN], [3.0], [-1.0]]], &Device::Cpu).expect("a tensor");
+        assert!(is_row(&t));
+        let top = |n| largest_elements(&t, n).expect("JSON").to_string();
+        assert_eq!(top(2), r#"[{"index":2,"value":3.0},{"index":0,"value":1.0}]"#);
+        assert!(top(9).ends_with(r#"{"index":1,"value":"NaN"}]"#), "{}", top(9));
+        let classes = Map::from_iter([("cat".to_owned(), json!(0.25)), ("dog".to_owned(), json!(0.75))]);
+        assert_eq!(largest_classes(&classes, 1).to_string(), r#"[{"label":"dog","value":0.75}]"#);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::Failure;
-use super::outputs::{self, Format, Outputs};
+use super::outputs::{self, Format, Outputs, To};
 use crate::{CommandResult, write};
 
 /// Columns of a value: `name`, or `name[key]` for each element.
@@ -67,23 +67,32 @@ fn stacked(rows: Vec<RowOutputs>) -> Result<Vec<(String, Tensor)>, Failure> {
     all.into_iter().map(|(name, rows)| Ok((name, Tensor::stack(&rows, 0)?))).collect()
 }
 
-/// Writes the results in a format; without a file, JSON lines on standard output.
-pub(super) fn write(model: &CoreMLModel, rows: Vec<RowOutputs>, to: Option<(&Path, Format)>) -> CommandResult {
-    if let Some((path, format)) = to.filter(|(_, f)| f.holds_tensors_only()) {
-        return outputs::tensors(path, format, &stacked(rows)?);
-    }
-    let objects = rows.into_iter().map(|row| Outputs::new(model, row)?.object(outputs::array));
-    let rows = objects.collect::<Result<Vec<_>, _>>()?;
-    let text = match to {
-        Some((_, Format::Csv)) => csv(&rows),
-        Some((_, Format::Json)) => {
+/// Writes a row of tensors for each prediction.
+pub(super) fn write_tensors(path: &Path, to: To<'_>, rows: Vec<RowOutputs>) -> CommandResult {
+    outputs::tensors(path, to.format.unwrap_or(Format::Safetensors), &stacked(rows)?)
+}
+
+/// Objects as text in a format: CSV, a list, else a line each.
+pub(super) fn text(rows: Vec<Map<String, Value>>, to: To<'_>) -> String {
+    match to.format {
+        Some(Format::Csv) => csv(&rows),
+        Some(Format::Json) => {
             let lines: Vec<String> = rows.into_iter().map(|row| Value::Object(row).to_string()).collect();
             format!("[\n{}\n]\n", lines.join(",\n"))
         }
         _ => rows.into_iter().map(|row| format!("{}\n", Value::Object(row))).collect(),
-    };
-    match to {
-        Some((path, _)) => write::bytes(path, text.as_bytes()),
+    }
+}
+
+/// Writes the results in a format; without a file, to standard output.
+pub(super) fn write(model: &CoreMLModel, rows: Vec<RowOutputs>, to: To<'_>, top: Option<usize>) -> CommandResult {
+    if let Some(path) = to.path.filter(|_| to.holds_tensors_only()) {
+        return write_tensors(path, to, rows);
+    }
+    let objects = rows.into_iter().map(|row| Outputs::new(model, row)?.top(top).object(outputs::array));
+    let text = text(objects.collect::<Result<Vec<_>, _>>()?, to);
+    match to.path {
+        Some(path) => write::bytes(path, text.as_bytes()),
         None => write::text(&text),
     }
 }

@@ -23,6 +23,9 @@ pub(super) fn read(path: &Path, model: &CoreMLModel) -> Result<Option<Vec<Featur
         _ => return Ok(None),
     };
     let text = file::read_text(path, LARGEST)?;
+    if let Some(found) = values::foreign(&text) {
+        return Err(format!("{}: expected rows, found {found}", path.display()).into());
+    }
     rows(&text, model).map(Some).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
@@ -267,6 +270,6 @@ mod tests {
             }
             count += 1;
         }
-        println!("{count} texts");
+        note!("{count} texts");
     }
 }

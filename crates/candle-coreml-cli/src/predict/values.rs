@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use candle_coreml::description::FeatureType;
 use candle_coreml::format::file;
+use candle_coreml::format::foreign::recognise;
 use candle_coreml::{CoreMLModel, DictionaryKey, FeatureRow, FeatureValue};
 use serde_json::{Map, Number, Value};
 
@@ -58,10 +59,16 @@ pub(super) enum Inputs {
     Rows(Vec<FeatureRow>),
 }
 
+/// What a text is that is often taken for another file.
+pub(super) fn foreign(text: &str) -> Option<&'static str> {
+    recognise(text.as_bytes()).filter(|_| !text.is_empty() && !text.starts_with('{'))
+}
+
 /// Reads [`Inputs`].
 pub(super) fn read(path: &Path, model: &CoreMLModel) -> Result<Inputs, String> {
     let fail = |e: String| format!("{}: {e}", path.display());
     let text = file::read_text(path, LARGEST).map_err(|e| e.to_string())?;
+    foreign(&text).map_or(Ok(()), |found| Err(fail(format!("expected JSON, found {found}"))))?;
     match serde_json::from_str(&text).map_err(|e| fail(e.to_string()))? {
         Value::Object(values) => row(values, model).map(Inputs::One).map_err(fail),
         Value::Array(rows) => {
@@ -72,6 +79,14 @@ pub(super) fn read(path: &Path, model: &CoreMLModel) -> Result<Inputs, String> {
             rows.into_iter().enumerate().map(one).collect::<Result<_, _>>().map(Inputs::Rows)
         }
         _ => Err(fail("expected an object with the names of inputs, or a list of such objects".to_owned())),
+    }
+}
+
+/// The values of one object in a file.
+pub(super) fn one(path: &Path, model: &CoreMLModel) -> Result<FeatureRow, String> {
+    match read(path, model)? {
+        Inputs::One(row) => Ok(row),
+        Inputs::Rows(_) => Err(format!("{}: expected one object; a list of rows is for --inputs", path.display())),
     }
 }
 

@@ -117,7 +117,7 @@ impl Wizard {
         let remote = usize::from(facts.existing.remote_enabled == Some(true));
         let mut wizard = Self {
             facts,
-            step: Step::ApiKey,
+            step: Step::Device,
             key: Field::default(),
             token: Field::default(),
             name: Field::default(),
@@ -161,12 +161,12 @@ impl Wizard {
     /// The questions to ask, in order.
     pub(super) fn steps(&self) -> Vec<Step> {
         let all = [
-            (Step::ApiKey, true),
-            (Step::Remote, self.has_key()),
-            (Step::HubToken, true),
             (Step::Device, true),
             (Step::Model, true),
             (Step::ModelName, self.models().get(self.model).is_some_and(|m| m.0 == Model::Another)),
+            (Step::ApiKey, true),
+            (Step::Remote, self.has_key()),
+            (Step::HubToken, true),
             (Step::Summary, true),
         ];
         all.into_iter().filter(|(_, asked)| *asked).map(|(step, _)| step).collect()

@@ -65,7 +65,11 @@ pub fn backends(
 ) -> Vec<Box<dyn Backend>> {
     let locate: Arc<Locate> = Arc::new(locate);
     let candidate = |device| Box::new(Candidate { device, locate: locate.clone() }) as Box<dyn Backend>;
-    config.chain().into_iter().map(candidate).collect()
+    let chain = config.chain();
+    // What `auto` stands for is left out where this build or machine does not have it: nobody asked for it by name.
+    let asked = |device: &BackendDevice| config.device == *device || config.fallback_chain.contains(device);
+    let usable = |device: &BackendDevice| asked(device) || availability(*device).usable();
+    chain.into_iter().filter(usable).map(candidate).collect()
 }
 
 /// Opens the configured model on the first device that works. Use [`backends`] to locate models differently.

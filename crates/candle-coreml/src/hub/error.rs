@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum HubError {
     /// Not a model identifier.
-    #[error("`{id}` is not a model's name: expected org/name or org/name@revision; {reason}")]
+    #[error("`{id}`: hub names are org/name or org/name@revision; {reason}")]
     Id {
         /// The given text.
         id: String,

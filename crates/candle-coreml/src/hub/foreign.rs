@@ -35,6 +35,8 @@ pub(crate) fn plausible(hub: &Path, id: &ModelId, selection: &Selection) -> Opti
     let model = hub.join(folder_name(id.repository()));
     let snapshot = model.join("snapshots").join(commit(&model, id.revision())?);
     let components: Vec<PathBuf> = match selection {
+        // Names alone do not tell what patterns would choose on the hub.
+        Selection::Matching(_) => return None,
         Selection::File(path) => vec![snapshot.join(path)],
         Selection::Model => {
             let entries = fs::read_dir(&snapshot).ok()?.flatten().map(|e| e.path());

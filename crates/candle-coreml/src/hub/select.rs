@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use glob::Pattern;
+
+use super::error::HubError;
 use super::listing::RemoteFile;
 
 /// Selection from a repository.
@@ -11,6 +14,36 @@ pub(crate) enum Selection {
     Model,
     /// One component or file, by path.
     File(String),
+    /// Files by patterns.
+    Matching(Patterns),
+}
+
+/// Patterns of paths with `*`, `?` and `[…]`, where `*` also stands for `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Patterns {
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+}
+
+impl Patterns {
+    /// Files that match one of `include`, or that a model needs if there is none, and that match none of `exclude`.
+    ///
+    /// # Errors
+    /// [`HubError::Settings`] for a malformed pattern.
+    pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Self, HubError> {
+        let pattern = |text: &S| {
+            let text = text.as_ref();
+            Pattern::new(text).map_err(|e| HubError::Settings(format!("the pattern `{text}`: {}", e.msg)))
+        };
+        let all = |texts: &[S]| texts.iter().map(pattern).collect::<Result<Vec<_>, _>>();
+        Ok(Self { include: all(include)?, exclude: all(exclude)? })
+    }
+
+    /// Text that differs for other patterns.
+    pub(crate) fn name(&self) -> String {
+        let all = |patterns: &[Pattern]| patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join("\0");
+        format!("{}\0\0{}", all(&self.include), all(&self.exclude))
+    }
 }
 
 /// Formats of a component, best first: packages run on every engine and need no unpacking.
@@ -58,6 +91,7 @@ pub(crate) fn select(files: Vec<RemoteFile>, selection: &Selection) -> Result<Ve
     let chosen = match selection {
         Selection::Model => select_model(files)?,
         Selection::File(path) => select_file(files, path)?,
+        Selection::Matching(patterns) => select_matching(files, patterns)?,
     };
     check_conflicts(&chosen)?;
     Ok(chosen)
@@ -115,6 +149,17 @@ fn select_file(files: Vec<RemoteFile>, path: &str) -> Result<Vec<RemoteFile>, St
         .filter(|f| if has_plain { f.path == path || f.path.starts_with(&below) } else { f.path == archive })
         .collect();
     if chosen.is_empty() { Err(format!("the repository has no `{path}`")) } else { Ok(chosen) }
+}
+
+fn select_matching(files: Vec<RemoteFile>, patterns: &Patterns) -> Result<Vec<RemoteFile>, String> {
+    let matches = |all: &[Pattern], path: &str| all.iter().any(|p| p.matches(path));
+    let count = files.len();
+    let mut chosen = match patterns.include.is_empty() {
+        true => select_model(files)?,
+        false => files.into_iter().filter(|f| matches(&patterns.include, &f.path)).collect(),
+    };
+    chosen.retain(|f| !matches(&patterns.exclude, &f.path));
+    if chosen.is_empty() { Err(format!("none of the repository's {count} files matches")) } else { Ok(chosen) }
 }
 
 /// Names that differ only in case, or a file at the path of a folder, cannot coexist.
@@ -206,6 +251,21 @@ mod tests {
         assert_eq!(file("c.mlmodelc").expect("files"), ["c.mlmodelc.zip"]);
         assert_eq!(file("d.mlmodel").expect("files"), ["d.mlmodel"]);
         assert!(file("e").is_err());
+    }
+
+    #[test]
+    fn patterns_choose_among_all_files_or_leave_some_of_a_model_out() {
+        let listing = ["README.md", "config.json", "a.safetensors", "onnx/m.onnx", "onnx/config.json"];
+        let by = |include: &[&str], exclude: &[&str]| {
+            let patterns = Patterns::new(include, exclude).expect("patterns");
+            chosen(&listing, &Selection::Matching(patterns))
+        };
+        assert_eq!(by(&["*.json", "README*"], &[]).expect("files"), ["README.md", "config.json", "onnx/config.json"]);
+        assert_eq!(by(&["onnx/*"], &["*.json"]).expect("files"), ["onnx/m.onnx"]);
+        assert_eq!(by(&[], &["*.json"]).expect("files"), ["a.safetensors"]);
+        assert!(by(&["*.bin"], &[]).expect_err("none").contains("5 files"));
+        assert_eq!(Patterns::new(&["[a"], &[]).expect_err("malformed").kind(), "settings");
+        assert_ne!(Patterns::new(&["a"], &[]).expect("one").name(), Patterns::new(&[], &["a"]).expect("one").name());
     }
 
     #[test]
