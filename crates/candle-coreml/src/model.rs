@@ -381,24 +381,6 @@ impl CoreMLModel {
         Ok(outputs)
     }
 
-    /// [`predict_values`](Self::predict_values) that can be stopped: `go_on` is asked before every operation, on the
-    /// caller's thread, and should answer fast. Core ML can't be stopped, and asks at the start only.
-    ///
-    /// # Errors
-    /// Same as [`predict_values`](Self::predict_values); [`Error::Cancelled`] if `go_on` answered `false`. A state then holds
-    /// what the operations before wrote.
-    pub fn predict_values_while(
-        &self,
-        inputs: &[(&str, FeatureValue)],
-        state: Option<&mut CoreMLState>,
-        go_on: &dyn Fn() -> bool,
-    ) -> Result<IndexMap<String, FeatureValue>> {
-        self.check_inputs(inputs)?;
-        let mut outputs = self.engine.predict_while(inputs, state.map(|s| &mut *s.inner), go_on)?;
-        self.finish_outputs(&mut outputs, inputs)?;
-        Ok(outputs)
-    }
-
     /// Predictions that read the weights once for all of them, each with the state at its index: outputs in order, the same
     /// as those of [`predict_values`](Self::predict_values), to the bit, if no row of a state reads what a later one of it
     /// writes. `None` on engines that can't.
