@@ -35,8 +35,8 @@ if ! "$tools/$bin/python" -c 'import maturin' 2>/dev/null; then
 fi
 rm -rf "$fresh" "$target/python/wheels"
 "$python" -m venv "$fresh"
-timeout 180 "$fresh/$bin/python" -m pip install --quiet --disable-pip-version-check numpy pillow pytest ||
-    skip "numpy, pillow and pytest can't be installed; is there a network?"
+timeout 180 "$fresh/$bin/python" -m pip install --quiet --disable-pip-version-check numpy pillow pytest mypy ||
+    skip "numpy, pillow, pytest and mypy can't be installed; is there a network?"
 
 # From here on a failure is a failure.
 "$tools/$bin/python" -m maturin build --quiet --profile "$profile" --out "$target/python/wheels" \
@@ -47,3 +47,4 @@ echo "== $wheel: $bytes bytes"
 [ "$bytes" -lt 15000000 ] || { echo "the wheel has 15 MB or more"; exit 1; }
 "$fresh/$bin/python" -m pip install --quiet --disable-pip-version-check "$wheel"
 "$fresh/$bin/python" -m pytest -q -p no:cacheprovider crates/candle-coreml-python/tests
+"$fresh/$bin/python" -m mypy --strict crates/candle-coreml-python/python/candle_coreml/{__init__.py,errors.py,_native.pyi}

@@ -7,31 +7,43 @@
 //! | clippy | lints, all targets of all crates |
 //! | apple | lints for `aarch64-apple-darwin` and `aarch64-apple-ios`, with and without `metal` |
 //! | link | the native engine's tests and the command, linked for `aarch64-apple-darwin` against an allow-list |
+//! | web | the crate of the web page compiles for browsers without warnings |
 //! | docs | rustdoc without warnings |
 //! | test | the test command of the README |
 //!
-//! Steps can be named: `cargo xtask check fmt clippy`.
+//! Steps can be named: `cargo xtask check fmt clippy`. `cargo xtask web` builds the web page.
 
 use std::process::{Command, ExitCode};
 
 mod apple;
 mod link;
 mod tidy;
+mod web;
 
-const STEPS: [(&str, fn() -> Result<(), String>); 7] = [
+const STEPS: [(&str, fn() -> Result<(), String>); 8] = [
     ("fmt", fmt),
     ("tidy", tidy::run),
     ("clippy", clippy),
     ("apple", apple::run),
     ("link", link::run),
+    ("web", web::check),
     ("docs", docs),
     ("test", test),
 ];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("web", rest)) = args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
+        return match web::build(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("web failed: {message}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let Some(("check", wanted)) = args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) else {
-        eprintln!("usage: cargo xtask check [{}]", STEPS.map(|s| s.0).join("|"));
+        eprintln!("usage: cargo xtask check [{}], cargo xtask web [FOLDER]", STEPS.map(|s| s.0).join("|"));
         return ExitCode::from(2);
     };
     if let Some(unknown) = wanted.iter().find(|w| STEPS.iter().all(|s| s.0 != w.as_str())) {

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use candle_coreml::description::FeatureType;
 use candle_coreml::engine::proof::{self, Record};
 use candle_coreml::format::mil_text;
 use candle_coreml::format::model::Model;
-use candle_coreml::format::model_types::Body;
-use candle_coreml::format::model_types::data_structures::ClassLabels;
-use candle_coreml::format::program::{Block, Program, TensorData, Value as Literal, ValueData};
-use candle_coreml::format::spec::Specification;
+use candle_coreml::format::program::Program;
 use candle_coreml::lower::lower;
-use serde_json::{Value, json};
+use coreml_inspect::survey::{Labels, Survey, Weights, type_in_words};
+use serde_json::json;
 
 use coreml_inspect::warnings::Warning;
 
@@ -71,85 +68,6 @@ fn picture(model: &Model, program: &Program, file: &Path, arguments: &Arguments)
     if file.as_os_str() == "-" { write::text(&picture) } else { write::bytes(file, picture.as_bytes()) }
 }
 
-#[derive(Default)]
-struct Survey {
-    operations: BTreeMap<String, usize>,
-    /// Count and bytes of blobs by element type. A blob referenced twice counts once.
-    weights: BTreeMap<String, (usize, usize)>,
-    seen: std::collections::HashSet<(String, u64)>,
-}
-
-impl Survey {
-    fn block(&mut self, model: &Model, block: &Block) -> CommandResult {
-        for op in &block.operations {
-            if op.kind != "const" {
-                *self.operations.entry(op.kind.clone()).or_default() += 1;
-            }
-            for value in op.attributes.values() {
-                self.literal(model, &op.kind, value)?;
-            }
-            for binding in op.inputs.values().flat_map(|a| a.bindings()) {
-                if let candle_coreml::format::program::Binding::Value(value) = binding {
-                    self.literal(model, &op.kind, value)?;
-                }
-            }
-            for nested in &op.blocks {
-                self.block(model, nested)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn literal(&mut self, model: &Model, kind: &str, value: &Literal) -> CommandResult {
-        if let ValueData::Tensor(TensorData::Blob(at)) = &value.data
-            && self.seen.insert((at.file.to_string(), at.offset))
-        {
-            let blob = model.weights.resolve(at)?;
-            let form = if kind == "const" { "dense" } else { kind };
-            let entry = self.weights.entry(format!("{form} {}", blob.dtype())).or_default();
-            entry.0 += 1;
-            entry.1 += blob.len();
-        }
-        Ok(())
-    }
-}
-
-fn describe(ty: &FeatureType) -> String {
-    match ty {
-        FeatureType::MultiArray { dtype, shape, constraint, .. } => {
-            use candle_coreml::description::ShapeConstraint;
-            match constraint {
-                ShapeConstraint::Fixed => format!("{dtype} {shape:?}"),
-                ShapeConstraint::Unspecified => format!("{dtype} of any shape"),
-                ShapeConstraint::Enumerated(all) => format!("{dtype}, one of {all:?}"),
-                ShapeConstraint::Ranges(ranges) => {
-                    let dims: Vec<String> = ranges
-                        .iter()
-                        .map(|r| match r.max {
-                            Some(m) if m == r.min => m.to_string(),
-                            Some(m) => format!("{}..={m}", r.min),
-                            None => format!("{}..", r.min),
-                        })
-                        .collect();
-                    format!("{dtype} [{}]", dims.join(", "))
-                }
-            }
-        }
-        FeatureType::State { dtype, shape } => format!("{dtype} {shape:?}"),
-        FeatureType::Image { layout, width, height, .. } => format!("{layout:?} image {width} × {height}"),
-        other => other.in_words().to_owned(),
-    }
-}
-
-/// Class labels: the model's own, or those of the last pipeline stage that has some.
-fn class_labels(body: &Body, parts: &[Specification]) -> Option<Vec<Value>> {
-    let own = body.class_labels().map(|labels| match labels {
-        ClassLabels::Strings(all) => all.vector.into_iter().map(Value::from).collect(),
-        ClassLabels::Int64s(all) => all.vector.into_iter().map(Value::from).collect(),
-    });
-    own.or_else(|| parts.iter().rev().find_map(|part| class_labels(&part.body, &part.parts)))
-}
-
 /// Model types of the pipeline's stages.
 fn part_types(model: &Model) -> Vec<&'static str> {
     model.parts.iter().map(|part| part.body.name()).collect()
@@ -180,9 +98,8 @@ fn header(model: &Model, refusal: Option<&str>, out: &mut String) {
     for (key, value) in &metadata.user {
         let _ = writeln!(out, "  {key}: {value}");
     }
-    if let Some(labels) = class_labels(&model.body, &model.parts) {
-        let shown: Vec<String> =
-            labels.iter().take(LABELS).map(|l| l.as_str().map_or(l.to_string(), str::to_owned)).collect();
+    if let Some(labels) = Labels::of(model).map(|labels| labels.texts()) {
+        let shown = &labels[..labels.len().min(LABELS)];
         let more = if labels.len() > LABELS { ", …" } else { "" };
         let _ = writeln!(out, "  {} class labels: {}{more}", labels.len(), shown.join(", "));
     }
@@ -238,29 +155,21 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         }
     }
     let functions = program.as_ref().map(|program| &program.functions);
-    let mut survey = Survey::default();
-    for function in functions.into_iter().flat_map(|all| all.values()) {
-        survey.block(&model, &function.block)?;
-    }
+    let survey = program.as_ref().map(|program| Survey::of(&model, program)).transpose()?.unwrap_or_default();
     let warnings = program.as_ref().map(|p| coreml_inspect::warnings::warnings(p, &model.weights)).unwrap_or_default();
     if arguments.json {
         let opsets: BTreeMap<_, _> =
             functions.into_iter().flatten().map(|(n, f)| (n.clone(), f.opset.spec_name())).collect();
-        let weights: Vec<_> = survey
-            .weights
-            .iter()
-            .map(|(form, (count, bytes))| json!({"form": form, "count": count, "bytes": bytes}))
-            .collect();
         let all = json!({
             "path": model.path,
             "type": model.body.name(),
             "models": part_types(&model),
             "cannot_run": refusal,
-            "class_labels": class_labels(&model.body, &model.parts),
+            "class_labels": Labels::of(&model),
             "description": model.description,
             "opsets": opsets,
             "operations": survey.operations,
-            "weights": weights,
+            "weights": survey.weights,
             "warnings": warnings,
             "core_ml": trials(&model.path),
         });
@@ -288,7 +197,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         for (kind, features) in groups {
             for f in features {
                 let optional = if f.optional { ", optional" } else { "" };
-                let _ = writeln!(out, "  {kind:<7} {:<28} {}{optional}", f.name, describe(&f.ty));
+                let _ = writeln!(out, "  {kind:<7} {:<28} {}{optional}", f.name, type_in_words(&f.ty));
             }
         }
     }
@@ -302,7 +211,7 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
         let _ = writeln!(out, "  {count:>6}  {name}");
     }
     let _ = writeln!(out, "\nweights");
-    for (form, (count, bytes)) in survey.weights {
+    for Weights { form, count, bytes } in survey.weights {
         let _ = writeln!(out, "  {count:>6}  {form:<40} {bytes:>14} bytes");
     }
     if !warnings.is_empty() {

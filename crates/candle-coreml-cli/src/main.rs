@@ -32,7 +32,6 @@ mod generate;
 mod hint;
 mod inspect;
 mod list;
-mod made_up;
 mod man;
 mod merge;
 mod model;

@@ -5,13 +5,13 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use candle_coreml::images::Resize;
+use candle_coreml::made_up::{self, Fill};
 use candle_coreml::model::PassSet;
 use candle_coreml::tensors::{self, Limits};
 use candle_coreml::{CoreMLModel, EngineChoice, FeatureRow, FeatureValue};
 use indexmap::IndexMap;
 
 use crate::engine::EngineArguments;
-use crate::made_up::{self, Fill};
 use crate::{CommandResult, format, write};
 
 mod images;

@@ -89,7 +89,7 @@ pub(crate) fn open(path: &std::path::Path, options: &EngineOptions) -> Result<Op
 fn opened(path: &std::path::Path, opened: std::result::Result<Model, LoadError>, native: bool) -> Result<Opened> {
     match opened {
         Ok(package) => Ok(Opened { package: Arc::new(package), unread: None }),
-        Err(error) if native && path.exists() => {
+        Err(error) if native && coreml_format::file::exists(path) => {
             tracing::debug!(%error, "left to Core ML");
             let package = Model {
                 path: path.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coreml_format::file::read_text;
+use coreml_format::file::{FileCause, FileError, read_text};
 use coreml_format::foreign;
 
 use crate::error::{Error, Result};
@@ -16,9 +16,9 @@ pub(crate) const CONFIGURATION: u64 = 16 << 20;
 /// # Errors
 /// [`Error::Io`] if it is not a regular file, exceeds `limit` bytes or is not UTF-8.
 pub(crate) fn text_if_there(path: &Path, limit: u64) -> Result<Option<String>> {
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        _ => Ok(Some(read_text(path, limit)?)),
+    match read_text(path, limit) {
+        Err(FileError { cause: FileCause::Io(e), .. }) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(read?)),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coreml_format::foreign;
+use coreml_format::{file, foreign};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -23,10 +23,10 @@ impl Names {
     fn read(folder: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: folder.to_owned(), source };
         let mut all = Self { folder: folder.to_owned(), files: Vec::new(), folders: Vec::new() };
-        for entry in std::fs::read_dir(folder).map_err(io)?.take(MOST) {
-            let path = entry.map_err(io)?.path();
+        for entry in file::entries(folder).map_err(io)?.take(MOST) {
+            let path = entry.map_err(io)?;
             let Some(name) = path.file_name().map(|n| n.to_string_lossy().into_owned()) else { continue };
-            if path.is_dir() { all.folders.push(name) } else { all.files.push(name) }
+            if file::is_dir(&path) { all.folders.push(name) } else { all.files.push(name) }
         }
         all.files.sort();
         all.folders.sort();
@@ -117,7 +117,7 @@ impl Names {
 /// The names in a folder, or the error for what is none.
 fn names(path: &Path) -> Result<Names> {
     let fail = |message: String| Err(Error::Components { path: path.to_owned(), message });
-    if !path.is_file() {
+    if !file::is_file(path) {
         return Names::read(path);
     }
     if let Some(found) = foreign::of_file(path).filter(|_| path.extension().is_none_or(|e| e != "json")) {

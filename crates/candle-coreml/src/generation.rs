@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use web_time::Instant;
 
 use crate::anemll::{Pipeline, Session};
 use crate::error::{Error, Result};
@@ -248,14 +248,24 @@ impl<'g> Generation<'g> {
 
     /// Summary so far.
     pub fn finish(mut self) -> Summary {
+        self.end()
+    }
+
+    /// Ends it here: the summary, with text that was held back in case that a stop text would follow.
+    pub fn end(&mut self) -> Summary {
         // Right guesses that were not asked for.
         let extra = self.ahead.len();
         if extra > 0 {
             let held = self.decoder.tokens().len();
             self.decoder.truncate(held.saturating_sub(extra));
+            self.ahead.clear();
+        }
+        if !self.done {
+            self.done = true;
+            self.summary.stop_reason = StopReason::Cancelled;
         }
         self.summary.text.push_str(&self.stream.rest());
-        self.summary
+        self.summary.clone()
     }
 
     /// Runs a token and guesses of those after it in one step; the logits after the token. `None` if there is nothing to

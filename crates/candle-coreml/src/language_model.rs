@@ -39,7 +39,7 @@ impl LanguageModelConfig {
     /// If the identifier is neither, or the download fails; same as [`ModelConfig::discover`].
     pub fn for_model_id(id: &str) -> Result<Self> {
         let folder = Path::new(id);
-        if folder.exists() {
+        if coreml_format::file::exists(folder) {
             return ModelConfig::discover(folder).map(Self::from_model_config);
         }
         #[cfg(feature = "hub")]

@@ -29,6 +29,8 @@
 //! | a Candle model to write as a Core ML model, a Core ML model to edit | [`mod@write`] |
 //! | tensors or images in files | [`tensors`], `images` (feature `images`) |
 //! | pixels in memory | [`pixels`] |
+//! | models in memory or in zip archives | [`format::memory`], [`archive`] |
+//! | inputs as JSON; made-up inputs | [`json`], [`made_up`] |
 //!
 //! [`engine`] chooses the engine that runs a model: Apple's Core ML (`native`) or our own (`portable`). [`cache`] lists
 //! and cleans the caches on this machine. Fallible calls return [`Error`]; programs match on its [`kind`](Error::kind).
@@ -47,6 +49,7 @@
 //! | `accelerate`, `mkl` | Candle's matrix products through Apple's Accelerate or Intel's MKL |
 
 pub mod anemll;
+pub mod archive;
 pub mod backend;
 mod byte_limit;
 pub mod cache;
@@ -64,10 +67,12 @@ pub mod hub;
 mod image;
 #[cfg(feature = "images")]
 pub mod images;
+pub mod json;
 pub mod language_model;
 #[cfg(feature = "hub")]
 mod loader;
 pub mod logits_model;
+pub mod made_up;
 pub mod model;
 #[cfg(any(feature = "hub", feature = "remote"))]
 mod net;

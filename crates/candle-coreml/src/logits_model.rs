@@ -55,7 +55,7 @@ impl CoreMLModelWrapper {
         let path = path.as_ref();
         let fail = |message: String| Error::Components { path: path.to_owned(), message };
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let kind = if path.is_dir() && !matches!(extension.as_str(), "mlpackage" | "mlmodelc") {
+        let kind = if coreml_format::file::is_dir(path) && !matches!(extension.as_str(), "mlpackage" | "mlmodelc") {
             let pipeline = Pipeline::load_with(path, options)?;
             if pipeline.greedy_only() {
                 return Err(fail("it gives the best token and no logits of others".to_owned()));

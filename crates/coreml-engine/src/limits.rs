@@ -20,7 +20,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16 million rounds; three quarters of the memory available to this process, or 16 GiB if unknown; 2³⁹ for one
+    /// 16 million rounds; three quarters of the memory available to this process, or of 16 GiB if unknown; 2³⁹ for one
     /// operation, i.e. 1.8 · 10¹³ products; 2³² for loops, a few seconds. The environment variables
     /// `CANDLE_COREML_MEMORY` (in bytes, or as `6G`) and `CANDLE_COREML_LOOP_WORK`, read once, override memory and loop
     /// work.
@@ -32,7 +32,7 @@ impl Default for Limits {
 
 impl Limits {
     fn of_environment() -> Self {
-        let known = crate::machine::memory().map_or(1 << 34, |all| all / 4 * 3);
+        let known = crate::machine::memory().unwrap_or(usize::try_from(1u64 << 34).unwrap_or(usize::MAX)) / 4 * 3;
         let named = |name: &str| std::env::var(name).ok().and_then(|text| amount(&text));
         Self {
             rounds: 1 << 24,

@@ -84,7 +84,15 @@ mod system {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// What 32-bit addresses reach; how much of it a page may have, nobody tells.
+#[cfg(target_family = "wasm")]
+mod system {
+    pub(super) fn memory() -> Option<u64> {
+        Some(u64::from(u32::MAX))
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_family = "wasm")))]
 mod system {
     pub(super) fn memory() -> Option<u64> {
         let mut system = sysinfo::System::new().ok()?;

@@ -29,7 +29,7 @@ impl Frame<'_> {
             if self.context.cancel.load(Ordering::Relaxed) || self.go_on.is_some_and(|go_on| !go_on()) {
                 return Err(OpError::Cancelled);
             }
-            let started = self.profile.is_some().then(std::time::Instant::now);
+            let started = self.profile.is_some().then(web_time::Instant::now);
             let values = self.step(step).inspect_err(|_| {
                 self.failed.get_or_insert(step.place);
             })?;

@@ -63,7 +63,7 @@ pub(crate) fn open_description(path: &Path) -> Option<Model> {
     if !description.functions.contains_key(&description.default_function) {
         description.default_function = description.functions.keys().next()?.clone();
     }
-    let espresso = path.join("model.espresso.net").exists();
+    let espresso = file::exists(&path.join("model.espresso.net"));
     let form =
         if espresso { "Espresso, the network format of Apple's compiler" } else { "the format of Apple's compiler" };
     let model_type = model_type.unwrap_or(if espresso { "neuralNetwork" } else { "unknown" });

@@ -5,6 +5,8 @@
 //! path may have changed by then, and whole files are read up to a limit.
 //!
 //! Windows folders contain no named pipes or devices; there only the file type is checked.
+//!
+//! Paths of [folders in memory](crate::memory) are read as those on disk are.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use prost::bytes::Bytes;
+
+use crate::memory::{self, Entry};
 
 /// Reason why a file cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -123,11 +127,86 @@ fn open_at_once(path: &Path) -> Result<(File, u64), FileCause> {
     Ok((file, size))
 }
 
+/// True if there is a file or a folder. Links are followed.
+pub fn exists(path: &Path) -> bool {
+    match memory::entry(path) {
+        Some(entry) => !matches!(entry, Entry::Nothing),
+        None => path.exists(),
+    }
+}
+
+/// True if there is a regular file. Links are followed.
+pub fn is_file(path: &Path) -> bool {
+    match memory::entry(path) {
+        Some(entry) => matches!(entry, Entry::File(_)),
+        None => path.is_file(),
+    }
+}
+
+/// True if there is a folder. Links are followed.
+pub fn is_dir(path: &Path) -> bool {
+    match memory::entry(path) {
+        Some(entry) => matches!(entry, Entry::Folder(_)),
+        None => path.is_dir(),
+    }
+}
+
+/// Paths of what a folder holds, in no certain order.
+///
+/// # Errors
+/// A system error if it is no folder, or can't be read.
+pub fn entries(folder: &Path) -> io::Result<Box<dyn Iterator<Item = io::Result<PathBuf>>>> {
+    match memory::entry(folder) {
+        Some(Entry::Folder(names)) => {
+            let folder = folder.to_owned();
+            Ok(Box::new(names.into_iter().map(move |name| Ok(folder.join(name)))))
+        }
+        Some(Entry::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+        Some(Entry::Nothing) => Err(io::ErrorKind::NotFound.into()),
+        None => Ok(Box::new(std::fs::read_dir(folder)?.map(|entry| entry.map(|e| e.path())))),
+    }
+}
+
+/// The path without `.`, `..` and links.
+///
+/// # Errors
+/// A system error if there is nothing.
+pub fn canonical(path: &Path) -> io::Result<PathBuf> {
+    memory::canonical(path).unwrap_or_else(|| path.canonicalize())
+}
+
+/// A file in memory of at most `limit` bytes; `None` if the path leads elsewhere.
+fn in_memory(path: &Path, limit: u64) -> Option<Result<Bytes, FileError>> {
+    let found = match memory::entry(path)? {
+        Entry::File(bytes) if bytes.len() as u64 > limit => Err(FileCause::Size { limit, found: bytes.len() as u64 }),
+        Entry::File(bytes) => Ok(bytes),
+        Entry::Folder(_) => Err(FileCause::Kind { found: "a folder" }),
+        Entry::Nothing => Err(FileCause::Io(io::ErrorKind::NotFound.into())),
+    };
+    Some(found.map_err(at(path)))
+}
+
+/// The first bytes of a file, `count` of them or all.
+///
+/// # Errors
+/// [`FileError`] as for [`open`].
+pub fn beginning(path: &Path, count: u64) -> Result<Vec<u8>, FileError> {
+    if let Some(bytes) = in_memory(path, u64::MAX) {
+        return bytes.map(|b| b[..b.len().min(usize::try_from(count).unwrap_or(usize::MAX))].to_vec());
+    }
+    let mut bytes = Vec::new();
+    open(path)?.take(count).read_to_end(&mut bytes).map_err(|e| at(path)(e.into()))?;
+    Ok(bytes)
+}
+
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
 /// [`FileError`] as for [`open`], if the file is larger, or if allocation fails.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    if let Some(bytes) = in_memory(path, limit) {
+        return bytes.map(|b| b.to_vec());
+    }
     let (file, size) = open_sized(path)?;
     let fail = at(path);
     if size > limit {
@@ -154,6 +233,9 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
 /// # Errors
 /// [`FileError`] as for [`open`], or if the file is larger.
 pub fn map(path: &Path, limit: u64) -> Result<Bytes, FileError> {
+    if let Some(bytes) = in_memory(path, limit) {
+        return bytes;
+    }
     let (file, size) = open_sized(path)?;
     let fail = at(path);
     if size > limit {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::file;
 use crate::model_types::Body;
 use crate::program::{Block, Program, TensorData, Value, ValueData};
 use crate::spec::Specification;
@@ -56,16 +57,14 @@ pub fn recognise(bytes: &[u8]) -> Option<&'static str> {
 
 /// [`recognise`] for a file; `None` if it can't be read.
 pub fn of_file(path: &Path) -> Option<&'static str> {
-    let mut beginning = Vec::new();
     // Enough for every kind.
-    std::io::Read::read_to_end(&mut std::io::Read::take(crate::file::open(path).ok()?, 512), &mut beginning).ok()?;
-    recognise(&beginning)
+    recognise(&file::beginning(path, 512).ok()?)
 }
 
 /// Says of a folder without a model where one is.
 pub(crate) fn inside(folder: &Path) -> Option<String> {
     let model = |path: &Path| path.extension().is_some_and(|e| e == "mlpackage" || e == "mlmodelc" || e == "mlmodel");
-    let mut found: Vec<_> = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).filter(|p| model(p)).collect();
+    let mut found: Vec<_> = file::entries(folder).ok()?.flatten().filter(|p| model(p)).collect();
     found.sort();
     let first = found.first()?.file_name()?.to_string_lossy().into_owned();
     Some(match found.len() {
@@ -100,7 +99,7 @@ fn missing_of(block: &Block, folder: &Path) -> Option<String> {
         };
         let gone = |file: &String| {
             let relative = file.strip_prefix("@model_path").unwrap_or(file).trim_start_matches('/');
-            !folder.join(relative).exists()
+            !file::exists(&folder.join(relative))
         };
         let first = operation.attributes.values().chain(literals).find_map(blob);
         match first {

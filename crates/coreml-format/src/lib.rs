@@ -4,7 +4,7 @@
 //! - [`description`]: inputs and outputs of a model.
 //! - [`model`]: an open model. [`package`]: opens `.mlpackage`, `.mlmodel` and `.mlmodelc`; everything below in one
 //!   call.
-//! - [`mod@file`]: opens regular files up to a size limit; all input is read through it.
+//! - [`mod@file`]: opens regular files up to a size limit; all input is read through it. [`memory`]: folders in memory.
 //! - [`spec`]: the protobuf specification. [`weights`], [`blob`]: weight files. [`dtype`]: element types.
 //! - [`mil_text`]: parser and printer of the text form of programs in compiled models.
 //! - [`mod@verify`]: structural validation of programs, applied to every opened model.
@@ -20,6 +20,7 @@ pub mod dtype;
 pub mod file;
 pub mod foreign;
 mod linked;
+pub mod memory;
 pub mod mil_text;
 pub mod model;
 pub mod model_types;

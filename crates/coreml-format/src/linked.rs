@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::path::{Component, Path, PathBuf};
 
 use crate::blob::BlobRef;
+use crate::file;
 use crate::model::{LoadError, Model};
 use crate::model_types::Body;
 use crate::model_types::linked::LinkedModel;
@@ -111,13 +112,13 @@ impl Place<'_> {
 
     /// The first file of this name in the folders of a search path.
     fn find(&self, name: &str, search: &str) -> Option<PathBuf> {
-        let base = self.path.parent().filter(|_| self.path.exists())?;
+        let base = self.path.parent().filter(|_| crate::file::exists(self.path))?;
         let folders = search.split(':').filter(|folder| !folder.starts_with('$'));
         let named = |folder: &str| base.join(folder).join(name);
         folders.map(named).find_map(|wished| {
             let stem_known = wished.extension().is_some_and(|e| ENDINGS.iter().any(|known| e == *known));
             let others = ENDINGS.iter().filter(|_| stem_known).map(|ending| wished.with_extension(ending));
-            std::iter::once(wished.clone()).chain(others).find(|path| path.exists())
+            std::iter::once(wished.clone()).chain(others).find(|path| file::exists(path))
         })
     }
 

@@ -62,15 +62,15 @@ const USUAL_SPECS: [&str; 2] = ["Data/com.apple.CoreML/model.mlmodel", "com.appl
 
 fn find_spec(path: &Path) -> Result<PathBuf, LoadError> {
     let manifest = path.join("Manifest.json");
-    if manifest.exists() {
+    if file::exists(&manifest) {
         return manifest_root(path, &manifest);
     }
-    if let Some(spec) = USUAL_SPECS.iter().map(|s| path.join(s)).find(|p| p.exists()) {
+    if let Some(spec) = USUAL_SPECS.iter().map(|s| path.join(s)).find(|p| file::exists(p)) {
         return Ok(spec);
     }
-    let found = if path.join("model.espresso.net").exists() {
+    let found = if file::exists(&path.join("model.espresso.net")) {
         "a compiled neural network (Espresso) without a description"
-    } else if path.join("coremldata.bin").exists() {
+    } else if file::exists(&path.join("coremldata.bin")) {
         "a compiled model without a model.mil, and without a description"
     } else {
         &foreign::inside(path).unwrap_or_else(|| "a folder with neither".to_owned())
@@ -92,18 +92,22 @@ impl Model {
     /// # Errors
     /// [`LoadError`] with the file, the expected and the actual content.
     pub fn open(path: &Path) -> Result<Model, LoadError> {
-        let kind = std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        let is_folder = file::is_dir(path);
+        if !is_folder && !file::exists(path) {
+            // The system's word for it.
+            std::fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        }
         let compiled = || {
             let readable =
-                kind.is_dir() && path.join("coremldata.bin").exists() && !path.join("Manifest.json").exists();
+                is_folder && file::exists(&path.join("coremldata.bin")) && !file::exists(&path.join("Manifest.json"));
             readable.then(|| compiled::open_description(path)).flatten()
         };
-        let model = if kind.is_dir() && path.join("model.mil").exists() {
+        let model = if is_folder && file::exists(&path.join("model.mil")) {
             compiled::open(path)?
         } else if let Some(model) = compiled() {
             model
         } else {
-            Self::open_spec(path, if kind.is_dir() { find_spec(path)? } else { path.to_owned() })?
+            Self::open_spec(path, if is_folder { find_spec(path)? } else { path.to_owned() })?
         };
         verified(model)
     }

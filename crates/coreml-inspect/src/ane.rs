@@ -31,6 +31,9 @@ pub enum Verdict {
     Refused,
 }
 
+/// All verdicts, best first.
+pub const VERDICTS: [Verdict; 3] = [Verdict::Likely, Verdict::Unsure, Verdict::Refused];
+
 impl Verdict {
     /// Name used in reports.
     pub fn name(self) -> &'static str {
@@ -108,6 +111,31 @@ impl FunctionVerdict {
         rules
             .sort_by_key(|(r, kinds)| (std::cmp::Reverse(r.verdict), std::cmp::Reverse(kinds.values().sum::<usize>())));
         rules
+    }
+}
+
+/// The estimate of a function for other programs: counts and shares by verdict, every operation.
+#[derive(Debug, serde::Serialize)]
+pub struct Report<'v> {
+    function: &'v str,
+    needs: &'static str,
+    counts: BTreeMap<&'static str, usize>,
+    shares_of_multiplications: BTreeMap<&'static str, Option<f64>>,
+    switches: usize,
+    operations: &'v [OperationVerdict],
+}
+
+impl<'v> Report<'v> {
+    /// Counts the verdicts on a function.
+    pub fn of(verdict: &'v FunctionVerdict) -> Self {
+        Self {
+            function: &verdict.function,
+            needs: verdict.needs,
+            counts: VERDICTS.iter().map(|v| (v.name(), verdict.count(*v))).collect(),
+            shares_of_multiplications: VERDICTS.iter().map(|v| (v.name(), verdict.share(*v))).collect(),
+            switches: verdict.switches,
+            operations: &verdict.operations,
+        }
     }
 }
 

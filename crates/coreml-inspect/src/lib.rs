@@ -1,6 +1,7 @@
 //! Inspects Core ML models without running them.
 //!
 //! - [`picture`]: the graph of a model as SVG: operations, weights and their compression, repeated layers folded.
+//! - [`survey`]: operations and weights by number and size, class labels.
 //! - [`ane`]: per operation, an estimate of its support by Apple's Neural Engine, with reasons.
 //! - [`warnings`]: constants and conversions that end in NaN, infinity or wrapped indices.
 //!
@@ -14,6 +15,7 @@ mod layers;
 mod layout;
 mod parallel;
 pub mod picture;
+pub mod survey;
 mod svg;
 pub mod warnings;
 

@@ -19,6 +19,8 @@ const VARIANTS: &[(Isa, Row)] = &[
     (Isa::Avx2, x86::avx2),
     #[cfg(target_arch = "aarch64")]
     (Isa::Neon, arm::neon),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    (Isa::Simd128, simd128),
     (Isa::Scalar, definition),
 ];
 
@@ -62,6 +64,13 @@ mod arm {
         // SAFETY: every aarch64 CPU has NEON.
         unsafe { super::row::<uint8x16_t, float32x4_t>(weight, row, out) }
     }
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+fn simd128(weight: &WeightMatrix<'_>, index: usize, out: &mut [f32]) {
+    use std::arch::wasm32::v128;
+    // SAFETY: the module was compiled with these registers.
+    unsafe { row::<v128, v128>(weight, index, out) }
 }
 
 /// A row in registers of one instruction set; what they can't do falls back to the definition.

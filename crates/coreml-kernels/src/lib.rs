@@ -31,6 +31,11 @@
 //! no other thread was involved. Indices and positions in data are checked on use. Safe functions are sound for all
 //! arguments.
 
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),
+    allow(dead_code, unused_macros, reason = "what only registers of certain sets use")
+)]
+
 pub mod activation;
 mod aligned;
 pub mod buffer_pool;

@@ -75,6 +75,8 @@ pub const VARIANTS: &[Variant] = &[
     Variant { isa: Isa::Avx2, whole: tile::avx2, single: tile::avx2 },
     #[cfg(target_arch = "aarch64")]
     Variant { isa: Isa::Neon, whole: tile::neon, single: tile::neon },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Variant { isa: Isa::Simd128, whole: tile::simd128, single: tile::simd128 },
     Variant { isa: Isa::Scalar, whole: tile::scalar, single: tile::scalar },
 ];
 

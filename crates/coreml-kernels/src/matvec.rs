@@ -112,6 +112,22 @@ pub const VARIANTS: &[Variant] = &[
     Variant { isa: Isa::Neon, precision: Precision::Half, prepare: arm::rounded, rows: arm::neon, most: (16, 8) },
     #[cfg(target_arch = "aarch64")]
     Variant { isa: Isa::Neon, precision: Precision::Single, prepare: Input::plain, rows: arm::neon, most: (0, 8) },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Variant {
+        isa: Isa::Simd128,
+        precision: Precision::Half,
+        prepare: wasm::rounded,
+        rows: wasm::simd128,
+        most: (16, 8),
+    },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Variant {
+        isa: Isa::Simd128,
+        precision: Precision::Single,
+        prepare: Input::plain,
+        rows: wasm::simd128,
+        most: (0, 8),
+    },
     Variant { isa: Isa::Scalar, precision: Precision::Single, prepare: Input::plain, rows: scalar_rows, most: (0, 0) },
 ];
 
@@ -411,6 +427,23 @@ mod arm {
     pub(super) fn neon(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
         // SAFETY: every aarch64 CPU has NEON.
         unsafe { shuffle_i16::rows::<uint8x16_t, float32x4_t>(weight, first, input, out) }
+    }
+}
+
+/// The kernels of [`shuffle_i16`] for modules that were compiled with registers of 128 bits.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm {
+    use std::arch::wasm32::v128;
+
+    use super::{Input, Orders, WeightMatrix, shuffle_i16};
+
+    pub(super) fn rounded(x: &[f32], count: usize, orders: Orders) -> Input<'_> {
+        Input { rounded: shuffle_i16::Rounded::new(x, count, orders, 1), ..Input::plain(x, count, orders) }
+    }
+
+    pub(super) fn simd128(weight: &WeightMatrix<'_>, first: usize, input: &Input<'_>, out: &mut [f32]) {
+        // SAFETY: the module was compiled with these registers.
+        unsafe { shuffle_i16::rows::<v128, v128>(weight, first, input, out) }
     }
 }
 

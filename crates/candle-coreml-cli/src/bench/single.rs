@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_coreml::engine::EngineOptions;
+use candle_coreml::made_up::{self, Fill};
 use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
 
 use super::Arguments;
 use super::measure::Measured;
 use super::profile::Phase;
-use crate::made_up::{self, Fill};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -4,12 +4,10 @@ use std::fmt::Write;
 
 use candle_coreml::format::model::Model;
 use candle_coreml::format::program::Program;
-use coreml_inspect::ane::{self, FunctionVerdict, Verdict};
+use coreml_inspect::ane::{self, FunctionVerdict, VERDICTS, Verdict};
 use serde_json::json;
 
 use crate::{CommandResult, write};
-
-const VERDICTS: [Verdict; 3] = [Verdict::Likely, Verdict::Unsure, Verdict::Refused];
 
 /// Prints the estimate for one function or for all.
 pub(super) fn report(model: &Model, program: &Program, function: Option<&str>, as_json: bool) -> CommandResult {
@@ -23,28 +21,13 @@ pub(super) fn report(model: &Model, program: &Program, function: Option<&str>, a
         }
     }
     if as_json {
-        let functions: Vec<_> = functions.iter().map(object).collect();
+        let functions: Vec<_> = functions.iter().map(ane::Report::of).collect();
         let report = json!({ "path": model.path, "note": ane::DISCLAIMER, "functions": functions });
         return write::text(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     }
     let mut out = format!("{}\n{}\n", model.path.display(), ane::DISCLAIMER);
     functions.iter().for_each(|f| text(f, &mut out));
     write::text(&out)
-}
-
-fn object(function: &FunctionVerdict) -> serde_json::Value {
-    let counts: serde_json::Map<_, _> =
-        VERDICTS.iter().map(|v| (v.name().to_owned(), json!(function.count(*v)))).collect();
-    let shares: serde_json::Map<_, _> =
-        VERDICTS.iter().map(|v| (v.name().to_owned(), json!(function.share(*v)))).collect();
-    json!({
-        "function": function.function,
-        "needs": function.needs,
-        "counts": counts,
-        "shares_of_multiplications": shares,
-        "switches": function.switches,
-        "operations": function.operations,
-    })
 }
 
 fn text(function: &FunctionVerdict, out: &mut String) {

@@ -1,6 +1,6 @@
 """Exceptions, with the fields of the library's errors."""
 
-from typing import Optional
+from typing import Any, Optional, Tuple
 
 
 class CoreMLError(RuntimeError):
@@ -30,10 +30,10 @@ class CoreMLError(RuntimeError):
     found = None  # type: Optional[str]
     row = None  # type: Optional[int]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
-    def __reduce__(self):
+    def __reduce__(self) -> Tuple[Any, ...]:
         return (type(self), self.args, self.__dict__)
 
 
@@ -66,7 +66,7 @@ _CLASSES = {
 }
 
 
-def of_kind(message, kind, **fields):
+def of_kind(message: str, kind: str, **fields: object) -> CoreMLError:
     """The exception of a kind of error; called by the compiled part."""
     error = _CLASSES.get(kind, CoreMLError)(message)
     error.kind = kind

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coreml_format::description::{FeatureDescription, FeatureType};
+use coreml_format::file;
 use coreml_format::model::Model;
 
 use super::{Meta, ModelNamingConfig, head, meta};
@@ -225,8 +226,8 @@ fn open_all(folder: &Path, keep: &dyn Fn(&str) -> bool) -> Result<(Vec<Arc<Model
         return Ok((vec![Arc::new(open(folder)?)], None));
     }
     let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
+    for entry in file::entries(folder).map_err(io)? {
+        let path = entry.map_err(io)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if files::is_model(&path) && keep(&name) {
             paths.push(path);

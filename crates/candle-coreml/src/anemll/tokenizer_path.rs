@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use coreml_format::file;
+
 use super::Meta;
 use crate::error::{Error, Result};
 
@@ -35,15 +37,15 @@ fn inside(folder: &Path, path: &str) -> Result<PathBuf> {
     if found.file_name().is_some_and(|name| name == VOCABULARY) {
         found.pop();
     }
-    if !found.join(VOCABULARY).is_file() {
-        if folder.join(VOCABULARY).is_file() {
+    if !file::is_file(&found.join(VOCABULARY)) {
+        if file::is_file(&folder.join(VOCABULARY)) {
             tracing::warn!("{} has no {VOCABULARY}: the one beside the packages is used", found.display());
             return Ok(folder.to_owned());
         }
         return Err(fail(format!("`{path}`, which has no {VOCABULARY}")));
     }
     // Links may lead elsewhere.
-    let real = |path: &Path| path.canonicalize().map_err(|source| Error::Io { path: path.to_owned(), source });
+    let real = |path: &Path| file::canonical(path).map_err(|source| Error::Io { path: path.to_owned(), source });
     if !real(&found)?.starts_with(real(folder)?) {
         return Err(fail(format!("`{path}`, which leads elsewhere")));
     }

@@ -42,8 +42,8 @@ fn bad(path: &Path, message: impl ToString) -> Error {
 pub(super) fn only_model(folder: &Path) -> Result<PathBuf> {
     let io = |source| Error::Io { path: folder.to_owned(), source };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
+    for entry in coreml_format::file::entries(folder).map_err(io)? {
+        let path = entry.map_err(io)?;
         if path.extension().is_some_and(|e| e == "mlpackage" || e == "mlmodelc" || e == "mlmodel") {
             found.push(path);
         }

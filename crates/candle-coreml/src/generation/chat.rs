@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use coreml_format::file;
 use serde::{Deserialize, Serialize};
 
 use super::conversation::{self, Conversation, Ending};
@@ -190,11 +191,10 @@ fn of_folder(folder: &Path, limits: &TemplateLimits) -> Result<Vec<(String, Path
     if let Some(text) = files::text_if_there(&path, limits.source as u64)? {
         found.push((DEFAULT.to_owned(), path, text));
     }
-    let mut others: Vec<PathBuf> = std::fs::read_dir(folder.join("chat_templates"))
+    let mut others: Vec<PathBuf> = file::entries(&folder.join("chat_templates"))
         .into_iter()
         .flatten()
         .flatten()
-        .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|e| e == "jinja"))
         .take(MOST)
         .collect();

@@ -79,11 +79,11 @@ impl Vocabulary {
     /// Same as [`Vocabulary::load`]; [`Error::Components`] if there is neither.
     pub(crate) fn of_folder(folder: &Path, settings: &serde_json::Value) -> Result<Self> {
         let json = folder.join("tokenizer.json");
-        if json.exists() {
+        if file::exists(&json) {
             return Self::load(&json);
         }
         let path = folder.join("tokenizer.model");
-        if !path.exists() {
+        if !file::exists(&path) {
             let message = "no tokenizer.json and no tokenizer.model: copy one from the model's repository".to_owned();
             return Err(Error::Components { path: folder.to_owned(), message });
         }

@@ -8,17 +8,7 @@ use zip::ZipArchive;
 
 use super::error::HubError;
 use super::listing::check_name;
-
-const MOST_ENTRIES: usize = 10_000;
-/// Maximum ratio of content to archive size: deflate reaches about 1000, models far less.
-const LARGEST_RATIO: u64 = 200;
-/// Content size allowed for any archive, however small.
-const ALWAYS_ALLOWED: u64 = 1 << 20;
-
-/// macOS metadata, not part of the content.
-fn is_litter(name: &str) -> bool {
-    name.starts_with("__MACOSX/") || name.rsplit('/').next() == Some(".DS_Store")
-}
+use crate::archive::{ALWAYS_ALLOWED, LARGEST_RATIO, MOST_ENTRIES, is_litter};
 
 /// Validated entries of an archive: index, path below the model's folder, declared size.
 struct Plan {

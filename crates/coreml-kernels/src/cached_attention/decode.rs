@@ -37,6 +37,8 @@ const VARIANTS: &[Rows] = &[
     Rows { isa: Isa::Avx2, scores: avx2::scores, mix: avx2::mix },
     #[cfg(target_arch = "aarch64")]
     Rows { isa: Isa::Neon, scores: neon::scores, mix: neon::mix },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Rows { isa: Isa::Simd128, scores: simd128::scores, mix: simd128::mix },
     Rows { isa: Isa::Scalar, scores: plain::scores, mix: plain::mix },
 ];
 
@@ -293,6 +295,8 @@ set!(avx512, "avx512f,f16c,fma", std::arch::x86_64::__m512, 8);
 set!(avx2, "avx2,fma,f16c", std::arch::x86_64::__m256, 4);
 #[cfg(target_arch = "aarch64")]
 set!(neon, "neon", std::arch::aarch64::float32x4_t, 8);
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+set!(simd128, "simd128", std::arch::wasm32::v128, 4);
 
 #[cfg(test)]
 mod tests {

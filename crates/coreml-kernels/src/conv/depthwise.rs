@@ -425,6 +425,8 @@ const LINES: &[Lines] = &[
     Lines { isa: Isa::Avx2, run: x86::avx2 },
     #[cfg(target_arch = "aarch64")]
     Lines { isa: Isa::Neon, run: line::<std::arch::aarch64::float32x4_t> },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Lines { isa: Isa::Simd128, run: line::<std::arch::wasm32::v128> },
     Lines { isa: Isa::Scalar, run: line::<f32> },
 ];
 

@@ -412,6 +412,12 @@ const ALL: &[Transforms] = &[
         input: input::<std::arch::aarch64::float32x4_t>,
         output: output::<std::arch::aarch64::float32x4_t>,
     },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Transforms {
+        isa: Isa::Simd128,
+        input: input::<std::arch::wasm32::v128>,
+        output: output::<std::arch::wasm32::v128>,
+    },
     Transforms { isa: Isa::Scalar, input: input::<f32>, output: output::<f32> },
 ];
 

@@ -155,3 +155,6 @@ set!(avx512, "avx512f,fma", std::arch::x86_64::__m512, 4, 3);
 set!(avx2, "avx2,fma,f16c", std::arch::x86_64::__m256, 2, 6);
 #[cfg(target_arch = "aarch64")]
 set!(neon, "neon", std::arch::aarch64::float32x4_t, 4, 6);
+// Of the 16 registers of x86-64, where most browsers run.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+set!(simd128, "simd128", std::arch::wasm32::v128, 2, 6);

@@ -90,7 +90,17 @@ pub(super) const TILES: &[Tiles] = &[
     Tiles { isa: Isa::Avx2, rows: 6, columns: PANEL / 2, wide: x86::AVX2, narrow: x86::AVX2 },
     #[cfg(target_arch = "aarch64")]
     Tiles { isa: Isa::Neon, rows: 6, columns: PANEL / 2, wide: arm::NEON, narrow: arm::NEON },
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Tiles { isa: Isa::Simd128, rows: 3, columns: PANEL / 2, wide: SIMD128, narrow: SIMD128 },
     Tiles { isa: Isa::Scalar, rows: 1, columns: PANEL / 2, wide: SCALAR, narrow: SCALAR },
+];
+
+/// Three rows by four registers: twelve of the 16 registers of x86-64, where most browsers run, hold sums.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+const SIMD128: &[Tile] = &[
+    tile::<std::arch::wasm32::v128, 1, 4>,
+    tile::<std::arch::wasm32::v128, 2, 4>,
+    tile::<std::arch::wasm32::v128, 3, 4>,
 ];
 
 const SCALAR: &[Tile] = &[tile::<f32, 1, 16>];

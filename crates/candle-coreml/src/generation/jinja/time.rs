@@ -2,7 +2,7 @@
 //! UTC.
 
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use web_time::{SystemTime, UNIX_EPOCH};
 
 use super::{Result, unsupported};
 

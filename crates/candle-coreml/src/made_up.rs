@@ -1,18 +1,18 @@
 //! Made-up inputs, for measuring a model and for a first look at what it returns.
 
 use candle_core::{DType, Device, Tensor};
-use candle_coreml::description::{ColorLayout, FeatureDescription, FeatureType, ShapeConstraint};
-use candle_coreml::format::dtype::DataType;
-use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
+use coreml_format::description::{ColorLayout, FeatureDescription, FeatureType, ShapeConstraint};
+use coreml_format::dtype::DataType;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use crate::error::{Error, Result};
+use crate::model::{CoreMLModel, FeatureRow, FeatureValue};
 
 /// Largest number of elements of an input.
 const MOST: usize = 1 << 30;
 
 /// How inputs are filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fill {
+pub enum Fill {
     /// Zeros, empty strings and lists.
     Zeros,
     /// Floats in −1..1, pixels in 0..256, integers of 0 and 1, which are valid indices into any table and valid mask
@@ -21,6 +21,7 @@ pub(crate) enum Fill {
 }
 
 /// Kind of a made-up input.
+#[derive(Debug)]
 enum Kind {
     Floats(Vec<usize>),
     Pixels(Vec<usize>),
@@ -35,7 +36,8 @@ enum Kind {
 }
 
 /// What the required inputs of a model are.
-pub(crate) struct Inputs(Vec<(String, Kind)>);
+#[derive(Debug)]
+pub struct Inputs(Vec<(String, Kind)>);
 
 /// Random numbers: Xorshift of 64 bits (Marsaglia 2003), started by the finalizer of SplitMix64.
 struct Rng(u64);
@@ -66,9 +68,9 @@ impl Inputs {
     ///
     /// # Errors
     /// If the model does not say the shape of one, or one is too large.
-    pub(crate) fn of(model: &CoreMLModel, wanted: impl Fn(&str) -> bool) -> Result<Self> {
+    pub fn of(model: &CoreMLModel, wanted: impl Fn(&str) -> bool) -> Result<Self> {
         let described = model.function_description();
-        let program = candle_coreml::lower::lower(model.package()).ok();
+        let program = coreml_lower::lower(model.package()).ok();
         let program = program.as_ref().and_then(|p| p.functions.get(model.function()));
         let mut inputs = Vec::new();
         for name in model.input_names() {
@@ -90,7 +92,8 @@ impl Inputs {
                 }
                 _ => {
                     let shape = feature.and_then(shape).or_else(|| declared?.fixed_shape());
-                    let shape = shape.ok_or_else(|| format!("input `{name}`: the model does not say its shape"))?;
+                    let shape = shape
+                        .ok_or_else(|| Error::Request(format!("input `{name}`: the model does not say its shape")))?;
                     let dtype = match (declared, feature.map(|f| &f.ty)) {
                         (Some(t), _) => t.dtype,
                         (None, Some(FeatureType::MultiArray { dtype, .. })) => *dtype,
@@ -105,7 +108,7 @@ impl Inputs {
             };
             if let Kind::Floats(shape) | Kind::Pixels(shape) | Kind::Ints(shape) | Kind::Bools(shape) = &kind {
                 let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|n| *n <= MOST);
-                count.ok_or_else(|| format!("input `{name}`: {shape:?} is too large to make up"))?;
+                count.ok_or_else(|| Error::Request(format!("input `{name}`: {shape:?} is too large to make up")))?;
             }
             inputs.push((name, kind));
         }
@@ -113,7 +116,10 @@ impl Inputs {
     }
 
     /// Values for them.
-    pub(crate) fn values(&self, fill: Fill) -> Result<FeatureRow> {
+    ///
+    /// # Errors
+    /// If allocation fails.
+    pub fn values(&self, fill: Fill) -> Result<FeatureRow> {
         self.0.iter().enumerate().map(|(i, (name, kind))| Ok((name.clone(), value(kind, fill, i)?))).collect()
     }
 }
