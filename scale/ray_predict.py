@@ -21,9 +21,14 @@ class Predictor:
 
     def __call__(self, batch):
         count = len(next(iter(batch.values())))
-        rows = [{name: batch[name][i] for name in self.inputs if name in batch} for i in range(count)]
+        rows = [{name: value(batch[name][i]) for name in self.inputs if name in batch} for i in range(count)]
         outputs = self.model.predict(rows)
         return {**batch, **{f"out_{name}": column([row[name] for row in outputs]) for name in outputs[0]}}
+
+
+def value(x):
+    """A value of a row; lists of lists come as arrays of arrays."""
+    return np.stack([value(y) for y in x]) if isinstance(x, np.ndarray) and x.dtype == object else x
 
 
 def column(values):

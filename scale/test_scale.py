@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -39,32 +41,21 @@ def check(out, wanted):
         np.testing.assert_array_equal(np.ravel(np.asarray(logits, dtype=np.float32)), wanted[i].ravel())
 
 
-def test_ray_data(rows):
-    ray = pytest.importorskip("ray")
-    import ray_predict
+def recipe(name, *arguments):
+    """Runs a recipe as a user does."""
+    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "RAY_DISABLE_IMPORT_WARNING": "1"}
+    subprocess.run([sys.executable, str(ROOT / "scale" / name), MODEL, *arguments], env=environment, check=True, timeout=600)
 
+
+def test_ray_data(rows):
+    pytest.importorskip("ray")
     folder, out, wanted = rows
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": os.path.dirname(__file__)}})
-    try:
-        ray_predict.run(MODEL, folder, out, batch=8, workers=2)
-    finally:
-        ray.shutdown()
+    recipe("ray_predict.py", folder, out, "--batch", "8", "--workers", "1")
     check(out, wanted)
 
 
 def test_spark_map_in_arrow(rows):
     pytest.importorskip("pyspark")
-    import sys
-
-    from pyspark.sql import SparkSession
-
-    import spark_predict
-
     folder, out, wanted = rows
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
-    try:
-        spark_predict.run(spark, MODEL, folder, out)
-    finally:
-        spark.stop()
+    recipe("spark_predict.py", folder, out)
     check(out, wanted)

@@ -48,7 +48,8 @@ impl Chat {
     ///
     /// # Errors
     /// If the model fails.
-    pub fn next(&mut self) -> Result<Option<String>, JsError> {
+    #[wasm_bindgen(js_name = next)]
+    pub fn piece(&mut self) -> Result<Option<String>, JsError> {
         Ok(self.advance()?)
     }
 
@@ -100,7 +101,7 @@ impl Chat {
         Ok(())
     }
 
-    /// [`next`](Self::next).
+    /// [`piece`](Self::piece).
     ///
     /// # Errors
     /// If the model fails.

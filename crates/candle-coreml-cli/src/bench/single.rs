@@ -32,7 +32,10 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     let named: Vec<(&str, FeatureValue)> = inputs.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
     let row = |i: usize| made_up.values(Fill::Random(i as u64));
-    let rows = arguments.rows.map(|count| (0..count).map(row).collect::<Result<Vec<FeatureRow>>>()).transpose()?;
+    let rows = arguments
+        .rows
+        .map(|count| (0..count).map(row).collect::<candle_coreml::Result<Vec<FeatureRow>>>())
+        .transpose()?;
     let mut predict = || -> Result<f64> {
         let started = Instant::now();
         match &rows {
