@@ -11,9 +11,9 @@ use candle_coreml::model::PassSet;
 use candle_coreml::{CoreMLModel, EngineChoice, FeatureRow, FeatureValue, RowOutputs};
 use serde_json::json;
 
-use crate::made_up::{self, Fill};
 use crate::predict::{inputs_of_file, label};
 use crate::{CommandResult, write};
+use candle_coreml::made_up::{self, Fill};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -214,7 +214,7 @@ fn inputs(model: &CoreMLModel, arguments: &Arguments) -> Outcome<FeatureRow> {
         Some("random") => Fill::Random(arguments.seed),
         _ => return inputs_of_file(model, &arguments.inputs),
     };
-    made_up::Inputs::of(model, |_| true)?.values(fill)
+    Ok(made_up::Inputs::of(model, |_| true)?.values(fill)?)
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
