@@ -6,11 +6,11 @@ cd "$(dirname "$0")/../.."
 version=${1:?version} target=${2:?target}
 built=${3:-target/$target/dist}
 name=candle-coreml-$version-$target
-command=$built/candle-coreml
+command=$(cd "$built" && pwd)/candle-coreml
 [ -f "$command.exe" ] && command=$command.exe
 
-# A binary that can't answer is not released.
-answer=$("$command" generate --model models/tiny-qwen3 --device coreml --prompt "What is 37 + 45?")
+# A binary that can't answer is not released: alone, away from this folder, without a network.
+answer=$(cd / && HF_HUB_OFFLINE=1 "$command" generate "What is 37 + 45?")
 case $answer in *82*) ;; *) echo "the command answers: $answer" >&2; exit 1 ;; esac
 
 work=$(mktemp -d)
