@@ -24,6 +24,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 pub(crate) struct Consent {
     /// Download the model without asking, however large it is.
     #[arg(long)]
+    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
     pub(crate) yes: bool,
 }
 

@@ -90,6 +90,7 @@ fn shells_get_completions_and_man_gets_pages() {
 }
 
 /// What a shell completes after a line; `None` where the shell is not installed.
+#[cfg(unix)]
 fn completed(shell: &str, script: &Path, line: &str) -> Option<String> {
     let script = script.display();
     let program = match shell {
