@@ -30,6 +30,7 @@ mod batch;
 mod builder;
 mod handing;
 mod inputs;
+mod together;
 mod trace;
 
 /// One loaded function of a model.
@@ -379,30 +380,6 @@ impl CoreMLModel {
         let mut outputs = self.engine.predict(inputs, state.map(|s| &mut *s.inner))?;
         self.finish_outputs(&mut outputs, inputs)?;
         Ok(outputs)
-    }
-
-    /// Predictions that read the weights once for all of them, each with the state at its index: outputs in order, the same
-    /// as those of [`predict_values`](Self::predict_values), to the bit, if no row of a state reads what a later one of it
-    /// writes. `None` on engines that can't.
-    ///
-    /// # Errors
-    /// The error of one of them. States then hold what some of them wrote.
-    pub(crate) fn predict_together(
-        &self,
-        rows: &[(Vec<(&str, FeatureValue)>, usize)],
-        states: &mut [&mut CoreMLState],
-    ) -> Option<Result<Vec<IndexMap<String, FeatureValue>>>> {
-        if let Err(error) = rows.iter().try_for_each(|(inputs, _)| self.check_inputs(inputs)) {
-            return Some(Err(error));
-        }
-        let mut inner: Vec<_> = states.iter_mut().map(|s| &mut *s.inner).collect();
-        let finish = |mut all: Vec<IndexMap<String, FeatureValue>>| {
-            for (outputs, (inputs, _)) in all.iter_mut().zip(rows) {
-                self.finish_outputs(outputs, inputs)?;
-            }
-            Ok(all)
-        };
-        Some(self.engine.predict_together(rows, &mut inner)?.and_then(finish))
     }
 
     fn check_inputs(&self, inputs: &[(&str, FeatureValue)]) -> Result<()> {

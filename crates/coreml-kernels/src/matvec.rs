@@ -22,6 +22,11 @@ use input::{Input, Orders};
 
 /// Most vectors for which weights are looked up once.
 const WIDTH: usize = 8;
+/// Places of a group of so many vectors, at most [`WIDTH`].
+fn places(count: usize) -> usize {
+    count.next_power_of_two()
+}
+
 /// Blocks of so many vectors that stay in L1 while several rows are multiplied by them.
 const NEAR: usize = 8;
 

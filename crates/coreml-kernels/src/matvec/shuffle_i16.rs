@@ -22,8 +22,8 @@ mod rounded;
 use halves::dot_f16;
 use integers::block_rows;
 pub(super) use integers::holds;
+pub(super) use rounded::Rounded;
 use rounded::{Group, WHOLE, Words};
-pub(super) use rounded::{Rounded, places};
 
 /// Elements of the vector that share a scale.
 const BLOCK: usize = 128;

@@ -1,6 +1,6 @@
 //! The vectors of a product in 16-bit fixed point, in the orders in which weights are decoded.
 
-use super::super::{Orders, WIDTH};
+use super::super::{Orders, WIDTH, places};
 use super::BLOCK;
 use crate::dispatch::{SimdOp, dispatch};
 use crate::parallel;
@@ -82,11 +82,6 @@ impl Group {
         let by_nibble = ordered(orders.nibble, nibble_column);
         Some(Self { first, count, width, scales, by_nibble, by_lane, plain })
     }
-}
-
-/// Places of a group of so many vectors.
-pub(in crate::matvec) fn places(count: usize) -> usize {
-    count.next_power_of_two()
 }
 
 /// The column of a block that lies at a place of [`Group::by_nibble`].

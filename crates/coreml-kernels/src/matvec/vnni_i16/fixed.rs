@@ -4,8 +4,7 @@ use std::arch::x86_64::*;
 
 use super::BLOCK;
 use crate::isa::Isa;
-use crate::matvec::shuffle_i16::places;
-use crate::matvec::{Orders, WIDTH};
+use crate::matvec::{Orders, WIDTH, places};
 
 /// Vectors as i16 blocks, in the orders of unpacked indices.
 pub(in crate::matvec) struct Fixed {
