@@ -32,8 +32,14 @@
 //! arguments.
 
 #![cfg_attr(
-    not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")),
-    allow(dead_code, unused_macros, reason = "what only registers of certain sets use")
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(
+        dead_code,
+        unused_imports,
+        unused_macros,
+        unused_unsafe,
+        reason = "what only registers of certain sets use; sets that a module has or has not, without detection"
+    )
 )]
 
 pub mod activation;
