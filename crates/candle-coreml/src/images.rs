@@ -198,7 +198,7 @@ struct Plan {
 }
 
 impl Reader {
-    /// Reads a file; see [`read`](self::read).
+    /// Reads a file; see [`read`].
     ///
     /// # Errors
     /// [`ImageError`] naming the file, expected and found; also if the feature is not an image.

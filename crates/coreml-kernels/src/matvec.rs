@@ -1,7 +1,7 @@
 //! Matrix × vector on stored weights: `y[r] = Σ_c w[r, c] · x[c] + bias[r]`.
 //!
 //! Every weight is read once, in file order, and indices are looked up in registers. The same kernels take several
-//! vectors ([`few`]): weights are looked up once for [`WIDTH`] of them, and each result is that of its vector alone, to the
+//! vectors (`few`): weights are looked up once for `WIDTH` of them, and each result is that of its vector alone, to the
 //! bit.
 
 use std::cell::RefCell;
@@ -181,7 +181,7 @@ pub fn are_exact_together(weight: &WeightMatrix<'_>, precision: Precision) -> bo
     best(precision).takes(weight, 2, ANY)
 }
 
-/// [`few`] whatever is faster.
+/// `few` whatever is faster.
 ///
 /// # Panics
 /// Same as [`matvec`].
