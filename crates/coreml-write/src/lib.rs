@@ -29,6 +29,7 @@ pub mod builder;
 pub mod compile;
 pub mod edit;
 mod infer;
+mod names;
 pub mod passes;
 
 pub(crate) use builder::show as builder_show;

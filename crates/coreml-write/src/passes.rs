@@ -7,6 +7,8 @@ use coreml_format::program::{
     Argument, Binding, Block, Dim, Function, NamedType, Operation, TensorData, TensorType, Value, ValueData, ValueType,
 };
 
+use crate::names;
+
 /// Runs all of them; returns the number of places that changed.
 pub fn optimize(function: &mut Function) -> usize {
     let mut changed = 0;
@@ -19,29 +21,6 @@ pub fn optimize(function: &mut Function) -> usize {
         crate::builder::sweep(&mut function.block);
     }
     changed + drop_identities(function)
-}
-
-fn rename(block: &mut Block, from: &str, to: &str) {
-    let swap = |name: &mut String| {
-        if name == from {
-            to.clone_into(name);
-        }
-    };
-    block.outputs.iter_mut().for_each(swap);
-    for op in &mut block.operations {
-        for argument in op.inputs.values_mut() {
-            let bindings = match argument {
-                Argument::One(b) => std::slice::from_mut(b),
-                Argument::Many(all) => all.as_mut_slice(),
-            };
-            for binding in bindings {
-                if let Binding::Name(name) = binding {
-                    swap(name);
-                }
-            }
-        }
-        op.blocks.iter_mut().for_each(|nested| rename(nested, from, to));
-    }
 }
 
 /// The only name that a parameter is bound to.
@@ -58,12 +37,7 @@ pub fn drop_identities(function: &mut Function) -> usize {
     let mut changed = 0;
     while let Some((at, from, to)) = renaming(block) {
         block.operations.remove(at);
-        for op in &mut block.operations {
-            for output in op.outputs.iter_mut().filter(|o| o.name == from) {
-                output.name.clone_from(&to);
-            }
-        }
-        rename(block, &from, &to);
+        names::rename(block, &from, &to);
         changed += 1;
     }
     changed
@@ -88,30 +62,14 @@ fn renaming(block: &Block) -> Option<(usize, String, String)> {
     })
 }
 
-/// How often each name is used, in nested blocks and as a result, too.
-fn uses(block: &Block, out: &mut HashMap<String, usize>) {
-    let names = block.operations.iter().flat_map(|op| op.inputs.values()).flat_map(Argument::bindings);
-    let names = names.filter_map(|b| match b {
-        Binding::Name(name) => Some(name),
-        Binding::Value(_) => None,
-    });
-    names.chain(&block.outputs).for_each(|name| *out.entry(name.clone()).or_default() += 1);
-    block.operations.iter().flat_map(|op| &op.blocks).for_each(|nested| uses(nested, out));
+/// The value of a constant.
+fn constant_of(op: &Operation) -> Option<&Value> {
+    op.attributes.get("val").filter(|_| op.kind == "const")
 }
 
 fn constants(block: &Block) -> HashMap<String, Value> {
-    let of = |op: &Operation| {
-        let value = op.attributes.get("val").filter(|_| op.kind == "const")?;
-        Some((op.outputs.first()?.name.clone(), value.clone()))
-    };
+    let of = |op: &Operation| Some((op.outputs.first()?.name.clone(), constant_of(op)?.clone()));
     block.operations.iter().filter_map(of).collect()
-}
-
-fn tensor(ty: &ValueType) -> Option<&TensorType> {
-    match ty {
-        ValueType::Tensor(t) => Some(t),
-        _ => None,
-    }
 }
 
 /// Replaces `shape` of a value of known extents, and `reshape`, `expand_dims`, `squeeze` and `identity` of a constant, by
@@ -130,13 +88,13 @@ pub fn fold_constants(function: &mut Function) -> usize {
         }
         let Some(x) = bound(op, "x") else { continue };
         let value = match op.kind.as_str() {
-            "shape" => types.get(x).and_then(tensor).and_then(TensorType::fixed_shape).and_then(|shape| {
+            "shape" => types.get(x).and_then(ValueType::tensor).and_then(TensorType::fixed_shape).and_then(|shape| {
                 let extents: Option<Vec<i32>> = shape.iter().map(|&n| i32::try_from(n).ok()).collect();
                 Some(Value::ints(&extents?))
             }),
             // The elements stay where they are.
             "reshape" | "expand_dims" | "squeeze" | "identity" => known.get(x).and_then(|value| {
-                let (from, to) = (tensor(&value.ty)?, tensor(&output.ty)?);
+                let (from, to) = (value.ty.tensor()?, output.ty.tensor()?);
                 let same = from.dtype == to.dtype && size(from)? == size(to)?;
                 same.then(|| Value { ty: output.ty.clone(), data: value.data.clone() })
             }),
@@ -163,10 +121,13 @@ pub fn fuse_biases(function: &mut Function) -> usize {
         let block = &mut function.block;
         let output = block.operations[sum].outputs[0].clone();
         let name = {
-            let mut all = HashSet::new();
-            names(block, &mut all);
-            all.extend(function.inputs.iter().map(|i| i.name.clone()));
-            (0..).map(|i| format!("{}_bias_{i}", output.name)).find(|n| !all.contains(n)).unwrap_or_default()
+            let mut taken = Vec::new();
+            names::defined(block, &mut taken);
+            taken.extend(function.inputs.iter().map(|i| i.name.as_str()));
+            (0..)
+                .map(|i| format!("{}_bias_{i}", output.name))
+                .find(|n| !taken.contains(&n.as_str()))
+                .unwrap_or_default()
         };
         block.operations[product].inputs.insert("bias".to_owned(), Argument::One(Binding::Name(name.clone())));
         // The product takes the place of the sum.
@@ -186,21 +147,10 @@ pub fn fuse_biases(function: &mut Function) -> usize {
     changed
 }
 
-fn names(block: &Block, out: &mut HashSet<String>) {
-    for op in &block.operations {
-        out.extend(op.outputs.iter().map(|o| o.name.clone()));
-        for nested in &op.blocks {
-            out.extend(nested.inputs.iter().map(|i| i.name.clone()));
-            names(nested, out);
-        }
-    }
-}
-
 /// A product without bias, the sum after it that alone uses it, and the constant of the sum as a vector.
 fn biased(block: &Block) -> Option<(usize, usize, Value)> {
-    let known = constants(block);
     let mut used = HashMap::new();
-    uses(block, &mut used);
+    names::uses(block, &mut used);
     let made: HashMap<&str, usize> = block
         .operations
         .iter()
@@ -213,7 +163,7 @@ fn biased(block: &Block) -> Option<(usize, usize, Value)> {
         }
         let (x, y) = (bound(op, "x")?, bound(op, "y")?);
         [(x, y), (y, x)].into_iter().find_map(|(from, constant)| {
-            let (&product, value) = (made.get(from)?, known.get(constant)?);
+            let (&product, value) = (made.get(from)?, constant_of(&block.operations[*made.get(constant)?])?);
             let source = &block.operations[product];
             let axis = match source.kind.as_str() {
                 "linear" => source.outputs[0].ty.tensor()?.shape.len() - 1,
@@ -239,7 +189,7 @@ fn biased(block: &Block) -> Option<(usize, usize, Value)> {
 
 /// A constant that has one number for each extent of an axis and is the same along the others, as a vector.
 fn channel(value: &Value, of: &TensorType, axis: usize) -> Option<Value> {
-    let ty = tensor(&value.ty)?;
+    let ty = value.ty.tensor()?;
     let (shape, rank) = (ty.fixed_shape()?, of.shape.len());
     let Dim::Fixed(channels) = of.shape[axis] else { return None };
     let lead = rank.checked_sub(shape.len())?;

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use coreml_format::description::{FunctionDescription, Metadata, ModelDescription};
 use coreml_format::model::Model;
-use coreml_format::program::{Argument, Binding, Block, Function, Program};
+use coreml_format::program::{Function, Program};
 use coreml_format::write::PackageWriter;
 
 use super::error::{EditError, Result};
 use super::raw;
 use super::repack::Repack;
 use super::weights::program;
+use crate::names;
 
 /// Changes of a model.
 #[derive(Debug, Clone, Default)]
@@ -207,10 +208,10 @@ fn rename_feature(
     if !features(described).any(|name| name == from) {
         return Ok(false);
     }
-    let mut names = Vec::new();
-    defined(&function.block, &mut names);
-    names.extend(function.inputs.iter().map(|i| i.name.as_str()));
-    if !is_name(to) || names.contains(&to) {
+    let mut taken = Vec::new();
+    names::defined(&function.block, &mut taken);
+    taken.extend(function.inputs.iter().map(|i| i.name.as_str()));
+    if !is_name(to) || taken.contains(&to) {
         let expected = "an unused name of letters, digits and `_`";
         return Err(EditError::invalid(&model.path, format!("function `{key}`"), expected, format!("`{to}`")));
     }
@@ -224,33 +225,6 @@ fn rename_feature(
     described.predicted_feature.iter_mut().for_each(set);
     described.predicted_probabilities.iter_mut().for_each(set);
     function.inputs.iter_mut().for_each(|i| set(&mut i.name));
-    rename(&mut function.block, &set);
+    names::rename(&mut function.block, from, to);
     Ok(true)
-}
-
-fn defined<'b>(block: &'b Block, names: &mut Vec<&'b str>) {
-    names.extend(block.inputs.iter().map(|i| i.name.as_str()));
-    for op in &block.operations {
-        names.extend(op.outputs.iter().map(|o| o.name.as_str()));
-        op.blocks.iter().for_each(|b| defined(b, names));
-    }
-}
-
-fn rename(block: &mut Block, set: &dyn Fn(&mut String)) {
-    block.outputs.iter_mut().for_each(set);
-    for op in &mut block.operations {
-        for argument in op.inputs.values_mut() {
-            let bindings = match argument {
-                Argument::One(b) => std::slice::from_mut(b),
-                Argument::Many(all) => all.as_mut_slice(),
-            };
-            for binding in bindings {
-                if let Binding::Name(name) = binding {
-                    set(name);
-                }
-            }
-        }
-        op.outputs.iter_mut().for_each(|o| set(&mut o.name));
-        op.blocks.iter_mut().for_each(|b| rename(b, set));
-    }
 }
