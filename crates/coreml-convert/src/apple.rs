@@ -46,16 +46,6 @@ struct Frame {
     values: Var,
 }
 
-fn linear(f: &mut FunctionBuilder, x: &Var, w: &Linear, name: &str) -> Built {
-    let weight = net::matrix(f, name, &w.weight)?;
-    let bias = w.bias.as_ref().map(|b| f.shared("bias", b.clone()));
-    let call = f.op("linear").arg("x", x).arg("weight", &weight);
-    match &bias {
-        Some(bias) => call.arg("bias", bias).done(),
-        None => call.done(),
-    }
-}
-
 impl Conversion<'_> {
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |expected: String| {
@@ -197,7 +187,7 @@ impl Conversion<'_> {
         let is_local = c.local[w.index];
         let y = net::rms_norm(f, x, &w.input_norm, c.eps)?;
         let heads = |f: &mut FunctionBuilder, l: &Linear, part: &str, count: usize, gain: Option<&Value>| {
-            let y = linear(f, &y, l, &name(part))?;
+            let y = net::linear(f, &y, l, &name(part))?;
             let mut y = f.op("reshape").arg("x", &y).arg("shape", [1, -1, count as i32, c.head as i32]).done()?;
             if let Some(gain) = gain {
                 y = net::rms_norm(f, &y, gain, c.eps)?;
@@ -221,20 +211,21 @@ impl Conversion<'_> {
         let y = call.arg("attn_mask", mask).done()?;
         let y = net::transpose(f, &y, &[0, 2, 1, 3])?;
         let y = f.op("reshape").arg("x", &y).arg("shape", [1, -1, (c.heads * c.head) as i32]).done()?;
-        let mut y = linear(f, &y, &w.o, &name("self_attn_o_proj"))?;
+        let mut y = net::linear(f, &y, &w.o, &name("self_attn_o_proj"))?;
         if w.mlp_norms.is_some() {
             y = net::rms_norm(f, &y, &w.post_norm, c.eps)?;
         }
         let x = f.op("add").arg("x", x).arg("y", &y).done()?;
         let y = net::rms_norm(f, &x, w.mlp_norms.as_ref().map_or(&w.post_norm, |n| &n.0), c.eps)?;
-        let (gate, up) = (linear(f, &y, &w.gate, &name("mlp_gate_proj"))?, linear(f, &y, &w.up, &name("mlp_up_proj"))?);
+        let (gate, up) =
+            (net::linear(f, &y, &w.gate, &name("mlp_gate_proj"))?, net::linear(f, &y, &w.up, &name("mlp_up_proj"))?);
         let gate = if c.family == Family::Gemma3 {
             f.op("gelu").arg("x", &gate).arg("mode", "TANH_APPROXIMATION").done()?
         } else {
             f.op("silu").arg("x", &gate).done()?
         };
         let y = f.op("mul").arg("x", &gate).arg("y", &up).done()?;
-        let mut y = linear(f, &y, &w.down, &name("mlp_down_proj"))?;
+        let mut y = net::linear(f, &y, &w.down, &name("mlp_down_proj"))?;
         if let Some((_, after)) = &w.mlp_norms {
             y = net::rms_norm(f, &y, after, c.eps)?;
         }

@@ -109,13 +109,7 @@ fn norm(f: &mut FunctionBuilder, x: &Var, n: &Norm, eps: f64) -> Built {
 }
 
 fn linear(f: &mut FunctionBuilder, x: &Var, w: &Linear, name: &str) -> Built {
-    let weight = net::matrix(f, &format!("{name}_weight"), &w.weight)?;
-    let bias = w.bias.as_ref().map(|b| f.shared("bias", b.clone()));
-    let call = f.op("linear").arg("x", x).arg("weight", &weight);
-    match &bias {
-        Some(bias) => call.arg("bias", bias).done(),
-        None => call.done(),
-    }
+    net::linear(f, x, w, &format!("{name}_weight"))
 }
 
 impl Conversion<'_> {

@@ -5,6 +5,8 @@ use coreml_format::dtype::DataType;
 use coreml_format::program::{Dim, Value};
 use coreml_write::builder::{BuildError, FunctionBuilder, Var};
 
+use crate::weights::Linear;
+
 /// A stored matrix: dense, or indices into tables.
 #[derive(Debug, Clone)]
 pub(crate) enum Matrix {
@@ -26,6 +28,17 @@ pub(crate) fn matrix(f: &mut FunctionBuilder, name: &str, m: &Matrix) -> Built {
             let call = f.op("constexpr_lut_to_dense").named(name);
             call.arg("indices", indices.clone()).arg("lut", lut.clone()).done()
         }
+    }
+}
+
+/// x · Wᵀ + b of `[.., from]`; `name` is that of the weight.
+pub(crate) fn linear(f: &mut FunctionBuilder, x: &Var, w: &Linear, name: &str) -> Built {
+    let weight = matrix(f, name, &w.weight)?;
+    let bias = w.bias.as_ref().map(|b| f.shared("bias", b.clone()));
+    let call = f.op("linear").arg("x", x).arg("weight", &weight);
+    match &bias {
+        Some(bias) => call.arg("bias", bias).done(),
+        None => call.done(),
     }
 }
 
