@@ -22,6 +22,16 @@ use input::{Input, Orders};
 
 /// Most vectors for which weights are looked up once.
 const WIDTH: usize = 8;
+
+/// Where results go: rows `at..at + count` of `n`, to be multiplied by a scale.
+struct Results<'o> {
+    out: &'o mut [f32],
+    n: usize,
+    at: usize,
+    count: usize,
+    scale: f32,
+}
+
 /// Places of a group of so many vectors, at most [`WIDTH`].
 fn places(count: usize) -> usize {
     count.next_power_of_two()

@@ -10,7 +10,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{Input, NEAR, WIDTH, dot_rows, each, expand_and_dot};
+use super::{Input, NEAR, Results, WIDTH, dot_rows, each, expand_and_dot};
 use crate::expand::{expand_row, unpack};
 use crate::simd::{Bytes, Vector};
 use crate::weight_matrix::{Lut, Storage, WeightMatrix};
@@ -166,15 +166,6 @@ trait Rows<B: Bytes> {
     /// # Safety
     /// As [`rows`].
     unsafe fn add<const M: usize>(&self, row: usize, block: usize, cols: usize, x: &Group, sums: &mut [B::Floats; M]);
-}
-
-/// Where results go: rows `at..at + count` of `n`, to be multiplied by a scale.
-struct Results<'o> {
-    out: &'o mut [f32],
-    n: usize,
-    at: usize,
-    count: usize,
-    scale: f32,
 }
 
 /// All vectors times `to.count` rows.

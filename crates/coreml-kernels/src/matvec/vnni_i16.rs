@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx512::{Unpack, ahead, byte_tables, look_up, table};
-use super::{Input, NEAR, WIDTH, each};
+use super::{Input, NEAR, Results, WIDTH, each};
 use crate::horizontal_sum::sum_lanes4;
 use crate::weight_matrix::{Blocks, Lut, WeightMatrix};
 
@@ -116,15 +116,6 @@ impl<'a> Packed<'a> {
         let row = &self.data[row * self.row_bytes..][..self.row_bytes];
         &row[blocks.start * each..(blocks.end * each).min(self.row_bytes)]
     }
-}
-
-/// Where results go: rows `at..at + count` of `n`, to be multiplied by a scale.
-struct Results<'o> {
-    out: &'o mut [f32],
-    n: usize,
-    at: usize,
-    count: usize,
-    scale: f32,
 }
 
 /// Number of columns per scale in blocks with several scales.

@@ -1,8 +1,8 @@
 //! Integers in blocks times vectors: they are 16-bit integers as they are.
 
 use super::rounded::{Group, Rounded};
-use super::{AHEAD, BLOCK, Results, Rows, SCALED, Scales, multiply, nibbles, quarters};
-use crate::matvec::{Input, each, subtract_offsets};
+use super::{AHEAD, BLOCK, Rows, SCALED, Scales, multiply, nibbles, quarters};
+use crate::matvec::{Input, Results, each, subtract_offsets};
 use crate::simd::Bytes;
 use crate::weight_matrix::Blocks;
 
