@@ -53,7 +53,7 @@ impl Chunked {
             positions.push(next[i]);
             next[i] += 1;
         }
-        let logits = self.run_together(sessions, tokens, &positions)?;
+        let logits = self.run_together(sessions, tokens, &positions).transpose()?;
         if logits.is_ok() {
             for &(i, id) in tokens {
                 sessions[i].tokens.push(id);
@@ -67,42 +67,30 @@ impl Chunked {
         sessions: &mut [&mut Session],
         tokens: &[Token],
         positions: &[usize],
-    ) -> Option<Result<Vec<Vec<f32>>>> {
+    ) -> Result<Option<Vec<Vec<f32>>>> {
         let mut hidden: Option<Vec<FeatureValue>> = None;
         if let Some(embeddings) = &self.embeddings {
             let one = |&(_, id): &Token| Ok(FeatureValue::Tensor(self.embed(embeddings, &[id])?.into_tensor()?));
-            match tokens.iter().map(one).collect::<Result<Vec<_>>>() {
-                Ok(rows) => hidden = Some(rows),
-                Err(error) => return Some(Err(error)),
-            }
+            hidden = Some(tokens.iter().map(one).collect::<Result<Vec<_>>>()?);
         }
         for (i, chunk) in self.chunks.iter().enumerate() {
             let model = &chunk.infer;
-            let fed = match self.fed(model, tokens, positions, hidden.take()) {
-                Ok(fed) => fed,
-                Err(error) => return Some(Err(error)),
-            };
+            let fed = self.fed(model, tokens, positions, hidden.take())?;
             let rows: Vec<(Vec<(&str, FeatureValue)>, usize)> =
                 fed.iter().map(|(row, state)| (borrowed(row), *state)).collect();
             let mut states: Vec<&mut CoreMLState> = sessions.iter_mut().map(|s| s.state_of(i)).collect();
-            let outputs = match model.predict_together(&rows, &mut states)? {
-                Ok(outputs) => outputs,
-                Err(error) => return Some(Err(error)),
-            };
+            let Some(outputs) = model.predict_together(&rows, &mut states).transpose()? else { return Ok(None) };
             if self.embeddings.is_none() {
-                return Some(outputs.iter().map(|row| self.head.logits(model, row)).collect());
+                return outputs.iter().map(|row| self.head.logits(model, row)).collect::<Result<_>>().map(Some);
             }
-            match single(model, outputs) {
-                Ok(rows) => hidden = Some(rows),
-                Err(error) => return Some(Err(error)),
-            }
+            hidden = Some(single(model, outputs)?);
         }
-        let (head, hidden) = (self.head_model.as_ref()?, hidden?);
+        let (Some(head), Some(hidden)) = (&self.head_model, hidden) else { return Ok(None) };
         let name = head.input_names().first().cloned().unwrap_or_default();
         let rows: Vec<(Vec<(&str, FeatureValue)>, usize)> =
             hidden.into_iter().map(|h| (vec![(name.as_str(), h)], 0)).collect();
-        let outputs = head.predict_together(&rows, &mut [])?;
-        Some(outputs.and_then(|all| all.iter().map(|row| self.head.logits(head, row)).collect()))
+        let Some(outputs) = head.predict_together(&rows, &mut []).transpose()? else { return Ok(None) };
+        outputs.iter().map(|row| self.head.logits(head, row)).collect::<Result<_>>().map(Some)
     }
 
     /// The inputs of a chunk for each token, and the index of its state.
