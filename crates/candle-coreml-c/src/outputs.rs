@@ -85,11 +85,7 @@ fn view(value: FeatureValue, memory: &mut Vec<Memory>) -> Result<CcmlValue, Erro
                 view.integers = integers.as_ptr();
                 memory.push(Memory::I64(integers));
             } else {
-                let text = |key| match key {
-                    DictionaryKey::Int(n) => n.to_string(),
-                    DictionaryKey::String(text) => text,
-                };
-                texts(&mut keys.into_iter().map(text), &mut view, memory);
+                texts(&mut keys.into_iter().map(String::from), &mut view, memory);
             }
             view
         }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use candle_coreml::description::FeatureType;
 use candle_coreml::pixels::{self, Pixels};
-use candle_coreml::{CoreMLModel, DictionaryKey, FeatureValue};
+use candle_coreml::{CoreMLModel, FeatureValue};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -24,13 +24,8 @@ pub(crate) fn summary(model: &CoreMLModel, name: &str, value: &FeatureValue) -> 
             json!({ "name": name, "kind": "tensor", "dtype": tensor.dtype().as_str(), "shape": tensor.dims() })
         }
         (FeatureValue::Dictionary(entries), _) => {
-            let mut entries: Vec<(String, f64)> = entries
-                .iter()
-                .map(|(key, value)| match key {
-                    DictionaryKey::String(text) => (text.clone(), *value),
-                    DictionaryKey::Int(n) => (n.to_string(), *value),
-                })
-                .collect();
+            let mut entries: Vec<(String, f64)> =
+                entries.iter().map(|(key, value)| (key.clone().into(), *value)).collect();
             entries.sort_by(|a, b| b.1.total_cmp(&a.1));
             json!({ "name": name, "kind": "classes", "classes": entries })
         }

@@ -42,6 +42,16 @@ pub enum DictionaryKey {
     String(String),
 }
 
+/// The key as text: integers in decimal.
+impl From<DictionaryKey> for String {
+    fn from(key: DictionaryKey) -> Self {
+        match key {
+            DictionaryKey::Int(n) => n.to_string(),
+            DictionaryKey::String(text) => text,
+        }
+    }
+}
+
 impl FeatureValue {
     /// The tensor, if this is one.
     pub fn tensor(&self) -> Option<&Tensor> {

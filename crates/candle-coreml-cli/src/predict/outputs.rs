@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
 use candle_coreml::description::FeatureType;
-use candle_coreml::{CoreMLModel, DictionaryKey, FeatureValue};
+use candle_coreml::{CoreMLModel, FeatureValue};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, results, values};
@@ -129,10 +129,7 @@ impl Outputs {
                 (FeatureValue::Int64s(list), _) => json!(list),
                 (FeatureValue::Strings(list), _) => json!(list),
                 (FeatureValue::Dictionary(entries), _) => {
-                    let entries = entries.into_iter().map(|(k, v)| match k {
-                        DictionaryKey::String(s) => (s, values::number(v)),
-                        DictionaryKey::Int(i) => (i.to_string(), values::number(v)),
-                    });
+                    let entries = entries.into_iter().map(|(k, v)| (k.into(), values::number(v)));
                     Value::Object(entries.collect())
                 }
             };
