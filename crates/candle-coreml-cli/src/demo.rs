@@ -3,11 +3,12 @@
 //! Engines map files, so the model is unpacked once, below the cache; where nothing can be written there, into a
 //! temporary folder.
 
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use candle_coreml::CacheManager;
+use candle_coreml::archive::unzip;
 use tempfile::TempDir;
 use zip::ZipArchive;
 
@@ -52,15 +53,10 @@ fn is_whole(folder: &Path, entries: &[(String, u64, u32)]) -> bool {
 
 /// Unpacks the files into a new folder.
 fn unpack(folder: &Path) -> Result<(), String> {
-    let mut archive = archive()?;
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(|e| e.to_string())?;
-        let name = entry.name().map_err(|e| e.to_string())?.into_owned();
+    for (name, content) in unzip("the demo model in this program", ARCHIVE).map_err(|e| e.to_string())? {
         let path = folder.join(&name);
         let fail = |e: std::io::Error| format!("{}: {e}", path.display());
         std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(fail)?;
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).map_err(fail)?;
         std::fs::write(&path, content).map_err(fail)?;
     }
     Ok(())
@@ -120,7 +116,7 @@ pub(crate) fn clean_up() {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     use zip::write::SimpleFileOptions;
     use zip::{CompressionMethod, DateTime, ZipWriter};
