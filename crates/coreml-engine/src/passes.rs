@@ -20,6 +20,7 @@ mod sdpa;
 mod silu_mul;
 mod softmax;
 pub(crate) mod state_access;
+mod state_shift;
 
 /// All rewrites in execution order; each comes after those in its [`Pass::after`].
 pub const ALL: &[Pass] = &[
@@ -27,6 +28,7 @@ pub const ALL: &[Pass] = &[
     rms_norm::PASS,
     fold_rms_gain::PASS,
     state_access::PASS,
+    state_shift::PASS,
     cached_attention::PASS,
     sdpa::PASS,
     rotary::PASS,

@@ -141,6 +141,93 @@ impl StateBuffer {
         self.data = self.data.slice_assign(&ranges, &update)?;
         Ok(())
     }
+
+    /// In the region `begin..end`, drops as many positions from the start of `axis` as `update` has and writes `update`
+    /// behind the others.
+    ///
+    /// # Errors
+    /// If the region does not lie inside the buffer, is not whole in the dimensions after `axis`, or `update` is not of
+    /// its extents.
+    pub fn shift(&mut self, update: &Tensor, begin: &[usize], end: &[usize], axis: usize) -> Result<(), OpError> {
+        let (shape, dims) = (&self.spec.shape, update.dims());
+        let rank = shape.len();
+        let fits = [begin.len(), end.len(), dims.len()] == [rank; 3]
+            && axis < rank
+            && (0..rank).all(|d| begin[d] <= end[d] && end[d] <= shape[d])
+            && (axis + 1..rank).all(|d| end[d] - begin[d] == shape[d])
+            && (0..rank).all(|d| if d == axis { dims[d] <= end[d] - begin[d] } else { dims[d] == end[d] - begin[d] });
+        if !fits {
+            return Err(OpError::shape(format!(
+                "state has shape {shape:?} but {begin:?}..{end:?} is moved along dimension {axis} for {dims:?}"
+            )));
+        }
+        if update.elem_count() == 0 {
+            return Ok(());
+        }
+        let (from, rows) = (begin[axis] + dims[axis], end[axis] - begin[axis] - dims[axis]);
+        if matches!(self.data.device(), Device::Cpu) {
+            self.data.inplace_op1(&Shift { begin, dims, axis, rows })?;
+        } else if rows > 0 {
+            let mut kept = self.data.narrow(axis, from, rows)?;
+            for d in 0..axis {
+                kept = kept.narrow(d, begin[d], dims[d])?;
+            }
+            let kept = kept.counted_copy()?;
+            self.write_slice(&kept, begin)?;
+        }
+        let mut at = begin.to_vec();
+        at[axis] += rows;
+        self.write_slice(update, &at)
+    }
+}
+
+/// Moves `rows` positions of a dimension of a contiguous buffer by `dims[axis]` towards the start of a region.
+struct Shift<'a> {
+    begin: &'a [usize],
+    dims: &'a [usize],
+    axis: usize,
+    rows: usize,
+}
+
+impl Shift<'_> {
+    fn apply<T: Copy>(&self, data: &mut [T], layout: &Layout) -> candle_core::Result<()> {
+        let (stride, outer) = (layout.stride(), &self.dims[..self.axis]);
+        let (step, by) = (stride[self.axis], self.dims[self.axis]);
+        let mut index = vec![0usize; outer.len()];
+        for _ in 0..outer.iter().product::<usize>() {
+            let row: usize = index.iter().zip(self.begin).zip(stride).map(|((i, b), s)| (i + b) * s).sum();
+            let to = layout.start_offset() + row + self.begin[self.axis] * step;
+            let from = to + by * step;
+            let Some(part) = data.get_mut(to..from + self.rows * step) else {
+                candle_core::bail!("state slice out of range");
+            };
+            part.copy_within(by * step.., 0);
+            for (i, &n) in index.iter_mut().zip(outer).rev() {
+                *i += 1;
+                if *i < n {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl InplaceOp1 for Shift<'_> {
+    fn name(&self) -> &'static str {
+        "shift-state"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        match storage {
+            CpuStorage::F16(data) => self.apply(data, layout),
+            CpuStorage::F32(data) => self.apply(data, layout),
+            CpuStorage::I64(data) => self.apply(data, layout),
+            CpuStorage::U8(data) => self.apply(data, layout),
+            _ => candle_core::bail!("unexpected storage of a state buffer"),
+        }
+    }
 }
 
 /// Copies rows of a contiguous update into a contiguous buffer.

@@ -205,7 +205,11 @@ impl Part {
 /// States read, sliced, changed and written in any order.
 pub fn states(m: &mut Maker<'_>) -> Option<Val> {
     let shape = m.shape(1, 4);
-    let all: Vec<State> = (0..1 + m.bytes.below(2)).map(|_| State::new(m, &shape)).collect();
+    let count = match m.bytes.below(16) {
+        12.. => return shifted(m, &shape),
+        n => 1 + n % 2,
+    };
+    let all: Vec<State> = (0..count).map(|_| State::new(m, &shape)).collect();
     let mut reads: Vec<Val> = Vec::new();
     let mut last = None;
     for _ in 0..2 + m.bytes.below(7) {
@@ -264,6 +268,58 @@ pub fn states(m: &mut Maker<'_>) -> Option<Val> {
         Some(last) if m.bytes.below(2) == 0 => last,
         _ => end,
     })
+}
+
+/// A part of a state that is written again, moved along one dimension, with new positions behind it.
+fn shifted(m: &mut Maker<'_>, shape: &[usize]) -> Option<Val> {
+    let rank = shape.len();
+    let axis = m.bytes.below(rank);
+    let n = shape[axis];
+    let state = State::new(m, shape);
+    let kept = m.value(shape);
+    state.write(m, &kept);
+    let read = state.read(m);
+    let by = (1 + m.bytes.below(n.max(2) - 1)).min(n);
+    let mut bounds = [vec![0i32; rank], shape.iter().map(|&n| n as i32).collect::<Vec<_>>()];
+    // Sometimes not whole in another dimension, or not from the same place.
+    let other = m.bytes.below(rank);
+    if m.bytes.rare(3) && shape[other] > 1 && other != axis {
+        bounds[1][other] -= 1;
+    }
+    let mut source = bounds.clone();
+    source[0][axis] += by as i32;
+    if m.bytes.rare(12) && source[1][other] < shape[other] as i32 {
+        source[0][other] += 1;
+        source[1][other] += 1;
+    }
+    if m.bytes.rare(12) {
+        source[0][axis] -= by as i32;
+        source[1][axis] -= by as i32;
+    }
+    let extents = |b: &[Vec<i32>; 2]| (0..rank).map(|d| (b[1][d] - b[0][d]) as usize).collect::<Vec<_>>();
+    let part = |m: &mut Maker<'_>, b: &[Vec<i32>; 2]| vec![("begin", m.ints(&b[0])), ("end", m.ints(&b[1]))];
+    let mut inputs = vec![("x", read.argument())];
+    inputs.extend(part(m, &source));
+    let tail = m.op("slice_by_index", &inputs, &extents(&source));
+    if m.bytes.rare(8) {
+        let between = m.value(shape);
+        state.write(m, &between);
+    }
+    let target = extents(&bounds);
+    let mut new = target.clone();
+    new[axis] = by;
+    let new = m.value(&new);
+    let values = Argument::Many(vec![tail.binding.clone(), new.binding.clone()]);
+    let interleave = m.bytes.rare(12);
+    let (axis, interleave) = (m.axis(axis, rank), m.flag(interleave));
+    let inputs = [("values", values), ("axis", m.int(axis)), ("interleave", interleave)];
+    let joined = m.op("concat", &inputs, &target);
+    let old = state.read(m);
+    let mut inputs = vec![("x", old.argument()), ("update", joined.argument())];
+    inputs.extend(part(m, &bounds));
+    let changed = m.op("slice_update", &inputs, shape);
+    state.write(m, &changed);
+    Some(state.read(m))
 }
 
 /// Attention over keys and values in a state.

@@ -10,7 +10,7 @@ use crate::frame::Frame;
 use crate::rearrange::pick;
 
 /// Positions selected by a slice in one dimension.
-fn positions(
+pub(crate) fn positions(
     n: usize,
     begin: i64,
     end: i64,

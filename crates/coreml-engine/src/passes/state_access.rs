@@ -12,9 +12,10 @@ use coreml_format::program::{Argument, Binding, Block, Function, Operation};
 use crate::graph::{Graph, name_of};
 use crate::ops;
 use crate::pass::Pass;
-use op::{STATE_SLICE, STATE_UPDATE};
+use op::{STATE_SHIFT, STATE_SLICE, STATE_UPDATE};
 
-pub(super) const PASS: Pass = Pass { name: "state_access", after: &[], ops: &[STATE_SLICE, STATE_UPDATE], run };
+pub(super) const PASS: Pass =
+    Pass { name: "state_access", after: &[], ops: &[STATE_SLICE, STATE_UPDATE, STATE_SHIFT], run };
 
 /// The parameter that names the state an operation writes.
 pub(super) fn written(op: &Operation) -> Option<&'static str> {
@@ -24,14 +25,14 @@ pub(super) fn written(op: &Operation) -> Option<&'static str> {
 
 /// Positions of state writes, in order.
 #[derive(Default)]
-struct Writes<'b> {
+pub(super) struct Writes<'b> {
     by_state: HashMap<&'b str, Vec<usize>>,
     /// Operations with nested blocks, which may write any state.
     any: Vec<usize>,
 }
 
 impl<'b> Writes<'b> {
-    fn new(block: &'b Block) -> Self {
+    pub(super) fn new(block: &'b Block) -> Self {
         let mut all = Self::default();
         for (i, op) in block.operations.iter().enumerate() {
             match written(op) {
@@ -48,7 +49,7 @@ impl<'b> Writes<'b> {
     }
 
     /// True if nothing between two operations writes the state.
-    fn quiet(&self, state: &str, from: usize, to: usize) -> bool {
+    pub(super) fn quiet(&self, state: &str, from: usize, to: usize) -> bool {
         let none = |at: &[usize]| at.get(at.partition_point(|&i| i <= from)).is_none_or(|&next| next >= to);
         none(&self.any) && self.by_state.get(state).is_none_or(|at| none(at))
     }

@@ -478,6 +478,15 @@ pub(crate) const ROWS: &[(&str, &str, bool)] = &[
          tensor<fp16, [?, ?, ?]> u = slice_update(x = r, update = x, begin = tensor<int32, [3]>([0, 0, 0]), end = tensor<int32, [3]>([$A, $H, $H])); write_state(input = st, data = u);",
         false,
     ),
+    (
+        "engine.state_shift",
+        "tensor<fp16, [$A, $H, $H]> r = read_state(input = st); tensor<fp16, [$A, $H, $H]> u = cast(x = x, dtype = string(\"fp16\")); \
+         tensor<fp16, [?, ?, ?]> t = slice_by_index(x = r, begin = tensor<int32, [3]>([0, $H2, 0]), end = tensor<int32, [3]>([$A, $H, $H])); \
+         tensor<fp16, [$A, $H2, $H]> n = slice_by_index(x = u, begin = tensor<int32, [3]>([0, 0, 0]), end = tensor<int32, [3]>([$A, $H2, $H])); \
+         tensor<fp16, [?, ?, ?]> k = concat(values = (t, n), axis = int32(1), interleave = bool(false)); \
+         tensor<fp16, [?, ?, ?]> w = slice_update(x = r, update = k, begin = tensor<int32, [3]>([0, 0, 0]), end = tensor<int32, [3]>([$A, $H, $H])); write_state(input = st, data = w); tensor<fp16, [$A, $H, $H]> y = read_state(input = st);",
+        false,
+    ),
     // Positions.
     (
         "gather",

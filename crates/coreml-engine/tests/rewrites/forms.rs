@@ -169,6 +169,58 @@ fn states_are_cut_in_strides() {
     ));
 }
 
+/// A state `[4, 2, 5, 3]` into which a part of it and new rows are written; true if this becomes a move in place.
+fn moved(rows: usize, new: &str, parts: [&str; 3], extra: &str) -> bool {
+    let whole = "tensor<fp16, [4, 2, 5, 3]>";
+    let [first, second, target] = parts;
+    let function = format!(
+        "main<ios18>({whole} u, tensor<fp16, {new}> n, state<{whole}> c) {{
+            {whole} a = read_state(input = c);
+            {whole} b = add(x = a, y = u);
+            write_state(input = c, data = b);
+            {whole} r = read_state(input = c);
+            tensor<fp16, [1, 2, ?, 3]> s = slice_by_index(x = r, {first});
+            tensor<fp16, [1, 2, {rows}, 3]> t = slice_by_index(x = s, {second});
+            {extra}
+            tensor<fp16, [1, 2, 5, 3]> k = concat(values = (t, n), axis = int32(2), interleave = bool(false));
+            {whole} q = read_state(input = c);
+            {whole} w = slice_update(x = q, update = k, {target});
+            write_state(input = c, data = w);
+            {whole} y = read_state(input = c);
+         }} -> (y, k);"
+    );
+    agree(&function);
+    let mut program = mil_text::parse(&format!("program(1.3) {{ func {function} }}")).expect("a program");
+    let main = program.functions.get_mut("main").expect("a function");
+    let run = |name: &str, main: &mut _| (ALL.iter().find(|p| p.name == name).expect("a rewrite").run)(main);
+    run("state_access", main);
+    run("state_shift", main) > 0
+}
+
+fn bounds(begin: [i32; 4], end: [i32; 4]) -> String {
+    format!("begin = tensor<int32, [4]>({begin:?}), end = tensor<int32, [4]>({end:?})")
+}
+
+#[test]
+fn windows_move_in_a_state() {
+    let entry = |e: i32, from: i32| bounds([e, 0, from, 0], [e + 1, 2, 5, 3]);
+    let masked = "begin = tensor<int32, [4]>([2, 0, 0, 0]), end = tensor<int32, [4]>([3, 0, 0, 0]),
+        end_mask = tensor<bool, [4]>([false, true, true, true])";
+    // As converters write it: an entry, its tail, new rows behind it.
+    assert!(moved(4, "[1, 2, 1, 3]", [masked, &bounds([0, 0, 1, 0], [1, 2, 5, 3]), masked], ""));
+    assert!(moved(2, "[1, 2, 3, 3]", [&entry(1, 0), &bounds([0, 0, -2, 0], [1, 2, 5, 3]), &entry(1, 0)], ""));
+    assert!(moved(4, "[1, 2, 1, 3]", [&entry(1, 1), &bounds([0; 4], [1, 2, 4, 3]), &entry(1, 0)], ""));
+    // From another entry; a tail that is not the end; the state is written in between.
+    assert!(!moved(4, "[1, 2, 1, 3]", [&entry(2, 1), &bounds([0; 4], [1, 2, 4, 3]), &entry(1, 0)], ""));
+    assert!(!moved(4, "[1, 2, 1, 3]", [&entry(1, 0), &bounds([0; 4], [1, 2, 4, 3]), &entry(1, 0)], ""));
+    assert!(!moved(
+        4,
+        "[1, 2, 1, 3]",
+        [&entry(1, 1), &bounds([0; 4], [1, 2, 4, 3]), &entry(1, 0)],
+        "write_state(input = c, data = u);"
+    ));
+}
+
 #[test]
 fn rotations_of_one_element_have_none() {
     let part = "begin = tensor<int32, [2]>([0, 0]), end = tensor<int32, [2]>([2, 0])";

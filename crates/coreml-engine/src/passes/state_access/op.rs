@@ -1,5 +1,5 @@
-//! `engine.state_slice` and `engine.state_update`: parts of a state, read and written in place. They validate their
-//! operands at run time, since declared types of a file may be wrong.
+//! `engine.state_slice`, `engine.state_update` and `engine.state_shift`: parts of a state, read, written and moved in
+//! place. They validate their operands at run time, since declared types of a file may be wrong.
 
 use coreml_format::program::{Operation, Value};
 use coreml_kernels::gather::AxisIndices;
@@ -18,6 +18,8 @@ use crate::state::StateBuffer;
 pub(crate) const STATE_SLICE: OpSpec = OpSpec::impure("engine.state_slice", IOS18, state_slice);
 pub(crate) const STATE_UPDATE: OpSpec =
     OpSpec::impure("engine.state_update", IOS18, state_update).batch(batch).writes("input");
+/// Made by the rewrite `state_shift`.
+pub(crate) const STATE_SHIFT: OpSpec = OpSpec::impure("engine.state_shift", IOS18, state_shift).writes("input");
 
 /// `engine.state_slice(input, begin, end, …)`: `slice_by_index` of a state.
 fn state_slice(b: &OpBuilder<'_>) -> Result<Run, OpError> {
@@ -69,6 +71,22 @@ fn state_update(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         };
         let begin: Vec<usize> = ranges.iter().map(|r| r.start).collect();
         f.state(state)?.write_slice(&update, &begin)?;
+        Ok(Vec::new())
+    })
+}
+
+/// `engine.state_shift(input, update, begin, end, axis)`: in the region `begin..end` of the state, drops as many
+/// positions from the start of `axis` as `update` has and writes `update` behind the others; no result.
+fn state_shift(b: &OpBuilder<'_>) -> Result<Run, OpError> {
+    let (state, update) = (b.slot("input")?, b.slot("update")?);
+    let [begin, end] = ["begin", "end"].map(|name| b.attr::<Vec<i64>>(name));
+    let axis = b.attr::<i64>("axis")?;
+    let index = |v: i64| usize::try_from(v).map_err(|_| OpError::shape(format!("position {v} of a state")));
+    let all = |v: Vec<i64>| v.into_iter().map(index).collect::<Result<Vec<usize>, OpError>>();
+    let (begin, end, axis) = (all(begin?)?, all(end?)?, index(axis)?);
+    b.run(move |f| {
+        let update = f.array(update)?.tensor().clone();
+        f.state(state)?.shift(&update, &begin, &end, axis)?;
         Ok(Vec::new())
     })
 }
