@@ -410,7 +410,8 @@ impl Pool {
     }
 }
 
-#[cfg(test)]
+// WebAssembly has no threads.
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
 
