@@ -410,8 +410,8 @@ impl Pool {
     }
 }
 
-// WebAssembly has no threads.
-#[cfg(all(test, not(target_family = "wasm")))]
+#[cfg(test)]
+#[cfg(not(target_family = "wasm"))] // There are no threads.
 mod tests {
     use super::*;
 
