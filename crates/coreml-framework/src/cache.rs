@@ -3,7 +3,7 @@
 //! ```text
 //! root/
 //!   KEY.mlmodelc/   a complete compiled model, renamed into place atomically
-//!   KEY.files       its files and their sizes, written first: a model without its list, or less than it, is damaged
+//!   KEY.files       its system, files and their sizes, written first: a model without its list, or less than it, is damaged
 //!   KEY.refused     why Core ML can't run the model, by compute units and function; KEY.proved: that it can
 //!   KEY.tmp/        staging folder of the lock holder
 //!   KEY.source/     copy of a source that has symbolic links, while it is compiled
@@ -235,6 +235,31 @@ impl ModelCache {
         Ok(removed)
     }
 
+    /// Removes models that another system compiled and what was recorded on it: neither is ever used again. Returns the
+    /// number of models and records removed. Keeps models in use by another process that builds or removes them.
+    ///
+    /// # Errors
+    /// If a folder cannot be read, or a file cannot be removed.
+    pub fn retire(&self, system: &str) -> Result<usize, CacheError> {
+        let mut removed = 0;
+        for key in self.keys("mlmodelc")? {
+            if contents::system(&self.place(&key, "files")).as_deref() == Some(system) {
+                continue;
+            }
+            match self.lock(&key, Duration::ZERO) {
+                Ok(_lock) => {
+                    let staging = self.place(&key, "tmp");
+                    remove(&staging)?;
+                    self.withdraw(&key, &staging)?;
+                    removed += 1;
+                }
+                Err(CacheError::Busy { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed + self.retire_verdicts(system)?)
+    }
+
     /// All compiled models, by key.
     ///
     /// # Errors
@@ -293,11 +318,11 @@ impl Reservation {
         source::plain(source, &self.source)
     }
 
-    /// Moves a compiled model into the cache atomically.
+    /// Moves a compiled model into the cache atomically; `system` is the version and build that compiled it.
     ///
     /// # Errors
     /// If it cannot be moved or, from another volume, copied, or it has a symbolic link; the cache is then unchanged.
-    pub fn publish(self, compiled: &Path) -> Result<PathBuf, CacheError> {
+    pub fn publish(self, compiled: &Path, system: &str) -> Result<PathBuf, CacheError> {
         match std::fs::rename(compiled, &self.staging) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
@@ -306,7 +331,7 @@ impl Reservation {
             }
             Err(e) => return Err(CacheError::io(compiled, e)),
         }
-        contents::list(&self.staging, &self.list)?;
+        contents::list(&self.staging, &self.list, system)?;
         std::fs::rename(&self.staging, &self.target).map_err(|e| CacheError::io(&self.target, e))?;
         Ok(self.target.clone())
     }

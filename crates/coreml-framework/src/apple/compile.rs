@@ -41,7 +41,12 @@ pub(super) fn compiled(source: &Path, options: &Options) -> Result<PathBuf, Nati
             let (plain, copied) = reservation.plain_source(source)?;
             tracing::info!(source = %source.display(), copied, "compiling for Core ML");
             watch.begin(LoadStage::Compiling)?;
-            Ok(reservation.publish(&compile(&plain)?)?)
+            let path = reservation.publish(&compile(&plain)?, &system())?;
+            match cache.retire(&system()) {
+                Ok(removed) => tracing::debug!(removed, "models and records of other systems"),
+                Err(error) => tracing::debug!(%error, "models of other systems stay in the cache"),
+            }
+            Ok(path)
         }
     }
 }

@@ -2,7 +2,8 @@
 //! which is not.
 //!
 //! ```text
-//! candle-coreml files 1
+//! candle-coreml files 2
+//! system 15.1.0 24B83
 //! 1184 coremldata.bin
 //! 5120 weights/weight.bin
 //! ```
@@ -14,7 +15,10 @@ use coreml_format::file;
 use super::folders::children;
 use super::{CacheError, folders};
 
-const HEADER: &str = "candle-coreml files 1";
+const HEADER: &str = "candle-coreml files 2";
+
+/// Start of the line that names the system whose compiler made the model.
+const SYSTEM: &str = "system ";
 
 /// Compiled models have a handful of files.
 const LARGEST: u64 = 1 << 20;
@@ -23,11 +27,12 @@ const LARGEST: u64 = 1 << 20;
 ///
 /// # Errors
 /// If a file is a symbolic link or has a name of another kind, or the list cannot be written.
-pub(super) fn list(compiled: &Path, list: &Path) -> Result<(), CacheError> {
+pub(super) fn list(compiled: &Path, list: &Path, system: &str) -> Result<(), CacheError> {
     let mut lines = Vec::new();
     collect(compiled, "", 0, &mut lines)?;
     lines.sort();
-    let text = std::iter::once(HEADER.to_owned()).chain(lines.iter().map(|(name, size)| format!("{size} {name}")));
+    let head = [HEADER.to_owned(), format!("{SYSTEM}{}", system.replace(['\n', '\r'], " "))];
+    let text = head.into_iter().chain(lines.iter().map(|(name, size)| format!("{size} {name}")));
     folders::write(list, &(text.collect::<Vec<_>>().join("\n") + "\n"))
 }
 
@@ -49,12 +54,21 @@ fn collect(folder: &Path, prefix: &str, depth: usize, lines: &mut Vec<(String, u
     Ok(())
 }
 
+/// The system whose compiler made the model; `None` if the list doesn't say.
+pub(super) fn system(list: &Path) -> Option<String> {
+    let text = String::from_utf8(file::read(list, LARGEST).ok()?).ok()?;
+    let mut lines = text.lines();
+    (lines.next()? == HEADER).then_some(())?;
+    Some(lines.next()?.strip_prefix(SYSTEM)?.to_owned())
+}
+
 /// The first file that is missing or cut; `None` if the model is whole. Files that Core ML added don't matter.
 pub(super) fn damage(compiled: &Path, list: &Path) -> Option<String> {
     let text = file::read(list, LARGEST).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(text) = text else { return Some("the list of its files can't be read".to_owned()) };
     let mut lines = text.lines();
-    if lines.next() != Some(HEADER) || !text.ends_with('\n') {
+    let whole = lines.next() == Some(HEADER) && lines.next().is_some_and(|line| line.starts_with(SYSTEM));
+    if !whole || !text.ends_with('\n') {
         return Some("the list of its files is not one".to_owned());
     }
     for line in lines {

@@ -71,12 +71,12 @@ proptest! {
                     Slot::Ready(path) => prop_assert_eq!(Some(&content(&path)), want.get(&k)),
                     Slot::Vacant(reservation) => {
                         prop_assert!(!want.contains_key(&k));
-                        let path = reservation.publish(&compiled(folder.path(), &i.to_string())).expect("published");
+                        let path = reservation.publish(&compiled(folder.path(), &i.to_string()), "15").expect("published");
                         want.insert(k, content(&path));
                     }
                 },
                 Step::Fail(k) => if let Slot::Vacant(reservation) = cache.slot(&key(k)).expect("a slot") {
-                    prop_assert!(reservation.publish(&folder.path().join("none")).is_err());
+                    prop_assert!(reservation.publish(&folder.path().join("none"), "15").is_err());
                 },
                 // A crashed process leaves its folder and loses its lock.
                 Step::Crash(k) => {
@@ -113,7 +113,7 @@ fn many_threads_build_a_model_once() {
                     Slot::Ready(path) => path,
                     Slot::Vacant(reservation) => {
                         builds.fetch_add(1, Ordering::SeqCst);
-                        reservation.publish(&compiled(folder, &i.to_string())).expect("published")
+                        reservation.publish(&compiled(folder, &i.to_string()), "15").expect("published")
                     }
                 };
                 content(&path);
@@ -140,7 +140,7 @@ fn a_lock_that_is_held_is_waited_for_but_not_for_ever() {
         move || matches!(cache.slot(&key(1)), Ok(Slot::Ready(_)))
     });
     std::fs::remove_dir(&reservation.staging).expect("removed");
-    reservation.publish(&compiled(folder.path(), "late")).expect("published");
+    reservation.publish(&compiled(folder.path(), "late"), "15").expect("published");
     assert!(waits.join().expect("a slot"));
 }
 
@@ -150,7 +150,7 @@ fn failures_leave_nothing_and_name_the_path() {
     let (folder, cache) = cache();
     assert_eq!((cache.entries().expect("none").len(), cache.sweep().expect("none")), (0, 0));
     let reservation = vacant(&cache, &key(1));
-    let error = reservation.publish(&folder.path().join("missing")).expect_err("no such folder");
+    let error = reservation.publish(&folder.path().join("missing"), "15").expect_err("no such folder");
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(cache.lookup(&key(1)).is_none());
     drop(vacant(&cache, &key(1)));
@@ -189,7 +189,7 @@ fn folders_are_copied_whole_from_other_volumes() {
 fn damage_is_repaired_and_what_is_whole_stays() {
     let (folder, cache) = cache();
     let build = |content: &str| {
-        let path = vacant(&cache, &key(1)).publish(&compiled(folder.path(), content)).expect("published");
+        let path = vacant(&cache, &key(1)).publish(&compiled(folder.path(), content), "15").expect("published");
         assert_eq!((cache.damage(&key(1)), content.to_owned()), (None, self::content(&path)));
         path
     };
@@ -200,7 +200,10 @@ fn damage_is_repaired_and_what_is_whole_stays() {
         (|model, _| std::fs::remove_dir_all(model.join("weights")).expect("removed"), "weights/weight.bin is missing"),
         (|model, _| std::fs::write(model.join("weights/weight.bin"), "").expect("cut"), "weight.bin has 0 bytes"),
         (|_, list| std::fs::remove_file(list).expect("removed"), "list of its files can't be read"),
-        (|_, list| std::fs::write(list, "candle-coreml files 1\nx model.mil\n").expect("written"), "has the line `x"),
+        (
+            |_, list| std::fs::write(list, "candle-coreml files 2\nsystem 15\nx model.mil\n").expect("written"),
+            "has the line `x",
+        ),
     ];
     for (i, (harm, said)) in harms.into_iter().enumerate() {
         let path = build(&i.to_string());
@@ -280,7 +283,7 @@ fn a_compiled_model_with_a_link_is_not_published() {
     let model = compiled(folder.path(), "x");
     std::fs::remove_file(model.join("weights/weight.bin")).expect("removed");
     std::os::unix::fs::symlink("../../nowhere", model.join("weights/weight.bin")).expect("a link");
-    let error = vacant(&cache, &key(1)).publish(&model).expect_err("a link").to_string();
+    let error = vacant(&cache, &key(1)).publish(&model, "15").expect_err("a link").to_string();
     assert!(error.contains("weight.bin") && error.contains("symbolic link"), "{error}");
     assert!(cache.lookup(&key(1)).is_none() && cache.entries().expect("none").is_empty());
 }
@@ -352,4 +355,34 @@ fn keys_of_several_models_are_joined_in_order() {
     assert_ne!(joined(&[key(1), key(2)]), joined(&[key(2), key(1)]));
     assert_ne!(joined(&[key(1)]), key(1));
     assert_eq!(joined(&[key(1), key(2)]), joined(&[key(1), key(2)]));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs files")]
+fn a_new_system_removes_what_the_old_one_left() {
+    let (folder, cache) = cache();
+    for (k, system) in [(1, "15.1 24B83"), (2, "15.2 24C1"), (3, "15.1 24B83")] {
+        vacant(&cache, &key(k)).publish(&compiled(folder.path(), "m"), system).expect("published");
+    }
+    // A list of an earlier version names no system.
+    std::fs::write(cache.place(&key(3), "files"), "candle-coreml files 1\n1 x\n").expect("a list");
+    for (k, system, function) in [(1, "15.1 24B83", None), (2, "15.2 24C1", None), (4, "15.1 24B83", Some("infer"))] {
+        let question = Question {
+            units: crate::options::ComputeUnits::All,
+            function: function.map(str::to_owned),
+            system: system.to_owned(),
+        };
+        let verdict = Verdict { question, model: "/m".into(), outcome: Outcome::Proved };
+        cache.record(&key(k), &verdict).expect("recorded");
+    }
+    let held = cache.lock(&key(3), Duration::ZERO).expect("a lock");
+    assert_eq!(cache.retire("15.2 24C1").expect("retired"), 3, "model 1, records of 1 and 4");
+    drop(held);
+    assert_eq!(cache.retire("15.2 24C1").expect("retired"), 1, "model 3, when its lock is free");
+    let left: Vec<CacheKey> = cache.entries().expect("entries").into_iter().map(|e| e.key).collect();
+    assert_eq!(left, [key(2)]);
+    assert_eq!(cache.damage(&key(2)), None);
+    let verdicts = cache.verdicts().expect("verdicts");
+    assert_eq!((verdicts.len(), &verdicts[0].0), (1, &key(2)));
+    assert_eq!(cache.retire("15.2 24C1").expect("nothing left"), 0);
 }

@@ -117,6 +117,35 @@ impl ModelCache {
         Ok(any)
     }
 
+    /// Removes records of other systems; returns their number.
+    pub(super) fn retire_verdicts(&self, system: &str) -> Result<usize, CacheError> {
+        let mut removed = 0;
+        for extension in EXTENSIONS {
+            for key in self.keys(extension)? {
+                let all = self.read_verdicts(&key, extension);
+                if !all.iter().any(|v| v.question.system != system) {
+                    continue;
+                }
+                let _lock = match self.lock(&key, Duration::ZERO) {
+                    Ok(lock) => lock,
+                    Err(CacheError::Busy { .. }) => continue,
+                    Err(e) => return Err(e),
+                };
+                // Read again: it may have changed before it was locked.
+                let (kept, old): (Vec<_>, Vec<_>) =
+                    self.read_verdicts(&key, extension).into_iter().partition(|v| v.question.system == system);
+                let path = self.place(&key, extension);
+                if kept.is_empty() {
+                    remove(&path)?;
+                } else {
+                    folders::write(&path, &kept.iter().map(line).collect::<String>())?;
+                }
+                removed += old.len();
+            }
+        }
+        Ok(removed)
+    }
+
     fn read_verdicts(&self, key: &CacheKey, extension: &'static str) -> Vec<Verdict> {
         let text = file::read(&self.place(key, extension), LARGEST).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
