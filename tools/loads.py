@@ -3,7 +3,8 @@
     python -m tools.loads --command target/release/candle-coreml
 
 Converts the small checkpoints and encoders of `conformance/` to every layout, compresses in every form, edits, merges,
-splits, compiles and goes back, in a temporary folder. Each package is parsed, every operation is built again by
+splits, compiles and goes back, and rewrites the programs of `tools/passes.py` with each pass, branches and loops among them,
+in a temporary folder. Each package is parsed, every operation is built again by
 coremltools (which infers its types and folds its constants), and inputs, outputs, states and functions are compared
 with the description. `--packages PATH...` loads those instead.
 """
@@ -74,6 +75,15 @@ def make(command, out):
     run("split", out / "merged.mlpackage", "--out", out / "parts")
     run("compile", out / "merged.mlpackage", "-o", out / "merged.mlmodelc")
     run("compile", out / "merged.mlmodelc", "-o", out / "back.mlpackage")
+    from tools.passes import PROGRAMS, package as write
+    for name, (source, opset) in PROGRAMS.items():
+        single = out / "single" / f"{name}.mlpackage"
+        write(source, opset, single)
+        run("edit", single, "--out", out / f"{name}-optimized.mlpackage", "--optimize")
+        half = ["--precision", "fp16"] + (["--fp16-features"] if opset.value > ct.target.iOS15.value else [])
+        run("edit", single, "--out", out / f"{name}-fp16.mlpackage", *half)
+        run("compile", single, "-o", out / f"{name}.mlmodelc")
+        run("compile", out / f"{name}.mlmodelc", "-o", out / f"{name}-back.mlpackage")
     return sorted(out.rglob("*.mlpackage"))
 
 

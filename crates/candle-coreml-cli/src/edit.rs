@@ -1,9 +1,11 @@
-//! `candle-coreml edit`: metadata, names and the default function of a model.
+//! `candle-coreml edit`: metadata, names, the default function and the precision of a model.
 
 use std::path::PathBuf;
 
 use candle_coreml::format::model::Model;
-use candle_coreml::write::edit::{self, Changes};
+use candle_coreml::write::edit::Changes;
+use candle_coreml::write::edit_model;
+use candle_coreml::write::passes::{Half, Passes, Report};
 
 use crate::CommandResult;
 
@@ -11,7 +13,9 @@ const EXAMPLES: &str = "\
 Examples:
   candle-coreml edit model.mlpackage --out new.mlpackage --author \"A. Name\" --set com.anemll.info=tuned
   candle-coreml edit model.mlmodel --out new.mlmodel --license MIT --unset key
-  candle-coreml edit model.mlpackage --out new.mlpackage --rename x=input_ids --default-function prefill";
+  candle-coreml edit model.mlpackage --out new.mlpackage --rename x=input_ids --default-function prefill
+  candle-coreml edit model.mlpackage --out new.mlpackage --optimize --precision fp16     float32 to fp16, as coremltools does
+  candle-coreml edit model.mlpackage --out new.mlpackage --precision fp16 --fp16-features --keep-fp32 layer_norm";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,6 +52,24 @@ pub(crate) struct Arguments {
     /// Rename a function.
     #[arg(long, value_name = "OLD=NEW", value_parser = pair)]
     rename_function: Vec<(String, String)>,
+    /// Fold operations of constants; fuse scales, biases and batch norms into the products before them.
+    #[arg(long)]
+    optimize: bool,
+    /// Compute in this precision; inputs and outputs keep their types.
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
+    /// Inputs and outputs of float32 in fp16, too.
+    #[arg(long, requires = "precision")]
+    fp16_features: bool,
+    /// Keep float32 for a type of operations, an operation, or what makes a value.
+    #[arg(long, value_name = "NAME", requires = "precision")]
+    keep_fp32: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Precision {
+    /// 16-bit floats, as the Neural Engine computes.
+    Fp16,
 }
 
 /// `left=right`.
@@ -67,8 +89,25 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         default_function: arguments.default_function,
         features: arguments.rename,
         functions: arguments.rename_function,
+        passes: Passes {
+            half: arguments
+                .precision
+                .map(|Precision::Fp16| Half { features: arguments.fp16_features, keep: arguments.keep_fp32 }),
+            ..if arguments.optimize { Passes::usual() } else { Passes::default() }
+        },
     };
-    edit::edit(&Model::open(&arguments.model)?, &changes, &arguments.out)?;
+    let report = edit_model(&Model::open(&arguments.model)?, &changes, &arguments.out)?;
+    if !changes.passes.is_empty() {
+        note!("{}", show(&report));
+    }
     out!("{}", arguments.out.display())?;
     Ok(())
+}
+
+/// What the rewrites did, in lines.
+fn show(report: &Report) -> String {
+    let Report { folded, fused, halved, kept, .. } = report;
+    let mut lines = vec![format!("folded {folded}, fused {fused}, in fp16 {halved}, kept in float32 {}", kept.len())];
+    lines.extend(kept.iter().map(|k| format!("  {}: {} `{}`: {}", k.function, k.kind, k.name, k.reason)));
+    lines.join("\n")
 }

@@ -27,6 +27,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod evaluate;
+
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
 use coreml_format::program::Value;
@@ -34,6 +36,7 @@ use coreml_format::program::Value;
 pub use coreml_write::builder::{self, BuildError, Extents, FunctionBuilder, PackageBuilder, Var};
 pub use coreml_write::edit::{self, EditError};
 pub use coreml_write::{compile, passes};
+pub use evaluate::{edit_model, evaluate};
 
 use crate::error::{Error, Result};
 

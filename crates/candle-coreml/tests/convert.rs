@@ -10,6 +10,8 @@ use candle_coreml::write::builder::check;
 
 #[path = "convert/encoders.rs"]
 mod encoders;
+#[path = "convert/rewrites.rs"]
+mod rewrites;
 
 /// Absolute tolerance on logits: weights and caches in fp16, arithmetic in f32.
 const TOLERANCE: f32 = 0.03;

@@ -15,7 +15,7 @@ pub use constants::{Constants, Decoded, Stored, stored};
 pub use error::{EditError, Result};
 pub use functions::{Source, merge, pipeline, split};
 pub(crate) use model::specification;
-pub use model::{Changes, edit};
+pub use model::{Changes, edit, edit_with};
 pub use repack::Repack;
 pub use rewrite::{Made, Make, Place, invalid, rewrite};
 pub use weights::{Form, SMALLEST, Weight, decompress, deduplicate, extract, list, program, replace, total};

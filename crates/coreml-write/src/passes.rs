@@ -1,19 +1,123 @@
-//! Rewrites of a finished function before it is written, as coremltools runs them (`noop_elimination`,
-//! `const_elimination`, `fuse_linear_bias`, `fuse_conv_bias`). What a function returns stays the same.
+//! Rewrites of a program before it is written, as coremltools runs them: constants folded (`const_elimination`), scales,
+//! biases and batch norms in the products before them (`fuse_linear_bias`, `fuse_conv_scale`, …), fp16 (`add_fp16_cast`).
+//! What a function returns stays the same, to the rounding of its element types.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
+use coreml_format::description::ModelDescription;
 use coreml_format::program::{
-    Argument, Binding, Block, Dim, Function, NamedType, Operation, TensorData, TensorType, Value, ValueData, ValueType,
+    Argument, Binding, Block, Function, NamedType, Operation, Program, TensorType, Value, ValueType,
 };
 
 use crate::names;
 
-/// Runs all of them; returns the number of places that changed.
+mod affine;
+mod constants;
+mod fuse;
+mod half;
+mod pool;
+
+pub use constants::{Evaluate, fold_computed, fold_constants};
+pub use fuse::fuse;
+pub use half::{Half, Kept, halve};
+pub use pool::Pool;
+
+/// Bytes up to which the result of a computation takes the place of smaller constants.
+pub const GROWTH: usize = 1 << 20;
+
+/// Rewrites of a program.
+#[derive(Debug, Clone, Default)]
+pub struct Passes {
+    /// Folds operations of constants alone, with results of at most this many bytes, or no larger than what they are made of.
+    pub fold: Option<usize>,
+    /// Fuses scales, biases and batch norms into products.
+    pub fuse: bool,
+    /// Computes in fp16.
+    pub half: Option<Half>,
+}
+
+impl Passes {
+    /// Folds and fuses.
+    pub fn usual() -> Self {
+        Self { fold: Some(GROWTH), fuse: true, half: None }
+    }
+
+    /// True if there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.fold.is_none() && !self.fuse && self.half.is_none()
+    }
+}
+
+/// What rewrites did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Operations that became constants.
+    pub folded: usize,
+    /// Operations that became part of others.
+    pub fused: usize,
+    /// Operations that compute in fp16 now.
+    pub halved: usize,
+    /// Operations that keep fp32 though they could take fp16.
+    pub kept: Vec<Kept>,
+}
+
+/// Rewrites every function of a program. `evaluate` computes constants; without it, only those are folded that need no
+/// computation.
+///
+/// # Errors
+/// The function, and what is wrong with it.
+pub fn run(
+    program: &mut Program,
+    description: &mut ModelDescription,
+    passes: &Passes,
+    pool: &mut Pool<'_>,
+    mut evaluate: Option<&mut Evaluate<'_>>,
+) -> Result<Report, (String, String)> {
+    let mut report = Report::default();
+    let keep = passes.half.iter().flat_map(|half| &half.keep);
+    if let Some(unknown) = keep.into_iter().find(|name| !program.functions.values().any(|f| has(&f.block, name))) {
+        return Err(("operations that keep fp32".to_owned(), format!("`{unknown}`, which no operation is or makes")));
+    }
+    for (name, function) in &mut program.functions {
+        let place = |e: String| (format!("function `{name}`"), e);
+        if let Some(growth) = passes.fold {
+            report.folded += fold_constants(function);
+            if let Some(evaluate) = evaluate.as_deref_mut() {
+                report.folded += fold_computed(function, growth, pool, evaluate).map_err(place)?;
+            }
+            crate::builder::sweep(&mut function.block);
+        }
+        if passes.fuse {
+            report.fused += fuse(function, pool).map_err(place)?;
+        }
+        if let Some(half) = &passes.half {
+            let described = description.functions.entry(name.clone()).or_default();
+            let (count, kept) = halve(function, described, half, pool).map_err(place)?;
+            report.halved += count;
+            report.kept.extend(kept.into_iter().map(|k| Kept { function: name.clone(), ..k }));
+        }
+        drop_identities(function);
+    }
+    Ok(report)
+}
+
+/// True if there is an operation of this type or name, or one that makes a value of this name.
+fn has(block: &Block, name: &str) -> bool {
+    block.operations.iter().any(|op| {
+        op.kind == name
+            || op.name == name
+            || op.outputs.iter().any(|o| o.name == name)
+            || op.blocks.iter().any(|b| has(b, name))
+    })
+}
+
+/// Folds constants that need no computation and fuses what lies in memory; returns the number of places that changed.
 pub fn optimize(function: &mut Function) -> usize {
     let mut changed = 0;
     loop {
-        let found = fold_constants(function) + fuse_biases(function);
+        // A detached pool writes nothing.
+        let found = fold_constants(function) + fuse(function, &mut Pool::detached()).unwrap_or(0);
         if found == 0 {
             break;
         }
@@ -23,12 +127,79 @@ pub fn optimize(function: &mut Function) -> usize {
     changed + drop_identities(function)
 }
 
+/// What rewrites know of a function.
+pub(crate) struct Known {
+    /// Dense constants.
+    pub(crate) constants: HashMap<String, Value>,
+    /// How often each value is used.
+    uses: HashMap<String, usize>,
+    /// Types of the values that operations make.
+    pub(crate) types: HashMap<String, ValueType>,
+    /// Names that are taken.
+    names: RefCell<HashSet<String>>,
+}
+
+impl Known {
+    pub(crate) fn of(function: &Function) -> Self {
+        let mut uses = HashMap::new();
+        names::uses(&function.block, &mut uses);
+        let uses = uses.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+        let mut taken = Vec::new();
+        names::defined(&function.block, &mut taken);
+        taken.extend(function.inputs.iter().map(|i| i.name.as_str()));
+        let names = RefCell::new(taken.into_iter().map(str::to_owned).collect());
+        let mut known = Self { constants: HashMap::new(), uses, types: HashMap::new(), names };
+        known.collect(&function.block);
+        known
+    }
+
+    fn collect(&mut self, block: &Block) {
+        for op in &block.operations {
+            self.types.extend(op.outputs.iter().map(|o| (o.name.clone(), o.ty.clone())));
+            if let (Some(value), Some(output)) = (constant_of(op), op.outputs.first()) {
+                self.constants.insert(output.name.clone(), value.clone());
+            }
+            op.blocks.iter().for_each(|b| self.collect(b));
+        }
+    }
+
+    /// Takes an unused name: this one, or this one and a number.
+    pub(crate) fn fresh(&self, stem: &str) -> String {
+        let mut taken = self.names.borrow_mut();
+        let numbered = (1..).map(|i| format!("{stem}_{i}"));
+        let name = std::iter::once(stem.to_owned()).chain(numbered).find(|n| !taken.contains(n)).unwrap_or_default();
+        taken.insert(name.clone());
+        name
+    }
+}
+
 /// The only name that a parameter is bound to.
 fn bound<'o>(op: &'o Operation, parameter: &str) -> Option<&'o str> {
     match op.inputs.get(parameter)? {
         Argument::One(Binding::Name(name)) => Some(name),
         _ => None,
     }
+}
+
+/// The value of a constant.
+fn constant_of(op: &Operation) -> Option<&Value> {
+    op.attributes.get("val").filter(|_| op.kind == "const")
+}
+
+/// A constant of this name.
+pub(crate) fn constant_op(name: String, value: Value) -> Operation {
+    Operation {
+        kind: "const".to_owned(),
+        name: name.clone(),
+        inputs: Default::default(),
+        outputs: vec![NamedType { name, ty: value.ty.clone() }],
+        blocks: Vec::new(),
+        attributes: [("val".to_owned(), value)].into_iter().collect(),
+    }
+}
+
+fn size(ty: &TensorType) -> Option<usize> {
+    ty.fixed_shape()?.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
 /// Drops `identity` where it only gives a result of the function its name: what makes the value takes the name.
@@ -60,142 +231,4 @@ fn renaming(block: &Block) -> Option<(usize, String, String)> {
         let fits = made.contains_key(from) && returned(&output.name) && !returned(from);
         fits.then(|| (at, from.to_owned(), output.name.clone()))
     })
-}
-
-/// The value of a constant.
-fn constant_of(op: &Operation) -> Option<&Value> {
-    op.attributes.get("val").filter(|_| op.kind == "const")
-}
-
-fn constants(block: &Block) -> HashMap<String, Value> {
-    let of = |op: &Operation| Some((op.outputs.first()?.name.clone(), constant_of(op)?.clone()));
-    block.operations.iter().filter_map(of).collect()
-}
-
-/// Replaces `shape` of a value of known extents, and `reshape`, `expand_dims`, `squeeze` and `identity` of a constant, by
-/// constants; results of the function stay as they are.
-pub fn fold_constants(function: &mut Function) -> usize {
-    let known = constants(&function.block);
-    let mut types: HashMap<String, ValueType> =
-        function.inputs.iter().map(|i| (i.name.clone(), i.ty.clone())).collect();
-    let returned: HashSet<String> = function.block.outputs.iter().cloned().collect();
-    let mut changed = 0;
-    for op in &mut function.block.operations {
-        types.extend(op.outputs.iter().map(|o| (o.name.clone(), o.ty.clone())));
-        let [output] = op.outputs.as_slice() else { continue };
-        if returned.contains(&output.name) {
-            continue;
-        }
-        let Some(x) = bound(op, "x") else { continue };
-        let value = match op.kind.as_str() {
-            "shape" => types.get(x).and_then(ValueType::tensor).and_then(TensorType::fixed_shape).and_then(|shape| {
-                let extents: Option<Vec<i32>> = shape.iter().map(|&n| i32::try_from(n).ok()).collect();
-                Some(Value::ints(&extents?))
-            }),
-            // The elements stay where they are.
-            "reshape" | "expand_dims" | "squeeze" | "identity" => known.get(x).and_then(|value| {
-                let (from, to) = (value.ty.tensor()?, output.ty.tensor()?);
-                let same = from.dtype == to.dtype && size(from)? == size(to)?;
-                same.then(|| Value { ty: output.ty.clone(), data: value.data.clone() })
-            }),
-            _ => None,
-        };
-        if let Some(value) = value.filter(|v| v.ty == output.ty) {
-            op.kind = "const".to_owned();
-            op.inputs.clear();
-            op.attributes = [("val".to_owned(), value)].into_iter().collect();
-            changed += 1;
-        }
-    }
-    changed
-}
-
-fn size(ty: &TensorType) -> Option<usize> {
-    ty.fixed_shape()?.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
-}
-
-/// Makes `add` of a constant for each channel the bias of the `linear`, `conv` or `conv_transpose` before it.
-pub fn fuse_biases(function: &mut Function) -> usize {
-    let mut changed = 0;
-    while let Some((product, sum, bias)) = biased(&function.block) {
-        let block = &mut function.block;
-        let output = block.operations[sum].outputs[0].clone();
-        let name = {
-            let mut taken = Vec::new();
-            names::defined(block, &mut taken);
-            taken.extend(function.inputs.iter().map(|i| i.name.as_str()));
-            (0..)
-                .map(|i| format!("{}_bias_{i}", output.name))
-                .find(|n| !taken.contains(&n.as_str()))
-                .unwrap_or_default()
-        };
-        block.operations[product].inputs.insert("bias".to_owned(), Argument::One(Binding::Name(name.clone())));
-        // The product takes the place of the sum.
-        block.operations[product].outputs = vec![output];
-        let op = Operation {
-            kind: "const".to_owned(),
-            name: name.clone(),
-            inputs: Default::default(),
-            outputs: vec![NamedType { name, ty: bias.ty.clone() }],
-            blocks: Vec::new(),
-            attributes: [("val".to_owned(), bias)].into_iter().collect(),
-        };
-        block.operations.remove(sum);
-        block.operations.insert(product, op);
-        changed += 1;
-    }
-    changed
-}
-
-/// A product without bias, the sum after it that alone uses it, and the constant of the sum as a vector.
-fn biased(block: &Block) -> Option<(usize, usize, Value)> {
-    let mut used = HashMap::new();
-    names::uses(block, &mut used);
-    let made: HashMap<&str, usize> = block
-        .operations
-        .iter()
-        .enumerate()
-        .filter_map(|(i, op)| Some((op.outputs.first()?.name.as_str(), i)))
-        .collect();
-    block.operations.iter().enumerate().find_map(|(sum, op)| {
-        if op.kind != "add" {
-            return None;
-        }
-        let (x, y) = (bound(op, "x")?, bound(op, "y")?);
-        [(x, y), (y, x)].into_iter().find_map(|(from, constant)| {
-            let (&product, value) = (made.get(from)?, constant_of(&block.operations[*made.get(constant)?])?);
-            let source = &block.operations[product];
-            let axis = match source.kind.as_str() {
-                "linear" => source.outputs[0].ty.tensor()?.shape.len() - 1,
-                "conv" | "conv_transpose" => 1,
-                _ => return None,
-            };
-            // The sum has the type of the product: the constant is not broadcast over it.
-            let alone = used.get(from) == Some(&1) && !source.inputs.contains_key("bias");
-            let same = source.outputs[0].ty == op.outputs[0].ty;
-            let bias = channel(value, source.outputs[0].ty.tensor()?, axis).filter(|_| alone && same)?;
-            let weight = match source.inputs.get("weight")? {
-                Argument::One(Binding::Name(name)) => {
-                    let at = made.get(name.as_str())?;
-                    block.operations[*at].outputs[0].ty.tensor()?.dtype
-                }
-                Argument::One(Binding::Value(value)) => value.ty.tensor()?.dtype,
-                Argument::Many(_) => return None,
-            };
-            (bias.ty.tensor()?.dtype == weight).then_some((product, sum, bias))
-        })
-    })
-}
-
-/// A constant that has one number for each extent of an axis and is the same along the others, as a vector.
-fn channel(value: &Value, of: &TensorType, axis: usize) -> Option<Value> {
-    let ty = value.ty.tensor()?;
-    let (shape, rank) = (ty.fixed_shape()?, of.shape.len());
-    let Dim::Fixed(channels) = of.shape[axis] else { return None };
-    let lead = rank.checked_sub(shape.len())?;
-    let at = axis.checked_sub(lead)?;
-    let fits = shape.iter().enumerate().all(|(i, &n)| n == if i == at { channels } else { 1 });
-    let elements = matches!(value.data, ValueData::Tensor(TensorData::Bytes(_) | TensorData::Blob(_)));
-    let vector = ValueType::Tensor(TensorType::fixed(ty.dtype, &[channels]));
-    (fits && elements).then(|| Value { ty: vector, data: value.data.clone() })
 }

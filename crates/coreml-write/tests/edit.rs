@@ -13,6 +13,8 @@ use safetensors::{Dtype, SafeTensors};
 
 #[path = "edit/compile.rs"]
 mod compile;
+#[path = "edit/passes.rs"]
+mod passes;
 
 /// `y = linear(x, w)`, w `[4, 8]` from a table of four numbers, plus a dense bias.
 fn model(folder: &Path, name: &str, bias: f32) -> PathBuf {

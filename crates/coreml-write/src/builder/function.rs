@@ -315,12 +315,13 @@ impl FunctionBuilder {
     }
 }
 
-/// Drops operations whose results nothing uses. Those without results, such as `write_state`, stay.
+/// Drops operations whose results nothing uses, in nested blocks, too. Those without results, such as `write_state`, stay.
 pub fn sweep(block: &mut Block) {
     let mut needed: HashSet<String> = block.outputs.iter().cloned().collect();
     let mut kept = Vec::with_capacity(block.operations.len());
-    for op in std::mem::take(&mut block.operations).into_iter().rev() {
+    for mut op in std::mem::take(&mut block.operations).into_iter().rev() {
         if acts(&op) || op.outputs.iter().any(|o| needed.contains(&o.name)) {
+            op.blocks.iter_mut().for_each(sweep);
             uses(&op, &mut needed);
             kept.push(op);
         }

@@ -13,6 +13,7 @@ use super::raw;
 use super::repack::Repack;
 use super::weights::program;
 use crate::names;
+use crate::passes::{self, Evaluate, Passes, Pool, Report};
 
 /// Changes of a model.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +34,8 @@ pub struct Changes {
     pub features: Vec<(String, String)>,
     /// Functions, from name to name.
     pub functions: Vec<(String, String)>,
+    /// Rewrites of the program, before anything is renamed.
+    pub passes: Passes,
 }
 
 impl Changes {
@@ -108,13 +111,24 @@ pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`EditError::Invalid`] for names that are unknown or taken, and for renaming in other types than ML Programs.
 pub fn edit(model: &Model, changes: &Changes, to: &Path) -> Result<()> {
+    edit_with(model, changes, None, to).map(drop)
+}
+
+/// [`edit()`] with what computes constants for [`Passes::fold`]. Returns what the rewrites did.
+///
+/// # Errors
+/// As [`edit()`]; [`EditError::Invalid`] for what a rewrite can't do.
+pub fn edit_with(model: &Model, changes: &Changes, evaluate: Option<&mut Evaluate<'_>>, to: &Path) -> Result<Report> {
     let mut description = model.description.clone();
     description.metadata = changes.metadata(&description.metadata);
-    let renames = !changes.features.is_empty() || !changes.functions.is_empty();
-    if !renames && (specification_path(&model.path).is_some() || model.body.program().is_none()) {
-        return edit_raw(model, changes, &description, to);
+    let rewrites = !changes.features.is_empty() || !changes.functions.is_empty() || !changes.passes.is_empty();
+    if !rewrites && (specification_path(&model.path).is_some() || model.body.program().is_none()) {
+        return edit_raw(model, changes, &description, to).map(|()| Report::default());
     }
     let mut new = program(model)?.clone();
+    let mut pool = Pool::new(&model.weights, to).map_err(EditError::io(to))?;
+    let report = passes::run(&mut new, &mut description, &changes.passes, &mut pool, evaluate)
+        .map_err(|(place, found)| EditError::invalid(&model.path, place, "a program that can be rewritten", found))?;
     for (from, name) in &changes.functions {
         rename_function(model, &mut new, &mut description, from, name)?;
     }
@@ -135,8 +149,9 @@ pub fn edit(model: &Model, changes: &Changes, to: &Path) -> Result<()> {
         description.default_function.clone_from(name);
     }
     let mut repack = Repack::create(to)?;
-    repack.adopt(&mut new, &model.weights)?;
-    repack.finish(&description, &new)
+    repack.adopt_pool(&mut new, &pool)?;
+    repack.finish(&description, &new)?;
+    Ok(report)
 }
 
 fn features(f: &FunctionDescription) -> impl Iterator<Item = &str> {

@@ -13,6 +13,7 @@ use coreml_format::write::PackageWriter;
 use sha2::{Digest, Sha256};
 
 use super::error::{EditError, Result};
+use crate::passes::Pool;
 
 /// A package that takes programs of other models with their weights. Equal constants are stored once.
 pub struct Repack {
@@ -23,6 +24,9 @@ pub struct Repack {
     /// Bytes of the constants that programs refer to, each once a source; bytes stored.
     bytes: (u64, u64),
 }
+
+/// Copies a constant of another model.
+type Copy<'f> = dyn FnMut(&mut Repack, &BlobRef) -> Result<BlobRef> + 'f;
 
 impl Repack {
     /// Starts a package at a path that does not exist yet.
@@ -66,13 +70,31 @@ impl Repack {
     /// # Errors
     /// [`EditError::Blob`] if a weight can't be read, [`EditError::Io`] if it can't be written.
     pub fn adopt(&mut self, program: &mut Program, weights: &Weights) -> Result<()> {
+        self.adopt_from(program, &mut |repack, at| {
+            let blob = weights.resolve(at)?;
+            repack.blob(blob.dtype(), blob.elements(), &blob)
+        })
+    }
+
+    /// Copies the constants that rewrites made, too.
+    ///
+    /// # Errors
+    /// As [`Repack::adopt`].
+    pub fn adopt_pool(&mut self, program: &mut Program, pool: &Pool<'_>) -> Result<()> {
+        self.adopt_from(program, &mut |repack, at| {
+            let (dtype, elements, bytes) = pool.blob(at)?;
+            repack.blob(dtype, elements, &bytes)
+        })
+    }
+
+    fn adopt_from(&mut self, program: &mut Program, copy: &mut Copy<'_>) -> Result<()> {
         let mut moved: HashMap<BlobRef, BlobRef> = HashMap::new();
         for function in program.functions.values_mut() {
             let mut all = Vec::new();
             values(&mut function.block, &mut all);
             all.extend(function.attributes.values_mut());
             for value in all {
-                self.adopt_value(value, weights, &mut moved)?;
+                self.adopt_value(value, copy, &mut moved)?;
             }
         }
         Ok(())
@@ -81,7 +103,7 @@ impl Repack {
     fn adopt_value(
         &mut self,
         value: &mut Value,
-        weights: &Weights,
+        copy: &mut Copy<'_>,
         moved: &mut HashMap<BlobRef, BlobRef>,
     ) -> Result<()> {
         match &mut value.data {
@@ -89,8 +111,7 @@ impl Repack {
                 let new = match moved.get(at) {
                     Some(new) => new.clone(),
                     None => {
-                        let blob = weights.resolve(at)?;
-                        let new = self.blob(blob.dtype(), blob.elements(), &blob)?;
+                        let new = copy(self, at)?;
                         moved.insert(at.clone(), new.clone());
                         new
                     }
@@ -100,11 +121,11 @@ impl Repack {
             }
             ValueData::Tensor(_) => Ok(()),
             ValueData::Tuple(all) | ValueData::List(all) => {
-                all.iter_mut().try_for_each(|v| self.adopt_value(v, weights, moved))
+                all.iter_mut().try_for_each(|v| self.adopt_value(v, copy, moved))
             }
             ValueData::Dictionary(all) => all.iter_mut().try_for_each(|(k, v)| {
-                self.adopt_value(k, weights, moved)?;
-                self.adopt_value(v, weights, moved)
+                self.adopt_value(k, copy, moved)?;
+                self.adopt_value(v, copy, moved)
             }),
         }
     }
