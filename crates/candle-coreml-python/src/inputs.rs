@@ -125,10 +125,13 @@ fn integers(value: &Bound<'_, PyAny>) -> Option<Vec<i64>> {
     items.map(|item| item.ok().filter(|i| !i.is_instance_of::<PyFloat>())?.extract::<i64>().ok()).collect()
 }
 
+/// Integers are keys of either kind: where strings are described they become text, as the names of features that
+/// scikit-learn's vectorizers saw as integers.
 fn dictionary(entries: &Bound<'_, PyDict>, int_keys: bool) -> Option<Vec<(DictionaryKey, f64)>> {
-    let key = |key: &Bound<'_, PyAny>| match int_keys {
-        true => key.extract::<i64>().ok().map(DictionaryKey::Int),
-        false => key.extract::<String>().ok().map(DictionaryKey::String),
+    let key = |key: &Bound<'_, PyAny>| match (int_keys, key.extract::<i64>().ok()) {
+        (true, n) => n.map(DictionaryKey::Int),
+        (false, Some(n)) => Some(DictionaryKey::String(n.to_string())),
+        (false, None) => key.extract::<String>().ok().map(DictionaryKey::String),
     };
     entries.iter().map(|(k, v)| Some((key(&k)?, v.extract::<f64>().ok()?))).collect()
 }

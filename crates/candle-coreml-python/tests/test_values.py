@@ -56,3 +56,14 @@ def test_values_agree_with_the_references(case):
         for name, want in row["outputs"].items():
             check(returned[name], outputs[name], want)
             check(returned[name], in_batch[name], want)
+
+
+def test_integers_are_keys_where_strings_are_described(tmp_path):
+    (source,) = (ROOT / "conformance").glob("*/dict_vectorizer.mlmodel")
+    model = tmp_path / "seven.mlmodel"
+    # The second feature is named 7, as scikit-learn's vectorizer would name an integer.
+    model.write_bytes(source.read_bytes().replace(b"\n\x01b", b"\n\x017"))
+    model = ct.MLModel(model)
+    assert model.predict({"x": {"a": 1.0, 7: 2.5}})["y"].tolist() == [1.0, 2.5, 0.0]
+    with pytest.raises(ct.errors.InputError, match="strings as keys"):
+        model.predict({"x": {7.5: 1.0}})
