@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The conversation that a prompt makes.
     fn messages(&self, prompt: &str) -> Vec<Message> {
-        let system = self.system.iter().map(|text| Message { role: "system".to_owned(), content: text.clone() });
+        let system = self.system.iter().map(Message::system);
         system.chain([Message::user(prompt)]).collect()
     }
 

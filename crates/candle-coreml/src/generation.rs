@@ -10,10 +10,14 @@ use crate::anemll::{Pipeline, Session};
 use crate::error::{Error, Result};
 
 mod chat;
+#[cfg(feature = "constrained")]
+mod constraint;
 mod conversation;
 mod decoder;
 mod jinja;
 mod lookup;
+mod probabilities;
+mod processors;
 mod progress;
 mod recommended;
 mod sampler;
@@ -21,9 +25,13 @@ mod text;
 pub(crate) mod vocabulary;
 
 pub use chat::{ChatTemplate, Message};
+#[cfg(feature = "constrained")]
+pub use constraint::{Constraint, Grammar};
 pub use conversation::{Conversation, Ending};
 pub use decoder::{Decoder, PipelineDecoder};
 pub use jinja::{TemplateError, TemplateErrorKind, TemplateLimits};
+pub use probabilities::{Probabilities, TokenProbability};
+pub use processors::{Bias, LogitsProcessor, Penalties, Processors, Seen};
 pub use progress::Progress;
 pub use recommended::Recommended;
 pub use sampler::{Sampler, Sampling};
@@ -36,6 +44,15 @@ pub struct Options {
     pub max_tokens: usize,
     /// Sampling parameters.
     pub sampling: Sampling,
+    /// What changes the logits before a token is chosen: penalties, biases, constraints.
+    pub processors: Processors,
+    /// Log-probabilities of every token, and this many of the most likely ones; `None`: none.
+    pub probabilities: Option<usize>,
+    /// Log-probabilities of the prompt's tokens too ([`Summary::prompt_probabilities`]), if [`probabilities`](Self::probabilities)
+    /// is set. The prompt then runs token by token, and nothing of it is taken from the cache.
+    pub prompt_probabilities: bool,
+    /// Special tokens that are part of the text, such as those that mark thoughts or calls.
+    pub shown: Vec<u32>,
     /// Stop texts; excluded from the result.
     pub stop: Vec<String>,
     /// True to slide the window when the context is full; otherwise generation stops.
@@ -58,6 +75,10 @@ impl Default for Options {
         Self {
             max_tokens: 256,
             sampling: Sampling::default(),
+            processors: Processors::default(),
+            probabilities: None,
+            prompt_probabilities: false,
+            shown: Vec::new(),
             stop: Vec::new(),
             slide: true,
             force: Vec::new(),
@@ -69,11 +90,18 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Most likely tokens to find for each token of the prompt, if any are asked for.
+    fn each_of_prompt(&self) -> Option<usize> {
+        self.probabilities.filter(|_| self.prompt_probabilities)
+    }
+}
+
 /// Reason for the end of generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
-    /// The model generated an end token.
+    /// The model generated an end token, or a processor says that the answer is complete.
     EndOfText,
     /// A stop text was generated.
     StopText,
@@ -92,8 +120,10 @@ pub struct Step {
     pub token: u32,
     /// Text completed by this token; may be empty.
     pub text: String,
-    /// Logits it was sampled from.
+    /// Logits of the model `[vocab]`, before processors.
     pub logits: Vec<f32>,
+    /// Log-probabilities, if [`Options::probabilities`] asks for them.
+    pub probabilities: Option<Probabilities>,
 }
 
 /// Result of a generation.
@@ -113,6 +143,8 @@ pub struct Summary {
     pub decode_seconds: f64,
     /// Number of later forward passes.
     pub decode_steps: usize,
+    /// Log-probabilities of the prompt's tokens from the second on, if [`Options::prompt_probabilities`] asks for them.
+    pub prompt_probabilities: Vec<Probabilities>,
     /// Number of tokens that needed none, since a guess was right: see [`Options::lookup`].
     pub guessed: usize,
 }
@@ -139,6 +171,8 @@ pub struct Generation<'g> {
     stream: TextStream<'g>,
     prompt: Vec<u32>,
     next: Option<u32>,
+    /// Logits after the processors; kept for its memory.
+    processed: Vec<f32>,
     /// Logits after guesses that were right: the decoder has their tokens already.
     ahead: VecDeque<Vec<f32>>,
     summary: Summary,
@@ -168,17 +202,19 @@ impl<'g> Generation<'g> {
     ) -> Self {
         let known = decoder.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // Always run the last token, even if cached: its logits are needed.
-        let known = decoder.truncate(known.min(prompt.len().saturating_sub(1)));
+        let known = if options.each_of_prompt().is_some() { 0 } else { known.min(prompt.len().saturating_sub(1)) };
+        let known = decoder.truncate(known);
         let sampler = Sampler::new(options.sampling.clone());
         Self {
             decoder: Box::new(decoder),
             cancel: None,
             sampler,
             end: tokenizer.end_tokens().to_vec(),
-            stream: TextStream::new(tokenizer, options.stop.clone()),
+            stream: TextStream::new(tokenizer, options.stop.clone()).showing(options.shown.clone()),
             options,
             prompt: prompt[known..].to_vec(),
             next: None,
+            processed: Vec::new(),
             ahead: VecDeque::new(),
             summary: Summary {
                 tokens: Vec::new(),
@@ -188,6 +224,7 @@ impl<'g> Generation<'g> {
                 prefill_seconds: 0.0,
                 decode_seconds: 0.0,
                 decode_steps: 0,
+                prompt_probabilities: Vec::new(),
                 guessed: 0,
             },
             done: false,
@@ -208,10 +245,11 @@ impl<'g> Generation<'g> {
 
     /// Runs the prompt in parts, to report progress and check for cancellation between them; `None` if cancelled.
     fn prefill(&mut self) -> Result<Option<Vec<f32>>> {
-        if self.decoder.greedy_only() && !self.options.sampling.is_greedy() {
+        let Options { sampling, processors, probabilities, .. } = &self.options;
+        if self.decoder.greedy_only() && !(sampling.is_greedy() && processors.is_empty() && probabilities.is_none()) {
             return Err(Error::Request(
-                "this model gives the best token and no probabilities of others: use temperature 0 and no repetition \
-                 penalty"
+                "this model gives the best token and no probabilities of others: use temperature 0, no penalties, biases \
+                 or constraints, and ask for no log-probabilities"
                     .to_owned(),
             ));
         }
@@ -224,10 +262,37 @@ impl<'g> Generation<'g> {
         let progress = self.options.progress.clone();
         progress.begin(prompt.len());
         let flags = [Some(self.options.cancel.clone()), self.cancel.clone()];
-        self.decoder.forward_chunked(&prompt, &mut |done| {
+        let mut more = |done| {
             progress.prefilled(done);
             !flags.iter().flatten().any(|flag| flag.load(Ordering::Relaxed))
-        })
+        };
+        let Some(count) = self.options.each_of_prompt() else {
+            return self.decoder.forward_chunked(&prompt, &mut more);
+        };
+        let mut logits = None;
+        for (i, &token) in prompt.iter().enumerate() {
+            if let Some(before) = logits.replace(self.decoder.forward(&[token])?) {
+                self.summary.prompt_probabilities.push(Probabilities::of(&before, token, count));
+            }
+            if !more(i + 1) {
+                return Ok(None);
+            }
+        }
+        logits.map_or_else(|| self.decoder.forward(&[]).map(Some), |l| Ok(Some(l)))
+    }
+
+    /// The token that follows these logits: the processors change a copy, if there are any.
+    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        if self.options.processors.is_empty() {
+            return Ok(self.sampler.choose(logits, self.decoder.tokens()));
+        }
+        self.processed.clear();
+        self.processed.extend_from_slice(logits);
+        let seen = Seen { tokens: self.decoder.tokens(), answer: &self.summary.tokens };
+        self.options.processors.process(seen, &mut self.processed)?;
+        let token = self.sampler.choose(&self.processed, seen.tokens);
+        self.options.processors.chosen(token)?;
+        Ok(token)
     }
 
     /// Runs to the end and calls `on_token` for every piece of text.
@@ -271,10 +336,10 @@ impl<'g> Generation<'g> {
     /// Runs a token and guesses of those after it in one step; the logits after the token. `None` if there is nothing to
     /// guess, or guesses can't be verified at once.
     fn guess(&mut self, token: u32) -> Result<Option<Vec<f32>>> {
-        let Options { lookup, sampling, force, max_tokens, .. } = &self.options;
+        let Options { lookup, sampling, force, max_tokens, processors, .. } = &self.options;
         // The last token needs no step.
         let most = (*lookup).min(lookup::MOST).min(max_tokens.saturating_sub(self.summary.tokens.len() + 1));
-        if most == 0 || !sampling.is_greedy() || !force.is_empty() {
+        if most == 0 || !sampling.is_greedy() || !force.is_empty() || !processors.is_empty() {
             return Ok(None);
         }
         let mut known = self.decoder.tokens().to_vec();
@@ -320,7 +385,14 @@ impl<'g> Generation<'g> {
         let forced = self.options.force.len();
         let limit = if forced > 0 { forced + 1 } else { self.options.max_tokens };
         if self.summary.tokens.len() >= limit {
+            // The prompt alone may be asked for.
+            if limit == 0 && self.options.each_of_prompt().is_some() && self.prefill()?.is_none() {
+                return Ok(self.stop(StopReason::Cancelled));
+            }
             return Ok(self.stop(StopReason::MaxTokens));
+        }
+        if self.options.processors.complete() {
+            return Ok(self.stop(StopReason::EndOfText));
         }
         if self.cancelled() {
             return Ok(self.stop(StopReason::Cancelled));
@@ -354,7 +426,7 @@ impl<'g> Generation<'g> {
         };
         let token = match self.options.force.get(self.summary.tokens.len()) {
             Some(&t) => t,
-            None => self.sampler.choose(&logits, self.decoder.tokens()),
+            None => self.choose(&logits)?,
         };
         if forced == 0 && self.end.contains(&token) {
             return Ok(self.stop(StopReason::EndOfText));
@@ -368,7 +440,8 @@ impl<'g> Generation<'g> {
             self.summary.stop_reason = StopReason::StopText;
             self.done = true;
         }
-        Ok(Some(Step { token, text, logits }))
+        let probabilities = self.options.probabilities.map(|count| Probabilities::of(&logits, token, count));
+        Ok(Some(Step { token, text, logits, probabilities }))
     }
 }
 

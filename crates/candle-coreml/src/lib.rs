@@ -42,6 +42,7 @@
 //! | `hub` (default) | models by name from the Hugging Face Hub, in pure Rust |
 //! | `hub-ring` | the same on processors without support in the default TLS; needs a C compiler |
 //! | `images` | PNG, JPEG, TIFF, WebP and BMP files as inputs |
+//! | `constrained` | answers in the form of a JSON schema, a regular expression or a grammar: [`generation`] |
 //! | `tokio` | `nonblocking`: async models and text streams |
 //! | `remote` | text generation through the Anthropic Messages API |
 //! | `candle-models` | `.safetensors` checkpoints of Qwen and Llama, as backends besides Core ML |

@@ -147,7 +147,7 @@ impl RemoteGenerator {
                     text.push_str(&piece);
                     pieces += 1;
                     options.progress.generated(pieces);
-                    on_token(&Step { token: 0, text: piece, logits: Vec::new() });
+                    on_token(&Step { token: 0, text: piece, logits: Vec::new(), probabilities: None });
                 }
                 Ok(News::Usage(new)) => {
                     usage.input_tokens = usage.input_tokens.max(new.input_tokens);
@@ -171,6 +171,7 @@ impl RemoteGenerator {
             prefill_seconds: first.as_secs_f64(),
             decode_seconds: whole.saturating_sub(first).as_secs_f64(),
             decode_steps: usage.output_tokens,
+            prompt_probabilities: Vec::new(),
             guessed: 0,
         };
         self.stats.turns += 1;

@@ -74,7 +74,7 @@ impl FakeGenerator {
                 return Err(Error::Unavailable("the device was lost".to_owned()));
             }
             text.push_str(piece);
-            on_token(&Step { token: i as u32, text: piece.to_owned(), logits: Vec::new() });
+            on_token(&Step { token: i as u32, text: piece.to_owned(), logits: Vec::new(), probabilities: None });
         }
         Ok(Summary {
             tokens: vec![0, 1, 2, 3],
@@ -84,6 +84,7 @@ impl FakeGenerator {
             prefill_seconds: 0.0,
             decode_seconds: 0.0,
             decode_steps: 3,
+            prompt_probabilities: Vec::new(),
             guessed: 0,
         })
     }

@@ -6,6 +6,8 @@ use candle_coreml::description::{FeatureType, ShapeConstraint};
 use candle_coreml::generation::{Message, Options, StopReason};
 use candle_coreml::{EngineChoice, QwenConfig, QwenModel};
 
+#[path = "shipped_model/choices.rs"]
+mod choices;
 mod engines;
 
 #[derive(serde::Deserialize)]

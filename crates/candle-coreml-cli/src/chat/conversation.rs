@@ -44,7 +44,7 @@ impl Conversation {
     /// Sets or removes the system message.
     pub(super) fn set_system(&mut self, text: Option<String>) {
         let old = usize::from(self.system().is_some());
-        let new = text.map(|content| Message { role: "system".to_owned(), content });
+        let new = text.map(Message::system);
         self.messages.splice(..old, new);
     }
 

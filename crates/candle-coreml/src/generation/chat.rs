@@ -21,6 +21,11 @@ pub struct Message {
 }
 
 impl Message {
+    /// A system message: instructions to the model.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self { role: "system".to_owned(), content: content.into() }
+    }
+
     /// A user message.
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user".to_owned(), content: content.into() }

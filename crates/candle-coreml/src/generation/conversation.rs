@@ -26,7 +26,7 @@ pub enum Ending {
 /// Messages, tools and documents are JSON objects in the form of transformers' `apply_chat_template`: `role`, `content` (a
 /// text or a list of parts), `tool_calls`, `tool_call_id`, `reasoning_content`, and whatever else a template reads. The
 /// order of their keys is kept.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conversation {
     /// The messages, at least one.
     pub messages: Vec<Value>,

@@ -34,6 +34,16 @@ impl Sampling {
     }
 }
 
+fn finite(logit: f32) -> f32 {
+    if logit.is_nan() { f32::NEG_INFINITY } else { logit }
+}
+
+/// The first of the largest logits; 0 if there are none.
+fn best(logits: &[f32]) -> u32 {
+    let larger = |b: usize, (i, &l): (usize, &f32)| if l > finite(logits[b]) { i } else { b };
+    logits.iter().enumerate().fold(0, larger) as u32
+}
+
 /// Chooses tokens; holds the random generator.
 #[derive(Debug)]
 pub struct Sampler {
@@ -50,7 +60,10 @@ impl Sampler {
 
     /// Samples the next token after `seen`. NaN logits are never sampled.
     pub fn choose(&mut self, logits: &[f32], seen: &[u32]) -> u32 {
-        let mut logits: Vec<f32> = logits.iter().map(|&l| if l.is_nan() { f32::NEG_INFINITY } else { l }).collect();
+        if self.sampling.is_greedy() {
+            return best(logits);
+        }
+        let mut logits: Vec<f32> = logits.iter().copied().map(finite).collect();
         let penalty = self.sampling.repetition_penalty;
         if penalty != 1.0 {
             let mut unique = seen.to_vec();
@@ -62,9 +75,8 @@ impl Sampler {
                 }
             }
         }
-        let best = || logits.iter().enumerate().fold(0, |b, (i, &l)| if l > logits[b] { i } else { b }) as u32;
         if self.sampling.temperature <= 0.0 || logits.is_empty() {
-            return if logits.is_empty() { 0 } else { best() };
+            return best(&logits);
         }
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
@@ -86,7 +98,7 @@ impl Sampler {
         match WeightedIndex::new(&weights) {
             Ok(distribution) => order[distribution.sample(&mut self.rng)] as u32,
             // All weights are zero or not finite: nothing to sample.
-            Err(_) => best(),
+            Err(_) => best(&logits),
         }
     }
 }

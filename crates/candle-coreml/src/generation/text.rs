@@ -15,6 +15,9 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     end: Vec<u32>,
     template: Option<ChatTemplate>,
+    /// Made for the first constrained answer.
+    #[cfg(feature = "constrained")]
+    spelled: std::sync::OnceLock<std::sync::Arc<super::constraint::Spelled>>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -65,7 +68,13 @@ impl Tokenizer {
         end.extend(template.as_ref().and_then(|t| turn_end(t, &vocabulary)));
         end.sort_unstable();
         end.dedup();
-        Ok(Self { vocabulary, end, template })
+        Ok(Self {
+            vocabulary,
+            end,
+            template,
+            #[cfg(feature = "constrained")]
+            spelled: std::sync::OnceLock::new(),
+        })
     }
 
     /// Maximum size of a text that fits `context` tokens.
@@ -103,6 +112,33 @@ impl Tokenizer {
     /// [`Error::TextTooLong`] beyond 16 MiB, or less if the tokenizer's rules require it; if the tokenizer fails.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
         self.vocabulary.encode(text, true)
+    }
+
+    /// The bytes that a token adds to a text, which may be a part of a character; a special token's are those of its name.
+    /// `None` for an id that is no token.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.vocabulary.token(id)?;
+        Some(match self.vocabulary.spelling() {
+            _ if self.vocabulary.is_special(id) => token.into_bytes(),
+            Ok(spelling) => spelling.bytes(&token),
+            Err(_) => self.decode(&[id]).ok()?.into_bytes(),
+        })
+    }
+
+    /// Whether a token is special: decoding leaves it out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.vocabulary.is_special(id)
+    }
+
+    /// The tokens as bytes, for constraints.
+    #[cfg(feature = "constrained")]
+    pub(super) fn spelled(&self) -> Result<std::sync::Arc<super::constraint::Spelled>> {
+        if let Some(made) = self.spelled.get() {
+            return Ok(made.clone());
+        }
+        // Two at once make the same.
+        let made = std::sync::Arc::new(super::constraint::Spelled::new(&self.vocabulary)?);
+        Ok(self.spelled.get_or_init(|| made).clone())
     }
 
     /// Decodes token ids, without special tokens.
@@ -159,6 +195,8 @@ pub struct TextStream<'t> {
     held: String,
     stop: Vec<String>,
     stopped: bool,
+    /// Special tokens that are text here.
+    shown: Vec<u32>,
 }
 
 /// Number of tokens decoded again for context: enough for any decoder that looks at neighbours.
@@ -168,7 +206,14 @@ impl<'t> TextStream<'t> {
     /// A stream that stops at any of these texts.
     pub fn new(tokenizer: &'t Tokenizer, stop: Vec<String>) -> Self {
         let stop = stop.into_iter().filter(|s| !s.is_empty()).collect();
-        Self { tokenizer, ids: Vec::new(), settled: 0, held: String::new(), stop, stopped: false }
+        Self { tokenizer, ids: Vec::new(), settled: 0, held: String::new(), stop, stopped: false, shown: Vec::new() }
+    }
+
+    /// Shows these special tokens by their names.
+    #[must_use]
+    pub fn showing(mut self, tokens: Vec<u32>) -> Self {
+        self.shown = tokens;
+        self
     }
 
     /// Returns true if a stop text was found.
@@ -186,11 +231,15 @@ impl<'t> TextStream<'t> {
         let before = self.tokenizer.decode(&self.ids[start..self.settled])?;
         let all = self.tokenizer.decode(&self.ids[start..])?;
         // An incomplete character decodes to the replacement character.
-        if all.ends_with('\u{fffd}') && self.ids.len() - self.settled < 4 {
+        let shown = self.shown.contains(&token) && self.tokenizer.is_special(token);
+        if all.ends_with('\u{fffd}') && self.ids.len() - self.settled < 4 && !shown {
             return Ok(String::new());
         }
         self.settled = self.ids.len();
         self.held.push_str(all.strip_prefix(before.as_str()).unwrap_or(&all));
+        if shown {
+            self.held.push_str(&String::from_utf8_lossy(&self.tokenizer.token_bytes(token).unwrap_or_default()));
+        }
         let found = self.stop.iter().filter_map(|s| self.held.find(s.as_str())).min();
         if let Some(at) = found {
             self.stopped = true;

@@ -7,6 +7,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use coreml_format::file;
 use tokenizers::{
@@ -15,7 +16,9 @@ use tokenizers::{
 
 use crate::error::{Error, Result};
 use crate::files;
+use bytes::Spelling;
 
+mod bytes;
 mod charsmap;
 mod rules;
 pub(super) mod sentencepiece;
@@ -40,6 +43,8 @@ pub(crate) struct Vocabulary {
     truncation: Option<usize>,
     /// Maximum size of a text to encode, in bytes.
     longest: usize,
+    /// How tokens are spelled, or the decoder that has no spelling; made when it is needed.
+    spelling: OnceLock<std::result::Result<Spelling, String>>,
 }
 
 impl std::fmt::Debug for Vocabulary {
@@ -49,7 +54,7 @@ impl std::fmt::Debug for Vocabulary {
 }
 
 /// Converts a panic of the library to an error.
-fn contained<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+pub(super) fn contained<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err("the tokenizers library failed on it".to_owned()),
@@ -131,6 +136,7 @@ impl Vocabulary {
             path: path.to_owned(),
             truncation: file.truncation.and_then(|t| usize::try_from(t.max_length).ok()),
             longest: most.min(room),
+            spelling: OnceLock::new(),
         })
     }
 
@@ -158,6 +164,32 @@ impl Vocabulary {
     /// Returns true for an added token that is special.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// A token as it stands in the vocabulary.
+    pub(super) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The bytes of tokens, or the decoder whose tokens have none of their own.
+    pub(super) fn spelling(&self) -> &std::result::Result<Spelling, String> {
+        self.spelling.get_or_init(|| {
+            let decoder = self.inner.get_decoder().map(serde_json::to_value).transpose();
+            Spelling::of(&decoder.map_err(|e| e.to_string())?.unwrap_or_default())
+        })
+    }
+
+    /// One more than the largest id.
+    ///
+    /// # Errors
+    /// [`Error::File`] if hardly any of the ids are used.
+    #[cfg(feature = "constrained")]
+    pub(super) fn ids(&self) -> Result<u32> {
+        let most = self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        if most > (1 << 16) + 4 * self.size() || most >= 1 << 23 {
+            return Err(self.error(format!("{} tokens have ids up to {}", self.size(), most - 1)));
+        }
+        Ok(most as u32)
     }
 
     /// Tokenizes a text; `special` adds the special tokens of the post-processor.

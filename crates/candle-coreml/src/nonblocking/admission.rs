@@ -47,6 +47,13 @@ impl Admission {
         self.permits.clone().acquire_owned().await.map_err(|e| Error::Aborted(e.to_string()))
     }
 
+    /// Waits for a permit whatever the length of the queue.
+    pub(super) async fn enter_late(&self) -> Result<OwnedSemaphorePermit> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.waiting);
+        self.permits.clone().acquire_owned().await.map_err(|e| Error::Aborted(e.to_string()))
+    }
+
     /// Number of waiting calls.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)

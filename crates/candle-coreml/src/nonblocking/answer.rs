@@ -9,15 +9,17 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::generation::Summary;
+use crate::generation::{Probabilities, Summary};
 
 /// Part of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The token; `None` for text held back until the end.
     pub token: Option<u32>,
     /// Text completed by this token; may be empty.
     pub text: String,
+    /// Log-probabilities of the token, if [`Options::probabilities`](crate::generation::Options::probabilities) asks for them.
+    pub probabilities: Option<Probabilities>,
 }
 
 /// A complete answer.

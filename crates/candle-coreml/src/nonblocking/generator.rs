@@ -14,7 +14,7 @@ use super::slots::{Slot, Slots};
 use crate::backend::{GeneratorInfo, SharedModel, TextGeneration};
 use crate::byte_limit::ByteLimit;
 use crate::error::{Error, Result};
-use crate::generation::{Generation, Message, Options, Recommended, Step, Summary};
+use crate::generation::{Conversation, Generation, Message, Options, Recommended, Step, Summary, Tokenizer};
 
 /// The prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub enum Prompt {
     Tokens(Vec<u32>),
     /// A conversation to answer, through the model's chat template. No messages are dropped.
     Chat(Vec<Message>),
+    /// A conversation with tools, calls and whatever else the chat template reads.
+    /// [`Options::thinking`] sets `enable_thinking` where the conversation does not.
+    Conversation(Box<Conversation>),
 }
 
 /// Observes answers, on the computing threads; a slow observer slows them down.
@@ -64,6 +67,7 @@ struct Inner {
     buffer: usize,
     watch: Arc<dyn Watch>,
     recommended: Recommended,
+    greedy_only: bool,
 }
 
 impl std::fmt::Debug for AsyncGenerator {
@@ -114,6 +118,7 @@ impl AsyncGenerator {
         recommended: Recommended,
     ) -> Result<Self> {
         let slots = Slots::new(&model, capacity.slots)?;
+        let greedy_only = slots.greedy_only();
         let buffer = capacity.buffer.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         let bytes = model.tokenizer().byte_limit(model.info().context);
         Ok(Self {
@@ -125,6 +130,7 @@ impl AsyncGenerator {
                 buffer,
                 watch,
                 recommended,
+                greedy_only,
             }),
         })
     }
@@ -137,6 +143,22 @@ impl AsyncGenerator {
     /// How the model's authors would have tokens chosen; nothing is applied unasked.
     pub fn recommended(&self) -> &Recommended {
         &self.inner.recommended
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.inner.model.tokenizer()
+    }
+
+    /// Number of tokens that the model knows.
+    pub fn vocab(&self) -> usize {
+        self.inner.model.vocab()
+    }
+
+    /// Whether the model says which token is best, but not how likely others are: sampling, penalties, constraints and
+    /// log-probabilities are refused.
+    pub fn greedy_only(&self) -> bool {
+        self.inner.greedy_only
     }
 
     /// Returns true if the model has a chat template.
@@ -162,10 +184,30 @@ impl AsyncGenerator {
     /// or [`Error::NoMessages`], [`Error::UnknownToken`], [`Error::NoChatTemplate`]. Engine failures are reported by
     /// the answer.
     pub async fn stream(&self, prompt: Prompt, options: Options) -> Result<Answer> {
-        let called = Instant::now();
         // Check first, so that oversized prompts don't wait.
         self.inner.check_length(&prompt)?;
-        let permit = self.inner.admission.enter().await?;
+        let (called, permit) = (Instant::now(), self.inner.admission.enter().await?);
+        self.start(called, permit, prompt, options).await
+    }
+
+    /// [`stream`](Self::stream) of one more answer for a caller who has one: waits for a slot however many others wait. Callers
+    /// bound how many they start at once.
+    ///
+    /// # Errors
+    /// Same as [`AsyncGenerator::stream`], but never [`Error::Busy`].
+    pub async fn stream_another(&self, prompt: Prompt, options: Options) -> Result<Answer> {
+        self.inner.check_length(&prompt)?;
+        let (called, permit) = (Instant::now(), self.inner.admission.enter_late().await?);
+        self.start(called, permit, prompt, options).await
+    }
+
+    async fn start(
+        &self,
+        called: Instant,
+        permit: OwnedSemaphorePermit,
+        prompt: Prompt,
+        options: Options,
+    ) -> Result<Answer> {
         let (accept, accepted) = oneshot::channel();
         let (sender, events) = mpsc::channel(self.inner.buffer);
         let cancel = CancelOnDrop::default();
@@ -241,7 +283,7 @@ impl Job {
         watch.started(ids.len(), cached);
         let (mut last, mut sent) = (None::<Instant>, 0);
         loop {
-            let Step { token, text, .. } = match generation.advance() {
+            let Step { token, text, probabilities, .. } = match generation.advance() {
                 Ok(Some(step)) => step,
                 Ok(None) => break,
                 Err(error) => return Some(Err(error)),
@@ -252,12 +294,12 @@ impl Job {
                 Some(before) => watch.next_token(now - before),
             }
             sent += text.len();
-            self.send(Piece { token: Some(token), text });
+            self.send(Piece { token: Some(token), text, probabilities });
         }
         let summary = generation.finish();
         // Text held back as a possible prefix of a stop text.
         if let Some(rest) = summary.text.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.send(Piece { token: None, text: rest.to_owned() });
+            self.send(Piece { token: None, text: rest.to_owned(), probabilities: None });
         }
         Some(Ok(summary))
     }
@@ -279,7 +321,20 @@ impl Inner {
             Prompt::Tokens(_) => Ok(()),
             Prompt::Text(text) => self.bytes.check(text.len()),
             Prompt::Chat(messages) => self.bytes.check(messages.iter().map(|m| m.content.len()).sum()),
+            Prompt::Conversation(talk) => {
+                let all =
+                    talk.messages.iter().chain(talk.tools.iter().flatten()).chain(talk.documents.iter().flatten());
+                self.bytes.check(all.map(texts).sum())
+            }
         }
+    }
+
+    fn rendered(&self, conversation: &Conversation) -> Result<Vec<u32>> {
+        let tokenizer = self.model.tokenizer();
+        let text = tokenizer.needed_template()?.render_conversation(conversation)?;
+        // Templates may repeat their input.
+        self.bytes.check(text.len())?;
+        tokenizer.encode(&text)
     }
 
     /// Encodes the prompt as valid tokens.
@@ -291,11 +346,12 @@ impl Inner {
             Prompt::Chat(messages) if messages.is_empty() => {
                 return Err(Error::NoMessages);
             }
-            Prompt::Chat(messages) => {
-                let text = tokenizer.needed_template()?.render(&messages, options.thinking)?;
-                // Templates may repeat their input.
-                self.bytes.check(text.len())?;
-                tokenizer.encode(&text)?
+            Prompt::Chat(messages) => self.rendered(&Conversation::of(&messages, options.thinking))?,
+            Prompt::Conversation(mut talk) => {
+                if let Some(thinking) = options.thinking {
+                    talk.variables.entry("enable_thinking").or_insert(thinking.into());
+                }
+                self.rendered(&talk)?
             }
         };
         let (vocab, context) = (self.model.vocab(), self.model.info().context);
@@ -309,5 +365,15 @@ impl Inner {
             return Err(Error::PromptTooLong { tokens: ids.len(), context });
         }
         Ok(ids)
+    }
+}
+
+/// Bytes of the texts in a value.
+fn texts(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::String(text) => text.len(),
+        serde_json::Value::Array(all) => all.iter().map(texts).sum(),
+        serde_json::Value::Object(all) => all.values().map(texts).sum(),
+        _ => 0,
     }
 }

@@ -34,6 +34,11 @@ impl Slots {
         Ok(Self(Mutex::new(slots)))
     }
 
+    /// Whether the model gives nothing but the best token.
+    pub(super) fn greedy_only(&self) -> bool {
+        self.idle().first().is_some_and(|slot| slot.greedy_only())
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Slot>> {
         // The list is consistent even if a holder panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
