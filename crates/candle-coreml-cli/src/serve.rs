@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// environment variable CANDLE_COREML_SERVE_KEY may have the key.
     #[arg(long, value_name = "FILE|-")]
     api_key_file: Option<PathBuf>,
+    /// Let web pages of this origin use the server, such as https://example.com (repeatable); `*` lets all.
+    #[arg(long, value_name = "ORIGIN|*")]
+    allow_origin: Vec<String>,
     /// Compute this many answers at once per model, and keep the caches of as many conversations.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     slots: u16,
@@ -134,6 +137,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let settings = Settings {
         address: SocketAddr::new(arguments.host, arguments.port),
         api_key: api_key.map(Into::into),
+        allow_origins: arguments.allow_origin,
         slots: usize::from(arguments.slots),
         queue: arguments.queue,
         max_body: arguments.max_body,

@@ -5,6 +5,7 @@
 //! | `GET /v1/models`, `/v1/models/{id}` | the models |
 //! | `POST /v1/chat/completions` | answers, complete or as server-sent events |
 //! | `POST /v1/completions` | text completions |
+//! | `POST /v1/responses` | the same answers in OpenAI's newer form; nothing is stored |
 //! | `POST /v1/embeddings` | embeddings of texts |
 //! | `GET /health` | 200 while the server runs |
 //! | `GET /metrics` | Prometheus metrics |
@@ -31,6 +32,7 @@ mod error;
 mod metrics;
 mod models;
 mod openai;
+mod origins;
 mod routes;
 mod settings;
 mod signals;

@@ -119,6 +119,13 @@ impl Models {
         self.all.iter().map(line).collect()
     }
 
+    /// The model of this name. `NAME:latest`, as ollama's programs write it, is `NAME`.
+    pub(crate) fn named(&self, name: &str) -> Option<&Served> {
+        let plain = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
+        let exact = self.all.iter().find(|m| m.name == name);
+        exact.or_else(|| self.all.iter().find(|m| plain(&m.name) == plain(name)))
+    }
+
     /// Finds the requested model. A request without a name selects the only model of the right kind.
     fn find<'m, T>(
         &'m self,
@@ -133,7 +140,7 @@ impl Models {
                 _ => Err(ApiError::field("model", format!("name one of: {}", names()))),
             };
         };
-        let served = self.all.iter().find(|m| m.name == name).ok_or_else(|| ApiError::no_model(name, &names()))?;
+        let served = self.named(name).ok_or_else(|| ApiError::no_model(name, &names()))?;
         match wanted(&served.kind) {
             Some(found) => Ok((&served.name, found)),
             None => Err(ApiError::field(

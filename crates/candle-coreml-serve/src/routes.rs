@@ -25,6 +25,7 @@ pub(crate) fn router(models: Models, settings: &Settings) -> (Arc<App>, Router) 
         .route("/v1/models/{*id}", get(openai::models::one))
         .route("/v1/chat/completions", post(openai::complete::<openai::chat::Request>))
         .route("/v1/completions", post(openai::complete::<openai::text::Request>))
+        .route("/v1/responses", post(openai::responses::respond))
         .route("/v1/embeddings", post(openai::embeddings::embed))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
@@ -37,19 +38,25 @@ pub(crate) fn router(models: Models, settings: &Settings) -> (Arc<App>, Router) 
 }
 
 async fn middleware(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let asked = app.origins.asked(request.headers());
     let path = request.extensions().get::<MatchedPath>().map_or("other".to_owned(), |p| p.as_str().to_owned());
     let open = path == "/health" || app.admits(request.headers());
     let began = Instant::now();
     let deadline = Deadline { at: began + app.timeout, after: app.timeout };
     request.extensions_mut().insert(deadline);
-    let response = if !app.is_meant(request.headers()) {
+    let mut response = if !app.is_meant(request.headers()) {
         ApiError::host().into_response()
+    } else if let Some(preflight) = asked.as_ref().and_then(|asked| asked.preflight(&request)) {
+        preflight
     } else if open {
         let answered = tokio::time::timeout_at(deadline.at, next.run(request)).await;
         answered.unwrap_or_else(|_| ApiError::timeout(app.timeout).into_response())
     } else {
         ApiError::key().into_response()
     };
+    if let Some(asked) = asked {
+        asked.allow(response.headers_mut());
+    }
     let status = response.status().as_u16();
     tracing::info!(path, status, seconds = began.elapsed().as_secs_f64());
     app.models.metrics.request(&path, status);

@@ -13,6 +13,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Key required as `Authorization: Bearer KEY`; `None` serves everyone.
     pub api_key: Option<SecretString>,
+    /// Origins of web pages that may use the server, such as `https://example.com`, or `*` for all.
+    pub allow_origins: Vec<String>,
     /// Answers computed concurrently per model, and conversations whose caches are kept.
     pub slots: usize,
     /// Requests per model that may wait for a slot; more get status 429.
@@ -55,6 +57,7 @@ impl Default for Settings {
         Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
             api_key: None,
+            allow_origins: Vec::new(),
             slots: 4,
             queue: 64,
             max_body: 4 << 20,

@@ -3,10 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::HeaderMap;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::auth::{Key, is_for_this_machine};
+use crate::error::ApiError;
 use crate::models::Models;
+use crate::origins::Origins;
 use crate::settings::Settings;
 
 /// State of a server.
@@ -17,6 +20,11 @@ pub(crate) struct App {
     key: Option<Key>,
     /// True if only requests that name this machine are served.
     local: bool,
+    /// Answers that one request has computed at once.
+    pub(crate) slots: usize,
+    /// Requests that are prepared at once.
+    preparing: Semaphore,
+    pub(crate) origins: Origins,
     pub(crate) timeout: Duration,
 }
 
@@ -24,7 +32,23 @@ impl App {
     pub(crate) fn new(models: Models, settings: &Settings) -> Self {
         let key = settings.api_key.as_ref().map(Key::new);
         let local = key.is_none() && settings.address.ip().is_loopback();
-        Self { models, began: now(), key, local, timeout: settings.timeout }
+        let preparing = Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).max(2));
+        let origins = Origins::new(&settings.allow_origins);
+        let (slots, timeout) = (settings.slots.max(1), settings.timeout);
+        Self { models, began: now(), key, local, slots, preparing, origins, timeout }
+    }
+
+    /// Prepares a request on a blocking thread: templates run, schemas are compiled.
+    ///
+    /// # Errors
+    /// Those of the work, or a panic in it.
+    pub(crate) async fn prepare<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        // Never closed.
+        let _turn = self.preparing.acquire().await;
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::panicked()))
     }
 
     /// Returns true if no key is set or the request carries it.

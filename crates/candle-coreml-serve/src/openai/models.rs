@@ -28,7 +28,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let found = app.models.all.iter().find(|m| m.name == id);
+    let found = app.models.named(&id);
     let names = || app.models.all.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
     found.map(|m| Json(object(m, app.began))).ok_or_else(|| ApiError::no_model(&id, &names()))
 }

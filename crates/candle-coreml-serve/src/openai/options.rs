@@ -1,14 +1,24 @@
 //! Options common to text requests: sampling, stopping, streaming, and refused fields.
 
-use candle_coreml::generation::{Options, Recommended, Sampling};
+use candle_coreml::generation::{Bias, Options, Penalties, Processors, Recommended, Sampling};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
 /// Maximum number of stop texts per request, and maximum bytes of each.
 const STOPS: usize = 16;
 const STOP_BYTES: usize = 1024;
+
+/// Largest bias of a token, and largest penalty, as in OpenAI's interface.
+const BIAS: f32 = 100.0;
+const PENALTY: f32 = 2.0;
+
+/// Most biases of a request.
+const BIASES: usize = 1024;
+
+/// Most answers to one prompt.
+const ANSWERS: u64 = 128;
 
 /// Fields common to both kinds of requests. `top_k`, `min_p`, `repetition_penalty` and `chat_template_kwargs` are
 /// extensions, named as in other servers.
@@ -25,35 +35,33 @@ pub(crate) struct Common {
     top_k: Option<usize>,
     min_p: Option<f32>,
     repetition_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    logit_bias: Option<Map<String, Value>>,
     seed: Option<i64>,
     stop: Option<Value>,
-    chat_template_kwargs: Option<TemplateOptions>,
-    // Refused unless without effect.
     n: Option<u64>,
     best_of: Option<u64>,
-    echo: Option<bool>,
+    chat_template_kwargs: Option<Map<String, Value>>,
+    reasoning_effort: Option<String>,
+    pub(super) response_format: Option<Value>,
+    // Refused unless without effect.
     suffix: Option<Value>,
-    logprobs: Option<Value>,
-    top_logprobs: Option<Value>,
-    logit_bias: Option<Value>,
-    frequency_penalty: Option<f64>,
-    presence_penalty: Option<f64>,
-    tools: Option<Value>,
-    tool_choice: Option<Value>,
     functions: Option<Value>,
-    response_format: Option<Value>,
+    function_call: Option<Value>,
     modalities: Option<Value>,
     audio: Option<Value>,
+    guided_json: Option<Value>,
+    guided_regex: Option<Value>,
+    guided_choice: Option<Value>,
+    guided_grammar: Option<Value>,
+    structured_outputs: Option<Value>,
+    grammar: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct TemplateOptions {
-    enable_thinking: Option<bool>,
 }
 
 /// Returns true if the value has no effect.
@@ -83,58 +91,95 @@ impl Common {
         self.stream_options.as_ref().and_then(|s| s.include_usage).unwrap_or(false)
     }
 
+    /// Variables of the chat template.
+    pub(super) fn variables(&self) -> Map<String, Value> {
+        let mut variables = self.chat_template_kwargs.clone().unwrap_or_default();
+        match self.reasoning_effort.as_deref() {
+            None => {}
+            Some("none") => _ = variables.entry("enable_thinking").or_insert(false.into()),
+            Some(effort) => _ = variables.entry("reasoning_effort").or_insert(effort.into()),
+        }
+        variables
+    }
+
+    /// Number of answers to each prompt.
+    pub(super) fn answers(&self) -> usize {
+        self.n.unwrap_or(1) as usize
+    }
+
     /// Refuses unsupported fields.
     fn check(&self) -> Result<(), ApiError> {
-        for (param, value) in [("n", self.n), ("best_of", self.best_of)] {
-            if value.is_some_and(|n| n != 1) {
-                return Err(ApiError::field(param, "only 1 is supported"));
-            }
+        if self.n.is_some_and(|n| !(1..=ANSWERS).contains(&n)) {
+            return Err(ApiError::field("n", format!("expected 1 to {ANSWERS}")));
         }
-        for (param, value) in
-            [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)]
-        {
-            if value.is_some_and(|v| v != 0.0) {
-                return Err(ApiError::field(param, "only 0 is supported; there is `repetition_penalty`"));
-            }
-        }
-        if self.echo == Some(true) {
-            return Err(ApiError::field("echo", "is not supported"));
+        if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
+            return Err(ApiError::field("best_of", "only as many as `n` are supported"));
         }
         let text_only = |value: &Value| value == &serde_json::json!(["text"]);
         for (param, value) in [
             ("suffix", &self.suffix),
-            ("logprobs", &self.logprobs),
-            ("top_logprobs", &self.top_logprobs),
-            ("logit_bias", &self.logit_bias),
-            ("tools", &self.tools),
             ("functions", &self.functions),
+            ("function_call", &self.function_call),
             ("audio", &self.audio),
             ("modalities", &self.modalities),
+            ("guided_json", &self.guided_json),
+            ("guided_regex", &self.guided_regex),
+            ("guided_choice", &self.guided_choice),
+            ("guided_grammar", &self.guided_grammar),
+            ("structured_outputs", &self.structured_outputs),
+            ("grammar", &self.grammar),
         ] {
             if value.as_ref().is_some_and(|v| !empty(v) && !text_only(v)) {
                 return Err(ApiError::field(param, "is not supported"));
             }
         }
-        // `auto` without tools has no effect.
-        if self.tool_choice.as_ref().is_some_and(|v| !empty(v) && v != "auto") {
-            return Err(ApiError::field("tool_choice", "tools are not supported"));
-        }
-        if self.response_format.as_ref().is_some_and(|v| !empty(v) && v["type"] != "text") {
-            return Err(ApiError::field("response_format", "only {\"type\": \"text\"} is supported"));
-        }
         Ok(())
+    }
+
+    /// Penalties and biases; none where they have no effect.
+    fn processors(&self, vocab: usize) -> Result<Processors, ApiError> {
+        let mut processors = Processors::default();
+        let presence = within(self.presence_penalty, 0.0, "presence_penalty", -PENALTY, PENALTY)?;
+        let frequency = within(self.frequency_penalty, 0.0, "frequency_penalty", -PENALTY, PENALTY)?;
+        if presence != 0.0 || frequency != 0.0 {
+            processors.push(Penalties::new(presence, frequency));
+        }
+        let biases = self.logit_bias.iter().flatten();
+        if biases.clone().count() > BIASES {
+            return Err(ApiError::field("logit_bias", format!("at most {BIASES} tokens")));
+        }
+        let bias = |(token, bias): (&String, &Value)| {
+            let token = token.parse().ok().filter(|&t: &u32| (t as usize) < vocab);
+            let bias = bias.as_f64().map(|b| b as f32).filter(|b| b.abs() <= BIAS);
+            let message = format!("expected ids of tokens below {vocab} with numbers from -{BIAS} to {BIAS}");
+            // As in OpenAI's interface, the least one is a ban.
+            let ban = |b: f32| if b <= -BIAS { f32::NEG_INFINITY } else { b };
+            token.zip(bias.map(ban)).ok_or_else(|| ApiError::field("logit_bias", message))
+        };
+        let biases = biases.map(bias).collect::<Result<Vec<_>, _>>()?;
+        if !biases.is_empty() {
+            processors.push(Bias::new(biases));
+        }
+        Ok(processors)
     }
 
     /// Converts to the library's options. The default token limit is `usual_tokens`; what the request leaves out is as the
     /// model recommends, else as in OpenAI's API.
-    pub(super) fn options(&self, usual_tokens: usize, recommended: &Recommended) -> Result<Options, ApiError> {
+    /// `nothing` allows an answer of no tokens; `vocab` is the number of the model's tokens.
+    pub(super) fn options(
+        &self,
+        usual_tokens: usize,
+        nothing: bool,
+        vocab: usize,
+        recommended: &Recommended,
+    ) -> Result<Options, ApiError> {
         self.check()?;
         let (param, limit) = match (self.max_completion_tokens, self.max_tokens) {
             (Some(n), _) => ("max_completion_tokens", Some(n)),
             (None, n) => ("max_tokens", n),
         };
         let max_tokens = match limit {
-            Some(0) => return Err(ApiError::field(param, "expected at least 1")),
+            Some(0) if !nothing => return Err(ApiError::field(param, "expected at least 1")),
             Some(n) => usize::try_from(n).unwrap_or(usize::MAX),
             None => usual_tokens,
         };
@@ -155,10 +200,10 @@ impl Common {
         Ok(Options {
             max_tokens,
             sampling,
+            processors: self.processors(vocab)?,
             stop: self.stop()?,
             // Generation stops at the end of the context, and reports it.
             slide: false,
-            thinking: self.chat_template_kwargs.as_ref().and_then(|k| k.enable_thinking),
             ..Options::default()
         })
     }
@@ -187,7 +232,12 @@ mod tests {
     use serde_json::json;
 
     fn read(value: Value) -> Result<Options, ApiError> {
-        serde_json::from_value::<Common>(value).expect("the right types").options(16, &Recommended::default())
+        serde_json::from_value::<Common>(value).expect("the right types").options(
+            16,
+            false,
+            300,
+            &Recommended::default(),
+        )
     }
 
     #[test]
@@ -195,19 +245,19 @@ mod tests {
         let common: Common = serde_json::from_value(json!({"top_p": 0.5})).expect("the right types");
         let recommended =
             Recommended { temperature: Some(0.0), top_k: Some(7), top_p: Some(0.9), ..Recommended::default() };
-        let sampling = common.options(16, &recommended).expect("fine").sampling;
+        let sampling = common.options(16, false, 300, &recommended).expect("fine").sampling;
         assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.0, 7, 0.5));
-        assert_eq!(common.options(16, &Recommended::default()).expect("fine").sampling.temperature, 1.0);
+        assert_eq!(common.options(16, false, 300, &Recommended::default()).expect("fine").sampling.temperature, 1.0);
     }
 
     #[test]
     fn fields_become_options() {
         let options = read(json!({
             "max_tokens": 5, "max_completion_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": -1,
-            "stop": ["a", "b"], "chat_template_kwargs": {"enable_thinking": false},
+            "stop": ["a", "b"], "presence_penalty": 0.5, "logit_bias": {"1": 2, "299": -100}, "n": 3, "best_of": 3,
         }))
         .expect("fine");
-        assert_eq!((options.max_tokens, options.thinking, options.slide), (7, Some(false), false));
+        assert_eq!((options.max_tokens, options.processors.len(), options.slide), (7, 2, false));
         assert_eq!(options.sampling.seed, u64::MAX);
         assert_eq!((options.sampling.temperature, options.sampling.top_p), (0.5, 0.9));
         assert_eq!(options.stop, ["a", "b"]);
@@ -221,25 +271,26 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_is_taken_and_what_can_not_be_done_is_refused_by_name() {
         read(json!({
-            "n": 1, "best_of": 1, "echo": false, "suffix": null, "logprobs": false, "logit_bias": {}, "tools": [],
-            "tool_choice": "auto", "frequency_penalty": 0, "presence_penalty": 0.0, "stop": null,
-            "response_format": {"type": "text"}, "modalities": ["text"], "user": "x", "store": true,
+            "n": 1, "best_of": 1, "suffix": null, "logit_bias": {}, "functions": [],
+            "frequency_penalty": 0, "presence_penalty": 0.0, "stop": null,
+            "modalities": ["text"], "user": "x", "store": true,
         }))
+        .map(|options| assert!(options.processors.is_empty()))
         .expect("nothing is asked for");
         for (param, value) in [
-            ("n", json!(2)),
+            ("n", json!(0)),
+            ("n", json!(129)),
             ("best_of", json!(3)),
-            ("echo", json!(true)),
             ("suffix", json!("x")),
-            ("logprobs", json!(true)),
-            ("top_logprobs", json!(2)),
-            ("logit_bias", json!({"1": 2})),
-            ("frequency_penalty", json!(0.5)),
-            ("presence_penalty", json!(-1)),
-            ("tools", json!([{"type": "function"}])),
-            ("tool_choice", json!("required")),
+            ("logit_bias", json!({"1": 101})),
+            ("logit_bias", json!({"300": 1})),
+            ("logit_bias", json!({"a": 1})),
+            ("logit_bias", json!({"1": null})),
+            ("frequency_penalty", json!(2.5)),
+            ("presence_penalty", json!(-3)),
             ("functions", json!([{}])),
-            ("response_format", json!({"type": "json_object"})),
+            ("function_call", json!("auto")),
+            ("guided_json", json!({"type": "object"})),
             ("modalities", json!(["audio"])),
             ("temperature", json!(2.5)),
             ("temperature", json!(-0.1)),

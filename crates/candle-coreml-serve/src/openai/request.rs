@@ -4,31 +4,96 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::response::Response;
+use candle_coreml::generation::{Constraint, Grammar, Options};
 use candle_coreml::nonblocking::{AsyncGenerator, Prompt};
 
+use super::logprobs::Form;
 use super::options::Common;
 use super::parsed::Parsed;
 use super::reply::{Reply, ReplyKind};
-use super::stream::Job;
+use super::split::Splitter;
+use super::stream::{Choice, Job};
 use crate::connections::Room;
 use crate::error::ApiError;
-use crate::models::Models;
 use crate::state::{App, Deadline};
 
 /// Body of a route that generates text.
-pub(crate) trait TextRequest {
-    /// The prompt as given in the request.
-    type Given;
+pub(crate) trait TextRequest: Send + 'static {
     const KIND: ReplyKind;
 
-    /// Splits the body into the prompt and the common fields.
-    fn split(self) -> (Self::Given, Common);
+    /// The fields that all routes share.
+    fn common(&self) -> &Common;
 
-    /// Converts the prompt for the model.
-    fn prompt(given: Self::Given) -> Result<Prompt, ApiError>;
+    /// Plans the answers. Blocks: templates run, and tokens are looked up.
+    fn plan(self, model: &AsyncGenerator) -> Result<Plan, ApiError>;
+}
 
-    /// Default token limit of an answer.
-    fn default_tokens(context: usize) -> usize;
+/// A prompt that is part of its answer.
+#[derive(Debug, Clone)]
+pub(super) struct Echo {
+    pub(super) text: String,
+    /// Its first token, before which there is none.
+    pub(super) first: Option<u32>,
+}
+
+/// The answers to a request.
+pub(crate) struct Plan {
+    /// At least one.
+    pub(super) prompts: Vec<Prompt>,
+    /// One for each prompt, or none.
+    pub(super) echo: Vec<Echo>,
+    pub(super) grammar: Option<String>,
+    pub(super) splitter: Splitter,
+    /// The form of log-probabilities, if they are asked for.
+    pub(super) form: Option<Form>,
+    pub(super) options: Options,
+}
+
+impl Plan {
+    /// Refuses what a model can't give that knows nothing but the best token.
+    fn check(&self, model: &AsyncGenerator) -> Result<(), ApiError> {
+        if !model.greedy_only() {
+            return Ok(());
+        }
+        let unable = |param: &str, what: &str| {
+            let message = format!("this model gives the best token and no probabilities of others: {what}");
+            Err(ApiError::field(param, message))
+        };
+        if self.form.is_some() {
+            return unable("logprobs", "it has no log-probabilities");
+        }
+        if self.grammar.is_some() {
+            return unable("response_format", "its answers can't be held to a form, nor can tools be required");
+        }
+        if !self.options.processors.is_empty() {
+            return unable("logit_bias", "biases and penalties have no effect");
+        }
+        Ok(())
+    }
+
+    /// The answers, `each` to every prompt.
+    pub(super) fn choices(
+        self,
+        model: &AsyncGenerator,
+        each: usize,
+        room: Option<&Arc<Room>>,
+    ) -> Result<Vec<Choice>, ApiError> {
+        self.check(model)?;
+        let mut options = self.options;
+        if let Some(grammar) = self.grammar {
+            options.processors.push(Constraint::new(model.tokenizer(), &Grammar::lark(grammar)?)?);
+        }
+        let mut choices = Vec::with_capacity(self.prompts.len() * each);
+        for (i, prompt) in self.prompts.into_iter().enumerate() {
+            for sample in 0..each {
+                let mut options = options.clone();
+                options.sampling.seed = options.sampling.seed.wrapping_add(sample as u64);
+                let (splitter, echo) = (self.splitter.clone(), self.echo.get(i).cloned());
+                choices.push(Choice::new(model, prompt.clone(), options, splitter, echo, sample == 0, room.cloned()));
+            }
+        }
+        Ok(choices)
+    }
 }
 
 /// Answers a text request.
@@ -37,27 +102,19 @@ pub(crate) async fn complete<R: TextRequest>(
     Extension(deadline): Extension<Deadline>,
     Parsed(request, room): Parsed<R>,
 ) -> Result<Response, ApiError> {
-    let (job, model) = prepare(&app.models, request, deadline, room)?;
-    job.run(model).await
-}
-
-/// Creates the job and finds its model. Nothing else of the request stays in memory while the job is queued.
-fn prepare<R: TextRequest>(
-    models: &Models,
-    request: R,
-    deadline: Deadline,
-    room: Option<Arc<Room>>,
-) -> Result<(Job, &AsyncGenerator), ApiError> {
-    let (given, common) = request.split();
-    let (name, model) = models.language(common.model.as_deref())?;
-    let job = Job {
-        prompt: R::prompt(given)?,
-        options: common.options(R::default_tokens(model.info().context), model.recommended())?,
-        reply: Reply::new(R::KIND, name),
-        stream: common.stream.unwrap_or(false),
-        include_usage: common.include_usage(),
-        deadline,
-        room,
+    let (name, model) = app.models.language(request.common().model.as_deref())?;
+    let common = request.common();
+    let (stream, include_usage) = (common.stream.unwrap_or(false), common.include_usage());
+    let (name, form, choices) = {
+        let (name, model) = (name.to_owned(), model.clone());
+        app.prepare(move || {
+            let each = request.common().answers();
+            let plan = request.plan(&model)?;
+            let form = plan.form;
+            Ok((name, form, plan.choices(&model, each, room.as_ref())?))
+        })
+        .await?
     };
-    Ok((job, model))
+    let job = Job { choices, form, reply: Reply::new(R::KIND, &name), stream, include_usage, deadline };
+    job.run(model, app.slots).await
 }

@@ -1,0 +1,377 @@
+//! The text of an answer, apart: thoughts, what is said, calls of functions.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::calls::CallForm;
+
+const THINK: &str = "<think>";
+const THOUGHT: &str = "</think>";
+
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    Reasoning(String),
+    Content(String),
+    Call(Call),
+}
+
+/// A call of a function; `arguments` is a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) name: String,
+    pub(super) arguments: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A thought may begin.
+    Start,
+    Thinking,
+    /// White space behind a thought.
+    Between,
+    /// The first characters of what is said.
+    First,
+    Saying,
+    Calling,
+}
+
+/// Splits the text of an answer as it comes. Marks and white space around them are left out.
+#[derive(Debug, Clone)]
+pub(super) struct Splitter {
+    state: State,
+    held: String,
+    /// The form of calls and the names of functions.
+    calls: Option<(Arc<CallForm>, Arc<[String]>)>,
+    called: bool,
+    /// Whether a part of the thought has come.
+    thought: bool,
+    /// Whether the text is one part as it is.
+    whole: bool,
+}
+
+/// What a text that should have calls begins with.
+enum Next {
+    /// Calls, and the rest of the text.
+    Calls(Vec<Call>, usize),
+    /// It may be calls.
+    More,
+    No,
+}
+
+/// Length of the longest end of `text` that is a beginning of `mark`.
+fn overlap(text: &str, mark: &str) -> usize {
+    (1..mark.len()).rev().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
+}
+
+impl Splitter {
+    /// Nothing but a text.
+    pub(super) fn plain() -> Self {
+        Self { state: State::Saying, held: String::new(), calls: None, called: false, thought: false, whole: true }
+    }
+
+    /// Thoughts, which the prompt may have begun, a text and calls.
+    pub(super) fn chat(thinking: bool, calls: Option<(Arc<CallForm>, Arc<[String]>)>) -> Self {
+        let state = if thinking { State::Thinking } else { State::Start };
+        Self { state, held: String::new(), calls, called: false, thought: false, whole: false }
+    }
+
+    /// Whether functions were called.
+    pub(super) fn called(&self) -> bool {
+        self.called
+    }
+
+    /// Whether a thought goes on.
+    pub(super) fn thinks(&self) -> bool {
+        self.state == State::Thinking
+    }
+
+    /// Parts completed by a piece of text.
+    pub(super) fn push(&mut self, text: &str) -> Vec<Part> {
+        if self.whole {
+            return if text.is_empty() { Vec::new() } else { vec![Part::Content(text.to_owned())] };
+        }
+        self.held.push_str(text);
+        let mut parts = Vec::new();
+        while self.step(&mut parts) {}
+        parts
+    }
+
+    /// The parts held back until the end.
+    pub(super) fn end(&mut self) -> Vec<Part> {
+        let rest = std::mem::take(&mut self.held);
+        match self.state {
+            _ if rest.is_empty() => Vec::new(),
+            State::Thinking => keep(Part::Reasoning, rest.trim_end()),
+            // A mark that was cut is no text.
+            State::Calling if self.called => {
+                keep(Part::Content, rest.trim()).into_iter().filter(|_| !self.ends(&rest)).collect()
+            }
+            State::Between => Vec::new(),
+            State::Saying if self.called => keep(Part::Content, rest.trim_end()),
+            _ => vec![Part::Content(rest)],
+        }
+    }
+
+    /// Takes a step if there is text enough; whether there may be another.
+    fn step(&mut self, parts: &mut Vec<Part>) -> bool {
+        match self.state {
+            State::Start => {
+                let begun = self.held.trim_start();
+                if let Some(rest) = begun.strip_prefix(THINK) {
+                    (self.held, self.state) = (rest.to_owned(), State::Thinking);
+                    return true;
+                }
+                if THINK.starts_with(begun) {
+                    return false;
+                }
+                self.state = State::First;
+                true
+            }
+            State::Thinking => {
+                let begin =
+                    |text: &str, begun: bool| if begun { 0 } else { text.len() - text.trim_start_matches('\n').len() };
+                if let Some((thought, rest)) = self.held.split_once(THOUGHT) {
+                    parts.extend(keep(Part::Reasoning, thought[begin(thought, self.thought)..].trim_end_matches('\n')));
+                    (self.held, self.state) = (rest.to_owned(), State::Between);
+                    return true;
+                }
+                // White space that may stand before the mark, and the beginning of the mark.
+                let sure = self.held[..self.held.len() - overlap(&self.held, THOUGHT)].trim_end().len();
+                let thought = &self.held[..sure];
+                let new = keep(Part::Reasoning, &thought[begin(thought, self.thought)..]);
+                self.thought |= !new.is_empty();
+                parts.extend(new);
+                self.held.drain(..sure);
+                false
+            }
+            State::Between => {
+                self.held = self.held.trim_start().to_owned();
+                if !self.held.is_empty() {
+                    self.state = State::First;
+                }
+                !self.held.is_empty()
+            }
+            State::First => {
+                let begun = self.held.trim_start();
+                let bare = self.calls.as_ref().is_some_and(|(form, _)| form.mark().is_empty());
+                if bare && begun.is_empty() {
+                    return false;
+                }
+                let calls = bare && begun.starts_with(['{', '[']);
+                self.state = if calls { State::Calling } else { State::Saying };
+                true
+            }
+            State::Saying => self.say(parts),
+            State::Calling => self.call(parts),
+        }
+    }
+
+    fn say(&mut self, parts: &mut Vec<Part>) -> bool {
+        let mark = self.calls.as_ref().map(|(form, _)| form.mark().to_owned()).filter(|m| !m.is_empty());
+        let Some(mark) = mark else {
+            parts.extend(keep(Part::Content, &std::mem::take(&mut self.held)));
+            return false;
+        };
+        if let Some(at) = self.held.find(&mark) {
+            parts.extend(keep(Part::Content, self.held[..at].trim_end()));
+            self.held.drain(..at);
+            self.state = State::Calling;
+            return true;
+        }
+        let sure = self.held[..self.held.len() - overlap(&self.held, &mark)].trim_end().len();
+        parts.extend(keep(Part::Content, &self.held[..sure]));
+        self.held.drain(..sure);
+        false
+    }
+
+    /// Whether a text behind a call is the beginning of its end mark.
+    fn ends(&self, text: &str) -> bool {
+        self.calls.as_ref().is_some_and(|(form, _)| form.end_mark().starts_with(text.trim()))
+    }
+
+    fn call(&mut self, parts: &mut Vec<Part>) -> bool {
+        if let Some((form, _)) = self.calls.as_ref().filter(|_| self.called)
+            && let Some(rest) = self.held.trim_start().strip_prefix(form.end_mark())
+        {
+            self.held = rest.to_owned();
+        }
+        match self.next() {
+            Next::Calls(calls, rest) => {
+                self.called = true;
+                parts.extend(calls.into_iter().map(Part::Call));
+                self.held.drain(..rest);
+                true
+            }
+            Next::More => false,
+            Next::No if self.called && self.held.trim().is_empty() => false,
+            Next::No => {
+                // Not a call after all: it is text, mark and all.
+                let text = std::mem::take(&mut self.held);
+                parts.extend(keep(Part::Content, if self.called { text.trim_start() } else { &text }));
+                self.state = State::Saying;
+                false
+            }
+        }
+    }
+
+    /// Reads a call, or a list of them, with the marks around.
+    fn next(&self) -> Next {
+        let Some((form, names)) = &self.calls else { return Next::No };
+        let (mark, end_mark) = (form.mark(), form.end_mark());
+        let mut rest = self.held.trim_start();
+        if self.called {
+            // Between two calls there may be separators.
+            rest = rest.trim_start_matches([',', ';']).trim_start();
+        }
+        if rest.is_empty() || mark.starts_with(rest) || (self.called && end_mark.starts_with(rest)) {
+            return Next::More;
+        }
+        let body = rest.strip_prefix(mark).unwrap_or(rest).trim_start();
+        if body.is_empty() {
+            return Next::More;
+        }
+        if !body.starts_with(['{', '[']) {
+            return Next::No;
+        }
+        let mut values = serde_json::Deserializer::from_str(body).into_iter::<Value>();
+        let value = match values.next() {
+            Some(Ok(value)) => value,
+            Some(Err(error)) if error.is_eof() => return Next::More,
+            _ => return Next::No,
+        };
+        let all = match value {
+            Value::Array(all) => all,
+            one => vec![one],
+        };
+        let read = |v: &Value| form.read(v).filter(|(name, _)| names.contains(name));
+        let calls: Option<Vec<Call>> =
+            all.iter().map(|v| read(v).map(|(name, arguments)| Call { name, arguments })).collect();
+        match calls {
+            Some(calls) if !calls.is_empty() => {
+                let after = body[values.byte_offset()..].trim_start();
+                let after = after.strip_prefix(end_mark).unwrap_or(after);
+                Next::Calls(calls, self.held.len() - after.len())
+            }
+            _ => Next::No,
+        }
+    }
+}
+
+/// A part, unless it is empty.
+fn keep(part: fn(String) -> Part, text: &str) -> Vec<Part> {
+    if text.is_empty() { Vec::new() } else { vec![part(text.to_owned())] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_coreml::generation::{ChatTemplate, TemplateLimits};
+    use serde_json::json;
+
+    fn form(call: &str) -> Arc<CallForm> {
+        let text = format!(
+            "{{{{ tools }}}}{{% for m in messages %}}<h>{{{{ m.content }}}}{{% for c in m.tool_calls %}}{call}{{% endfor %}}<e>\
+             {{% endfor %}}"
+        );
+        let path = std::path::Path::new("template");
+        let template = ChatTemplate::parse(path, &text, "", "", TemplateLimits::default()).expect("a template");
+        Arc::new(CallForm::of(&template, &[json!({})]).expect("a form"))
+    }
+
+    fn tagged() -> Arc<CallForm> {
+        form(
+            "<tool_call>\n{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}\n</tool_call>",
+        )
+    }
+
+    fn bare() -> Arc<CallForm> {
+        form("{\"name\": \"{{ c.function.name }}\", \"parameters\": {{ c.function.arguments | tojson }}}")
+    }
+
+    /// The parts of a text in one piece, which have to be those of it letter by letter.
+    fn split(splitter: &Splitter, text: &str) -> Vec<Part> {
+        let joined = |pieces: &[String]| {
+            let mut splitter = splitter.clone();
+            let mut all = Vec::new();
+            for piece in pieces {
+                all.extend(splitter.push(piece));
+            }
+            all.extend(splitter.end());
+            let mut parts: Vec<Part> = Vec::new();
+            for part in all {
+                match (parts.last_mut(), part) {
+                    (Some(Part::Content(a)), Part::Content(b)) | (Some(Part::Reasoning(a)), Part::Reasoning(b)) => {
+                        a.push_str(&b);
+                    }
+                    (_, part) => parts.push(part),
+                }
+            }
+            parts
+        };
+        let whole = joined(&[text].map(str::to_owned));
+        assert_eq!(joined(&text.chars().map(String::from).collect::<Vec<_>>()), whole, "{text:?}");
+        whole
+    }
+
+    fn content(text: &str) -> Part {
+        Part::Content(text.to_owned())
+    }
+
+    fn thought(text: &str) -> Part {
+        Part::Reasoning(text.to_owned())
+    }
+
+    fn call(name: &str, arguments: &str) -> Part {
+        Part::Call(Call { name: name.to_owned(), arguments: arguments.to_owned() })
+    }
+
+    #[test]
+    fn thoughts_are_apart_from_what_is_said() {
+        let chat = Splitter::chat(false, None);
+        assert_eq!(split(&chat, "Lima"), [content("Lima")]);
+        assert_eq!(split(&chat, " <thin air"), [content(" <thin air")]);
+        assert_eq!(split(&chat, "<think>\nA \n b\n</think>\n\nLima"), [thought("A \n b"), content("Lima")]);
+        assert_eq!(split(&chat, "<think>\n\n</think>\n\nLima </think>"), [content("Lima </think>")]);
+        assert_eq!(split(&chat, "<think>cut </thi"), [thought("cut </thi")]);
+        assert_eq!(split(&Splitter::chat(true, None), "so\n</think>\nLima"), [thought("so"), content("Lima")]);
+        assert_eq!(split(&Splitter::plain(), "<think>a</think>"), [content("<think>a</think>")]);
+        assert_eq!(split(&chat, "  "), [content("  ")]);
+    }
+
+    #[test]
+    fn calls_are_read_back_from_their_form() {
+        let names: Arc<[String]> = ["f".to_owned(), "g".to_owned()].into();
+        let tags = Splitter::chat(false, Some((tagged(), names.clone())));
+        let one = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"}\"]}}\n</tool_call>";
+        let two = "<tool_call>\n{\"arguments\": {}, \"name\": \"g\"}\n</tool_call>";
+        let f = call("f", "{\"a\":[1,\"}\"]}");
+        assert_eq!(split(&tags, one), std::slice::from_ref(&f));
+        assert_eq!(split(&tags, &format!("Well.\n{one}\n{two}\n")), [content("Well."), f.clone(), call("g", "{}")]);
+        assert_eq!(
+            split(&tags, &format!("<think>hm</think>{one} Done.")),
+            [thought("hm"), f.clone(), content("Done.")]
+        );
+        for text in [
+            "a < b",
+            "<tool_call> is a mark",
+            "<tool_call>\n{\"name\": \"h\", \"arguments\": {}}\n</tool_call>",
+            "<tool",
+        ] {
+            assert_eq!(split(&tags, text), [content(text)]);
+        }
+        let cut = &one[..one.len() - 20];
+        assert_eq!(split(&tags, cut), [content(cut)]);
+
+        let plain = Splitter::chat(false, Some((bare(), names)));
+        assert_eq!(split(&plain, "{\"name\": \"f\", \"parameters\": {\"a\": [1, \"}\"]}}"), [f]);
+        assert_eq!(
+            split(&plain, "[{\"name\": \"f\", \"parameters\": {}}, {\"name\": \"g\", \"parameters\": {}}]"),
+            [call("f", "{}"), call("g", "{}")]
+        );
+        for text in ["{\"name\": 1}", "{not json", "Lima {\"name\": \"f\", \"parameters\": {}}", "[1]"] {
+            assert_eq!(split(&plain, text), [content(text)]);
+        }
+    }
+}
