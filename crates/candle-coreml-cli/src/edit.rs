@@ -1,8 +1,9 @@
-//! `candle-coreml edit`: metadata, names, the default function and the precision of a model.
+//! `candle-coreml edit`: metadata, names, the default function, precision and batch of a model.
 
 use std::path::PathBuf;
 
 use candle_coreml::format::model::Model;
+use candle_coreml::write::batch::{Batch, Extent};
 use candle_coreml::write::edit::Changes;
 use candle_coreml::write::edit_model;
 use candle_coreml::write::passes::{Half, Passes, Report};
@@ -15,7 +16,8 @@ Examples:
   candle-coreml edit model.mlmodel --out new.mlmodel --license MIT --unset key
   candle-coreml edit model.mlpackage --out new.mlpackage --rename x=input_ids --default-function prefill
   candle-coreml edit model.mlpackage --out new.mlpackage --optimize --precision fp16     float32 to fp16, as coremltools does
-  candle-coreml edit model.mlpackage --out new.mlpackage --precision fp16 --fp16-features --keep-fp32 layer_norm";
+  candle-coreml edit model.mlpackage --out new.mlpackage --precision fp16 --fp16-features --keep-fp32 layer_norm
+  candle-coreml edit model.mlpackage --out new.mlpackage --batch 1..8     a fixed first extent of the inputs to a range";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -64,6 +66,12 @@ pub(crate) struct Arguments {
     /// Keep float32 for a type of operations, an operation, or what makes a value.
     #[arg(long, value_name = "NAME", requires = "precision")]
     keep_fp32: Vec<String>,
+    /// Number of rows of a prediction: the first extent of the inputs.
+    #[arg(long, value_name = "N|N..M")]
+    batch: Option<Extent>,
+    /// An input whose first extent is the batch; all arrays if omitted.
+    #[arg(long, value_name = "NAME", requires = "batch")]
+    batch_input: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -89,6 +97,7 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
         default_function: arguments.default_function,
         features: arguments.rename,
         functions: arguments.rename_function,
+        batch: arguments.batch.map(|extent| Batch { extent, inputs: arguments.batch_input }),
         passes: Passes {
             half: arguments
                 .precision

@@ -3,6 +3,7 @@
 //! - [`builder`]: a typed builder for ML Programs, checked against the table of operations.
 //! - [`compile`](mod@compile): packages to compiled models and back.
 //! - [`passes`]: rewrites before writing.
+//! - [`batch`]: another batch.
 //! - [`edit`]: weights, names, metadata and functions of models that exist.
 //!
 //! ```
@@ -25,6 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod batch;
 pub mod builder;
 pub mod compile;
 pub mod edit;

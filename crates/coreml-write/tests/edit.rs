@@ -11,6 +11,8 @@ use coreml_write::edit::{self, Changes, Constants, Form, Source, packed};
 use safetensors::tensor::{TensorView, serialize};
 use safetensors::{Dtype, SafeTensors};
 
+#[path = "edit/batch.rs"]
+mod batch;
 #[path = "edit/compile.rs"]
 mod compile;
 #[path = "edit/passes.rs"]

@@ -117,14 +117,15 @@ impl<const N: usize> From<[&Var; N]> for Arg {
     }
 }
 
-/// Elements of an integer type, packed; `None` if one does not fit.
-fn integers(dtype: DataType, all: &[i64]) -> Option<Vec<u8>> {
+/// Elements of an integer type or booleans, packed; `None` if one does not fit.
+pub(crate) fn integers(dtype: DataType, all: &[i64]) -> Option<Vec<u8>> {
     macro_rules! pack {
         ($t:ty) => {
             all.iter().map(|&v| Some(<$t>::try_from(v).ok()?.to_le_bytes())).collect::<Option<Vec<_>>>()?.concat()
         };
     }
     Some(match dtype {
+        DataType::Bool => all.iter().map(|&v| u8::try_from(v).ok().filter(|&b| b < 2)).collect::<Option<_>>()?,
         DataType::I8 => pack!(i8),
         DataType::U8 => pack!(u8),
         DataType::I16 => pack!(i16),

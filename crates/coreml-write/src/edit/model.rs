@@ -12,6 +12,7 @@ use super::error::{EditError, Result};
 use super::raw;
 use super::repack::Repack;
 use super::weights::program;
+use crate::batch::Batch;
 use crate::names;
 use crate::passes::{self, Evaluate, Passes, Pool, Report};
 
@@ -36,6 +37,8 @@ pub struct Changes {
     pub functions: Vec<(String, String)>,
     /// Rewrites of the program, before anything is renamed.
     pub passes: Passes,
+    /// Another batch, after the rewrites.
+    pub batch: Option<Batch>,
 }
 
 impl Changes {
@@ -121,7 +124,8 @@ pub fn edit(model: &Model, changes: &Changes, to: &Path) -> Result<()> {
 pub fn edit_with(model: &Model, changes: &Changes, evaluate: Option<&mut Evaluate<'_>>, to: &Path) -> Result<Report> {
     let mut description = model.description.clone();
     description.metadata = changes.metadata(&description.metadata);
-    let rewrites = !changes.features.is_empty() || !changes.functions.is_empty() || !changes.passes.is_empty();
+    let renames = !changes.features.is_empty() || !changes.functions.is_empty();
+    let rewrites = renames || !changes.passes.is_empty() || changes.batch.is_some();
     if !rewrites && (specification_path(&model.path).is_some() || model.body.program().is_none()) {
         return edit_raw(model, changes, &description, to).map(|()| Report::default());
     }
@@ -129,6 +133,10 @@ pub fn edit_with(model: &Model, changes: &Changes, evaluate: Option<&mut Evaluat
     let mut pool = Pool::new(&model.weights, to).map_err(EditError::io(to))?;
     let report = passes::run(&mut new, &mut description, &changes.passes, &mut pool, evaluate)
         .map_err(|(place, found)| EditError::invalid(&model.path, place, "a program that can be rewritten", found))?;
+    if let Some(batch) = &changes.batch {
+        crate::batch::set_batch(&mut new, &mut description, batch, &mut pool)
+            .map_err(|(place, found)| EditError::invalid(&model.path, place, "rows that are independent", found))?;
+    }
     for (from, name) in &changes.functions {
         rename_function(model, &mut new, &mut description, from, name)?;
     }

@@ -10,26 +10,26 @@ use coreml_write::passes::{GROWTH, Half, Passes, Report};
 use indexmap::IndexMap;
 
 /// Numbers between −1 and 1 that repeat late.
-fn wave(shape: &[usize]) -> Vec<f32> {
+pub(super) fn wave(shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 1.7).sin()).collect()
 }
 
-fn floats(shape: &[usize], values: &[f32]) -> Value {
+pub(super) fn floats(shape: &[usize], values: &[f32]) -> Value {
     Value::tensor(F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
-fn waves(shape: &[usize]) -> Value {
+pub(super) fn waves(shape: &[usize]) -> Value {
     floats(shape, &wave(shape))
 }
 
-fn positive(count: usize) -> Value {
+pub(super) fn positive(count: usize) -> Value {
     floats(&[count], &wave(&[count]).iter().map(|v| v + 2.0).collect::<Vec<_>>())
 }
 
-type Build = fn(&mut FunctionBuilder, &Var) -> Vec<Var>;
+pub(super) type Build = fn(&mut FunctionBuilder, &Var) -> Vec<Var>;
 
 /// A model with an input `x` and results `y0`, `y1`, …
-fn model(folder: &std::path::Path, opset: Opset, shape: &[usize], build: Build) -> Model {
+pub(super) fn model(folder: &std::path::Path, opset: Opset, shape: &[usize], build: Build) -> Model {
     let path = folder.join("before.mlpackage");
     let mut package = PackageBuilder::create(&path).expect("a package");
     let mut f = FunctionBuilder::new(opset);
@@ -95,7 +95,7 @@ fn rewritten(model: &Model, passes: Passes) -> Result<(Model, Report), String> {
     Ok((Model::open(&to).expect("a model"), report))
 }
 
-fn close(found: &[Vec<f32>], wanted: &[Vec<f32>], tolerance: f32, name: &str) {
+pub(super) fn close(found: &[Vec<f32>], wanted: &[Vec<f32>], tolerance: f32, name: &str) {
     assert_eq!(found.len(), wanted.len());
     for (found, wanted) in found.iter().zip(wanted) {
         assert_eq!(found.len(), wanted.len());
@@ -106,22 +106,22 @@ fn close(found: &[Vec<f32>], wanted: &[Vec<f32>], tolerance: f32, name: &str) {
     }
 }
 
-fn constant(f: &mut FunctionBuilder, value: Value) -> Var {
+pub(super) fn constant(f: &mut FunctionBuilder, value: Value) -> Var {
     let name = format!("c{}", value.ty.tensor().map_or(0, |t| t.shape.len()));
     f.shared(&name, value)
 }
 
-fn op(f: &mut FunctionBuilder, kind: &str, x: &Var, y: Value) -> Var {
+pub(super) fn op(f: &mut FunctionBuilder, kind: &str, x: &Var, y: Value) -> Var {
     let y = constant(f, y);
     f.op(kind).arg("x", x).arg("y", &y).done().expect(kind)
 }
 
-fn conv(f: &mut FunctionBuilder, kind: &str, x: &Var, weight: &[usize], groups: usize) -> Var {
+pub(super) fn conv(f: &mut FunctionBuilder, kind: &str, x: &Var, weight: &[usize], groups: usize) -> Var {
     let weight = constant(f, waves(weight));
     f.op(kind).arg("x", x).arg("weight", &weight).arg("groups", groups).done().expect(kind)
 }
 
-fn batch_norm(f: &mut FunctionBuilder, x: &Var, channels: usize) -> Var {
+pub(super) fn batch_norm(f: &mut FunctionBuilder, x: &Var, channels: usize) -> Var {
     let (mean, beta) = (constant(f, waves(&[channels])), constant(f, waves(&[channels])));
     let (variance, gamma) = (constant(f, positive(channels)), constant(f, waves(&[channels])));
     let call = f.op("batch_norm").arg("x", x).arg("mean", &mean).arg("variance", &variance);
