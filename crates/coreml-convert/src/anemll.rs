@@ -259,7 +259,9 @@ impl Conversion<'_> {
     }
 
     fn output(&self) -> Output {
-        if self.o.argmax { Output::Argmax } else { Output::Logits }
+        // As ANEMLL's converters of the families do.
+        let reduced = self.c.family == Family::Gemma3;
+        if self.o.argmax { Output::Argmax { reduced } } else { Output::Logits }
     }
 
     /// Writes every package and `meta.yaml` into the folder of a job.

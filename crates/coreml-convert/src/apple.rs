@@ -42,8 +42,8 @@ struct Frame {
     end: Var,
     rope: (Var, Var),
     local_rope: Option<(Var, Var)>,
-    keys: Var,
-    values: Var,
+    keys: net::State,
+    values: net::State,
 }
 
 impl Conversion<'_> {
@@ -84,7 +84,8 @@ impl Conversion<'_> {
         let ids = f.input("inputIds", DataType::I32, Extents::Ranges(vec![one, up], vec![1, 1]))?;
         let mask = f.input("causalMask", HALF, Extents::Ranges(vec![one, one, up, up], vec![1; 4]))?;
         let shape = [c.layers, 1, c.kv, context, c.head];
-        let (keys, values) = (f.state("keyCache", HALF, &shape)?, f.state("valueCache", HALF, &shape)?);
+        let keys = net::State::new(f.state("keyCache", HALF, &shape)?);
+        let values = net::State::new(f.state("valueCache", HALF, &shape)?);
         let scale = (c.family == Family::Gemma3).then(|| (c.hidden as f64).sqrt());
         let mut x = net::embed(&mut f, &embeddings, &ids, scale)?;
         // The mask ends where the new tokens end.
@@ -135,9 +136,9 @@ impl Conversion<'_> {
     }
 
     /// Writes the new tokens to a layer of a cache; returns all of the layer up to their end, `[1, kv, end, head]`.
-    fn cached(&self, f: &mut FunctionBuilder, frame: &Frame, cache: &Var, x: &Var, layer: usize) -> Built {
+    fn cached(&self, f: &mut FunctionBuilder, frame: &Frame, cache: &net::State, x: &Var, layer: usize) -> Built {
         let c = self.c;
-        let content = f.read_state(cache)?;
+        let content = cache.read(f)?;
         let at = |f: &mut FunctionBuilder, row: usize, position: &Var| {
             let row = f.shared("row", Value::ints(&[row as i32]));
             let zero = f.shared("zero", Value::ints(&[0]));
@@ -152,8 +153,7 @@ impl Conversion<'_> {
         let call = f.op("slice_update").arg("x", &content).arg("update", &wide).arg("begin", &begin).arg("end", &end);
         let call = call.arg("stride", [1; 5].map(|n: i32| n)).arg("begin_mask", [false; 5]);
         let new = call.arg("end_mask", [false, true, true, false, true]).arg("squeeze_mask", [false; 5]).done()?;
-        f.write_state(cache, &new)?;
-        let content = f.read_state(cache)?;
+        let content = cache.write(f, &new)?;
         let (from, to) = ([layer, 0, 0, 0, 0], [layer + 1, 1, c.kv, self.o.context, c.head]);
         let row = f.op("slice_by_index").arg("x", &content).arg("begin", from).arg("end", to);
         let row = row.arg("squeeze_mask", [true, false, false, false, false]).done()?;

@@ -49,7 +49,7 @@ pub(crate) struct Frame<'a> {
 
 /// A cache, and the mask of its rows.
 struct Cache {
-    state: Var,
+    state: net::State,
     mask: Var,
     layers: usize,
 }
@@ -80,7 +80,7 @@ impl<'a> Frame<'a> {
         let (locals, all) = (c.locals(), c.layers);
         let cache = |f: &mut FunctionBuilder, name: &str, layers: usize, rows: usize| {
             let shape = [2 * layers.max(1), c.kv, rows, c.head];
-            let state = f.state(&format!("model_model_kv_cache_{name}"), HALF, &shape)?;
+            let state = net::State::new(f.state(&format!("model_model_kv_cache_{name}"), HALF, &shape)?);
             let mask = if rows < width { net::last(f, &mask, 0, rows)? } else { mask.clone() };
             Ok::<_, BuildError>(Cache { state, mask, layers })
         };
@@ -207,7 +207,7 @@ impl<'a> Frame<'a> {
         let mut x = x.clone();
         for (cache, used) in [(&local.state, used(true)), (&self.cache.state, used(false))] {
             if !used {
-                let content = f.read_state(cache)?;
+                let content = cache.read(f)?;
                 let first = net::part(f, &content, &[0, 0, 0, 0], &[1, 1, 1, 1])?;
                 let first = net::reshape(f, &first, &[1, 1, 1])?;
                 let zero = f.op("mul").arg("x", &first).arg("y", 0.0).done()?;
@@ -236,8 +236,11 @@ pub(crate) fn parts(vocab: usize, count: usize) -> Vec<std::ops::Range<usize>> {
 pub(crate) enum Output {
     /// `logits1` ….
     Logits,
-    /// `argmax_idx` within each part, and `argmax_val`.
-    Argmax,
+    /// `argmax_idx` within each part, and `argmax_val`: gathered where it was found, or the maximum.
+    Argmax {
+        /// The maximum.
+        reduced: bool,
+    },
 }
 
 /// The head: `[1, tokens, hidden]`, normed, to logits or their maxima.
@@ -251,14 +254,18 @@ pub(crate) fn head(f: &mut FunctionBuilder, x: &Var, matrices: &[Matrix], output
         match output {
             Output::Logits if matrices.len() == 1 => f.output("logits", &y)?,
             Output::Logits => f.output(&format!("logits{}", i + 1), &y)?,
-            Output::Argmax => {
+            Output::Argmax { reduced } => {
                 let at = f.op("reduce_argmax").arg("x", &y).arg("axis", -1).arg("keep_dims", true).done()?;
-                values.push(f.op("gather_along_axis").arg("x", &y).arg("indices", &at).arg("axis", -1).done()?);
+                values.push(if reduced {
+                    f.op("reduce_max").arg("x", &y).arg("axes", [-1]).arg("keep_dims", true).done()?
+                } else {
+                    f.op("gather_along_axis").arg("x", &y).arg("indices", &at).arg("axis", -1).done()?
+                });
                 indices.push(at);
             }
         }
     }
-    if output == Output::Argmax {
+    if output != Output::Logits {
         for (name, all) in [("argmax_idx", indices), ("argmax_val", values)] {
             let joined = f.op("concat").arg("values", all).arg("axis", -1).arg("interleave", false).done()?;
             let flat = f.op("squeeze").named(name).arg("x", &joined).arg("axes", [0, 1]).done()?;

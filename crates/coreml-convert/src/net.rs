@@ -1,6 +1,8 @@
 //! Operations that networks are written with, in the forms that the Neural Engine prefers: linear layers as 1×1
 //! convolutions over `[1, channels, 1, tokens]`, RMS norms as layer norms of (x, −x).
 
+use std::cell::RefCell;
+
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Dim, Value};
 use coreml_write::builder::{BuildError, FunctionBuilder, Var};
@@ -15,6 +17,38 @@ pub(crate) enum Matrix {
 }
 
 type Built = Result<Var, BuildError>;
+
+/// A state, and its content as it was last read.
+pub(crate) struct State {
+    var: Var,
+    content: RefCell<Option<Var>>,
+}
+
+impl State {
+    pub(crate) fn new(var: Var) -> Self {
+        Self { var, content: RefCell::new(None) }
+    }
+
+    /// The content: what was read after it was last written.
+    pub(crate) fn read(&self, f: &mut FunctionBuilder) -> Built {
+        let known = self.content.borrow().clone();
+        match known {
+            Some(content) => Ok(content),
+            None => {
+                let content = f.read_state(&self.var)?;
+                self.content.replace(Some(content.clone()));
+                Ok(content)
+            }
+        }
+    }
+
+    /// Replaces the content; returns it as it is read then.
+    pub(crate) fn write(&self, f: &mut FunctionBuilder, new: &Var) -> Built {
+        f.write_state(&self.var, new)?;
+        self.content.replace(None);
+        self.read(f)
+    }
+}
 
 /// Extents of a value; every one is known.
 fn shape(x: &Var) -> Vec<usize> {
@@ -117,7 +151,10 @@ pub(crate) fn rotate(f: &mut FunctionBuilder, x: &Var, cos: &Var, sin: &Var, hea
 pub(crate) fn positions(f: &mut FunctionBuilder, table: &Value, at: &Var) -> Built {
     let table = f.shared("rope", table.clone());
     let rows = f.op("gather").arg("x", &table).arg("indices", at).arg("axis", 1).done()?;
-    f.op("expand_dims").arg("x", &rows).arg("axes", [1]).done()
+    let all = shape(&rows);
+    let (tokens, head) = (all[1], all[2]);
+    let rows = reshape(f, &rows, &[1, tokens, 1, head])?;
+    if tokens == 1 { Ok(rows) } else { transpose(f, &rows, &[0, 2, 1, 3]) }
 }
 
 /// Softmax(q·kᵀ·scale + mask)·v, with keys and values `[1, heads, length, head]`.
@@ -136,20 +173,19 @@ fn bound(f: &mut FunctionBuilder, row: usize, position: &Var) -> Built {
 }
 
 /// Writes `x` `[1, kv, tokens, head]` to a row of a cache from a position on; returns the new content.
-pub(crate) fn write(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize, from: &Var, to: &Var) -> Built {
-    let content = f.read_state(cache)?;
+pub(crate) fn write(f: &mut FunctionBuilder, cache: &State, x: &Var, row: usize, from: &Var, to: &Var) -> Built {
+    let content = cache.read(f)?;
     let (begin, end) = (bound(f, row, from)?, bound(f, row + 1, to)?);
     let call = f.op("slice_update").arg("x", &content).arg("update", x).arg("begin", &begin).arg("end", &end);
     let call = call.arg("stride", [1, 1, 1, 1]).arg("begin_mask", [false; 4]);
     let new = call.arg("end_mask", [false, true, false, true]).arg("squeeze_mask", [false; 4]).done()?;
-    f.write_state(cache, &new)?;
-    f.read_state(cache)
+    cache.write(f, &new)
 }
 
 /// Writes token `t` of `x` `[1, kv, tokens, head]` to the rows `r` of a cache where `update[0, 0, r, t]` is 1; returns the
 /// new content.
-pub(crate) fn blend(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize, update: &Var) -> Built {
-    let content = f.read_state(cache)?;
+pub(crate) fn blend(f: &mut FunctionBuilder, cache: &State, x: &Var, row: usize, update: &Var) -> Built {
+    let content = cache.read(f)?;
     let (all, masks) = (shape(&content), shape(update));
     let (kv, length, head) = (all[1], all[2], all[3]);
     let rows = length.min(masks[2]);
@@ -168,7 +204,7 @@ pub(crate) fn blend(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize, u
 /// Puts `x` into a box of a cache whose content is `content`; returns the new content.
 fn replace(
     f: &mut FunctionBuilder,
-    cache: &Var,
+    cache: &State,
     content: &Var,
     x: &Var,
     begin: &[usize; 4],
@@ -177,8 +213,7 @@ fn replace(
     let call = f.op("slice_update").arg("x", content).arg("update", x).arg("begin", *begin).arg("end", *end);
     let call = call.arg("stride", [1, 1, 1, 1]).arg("begin_mask", [false; 4]);
     let new = call.arg("end_mask", [false; 4]).arg("squeeze_mask", [false; 4]).done()?;
-    f.write_state(cache, &new)?;
-    f.read_state(cache)
+    cache.write(f, &new)
 }
 
 /// The first rows of keys or values `[1, heads, length, head]`, as many as a mask has columns.
@@ -188,8 +223,8 @@ pub(crate) fn as_long_as(f: &mut FunctionBuilder, x: &Var, mask: &Var) -> Built 
 }
 
 /// Shifts a row of a cache by the tokens of `x` and appends them; returns the new content.
-pub(crate) fn append(f: &mut FunctionBuilder, cache: &Var, x: &Var, row: usize) -> Built {
-    let content = f.read_state(cache)?;
+pub(crate) fn append(f: &mut FunctionBuilder, cache: &State, x: &Var, row: usize) -> Built {
+    let content = cache.read(f)?;
     let (all, tokens) = (shape(&content), shape(x)[2]);
     let (kv, length, head) = (all[1], all[2], all[3]);
     let shifted = if tokens == length {

@@ -72,7 +72,7 @@ pub fn set_batch(
     for (name, function) in &mut program.functions {
         let place = |e: String| (format!("function `{name}`"), e);
         let described = description.functions.entry(name.clone()).or_default();
-        let wanted = wanted(described, batch).map_err(place)?;
+        let wanted = wanted(function, described, batch).map_err(place)?;
         if wanted.is_empty() {
             continue;
         }
@@ -91,12 +91,14 @@ pub fn set_batch(
 }
 
 /// Inputs of a function that have the batch.
-fn wanted(described: &FunctionDescription, batch: &Batch) -> Result<Vec<String>, String> {
+fn wanted(function: &Function, described: &FunctionDescription, batch: &Batch) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for input in &described.inputs {
         let named = batch.inputs.contains(&input.name);
+        let typed = function.inputs.iter().find(|i| i.name == input.name).and_then(|i| i.ty.tensor());
+        let scalar = typed.is_none_or(|t| t.shape.is_empty());
         match &input.ty {
-            FeatureType::MultiArray { shape, .. } if named || (batch.inputs.is_empty() && !shape.is_empty()) => {
+            FeatureType::MultiArray { .. } if named || (batch.inputs.is_empty() && !scalar) => {
                 names.push(input.name.clone());
             }
             FeatureType::MultiArray { .. } => {}
@@ -170,8 +172,13 @@ fn describe(described: &mut FunctionDescription, follow: &Follow<'_, '_>) -> Res
     let flexible = min < max;
     for input in &mut described.inputs {
         let FeatureType::MultiArray { shape, constraint, .. } = &mut input.ty else { continue };
-        if !follow.at.contains_key(&input.name) || shape.is_empty() {
+        if !follow.at.contains_key(&input.name) {
             continue;
+        }
+        if shape.is_empty() {
+            // Models may leave to the program what shape an input has.
+            let typed = follow.types.get(&input.name).and_then(ValueType::tensor).and_then(|t| t.fixed_shape());
+            shape.extend(typed.ok_or_else(|| format!("input `{}`: expected known extents", input.name))?);
         }
         shape[0] = usual;
         let range = DimRange { min, max: Some(max) };
