@@ -5,13 +5,16 @@
 //   CHROMIUM     the browser (/usr/bin/chromium)
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
+import { large } from "./large.mjs";
+import { png } from "./png.mjs";
 import { serve } from "./serve.mjs";
 
 const [page_folder, command, pictures] = process.argv.slice(2);
+const scratch = mkdtempSync(join(tmpdir(), "web-"));
 const server = await serve(page_folder);
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 const context = await browser.newContext({ viewport: { width: 1200, height: 900 } });
@@ -51,8 +54,50 @@ async function drop(files) {
   }, files);
 }
 
+/** Drops a folder of the disk, whose bytes the test itself never has. */
+async function drop_folder(folder) {
+  await page.evaluate(() => {
+    const input = document.createElement("input");
+    Object.assign(input, { type: "file", id: "test-folder", webkitdirectory: true, hidden: true });
+    document.body.append(input);
+  });
+  await page.setInputFiles("#test-folder", folder);
+  await page.evaluate(() => {
+    const input = document.getElementById("test-folder");
+    const entry = (file) => ({ isFile: true, name: file.webkitRelativePath, file: (done) => done(file) });
+    const items = [...input.files].map((file) => ({ webkitGetAsEntry: () => entry(file) }));
+    const event = new Event("drop", { bubbles: true, cancelable: true });
+    Object.defineProperty(event, "dataTransfer", { value: { items, files: [] } });
+    document.dispatchEvent(event);
+    input.remove();
+  });
+}
+
+/** Counts how late the page's thread comes to a timer of 5 ms, until `stop_clock`. */
+const start_clock = () => page.evaluate(() => {
+  const late = [];
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    late.push(now - last - 5);
+    last = now;
+  }, 5);
+  window.stopClock = () => { clearInterval(timer); return late; };
+});
+async function stop_clock() {
+  const late = (await page.evaluate(() => window.stopClock())).sort((a, b) => a - b);
+  return { ticks: late.length, p99: late[Math.floor(0.99 * (late.length - 1))], most: late.at(-1) };
+}
+
 /** Waits until the page has nothing to do. */
 const settled = () => page.waitForFunction(() => document.getElementById("work").hidden && (!document.getElementById("model").hidden || !document.getElementById("error").hidden), null, { timeout: 30000 });
+/** Waits until a model of this name is open, and nothing is to do. */
+async function opened(name) {
+  const is = (wanted) => !document.getElementById("error").hidden || (document.getElementById("model-title").textContent === wanted && !document.getElementById("model").hidden);
+  await page.waitForFunction(is, name, { timeout: 60000 });
+  assert.ok(await page.locator("#error").isHidden(), await error());
+  await settled();
+}
 const error = () => page.locator("#error").textContent();
 
 const tests = {
@@ -66,9 +111,8 @@ const tests = {
   },
 
   async "it predicts the numbers of the command"() {
-    const folder = mkdtempSync(join(tmpdir(), "web-"));
-    writeFileSync(join(folder, "values.jsonl"), '{"input_ids": [[2, 40, 41, 3]], "attention_mask": [[1, 1, 1, 1]]}\n');
-    const told = execFileSync(command, ["predict", "models/tiny-intent/intent.mlpackage", "--inputs", join(folder, "values.jsonl")], { encoding: "utf8" });
+    writeFileSync(join(scratch, "values.jsonl"), '{"input_ids": [[2, 40, 41, 3]], "attention_mask": [[1, 1, 1, 1]]}\n');
+    const told = execFileSync(command, ["predict", "models/tiny-intent/intent.mlpackage", "--inputs", join(scratch, "values.jsonl")], { encoding: "utf8" });
     const wanted = JSON.parse(told).logits.flat();
     await page.click("#tab-run");
     await page.fill("[data-name=input_ids]", "[[2, 40, 41, 3]]");
@@ -109,6 +153,58 @@ const tests = {
     await page.waitForSelector("#ane table");
     assert.match(await page.locator("#ane").textContent(), /likely/);
     await picture("estimate");
+  },
+
+  async "an image is predicted as the command does, with bars of its classes"() {
+    const { classifier } = JSON.parse(readFileSync("conformance/neural_networks/models.json", "utf8"));
+    const [, , height, width] = classifier.shape;
+    const file = join(scratch, "picture.png");
+    writeFileSync(file, png(width, height, (x, y) => [0, 1, 2].map((c) => classifier.pixels[(c * height + y) * width + x])));
+    const told = JSON.parse(execFileSync(command, ["predict", "conformance/neural_networks/classifier.mlmodel", "--image", `picture=${file}`], { encoding: "utf8" }));
+    await drop([{ path: "classifier.mlmodel", bytes: readFileSync("conformance/neural_networks/classifier.mlmodel").toString("base64") }]);
+    await opened("classifier.mlmodel");
+    await page.click("#tab-run");
+    await page.setInputFiles("[data-name=picture]", file);
+    await page.click("#run-form button.main");
+    await page.waitForSelector("[data-output=probabilities] .bars");
+    assert.equal(await page.locator("#run-outputs .quiet").count(), 0, "its size fits: nothing is scaled");
+    const labels = await page.locator("[data-output=probabilities] [role=listitem]").allTextContents();
+    const found = await page.locator("[data-output=probabilities] [data-value]").evaluateAll((all) => all.map((e) => Number(e.dataset.value)));
+    const widths = await page.locator("[data-output=probabilities] .bar").evaluateAll((all) => all.map((e) => e.getBoundingClientRect().width));
+    assert.deepEqual(labels, ["dog", "cat"]);
+    assert.equal(await page.locator("[data-output=label] [data-value]").textContent(), told.label);
+    for (const [i, label] of labels.entries()) {
+      assert.ok(Math.abs(found[i] - told.probabilities[label]) <= 1e-6, `${label}: ${found[i]}, the command: ${told.probabilities[label]}`);
+      // NumPy's, by tools/network_models.py.
+      assert.ok(Math.abs(found[i] - classifier.probabilities[label === "cat" ? 0 : 1]) <= 1e-5, `${label}: ${found[i]}`);
+    }
+    assert.ok(Math.abs(widths[1] / widths[0] - found[1] / found[0]) < 0.02, `bars of ${widths}`);
+    await picture("classes");
+    // An image of another size is scaled, and the page says so.
+    writeFileSync(file, png(40, 30, (x, y) => [6 * x, 8 * y, 99]));
+    await page.setInputFiles("[data-name=picture]", file);
+    await page.click("#run-form button.main");
+    await page.waitForSelector("#run-outputs .quiet");
+    assert.match(await page.locator("#run-outputs .quiet").first().textContent(), /picture: scaled from 40 × 30/);
+  },
+
+  async "a model of 100 MB does not stop the page"() {
+    const folder = large(command, scratch);
+    await start_clock();
+    const began = Date.now();
+    await drop_folder(folder);
+    await opened("StatefulModel.mlpackage");
+    const seconds = (Date.now() - began) / 1000;
+    assert.match(await page.locator("#model-facts").textContent(), /10\d(\.\d)? MB/);
+    await page.click("#tab-run");
+    await page.fill("[data-name=inputIds]", "[[5, 6, 7]]");
+    await page.fill("[data-name=causalMask]", JSON.stringify([[[[0, -1e4, -1e4], [0, 0, -1e4], [0, 0, 0]]]]));
+    await page.click("#run-form button.main");
+    await page.waitForSelector("[data-output=logits] [data-value]", { timeout: 60000 });
+    const { ticks, p99, most } = await stop_clock();
+    console.log(`   opened in ${seconds.toFixed(1)} s; the page's thread was late by ${p99.toFixed(0)} ms (99 % of ${ticks} ticks), at most ${most.toFixed(0)} ms`);
+    assert.ok(most < 500, `the page stood still for ${most} ms`);
+    await picture("large");
   },
 
   async "hostile files are errors that name them"() {
@@ -195,4 +291,5 @@ for (const [name, test] of Object.entries(tests)) {
 }
 await browser.close();
 server.close();
+rmSync(scratch, { recursive: true });
 process.exit(failed ? 1 : 0);
