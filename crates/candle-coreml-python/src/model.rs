@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use candle_coreml::format::model::Model;
 use candle_coreml::lent;
 use candle_coreml::{ComputeUnits, CoreMLModel, EngineChoice, Error, FeatureRow};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::description::ModelDescription;
 use crate::inputs::Row;
@@ -128,6 +129,23 @@ impl MLModel {
     #[getter]
     fn description(&self, py: Python<'_>) -> PyResult<ModelDescription> {
         ModelDescription::of(py, &self.model)
+    }
+
+    /// The specification, as coremltools' protobuf message `Model`; coremltools must be installed.
+    ///
+    /// A copy: changes of it do not change the model. `description` needs no coremltools.
+    fn get_spec<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = py.detach(|| Model::specification(self.model.path()));
+        let bytes = bytes.map_err(|e| error::exception(py, &e.into()))?;
+        let messages = py.import("coremltools.proto.Model_pb2").map_err(|missing| {
+            let text = "get_spec returns coremltools' protobuf message: install coremltools, or read `description`";
+            let error = PyImportError::new_err(text);
+            error.set_cause(py, Some(missing));
+            error
+        })?;
+        let specification = messages.getattr("Model")?.call0()?;
+        specification.call_method1("ParseFromString", (PyBytes::new(py, &bytes),))?;
+        Ok(specification)
     }
 
     /// Descriptions of the inputs by name.

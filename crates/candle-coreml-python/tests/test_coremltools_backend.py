@@ -70,5 +70,15 @@ def test_a_model_that_can_not_run_says_why(tmp_path, root):
         coremltools.models.MLModel(spec)
 
 
+@pytest.mark.parametrize("path", ["models/tiny-intent/intent.mlpackage", "conformance/classic/random_forest.mlmodel"])
+def test_the_specification_is_the_message_of_coremltools(root, path):
+    spec = ct.MLModel(root / path).get_spec()
+    assert spec == coremltools.utils.load_spec(str(root / path))
+    assert [i.name for i in spec.description.input] == [i.name for i in ct.MLModel(root / path).description.inputs]
+    # A copy, as coremltools' own.
+    spec.description.metadata.author = "someone else"
+    assert ct.MLModel(root / path).get_spec().description.metadata.author != "someone else"
+
+
 def test_installing_twice_changes_nothing():
     assert backend.install() and coremltools.models.model._MLModelProxy is backend.Proxy

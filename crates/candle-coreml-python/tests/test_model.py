@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -101,6 +102,12 @@ def test_files_are_named_in_errors(tmp_path):
             ct.MLModel(path)
         assert isinstance(raised.value, ct.CoreMLError)
         assert raised.value.kind in ("io", "model") and name in raised.value.file
+
+
+def test_a_specification_needs_coremltools(intent, monkeypatch):
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    with pytest.raises(ImportError, match="get_spec returns coremltools.*install coremltools, or read `description`"):
+        intent.get_spec()
 
 
 def test_stubs_name_what_there_is():

@@ -112,6 +112,24 @@ impl Model {
         verified(model)
     }
 
+    /// Bytes of the specification of a `.mlpackage` or `.mlmodel`: the protobuf message `CoreML.Specification.Model`, at most
+    /// 2 GiB. They are not decoded.
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is no such file, or the model is compiled: it has no specification.
+    pub fn specification(path: &Path) -> Result<Vec<u8>, LoadError> {
+        let is_folder = file::is_dir(path);
+        let has = |name: &str| is_folder && file::exists(&path.join(name));
+        if (has("model.mil") || has("coremldata.bin")) && !has("Manifest.json") {
+            return Err(LoadError::NotAModel {
+                path: path.to_owned(),
+                expected: "a .mlpackage or .mlmodel, which have a specification".to_owned(),
+                found: "a compiled model".to_owned(),
+            });
+        }
+        Ok(file::read(&if is_folder { find_spec(path)? } else { path.to_owned() }, LARGEST_SPEC)?)
+    }
+
     /// Opens an in-memory model: the bytes of its specification (`model.mlmodel`) and its weight files.
     ///
     /// Validates it as [`Model::open`] does. Errors show its path as `model in memory`. Weights of neural networks are

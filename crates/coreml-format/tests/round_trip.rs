@@ -151,3 +151,22 @@ fn folders_and_files_that_are_no_models_are_named_in_errors() {
     assert_eq!(Model::open(&file).expect("it opens").body.name(), "neuralNetwork");
     assert!(Model::open(&folder.path().join("missing")).is_err());
 }
+
+#[test]
+fn a_specification_is_that_of_the_file_and_compiled_models_have_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.mlmodel");
+    std::fs::write(&file, [0xa2, 0x1f, 0x00]).expect("written");
+    assert_eq!(Model::specification(&file).expect("bytes"), [0xa2, 0x1f, 0x00]);
+    let package = folder.path().join("x.mlpackage");
+    std::fs::create_dir_all(package.join("Data/com.apple.CoreML")).expect("folders");
+    std::fs::write(package.join("Data/com.apple.CoreML/model.mlmodel"), [8, 4]).expect("written");
+    assert_eq!(Model::specification(&package).expect("bytes"), [8, 4]);
+    let compiled = folder.path().join("x.mlmodelc");
+    std::fs::create_dir(&compiled).expect("a folder");
+    std::fs::write(compiled.join("coremldata.bin"), b"").expect("written");
+    let error = Model::specification(&compiled).expect_err("compiled").to_string();
+    assert!(error.contains("x.mlmodelc") && error.contains("a compiled model"), "{error}");
+    assert!(Model::specification(&folder.path().join("missing")).is_err());
+    assert!(Model::specification(folder.path()).is_err());
+}
