@@ -42,7 +42,8 @@ pub(crate) struct Arguments {
     /// Decode this many tokens, or run this many predictions of other models.
     #[arg(long, default_value_t = 32)]
     tokens: usize,
-    /// Repeat each measurement this often; the best run counts. Distributions cover all runs.
+    /// Repeat each measurement this often. Rates and charts over the context are those of the best run, profiles medians;
+    /// distributions cover all runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Decode this many conversations of a language model together, and report the tokens of all of them per second.

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_coreml::anemll::{Pipeline, Session};
-use candle_coreml::engine::EngineOptions;
+use candle_coreml::engine::{EngineOptions, OperationCost};
 
 use super::Arguments;
 use super::measure::{AtPosition, Language, Measured};
-use super::profile::Phase;
+use super::profile::{Phase, medians};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -39,37 +39,15 @@ pub(super) fn measure(
     let mut session = pipeline.session()?;
     pipeline.forward(&mut session, &prompt)?;
     let first_token_seconds = started.elapsed().as_secs_f64();
-    let (mut prefill, mut decode, mut turn, mut seconds) = (f64::INFINITY, f64::INFINITY, f64::INFINITY, Vec::new());
-    for _ in 0..arguments.runs {
-        // Discard the decoded tokens so that each run does the same work.
-        session.truncate(0);
-        let started = Instant::now();
-        pipeline.forward(&mut session, &prompt)?;
-        prefill = prefill.min(started.elapsed().as_secs_f64());
-        let started = Instant::now();
-        for i in 0..arguments.tokens {
-            let started = Instant::now();
-            pipeline.forward(&mut session, &[token(i, vocab)])?;
-            seconds.push(started.elapsed().as_secs_f64());
-        }
-        decode = decode.min(started.elapsed().as_secs_f64());
-        if prompt.len() < dimensions.context {
-            let started = Instant::now();
-            session.truncate(prompt.len());
-            // Caches that can't go back that far run some tokens again.
-            let again = &prompt[session.tokens().len()..];
-            pipeline.forward(&mut session, &[again, &[token(1, vocab)]].concat())?;
-            turn = turn.min(started.elapsed().as_secs_f64());
-        }
-    }
+    let mut seconds = Vec::new();
+    let runs = (0..arguments.runs).map(|_| run(&pipeline, &mut session, arguments, &prompt, &mut seconds));
+    let runs = runs.collect::<Result<Vec<_>>>()?;
+    let best = runs.into_iter().min_by(|a, b| (a.prefill + a.decode).total_cmp(&(b.prefill + b.decode)));
+    let best = best.ok_or("no run")?;
     let streams = arguments
         .streams
         .map(|count| Ok::<_, Box<dyn std::error::Error>>((count, together(&pipeline, arguments, &prompt, count)?)));
     let streams = streams.transpose()?;
-    let by_position = match &arguments.report {
-        Some(_) => by_position(&pipeline, &mut session)?,
-        None => Vec::new(),
-    };
     let profiles = if profiled { profiles(&pipeline, &mut session, arguments, &prompt)? } else { Vec::new() };
     Ok(Measured {
         engine: pipeline.engine().to_owned(),
@@ -82,14 +60,58 @@ pub(super) fn measure(
             dimensions,
             first_token_seconds,
             prompt: prompt.len(),
-            prefill_rate: prompt.len() as f64 / prefill,
-            decode_rate: arguments.tokens as f64 / decode,
-            turn_seconds: if turn.is_finite() { turn } else { 0.0 },
+            prefill_rate: prompt.len() as f64 / best.prefill,
+            decode_rate: arguments.tokens as f64 / best.decode,
+            turn_seconds: best.turn,
             streams,
-            by_position,
+            by_position: best.by_position,
         }),
         profiles,
     })
+}
+
+/// One run, in seconds. Rates and the chart over the context are those of the same run, the best.
+struct Run {
+    prefill: f64,
+    decode: f64,
+    /// 0 if the context is full.
+    turn: f64,
+    /// Only for reports.
+    by_position: Vec<AtPosition>,
+}
+
+/// Prefills, decodes, takes another turn; adds the seconds of each token.
+fn run(
+    pipeline: &Pipeline,
+    session: &mut Session,
+    arguments: &Arguments,
+    prompt: &[u32],
+    seconds: &mut Vec<f64>,
+) -> Result<Run> {
+    let (context, vocab) = (pipeline.dimensions().context, pipeline.dimensions().vocab as u32);
+    // Discard the decoded tokens so that each run does the same work.
+    session.truncate(0);
+    let started = Instant::now();
+    pipeline.forward(session, prompt)?;
+    let prefill = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    for i in 0..arguments.tokens {
+        let started = Instant::now();
+        pipeline.forward(session, &[token(i, vocab)])?;
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    let decode = started.elapsed().as_secs_f64();
+    let mut turn = 0.0;
+    if prompt.len() < context {
+        let started = Instant::now();
+        session.truncate(prompt.len());
+        // Caches that can't go back that far run some tokens again.
+        let again = &prompt[session.tokens().len()..];
+        pipeline.forward(session, &[again, &[token(1, vocab)]].concat())?;
+        turn = started.elapsed().as_secs_f64();
+    }
+    let by_position = if arguments.report.is_some() { by_position(pipeline, session)? } else { Vec::new() };
+    Ok(Run { prefill, decode, turn, by_position })
 }
 
 /// Tokens per second of conversations that decode together, the best run.
@@ -145,23 +167,31 @@ fn profiles(pipeline: &Pipeline, session: &mut Session, arguments: &Arguments, p
     let vocab = pipeline.dimensions().vocab as u32;
     // Call every function, even after one that cannot profile.
     let begin = || pipeline.functions().filter(|f| !f.set_profiling(true)).count() == 0;
-    let collect = |phase: &str, units: usize| {
-        let costs = pipeline.functions().flat_map(|f| f.costs()).collect();
-        Phase::new(phase, "token", units, costs)
+    // By function: parts of a model have operations of the same names.
+    let keep = |rounds: &mut Vec<Vec<Vec<OperationCost>>>| {
+        rounds.resize(pipeline.functions().count(), Vec::new());
+        rounds.iter_mut().zip(pipeline.functions()).for_each(|(own, f)| own.push(f.costs()));
     };
-    session.truncate(0);
-    if !begin() {
-        return Ok(Vec::new());
+    let phase = |name: &str, units: usize, rounds: Vec<Vec<Vec<OperationCost>>>| {
+        Phase::new(name, "token", units, rounds.into_iter().flat_map(medians).collect())
+    };
+    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.runs {
+        session.truncate(0);
+        if !begin() {
+            return Ok(Vec::new());
+        }
+        pipeline.forward(session, prompt)?;
+        keep(&mut prefill);
     }
-    pipeline.forward(session, prompt)?;
-    let prefill = collect("prefill", prompt.len());
-    begin();
     for i in 0..arguments.tokens {
+        begin();
         pipeline.forward(session, &[token(i, vocab)])?;
+        keep(&mut decode);
     }
-    let decode = collect("decode", arguments.tokens);
     pipeline.functions().for_each(|f| {
         f.set_profiling(false);
     });
-    Ok(vec![prefill, decode])
+    let prompts = prompt.len() * arguments.runs;
+    Ok(vec![phase("prefill", prompts, prefill), phase("decode", arguments.tokens, decode)])
 }

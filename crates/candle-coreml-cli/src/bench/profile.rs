@@ -3,10 +3,38 @@
 use std::fmt::Write;
 
 use candle_coreml::engine::OperationCost;
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use serde::Serialize;
 
 /// Operations that read single rows of their weights, so bytes per second are meaningless.
 const LOOKUPS: [&str; 3] = ["gather", "gather_nd", "gather_along_axis"];
+
+/// Operations of several equal rounds of work, each with its median time in the rounds in which it ran: what interrupts
+/// one round does not count. Times and calls are those of all rounds together.
+pub(super) fn medians(rounds: Vec<Vec<OperationCost>>) -> Vec<OperationCost> {
+    let mut all: IndexMap<(String, String), (OperationCost, Vec<u64>)> = IndexMap::new();
+    for cost in rounds.into_iter().flatten() {
+        match all.entry((cost.function.clone(), cost.name.clone())) {
+            Entry::Vacant(new) => {
+                let time = cost.nanoseconds;
+                new.insert((cost, vec![time]));
+            }
+            Entry::Occupied(mut known) => {
+                let (sum, times) = known.get_mut();
+                sum.calls += cost.calls;
+                sum.output_bytes = sum.output_bytes.saturating_add(cost.output_bytes);
+                times.push(cost.nanoseconds);
+            }
+        }
+    }
+    let median = |(mut cost, mut times): (OperationCost, Vec<u64>)| {
+        let (count, middle) = (times.len(), times.len() / 2);
+        cost.nanoseconds = times.select_nth_unstable(middle).1.saturating_mul(count as u64);
+        cost
+    };
+    all.into_values().map(median).collect()
+}
 
 /// All operations of one type.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -89,6 +117,19 @@ mod tests {
     fn cost(operator: &str, calls: u64, nanoseconds: u64, weight_bytes: u64) -> OperationCost {
         let (function, name, output_bytes) = ("main".to_owned(), operator.to_owned(), 0);
         OperationCost { function, operator: operator.to_owned(), name, calls, nanoseconds, weight_bytes, output_bytes }
+    }
+
+    #[test]
+    fn a_round_that_was_interrupted_does_not_count() {
+        let round = |conv: u64| vec![cost("conv", 2, conv, 1000), cost("relu", 1, 5, 0)];
+        let mut rounds = vec![round(10), round(9_000_000), round(11)];
+        // Runs in one round only, as an operation of a branch does.
+        rounds[2].push(cost("add", 1, 7, 0));
+        let all = medians(rounds);
+        let found: Vec<_> = all.iter().map(|c| (c.name.as_str(), c.calls, c.nanoseconds)).collect();
+        assert_eq!(found, [("conv", 6, 33), ("relu", 3, 15), ("add", 1, 7)]);
+        assert_eq!(all[0].weight_bytes, 1000, "of one call");
+        assert_eq!(medians(Vec::new()), Vec::new());
     }
 
     #[test]

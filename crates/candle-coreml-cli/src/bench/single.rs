@@ -9,7 +9,7 @@ use candle_coreml::{CoreMLModel, FeatureRow, FeatureValue};
 
 use super::Arguments;
 use super::measure::Measured;
-use super::profile::Phase;
+use super::profile::{Phase, medians};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -49,8 +49,14 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     let seconds = (0..count).map(|_| predict()).collect::<Result<Vec<f64>>>()?;
     let mut profiles = Vec::new();
     if profiled && model.set_profiling(true) {
-        (0..arguments.tokens).try_for_each(|_| predict().map(drop))?;
-        profiles.push(Phase::new("predict", "prediction", arguments.tokens, model.costs()));
+        let mut round = || {
+            // From zero again.
+            model.set_profiling(true);
+            predict()?;
+            Ok(model.costs())
+        };
+        let rounds = (0..arguments.tokens).map(|_| round()).collect::<Result<Vec<_>>>()?;
+        profiles.push(Phase::new("predict", "prediction", arguments.tokens, medians(rounds)));
         model.set_profiling(false);
     }
     Ok(Measured {
