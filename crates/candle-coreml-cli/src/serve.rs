@@ -8,7 +8,7 @@ use candle_coreml::backend::BackendDevice;
 use candle_coreml_serve::{Models, Server, Settings, signals};
 
 use crate::model::Consent;
-use crate::{CommandResult, demo, model, running, secret};
+use crate::{CommandResult, demo, hint, model, running, secret};
 
 /// Time for running computations to notice that they were cancelled.
 const LAST_TOKENS: Duration = Duration::from_secs(5);
@@ -84,6 +84,15 @@ pub(crate) struct Arguments {
 
 /// Name and folder of a model. The default name is the Hub name or the folder name.
 fn named(given: &str, consent: Consent) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
+    let (name, folder) = name_and_folder(given, consent)?;
+    if !folder.exists() {
+        let meant = hint::path(&folder).map(|h| format!("; {h}")).unwrap_or_default();
+        return Err(format!("there is no folder `{}`{meant}", folder.display()).into());
+    }
+    Ok((name, folder))
+}
+
+fn name_and_folder(given: &str, consent: Consent) -> Result<(String, PathBuf), Box<dyn std::error::Error>> {
     if let Some((name, place)) = given.split_once('=')
         && !name.is_empty()
         && !Path::new(given).exists()

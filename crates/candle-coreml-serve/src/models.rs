@@ -34,6 +34,19 @@ pub struct Models {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// Most entries of a folder that are looked at.
+const ENTRIES: usize = 10_000;
+
+/// True for a Core ML model, and for a folder that holds some.
+fn has_packages(folder: &Path) -> bool {
+    let is = |path: &Path| {
+        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        ending.is_some_and(|e| ["mlpackage", "mlmodelc", "mlmodel"].contains(&e.as_str())) && path.exists()
+    };
+    let entries = || std::fs::read_dir(folder).into_iter().flatten().flatten().take(ENTRIES);
+    is(folder) || entries().any(|entry| is(&entry.path()))
+}
+
 impl Models {
     /// Loads models from pairs of a name and a folder, each with a language model or an encoder. Blocks.
     ///
@@ -71,7 +84,15 @@ impl Models {
         };
         match open(&config) {
             Ok(model) => self.add_language(name, model, settings),
-            Err(error) => Err(ServeError::Neither { name: name.to_owned(), language: Box::new(error), encoder }),
+            Err(error) => {
+                let (name, language) = (name.to_owned(), Box::new(error));
+                // Without packages it is no encoder for the same reason.
+                Err(if has_packages(folder) {
+                    ServeError::Neither { name, language, encoder }
+                } else {
+                    ServeError::Model { name, source: language }
+                })
+            }
         }
     }
 

@@ -147,6 +147,12 @@ fn what_is_no_model_is_not_served() {
     let twice = fail(&[("a", folder("tiny-intent")), ("a", folder("tiny-intent"))]);
     assert!(matches!(&twice, ServeError::SameName(n) if n == "a"), "{twice}");
     let empty = tempfile::tempdir().expect("a folder");
+    // One reason where nothing is there, two where a package may have been meant for either.
+    let nothing = fail(&[("x", empty.path().to_owned())]).to_string();
+    assert!(nothing.ends_with("an empty folder") && !nothing.contains("encoder"), "{nothing}");
+    let missing = fail(&[("x", empty.path().join("y"))]).to_string();
+    assert!(missing.starts_with("x: ") && !missing.contains("encoder"), "{missing}");
+    std::fs::create_dir(empty.path().join("a.mlpackage")).expect("a folder");
     let neither = fail(&[("x", empty.path().to_owned())]).to_string();
     assert!(neither.starts_with("x: not a language model") && neither.contains("not an encoder"), "{neither}");
 }
