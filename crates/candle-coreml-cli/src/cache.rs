@@ -127,6 +127,19 @@ pub(crate) fn show(report: &CleanReport, mode: CleanMode) -> CommandResult {
         out!("{verb} {:>9}  {:10}  {}  {}", format::bytes(e.bytes), kind(e.kind), e.name, e.path.display())?;
     }
     out!("{verb} {} entries, {}", report.removed.len(), format::bytes(report.bytes()))?;
+    complete(report)
+}
+
+/// Prints a report as JSON; the command fails if an entry could not be deleted.
+pub(crate) fn show_json(report: &CleanReport, mode: CleanMode) -> CommandResult {
+    let kept: Vec<_> = report.kept.iter().map(|(e, why)| json!({ "entry": e, "error": why.to_string() })).collect();
+    let dry_run = mode == CleanMode::DryRun;
+    out!("{}", json!({ "dry_run": dry_run, "removed": report.removed, "bytes": report.bytes(), "kept": kept }))?;
+    complete(report)
+}
+
+/// An error if an entry is left.
+fn complete(report: &CleanReport) -> CommandResult {
     match report.kept.first() {
         None => Ok(()),
         Some((_, e)) => Err(format!("{} entries could not be deleted; the first: {e}", report.kept.len()).into()),

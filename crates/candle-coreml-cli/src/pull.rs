@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use candle_coreml::hub::Patterns;
 
-use crate::{CommandResult, progress};
+use crate::{CommandResult, path, progress};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Leave files out that match this pattern (repeatable).
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
+    /// Print one JSON object: id and path.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
@@ -32,6 +35,5 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     };
     // Remove the bars before printing the path.
     drop(hub);
-    out!("{}", folder.display())?;
-    Ok(())
+    path::show(&arguments.id, &folder, arguments.json)
 }

@@ -12,6 +12,9 @@ pub(crate) struct Arguments {
     /// Show what would be deleted without deleting it.
     #[arg(long)]
     dry_run: bool,
+    /// Print one JSON object: what was deleted, and what could not be.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
@@ -20,5 +23,5 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     if report.removed.is_empty() && report.kept.is_empty() {
         return Err(format!("{} is not in the cache; `candle-coreml list` shows what is", arguments.id).into());
     }
-    cache::show(&report, mode)
+    if arguments.json { cache::show_json(&report, mode) } else { cache::show(&report, mode) }
 }

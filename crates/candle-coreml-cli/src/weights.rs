@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_coreml::format::model::Model;
 use candle_coreml::write::edit::{self, Form};
 use safetensors::SafeTensors;
+use serde_json::json;
 
 use crate::{CommandResult, format};
 
@@ -47,6 +48,9 @@ enum Action {
         /// Write only weights whose names contain this text.
         #[arg(long, value_name = "TEXT")]
         only: Vec<String>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Write a copy of a model with other weights, from a safetensors file with their names.
     Replace {
@@ -60,6 +64,9 @@ enum Action {
         /// Factor of NAME.lora_B · NAME.lora_A.
         #[arg(long, default_value_t = 1.0)]
         scale: f32,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Write a copy of a model that stores equal weights once.
     Dedupe {
@@ -68,30 +75,42 @@ enum Action {
         /// The new package.
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub(crate) fn run(arguments: Arguments) -> CommandResult {
     match arguments.action {
         Action::List { model, json } => list(&model, json),
-        Action::Extract { model, to, stored, only } => {
+        Action::Extract { model, to, stored, only, json } => {
             let form = if stored { Form::Stored } else { Form::Decoded };
             let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part.as_str()));
             let count = edit::extract(&Model::open(&model)?, &to, form, &wanted)?;
-            out!("{count} tensors in {}", to.display())?;
-            Ok(())
+            if json {
+                return out!("{}", json!({ "tensors": count, "path": to.to_string_lossy() }));
+            }
+            out!("{count} tensors in {}", to.display())
         }
-        Action::Replace { model, tensors, out, scale } => {
+        Action::Replace { model, tensors, out, scale, json } => {
             let bytes = candle_coreml::format::file::map(&tensors, u64::MAX)?;
             let content = SafeTensors::deserialize(&bytes).map_err(|e| format!("{}: {e}", tensors.display()))?;
             let count = edit::replace(&Model::open(&model)?, &content, scale, &out)?;
-            out!("{count} weights replaced in {}", out.display())?;
-            Ok(())
+            if json {
+                return out!("{}", json!({ "weights": count, "path": out.to_string_lossy() }));
+            }
+            out!("{count} weights replaced in {}", out.display())
         }
-        Action::Dedupe { model, out } => {
+        Action::Dedupe { model, out, json } => {
             let (before, after) = edit::deduplicate(&Model::open(&model)?, &out)?;
-            out!("{} before, {} after, in {}", format::bytes(before), format::bytes(after), out.display())?;
-            Ok(())
+            if json {
+                return out!(
+                    "{}",
+                    json!({ "bytes_before": before, "bytes_after": after, "path": out.to_string_lossy() })
+                );
+            }
+            out!("{} before, {} after, in {}", format::bytes(before), format::bytes(after), out.display())
         }
     }
 }

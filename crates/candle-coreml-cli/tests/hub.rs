@@ -64,6 +64,17 @@ fn a_model_is_pulled_listed_used_and_deleted() {
     assert_eq!(success(&run(&["pull", "org/tiny"])), snapshot(root.path()).to_string_lossy());
     assert!(content(&snapshot(root.path())) == wanted());
     assert_eq!(success(&run(&["path", "org/tiny"])), snapshot(root.path()).to_string_lossy());
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&success(&run(arguments))).unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
+    };
+    let place = serde_json::json!({ "id": "org/tiny", "path": snapshot(root.path()) });
+    for verb in ["pull", "path"] {
+        assert_eq!(json(&[verb, "org/tiny", "--json"]), place);
+    }
+    let plan = json(&["rm", "org/tiny", "--dry-run", "--json"]);
+    assert_eq!((&plan["dry_run"], &plan["kept"]), (&true.into(), &serde_json::json!([])));
+    assert_eq!(plan["removed"][0]["name"], "org/tiny");
+    assert_eq!(plan["bytes"], plan["removed"][0]["bytes"]);
     let list = success(&run(&["list"]));
     assert!(list.starts_with("org/tiny  0123456789  ") && list.contains("MB"), "{list}");
     let json: serde_json::Value = serde_json::from_str(&success(&run(&["list", "--json"]))).expect("JSON");

@@ -182,6 +182,34 @@ fn every_verb_has_examples_in_its_help() {
 }
 
 #[test]
+fn weights_are_told_as_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let chunk = models().join("tiny-qwen3/qwen_FFN_PF_lut6_chunk_01of02.mlpackage").to_string_lossy().into_owned();
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let (code, out, errors) = run(command().arg("weights").args(arguments).arg("--json"));
+        assert_eq!(code, Some(0), "{arguments:?}: {errors}");
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {out}"))
+    };
+    let listed = json(&["list", &chunk]);
+    let count = listed.as_array().map_or(0, Vec::len);
+    assert!(count > 20, "{listed}");
+    for field in ["function", "name", "dtype", "shape", "form", "bytes", "uses"] {
+        assert!(!listed[0][field].is_null(), "{field}: {}", listed[0]);
+    }
+    let (tensors, tuned, small) = (at("w.safetensors"), at("tuned.mlpackage"), at("small.mlpackage"));
+    let extracted = json(&["extract", &chunk, &tensors]);
+    assert_eq!(
+        (&extracted["path"], extracted["tensors"].as_u64().is_some_and(|n| n > 20)),
+        (&tensors.clone().into(), true)
+    );
+    let replaced = json(&["replace", &chunk, &tensors, "--out", &tuned]);
+    assert_eq!((&replaced["path"], replaced["weights"].as_u64().is_some_and(|n| n > 20)), (&tuned.into(), true));
+    let sizes = json(&["dedupe", &chunk, "--out", &small]);
+    assert!(sizes["bytes_after"].as_u64() <= sizes["bytes_before"].as_u64() && sizes["path"] == *small, "{sizes}");
+}
+
+#[test]
 fn wrong_names_get_hints() {
     let (code, _, errors) = run(command().arg("inspect").arg(models().join("tiny-inten/intent.mlpackage")));
     assert_eq!(code, Some(1));
