@@ -6,6 +6,9 @@ Each folder has the files of a Hugging Face repository; some are sentence-transf
 folders that it names. reference.safetensors: `ids` and `mask` [texts, tokens] I64, `types` where the family has them,
 `states` [texts, tokens, width] F32, `pooled` [texts, width] F32 (the pooler's output, or the embedding of the modules,
 computed here by the formulas of sentence-transformers' `Pooling`, `Dense` and `Normalize`).
+
+CamemBERT's folder has a tokenizer of SentencePiece's kind as well (Unigram, in tokenizer.json, with the tokens that fairseq
+put before the pieces); texts.json: texts, their ids and vectors as transformers computes them.
 """
 
 import argparse
@@ -14,7 +17,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import (BertConfig, BertModel, DistilBertConfig, DistilBertModel, MPNetConfig, MPNetModel,
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (BertConfig, BertModel, CamembertConfig, CamembertModel, DistilBertConfig, DistilBertModel, MPNetConfig, MPNetModel,
                           RobertaConfig, RobertaModel, XLMRobertaConfig, XLMRobertaModel)
 
 SIZES = dict(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
@@ -27,6 +31,9 @@ ENCODERS = {
                                                      pad_token_id=1, **SIZES), torch.bfloat16, 1, ("cls_token", None, True)),
     "xlm-roberta-max-f16": (XLMRobertaModel, XLMRobertaConfig(max_position_embeddings=42, type_vocab_size=1, pad_token_id=1,
                                                               **SIZES), torch.float16, 1, ("max_tokens", 24, False)),
+    "camembert-mean-f16": (CamembertModel, CamembertConfig(max_position_embeddings=42, type_vocab_size=1, pad_token_id=1,
+                                                           bos_token_id=5, eos_token_id=6, layer_norm_eps=1e-5, **SIZES),
+                           torch.float16, 1, ("mean_tokens", None, True)),
     "distilbert-f16": (DistilBertModel, DistilBertConfig(vocab_size=96, dim=32, n_layers=2, n_heads=4, hidden_dim=48,
                                                          max_position_embeddings=40, activation="relu"),
                        torch.float16, 1, None),
@@ -54,6 +61,43 @@ def pool(states, mask, mode):
         return states.masked_fill(m == 0, -1e9).max(1).values
     total = (states * m).sum(1)
     return total / (m.sum(1) if mode == "mean_tokens" else m.sum(1).sqrt())
+
+
+TEXTS = ["Le chat dort sur le canapé.", "Où est le chien ?", "L'été, il fait très chaud ici", "naïve 語 l’œuf   ﬁn", "a"]
+
+
+PIECES = ("▁ ▁le ▁la ▁les ▁l ▁un ▁une ▁des ▁chat ▁chien ▁ch at ien ▁est ▁sur ▁dans ▁ici ▁il ▁elle ▁fait ▁très ▁chaud aud ▁été "
+          "▁d or t ▁can ap é è ê ï où ' , . ? ! œ œu fi uf ▁na ve ïve ▁Le ▁O ▁L ▁Où e s a i n r u l o d c p m é v q f b g h j x y z à "
+          "ç ù ô û î â").split()
+
+
+def tokenizer():
+    """Pieces with a worth of their own, after the tokens of fairseq; ids of `<s>` and `</s>` are 5 and 6."""
+    pieces = [(p, -2.0 - 0.07 * i) for i, p in enumerate(dict.fromkeys(PIECES))]
+    assert len(pieces) <= 89
+    before = [["<s>NOTUSED", 0.0], ["<pad>", 0.0], ["</s>NOTUSED", 0.0], ["<unk>", 0.0], ["<unk>NOTUSED", -100.0],
+              ["<s>", 0.0], ["</s>", 0.0]]
+    made = Tokenizer(models.Unigram([tuple(v) for v in before] + pieces, unk_id=3))
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
+    made.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    made.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    made.add_special_tokens(["<s>", "</s>", "<pad>", "<unk>"])
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>",
+                                                        special_tokens=[("<s>", 5), ("</s>", 6)])
+    return made
+
+
+def write_texts(folder, model, modules):
+    """A tokenizer, and texts with the vectors that transformers computes, each text alone."""
+    made = tokenizer()
+    made.save(str(folder / "tokenizer.json"))
+    out = []
+    for text in TEXTS:
+        ids = torch.tensor([made.encode(text).ids])
+        mask = torch.ones_like(ids)
+        pooled = pool(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask, modules[0])
+        out.append(dict(text=text, ids=ids[0].tolist(), vector=torch.nn.functional.normalize(pooled, dim=1)[0].tolist()))
+    (folder / "texts.json").write_text(json.dumps(out, ensure_ascii=False, indent=1))
 
 
 def write_modules(folder, modules, width, dense):
@@ -106,6 +150,8 @@ def create(name, out):
             if modules[2]:
                 pooled = torch.nn.functional.normalize(pooled, dim=1)
             write_modules(folder, modules, 32, dense)
+        if kind is CamembertModel:
+            write_texts(folder, model, modules)
     tensors = {k: v.to(dtype).contiguous() for k, v in model.state_dict().items() if v.is_floating_point()}
     if files == 1:
         save_file(tensors, folder / "model.safetensors")
@@ -129,7 +175,8 @@ def create(name, out):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("conformance/encoders"))
-    out = parser.parse_args().out
-    for name in ENCODERS:
-        create(name, out)
+    parser.add_argument("--only", choices=ENCODERS, nargs="*", default=list(ENCODERS))
+    options = parser.parse_args()
+    for name in options.only:
+        create(name, options.out)
         print(name)

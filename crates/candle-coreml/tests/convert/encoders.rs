@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_coreml::convert::{Encoder, Layout, Lut, convert};
+use candle_coreml::encoder::{EncoderInput, TextEncoder};
 use candle_coreml::format::model::Model;
 use candle_coreml::write::builder::check;
 use candle_coreml::{CoreMLModel, FeatureValue};
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
+    "camembert-mean-f16",
     "bert-pooler-f16",
     "bert-mean-shards-f32",
     "roberta-cls-bf16",
@@ -92,6 +94,38 @@ fn every_family_gives_the_states_and_vectors_of_transformers() {
             let worst = off(name, &model, texts.clone(), length);
             assert!(worst < TOLERANCE, "{name}, {texts:?} of {length} tokens: {worst}");
         }
+    }
+}
+
+/// Texts through a tokenizer of SentencePiece's kind: ids and vectors of transformers, alone and together.
+#[test]
+fn texts_of_camembert_become_the_vectors_of_transformers() {
+    let (folder, _) = converted(&source("camembert-mean-f16"), Encoder::default());
+    let encoder = TextEncoder::load(folder.path().join("model")).unwrap_or_else(|e| panic!("{e}"));
+    let texts = std::fs::read(source("camembert-mean-f16").join("texts.json")).expect("texts");
+    let texts: serde_json::Value = serde_json::from_slice(&texts).expect("JSON");
+    let texts = texts.as_array().expect("a list");
+    let floats = |v: &serde_json::Value| -> Vec<f64> {
+        v.as_array().expect("numbers").iter().map(|n| n.as_f64().expect("a number")).collect()
+    };
+    let wanted: Vec<Vec<f64>> = texts.iter().map(|t| floats(&t["vector"])).collect();
+    let count: usize = texts.iter().map(|t| floats(&t["ids"]).len()).sum();
+    let close = |found: &[Vec<f32>], wanted: &[Vec<f64>]| {
+        assert_eq!(found.len(), wanted.len());
+        for (a, b) in found.iter().flatten().zip(wanted.iter().flatten()) {
+            assert!((f64::from(*a) - b).abs() < 2e-3, "{a} for {b}");
+        }
+    };
+    let given = |t: &serde_json::Value| EncoderInput::Text(t["text"].as_str().expect("a text").to_owned());
+    let all = encoder.embed(&texts.iter().map(given).collect::<Vec<_>>()).expect("vectors");
+    assert_eq!(all.tokens, count);
+    close(&all.vectors, &wanted);
+    for (text, wanted) in texts.iter().zip(&wanted) {
+        let ids: Vec<u32> = floats(&text["ids"]).into_iter().map(|n| n as u32).collect();
+        let alone = encoder.embed(&[given(text)]).expect("a vector");
+        assert_eq!(alone.tokens, ids.len());
+        close(&alone.vectors, std::slice::from_ref(wanted));
+        assert_eq!(encoder.embed(&[EncoderInput::Tokens(ids)]).expect("a vector"), alone);
     }
 }
 
