@@ -3,60 +3,10 @@
 use coreml_format::program::{Argument, Binding, Operation};
 
 use super::{At, Extent, Follow, Places, products, shapes, stays};
+use crate::infer::POINTWISE;
 
 /// Follows the batch through an operation; mends its constants.
 pub(super) type Rule = fn(&mut Follow<'_, '_>, &mut Operation) -> Places;
-
-/// Every element of `x` by itself.
-const UNARY: [&str; 47] = [
-    "abs",
-    "acos",
-    "asin",
-    "atan",
-    "atanh",
-    "ceil",
-    "clip",
-    "cos",
-    "cosh",
-    "erf",
-    "exp",
-    "exp2",
-    "floor",
-    "inverse",
-    "log",
-    "logical_not",
-    "round",
-    "rsqrt",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "tan",
-    "tanh",
-    "threshold",
-    "clamped_relu",
-    "elu",
-    "gelu",
-    "leaky_relu",
-    "linear_activation",
-    "relu",
-    "relu6",
-    "scaled_tanh",
-    "sigmoid",
-    "sigmoid_hard",
-    "silu",
-    "softplus",
-    "softsign",
-    "thresholded_relu",
-    "identity",
-    "cast",
-    "prelu",
-    "softplus_parametric",
-    "batch_norm",
-    "quantize",
-    "dequantize",
-];
 
 /// Operands broadcast.
 const BROADCAST: [&str; 19] = [
@@ -82,13 +32,14 @@ const BROADCAST: [&str; 19] = [
 ];
 
 pub(super) fn rule(kind: &str) -> Option<Rule> {
-    if UNARY.contains(&kind) {
+    if POINTWISE.contains(&kind) {
         return Some(unary);
     }
     if BROADCAST.contains(&kind) {
         return Some(broadcast);
     }
     Some(match kind {
+        "cast" | "prelu" | "softplus_parametric" | "batch_norm" | "quantize" | "dequantize" => unary,
         "softmax" => |f, op| beside(f, op, "axis", Missing::Last),
         "cumsum" => |f, op| beside(f, op, "axis", Missing::First),
         "argsort" => |f, op| beside(f, op, "axis", Missing::Last),
