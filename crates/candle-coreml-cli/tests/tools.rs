@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 
+#[cfg(all(unix, not(target_vendor = "apple"), feature = "hub", feature = "serve"))]
+#[path = "tools/examples.rs"]
+mod examples;
+
 fn command() -> Command {
     Command::cargo_bin("candle-coreml").expect("the command is built")
 }
