@@ -7,6 +7,8 @@ training never sees them, evaluation sees only them.
 import hashlib
 import random
 
+from . import talk
+
 COUNTRIES = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon",
     "Greece": "Athens", "Austria": "Vienna", "Poland": "Warsaw", "Norway": "Oslo", "Sweden": "Stockholm",
@@ -25,18 +27,6 @@ WORDS = (
     "cloud storm ocean forest desert island bridge tower castle mirror candle basket bottle button carpet cat "
     "dog bird fish tree leaf lamp door wall road ship plane train happy quiet brave clever gentle honest kind"
 ).split()
-GREETINGS = {
-    "Hello!": "Hello! How can I help you?",
-    "Hi there!": "Hello! How can I help you?",
-    "Good morning!": "Good morning! How can I help you?",
-    "Good evening!": "Good evening! How can I help you?",
-    "Who are you?": "I am a very small language model.",
-    "What are you?": "I am a very small language model.",
-    "What can you do?": "I can add, sort, spell backwards and name capitals.",
-    "Thank you!": "You are welcome!",
-    "Thanks!": "You are welcome!",
-    "Goodbye!": "Goodbye!",
-}
 
 
 def word(rng):
@@ -111,32 +101,45 @@ def units(rng):
     return form.format(big, small, n), f"{n * factor} {small}"
 
 
-def talk(rng):
-    return rng.choice(list(GREETINGS.items()))
+def relaxed(rng, question):
+    """A question as someone types it in a hurry: small letters, no end, no spaces around signs."""
+    if rng.random() < 0.5:
+        question = question[:1].lower() + question[1:]
+        question = next((question.replace(c, c.lower()) for c in COUNTRIES if c in question), question)
+    if rng.random() < 0.5:
+        question = question.rstrip(" ?.=")
+    if rng.random() < 0.5:
+        for sign in "+-*":
+            question = question.replace(f" {sign} ", sign)
+    return question
 
 
 TASKS = {
-    "add": (add, 4), "subtract": (subtract, 5), "multiply": (multiply, 3), "compare": (larger, 2), "sort": (sort, 2),
+    "add": (add, 7), "subtract": (subtract, 9), "multiply": (multiply, 3), "compare": (larger, 2), "sort": (sort, 2),
     "backwards": (backwards, 3), "ends": (ends, 1), "upper": (upper, 1), "capital": (capital, 1.5),
-    "units": (units, 1.5), "talk": (talk, 0.5),
+    "units": (units, 1.5), "talk": (talk.talk, 2), "other": (talk.other, 5),
 }
+# Those that are also asked in relaxed form.
+RELAXED = ("add", "subtract", "multiply", "compare", "sort", "capital", "units")
 
 
 def held_out(question):
-    """True for one question in sixteen, by hash: those excluded from training. All greetings are trained."""
-    if question in GREETINGS:
-        return False
+    """True for one question in sixteen, by hash: those excluded from training."""
     return hashlib.sha256(question.encode()).digest()[0] % 16 == 0
 
 
 def sample(rng, want_held_out=False):
-    """A training (or held-out) question: (task, question, answer)."""
-    names = list(TASKS)
+    """A training (or held-out) question: (task, question, answer). Small talk is all trained, and none of it is held out."""
+    names = [n for n in TASKS if n != "talk" or not want_held_out]
     while True:
         task = rng.choices(names, [TASKS[n][1] for n in names])[0]
         question, answer = TASKS[task][0](rng)
-        if held_out(question) == want_held_out:
-            return task, question, answer
+        # The plain form decides: a held-out sum is not trained in another form either.
+        if task != "talk" and held_out(question) != want_held_out:
+            continue
+        if task in RELAXED and rng.random() < 0.25:
+            question = relaxed(rng, question)
+        return task, question, answer
 
 
 def evaluation(count=500, seed=20):

@@ -51,7 +51,7 @@ def conversation(rng, tok):
     return ids + [256] * pad, targets + [-100] * pad
 
 
-def answers(model, tok, questions, thinking, limit=48):
+def answers(model, tok, questions, thinking, limit=96):
     """Greedy answers, in batches of equal prompt length."""
     suffix = "" if thinking else "<think>\n\n</think>\n\n"
     prompts = [tok.encode(f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n{suffix}").ids for q in questions]
