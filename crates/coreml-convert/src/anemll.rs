@@ -405,10 +405,10 @@ impl Conversion<'_> {
                 let at = if gemma { 0 } else { tokens - 1 };
                 x = net::part(&mut f, &x, &[0, at, 0], &[1, at + 1, c.hidden])?;
             }
+            let x = net::rms_norm(&mut f, &x, &norm, c.eps)?;
             if prefill && gemma {
                 f.output("output_hidden_states", &x)?;
             } else {
-                let x = net::rms_norm(&mut f, &x, &norm, c.eps)?;
                 decoder::head(&mut f, &x, &head, if prefill { Output::Logits } else { self.output() })?;
             }
             package.add(&task.name, f)?;
