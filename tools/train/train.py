@@ -98,7 +98,7 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05)
     rows, started = data.evaluation(), time.time()
     for step in range(args.steps + 1):
-        if step % 250 == 0 and step > 0:
+        if (step % 250 == 0 and step > 0) or step == args.steps:
             total, tasks = accuracy(model, tok, rows[:200] if step < args.steps else rows)
             print(f"step {step}: held-out accuracy {total:.3f} {tasks}", flush=True)
             model.save_pretrained(args.out)
