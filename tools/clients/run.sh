@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a server and the official clients of OpenAI's interface against it, those that are installed:
-#   pip install openai langchain-openai pydantic      npm install --prefix tools/clients openai
+#   pip install openai langchain-openai pydantic      npm install --no-package-lock --prefix tools/clients
 # PYTHON and COMMAND name another Python and another candle-coreml.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

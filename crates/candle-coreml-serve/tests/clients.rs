@@ -208,7 +208,7 @@ fn required_calls_are_made_in_the_template_s_form_and_read_back() {
     let server = with_tools();
     let named = json!({"type": "function", "function": {"name": "weather"}});
     let body = json!({"messages": [{"role": "user", "content": "Rain?"}], "tools": weather(), "tool_choice": named,
-        "temperature": 1.2, "seed": 5, "max_tokens": 200});
+        "temperature": 0, "max_tokens": 200});
     let check = |call: &Value| {
         assert_eq!((&call["type"], &call["function"]["name"]), (&json!("function"), &json!("weather")));
         assert!(call["id"].as_str().is_some_and(|id| id.starts_with("call_")));
@@ -352,5 +352,25 @@ fn pages_of_allowed_origins_may_ask_and_names_may_have_a_tag() {
         let answer = request.header("Authorization", authorization).call().expect("an answer");
         assert_eq!(answer.status().as_u16(), status);
         assert_eq!(answer.headers()["access-control-allow-origin"], "https://chat.example");
+    }
+}
+
+#[test]
+fn a_model_of_best_tokens_only_refuses_what_needs_probabilities() {
+    let folder = folder("../conformance/language_layouts/qwen3-monolithic-argmax");
+    let settings = settings();
+    let models = Models::load(&[("best".to_owned(), folder)], &settings).expect("the model");
+    let server = run(models, settings);
+    let body = json!({"prompt": [1, 2, 3], "max_tokens": 2});
+    server.ok(TEXT, &body);
+    for (fields, param) in [
+        (json!({"logprobs": 1}), "logprobs"),
+        (json!({"response_format": {"type": "json_object"}}), "response_format"),
+        (json!({"logit_bias": {"1": 2}}), "logit_bias"),
+        (json!({"presence_penalty": 1}), "presence_penalty"),
+        (json!({"temperature": 1}), "temperature"),
+    ] {
+        let (status, error) = server.post(TEXT, &with(body.clone(), fields));
+        assert_eq!((status, error["error"]["param"].as_str()), (400, Some(param)), "{error}");
     }
 }

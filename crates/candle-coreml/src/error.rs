@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use coreml_engine::error::{EngineError, OpError};
-use serde::Serialize;
-
-use crate::backend::BackendDevice;
-
+#[cfg(feature = "language")]
+mod fallback;
 mod fields;
+
+#[cfg(feature = "language")]
+pub(crate) use fallback::Fault;
+#[cfg(feature = "language")]
+pub use fallback::{Fallback, Stage};
 
 /// An error with its location, expected and found. Match on [`kind`](Self::kind) or on the variants.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +103,8 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(String),
     /// Every requested backend has failed.
-    #[error("{}", why_none(history))]
+    #[cfg(feature = "language")]
+    #[error("{}", fallback::why_none(history))]
     NoBackend {
         /// The backends and their errors.
         history: Vec<Fallback>,
@@ -222,6 +226,7 @@ pub enum Error {
         message: String,
     },
     /// A chat template can't be parsed or rendered.
+    #[cfg(feature = "language")]
     #[error("{path}: {source}")]
     Template {
         /// The file that contains it.
@@ -333,6 +338,7 @@ impl Error {
             Self::Output { .. } => ErrorKind::Engine,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Unavailable(_) => ErrorKind::Unavailable,
+            #[cfg(feature = "language")]
             Self::NoBackend { .. } => ErrorKind::NoBackend,
             Self::Components { .. } | Self::OtherForm { .. } | Self::File { .. } => ErrorKind::Model,
             Self::EmptyPrompt | Self::NoMessages => ErrorKind::EmptyPrompt,
@@ -341,6 +347,7 @@ impl Error {
                 ErrorKind::PromptTooLong
             }
             Self::NoChatTemplate => ErrorKind::NoChatTemplate,
+            #[cfg(feature = "language")]
             Self::Template { .. } => ErrorKind::Template,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Allocation { .. } => ErrorKind::Allocation,
@@ -386,91 +393,6 @@ fn engine_kind(error: &EngineError) -> ErrorKind {
     }
 }
 
-/// Stage at which a backend failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// It is not available.
-    Absent,
-    /// It could not load the model.
-    Load,
-    /// It failed before its first token.
-    FirstStep,
-}
-
-/// A backend that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fallback {
-    /// Its device.
-    pub device: BackendDevice,
-    /// The stage at which it failed.
-    pub stage: Stage,
-    /// Its error.
-    pub reason: String,
-    /// What was at fault.
-    #[serde(skip)]
-    pub(crate) fault: Fault,
-}
-
-/// What was at fault when a backend failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The device, or something else than the model's files.
-    Device,
-    /// The model's files: every device that runs their form fails alike.
-    Model,
-    /// The model has another form than the device runs.
-    OtherForm,
-}
-
-impl Fault {
-    pub(crate) fn of(error: &Error) -> Self {
-        match error.kind() {
-            _ if matches!(error, Error::OtherForm { .. }) => Self::OtherForm,
-            ErrorKind::Model | ErrorKind::Io => Self::Model,
-            _ => Self::Device,
-        }
-    }
-}
-
-/// Why no backend runs a model, cause first: one sentence where one device was tried or all failed alike, else a line for
-/// each device.
-fn why_none(history: &[Fallback]) -> String {
-    // Devices that run another form of models say nothing about this one, unless there is nothing else.
-    let fitting: Vec<&Fallback> = history.iter().filter(|f| f.fault != Fault::OtherForm).collect();
-    let all: Vec<&Fallback> = if fitting.is_empty() { history.iter().collect() } else { fitting };
-    let tried: Vec<&Fallback> = all.iter().copied().filter(|f| f.stage != Stage::Absent).collect();
-    if let [first, rest @ ..] = tried.as_slice()
-        && first.fault == Fault::Model
-        && first.stage == Stage::Load
-        && rest.iter().all(|f| f.reason == first.reason)
-    {
-        return first.reason.clone();
-    }
-    match all.as_slice() {
-        [] => "no device can run the model".to_owned(),
-        [one] => match one.stage {
-            Stage::FirstStep => one.to_string(),
-            Stage::Absent | Stage::Load => one.reason.clone(),
-        },
-        several => {
-            let lines: Vec<String> = several.iter().map(|f| format!("\n  {f}")).collect();
-            format!("no device can run the model:{}", lines.concat())
-        }
-    }
-}
-
-impl std::fmt::Display for Fallback {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = match self.stage {
-            Stage::Absent => "can't be had",
-            Stage::Load => "could not load the model",
-            Stage::FirstStep => "failed at its first step",
-        };
-        write!(f, "{} {what}: {}", self.device, self.reason)
-    }
-}
-
 impl From<coreml_format::file::FileError> for Error {
     fn from(e: coreml_format::file::FileError) -> Self {
         Self::Io { path: e.path, source: e.cause.into() }
@@ -508,14 +430,14 @@ mod tests {
             let place = OpLocation { function: "main".into(), kind: "add".into(), name: "y".into() };
             Error::Engine { path: "m".into(), source: Box::new(EngineError::Op { place, source }) }
         };
-        let history = Vec::new();
         for (error, kind, request) in [
             (Error::EmptyPrompt, ErrorKind::EmptyPrompt, true),
             (Error::NoMessages, ErrorKind::EmptyPrompt, true),
             (Error::unknown_token(-1, 4), ErrorKind::UnknownToken, true),
             (Error::PromptTooLong { tokens: 9, context: 8 }, ErrorKind::PromptTooLong, true),
             (Error::NoChatTemplate, ErrorKind::NoChatTemplate, true),
-            (Error::NoBackend { history }, ErrorKind::NoBackend, false),
+            #[cfg(feature = "language")]
+            (Error::NoBackend { history: Vec::new() }, ErrorKind::NoBackend, false),
             (op(OpError::Cancelled), ErrorKind::Cancelled, true),
             (op(OpError::OutOfMemory { bytes: 1 }), ErrorKind::Allocation, false),
             (op(OpError::Unsupported("x".into())), ErrorKind::Unsupported, false),

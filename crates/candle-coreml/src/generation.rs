@@ -26,7 +26,7 @@ pub(crate) mod vocabulary;
 
 pub use chat::{ChatTemplate, Message};
 #[cfg(feature = "constrained")]
-pub use constraint::{Constraint, Grammar};
+pub use constraint::{Constraint, Grammar, Spacing};
 pub use conversation::{Conversation, Ending};
 pub use decoder::{Decoder, PipelineDecoder};
 pub use jinja::{TemplateError, TemplateErrorKind, TemplateLimits};

@@ -39,6 +39,7 @@
 //!
 //! | feature | |
 //! |---|---|
+//! | `language` (default) | language models, encoders, chat templates, the settings file; without it a program predicts, and builds without a tokenizer |
 //! | `hub` (default) | models by name from the Hugging Face Hub, in pure Rust |
 //! | `hub-ring` | the same on processors without support in the default TLS; needs a C compiler |
 //! | `images` | PNG, JPEG, TIFF, WebP and BMP files as inputs |
@@ -49,19 +50,29 @@
 //! | `metal`, `cuda` | Candle's devices for those checkpoints |
 //! | `accelerate`, `mkl` | Candle's matrix products through Apple's Accelerate or Intel's MKL |
 
+// Parts of the engines' interface serve language models alone.
+#![cfg_attr(not(feature = "language"), allow(dead_code, unused_variables))]
+
+#[cfg(feature = "language")]
 pub mod anemll;
 pub mod archive;
+#[cfg(feature = "language")]
 pub mod backend;
+#[cfg(all(feature = "language", feature = "tokio"))]
 mod byte_limit;
 pub mod cache;
+#[cfg(feature = "language")]
 pub mod catalog;
 pub mod config;
 pub mod custom;
+#[cfg(feature = "language")]
 pub mod encoder;
 pub mod engine;
 pub mod error;
 mod files;
+#[cfg(feature = "language")]
 mod folder;
+#[cfg(feature = "language")]
 pub mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -69,9 +80,11 @@ mod image;
 #[cfg(feature = "images")]
 pub mod images;
 pub mod json;
+#[cfg(feature = "language")]
 pub mod language_model;
-#[cfg(feature = "hub")]
+#[cfg(all(feature = "hub", feature = "language"))]
 mod loader;
+#[cfg(feature = "language")]
 pub mod logits_model;
 pub mod made_up;
 pub mod model;
@@ -80,31 +93,40 @@ mod net;
 #[cfg(feature = "tokio")]
 pub mod nonblocking;
 pub mod pixels;
+#[cfg(feature = "language")]
 pub mod qwen;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod sensitivity;
+#[cfg(feature = "language")]
 pub mod settings;
+#[cfg(feature = "language")]
 mod single_file;
 pub mod state;
 pub mod tensors;
+#[cfg(feature = "language")]
 pub mod utils;
 pub mod write;
 
+#[cfg(feature = "language")]
 pub use anemll::ModelNamingConfig;
+#[cfg(feature = "language")]
 pub use anemll::model_config::{self, ModelConfig};
 pub use cache::CacheManager;
 pub use config::Config;
 pub use engine::{ComputeUnits, EngineOptions, Limits};
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "language")]
 pub use language_model::{LanguageModel, LanguageModelConfig};
-#[cfg(feature = "hub")]
+#[cfg(all(feature = "hub", feature = "language"))]
 pub use loader::UnifiedModelLoader;
+#[cfg(feature = "language")]
 pub use logits_model::CoreMLModelWrapper;
 pub use model::{
     CoreMLModel, CoreMLModelBuilder, DictionaryKey, EngineChoice, FeatureRow, FeatureValue, ModelInputs, RowOutputs,
     ValueStats,
 };
+#[cfg(feature = "language")]
 pub use qwen::{QwenConfig, QwenModel};
 pub use state::CoreMLState;
 

@@ -26,12 +26,17 @@
 //! ```
 
 mod admission;
+#[cfg(feature = "language")]
 mod answer;
+#[cfg(feature = "language")]
 mod generator;
 mod model;
+#[cfg(feature = "language")]
 mod slots;
 
+#[cfg(feature = "language")]
 pub use answer::{Answer, Completion, Piece};
+#[cfg(feature = "language")]
 pub use generator::{AsyncGenerator, Prompt, Watch};
 pub use model::AsyncModel;
 

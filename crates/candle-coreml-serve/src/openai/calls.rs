@@ -3,7 +3,7 @@
 //! Templates write calls as JSON objects with a name and arguments, between marks of their own (`<tool_call>`), in a list
 //! behind one (`[TOOL_CALLS]`), or bare. A conversation with a call and one with a text differ in just that.
 
-use candle_coreml::generation::{ChatTemplate, Conversation, Ending, Grammar, Tokenizer};
+use candle_coreml::generation::{ChatTemplate, Conversation, Ending, Grammar, Spacing, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use super::tools::Tool;
@@ -161,7 +161,7 @@ impl CallForm {
                 Some((a, b)) => format!("{} /[a-zA-Z0-9]{{9}}/ {}", literal(tokenizer, a)?, literal(tokenizer, b)?),
                 None => literal(tokenizer, behind)?,
             };
-            let schema = Grammar::json_rule(&tool.parameters)?;
+            let schema = Grammar::json_rule(&tool.parameters, Spacing::Fixed)?;
             rules.push_str(&format!("call{i}: {name} arguments{i} {behind}\narguments{i}: {schema}\n"));
         }
         let more = match &self.gap {

@@ -179,6 +179,7 @@ impl TextRequest for Request {
             grammar,
             splitter: Splitter::chat(thinking, calls),
             form: top.map(|_| Form::Chat),
+            needs: self.common.needs_probabilities(),
             options,
         })
     }

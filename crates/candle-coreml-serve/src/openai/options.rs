@@ -102,6 +102,19 @@ impl Common {
         variables
     }
 
+    /// The first field that asks for more than the best token.
+    pub(super) fn needs_probabilities(&self) -> Option<&'static str> {
+        let nonzero = |value: Option<f32>| value.is_some_and(|v| v != 0.0);
+        let fields = [
+            ("temperature", nonzero(self.temperature)),
+            ("repetition_penalty", self.repetition_penalty.is_some_and(|p| p != 1.0)),
+            ("presence_penalty", nonzero(self.presence_penalty)),
+            ("frequency_penalty", nonzero(self.frequency_penalty)),
+            ("logit_bias", self.logit_bias.as_ref().is_some_and(|b| !b.is_empty())),
+        ];
+        fields.into_iter().find_map(|(param, asked)| asked.then_some(param))
+    }
+
     /// Number of answers to each prompt.
     pub(super) fn answers(&self) -> usize {
         self.n.unwrap_or(1) as usize

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     /// The form of log-probabilities, if they are asked for.
     pub(super) form: Option<Form>,
     pub(super) options: Options,
+    /// The first field that asks for more than the best token.
+    pub(super) needs: Option<&'static str>,
 }
 
 impl Plan {
@@ -65,10 +67,10 @@ impl Plan {
         if self.grammar.is_some() {
             return unable("response_format", "its answers can't be held to a form, nor can tools be required");
         }
-        if !self.options.processors.is_empty() {
-            return unable("logit_bias", "biases and penalties have no effect");
+        match self.needs {
+            Some(param) => unable(param, "it has no effect"),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The answers, `each` to every prompt.

@@ -68,6 +68,7 @@ impl TextRequest for Request {
             grammar: rules.map(|rules| format!("start: answer\n{rules}")),
             splitter: Splitter::plain(),
             form: self.logprobs.map(|_| Form::Text),
+            needs: self.common.needs_probabilities(),
             options,
         })
     }

@@ -1,6 +1,6 @@
 //! Tools of a request: their definitions, which of them may be called, and the grammar of that.
 
-use candle_coreml::generation::{Grammar, Tokenizer};
+use candle_coreml::generation::{Grammar, Spacing, Tokenizer};
 use serde_json::{Value, json};
 
 use super::calls::{CallForm, literal};
@@ -159,7 +159,9 @@ fn regex_of(text: &str) -> String {
 pub(super) fn response_rules(format: Option<&Value>) -> Result<Option<String>, ApiError> {
     let Some(format) = format.filter(|f| !f.is_null()) else { return Ok(None) };
     let schema = |value: &Value, param: &str| {
-        Grammar::json_rule(value).map_err(|e| ApiError::field(param, e)).map(|rule| Some(format!("answer: {rule}\n")))
+        Grammar::json_rule(value, Spacing::Flexible)
+            .map_err(|e| ApiError::field(param, e))
+            .map(|rule| Some(format!("answer: {rule}\n")))
     };
     match format["type"].as_str() {
         Some("text") => Ok(None),

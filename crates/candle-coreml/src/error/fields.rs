@@ -55,8 +55,9 @@ impl Error {
             | Self::NotFound { path, .. }
             | Self::Components { path, .. }
             | Self::Io { path, .. }
-            | Self::File { path, .. }
-            | Self::Template { path, .. } => Some(path),
+            | Self::File { path, .. } => Some(path),
+            #[cfg(feature = "language")]
+            Self::Template { path, .. } => Some(path),
             Self::Unread { native, .. } => native.path(),
             Self::Row { source, .. } => source.path(),
             _ => None,

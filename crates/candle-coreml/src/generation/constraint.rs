@@ -16,14 +16,24 @@ use super::text::Tokenizer;
 use super::vocabulary::{Vocabulary, contained};
 use crate::error::{Error, Result};
 
-/// White space between the parts of JSON: without an end to it, a model could write nothing else.
-const SPACE: &str = r"[\x20\x0A\x0D\x09]{1,32}";
+/// White space between the parts of JSON: a space, or a line break and its indentation. Without an end to it, a model could
+/// write nothing else.
+const SPACE: &str = r"\x20|\x0A(\x20{0,24}|\x09{0,8})";
 
 /// Longest token in bytes that constrained answers use.
 const LONGEST: usize = 512;
 
 /// Longest expression or grammar in bytes.
 const LONGEST_GRAMMAR: usize = 1 << 20;
+
+/// White space in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spacing {
+    /// A space, or a line break with indentation, between any two parts.
+    Flexible,
+    /// A space behind colons and commas and none elsewhere, as chat templates write JSON (`tojson`).
+    Fixed,
+}
 
 /// The form of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +52,7 @@ fn refuse<T>(message: impl std::fmt::Display) -> Result<T> {
 impl Grammar {
     /// Any JSON object.
     pub fn json_object() -> Self {
-        Self(Form::Lark(format!("start: %json {}", with_space(json!({"type": "object"})))))
+        Self(Form::Lark(format!("start: %json {}", spaced(json!({"type": "object"}), Spacing::Flexible))))
     }
 
     /// JSON that a schema accepts. Members of objects come in the order of the schema's `properties`.
@@ -51,21 +61,21 @@ impl Grammar {
     /// If the schema is neither an object nor a boolean, or has options of the library (`x-guidance`). Keywords that can't
     /// be enforced are refused by [`Constraint::new`].
     pub fn json_schema(schema: &Value) -> Result<Self> {
-        Ok(Self(Form::Lark(format!("start: {}", Self::json_rule(schema)?))))
+        Ok(Self(Form::Lark(format!("start: {}", Self::json_rule(schema, Spacing::Flexible)?))))
     }
 
     /// A schema as the right side of a rule in a [`lark`](Self::lark) grammar.
     ///
     /// # Errors
     /// Same as [`Grammar::json_schema`].
-    pub fn json_rule(schema: &Value) -> Result<String> {
+    pub fn json_rule(schema: &Value, spacing: Spacing) -> Result<String> {
         match schema {
             Value::Object(fields) if fields.contains_key("x-guidance") => {
                 refuse("the schema has `x-guidance`, which is not a keyword of JSON schema")
             }
-            Value::Object(_) => Ok(format!("%json {}", with_space(schema.clone()))),
+            Value::Object(_) => Ok(format!("%json {}", spaced(schema.clone(), spacing))),
             // `true`: anything.
-            Value::Bool(true) => Ok(format!("%json {}", with_space(json!({})))),
+            Value::Bool(true) => Ok(format!("%json {}", spaced(json!({}), spacing))),
             Value::Bool(false) => refuse("the schema `false` accepts nothing"),
             other => refuse(format!("expected a schema, which is an object, found {other}")),
         }
@@ -96,8 +106,11 @@ fn within(text: String) -> Result<String> {
     Ok(text)
 }
 
-fn with_space(mut schema: Value) -> Value {
-    schema["x-guidance"] = json!({"whitespace_pattern": SPACE});
+fn spaced(mut schema: Value, spacing: Spacing) -> Value {
+    schema["x-guidance"] = match spacing {
+        Spacing::Flexible => json!({"whitespace_pattern": SPACE}),
+        Spacing::Fixed => json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}),
+    };
     schema
 }
 

@@ -48,6 +48,7 @@ impl Admission {
     }
 
     /// Waits for a permit whatever the length of the queue.
+    #[cfg(feature = "language")]
     pub(super) async fn enter_late(&self) -> Result<OwnedSemaphorePermit> {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(&self.waiting);

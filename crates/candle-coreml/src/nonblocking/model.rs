@@ -8,7 +8,9 @@ use indexmap::IndexMap;
 use super::Capacity;
 use super::admission::Admission;
 use crate::error::{Error, Result};
+#[cfg(feature = "language")]
 use crate::generation::Sampling;
+#[cfg(feature = "language")]
 use crate::logits_model::CoreMLModelWrapper;
 use crate::model::{CoreMLModel, FeatureValue};
 use crate::state::CoreMLState;
@@ -107,6 +109,7 @@ impl AsyncModel<CoreMLModel> {
     }
 }
 
+#[cfg(feature = "language")]
 impl AsyncModel<CoreMLModelWrapper> {
     /// [`CoreMLModelWrapper::forward`].
     ///

@@ -8,8 +8,11 @@ use coreml_format::description::{FeatureDescription, FeatureType};
 
 use super::child::{Ended, HELLO};
 use super::{ComputeUnits, is_refusal};
+#[cfg(feature = "language")]
 use crate::anemll::{Pipeline, discovery};
-use crate::engine::{EngineChoice, EngineOptions, native_system};
+#[cfg(feature = "language")]
+use crate::engine::native_system;
+use crate::engine::{EngineChoice, EngineOptions};
 use crate::error::{Error, Result};
 use crate::model::{CoreMLModel, FeatureValue};
 
@@ -61,6 +64,7 @@ fn run(
     expect: Option<&str>,
     output: &mut dyn Write,
 ) -> Result<Ended> {
+    #[cfg(feature = "language")]
     if path.is_dir() && !coreml_framework::cache::is_compiled(path) && !path.join("Data").is_dir() {
         let components = discovery::discover(path)?;
         let place = components.place(options, native_system());
