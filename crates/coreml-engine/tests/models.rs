@@ -10,9 +10,18 @@ mod models;
 #[path = "../../../fuzz/src/wire.rs"]
 mod wire;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use candle_core::{DType, Device, Tensor};
+use coreml_engine::{Executable, FeatureValue, Options};
+use coreml_format::model::Model;
+use coreml_format::model_types::data_structures::{ClassLabels, Int64Vector};
+use coreml_format::model_types::tree_ensemble::{EvaluationInfo, TreeEnsembleClassifier};
+use coreml_format::model_types::{Body, Bytes};
+use coreml_format::spec;
+use coreml_format::weights::Weights;
 use safetensors::SafeTensors;
 
 /// Longest that an input of a few kilobytes may take, on a busy machine.
@@ -81,4 +90,49 @@ fn for_longer() {
         count += 1;
     }
     println!("{count} inputs");
+}
+
+/// A classifier of trees of four features with changes.
+fn trees(change: impl FnOnce(&mut TreeEnsembleClassifier)) -> Executable {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/classic/decision_tree.mlmodel");
+    let spec::Specification { description, mut body, parts } =
+        spec::decode(&Bytes::copy_from_slice(&std::fs::read(path).expect("a model"))).expect("a specification");
+    let Body::TreeEnsembleClassifier(model) = &mut body else { panic!("no trees") };
+    change(model);
+    let model = Model { path: "changed".into(), description, body, parts, weights: Weights::default() };
+    let program = coreml_lower::lower(&model).expect("a program");
+    let options = Options { lowered: true, ..Options::default() };
+    Executable::load(&program, &Weights::default(), "main", &options).expect("it loads")
+}
+
+fn features() -> FeatureValue {
+    Tensor::zeros(4, DType::F64, &Device::Cpu).expect("a tensor").into()
+}
+
+#[test]
+fn trees_that_compare_a_feature_far_beyond_the_input_reserve_no_memory_for_it() {
+    let executable = trees(|model| {
+        let nodes = &mut model.tree_ensemble.as_mut().expect("trees").nodes;
+        nodes.iter_mut().find(|n| n.node_behavior != 6).expect("a branch").branch_feature_index = u64::from(u32::MAX);
+    });
+    let row = vec![Cow::Owned(features())];
+    let error = executable.predict_rows(&[row.clone(), row.clone(), row]).expect_err("too few features");
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("trees that compare 4294967296"), "{error}: {cause}");
+}
+
+#[test]
+fn of_equal_probabilities_the_first_class_wins() {
+    // As scikit-learn's forests: argmax of [0.5, 0.5].
+    let executable = trees(|model| {
+        let trees = model.tree_ensemble.as_mut().expect("trees");
+        trees.nodes.retain(|n| n.node_behavior == 6);
+        trees.nodes.truncate(1);
+        trees.nodes[0].evaluation_info = vec![EvaluationInfo { evaluation_index: 0, evaluation_value: 0.5 }];
+        (trees.num_prediction_dimensions, trees.base_prediction_value) = (1, vec![0.0]);
+        model.class_labels = Some(ClassLabels::Int64s(Int64Vector { vector: vec![3, 8] }));
+    });
+    let outputs = executable.predict(&[("input", features())], None).expect("it runs");
+    let label = outputs["classLabel"].tensor().and_then(|t| t.to_scalar::<i64>().ok());
+    assert_eq!(label, Some(3), "{outputs:?}");
 }

@@ -176,7 +176,7 @@ pub(super) fn squeeze(n: &mut Network, layer: &NeuralNetworkLayer, p: &Squeeze) 
         gone[n.axis(&x, axis)?.1] = true;
     }
     // A blob has an axis at least.
-    if gone.iter().all(|&g| g) {
+    if gone.iter().all(|&g| g) && !gone.is_empty() {
         gone[0] = false;
     }
     if (0..rank).any(|i| gone[i] && x.shape[i].is_some_and(|d| d != 1)) {

@@ -9,8 +9,8 @@ use crate::planned::Run;
 
 pub(super) const OP: OpSpec = OpSpec::new("engine.label", &[], build);
 
-/// `engine.label(scores, classes, best)` → the class at position `best`, else the first of the highest score (of two
-/// classes the second when they are equal), and a dictionary of all scores. NaN is an error.
+/// `engine.label(scores, classes, best)` → the class at position `best`, else the first of the highest score, as
+/// scikit-learn's forests and linear models choose, and a dictionary of all scores. NaN is an error.
 fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (scores, best) = (b.slot("scores")?, b.param_opt::<i64>("best")?);
     let classes = constant_keys(b, "classes")?;
@@ -28,7 +28,6 @@ fn build(b: &OpBuilder<'_>) -> Result<Run, OpError> {
                 let found = usize::try_from(*best.get(f)?).ok().filter(|&i| i < classes.len());
                 found.ok_or_else(|| OpError::data("a class that there is not"))?
             }
-            None if scores.len() == 2 => usize::from(scores[1] >= scores[0]),
             None => (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b }),
         };
         let label = border::key_value(classes[best].clone())?;

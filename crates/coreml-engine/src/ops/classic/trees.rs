@@ -191,13 +191,19 @@ impl Trees {
     /// Results of several predictions, by the kernel.
     fn rows(&self, frames: &[Frame<'_>], x: &[Slot]) -> Result<Vec<Vec<f64>>, OpError> {
         let forest = self.packed.as_ref().ok_or_else(|| OpError::data("trees that are not packed"))?;
-        let mut all = Vec::with_capacity(frames.len().saturating_mul(self.features));
+        let mut all = Vec::new();
         let mut columns = None;
         for frame in frames {
             let before = all.len();
             append_numbers(frame, x, &mut all)?;
             let count = all.len() - before;
+            // As many as the model compares may be far more than there are.
             self.fits(count)?;
+            if columns.is_none() {
+                let rest = (frames.len() - 1).saturating_mul(count);
+                budget::claim_of::<f64>(rest)?;
+                all.reserve_exact(rest);
+            }
             if *columns.get_or_insert(count) != count {
                 return Err(OpError::shape(format!("rows of {count} and other numbers of features")));
             }
