@@ -1,6 +1,7 @@
 """Call a running `candle-coreml serve` through LangChain and check the responses. See `run.sh`."""
 
 import argparse
+from typing import Annotated
 
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -14,8 +15,12 @@ class City(BaseModel):
     large: bool
 
 
+# An untrained model would write digits without end.
+Small = Annotated[int, Field(ge=0, le=99)]
+
+
 @tool
-def add(a: int, b: int) -> int:
+def add(a: Small, b: Small) -> int:
     """Add two numbers."""
     return a + b
 
@@ -35,12 +40,12 @@ def main() -> None:
     told = model.bind(logprobs=True).invoke(question).response_metadata["logprobs"]["content"]
     assert "".join(t["token"] for t in told) == "Lima"
     for method in ["json_schema", "function_calling"]:
-        asked = ChatOpenAI(model="caller", max_tokens=150, **options).with_structured_output(City, method=method)
+        asked = ChatOpenAI(model="caller", max_tokens=150, **options).with_structured_output(City, method=method, strict=True)
         found = asked.invoke("Capital of Peru?")
         print(f"{method}: {found!r}")
         assert isinstance(found, City)
     caller = ChatOpenAI(model="caller", max_tokens=100, **options)
-    called = caller.bind_tools([add], tool_choice="required", parallel_tool_calls=False).invoke("2 + 3 =")
+    called = caller.bind_tools([add], tool_choice="required", parallel_tool_calls=False, strict=True).invoke("2 + 3 =")
     print("called:", called.tool_calls)
     assert called.tool_calls[0]["name"] == "add" and set(called.tool_calls[0]["args"]) == {"a", "b"}
     newer = ChatOpenAI(model="tiny-qwen3", use_responses_api=True, **options).invoke(question)
