@@ -24,7 +24,7 @@ pub(super) fn run() -> Result<(), String> {
         return Ok(());
     }
     for target in TARGETS {
-        for features in ["hub", "hub,metal"] {
+        for features in ["hub,language", "hub,language,metal"] {
             let packages = ["-p", "coreml-framework", "-p", "candle-coreml"];
             // The framework's crate has no `hub`.
             let features = features.split(',').map(|f| format!("candle-coreml/{f}")).collect::<Vec<_>>().join(",");
@@ -34,6 +34,9 @@ pub(super) fn run() -> Result<(), String> {
             args.extend(["--", "-D", "warnings"]);
             cargo(&args)?;
         }
+        // Predictions alone.
+        let alone = ["clippy", "-p", "candle-coreml", "--no-default-features", "--lib", "--target", target];
+        cargo(&[&alone[..], &["--", "-D", "warnings"]].concat())?;
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ pub mod anemll;
 pub mod archive;
 #[cfg(feature = "language")]
 pub mod backend;
-#[cfg(all(feature = "language", feature = "tokio"))]
+#[cfg(feature = "language")]
 mod byte_limit;
 pub mod cache;
 #[cfg(feature = "language")]

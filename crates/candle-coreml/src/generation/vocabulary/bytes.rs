@@ -114,6 +114,7 @@ impl Spelling {
     }
 
     /// Whether a token has the same bytes at the start of a text.
+    #[cfg(any(feature = "constrained", test))]
     pub(crate) fn starts_as_is(&self, token: &str) -> bool {
         match &self.start {
             Start::AsIs => true,
