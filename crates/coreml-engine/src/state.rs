@@ -181,6 +181,18 @@ impl StateBuffer {
     }
 }
 
+/// Where each row of a region begins in a buffer: for every index below `outer`, counted from `begin`, in order.
+fn offsets<'a>(outer: &'a [usize], begin: &'a [usize], layout: &'a Layout) -> impl Iterator<Item = usize> + 'a {
+    (0..outer.iter().product()).map(move |mut index: usize| {
+        let mut at = layout.start_offset();
+        for d in (0..outer.len()).rev() {
+            at += (index % outer[d] + begin[d]) * layout.stride()[d];
+            index /= outer[d];
+        }
+        at
+    })
+}
+
 /// Moves `rows` positions of a dimension of a contiguous buffer by `dims[axis]` towards the start of a region.
 struct Shift<'a> {
     begin: &'a [usize],
@@ -191,24 +203,13 @@ struct Shift<'a> {
 
 impl Shift<'_> {
     fn apply<T: Copy>(&self, data: &mut [T], layout: &Layout) -> candle_core::Result<()> {
-        let (stride, outer) = (layout.stride(), &self.dims[..self.axis]);
-        let (step, by) = (stride[self.axis], self.dims[self.axis]);
-        let mut index = vec![0usize; outer.len()];
-        for _ in 0..outer.iter().product::<usize>() {
-            let row: usize = index.iter().zip(self.begin).zip(stride).map(|((i, b), s)| (i + b) * s).sum();
-            let to = layout.start_offset() + row + self.begin[self.axis] * step;
-            let from = to + by * step;
-            let Some(part) = data.get_mut(to..from + self.rows * step) else {
+        let (step, by) = (layout.stride()[self.axis], self.dims[self.axis]);
+        for row in offsets(&self.dims[..self.axis], self.begin, layout) {
+            let to = row + self.begin[self.axis] * step;
+            let Some(part) = data.get_mut(to..to + (by + self.rows) * step) else {
                 candle_core::bail!("state slice out of range");
             };
             part.copy_within(by * step.., 0);
-            for (i, &n) in index.iter_mut().zip(outer).rev() {
-                *i += 1;
-                if *i < n {
-                    break;
-                }
-                *i = 0;
-            }
         }
         Ok(())
     }
@@ -253,20 +254,11 @@ impl InplaceOp1 for WriteSlice<'_> {
             return Ok(());
         };
         let outer = &self.dims[..self.dims.len() - 1];
-        let mut index = vec![0usize; outer.len()];
-        for source in self.source.chunks_exact(row) {
-            let at: usize = index.iter().zip(self.begin).zip(layout.stride()).map(|((i, b), s)| (i + b) * s).sum();
-            let at = layout.start_offset() + at + row_begin;
+        for (source, at) in self.source.chunks_exact(row).zip(offsets(outer, self.begin, layout)) {
+            let at = at + row_begin;
             match target.get_mut(at..at + row) {
                 Some(t) => t.copy_from_slice(source),
                 None => candle_core::bail!("state slice out of range"),
-            }
-            for (i, &n) in index.iter_mut().zip(outer).rev() {
-                *i += 1;
-                if *i < n {
-                    break;
-                }
-                *i = 0;
             }
         }
         Ok(())

@@ -225,10 +225,8 @@ impl ModelCache {
         let mut removed = 0;
         for extension in ["tmp", "source"] {
             for key in self.keys(extension)? {
-                match self.lock(&key, Duration::ZERO) {
-                    Ok(_lock) => removed += usize::from(remove(&self.place(&key, extension))?),
-                    Err(CacheError::Busy { .. }) => {}
-                    Err(e) => return Err(e),
+                if let Some(_lock) = self.free_lock(&key)? {
+                    removed += usize::from(remove(&self.place(&key, extension))?);
                 }
             }
         }
@@ -246,15 +244,11 @@ impl ModelCache {
             if contents::system(&self.place(&key, "files")).as_deref() == Some(system) {
                 continue;
             }
-            match self.lock(&key, Duration::ZERO) {
-                Ok(_lock) => {
-                    let staging = self.place(&key, "tmp");
-                    remove(&staging)?;
-                    self.withdraw(&key, &staging)?;
-                    removed += 1;
-                }
-                Err(CacheError::Busy { .. }) => {}
-                Err(e) => return Err(e),
+            if let Some(_lock) = self.free_lock(&key)? {
+                let staging = self.place(&key, "tmp");
+                remove(&staging)?;
+                self.withdraw(&key, &staging)?;
+                removed += 1;
             }
         }
         Ok(removed + self.retire_verdicts(system)?)
@@ -288,6 +282,15 @@ impl ModelCache {
 
     fn lock(&self, key: &CacheKey, patience: Duration) -> Result<File, CacheError> {
         self.lock_while(key, patience, &|| true)
+    }
+
+    /// The lock, unless another process holds it.
+    fn free_lock(&self, key: &CacheKey) -> Result<Option<File>, CacheError> {
+        match self.lock(key, Duration::ZERO) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(CacheError::Busy { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn lock_while(&self, key: &CacheKey, patience: Duration, more: &dyn Fn() -> bool) -> Result<File, CacheError> {

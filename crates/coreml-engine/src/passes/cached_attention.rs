@@ -5,8 +5,8 @@ mod op;
 
 use coreml_format::program::{Argument, Binding, Function, Operation};
 
+use super::state_access::is_quiet;
 use super::state_access::op::STATE_SLICE;
-use super::state_access::written;
 use crate::graph::{Graph, declared_shape, name_of, replace, shape_of};
 use crate::pass::Pass;
 use op::CACHED_ATTENTION;
@@ -126,12 +126,7 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         graph.float_of(op, parameter)?;
     }
     // The fused operation reads the slices later: nothing may write the state in between.
-    let first = keys.at.min(values.at);
-    let written = (first + 1..i).any(|k| {
-        let other = graph.op(k);
-        !other.blocks.is_empty() || written(other).is_some_and(|parameter| name_of(other, parameter) == Some(state))
-    });
-    if written {
+    if !is_quiet(graph, state, keys.at.min(values.at), i) {
         return None;
     }
     let mut new = op.clone();

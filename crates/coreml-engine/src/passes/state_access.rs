@@ -23,16 +23,24 @@ pub(super) fn written(op: &Operation) -> Option<&'static str> {
     row.writes
 }
 
+/// True if nothing between two operations writes the state; for few questions, else [`Writes`].
+pub(super) fn is_quiet(graph: &Graph<'_>, state: &str, from: usize, to: usize) -> bool {
+    (from + 1..to).all(|i| {
+        let op = graph.op(i);
+        op.blocks.is_empty() && written(op).is_none_or(|parameter| name_of(op, parameter) != Some(state))
+    })
+}
+
 /// Positions of state writes, in order.
 #[derive(Default)]
-pub(super) struct Writes<'b> {
+struct Writes<'b> {
     by_state: HashMap<&'b str, Vec<usize>>,
     /// Operations with nested blocks, which may write any state.
     any: Vec<usize>,
 }
 
 impl<'b> Writes<'b> {
-    pub(super) fn new(block: &'b Block) -> Self {
+    fn new(block: &'b Block) -> Self {
         let mut all = Self::default();
         for (i, op) in block.operations.iter().enumerate() {
             match written(op) {
@@ -49,7 +57,7 @@ impl<'b> Writes<'b> {
     }
 
     /// True if nothing between two operations writes the state.
-    pub(super) fn quiet(&self, state: &str, from: usize, to: usize) -> bool {
+    fn quiet(&self, state: &str, from: usize, to: usize) -> bool {
         let none = |at: &[usize]| at.get(at.partition_point(|&i| i <= from)).is_none_or(|&next| next >= to);
         none(&self.any) && self.by_state.get(state).is_none_or(|at| none(at))
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use coreml_format::program::{Argument, Binding, Function, Operation, Value};
 
-use super::state_access::Writes;
+use super::state_access::is_quiet;
 use super::state_access::op::{STATE_SHIFT, STATE_SLICE, STATE_UPDATE};
 use crate::batch::literal;
 use crate::graph::{Graph, name_of, replace};
@@ -66,7 +66,7 @@ fn part_of<'b>(graph: &Graph<'b>, value: &str) -> Option<(usize, &'b str, Region
     }
 }
 
-fn try_match(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Operation> {
+fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
     let update = graph.op(i);
     if update.kind != STATE_UPDATE.name {
         return None;
@@ -95,7 +95,7 @@ fn try_match(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Operati
     let rows = graph.declared(new_name)?.fixed_shape()?;
     let fits = rows.len() == extents.len()
         && (0..rows.len()).all(|d| rows[d] == if d == axis { from.start - to.start } else { target[d].len() });
-    if !(same && beside && whole && moved && fits && writes.quiet(state, at, i)) {
+    if !(same && beside && whole && moved && fits && is_quiet(graph, state, at, i)) {
         return None;
     }
     let bounds = |pick: fn(&Range<usize>) -> usize| -> Option<Argument> {
@@ -114,7 +114,5 @@ fn try_match(graph: &Graph<'_>, writes: &Writes<'_>, i: usize) -> Option<Operati
 }
 
 fn run(function: &mut Function) -> usize {
-    let before = function.block.clone();
-    let writes = Writes::new(&before);
-    replace(function, |graph, i| try_match(graph, &writes, i))
+    replace(function, try_match)
 }

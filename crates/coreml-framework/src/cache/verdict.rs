@@ -80,11 +80,8 @@ impl ModelCache {
             if extension == extension_of(&verdict.outcome) {
                 all.push(verdict.clone());
             }
-            let path = self.place(key, extension);
-            match all.as_slice() {
-                [] => drop(remove(&path)?),
-                _ if all == before => {}
-                _ => folders::write(&path, &all.iter().map(line).collect::<String>())?,
+            if all.is_empty() || all != before {
+                self.write_verdicts(key, extension, &all)?;
             }
         }
         Ok(())
@@ -122,28 +119,27 @@ impl ModelCache {
         let mut removed = 0;
         for extension in EXTENSIONS {
             for key in self.keys(extension)? {
-                let all = self.read_verdicts(&key, extension);
-                if !all.iter().any(|v| v.question.system != system) {
+                if self.read_verdicts(&key, extension).iter().all(|v| v.question.system == system) {
                     continue;
                 }
-                let _lock = match self.lock(&key, Duration::ZERO) {
-                    Ok(lock) => lock,
-                    Err(CacheError::Busy { .. }) => continue,
-                    Err(e) => return Err(e),
-                };
+                let Some(_lock) = self.free_lock(&key)? else { continue };
                 // Read again: it may have changed before it was locked.
                 let (kept, old): (Vec<_>, Vec<_>) =
                     self.read_verdicts(&key, extension).into_iter().partition(|v| v.question.system == system);
-                let path = self.place(&key, extension);
-                if kept.is_empty() {
-                    remove(&path)?;
-                } else {
-                    folders::write(&path, &kept.iter().map(line).collect::<String>())?;
-                }
+                self.write_verdicts(&key, extension, &kept)?;
                 removed += old.len();
             }
         }
         Ok(removed)
+    }
+
+    /// Writes the file of these answers; without any there is none. The caller holds the lock.
+    fn write_verdicts(&self, key: &CacheKey, extension: &str, all: &[Verdict]) -> Result<(), CacheError> {
+        let path = self.place(key, extension);
+        match all {
+            [] => remove(&path).map(drop),
+            _ => folders::write(&path, &all.iter().map(line).collect::<String>()),
+        }
     }
 
     fn read_verdicts(&self, key: &CacheKey, extension: &'static str) -> Vec<Verdict> {
