@@ -21,6 +21,7 @@ use super::places::{Beyond, Place};
 use super::reply::{self, Asked};
 use super::wire::{Patience, Wire};
 use crate::error::ApiError;
+use crate::origins::Asked as Origin;
 use crate::settings::Settings;
 use crate::state::App;
 
@@ -116,9 +117,13 @@ impl Connection {
         };
         let head = match head {
             Ok(head) => head,
-            Err(without) => return self.refuse(without, None).await,
+            Err(without) => {
+                let origin = self.host.app.origins.asked(&head::origins(self.wire.unread()));
+                return self.refuse(without, Method::GET, origin).await;
+            }
         };
         let app = &self.host.app;
+        let origin = app.origins.asked(&head.parts.headers);
         let trusted = app.admits(&head.parts.headers) && app.is_meant(&head.parts.headers);
         let mut asked = Asked {
             version: head.parts.version,
@@ -128,7 +133,7 @@ impl Connection {
         if let Some(beyond) = self.place.beyond()
             && !["/health", "/metrics"].contains(&head.parts.uri.path())
         {
-            return self.refuse(Without::Refused(beyond.into()), Some(&asked)).await;
+            return self.refuse(Without::Refused(beyond.into()), asked.method, origin).await;
         }
         let reads = trusted && ![Method::GET, Method::HEAD].contains(&asked.method);
         let body = match head.body.filter(|_| reads) {
@@ -140,7 +145,7 @@ impl Connection {
         };
         let (body, room) = match body {
             Ok(body) => body,
-            Err(without) => return self.refuse(without, Some(&asked)).await,
+            Err(without) => return self.refuse(without, asked.method, origin).await,
         };
         // An unread body would be parsed as a request.
         let unread = head.body.is_some() && !reads;
@@ -150,7 +155,7 @@ impl Connection {
             request.extensions_mut().insert(Arc::new(room));
         }
         self.place.waits(false);
-        let Some(response) = self.answer(request).await else { return Next::End { unread: false } };
+        let Some(response) = self.answer(request, origin).await else { return Next::End { unread: false } };
         self.send(response, asked, unread).await
     }
 
@@ -214,7 +219,7 @@ impl Connection {
     }
 
     /// Calls the routes; `None` if the client disconnected.
-    async fn answer(&mut self, request: Request<Body>) -> Option<Response> {
+    async fn answer(&mut self, request: Request<Body>, mut origin: Option<Origin>) -> Option<Response> {
         let probe = request.version() == Version::HTTP_11;
         let mut call = Box::pin(self.host.router.call(request));
         let caught = poll_fn(|context| {
@@ -222,7 +227,7 @@ impl Connection {
             match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(Ok(response))) => Poll::Ready(response),
-                Err(_) => Poll::Ready(self.host.app.refused(ApiError::panicked())),
+                Err(_) => Poll::Ready(self.host.app.refused(ApiError::panicked(), origin.take())),
             }
         });
         tokio::select! {
@@ -232,14 +237,10 @@ impl Connection {
         }
     }
 
-    async fn refuse(&mut self, without: Without, asked: Option<&Asked>) -> Next {
+    async fn refuse(&mut self, without: Without, method: Method, origin: Option<Origin>) -> Next {
         let Without::Refused(error) = without else { return Next::End { unread: false } };
-        let asked = Asked {
-            version: Version::HTTP_11,
-            method: asked.map_or(Method::GET, |a| a.method.clone()),
-            keep_alive: false,
-        };
-        let response = self.host.app.refused(error);
+        let asked = Asked { version: Version::HTTP_11, method, keep_alive: false };
+        let response = self.host.app.refused(error, origin);
         self.send(response, asked, true).await
     }
 
@@ -272,12 +273,16 @@ impl From<Beyond> for ApiError {
 }
 
 impl App {
-    /// Response to a request that reached no route.
-    fn refused(&self, error: ApiError) -> Response {
+    /// Response to a request that reached no route. Pages of an allowed origin may read it.
+    fn refused(&self, error: ApiError, origin: Option<Origin>) -> Response {
         let status = error.status.as_u16();
         tracing::info!(status, "{}", error.message);
         self.models.metrics.request("other", status);
-        error.into_response()
+        let mut response = error.into_response();
+        if let Some(origin) = origin {
+            origin.allow(response.headers_mut());
+        }
+        response
     }
 }
 

@@ -1,7 +1,7 @@
 //! Request heads (RFC 9112). Ambiguous ones are refused, because a proxy in front may have parsed them differently.
 
 use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING,
 };
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -84,6 +84,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, ApiError> {
     let expects = expects(&parts)?;
     let keep_alive = minor == 1 && !lists(&parts.headers, &CONNECTION, "close");
     Ok(Some((Head { parts, body, keep_alive, expects }, length)))
+}
+
+/// The `origin` field of a head that can't be parsed, for the page that sent it; none if there are several.
+pub(super) fn origins(bytes: &[u8]) -> HeaderMap {
+    let lines = bytes[..bytes.len().min(HEAD)].split(|&b| b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let fields = lines.skip(1).take_while(|l| !l.is_empty()).filter_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|&b| b == b':')?)?;
+        name.eq_ignore_ascii_case(b"origin").then(|| HeaderValue::from_bytes(value[1..].trim_ascii()).ok())?
+    });
+    let mut all = HeaderMap::new();
+    if let [one] = fields.collect::<Vec<_>>().as_slice() {
+        all.insert(ORIGIN, one.clone());
+    }
+    all
 }
 
 fn refused(status: StatusCode, message: impl std::fmt::Display) -> ApiError {
