@@ -1,168 +1,290 @@
 //! The form in which a model's chat template writes function calls, found by rendering some.
 //!
-//! Templates write calls as JSON objects with a name and arguments, between marks of their own (`<tool_call>`), in a list
-//! behind one (`[TOOL_CALLS]`), or bare. A conversation with a call and one with a text differ in just that.
+//! Templates write a call as a JSON object with a name and arguments, or as a name followed by the arguments, which are a JSON
+//! object or values between tags; with marks of their own around it (`<tool_call>`, `[TOOL_CALLS]`), or none. A
+//! conversation with a call and one with a text differ in just that.
 
-use candle_coreml::generation::{ChatTemplate, Conversation, Ending, Grammar, Spacing, Tokenizer};
-use serde_json::{Map, Value, json};
+use candle_coreml::generation::{ChatTemplate, Grammar, Spacing, Tokenizer};
+use serde_json::{Map, Value};
 
+use super::split::Call;
 use super::tools::Tool;
 use crate::error::ApiError;
 
-/// Names that no template writes by itself.
-const NAME: &str = "qx_name_1";
-const OTHER: &str = "qx_name_2";
-const KEY: &str = "qx_key";
-/// Nine letters and digits: some templates insist.
-const ID: &str = "qxID00001";
-const ANSWER: &str = "~qx answer~";
+mod learn;
+mod pieces;
+mod tags;
+
+use pieces::{Eaten, eat};
+pub(super) use pieces::{literal, regex_of};
+use tags::Tags;
 
 /// How calls are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CallForm {
-    /// Text before the JSON of the first call; that behind it.
-    pub(super) open: String,
-    pub(super) close: String,
-    /// Text between the JSON of two calls; `None` if there is only ever one.
+    /// Text before the first call, up to its object or name; that behind the last one's object or arguments.
+    open: String,
+    close: String,
+    /// Text between two calls; `None` if there is only ever one.
     gap: Option<String>,
-    /// Fields with the name and the arguments.
-    name: String,
-    arguments: String,
-    /// The object around name and arguments, in pieces.
-    object: [String; 3],
+    shape: Shape,
+    /// Whether the template takes arguments as a text of JSON.
+    text_arguments: bool,
 }
 
-/// A text that stands for a call in the form: fields with the name and with the arguments.
-fn fields(object: &Map<String, Value>, name: &str) -> Option<(String, String)> {
-    let at = |wanted: &dyn Fn(&Value) -> bool| object.iter().find(|(_, v)| wanted(v)).map(|(k, _)| k.clone());
-    let arguments = json!({KEY: 1});
-    Some((at(&|v| v == name)?, at(&|v| *v == arguments)?))
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shape {
+    /// An object, in pieces around name and arguments, and its fields with both.
+    Object { name: String, arguments: String, pieces: [String; 3] },
+    /// A name, a text, and the arguments.
+    Named { middle: String, arguments: Arguments, id: Option<Id> },
 }
 
-/// The outermost JSON value around `at`: its start, its end and itself.
-fn json_around(text: &str, at: usize) -> Option<(usize, usize, Value)> {
-    let starts = text[..at].char_indices().filter(|(_, c)| matches!(c, '{' | '[')).map(|(i, _)| i);
-    for start in starts {
-        let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
-        if let Some(Ok(value)) = values.next() {
-            let end = start + values.byte_offset();
-            if end > at {
-                return Some((start, end, value));
-            }
-        }
-    }
-    None
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Arguments {
+    Json,
+    Tags(Box<Tags>),
 }
 
-/// Bounds of the object `{"qx_key": 1}` in a text.
-fn arguments_in(text: &str) -> Option<(usize, usize)> {
-    let key = text.find(KEY)?;
-    let start = text[..key].rfind('{')?;
-    Some((start, start + text[start..].find('}')? + 1))
+/// Identifiers of calls in a form with names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Id {
+    /// Written by themselves.
+    Apart,
+    /// `functions.NAME:NUMBER`, with the name of the function.
+    Counted,
+}
+
+/// What a text that should have calls begins with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Calls, and the bytes that they take.
+    Calls(Vec<Call>, usize),
+    /// It may be calls.
+    More,
+    No,
 }
 
 impl CallForm {
     /// The form of a template.
     pub(super) fn of(template: &ChatTemplate, tools: &[Value]) -> Result<Self, ApiError> {
-        let unknown = |why: &str| ApiError::field("tools", format!("the model's chat template {why}"));
-        let user = json!({"role": "user", "content": "Q"});
-        let call =
-            |name: &str| json!({"id": ID, "type": "function", "function": {"name": name, "arguments": {KEY: 1}}});
-        let render = |assistant: Option<Value>, tools: Option<&[Value]>| {
-            let talk = Conversation {
-                messages: std::iter::once(user.clone()).chain(assistant).collect(),
-                tools: tools.map(<[Value]>::to_vec),
-                ending: Ending::Closed,
-                ..Conversation::default()
-            };
-            template.render_conversation(&talk)
-        };
-        let told = render(None, Some(tools))?;
-        if told == render(None, None)? {
-            return Err(unknown("has no place for tools"));
-        }
-        let plain = render(Some(json!({"role": "assistant", "content": ANSWER})), Some(tools))?;
-        let calls = |names: &[&str]| {
-            let all: Vec<Value> = names.iter().map(|n| call(n)).collect();
-            render(Some(json!({"role": "assistant", "content": "", "tool_calls": all})), Some(tools))
-        };
-        let one = calls(&[NAME]).map_err(|_| unknown("writes no calls"))?;
-        let start = one.char_indices().zip(plain.chars()).find(|((_, a), b)| a != b).map_or(one.len(), |((i, _), _)| i);
-        let same = one.chars().rev().zip(plain.chars().rev()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8());
-        let end = one.len() - same.sum::<usize>().min(one.len() - start);
-        let body = &one[start..end];
-        let no_json = || unknown("does not write calls as JSON objects with a name and arguments");
-        let at = body.find(NAME).ok_or_else(no_json)?;
-        let (from, to, value) = json_around(body, at).ok_or_else(no_json)?;
-        let list = value.is_array();
-        let object = match &value {
-            Value::Object(object) => object,
-            Value::Array(all) => all.first().and_then(Value::as_object).ok_or_else(no_json)?,
-            _ => return Err(no_json()),
-        };
-        let (name, arguments) = fields(object, NAME).ok_or_else(no_json)?;
-        // The outermost value may be a list: the object is within.
-        let brackets = usize::from(list);
-        let inner = &body[from + brackets..to - brackets];
-        let (a, b) = arguments_in(inner).ok_or_else(no_json)?;
-        let n = inner.find(NAME).filter(|&n| n < a).ok_or_else(no_json)?;
-        let gap = calls(&[NAME, OTHER]).ok().and_then(|two| {
-            let first = two.find(inner)? + inner.len();
-            let second = inner.replace(NAME, OTHER);
-            Some(two[first..first + two[first..].find(&second)?].to_owned())
-        });
-        Ok(Self {
-            open: body[..from + brackets].to_owned(),
-            close: body[to - brackets..].to_owned(),
-            gap,
-            name,
-            arguments,
-            object: [inner[..n].to_owned(), inner[n + NAME.len()..a].to_owned(), inner[b..].to_owned()],
-        })
+        learn::form(template, tools)
     }
 
-    /// The mark before calls without space and brackets; empty for bare ones.
+    /// The mark that calls begin with; empty for bare ones.
     pub(super) fn mark(&self) -> &str {
-        self.open.trim_end_matches('[').trim()
+        match self.shape {
+            Shape::Object { .. } => self.open.trim_end_matches('[').trim(),
+            Shape::Named { .. } => {
+                let word = self.open.split_whitespace().next().unwrap_or_default();
+                word.split([pieces::ID, pieces::NUMBER]).next().unwrap_or_default()
+            }
+        }
     }
 
-    /// The mark behind a call.
-    pub(super) fn end_mark(&self) -> &str {
-        self.close.trim_start_matches(']').trim()
+    /// The text before the first call.
+    pub(super) fn open(&self) -> &str {
+        &self.open
     }
 
-    /// Name and arguments of a call.
-    pub(super) fn read(&self, value: &Value) -> Option<(String, String)> {
-        let name = value.get(&self.name)?.as_str()?;
-        let arguments = match value.get(&self.arguments)? {
-            all @ Value::Object(_) => all.to_string(),
-            Value::String(text) if serde_json::from_str::<Map<String, Value>>(text).is_ok() => text.clone(),
-            _ => return None,
+    /// The text between the mark and the first call.
+    pub(super) fn behind_mark(&self) -> &str {
+        self.open.trim_start().strip_prefix(self.mark()).unwrap_or_default()
+    }
+
+    /// Whether a text without a mark may begin with a call.
+    pub(super) fn begins(&self, text: &str, tools: &[Tool]) -> bool {
+        match self.shape {
+            Shape::Object { .. } => text.starts_with(['{', '[']),
+            Shape::Named { .. } => tools.iter().any(|t| t.name.starts_with(text) || text.starts_with(&t.name)),
+        }
+    }
+
+    /// Whether calls without a mark can be told from texts by their first character.
+    pub(super) fn bare_calls_are_told(&self) -> bool {
+        matches!(self.shape, Shape::Object { .. })
+    }
+
+    /// The conversation as the template takes it: arguments of earlier calls as objects or as texts.
+    pub(super) fn prepare(&self, messages: &mut [Value]) {
+        if self.text_arguments {
+            let calls = messages.iter_mut().filter_map(|m| m.get_mut("tool_calls")?.as_array_mut());
+            for arguments in calls.flatten().map(|c| &mut c["function"]["arguments"]) {
+                *arguments = arguments.to_string().into();
+            }
+        }
+    }
+
+    /// The mark behind a call, without the end of a list.
+    fn end_mark(&self) -> &str {
+        match self.shape {
+            Shape::Object { .. } => self.close.trim_start_matches(']').trim(),
+            Shape::Named { .. } => self.close.trim(),
+        }
+    }
+
+    /// A text behind a call without the mark of its end; `None` if it does not begin with that.
+    pub(super) fn after_end<'t>(&self, text: &'t str) -> Option<&'t str> {
+        match eat(text, self.end_mark()) {
+            Eaten::Rest(rest, _) if !self.end_mark().is_empty() => Some(rest),
+            _ => None,
+        }
+    }
+
+    /// Whether a text behind a call may be the beginning of its end mark.
+    pub(super) fn may_end(&self, text: &str) -> bool {
+        eat(text, self.end_mark()) == Eaten::More
+    }
+
+    /// Reads a call, or a list of them, with the marks around. `called`: a call came before; `over`: no text will follow.
+    pub(super) fn next(&self, text: &str, called: bool, over: bool, tools: &[Tool]) -> Next {
+        match &self.shape {
+            Shape::Object { name, arguments, .. } => self.next_object(text, called, tools, [name, arguments]),
+            Shape::Named { .. } => self.next_named(text, called, over, tools),
+        }
+    }
+
+    fn next_object(&self, text: &str, called: bool, tools: &[Tool], fields: [&str; 2]) -> Next {
+        let (mark, end_mark) = (self.mark(), self.end_mark());
+        let mut rest = text.trim_start();
+        if called {
+            // Between two calls there may be separators.
+            rest = rest.trim_start_matches([',', ';']).trim_start();
+        }
+        if rest.is_empty() || mark.starts_with(rest) || (called && end_mark.starts_with(rest)) {
+            return Next::More;
+        }
+        let body = rest.strip_prefix(mark).unwrap_or(rest).trim_start();
+        if body.is_empty() {
+            return Next::More;
+        }
+        if !body.starts_with(['{', '[']) {
+            return Next::No;
+        }
+        let mut values = serde_json::Deserializer::from_str(body).into_iter::<Value>();
+        let value = match values.next() {
+            Some(Ok(value)) => value,
+            Some(Err(error)) if error.is_eof() => return Next::More,
+            _ => return Next::No,
         };
-        Some((name.to_owned(), arguments))
+        let all = match value {
+            Value::Array(all) => all,
+            one => vec![one],
+        };
+        match all.iter().map(|v| read_object(v, fields, tools)).collect::<Option<Vec<_>>>() {
+            Some(calls) if !calls.is_empty() => {
+                let after = body[values.byte_offset()..].trim_start();
+                let after = after.strip_prefix(end_mark).unwrap_or(after);
+                Next::Calls(calls, text.len() - after.len())
+            }
+            _ => Next::No,
+        }
+    }
+
+    fn next_named(&self, text: &str, called: bool, over: bool, tools: &[Tool]) -> Next {
+        let mut next = Next::No;
+        let gap = self.gap.as_deref().filter(|_| called);
+        for lead in gap.into_iter().chain([self.open.as_str()]) {
+            match eat(text, lead) {
+                // Calls without marks follow each other by their gap only.
+                Eaten::Rest(..) if called && lead.trim().is_empty() => {}
+                Eaten::Rest(rest, id) => match self.named(rest, id, over, tools) {
+                    Next::Calls(calls, taken) => return Next::Calls(calls, text.len() - rest.len() + taken),
+                    Next::More => next = Next::More,
+                    Next::No => {}
+                },
+                Eaten::More => next = Next::More,
+                Eaten::No => {}
+            }
+        }
+        next
+    }
+
+    /// Reads a name and its arguments.
+    fn named(&self, text: &str, id: Option<&str>, over: bool, tools: &[Tool]) -> Next {
+        let Shape::Named { middle, arguments, id: kind } = &self.shape else { return Next::No };
+        let begun = text.trim_start();
+        let mut next = Next::No;
+        // The longest of several names that begin alike.
+        let mut tools: Vec<&Tool> = tools.iter().collect();
+        tools.sort_by_key(|t| std::cmp::Reverse(t.name.len()));
+        for tool in tools {
+            let Some(rest) = begun.strip_prefix(&tool.name) else {
+                if tool.name.starts_with(begun) {
+                    next = Next::More;
+                }
+                continue;
+            };
+            let (rest, inner) = match eat(rest, middle) {
+                Eaten::Rest(rest, inner) => (rest, inner),
+                Eaten::More => {
+                    next = Next::More;
+                    continue;
+                }
+                Eaten::No => continue,
+            };
+            let found = match arguments {
+                Arguments::Json => json_object(rest),
+                Arguments::Tags(tags) => {
+                    let ends = [Some(self.close.as_str()), self.gap.as_deref()];
+                    tags.read(rest, &tool.parameters, ends, over)
+                }
+            };
+            match found {
+                tags::Found::Arguments(arguments, after) => {
+                    let id = match kind {
+                        Some(Id::Apart) => inner.or(id).map(str::to_owned),
+                        Some(Id::Counted) => inner.map(|number| format!("functions.{}:{number}", tool.name)),
+                        None => None,
+                    };
+                    let call = Call { id, name: tool.name.clone(), arguments: Value::Object(arguments).to_string() };
+                    return Next::Calls(vec![call], text.len() - after.len());
+                }
+                tags::Found::More => next = Next::More,
+                tags::Found::No => {}
+            }
+        }
+        next
     }
 
     /// Special tokens that the form is written with: they have to be shown.
     pub(super) fn special(&self, tokenizer: &Tokenizer) -> Vec<u32> {
-        let texts = [Some(&self.open), Some(&self.close), self.gap.as_ref()];
-        let ids = texts.into_iter().flatten().filter_map(|t| tokenizer.encode(t).ok()).flatten();
+        let mut texts = vec![self.open.as_str(), &self.close];
+        texts.extend(self.gap.as_deref());
+        if let Shape::Named { middle, arguments, .. } = &self.shape {
+            texts.push(middle);
+            if let Arguments::Tags(tags) = arguments {
+                texts.extend(tags.texts());
+            }
+        }
+        let ids = texts.into_iter().filter_map(|t| tokenizer.encode(t).ok()).flatten();
         ids.filter(|&id| tokenizer.is_special(id)).collect()
     }
 
     /// Rules of a grammar: `calls`, one call of any of the tools, or several where the form and `several` allow it.
     pub(super) fn rules(&self, tokenizer: &Tokenizer, tools: &[&Tool], several: bool) -> Result<String, ApiError> {
-        let [before, between, behind] = &self.object;
         let mut rules = String::new();
         let mut names = Vec::new();
         for (i, tool) in tools.iter().enumerate() {
             names.push(format!("call{i}"));
-            let name = literal(tokenizer, &format!("{before}{}{between}", json_inside(&tool.name)))?;
-            let behind = match behind.split_once(ID) {
-                Some((a, b)) => format!("{} /[a-zA-Z0-9]{{9}}/ {}", literal(tokenizer, a)?, literal(tokenizer, b)?),
-                None => literal(tokenizer, behind)?,
-            };
-            let schema = Grammar::json_rule(&tool.parameters, Spacing::Fixed)?;
-            rules.push_str(&format!("call{i}: {name} arguments{i} {behind}\narguments{i}: {schema}\n"));
+            let json = || Grammar::json_rule(&tool.parameters, Spacing::Fixed);
+            match &self.shape {
+                Shape::Object { pieces: [before, between, behind], .. } => {
+                    let name = literal(tokenizer, &format!("{before}{}{between}", json_inside(&tool.name)))?;
+                    let behind = literal(tokenizer, behind)?;
+                    rules.push_str(&format!("call{i}: {name} arguments{i} {behind}\narguments{i}: {}\n", json()?));
+                }
+                Shape::Named { middle, arguments, .. } => {
+                    let name = literal(tokenizer, &format!("{}{middle}", tool.name))?;
+                    rules.push_str(&format!("call{i}: {name} arguments{i}\n"));
+                    match arguments {
+                        Arguments::Json => rules.push_str(&format!("arguments{i}: {}\n", json()?)),
+                        Arguments::Tags(tags) => {
+                            rules.push_str(&tags.rules(tokenizer, &format!("arguments{i}"), &tool.parameters)?);
+                        }
+                    }
+                }
+            }
         }
         let more = match &self.gap {
             Some(gap) if several => format!(" ({} call)*", literal(tokenizer, gap)?),
@@ -173,85 +295,34 @@ impl CallForm {
     }
 }
 
+/// A JSON object at the start of a text.
+fn json_object(text: &str) -> tags::Found<'_> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    match values.next() {
+        Some(Ok(Value::Object(object))) => tags::Found::Arguments(object, &text[values.byte_offset()..]),
+        None => tags::Found::More,
+        Some(Err(error)) if error.is_eof() => tags::Found::More,
+        _ => tags::Found::No,
+    }
+}
+
+/// A call that is an object, of one of these tools.
+fn read_object(value: &Value, [name, arguments]: [&str; 2], tools: &[Tool]) -> Option<Call> {
+    let name = value.get(name)?.as_str().filter(|n| tools.iter().any(|t| t.name == *n))?;
+    let arguments = match value.get(arguments)? {
+        all @ Value::Object(_) => all.to_string(),
+        Value::String(text) if serde_json::from_str::<Map<String, Value>>(text).is_ok() => text.clone(),
+        _ => return None,
+    };
+    let id = value.get("id").and_then(Value::as_str).filter(|id| !id.is_empty() && id.len() <= 64);
+    Some(Call { id: id.map(str::to_owned), name: name.to_owned(), arguments })
+}
+
 /// A text inside quotes in JSON.
 fn json_inside(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// A text in a grammar: its special tokens as tokens, the rest as bytes.
-pub(super) fn literal(tokenizer: &Tokenizer, text: &str) -> Result<String, ApiError> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    for id in tokenizer.encode(text)?.into_iter().filter(|&id| tokenizer.is_special(id)) {
-        let name = String::from_utf8(tokenizer.token_bytes(id).unwrap_or_default()).unwrap_or_default();
-        // The post-processor's own tokens are not in the text.
-        if let Some((before, after)) = rest.split_once(&name).filter(|_| !name.is_empty()) {
-            parts.extend((!before.is_empty()).then(|| Value::from(before).to_string()));
-            parts.push(format!("<[{id}]>"));
-            rest = after;
-        }
-    }
-    parts.extend((!rest.is_empty()).then(|| Value::from(rest).to_string()));
-    Ok(parts.join(" "))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_coreml::generation::TemplateLimits;
-
-    const HERMES: &str = "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}{% for m in messages %}\
-        <|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls %}{% if not loop.first %}{{ '\n' }}{% endif %}\
-        <tool_call>\n{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}\n</tool_call>\
-        {% endfor %}<|im_end|>\n{% endfor %}";
-    const LIST: &str = "{% if tools %}[T]{{ tools | tojson }}[/T]{% endif %}{% for m in messages %}{% if m.tool_calls %}\
-        [TOOL_CALLS] [{% for c in m.tool_calls %}{\"name\": \"{{ c.function.name }}\", \"arguments\": \
-        {{ c.function.arguments | tojson }}, \"id\": \"{{ c.id }}\"}{% if not loop.last %}, {% endif %}{% endfor %}]{% else %}\
-        {{ m.content }}{% endif %}</s>{% endfor %}";
-    const BARE: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<h>{{ m.role }}</h>\n\n\
-        {% if m.tool_calls %}{% if m.tool_calls | length != 1 %}{{ raise_exception('single') }}{% endif %}\
-        {\"name\": \"{{ m.tool_calls[0].function.name }}\", \"parameters\": {{ m.tool_calls[0].function.arguments | tojson }}}\
-        {% else %}{{ m.content }}{% endif %}<|eot_id|>{% endfor %}";
-
-    fn form(template: &str) -> Result<CallForm, ApiError> {
-        let path = std::path::Path::new("template");
-        let template = ChatTemplate::parse(path, template, "", "", TemplateLimits::default()).expect("a template");
-        CallForm::of(&template, &[json!({"type": "function", "function": {"name": "f", "parameters": {}}})])
-    }
-
-    #[test]
-    fn forms_are_found_in_templates() {
-        let hermes = form(HERMES).expect("a form");
-        assert_eq!((hermes.open.as_str(), hermes.close.as_str()), ("<tool_call>\n", "\n</tool_call>"));
-        assert_eq!(hermes.gap.as_deref(), Some("\n</tool_call>\n<tool_call>\n"));
-        assert_eq!(hermes.object, ["{\"name\": \"", "\", \"arguments\": ", "}"].map(str::to_owned));
-        assert_eq!((hermes.mark(), hermes.end_mark()), ("<tool_call>", "</tool_call>"));
-        let list = form(LIST).expect("a form");
-        assert_eq!((list.open.as_str(), list.close.as_str(), list.gap.as_deref()), ("[TOOL_CALLS] [", "]", Some(", ")));
-        assert_eq!((list.mark(), list.end_mark()), ("[TOOL_CALLS]", ""));
-        assert!(list.object[2].contains(ID));
-        let bare = form(BARE).expect("a form");
-        assert_eq!((bare.mark(), bare.gap.as_deref(), bare.arguments.as_str()), ("", None, "parameters"));
-        let read = bare.read(&json!({"name": "f", "parameters": {"a": [1]}}));
-        assert_eq!(read, Some(("f".to_owned(), "{\"a\":[1]}".to_owned())));
-        assert_eq!(bare.read(&json!({"name": "f", "parameters": "no"})), None);
-    }
-
-    #[test]
-    fn templates_without_calls_are_refused_with_the_reason() {
-        for (template, part) in [
-            ("{% for m in messages %}{{ m.content }}{% endfor %}", "no place for tools"),
-            ("{% if tools %}{{ raise_exception('none here') }}{% endif %}", "none here"),
-            ("{{ tools }}{% for m in messages %}{{ m.content }}{% endfor %}", "as JSON"),
-            (
-                "{{ tools }}{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<function={{ c.function.name }}>\
-                 {{ c.function.arguments }}</function>{% endfor %}{% endfor %}",
-                "as JSON",
-            ),
-        ] {
-            let error = form(template).expect_err(part);
-            assert!(error.status.as_u16() == 400 && error.message.contains(part), "{error:?}");
-        }
-    }
-}
+mod tests;

@@ -122,7 +122,7 @@ impl TextRequest for Request {
         let variables = self.common.variables();
         let tools = Tools::read(self.tools, self.tool_choice.as_ref(), self.parallel_tool_calls)?;
         let messages = self.messages.into_iter().enumerate().map(|(i, m)| message(i, m));
-        let messages = messages.collect::<Result<Vec<_>, _>>()?;
+        let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
         let form = match &tools {
             None => None,
             Some(tools) => {
@@ -163,8 +163,8 @@ impl TextRequest for Request {
         options.shown = marks.filter(|&id| tokenizer.is_special(id)).collect();
         let calls = form.map(|form| {
             options.shown.extend(form.special(tokenizer));
-            let names = tools.iter().flat_map(|t| &t.all).map(|t| t.name.clone()).collect::<Arc<[String]>>();
-            (form, names)
+            form.prepare(&mut messages);
+            (form, tools.iter().flat_map(|t| t.all.clone()).collect::<Arc<[_]>>())
         });
         let talk = Conversation {
             messages,

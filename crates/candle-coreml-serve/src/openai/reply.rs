@@ -65,10 +65,15 @@ pub(super) fn id(prefix: &str) -> String {
     format!("{prefix}{}", uuid::Uuid::new_v4().simple())
 }
 
+/// The identifier of a call: the model's own, which its template may insist on, or a new one.
+pub(super) fn call_id(call: &Call) -> String {
+    call.id.clone().unwrap_or_else(|| id("call_"))
+}
+
 /// The object of a call. Its index is there in streams.
 fn call_object(call: &Call, index: Option<usize>) -> Value {
     let function = json!({"name": call.name, "arguments": call.arguments});
-    let mut object = json!({"id": id("call_"), "type": "function", "function": function});
+    let mut object = json!({"id": call_id(call), "type": "function", "function": function});
     if let Some(index) = index {
         object["index"] = index.into();
     }

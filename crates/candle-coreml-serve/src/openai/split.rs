@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::calls::CallForm;
+use super::calls::{CallForm, Next};
+use super::tools::Tool;
 
 const THINK: &str = "<think>";
 const THOUGHT: &str = "</think>";
@@ -17,9 +16,10 @@ pub(super) enum Part {
     Call(Call),
 }
 
-/// A call of a function; `arguments` is a JSON object.
+/// A call of a function; `arguments` is a JSON object, `id` what the model calls it by, if it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Call {
+    pub(super) id: Option<String>,
     pub(super) name: String,
     pub(super) arguments: String,
 }
@@ -42,22 +42,15 @@ enum State {
 pub(super) struct Splitter {
     state: State,
     held: String,
-    /// The form of calls and the names of functions.
-    calls: Option<(Arc<CallForm>, Arc<[String]>)>,
+    /// The form of calls and the functions.
+    calls: Option<(Arc<CallForm>, Arc<[Tool]>)>,
     called: bool,
     /// Whether a part of the thought has come.
     thought: bool,
     /// Whether the text is one part as it is.
     whole: bool,
-}
-
-/// What a text that should have calls begins with.
-enum Next {
-    /// Calls, and the rest of the text.
-    Calls(Vec<Call>, usize),
-    /// It may be calls.
-    More,
-    No,
+    /// Whether no text will follow.
+    over: bool,
 }
 
 /// Length of the longest end of `text` that is a beginning of `mark`.
@@ -68,13 +61,21 @@ fn overlap(text: &str, mark: &str) -> usize {
 impl Splitter {
     /// Nothing but a text.
     pub(super) fn plain() -> Self {
-        Self { state: State::Saying, held: String::new(), calls: None, called: false, thought: false, whole: true }
+        Self {
+            state: State::Saying,
+            held: String::new(),
+            calls: None,
+            called: false,
+            thought: false,
+            whole: true,
+            over: false,
+        }
     }
 
     /// Thoughts, which the prompt may have begun, a text and calls.
-    pub(super) fn chat(thinking: bool, calls: Option<(Arc<CallForm>, Arc<[String]>)>) -> Self {
+    pub(super) fn chat(thinking: bool, calls: Option<(Arc<CallForm>, Arc<[Tool]>)>) -> Self {
         let state = if thinking { State::Thinking } else { State::Start };
-        Self { state, held: String::new(), calls, called: false, thought: false, whole: false }
+        Self { state, held: String::new(), calls, called: false, thought: false, whole: false, over: false }
     }
 
     /// Whether functions were called.
@@ -100,17 +101,25 @@ impl Splitter {
 
     /// The parts held back until the end.
     pub(super) fn end(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        self.over = true;
+        while self.state == State::Calling && self.call(&mut parts) {}
         let rest = std::mem::take(&mut self.held);
+        parts.extend(self.rest(&rest));
+        parts
+    }
+
+    fn rest(&self, rest: &str) -> Vec<Part> {
         match self.state {
             _ if rest.is_empty() => Vec::new(),
             State::Thinking => keep(Part::Reasoning, rest.trim_end()),
             // A mark that was cut is no text.
             State::Calling if self.called => {
-                keep(Part::Content, rest.trim()).into_iter().filter(|_| !self.ends(&rest)).collect()
+                keep(Part::Content, rest.trim()).into_iter().filter(|_| !self.may_end(rest)).collect()
             }
             State::Between => Vec::new(),
             State::Saying if self.called => keep(Part::Content, rest.trim_end()),
-            _ => vec![Part::Content(rest)],
+            _ => vec![Part::Content(rest.to_owned())],
         }
     }
 
@@ -155,11 +164,11 @@ impl Splitter {
             }
             State::First => {
                 let begun = self.held.trim_start();
-                let bare = self.calls.as_ref().is_some_and(|(form, _)| form.mark().is_empty());
-                if bare && begun.is_empty() {
+                let bare = self.calls.as_ref().filter(|(form, _)| form.mark().is_empty());
+                if bare.is_some() && begun.is_empty() {
                     return false;
                 }
-                let calls = bare && begun.starts_with(['{', '[']);
+                let calls = bare.is_some_and(|(form, tools)| form.begins(begun, tools));
                 self.state = if calls { State::Calling } else { State::Saying };
                 true
             }
@@ -175,8 +184,10 @@ impl Splitter {
             return false;
         };
         if let Some(at) = self.held.find(&mark) {
-            parts.extend(keep(Part::Content, self.held[..at].trim_end()));
-            self.held.drain(..at);
+            // White space before a mark that is no call is text.
+            let sure = self.held[..at].trim_end().len();
+            parts.extend(keep(Part::Content, &self.held[..sure]));
+            self.held.drain(..sure);
             self.state = State::Calling;
             return true;
         }
@@ -186,75 +197,38 @@ impl Splitter {
         false
     }
 
-    /// Whether a text behind a call is the beginning of its end mark.
-    fn ends(&self, text: &str) -> bool {
-        self.calls.as_ref().is_some_and(|(form, _)| form.end_mark().starts_with(text.trim()))
+    /// Whether a text behind a call may be the beginning of its end mark.
+    fn may_end(&self, text: &str) -> bool {
+        self.calls.as_ref().is_some_and(|(form, _)| form.may_end(text))
     }
 
     fn call(&mut self, parts: &mut Vec<Part>) -> bool {
-        if let Some((form, _)) = self.calls.as_ref().filter(|_| self.called)
-            && let Some(rest) = self.held.trim_start().strip_prefix(form.end_mark())
-        {
+        let Some((form, tools)) = self.calls.clone() else { return false };
+        if let Some(rest) = form.after_end(&self.held).filter(|_| self.called) {
             self.held = rest.to_owned();
         }
-        match self.next() {
-            Next::Calls(calls, rest) => {
+        match form.next(&self.held, self.called, self.over, &tools) {
+            Next::Calls(calls, taken) => {
                 self.called = true;
                 parts.extend(calls.into_iter().map(Part::Call));
-                self.held.drain(..rest);
+                self.held.drain(..taken);
                 true
             }
             Next::More => false,
-            Next::No if self.called && self.held.trim().is_empty() => false,
+            Next::No if self.called && (self.held.trim().is_empty() || form.may_end(&self.held)) => false,
             Next::No => {
-                // Not a call after all: it is text, mark and all.
-                let text = std::mem::take(&mut self.held);
-                parts.extend(keep(Part::Content, if self.called { text.trim_start() } else { &text }));
+                // Not a call after all: it is text, mark and all. Another call may follow.
+                let begun = self.held.trim_start();
+                let space = if self.called { 0 } else { self.held.len() - begun.len() };
+                let mark = Some(form.mark()).filter(|m| !m.is_empty() && begun.starts_with(m)).map_or(0, str::len);
+                let whole = if mark == 0 && form.mark().is_empty() { begun.len() } else { mark };
+                let from = self.held.len() - begun.len();
+                let text = self.held[from - space..from + whole].to_owned();
+                parts.extend(keep(Part::Content, &text));
+                self.held.drain(..from + whole);
                 self.state = State::Saying;
-                false
+                !self.held.is_empty()
             }
-        }
-    }
-
-    /// Reads a call, or a list of them, with the marks around.
-    fn next(&self) -> Next {
-        let Some((form, names)) = &self.calls else { return Next::No };
-        let (mark, end_mark) = (form.mark(), form.end_mark());
-        let mut rest = self.held.trim_start();
-        if self.called {
-            // Between two calls there may be separators.
-            rest = rest.trim_start_matches([',', ';']).trim_start();
-        }
-        if rest.is_empty() || mark.starts_with(rest) || (self.called && end_mark.starts_with(rest)) {
-            return Next::More;
-        }
-        let body = rest.strip_prefix(mark).unwrap_or(rest).trim_start();
-        if body.is_empty() {
-            return Next::More;
-        }
-        if !body.starts_with(['{', '[']) {
-            return Next::No;
-        }
-        let mut values = serde_json::Deserializer::from_str(body).into_iter::<Value>();
-        let value = match values.next() {
-            Some(Ok(value)) => value,
-            Some(Err(error)) if error.is_eof() => return Next::More,
-            _ => return Next::No,
-        };
-        let all = match value {
-            Value::Array(all) => all,
-            one => vec![one],
-        };
-        let read = |v: &Value| form.read(v).filter(|(name, _)| names.contains(name));
-        let calls: Option<Vec<Call>> =
-            all.iter().map(|v| read(v).map(|(name, arguments)| Call { name, arguments })).collect();
-        match calls {
-            Some(calls) if !calls.is_empty() => {
-                let after = body[values.byte_offset()..].trim_start();
-                let after = after.strip_prefix(end_mark).unwrap_or(after);
-                Next::Calls(calls, self.held.len() - after.len())
-            }
-            _ => Next::No,
         }
     }
 }
@@ -324,7 +298,7 @@ mod tests {
     }
 
     fn call(name: &str, arguments: &str) -> Part {
-        Part::Call(Call { name: name.to_owned(), arguments: arguments.to_owned() })
+        Part::Call(Call { id: None, name: name.to_owned(), arguments: arguments.to_owned() })
     }
 
     #[test]
@@ -342,7 +316,7 @@ mod tests {
 
     #[test]
     fn calls_are_read_back_from_their_form() {
-        let names: Arc<[String]> = ["f".to_owned(), "g".to_owned()].into();
+        let names: Arc<[Tool]> = ["f", "g"].map(Tool::any).into();
         let tags = Splitter::chat(false, Some((tagged(), names.clone())));
         let one = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"}\"]}}\n</tool_call>";
         let two = "<tool_call>\n{\"arguments\": {}, \"name\": \"g\"}\n</tool_call>";

@@ -3,7 +3,7 @@
 use candle_coreml::generation::{Grammar, Spacing, Tokenizer};
 use serde_json::{Value, json};
 
-use super::calls::{CallForm, literal};
+use super::calls::{CallForm, literal, regex_of};
 use crate::error::ApiError;
 
 /// Most tools of a request, as in OpenAI's interface.
@@ -56,6 +56,19 @@ fn one(index: usize, given: &Value) -> Result<Tool, ApiError> {
         _ => return Err(ApiError::field(param(".function.strict"), "expected true or false")),
     };
     Ok(Tool { name: name.to_owned(), parameters, strict })
+}
+
+#[cfg(test)]
+impl Tool {
+    /// A function of any arguments.
+    pub(super) fn any(name: &str) -> Self {
+        Self::with(name, json!({"type": "object"}))
+    }
+
+    /// A function with a schema.
+    pub(super) fn with(name: &str, parameters: Value) -> Self {
+        Self { name: name.to_owned(), parameters, strict: false }
+    }
 }
 
 impl Tools {
@@ -117,7 +130,7 @@ impl Tools {
             ToolChoice::Named(name) => (self.all.iter().filter(|t| t.name == *name).collect(), false),
             _ => (self.all.iter().collect(), self.several),
         };
-        let open = literal(tokenizer, &form.open)?;
+        let open = literal(tokenizer, form.open())?;
         if self.are_required() {
             return Ok(Some(format!("answer: {open} calls\n{}", form.rules(tokenizer, &tools, several)?)));
         }
@@ -132,12 +145,15 @@ impl Tools {
             .collect();
         let rules = form.rules(tokenizer, &held.iter().collect::<Vec<_>>(), several)?;
         let mark = form.mark();
+        if mark.is_empty() && !form.bare_calls_are_told() {
+            let message = "the model's calls have no mark that tells them from texts: `strict` needs a `tool_choice`";
+            return Err(ApiError::field("tools", message));
+        }
         if mark.is_empty() {
             // Bare calls: a text begins with something else.
             return Ok(Some(format!("answer: {open} calls | TEXT\nTEXT: /[^{{\\[](?s:.*)/\n{rules}")));
         }
-        let rest = form.open.strip_prefix(mark).unwrap_or_default();
-        let (mark, rest) = (literal(tokenizer, mark)?, literal(tokenizer, rest)?);
+        let (mark, rest) = (literal(tokenizer, mark)?, literal(tokenizer, form.behind_mark())?);
         if mark.starts_with("<[") {
             return Ok(Some(format!("answer: TEXT | TEXT? {mark} {rest} calls\nTEXT: /(?s:.+)/\n{rules}")));
         }
@@ -146,13 +162,6 @@ impl Tools {
             "answer: TEXT | lead {rest} calls\nTEXT: /(?s:.*)/ & ~/(?s:.*){pattern}(?s:.*)/\nlead[suffix={mark}]: /(?s:.*)/\n{rules}"
         )))
     }
-}
-
-/// A text as a regular expression between slashes.
-fn regex_of(text: &str) -> String {
-    let escape =
-        |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_string() } else { format!("\\x{{{:x}}}", c as u32) };
-    text.chars().map(escape).collect()
 }
 
 /// The grammar of `response_format`; `None` for plain text. For some the rules are empty but for `answer`.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::reply::{Usage, id};
+use super::super::reply::{Usage, call_id, id};
 use super::super::split::Part;
 
 /// A response under way.
@@ -166,7 +166,7 @@ impl Output {
             }
             Part::Call(call) => {
                 let mut events = self.close();
-                let item = json!({"type": "function_call", "id": id("fc_"), "call_id": id("call_"), "name": call.name,
+                let item = json!({"type": "function_call", "id": id("fc_"), "call_id": call_id(&call), "name": call.name,
                     "arguments": "", "status": "in_progress"});
                 events.extend(self.open("function_call", item, None));
                 if let Some(last) = self.items.last_mut() {
