@@ -22,19 +22,26 @@ const TEMPLATE: &str = "{%- if tools %}{{- '<|im_start|>system\\n' + (tools | ma
 
 /// The shipped model with that template.
 fn with_tools() -> Running {
-    static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-        let copy = tempfile::tempdir().expect("a folder");
-        link(&folder("tiny-qwen3"), copy.path());
-        let file = copy.path().join("tokenizer_config.json");
-        let text = std::fs::read_to_string(folder("tiny-qwen3").join("tokenizer_config.json")).expect("the settings");
-        let mut config: Value = serde_json::from_str(&text).expect("JSON");
-        config["chat_template"] = TEMPLATE.into();
-        std::fs::remove_file(&file).expect("a copy");
-        std::fs::write(&file, config.to_string()).expect("written");
-        copy
-    });
+    static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| with_template(TEMPLATE));
+    caller(FOLDER.path())
+}
+
+/// The shipped model with another template.
+fn with_template(template: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    link(&folder("tiny-qwen3"), copy.path());
+    let file = copy.path().join("tokenizer_config.json");
+    let text = std::fs::read_to_string(folder("tiny-qwen3").join("tokenizer_config.json")).expect("the settings");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config["chat_template"] = template.into();
+    std::fs::remove_file(&file).expect("a copy");
+    std::fs::write(&file, config.to_string()).expect("written");
+    copy
+}
+
+fn caller(folder: &std::path::Path) -> Running {
     let settings = settings();
-    let models = Models::load(&[("caller".to_owned(), FOLDER.path().to_owned())], &settings).expect("the model");
+    let models = Models::load(&[("caller".to_owned(), folder.to_owned())], &settings).expect("the model");
     run(models, settings)
 }
 
@@ -98,6 +105,61 @@ fn log_probabilities_come_with_tokens_in_both_forms() {
         let distance = a.as_f64().expect("a number") - b.as_f64().expect("a number");
         assert!(distance.abs() < 1e-3, "{a} {b}");
     }
+}
+
+/// Cases of `tools/server_reference.py`: log-probabilities of transformers, greedy answers under penalties, biases and forms.
+/// The packages hold fp16 weights and logits: 0.03, a third of the least distance of the two best logits of any step.
+#[test]
+fn answers_and_their_log_probabilities_are_those_of_transformers() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("reference.json")).expect("cases");
+    let mut servers = std::collections::HashMap::new();
+    let close = |found: &Value, wanted: &Value, case: &Value| {
+        let (found, wanted) = (found.as_f64().expect("a number"), wanted.as_f64().expect("a number"));
+        assert!((found - wanted).abs() < 0.03, "{found} for {wanted}: {case}");
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_else(|| panic!("{value}"));
+    for case in &cases {
+        let name = case["model"].as_str().expect("a name");
+        let server = servers.entry(name).or_insert_with(|| {
+            let layouts = folder("../conformance/language_layouts");
+            let models = Models::load(&[(name.to_owned(), layouts.join(name))], &settings()).expect("the model");
+            run(models, settings())
+        });
+        let path = if case["kind"] == "chat" { CHAT } else { TEXT };
+        let whole = server.ok(path, &case["body"]);
+        let (choice, wanted) = (&whole["choices"][0], list(&case["tokens"]));
+        match case["kind"].as_str() {
+            Some("chat") => {
+                let entries = list(&choice["logprobs"]["content"]);
+                assert_eq!(entries.len(), wanted.len(), "{case}");
+                for (entry, wanted) in entries.iter().zip(&wanted) {
+                    assert_eq!((&entry["token"], &entry["bytes"]), (&wanted["token"], &wanted["bytes"]), "{case}");
+                    close(&entry["logprob"], &wanted["logprob"], case);
+                    let top = list(&entry["top_logprobs"]);
+                    assert_eq!(top.len(), 20);
+                    top.iter().zip(list(&wanted["top"])).for_each(|(t, w)| close(&t["logprob"], &w, case));
+                }
+            }
+            Some("echo") => {
+                let found = &choice["logprobs"];
+                let tokens: Vec<Value> = wanted.iter().map(|w| w["token"].clone()).collect();
+                assert_eq!(list(&found["tokens"]), [vec![case["first"].clone()], tokens].concat(), "{case}");
+                for (i, wanted) in wanted.iter().enumerate() {
+                    close(&found["token_logprobs"][i + 1], &wanted["logprob"], case);
+                    let mut top: Vec<&Value> =
+                        found["top_logprobs"][i + 1].as_object().expect("tokens").values().collect();
+                    top.sort_by(|a, b| b.as_f64().partial_cmp(&a.as_f64()).expect("numbers"));
+                    assert_eq!(top.len(), 5, "{found}");
+                    top.iter().zip(list(&wanted["top"])).for_each(|(t, w)| close(t, &w, case));
+                }
+            }
+            _ => {
+                assert_eq!(list(&choice["logprobs"]["tokens"]), wanted, "{case}");
+                assert_eq!(choice["finish_reason"], case["finish"], "{case}");
+            }
+        }
+    }
+    assert_eq!((cases.len(), servers.len()), (26, 2));
 }
 
 #[test]
@@ -273,6 +335,52 @@ fn required_calls_are_made_in_the_template_s_form_and_read_back() {
     }
     let (status, error) = serve(settings()).post(CHAT, &with(question("1"), json!({"tools": weather()})));
     assert!(status == 400 && error.to_string().contains("this model calls no tools"), "{error}");
+}
+
+#[test]
+fn calls_between_tags_are_held_to_the_types_of_the_schema() {
+    // As Qwen3-Coder's template writes them.
+    let template = TEMPLATE.replace(
+        "'<tool_call>\\n{\"name\": \"' + c.function.name + '\", \"arguments\": ' + (c.function.arguments | tojson) + '}\\n</tool_call>' }}",
+        "'<tool_call>\\n<function=' + c.function.name + '>\\n' }}{%- for k, v in c.function.arguments | items %}\
+         {{- '<parameter=' + k + '>\\n' + (v | string) + '\\n</parameter>\\n' }}{%- endfor %}{{- '</function>\\n</tool_call>' }}",
+    );
+    assert!(template.contains("<parameter="), "{template}");
+    let folder = with_template(&template);
+    let server = caller(folder.path());
+    let mut tools = weather();
+    tools[0]["function"]["parameters"]["properties"]["unit"] = json!({"enum": ["C", "F"]});
+    tools[0]["function"]["parameters"]["required"] = json!(["city", "days", "unit"]);
+    let body = json!({"messages": [{"role": "user", "content": "Rain?"}], "tools": tools, "max_tokens": 200,
+        "tool_choice": {"type": "function", "function": {"name": "weather"}}});
+    for seed in 0..4 {
+        let whole = server.ok(CHAT, &with(body.clone(), json!({"seed": seed, "temperature": 1})));
+        let choice = &whole["choices"][0];
+        assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &Value::Null));
+        let text = choice["message"]["tool_calls"][0]["function"]["arguments"].as_str().expect("a text");
+        let arguments: Value = serde_json::from_str(text).expect("JSON");
+        assert!(arguments["city"].as_str().is_some_and(|c| c.chars().count() <= 5), "{text}");
+        assert!(arguments["days"].as_i64().is_some_and(|d| (1..=9).contains(&d)), "{text}");
+        assert!(["C", "F"].contains(&arguments["unit"].as_str().unwrap_or_default()), "{text}");
+        // And back, with its result.
+        let mut talk = body["messages"].as_array().expect("messages").clone();
+        talk.push(choice["message"].clone());
+        talk.push(json!({"role": "tool", "tool_call_id": choice["message"]["tool_calls"][0]["id"], "content": "dry"}));
+        let next = server.ok(CHAT, &json!({"messages": talk, "tools": tools, "temperature": 0, "max_tokens": 8}));
+        assert!(next["choices"][0]["message"]["content"].is_string());
+    }
+    let required = with(body.clone(), json!({"tool_choice": "required", "temperature": 0, "stream": true}));
+    let events = chunks(&server, CHAT, &required);
+    let calls: Vec<&Value> =
+        events.iter().map(|c| &c["choices"][0]["delta"]["tool_calls"]).filter(|c| c.is_array()).collect();
+    assert!(!calls.is_empty() && calls.iter().all(|c| c[0]["function"]["name"].is_string()), "{events:?}");
+    // A strict function holds calls to its schema where the model makes one; the other takes any arguments.
+    tools[0]["function"]["strict"] = json!(true);
+    let auto = json!({"messages": body["messages"], "tools": tools, "temperature": 0, "max_tokens": 20});
+    assert!(server.ok(CHAT, &auto)["choices"][0]["message"]["content"].is_string());
+    tools[0]["function"]["parameters"]["properties"]["city"]["pattern"] = json!("^L");
+    let (status, error) = server.post(CHAT, &with(body, json!({"tools": tools})));
+    assert!(status == 400 && error.to_string().contains("the pattern"), "{error}");
 }
 
 #[test]
