@@ -10,6 +10,7 @@ mod cached_attention;
 mod dead_code;
 mod dynamic_batch;
 mod fold_rms_gain;
+mod from_end;
 mod fuse_epilogue;
 mod hard_swish;
 mod merge_shared_input_products;
@@ -34,6 +35,7 @@ pub const ALL: &[Pass] = &[
     rotary::PASS,
     silu_mul::PASS,
     hard_swish::PASS,
+    from_end::PASS,
     fuse_epilogue::PASS,
     merge_shared_input_products::PASS,
     permute::PASS,

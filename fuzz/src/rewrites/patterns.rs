@@ -2,7 +2,7 @@
 //! variants with a different shape, number, axis or operand.
 
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Argument, Value};
+use coreml_format::program::{Argument, Binding, NamedType, TensorType, Value, ValueType};
 
 use super::maker::{Maker, Val, eighths};
 
@@ -165,13 +165,56 @@ pub fn slice_last(m: &mut Maker<'_>, x: &Val, from: usize, to: usize) -> Option<
     Some(m.op("slice_by_index", &inputs, &shape))
 }
 
-/// `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`.
+/// `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`, half by half, or a look-up at positions.
 pub fn rotary(m: &mut Maker<'_>) -> Option<Val> {
     let mut shape = m.shape(0, 4);
     shape.push(m.bytes.pick(&[4, 2, 8, 6, 1, 3, 0]));
     let x = odd_operand(m, &shape, &ODD[..NO_NUMBERS]);
     let (cos, sin) = (angles(m, &shape), angles(m, &shape));
-    rotated(m, &x, &cos, &sin)
+    let whole = rotated(m, &x, &cos, &sin);
+    match m.bytes.below(4) {
+        1 => by_halves(m, &x),
+        2 => looked_up(m),
+        _ => whole,
+    }
+}
+
+/// `concat(a · cos − b · sin, b · cos + a · sin)` of the halves of a value.
+fn by_halves(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
+    let last = x.shape.len() - 1;
+    let (size, half) = (x.shape[last], x.shape[last] / 2);
+    let mut extents = x.shape.clone();
+    extents[last] = half;
+    let (cos, sin) = (angles(m, &extents), angles(m, &extents));
+    let (a, b) = (slice_last(m, x, 0, half)?, slice_last(m, x, half, size)?);
+    let (plain, turned) = (m.either("mul", &a, &cos)?, m.either("mul", &b, &sin)?);
+    let kind = if m.bytes.rare(48) { "add" } else { "sub" };
+    let left = m.binary(kind, &plain, &turned)?;
+    let (plain, turned) = (m.either("mul", &b, &cos)?, m.either("mul", &a, &sin)?);
+    let right = m.either("add", &plain, &turned)?;
+    let parts = if m.bytes.rare(48) { [right, left] } else { [left, right] };
+    concat(m, &parts, last)
+}
+
+/// Rows of a table at positions that count from the end where they are negative.
+fn looked_up(m: &mut Maker<'_>) -> Option<Val> {
+    let (rows, size) = (1 + m.bytes.below(4), m.extent());
+    let at: Vec<i64> = (0..1 + m.bytes.below(4)).map(|i| (i * 3 % (2 * rows)) as i64 - rows as i64).collect();
+    let count = at.len();
+    let x = Argument::One(m.positions(&at));
+    let made = |m: &mut Maker<'_>, kind: &str, inputs: &[(&str, Argument)], dtype: DataType| {
+        let (name, ty) = (m.name("i"), ValueType::Tensor(TensorType::fixed(dtype, &[count])));
+        m.push(kind, inputs, vec![NamedType { name: name.clone(), ty }]);
+        Argument::One(Binding::Name(name))
+    };
+    let (least, more) = (m.near(0.0, &[1.0, -1.0]) as i32, m.near(rows as f32, &[0.0]) as i32);
+    let (least, more) = (m.int(least), m.int(more));
+    let fine = made(m, "greater_equal", &[("x", x.clone()), ("y", least)], DataType::Bool);
+    let moved = made(m, "add", &[("x", x.clone()), ("y", more)], DataType::I32);
+    let chosen = made(m, "select", &[("cond", fine), ("a", x), ("b", moved)], DataType::I32);
+    let table = m.value(&[rows, size]);
+    let axis = m.int(0);
+    Some(m.op("gather", &[("x", table.argument()), ("indices", chosen), ("axis", axis)], &[count, size]))
 }
 
 /// A cosine or sine for values of this shape.

@@ -407,6 +407,7 @@ pub(crate) const ROWS: &[(&str, &str, bool)] = &[
     ),
     ("engine.rotary", "tensor<fp32, [?, ?, ?]> y = engine.rotary(x = x, cos = ch, sin = ch);", false),
     ("engine.silu_mul", "tensor<fp32, [?, ?, ?]> y = engine.silu_mul(gate = x, x = x);", false),
+    ("engine.from_end", "tensor<int32, [$A, $H, $H]> y = engine.from_end(x = i, rows = int32(7));", false),
     (
         "engine.hard_swish",
         "tensor<fp32, [?, ?, ?]> y = engine.hard_swish(x = x, slope = fp32(0.1), offset = fp32(0.5));",

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use coreml_kernels::buffer_pool::zeros;
 use coreml_kernels::parallel::rows_mut;
 
+use crate::array::Array;
 use crate::batch;
 use crate::budget;
 use crate::build::{OpBuilder, one};
@@ -19,12 +20,13 @@ pub(super) const ROTARY: OpSpec = OpSpec::new("engine.rotary", IOS15, rotary).ba
 });
 
 /// `engine.rotary(x [… , D], cos, sin)`: `x · cos + concat(−x[D/2 ..], x[.. D/2]) · sin`; cosines and sines broadcast
-/// to the shape of `x`.
+/// to the shape of `x`, or are `[… , D/2]`, both halves of it.
 fn rotary(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, cos, sin) = (b.slot("x")?, b.slot("cos")?, b.slot("sin")?);
     b.run(move |f| {
         let (x, cos, sin) = (f.array(x)?, f.array(cos)?, f.array(sin)?);
         let shape = x.shape();
+        let (cos, sin) = (twice(cos, shape)?, twice(sin, shape)?);
         let tables = Table::new(cos.floats()?, shape).zip(Table::new(sin.floats()?, shape));
         let (Some((cos, sin)), Some((&size, rows)), true) =
             (tables, shape.split_last(), shape.last().is_some_and(|n| n % 2 == 0))
@@ -50,6 +52,18 @@ fn rotary(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             }
         }
     })
+}
+
+/// A table for the last extent of `shape`: one for half of it is repeated.
+fn twice(table: Array, shape: &[usize]) -> Result<Array, OpError> {
+    match (table.shape().last(), shape.last()) {
+        (Some(&half), Some(&size)) if half > 1 && Some(size) == half.checked_mul(2) => {
+            budget::claim(table.bytes().saturating_mul(2))?;
+            let t = table.tensor();
+            Ok(table.with(Tensor::cat(&[t, t], table.rank() - 1)?))
+        }
+        _ => Ok(table),
+    }
 }
 
 /// Cosines or sines that broadcast to the shape of `x`.
