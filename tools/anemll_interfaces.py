@@ -4,7 +4,7 @@
 
 For each folder of ANEMLL's packages: a checkpoint with random weights is made of its `hf_config.json`, converted with the
 same options, and functions, inputs, outputs and states (names, element types, shapes) of every file are compared; they must
-be equal. Operations are counted by type, and the differences listed.
+be equal. Operations are counted by type, and differences listed; those beyond DIFFERENT are faults, too.
 """
 
 import argparse
@@ -28,6 +28,9 @@ OPTIONS = {
     "llama-monolithic-f16": ["--context", "96", "--batch", "16", "--monolithic"],
     "llama-apple-stateful": ["--to", "stateful", "--context", "96"],
 }
+
+# Functions whose operations differ, for the reasons that docs/writing.md gives.
+DIFFERENT = {("gemma3-monolithic-argmax", "prefill_rotate"), ("llama-apple-stateful", "main")}
 
 
 def checkpoint(folder, out):
@@ -93,9 +96,10 @@ def main():
                             print(f"{name}/{package.name}: `{function}` differs in {sorted(only)}")
                 for function in sorted(set(kinds_a) & set(kinds_b)):
                     x, y = kinds_a[function], kinds_b[function]
+                    wrong += x != y and (name, function) not in DIFFERENT
                     off = {k: f"{x[k]} for {y[k]}" for k in sorted(set(x) | set(y)) if x[k] != y[k]}
                     print(f"{name}/{package.name} {function}: {sum(x.values())} operations for {sum(y.values())}; {off or 'equal'}")
-    print(f"{wrong} differences of files or features")
+    print(f"{wrong} differences of files, features or operations")
     sys.exit(1 if wrong else 0)
 
 

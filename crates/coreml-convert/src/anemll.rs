@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use coreml_format::program::{Opset, Value};
-use coreml_write::builder::{Extents, FunctionBuilder, PackageBuilder};
+use coreml_write::builder::{Extents, FunctionBuilder, PackageBuilder, Var};
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Family};
@@ -13,6 +13,8 @@ use crate::error::{ConvertError, Result};
 use crate::job::Job;
 use crate::net::{self, HALF, Matrix};
 use crate::weights::{Layer, Lut, Store};
+
+mod meta;
 
 /// Options of ANEMLL's layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,7 +298,13 @@ impl Conversion<'_> {
         let mut f = FunctionBuilder::new(Opset::Ios18);
         let shapes = if self.o.batch == 1 { vec![vec![1, 1]] } else { vec![vec![1, 1], vec![1, self.o.batch]] };
         let ids = f.input("input_ids", coreml_format::dtype::DataType::I32, Extents::Enumerated(shapes))?;
-        let x = net::embed(&mut f, &table, &ids, self.embedding_scale())?;
+        let x = net::embed(
+            &mut f,
+            &mut net::Lookups::new(self.o.lut_embeddings.is_some()),
+            &table,
+            &ids,
+            self.embedding_scale(),
+        )?;
         f.output("hidden_states", &x)?;
         self.tag(&mut package, self.o.lut_embeddings, &[]);
         package.add("main", f)?;
@@ -347,15 +355,16 @@ impl Conversion<'_> {
         for task in self.functions().iter().filter(|t| wanted(t)) {
             let mut f = FunctionBuilder::new(Opset::Ios18);
             let mut x = f.input("hidden_states", HALF, [1, task.tokens, c.hidden])?;
-            let frame = Frame::new(&mut f, c, self.caches(task), &tables)?;
-            for layer in &weights {
-                x = frame.layer(&mut f, &x, layer)?;
-            }
+            f.keep_inputs();
+            let frame = Frame::new(&mut f, c, self.caches(task), &tables, net::Lookups::new(o.lut_ffn.is_some()))?;
             let prefill = task.is_prefill();
+            for layer in &weights {
+                x = frame.layer(&mut f, &x, layer, self.ends(task, layer))?;
+            }
             if let Some(norm) = norm.as_ref().filter(|_| !prefill) {
                 x = net::rms_norm(&mut f, &x, norm, c.eps)?;
             }
-            x = frame.touch(&mut f, &x, layers.clone())?;
+            x = frame.touch(&mut f, &x, false)?;
             if last && prefill && task.tokens > 1 {
                 // No one reads what the last chunk makes of a prompt but its caches.
                 x = net::part(&mut f, &x, &[0, 0, 0], &[1, 1, c.hidden])?;
@@ -370,6 +379,11 @@ impl Conversion<'_> {
         ];
         self.tag(&mut package, o.lut_ffn, &tags);
         Ok(package.finish()?)
+    }
+
+    /// Whether a function needs no more of a layer than its caches: the last one of a prompt, as ANEMLL's Llama has it.
+    fn ends(&self, task: &Task, layer: &Layer) -> bool {
+        self.c.family.is_llama() && task.is_prefill() && layer.index + 1 == self.c.layers
     }
 
     fn whole(&self, job: &mut Job<'_>) -> Result<()> {
@@ -392,21 +406,25 @@ impl Conversion<'_> {
             let tokens = task.tokens;
             let mut f = FunctionBuilder::new(Opset::Ios18);
             let ids = f.input("input_ids", coreml_format::dtype::DataType::I32, [1, tokens])?;
-            let mut x = net::embed(&mut f, &embeddings, &ids, self.embedding_scale())?;
-            let frame = Frame::new(&mut f, c, self.caches(task), &tables)?;
+            f.keep_inputs();
+            let any = [o.lut_embeddings, o.lut_ffn, o.lut_head].iter().any(Option::is_some);
+            let mut lookups = net::Lookups::new(any);
+            let mut x = net::embed(&mut f, &mut lookups, &embeddings, &ids, self.embedding_scale())?;
+            let frame = Frame::new(&mut f, c, self.caches(task), &tables, lookups)?;
             for layer in &weights {
-                x = frame.layer(&mut f, &x, layer)?;
+                x = frame.layer(&mut f, &x, layer, self.ends(task, layer))?;
             }
-            x = frame.touch(&mut f, &x, 0..c.layers)?;
-            let (prefill, gemma) = (task.is_prefill(), c.family == Family::Gemma3);
-            let llama = matches!(c.family, Family::Llama | Family::Mistral);
-            if prefill && tokens > 1 && (gemma || llama) {
-                // Llama returns the logits of the last token, Gemma a row that no one reads.
-                let at = if gemma { 0 } else { tokens - 1 };
-                x = net::part(&mut f, &x, &[0, at, 0], &[1, at + 1, c.hidden])?;
+            x = frame.touch(&mut f, &x, true)?;
+            let (prefill, gemma, llama) = (task.is_prefill(), c.family == Family::Gemma3, c.family.is_llama());
+            // No one reads what Llama and Gemma make of a prompt: the caches are what it is for.
+            let first = |f: &mut FunctionBuilder, x: &Var| net::part(f, x, &[0, 0, 0], &[1, 1, c.hidden]);
+            if prefill && llama {
+                x = if tokens > 1 { first(&mut f, &x)? } else { x };
+            } else {
+                x = net::rms_norm(&mut f, &x, &norm, c.eps)?;
             }
-            let x = net::rms_norm(&mut f, &x, &norm, c.eps)?;
             if prefill && gemma {
+                x = if tokens > 1 { first(&mut f, &x)? } else { x };
                 f.output("output_hidden_states", &x)?;
             } else {
                 decoder::head(&mut f, &x, &head, if prefill { Output::Logits } else { self.output() })?;
@@ -417,72 +435,5 @@ impl Conversion<'_> {
         tags.push(("batch_size", o.batch.to_string()));
         self.tag(&mut package, o.lut_ffn, &tags);
         Ok(package.finish()?)
-    }
-
-    /// `meta.yaml` in the words of version 0.3.5.
-    fn meta(&self, name: &str) -> String {
-        let (o, c, p) = (self.o, self.c, self.prefix());
-        let sizes: Vec<String> =
-            decoder::parts(c.vocab, self.part_count()).iter().map(|r| r.len().to_string()).collect();
-        // A name is quoted as YAML, whose double-quoted strings are those of JSON.
-        let title = serde_json::Value::from(format!("anemll-{name}-ctx{}", o.context));
-        let architecture = &c.model_type;
-        let mut text = format!(
-            "model_info:\n  name: {title}\n  version: 0.3.5\n  description: |\n    Converted with candle-coreml\n    Context length: {}\n    Batch size: {}\n  framework: Core ML\n  language: Rust\n  architecture: {architecture}\n",
-            o.context, o.batch
-        );
-        if o.monolithic {
-            text += "  model_type: monolithic\n";
-        }
-        text += &format!("  parameters:\n    context_length: {}\n    batch_size: {}\n", o.context, o.batch);
-        let mut put = |key: &str, value: String| text += &format!("    {key}: {value}\n");
-        if o.monolithic {
-            put("lut_bits", words(o.lut_ffn));
-            put("model_prefix", p.to_owned());
-            put("monolithic_model", format!("{p}_monolithic_full{}.mlpackage", suffix(o.lut_ffn)));
-        } else {
-            put("lut_embeddings", words(o.lut_embeddings));
-            put("lut_ffn", words(o.lut_ffn));
-            put("lut_lmhead", words(o.lut_head));
-            put("num_chunks", o.chunks.to_string());
-            put("model_prefix", p.to_owned());
-            put("embeddings", format!("{p}_embeddings{}.mlpackage", suffix(o.lut_embeddings)));
-            put("lm_head", format!("{p}_lm_head{}.mlpackage", suffix(o.lut_head)));
-            let x = self.statex();
-            let first = format!("{p}_FFN_PF{}{x}_chunk_01of{:02}", suffix(o.lut_ffn), o.chunks);
-            put("ffn", format!("{first}.mlpackage"));
-            if self.splits() {
-                put("pf", format!("{first}_rot.mlpackage"));
-                put("split_rotate", "true".to_owned());
-            }
-        }
-        put("split_lm_head", self.part_count().to_string());
-        put("vocab_size", c.vocab.to_string());
-        put("lm_head_chunk_sizes", format!("[{}]", sizes.join(", ")));
-        if o.argmax {
-            put("argmax_in_model", "true".to_owned());
-        }
-        if let Some(window) = c.window.filter(|_| c.locals() > 0) {
-            put("sliding_window", window.to_string());
-        }
-        if let Some(length) = o.state_length {
-            put("state_length", length.to_string());
-        }
-        if o.single_cache && c.locals() > 0 {
-            put("single_cache", "true".to_owned());
-        }
-        if let Some(most) = (!o.contexts.is_empty()).then_some(o.context) {
-            let mut all: Vec<String> = o.contexts.iter().map(ToString::to_string).collect();
-            all.push(most.to_string());
-            put("state_transition_infer_contexts", format!("[{}]", all.join(", ")));
-            put("state_transition_prefill_contexts", format!("[{}]", all.join(", ")));
-        }
-        put("update_mask_prefill", o.static_slices.to_string());
-        put("prefill_dynamic_slice", (!o.static_slices).to_string());
-        if o.monolithic {
-            let functions: String = self.functions().iter().map(|t| format!("      - {}\n", t.name)).collect();
-            text += &format!("    functions:\n{functions}");
-        }
-        text
     }
 }

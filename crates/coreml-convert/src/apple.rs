@@ -87,7 +87,7 @@ impl Conversion<'_> {
         let keys = net::State::new(f.state("keyCache", HALF, &shape)?);
         let values = net::State::new(f.state("valueCache", HALF, &shape)?);
         let scale = (c.family == Family::Gemma3).then(|| (c.hidden as f64).sqrt());
-        let mut x = net::embed(&mut f, &embeddings, &ids, scale)?;
+        let mut x = net::embed(&mut f, &mut net::Lookups::new(self.o.lut.is_some()), &embeddings, &ids, scale)?;
         // The mask ends where the new tokens end.
         let tokens = f.op("shape").arg("x", &ids).done()?;
         let extents = f.op("shape").arg("x", &mask).done()?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{ConvertError, Result};
+use crate::net::Matrix;
 
 /// A family of decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,13 @@ pub enum Family {
     Mistral,
     /// `gemma3_text`, and the text part of `gemma3`: norms around each part, local layers.
     Gemma3,
+}
+
+impl Family {
+    /// Families that ANEMLL's Llama stands for: rotations by halves, a softmax in parts, a linear layer after attention.
+    pub(crate) fn is_llama(self) -> bool {
+        matches!(self, Self::Llama | Self::Mistral)
+    }
 }
 
 /// A row of [`FAMILIES`].
@@ -251,6 +259,11 @@ impl Config {
             window,
             local,
         })
+    }
+
+    /// Whether coremltools' passes leave one reshape of two that follow one another, in chunks with these weights.
+    pub(crate) fn joins_reshapes(&self, weight: &Matrix) -> bool {
+        self.family != Family::Qwen3 || matches!(weight, Matrix::Table { .. })
     }
 
     /// Number of local layers.

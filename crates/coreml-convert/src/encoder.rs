@@ -268,7 +268,8 @@ impl Conversion<'_> {
 
         let sizes = f.op("shape").arg("x", &ids).done()?;
         let tokens = net::element(f, &sizes, 1)?;
-        let mut x = net::embed(f, &ends.words, &ids, None)?;
+        let words = net::matrix(f, "model_model_embed_tokens_weight", &ends.words)?;
+        let mut x = f.op("gather").arg("x", &words).arg("indices", &ids).arg("axis", 0).done()?;
         if let (Some(table), Some(types)) = (&ends.types, &types) {
             let table = f.shared("token_types", table.clone());
             let rows = f.op("gather").arg("x", &table).arg("indices", types).arg("axis", 0).done()?;

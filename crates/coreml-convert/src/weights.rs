@@ -146,6 +146,23 @@ impl Store<'_> {
         Ok(Linear { weight, bias })
     }
 
+    /// A projection, without tables on a condition.
+    fn dense_if(
+        &mut self,
+        dense: bool,
+        name: &str,
+        out: usize,
+        from: usize,
+        rank: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let lut = self.lut;
+        self.lut = lut.filter(|_| !dense);
+        let linear = self.linear(name, out, from, rank, bias);
+        self.lut = lut;
+        linear
+    }
+
     /// Weights of a layer; `rank` is that of the matrices (4 for convolutions, 2 for products).
     pub(crate) fn layer(&mut self, c: &Config, index: usize, rank: usize) -> Result<Layer> {
         let gemma = c.family == Family::Gemma3;
@@ -156,14 +173,22 @@ impl Store<'_> {
         let (q, kv) = (c.heads * c.head, c.kv * c.head);
         let bias = c.family == Family::Qwen2;
         let heads = matches!(c.family, Family::Qwen3 | Family::Gemma3);
+        // ANEMLL leaves keys and values of Gemma dense.
+        let (bare, llama) = (gemma && rank == 4, c.family.is_llama());
         Ok(Layer {
             index,
             input_norm: norm(self, "input_layernorm", c.hidden)?,
             q: self.linear(&format!("{at}self_attn.q_proj"), q, c.hidden, rank, bias)?,
-            k: self.linear(&format!("{at}self_attn.k_proj"), kv, c.hidden, rank, bias)?,
-            v: self.linear(&format!("{at}self_attn.v_proj"), kv, c.hidden, rank, bias)?,
-            // ANEMLL convolves the result of attention over one axis.
-            o: self.linear(&format!("{at}self_attn.o_proj"), c.hidden, q, rank.min(3), false)?,
+            k: self.dense_if(bare, &format!("{at}self_attn.k_proj"), kv, c.hidden, rank, bias)?,
+            v: self.dense_if(bare, &format!("{at}self_attn.v_proj"), kv, c.hidden, rank, bias)?,
+            // ANEMLL convolves the result of attention over one axis, but of Llama.
+            o: self.linear(
+                &format!("{at}self_attn.o_proj"),
+                c.hidden,
+                q,
+                if llama { 2 } else { rank.min(3) },
+                false,
+            )?,
             q_norm: heads.then(|| norm(self, "self_attn.q_norm", c.head)).transpose()?,
             k_norm: heads.then(|| norm(self, "self_attn.k_norm", c.head)).transpose()?,
             post_norm: norm(self, "post_attention_layernorm", c.hidden)?,

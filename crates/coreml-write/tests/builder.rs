@@ -410,3 +410,24 @@ fn constants_fold_biases_fuse_and_results_are_named() {
     assert_eq!((count(&plain, "add"), count(&kinds, "add")), (4, 2), "{kinds:?}");
     assert_eq!((count(&kinds, "expand_dims"), count(&kinds, "shape"), count(&kinds, "linear")), (0, 0, 2), "{kinds:?}");
 }
+
+/// As coremltools' converter has it: an `identity`, named after the input, whose result nothing uses.
+#[test]
+fn inputs_that_nothing_uses_are_kept_on_demand() {
+    let kinds = |keep: bool| {
+        let mut f = FunctionBuilder::new(Opset::Ios18);
+        if keep {
+            f.keep_inputs();
+        }
+        let x = f.input("x", DataType::F32, [2]).expect("an input");
+        f.input("position", DataType::I32, [1]).expect("an input");
+        f.state("cache", DataType::F16, &[2]).expect("a state");
+        let y = f.op("relu").arg("x", &x).done().expect("an operation");
+        f.output("y", &y).expect("an output");
+        let (function, _) = f.finish().expect("a function");
+        let names = function.block.operations.iter().flat_map(|op| &op.outputs).map(|o| o.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(false), ["y"]);
+    assert_eq!(kinds(true), ["y", "position_tmp"]);
+}

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use coreml_format::description::{DimRange, FeatureDescription, FeatureType, FunctionDescription, ShapeConstraint};
 use coreml_format::dtype::DataType;
-use coreml_format::program::{Block, Dim, Function, NamedType, Operation, Opset, TensorType, Value, ValueType};
+use coreml_format::program::{
+    Argument, Binding, Block, Dim, Function, NamedType, Operation, Opset, TensorType, Value, ValueType,
+};
 
 use super::arg::Var;
 use super::call::OpCall;
@@ -83,6 +85,7 @@ pub struct FunctionBuilder {
     pub(super) literals: HashMap<String, Var>,
     /// Names of values in blocks that have ended.
     pub(super) hidden: HashSet<String>,
+    keeps_inputs: bool,
 }
 
 impl FunctionBuilder {
@@ -99,7 +102,13 @@ impl FunctionBuilder {
             names: HashSet::new(),
             literals: HashMap::new(),
             hidden: HashSet::new(),
+            keeps_inputs: false,
         }
+    }
+
+    /// Lets inputs that nothing uses have an `identity`, `NAME_tmp`, as in programs that coremltools converts.
+    pub fn keep_inputs(&mut self) {
+        self.keeps_inputs = true;
     }
 
     /// Opset of the function.
@@ -311,7 +320,31 @@ impl FunctionBuilder {
         sweep(&mut block);
         let mut function = Function { opset: self.opset, inputs: self.inputs, block, attributes: Default::default() };
         crate::passes::drop_identities(&mut function);
+        if self.keeps_inputs {
+            use_inputs(&mut function, &self.names);
+        }
         Ok((function, self.description))
+    }
+}
+
+/// Gives inputs that nothing uses an operation.
+fn use_inputs(function: &mut Function, taken: &HashSet<String>) {
+    let mut used: HashSet<String> = function.block.outputs.iter().cloned().collect();
+    function.block.operations.iter().for_each(|op| uses(op, &mut used));
+    for input in function.inputs.iter().filter(|i| i.ty.tensor().is_some() && !used.contains(&i.name)) {
+        let name = format!("{}_tmp", input.name);
+        if taken.contains(&name) {
+            continue;
+        }
+        let x = Argument::One(Binding::Name(input.name.clone()));
+        function.block.operations.push(Operation {
+            kind: "identity".to_owned(),
+            name: name.clone(),
+            inputs: [("x".to_owned(), x)].into_iter().collect(),
+            outputs: vec![NamedType { name, ty: input.ty.clone() }],
+            blocks: Vec::new(),
+            attributes: Default::default(),
+        });
     }
 }
 
