@@ -36,7 +36,7 @@ use coreml_format::program::Value;
 pub use coreml_write::builder::{self, BuildError, Extents, FunctionBuilder, PackageBuilder, Var};
 pub use coreml_write::edit::{self, EditError};
 pub use coreml_write::{batch, compile, passes};
-pub use evaluate::{edit_model, evaluate};
+pub use evaluate::{edit_model, evaluate, finish_optimized};
 
 use crate::error::{Error, Result};
 

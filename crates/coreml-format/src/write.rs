@@ -62,6 +62,11 @@ impl PackageWriter {
         }
     }
 
+    /// Lets the package appear under another path, in the same file system.
+    pub fn move_to(&mut self, root: &Path) {
+        self.root = root.to_owned();
+    }
+
     fn pad(&mut self) -> std::io::Result<()> {
         let to = self.length.next_multiple_of(ALIGN as u64);
         self.weights.write_all(&[0u8; ALIGN][..(to - self.length) as usize])?;

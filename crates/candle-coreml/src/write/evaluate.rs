@@ -6,8 +6,9 @@ use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
 use coreml_format::program::{Program, Value};
 use coreml_format::weights::Weights;
+use coreml_write::builder::PackageBuilder;
 use coreml_write::edit::{self, Changes};
-use coreml_write::passes::Report;
+use coreml_write::passes::{Passes, Report};
 use indexmap::IndexMap;
 use std::path::Path;
 
@@ -82,4 +83,28 @@ fn packed(tensor: &Tensor, dtype: DataType) -> candle_core::Result<Option<Vec<u8
 /// [`Error::Edit`](crate::Error::Edit).
 pub fn edit_model(model: &Model, changes: &Changes, to: &Path) -> Result<Report> {
     Ok(edit::edit_with(model, changes, Some(&mut evaluate), to)?)
+}
+
+/// [`PackageBuilder::finish_optimized`](coreml_write::builder::PackageBuilder::finish_optimized) with constants that the portable
+/// engine computes. Returns what the rewrites did.
+///
+/// ```no_run
+/// use candle_coreml::format::{dtype::DataType, program::Opset};
+/// use candle_coreml::write::{self, FunctionBuilder, PackageBuilder, passes::{Half, Passes}};
+///
+/// let mut package = PackageBuilder::create("scaled.mlpackage".as_ref())?;
+/// let mut f = FunctionBuilder::new(Opset::Ios17);
+/// let x = f.input("x", DataType::F32, [1, 8])?;
+/// let y = f.op("mul").arg("x", &x).arg("y", 2.0).done()?;
+/// f.output("y", &y)?;
+/// package.add("main", f)?;
+/// let report = write::finish_optimized(package, &Passes { half: Some(Half::default()), ..Passes::usual() })?;
+/// assert_eq!(report.halved, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Edit`](crate::Error::Edit).
+pub fn finish_optimized(package: PackageBuilder, passes: &Passes) -> Result<Report> {
+    Ok(package.finish_optimized(passes, Some(&mut evaluate))?)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coreml_format::description::{FunctionDescription, ModelDescription};
 use coreml_format::dtype::DataType;
+use coreml_format::model::Model;
 use coreml_format::program::{Function, Opset, Program, Value};
 use coreml_format::verify::verify;
 use coreml_format::write::PackageWriter;
@@ -11,6 +12,8 @@ use coreml_format::write::PackageWriter;
 use super::error::BuildError;
 use super::function::FunctionBuilder;
 use super::specification_version;
+use crate::edit::{Changes, EditError, edit_with};
+use crate::passes::{Evaluate, Passes, Report};
 
 /// A package that is being written: weights go to disk at once, functions when it is finished. It appears under its
 /// name when it is complete.
@@ -56,7 +59,8 @@ impl PackageBuilder {
         Ok(Value::blob(dtype, shape, self.writer.blob(dtype, elements, pieces).map_err(io)?))
     }
 
-    /// Adds a function after the [`passes`](crate::passes).
+    /// Adds a function after those of the [`passes`](crate::passes) that need only what is in memory;
+    /// [`PackageBuilder::finish_optimized`] runs all of them on the whole package.
     ///
     /// # Errors
     /// As [`PackageBuilder::add`].
@@ -115,5 +119,33 @@ impl PackageBuilder {
             self.description.specification_version.max(specification_version(opset));
         let io = |source| BuildError::Io { path: self.path.clone(), source };
         self.writer.finish(&self.description, &self.program).map_err(io)
+    }
+
+    /// Finishes the package after rewrites, of what is in the weight file, too. `evaluate` computes constants, as in
+    /// [`passes::run`](crate::passes::run). Returns what the rewrites did. What was built lies in a hidden folder beside the
+    /// path until then; the package appears when it is complete.
+    ///
+    /// # Errors
+    /// As [`PackageBuilder::finish`], and [`EditError::Invalid`] for what a rewrite can't do.
+    pub fn finish_optimized(
+        mut self,
+        passes: &Passes,
+        evaluate: Option<&mut Evaluate<'_>>,
+    ) -> Result<Report, EditError> {
+        if passes.is_empty() {
+            return Ok(self.finish().map(|()| Report::default())?);
+        }
+        let to = self.path.clone();
+        let folder = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let io = |source| BuildError::Io { path: to.clone(), source };
+        let hidden = tempfile::Builder::new().prefix(".built.").tempdir_in(folder).map_err(io)?;
+        let built = hidden.path().join("built.mlpackage");
+        self.writer.move_to(&built);
+        self.finish()?;
+        let mut model = Model::open(&built)?;
+        // Errors name what the caller knows.
+        model.path.clone_from(&to);
+        let changes = Changes { passes: passes.clone(), ..Changes::default() };
+        edit_with(&model, &changes, evaluate, &to)
     }
 }

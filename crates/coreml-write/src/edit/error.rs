@@ -9,6 +9,9 @@ pub enum EditError {
     /// The model can't be opened.
     #[error(transparent)]
     Open(#[from] coreml_format::model::LoadError),
+    /// The model can't be built.
+    #[error(transparent)]
+    Build(#[from] crate::builder::BuildError),
     /// A weight can't be read.
     #[error(transparent)]
     Blob(#[from] coreml_format::blob::BlobError),
@@ -42,6 +45,7 @@ impl EditError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Open(e) => e.kind(),
+            Self::Build(e) => e.kind(),
             Self::Blob(_) => "blob",
             Self::Invalid { .. } => "invalid",
             Self::Io { .. } => "io",
