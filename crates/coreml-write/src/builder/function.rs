@@ -331,7 +331,7 @@ impl FunctionBuilder {
 fn use_inputs(function: &mut Function, taken: &HashSet<String>) {
     let mut used: HashSet<String> = function.block.outputs.iter().cloned().collect();
     function.block.operations.iter().for_each(|op| uses(op, &mut used));
-    for input in function.inputs.iter().filter(|i| i.ty.tensor().is_some() && !used.contains(&i.name)) {
+    for input in function.inputs.iter().filter(|i| matches!(i.ty, ValueType::Tensor(_)) && !used.contains(&i.name)) {
         let name = format!("{}_tmp", input.name);
         if taken.contains(&name) {
             continue;
