@@ -4,7 +4,7 @@
 
 For each folder of ANEMLL's packages: a checkpoint with random weights is made of its `hf_config.json`, converted with the
 same options, and functions, inputs, outputs and states (names, element types, shapes) of every file are compared; they must
-be equal. Operations are counted by type, and differences listed; those beyond DIFFERENT are faults, too.
+be equal, as must operations by type and by the element types and shapes of their results, but in DIFFERENT.
 """
 
 import argparse
@@ -54,16 +54,24 @@ def feature(f):
     return kind, f.name, array.dataType, tuple(array.shape), str(getattr(array, flexible)) if flexible else ""
 
 
+def results(op):
+    """Type of an operation, and element types and shapes of its results."""
+    kinds = [o.type.tensorType for o in op.outputs]
+    extents = [[d.constant.size if d.WhichOneof("dimension") == "constant" else -1 for d in k.dimensions] for k in kinds]
+    return op.type, str([(k.dataType, e) for k, e in zip(kinds, extents)])
+
+
 def interface(package):
-    """Features of each function, without order, and operations by type."""
+    """Features of each function, without order; operations by type; operations by type and what they make."""
     spec = ct.utils.load_spec(str(package))
     functions = {f.name: f for f in spec.description.functions} or {"main": spec.description}
     described = {name: sorted(map(feature, [*f.input, *f.output, *f.state])) for name, f in functions.items()}
-    kinds = {}
+    kinds, made = {}, {}
     for name, f in spec.mlProgram.functions.items():
-        block = f.block_specializations[f.opset]
-        kinds[name] = collections.Counter(op.type for op in block.operations if op.type != "const")
-    return described, kinds
+        operations = [op for op in f.block_specializations[f.opset].operations if op.type != "const"]
+        kinds[name] = collections.Counter(op.type for op in operations)
+        made[name] = collections.Counter(map(results, operations))
+    return described, kinds, made
 
 
 def main():
@@ -87,7 +95,7 @@ def main():
                 mine = ours / (found[0] if len(found) == 1 else package.name)
                 if not mine.exists():
                     continue
-                (a, kinds_a), (b, kinds_b) = interface(mine), interface(package)
+                (a, kinds_a, made_a), (b, kinds_b, made_b) = interface(mine), interface(package)
                 if a != b:
                     wrong += 1
                     for function in sorted(set(a) | set(b)):
@@ -96,9 +104,12 @@ def main():
                             print(f"{name}/{package.name}: `{function}` differs in {sorted(only)}")
                 for function in sorted(set(kinds_a) & set(kinds_b)):
                     x, y = kinds_a[function], kinds_b[function]
-                    wrong += x != y and (name, function) not in DIFFERENT
                     off = {k: f"{x[k]} for {y[k]}" for k in sorted(set(x) | set(y)) if x[k] != y[k]}
                     print(f"{name}/{package.name} {function}: {sum(x.values())} operations for {sum(y.values())}; {off or 'equal'}")
+                    x, y = made_a[function], made_b[function]
+                    wrong += x != y and (name, function) not in DIFFERENT
+                    if not off and x != y:
+                        print(f"    results differ: {dict(x - y)} for {dict(y - x)}")
     print(f"{wrong} differences of files, features or operations")
     sys.exit(1 if wrong else 0)
 
