@@ -19,6 +19,7 @@ mod rms_norm;
 mod rotary;
 mod sdpa;
 mod silu_mul;
+mod slice_of_slice;
 mod softmax;
 pub(crate) mod state_access;
 mod state_shift;
@@ -28,6 +29,7 @@ pub const ALL: &[Pass] = &[
     softmax::PASS,
     rms_norm::PASS,
     fold_rms_gain::PASS,
+    slice_of_slice::PASS,
     state_access::PASS,
     state_shift::PASS,
     cached_attention::PASS,

@@ -175,6 +175,7 @@ pub fn rotary(m: &mut Maker<'_>) -> Option<Val> {
     match m.bytes.below(4) {
         1 => by_halves(m, &x),
         2 => looked_up(m),
+        3 => sliced_twice(m, &x),
         _ => whole,
     }
 }
@@ -194,6 +195,41 @@ fn by_halves(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
     let right = m.either("add", &plain, &turned)?;
     let parts = if m.bytes.rare(48) { [right, left] } else { [left, right] };
     concat(m, &parts, last)
+}
+
+/// A slice of a slice that drops the first dimension.
+fn sliced_twice(m: &mut Maker<'_>, x: &Val) -> Option<Val> {
+    let (&first, rest) = x.shape.split_first().filter(|(n, rest)| **n > 0 && !rest.is_empty())?;
+    let at = m.bytes.below(first);
+    let drops = !m.bytes.rare(24);
+    let row = cut(m, x, &[(at, at + 1, drops)]);
+    let lead = usize::from(!drops);
+    let bounds: Vec<(usize, usize, bool)> = rest
+        .iter()
+        .map(|&n| {
+            let from = m.bytes.below(n + 1);
+            let to = from + m.bytes.below(n - from + 1);
+            (from, to, to == from + 1 && m.bytes.below(2) == 0)
+        })
+        .collect();
+    let whole = vec![(0, 1, false); lead];
+    Some(cut(m, &row, &[whole, bounds].concat()))
+}
+
+/// Parts of the first dimensions, with those that are dropped, and the others as they are.
+fn cut(m: &mut Maker<'_>, x: &Val, bounds: &[(usize, usize, bool)]) -> Val {
+    let mut bounds = bounds.to_vec();
+    bounds.extend(x.shape[bounds.len()..].iter().map(|&n| (0, n, false)));
+    let open: Vec<bool> =
+        bounds.iter().zip(&x.shape).map(|(b, &n)| b.1 == n && !b.2 && m.bytes.below(2) == 0).collect();
+    let shape: Vec<usize> = bounds.iter().filter(|b| !b.2).map(|b| b.1 - b.0).collect();
+    let begin: Vec<i32> = bounds.iter().map(|b| b.0 as i32).collect();
+    let end: Vec<i32> = bounds.iter().map(|b| b.1 as i32).collect();
+    let drops: Vec<bool> = bounds.iter().map(|b| b.2).collect();
+    let (begin, end) = (m.ints(&begin), m.ints(&end));
+    let (open, drops) = (m.flags(&open), m.flags(&drops));
+    let inputs = [("x", x.argument()), ("begin", begin), ("end", end), ("end_mask", open), ("squeeze_mask", drops)];
+    m.op("slice_by_index", &inputs, &shape)
 }
 
 /// Rows of a table at positions that count from the end where they are negative.
