@@ -47,6 +47,24 @@ pub enum EncoderInput {
     Tokens(Vec<u32>),
 }
 
+impl From<&str> for EncoderInput {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for EncoderInput {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Vec<u32>> for EncoderInput {
+    fn from(ids: Vec<u32>) -> Self {
+        Self::Tokens(ids)
+    }
+}
+
 /// Embeddings of texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
@@ -200,13 +218,27 @@ impl TextEncoder {
         if tokens > self.limit { Err(Error::PromptTooLong { tokens, context: self.limit }) } else { Ok(()) }
     }
 
-    /// Computes the embeddings of texts. They are independent of each other; nothing is truncated.
+    /// Computes the embeddings of texts (`&str`, `String`) or token ids. They are independent of each other; nothing is
+    /// truncated.
+    ///
+    /// ```
+    /// # std::env::set_current_dir("../..")?;
+    /// use candle_coreml::encoder::TextEncoder;
+    ///
+    /// let encoder = TextEncoder::load("models/tiny-intent")?;
+    /// let found = encoder.embed(&["turn on the lamp", "lights on", "is it raining"])?;
+    /// let [lamp, lights, rain] = [0, 1, 2].map(|i| &found.vectors[i]);
+    /// // Vectors have the length 1: their product is their cosine.
+    /// let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    /// assert!(cosine(lamp, lights) > cosine(lamp, rain));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::PromptTooLong`], [`Error::PromptBytes`], [`Error::EmptyPrompt`], [`Error::UnknownToken`]; if the engine
     /// fails.
-    pub fn embed(&self, texts: &[EncoderInput]) -> Result<Embeddings> {
-        let rows = texts.iter().map(|text| self.row(text)).collect::<Result<Vec<_>>>()?;
+    pub fn embed<T: Clone + Into<EncoderInput>>(&self, texts: &[T]) -> Result<Embeddings> {
+        let rows = texts.iter().map(|text| self.row(&text.clone().into())).collect::<Result<Vec<_>>>()?;
         // Batch texts of similar length to reduce padding.
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| rows[i].len());

@@ -37,6 +37,20 @@ impl Message {
     }
 }
 
+impl From<&str> for Message {
+    /// A user message.
+    fn from(content: &str) -> Self {
+        Self::user(content)
+    }
+}
+
+impl From<String> for Message {
+    /// A user message.
+    fn from(content: String) -> Self {
+        Self::user(content)
+    }
+}
+
 /// The chat templates of a model, parsed. [`TemplateLimits`] bound their cost.
 #[derive(Debug)]
 pub struct ChatTemplate {
