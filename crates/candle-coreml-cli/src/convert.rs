@@ -2,8 +2,10 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
-use candle_coreml::convert::{Anemll, Encoder, Layout, Lut, Stateful, Step, convert};
+use candle_coreml::Task;
+use candle_coreml::convert::{Anemll, Encoder, Layout, Lut, Stateful, convert};
 
 use crate::CommandResult;
 
@@ -158,12 +160,16 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let layout = layout(&a)?;
     let source = crate::model::folder(&a.source, a.consent)?;
     let terminal = std::io::stderr().is_terminal();
-    let mut show = |step: &Step| {
-        if !a.quiet {
-            if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{step}")) } else { note!("{step}") }
+    let (quiet, started) = (a.quiet, Instant::now());
+    let task = Task::with_progress(move |step| {
+        let left =
+            started.elapsed().as_secs_f64() / step.done.max(1) as f64 * step.total.saturating_sub(step.done) as f64;
+        let line = format!("{step}  {left:.0} s left");
+        if !quiet {
+            if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{line}")) } else { note!("{line}") }
         }
-    };
-    let result = convert(&source, &layout, &a.out, &mut show);
+    });
+    let result = task.run(|| convert(&source, &layout, &a.out));
     if terminal && !a.quiet {
         note!("");
     }

@@ -31,6 +31,7 @@ mod format;
 mod generate;
 mod hint;
 mod inspect;
+mod interrupted;
 mod list;
 mod man;
 mod merge;
@@ -231,6 +232,10 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if write::is_closed(e.as_ref()) => ExitCode::SUCCESS,
+        Err(_) if interrupted::happened() => {
+            note!("cancelled");
+            ExitCode::from(interrupted::CODE)
+        }
         Err(e) => {
             note!("error: {}", chain(e.as_ref()));
             if let Some(hint) = hint::hint(e.as_ref()) {
@@ -244,7 +249,7 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> CommandResult {
     match command {
         Command::ProveNative(_) => Ok(()),
-        Command::Predict(a) => predict::run(a),
+        Command::Predict(a) => interrupted::run(|| predict::run(a)),
         Command::Generate(a) => generate::run(a),
         Command::Run(a) => execute(run::command(a)),
         Command::Chat(a) => chat::run(a),
@@ -259,16 +264,16 @@ fn execute(command: Command) -> CommandResult {
         Command::Compare(a) => compare::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Inspect(a) => inspect::run(a),
-        Command::Weights(a) => weights::run(a),
-        Command::Convert(a) => convert::run(a),
-        Command::Compress(a) => compress::run(a),
-        Command::Decompress(a) => compress::decompress(a),
-        Command::Compile(a) => compile::run(a),
-        Command::Edit(a) => edit::run(a),
-        Command::Merge(a) => merge::run(a),
-        Command::Split(a) => split::run(a),
+        Command::Weights(a) => interrupted::run(|| weights::run(a)),
+        Command::Convert(a) => interrupted::run(|| convert::run(a)),
+        Command::Compress(a) => interrupted::run(|| compress::run(a)),
+        Command::Decompress(a) => interrupted::run(|| compress::decompress(a)),
+        Command::Compile(a) => interrupted::run(|| compile::run(a)),
+        Command::Edit(a) => interrupted::run(|| edit::run(a)),
+        Command::Merge(a) => interrupted::run(|| merge::run(a)),
+        Command::Split(a) => interrupted::run(|| split::run(a)),
         #[cfg(feature = "hub")]
-        Command::Pull(a) => pull::run(a),
+        Command::Pull(a) => interrupted::run(|| pull::run(a)),
         Command::List(a) => list::run(a),
         Command::Rm(a) => rm::run(a),
         #[cfg(feature = "hub")]

@@ -181,6 +181,29 @@ fn on_disk(root: &Path) -> u64 {
     content.map(|(_, c)| c.len() as u64).sum()
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_cancels_a_download_which_goes_on_later() {
+    let server = Server::start();
+    server.change(|s| s.throttle = Some((8 << 10, Duration::from_millis(20))));
+    let root = tempfile::tempdir().expect("a folder");
+    let child = command(&server, root.path(), &["pull", "org/tiny"]).spawn().expect("started");
+    let started = Instant::now();
+    while server.sent() < 64 << 10 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing is sent");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    let asked = Instant::now();
+    let out = child.wait_with_output().expect("ended");
+    assert!(sent.success() && asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_eq!(out.status.code(), Some(130), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).ends_with("cancelled"), "{}", text(&out.stderr));
+    assert!(!snapshot(root.path()).exists());
+    server.change(|s| s.throttle = None);
+    success(&run(&server, root.path(), &["pull", "org/tiny"]));
+}
+
 /// After a kill at any moment, the next run resumes: nothing corrupt is published, and received data is kept.
 #[test]
 fn killed_downloads_are_continued() {

@@ -12,9 +12,6 @@
 //!   Qwen 3 and Llama through candle-transformers, on CPU, Metal or CUDA.
 //! - `remote::RemoteGenerator` (feature `remote`): a remote model, on explicit request; not part of the chain.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -131,30 +128,9 @@ pub struct Stats {
     pub last: Option<RequestStats>,
 }
 
-/// Cancels an answer from another thread or a signal handler.
-#[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
-
-impl CancelHandle {
-    /// Stops the answer in progress at its next token; if there is none, the next answer at its start.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns true if cancellation is pending.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Clears a pending cancellation; done automatically when generation ends.
-    pub fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
-    }
-}
+/// Cancels an answer from another thread or a signal handler: the answer in progress at its next token; if there is none,
+/// the next answer at its start. A cancellation is cleared when generation ends.
+pub type CancelHandle = crate::task::Task;
 
 /// A text generation model on any backend. A generator holds the cache of one conversation; the cached prefix of the
 /// next prompt is not recomputed.

@@ -355,24 +355,22 @@ impl Error {
             Self::Aborted(_) => ErrorKind::Aborted,
             Self::Io { .. } => ErrorKind::Io,
             #[cfg(feature = "hub")]
+            Self::Hub(crate::hub::HubError::Stopped(_)) => ErrorKind::Cancelled,
+            #[cfg(feature = "hub")]
             Self::Hub(_) => ErrorKind::Hub,
             Self::Cache(_) => ErrorKind::Cache,
             #[cfg(feature = "remote")]
             Self::Remote(_) => ErrorKind::Remote,
-            Self::Build(e) => {
-                if e.kind() == "io" {
-                    ErrorKind::Io
-                } else {
-                    ErrorKind::Argument
-                }
-            }
-            Self::Edit(e) => {
-                if e.kind() == "io" {
-                    ErrorKind::Io
-                } else {
-                    ErrorKind::Model
-                }
-            }
+            Self::Build(e) => match e.kind() {
+                "io" => ErrorKind::Io,
+                "cancelled" => ErrorKind::Cancelled,
+                _ => ErrorKind::Argument,
+            },
+            Self::Edit(e) => match e.kind() {
+                "io" => ErrorKind::Io,
+                "cancelled" => ErrorKind::Cancelled,
+                _ => ErrorKind::Model,
+            },
             Self::Candle(_) => ErrorKind::Candle,
         }
     }

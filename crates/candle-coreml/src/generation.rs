@@ -8,6 +8,7 @@ use web_time::Instant;
 
 use crate::anemll::{Pipeline, Session};
 use crate::error::{Error, Result};
+use crate::task;
 
 mod chat;
 #[cfg(feature = "constrained")]
@@ -240,7 +241,7 @@ impl<'g> Generation<'g> {
 
     fn cancelled(&self) -> bool {
         let set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
-        set(&self.options.cancel) || self.cancel.as_ref().is_some_and(set)
+        set(&self.options.cancel) || self.cancel.as_ref().is_some_and(set) || task::is_cancelled()
     }
 
     /// Runs the prompt in parts, to report progress and check for cancellation between them; `None` if cancelled.
@@ -264,7 +265,8 @@ impl<'g> Generation<'g> {
         let flags = [Some(self.options.cancel.clone()), self.cancel.clone()];
         let mut more = |done| {
             progress.prefilled(done);
-            !flags.iter().flatten().any(|flag| flag.load(Ordering::Relaxed))
+            task::report("prompt", done as u64, prompt.len() as u64);
+            !task::is_cancelled() && !flags.iter().flatten().any(|flag| flag.load(Ordering::Relaxed))
         };
         let Some(count) = self.options.each_of_prompt() else {
             return self.decoder.forward_chunked(&prompt, &mut more);
@@ -434,6 +436,7 @@ impl<'g> Generation<'g> {
         self.next = Some(token);
         self.summary.tokens.push(token);
         self.options.progress.generated(self.summary.tokens.len());
+        task::report("answer", self.summary.tokens.len() as u64, self.options.max_tokens as u64);
         let text = self.stream.push(token)?;
         self.summary.text.push_str(&text);
         if self.stream.stopped() && forced == 0 {

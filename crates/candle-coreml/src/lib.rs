@@ -140,6 +140,8 @@ pub use coreml_engine::isa;
 pub use coreml_format as format;
 /// Inputs and outputs of models.
 pub use coreml_format::description;
+pub use coreml_format::task;
+pub use coreml_format::task::Task;
 /// The native engine itself: batches, futures and hints beyond the common interface.
 pub use coreml_framework as native;
 /// Lowering of each model type to a program.
@@ -162,4 +164,7 @@ mod guides {
     struct NeuralNetworks;
     #[doc = include_str!("../README.md")]
     struct Crate;
+    #[cfg(feature = "constrained")]
+    #[doc = include_str!("../../../docs/start-rust.md")]
+    struct StartRust;
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use coreml_compress::{Measure, Options, Scheme, Sensitivity, candidates, trial};
 use coreml_format::model::Model;
+use coreml_format::task;
 
 use crate::config::Config;
 use crate::engine::{EngineChoice, EngineOptions};
@@ -16,14 +17,11 @@ use crate::model::{CoreMLModel, FeatureValue};
 /// Inputs of a prediction, by name.
 pub type Sample = Vec<(String, Tensor)>;
 
-/// Progress: weight, and how many of all have been measured.
-pub type Progress<'p> = dyn FnMut(&str, usize, usize) + 'p;
-
 /// Measures the forms of every weight that `options` compress, each with all other weights as they are, by the outputs of
 /// a function for the samples on the portable engine.
 ///
 /// The error of a form is the sum of squared differences of all float outputs over the sum of their squares, on average
-/// over the samples. States begin with zeros for each sample.
+/// over the samples. States begin with zeros for each sample. A [task](crate::Task) is told of every weight.
 ///
 /// # Errors
 /// [`Error::Request`] without samples, without weights, and for outputs that are not finite; errors of loading and
@@ -34,7 +32,6 @@ pub fn measure(
     options: &Options,
     forms: &[Scheme],
     samples: &[Sample],
-    progress: &mut Progress<'_>,
 ) -> Result<Vec<Sensitivity>> {
     if samples.is_empty() || forms.is_empty() {
         return Err(Error::Request("expected at least one sample and one form, found none".to_owned()));
@@ -47,14 +44,14 @@ pub fn measure(
     if weights.is_empty() {
         return Err(Error::Request(format!("{}: expected weights to compress, found none", path.display())));
     }
-    let wanted = outputs(model.clone(), function, samples)?;
+    let wanted = task::quietly(|| outputs(model.clone(), function, samples))?;
     let mut out = Vec::with_capacity(weights.len());
     for (i, weight) in weights.iter().enumerate() {
-        progress(&weight.name, i, weights.len());
+        task::step(&weight.name, i, weights.len()).map_err(|_| Error::Cancelled)?;
         let mut measures = Vec::new();
         for &scheme in forms {
             let Some((changed, bytes)) = trial(&model, &weight.name, scheme)? else { continue };
-            let error = distance(&outputs(changed, function, samples)?, &wanted);
+            let error = distance(&task::quietly(|| outputs(changed, function, samples))?, &wanted);
             measures.push(Measure { scheme, bytes, error });
         }
         // Weights whose shape no form fits stay as they are.

@@ -1,8 +1,10 @@
 //! Converted checkpoints against logits from transformers (`tools/candle_reference.py`).
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Tensor};
+use candle_coreml::Task;
 use candle_coreml::anemll::Pipeline;
 use candle_coreml::convert::{Anemll, Layout, Lut, Stateful, convert};
 use candle_coreml::format::model::Model;
@@ -12,6 +14,8 @@ use candle_coreml::write::builder::check;
 mod encoders;
 #[path = "convert/rewrites.rs"]
 mod rewrites;
+#[path = "convert/tasks.rs"]
+mod tasks;
 
 /// Absolute tolerance on logits: weights and caches in fp16, arithmetic in f32.
 const TOLERANCE: f32 = 0.03;
@@ -37,13 +41,12 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 fn converted(name: &str, layout: impl Into<Layout>) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let to = folder.path().join("model");
-    let mut last = 0;
+    let last = AtomicU64::new(0);
     let layout = layout.into();
-    convert(&source(name), &layout, &to, &mut |step| {
-        assert!(step.done > last && step.done <= step.total, "{step}");
-        last = step.done;
-    })
-    .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let task = Task::with_progress(move |step| {
+        assert!(step.done > last.swap(step.done, Ordering::Relaxed) && step.done <= step.total, "{step}");
+    });
+    task.run(|| convert(&source(name), &layout, &to)).unwrap_or_else(|e| panic!("{name}: {e}"));
     for entry in std::fs::read_dir(&to).expect("a folder").flatten() {
         if entry.path().is_dir() {
             let model = Model::open(&entry.path()).unwrap_or_else(|e| panic!("{e}"));
@@ -216,7 +219,7 @@ fn wrong_checkpoints_are_refused_by_name_and_leave_nothing_that_looks_complete()
         let (folder, from) = broken("llama-rope3-f16", change);
         let to = folder.path().join("model");
         let o = Anemll { context: 64, batch: 8, ..Anemll::default() };
-        let error = convert(&from, &o.into(), &to, &mut |_| {}).expect_err(part).to_string();
+        let error = convert(&from, &o.into(), &to).expect_err(part).to_string();
         assert!(error.contains(part), "expected {part}: {error}");
         assert!(!to.exists(), "{part}");
     }
@@ -229,8 +232,7 @@ fn wrong_checkpoints_are_refused_by_name_and_leave_nothing_that_looks_complete()
         (Anemll { lut_ffn: Some(Lut { bits: 5, group: None }), ..Anemll::default() }, "found 5"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
-        let error =
-            convert(&source("llama-rope3-f16"), &o.into(), &folder.path().join("m"), &mut |_| {}).expect_err(part);
+        let error = convert(&source("llama-rope3-f16"), &o.into(), &folder.path().join("m")).expect_err(part);
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
@@ -241,14 +243,19 @@ fn an_interrupted_conversion_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let to = folder.path().join("model");
     let layout: Layout = Anemll { context: 64, batch: 8, chunks: 2, ..Anemll::default() }.into();
-    let stop = std::panic::catch_unwind(|| {
-        convert(&source("llama-rope3-f16"), &layout, &to, &mut |step| assert!(!step.package.contains("02of02"), "stop"))
+    let handle = Task::new();
+    let cancel = handle.clone();
+    let task = Task::with_progress(move |step| {
+        if step.what.contains("02of02") {
+            cancel.cancel();
+        }
     });
-    assert!(stop.is_err() && !to.exists());
+    let stop = handle.run(|| task.run(|| convert(&source("llama-rope3-f16"), &layout, &to))).expect_err("cancelled");
+    assert!(stop.kind() == "cancelled" && stop.to_string().ends_with("cancelled") && !to.exists(), "{stop}");
     let partial = folder.path().join(".model.partial");
     let first = partial.join("llama_FFN_PF_chunk_01of02.mlpackage/Manifest.json");
     let before = std::fs::read(&first).expect("finished before");
-    convert(&source("llama-rope3-f16"), &layout, &to, &mut |_| {}).expect("it goes on");
+    convert(&source("llama-rope3-f16"), &layout, &to).expect("it goes on");
     // A manifest has identifiers of its own: the package is the same one.
     let after = std::fs::read(to.join("llama_FFN_PF_chunk_01of02.mlpackage/Manifest.json")).expect("a manifest");
     assert_eq!(before, after);

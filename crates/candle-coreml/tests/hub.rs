@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use candle_coreml::Task;
 use candle_coreml::hub::{Event, Hub, HubError, RetryPolicy};
 
 mod hub_server;
@@ -428,6 +429,45 @@ fn two_downloads_of_a_model_do_not_fight() {
     assert_eq!(*waited.lock().expect("not poisoned"), 1);
     let bytes: usize = wanted().values().map(Vec::len).sum();
     assert_eq!(server.sent(), bytes as u64, "every byte is sent once");
+}
+
+#[test]
+fn a_cancelled_download_publishes_nothing_and_goes_on_later() {
+    let server = Server::start();
+    server.change(|s| s.throttle = Some((16 << 10, Duration::from_millis(5))));
+    let root = tempfile::tempdir().expect("a folder");
+    let (hub, _) = hub(&server, root.path());
+    let handle = Task::new();
+    let cancel = handle.clone();
+    let task = Task::with_progress(move |step| {
+        assert!(step.done <= step.total, "{step}");
+        if step.done > 32 << 10 {
+            cancel.cancel();
+        }
+    });
+    let error = handle.run(|| task.run(|| hub.download("org/tiny"))).expect_err("cancelled");
+    assert!(matches!(error, HubError::Stopped(_)), "{error}");
+    assert_eq!(candle_coreml::Error::from(error).kind(), candle_coreml::ErrorKind::Cancelled);
+    assert_nothing_published(root.path());
+    // Before a request: nothing is asked. Between two attempts: nothing is waited for.
+    let requests = server.log().len();
+    let before = task.run(|| handle.run(|| hub.download("org/tiny")));
+    assert!(before.is_err() && server.log().len() == requests, "{before:?}");
+    server.change(|s| s.throttle = None);
+    let failing = Server::start();
+    failing.fault("revision/", 9, Fault::Status(503, vec![("Retry-After", "60".to_owned())]));
+    let other = Hub::new(root.path().join("other")).endpoint(failing.url());
+    let handle = Task::new();
+    let cancel = handle.clone();
+    let ender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        cancel.cancel();
+    });
+    let started = std::time::Instant::now();
+    assert!(matches!(handle.run(|| other.download("org/tiny")), Err(HubError::Stopped(_))));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    ender.join().expect("no panic");
+    assert_complete(&hub.download("org/tiny").expect("it goes on"));
 }
 
 #[test]

@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             table.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32());
             let indices = kmeans::nearest(groups[g], &table);
             (table, indices)
-        });
+        })
+        .ok_or("cancelled")?;
         best = best.min(start.elapsed().as_secs_f64());
     }
     let error = |(numbers, (table, indices)): (&&[f32], &(Vec<f32>, Vec<u8>))| {

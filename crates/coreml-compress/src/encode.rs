@@ -1,6 +1,7 @@
 //! A weight in a compressed form: its parts, and the numbers that they stand for.
 
 use coreml_format::dtype::DataType;
+use coreml_format::task;
 use coreml_write::edit::packed;
 
 use crate::scheme::{Scheme, Sparsity};
@@ -28,6 +29,10 @@ pub(crate) struct Dense<'a> {
     pub(crate) data: &'a [f32],
     /// Importance of each element, if known.
     pub(crate) weights: Option<&'a [f32]>,
+}
+
+fn cancelled() -> String {
+    task::Cancelled.to_string()
 }
 
 impl Dense<'_> {
@@ -110,7 +115,7 @@ impl Dense<'_> {
             table.resize(entries, 0.0);
             (table, indices)
         };
-        let all = parallel::map(groups, one);
+        let all = parallel::map(groups, one).ok_or_else(cancelled)?;
         let lut = all.iter().flat_map(|(t, _)| t.iter().copied()).collect();
         Ok((lut, all.into_iter().flat_map(|(_, i)| i).collect(), groups))
     }
@@ -146,7 +151,7 @@ impl Dense<'_> {
             table.resize(entries * vector, 0.0);
             (table, labels)
         };
-        let all = parallel::map(groups, one);
+        let all = parallel::map(groups, one).ok_or_else(cancelled)?;
         let mut decoded = vec![0.0; self.data.len()];
         for (g, (table, labels)) in all.iter().enumerate() {
             for (i, &label) in labels.iter().enumerate() {
@@ -180,7 +185,8 @@ impl Dense<'_> {
         let all = parallel::map(rows, |r| {
             let row = &self.data[r * columns..(r + 1) * columns];
             row.chunks(each).map(|part| quantize::quantize(part, bits, symmetric, half)).collect::<Vec<_>>()
-        });
+        })
+        .ok_or_else(cancelled)?;
         let all: Vec<quantize::Quantized> = all.into_iter().flatten().collect();
         let decoded = all.iter().flat_map(|q| q.values.iter().map(|&v| f32::from(v - q.offset) * q.scale)).collect();
         let decoded = self.rounded(decoded);

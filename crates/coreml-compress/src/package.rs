@@ -6,6 +6,7 @@ use std::path::Path;
 use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
 use coreml_format::program::{Argument, Binding, NamedType, Operation, Opset, TensorType, Value, ValueType};
+use coreml_format::task;
 use coreml_write::edit::{self, Constants, EditError, Made, Place, Repack, invalid};
 use indexmap::IndexMap;
 
@@ -95,8 +96,10 @@ pub fn compress(model: &Model, options: &Options, to: &Path) -> edit::Result<Rep
                 .map_err(|(wanted, found)| invalid(model, place, wanted, found))?;
         }
         let dense = Dense { dtype: weight.dtype, shape: &weight.shape, data: &weight.data, weights };
-        let (encoded, decoded) =
-            dense.encode(scheme).map_err(|e| invalid(model, place, e, format!("shape {:?}", weight.shape)))?;
+        let (encoded, decoded) = dense.encode(scheme).map_err(|e| match task::is_cancelled() {
+            true => EditError::cancelled(to),
+            false => invalid(model, place, e, format!("shape {:?}", weight.shape)),
+        })?;
         let made = operation(repack, &encoded, opset, &dense, place.name()).map_err(|e| match e {
             Refused::Edit(e) => e,
             Refused::Opset => {

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// `f(0)`, …, `f(count - 1)`, in order; each is computed once, on any core.
-pub fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+use coreml_format::task;
+
+/// `f(0)`, …, `f(count - 1)`, in order; each is computed once, on any core. `None` if the [task](task) was cancelled.
+pub fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Option<Vec<T>> {
+    let tasks = task::current();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count);
     if threads < 2 {
-        return (0..count).map(f).collect();
+        return (0..count).map(|i| (!tasks.is_cancelled()).then(|| f(i))).collect();
     }
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
     std::thread::scope(|scope| {
@@ -16,7 +19,7 @@ pub fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
                 let mut own = Vec::new();
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= count {
+                    if i >= count || tasks.is_cancelled() {
                         break;
                     }
                     own.push((i, f(i)));
@@ -27,5 +30,5 @@ pub fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
     });
     let mut all = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     all.sort_unstable_by_key(|(i, _)| *i);
-    all.into_iter().map(|(_, v)| v).collect()
+    (all.len() == count).then(|| all.into_iter().map(|(_, v)| v).collect())
 }

@@ -4,6 +4,7 @@ use coreml_format::dtype::DataType;
 use coreml_format::model::Model;
 use coreml_format::model_types::Body;
 use coreml_format::program::{Block, Value};
+use coreml_format::task;
 use coreml_write::edit::{self, Constants, EditError, Weight, packed};
 
 use crate::encode::{Dense, Encoded, Part};
@@ -53,7 +54,10 @@ pub fn trial(model: &Model, name: &str, scheme: Scheme) -> edit::Result<Option<(
             return Ok(None);
         }
         let dense = Dense { dtype: weight.dtype, shape: &weight.shape, data: &weight.data, weights: None };
-        let (encoded, decoded) = dense.encode(scheme).map_err(|e| wrong(&e, format!("shape {:?}", weight.shape)))?;
+        let (encoded, decoded) = dense.encode(scheme).map_err(|e| match task::is_cancelled() {
+            true => EditError::cancelled(&model.path),
+            false => wrong(&e, format!("shape {:?}", weight.shape)),
+        })?;
         bytes = Some(parts(&encoded).iter().map(|p| p.bytes.len() as u64).sum());
         let stored = packed::floats(weight.dtype, &decoded).ok_or_else(|| wrong("floats", weight.dtype.to_string()))?;
         if let Some(f) = program.functions.get_mut(key) {

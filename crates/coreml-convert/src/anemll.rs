@@ -267,7 +267,7 @@ impl Conversion<'_> {
     }
 
     /// Writes every package and `meta.yaml` into the folder of a job.
-    pub(crate) fn run(&self, job: &mut Job<'_>) -> Result<()> {
+    pub(crate) fn run(&self, job: &mut Job) -> Result<()> {
         if self.o.monolithic {
             self.whole(job)?
         } else {
@@ -276,7 +276,7 @@ impl Conversion<'_> {
         job.text("meta.yaml", &self.meta(job.name()))
     }
 
-    fn chunked(&self, job: &mut Job<'_>) -> Result<()> {
+    fn chunked(&self, job: &mut Job) -> Result<()> {
         let (o, c, p) = (self.o, self.c, self.prefix());
         job.package(&format!("{p}_embeddings{}", suffix(o.lut_embeddings)), |path, _| self.embeddings(path))?;
         for (i, layers) in decoder::parts(c.layers, o.chunks).into_iter().enumerate() {
@@ -386,7 +386,7 @@ impl Conversion<'_> {
         self.c.family.is_llama() && task.is_prefill() && layer.index + 1 == self.c.layers
     }
 
-    fn whole(&self, job: &mut Job<'_>) -> Result<()> {
+    fn whole(&self, job: &mut Job) -> Result<()> {
         let name = format!("{}_monolithic_full{}", self.prefix(), suffix(self.o.lut_ffn));
         job.package(&name, |path, progress| self.monolithic(path, progress))
     }

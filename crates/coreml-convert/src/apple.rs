@@ -60,7 +60,7 @@ impl Conversion<'_> {
         }
     }
 
-    pub(crate) fn run(&self, job: &mut Job<'_>) -> Result<()> {
+    pub(crate) fn run(&self, job: &mut Job) -> Result<()> {
         job.package("StatefulModel", |path, progress| self.write(path, progress))
     }
 

@@ -138,7 +138,7 @@ impl Conversion<'_> {
         Ok(())
     }
 
-    pub(crate) fn run(&self, job: &mut Job<'_>) -> Result<()> {
+    pub(crate) fn run(&self, job: &mut Job) -> Result<()> {
         job.package("encoder", |path, progress| self.write(path, progress))
     }
 

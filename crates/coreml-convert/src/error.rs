@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use coreml_format::task::Cancelled;
+
 /// Reason why a checkpoint can't be converted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,7 +20,7 @@ pub enum ConvertError {
         /// Actual content.
         found: String,
     },
-    /// Reading or writing failed.
+    /// Reading or writing failed, or the [task](coreml_format::task) was cancelled: kind `cancelled`.
     #[error("{path}: {source}", path = path.display())]
     Io {
         /// File or folder.
@@ -39,7 +41,7 @@ impl ConvertError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "invalid",
-            Self::Io { .. } => "io",
+            Self::Io { source, .. } => Cancelled::kind(source),
             Self::Build(e) => e.kind(),
         }
     }
@@ -52,6 +54,10 @@ impl ConvertError {
     ) -> Self {
         let (place, expected, found) = (place.into(), expected.into(), found.into());
         Self::Invalid { path: path.to_owned(), place, expected, found }
+    }
+
+    pub(crate) fn cancelled(what: impl Into<PathBuf>) -> Self {
+        Self::Io { path: what.into(), source: Cancelled.into() }
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {

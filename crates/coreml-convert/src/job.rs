@@ -2,54 +2,27 @@
 //! finished are kept.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+
+use coreml_format::task;
 
 use crate::error::{ConvertError, Result};
 
-/// Progress of a conversion.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// Package that is being written.
-    pub package: String,
-    /// Weights written so far, of `total`: one for each layer, and one for each package.
-    pub done: usize,
-    /// All of them.
-    pub total: usize,
-    /// Seconds since the start.
-    pub seconds: f64,
-}
-
-impl Step {
-    /// Seconds left, from the pace so far.
-    pub fn left(&self) -> f64 {
-        self.seconds / self.done.max(1) as f64 * self.total.saturating_sub(self.done) as f64
-    }
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}  {}  {:.0} s left", self.done, self.total, self.package, self.left())
-    }
-}
-
 /// A conversion that is being written, into `.NAME.partial` beside its folder.
-pub(crate) struct Job<'a> {
+pub(crate) struct Job {
     to: PathBuf,
     partial: PathBuf,
-    started: Instant,
     done: usize,
     total: usize,
     /// True if a package was there.
     resumed: bool,
-    progress: &'a mut dyn FnMut(&Step),
 }
 
 /// File that says what an unfinished folder is being made of.
 const PLAN: &str = "plan.txt";
 
-impl<'a> Job<'a> {
+impl Job {
     /// Starts or goes on. `plan` describes source and options: a folder of another plan starts anew.
-    pub(crate) fn start(to: &Path, plan: &str, total: usize, progress: &'a mut dyn FnMut(&Step)) -> Result<Self> {
+    pub(crate) fn start(to: &Path, plan: &str, total: usize) -> Result<Self> {
         if to.exists() {
             return Err(ConvertError::invalid(to, "the folder", "one that does not exist yet", "it"));
         }
@@ -65,7 +38,7 @@ impl<'a> Job<'a> {
         std::fs::create_dir_all(&partial).map_err(ConvertError::io(&partial))?;
         let file = partial.join(PLAN);
         std::fs::write(&file, plan).map_err(ConvertError::io(&file))?;
-        Ok(Self { to: to.to_owned(), partial, started: Instant::now(), done: 0, total, resumed: false, progress })
+        Ok(Self { to: to.to_owned(), partial, done: 0, total, resumed: false })
     }
 
     /// True if a package was there already, so that not every tensor was read.
@@ -80,9 +53,7 @@ impl<'a> Job<'a> {
 
     fn step(&mut self, package: &str) {
         self.done += 1;
-        let seconds = self.started.elapsed().as_secs_f64();
-        let step = Step { package: package.to_owned(), done: self.done, total: self.total, seconds };
-        (self.progress)(&step);
+        task::report(package, self.done as u64, self.total as u64);
     }
 
     /// Writes a package, unless it is there.
@@ -91,6 +62,7 @@ impl<'a> Job<'a> {
         name: &str,
         write: impl FnOnce(&Path, &mut dyn FnMut(usize)) -> Result<()>,
     ) -> Result<()> {
+        task::check().map_err(|_| ConvertError::cancelled(&self.to))?;
         let path = self.partial.join(format!("{name}.mlpackage"));
         if path.exists() {
             self.resumed = true;
@@ -129,6 +101,7 @@ impl<'a> Job<'a> {
 
     /// Gives the folder its name.
     pub(crate) fn finish(self) -> Result<()> {
+        task::check().map_err(|_| ConvertError::cancelled(&self.to))?;
         let plan = self.partial.join(PLAN);
         std::fs::remove_file(&plan).map_err(ConvertError::io(&plan))?;
         // What an interrupted writer left.

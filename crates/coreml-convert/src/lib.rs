@@ -22,7 +22,6 @@ pub use apple::Stateful;
 pub use config::Family;
 pub use encoder::Encoder;
 pub use error::{ConvertError, Result};
-pub use job::Step;
 pub use weights::Lut;
 
 use checkpoint::Checkpoint;
@@ -75,14 +74,17 @@ const FILES: [&str; 10] = [
 /// Prefixes of the decoder's tensors in checkpoints.
 const PREFIXES: [&str; 3] = ["model.", "language_model.model.", "model.language_model."];
 
-/// Converts a checkpoint into a folder that does not exist yet, and reports progress.
+/// Converts a checkpoint into a folder that does not exist yet.
+///
+/// A [task](coreml_format::task::Task) is told of every package with the number of layers and packages that are written. When
+/// it is cancelled, the folder is not there, and the next conversion goes on behind the packages that were finished.
 ///
 /// # Errors
 /// [`ConvertError`] with the file and the key, tensor or option: unknown families and settings, tensors that are missing,
 /// left over, of another shape, not finite or beyond fp16; options that don't fit; a full disk.
-pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnMut(&Step)) -> Result<()> {
+pub fn convert(source: &Path, layout: &Layout, to: &Path) -> Result<()> {
     if let Layout::Encoder(o) = layout {
-        return encode(source, o, to, progress);
+        return encode(source, o, to);
     }
     let c = Config::open(source)?;
     let from = Checkpoint::open(source)?;
@@ -110,7 +112,7 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
         }
         Layout::Encoder(_) => return Ok(()),
     };
-    let mut job = Job::start(to, &plan, steps, progress)?;
+    let mut job = Job::start(to, &plan, steps)?;
     match layout {
         Layout::Anemll(o) => anemll::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
         Layout::Stateful(o) => apple::Conversion { c: &c, from: &from, tensors: prefix, o }.run(&mut job)?,
@@ -128,7 +130,7 @@ pub fn convert(source: &Path, layout: &Layout, to: &Path, progress: &mut dyn FnM
 }
 
 /// Converts an encoder.
-fn encode(source: &Path, o: &Encoder, to: &Path, progress: &mut dyn FnMut(&Step)) -> Result<()> {
+fn encode(source: &Path, o: &Encoder, to: &Path) -> Result<()> {
     let c = encoder::Config::open(source)?;
     let modules = encoder::Modules::open(source, c.hidden)?;
     let from = Checkpoint::open(source)?;
@@ -141,13 +143,13 @@ fn encode(source: &Path, o: &Encoder, to: &Path, progress: &mut dyn FnMut(&Step)
     let plan = format!("{o:?}\n{c:?}\n{modules:?}\n{}\n{}", place.display(), from.identity());
     let conversion = encoder::Conversion { c: &c, from: &from, prefix, modules: modules.as_ref(), o };
     conversion.check()?;
-    let mut job = Job::start(to, &plan, c.layers + 1, progress)?;
+    let mut job = Job::start(to, &plan, c.layers + 1)?;
     conversion.run(&mut job)?;
     finish(job, source, &from, &encoder::spare, &[&FILES[..], &encoder::FILES[..]].concat())
 }
 
 /// Refuses tensors that nothing read, copies the small files and gives the folder its name.
-fn finish(job: Job<'_>, source: &Path, from: &Checkpoint, spare: &dyn Fn(&str) -> bool, files: &[&str]) -> Result<()> {
+fn finish(job: Job, source: &Path, from: &Checkpoint, spare: &dyn Fn(&str) -> bool, files: &[&str]) -> Result<()> {
     if !job.resumed()
         && let Err(e) = from.all_used(spare)
     {

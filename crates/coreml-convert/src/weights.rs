@@ -120,7 +120,8 @@ impl Store<'_> {
             Ok((table, indices))
         };
         // Groups are independent; what is held are the indices of one matrix.
-        let all = coreml_compress::parallel(count / group.max(1), one).into_iter().collect::<Result<Vec<_>>>()?;
+        let all = coreml_compress::parallel(count / group.max(1), one).ok_or_else(|| ConvertError::cancelled(name))?;
+        let all = all.into_iter().collect::<Result<Vec<_>>>()?;
         let luts: Vec<f32> = all.iter().flat_map(|(t, _)| t.iter().copied()).collect();
         let indices: Vec<u8> = all.into_iter().flat_map(|(_, i)| i).collect();
         let dtype = DataType::unsigned(lut.bits);

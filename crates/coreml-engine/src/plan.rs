@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use coreml_format::program::{Argument, Binding, Block, Function, Operation, Opset, ValueType};
+use coreml_format::task;
 use coreml_format::weights::Weights;
 
 use crate::backend::Backend;
@@ -157,7 +158,10 @@ impl Planner<'_> {
         let mut steps: Vec<Step> = Vec::with_capacity(block.operations.len());
         let mut uses: Vec<HashSet<u32>> = Vec::new();
         let mut defined: HashSet<u32> = inputs.iter().copied().collect();
-        for op in &block.operations {
+        let total = block.operations.len();
+        for (i, op) in block.operations.iter().enumerate() {
+            let at = |_| EngineError::Op { place: place(self.function, op), source: OpError::Cancelled };
+            task::step(&op.name, i, total).map_err(at)?;
             for output in &op.outputs {
                 self.types.insert(output.name.clone(), output.ty.clone());
             }

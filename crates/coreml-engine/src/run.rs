@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use coreml_format::task;
 use coreml_kernels::buffer_pool;
 
 use crate::budget;
@@ -26,7 +27,8 @@ impl Frame<'_> {
             self.set(var, value);
         }
         for step in &block.steps {
-            if self.context.cancel.load(Ordering::Relaxed) || self.go_on.is_some_and(|go_on| !go_on()) {
+            let stopped = self.context.cancel.load(Ordering::Relaxed) || task::is_cancelled();
+            if stopped || self.go_on.is_some_and(|go_on| !go_on()) {
                 return Err(OpError::Cancelled);
             }
             let started = self.profile.is_some().then(web_time::Instant::now);

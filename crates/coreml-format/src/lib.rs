@@ -27,6 +27,7 @@ pub mod model_types;
 pub mod package;
 pub mod program;
 pub mod spec;
+pub mod task;
 pub mod verify;
 pub mod weights;
 pub mod write;

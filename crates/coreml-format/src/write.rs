@@ -97,10 +97,12 @@ impl PackageWriter {
         record[8..16].copy_from_slice(&(bytes as u64).to_le_bytes());
         record[16..24].copy_from_slice(&(offset + ALIGN as u64).to_le_bytes());
         record[24..32].copy_from_slice(&padding.to_le_bytes());
+        crate::task::check()?;
         self.weights.write_all(&record)?;
         let mut written = 0;
         for piece in pieces {
             let piece = piece.as_ref();
+            crate::task::check()?;
             self.weights.write_all(piece)?;
             written += piece.len();
         }
@@ -168,7 +170,7 @@ impl PackageWriter {
             }
             let target = self.content().join(relative);
             target.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            std::io::copy(&mut File::open(file)?, &mut File::create(&target)?)?;
+            crate::task::copy(&mut File::open(file)?, &mut File::create(&target)?)?;
         }
         self.name(specification)
     }
@@ -215,6 +217,7 @@ fn copy(from: &Path, to: &Path, except: Option<&Path>, depth: usize) -> std::io:
         if kind.is_dir() {
             copy(&entry.path(), &target, None, depth + 1)?;
         } else if kind.is_file() && except != Some(entry.path().as_path()) {
+            crate::task::check()?;
             std::fs::copy(entry.path(), target)?;
         }
     }

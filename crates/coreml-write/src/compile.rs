@@ -14,6 +14,7 @@ use coreml_format::model::Model;
 use coreml_format::model_types::Body;
 use coreml_format::program::{Argument, Binding, Block, Program, TensorData, Value, ValueData};
 use coreml_format::spec;
+use coreml_format::task;
 use coreml_format::write::PackageWriter;
 use sha2::{Digest, Sha256};
 
@@ -66,7 +67,8 @@ pub fn compile(model: &Model, to: &Path) -> Result<()> {
     folder.write("coremldata.bin", &header::description(version, &description))?;
     folder.write("analytics/coremldata.bin", &header::analytics(&hash))?;
     folder.write("metadata.json", &metadata::write(model, source)?)?;
-    for (relative, file) in &files {
+    for (i, (relative, file)) in files.iter().enumerate() {
+        task::report(relative, i as u64, files.len() as u64);
         folder.copy(relative, file)?;
     }
     folder.finish()

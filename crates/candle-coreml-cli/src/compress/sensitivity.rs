@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use candle_coreml::Task;
 use candle_coreml::compress::{Options, Scheme, Sensitivity, choose};
 use candle_coreml::sensitivity::{Sample, measure};
 use candle_coreml::tensors::{self, Limits};
@@ -41,15 +42,14 @@ pub(super) fn set(
     let palette = |&bits: &usize| Scheme::Palette { bits, group: a.form.group, vector: 1 };
     let forms: Vec<Scheme> = a.by_data.candidates.iter().map(palette).collect();
     let terminal = std::io::stderr().is_terminal();
-    let mut show = |weight: &str, done: usize, all: usize| {
-        if terminal {
-            drop(write!(std::io::stderr(), "\r\x1b[K{done}/{all}  {weight}"));
-        } else {
-            note!("{done}/{all}  {weight}");
-        }
-    };
+    let task =
+        Task::with_progress(
+            move |step| {
+                if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{step}")) } else { note!("{step}") }
+            },
+        );
     let function = a.by_data.function.as_deref();
-    let measured = measure(&a.model, function, options, &forms, &samples, &mut show);
+    let measured = task.run(|| measure(&a.model, function, options, &forms, &samples));
     if terminal {
         drop(write!(std::io::stderr(), "\r\x1b[K"));
     }

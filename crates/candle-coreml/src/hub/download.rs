@@ -5,6 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use coreml_format::task;
 
 use super::FreeSpace;
 use super::error::HubError;
@@ -14,6 +17,9 @@ use super::listing::RemoteFile;
 use super::progress::Event;
 use super::unzip;
 use crate::cache::paths::{RECEIPT, Receipt, ReceiptFile, write_small};
+
+/// Time between two looks at a lock that another process holds.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// Number of concurrent downloads.
 const THREADS: usize = 4;
@@ -48,6 +54,15 @@ pub(crate) fn lock(client: &Client, path: &Path) -> Result<File, HubError> {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => client.observer.event(&Event::Waiting),
         Err(TryLockError::Error(e)) => return Err(HubError::Io { path: path.to_owned(), source: e }),
+    }
+    while !task::current().is_empty() {
+        let stopped = |_| HubError::Stopped(path.display().to_string());
+        task::check().map_err(stopped)?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(BREATH),
+            Err(TryLockError::Error(e)) => return Err(HubError::Io { path: path.to_owned(), source: e }),
+        }
     }
     file.lock().map_err(HubError::io(path))?;
     Ok(file)
@@ -133,9 +148,10 @@ impl Download<'_> {
                 }
             }
         };
+        let tasks = task::current();
         std::thread::scope(|scope| {
             for _ in 0..THREADS.min(missing.len()) {
-                scope.spawn(work);
+                scope.spawn(|| tasks.run(work));
             }
         });
         failure.into_inner().unwrap_or_else(|p| p.into_inner()).map_or(Ok(()), Err)

@@ -5,6 +5,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use coreml_format::task;
+
 use super::digest::{Digest, Hasher, name_hash};
 use super::error::HubError;
 use super::http::{Answer, Client, Failure};
@@ -133,7 +135,7 @@ impl Fetcher<'_> {
             let cause = "the content has the wrong checksum";
             let delay = self.client.retry.delay(1, None);
             self.client.observer.event(&Event::Retry { what: &file.path, cause, delay });
-            (self.client.retry.sleep)(delay);
+            self.client.sleep(&file.path, delay)?;
         }
         Err(HubError::Stopped(file.path.clone()))
     }
@@ -211,7 +213,7 @@ impl Fetcher<'_> {
         let mut buffer = vec![0; BUFFER];
         let mut watch = self.client.watch();
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.load(Ordering::Relaxed) || task::is_cancelled() {
                 return Err(HubError::Stopped(file.path.clone()).into());
             }
             let n = body
@@ -230,6 +232,7 @@ impl Fetcher<'_> {
             part.append(&buffer[..n])?;
             watch.received(n).map_err(Failure::passing)?;
             self.client.observer.event(&Event::Progress { file: &file.path, position: part.length });
+            task::report(&file.path, part.length, file.size);
         }
     }
 }

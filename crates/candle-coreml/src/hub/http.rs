@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use ureq::http::HeaderMap;
 
+use coreml_format::task;
+
 use super::error::HubError;
 use super::progress::{Event, Observer};
 use super::retry::RetryPolicy;
@@ -17,6 +19,8 @@ const MOST_REDIRECTS: usize = 10;
 /// Maximum size of a body read into memory, in bytes.
 const LARGEST_DOCUMENT: u64 = 32 << 20;
 const CHUNK: usize = 64 << 10;
+/// Time between two questions whether a task goes on.
+const BREATH: Duration = Duration::from_millis(50);
 /// Fewer bytes per window of [`Watch`] count as a broken connection.
 const LEAST_BYTES: usize = 1 << 10;
 
@@ -132,6 +136,7 @@ impl Client {
 
     /// One attempt at a GET; follows redirects. The token goes only to the endpoint's own host.
     pub(crate) fn get(&self, what: &str, start: &str, headers: &[(&str, String)]) -> Result<Answer, Failure> {
+        task::check().map_err(|_| HubError::Stopped(what.to_owned()))?;
         let answer = |message| Failure::Lasting(HubError::Answer { what: what.to_owned(), message });
         let home = url::origin(&self.endpoint);
         let mut at = start.to_owned();
@@ -219,7 +224,22 @@ impl Client {
         let delay = self.retry.delay(*failures, after);
         self.observer.event(&Event::Retry { what, cause: &cause, delay });
         tracing::debug!("{what}: {cause}; again in {delay:?}");
-        (self.retry.sleep)(delay);
+        self.sleep(what, delay)
+    }
+
+    /// Waits before the next attempt; a task that is cancelled does not wait.
+    pub(crate) fn sleep(&self, what: &str, delay: Duration) -> Result<(), HubError> {
+        let stopped = |_| HubError::Stopped(what.to_owned());
+        task::check().map_err(stopped)?;
+        if task::current().is_empty() {
+            (self.retry.sleep)(delay);
+            return Ok(());
+        }
+        let until = Instant::now() + delay;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
+            (self.retry.sleep)(left.min(BREATH));
+            task::check().map_err(stopped)?;
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use coreml_format::model_types::Body;
+use coreml_format::task;
 use indexmap::IndexMap;
 
 use super::{CoreMLModel, FeatureValue};
@@ -68,11 +69,12 @@ impl CoreMLModel {
         }
         let mut outputs = Vec::with_capacity(rows.len());
         for request in rows.chunks(REQUEST) {
-            if !go_on() {
+            if !go_on() || task::is_cancelled() {
                 return Err(Error::Cancelled);
             }
             outputs.extend(self.request(outputs.len(), request)?);
             done(outputs.len());
+            task::report("rows", outputs.len() as u64, rows.len() as u64);
         }
         Ok(outputs)
     }
@@ -128,7 +130,9 @@ impl CoreMLModel {
                         }
                     }
                 }
-                done(count.fetch_add(found.len(), Ordering::Relaxed) + found.len());
+                let all = count.fetch_add(found.len(), Ordering::Relaxed) + found.len();
+                done(all);
+                task::report("rows", all as u64, rows.len() as u64);
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = found;
             }
         };
@@ -140,15 +144,15 @@ impl CoreMLModel {
                 // Every thread has a sender: without any left, all have ended.
                 let (busy, ended) = mpsc::channel::<()>();
                 for _ in 0..threads {
-                    let (busy, work) = (busy.clone(), &work);
+                    let (busy, work, tasks) = (busy.clone(), &work, task::current());
                     scope.spawn(move || {
                         let _busy = busy;
-                        work(&|row| self.predict_values(&borrowed(row), None));
+                        tasks.run(|| work(&|row| self.predict_values(&borrowed(row), None)));
                     });
                 }
                 drop(busy);
                 loop {
-                    stopped = stopped || !go_on();
+                    stopped = stopped || !go_on() || task::is_cancelled();
                     if stopped {
                         next.store(slots.len(), Ordering::Relaxed);
                     }

@@ -26,7 +26,7 @@ fn source(name: &str) -> PathBuf {
 fn converted(from: &Path, o: Encoder) -> (tempfile::TempDir, CoreMLModel) {
     let folder = tempfile::tempdir().expect("a folder");
     let to = folder.path().join("model");
-    convert(from, &o.into(), &to, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+    convert(from, &o.into(), &to).unwrap_or_else(|e| panic!("{e}"));
     let package = to.join("encoder.mlpackage");
     let wrong = check(Model::open(&package).expect("a model").body.program().expect("a program"));
     assert!(wrong.is_empty(), "{wrong:?}");
@@ -211,7 +211,7 @@ fn wrong_encoders_are_refused_by_name_and_leave_nothing() {
         change(&from);
         let to = folder.path().join("model");
         let layout: Layout = o.into();
-        let error = convert(&from, &layout, &to, &mut |_| {}).expect_err(part).to_string();
+        let error = convert(&from, &layout, &to).expect_err(part).to_string();
         assert!(error.contains(part), "expected {part}: {error}");
         assert!(!to.exists(), "{part}");
     }

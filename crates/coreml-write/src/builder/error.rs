@@ -52,7 +52,7 @@ pub enum BuildError {
     /// A value can't be read.
     #[error(transparent)]
     Blob(#[from] coreml_format::blob::BlobError),
-    /// Writing failed.
+    /// Writing failed, or the [task](coreml_format::task) was cancelled: kind `cancelled`.
     #[error("writing {path}: {source}")]
     Io {
         /// File or folder.
@@ -72,7 +72,7 @@ impl BuildError {
             Self::Name { .. } => "name",
             Self::Program(_) => "program",
             Self::Blob(_) => "blob",
-            Self::Io { .. } => "io",
+            Self::Io { source, .. } => coreml_format::task::Cancelled::kind(source),
         }
     }
 }

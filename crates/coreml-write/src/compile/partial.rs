@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use coreml_format::task;
+
 use crate::edit::{EditError, Result};
 
 /// A hidden folder beside the final path; dropped before [`Partial::finish`], it leaves nothing.
@@ -50,7 +52,7 @@ impl Partial {
         let path = self.place(relative)?;
         let mut source = File::open(from).map_err(EditError::io(from))?;
         let mut file = File::create(path).map_err(EditError::io(&self.to))?;
-        std::io::copy(&mut source, &mut file).and_then(|_| file.sync_all()).map_err(EditError::io(&self.to))
+        task::copy(&mut source, &mut file).and_then(|()| file.sync_all()).map_err(EditError::io(&self.to))
     }
 
     pub(super) fn finish(self) -> Result<()> {

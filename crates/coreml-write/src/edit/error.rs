@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use coreml_format::task::Cancelled;
+
 /// Reason why a model can't be edited.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,7 +29,7 @@ pub enum EditError {
         /// Actual content.
         found: String,
     },
-    /// Reading or writing failed.
+    /// Reading or writing failed, or the [task](coreml_format::task) was cancelled: kind `cancelled`.
     #[error("{path}: {source}", path = path.display())]
     Io {
         /// File or folder.
@@ -48,7 +50,7 @@ impl EditError {
             Self::Build(e) => e.kind(),
             Self::Blob(_) => "blob",
             Self::Invalid { .. } => "invalid",
-            Self::Io { .. } => "io",
+            Self::Io { source, .. } => Cancelled::kind(source),
             Self::Program(_) => "program",
         }
     }
@@ -61,6 +63,11 @@ impl EditError {
     ) -> Self {
         let (place, expected, found) = (place.into(), expected.into(), found.into());
         Self::Invalid { path: path.to_owned(), place, expected, found }
+    }
+
+    /// The work on a model was cancelled.
+    pub fn cancelled(path: &Path) -> Self {
+        Self::Io { path: path.to_owned(), source: Cancelled.into() }
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {

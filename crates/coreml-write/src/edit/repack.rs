@@ -7,6 +7,7 @@ use coreml_format::blob::BlobRef;
 use coreml_format::description::ModelDescription;
 use coreml_format::dtype::DataType;
 use coreml_format::program::{Argument, Binding, Block, Program, TensorData, Value, ValueData};
+use coreml_format::task;
 use coreml_format::verify::verify;
 use coreml_format::weights::Weights;
 use coreml_format::write::PackageWriter;
@@ -89,11 +90,13 @@ impl Repack {
 
     fn adopt_from(&mut self, program: &mut Program, copy: &mut Copy<'_>) -> Result<()> {
         let mut moved: HashMap<BlobRef, BlobRef> = HashMap::new();
-        for function in program.functions.values_mut() {
+        for (name, function) in &mut program.functions {
             let mut all = Vec::new();
             values(&mut function.block, &mut all);
             all.extend(function.attributes.values_mut());
-            for value in all {
+            let total = all.len();
+            for (i, value) in all.into_iter().enumerate() {
+                task::step(name, i + 1, total).map_err(|_| EditError::cancelled(&self.path))?;
                 self.adopt_value(value, copy, &mut moved)?;
             }
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use coreml_format::description::ModelDescription;
 use coreml_format::model::Model;
 use coreml_format::program::{Argument, Block, Operation, TensorData, Value, ValueData};
+use coreml_format::task;
 use indexmap::IndexMap;
 
 use super::constants::Constants;
@@ -102,8 +103,9 @@ pub fn rewrite(
     for (function, f) in &source.functions {
         let constants = Constants::of(&f.block, &model.weights);
         let mut new: HashMap<String, Made> = HashMap::new();
-        for (_, operation, uses) in chosen.iter().filter(|(of, ..)| of == function) {
+        for (i, (_, operation, uses)) in chosen.iter().enumerate().filter(|(_, (of, ..))| of == function) {
             let place = Place { function, operation, uses };
+            task::step(place.name(), i, chosen.len()).map_err(|_| EditError::cancelled(to))?;
             let key = content(operation, &constants);
             let known = key.as_ref().and_then(|key| made.get(key)).cloned();
             let result = match known {
