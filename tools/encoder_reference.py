@@ -5,7 +5,8 @@
 Each folder has the files of a Hugging Face repository; some are sentence-transformers, with modules.json and the
 folders that it names. reference.safetensors: `ids` and `mask` [texts, tokens] I64, `types` where the family has them,
 `states` [texts, tokens, width] F32, `pooled` [texts, width] F32 (the pooler's output, or the embedding of the modules,
-computed here by the formulas of sentence-transformers' `Pooling`, `Dense` and `Normalize`).
+computed here by the formulas of sentence-transformers' `Pooling`, `Dense` and `Normalize`); of classifiers `logits`
+[texts, labels] F32, or [texts, tokens, labels], in place of `pooled`.
 
 CamemBERT's folder has a tokenizer of SentencePiece's kind as well (Unigram, in tokenizer.json, with the tokens that fairseq
 put before the pieces); texts.json: texts, their ids and vectors as transformers computes them.
@@ -18,10 +19,23 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import (BertConfig, BertModel, CamembertConfig, CamembertModel, DistilBertConfig, DistilBertModel, MPNetConfig, MPNetModel,
-                          RobertaConfig, RobertaModel, XLMRobertaConfig, XLMRobertaModel)
+from transformers import (BertConfig, BertForSequenceClassification, BertForTokenClassification, BertModel, CamembertConfig,
+                          CamembertForSequenceClassification, CamembertModel, DistilBertConfig, DistilBertForSequenceClassification,
+                          DistilBertForTokenClassification, DistilBertModel, MPNetConfig, MPNetForSequenceClassification, MPNetModel,
+                          RobertaConfig, RobertaForSequenceClassification, RobertaModel, XLMRobertaConfig,
+                          XLMRobertaForTokenClassification, XLMRobertaModel)
 
 SIZES = dict(vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+# Of classifiers.
+SMALL = dict(vocab_size=96, hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=40)
+DISTIL = dict(vocab_size=96, dim=24, n_layers=1, n_heads=3, hidden_dim=40, max_position_embeddings=40)
+COUNTED = dict(max_position_embeddings=42, type_vocab_size=1, pad_token_id=1)
+
+
+def labels(*names):
+    return dict(id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
+
+
 # Name: model, configuration, stored type, files, modules (pooling, dense width, normalize).
 ENCODERS = {
     "bert-pooler-f16": (BertModel, BertConfig(max_position_embeddings=40, **SIZES), torch.float16, 1, None),
@@ -40,6 +54,25 @@ ENCODERS = {
     # Distances up to 39 reach the buckets that are logarithmic.
     "mpnet-sqrt-f16": (MPNetModel, MPNetConfig(max_position_embeddings=42, **SIZES), torch.float16, 1,
                        ("mean_sqrt_len_tokens", None, True)),
+    "bert-texts-f16": (BertForSequenceClassification,
+                       BertConfig(max_position_embeddings=40, **SMALL, **labels("bad", "so \"so\"", "good")), torch.float16, 1, None),
+    # One kind of tokens.
+    "bert-tokens-bf16": (BertForTokenClassification,
+                         BertConfig(max_position_embeddings=40, type_vocab_size=1, **SMALL,
+                                    **labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC")), torch.bfloat16, 1, None),
+    # A score.
+    "roberta-texts-f16": (RobertaForSequenceClassification, RobertaConfig(**COUNTED, **SMALL, **labels("score")), torch.float16, 1, None),
+    "xlm-roberta-tokens-f16": (XLMRobertaForTokenClassification, XLMRobertaConfig(**COUNTED, **SMALL, **labels("O", "B", "I")),
+                               torch.float16, 1, None),
+    "camembert-texts-f32": (CamembertForSequenceClassification,
+                            CamembertConfig(bos_token_id=5, eos_token_id=6, **COUNTED, **SMALL, **labels("non", "oui")),
+                            torch.float32, 1, None),
+    "distilbert-texts-f16": (DistilBertForSequenceClassification, DistilBertConfig(**DISTIL, **labels("a", "b", "c", "d")),
+                             torch.float16, 1, None),
+    "distilbert-tokens-f16": (DistilBertForTokenClassification, DistilBertConfig(**DISTIL, **labels("O", "X")),
+                              torch.float16, 1, None),
+    "mpnet-texts-f16": (MPNetForSequenceClassification, MPNetConfig(max_position_embeddings=42, **SMALL, **labels("x", "y", "z")),
+                        torch.float16, 1, None),
 }
 MODES = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"]
 
@@ -49,7 +82,7 @@ def inputs(model, generator):
     lengths, longest = [1, 7, 39], 39
     ids = torch.randint(4, 96, (3, longest), generator=generator)
     mask = torch.tensor([[int(i < n) for i in range(longest)] for n in lengths])
-    pad = 1 if isinstance(model, MPNetModel) else model.config.pad_token_id
+    pad = 1 if isinstance(model.base_model, MPNetModel) else model.config.pad_token_id
     return torch.where(mask.bool(), ids, torch.full_like(ids, pad)), mask
 
 
@@ -138,10 +171,10 @@ def create(name, out):
                 p.copy_(new.to(torch.float16 if part is dense else dtype).float())
         ids, mask = inputs(model, generator)
         types = {}
-        if kind is BertModel:
+        if isinstance(model.base_model, BertModel) and config.type_vocab_size > 1:
             types = {"token_type_ids": torch.randint(0, 2, ids.shape, generator=generator)}
-        result = model(input_ids=ids, attention_mask=mask, **types)
-        states = result.last_hidden_state
+        result = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **types)
+        states = result.hidden_states[-1]
         pooled = getattr(result, "pooler_output", None)
         if modules:
             pooled = pool(states, mask, modules[0])
@@ -163,12 +196,15 @@ def create(name, out):
             weight_map.update({k: file for k in part})
             save_file(part, folder / file)
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    model.config.architectures = [kind.__name__]
     (folder / "config.json").write_text(json.dumps(model.config.to_dict(), indent=1, default=str))
     reference = dict(ids=ids, mask=mask, states=states.contiguous())
     if types:
         reference["types"] = types["token_type_ids"]
     if pooled is not None:
         reference["pooled"] = pooled.contiguous()
+    if "logits" in result:
+        reference["logits"] = result.logits.contiguous()
     save_file(reference, folder / "reference.safetensors")
 
 

@@ -135,6 +135,9 @@ def encoder(folder, reference):
     outputs = model.predict(given)
     seen = reference["mask"].astype(bool)
     worst = np.abs(outputs["last_hidden_state"] - reference["states"])[seen].max()
+    if "logits" in reference:
+        far = np.abs(outputs["logits"] - reference["logits"])
+        return max(worst, far[seen].max() if far.ndim == 3 else far.max())
     vector = outputs.get("sentence_embedding", outputs.get("pooler_output"))
     return worst if vector is None else max(worst, np.abs(vector - reference["pooled"]).max())
 

@@ -16,6 +16,7 @@ Examples:
   candle-coreml convert gemma-3-270m-it --to anemll --out gemma --monolithic --argmax --lut-ffn 4,8
   candle-coreml convert Llama-3.2-1B --to stateful --out llama --context 2048
   candle-coreml convert sentence-transformers/all-MiniLM-L6-v2 --to encoder --out minilm
+  candle-coreml convert cross-encoder/ms-marco-MiniLM-L6-v2 --to encoder --out ranker
   candle-coreml generate --model qwen --prompt \"Hello\"";
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -24,7 +25,8 @@ enum Target {
     Anemll,
     /// Apple's stateful layout: one file with keyCache and valueCache.
     Stateful,
-    /// One file for an encoder of texts: BERT, RoBERTa, DistilBERT, MPNet, sentence-transformers.
+    /// One file for an encoder of texts: BERT, RoBERTa, DistilBERT, MPNet, sentence-transformers; with their heads, classifiers of
+    /// texts or tokens.
     Encoder,
 }
 
@@ -32,7 +34,7 @@ enum Target {
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Folder with config.json, *.safetensors and the tokenizer, or org/name on the Hugging Face Hub: Qwen 2.5, Qwen 3, Llama 3,
-    /// Mistral, Gemma 3; encoders.
+    /// Mistral, Gemma 3; encoders and classifiers.
     source: PathBuf,
     /// Layout of the result.
     #[arg(long, value_enum, default_value = "anemll")]

@@ -1,8 +1,9 @@
 //! Encoders of texts: BERT and its kin, and what sentence-transformers put behind them, as one ML Program.
 //!
 //! Inputs `input_ids` and `attention_mask` `[texts, tokens]` of any number up to the limits, and where the family has
-//! kinds of tokens, `token_type_ids`, which may be left out. Outputs `last_hidden_state` `[texts, tokens, width]`, and
-//! `sentence_embedding` `[texts, width]` for sentence-transformers, or `pooler_output` if the checkpoint has a pooler.
+//! several kinds of tokens, `token_type_ids`, which may be left out. Outputs `last_hidden_state` `[texts, tokens, width]`, and
+//! `sentence_embedding` `[texts, width]` for sentence-transformers, or `pooler_output` if the checkpoint has a pooler. A
+//! classifier gives `logits` `[texts, labels]`, or `[texts, tokens, labels]`, in place of the pooler's output.
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use crate::net::{self, HALF, Matrix};
 use crate::weights::{Linear, Lut, Store};
 
 mod config;
+mod head;
 mod modules;
 
 pub(crate) use config::Config;
@@ -96,6 +98,7 @@ struct Ends {
     /// Of MPNet: `[1, heads, tokens, tokens]`, added to the scores.
     bias: Option<Value>,
     pooler: Option<Linear>,
+    head: Option<head::Weights>,
     dense: Vec<(Linear, Dense)>,
 }
 
@@ -164,7 +167,11 @@ impl Conversion<'_> {
             }
         }
         package.add_finished("main", function, description)?;
-        package.description.metadata.description = "Converted with candle-coreml".to_owned();
+        let metadata = &mut package.description.metadata;
+        metadata.description = "Converted with candle-coreml".to_owned();
+        if let Some(head) = &c.head {
+            metadata.user.insert("id2label".to_owned(), head.id2label());
+        }
         Ok(package.finish()?)
     }
 
@@ -223,8 +230,9 @@ impl Conversion<'_> {
         let norm = self.norm_weights(store, &at("embeddings.LayerNorm"))?;
         let bias = c.row.relative.map(|name| self.relative(store, &at(name))).transpose()?;
         let pooler = at("pooler.dense");
-        let has = self.modules.is_none() && self.from.has(&format!("{pooler}.weight"));
+        let has = self.modules.is_none() && c.head.is_none() && self.from.has(&format!("{pooler}.weight"));
         let pooler = has.then(|| self.linear_weights(store, &pooler, c.hidden, c.hidden)).transpose()?;
+        let head = self.head_weights(store)?;
         let mut dense = Vec::new();
         for d in self.modules.iter().flat_map(|m| &m.dense) {
             let from = Checkpoint::open(&d.folder)?;
@@ -234,7 +242,7 @@ impl Conversion<'_> {
             from.all_used(&|_| false)?;
             dense.push((Linear { weight, bias }, d.clone()));
         }
-        Ok(Ends { words, positions, types, norm, bias, pooler, dense })
+        Ok(Ends { words, positions, types, norm, bias, pooler, head, dense })
     }
 
     /// Biases of every pair of positions (transformers, `MPNetEncoder.relative_position_bucket`).
@@ -264,15 +272,20 @@ impl Conversion<'_> {
         let extents = || Extents::Ranges(vec![up_to(self.o.batch), up_to(self.length())], vec![1, 1]);
         let ids = f.input("input_ids", DataType::I32, extents())?;
         let mask = f.input("attention_mask", DataType::I32, extents())?;
-        let types = ends.types.is_some().then(|| f.input(TYPES, DataType::I32, extents())).transpose()?;
+        // All tokens are of the only kind.
+        let typed = ends.types.is_some() && c.types > 1;
+        let types = typed.then(|| f.input(TYPES, DataType::I32, extents())).transpose()?;
 
         let sizes = f.op("shape").arg("x", &ids).done()?;
         let tokens = net::element(f, &sizes, 1)?;
         let words = net::matrix(f, "model_model_embed_tokens_weight", &ends.words)?;
         let mut x = f.op("gather").arg("x", &words).arg("indices", &ids).arg("axis", 0).done()?;
-        if let (Some(table), Some(types)) = (&ends.types, &types) {
+        if let Some(table) = &ends.types {
             let table = f.shared("token_types", table.clone());
-            let rows = f.op("gather").arg("x", &table).arg("indices", types).arg("axis", 0).done()?;
+            let rows = match &types {
+                Some(types) => f.op("gather").arg("x", &table).arg("indices", types).arg("axis", 0).done()?,
+                None => table,
+            };
             x = f.op("add").arg("x", &x).arg("y", &rows).done()?;
         }
         let rows = self.positions(f, &ends.positions, &ids, &tokens)?;
@@ -295,7 +308,15 @@ impl Conversion<'_> {
         for (i, layer) in layers.iter().enumerate() {
             x = self.layer(f, &x, &closed, layer, i)?;
         }
-        f.output("last_hidden_state", &x)?;
+        if let Some(weights) = &ends.head {
+            let y = head::logits(f, &x, weights)?;
+            f.output("logits", &y)?;
+            // As the logits are.
+            let states = f.op("cast").arg("x", &x).arg("dtype", "fp32").done()?;
+            f.output("last_hidden_state", &states)?;
+        } else {
+            f.output("last_hidden_state", &x)?;
+        }
         if let Some(pooler) = &ends.pooler {
             let first = first(f, &x)?;
             let y = linear(f, &first, pooler, "pooler")?;

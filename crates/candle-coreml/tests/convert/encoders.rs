@@ -19,6 +19,17 @@ const ALL: [&str; 7] = [
     "mpnet-sqrt-f16",
 ];
 
+const CLASSIFIERS: [&str; 8] = [
+    "bert-texts-f16",
+    "bert-tokens-bf16",
+    "roberta-texts-f16",
+    "xlm-roberta-tokens-f16",
+    "camembert-texts-f32",
+    "distilbert-texts-f16",
+    "distilbert-tokens-f16",
+    "mpnet-texts-f16",
+];
+
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/encoders").join(name)
 }
@@ -60,22 +71,36 @@ fn predict(model: &CoreMLModel, inputs: &[(&'static str, Tensor)]) -> (Tensor, O
     (states, tensor("sentence_embedding").or_else(|| tensor("pooler_output")))
 }
 
+fn far(a: f32, b: f32) -> f32 {
+    if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() }
+}
+
+/// Largest distance of states of tokens.
+fn off_states(
+    name: &str,
+    all: &std::collections::HashMap<String, Tensor>,
+    texts: std::ops::Range<usize>,
+    length: usize,
+    states: &Tensor,
+) -> f32 {
+    let part =
+        |key: &str| all[key].narrow(0, texts.start, texts.len()).and_then(|t| t.narrow(1, 0, length)).expect("a part");
+    let (wanted, mask) = (part("states"), numbers(&part("mask")));
+    let width = wanted.dims()[2];
+    let (found, wanted) = (numbers(states), numbers(&wanted));
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    let pairs = found.iter().zip(&wanted).enumerate().filter(|(i, _)| mask[i / width] > 0.0);
+    pairs.map(|(_, (a, b))| far(*a, *b)).fold(0f32, f32::max)
+}
+
 /// Largest distance of states of tokens, and of vectors, for texts of these rows cut to a length.
 fn off(name: &str, model: &CoreMLModel, texts: std::ops::Range<usize>, length: usize) -> f32 {
     let all = candle_core::safetensors::load(source(name).join("reference.safetensors"), &Device::Cpu).expect("a file");
     let (states, pooled) = predict(model, &inputs(&all, texts.clone(), length));
-    let part = |key: &str| all[key].narrow(0, texts.start, texts.len()).expect("rows");
-    let wanted = part("states").narrow(1, 0, length).expect("tokens");
-    let mask = numbers(&part("mask").narrow(1, 0, length).expect("tokens"));
-    let width = wanted.dims()[2];
-    let (found, wanted) = (numbers(&states), numbers(&wanted));
-    assert_eq!(found.len(), wanted.len(), "{name}");
-    let far = |a: f32, b: f32| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
-    let pairs = found.iter().zip(&wanted).enumerate().filter(|(i, _)| mask[i / width] > 0.0);
-    let mut worst = pairs.map(|(_, (a, b))| far(*a, *b)).fold(0f32, f32::max);
+    let mut worst = off_states(name, &all, texts.clone(), length, &states);
     assert_eq!(pooled.is_some(), all.contains_key("pooled"), "{name}");
     if let Some(pooled) = pooled {
-        let wanted = part("pooled");
+        let wanted = all["pooled"].narrow(0, texts.start, texts.len()).expect("rows");
         assert_eq!(pooled.dims(), wanted.dims(), "{name}");
         worst = numbers(&pooled).iter().zip(numbers(&wanted)).map(|(a, b)| far(*a, b)).fold(worst, f32::max);
     }
@@ -94,6 +119,124 @@ fn every_family_gives_the_states_and_vectors_of_transformers() {
             let worst = off(name, &model, texts.clone(), length);
             assert!(worst < TOLERANCE, "{name}, {texts:?} of {length} tokens: {worst}");
         }
+    }
+}
+
+/// Absolute tolerance on logits: weights in fp16, arithmetic in f32.
+const LOGITS: f32 = 0.01;
+
+#[test]
+fn classifiers_give_the_logits_of_transformers() {
+    for name in CLASSIFIERS {
+        let (folder, model) = converted(&source(name), Encoder::default());
+        let all =
+            candle_core::safetensors::load(source(name).join("reference.safetensors"), &Device::Cpu).expect("a file");
+        assert_eq!(model.input_names().contains(&"token_type_ids".to_owned()), all.contains_key("types"), "{name}");
+        assert_eq!(model.output_names(), ["logits", "last_hidden_state"], "{name}");
+        for (texts, length) in [(0..3, 39), (0..1, 1), (1..2, 7), (2..3, 39)] {
+            let out =
+                model.predict(&inputs(&all, texts.clone(), length), None).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let part = |key: &str| all[key].narrow(0, texts.start, texts.len()).expect("rows");
+            let mut wanted = part("logits");
+            let mut seen = vec![1.0; texts.len()];
+            if name.contains("-tokens-") {
+                wanted = wanted.narrow(1, 0, length).expect("tokens");
+                seen = numbers(&part("mask").narrow(1, 0, length).expect("tokens"));
+            }
+            let found = out["logits"].tensor().expect("logits");
+            assert_eq!((found.dims(), found.dtype()), (wanted.dims(), DType::F32), "{name}");
+            let labels = wanted.dims()[wanted.rank() - 1];
+            let (found, wanted) = (numbers(found), numbers(&wanted));
+            for (i, (a, b)) in found.iter().zip(&wanted).enumerate().filter(|(i, _)| seen[i / labels] > 0.0) {
+                assert!(far(*a, *b) < LOGITS, "{name}, {texts:?} of {length} tokens: {a} for {b} at {i}");
+            }
+            let worst =
+                off_states(name, &all, texts.clone(), length, out["last_hidden_state"].tensor().expect("states"));
+            assert!(worst < TOLERANCE, "{name}, {texts:?} of {length} tokens: {worst}");
+        }
+        let config = std::fs::read(folder.path().join("model/config.json")).expect("a configuration");
+        let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+        let package = Model::open(&folder.path().join("model/encoder.mlpackage")).expect("a model");
+        let labels: serde_json::Value =
+            serde_json::from_str(&package.description.metadata.user["id2label"]).expect("JSON");
+        assert!(labels.as_object().is_some_and(|l| !l.is_empty()) && labels == config["id2label"], "{name}: {labels}");
+    }
+}
+
+#[test]
+fn labels_without_names_have_those_of_transformers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = folder.path().join("source");
+    copy(&source("distilbert-texts-f16"), &from);
+    let file = from.join("config.json");
+    let text = std::fs::read_to_string(&file).expect("text");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let keys = config.as_object_mut().expect("an object");
+    keys.remove("id2label");
+    keys.insert("num_labels".to_owned(), 4.into());
+    std::fs::write(&file, config.to_string()).expect("written");
+    let (to, _) = converted(&from, Encoder::default());
+    let package = Model::open(&to.path().join("model/encoder.mlpackage")).expect("a model");
+    let labels = r#"{"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2", "3": "LABEL_3"}"#;
+    assert_eq!(package.description.metadata.user["id2label"], labels);
+}
+
+#[test]
+fn wrong_heads_are_refused_by_name() {
+    type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+    let heads = "…ForSequenceClassification, …ForTokenClassification, found";
+    let cases: [(&str, String, Change<'_>); 11] = [
+        ("bert-texts-f16", format!("{heads} BertForQuestionAnswering"), &|c| {
+            c["architectures"] = serde_json::json!(["BertForQuestionAnswering"]);
+        }),
+        ("bert-texts-f16", format!("{heads} BertForNextSentencePrediction"), &|c| {
+            c["architectures"] = serde_json::json!(["BertForNextSentencePrediction"]);
+        }),
+        ("bert-texts-f16", format!("{heads} JinaBertModel"), &|c| {
+            c["architectures"] = serde_json::json!(["JinaBertModel"]);
+        }),
+        ("bert-texts-f16", format!("{heads} \"BertModel\""), &|c| c["architectures"] = "BertModel".into()),
+        // Its head's tensors are left over.
+        ("bert-texts-f16", "found also classifier.bias, classifier.weight".to_owned(), &|c| {
+            c["architectures"] = serde_json::json!(["BertModel"]);
+        }),
+        ("roberta-texts-f16", "found also classifier.dense.bias".to_owned(), &|c| {
+            c.as_object_mut().expect("an object").remove("architectures");
+        }),
+        (
+            "distilbert-tokens-f16",
+            "tensor `pre_classifier.weight`: expected shape [24, 24], found none".to_owned(),
+            &|c| {
+                c["architectures"] = serde_json::json!(["DistilBertForSequenceClassification"]);
+            },
+        ),
+        ("mpnet-texts-f16", "expected shape [2, 24], found [3, 24]".to_owned(), &|c| {
+            c["id2label"] = serde_json::json!({"0": "x", "1": "y"});
+        }),
+        (
+            "mpnet-texts-f16",
+            "`id2label`: expected names of 1 to 65536 labels from 0 on, found 2 labels, but no name of 1".to_owned(),
+            &|c| {
+                c["id2label"] = serde_json::json!({"0": "x", "2": "y"});
+            },
+        ),
+        ("mpnet-texts-f16", "`id2label`".to_owned(), &|c| c["id2label"] = serde_json::json!({})),
+        ("mpnet-texts-f16", "found 16777216 labels".to_owned(), &|c| {
+            c["id2label"] = serde_json::Value::Null;
+            c["num_labels"] = (1 << 24).into();
+        }),
+    ];
+    for (name, part, change) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, to) = (folder.path().join("source"), folder.path().join("model"));
+        copy(&source(name), &from);
+        let text = std::fs::read_to_string(from.join("config.json")).expect("text");
+        let mut config = serde_json::from_str(&text).expect("JSON");
+        change(&mut config);
+        std::fs::write(from.join("config.json"), config.to_string()).expect("written");
+        let error = convert(&from, &Encoder::default().into(), &to).expect_err(&part).to_string();
+        assert!(error.contains(&part), "expected {part}: {error}");
+        assert!(!to.exists(), "{part}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::head::{Head, TextHead};
 use crate::config::Reader;
 use crate::error::{ConvertError, Result};
 
@@ -31,6 +32,8 @@ pub(crate) struct Row {
     pub(crate) norms: [&'static str; 2],
     /// Biases by distance.
     pub(crate) relative: Option<&'static str>,
+    /// Of texts.
+    pub(crate) head: TextHead,
     /// Keys of width, layers, heads, inner width, activation.
     keys: [&'static str; 5],
 }
@@ -50,11 +53,17 @@ const BERT: Row = Row {
     ],
     norms: ["attention.output.LayerNorm", "output.LayerNorm"],
     relative: None,
+    head: TextHead { dense: "pooler.dense", inner: true, act: "tanh", out: "classifier" },
     keys: ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"],
 };
 
-const ROBERTA: Row =
-    Row { model_type: "roberta", prefixes: &["roberta.", "model."], positions: Positions::Counted, ..BERT };
+const ROBERTA: Row = Row {
+    model_type: "roberta",
+    prefixes: &["roberta.", "model."],
+    positions: Positions::Counted,
+    head: TextHead { dense: "classifier.dense", inner: false, act: "tanh", out: "classifier.out_proj" },
+    ..BERT
+};
 
 const ROWS: [Row; 6] = [
     BERT,
@@ -74,13 +83,13 @@ const ROWS: [Row; 6] = [
             "ffn.lin2",
         ],
         norms: ["sa_layer_norm", "output_layer_norm"],
+        head: TextHead { dense: "pre_classifier", inner: false, act: "relu", out: "classifier" },
         keys: ["dim", "n_layers", "n_heads", "hidden_dim", "activation"],
         ..BERT
     },
     Row {
         model_type: "mpnet",
         prefixes: &["mpnet."],
-        positions: Positions::Counted,
         products: [
             "attention.attn.q",
             "attention.attn.k",
@@ -91,7 +100,7 @@ const ROWS: [Row; 6] = [
         ],
         norms: ["attention.LayerNorm", "output.LayerNorm"],
         relative: Some("encoder.relative_attention_bias.weight"),
-        ..BERT
+        ..ROBERTA
     },
 ];
 
@@ -114,6 +123,7 @@ pub(crate) struct Config {
     pub(crate) pad: usize,
     /// Buckets of distances (MPNet).
     pub(crate) buckets: usize,
+    pub(crate) head: Option<Head>,
 }
 
 const ACTIVATIONS: [(&str, &str); 7] = [
@@ -169,6 +179,7 @@ impl Config {
             act: mode.1,
             pad,
             buckets: r.maybe("relative_attention_num_buckets")?.unwrap_or(32),
+            head: Head::open(&r)?,
         };
         if row.positions == Positions::Counted && positions <= pad + 1 {
             let expected = format!("more than the padding's id, {pad}, plus 1");
