@@ -132,6 +132,7 @@ fn prepare(at: &Path) -> Result<(), Box<dyn std::error::Error>> {
         ("checkpoints/llama-rope3-f16", "Llama-3.2-1B"),
         ("checkpoints/qwen2.5-shards-f32", "path/to/Qwen2.5-0.5B-Instruct"),
         ("encoders/bert-mean-shards-f32", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("encoders/bert-texts-f16", "cross-encoder/ms-marco-MiniLM-L6-v2"),
         ("classic/scaled_logistic.mlmodel", "pipeline.mlmodel"),
     ] {
         copy(&conformance.join(from), &at.join(to));
