@@ -28,6 +28,10 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         return None;
     }
     let rows = graph.literal(moved, "y")?.clone();
+    // Equal numbers of several columns are `number`, too, but the operation takes one.
+    if rows.ty.tensor()?.fixed_shape()?.iter().product::<usize>() != 1 {
+        return None;
+    }
     let mut new = op.clone();
     new.kind = FROM_END.name.to_owned();
     new.inputs.clear();
@@ -66,6 +70,7 @@ mod tests {
         assert_eq!(recognised("1", "int32(7)", "[4]"), 0);
         assert_eq!(recognised("0", "int32(-7)", "[4]"), 0);
         assert_eq!(recognised("0", "tensor<int32, [1, 1]>([[7]])", "[1, 4]"), 0);
+        assert_eq!(recognised("0", "tensor<int32, [4]>([7, 7, 7, 7])", "[4]"), 0);
     }
 
     #[test]
