@@ -4,7 +4,7 @@
 //! use it directly.
 
 use candle_core::{DType, Tensor, WithDType};
-use coreml_kernels::buffer_pool::zeros;
+use coreml_kernels::buffer_pool::{Element, zeros};
 use coreml_kernels::elementwise::{Binary, Unary, map as map_elements, zip};
 use coreml_kernels::fp16;
 use coreml_kernels::strided::Strided;
@@ -84,8 +84,9 @@ pub(crate) fn to_f32s(t: &Tensor) -> Result<Vec<f32>, OpError> {
     }
 }
 
-/// Applies `f` to two broadcast `F32` CPU tensors, in the memory order of the larger one; `None` for other tensors.
-pub(crate) fn binary<F: Binary<Output: WithDType>>(
+/// Applies `f` to two broadcast CPU tensors of one element type, in the memory order of the larger one; `None` for tensors of
+/// other types or elsewhere.
+pub(crate) fn binary<T: WithDType + Element, F: Binary<T, Output: WithDType>>(
     x: &Tensor,
     y: &Tensor,
     shape: &[usize],
@@ -98,11 +99,13 @@ pub(crate) fn binary<F: Binary<Output: WithDType>>(
     };
     let dims: Vec<usize> = order.iter().map(|&d| shape[d]).collect();
     let (xs, ys) = (spread(x, shape, &order)?, spread(y, shape, &order)?);
-    if x.dtype() == DType::F32 && y.dtype() == DType::F32 {
+    if x.dtype() == T::DTYPE && y.dtype() == T::DTYPE {
         claim_of::<F::Output>(shape.iter().product())?;
     }
-    let result = with_elements(x, |x| {
-        with_elements(y, |y| zip(&dims, Strided { data: x, strides: &xs }, Strided { data: y, strides: &ys }, f))
+    let result = with_elements::<T, _>(x, |x| {
+        with_elements::<T, _>(y, |y| {
+            zip(&dims, Strided { data: x, strides: &xs }, Strided { data: y, strides: &ys }, f)
+        })
     });
     match result.flatten() {
         Some(out) => Ok(Some(from_memory(out, shape, &order, x)?)),
@@ -232,7 +235,7 @@ mod tests {
                 prop_assert_eq!(elements(&got), elements(&view));
             }
             let row = Tensor::arange(0f32, view.dims()[view.rank() - 1] as f32, &Device::Cpu).expect("a row");
-            let sum = binary(&view, &row, view.dims(), |a, b| a + b).expect("added").expect("on the CPU");
+            let sum = binary(&view, &row, view.dims(), |a: f32, b: f32| a + b).expect("added").expect("on the CPU");
             prop_assert_eq!(elements(&sum), elements(&view.broadcast_add(&row).expect("added")));
             prop_assert_eq!(memory_order(&sum), memory_order(&view));
         }

@@ -30,20 +30,20 @@ impl<F: Fn(f32) -> f32 + Sync> Unary for F {
     }
 }
 
-/// A function of two elements; implemented by closures.
-pub trait Binary: Sync {
+/// A function of two elements of a type; implemented by closures.
+pub trait Binary<T = f32>: Sync {
     /// Result type.
     type Output: Element;
 
     /// Same as [`Unary::at`].
-    fn at<const FMA: bool>(&self, x: f32, y: f32) -> Self::Output;
+    fn at<const FMA: bool>(&self, x: T, y: T) -> Self::Output;
 }
 
-impl<R: Element, F: Fn(f32, f32) -> R + Sync> Binary for F {
+impl<T: Element, R: Element, F: Fn(T, T) -> R + Sync> Binary<T> for F {
     type Output = R;
 
     #[inline(always)]
-    fn at<const FMA: bool>(&self, x: f32, y: f32) -> R {
+    fn at<const FMA: bool>(&self, x: T, y: T) -> R {
         self(x, y)
     }
 }
@@ -261,7 +261,7 @@ impl<F: Unary> SimdOp for InPlace<'_, F> {
 ///
 /// # Panics
 /// If an operand does not cover the shape.
-pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> Vec<F::Output> {
+pub fn zip<T: Element, F: Binary<T>>(shape: &[usize], x: Strided<'_, T>, y: Strided<'_, T>, f: F) -> Vec<F::Output> {
     let size = size_of_shape(shape);
     if size == 0 {
         return Vec::new();
@@ -282,9 +282,9 @@ pub fn zip<F: Binary>(shape: &[usize], x: Strided<'_>, y: Strided<'_>, f: F) -> 
 const LONG: usize = 1 << 11;
 
 /// Innermost rows of [`zip`], or a part of one.
-struct Rows<'a, F: Binary> {
-    x: &'a [f32],
-    y: &'a [f32],
+struct Rows<'a, T, F: Binary<T>> {
+    x: &'a [T],
+    y: &'a [T],
     /// Extents from the outermost, with the strides of both operands.
     dims: &'a [(usize, usize, usize)],
     /// First element computed.
@@ -293,7 +293,7 @@ struct Rows<'a, F: Binary> {
     f: &'a F,
 }
 
-impl<F: Binary> SimdOp for Rows<'_, F> {
+impl<T: Element, F: Binary<T>> SimdOp for Rows<'_, T, F> {
     type Output = ();
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 
 use candle_core::{DType, Tensor};
 use coreml_format::dtype::DataType;
+use coreml_kernels::buffer_pool::Element;
 
 use crate::array::Array;
 use crate::budget::{self, Counted};
@@ -16,33 +17,35 @@ use crate::planned::Run;
 use crate::shape::check_size;
 
 pub(super) const OPS: &[OpSpec] = &[
-    OpSpec::vectorized("add", IOS15, |b| candle(b, Tensor::broadcast_add, |x, y| x + y)),
-    OpSpec::vectorized("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y)),
+    OpSpec::vectorized("add", IOS15, |b| arithmetic(b, Tensor::broadcast_add, |x, y| x + y, i64::wrapping_add)),
+    OpSpec::vectorized("equal", IOS15, |b| compare(b, Tensor::broadcast_eq, |x, y| x == y, |x, y| x == y)),
     OpSpec::vectorized("floor_div", IOS15, |b| floats_or_ints(b, |x, y| (x / y).floor(), floor_div)),
-    OpSpec::vectorized("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y)),
-    OpSpec::vectorized("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y)),
-    OpSpec::vectorized("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y)),
-    OpSpec::vectorized("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y)),
+    OpSpec::vectorized("greater", IOS15, |b| compare(b, Tensor::broadcast_gt, |x, y| x > y, |x, y| x > y)),
+    OpSpec::vectorized("greater_equal", IOS15, |b| compare(b, Tensor::broadcast_ge, |x, y| x >= y, |x, y| x >= y)),
+    OpSpec::vectorized("less", IOS15, |b| compare(b, Tensor::broadcast_lt, |x, y| x < y, |x, y| x < y)),
+    OpSpec::vectorized("less_equal", IOS15, |b| compare(b, Tensor::broadcast_le, |x, y| x <= y, |x, y| x <= y)),
     OpSpec::elementwise("logical_and", IOS15, |b| logic(b, |x, y| x && y)),
     OpSpec::elementwise("logical_or", IOS15, |b| logic(b, |x, y| x || y)),
     OpSpec::elementwise("logical_xor", IOS15, |b| logic(b, |x, y| x != y)),
     OpSpec::vectorized("maximum", IOS15, |b| {
-        candle(b, Tensor::broadcast_maximum, |x: f32, y: f32| if x < y || y.is_nan() { y } else { x })
+        let larger = |x: f32, y: f32| if x < y || y.is_nan() { y } else { x };
+        arithmetic(b, Tensor::broadcast_maximum, larger, i64::max)
     }),
     OpSpec::vectorized("minimum", IOS15, |b| {
-        candle(b, Tensor::broadcast_minimum, |x: f32, y: f32| if x > y || y.is_nan() { y } else { x })
+        let smaller = |x: f32, y: f32| if x > y || y.is_nan() { y } else { x };
+        arithmetic(b, Tensor::broadcast_minimum, smaller, i64::min)
     }),
     OpSpec::vectorized("mod", IOS15, |b| {
         // Measured on Core ML: the remainder of truncated division, with the sign of the dividend.
         floats_or_ints(b, |x, y| x % y, |x, y| if y == 0 { x } else { x.wrapping_rem(y) })
     }),
-    OpSpec::vectorized("mul", IOS15, |b| candle(b, Tensor::broadcast_mul, |x, y| x * y)),
-    OpSpec::vectorized("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y)),
+    OpSpec::vectorized("mul", IOS15, |b| arithmetic(b, Tensor::broadcast_mul, |x, y| x * y, i64::wrapping_mul)),
+    OpSpec::vectorized("not_equal", IOS15, |b| compare(b, Tensor::broadcast_ne, |x, y| x != y, |x, y| x != y)),
     OpSpec::vectorized("pow", IOS15, pow),
     OpSpec::vectorized("real_div", IOS15, |b| {
         floats_or_ints(b, |x, y| x / y, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })
     }),
-    OpSpec::vectorized("sub", IOS15, |b| candle(b, Tensor::broadcast_sub, |x, y| x - y)),
+    OpSpec::vectorized("sub", IOS15, |b| arithmetic(b, Tensor::broadcast_sub, |x, y| x - y, i64::wrapping_sub)),
 ];
 
 fn floor_div(x: i64, y: i64) -> i64 {
@@ -90,10 +93,11 @@ pub(crate) fn broadcast_shape(x: &[usize], y: &[usize]) -> Result<Vec<usize>, Op
 
 type Apply = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
-/// Computes floats on the CPU with a kernel, everything else with Candle.
-fn candle<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+/// Computes floats and integers on the CPU with a kernel, everything else with Candle.
+fn arithmetic<F, I>(b: &OpBuilder<'_>, apply: Apply, floats: F, ints: I) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
+    I: Fn(i64, i64) -> i64 + Copy + Send + Sync + 'static,
 {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
@@ -102,16 +106,21 @@ where
         if shape.contains(&0) {
             return one(Array::new(Tensor::zeros(shape, x.dtype(), f.device())?, dtype)?);
         }
-        if let Some(result) = layout::binary(&x, &y, &shape, floats)? {
+        let result = match x.dtype() {
+            DType::I64 => layout::binary(&x, &y, &shape, ints)?,
+            _ => layout::binary(&x, &y, &shape, floats)?,
+        };
+        if let Some(result) = result {
             return one(Array::new(result, dtype)?);
         }
         one(Array::new(x.counted_broadcast(&y, apply)?, dtype)?)
     })
 }
 
-fn compare<F>(b: &OpBuilder<'_>, apply: Apply, floats: F) -> Result<Run, OpError>
+fn compare<F, I>(b: &OpBuilder<'_>, apply: Apply, floats: F, ints: I) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> bool + Copy + Send + Sync + 'static,
+    I: Fn(i64, i64) -> bool + Copy + Send + Sync + 'static,
 {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
@@ -120,7 +129,11 @@ where
         if shape.contains(&0) {
             return one(Array::new(Tensor::zeros(shape, DType::U8, f.device())?, DataType::Bool)?);
         }
-        if let Some(result) = layout::binary(&x, &y, &shape, move |x, y| u8::from(floats(x, y)))? {
+        let result = match x.dtype() {
+            DType::I64 => layout::binary(&x, &y, &shape, move |x, y| u8::from(ints(x, y)))?,
+            _ => layout::binary(&x, &y, &shape, move |x, y| u8::from(floats(x, y)))?,
+        };
+        if let Some(result) = result {
             return one(Array::new(result, DataType::Bool)?);
         }
         budget::claim_of::<u8>(shape.iter().product())?;
@@ -128,33 +141,40 @@ where
     })
 }
 
-/// Broadcasts both tensors and combines them elementwise.
-fn zip<T: candle_core::WithDType, R>(
+/// Broadcasts both tensors and combines them elementwise, wherever they are.
+fn zip<T: candle_core::WithDType + Element, R: candle_core::WithDType + Element>(
     x: &Tensor,
     y: &Tensor,
     shape: &[usize],
-    f: impl Fn(T, T) -> R,
-) -> Result<Vec<R>, OpError> {
-    let x: Vec<T> = x.broadcast_as(shape)?.counted_elements()?;
-    let y: Vec<T> = y.broadcast_as(shape)?.counted_elements()?;
-    budget::collect(x.into_iter().zip(y).map(|(x, y)| f(x, y)))
+    f: impl Fn(T, T) -> R + Copy + Sync,
+) -> Result<Tensor, OpError> {
+    if let Some(result) = layout::binary(x, y, shape, f)? {
+        return Ok(result);
+    }
+    let elements = |t: &Tensor| t.broadcast_as(shape)?.counted_elements::<T>();
+    let data = budget::collect(elements(x)?.into_iter().zip(elements(y)?).map(|(x, y)| f(x, y)))?;
+    Ok(Tensor::from_vec(data, shape, x.device())?)
 }
 
-fn logic(b: &OpBuilder<'_>, apply: fn(bool, bool) -> bool) -> Result<Run, OpError> {
+fn logic(b: &OpBuilder<'_>, apply: impl Fn(bool, bool) -> bool + Copy + Send + Sync + 'static) -> Result<Run, OpError> {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
         let (x, y) = (f.array(x)?, f.array(y)?);
         let shape = broadcast_shape(x.shape(), y.shape())?;
-        let as_bool = |a: &Array| Ok::<_, OpError>(Tensor::from_vec(a.to_bools()?, a.shape(), f.device())?);
-        let data = zip(&as_bool(&x)?, &as_bool(&y)?, &shape, |a: u8, b: u8| u8::from(apply(a != 0, b != 0)))?;
-        one(Array::from_bool(data, &shape, f.device())?)
+        let as_bool = |a: Array| match a.tensor().dtype() {
+            DType::U8 => Ok(a.into_tensor()),
+            _ => Ok::<_, OpError>(Tensor::from_vec(a.to_bools()?, a.shape(), f.device())?),
+        };
+        let bools = move |a: u8, b: u8| u8::from(apply(a != 0, b != 0));
+        one(Array::new(zip(&as_bool(x)?, &as_bool(y)?, &shape, bools)?, DataType::Bool)?)
     })
 }
 
 /// A function with separate definitions for floats and integers.
-fn floats_or_ints<F>(b: &OpBuilder<'_>, floats: F, ints: fn(i64, i64) -> i64) -> Result<Run, OpError>
+fn floats_or_ints<F, I>(b: &OpBuilder<'_>, floats: F, ints: I) -> Result<Run, OpError>
 where
     F: Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
+    I: Fn(i64, i64) -> i64 + Copy + Send + Sync + 'static,
 {
     let (x, y) = (b.slot("x")?, b.slot("y")?);
     b.run(move |f| {
@@ -168,17 +188,13 @@ fn apply(
     x: &Tensor,
     y: &Tensor,
     floats: impl Fn(f32, f32) -> f32 + Copy + Sync,
-    ints: fn(i64, i64) -> i64,
+    ints: impl Fn(i64, i64) -> i64 + Copy + Sync,
 ) -> Result<Tensor, OpError> {
     let shape = broadcast_shape(x.dims(), y.dims())?;
     if x.dtype() == DType::F32 {
-        if let Some(result) = layout::binary(x, y, &shape, floats)? {
-            return Ok(result);
-        }
-        return Ok(Tensor::from_vec(zip(x, y, &shape, floats)?, shape, x.device())?);
+        return zip(x, y, &shape, floats);
     }
-    let (x, y) = (x.counted_to_dtype(DType::I64)?, y.counted_to_dtype(DType::I64)?);
-    Ok(Tensor::from_vec(zip(&x, &y, &shape, ints)?, shape, x.device())?)
+    zip(&x.counted_to_dtype(DType::I64)?, &y.counted_to_dtype(DType::I64)?, &shape, ints)
 }
 
 /// `pow(x, y)`: special cases powers that are a product or a root.

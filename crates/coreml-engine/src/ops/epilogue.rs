@@ -83,7 +83,7 @@ impl EpilogueSpec {
         let mut y = y;
         if let Some(slot) = self.residual {
             let residual = f.array(slot)?;
-            let sum = layout::binary(y.floats()?, residual.floats()?, y.shape(), |a, b| a + b)?;
+            let sum = layout::binary(y.floats()?, residual.floats()?, y.shape(), |a: f32, b: f32| a + b)?;
             y = match sum {
                 Some(sum) => y.with(sum),
                 None => y.with(y.tensor().counted_broadcast(residual.tensor(), Tensor::broadcast_add)?),
