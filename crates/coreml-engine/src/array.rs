@@ -20,6 +20,7 @@ use crate::budget::{self, Counted};
 use crate::error::OpError;
 use crate::layout;
 use crate::memory_order::with_elements;
+use crate::rearrange::elsewhere;
 
 /// A tensor and its declared element type.
 #[derive(Debug, Clone)]
@@ -138,11 +139,24 @@ impl Array {
     ///
     /// # Errors
     /// If copying fails.
-    pub(crate) fn with_rows<R>(&self, f: impl Fn(&[f32]) -> R) -> Result<R, OpError> {
-        match layout::with_rows(&self.tensor, &f)? {
-            Some(result) => Ok(result),
-            None => Ok(f(&self.to_f32s()?)),
+    pub(crate) fn with_rows<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R, OpError> {
+        if self.tensor.dtype() != DType::F32 || !self.tensor.device().is_cpu() {
+            return Ok(f(&self.to_f32s()?));
         }
+        layout::with_rows(&self.tensor, f)?.ok_or_else(elsewhere)
+    }
+
+    /// Calls `f` with the elements as integers in row-major order, without a copy if they are stored that way.
+    ///
+    /// # Errors
+    /// If copying fails.
+    pub(crate) fn with_i64s<R>(&self, f: impl FnOnce(&[i64]) -> R) -> Result<R, OpError> {
+        let count = self.tensor.elem_count();
+        if self.tensor.dtype() == DType::I64 && self.tensor.is_contiguous() && self.tensor.device().is_cpu() {
+            let result = with_elements(&self.tensor, |data: &[i64]| f(&data[..count]));
+            return result.ok_or_else(elsewhere);
+        }
+        Ok(f(&self.to_i64s()?))
     }
 
     /// Copies the elements as 0 or 1 in row-major order.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, WithDType};
 use coreml_kernels::buffer_pool::Element;
-use coreml_kernels::gather::{self as kernels, Axis, AxisIndices};
+use coreml_kernels::gather::{self as kernels, Axis, AxisIndices, Indices};
 use coreml_kernels::strided::Strided;
 
 use crate::budget::{Counted, bytes_of, claim, lent};
@@ -25,7 +25,8 @@ macro_rules! by_type {
 /// Minimum number of result elements for which index tables are charged to the budget.
 const TABLES: usize = 1 << 14;
 
-fn elsewhere() -> OpError {
+/// The error for elements that are not in the CPU's memory.
+pub(crate) fn elsewhere() -> OpError {
     OpError::data("a tensor outside the CPU's memory")
 }
 
@@ -73,31 +74,59 @@ pub(crate) fn pick_dim(t: &Tensor, dim: usize, places: AxisIndices) -> Result<Te
     pick(t, &all, None)
 }
 
-/// Gathers elements along one dimension by indices `at` in the row-major order of the result, whose extent in that
-/// dimension is `m`.
+/// Gathers elements along one dimension by indices in the row-major order of the result, whose extent in that dimension is
+/// `m`.
 ///
 /// # Errors
 /// If the number of indices differs from that of the result's elements, or one is out of range.
-pub(crate) fn pick_along(t: &Tensor, dim: usize, at: &[usize], m: usize) -> Result<Tensor, OpError> {
-    let n = t.dims()[dim];
+pub(crate) fn pick_along(t: &Tensor, dim: usize, indices: Indices<'_>, m: usize) -> Result<Tensor, OpError> {
     let mut shape = t.dims().to_vec();
     shape[dim] = m;
-    if at.len() != check_size(&shape)? || at.iter().any(|&i| i >= n) {
+    if indices.at.len() != check_size(&shape)? || indices.n != t.dims()[dim] {
         return Err(OpError::shape(format!("indices for {shape:?} along dimension {dim} of {:?}", t.dims())));
     }
-    if at.is_empty() {
+    if indices.at.is_empty() {
         return Ok(Tensor::zeros(shape, t.dtype(), t.device())?);
     }
-    fn run<T: WithDType + Element>(t: &Tensor, dim: usize, at: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
-        let (n, inner) = (t.dims()[dim], shape[dim + 1..].iter().product());
-        let count = t.elem_count();
-        let data = with_elements::<T, _>(t, |x| kernels::index_select_along(&x[..count], n, at, shape[dim], inner))
-            .ok_or_else(elsewhere)?;
+    fn run<T: WithDType + Element>(
+        t: &Tensor,
+        dim: usize,
+        indices: Indices<'_>,
+        shape: &[usize],
+    ) -> Result<Tensor, OpError> {
+        let (inner, count) = (shape[dim + 1..].iter().product(), t.elem_count());
+        let data = with_elements::<T, _>(t, |x| kernels::index_select_along(&x[..count], indices, shape[dim], inner))
+            .ok_or_else(elsewhere)?
+            .map_err(|index| outside(index, indices.n))?;
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
     }
-    claim(at.len().saturating_mul(t.dtype().size_in_bytes()))?;
+    claim(indices.at.len().saturating_mul(t.dtype().size_in_bytes()))?;
     let cpu = contiguous(&t.to_device(&Device::Cpu)?)?;
-    Ok(by_type!(cpu, run(&cpu, dim, at, &shape))?.to_device(t.device())?)
+    Ok(by_type!(cpu, run(&cpu, dim, indices, &shape))?.to_device(t.device())?)
+}
+
+/// Gathers slices of `size` elements, in row-major order, from each start on to a tensor of this shape.
+///
+/// # Errors
+/// If the result is too large. The caller has checked the starts.
+pub(crate) fn pick_slices(t: &Tensor, starts: &[usize], size: usize, shape: &[usize]) -> Result<Tensor, OpError> {
+    fn run<T: WithDType + Element>(
+        t: &Tensor,
+        starts: &[usize],
+        size: usize,
+        shape: &[usize],
+    ) -> Result<Tensor, OpError> {
+        let data = with_elements::<T, _>(t, |x| kernels::slices(x, starts, size)).ok_or_else(elsewhere)?;
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    }
+    claim(starts.len().saturating_mul(size).saturating_mul(t.dtype().size_in_bytes()))?;
+    let cpu = contiguous(&t.to_device(&Device::Cpu)?)?;
+    Ok(by_type!(cpu, run(&cpu, starts, size, shape))?.to_device(t.device())?)
+}
+
+/// The error for an index out of range.
+pub(crate) fn outside(index: i64, n: usize) -> OpError {
+    OpError::shape(format!("index {index} of an extent of {n}"))
 }
 
 /// Concatenates tensors along a dimension, in the memory order of the largest.

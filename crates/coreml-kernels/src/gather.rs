@@ -3,9 +3,13 @@
 //! An index along a result dimension reads one source position, or the fill value. The innermost dimensions form a row
 //! of contiguous segments and scattered elements, whose layout is computed once for all rows.
 
+mod along;
 mod contiguous;
+mod indices;
 
+pub use along::{index_select_along, slices};
 pub use contiguous::contiguous;
+pub use indices::{Indices, Outside};
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -120,46 +124,6 @@ pub fn index_select<T: Element>(x: &[T], dims: &[Axis<'_>], fill: T) -> Vec<T> {
                 }
                 before = (from == 0).then_some(source);
                 (done, from) = (done + n, 0);
-            }
-        })
-    }
-}
-
-/// Gathers `[outer, n, inner]` along `n`: `[outer, m, inner]`, where `at` has the shape of the result.
-///
-/// # Panics
-/// If an index is out of range or sizes do not match.
-pub fn index_select_along<T: Element>(x: &[T], n: usize, at: &[usize], m: usize, inner: usize) -> Vec<T> {
-    if at.is_empty() {
-        return Vec::new();
-    }
-    let sizes = checked([m, inner])
-        .zip(checked([n, inner]))
-        .filter(|&(width, slab)| at.len().is_multiple_of(width) && checked([at.len() / width, slab]) == Some(x.len()));
-    let (_, slab) = sizes.expect("sizes of the operands");
-    let chunk = if at.len() < SPLIT { at.len() } else { TASK };
-    // SAFETY: every element of a chunk is visited.
-    unsafe {
-        alloc_with(at.len(), chunk, |task, out: &mut [MaybeUninit<T>]| {
-            let mut done = 0;
-            while done < out.len() {
-                // A segment of `inner` elements, or the part in the chunk.
-                let first = task * chunk + done;
-                let (line, from) = (first / inner, first % inner);
-                let count = if inner == 1 { m - line % m } else { inner - from }.min(out.len() - done);
-                let slab = &x[line / m * slab..][..slab];
-                let places = out[done..done + count].iter_mut().zip(&at[first..]);
-                if inner == 1 {
-                    for (o, &at) in places {
-                        o.write(slab[at]);
-                    }
-                } else {
-                    for (i, (o, &at)) in places.enumerate() {
-                        assert!(at < n, "index {at} of {n}");
-                        o.write(slab[at * inner + from + i]);
-                    }
-                }
-                done += count;
             }
         })
     }
@@ -462,10 +426,10 @@ mod tests {
             outer in 1usize..40, n in 1usize..20, m in 1usize..30, inner in prop_oneof![Just(1usize), 1usize..40],
         ) {
             let x: Vec<u32> = (0..(outer * n * inner) as u32).collect();
-            let at: Vec<usize> = (0..outer * m * inner).map(|i| i * 7 % n).collect();
-            let y = index_select_along(&x, n, &at, m, inner);
+            let at: Vec<i64> = (0..outer * m * inner).map(|i| (i * 7 % n) as i64).collect();
+            let y = index_select_along(&x, Indices { at: &at, n, outside: Outside::Refuse }, m, inner).expect("inside");
             for (i, &y) in y.iter().enumerate() {
-                let source = (i / (m * inner) * n + at[i]) * inner + i % inner;
+                let source = (i / (m * inner) * n + at[i] as usize) * inner + i % inner;
                 prop_assert_eq!(y, x[source]);
             }
             let parts = [(x.as_slice(), n * inner), (&[], 0), (y.as_slice(), m * inner)];

@@ -7,7 +7,8 @@
 //! - [`softmax`], [`norm`], [`reduce`]: over an axis or rows. [`rotary`]: position embedding.
 //! - [`math`]: branch-free elementary functions. [`elementwise`]: functions over whole tensors.
 //! - [`activation`]: fused into the epilogue of products.
-//! - [`gather`]: index selection, concatenation, contiguous copies for all element types. [`sort`]: argsort and top-k.
+//! - [`gather`]: index selection, concatenation, contiguous copies for all element types. [`scatter`]: updates
+//!   at indices. [`sort`]: argsort and top-k.
 //! - [`forest`]: decision trees over rows of numbers. [`fp16`]: conversions. [`strided`]: operands in any memory order.
 //! - [`parallel`]: thread pool. [`buffer_pool`]: result buffers.
 //!
@@ -65,6 +66,7 @@ pub mod parallel;
 pub mod reduce;
 pub mod resample;
 pub mod rotary;
+pub mod scatter;
 mod simd;
 mod sizes;
 pub mod softmax;

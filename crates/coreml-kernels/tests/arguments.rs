@@ -7,7 +7,9 @@ use coreml_kernels::activation::Activation;
 use coreml_kernels::cached_attention::{self, Cache, Shape, cached_attention};
 use coreml_kernels::conv::{self, Transposed, TransposedShape, Windows, Winograd, conv_packed, depthwise, max_pool};
 use coreml_kernels::elementwise::zip;
-use coreml_kernels::gather::{Axis, AxisIndices, FILL, concat, contiguous, index_select, index_select_along};
+use coreml_kernels::gather::{
+    Axis, AxisIndices, FILL, Indices, Outside, concat, contiguous, index_select, index_select_along,
+};
 use coreml_kernels::matmul::{self, matmul_rows, matmul_t, matmul_t_many};
 use coreml_kernels::matvec::{self, Precision, Product, matvec, matvec_many};
 use coreml_kernels::packed::{Epilogue, Heads, Matrices, Packed, Sizes, multiply, product, sdpa};
@@ -338,14 +340,17 @@ proptest! {
     ) {
         let x = values_of(&[outer, n, inner], 12);
         let count = if size(&[outer, m, inner]) <= MOST { size(&[outer, m, inner]) as usize } else { 6 };
-        let at: Vec<usize> = (0..count).map(|i| if odd { at[i % at.len()] } else { i % n.max(1) }).collect();
-        // Indices are checked on use.
-        if at.iter().any(|&at| at >= n) {
-            prop_assert!(at.is_empty() || catch_unwind(|| index_select_along(&x, n, &at, m, inner)).is_err());
-        } else if let Some(y) = answer(|| index_select_along(&x, n, &at, m, inner)) {
-            for (i, v) in y.into_iter().enumerate() {
-                prop_assert_eq!(v, x[(i / (m * inner) * n + at[i]) * inner + i % inner]);
+        let at: Vec<i64> = (0..count).map(|i| (if odd { at[i % at.len()] } else { i % n.max(1) }) as i64).collect();
+        let indices = Indices { at: &at, n, outside: Outside::Refuse };
+        match answer(|| index_select_along(&x, indices, m, inner)) {
+            // Indices are checked on use.
+            Some(Err(index)) => prop_assert!(index as u128 >= n as u128),
+            Some(Ok(y)) => {
+                for (i, v) in y.into_iter().enumerate() {
+                    prop_assert_eq!(v, x[(i / (m * inner) * n + at[i] as usize) * inner + i % inner]);
+                }
             }
+            None => {}
         }
         let parts: Vec<Vec<f32>> = blocks.iter().map(|&b| values_of(&[b, outer], 5)).collect();
         let parts: Vec<(&[f32], usize)> = parts.iter().map(Vec::as_slice).zip(blocks.iter().copied()).collect();

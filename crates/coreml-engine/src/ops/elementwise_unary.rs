@@ -196,9 +196,9 @@ pub(super) fn convert(x: &Array, dtype: DataType) -> Result<Array, OpError> {
         d if d.is_float() => Array::new(x.tensor().clone(), d),
         d if d.is_int() => {
             let data = if from.is_float() {
-                budget::collect(x.to_f32s()?.into_iter().map(|v| truncated(v, d)))?
+                x.with_rows(|x| budget::collect(x.iter().map(|&v| truncated(v, d))))??
             } else {
-                x.to_i64s()?.into_iter().map(|v| wrap(v, d)).collect()
+                x.with_i64s(|x| budget::collect(x.iter().map(|&v| wrap(v, d))))??
             };
             Array::from_i64(data, x.shape(), d, device)
         }

@@ -7,7 +7,9 @@
 
 use candle_core::Tensor;
 use coreml_format::program::Opset;
-use coreml_kernels::gather::AxisIndices;
+use coreml_kernels::elementwise::map;
+use coreml_kernels::gather::{AxisIndices, FILL, Indices, Outside};
+use coreml_kernels::scatter;
 
 use crate::array::Array;
 use crate::batch;
@@ -17,7 +19,7 @@ use crate::error::OpError;
 use crate::layout;
 use crate::op::{OpSpec, since::*};
 use crate::planned::Run;
-use crate::rearrange::{pick_along, pick_dim};
+use crate::rearrange::{outside as refused, pick_along, pick_dim, pick_slices};
 use crate::shape::{check_size, resolve_axis};
 use crate::value::Value;
 use crate::weight::strides;
@@ -31,74 +33,27 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("scatter_nd", IOS15_17, scatter_nd),
 ];
 
-/// Resolves an index into an extent; negative ones count from the end.
-fn at(index: i64, n: usize) -> Result<usize, OpError> {
-    let i = if index < 0 { index + n as i64 } else { index };
-    usize::try_from(i)
-        .ok()
-        .filter(|&i| i < n)
-        .ok_or_else(|| OpError::shape(format!("index {index} of an extent of {n}")))
+/// Handling of indices out of range in an operation that writes: before opset iOS17 negative ones count from the end.
+fn writing(b: &OpBuilder<'_>) -> Result<Outside, OpError> {
+    Ok(match b.attr_since(Opset::Ios17, "validate_indices", false)? {
+        _ if !b.since(Opset::Ios17) => Outside::Wrap,
+        true => Outside::Refuse,
+        false => Outside::Skip,
+    })
 }
 
-/// Marks a position that is not written.
-const FILL: usize = usize::MAX;
-
-/// Handling of indices out of range.
-#[derive(Clone, Copy)]
-enum Outside {
-    /// Negative indices count from the end; others are errors (before opset iOS17).
-    Wrap,
-    /// An error, including negative indices.
-    Refuse,
-    /// Skipped.
-    Skip,
+/// Handling of indices out of range in an operation that reads.
+fn reading(b: &OpBuilder<'_>) -> Result<Outside, OpError> {
+    let validate = b.attr_since(Opset::Ios17, "validate_indices", false)?;
+    Ok(if validate { Outside::Refuse } else { Outside::Wrap })
 }
 
-impl Outside {
-    /// Handling in an operation that writes.
-    fn writing(b: &OpBuilder<'_>) -> Result<Self, OpError> {
-        Ok(match b.attr_since(Opset::Ios17, "validate_indices", false)? {
-            _ if !b.since(Opset::Ios17) => Outside::Wrap,
-            true => Outside::Refuse,
-            false => Outside::Skip,
-        })
-    }
-
-    /// Handling in an operation that reads.
-    fn reading(b: &OpBuilder<'_>) -> Result<Self, OpError> {
-        let validate = b.attr_since(Opset::Ios17, "validate_indices", false)?;
-        Ok(if validate { Outside::Refuse } else { Outside::Wrap })
-    }
-
-    /// Resolves all indices into an extent.
-    fn all(self, indices: &[i64], n: usize) -> Result<Vec<usize>, OpError> {
-        indices.iter().map(|&i| self.at(i, n)).collect()
-    }
-
-    fn at(self, index: i64, n: usize) -> Result<usize, OpError> {
-        match self {
-            Outside::Wrap => at(index, n),
-            Outside::Refuse if index < 0 => Err(OpError::shape(format!("index {index} of an extent of {n}"))),
-            Outside::Refuse => at(index, n),
-            Outside::Skip => Ok(usize::try_from(index).ok().filter(|&i| i < n).unwrap_or(FILL)),
-        }
-    }
-}
-
-/// Elements of an array of any type.
-enum Elements {
-    Float(Vec<f32>),
-    Int(Vec<i64>),
-}
-
-impl Elements {
-    fn array(self, like: &Array, shape: &[usize]) -> Result<Array, OpError> {
-        let device = like.tensor().device();
-        match self {
-            Elements::Float(v) => Array::from_f32(v, shape, like.dtype(), device),
-            Elements::Int(v) => Array::new(Tensor::from_vec(v, shape, device)?, like.dtype()),
-        }
-    }
+/// The positions of all indices of an array in an extent; [`FILL`] for what is skipped.
+fn positions(index: &Array, n: usize, outside: Outside) -> Result<Vec<usize>, OpError> {
+    index.with_i64s(|at| {
+        let all = Indices { at, n, outside }.positions();
+        budget::try_collect(all.map(|at| at.map_err(|index| refused(index, n))))
+    })?
 }
 
 /// `gather(x, indices, axis = 0, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
@@ -106,14 +61,14 @@ fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
     let batch_dims = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
-    let outside = Outside::reading(b)?;
+    let outside = reading(b)?;
     b.run(move |f| {
         let index = f.array(indices)?;
         if let Value::Weight(w) = f.value(x)? {
             // An embedding table: only the requested rows are expanded.
             if *axis.get(f)? == 0 && batch_dims == 0 && w.dtype().is_float() && !w.shape().is_empty() {
                 let n = w.shape().first().copied().unwrap_or(0);
-                let rows = outside.all(&index.to_i64s()?, n)?;
+                let rows = positions(&index, n, outside)?;
                 let mut shape = index.shape().to_vec();
                 shape.extend(&w.shape()[1..]);
                 check_size(&shape)?;
@@ -129,7 +84,7 @@ fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             return Err(OpError::shape(format!("batches of {:?} and {:?}", x.shape(), index.shape())));
         }
         let (n, dims) = (x.shape()[axis], x.shape());
-        let chosen = outside.all(&index.to_i64s()?, n)?;
+        let chosen = positions(&index, n, outside)?;
         let mut shape = dims[..axis].to_vec();
         shape.extend(&index.shape()[batch..]);
         shape.extend(&dims[axis + 1..]);
@@ -138,43 +93,31 @@ fn gather(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             let t = pick_dim(x.tensor(), axis, AxisIndices::At(chosen))?;
             return one(x.with(layout::reshape(&t, &shape)?));
         }
-        // Rows `[batches, outer, n]` of `inner` elements.
+        // Slices `[batches, outer, n]` of `inner` elements.
+        let inner: usize = dims[axis + 1..].iter().product();
         let batches: usize = dims[..batch].iter().product();
         let outer: usize = dims[batch..axis].iter().product();
         let per_batch: usize = index.shape()[batch..].iter().product();
-        let rows = |at: usize| chosen[at / outer * per_batch..][..per_batch].iter().map(move |&i| at * n + i);
+        let rows = |at: usize| chosen[at / outer * per_batch..][..per_batch].iter().map(move |&i| (at * n + i) * inner);
         let count = (batches * outer).saturating_mul(per_batch);
-        let places = budget::collect_most(count, (0..batches * outer).flat_map(rows))?;
-        one(x.with(rows_of(&x, dims[axis + 1..].iter().product(), places, &shape)?))
+        let starts = budget::collect_most(count, (0..batches * outer).flat_map(rows))?;
+        one(x.with(pick_slices(x.tensor(), &starts, inner, &shape)?))
     })
 }
 
-/// Gathers rows of `size` elements (in row-major order) to a tensor of this shape.
-fn rows_of(x: &Array, size: usize, places: Vec<usize>, shape: &[usize]) -> Result<Tensor, OpError> {
-    let rows = x.tensor().elem_count().checked_div(size).unwrap_or(0);
-    if size == 0 || places.is_empty() {
-        return Ok(Tensor::zeros(shape, x.tensor().dtype(), x.tensor().device())?);
-    }
-    let t = pick_dim(&layout::reshape(x.tensor(), &[rows, size])?, 0, AxisIndices::At(places))?;
-    layout::reshape(&t, shape)
-}
-
-/// Flat positions in `x` of the elements that `index`, of the result's shape, selects along `axis`.
+/// Flat positions in `x` of the elements that `index`, of the updates' shape, selects along `axis`.
 fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Vec<usize>, OpError> {
-    let shape = index.shape();
-    check_along(x, shape, axis)?;
-    let (indices, steps) = (index.to_i64s()?, strides(x));
-    let mut positions = budget::room(indices.len())?;
+    let (shape, steps) = (index.shape(), strides(x));
+    let mut all = positions(index, x[axis], outside)?;
     let last = shape.len() - 1;
     let step = if last == axis { 0 } else { steps[last] };
     // Coordinates of a row, without the last one.
     let mut row = vec![0; last];
-    for indices in indices.chunks_exact(shape[last].max(1)) {
+    for positions in all.chunks_exact_mut(shape[last].max(1)) {
         let others = row.iter().zip(&steps).enumerate().filter(|(d, _)| *d != axis);
         let first: usize = others.map(|(_, (at, step))| at * step).sum();
-        for (i, &index) in indices.iter().enumerate() {
-            let at = outside.at(index, x[axis])?;
-            positions.push(if at == FILL { FILL } else { first + i * step + at * steps[axis] });
+        for (i, at) in positions.iter_mut().enumerate().filter(|(_, at)| **at != FILL) {
+            *at = first + i * step + *at * steps[axis];
         }
         for (at, &n) in row.iter_mut().zip(shape).rev() {
             *at += 1;
@@ -184,7 +127,7 @@ fn along(x: &[usize], index: &Array, axis: usize, outside: Outside) -> Result<Ve
             *at = 0;
         }
     }
-    Ok(positions)
+    Ok(all)
 }
 
 /// Checks that indices do not exceed the extents of `x`, except along `axis`.
@@ -199,7 +142,7 @@ fn check_along(x: &[usize], shape: &[usize], axis: usize) -> Result<(), OpError>
 fn gather_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let axis = b.param_or("axis", 0i64)?;
-    let outside = Outside::reading(b)?;
+    let outside = reading(b)?;
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
@@ -210,7 +153,7 @@ fn gather_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         for d in (0..x.rank()).filter(|&d| d != axis && shape[d] < x.shape()[d]) {
             part = part.narrow(d, 0, shape[d])?;
         }
-        one(x.with(pick_along(&part, axis, &outside.all(&index.to_i64s()?, n)?, shape[axis])?))
+        one(x.with(index.with_i64s(|at| pick_along(&part, axis, Indices { at, n, outside }, shape[axis]))??))
     })
 }
 
@@ -226,23 +169,25 @@ fn slices(x: &[usize], index: &Array, batch: usize, outside: Outside) -> Result<
     }
     let size: usize = x[batch + depth..].iter().product();
     let step = strides(x);
-    let values = index.to_i64s()?;
     let count: usize = index.shape()[..index.rank() - 1].iter().product();
     let per_batch = index.shape()[batch..index.rank() - 1].iter().product::<usize>().max(1);
     let batch_size: usize = x[batch..].iter().product();
     let mut starts = budget::room(count)?;
-    for k in 0..count {
-        let mut start = k / per_batch * batch_size;
-        for d in 0..depth {
-            match outside.at(values[k * depth + d], x[batch + d])? {
-                FILL => start = FILL,
-                at if start != FILL => start += at * step[batch + d],
-                _ => {}
+    index.with_i64s(|values| {
+        for k in 0..count {
+            let mut start = k / per_batch * batch_size;
+            for d in 0..depth {
+                let all = Indices { at: &[], n: x[batch + d], outside };
+                match all.position(values[k * depth + d]).map_err(|index| refused(index, all.n))? {
+                    FILL => start = FILL,
+                    at if start != FILL => start += at * step[batch + d],
+                    _ => {}
+                }
             }
+            starts.push(start);
         }
-        starts.push(start);
-    }
-    Ok((starts, size))
+        Ok((starts, size))
+    })?
 }
 
 /// `gather_nd(x, indices, batch_dims = 0 (iOS16), validate_indices = false (iOS17))`.
@@ -250,7 +195,7 @@ fn gather_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (x, indices) = (b.slot("x")?, b.slot("indices")?);
     let batch = b.attr_since(Opset::Ios16, "batch_dims", 0i64)?;
     let batch = usize::try_from(batch).map_err(|_| OpError::shape("negative batch_dims"))?;
-    let outside = Outside::reading(b)?;
+    let outside = reading(b)?;
     b.run(move |f| {
         let (x, index) = (f.array(x)?, f.array(indices)?);
         let (starts, size) = slices(x.shape(), &index, batch, outside)?;
@@ -258,8 +203,7 @@ fn gather_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         let mut shape = index.shape()[..index.rank() - 1].to_vec();
         shape.extend(&x.shape()[batch + depth..]);
         check_size(&shape)?;
-        let places = starts.into_iter().map(|s| s.checked_div(size).unwrap_or(0)).collect();
-        one(x.with(rows_of(&x, size, places, &shape)?))
+        one(x.with(pick_slices(x.tensor(), &starts, size, &shape)?))
     })
 }
 
@@ -302,67 +246,82 @@ impl Mode {
     }
 }
 
-/// Joins each update with the element at its position, in order.
-fn each<T: Copy>(mut data: Vec<T>, positions: &[usize], updates: Vec<T>, join: impl Fn(T, T) -> T) -> Vec<T> {
-    for (&at, update) in positions.iter().zip(updates) {
-        // No position lies outside but that of what is not written.
-        if let Some(element) = data.get_mut(at) {
-            *element = join(*element, update);
-        }
-    }
-    data
+/// Where updates go.
+enum Places<'a> {
+    /// Slices of so many elements, from each start on.
+    Slices(&'a [usize], usize),
+    /// Along the middle of `[outer, n, inner]`; the updates are `[outer, m, inner]`.
+    Along(Indices<'a>, [usize; 2]),
 }
 
-/// Writes `updates` to `positions`, combined by `mode`.
-fn write(data: &Array, positions: &[usize], updates: &Array, mode: Mode) -> Result<Array, OpError> {
-    check_updates(updates, Some(positions.len()))?;
+impl Places<'_> {
+    fn join<T: Copy + Send + Sync>(
+        &self,
+        data: &mut [T],
+        updates: &[T],
+        join: impl Fn(T, T) -> T + Sync,
+    ) -> Result<(), OpError> {
+        match *self {
+            Places::Slices(starts, size) => {
+                scatter::slices(data, starts, size, updates, join);
+                Ok(())
+            }
+            Places::Along(indices, extents) => {
+                scatter::along(data, indices, extents, updates, join).map_err(|index| refused(index, indices.n))
+            }
+        }
+    }
+}
+
+/// Writes `updates` to their places in `data`, combined by `mode`.
+fn write(data: &Array, places: &Places<'_>, updates: &Array, mode: Mode) -> Result<Array, OpError> {
     macro_rules! combine {
         ($data:expr, $updates:expr) => {{
             let (data, updates) = ($data, $updates);
             match mode {
-                Mode::Update => each(data, positions, updates, |_, u| u),
-                Mode::Add => each(data, positions, updates, |old, u| old + u),
-                Mode::Sub => each(data, positions, updates, |old, u| old - u),
-                Mode::Mul => each(data, positions, updates, |old, u| old * u),
-                Mode::Div => each(data, positions, updates, |old, u| old / u),
-                Mode::Max => each(data, positions, updates, |old, u| if u > old { u } else { old }),
-                Mode::Min => each(data, positions, updates, |old, u| if u < old { u } else { old }),
+                Mode::Update => places.join(data, updates, |_, u| u),
+                Mode::Add => places.join(data, updates, |old, u| old + u),
+                Mode::Sub => places.join(data, updates, |old, u| old - u),
+                Mode::Mul => places.join(data, updates, |old, u| old * u),
+                Mode::Div => places.join(data, updates, |old, u| old / u),
+                Mode::Max => places.join(data, updates, |old, u| if u > old { u } else { old }),
+                Mode::Min => places.join(data, updates, |old, u| if u < old { u } else { old }),
             }
         }};
     }
-    let elements = if data.dtype().is_float() {
-        Elements::Float(combine!(data.to_f32s()?, updates.to_f32s()?))
-    } else {
-        if mode == Mode::Div && updates.to_i64s()?.contains(&0) {
+    let device = data.tensor().device();
+    if data.dtype().is_float() {
+        budget::claim(data.bytes())?;
+        let mut all = data.with_rows(|data| map(data, |x: f32| x))?;
+        updates.with_rows(|updates| combine!(&mut all, updates))??;
+        return Array::from_f32(all, data.shape(), data.dtype(), device);
+    }
+    let mut all = data.to_i64s()?;
+    updates.with_i64s(|updates| {
+        if mode == Mode::Div && updates.contains(&0) {
             return Err(OpError::data("division by zero"));
         }
-        Elements::Int(combine!(data.to_i64s()?, updates.to_i64s()?))
-    };
-    elements.array(data, data.shape())
+        combine!(&mut all, updates)
+    })??;
+    Array::new(Tensor::from_vec(all, data.shape(), device)?, data.dtype())
 }
 
 /// `scatter(data, indices, updates, axis = 0, mode = "add", validate_indices = false)`.
 fn scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
-    let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
+    let (mode, outside) = (Mode::new(b)?, writing(b)?);
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
         let (n, dims) = (data.shape()[axis], data.shape());
         let (outer, inner): (usize, usize) = (dims[..axis].iter().product(), dims[axis + 1..].iter().product());
-        let chosen = budget::try_collect(index.to_i64s()?.into_iter().map(|i| outside.at(i, n)))?;
+        let chosen = positions(&index, n, outside)?;
         check_updates(&updates, chosen.len().checked_mul(outer).and_then(|k| k.checked_mul(inner)))?;
-        let mut positions = budget::room(updates.tensor().elem_count())?;
-        for o in 0..outer {
-            for &i in &chosen {
-                match i {
-                    FILL => positions.extend(std::iter::repeat_n(FILL, inner)),
-                    i => positions.extend((o * n + i) * inner..(o * n + i + 1) * inner),
-                }
-            }
-        }
-        one(write(&data, &positions, &updates, mode)?)
+        let place = |o: usize, i: usize| if i == FILL { FILL } else { (o * n + i) * inner };
+        let all = (0..outer).flat_map(|o| chosen.iter().map(move |&i| place(o, i)));
+        let starts = budget::collect_most(outer * chosen.len(), all)?;
+        one(write(&data, &Places::Slices(&starts, inner), &updates, mode)?)
     })
 }
 
@@ -370,26 +329,32 @@ fn scatter(b: &OpBuilder<'_>) -> Result<Run, OpError> {
 fn scatter_along_axis(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
     let axis = b.param_or("axis", 0i64)?;
-    let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
+    let (mode, outside) = (Mode::new(b)?, writing(b)?);
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let axis = resolve_axis(*axis.get(f)?, data.rank())?;
-        let positions = along(data.shape(), &index, axis, outside)?;
-        one(write(&data, &positions, &updates, mode)?)
+        let (shape, n) = (index.shape(), data.shape()[axis]);
+        check_along(data.shape(), shape, axis)?;
+        check_updates(&updates, Some(index.tensor().elem_count()))?;
+        if (0..shape.len()).all(|d| d == axis || shape[d] == data.shape()[d]) {
+            let extents = [shape[axis], shape[axis + 1..].iter().product()];
+            let along = |at: &[i64]| write(&data, &Places::Along(Indices { at, n, outside }, extents), &updates, mode);
+            return one(index.with_i64s(along)??);
+        }
+        let starts = along(data.shape(), &index, axis, outside)?;
+        one(write(&data, &Places::Slices(&starts, 1), &updates, mode)?)
     })
 }
 
 /// `scatter_nd(data, indices, updates, mode = "add", validate_indices = false)`.
 fn scatter_nd(b: &OpBuilder<'_>) -> Result<Run, OpError> {
     let (data, indices, updates) = (b.slot("data")?, b.slot("indices")?, b.slot("updates")?);
-    let (mode, outside) = (Mode::new(b)?, Outside::writing(b)?);
+    let (mode, outside) = (Mode::new(b)?, writing(b)?);
     b.run(move |f| {
         let (data, index, updates) = (f.array(data)?, f.array(indices)?, f.array(updates)?);
         let (starts, size) = slices(data.shape(), &index, 0, outside)?;
         check_updates(&updates, starts.len().checked_mul(size))?;
-        let all = starts.into_iter().flat_map(|s| (0..size).map(move |i| if s == FILL { FILL } else { s + i }));
-        let positions: Vec<usize> = budget::collect_most(updates.tensor().elem_count(), all)?;
-        one(write(&data, &positions, &updates, mode)?)
+        one(write(&data, &Places::Slices(&starts, size), &updates, mode)?)
     })
 }
 

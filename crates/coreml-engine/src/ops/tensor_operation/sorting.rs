@@ -13,7 +13,7 @@ use crate::layout;
 use crate::memory_order::with_f32s;
 use crate::ops::reduction::index_dtype;
 use crate::planned::Run;
-use crate::rearrange::pick_along;
+use crate::rearrange::pick_slices;
 use crate::shape::resolve_axis;
 use crate::value::Value;
 
@@ -88,11 +88,12 @@ pub(super) fn topk(b: &OpBuilder<'_>) -> Result<Run, OpError> {
         }
         let (moved, order) = ranked(&x, axis, k, ascending)?;
         let last = x.rank() - 1;
-        let values = pick_along(&moved, last, &order, k)?.transpose(axis, last)?;
+        let mut shape = moved.dims().to_vec();
+        shape[last] = k;
+        let starts = budget::collect(order.iter().enumerate().map(|(i, at)| i / k * n + at))?;
+        let values = pick_slices(&moved, &starts, 1, &shape)?.transpose(axis, last)?;
         let mut all = vec![Value::Array(x.with(values))];
         if wanted {
-            let mut shape = moved.dims().to_vec();
-            shape[last] = k;
             all.push(Value::Array(indices(order, &shape, axis, index_dtype, f.device())?));
         }
         Ok(all)
