@@ -4,7 +4,7 @@
 //! - [`matvec`], [`matmul`], [`packed`]: products, selected as in the table below.
 //! - [`conv`]: convolution and pooling of channels-last images. [`resample`]: interpolation.
 //! - [`cached_attention`]: grouped-query attention over an fp16 KV cache, in place. [`packed::sdpa`]: over whole sequences.
-//! - [`softmax`], [`norm`], [`reduce`]: over an axis or rows. [`rotary`]: position embedding.
+//! - [`softmax`], [`norm`], [`reduce`], [`argmax`](mod@argmax): over an axis or rows. [`rotary`]: position embedding.
 //! - [`math`]: branch-free elementary functions. [`elementwise`]: functions over whole tensors.
 //! - [`activation`]: fused into the epilogue of products.
 //! - [`gather`]: index selection, concatenation, contiguous copies for all element types. [`scatter`]: updates
@@ -45,6 +45,7 @@
 
 pub mod activation;
 mod aligned;
+pub mod argmax;
 pub mod buffer_pool;
 pub mod cached_attention;
 pub mod conv;

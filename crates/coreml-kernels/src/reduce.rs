@@ -3,10 +3,13 @@
 //! Contiguous elements are reduced in lanes, others by columns. Long extents are split into parts of fixed size, so
 //! that results do not depend on the number of threads.
 
-use crate::buffer_pool::zeros;
+use crate::buffer_pool::{recycle, zeros};
 use crate::dispatch::{SimdOp, dispatch};
+use crate::elementwise::{Binary, zip};
+use crate::math;
 use crate::parallel::{ColumnsMut, columns_mut, rows_mut, weighed_rows_mut};
 use crate::sizes;
+use crate::strided::Strided;
 
 /// Number of lanes in which a row is reduced.
 const LANES: usize = 16;
@@ -57,6 +60,37 @@ pub fn reduce<A: Copy + Send + Sync>(
         }));
     }
     out
+}
+
+/// `ln Σ eˣ` along the middle extent, without overflow; the result has the extents `[outer, inner]`. Takes as much memory as `x`.
+///
+/// # Panics
+/// Same as [`reduce`].
+pub fn log_sum_exp(x: &[f32], extents: [usize; 3]) -> Vec<f32> {
+    /// `e` to the power of the distance to the largest element; where that is infinite, to the power of `x` itself.
+    struct Exp;
+
+    impl Binary for Exp {
+        type Output = f32;
+
+        #[inline(always)]
+        fn at<const FMA: bool>(&self, x: f32, top: f32) -> f32 {
+            math::exp::<FMA>(x - base(top))
+        }
+    }
+
+    fn base(top: f32) -> f32 {
+        if top.is_infinite() { 0.0 } else { top }
+    }
+
+    let tops = largest(x, extents);
+    let [_, size, inner] = extents;
+    let (all, rows) = ([size * inner, inner, 1], [inner, 0, 1]);
+    let powers = zip(&extents, Strided { data: x, strides: &all }, Strided { data: &tops, strides: &rows }, Exp);
+    let mut sums = sum(&powers, extents, |v| v, |s, _| s.ln());
+    recycle(powers);
+    sums.iter_mut().zip(tops).for_each(|(sum, top)| *sum += base(top));
+    sums
 }
 
 /// Accumulators of some columns of some parts.

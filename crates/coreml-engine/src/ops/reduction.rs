@@ -3,8 +3,10 @@
 //! Semantics follow the reference documentation of coremltools' `reduction` chapter: omitted `axes` means all,
 //! `keep_dims` is false by default.
 
+use candle_core::Tensor;
 use coreml_format::dtype::DataType;
 use coreml_format::program::Opset;
+use coreml_kernels::argmax::argmax;
 use coreml_kernels::reduce as kernel;
 
 use crate::array::Array;
@@ -19,12 +21,12 @@ use crate::shape::{resolve_axes, resolve_axis};
 
 pub(super) const OPS: &[OpSpec] = &[
     // The first NaN is both the maximum and the minimum.
-    OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, |a, b| a > b || (a.is_nan() && !b.is_nan()))),
-    OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, |a, b| a < b || (a.is_nan() && !b.is_nan()))),
+    OpSpec::new("reduce_argmax", IOS15_17, |b| arg(b, false)).kernel("reduction, vectorised"),
+    OpSpec::new("reduce_argmin", IOS15_17, |b| arg(b, true)).kernel("reduction, vectorised"),
     OpSpec::new("reduce_l1_norm", IOS15, |b| sums(b, f64::abs, |s, _| s)).kernel("reduction, vectorised"),
     OpSpec::new("reduce_l2_norm", IOS15, |b| sums(b, |x| x * x, |s, _| s.sqrt())).kernel("reduction, vectorised"),
     OpSpec::new("reduce_log_sum", IOS15, |b| sums(b, |x| x, |s, _| s.ln())).kernel("reduction, vectorised"),
-    OpSpec::new("reduce_log_sum_exp", IOS15, |b| by_rows(b, log_sum_exp)),
+    OpSpec::new("reduce_log_sum_exp", IOS15, log_sum_exp).kernel("reduction, vectorised"),
     OpSpec::new("reduce_max", IOS15, |b| {
         let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
         reduce(b, kernel::largest, move |v| v.iter().copied().fold(f64::NEG_INFINITY, larger))
@@ -42,7 +44,22 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::new("reduce_sum_square", IOS15, |b| sums(b, |x| x * x, |s, _| s)).kernel("reduction, vectorised"),
 ];
 
-fn log_sum_exp(values: &[f64]) -> f64 {
+fn log_sum_exp(b: &OpBuilder<'_>) -> Result<Run, OpError> {
+    let reduction = Reduction::new(b)?;
+    b.run(move |f| {
+        let powers = f.array(reduction.x)?.bytes();
+        let by_kernel = || {
+            let _powers = budget::lent(powers)?;
+            reduction.by_kernel(f, kernel::log_sum_exp)
+        };
+        match by_kernel()? {
+            Some(y) => one(y),
+            None => one(reduction.by_rows(f, exact_log_sum_exp)?),
+        }
+    })
+}
+
+fn exact_log_sum_exp(values: &[f64]) -> f64 {
     let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if top.is_infinite() {
         return top;
@@ -158,12 +175,6 @@ impl Reduction {
     }
 }
 
-/// A reduction without a kernel.
-fn by_rows(b: &OpBuilder<'_>, apply: fn(&[f64]) -> f64) -> Result<Run, OpError> {
-    let reduction = Reduction::new(b)?;
-    b.run(move |f| one(reduction.by_rows(f, apply)?))
-}
-
 /// A reduction with a kernel for CPU floats, otherwise by its definition.
 fn reduce(
     b: &OpBuilder<'_>,
@@ -186,8 +197,9 @@ fn sums(
     reduce(b, move |x, extents| kernel::sum(x, extents, of, end), move |v| end(v.iter().map(|&x| of(x)).sum(), v.len()))
 }
 
-/// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32" (iOS17))`: the first best index.
-fn arg(b: &OpBuilder<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> {
+/// `reduce_argmax(x, axis = -1, keep_dims = false, output_dtype = "int32" (iOS17))`: the first best index. The first NaN is
+/// both the maximum and the minimum.
+fn arg(b: &OpBuilder<'_>, smallest: bool) -> Result<Run, OpError> {
     let x = b.slot("x")?;
     let axis = b.param_or("axis", -1i64)?;
     let keep = b.attr_or("keep_dims", false)?;
@@ -195,23 +207,37 @@ fn arg(b: &OpBuilder<'_>, better: fn(f32, f32) -> bool) -> Result<Run, OpError> 
     b.run(move |f| {
         let x = f.array(x)?;
         let axis = resolve_axis(*axis.get(f)?, x.rank())?;
-        let shape = result_shape(&x, &[axis], keep);
-        let (moved, kept, size) = to_end(&x, &[axis])?;
-        if size == 0 {
+        if x.shape()[axis] == 0 {
             return Err(OpError::shape("the best of no elements"));
         }
-        let values = moved.to_f32s()?;
-        let mut out = budget::room(kept.iter().product())?;
-        for row in values.chunks_exact(size) {
-            let mut best = 0;
-            for (i, &v) in row.iter().enumerate() {
-                if better(v, row[best]) {
-                    best = i;
+        if u32::try_from(x.shape()[axis]).is_err() {
+            return Err(OpError::shape(format!("the best of {} elements", x.shape()[axis])));
+        }
+        let shape = result_shape(&x, &[axis], true);
+        budget::claim_of::<i64>(shape.iter().product())?;
+        let mut best = if x.dtype().is_float() {
+            let kernel = |x: &[f32], extents| argmax(x, extents, smallest);
+            match layout::along(x.tensor(), &[axis], kernel)? {
+                Some((data, order)) => layout::from_memory(data, &shape, &order, x.tensor())?,
+                None => {
+                    let (moved, kept, size) = to_end(&x, &[axis])?;
+                    let data = kernel(&moved.to_f32s()?, [kept.iter().product(), size, 1]);
+                    Tensor::from_vec(data, shape, f.device())?
                 }
             }
-            out.push(best as i64);
+        } else {
+            let (moved, _, size) = to_end(&x, &[axis])?;
+            let first = |row: &[i64]| {
+                let best = if smallest { row.iter().min() } else { row.iter().max() };
+                best.and_then(|best| row.iter().position(|v| v == best)).unwrap_or(0) as i64
+            };
+            let data = moved.with_i64s(|all| all.chunks_exact(size).map(first).collect::<Vec<_>>())?;
+            Tensor::from_vec(data, shape, f.device())?
+        };
+        if !keep {
+            best = best.squeeze(axis)?;
         }
-        one(Array::from_i64(out, &shape, dtype, f.device())?)
+        one(Array::new(best, dtype)?)
     })
 }
 

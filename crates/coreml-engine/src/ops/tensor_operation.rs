@@ -20,6 +20,7 @@ use crate::rearrange::{join, pick};
 use crate::shape::{check_size, resolve_axis};
 use crate::value::Value;
 
+mod one_hot;
 mod sorting;
 mod suppression;
 
@@ -36,7 +37,7 @@ pub(super) const OPS: &[OpSpec] = &[
     OpSpec::elementwise("identity", IOS15, identity),
     OpSpec::new("non_maximum_suppression", IOS15_17, suppression::nms),
     OpSpec::new("non_zero", IOS15, non_zero),
-    OpSpec::new("one_hot", IOS15, one_hot),
+    OpSpec::new("one_hot", IOS15, one_hot::one_hot),
     OpSpec::new("pad", IOS15, pad).kernel("gather"),
     OpSpec::new("range_1d", IOS15, range_1d),
     OpSpec::new("shape", IOS15, shape),
@@ -347,32 +348,6 @@ fn non_zero(b: &OpBuilder<'_>) -> Result<Run, OpError> {
             }
         }
         one(Array::from_i64(out, &[count, x.rank()], DataType::I32, f.device())?)
-    })
-}
-
-/// `one_hot(indices, one_hot_vector_size, axis = -1, on_value = 1, off_value = 0)`.
-fn one_hot(b: &OpBuilder<'_>) -> Result<Run, OpError> {
-    let index = b.slot("indices")?;
-    let size = b.param::<i64>("one_hot_vector_size")?;
-    let axis = b.attr_or("axis", -1i64)?;
-    let (on, off) = (b.attr_or("on_value", 1f32)?, b.attr_or("off_value", 0f32)?);
-    let dtype = b.output_dtype(0)?;
-    b.run(move |f| {
-        let index = f.array(index)?;
-        let size = usize::try_from(*size.get(f)?).map_err(|_| OpError::shape("a negative vector size"))?;
-        let axis = resolve_axis(axis, index.rank() + 1)?;
-        let mut shape = index.shape().to_vec();
-        shape.push(size);
-        let mut data = budget::room(check_size(&shape)?)?;
-        for i in index.to_i64s()? {
-            let i = if i < 0 { i + size as i64 } else { i };
-            data.extend((0..size).map(|k| if k as i64 == i { on } else { off }));
-        }
-        let t = Tensor::from_vec(data, shape.as_slice(), f.device())?;
-        // Move the new dimension from the end to `axis`.
-        let mut order: Vec<usize> = (0..index.rank()).collect();
-        order.insert(axis, index.rank());
-        one(Array::new(t.permute(order)?.counted_contiguous()?, dtype)?)
     })
 }
 
