@@ -16,9 +16,10 @@ use crate::sizes::{checked, part_start, size};
 mod matrices;
 mod rows;
 mod sdpa;
+mod small;
 mod tile;
 
-pub use matrices::{Matrices, multiply};
+pub use matrices::{Matrices, is_packed, multiply};
 use rows::Sources;
 pub(crate) use rows::{Rows, Starts};
 pub use sdpa::{Heads, Sizes, sdpa};

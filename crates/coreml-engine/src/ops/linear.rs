@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use coreml_kernels::buffer_pool::zeros;
 use coreml_kernels::matmul::matmul_rows;
 use coreml_kernels::matvec::Product;
-use coreml_kernels::packed::{Matrices, PANEL, multiply};
+use coreml_kernels::packed::{Matrices, PANEL, is_packed, multiply};
 use coreml_kernels::parallel;
 use coreml_kernels::weight_matrix::{Storage, WeightMatrix};
 
@@ -255,12 +255,13 @@ fn on_cpu(x: &Tensor, y: &Tensor, shape: &[usize]) -> Result<Option<Tensor>, OpE
         }
         at
     };
-    if m >= ROWS {
+    if m >= ROWS || !is_packed([m, k, n]) {
         let x = if x.stride()[outer.len() + 1] == 1 { x } else { layout::contiguous(&x)? };
         claim_of::<f32>(crate::shape::check_size(shape)?)?;
         let matrices = outer.iter().product::<usize>();
         // Matrices on the right in panels, and the offsets of both sides.
-        let panels = matrices.saturating_mul(k).saturating_mul(n.next_multiple_of(PANEL)).saturating_mul(4);
+        let packed = if is_packed([m, k, n]) { matrices } else { parallel::threads() };
+        let panels = packed.saturating_mul(k).saturating_mul(n.next_multiple_of(PANEL)).saturating_mul(4);
         let _panels = lent(panels.saturating_add(matrices.saturating_mul(16)).saturating_add(m.saturating_mul(32)))?;
         let run = |x_data: &[f32], y_data: &[f32]| {
             let starts = |t: &Tensor| (0..outer.iter().product()).map(|i| start(t.stride(), i)).collect::<Vec<_>>();

@@ -1,7 +1,8 @@
-//! Products of two computed matrices; the right-hand one is packed first.
+//! Products of two computed matrices; the right-hand one is packed first, unless it is small.
 
 use std::ops::Range;
 
+use super::small::{is_small, small};
 use super::{Epilogue, Layout, PANEL, Packed, Rows, Starts, Variant, run_to};
 use crate::aligned::Aligned;
 use crate::parallel;
@@ -53,12 +54,25 @@ impl Matrices<'_> {
 /// # Panics
 /// If sizes do not match.
 pub fn multiply(sizes: [usize; 3], x: Matrices<'_>, y: Matrices<'_>) -> Vec<f32> {
+    if is_small(sizes) {
+        check(sizes, x, y);
+        return small(sizes, x, y);
+    }
     multiply_with(Variant::best(), sizes, x, y)
 }
 
-fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y: Matrices<'_>) -> Vec<f32> {
+/// True if [`multiply`] packs the right-hand matrices of these sizes `[m, k, n]`.
+pub fn is_packed(sizes: [usize; 3]) -> bool {
+    !is_small(sizes)
+}
+
+fn check([m, k, n]: [usize; 3], x: Matrices<'_>, y: Matrices<'_>) {
     assert!(x.strides[1] == 1 || k < 2, "columns that are neighbours");
     assert!(x.starts.len() == y.starts.len() && x.fit(m, k) && y.fit(k, n), "sizes of the matrices");
+}
+
+fn multiply_with<'a>(variant: Variant, [m, k, n]: [usize; 3], x: Matrices<'a>, y: Matrices<'_>) -> Vec<f32> {
+    check([m, k, n], x, y);
     let (groups, panels) = (y.starts.len(), n.div_ceil(PANEL));
     if sizes::size([groups, m, n]) == 0 {
         return Vec::new();
@@ -98,8 +112,10 @@ mod tests {
             for (y_starts, strides) in [(y_starts.clone(), [n, 1]), (y_starts, [1, k]), (vec![0; count], [n, 1])] {
                 let x = Matrices { data: &xs, starts: &x_starts, strides: [k, 1] };
                 let y = Matrices { data: &ys, starts: &y_starts, strides };
-                for variant in Variant::all() {
-                    let out = multiply_with(variant, [m, k, n], x, y);
+                let mut all: Vec<_> =
+                    Variant::all().map(|variant| (variant.name(), multiply_with(variant, [m, k, n], x, y))).collect();
+                all.extend(super::super::small::by_all([m, k, n], x, y));
+                for (name, out) in all {
                     assert_eq!(out.len(), count * m * n);
                     for (at, &got) in out.iter().enumerate() {
                         let (b, i, j) = (at / (m * n), at / n % m, at % n);
@@ -108,7 +124,7 @@ mod tests {
                             f64::from(xs[b * m * k + i * k + c]) * f64::from(y)
                         };
                         let want: f64 = (0..k).map(product).sum();
-                        let place = format!("{} {count} × [{m}, {k}, {n}] at {at}", variant.name());
+                        let place = format!("{name} {count} × [{m}, {k}, {n}] at {at}");
                         assert!((f64::from(got) - want).abs() < 2e-5, "{place}: {got} != {want}");
                     }
                 }
