@@ -30,7 +30,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Folder with the components of a language model, a model on the Hub (org/name[@revision]), `demo`, or any model file
-    /// (.mlpackage, .mlmodelc, .mlmodel), which gets random inputs. No tokenizer is needed.
+    /// (.mlpackage, .mlmodelc, .mlmodel), which gets random inputs where it is not given others. No tokenizer is needed.
     #[arg(long)]
     model: PathBuf,
     /// Run this function of a model file instead of the default one.
@@ -49,6 +49,10 @@ pub(crate) struct Arguments {
     /// Decode this many conversations of a language model together, and report the tokens of all of them per second.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
     streams: Option<u8>,
+    /// Predict with the inputs in this file, for a model file: .safetensors, .npz, .npy, .json or .csv. Inputs that are not
+    /// in it are random.
+    #[arg(long, value_name = "FILE", conflicts_with = "rows")]
+    inputs: Option<PathBuf>,
     /// Predict this many rows in one call, for models of tables: a prediction is then all of them.
     #[arg(long, value_name = "COUNT")]
     rows: Option<usize>,
@@ -79,6 +83,9 @@ pub(crate) fn run(mut arguments: Arguments) -> CommandResult {
     let profiled = arguments.profile || arguments.report.is_some();
     if arguments.rows.is_some() && !single::is_one_model(&path) {
         return Err("--rows is for a model file, not for a language model".into());
+    }
+    if arguments.inputs.is_some() && !single::is_one_model(&path) {
+        return Err("--inputs is for a model file, not for a language model".into());
     }
     if arguments.streams.is_some() && single::is_one_model(&path) {
         return Err("--streams is for a language model, not for a model file".into());

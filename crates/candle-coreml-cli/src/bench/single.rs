@@ -1,4 +1,4 @@
-//! Benchmarks of any model file, on generated inputs.
+//! Benchmarks of any model file, on generated or given inputs.
 
 use std::path::Path;
 use std::time::Instant;
@@ -27,8 +27,12 @@ pub(super) fn measure(path: &Path, arguments: &Arguments, options: &EngineOption
     }
     let model = builder.load()?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let made_up = made_up::Inputs::of(&model, |_| true)?;
-    let inputs = made_up.values(Fill::Random(0))?;
+    let mut inputs = match &arguments.inputs {
+        Some(file) => crate::predict::inputs_of_file(&model, file)?,
+        None => FeatureRow::new(),
+    };
+    let made_up = made_up::Inputs::of(&model, |name| !inputs.iter().any(|(given, _)| given == name))?;
+    inputs.extend(made_up.values(Fill::Random(0))?);
     let named: Vec<(&str, FeatureValue)> = inputs.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
     let mut state = if model.is_stateful() { Some(model.make_state()?) } else { None };
     let row = |i: usize| made_up.values(Fill::Random(i as u64));
