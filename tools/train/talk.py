@@ -127,13 +127,18 @@ def dressed(rng, text):
 
 
 def phrase(rng, text):
-    return text.replace("{name}", rng.choice(NAMES))
+    """A phrase with a name in its gap: a known one, or letters, in capitals or not."""
+    name = rng.choice(NAMES) if rng.random() < 0.6 else letters(rng).capitalize()
+    return text.replace("{name}", name if rng.random() < 0.7 else name.lower())
 
 
 def talk(rng):
     """A greeting, a question about the model, thanks: (what is said, what is answered)."""
     answer = rng.choice([HELLO, HELLO, HELLO, *TALK])
-    return dressed(rng, phrase(rng, rng.choice(TALK[answer]))), answer
+    text = phrase(rng, rng.choice(TALK[answer]))
+    if rng.random() < 0.15:
+        text += rng.choice([" ", ", ", "! "]) + phrase(rng, rng.choice(TALK[answer]))
+    return dressed(rng, text), answer
 
 
 def letters(rng, least=2, most=9):

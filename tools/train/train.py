@@ -95,6 +95,8 @@ def main():
     tok = tokenizer.build()
     model = Qwen3ForCausalLM.from_pretrained(args.init) if args.init else Qwen3ForCausalLM(config())
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    # f32, compiled: on one core 0.4 s for 12 sequences, with bf16 0.65 s.
+    forward = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05)
     rows, started = data.evaluation(), time.time()
     for step in range(args.steps + 1):
@@ -111,10 +113,8 @@ def main():
         batch = [conversation(rng, tok) for _ in range(args.batch)]
         ids = torch.tensor([b[0] for b in batch])
         targets = torch.tensor([b[1] for b in batch])
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(input_ids=ids).logits
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets[:, 1:].flatten(),
-                                                 ignore_index=-100)
+        logits = forward(input_ids=ids).logits
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -31,11 +31,11 @@ fn a_picture_shows_functions_layers_weights_and_the_ends() {
     let picture = std::fs::read_to_string(&file).expect("a picture");
     for part in [
         "<svg ",
-        "function infer · ios18 · 187 operations",
+        "function infer · ios18 · 172 operations",
         "function prefill",
         ">layers 0<",
         ">layers 1<",
-        "q_weight: 6-bit table × 24",
+        "self_attn_q_proj_weight: 6-bit table × 24",
         "fp16 [192, 192, 1, 1]",
         "model_model_kv_cache_0",
         "output_hidden_states",
@@ -61,7 +61,7 @@ fn every_shipped_model_can_be_drawn() {
 fn the_estimate_names_rules_operations_and_itself_an_estimate() {
     let (success, text, errors) = inspect(&["--ane", "--function", "infer"], &chunk());
     assert!(success, "{errors}");
-    for part in ["An estimate", "function infer (187 operations; needs iOS 18", "integers", "gather", "computed"] {
+    for part in ["An estimate", "function infer (172 operations; needs iOS 18", "integers", "gather", "computed"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(!text.contains("function prefill"));
@@ -70,7 +70,7 @@ fn the_estimate_names_rules_operations_and_itself_an_estimate() {
     let infer = &report["functions"][0];
     let counts = infer["counts"].as_object().expect("counts");
     let total: u64 = counts.values().filter_map(serde_json::Value::as_u64).sum();
-    assert_eq!((total, infer["operations"].as_array().map(Vec::len)), (187, Some(187)));
+    assert_eq!((total, infer["operations"].as_array().map(Vec::len)), (172, Some(172)));
     // All products of this model are convolutions and matrix products of fp16 values with fixed shapes.
     assert_eq!(infer["shares_of_multiplications"]["likely"], 1.0);
     let rules: std::collections::BTreeSet<&str> = infer["operations"]

@@ -87,18 +87,18 @@ fn log_probabilities_come_with_tokens_in_both_forms() {
     assert_eq!(bare["choices"][0]["logprobs"]["content"][0]["top_logprobs"], json!([]));
 
     // Echoed prompts have them too; the first token follows none.
-    let body = json!({"prompt": "2 + 2 =", "echo": true, "logprobs": 2, "max_tokens": 2, "temperature": 0});
+    let body = json!({"prompt": "Hello! H", "echo": true, "logprobs": 2, "max_tokens": 2, "temperature": 0});
     let whole = server.ok(TEXT, &body);
     let (text, found) = (&whole["choices"][0]["text"], &whole["choices"][0]["logprobs"]);
     let tokens: Vec<&str> = found["tokens"].as_array().expect("tokens").iter().filter_map(Value::as_str).collect();
-    assert_eq!((tokens.concat().as_str(), tokens.len()), (text.as_str().expect("a text"), 8));
+    assert_eq!((tokens.concat().as_str(), tokens.len()), (text.as_str().expect("a text"), 10));
     assert_eq!((&found["token_logprobs"][0], &found["top_logprobs"][0]), (&Value::Null, &Value::Null));
-    assert_eq!(found["text_offset"], json!([0, 1, 2, 3, 4, 5, 6, 7]));
-    assert!(found["top_logprobs"][7].as_object().is_some_and(|t| t.len() == 2), "{found}");
+    assert_eq!(found["text_offset"], json!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    assert!(found["top_logprobs"][9].as_object().is_some_and(|t| t.len() == 2), "{found}");
     let none = server.ok(TEXT, &with(body.clone(), json!({"max_tokens": 0})));
-    assert_eq!((&none["choices"][0]["text"], &none["usage"]["completion_tokens"]), (&json!("2 + 2 ="), &json!(0)));
+    assert_eq!((&none["choices"][0]["text"], &none["usage"]["completion_tokens"]), (&json!("Hello! H"), &json!(0)));
     // The same to the last digits, though the whole prompt is cached now.
-    for (a, b) in found["token_logprobs"].as_array().expect("a list")[1..7]
+    for (a, b) in found["token_logprobs"].as_array().expect("a list")[1..8]
         .iter()
         .zip(&none["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("a list")[1..])
     {
