@@ -16,21 +16,22 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-PARTS = {
-    "input_norm": "input_layernorm", "post_norm": "post_attention_layernorm", "q": "self_attn.q_proj", "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj", "o": "self_attn.o_proj", "q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm",
-    "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
-}
+NORMS = ("input_layernorm", "self_attn.q_norm", "self_attn.k_norm", "post_attention_layernorm")
 
 
-def name(stored, first):
-    """The name in a checkpoint of a weight in a package whose layers begin with `first`, if it has one."""
-    if stored.startswith("table_weight"):
+def name(stored, first, layers):
+    """The name in a checkpoint of a weight in a package of so many layers from `first` on, if it has one."""
+    if stored == "model_model_embed_tokens_weight":
         return "model.embed_tokens.weight"
-    if stored.startswith("model_model_norm_weight"):
-        return "model.norm.weight"
-    layer = re.match(r"model_model_layers_(\d+)_(\w+?)_weight_", stored)
-    return layer and f"model.layers.{first + int(layer[1])}.{PARTS[layer[2]]}.weight"
+    matrix = re.fullmatch(r"model_model_layers_(\d+)_(self_attn|mlp)_(\w+)_weight", stored)
+    if matrix:
+        return "model.layers.{}.{}.{}.weight".format(*matrix.groups())
+    gain = re.fullmatch(r"gain_(\d+)", stored)
+    if not gain:
+        return None
+    # In the order in which a token passes them; the last package ends with the norm of the model.
+    layer, norm = divmod(int(gain[1]), len(NORMS))
+    return "model.norm.weight" if layer == layers else f"model.layers.{first + layer}.{NORMS[norm]}.weight"
 
 
 def main():
@@ -46,12 +47,13 @@ def main():
         for package in sorted(args.model.glob("*.mlpackage")):
             file = f"{scratch}/{package.stem}.safetensors"
             subprocess.run([args.command, "weights", "extract", package, file], check=True, stdout=subprocess.DEVNULL)
-            for stored, tensor in load_file(file).items():
-                known = name(stored.rsplit("/", 1)[-1], first)
+            stored = {key.rsplit("/", 1)[-1]: tensor for key, tensor in load_file(file).items()}
+            layers = len({found[1] for key in stored if (found := re.match(r"model_model_layers_(\d+)_", key))})
+            for key, tensor in stored.items():
+                known = name(key, first, layers)
                 if known in wanted:
                     tensors[known] = tensor.float().reshape(wanted[known].shape)
-            # Every chunk counts its layers from 0.
-            first = len({k.split(".")[2] for k in tensors if ".layers." in k})
+            first += layers
     missing = sorted(set(wanted) - set(tensors))
     if missing:
         raise SystemExit(f"{args.model}: no weights for {', '.join(missing)}")
