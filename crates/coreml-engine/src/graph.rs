@@ -115,17 +115,17 @@ impl<'b> Graph<'b> {
         numbers(self.literal(op, parameter)?)
     }
 
-    /// The first number of a parameter; `default` if missing, `None` if computed.
+    /// The number of a parameter; `default` if missing, `None` if computed or not exactly one.
     pub(crate) fn number_or(&self, op: &'b Operation, parameter: &str, default: f64) -> Option<f64> {
         if !op.inputs.contains_key(parameter) {
             return Some(default);
         }
-        self.numbers(op, parameter)?.first().copied()
+        self.number(op, parameter)
     }
 
-    /// The first number of a small constant parameter.
+    /// The number of a constant parameter that has exactly one.
     pub(crate) fn number(&self, op: &'b Operation, parameter: &str) -> Option<f64> {
-        self.numbers(op, parameter)?.first().copied()
+        <[f64; 1]>::try_from(self.numbers(op, parameter)?).ok().map(|[number]| number)
     }
 
     /// The value of a string parameter; `default` if missing, `None` if computed.

@@ -28,10 +28,6 @@ fn try_match(graph: &Graph<'_>, i: usize) -> Option<Operation> {
         return None;
     }
     let rows = graph.literal(moved, "y")?.clone();
-    // Equal numbers of several columns are `number`, too, but the operation takes one.
-    if rows.ty.tensor()?.fixed_shape()?.iter().product::<usize>() != 1 {
-        return None;
-    }
     let mut new = op.clone();
     new.kind = FROM_END.name.to_owned();
     new.inputs.clear();
@@ -53,7 +49,7 @@ mod tests {
     fn text(least: &str, rows: &str, to: &str) -> String {
         format!(
             "program(1.3) {{ func main<ios18>(tensor<int32, [4]> i) {{
-                tensor<bool, {to}> c = greater_equal(x = i, y = int32({least}));
+                tensor<bool, {to}> c = greater_equal(x = i, y = {least});
                 tensor<int32, {to}> b = add(x = i, y = {rows});
                 tensor<int32, {to}> y = select(cond = c, a = i, b = b);
              }} -> (y); }}"
@@ -66,11 +62,13 @@ mod tests {
             let mut program = mil_text::parse(&text(least, rows, to)).expect("it parses");
             run(program.functions.get_mut("main").expect("main"))
         };
-        assert_eq!(recognised("0", "int32(7)", "[4]"), 1);
-        assert_eq!(recognised("1", "int32(7)", "[4]"), 0);
-        assert_eq!(recognised("0", "int32(-7)", "[4]"), 0);
-        assert_eq!(recognised("0", "tensor<int32, [1, 1]>([[7]])", "[1, 4]"), 0);
-        assert_eq!(recognised("0", "tensor<int32, [4]>([7, 7, 7, 7])", "[4]"), 0);
+        assert_eq!(recognised("int32(0)", "int32(7)", "[4]"), 1);
+        assert_eq!(recognised("int32(1)", "int32(7)", "[4]"), 0);
+        assert_eq!(recognised("int32(0)", "int32(-7)", "[4]"), 0);
+        assert_eq!(recognised("int32(0)", "tensor<int32, [1, 1]>([[7]])", "[1, 4]"), 0);
+        // A number for each element.
+        assert_eq!(recognised("int32(0)", "tensor<int32, [4]>([7, 7, 7, 8])", "[4]"), 0);
+        assert_eq!(recognised("tensor<int32, [4]>([0, 1, 0, 0])", "int32(7)", "[4]"), 0);
     }
 
     #[test]
