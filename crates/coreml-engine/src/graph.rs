@@ -139,10 +139,38 @@ impl<'b> Graph<'b> {
         }
     }
 
+    /// Bounds of a `slice_by_index` of so many dimensions, in steps of one; `None` if they are computed.
+    pub(crate) fn slice_bounds(&self, op: &'b Operation, rank: usize) -> Option<SliceBounds> {
+        let numbers = |name: &str| self.numbers(op, name).filter(|v| v.len() == rank);
+        let mask = |name: &str| match op.inputs.contains_key(name) {
+            true => Some(numbers(name)?.into_iter().map(|v| v != 0.0).collect()),
+            false => Some(vec![false; rank]),
+        };
+        if op.inputs.contains_key("stride") && !numbers("stride")?.iter().all(|&s| s == 1.0) {
+            return None;
+        }
+        Some(SliceBounds {
+            begin: numbers("begin")?,
+            end: numbers("end")?,
+            begin_mask: mask("begin_mask")?,
+            end_mask: mask("end_mask")?,
+            squeeze_mask: mask("squeeze_mask")?,
+        })
+    }
+
     /// The value of a boolean parameter; `default` if missing, `None` if computed.
     pub(crate) fn flag(&self, op: &'b Operation, parameter: &str, default: bool) -> Option<bool> {
         Some(self.number_or(op, parameter, f64::from(u8::from(default)))? != 0.0)
     }
+}
+
+/// Constant bounds of a slice as the operation states them, for each dimension.
+pub(crate) struct SliceBounds {
+    pub(crate) begin: Vec<f64>,
+    pub(crate) end: Vec<f64>,
+    pub(crate) begin_mask: Vec<bool>,
+    pub(crate) end_mask: Vec<bool>,
+    pub(crate) squeeze_mask: Vec<bool>,
 }
 
 /// Replaces each operation that `try_match` rewrites, in place; returns the number of replacements.

@@ -22,21 +22,14 @@ fn last_range<'b>(graph: &Graph<'b>, op: &'b Operation, from: usize, to: usize) 
     let x = name_of(op, "x")?;
     let shape = declared_shape(graph, x)?;
     let last = shape.len().checked_sub(1)?;
-    let numbers = |name: &str| graph.numbers(op, name).filter(|v| v.len() == shape.len());
-    let mask = |name: &str| match op.inputs.contains_key(name) {
-        true => numbers(name),
-        false => Some(vec![0.0; shape.len()]),
-    };
-    let (begin, end) = (numbers("begin")?, numbers("end")?);
-    let (begin_mask, end_mask, squeeze) = (mask("begin_mask")?, mask("end_mask")?, mask("squeeze_mask")?);
-    let steps = !op.inputs.contains_key("stride") || numbers("stride")?.iter().all(|&s| s == 1.0);
+    let bounds = graph.slice_bounds(op, shape.len())?;
     let wanted = |d: usize| if d == last { (from, to) } else { (0, shape[d]) };
     let whole = (0..shape.len()).all(|d| {
-        let low = if begin_mask[d] != 0.0 { 0.0 } else { begin[d] };
-        let high = if end_mask[d] != 0.0 { shape[d] as f64 } else { end[d] };
-        squeeze[d] == 0.0 && low == wanted(d).0 as f64 && high == wanted(d).1 as f64
+        let low = if bounds.begin_mask[d] { 0.0 } else { bounds.begin[d] };
+        let high = if bounds.end_mask[d] { shape[d] as f64 } else { bounds.end[d] };
+        !bounds.squeeze_mask[d] && low == wanted(d).0 as f64 && high == wanted(d).1 as f64
     });
-    (steps && whole && op.kind == "slice_by_index").then_some(x)
+    (whole && op.kind == "slice_by_index").then_some(x)
 }
 
 /// The value whose rotated half, `concat(−x[D/2 ..], x[.. D/2])`, is `name`.

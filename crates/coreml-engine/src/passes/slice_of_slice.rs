@@ -20,24 +20,15 @@ struct Part {
 /// Parts of each dimension of `x` that a slice of constant bounds takes, within its extents.
 fn parts(graph: &Graph<'_>, op: &Operation) -> Option<Vec<Part>> {
     let shape = declared_shape(graph, name_of(op, "x")?)?;
-    let numbers = |name: &str| graph.numbers(op, name).filter(|v| v.len() == shape.len());
-    let mask = |name: &str| match op.inputs.contains_key(name) {
-        true => numbers(name),
-        false => Some(vec![0.0; shape.len()]),
-    };
-    let (begin, end) = (numbers("begin")?, numbers("end")?);
-    let (begin_mask, end_mask, squeeze) = (mask("begin_mask")?, mask("end_mask")?, mask("squeeze_mask")?);
-    if op.inputs.contains_key("stride") && !numbers("stride")?.iter().all(|&s| s == 1.0) {
-        return None;
-    }
+    let bounds = graph.slice_bounds(op, shape.len())?;
     let part = |d: usize| {
-        let (n, squeeze) = (shape[d] as f64, squeeze[d] != 0.0);
+        let (n, squeeze) = (shape[d] as f64, bounds.squeeze_mask[d]);
         let at = |v: f64| if v < 0.0 { v + n } else { v };
-        let from = if begin_mask[d] != 0.0 { 0.0 } else { at(begin[d]) };
-        let to = match (squeeze, end_mask[d] != 0.0) {
+        let from = if bounds.begin_mask[d] { 0.0 } else { at(bounds.begin[d]) };
+        let to = match (squeeze, bounds.end_mask[d]) {
             (true, _) => from + 1.0,
             (false, true) => n,
-            (false, false) => at(end[d]),
+            (false, false) => at(bounds.end[d]),
         };
         let inside = 0.0 <= from && from < to && to <= n;
         inside.then_some(Part { from: from as usize, to: to as usize, extent: shape[d], squeeze })
