@@ -1,5 +1,7 @@
 //! Index of the largest element over the middle of three extents, `[outer, size, inner]`.
 
+#![allow(clippy::needless_range_loop, reason = "with iterators the lanes are compared one by one, in twice the time")]
+
 use std::mem::MaybeUninit;
 
 use crate::buffer_pool::alloc_rows_with;
@@ -50,6 +52,25 @@ fn better(x: f32, best: f32) -> bool {
     (x > best) | (x.is_nan() & !best.is_nan())
 }
 
+/// The best elements so far, and their indices.
+struct Best {
+    values: [f32; LANES],
+    at: [u32; LANES],
+}
+
+impl Best {
+    /// Compares an element of each lane, with its index.
+    #[inline(always)]
+    fn compare(&mut self, x: &[f32; LANES], sign: f32, index: impl Fn(usize) -> u32) {
+        for lane in 0..LANES {
+            let v = x[lane] * sign;
+            let take = better(v, self.values[lane]);
+            self.values[lane] = if take { v } else { self.values[lane] };
+            self.at[lane] = if take { index(lane) } else { self.at[lane] };
+        }
+    }
+}
+
 /// Rows of contiguous elements.
 struct Lines<'a> {
     rows: &'a [f32],
@@ -72,22 +93,16 @@ impl SimdOp for Lines<'_> {
 #[inline(always)]
 fn in_lanes(row: &[f32], sign: f32) -> u32 {
     let (blocks, rest) = row.as_chunks::<LANES>();
-    let mut best = [f32::NEG_INFINITY; LANES];
     // A lane of nothing but −∞ has its first one.
-    let mut at: [u32; LANES] = std::array::from_fn(|lane| lane as u32);
+    let mut best = Best { values: [f32::NEG_INFINITY; LANES], at: std::array::from_fn(|lane| lane as u32) };
     for (block, x) in blocks.iter().enumerate() {
         let first = (block * LANES) as u32;
-        for lane in 0..LANES {
-            let v = x[lane] * sign;
-            let take = better(v, best[lane]);
-            best[lane] = if take { v } else { best[lane] };
-            at[lane] = if take { first + lane as u32 } else { at[lane] };
-        }
+        best.compare(x, sign, |lane| first + lane as u32);
     }
     let lanes = if blocks.is_empty() { 0 } else { LANES };
     let mut found: Option<(f32, u32)> = None;
     let ends = rest.iter().enumerate().map(|(i, &v)| (v * sign, (row.len() - rest.len() + i) as u32));
-    for (v, i) in (0..lanes).map(|lane| (best[lane], at[lane])).chain(ends) {
+    for (v, i) in best.values.into_iter().zip(best.at).take(lanes).chain(ends) {
         let first = found.is_none_or(|(best, at)| better(v, best) || (!better(best, v) && i < at));
         if first {
             found = Some((v, i));
@@ -111,29 +126,21 @@ impl SimdOp for Columns<'_> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let width = self.out.len();
-        let mut best = [f32::NEG_INFINITY; LANES];
-        let mut at = [0u32; LANES];
+        let mut best = Best { values: [f32::NEG_INFINITY; LANES], at: [0; LANES] };
         for (i, row) in self.slab.chunks_exact(self.inner).enumerate() {
             let row = &row[self.from..][..width];
             match row.first_chunk::<LANES>() {
-                Some(row) => {
-                    for lane in 0..LANES {
-                        let v = row[lane] * self.sign;
-                        let take = better(v, best[lane]);
-                        best[lane] = if take { v } else { best[lane] };
-                        at[lane] = if take { i as u32 } else { at[lane] };
-                    }
-                }
+                Some(row) => best.compare(row, self.sign, |_| i as u32),
                 None => {
                     for (lane, v) in row.iter().map(|v| v * self.sign).enumerate() {
-                        if better(v, best[lane]) {
-                            (best[lane], at[lane]) = (v, i as u32);
+                        if better(v, best.values[lane]) {
+                            (best.values[lane], best.at[lane]) = (v, i as u32);
                         }
                     }
                 }
             }
         }
-        for (out, at) in self.out.iter_mut().zip(at) {
+        for (out, at) in self.out.iter_mut().zip(best.at) {
             out.write(i64::from(at));
         }
     }

@@ -31,23 +31,22 @@ impl<'a> Indices<'a> {
     /// The index, if it is out of range and not skipped.
     #[inline(always)]
     pub fn position(&self, index: i64) -> Result<usize, i64> {
-        let wrapped = if self.outside == Outside::Wrap && index < 0 { index + self.n as i64 } else { index };
-        // Negative ones are larger than any extent.
-        match wrapped as u64 {
-            at if at < self.n as u64 => Ok(at as usize),
+        match self.position_within(index) {
+            (at, true) => Ok(at),
             _ if self.outside == Outside::Skip => Ok(FILL),
             _ => Err(index),
         }
     }
 
-    /// The position of an index without branches: in range even where the index is not, which the second value says.
+    /// The position of an index without branches, and whether the index is in range; if not, the position is, unless the extent
+    /// is none.
     #[inline(always)]
     pub(super) fn position_within(&self, index: i64) -> (usize, bool) {
+        let n = self.n as u64;
         let wrap = if self.outside == Outside::Wrap { self.n as i64 } else { 0 };
+        // Negative ones are larger than any extent.
         let wrapped = (index + (wrap & (index >> 63))) as u64;
-        // An extent of none is refused before.
-        let last = (self.n as u64).wrapping_sub(1);
-        (wrapped.min(last) as usize, wrapped <= last)
+        (wrapped.min(n.saturating_sub(1)) as usize, wrapped < n)
     }
 
     /// The positions of all indices.
