@@ -1,13 +1,13 @@
 //! `candle-coreml convert`: Hugging Face checkpoints to Core ML packages.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_coreml::Task;
 use candle_coreml::convert::{Anemll, Encoder, Layout, Lut, Stateful, convert};
 
-use crate::CommandResult;
+use crate::{CommandResult, progress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -166,9 +166,8 @@ pub(crate) fn run(arguments: Arguments) -> CommandResult {
     let task = Task::with_progress(move |step| {
         let left =
             started.elapsed().as_secs_f64() / step.done.max(1) as f64 * step.total.saturating_sub(step.done) as f64;
-        let line = format!("{step}  {left:.0} s left");
         if !quiet {
-            if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{line}")) } else { note!("{line}") }
+            progress::show(terminal, format_args!("{step}  {left:.0} s left"));
         }
     });
     let result = task.run(|| convert(&source, &layout, &a.out));

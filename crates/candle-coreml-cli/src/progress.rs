@@ -1,7 +1,8 @@
-//! Download progress bars: one per active file and one in total, on terminals only.
+//! Progress: bars of downloads, one per active file and one in total, on terminals only; steps of other long work.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_coreml::hub::{Event, Hub, HubError, Observer};
@@ -39,6 +40,16 @@ fn line(event: &Event<'_>) -> Option<String> {
 fn lines(event: &Event<'_>) {
     if let Some(line) = line(event) {
         note!("{line}");
+    }
+}
+
+/// Shows a step on standard error: on a terminal in place of the one before, else as a line of its own.
+pub(crate) fn show(terminal: bool, step: impl Display) {
+    if terminal {
+        // A terminal that is gone takes no progress.
+        drop(write!(std::io::stderr(), "\r\x1b[K{step}"));
+    } else {
+        note!("{step}");
     }
 }
 

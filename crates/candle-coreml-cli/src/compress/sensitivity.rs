@@ -1,6 +1,6 @@
 //! Bits for each layer by what they cost on given data.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use candle_coreml::Task;
@@ -9,6 +9,7 @@ use candle_coreml::sensitivity::{Sample, measure};
 use candle_coreml::tensors::{self, Limits};
 
 use super::{Arguments, name};
+use crate::progress;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ByData {
@@ -42,16 +43,11 @@ pub(super) fn set(
     let palette = |&bits: &usize| Scheme::Palette { bits, group: a.form.group, vector: 1 };
     let forms: Vec<Scheme> = a.by_data.candidates.iter().map(palette).collect();
     let terminal = std::io::stderr().is_terminal();
-    let task =
-        Task::with_progress(
-            move |step| {
-                if terminal { drop(write!(std::io::stderr(), "\r\x1b[K{step}")) } else { note!("{step}") }
-            },
-        );
+    let task = Task::with_progress(move |step| progress::show(terminal, step));
     let function = a.by_data.function.as_deref();
     let measured = task.run(|| measure(&a.model, function, options, &forms, &samples));
     if terminal {
-        drop(write!(std::io::stderr(), "\r\x1b[K"));
+        progress::show(terminal, "");
     }
     let measured = measured?;
     let chosen = choose(&measured, bits).ok_or_else(|| {

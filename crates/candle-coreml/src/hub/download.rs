@@ -5,21 +5,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use coreml_format::task;
 
 use super::FreeSpace;
 use super::error::HubError;
 use super::fetch::{Fetcher, part_path};
-use super::http::Client;
+use super::http::{BREATH, Client};
 use super::listing::RemoteFile;
 use super::progress::Event;
 use super::unzip;
 use crate::cache::paths::{RECEIPT, Receipt, ReceiptFile, write_small};
-
-/// Time between two looks at a lock that another process holds.
-const BREATH: Duration = Duration::from_millis(50);
 
 /// Number of concurrent downloads.
 const THREADS: usize = 4;

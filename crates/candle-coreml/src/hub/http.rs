@@ -20,7 +20,7 @@ const MOST_REDIRECTS: usize = 10;
 const LARGEST_DOCUMENT: u64 = 32 << 20;
 const CHUNK: usize = 64 << 10;
 /// Time between two questions whether a task goes on.
-const BREATH: Duration = Duration::from_millis(50);
+pub(super) const BREATH: Duration = Duration::from_millis(50);
 /// Fewer bytes per window of [`Watch`] count as a broken connection.
 const LEAST_BYTES: usize = 1 << 10;
 
